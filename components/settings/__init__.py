@@ -1,0 +1,1 @@
+"""What was asked: a stack file as typed, immutable values. Only `load.py` reads `pulumi.Config`."""

@@ -1,0 +1,238 @@
+"""Checks that need more than one option of a stack file, and what is allowed but deserves a warning.
+
+Each check names the options it looks at; where one of them is faulty by itself the check is left out, and the others
+are still made, so that its owner sees every fault at once.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from components.settings.environment import environment_faults
+from components.settings.faults import Fault, shown
+from components.settings.sections import Nomad, package_of_tag
+
+if TYPE_CHECKING:
+    from components.settings.settings import Settings
+
+SYSTEM_RESERVE_MIB = 512
+"""What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
+
+BLOCKED_SMTP_PORTS = frozenset({25, 465, 587})
+"""Ports that DigitalOcean blocks towards the Internet (docs.digitalocean.com/support/why-is-smtp-blocked)."""
+
+_USUAL_TLS = {25: "starttls", 587: "starttls", 2525: "starttls", 2587: "starttls", 465: "implicit", 2465: "implicit"}
+"""How relays protect these ports. nodemailer is implicitly TLS on 465 only; the program says it for all of them."""
+
+_SIZES = {1: "s-1vcpu-1gb", 2: "s-1vcpu-2gb", 4: "s-2vcpu-4gb", 8: "s-4vcpu-8gb", 16: "s-8vcpu-16gb"}
+"""Basic droplets by their GiB, to name one that is large enough."""
+
+_MOVING_TAG = re.compile(r"latest|main|master|edge|stable|nightly|[0-9]+(\.[0-9]+)?")
+_OLDEST_NOMAD = (2, 0, 4)
+"""Before it, Nomad's Docker driver has known holes."""
+
+
+def stack_faults(stack: str) -> Iterator[Fault]:
+    """The stack's name is part of names at DigitalOcean: a letter, then a-z, 0-9 and '-', 40 characters at most."""
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", stack):
+        yield Fault(
+            "(stack name)",
+            f"{shown(stack)} gives names for volume and droplet that DigitalOcean refuses.",
+            "Name the stack with a-z, 0-9 and '-', a letter first, at most 40 characters: `pulumi stack rename NAME`.",
+        )
+
+
+def cross_faults(settings: "Settings", faulty: frozenset[str]) -> list[Fault]:
+    """Faults between options; a check that looks at one of the `faulty` keys is left out."""
+    return [
+        fault
+        for needs, check in _CHECKS
+        if not any(_overlap(need, key) for need in needs for key in faulty)
+        for fault in check(settings)
+    ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def _zone(settings: "Settings") -> Iterator[Fault]:
+    hostname, zone = settings.hostname, settings.dns.zone
+    parent = hostname.partition(".")[2]
+    if zone is None and "." in parent and settings.dns.provider == "digitalocean":
+        yield Fault(
+            "dns.zone",
+            f"the zone of {shown(hostname)} is not known.",
+            f"Write the zone that you own: 'zone: {parent}' or 'zone: {hostname}'.",
+        )
+    if zone is not None and hostname != zone and not hostname.endswith(f".{zone}"):
+        yield Fault(
+            "dns.zone",
+            f"{shown(hostname)} is not in the zone {shown(zone)}.",
+            f"Write for example 'zone: {parent if '.' in parent else hostname}'.",
+        )
+
+
+def _manual_zone(settings: "Settings") -> Iterator[Fault]:
+    if settings.dns.provider == "manual" and settings.dns.create_zone:
+        yield Fault(
+            "dns.create_zone",
+            "with 'provider: manual' nobody makes a zone.",
+            "Remove it, or the line 'provider: manual'.",
+        )
+
+
+def _handle_domains(settings: "Settings") -> Iterator[Fault]:
+    domains = settings.service_handle_domains
+    for inner in domains:
+        for outer in domains:
+            if inner != outer and inner.endswith(outer):
+                yield Fault(
+                    "service_handle_domains",
+                    f"{inner} lies inside {outer}; the server tells such handles apart by the list's order alone.",
+                    f"Keep one of the two, for example '{outer}'.",
+                )
+
+
+def _open_cidrs(settings: "Settings") -> Iterator[Fault]:
+    networks = [ipaddress.ip_network(cidr) for cidr in settings.operators.cidrs]
+    merged: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+    merged += ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv4Network))
+    merged += ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv6Network))
+    for network in merged:
+        if network.prefixlen == 0:
+            yield Fault(
+                "operators.cidrs",
+                f"these ranges open SSH and IO's console to every IPv{network.version} address.",
+                "Write your own address with '/32'; for Nomad alone there is 'nomad_anywhere: true'.",
+            )
+
+
+def _account_key(settings: "Settings") -> Iterator[Fault]:
+    if not settings.operators.account_keys:
+        yield Fault(
+            "operators.ssh_keys",
+            "all keys are given as text; without a key of the account DigitalOcean mails a root password.",
+            "Add the name or fingerprint of one key of your account: `doctl compute ssh-key list` shows them.",
+        )
+
+
+def _nomad_release(settings: "Settings") -> Iterator[Fault]:
+    nomad = settings.nomad
+    defaults = {name: field.default for name, field in Nomad.model_fields.items()}
+    if tuple(map(int, nomad.version.split("."))) < _OLDEST_NOMAD:
+        yield Fault("nomad.version", f"{nomad.version} has known holes in its Docker driver.", "Write 2.0.4 or newer.")
+    elif nomad.version != defaults["version"] and nomad.sha256 == defaults["sha256"]:
+        yield Fault(
+            "nomad.sha256",
+            f"this is the sum of release {defaults['version']}, not of {nomad.version}.",
+            f"Copy that of linux_amd64 from {nomad.mirror}/{nomad.version}/nomad_{nomad.version}_SHA256SUMS.",
+        )
+
+
+def _image_tag(settings: "Settings") -> Iterator[Fault]:
+    name, at, _ = settings.pds.image.partition("@")
+    if not at and _MOVING_TAG.fullmatch(name.rpartition(":")[2]):
+        yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.219', or a digest.")
+
+
+def _package(settings: "Settings") -> Iterator[Fault]:
+    tag = settings.pds.image.partition("@")[0].rpartition(":")[2]
+    expected = package_of_tag(tag)
+    if expected and expected != settings.pds.package_version:
+        yield Fault(
+            "pds.package_version",
+            f"{settings.pds.package_version} is not what image tag {tag} holds.",
+            f"Write 'package_version: {expected}'.",
+        )
+
+
+def _invites(settings: "Settings") -> Iterator[Fault]:
+    if not settings.pds.invite_required and not settings.pds.open_registration:
+        yield Fault(
+            "pds.invite_required",
+            "'false' opens sign-up to everyone: XRPC sign-up has no captcha, and the relay throttles a host at 100 "
+            "accounts.",
+            "Keep invites, or say it twice with 'open_registration: true'.",
+        )
+
+
+def _blobs(settings: "Settings") -> Iterator[Fault]:
+    disk = sorted(name for name in settings.pds.extra_env if name.startswith("PDS_BLOBSTORE_DISK_"))
+    if settings.s3 and disk:
+        yield Fault(
+            "s3",
+            f"'pds.extra_env' asks for blobs on disk ({disk[0]}) beside it; the server takes one of the two.",
+            "Remove 's3' for blobs on the volume, or those lines of 'extra_env' for blobs in the bucket.",
+        )
+
+
+def _memory(settings: "Settings") -> Iterator[Fault]:
+    room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
+    ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
+    wanted = settings.pds.memory_mib + ingress
+    if wanted > room:
+        fitting = [size for gib, size in _SIZES.items() if wanted <= gib * 1024 - SYSTEM_RESERVE_MIB]
+        larger = f"Write a larger size, for example '{fitting[0]}', or lower" if fitting else "Lower"
+        yield Fault(
+            "host.size",
+            f"{settings.host.size} has {settings.host.memory_mib} MiB; beside {SYSTEM_RESERVE_MIB} MiB for the system "
+            f"the jobs ask for {wanted} MiB (pds {settings.pds.memory_mib}, ingress {ingress}).",
+            f"{larger} 'pds.memory_mib'.",
+        )
+
+
+def _ports(settings: "Settings") -> Iterator[Fault]:
+    taken = {4646: "Nomad", 4647: "Nomad", 4648: "Nomad", 4650: "the Nomad endpoint"}
+    for key, port in (("pds.port", settings.pds.port), ("ingress.ssh_port", settings.ingress.ssh_port)):
+        if port in taken:
+            yield Fault(key, f"{port} belongs to {taken[port]}.", "Write another port, for example 3000 or 2200.")
+        taken[port] = f"'{key}'"
+
+
+_CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], ...] = (
+    (frozenset({"hostname", "dns.zone", "dns.provider"}), _zone),
+    (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
+    (frozenset({"service_handle_domains"}), _handle_domains),
+    (frozenset({"operators.cidrs"}), _open_cidrs),
+    (frozenset({"operators.ssh_keys"}), _account_key),
+    (frozenset({"nomad.version", "nomad.sha256", "nomad.mirror"}), _nomad_release),
+    (frozenset({"pds.image"}), _image_tag),
+    (frozenset({"pds.image", "pds.package_version"}), _package),
+    (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
+    (frozenset({"s3"}), _blobs),
+    (frozenset({"host.size", "pds.memory_mib", "ingress.memory_mib", "ingress.kind"}), _memory),
+    (frozenset({"pds.port", "ingress.ssh_port"}), _ports),
+    (frozenset({"pds.package_version"}), environment_faults),
+)
+
+
+def warnings(settings: "Settings") -> Iterator[str]:
+    """What is allowed and will probably hurt; shown at each preview and `up`."""
+    if settings.mail and settings.mail.port in BLOCKED_SMTP_PORTS:
+        yield (
+            f"pds:mail.port: DigitalOcean blocks {settings.mail.port}; mail will not leave the droplet. "
+            "Write the relay's other port: 2465 (implicit TLS), 2525 or 2587 (STARTTLS)."
+        )
+    if settings.mail and settings.mail.port in _USUAL_TLS and settings.mail.tls != _USUAL_TLS[settings.mail.port]:
+        usual = _USUAL_TLS[settings.mail.port]
+        yield f"pds:mail.tls: relays speak {usual} TLS on {settings.mail.port}. Write 'tls: {usual}' if yours does."
+    if settings.mail is None:
+        yield (
+            "pds:mail: without a mail relay members receive no password resets and no token to move away. "
+            "Add 'mail', or keep it in mind."
+        )
+    if settings.pds.escrow == "pending":
+        yield (
+            "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "
+            "loses every identity on this server. Run `./pds escrow STACK`, put the file away, then set "
+            "'pds: {escrow: made}'."
+        )
+    if settings.ingress.kind == "io" and "@sha256:" not in settings.ingress.image:
+        yield (
+            f"pds:ingress.image: {settings.ingress.image} is not pinned. "
+            f"`docker buildx imagetools inspect {settings.ingress.image}` prints its digest."
+        )
+    if settings.pds.new:
+        yield "pds:pds.new: an empty volume is accepted. Remove 'new: true' after the first `up`."

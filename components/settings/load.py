@@ -1,0 +1,105 @@
+"""From Pulumi's configuration to `Settings`: the only module that reads `pulumi.Config`.
+
+Owns: which keys are read and how, keys that are none of ours, and secrets that stand in the stack file in plain text.
+What the values have to be is said by the models; texts are made by `faults.py`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pulumi
+from pulumi.runtime import get_config_env, is_config_secret
+from pulumi.runtime.config import CONFIG
+from pydantic import BaseModel
+
+from components.settings.checks import warnings
+from components.settings.faults import Fault, SettingsError, dotted
+from components.settings.model import holds_secret, key_of, section_of
+from components.settings.settings import Settings, read
+
+
+def load(config: pulumi.Config, stack: str) -> Settings:
+    """The settings of `stack`; what is allowed but will hurt is logged as warnings.
+
+    Raises pulumi.RunError, which the CLI shows without a traceback, with every fault found.
+    """
+    file = f"Pulumi.{stack}.yaml"
+    document = {key: _value(config, key) for key in _given(config)}
+    document = {key: value for key, value in document.items() if not _left_out(key, value)}
+    faults = list(_in_plain_text(config, document, file))
+    try:
+        settings = read(document, file, stack)
+    except SettingsError as error:
+        faults += error.faults
+    if faults:
+        raise pulumi.RunError(str(SettingsError(file, faults))) from None
+    for warning in warnings(settings):
+        pulumi.log.warn(warning)
+    return settings
+
+
+def _given(config: pulumi.Config) -> list[str]:
+    """Our keys that are configured, known or not, without the project's prefix.
+
+    `pulumi.Config` answers for a known key only. The SDK keeps all of them in `CONFIG`, and its language host hands
+    them over in an environment variable that `get_config_env` parses; a misspelt key is found in either.
+    """
+    prefix = config.full_key("")
+    listed = {
+        key.removeprefix(prefix) for source in (CONFIG.get(), get_config_env()) for key in source if prefix in key
+    }
+    named = {key for key in Settings.model_fields if config.get(key) is not None}
+    return sorted(listed | named)
+
+
+def _value(config: pulumi.Config, key: str) -> Any:
+    """A value as the stack file has it. The engine hands over text: a list or a map is JSON in it."""
+    field = Settings.model_fields.get(key)
+    if field is None or field.annotation is str:
+        return config.get(key)
+    try:
+        return config.get_object(key)
+    except (pulumi.ConfigTypeError, RecursionError):
+        return config.get(key)  # text where a list or a map belongs; `read` says so
+
+
+def _left_out(key: str, value: Any) -> bool:
+    """Whether a key says nothing.
+
+    `Pulumi.yaml` must give optional sections the default `{}`, since the CLI demands a value for every key it declares
+    without one; for `mail` and `s3`, which are all or nothing, an empty map is therefore the same as none.
+    """
+    field = Settings.model_fields.get(key)
+    empty = field is not None and section_of(field) is not None and field.default is None and value == {}
+    return value is None or empty
+
+
+def _in_plain_text(config: pulumi.Config, document: Mapping[str, Any], file: str) -> Iterator[Fault]:
+    """Secret options that nobody encrypted.
+
+    The engine says which top-level keys hold something encrypted, not what: beside one encrypted value in the same
+    section a plain one goes unnoticed here.
+    """
+    for location in _secrets_given(document, Settings):
+        if not is_config_secret(config.full_key(str(location[0]))):
+            key = dotted(location)
+            yield Fault(
+                key,
+                f"this secret stands in {file} in plain text.",
+                f"Run `pulumi config set --secret --path '{key}'`, and change the secret if the file was ever shared.",
+            )
+
+
+def _secrets_given(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[list[str | int]]:
+    for name, field in model.model_fields.items():
+        key = key_of(name, field)
+        value = values.get(key)
+        section = section_of(field)
+        if value is None or not holds_secret(field):
+            continue
+        if section and isinstance(value, Mapping):
+            yield from ([key, *inner] for inner in _secrets_given(value, section))
+        elif section is None and isinstance(value, Mapping):
+            yield from ([key, entry] for entry in value)
+        elif section is None:
+            yield [key]

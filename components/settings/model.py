@@ -1,0 +1,85 @@
+"""How an option is declared, how a value is refused, and how a program walks all options.
+
+An option exists once: a field of a `Section`, made by `option()`, carries its documentation, default, bounds and the
+environment name the server reads it by. The README's table, the editor's schema, `Pulumi.yaml`, the job's environment
+and the error texts are all derived from that field. No option is described here.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+
+class Section(BaseModel):
+    """A group of options: immutable, strict in its types, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
+"""A list in the stack file, a tuple in the program."""
+
+
+def option(default: Any = ..., *, doc: str, env: str | None = None, example: Any = None, **bounds: Any) -> Any:
+    """Declare one option.
+
+    `default` is left out for a required option. `env` is the environment name that the PDS reads the value by, where
+    there is one. `example` is shown where a value is missing or malformed and the default is no help. `bounds` are
+    Pydantic's (`ge`, `le`, `pattern`, `min_length`, `alias`, `default_factory`).
+    """
+    bounds["json_schema_extra"] = {"env": env} if env else None
+    bounds["examples"] = None if example is None else [example]
+    return (
+        Field(description=doc, **bounds) if "default_factory" in bounds else Field(default, description=doc, **bounds)
+    )
+
+
+def refuse(problem: str, remedy: str) -> NoReturn:
+    """Refuse a value from inside a validator: what is wrong, and what to write instead."""
+    raise PydanticCustomError("refused", "{problem}", {"problem": problem, "remedy": remedy})
+
+
+def key_of(name: str, field: FieldInfo) -> str:
+    """The option's key in the stack file."""
+    return field.alias or name
+
+
+def env_of(field: FieldInfo) -> str | None:
+    """The environment name that the PDS reads this option by."""
+    extra = field.json_schema_extra
+    name = extra.get("env") if isinstance(extra, dict) else None
+    return str(name) if name else None
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that an option is, or None for an option with a value of its own."""
+    return next((kind for kind in _types(field.annotation) if issubclass(kind, Section)), None)
+
+
+def holds_secret(field: FieldInfo) -> bool:
+    """Whether a secret may stand in the option's value, at any depth."""
+    section = section_of(field)
+    if section:
+        return any(holds_secret(inner) for inner in section.model_fields.values())
+    return any(issubclass(kind, SecretStr) for kind in _types(field.annotation))
+
+
+def options(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every option below `model` with its dotted key; a section comes before its options."""
+    for name, field in model.model_fields.items():
+        key = prefix + key_of(name, field)
+        yield key, field
+        if section := section_of(field):
+            yield from options(section, f"{key}.")
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    """The classes in a type annotation, through `|`, `Annotated` and generics."""
+    arguments = get_args(annotation)
+    if not arguments and isinstance(annotation, type):
+        yield annotation
+    for argument in arguments:
+        yield from _types(argument)

@@ -1,0 +1,301 @@
+"""The sections of a stack file, each option once: its name, type, bounds, default and documentation.
+
+Here is what one option may be by itself; every check that compares two of them is in `checks.py`. Sections say what was
+asked, not what is made of it.
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainSerializer, SecretStr
+
+from components.settings.model import Section, option
+from components.settings.names import (
+    Address,
+    Cidr,
+    Did,
+    DidKey,
+    Domain,
+    Email,
+    HttpsUrl,
+    NameServer,
+    RotationKey,
+    Sha256,
+    SshKey,
+    VpcRange,
+    is_public_key,
+)
+
+_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_LARGEST = 2**53 - 1
+"""The largest whole number that JavaScript, so the server, counts exactly."""
+
+
+def _sealed(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(value))
+
+
+_Sealed = (Field(strict=False, validate_default=True), AfterValidator(_sealed), PlainSerializer(dict))
+"""A map that nobody can write to."""
+
+
+class Host(Section):
+    """The droplet. It is rebuilt when, and only when, `generation` is raised."""
+
+    generation: int = option(1, ge=1, doc="Raise by one to rebuild the droplet from today's cloud-init.")
+    region: str = option("fra1", pattern=r"^[a-z]{3}[0-9]$", doc="DigitalOcean region slug, three letters and a digit.")
+    size: str = option(
+        "s-1vcpu-2gb",
+        pattern=r"^[a-z0-9._-]{1,40}-[0-9]{1,6}(gb|mb)(-[a-z0-9-]{1,40})?$",
+        doc="Droplet size slug; it names the memory.",
+    )
+    image: str = option(
+        "debian-13-x64", pattern=r"^debian-13-x64$", doc="Operating system; cloud-init is for Debian 13."
+    )
+    swap_gib: int = option(1, ge=0, le=16, doc="Swap file, in GiB; 0 for none.")
+    tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,255}$")], ...], Field(strict=False)] = (
+        option(
+            (), doc="Further DigitalOcean tags for the droplet: letters, digits, ':', '_' and '-'.", example=["club"]
+        )
+    )
+    reserved_ip_adopt: Address | None = option(
+        None, doc="A reserved IP that you already have, to use instead of a new one."
+    )
+    vpc_ip_range: VpcRange | None = option(
+        None, doc="Make a VPC of its own with this range; otherwise the region's default."
+    )
+    project: str | None = option(None, min_length=1, max_length=175, doc="Make a DigitalOcean project of this name.")
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory that the size slug names, in MiB (DigitalOcean's `gb` in a slug is GiB)."""
+        found = re.search(r"-([0-9]+)(gb|mb)(-|$)", self.size)
+        assert found, "the pattern of `size` demands it"
+        return int(found[1]) * (1024 if found[2] == "gb" else 1)
+
+
+class Volume(Section):
+    """The block storage volume that holds everything worth keeping. It outlives the droplet and `pulumi destroy`."""
+
+    size_gib: int = option(25, ge=1, le=16384, doc="Size in GiB. It can grow, never shrink; the file system follows.")
+    adopt: str | None = option(
+        None,
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        doc="Id of a volume that already holds this PDS, to use instead of a new one.",
+        example="506f78a4-e098-11e5-ad9f-000f53306ae1",
+    )
+
+
+class Dns(Section):
+    """The records of the PDS's own name."""
+
+    provider: Literal["digitalocean", "manual"] = option(
+        "digitalocean", doc="Who has the zone: DigitalOcean, or 'manual' for a table of records to make by hand."
+    )
+    zone: Domain | None = option(None, doc="The zone the hostname is in; the hostname itself where it has two labels.")
+    create_zone: bool = option(False, doc="Make the zone at DigitalOcean; false where it exists already.")
+    ttl: int = option(300, ge=30, le=86400, doc="Time to live of the records, in seconds; DigitalOcean's least is 30.")
+    wildcard: bool = option(True, doc="Also `*.HOSTNAME`, which members' handles are under.")
+    caa: Annotated[tuple[Domain, ...], Field(strict=False)] = option(
+        (), doc="Certificate authorities allowed for the name, for example 'letsencrypt.org'; empty for no CAA record."
+    )
+    nameservers: Annotated[tuple[NameServer, ...], Field(strict=False)] = option(
+        (), doc="Addresses (`IP` or `IP:PORT`) to ask whether the name resolves; empty for the zone's own name servers."
+    )
+
+
+class Operators(Section):
+    """Who may reach the host's SSH, IO's console and the Nomad endpoint."""
+
+    cidrs: Annotated[tuple[Cidr, ...], Field(strict=False, min_length=1)] = option(
+        doc="Address ranges of the operators, for example 203.0.113.7/32.", example=["203.0.113.7/32"]
+    )
+    nomad_anywhere: bool = option(
+        False, doc="Open the Nomad endpoint (client certificate and token demanded) to every address."
+    )
+    ssh_keys: Annotated[tuple[SshKey, ...], Field(strict=False, min_length=1)] = option(
+        doc="SSH keys: the name or fingerprint of a key in the account (one at least), or a public key as text.",
+        example=["my-laptop"],
+    )
+
+    @property
+    def account_keys(self) -> tuple[str, ...]:
+        """Keys referenced by name or fingerprint: an account has room for each public key once."""
+        return tuple(key for key in self.ssh_keys if not is_public_key(key))
+
+    @property
+    def text_keys(self) -> tuple[str, ...]:
+        """Keys given as text; they go into cloud-init and need no resource."""
+        return tuple(key for key in self.ssh_keys if is_public_key(key))
+
+
+class Nomad(Section):
+    """The Nomad agent on the host."""
+
+    version: str = option("2.0.4", pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){2}$", doc="Nomad release; 2.0.4 or newer.")
+    # Source of the sum: hashicorp/homebrew-tap, Formula/nomad.rb, which pins 2.0.4 for linux/amd64.
+    sha256: Sha256 = option(
+        "f6b0d555f65de7d81ef3274d7d7dfcad6ff24d6e6214a806deb5c50b909e47b7",
+        doc="SHA-256 of the release's linux_amd64 zip; changes with `version`.",
+    )
+    mirror: HttpsUrl = option("https://releases.hashicorp.com/nomad", doc="Where `VERSION/nomad_VERSION_….zip` is.")
+    datacenter: str = option("dc1", pattern=_NAME, doc="Nomad datacenter.")
+    region: str = option("global", pattern=_NAME, doc="Nomad region.")
+
+
+class Pds(Section):
+    """The Personal Data Server: its image, its job, and the server options that change resources, secrets or safety.
+
+    All other server options go by `extra_env` and `extra_secret_env`.
+    """
+
+    # Source of the tag: git tag v0.4.219 of bluesky-social/pds; its PUBLISH.md makes image tags from git tags.
+    image: str = option(
+        "ghcr.io/bluesky-social/pds:0.4.219",
+        pattern=r"^[a-z0-9./:_-]+(:[A-Za-z0-9._-]{1,128}|(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64})$",
+        doc="Server image: one exact tag, or a digest.",
+    )
+    package_version: str = option(
+        "0.4.219",
+        pattern=r"^0\.[45]\.[0-9]{1,5}$",
+        doc="Version of @atproto/pds in that image (tag 0.4.5009 is package 0.5.9); it decides which options exist.",
+    )
+    memory_mib: int = option(512, ge=128, le=262144, doc="Memory limit of the server, in MiB.")
+    port: int = option(
+        3000, ge=1024, le=65535, doc="Port inside the container; on the host where `backend` is static.", env="PDS_PORT"
+    )
+    new: bool = option(False, doc="Allow a start on an empty volume: true for the first `up`, then remove it.")
+    paused: bool = option(False, doc="Stop the server and keep everything else.")
+    escrow: Literal["pending", "made", "declined"] = option(
+        "pending", doc="Whether `./pds escrow` was run and its file put away; 'declined' to live without one."
+    )
+
+    invite_required: bool = option(True, doc="Accounts need an invite code.", env="PDS_INVITE_REQUIRED")
+    open_registration: bool = option(
+        False, doc="Say it again where invites are off: sign-up has no captcha and the relay stops at 100 accounts."
+    )
+    blob_upload_limit: int = option(
+        52_428_800, ge=1, le=_LARGEST, doc="Largest blob accepted, in bytes.", env="PDS_BLOB_UPLOAD_LIMIT"
+    )
+    rate_limits: bool = option(True, doc="Limit requests by client address.", env="PDS_RATE_LIMITS_ENABLED")
+    log_enabled: bool = option(True, doc="Write the server's log.", env="LOG_ENABLED")
+    plc_url: HttpsUrl = option("https://plc.directory", doc="Directory of did:plc identities.", env="PDS_DID_PLC_URL")
+    app_view_url: HttpsUrl = option("https://api.bsky.app", doc="The app view.", env="PDS_BSKY_APP_VIEW_URL")
+    app_view_did: Did = option("did:web:api.bsky.app", doc="The app view's DID.", env="PDS_BSKY_APP_VIEW_DID")
+    report_service_url: HttpsUrl = option("https://mod.bsky.app", doc="Where reports go.", env="PDS_REPORT_SERVICE_URL")
+    report_service_did: Did = option(
+        "did:plc:ar7c4by46qjdydhdevvrndac", doc="DID of that service.", env="PDS_REPORT_SERVICE_DID"
+    )
+    crawlers: Annotated[tuple[HttpsUrl, ...], Field(strict=False)] = option(
+        ("https://bsky.network",), doc="Relays to tell of new posts.", env="PDS_CRAWLERS"
+    )
+    recovery_did_key: DidKey | None = option(
+        None,
+        doc="Public key, kept offline, that can recover every account made from now on.",
+        env="PDS_RECOVERY_DID_KEY",
+    )
+    max_import_size: int | None = option(
+        None,
+        ge=1,
+        le=_LARGEST,
+        doc="Largest repository accepted in a move, in bytes.",
+        env="PDS_MAX_REPO_IMPORT_SIZE",
+    )
+    contact_email: Email | None = option(None, doc="Shown to members.", env="PDS_CONTACT_EMAIL_ADDRESS")
+    privacy_policy_url: HttpsUrl | None = option(None, doc="Shown to members.", env="PDS_PRIVACY_POLICY_URL")
+    terms_of_service_url: HttpsUrl | None = option(None, doc="Shown to members.", env="PDS_TERMS_OF_SERVICE_URL")
+
+    extra_env: Annotated[Mapping[str, str], *_Sealed] = option(
+        default_factory=dict,
+        doc="Further environment of the server, by its own names; checked against what it reads.",
+    )
+    extra_secret_env: Annotated[Mapping[str, SecretStr], *_Sealed] = option(
+        default_factory=dict, doc="The same for secrets: they go into the Nomad variable, never into the job."
+    )
+
+    @property
+    def line(self) -> Literal["0.4", "0.5"]:
+        """The version line of the server package in the image."""
+        return "0.4" if self.package_version.startswith("0.4.") else "0.5"
+
+
+def package_of_tag(tag: str) -> str | None:
+    """The @atproto/pds version in an image tag: 0.4.219 is itself, 0.4.5009 is 0.5.9 (`ver` in upstream's index.ts)."""
+    found = re.fullmatch(r"0\.4\.([0-9]{1,6})", tag)
+    if not found:
+        return None
+    patch = int(found[1])
+    return tag if patch < 5000 else f"0.5.{patch - 5000}"
+
+
+class Ingress(Section):
+    """Agent IO's ingress "IO", in front of the PDS."""
+
+    kind: Literal["io", "none"] = option("io", doc="The ingress; 'none' where you bring your own.")
+    dialect: Literal["host", "ingress"] = option(
+        "ingress", doc="IO's keyword for a public name: 'host' in images of 2025, 'ingress' in those of 2026."
+    )
+    # IO's registry shows no tag but `latest` that a source names; nobody outside can name a digest.
+    image: str = option(
+        "agentio/io:latest",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9./:@_-]*$",
+        doc="IO's image; pin it by digest once you have one.",
+    )
+    license_hcl: SecretStr | None = option(None, doc="IO's licence block as raw HCL; kept in a file of its own.")
+    ssh_port: int = option(2200, ge=1024, le=65535, doc="Port of IO's console over SSH, for operators only.")
+    extra_hcl: str = option("", doc="Raw HCL added to this PDS's IO file.")
+    backend: Literal["nomad", "static"] = option(
+        "nomad", doc="How IO finds the PDS: 'nomad' by service name, 'static' by a fixed loopback port."
+    )
+    memory_mib: int = option(256, ge=64, le=262144, doc="Memory limit of the ingress, in MiB.")
+
+
+class Mail(Section):
+    """A mail relay. Without one nobody receives password resets or the token needed to move away."""
+
+    host: Domain = option(doc="The relay's host name.", example="smtp.my-relay.org")
+    port: int = option(2465, ge=1, le=65535, doc="The relay's port; DigitalOcean blocks 25, 465 and 587.")
+    tls: Literal["implicit", "starttls"] = option(
+        "implicit", doc="'implicit' for 465-like ports, 'starttls' for 587-like."
+    )
+    user: str = option(
+        min_length=1, doc="User name at the relay, as it is: it is percent-encoded for you.", example="postmaster"
+    )
+    password: SecretStr = option(
+        min_length=1, doc="Password at the relay (`pulumi config set --secret --path mail.password`)."
+    )
+    sender: Email = option(
+        alias="from", doc="Sender of the PDS's messages.", env="PDS_EMAIL_FROM_ADDRESS", example="pds@my-club.org"
+    )
+
+
+class S3(Section):
+    """An S3 bucket for blobs, instead of the volume."""
+
+    bucket: str = option(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+        doc="Bucket: 3 to 63 of a-z, 0-9, '.' and '-'.",
+        env="PDS_BLOBSTORE_S3_BUCKET",
+        example="my-club-blobs",
+    )
+    region: str = option(pattern=r"^[a-z0-9-]+$", doc="Region.", env="PDS_BLOBSTORE_S3_REGION", example="fra1")
+    endpoint: HttpsUrl = option(
+        doc="Endpoint URL, for example of Spaces.",
+        env="PDS_BLOBSTORE_S3_ENDPOINT",
+        example="https://fra1.digitaloceanspaces.com",
+    )
+    force_path_style: bool = option(False, doc="Bucket in the path.", env="PDS_BLOBSTORE_S3_FORCE_PATH_STYLE")
+    access_key_id: SecretStr = option(min_length=1, doc="Access key id.", env="PDS_BLOBSTORE_S3_ACCESS_KEY_ID")
+    secret_access_key: SecretStr = option(min_length=1, doc="Secret key.", env="PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY")
+
+
+class Secrets(Section):
+    """Secrets of a PDS that runs already, to adopt it. What is left out is generated."""
+
+    plc_rotation_key: RotationKey | None = option(
+        None, doc="PLC rotation key, 64 hex digits.", env="PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
+    )
+    jwt_secret: SecretStr | None = option(None, min_length=16, doc="Session key.", env="PDS_JWT_SECRET")
+    admin_password: SecretStr | None = option(None, min_length=8, doc="Admin password.", env="PDS_ADMIN_PASSWORD")
