@@ -1,0 +1,87 @@
+"""HCL text from dataclasses: one generic writer for job specs and ingress files.
+
+A dataclass that derives from `Block` is a block: its fields, in order, are its attributes and nested blocks; `label`
+fields are its labels. What a field holds decides how it is written: a `Block` or a tuple of them nests, a dict is a map
+attribute, a number, boolean or list is itself, None is left out. Text is quoted whole, so that no value can end its
+string or begin an interpolation; `Raw` is the one way to write an expression. Parsing is not done here: the tests read
+everything back with an independent parser.
+"""
+
+import dataclasses
+import json
+from typing import Any, ClassVar
+
+
+class Raw(str):
+    """Text that is written as it stands: an HCL expression such as `var.open`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Block:
+    """One HCL block. `keyword` is its type; fields whose metadata has `label` are its labels."""
+
+    keyword: ClassVar[str]
+
+
+def label() -> Any:
+    """Declare a field that is the block's label."""
+    return dataclasses.field(metadata={"label": True})
+
+
+def quote(text: str) -> str:
+    """`text` as an HCL string literal in which nothing is interpolated."""
+    return json.dumps(text, ensure_ascii=False).replace("${", "$${").replace("%{", "%%{")
+
+
+def heredoc(text: str, indent: str) -> str:
+    """`text` as an indented heredoc; its lines keep their own indentation relative to each other."""
+    body = "\n".join(f"{indent}{line}" if line else "" for line in text.rstrip("\n").split("\n"))
+    return f"<<-EOT\n{body}\n{indent}EOT"
+
+
+def write(block: Block, depth: int = 0) -> str:
+    """The block as text, formatted as `nomad fmt` does: two spaces a level, equals signs aligned."""
+    pad = "  " * (depth + 1)
+    labels, attributes, nested = "", [], []
+    for field in dataclasses.fields(block):
+        value = getattr(block, field.name)
+        if field.metadata.get("label"):
+            labels += f" {quote(value)}"
+        elif value is None or value == () or value == {}:
+            continue
+        elif isinstance(value, Block):
+            nested.append(write(value, depth + 1))
+        elif isinstance(value, tuple) and isinstance(value[0], Block):
+            nested += [write(item, depth + 1) for item in value]
+        elif isinstance(value, dict):
+            nested.append(_map(field.name, value, pad))
+        else:
+            attributes.append((field.name, _value(value, pad)))
+    width = max((len(name) for name, _text in attributes), default=0)
+    lines = [f"{pad}{name.ljust(width)} = {text}" for name, text in attributes]
+    body = "\n".join([*lines, *(("\n" if lines or index else "") + text for index, text in enumerate(nested))])
+    outer = "  " * depth
+    return f"{outer}{block.keyword}{labels} {{\n{body}\n{outer}}}"
+
+
+def _map(name: str, entries: dict[str, str], pad: str) -> str:
+    width = max(len(key) for key in entries)
+    inner = "\n".join(f"{pad}  {key.ljust(width)} = {_value(value, pad)}" for key, value in entries.items())
+    return f"{pad}{name} {{\n{inner}\n{pad}}}"
+
+
+def _value(value: Any, pad: str) -> str:
+    match value:
+        case Raw():
+            return str(value)
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case str() if "\n" in value:
+            return heredoc(value.replace("${", "$${").replace("%{", "%%{"), pad)
+        case str():
+            return quote(value)
+        case tuple() | list():
+            return f"[{', '.join(_value(item, pad) for item in value)}]"
+    raise TypeError(f"no HCL for {type(value).__name__}")

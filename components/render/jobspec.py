@@ -1,0 +1,244 @@
+"""Nomad's job specification as types: the parts of it that this program uses, under Nomad's own names.
+
+Facts: developer.hashicorp.com/nomad/docs/job-specification. HCL is parsed strictly by the provider, where unknown keys
+of a JSON job would be dropped in silence; so these types are written as HCL (`hcl.write`). What a job of ours contains
+is decided in `pds_job.py` and `io.py`, not here. Durations are Nomad's text ("60s"), memory is in MiB, CPU in MHz.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.render.hcl import Block, Raw, label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port(Block):
+    """A port label: `static` on the host, `to` inside the container, bound to the addresses of `host_network`."""
+
+    keyword = "port"
+    name: str = label()
+    static: int | None = None
+    to: int | None = None
+    host_network: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Block):
+    """The group's ports."""
+
+    keyword = "network"
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRestart(Block):
+    """Restart the task after `limit` failed checks in a row, not counting the first `grace`."""
+
+    keyword = "check_restart"
+    limit: int
+    grace: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Block):
+    """A health check by the Nomad client; provider "nomad" knows `http` and `tcp`."""
+
+    keyword = "check"
+    type: str
+    path: str | None = None
+    interval: str
+    timeout: str
+    check_restart: CheckRestart | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service(Block):
+    """A service in Nomad's own catalogue."""
+
+    keyword = "service"
+    name: str
+    provider: str = "nomad"
+    port: str | None = None
+    check: Check | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeRequest(Block):
+    """The group's claim on a host volume."""
+
+    keyword = "volume"
+    name: str = label()
+    type: str = "host"
+    read_only: bool = False
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeMount(Block):
+    """Where a task sees a claimed volume."""
+
+    keyword = "volume_mount"
+    volume: str
+    destination: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TmpfsOptions(Block):
+    """`size` is in bytes."""
+
+    keyword = "tmpfs_options"
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount(Block):
+    """A tmpfs of the Docker driver."""
+
+    keyword = "mount"
+    type: str = "tmpfs"
+    target: str
+    tmpfs_options: TmpfsOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerConfig(Block):
+    """`config` of a task of the Docker driver."""
+
+    keyword = "config"
+    image: str
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    network_mode: str | None = None
+    force_pull: bool | None = None
+    readonly_rootfs: bool | None = None
+    cap_drop: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    pids_limit: int | None = None
+    mount: Mount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template(Block):
+    """A file rendered on the host from Nomad's variables; with `env` its lines become environment."""
+
+    keyword = "template"
+    destination: str
+    env: bool | None = None
+    change_mode: str
+    splay: str | None = None
+    perms: str | None = None
+    data: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources(Block):
+    """CPU share in MHz, memory limit in MiB."""
+
+    keyword = "resources"
+    cpu: int
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logs(Block):
+    """Nomad's log files of a task; `max_file_size` is in MB."""
+
+    keyword = "logs"
+    max_files: int
+    max_file_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifecycle(Block):
+    """When a task runs relative to the group's main task."""
+
+    keyword = "lifecycle"
+    hook: str
+    sidecar: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update(Block):
+    """How a new version replaces the old one; with canary 0 and count 1 the old one stops first."""
+
+    keyword = "update"
+    max_parallel: int = 1
+    canary: int = 0
+    health_check: str = "checks"
+    min_healthy_time: str = "10s"
+    healthy_deadline: str = "5m"
+    progress_deadline: str = "10m"
+    auto_revert: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restart(Block):
+    """Restarts on the same node."""
+
+    keyword = "restart"
+    attempts: int
+    interval: str
+    delay: str
+    mode: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Block):
+    """One container."""
+
+    keyword = "task"
+    name: str = label()
+    driver: str = "docker"
+    user: str | None = None
+    kill_timeout: str | None = None
+    lifecycle: Lifecycle | None = None
+    restart: Restart | None = None
+    config: DockerConfig
+    volume_mounts: tuple[VolumeMount, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    templates: tuple[Template, ...] = ()
+    resources: Resources
+    logs: Logs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(Block):
+    """Tasks that run together on one node."""
+
+    keyword = "group"
+    name: str = label()
+    count: int | Raw = 1
+    shutdown_delay: str | None = None
+    network: Network
+    service: Service
+    volumes: tuple[VolumeRequest, ...] = ()
+    restart: Restart
+    update: Update
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Block):
+    """A service job."""
+
+    keyword = "job"
+    name: str = label()
+    datacenters: tuple[str, ...]
+    region: str | None = None
+    type: str = "service"
+    priority: int | None = None
+    group: Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable(Block):
+    """An HCL2 input variable of a job file."""
+
+    keyword = "variable"
+    name: str = label()
+    type: Raw
+    default: Any
+    description: str

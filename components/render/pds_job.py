@@ -1,0 +1,154 @@
+"""The PDS's Nomad job: the seed's job, and what a server of people's identities needs beyond it.
+
+A pure function of the settings; no Output enters it, so a preview shows the whole job. Secrets come on the host, from
+the Nomad variable at `SECRETS_PATH`, by a template. Where it differs from the seed and why: `deviations.py`.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from components.render.hcl import write
+from components.render.jobspec import (
+    Check,
+    CheckRestart,
+    DockerConfig,
+    Group,
+    Job,
+    Lifecycle,
+    Logs,
+    Mount,
+    Network,
+    Port,
+    Resources,
+    Restart,
+    Service,
+    Task,
+    Template,
+    TmpfsOptions,
+    Update,
+    VolumeMount,
+    VolumeRequest,
+)
+from components.settings.environment import DATA_DIRECTORY, plain_environment
+from components.settings.settings import Settings
+
+JOB = "pds"
+"""Job id, service name and host volume name, as in the seed."""
+
+SECRETS_PATH = f"nomad/jobs/{JOB}"
+"""A job may read the variable of its own path without a policy (developer.hashicorp.com/nomad/docs/concepts/variables)."""
+
+# Every item of the variable is one line of environment, under its own name: a further secret changes the variable and
+# not the job. toJSON quotes what a password may hold.
+_SECRETS = f"""\
+{{{{ with nomadVar "{SECRETS_PATH}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}
+{{{{ end }}}}{{{{ end }}}}
+"""
+
+_MEBIBYTE = 1024 * 1024
+
+
+def pds_job(settings: Settings) -> str:
+    """The job file, HCL."""
+    return write(_job(settings)) + "\n"
+
+
+def _job(settings: Settings) -> Job:
+    port = Port(
+        name="http",
+        static=settings.pds.port if settings.ingress.backend == "static" else None,
+        to=settings.pds.port,
+        host_network="loopback",
+    )
+    health = Check(
+        type="http",
+        path="/xrpc/_health",
+        interval="10s",
+        timeout="5s",
+        check_restart=CheckRestart(limit=6, grace="90s"),
+    )
+    return Job(
+        name=JOB,
+        datacenters=(settings.nomad.datacenter,),
+        region=settings.nomad.region,
+        group=Group(
+            name=JOB,
+            count=0 if settings.pds.paused else 1,
+            shutdown_delay="2s",
+            network=Network(ports=(port,)),
+            service=Service(name=JOB, port="http", check=health),
+            volumes=(VolumeRequest(name=JOB, source=JOB),),
+            restart=Restart(attempts=10, interval="10m", delay="15s", mode="delay"),
+            # SQLite has one writer: no canary, one at a time, the old one stops first. Never reverted by Nomad: a
+            # server that has migrated its databases must not be followed by an older one.
+            update=Update(),
+            tasks=(_guard(settings), _server(settings)),
+        ),
+    )
+
+
+def _server(settings: Settings) -> Task:
+    return Task(
+        name=JOB,
+        user="1000:1000",
+        kill_timeout="60s",
+        config=_hardened(settings, pids_limit=512, ports=("http",)),
+        volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
+        env=plain_environment(settings),
+        templates=(
+            Template(
+                destination="secrets/pds.env", env=True, change_mode="restart", splay="0s", perms="0600", data=_SECRETS
+            ),
+        ),
+        resources=Resources(cpu=500, memory=settings.pds.memory_mib),
+        logs=Logs(max_files=5, max_file_size=10),
+    )
+
+
+def _guard(settings: Settings) -> Task:
+    """Before the server: is this volume ours? It fails at once, so that `up` does not wait for a deadline."""
+    return Task(
+        name="guard",
+        user="1000:1000",
+        lifecycle=Lifecycle(hook="prestart"),
+        restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
+        config=_hardened(settings, pids_limit=64, command="node", args=("/local/guard.cjs",)),
+        volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
+        env={
+            "PDS_HOSTNAME": settings.hostname,
+            "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
+            "PDS_GUARD_NEW": "true" if settings.pds.new else "false",
+            "PDS_GUARD_ADOPT": "true" if settings.volume.adopt else "false",
+        },
+        templates=(
+            Template(destination="local/guard.cjs", change_mode="noop", data=_guard_script()),
+            Template(destination="secrets/guard.env", env=True, change_mode="noop", perms="0600", data=_SECRETS),
+        ),
+        resources=Resources(cpu=100, memory=128),
+        logs=Logs(max_files=2, max_file_size=1),
+    )
+
+
+def _hardened(
+    settings: Settings,
+    pids_limit: int,
+    ports: tuple[str, ...] = (),
+    command: str | None = None,
+    args: tuple[str, ...] = (),
+) -> DockerConfig:
+    return DockerConfig(
+        image=settings.pds.image,
+        command=command,
+        args=args,
+        ports=ports,
+        readonly_rootfs=True,
+        cap_drop=("all",),
+        security_opt=("no-new-privileges",),
+        pids_limit=pids_limit,
+        mount=Mount(target="/tmp", tmpfs_options=TmpfsOptions(size=64 * _MEBIBYTE)),
+    )
+
+
+@cache
+def _guard_script() -> str:
+    return Path(__file__).with_name("files").joinpath("guard.cjs").read_text()
