@@ -1,0 +1,24 @@
+"""The one way in which a secret is generated."""
+
+import pulumi
+import pulumi_random as random
+
+
+def hex_secret(name: str, digits: int, parent: pulumi.Resource) -> pulumi.Output[str]:
+    """`digits` random lower-case hex digits, secret, protected.
+
+    A RandomPassword, because its resource id is always `none`: those of RandomBytes, RandomUuid, RandomId and
+    RandomString are the secret itself, and ids are never encrypted. Not retained on delete: the state is the only copy,
+    so retaining it would lose it.
+    """
+    made = random.RandomPassword(
+        name,
+        length=digits,
+        lower=False,
+        upper=False,
+        numeric=True,
+        special=True,
+        override_special="abcdef",
+        opts=pulumi.ResourceOptions(parent=parent, protect=True),
+    )
+    return made.result

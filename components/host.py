@@ -1,0 +1,184 @@
+"""The droplet, and everything that must outlive it.
+
+`Ground` is made first and survives every droplet: tag, firewall, reserved IP, volume, VPC. `Host` is the droplet on it,
+its address assignment and the project. Not here: what runs on the host (cloud-init is rendered in `render/`), and the
+way in to Nomad.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+
+from components.render.cloud_init import Certificates, user_data
+from components.settings.settings import Settings
+
+EVERYWHERE = ("0.0.0.0/0", "::/0")
+
+NOMAD_PORT = 4650
+"""Where the endpoint in front of Nomad's loopback API listens, demanding a client certificate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundArgs:
+    """What `Ground` is told."""
+
+    settings: Settings
+    stack: str
+
+
+class Ground(pulumi.ComponentResource):
+    """What a droplet stands on and does not take with it: tag, firewall, reserved IP, volume, VPC."""
+
+    ipv4: pulumi.Output[str]
+    """The reserved address; known before any droplet exists."""
+    tag: pulumi.Output[str]
+    volume: digitalocean.Volume
+    firewall: digitalocean.Firewall
+    reserved_ip: digitalocean.ReservedIp
+    vpc_uuid: pulumi.Output[str] | None
+
+    def __init__(self, name: str, args: GroundArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:Ground", name, None, opts)
+        host, volume = args.settings.host, args.settings.volume
+        child = pulumi.ResourceOptions(parent=self)
+
+        tag = digitalocean.Tag(f"{name}-tag", name=f"pds-{args.stack}", opts=child)
+        self.tag = tag.name
+        # By tag, and before the droplet: it applies from the droplet's first second.
+        self.firewall = digitalocean.Firewall(
+            f"{name}-firewall",
+            name=f"pds-{args.stack}",
+            tags=[tag.name],
+            inbound_rules=_inbound(args.settings),
+            outbound_rules=[
+                digitalocean.FirewallOutboundRuleArgs(
+                    protocol="tcp", port_range="1-65535", destination_addresses=list(EVERYWHERE)
+                ),
+                digitalocean.FirewallOutboundRuleArgs(
+                    protocol="udp", port_range="1-65535", destination_addresses=list(EVERYWHERE)
+                ),
+                digitalocean.FirewallOutboundRuleArgs(protocol="icmp", destination_addresses=list(EVERYWHERE)),
+            ],
+            opts=child,
+        )
+        self.reserved_ip = digitalocean.ReservedIp(
+            f"{name}-ip",
+            region=host.region,
+            opts=pulumi.ResourceOptions(
+                parent=self, protect=True, retain_on_delete=True, import_=host.reserved_ip_adopt
+            ),
+        )
+        self.ipv4 = self.reserved_ip.ip_address
+        self.volume = digitalocean.Volume(
+            f"{name}-volume",
+            name=f"pds-{args.stack}",
+            region=host.region,
+            size=volume.size_gib,
+            # A volume of the same name is found again; what it was first made from does not matter any more.
+            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True, import_=volume.adopt),
+        )
+        self.vpc_uuid = None
+        if host.vpc_ip_range:
+            vpc = digitalocean.Vpc(
+                f"{name}-vpc", name=f"pds-{args.stack}", region=host.region, ip_range=host.vpc_ip_range, opts=child
+            )
+            self.vpc_uuid = vpc.id
+        self.register_outputs({"ipv4": self.ipv4, "tag": self.tag})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostArgs:
+    """What `Host` is told. The certificates are for its Nomad endpoint; the server's key is the one secret in it."""
+
+    settings: Settings
+    stack: str
+    tag: pulumi.Output[str]
+    firewall: digitalocean.Firewall
+    reserved_ip: digitalocean.ReservedIp
+    volume: digitalocean.Volume
+    vpc_uuid: pulumi.Output[str] | None
+    ca_pem: pulumi.Output[str]
+    server_cert_pem: pulumi.Output[str]
+    server_key_pem: pulumi.Output[str]
+
+
+class Host(pulumi.ComponentResource):
+    """The droplet. It is rebuilt when, and only when, `host.generation` is raised."""
+
+    droplet: digitalocean.Droplet
+    assignment: digitalocean.ReservedIpAssignment
+
+    def __init__(self, name: str, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:Host", name, None, opts)
+        host = args.settings.host
+        boot = pulumi.Output.all(args.ca_pem, args.server_cert_pem, args.server_key_pem).apply(
+            lambda pems: user_data(args.settings, args.stack, Certificates(*pems))
+        )
+        self.droplet = digitalocean.Droplet(
+            f"{name}-droplet",
+            name=f"pds-{args.stack}",
+            image=host.image,
+            size=host.size,
+            region=host.region,
+            resize_disk=False,  # a larger disk could never be made smaller again; the data is on the volume
+            vpc_uuid=args.vpc_uuid,
+            ssh_keys=[_key_id(key) for key in args.settings.operators.account_keys],
+            tags=[args.tag, *host.tags],
+            volume_ids=[args.volume.id],
+            user_data=pulumi.Output.secret(boot),
+            monitoring=True,
+            droplet_agent=False,
+            graceful_shutdown=True,
+            ipv6=False,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[args.firewall],
+                # A volume has one droplet; and text edits must not rebuild a machine with people's data on it.
+                delete_before_replace=True,
+                replacement_trigger=host.generation,
+                ignore_changes=["userData", "sshKeys", "image"],
+                # The provider's own delete waits 60 s, less than a PDS may take to stop in order.
+                custom_timeouts=pulumi.CustomTimeouts(create="20m", delete="10m"),
+            ),
+        )
+        self.assignment = digitalocean.ReservedIpAssignment(
+            f"{name}-address",
+            ip_address=args.reserved_ip.ip_address,
+            droplet_id=self.droplet.id.apply(int),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, deleted_with=self.droplet),
+        )
+        if host.project:
+            project = digitalocean.Project(
+                f"{name}-project",
+                name=host.project,
+                purpose="Web Application",
+                environment="Production",
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+            digitalocean.ProjectResources(
+                f"{name}-project-resources",
+                project=project.id,
+                resources=[self.droplet.droplet_urn, args.volume.volume_urn, args.reserved_ip.reserved_ip_urn],
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        self.register_outputs({"droplet_id": self.droplet.id})
+
+
+def _inbound(settings: Settings) -> list[digitalocean.FirewallInboundRuleArgs]:
+    operators = settings.operators.cidrs
+    rules = [(80, EVERYWHERE), (443, EVERYWHERE), (22, operators)]
+    if settings.ingress.kind == "io":
+        rules.append((settings.ingress.ssh_port, operators))
+    rules.append((NOMAD_PORT, EVERYWHERE if settings.operators.nomad_anywhere else operators))
+    return [
+        digitalocean.FirewallInboundRuleArgs(protocol="tcp", port_range=str(port), source_addresses=list(sources))
+        for port, sources in rules
+    ]
+
+
+def _key_id(key: str) -> pulumi.Output[str]:
+    """What the Droplet takes for a key of the account: a fingerprint as it is, a name looked up."""
+    if key.count(":") == 15 or key.startswith("SHA256:"):
+        return pulumi.Output.from_input(key)
+    return digitalocean.get_ssh_key_output(name=key).fingerprint

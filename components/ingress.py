@@ -1,0 +1,89 @@
+"""Agent IO's ingress: this stack's file, as a resource, and the job that runs IO with all such files.
+
+The text of file and job is rendered in `render/io.py`. When the ingress starts is not decided here: `open` says whether
+the hostname resolves.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_nomad as nomad
+
+from components.render.io import FILES, LICENSE
+from components.render.policies import IO_FILES
+from components.settings.settings import Settings
+from components.target import PATIENCE, NomadTarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngressFileArgs:
+    """What `IngressFile` is told."""
+
+    stack: str
+    text: str
+    target: NomadTarget
+
+
+class IngressFile(pulumi.ComponentResource):
+    """One stack's part of IO's configuration: a file that no other stack writes."""
+
+    text: pulumi.Output[str]
+    """The file, in plain text: a variable's items are hidden in every preview, so its diff is read here."""
+    variable: nomad.Variable
+
+    def __init__(self, name: str, args: IngressFileArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:IngressFile", name, None, opts)
+        self.variable = nomad.Variable(
+            f"{name}-variable",
+            path=f"{FILES}/{args.stack}",
+            items={"text": args.text},
+            opts=args.target.options(self),
+        )
+        self.text = pulumi.Output.from_input(args.text)
+        self.register_outputs({"text": self.text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class IoIngressArgs:
+    """What `IoIngress` is told. `open` is "1" once the hostname resolves."""
+
+    settings: Settings
+    jobspec: str
+    open: pulumi.Output[str]
+    target: NomadTarget
+    admin: NomadTarget
+    file: nomad.Variable
+
+
+class IoIngress(pulumi.ComponentResource):
+    """The job that runs IO, and its right to read the files."""
+
+    job: nomad.Job
+
+    def __init__(self, name: str, args: IoIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:IoIngress", name, None, opts)
+        policy = nomad.AclPolicy(
+            f"{name}-policy",
+            name="io-files",
+            description="The IO job reads every stack's file.",
+            rules_hcl=IO_FILES,
+            job_acl=nomad.AclPolicyJobAclArgs(namespace="default", job_id="io"),
+            opts=args.admin.options(self),
+        )
+        before: list[pulumi.Resource] = [policy, args.file]
+        if args.settings.ingress.license_hcl is not None:
+            text = pulumi.Output.secret(args.settings.ingress.license_hcl.get_secret_value())
+            before.append(
+                nomad.Variable(
+                    f"{name}-license", path=LICENSE, items={"text": text}, opts=args.target.options(self)
+                )
+            )
+        self.job = nomad.Job(
+            f"{name}-job",
+            jobspec=args.jobspec,
+            hcl2=nomad.JobHcl2Args(vars={"open": args.open}),
+            detach=False,
+            purge_on_destroy=True,
+            opts=args.target.options(self, depends_on=before, custom_timeouts=PATIENCE),
+        )
+        self.register_outputs({})

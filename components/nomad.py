@@ -1,0 +1,190 @@
+"""The way in to Nomad: certificates, ACL bootstrap, provider, and a token of limited rights.
+
+Nomad's API listens on the host's loopback; an endpoint that demands a client certificate serves it to operators. What
+runs in Nomad is not here.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+import pulumi_nomad as nomad
+import pulumi_tls as tls
+
+from components.dynamic import Bootstrap
+from components.entropy import hex_secret
+from components.render.policies import ANONYMOUS, PROGRAM
+from components.settings.settings import Settings
+from components.target import NomadTarget
+
+_TWENTY_YEARS = 20 * 365 * 24  # hours
+_ONE_YEAR = 365 * 24
+_TWO_MONTHS = 60 * 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificatesArgs:
+    """What `NomadCertificates` is told: the address that the endpoint is reached at."""
+
+    ipv4: pulumi.Output[str]
+
+
+class NomadCertificates(pulumi.ComponentResource):
+    """A private CA for one endpoint and one client.
+
+    CA and server certificate live twenty years without early renewal: the server's is in cloud-init, and a renewed one
+    would ask for a rebuilt host. The client's is renewed by `up`, two months before its year is over.
+    """
+
+    ca_pem: pulumi.Output[str]
+    server_cert_pem: pulumi.Output[str]
+    server_key_pem: pulumi.Output[str]
+    client_cert_pem: pulumi.Output[str]
+    client_key_pem: pulumi.Output[str]
+    ca_key_pem: pulumi.Output[str]
+
+    def __init__(self, name: str, args: CertificatesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:NomadCertificates", name, None, opts)
+        kept = pulumi.ResourceOptions(parent=self, protect=True)
+        child = pulumi.ResourceOptions(parent=self)
+
+        ca_key = tls.PrivateKey(f"{name}-ca-key", algorithm="ECDSA", ecdsa_curve="P256", opts=kept)
+        ca = tls.SelfSignedCert(
+            f"{name}-ca",
+            private_key_pem=ca_key.private_key_pem,
+            subject=tls.SelfSignedCertSubjectArgs(common_name="PDS operators"),
+            is_ca_certificate=True,
+            validity_period_hours=_TWENTY_YEARS,
+            allowed_uses=["cert_signing", "crl_signing"],
+            opts=kept,
+        )
+        server_key = tls.PrivateKey(f"{name}-server-key", algorithm="ECDSA", ecdsa_curve="P256", opts=kept)
+        server_request = tls.CertRequest(
+            f"{name}-server-request",
+            private_key_pem=server_key.private_key_pem,
+            subject=tls.CertRequestSubjectArgs(common_name="nomad endpoint"),
+            ip_addresses=[args.ipv4],
+            opts=child,
+        )
+        server = tls.LocallySignedCert(
+            f"{name}-server",
+            cert_request_pem=server_request.cert_request_pem,
+            ca_private_key_pem=ca_key.private_key_pem,
+            ca_cert_pem=ca.cert_pem,
+            validity_period_hours=_TWENTY_YEARS,
+            allowed_uses=["digital_signature", "server_auth"],
+            opts=child,
+        )
+        client_key = tls.PrivateKey(f"{name}-client-key", algorithm="ECDSA", ecdsa_curve="P256", opts=child)
+        client_request = tls.CertRequest(
+            f"{name}-client-request",
+            private_key_pem=client_key.private_key_pem,
+            subject=tls.CertRequestSubjectArgs(common_name="operator"),
+            opts=child,
+        )
+        client = tls.LocallySignedCert(
+            f"{name}-client",
+            cert_request_pem=client_request.cert_request_pem,
+            ca_private_key_pem=ca_key.private_key_pem,
+            ca_cert_pem=ca.cert_pem,
+            validity_period_hours=_ONE_YEAR,
+            early_renewal_hours=_TWO_MONTHS,
+            allowed_uses=["digital_signature", "client_auth"],
+            opts=child,
+        )
+        self.ca_pem, self.ca_key_pem = ca.cert_pem, ca_key.private_key_pem
+        self.server_cert_pem, self.server_key_pem = server.cert_pem, server_key.private_key_pem
+        self.client_cert_pem, self.client_key_pem = client.cert_pem, client_key.private_key_pem
+        self.register_outputs({"ca_pem": self.ca_pem})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NomadArgs:
+    """What `NomadAccess` is told: where Nomad is, how to prove who we are, and what has to be there first."""
+
+    settings: Settings
+    ipv4: pulumi.Output[str]
+    port: int
+    ca_pem: pulumi.Output[str]
+    client_cert_pem: pulumi.Output[str]
+    client_key_pem: pulumi.Output[str]
+    droplet: digitalocean.Droplet
+    volume: digitalocean.Volume
+    firewall: digitalocean.Firewall
+    assignment: digitalocean.ReservedIpAssignment
+
+
+class NomadAccess(pulumi.ComponentResource):
+    """Nomad, bootstrapped: who may do what, and the providers for the resources that go there."""
+
+    address: pulumi.Output[str]
+    management_token: pulumi.Output[str]
+    """For rescue. The program itself uses `token`."""
+    token: pulumi.Output[str]
+    target: NomadTarget
+    admin: NomadTarget
+    """With the management token, for ACL resources alone."""
+
+    def __init__(self, name: str, args: NomadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:NomadAccess", name, None, opts)
+        self.management_token = pulumi.Output.secret(
+            hex_secret(f"{name}-management-token", 32, self).apply(_as_uuid)
+        )
+        bootstrap = Bootstrap(
+            f"{name}-bootstrap",
+            {
+                "address": args.ipv4.apply(lambda ip: f"https://{ip}:{args.port}"),
+                "ca_pem": args.ca_pem,
+                "cert_pem": args.client_cert_pem,
+                "key_pem": pulumi.Output.secret(args.client_key_pem),
+                "token": self.management_token,
+                "droplet_id": args.droplet.id,
+                "volume_id": args.volume.id,
+            },
+            # A changed operator address has to be let in before anything talks to Nomad.
+            pulumi.ResourceOptions(parent=self, depends_on=[args.firewall, args.assignment]),
+        )
+        self.address = bootstrap.address
+        self.admin = self._target(f"{name}-admin", args, bootstrap, self.management_token)
+
+        nomad.AclPolicy(
+            f"{name}-anonymous",
+            name="anonymous",
+            description="What the ingress on this host sees without a token: services, and jobs that hold no secret.",
+            rules_hcl=ANONYMOUS,
+            opts=self.admin.options(self),
+        )
+        policy = nomad.AclPolicy(
+            f"{name}-policy",
+            name="pds-program",
+            description="What the Pulumi program does after the bootstrap.",
+            rules_hcl=PROGRAM,
+            opts=self.admin.options(self),
+        )
+        token = nomad.AclToken(
+            f"{name}-token", name="pds-program", type="client", policies=[policy.name], opts=self.admin.options(self)
+        )
+        # Not by the property: it warns at each run, recommending an ephemeral resource that Pulumi does not have.
+        self.token = pulumi.Output.secret(pulumi.get(token, "secret_id"))
+        self.target = self._target(f"{name}-provider", args, bootstrap, self.token)
+        self.register_outputs({"address": self.address})
+
+    def _target(self, name: str, args: NomadArgs, bootstrap: Bootstrap, token: pulumi.Output[str]) -> NomadTarget:
+        provider = nomad.Provider(
+            name,
+            address=bootstrap.address,
+            region=args.settings.nomad.region,
+            ca_pem=args.ca_pem,
+            cert_pem=args.client_cert_pem,
+            key_pem=pulumi.Output.secret(args.client_key_pem),
+            secret_id=token,
+            # The operator's own shell may point at another Nomad.
+            ignore_env_vars={"NOMAD_NAMESPACE": True, "NOMAD_REGION": True},
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return NomadTarget(provider=provider, cluster_id=bootstrap.cluster_id, droplet=args.droplet)
+
+
+def _as_uuid(digits: str) -> str:
+    """Nomad takes a bootstrap token in a UUID's form only."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,0 +1,201 @@
+"""`Pds`: one Personal Data Server, whole. The only component that builds components.
+
+Order is the design: what must outlive the droplet, then the droplet, then Nomad, then secrets and job, then, once the
+name resolves, the ingress; last, the proof that it serves. Each component is handed what it needs of the earlier ones.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import pulumi
+
+from components import host
+from components.dns import Dns, DnsArgs
+from components.dynamic import Ready, Resolves
+from components.host import Ground, GroundArgs, Host, HostArgs
+from components.ingress import IngressFile, IngressFileArgs, IoIngress, IoIngressArgs
+from components.nomad import CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
+from components.render.cloud_init import configuration_hash
+from components.render.io import ingress_file, io_job
+from components.render.pds_job import JOB, SECRETS_PATH, pds_job
+from components.secrets import PdsSecrets, PdsSecretsArgs
+from components.settings.environment import plain_environment
+from components.settings.settings import Settings
+from components.workload import PdsJob, PdsJobArgs
+
+_DNS_PATIENCE = 120
+"""Seconds that `up` waits for records which it has just made; records made by hand are looked at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PdsArgs:
+    """What `Pds` is told: the settings, and the stack's name."""
+
+    settings: Settings
+    stack: str
+
+
+class Pds(pulumi.ComponentResource):
+    """A PDS with host, address, name, secrets, job and ingress."""
+
+    outputs: dict[str, pulumi.Input[object]]
+    """What the stack exports."""
+
+    def __init__(self, name: str, args: PdsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:Pds", name, None, opts)
+        settings, stack = args.settings, args.stack
+        child = pulumi.ResourceOptions(parent=self)
+
+        ground = Ground(f"{name}-ground", GroundArgs(settings=settings, stack=stack), child)
+        certificates = NomadCertificates(f"{name}-certificates", CertificatesArgs(ipv4=ground.ipv4), child)
+        machine = Host(
+            f"{name}-host",
+            HostArgs(
+                settings=settings,
+                stack=stack,
+                tag=ground.tag,
+                firewall=ground.firewall,
+                reserved_ip=ground.reserved_ip,
+                volume=ground.volume,
+                vpc_uuid=ground.vpc_uuid,
+                ca_pem=certificates.ca_pem,
+                server_cert_pem=certificates.server_cert_pem,
+                server_key_pem=certificates.server_key_pem,
+            ),
+            child,
+        )
+        dns = Dns(f"{name}-dns", DnsArgs(settings=settings, ipv4=ground.ipv4), child)
+        nomad = NomadAccess(
+            f"{name}-nomad",
+            NomadArgs(
+                settings=settings,
+                ipv4=ground.ipv4,
+                port=host.NOMAD_PORT,
+                ca_pem=certificates.ca_pem,
+                client_cert_pem=certificates.client_cert_pem,
+                client_key_pem=certificates.client_key_pem,
+                droplet=machine.droplet,
+                volume=ground.volume,
+                firewall=ground.firewall,
+                assignment=machine.assignment,
+            ),
+            child,
+        )
+        secrets = PdsSecrets(f"{name}-secrets", PdsSecretsArgs(settings=settings, target=nomad.target), child)
+        jobspec = pds_job(settings)
+        workload = PdsJob(
+            f"{name}-server",
+            PdsJobArgs(jobspec=jobspec, target=nomad.target, secrets=secrets.variable),
+            child,
+        )
+        resolves = Resolves(
+            f"{name}-resolves",
+            {
+                "hostname": settings.hostname,
+                "ip": ground.ipv4,
+                "zone": settings.zone,
+                "nameservers": list(settings.dns.nameservers),
+                "wait": _DNS_PATIENCE if settings.dns.provider == "digitalocean" else 0,
+            },
+            pulumi.ResourceOptions(parent=self, depends_on=[dns, workload.job]),
+        )
+        last: list[pulumi.Resource] = [workload.job]
+        files: dict[str, str] = {"pds_job": jobspec}
+        if settings.ingress.kind == "io":
+            files |= {"ingress_file": ingress_file(settings), "ingress_job": io_job(settings)}
+            file = IngressFile(
+                f"{name}-ingress-file",
+                IngressFileArgs(stack=stack, text=files["ingress_file"], target=nomad.target),
+                child,
+            )
+            ingress = IoIngress(
+                f"{name}-ingress",
+                IoIngressArgs(
+                    settings=settings,
+                    jobspec=files["ingress_job"],
+                    open=resolves.open,
+                    target=nomad.target,
+                    admin=nomad.admin,
+                    file=file.variable,
+                ),
+                child,
+            )
+            last.append(ingress.job)
+        ready = Ready(
+            f"{name}-ready",
+            {
+                "address": nomad.address,
+                "ca_pem": certificates.ca_pem,
+                "cert_pem": certificates.client_cert_pem,
+                "key_pem": pulumi.Output.secret(certificates.client_key_pem),
+                "token": nomad.token,
+                "hostname": settings.hostname,
+                "ip": ground.ipv4,
+                "open": resolves.open if settings.ingress.kind != "none" else "none",
+                "paused": settings.pds.paused,
+                "job": JOB,
+                "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+                "secrets_path": SECRETS_PATH,
+                "secrets_digest": secrets.digest,
+                "droplet_id": machine.droplet.id,
+                "configuration": configuration_hash(settings, stack),
+            },
+            pulumi.ResourceOptions(parent=self, depends_on=last),
+        )
+        _tell(ready, resolves, configuration_hash(settings, stack))
+
+        self.outputs = {
+            "url": f"https://{settings.hostname}",
+            "state": ready.state,
+            "ipv4": ground.ipv4,
+            "package_version": settings.pds.package_version,
+            "records": dns.records,
+            "resolves": resolves.state,
+            "admin_password": secrets.items.apply(lambda items: items["PDS_ADMIN_PASSWORD"]),
+            "pds_env": secrets.items.apply(lambda items: _env_file(plain_environment(settings) | items)),
+            "nomad_address": nomad.address,
+            "nomad_token": nomad.token,
+            "nomad_management_token": nomad.management_token,
+            "nomad_ca_pem": certificates.ca_pem,
+            "nomad_client_cert_pem": certificates.client_cert_pem,
+            "nomad_client_key_pem": pulumi.Output.secret(certificates.client_key_pem),
+            **files,
+            "host_configuration": ready.host_configuration,
+            "escrow": pulumi.Output.secret(
+                pulumi.Output.all(
+                    hostname=settings.hostname,
+                    stack=stack,
+                    package_version=settings.pds.package_version,
+                    environment=plain_environment(settings),
+                    secrets=secrets.items,
+                    ipv4=ground.ipv4,
+                    volume_id=ground.volume.id,
+                    nomad_management_token=nomad.management_token,
+                    nomad_ca_pem=certificates.ca_pem,
+                    nomad_ca_key_pem=certificates.ca_key_pem,
+                )
+            ),
+        }
+        self.register_outputs({"url": self.outputs["url"], "ipv4": ground.ipv4})
+
+
+def _env_file(environment: dict[str, str]) -> str:
+    """What `pdsadmin` reads from `~/pds.env`."""
+    return "".join(f"{name}={value}\n" for name, value in environment.items())
+
+
+def _tell(ready: Ready, resolves: Resolves, configuration: str) -> None:
+    """Say at the end of `up` what is not as it should be, and what to do."""
+
+    def say(found: list[str]) -> None:
+        state, dns, born = found
+        if state not in ("serving", "paused"):
+            pulumi.warn(f"The PDS is {state}. {dns}. The next `pulumi up` looks again.")
+        if born != configuration:
+            pulumi.warn(
+                f"The host was built from cloud-init {born or 'unknown'}, the program now has {configuration}. "
+                "Nothing was rebuilt. To rebuild it, raise 'pds:host: {generation: …}'."
+            )
+
+    pulumi.Output.all(ready.state, resolves.state, ready.host_configuration).apply(say)

@@ -1,0 +1,248 @@
+"""What is asked of the outside during `up`: Nomad's API, name servers, the PDS over HTTPS.
+
+Plain functions with deadlines, no Pulumi. Used by the dynamic providers, which are pickled by name and so must load
+fast: the standard library only, except `dnspython`, which is imported when a name server is asked. Nothing here writes
+a file: certificates and keys reach OpenSSL through pipes.
+"""
+
+import http.client
+import json
+import os
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+Json = Any
+
+
+class ProbeError(Exception):
+    """What did not answer as it should, in a sentence for the operator, with the next step."""
+
+
+class NomadApi:
+    """Nomad's HTTP API behind the endpoint that demands a client certificate.
+
+    `token` is an ACL secret; requests end after `timeout` seconds. Raises ProbeError.
+    """
+
+    def __init__(
+        self, address: str, ca_pem: str, cert_pem: str, key_pem: str, token: str | None = None, timeout: float = 10
+    ) -> None:
+        self.address = address
+        self._token = token
+        self._timeout = timeout
+        self._tls = client_tls(ca_pem, cert_pem, key_pem) if address.startswith("https:") else None
+
+    def request(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
+        """Status and decoded answer (text where it isn't JSON). Raises OSError where nothing answers."""
+        where = urlsplit(self.address)
+        assert where.hostname, "the settings build this address"
+        connection: http.client.HTTPConnection
+        if self._tls:
+            connection = http.client.HTTPSConnection(
+                where.hostname, where.port, context=self._tls, timeout=self._timeout
+            )
+        else:
+            connection = http.client.HTTPConnection(where.hostname, where.port, timeout=self._timeout)
+        secret = token or self._token
+        headers = {"X-Nomad-Token": secret} if secret else {}
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode(errors="replace")
+        except http.client.HTTPException as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+        try:
+            return answer.status, json.loads(text) if text else None
+        except ValueError:
+            return answer.status, text
+
+    def get(self, path: str) -> Json:
+        """The decoded answer. Raises ProbeError unless it is 200, OSError where nothing answers."""
+        status, answer = self.request("GET", path)
+        if status != 200:
+            raise ProbeError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
+        return answer
+
+    def wait_for_leader(self, seconds: float) -> None:
+        """Return once a server leads and a node is ready."""
+
+        def ready() -> str | None:
+            status, leader = self.request("GET", "/v1/status/leader")
+            return None if status == 200 and leader else f"it has no leader yet (status {status})"
+
+        until(ready, seconds, f"Nomad at {self.address}")
+
+    def bootstrap(self, token: str) -> str:
+        """Bootstrap the ACLs with `token`; the accessor id of it, also where that was done before.
+
+        Raises ProbeError where Nomad was bootstrapped with another token.
+        """
+        status, answer = self.request("POST", "/v1/acl/bootstrap", {"BootstrapSecret": token})
+        if status == 200:
+            return str(answer["AccessorID"])
+        accessor = self.accessor(token)
+        if accessor:
+            return accessor
+        raise ProbeError(
+            f"Nomad at {self.address} was bootstrapped with a token that this stack does not have ({status}). Is it "
+            "another stack's host? If its state was lost, restore the state; the escrow file holds the token."
+        )
+
+    def accessor(self, token: str) -> str | None:
+        """The accessor id of `token`, or None where this Nomad does not know it."""
+        status, answer = self.request("GET", "/v1/acl/token/self", token=token)
+        return str(answer["AccessorID"]) if status == 200 else None
+
+
+def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
+    """Call `ready` until it returns None, at most for `seconds`; else ProbeError with the last reason it gave."""
+    deadline = time.monotonic() + seconds
+    reason: str | None = "it was not asked"
+    while True:
+        try:
+            reason = ready()
+        except OSError as error:
+            reason = f"it does not answer ({error})"
+        if reason is None:
+            return
+        if time.monotonic() + pause > deadline:
+            raise ProbeError(f"{what}: {reason}, after {seconds:.0f} s.")
+        time.sleep(pause)
+
+
+def client_tls(ca_pem: str, cert_pem: str, key_pem: str) -> ssl.SSLContext:
+    """A TLS context that trusts `ca_pem` alone and shows the client certificate. No key touches a disk."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=ca_pem)
+    with _pipe(cert_pem) as cert, _pipe(key_pem) as key:
+        context.load_cert_chain(cert, key)
+    return context
+
+
+@contextmanager
+def _pipe(text: str) -> Iterator[str]:
+    # OpenSSL takes a certificate by path only. A named pipe is a path that keeps nothing.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pem"
+        os.mkfifo(path, 0o600)
+
+        def feed() -> None:
+            try:
+                path.write_text(text)
+            except OSError:
+                pass  # the reader went away; load_cert_chain says why
+
+        writer = threading.Thread(target=feed, daemon=True)
+        writer.start()
+        try:
+            yield str(path)
+        finally:
+            # A reader that never came leaves the writer waiting: open and drop the other end.
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            writer.join(5)
+
+
+def resolves(hostname: str, address: str, zone: str, nameservers: list[str]) -> str | None:
+    """None where every asked name server answers `hostname` with `address` alone, else what it says instead.
+
+    Asked are `nameservers` (`IP` or `IP:PORT`), or where there are none the zone's own, found by the system's
+    resolver. Never a cache: a resolver asked too early would remember the 'no'.
+    """
+    import dns.exception
+    import dns.message
+    import dns.query
+    import dns.rdatatype
+    import dns.resolver
+
+    try:
+        servers = nameservers or [
+            item.to_text()
+            for name in dns.resolver.resolve(zone, "NS", lifetime=10)
+            for item in dns.resolver.resolve(name.target, "A", lifetime=10)
+        ]
+    except dns.exception.DNSException as error:
+        return f"the zone {zone} is not delegated: {error}"
+    for server in servers:
+        host, _, port = server.partition(":")
+        try:
+            question = dns.message.make_query(hostname, dns.rdatatype.A)
+            answer, _tcp = dns.query.udp_with_fallback(question, host, timeout=5, port=int(port or 53))
+        except (dns.exception.DNSException, OSError) as error:
+            return f"name server {server} does not answer: {type(error).__name__}"
+        found = sorted(
+            item.to_text() for rrset in answer.answer for item in rrset if item.rdtype == dns.rdatatype.A
+        )
+        if found != [address]:
+            return f"name server {server} says {', '.join(found) or 'nothing'} for {hostname}, not {address}"
+    return None
+
+
+def https_health(hostname: str, address: str, seconds: float) -> str | None:
+    """None once `https://HOSTNAME/xrpc/_health` at `address` answers 200 with a valid certificate, else why not."""
+
+    def healthy() -> str | None:
+        connection = http.client.HTTPSConnection(hostname, 443, timeout=10)
+        # Straight to the address, so that a stale cache of names says nothing about the PDS.
+        connection._create_connection = lambda _where, *rest: _connect((address, 443), *rest)  # type: ignore[attr-defined]
+        try:
+            connection.request("GET", "/xrpc/_health")
+            status = connection.getresponse().status
+            return None if status == 200 else f"it answers {status}"
+        except http.client.HTTPException as error:
+            return f"{type(error).__name__}"
+        finally:
+            connection.close()
+
+    try:
+        until(healthy, seconds, f"https://{hostname}/xrpc/_health", pause=5)
+    except ProbeError as error:
+        return str(error)
+    return None
+
+
+def _connect(*arguments: Any) -> Any:
+    import socket
+
+    return socket.create_connection(*arguments)
+
+
+def job_running(api: NomadApi, job: str, started_after_ns: int = 0) -> str | None:
+    """None once a task of `job` runs, started after the given time (Unix, ns), with its checks passing; else why not."""
+    allocations = [item for item in api.get(f"/v1/job/{quote(job)}/allocations") if item["DesiredStatus"] == "run"]
+    if not allocations:
+        return f"job {job} has no allocation; Nomad found no room for it, or it was stopped"
+    newest = max(allocations, key=lambda item: int(item["CreateIndex"]))
+    task = (newest.get("TaskStates") or {}).get(job)
+    if newest["ClientStatus"] != "running" or not task or task["State"] != "running":
+        return f"job {job} is {newest['ClientStatus']}{_last_event(newest)}"
+    if rfc3339_ns(task["StartedAt"]) < started_after_ns:
+        return f"job {job} has not restarted with the new secrets yet"
+    checks = api.get(f"/v1/client/allocation/{newest['ID']}/checks")
+    failing = [check["Check"] for check in (checks or {}).values() if check["Status"] != "success"]
+    return f"the health check of {job} does not pass yet" if failing or not checks else None
+
+
+def _last_event(allocation: Json) -> str:
+    for name, task in (allocation.get("TaskStates") or {}).items():
+        if task.get("Failed") and task.get("Events"):
+            return f": task {name}: {task['Events'][-1].get('DisplayMessage', '')}"
+    return ""
+
+
+def rfc3339_ns(text: str) -> int:
+    """A time of Nomad's API ("2026-01-02T03:04:05.678901234Z") as Unix time in ns."""
+    import calendar
+
+    whole, _, rest = text.rstrip("Z").partition(".")
+    seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
+    return seconds * 1_000_000_000 + int(rest.ljust(9, "0")[:9] or 0)

@@ -1,0 +1,41 @@
+"""`NomadTarget`: which Nomad a resource goes to, and the options every Nomad resource has to carry.
+
+Handed by `pds.py` from the component that made the way in to those that use it. No resource is made here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+import pulumi_nomad as nomad
+
+PATIENCE = pulumi.CustomTimeouts(create="15m", update="15m", delete="5m")
+"""A job's: above its progress deadline of ten minutes, so that Nomad's reason is what one reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NomadTarget:
+    """A bootstrapped Nomad: its providers, its identity and the droplet that it lives on."""
+
+    provider: nomad.Provider
+    """With the program's own token of limited rights."""
+    cluster_id: pulumi.Output[str]
+    """Changes when this Nomad has lost its state."""
+    droplet: digitalocean.Droplet
+
+    def options(self, parent: pulumi.Resource, **more: Any) -> pulumi.ResourceOptions:
+        """Options of a Nomad resource that is a child of `parent`.
+
+        An emptied Nomad is refilled by one `up` (`replacement_trigger`). In Nomad the name is the identity: creating
+        the new one and then deleting the old one would delete the new one (`delete_before_replace`). A host that is
+        gone needs no deletes (`deleted_with`).
+        """
+        return pulumi.ResourceOptions(
+            parent=parent,
+            provider=self.provider,
+            replacement_trigger=self.cluster_id,
+            delete_before_replace=True,
+            deleted_with=self.droplet,
+            **more,
+        )

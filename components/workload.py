@@ -1,0 +1,34 @@
+"""The PDS as a Nomad job. Its text is rendered in `render/pds_job.py`."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_nomad as nomad
+
+from components.target import PATIENCE, NomadTarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class PdsJobArgs:
+    """What `PdsJob` is told: the job's text, where it goes, and the variable that has to be there first."""
+
+    jobspec: str
+    target: NomadTarget
+    secrets: nomad.Variable
+
+
+class PdsJob(pulumi.ComponentResource):
+    """The server. `up` waits until it is healthy."""
+
+    job: nomad.Job
+
+    def __init__(self, name: str, args: PdsJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:PdsJob", name, None, opts)
+        self.job = nomad.Job(
+            f"{name}-job",
+            jobspec=args.jobspec,
+            detach=False,
+            purge_on_destroy=True,
+            opts=args.target.options(self, depends_on=[args.secrets], custom_timeouts=PATIENCE),
+        )
+        self.register_outputs({})
