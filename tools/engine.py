@@ -1,0 +1,281 @@
+"""A recording engine: the real program evaluated with Pulumi's own runtime, and everything it asked for kept.
+
+Used by the tests, by `make preview` and by `make try`. It has no state, makes nothing and calls nobody. What a provider
+would compute is in `COMPUTED`, type by type; a type that is not there is an error, so that nothing passes unseen.
+Pulumi's mocks hide a resource's options; the monitor here keeps them.
+"""
+
+import asyncio
+import hashlib
+import runpy
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from google.protobuf import json_format
+from pulumi.runtime import Mocks, mocks, rpc
+from pulumi.runtime import settings as runtime_settings
+from pulumi.runtime.stack import run_pulumi_func
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SecretSource = Callable[[str, int], str]
+"""Resource name and number of digits to lower-case hex digits."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One registered resource: what the program asked for, and how."""
+
+    type: str
+    name: str
+    urn: str
+    parent: str
+    inputs: dict[str, Any]
+    """In the engine's spelling; secrets unwrapped, unknown values None."""
+    secret_inputs: frozenset[str]
+    """Top-level inputs that are, or hold, a secret."""
+    raw: dict[str, Any]
+    """The inputs as they went over the wire, with their secret marks."""
+    options: dict[str, Any]
+    """protect, dependencies, deleteBeforeReplace, …: the request without its inputs."""
+    outputs: dict[str, Any]
+    id: str
+
+    @property
+    def protected(self) -> bool:
+        """Whether the engine would refuse to delete it."""
+        return bool(self.options.get("protect"))
+
+
+@dataclass
+class Evaluation:
+    """What the program asked for, in the order in which it asked."""
+
+    stack: str
+    resources: list[Recorded] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    secret_outputs: frozenset[str] = frozenset()
+    messages: list[tuple[str, str]] = field(default_factory=list)
+    """Severity and text of each message to the user."""
+
+    def of(self, type_end: str) -> list[Recorded]:
+        """The resources whose type token ends so; never none, since a check of nothing would pass."""
+        found = [item for item in self.resources if item.type.endswith(type_end)]
+        if not found:
+            raise LookupError(f"the program registered no {type_end}")
+        return found
+
+    def one(self, name: str) -> Recorded:
+        """The resource of this name."""
+        found = [item for item in self.resources if item.name == name]
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} resources are named {name}: {[item.name for item in self.resources]}")
+        return found[0]
+
+
+def fixed_secret(name: str, digits: int) -> str:
+    """A secret that is the same at each evaluation, for text that must not change by itself. Never used for real."""
+    return hashlib.sha512(f"not a secret: {name}".encode()).hexdigest()[:digits]
+
+
+def _number(name: str) -> str:
+    return str(int(hashlib.sha256(name.encode()).hexdigest()[:8], 16))
+
+
+def _uuid(name: str) -> str:
+    digits = hashlib.sha256(name.encode()).hexdigest()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
+
+
+def _pem(kind: str, name: str) -> str:
+    return f"-----BEGIN {kind}-----\nMADE-BY-THE-PROVIDER-{name}\n-----END {kind}-----\n"
+
+
+def _same(_name: str, _inputs: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+RESERVED_IP = "203.0.113.10"
+"""Stands for the reserved address (RFC 5737)."""
+
+COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
+    "digitalocean:index/tag:Tag": _same,
+    "digitalocean:index/firewall:Firewall": lambda n, i: {"status": "succeeded"},
+    "digitalocean:index/reservedIp:ReservedIp": lambda n, i: {
+        "ipAddress": RESERVED_IP,
+        "reservedIpUrn": f"do:reservedip:{RESERVED_IP}",
+    },
+    "digitalocean:index/volume:Volume": lambda n, i: {"volumeUrn": f"do:volume:{_uuid(n)}", "dropletIds": []},
+    "digitalocean:index/vpc:Vpc": lambda n, i: {"vpcUrn": f"do:vpc:{_uuid(n)}"},
+    "digitalocean:index/droplet:Droplet": lambda n, i: {
+        "dropletUrn": f"do:droplet:{_number(n)}",
+        "ipv4Address": "198.51.100.20",
+        "status": "active",
+    },
+    "digitalocean:index/reservedIpAssignment:ReservedIpAssignment": _same,
+    "digitalocean:index/project:Project": _same,
+    "digitalocean:index/projectResources:ProjectResources": _same,
+    "digitalocean:index/domain:Domain": lambda n, i: {"domainUrn": f"do:domain:{i.get('name')}"},
+    "digitalocean:index/dnsRecord:DnsRecord": lambda n, i: {"fqdn": f"{i.get('name')}.{i.get('domain')}"},
+    "tls:index/privateKey:PrivateKey": lambda n, i: {"privateKeyPem": _secret(_pem("EC PRIVATE KEY", n))},
+    "tls:index/selfSignedCert:SelfSignedCert": lambda n, i: {"certPem": _pem("CERTIFICATE", n)},
+    "tls:index/certRequest:CertRequest": lambda n, i: {"certRequestPem": _pem("CERTIFICATE REQUEST", n)},
+    "tls:index/locallySignedCert:LocallySignedCert": lambda n, i: {"certPem": _pem("CERTIFICATE", n)},
+    "pulumi:providers:nomad": _same,
+    "nomad:index/aclPolicy:AclPolicy": _same,
+    "nomad:index/aclToken:AclToken": lambda n, i: {
+        "accessorId": _uuid(f"{n}-accessor"),
+        "secretId": _secret(_uuid(f"{n}-secret")),
+    },
+    "nomad:index/variable:Variable": _same,
+    "nomad:index/job:Job": lambda n, i: {"status": "running", "modifyIndex": "1"},
+    "pulumi-python:dynamic/pds:NomadBootstrap": lambda n, i: {"cluster_id": _uuid(n)},
+    "pulumi-python:dynamic/pds:Resolves": lambda n, i: {"open": "1", "state": "evaluated without a network"},
+    "pulumi-python:dynamic/pds:Ready": lambda n, i: {
+        "state": "serving",
+        "host_configuration": i.get("configuration"),
+    },
+}
+
+
+def _secret(value: Any) -> Any:
+    return {rpc._special_sig_key: rpc._special_secret_sig, "value": value}
+
+
+class _Providers(Mocks):
+    """Stands for every provider."""
+
+    def __init__(self, secret: SecretSource, preview: bool) -> None:
+        self._source, self._preview = secret, preview
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        inputs = dict(args.inputs)
+        if args.typ.startswith("pds:index:"):
+            return "", inputs
+        if args.typ == "random:index/randomPassword:RandomPassword":
+            # As the provider does: the id says nothing, the result is secret.
+            result = {} if self._preview else {"result": _secret(self._source(args.name, int(inputs["length"])))}
+            return "none", {**inputs, **result}
+        if args.typ not in COMPUTED:
+            raise KeyError(f"{args.typ} ({args.name}): say in tools/engine.py what its provider computes")
+        computed = {} if self._preview else COMPUTED[args.typ](args.name, inputs)
+        identity = _number(args.name) if args.typ.endswith(":Droplet") else _uuid(args.name)
+        return "" if self._preview else identity, {**inputs, **computed}
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        if args.token == "digitalocean:index/getSshKey:getSshKey":
+            fingerprint = ":".join(hashlib.md5(args.args["name"].encode()).hexdigest()[i : i + 2] for i in range(0, 32, 2))
+            return {**args.args, "fingerprint": fingerprint, "id": 1, "publicKey": "ssh-ed25519 AAAA"}
+        raise KeyError(f"{args.token}: a function that no provider here answers")
+
+
+class _Monitor(mocks.MockMonitor):
+    """Keeps each registration whole."""
+
+    def __init__(self, providers: _Providers, evaluation: Evaluation) -> None:
+        super().__init__(providers)
+        self._evaluation, self._lock = evaluation, threading.Lock()
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the name of the call)
+        response = super().RegisterResource(request)
+        if request.type == "pulumi:pulumi:Stack":
+            return response
+        raw = json_format.MessageToDict(request.object)
+        options = json_format.MessageToDict(request)
+        options.pop("object", None)
+        record = Recorded(
+            type=request.type,
+            name=request.name,
+            urn=response.urn,
+            parent=request.parent,
+            inputs=_plain(raw),
+            secret_inputs=frozenset(key for key, value in raw.items() if _holds_secret(value)),
+            raw=raw,
+            options=options,
+            outputs=json_format.MessageToDict(response.object) if response.object else {},
+            id=response.id,
+        )
+        with self._lock:
+            self._evaluation.resources.append(record)
+        return response
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
+        if request.urn.endswith(f"::pulumi:pulumi:Stack::{self._evaluation.stack}") or "pulumi:pulumi:Stack" in request.urn:
+            raw = json_format.MessageToDict(request.outputs)
+            self._evaluation.outputs = _plain(raw)
+            self._evaluation.secret_outputs = frozenset(key for key, value in raw.items() if _holds_secret(value))
+        return super().RegisterResourceOutputs(request)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.get(rpc._special_sig_key) == rpc._special_secret_sig:
+            return _plain(value.get("value"))
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return None if value == rpc.UNKNOWN else value
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, dict):
+        if value.get(rpc._special_sig_key) == rpc._special_secret_sig:
+            return True
+        return any(_holds_secret(item) for item in value.values())
+    return isinstance(value, list) and any(_holds_secret(item) for item in value)
+
+
+class _Messages:
+    """Stands for the engine's log."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self._evaluation = evaluation
+
+    def Log(self, request: Any) -> Any:  # noqa: N802
+        severity = {1: "info", 2: "warning", 3: "error"}.get(request.severity, "debug")
+        self._evaluation.messages.append((severity, request.message))
+
+
+def evaluate(
+    stack: str,
+    config: Mapping[str, str],
+    *,
+    secret_keys: frozenset[str] = frozenset(),
+    preview: bool = False,
+    secret: SecretSource = fixed_secret,
+    program: Callable[[], object] | None = None,
+    root: Path = ROOT,
+) -> Evaluation:
+    """Run `__main__.py` of `root` (or `program`) for `stack` and return all that it registered and exported.
+
+    `config` maps full keys ("pds:hostname") to values as the engine hands them over. With `preview`, what a provider
+    computes is unknown, as at a first `pulumi preview`. Raises what the program raises.
+    """
+    evaluation = Evaluation(stack)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        runtime_settings.set_root_resource(None)  # type: ignore[arg-type]  # a fresh stack for each evaluation
+        pulumi.runtime.set_all_config(dict(config), list(secret_keys))
+        monitor = _Monitor(_Providers(secret, preview), evaluation)
+        mocks.set_mocks(monitor.mocks, project="pds", stack=stack, preview=preview, monitor=monitor)
+        runtime_settings.SETTINGS.engine = _Messages(evaluation)
+        run = program or (lambda: runpy.run_path(str(root / "__main__.py"), run_name="__main__"))
+
+        def whole() -> None:
+            run()
+            stack_resource = runtime_settings.get_root_resource()
+            assert stack_resource is not None
+            stack_resource.register_outputs(stack_resource.outputs)
+
+        loop.run_until_complete(run_pulumi_func(whole))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+    return evaluation

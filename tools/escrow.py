@@ -1,0 +1,106 @@
+"""The escrow file: all that is needed to rebuild a PDS elsewhere, encrypted with a passphrase.
+
+The rotation key exists in the stack's state and nowhere else; whoever loses both loses every identity on the server. The
+format is age's (age-encryption.org), so that `age -d FILE` opens it without this program. The content never reaches a
+command line, an unencrypted file or a log.
+"""
+
+import datetime
+import getpass
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyrage
+
+from components.settings.environment import GENERATED_SECRETS
+from components.settings.names import SECP256K1_ORDER
+from tools.engine import ROOT
+from tools.private import write_private
+
+REQUIRED = (
+    "hostname", "stack", "package_version", "environment", "secrets", "ipv4", "volume_id", "nomad_management_token",
+    "nomad_ca_pem", "nomad_ca_key_pem", "stack_file", "written",
+)  # fmt: skip
+PASSPHRASE_FILE = "PDS_ESCROW_PASSPHRASE_FILE"  # noqa: S105 (the name of a variable)
+_SHORTEST = 12
+
+
+class EscrowError(Exception):
+    """Why there is no escrow file, or why one is no good, and what to do."""
+
+
+def write(stack: str, folder: Path) -> Path:
+    """Read the stack's `escrow` output and write it encrypted; the file's path. Raises EscrowError."""
+    content = _from_state(stack)
+    content["stack_file"] = _stack_file(stack)
+    content["written"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    check(content)
+    path = folder / f"escrow-{content['hostname']}-{content['written'][:10]}.age"
+    write_private(path, pyrage.passphrase.encrypt(json.dumps(content, indent=1).encode(), _passphrase(new=True)))
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Open an escrow file and check it; its content. Raises EscrowError."""
+    try:
+        sealed = path.read_bytes()
+    except OSError as error:
+        raise EscrowError(f"{path}: {error.strerror}.") from None
+    try:
+        content = json.loads(pyrage.passphrase.decrypt(sealed, _passphrase(new=False)))
+    except pyrage.DecryptError as error:
+        raise EscrowError(f"{path} does not open: {error}. Is it the right passphrase?") from None
+    except ValueError:
+        raise EscrowError(f"{path} opens, but holds no escrow.") from None
+    check(content)
+    return dict(content)
+
+
+def check(content: Mapping[str, Any]) -> None:
+    """Whether `content` suffices to rebuild the PDS. Raises EscrowError naming what is missing or wrong."""
+    missing = [key for key in REQUIRED if not content.get(key)]
+    missing += [name for name in GENERATED_SECRETS.values() if not content.get("secrets", {}).get(name)]
+    if missing:
+        raise EscrowError(f"The escrow lacks {', '.join(missing)}. Run `pulumi up` to its end, then try again.")
+    key = content["secrets"][GENERATED_SECRETS["plc_rotation_key"]]
+    if len(key) != 64 or not 0 < int(key, 16) < SECP256K1_ORDER:
+        raise EscrowError("The rotation key in the escrow is no secp256k1 key.")
+
+
+def _from_state(stack: str) -> dict[str, Any]:
+    if not shutil.which("pulumi"):
+        raise EscrowError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.")
+    command = ["pulumi", "stack", "output", "escrow", "--json", "--show-secrets", "--stack", stack]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        raise EscrowError(f"The state of stack {stack} has no escrow: {answer.stderr.strip()}")
+    content: dict[str, Any] = json.loads(answer.stdout)
+    return content
+
+
+def _stack_file(stack: str) -> str:
+    path = ROOT / f"Pulumi.{stack}.yaml"
+    if not path.exists():
+        raise EscrowError(f"{path.name} is not here; run this beside the stack file.")
+    return path.read_text()
+
+
+def _passphrase(new: bool) -> str:
+    """From the file that PDS_ESCROW_PASSPHRASE_FILE names, else asked for; never an argument."""
+    if named := os.environ.get(PASSPHRASE_FILE):
+        try:
+            typed = Path(named).read_text().rstrip("\n")
+        except OSError as error:
+            raise EscrowError(f"{PASSPHRASE_FILE}: {named}: {error.strerror}.") from None
+    else:
+        typed = getpass.getpass("Passphrase for the escrow file: ")
+        if new and getpass.getpass("The same again: ") != typed:
+            raise EscrowError("The two passphrases differ; nothing was written.")
+    if new and len(typed) < _SHORTEST:
+        raise EscrowError(f"The passphrase is too short: {_SHORTEST} characters at least, better six words.")
+    return typed

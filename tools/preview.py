@@ -1,0 +1,260 @@
+"""`make preview`: the wanted graph of a stack, with no engine, no account and no network.
+
+It evaluates the real program and prints what it asks for; it has no state, so it cannot know what exists. The rendered
+files are written to `build/STACK/`. With `--diff REV` the same is done for the program and stack file of a git revision,
+and what differs is shown, with every input whose change would replace a resource that holds something.
+
+Exit codes: 0 done (with `--diff`: nothing stateful is replaced), 1 the stack file is refused, 2 with `--diff` something
+stateful would be replaced, 3 the revision cannot be compared.
+"""
+
+import argparse
+import difflib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pulumi
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from tools.engine import ROOT, Evaluation, Recorded
+from tools.replacing import replaced_by
+from tools.stackfile import StackFileError, evaluate_stack
+
+FILES = {
+    "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
+    "io.nomad.hcl": lambda evaluation: evaluation.outputs.get("ingress_job"),
+    "ingress.hcl": lambda evaluation: evaluation.outputs.get("ingress_file"),
+    "cloud-init.yaml": lambda evaluation: evaluation.one("pds-host-droplet").inputs.get("userData"),
+    "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
+}
+"""Rendered files by name: what `build/STACK/` holds."""
+
+STATEFUL = ("Droplet", "Volume", "ReservedIp", "Domain", "RandomPassword", "PrivateKey", "SelfSignedCert")
+"""Types whose replacement loses something, or takes the PDS down."""
+
+_SHOWN_INPUTS = {
+    "Firewall": ("inboundRules",),
+    "Droplet": ("size", "region", "image"),
+    "Volume": ("name", "size", "region"),
+    "ReservedIp": ("region",),
+    "DnsRecord": ("type", "name", "ttl"),
+    "Domain": ("name",),
+    "Variable": ("path",),
+    "AclPolicy": ("name",),
+    "AclToken": ("policies",),
+    "RandomPassword": ("length",),
+    "LocallySignedCert": ("validityPeriodHours",),
+    "SelfSignedCert": ("validityPeriodHours",),
+    "Resolves": ("hostname", "wait"),
+    "Vpc": ("ipRange",),
+    "Project": ("name",),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
+    parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
+    parser.add_argument("--diff", metavar="REV", help="compare with this git revision")
+    options = parser.parse_args(arguments)
+    # A tree is cut at the terminal's edge; where there is none, as in a file or in CI, nothing is cut.
+    console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
+    try:
+        now = evaluate_stack(options.stack)
+        if options.diff:
+            return _compare(console, options.stack, options.diff, now)
+    except (StackFileError, pulumi.RunError) as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(str(error), style="red", markup=False)
+        return 1
+    console.print(f"The wanted graph of stack {options.stack}. It has no state: what exists already is not known here.\n")
+    console.print(graph(now))
+    _say(console, now)
+    for path in write_files(now, ROOT / "build" / options.stack):
+        console.print(f"wrote {path.relative_to(ROOT)}")
+    return 0
+
+
+def graph(evaluation: Evaluation) -> Tree:
+    """The resource tree with the inputs that matter, and marks for what is protected, retained or secret."""
+    root = Tree(Text(f"pulumi:pulumi:Stack pds-{evaluation.stack}"))
+    branches = {item.urn: Tree(_line(item)) for item in evaluation.resources}
+    for item in sorted(evaluation.resources, key=_order):
+        branches.get(item.parent, root).children.append(branches[item.urn])
+    return root
+
+
+def _order(item: Recorded) -> tuple[int, str, str]:
+    stages = ("ground", "certificates", "host", "dns", "nomad", "secrets", "server", "resolves", "ingress", "ready")
+    part = item.name.split("-")[1] if "-" in item.name else ""
+    return (stages.index(part) if part in stages else -1, item.type, item.name)
+
+
+def _line(item: Recorded) -> Text:
+    kind = "Provider" if item.type.startswith("pulumi:providers:") else item.type.rpartition(":")[2]
+    text = Text.assemble((kind, "bold"), " ", item.name)
+    inputs = [f"{key}={_short(item.inputs[key])}" for key in _SHOWN_INPUTS.get(kind, ()) if item.inputs.get(key)]
+    if inputs:
+        text.append("  " + " ".join(inputs), "dim")
+    if item.protected:
+        text.append("  protected", "green")
+    if item.options.get("retainOnDelete"):
+        text.append("  retained", "green")
+    if item.secret_inputs:
+        text.append(f"  secret: {', '.join(sorted(item.secret_inputs))}", "magenta")
+    return text
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return ",".join(
+            f"{rule.get('portRange')}({'all' if '0.0.0.0/0' in rule.get('sourceAddresses', []) else 'operators'})"
+            for rule in value
+        )
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _say(console: Console, evaluation: Evaluation) -> None:
+    console.print()
+    for severity, message in evaluation.messages:
+        if severity in ("warning", "error"):
+            console.print(f"{severity}: {message}", style="yellow", markup=False)
+
+
+def write_files(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write every rendered file of the stack; their paths. Stand-ins take the place of secrets."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in rendered(evaluation).items():
+        (folder / name).write_text(text)
+        paths.append(folder / name)
+    return paths
+
+
+def rendered(evaluation: Evaluation) -> dict[str, str]:
+    """File name to text, for the files that this stack has."""
+    found = {name: pick(evaluation) for name, pick in FILES.items()}
+    return {name: str(text) for name, text in found.items() if text}
+
+
+def _written(evaluation: Evaluation, path: str) -> str | None:
+    import yaml
+
+    document = yaml.safe_load(evaluation.one("pds-host-droplet").inputs["userData"])
+    for entry in document.get("write_files", []):
+        if entry["path"] == path:
+            return str(entry["content"])
+    return None
+
+
+def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> int:
+    """Show what changes from `revision` to the working tree."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        added = subprocess.run(
+            ["git", "-C", str(ROOT), "worktree", "add", "--detach", str(tree), revision], capture_output=True, text=True
+        )
+        if added.returncode:
+            console.print(f"Not comparable: git does not know {revision}: {added.stderr.strip()}", markup=False)
+            return 3
+        try:
+            before = _evaluate_elsewhere(tree, stack)
+        finally:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], capture_output=True)
+    if isinstance(before, str):
+        console.print(f"Not comparable: the program at {revision} does not evaluate for {stack}:\n{before}", markup=False)
+        return 3
+    console.print(f"From {revision} to the working tree, stack {stack}. It has no state: this compares two wishes.\n")
+    replaced = _graph_changes(console, before, now)
+    _file_changes(console, before, now)
+    if replaced:
+        console.print("\nStateful resources would be replaced:", style="bold red")
+        for line in replaced:
+            console.print(f"  {line}", style="red", markup=False)
+        return 2
+    return 0
+
+
+def _evaluate_elsewhere(tree: Path, stack: str) -> Evaluation | str:
+    """The program of another tree, evaluated in a process of its own; or why it could not be."""
+    import pickle
+
+    script = (
+        "import pickle, sys; from pathlib import Path; from tools.stackfile import evaluate_stack;"
+        "sys.stdout.buffer.write(pickle.dumps(evaluate_stack(sys.argv[1], root=Path.cwd())))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, stack], cwd=tree, capture_output=True)
+    if done.returncode:
+        return done.stderr.decode(errors="replace").strip().splitlines()[-1]
+    evaluation: Evaluation = pickle.loads(done.stdout)  # noqa: S301 (written by the line above)
+    return evaluation
+
+
+def _graph_changes(console: Console, before: Evaluation, now: Evaluation) -> list[str]:
+    old = {(item.type, item.name): item for item in before.resources}
+    new = {(item.type, item.name): item for item in now.resources}
+    replaced = []
+    for key in sorted(old.keys() | new.keys(), key=lambda pair: pair[1]):
+        kind, name = key[0].rpartition(":")[2], key[1]
+        if key not in old:
+            console.print(f"+ {kind} {name}", style="green", markup=False)
+        elif key not in new:
+            console.print(f"- {kind} {name}", style="red", markup=False)
+            if kind in STATEFUL:
+                replaced.append(f"{kind} {name}: removed")
+        else:
+            changes = _input_changes(old[key], new[key])
+            reasons = _replacing(old[key], new[key], changes)
+            if changes or reasons:
+                console.print(f"~ {kind} {name}", style="yellow", markup=False)
+            for change, (was, becomes) in changes.items():
+                mark = "  REPLACES" if change in reasons else ""
+                hidden = change in old[key].secret_inputs | new[key].secret_inputs
+                detail = "[secret]" if hidden else f"{_brief(was)} -> {_brief(becomes)}"
+                console.print(f"    {change}: {detail}{mark}", markup=False)
+            if "generation" in reasons:
+                console.print("    host.generation: raised  REPLACES", markup=False)
+            if kind in STATEFUL:
+                replaced += [f"{kind} {name}: {reason}" for reason in reasons]
+    return replaced
+
+
+def _input_changes(old: Recorded, new: Recorded) -> dict[str, tuple[object, object]]:
+    keys = sorted(old.inputs.keys() | new.inputs.keys())
+    pairs = {key: (old.inputs.get(key), new.inputs.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _replacing(old: Recorded, new: Recorded, changes: dict[str, tuple[object, object]]) -> list[str]:
+    ignored = set(new.options.get("ignoreChanges", []))
+    reasons = [key for key in changes if key not in ignored and key in replaced_by(new.type)]
+    if old.options.get("replacementTrigger") != new.options.get("replacementTrigger"):
+        reasons.append("generation")
+    return reasons
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _file_changes(console: Console, before: Evaluation, now: Evaluation) -> None:
+    old, new = rendered(before), rendered(now)
+    for name in sorted(old.keys() | new.keys()):
+        lines = difflib.unified_diff(
+            old.get(name, "").splitlines(), new.get(name, "").splitlines(), f"a/{name}", f"b/{name}", lineterm="", n=2
+        )
+        for line in lines:
+            style = "green" if line.startswith("+") else "red" if line.startswith("-") else "dim"
+            console.print(line, style=style, markup=False)
+    if old.get("cloud-init.yaml") != new.get("cloud-init.yaml"):
+        console.print(
+            "\ncloud-init differs. No living host changes by it; a rebuild (host.generation) would bring it.", markup=False
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

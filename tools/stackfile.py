@@ -1,0 +1,70 @@
+"""Stack files as the engine would hand them over, without the engine: for evaluating the program offline.
+
+Encrypted values cannot be opened here and are not needed: each is replaced by a stand-in of the right shape.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.engine import ROOT, Evaluation, SecretSource, evaluate, fixed_secret
+
+
+class StackFileError(Exception):
+    """The stack file cannot be read; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """A stack's configuration: full keys to values as text (JSON for lists and maps), and the keys that hold secrets."""
+
+    values: dict[str, str]
+    secret_keys: frozenset[str]
+
+
+def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
+    """The configuration of `stack` from `Pulumi.STACK.yaml`. Raises StackFileError."""
+    path = root / f"Pulumi.{stack}.yaml"
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        there = ", ".join(sorted(file.name for file in root.glob("Pulumi.*.yaml"))) or "none"
+        raise StackFileError(f"{path.name} does not exist; here are: {there}.") from None
+    except yaml.YAMLError as error:
+        raise StackFileError(f"{path.name} is not YAML: {error}") from None
+    config = document.get("config") if isinstance(document, dict) else None
+    if not isinstance(config, dict):
+        raise StackFileError(f"{path.name} has no 'config:' map. Start from Pulumi.dev.yaml.")
+    values: dict[str, str] = {}
+    secret: set[str] = set()
+    for key, value in config.items():
+        full = key if ":" in str(key) else f"pds:{key}"
+        opened, had_secret = _open(value, full)
+        if had_secret:
+            secret.add(full)
+        values[full] = opened if isinstance(opened, str) else json.dumps(opened)
+    return StackConfig(values, frozenset(secret))
+
+
+def evaluate_stack(
+    stack: str, *, preview: bool = False, secret: SecretSource = fixed_secret, root: Path = ROOT
+) -> Evaluation:
+    """The program, evaluated for `stack`."""
+    config = read_stack(stack, root)
+    return evaluate(stack, config.values, secret_keys=config.secret_keys, preview=preview, secret=secret, root=root)
+
+
+def _open(value: Any, path: str) -> tuple[Any, bool]:
+    if isinstance(value, dict):
+        if set(value) == {"secure"}:
+            return hashlib.sha256(f"stand-in for {path}".encode()).hexdigest(), True
+        opened = {key: _open(item, f"{path}.{key}") for key, item in value.items()}
+        return {key: item for key, (item, _) in opened.items()}, any(secret for _, secret in opened.values())
+    if isinstance(value, list):
+        items = [_open(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [item for item, _ in items], any(secret for _, secret in items)
+    return value, False

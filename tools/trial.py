@@ -1,0 +1,102 @@
+"""`make try`: a live PDS on this machine, configured by this program's own rendered job.
+
+The program is evaluated for a stack; the environment of the PDS task is taken out of the rendered job, its secrets out of
+the Nomad variable; `tools/live` runs the real server with exactly that. Generated secrets are real ones, kept under
+`build/try/STACK` with the data, so that a second run finds its PDS again.
+"""
+
+import argparse
+import json
+import secrets
+import sys
+import threading
+from pathlib import Path
+
+import hcl2
+import pulumi
+from rich.console import Console
+
+from tools.engine import ROOT, Evaluation
+from tools.live.session import serve
+from tools.private import write_private
+from tools.stackfile import StackFileError, evaluate_stack
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = argparse.ArgumentParser(prog="make try", description=__doc__)
+    parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
+    parser.add_argument("--check", action="store_true", help="stop after the checks; exit non-zero if one failed")
+    options = parser.parse_args(arguments)
+    console = Console()
+    data = ROOT / "build" / "try" / options.stack
+    data.mkdir(parents=True, exist_ok=True)
+    try:
+        evaluation = evaluate_stack(options.stack, secret=KeptSecrets(data / "secrets.json"))
+    except (StackFileError, pulumi.RunError) as error:
+        Console(stderr=True).print(str(error), style="red", markup=False)
+        return 1
+    environment, secret_names = task_environment(evaluation)
+    return serve(
+        environment,
+        secret_names,
+        data=data,
+        cache=ROOT / "build" / "cache",
+        line=".".join(evaluation.outputs["package_version"].split(".")[:2]),
+        check=options.check,
+        console=console,
+    )
+
+
+class KeptSecrets:
+    """Random hex secrets that are the same at the next run; in a file that only its owner reads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        self._lock = threading.Lock()  # the engine's mocks answer from several threads
+
+    def __call__(self, name: str, digits: int) -> str:
+        """The secret of the resource `name`: `digits` lower-case hex digits."""
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = secrets.token_hex(digits // 2)
+                write_private(self._path, json.dumps(self._kept).encode())
+            return self._kept[name]
+
+
+def task_environment(evaluation: Evaluation) -> tuple[dict[str, str], frozenset[str]]:
+    """The PDS task's environment as Nomad would give it, and which of its names are secret.
+
+    The plain part is read out of the rendered job, the secret part out of the Nomad variable whose items the job's
+    template turns into lines of the same names.
+    """
+    job = hcl2.loads(evaluation.one("pds-server-job").inputs["jobspec"])
+    plain = _environment(job)
+    items: dict[str, str] = evaluation.one("pds-secrets-variable").inputs["items"]
+    return plain | items, frozenset(items)
+
+
+def _environment(job: dict[str, object]) -> dict[str, str]:
+    group = _block(_block(job, "job", "pds"), "group", "pds")
+    return {name: str(_text(value)) for name, value in _block(_block(group, "task", "pds"), "env").items() if name[0] != "_"}
+
+
+def _block(body: object, keyword: str, label: str | None = None) -> dict[str, object]:
+    assert isinstance(body, dict)
+    for block in body[keyword]:
+        if label is None:
+            return dict(block)
+        for name, inner in block.items():
+            if _text(name) == label:
+                return dict(inner)
+    raise KeyError(f"{keyword} {label}")
+
+
+def _text(value: object) -> object:
+    # python-hcl2 keeps the quotes of a literal.
+    return json.loads(value) if isinstance(value, str) and value.startswith('"') else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
