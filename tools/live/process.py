@@ -1,0 +1,156 @@
+"""One server process: started, waited for, stopped.
+
+Owns: a child in a session of its own (Ctrl-C in the terminal reaches this program only, which then stops its children
+in order), its log file, the wait for its health address, and the error that tells why it went away. The child's
+standard input is a pipe that only this program holds, so it also ends when this program is killed.
+
+Does not own: what is run, or with which environment.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from . import LiveError
+
+LOOPBACK = "127.0.0.1"
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 20.0
+_LAST_LINES = 40
+
+
+class ServerEndedError(LiveError):
+    """A server ended, or never answered. `last_lines` is the end of its log, with secret values replaced by names."""
+
+    def __init__(self, text: str, last_lines: str) -> None:
+        super().__init__(f"{text}\n{last_lines}" if last_lines else text)
+        self.last_lines = last_lines
+
+
+def free_port(preferred: int = 0) -> int:
+    """A TCP port on loopback that is free now: `preferred` if it is, else one that the kernel chooses."""
+    for port in dict.fromkeys((preferred, 0)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise LiveError(f"No free TCP port on {LOOPBACK}. Close some programs that listen there and try again.")
+
+
+class ServerProcess:
+    """A server as a context manager; inside the block it answers at `health`.
+
+    `deadline` is in seconds. Raises ServerEndedError when the process ends early or does not answer in time.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str],
+        log: Path,
+        health: str,
+        deadline: float = 60.0,
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = list(command)
+        self._folder = folder
+        self._env = dict(env)
+        self._health = health
+        self._deadline = deadline
+        self._secrets = dict(secrets or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
+        self.log.touch(mode=0o600)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._folder,
+                env=self._env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_healthy()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        if self._process is None:
+            raise LiveError(f"The {self.name} has not been started.")
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise ServerEndedError if the server has gone away by itself."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise ServerEndedError(
+                f"The {self.name} ended with exit code {code}; its log is {self.log}.", self.last_lines()
+            )
+
+    def stop(self) -> int:
+        """Ask the server to stop, wait, and end it by force only if it does not. Returns its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return self._process.returncode
+
+    def last_lines(self) -> str:
+        """The end of the log, with the values of secrets replaced by their names."""
+        text = self.log.read_text(errors="replace")
+        for name, value in self._secrets.items():
+            if value:
+                text = text.replace(value, f"<{name}>")
+        return "\n".join(text.splitlines()[-_LAST_LINES:])
+
+    def _wait_until_healthy(self) -> None:
+        end = time.monotonic() + self._deadline
+        with httpx.Client(trust_env=False, timeout=2.0) as client:
+            while time.monotonic() < end:
+                self.check()
+                try:
+                    if client.get(self._health).status_code == httpx.codes.OK:
+                        return
+                except httpx.HTTPError:
+                    pass  # Not listening yet.
+                time.sleep(_POLL_SECONDS)
+        raise ServerEndedError(
+            f"The {self.name} did not answer at {self._health} within {self._deadline:.0f} s; its log is {self.log}.",
+            self.last_lines(),
+        )

@@ -1,0 +1,19 @@
+// Starts the PDS that is installed in the working directory, as upstream's container image does, with two
+// differences: it listens on loopback only, and it stops when standard input closes (its parent has died).
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const require = createRequire(join(process.cwd(), "package.json"));
+const { PDS, envToCfg, envToSecrets, readEnv } = require("@atproto/pds");
+
+const env = readEnv();
+env.version ||= require("@atproto/pds/package.json").version;
+const pds = await PDS.create(envToCfg(env), envToSecrets(env));
+const listen = pds.app.listen.bind(pds.app);
+pds.app.listen = (port) => listen(port, "127.0.0.1");
+await pds.start();
+
+let stopping;
+const stop = () => (stopping ??= pds.destroy().finally(() => process.stdin.destroy()));
+process.on("SIGTERM", stop);
+process.stdin.on("end", stop).resume();

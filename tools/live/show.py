@@ -1,0 +1,58 @@
+"""What a session looks like on a terminal.
+
+Owns: the tables and lines that are printed, and that no secret value is ever among them. Does not own: what happens.
+Texts from outside are printed as they are, never as the display library's markup ("did:key:" would become a picture).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .owner import Step
+from .pds import Difference
+
+
+def environment(console: Console, env: Mapping[str, str], changes: list[Difference], secrets: frozenset[str]) -> None:
+    """Say how much of the environment is the program's own, and print a table of what is not."""
+    kept = env.keys() - {change.name for change in changes}
+    hidden = len(kept & secrets)
+    console.print(Text(f"\n{len(kept)} variables are as the program renders them ({hidden} secret). These differ:\n"))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("variable", no_wrap=True)
+    for heading in ("program", "here", "because"):
+        table.add_column(heading, overflow="fold")
+    for change in changes:
+        secret = change.name in secrets
+        table.add_row(change.name, _value(change.program, secret), _value(change.local, secret), Text(change.why))
+    console.print(table)
+    console.print()
+
+
+def _value(value: str | None, secret: bool) -> Text:
+    if value is None:
+        return Text("unset", style="dim")
+    return Text("secret", style="dim") if secret else Text(value)
+
+
+def step(console: Console, done: Step) -> None:
+    """One line for a step that is done."""
+    mark = Text("ok    ", style="green") if done.ok else Text("failed", style="red")
+    console.print(mark + Text(f" {done.name}: ") + Text(done.detail, style="dim"), soft_wrap=True)
+
+
+def closing(console: Console, steps: Iterable[Step]) -> None:
+    """The closing table: each step, whether it went well, how long it took, what was seen."""
+    table = Table(title="What an owner does first", title_justify="left")
+    table.add_column("step", no_wrap=True)
+    table.add_column("")
+    table.add_column("seconds", justify="right")
+    table.add_column("seen", overflow="fold")
+    for done in steps:
+        mark = Text("ok", style="green") if done.ok else Text("failed", style="red")
+        table.add_row(Text(done.name), mark, f"{done.seconds:.1f}", Text(done.detail))
+    console.print()
+    console.print(table)
