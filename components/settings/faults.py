@@ -46,7 +46,7 @@ class SettingsError(ValueError):
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` is most likely a misspelling of, if any is close."""
     folded = {name.lower().replace("-", "_"): name for name in known}
-    match = difflib.get_close_matches(word[:100].lower().replace("-", "_"), folded, n=1, cutoff=0.6)
+    match = difflib.get_close_matches(word[:100].lower().replace("-", "_"), folded, n=1, cutoff=0.65)
     return folded[match[0]] if match else None
 
 
@@ -86,7 +86,13 @@ def dotted(location: Location) -> str:
 
 def from_validation(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
     """Pydantic's findings on `model`, in the words of this program."""
-    return [_fault(details, model) for details in error.errors(include_url=False)]
+    return [_fault(details, model) for details in error.errors(include_url=False) if not _echo(details)]
+
+
+def _echo(details: ErrorDetails) -> bool:
+    """Whether a list is called too short only because its items were refused, each with a finding of its own."""
+    given = details["input"]
+    return details["type"] == "too_short" and isinstance(given, list) and len(given) >= details["ctx"]["min_length"]
 
 
 def location_of(details: ErrorDetails) -> list[int | str]:

@@ -46,7 +46,10 @@ def _given(config: pulumi.Config) -> list[str]:
     """
     prefix = config.full_key("")
     listed = {
-        key.removeprefix(prefix) for source in (CONFIG.get(), get_config_env()) for key in source if prefix in key
+        key.removeprefix(prefix)
+        for source in (CONFIG.get(), get_config_env())
+        for key in source
+        if key.startswith(prefix)
     }
     named = {key for key in Settings.model_fields if config.get(key) is not None}
     return sorted(listed | named)

@@ -81,7 +81,7 @@ def _readable(values: Mapping[Any, Any], path: list[str | int], faults: list[Fau
     """The document without keys that are no text: half a surrogate pair in one makes Pydantic give up on all."""
     readable: dict[str, Any] = {}
     for key, value in values.items():
-        if not isinstance(key, str) or not key.isascii() and key != key.encode(errors="ignore").decode():
+        if not isinstance(key, str) or (not key.isascii() and key != key.encode(errors="ignore").decode()):
             where = dotted([*path, key if isinstance(key, str) else shown(key)])
             faults.append(Fault(where, "this key is not text.", "Write a key of a-z, 0-9 and '_'."))
         elif isinstance(value, Mapping) and len(path) + 1 < _DEPTH:

@@ -1,0 +1,196 @@
+"""Everything that is derived from the options, written to its file: `python -m tools.generate [--check]`.
+
+An option exists once, as a typed field in `components/settings`. From there come `Pulumi.yaml`'s config block, the JSON
+schema by which editors check `Pulumi.*.yaml`, and the README's option table. With `--check` nothing is written; a file
+that is not what it would be is named and the exit code is 1.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from components.settings.model import env_of, options, section_of
+from components.settings.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = "pds"
+SCHEMA_PATH = "docs/stack.schema.json"
+_SECURE = "#/definitions/Secure"
+
+
+def pulumi_yaml() -> str:
+    """The project file. Every key is typed, so that the CLI too refuses a list where a map belongs.
+
+    The CLI demands a value for each declared key that has no default (pulumi/pulumi, pkg/workspace/config.go,
+    mergeConfig), and takes `default: null` for none. Optional sections therefore have the default `{}`: all their
+    options are left to the models.
+    """
+    project = {
+        "name": PROJECT,
+        "description": "A Bluesky Personal Data Server on DigitalOcean, under Nomad, behind the IO ingress",
+        "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": "venv"}},
+        "config": {key: _declaration(field) for key, field in Settings.model_fields.items()},
+    }
+    text = yaml.safe_dump(project, sort_keys=False, allow_unicode=True, width=116)
+    return f"# Written by `make generate` from components/settings; what an option may be is said there.\n{text}"
+
+
+def _declaration(field: FieldInfo) -> dict[str, Any]:
+    section = section_of(field)
+    described = field.description or ""
+    if section:
+        inside = ", ".join(key for key, _ in options(section) if "." not in key)
+        declared: dict[str, Any] = {"type": "object", "description": f"{described} Options: {inside}."}
+        default: Any = {}
+    elif field.annotation is str:
+        declared, default = {"type": "string", "description": described}, field.default
+    else:
+        declared = {"type": "array", "items": {"type": "string"}, "description": described}
+        default = list(field.default or ())
+    return declared if field.is_required() else declared | {"default": default}
+
+
+def stack_schema() -> str:
+    """The JSON schema of a stack file. Draft 7, which every editor's YAML server knows."""
+    model = Settings.model_json_schema(ref_template="#/definitions/{model}")
+    definitions = {name: _for_editors(schema) for name, schema in model["$defs"].items()}
+    definitions["Secure"] = {
+        "type": "object",
+        "description": "Encrypted by `pulumi config set --secret --path KEY`.",
+        "properties": {"secure": {"type": "string"}},
+        "required": ["secure"],
+        "additionalProperties": False,
+    }
+    config = {
+        "type": "object",
+        "properties": {f"{PROJECT}:{key}": _for_editors(schema) for key, schema in model["properties"].items()},
+        "required": [f"{PROJECT}:{key}" for key in model["required"]],
+        "patternProperties": {f"^(?!{PROJECT}:)[^:]+:.+$": {"description": "Configuration of a provider."}},
+        "additionalProperties": False,
+    }
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "A stack file of this program, Pulumi.STACK.yaml",
+        "type": "object",
+        "properties": {
+            "config": config,
+            "secretsprovider": {"type": "string"},
+            "encryptedkey": {"type": "string"},
+            "encryptionsalt": {"type": "string"},
+            "environment": {"description": "Pulumi ESC environments."},
+        },
+        "required": ["config"],
+        "additionalProperties": False,
+        "definitions": definitions,
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _for_editors(schema: Any, *, names: bool = False) -> Any:
+    """Pydantic's schema without its titles, with a secret's encrypted form beside its text.
+
+    With `names`, the keys are those of options, not of the schema language.
+    """
+    if isinstance(schema, list):
+        return [_for_editors(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if names:
+        return {key: _for_editors(value) for key, value in schema.items()}
+    if schema.get("format") == "password":
+        text = {key: value for key, value in schema.items() if key in ("type", "minLength", "pattern")}
+        rest = {key: value for key, value in schema.items() if key in ("description", "examples")}
+        return _named({"anyOf": [text, {"$ref": _SECURE}], **rest}, schema.get("env"))
+    plain = {
+        key: value if key in ("default", "examples") else _for_editors(value, names=key == "properties")
+        for key, value in schema.items()
+        if key not in ("title", "env")
+    }
+    return _named(plain, schema.get("env"))
+
+
+def _named(schema: dict[str, Any], env: str | None) -> dict[str, Any]:
+    return schema | {"description": f"{schema['description']} ({env})"} if env else schema
+
+
+def option_table() -> str:
+    """The README's table of options."""
+    rows = ["| Option | Default | Meaning | Environment |", "| --- | --- | --- | --- |"]
+    for key, field in options(Settings):
+        meaning = (field.description or "").replace("|", "\\|")
+        name = f"**`{key}`**" if section_of(field) else f"`{key}`"
+        env = f"`{env_of(field)}`" if env_of(field) else ""
+        rows.append(f"| {name} | {_default(field)} | {meaning} | {env} |")
+    return "\n".join(rows)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if field.default_factory or field.default is None:
+        return ""
+    bare = isinstance(field.default, str) and field.default
+    return f"`{field.default if bare else json.dumps(field.default)}`"
+
+
+def replace_between(text: str, marker: str, body: str) -> str:
+    """`text` with `body` between the lines `<!-- MARKER:begin -->` and `<!-- MARKER:end -->`.
+
+    Raises ValueError where there is not exactly one such pair.
+    """
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end or begin in rest or end in before + after:
+        raise ValueError(f"there must be one '{begin}' and, after it, one '{end}'")
+    return f"{before}{begin}\n{body.strip()}\n{end}{after}"
+
+
+TABLES: dict[str, Callable[[], str]] = {"options": option_table}
+"""What stands between markers in README.md."""
+
+
+def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
+    """Each derived file and what has to be in it. Raises ValueError or OSError where the README has no place for it."""
+    yield root / "Pulumi.yaml", pulumi_yaml()
+    yield root / SCHEMA_PATH, stack_schema()
+    readme = root / "README.md"
+    text = readme.read_text()
+    for marker, table in TABLES.items():
+        text = replace_between(text, marker, table())
+    yield readme, text
+
+
+def stale(root: Path = ROOT) -> list[Path]:
+    """The derived files that are not what they should be."""
+    return [path for path, text in derived(root) if not path.exists() or path.read_text() != text]
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """The command; its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.generate", description="Write what the options say.")
+    parser.add_argument("--check", action="store_true", help="write nothing; name what is stale and exit with 1")
+    check = parser.parse_args(arguments).check
+    try:
+        if check:
+            behind = stale(root)
+            for path in behind:
+                print(f"{path.relative_to(root)} is not what the options say: run `make generate`.", file=sys.stderr)
+            return 1 if behind else 0
+        for path, text in derived(root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    except (OSError, ValueError) as error:
+        print(f"README.md: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
