@@ -28,9 +28,10 @@ class Dns(pulumi.ComponentResource):
         host = args.settings.record_name
         wildcard = "*" if host == "@" else f"*.{host}"
 
-        wanted: list[tuple[str, str, str, pulumi.Input[str]]] = [("a", "A", host, args.ipv4)]
+        # Role, type, name, and the value where it is not the address.
+        wanted = [("a", "A", host, "")]
         if dns.wildcard:
-            wanted.append(("wildcard", "A", wildcard, args.ipv4))
+            wanted.append(("wildcard", "A", wildcard, ""))
         # The API gives a CAA value back with a trailing dot; without it every preview would show a change.
         wanted += [(f"caa-{issuer}", "CAA", host, f"{issuer}.") for issuer in dns.caa]
 
@@ -48,20 +49,22 @@ class Dns(pulumi.ComponentResource):
                     domain=domain,
                     type=kind,
                     name=record,
-                    value=value,
+                    value=value or args.ipv4,
                     ttl=dns.ttl,
                     flags=0 if kind == "CAA" else None,
                     tag="issue" if kind == "CAA" else None,
                     opts=pulumi.ResourceOptions(parent=self),
                 )
-        self.records = pulumi.Output.all(
-            *(
-                pulumi.Output.all(zone=zone, name=record, type=kind, value=_shown(kind, value), ttl=str(dns.ttl))
+        self.records = args.ipv4.apply(
+            lambda ipv4: [
+                {
+                    "zone": zone,
+                    "name": record,
+                    "type": kind,
+                    "value": f'0 issue "{value.removesuffix(".")}"' if kind == "CAA" else ipv4,
+                    "ttl": str(dns.ttl),
+                }
                 for _role, kind, record, value in wanted
-            )
+            ]
         )
         self.register_outputs({"records": self.records})
-
-
-def _shown(kind: str, value: pulumi.Input[str]) -> pulumi.Output[str]:
-    return pulumi.Output.from_input(value).apply(lambda text: f'0 issue "{text}"' if kind == "CAA" else text)

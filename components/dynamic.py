@@ -114,6 +114,9 @@ class ReadyProvider(_Wait):
         nodes = api.get("/v1/nodes?resources=false")
         born = api.get(f"/v1/node/{nodes[0]['ID']}")["Meta"].get("pds_configuration", "") if nodes else ""
         found = {**news, "host_configuration": born}
+        # A rebuilt host's Nomad may have kept the token that the state replaced.
+        admin = _api({**news, "token": news["management_token"]})
+        admin.forget_tokens(news["token_name"], but=api.accessor(news["token"]) or "")
         if news["paused"]:
             return {**found, "state": "paused"}
         # A changed secret restarts the task some moments after the variable was written. Where the same secrets are
@@ -179,7 +182,7 @@ class Resolves(_Fact, module="pds", name="Resolves"):
 
 
 class Ready(_Fact, module="pds", name="Ready"):
-    """Whether the PDS serves. Inputs: those of the Nomad API, `hostname`, `ip`, `open`, `paused`, `job`, the job's
+    """Whether the PDS serves. Inputs: those of the Nomad API, `management_token`, `token_name`, `hostname`, `ip`, `open`, `paused`, `job`, the job's
     text hash, `secrets_path`, a salted digest of the secrets, and the droplet's id."""
 
     state: pulumi.Output[str]
@@ -187,4 +190,4 @@ class Ready(_Fact, module="pds", name="Ready"):
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         found = ("state", "host_configuration")
-        super().__init__(ReadyProvider(), name, inputs, found, (*_NOMAD_SECRETS, "secrets_digest"), opts)
+        super().__init__(ReadyProvider(), name, inputs, found, (*_NOMAD_SECRETS, "management_token", "secrets_digest"), opts)

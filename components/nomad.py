@@ -17,6 +17,9 @@ from components.render.policies import ANONYMOUS, PROGRAM
 from components.settings.settings import Settings
 from components.target import NomadTarget
 
+PROGRAM_TOKEN = "pds-program"  # noqa: S105 (a name)
+"""Name of the program's own ACL token and of its policy."""
+
 _TWENTY_YEARS = 20 * 365 * 24  # hours
 _ONE_YEAR = 365 * 24
 _TWO_MONTHS = 60 * 24
@@ -127,9 +130,7 @@ class NomadAccess(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NomadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:NomadAccess", name, None, opts)
-        self.management_token = pulumi.Output.secret(
-            hex_secret(f"{name}-management-token", 32, self).apply(_as_uuid)
-        )
+        self.management_token = pulumi.Output.secret(hex_secret(f"{name}-management-token", 32, self).apply(_as_uuid))
         bootstrap = Bootstrap(
             f"{name}-bootstrap",
             {
@@ -147,7 +148,7 @@ class NomadAccess(pulumi.ComponentResource):
         self.address = bootstrap.address
         self.admin = self._target(f"{name}-admin", args, bootstrap, self.management_token)
 
-        nomad.AclPolicy(
+        anonymous = nomad.AclPolicy(
             f"{name}-anonymous",
             name="anonymous",
             description="What the ingress on this host sees without a token: services, and jobs that hold no secret.",
@@ -156,13 +157,18 @@ class NomadAccess(pulumi.ComponentResource):
         )
         policy = nomad.AclPolicy(
             f"{name}-policy",
-            name="pds-program",
+            name=PROGRAM_TOKEN,
             description="What the Pulumi program does after the bootstrap.",
             rules_hcl=PROGRAM,
             opts=self.admin.options(self),
         )
+        # After both policies, so that whatever uses the token, the ingress too, finds the anonymous one there.
         token = nomad.AclToken(
-            f"{name}-token", name="pds-program", type="client", policies=[policy.name], opts=self.admin.options(self)
+            f"{name}-token",
+            name="pds-program",
+            type="client",
+            policies=[policy.name],
+            opts=self.admin.options(self, depends_on=[anonymous]),
         )
         # Not by the property: it warns at each run, recommending an ephemeral resource that Pulumi does not have.
         self.token = pulumi.Output.secret(pulumi.get(token, "secret_id"))

@@ -15,7 +15,7 @@ from components.dns import Dns, DnsArgs
 from components.dynamic import Ready, Resolves
 from components.host import Ground, GroundArgs, Host, HostArgs
 from components.ingress import IngressFile, IngressFileArgs, IoIngress, IoIngressArgs
-from components.nomad import CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
+from components.nomad import PROGRAM_TOKEN, CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
 from components.render.cloud_init import configuration_hash
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import JOB, SECRETS_PATH, pds_job
@@ -86,7 +86,7 @@ class Pds(pulumi.ComponentResource):
         jobspec = pds_job(settings)
         workload = PdsJob(
             f"{name}-server",
-            PdsJobArgs(jobspec=jobspec, target=nomad.target, secrets=secrets.variable),
+            PdsJobArgs(settings=settings, jobspec=jobspec, target=nomad.target, secrets=secrets.variable),
             child,
         )
         resolves = Resolves(
@@ -130,6 +130,8 @@ class Pds(pulumi.ComponentResource):
                 "cert_pem": certificates.client_cert_pem,
                 "key_pem": pulumi.Output.secret(certificates.client_key_pem),
                 "token": nomad.token,
+                "token_name": PROGRAM_TOKEN,
+                "management_token": nomad.management_token,
                 "hostname": settings.hostname,
                 "ip": ground.ipv4,
                 "open": resolves.open if settings.ingress.kind != "none" else "none",

@@ -25,6 +25,10 @@ class ProbeError(Exception):
     """What did not answer as it should, in a sentence for the operator, with the next step."""
 
 
+class NotYet(ProbeError):
+    """It does not answer, or says that it cannot now; asked again it may."""
+
+
 class NomadApi:
     """Nomad's HTTP API behind the endpoint that demands a client certificate.
 
@@ -66,11 +70,21 @@ class NomadApi:
             return answer.status, text
 
     def get(self, path: str) -> Json:
-        """The decoded answer. Raises ProbeError unless it is 200, OSError where nothing answers."""
-        status, answer = self.request("GET", path)
+        """The decoded answer. Raises ProbeError unless it is 200."""
+        status, answer = self._ask("GET", path)
         if status != 200:
             raise ProbeError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
         return answer
+
+    def _ask(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
+        """As `request`; raises NotYet where nothing answers, or Nomad has no leader to answer with."""
+        try:
+            status, answer = self.request(method, path, body, token)
+        except OSError as error:
+            raise NotYet(f"Nomad at {self.address} does not answer ({error}).") from error
+        if status >= 500:
+            raise NotYet(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
+        return status, answer
 
     def wait_for_leader(self, seconds: float) -> None:
         """Return once a server leads and a node is ready."""
@@ -86,7 +100,7 @@ class NomadApi:
 
         Raises ProbeError where Nomad was bootstrapped with another token.
         """
-        status, answer = self.request("POST", "/v1/acl/bootstrap", {"BootstrapSecret": token})
+        status, answer = self._ask("POST", "/v1/acl/bootstrap", {"BootstrapSecret": token})
         if status == 200:
             return str(answer["AccessorID"])
         accessor = self.accessor(token)
@@ -98,9 +112,15 @@ class NomadApi:
         )
 
     def accessor(self, token: str) -> str | None:
-        """The accessor id of `token`, or None where this Nomad does not know it."""
-        status, answer = self.request("GET", "/v1/acl/token/self", token=token)
+        """The accessor id of `token`, or None where this Nomad does not know it. Raises NotYet where it cannot say."""
+        status, answer = self._ask("GET", "/v1/acl/token/self", token=token)
         return str(answer["AccessorID"]) if status == 200 else None
+
+    def forget_tokens(self, name: str, but: str) -> None:
+        """Delete every ACL token called `name` except the one with the accessor id `but`."""
+        for item in self.get("/v1/acl/tokens"):
+            if item["Name"] == name and item["AccessorID"] != but:
+                self.request("DELETE", f"/v1/acl/token/{item['AccessorID']}")
 
 
 def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
@@ -110,6 +130,8 @@ def until(ready: Callable[[], str | None], seconds: float, what: str, pause: flo
     while True:
         try:
             reason = ready()
+        except NotYet as error:
+            reason = str(error).rstrip(".")
         except OSError as error:
             reason = f"it does not answer ({error})"
         if reason is None:
@@ -120,12 +142,20 @@ def until(ready: Callable[[], str | None], seconds: float, what: str, pause: flo
 
 
 def client_tls(ca_pem: str, cert_pem: str, key_pem: str) -> ssl.SSLContext:
-    """A TLS context that trusts `ca_pem` alone and shows the client certificate. No key touches a disk."""
+    """A TLS context that trusts `ca_pem` alone and shows the client certificate. No key touches a disk.
+
+    Raises ProbeError where certificate and key are not a pair.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=ca_pem)
     with _pipe(cert_pem) as cert, _pipe(key_pem) as key:
-        context.load_cert_chain(cert, key)
+        try:
+            context.load_cert_chain(cert, key)
+        except OSError as error:  # ssl.SSLError too
+            raise ProbeError(
+                f"The client certificate and its key are not a pair that OpenSSL reads ({error})."
+            ) from error
     return context
 
 
@@ -179,9 +209,7 @@ def resolves(hostname: str, address: str, zone: str, nameservers: list[str]) -> 
             answer, _tcp = dns.query.udp_with_fallback(question, host, timeout=5, port=int(port or 53))
         except (dns.exception.DNSException, OSError) as error:
             return f"name server {server} does not answer: {type(error).__name__}"
-        found = sorted(
-            item.to_text() for rrset in answer.answer for item in rrset if item.rdtype == dns.rdatatype.A
-        )
+        found = sorted(item.to_text() for rrset in answer.answer for item in rrset if item.rdtype == dns.rdatatype.A)
         if found != [address]:
             return f"name server {server} says {', '.join(found) or 'nothing'} for {hostname}, not {address}"
     return None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_nomad as nomad
 
+from components.render.pds_job import GUARD_PATH, guard_items
+from components.settings.settings import Settings
 from components.target import PATIENCE, NomadTarget
 
 
@@ -12,6 +14,7 @@ from components.target import PATIENCE, NomadTarget
 class PdsJobArgs:
     """What `PdsJob` is told: the job's text, where it goes, and the variable that has to be there first."""
 
+    settings: Settings
     jobspec: str
     target: NomadTarget
     secrets: nomad.Variable
@@ -24,11 +27,14 @@ class PdsJob(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: PdsJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:PdsJob", name, None, opts)
+        guard = nomad.Variable(
+            f"{name}-guard", path=GUARD_PATH, items=guard_items(args.settings), opts=args.target.options(self)
+        )
         self.job = nomad.Job(
             f"{name}-job",
             jobspec=args.jobspec,
             detach=False,
             purge_on_destroy=True,
-            opts=args.target.options(self, depends_on=[args.secrets], custom_timeouts=PATIENCE),
+            opts=args.target.options(self, depends_on=[args.secrets, guard], custom_timeouts=PATIENCE),
         )
         self.register_outputs({})

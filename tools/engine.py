@@ -59,6 +59,8 @@ class Evaluation:
     resources: list[Recorded] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     secret_outputs: frozenset[str] = frozenset()
+    registered: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the stack and each component registered as outputs, by URN, as it went over the wire."""
     messages: list[tuple[str, str]] = field(default_factory=list)
     """Severity and text of each message to the user."""
 
@@ -168,7 +170,9 @@ class _Providers(Mocks):
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
         if args.token == "digitalocean:index/getSshKey:getSshKey":
-            fingerprint = ":".join(hashlib.md5(args.args["name"].encode()).hexdigest()[i : i + 2] for i in range(0, 32, 2))
+            fingerprint = ":".join(
+                hashlib.md5(args.args["name"].encode()).hexdigest()[i : i + 2] for i in range(0, 32, 2)
+            )
             return {**args.args, "fingerprint": fingerprint, "id": 1, "publicKey": "ssh-ed25519 AAAA"}
         raise KeyError(f"{args.token}: a function that no provider here answers")
 
@@ -179,8 +183,25 @@ class _Monitor(mocks.MockMonitor):
     def __init__(self, providers: _Providers, evaluation: Evaluation) -> None:
         super().__init__(providers)
         self._evaluation, self._lock = evaluation, threading.Lock()
+        self._local, self._loops = threading.local(), list[asyncio.AbstractEventLoop]()
+
+    def close(self) -> None:
+        """Close the event loops of the threads that calls came from; left alone they complain at the process's end."""
+        for loop in self._loops:
+            loop.close()
+
+    def _give_thread_a_loop(self) -> None:
+        if not hasattr(self._local, "loop"):
+            self._local.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._local.loop)
+            self._loops.append(self._local.loop)
+
+    def Invoke(self, request: Any) -> Any:  # noqa: N802
+        self._give_thread_a_loop()
+        return super().Invoke(request)
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the name of the call)
+        self._give_thread_a_loop()
         response = super().RegisterResource(request)
         if request.type == "pulumi:pulumi:Stack":
             return response
@@ -204,8 +225,9 @@ class _Monitor(mocks.MockMonitor):
         return response
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
-        if request.urn.endswith(f"::pulumi:pulumi:Stack::{self._evaluation.stack}") or "pulumi:pulumi:Stack" in request.urn:
-            raw = json_format.MessageToDict(request.outputs)
+        raw = json_format.MessageToDict(request.outputs)
+        self._evaluation.registered[request.urn] = raw
+        if "pulumi:pulumi:Stack" in request.urn:
             self._evaluation.outputs = _plain(raw)
             self._evaluation.secret_outputs = frozenset(key for key, value in raw.items() if _holds_secret(value))
         return super().RegisterResourceOutputs(request)
@@ -258,6 +280,7 @@ def evaluate(
     computes is unknown, as at a first `pulumi preview`. Raises what the program raises.
     """
     evaluation = Evaluation(stack)
+    monitor: _Monitor | None = None
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -276,6 +299,9 @@ def evaluate(
 
         loop.run_until_complete(run_pulumi_func(whole))
     finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)
         loop.close()
+        if monitor:
+            monitor.close()
     return evaluation

@@ -170,6 +170,8 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> in
     console.print(f"From {revision} to the working tree, stack {stack}. It has no state: this compares two wishes.\n")
     replaced = _graph_changes(console, before, now)
     _file_changes(console, before, now)
+    if {item.urn: item.raw for item in before.resources} == {item.urn: item.raw for item in now.resources}:
+        console.print("No input of any resource changes.")
     if replaced:
         console.print("\nStateful resources would be replaced:", style="bold red")
         for line in replaced:

@@ -9,6 +9,7 @@ everything back with an independent parser.
 
 import dataclasses
 import json
+import re
 from typing import Any, ClassVar
 
 
@@ -29,14 +30,38 @@ def label() -> Any:
 
 
 def quote(text: str) -> str:
-    """`text` as an HCL string literal in which nothing is interpolated."""
-    return json.dumps(text, ensure_ascii=False).replace("${", "$${").replace("%{", "%%{")
+    """`text` as an HCL string literal in which nothing is interpolated. HCL reads all text as Unicode's form NFC."""
+    # JSON's escapes are HCL's, but for two that HCL does not know.
+    literal = re.sub(
+        r"\\\\|\\[bf]", lambda found: _NO_HCL.get(found[0], found[0]), json.dumps(text, ensure_ascii=False)
+    )
+    return literal.replace("${", "$${").replace("%{", "%%{")
+
+
+_NO_HCL = {r"\b": r"\u0008", r"\f": r"\u000c"}
 
 
 def heredoc(text: str, indent: str) -> str:
-    """`text` as an indented heredoc; its lines keep their own indentation relative to each other."""
-    body = "\n".join(f"{indent}{line}" if line else "" for line in text.rstrip("\n").split("\n"))
+    """`text`, of which `fits_heredoc` is true, as an indented heredoc in which nothing is interpolated."""
+    escaped = text.removesuffix("\n").replace("${", "$${").replace("%{", "%%{")
+    body = "\n".join(f"{indent}{line}" if line else "" for line in escaped.split("\n"))
     return f"<<-EOT\n{body}\n{indent}EOT"
+
+
+def fits_heredoc(text: str) -> bool:
+    """Whether an indented heredoc gives `text` back as it is.
+
+    It ends with a newline; HCL takes the least indentation of all lines away, which has to be the writer's own; and a
+    line with the end mark would end it.
+    """
+    lines = text.split("\n")
+    return (
+        len(lines) > 1
+        and lines.pop() == ""
+        and any(line[:1].strip() for line in lines)
+        and all(line == "" or line.strip() not in ("", "EOT") for line in lines)
+        and all(line.replace("\t", " ").isprintable() for line in lines)
+    )
 
 
 def write(block: Block, depth: int = 0) -> str:
@@ -78,8 +103,8 @@ def _value(value: Any, pad: str) -> str:
             return "true" if value else "false"
         case int() | float():
             return str(value)
-        case str() if "\n" in value:
-            return heredoc(value.replace("${", "$${").replace("%{", "%%{"), pad)
+        case str() if fits_heredoc(value):
+            return heredoc(value, pad)
         case str():
             return quote(value)
         case tuple() | list():

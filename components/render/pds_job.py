@@ -38,10 +38,13 @@ JOB = "pds"
 SECRETS_PATH = f"nomad/jobs/{JOB}"
 """A job may read the variable of its own path without a policy (developer.hashicorp.com/nomad/docs/concepts/variables)."""
 
+GUARD_PATH = f"nomad/jobs/{JOB}/{JOB}/guard"
+"""What the guard may accept. Apart from the job and from the secrets, so that a change of it restarts nothing."""
+
 # Every item of the variable is one line of environment, under its own name: a further secret changes the variable and
 # not the job. toJSON quotes what a password may hold.
-_SECRETS = f"""\
-{{{{ with nomadVar "{SECRETS_PATH}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}
+_LINES = """\
+{{{{ with nomadVar "{path}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}
 {{{{ end }}}}{{{{ end }}}}
 """
 
@@ -51,6 +54,14 @@ _MEBIBYTE = 1024 * 1024
 def pds_job(settings: Settings) -> str:
     """The job file, HCL."""
     return write(_job(settings)) + "\n"
+
+
+def guard_items(settings: Settings) -> dict[str, str]:
+    """Items of the variable at `GUARD_PATH`."""
+    return {
+        "PDS_GUARD_NEW": "true" if settings.pds.new else "false",
+        "PDS_GUARD_ADOPT": "true" if settings.volume.adopt else "false",
+    }
 
 
 def _job(settings: Settings) -> Job:
@@ -97,7 +108,7 @@ def _server(settings: Settings) -> Task:
         env=plain_environment(settings),
         templates=(
             Template(
-                destination="secrets/pds.env", env=True, change_mode="restart", splay="0s", perms="0600", data=_SECRETS
+                destination="secrets/pds.env", env=True, change_mode="restart", splay="0s", perms="0600", data=_LINES.format(path=SECRETS_PATH)
             ),
         ),
         resources=Resources(cpu=500, memory=settings.pds.memory_mib),
@@ -114,15 +125,13 @@ def _guard(settings: Settings) -> Task:
         restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
         config=_hardened(settings, pids_limit=64, command="node", args=("/local/guard.cjs",)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
-        env={
-            "PDS_HOSTNAME": settings.hostname,
-            "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
-            "PDS_GUARD_NEW": "true" if settings.pds.new else "false",
-            "PDS_GUARD_ADOPT": "true" if settings.volume.adopt else "false",
-        },
+        env={"PDS_HOSTNAME": settings.hostname, "PDS_DATA_DIRECTORY": DATA_DIRECTORY},
         templates=(
             Template(destination="local/guard.cjs", change_mode="noop", data=_guard_script()),
-            Template(destination="secrets/guard.env", env=True, change_mode="noop", perms="0600", data=_SECRETS),
+            *(
+                Template(destination=file, env=True, change_mode="noop", perms="0600", data=_LINES.format(path=path))
+                for file, path in (("secrets/pds.env", SECRETS_PATH), ("secrets/guard.env", GUARD_PATH))
+            ),
         ),
         resources=Resources(cpu=100, memory=128),
         logs=Logs(max_files=2, max_file_size=1),

@@ -1,0 +1,142 @@
+"""The Nomad agent's configuration: one server and one client in one process, on loopback.
+
+Owns everything Nomad is told at its start. It does not own how others reach it (`files/stunnel.conf`), when it starts
+(`files/nomad.service`), or its jobs. Names and defaults: `command/agent/config.go` and `drivers/docker/config.go` in
+hashicorp/nomad at v2.0.4.
+"""
+
+import json
+
+from components.settings.checks import SYSTEM_RESERVE_MIB
+from components.settings.settings import Settings
+
+PIDS_LIMIT = 2048
+"""Most processes and threads of one container; a job may ask for fewer, never for more."""
+
+ALLOWED_CAPABILITIES = ("chown", "dac_override", "fowner", "kill", "net_bind_service", "setgid", "setuid")
+"""Linux capabilities that a container may have.
+
+Nomad's own list without those that let a container make devices, change file capabilities, change its root or write
+audit records. The PDS drops all; the rest is for the ingress, which binds 80 and 443.
+"""
+
+
+def agent_config(settings: Settings, configuration: str) -> str:
+    """HCL for `/etc/nomad.d/agent.hcl`.
+
+    `configuration` is the hash of the cloud-init that made the host; it becomes the node's `pds_configuration`, where a
+    preview reads what a running host was born with.
+    """
+    capabilities = json.dumps(ALLOWED_CAPABILITIES)
+    return f"""\
+# The name is the same on every rebuilt host: Raft and Serf remember it, and their state is on the volume.
+name       = "pds"
+region     = {json.dumps(settings.nomad.region)}
+datacenter = {json.dumps(settings.nomad.datacenter)}
+data_dir   = "/srv/nomad/agent"
+
+# Loopback only; stunnel is the way in. With a loopback bind Nomad demands to be told what to advertise.
+bind_addr = "127.0.0.1"
+
+advertise {{
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}}
+
+# A restart of the agent is no farewell: tasks go on and are found again.
+leave_on_interrupt = false
+leave_on_terminate = false
+
+# Nothing is reported to anybody.
+disable_update_check        = true
+disable_anonymous_signature = true
+
+telemetry {{
+  prometheus_metrics         = false
+  publish_allocation_metrics = false
+  publish_node_metrics       = false
+}}
+
+server {{
+  enabled          = true
+  bootstrap_expect = 1
+}}
+
+acl {{
+  enabled = true
+}}
+
+client {{
+  enabled = true
+
+  # The default, 30 s, would cut the server's 60 s short.
+  max_kill_timeout = "120s"
+
+  host_network "loopback" {{
+    cidr = "127.0.0.1/32"
+  }}
+
+  host_volume "pds" {{
+    path      = "/srv/nomad/pds"
+    read_only = false
+  }}
+
+  host_volume "io" {{
+    path      = "/srv/nomad/io"
+    read_only = false
+  }}
+
+  host_volume_plugin_dir = "/usr/local/lib/nomad/host-volume-plugins"
+
+  # What Debian, Docker and this agent keep; the ports are SSH and stunnel.
+  reserved {{
+    memory         = {SYSTEM_RESERVE_MIB}
+    disk           = 1024
+    reserved_ports = "22,4650"
+  }}
+
+  # 0 is 'for ever': while the agent's server is away, a task keeps the secrets it has and is not killed.
+  template {{
+    nomad_retry {{
+      attempts = 0
+    }}
+  }}
+
+  options = {{
+    "driver.allowlist" = "docker"
+    # These ask the metadata service or look for products that are not here; each would wait for its timeout.
+    "fingerprint.denylist" = "consul,env_aws,env_azure,env_digitalocean,env_gce,vault"
+  }}
+
+  meta {{
+    pds_configuration = {json.dumps(configuration)}
+  }}
+}}
+
+plugin "docker" {{
+  config {{
+    allow_privileged = false
+    allow_caps       = {capabilities}
+    pids_limit       = {PIDS_LIMIT}
+
+    # Bind mounts of the host's paths, that is. Host volumes are Nomad's own and work.
+    volumes {{
+      enabled = false
+    }}
+
+    # The default, 3 minutes, makes a restart after a short pause a pull, and a pull needs the registry.
+    gc {{
+      image       = true
+      image_delay = "72h"
+      container   = true
+    }}
+  }}
+}}
+
+plugin "raw_exec" {{
+  config {{
+    enabled = false
+  }}
+}}
+"""

@@ -1,0 +1,120 @@
+"""Where the dev stack's job differs from the one in Agent IO's post (agent.io/posts/pds), and why.
+
+Owns the table only. A test compares both jobs attribute by attribute: what is neither equal nor listed here fails it,
+and so does a line here that no longer differs. Attributes are dotted paths below `job.pds`; one that ends in `.*` stands
+for everything below it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One attribute, or a group of them: what the post has, what we have, and the reason."""
+
+    attribute: str
+    seed: str
+    ours: str
+    reason: str
+
+    def covers(self, path: str) -> bool:
+        """Whether the attribute at `path` is meant."""
+        return path == self.attribute or (
+            self.attribute.endswith(".*") and path.startswith(self.attribute.removesuffix("*"))
+        )
+
+
+_ENV = "group.pds.task.pds.env"
+_TASK = "group.pds.task.pds"
+_NONE = "–"
+_BY_TEMPLATE = "by template, from a Nomad variable"
+_READABLE = "A job is kept in Nomad's history and readable by whoever may read jobs; a variable is encrypted."
+
+DEVIATIONS: tuple[Deviation, ...] = (
+    Deviation("region", _NONE, "global", "Nomad's default, written out so that the file says where it runs."),
+    Deviation(
+        "group.pds.network.port.http.host_network",
+        _NONE,
+        "loopback",
+        "Without it Docker publishes the server's plain HTTP on the droplet's public address, past its firewall rules.",
+    ),
+    Deviation(
+        "group.pds.service.check.*",
+        _NONE,
+        "HTTP check of /xrpc/_health, restart after six failures",
+        "`up` waits for a server that answers, and one that hangs is started again.",
+    ),
+    Deviation("group.pds.shutdown_delay", _NONE, "2s", "The ingress stops sending requests before the server stops."),
+    Deviation(
+        "group.pds.restart.*",
+        _NONE,
+        "ten attempts, then go on",
+        "Nomad's default gives up after two; a server on one host has nowhere else to go.",
+    ),
+    Deviation(
+        "group.pds.update.*",
+        _NONE,
+        "one at a time, old before new, no revert",
+        "SQLite has one writer, and an older server must not open a database that a newer one has migrated.",
+    ),
+    Deviation(
+        "group.pds.task.guard.*",
+        _NONE,
+        "a check before the server starts",
+        "An empty or foreign volume would become a healthy PDS that gives known handles new identities.",
+    ),
+    Deviation(
+        f"{_TASK}.config.image",
+        "ghcr.io/bluesky-social/pds:0.4",
+        "one exact tag",
+        "`0.4` moves: the same job would run another server after a restart.",
+    ),
+    Deviation(f"{_TASK}.user", _NONE, "1000:1000", "The server needs no root; its image would give it root."),
+    Deviation(
+        f"{_TASK}.config.readonly_rootfs", _NONE, "true", "The server writes to its volume and to /tmp, nowhere else."
+    ),
+    Deviation(f"{_TASK}.config.mount.*", _NONE, "a tmpfs of 64 MiB at /tmp", "What a read-only root needs."),
+    Deviation(f"{_TASK}.config.cap_drop", _NONE, "all", "It uses no Linux capability."),
+    Deviation(f"{_TASK}.config.security_opt", _NONE, "no-new-privileges", "Nor may it gain one."),
+    Deviation(f"{_TASK}.config.pids_limit", _NONE, "512", "A fork bomb stays in its container."),
+    Deviation(
+        f"{_TASK}.kill_timeout",
+        _NONE,
+        "60s",
+        "Nomad's default kills after 5 s; the server gets time to close its data.",
+    ),
+    Deviation(f"{_TASK}.resources.*", _NONE, "500 MHz, 512 MiB", "Nomad's default, 300 MiB, is little for a server."),
+    Deviation(f"{_TASK}.logs.*", _NONE, "5 files of 10 MB", "Logs must not fill the disk."),
+    Deviation(
+        f"{_TASK}.template.*",
+        _NONE,
+        "secrets as environment",
+        "Every item of the variable becomes a line of the environment; a changed secret restarts the server.",
+    ),
+    Deviation(f"{_ENV}.PDS_JWT_SECRET", "in the job", _BY_TEMPLATE, _READABLE),
+    Deviation(f"{_ENV}.PDS_ADMIN_PASSWORD", "in the job", _BY_TEMPLATE, _READABLE),
+    Deviation(f"{_ENV}.PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", "in the job", _BY_TEMPLATE, _READABLE),
+    Deviation(
+        f"{_ENV}.TZ",
+        "PDT",
+        "a time zone of the tz database, UTC by default",
+        "The database has no zone PDT, so a server that is told it falls back to UTC without a word.",
+    ),
+    Deviation(f"{_ENV}.PDS_HOSTNAME", "redacted", "noted.at", "The stack's own; the post shows none in the job."),
+    Deviation(f"{_ENV}.PDS_PORT", _NONE, "3000", "The image's default, written out: the port mapping depends on it."),
+    Deviation(
+        f"{_ENV}.PDS_INVITE_REQUIRED", _NONE, "true", "The server's default, written out: a new default would open it."
+    ),
+    Deviation(f"{_ENV}.PDS_RATE_LIMITS_ENABLED", _NONE, "true", "Off unless asked for."),
+    Deviation(f"{_ENV}.LOG_ENABLED", _NONE, "true", "Off unless asked for; without a log no fault can be found."),
+)
+
+
+def markdown_table() -> str:
+    """The table for the README."""
+    rows = [f"| `{item.attribute}` | {_cell(item.seed)} | {_cell(item.ours)} | {item.reason} |" for item in DEVIATIONS]
+    return "\n".join(["| Attribute of the job | The post | Here | Why |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

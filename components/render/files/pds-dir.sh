@@ -1,0 +1,91 @@
+#!/bin/sh
+# Owns /srv/nomad/clubs: the directories of the PDSes that share this host. Nomad runs it as its host-volume plugin
+# 'pds-dir' (an executable in client.host_volume_plugin_dir; interface: client/hostvolumemanager/host_volume_plugin.go
+# in hashicorp/nomad): the operation is the first argument, the rest comes in DHV_* variables, the answer is JSON on
+# stdout. Nomad gives it no other environment, not even PATH, runs 'create' again at every start of the agent, and may
+# run several at once for different volumes.
+#
+# 'delete' renames and never erases: a volume can be deleted by a typing error in a stack file, and it holds a club's
+# repositories. What is in .trash is removed by a person, or by nobody.
+set -eu
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+if [ -n "${PDS_PATH:-}" ]; then
+    PATH=$PDS_PATH:$PATH # tests put stand-ins for chattr and setquota here
+fi
+
+home=${PDS_ROOT:-}/srv/nomad
+clubs=$home/clubs
+trash=$home/.trash
+owner=1000:1000
+
+fail() {
+    # Nomad shows the field 'error' of what a failed plugin prints. The text has no quotes or backslashes of its own.
+    printf '{"error": "%s"}\n' "$*"
+    exit 1
+}
+
+give_up() {
+    # Nomad does not know of a volume whose making failed; rmdir takes the directory away again only while it is empty.
+    rmdir "$directory" 2>/dev/null || true
+    fail "$*"
+}
+
+volume_id() {
+    # Nomad's ids are UUIDs. Nothing else becomes part of a path.
+    case ${DHV_VOLUME_ID:-} in
+        '' | *[!0-9a-f-]*) fail "the volume's id is not a UUID" ;;
+        -*) fail "the volume's id is not a UUID" ;;
+    esac
+    [ "${#DHV_VOLUME_ID}" -eq 36 ] || fail "the volume's id is not a UUID"
+    echo "$DHV_VOLUME_ID"
+}
+
+bytes() {
+    # The upper bound of the capacity asked for, else the lower one, else 0: no limit.
+    for wish in "${DHV_CAPACITY_MAX_BYTES:-0}" "${DHV_CAPACITY_MIN_BYTES:-0}"; do
+        case $wish in
+            '' | *[!0-9]*) fail "the capacity is not a number" ;;
+        esac
+        if [ "$wish" -gt 0 ]; then
+            echo "$wish"
+            return 0
+        fi
+    done
+    echo 0
+}
+
+create() {
+    id=$(volume_id) || fail "the volume's id is not a UUID"
+    limit=$(bytes) || fail "the capacity is not a number"
+    directory=$clubs/$id
+    [ -d "$clubs" ] || fail "$clubs is missing: is the volume mounted?"
+    if [ ! -d "$directory" ]; then
+        mkdir -m 0700 "$directory" || fail "could not make $directory"
+    fi
+    chown "$owner" "$directory" || give_up "could not give $directory to $owner"
+    # A project's number has to be the same at every run and another for every directory: the directory's inode is
+    # both, as long as it exists. +P: what is made inside belongs to the project too.
+    project=$(stat -c %i "$directory")
+    chattr -p "$project" +P "$directory" >&2 || give_up "could not give $directory a project"
+    # In KiB, rounded up; 0 lifts a limit that was set before.
+    setquota -P "$project" 0 $(((limit + 1023) / 1024)) 0 0 "$home" >&2 || give_up "could not set the quota of $directory"
+    printf '{"path": "%s", "bytes": %s}\n' "$directory" "$limit"
+}
+
+delete() {
+    id=$(volume_id) || fail "the volume's id is not a UUID"
+    if [ -d "$clubs/$id" ]; then
+        mkdir -p "$trash"
+        chmod 0700 "$trash"
+        kept=$trash/$(date -u +%Y%m%dT%H%M%SZ)-$id
+        mv -T "$clubs/$id" "$kept" || fail "could not move $clubs/$id to $trash"
+        echo "kept as $kept" >&2
+    fi
+    echo '{}'
+}
+
+case ${1:-} in
+    fingerprint) echo '{"version": "1.0.0"}' ;;
+    create | delete) "$1" ;;
+    *) fail "unknown operation" ;;
+esac

@@ -1,0 +1,90 @@
+"""`make bench`: what evaluating the program costs, as ratios from one run on this machine.
+
+Two questions. What does the program add to importing the SDKs it cannot do without? And does the cost grow in step with
+the number of resources? The growth is made of DNS records: the program has no members yet, and a record is a resource
+like any other. Whole processes are timed, in turn, and medians compared.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tools.engine import ROOT
+
+_ROUNDS = 9
+_RECORDS = (0, 50, 100, 200, 400)
+
+# tools.engine is imported by both: it is the measuring instrument, and no part of the program.
+_IMPORTS = (
+    "import pulumi, pulumi_digitalocean, pulumi_nomad, pulumi_random, pulumi_tls;"
+    "from pulumi_digitalocean import (Droplet, Firewall, ReservedIp, ReservedIpAssignment, Volume, Tag, DnsRecord);"
+    "from pulumi_nomad import Job, Variable, AclPolicy, AclToken, Provider;"
+    "import tools.engine, tools.stackfile, pydantic"
+)
+_EVALUATE = "import tools.stackfile as s; s.evaluate_stack('dev')"
+_GROW = """
+import json, sys, time
+import tools.engine as engine, tools.stackfile as stackfile
+config = stackfile.read_stack("dev")
+def run(records):
+    values = dict(config.values)
+    values["pds:dns"] = json.dumps({"caa": [f"issuer-{number}.test" for number in range(records)]})
+    start = time.perf_counter()
+    evaluation = engine.evaluate("dev", values, secret_keys=config.secret_keys)
+    return len(evaluation.resources), time.perf_counter() - start
+run(0)
+print(json.dumps([run(int(records)) for records in sys.argv[1:]]))
+"""
+
+
+def _seconds(code: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=_environment())
+    return time.perf_counter() - start
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(ROOT))}
+
+
+def main() -> int:
+    """Print the tables; exit code 0 always, since speed is shown and not asserted."""
+    console = Console()
+    _seconds(_EVALUATE)  # bytecode and file caches, for both alike
+    pairs = [(_seconds(_IMPORTS), _seconds(_EVALUATE)) for _ in range(_ROUNDS)]
+    imports, evaluate = (statistics.median(column) for column in zip(*pairs, strict=True))
+    first = Table("whole process, dev", "median, s", "ratio", title=f"Evaluation against imports ({_ROUNDS} rounds)")
+    first.add_row("importing the SDKs", f"{imports:.2f}", "1.00")
+    first.add_row("evaluating the program", f"{evaluate:.2f}", f"{evaluate / imports:.2f}")
+    console.print(first)
+
+    samples = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", _GROW, *map(str, _RECORDS)],
+                cwd=ROOT, check=True, env=_environment(), capture_output=True, text=True,
+            ).stdout
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    second = Table("further records", "resources", "median, ms", "ms a resource", "ratio to the first", title="Growth")
+    base = 0.0
+    for index, records in enumerate(_RECORDS):
+        resources = samples[0][index][0]
+        milliseconds = statistics.median(sample[index][1] for sample in samples) * 1000
+        each = milliseconds / resources
+        base = base or each
+        second.add_row(str(records), str(resources), f"{milliseconds:.0f}", f"{each:.2f}", f"{each / base:.2f}")
+    console.print(second)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""The README's picture of what `pulumi up` makes: a Mermaid diagram, drawn from the evaluated graph.
+
+Boxes are the program's components with what each makes; arrows say what waits for what, without those that follow from
+others.
+"""
+
+from collections import Counter
+
+from tools.engine import Evaluation, Recorded
+
+_NAMES = {"nomad": "Provider"}
+
+
+def mermaid(evaluation: Evaluation) -> str:
+    """The diagram as Mermaid text."""
+    owner = _owners(evaluation)
+    contents: dict[str, Counter[str]] = {}
+    arrows: set[tuple[str, str]] = set()
+    for item in evaluation.resources:
+        mine = owner[item.urn]
+        if mine is None:
+            continue
+        contents.setdefault(mine, Counter())
+        if not item.type.startswith("pds:index:"):
+            kind = item.type.rpartition(":")[2]
+            contents[mine][_NAMES.get(kind, kind) + (" 🔒" if item.protected else "")] += 1
+        provider = item.options.get("provider", "").rpartition("::")[0]  # "URN::ID"
+        for urn in [*item.options.get("dependencies", []), provider]:
+            theirs = owner.get(urn)
+            if theirs and theirs != mine:
+                arrows.add((theirs, mine))
+    lines = ["flowchart TD"]
+    for name, kinds in contents.items():
+        made = "<br/>".join(f"{count} {kind}" if count > 1 else kind for kind, count in sorted(kinds.items()))
+        lines.append(f'  {name}["<b>{name}</b>{"" if made == name else f"<br/>{made}"}"]')
+    lines += [f"  {before} --> {after}" for before, after in sorted(_needed(arrows))]
+    return "\n".join(lines)
+
+
+def _owners(evaluation: Evaluation) -> dict[str, str | None]:
+    """Each resource's box: its component below `Pds`, or itself where it stands there alone; None for `Pds`."""
+    by_urn = {item.urn: item for item in evaluation.resources}
+    owners: dict[str, str | None] = {}
+    for item in evaluation.resources:
+        box: Recorded | None = item
+        while box and box.parent in by_urn and by_urn[box.parent].type != "pds:index:Pds":
+            box = by_urn[box.parent]
+        owners[item.urn] = None if item.type == "pds:index:Pds" or box is None else box.type.rpartition(":")[2]
+    return owners
+
+
+def _needed(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The arrows that do not follow from the others (the transitive reduction of an acyclic graph)."""
+    after: dict[str, set[str]] = {}
+    for start, end in arrows:
+        after.setdefault(start, set()).add(end)
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        todo = list(after.get(start, ()))
+        while todo:
+            node = todo.pop()
+            if node not in found:
+                found.add(node)
+                todo += after.get(node, ())
+        return found
+
+    return {
+        (start, end)
+        for start, end in arrows
+        if not any(end in reached(middle) for middle in after[start] if middle != end)
+    }
