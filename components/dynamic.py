@@ -57,9 +57,7 @@ class _Wait(ResourceProvider):
 
 
 def _api(props: Props) -> probes.NomadApi:
-    return probes.NomadApi(
-        props["address"], props["ca_pem"], props["cert_pem"], props["key_pem"], props.get("token")
-    )
+    return probes.NomadApi(props["address"], props["ca_pem"], props["cert_pem"], props["key_pem"], props.get("token"))
 
 
 class BootstrapProvider(_Wait):
@@ -105,8 +103,9 @@ class ResolvesProvider(_Wait):
 class ReadyProvider(_Wait):
     """The PDS answers again after whatever changed: on the host by Nomad's check, then over HTTPS.
 
-    Input `open` is "1" or "0", or "none" where the ingress is not ours. Output `state` tells how far it came; HTTPS that is not there yet is a state, not a failure, and the next `up` looks
-    again. Output `host_configuration` is the hash of the cloud-init that the host was born with.
+    Input `open` is "1" or "0", or "none" where the ingress is not ours. Output `state` tells how far it came; HTTPS
+    that is not there yet is a state, not a failure, and the next `up` looks again. Output `host_configuration` is the
+    hash of the cloud-init that the host was born with.
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -182,12 +181,14 @@ class Resolves(_Fact, module="pds", name="Resolves"):
 
 
 class Ready(_Fact, module="pds", name="Ready"):
-    """Whether the PDS serves. Inputs: those of the Nomad API, `management_token`, `token_name`, `hostname`, `ip`, `open`, `paused`, `job`, the job's
-    text hash, `secrets_path`, a salted digest of the secrets, and the droplet's id."""
+    """Whether the PDS serves. Inputs: those of the Nomad API, `management_token`, `token_name`, `hostname`, `ip`,
+    `open`, `paused`, `job`, the files' hash, `secrets_path`, a digest of the secrets, and the droplet's id."""
 
     state: pulumi.Output[str]
     host_configuration: pulumi.Output[str]
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         found = ("state", "host_configuration")
-        super().__init__(ReadyProvider(), name, inputs, found, (*_NOMAD_SECRETS, "management_token", "secrets_digest"), opts)
+        super().__init__(
+            ReadyProvider(), name, inputs, found, (*_NOMAD_SECRETS, "management_token", "secrets_digest"), opts
+        )

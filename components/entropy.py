@@ -1,7 +1,16 @@
-"""The one way in which a secret is generated."""
+"""The one way in which a secret is generated, and the one in which something becomes one."""
+
+from typing import TypeVar, cast
 
 import pulumi
 import pulumi_random as random
+
+T = TypeVar("T")
+
+
+def as_secret(output: pulumi.Output[T]) -> pulumi.Output[T]:
+    """`output`, encrypted in the state and hidden from every preview."""
+    return cast("pulumi.Output[T]", pulumi.Output.secret(cast(T, output)))
 
 
 def hex_secret(name: str, digits: int, parent: pulumi.Resource) -> pulumi.Output[str]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_digitalocean as digitalocean
 
-from components.render.cloud_init import Certificates, user_data
+from components.entropy import as_secret
+from components.render.cloud_init import Certificates, user_data, volume_name
 from components.settings.settings import Settings
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
@@ -72,10 +73,9 @@ class Ground(pulumi.ComponentResource):
         self.ipv4 = self.reserved_ip.ip_address
         self.volume = digitalocean.Volume(
             f"{name}-volume",
-            name=f"pds-{args.stack}",
+            name=volume_name(args.settings, args.stack),
             region=host.region,
             size=volume.size_gib,
-            # A volume of the same name is found again; what it was first made from does not matter any more.
             opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True, import_=volume.adopt),
         )
         self.vpc_uuid = None
@@ -126,7 +126,7 @@ class Host(pulumi.ComponentResource):
             ssh_keys=[_key_id(key) for key in args.settings.operators.account_keys],
             tags=[args.tag, *host.tags],
             volume_ids=[args.volume.id],
-            user_data=pulumi.Output.secret(boot),
+            user_data=as_secret(boot),
             monitoring=True,
             droplet_agent=False,
             graceful_shutdown=True,

@@ -74,9 +74,7 @@ class IoIngress(pulumi.ComponentResource):
         if args.settings.ingress.license_hcl is not None:
             text = pulumi.Output.secret(args.settings.ingress.license_hcl.get_secret_value())
             before.append(
-                nomad.Variable(
-                    f"{name}-license", path=LICENSE, items={"text": text}, opts=args.target.options(self)
-                )
+                nomad.Variable(f"{name}-license", path=LICENSE, items={"text": text}, opts=args.target.options(self))
             )
         self.job = nomad.Job(
             f"{name}-job",

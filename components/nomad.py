@@ -12,7 +12,7 @@ import pulumi_nomad as nomad
 import pulumi_tls as tls
 
 from components.dynamic import Bootstrap
-from components.entropy import hex_secret
+from components.entropy import as_secret, hex_secret
 from components.render.policies import ANONYMOUS, PROGRAM
 from components.settings.settings import Settings
 from components.target import NomadTarget
@@ -137,7 +137,7 @@ class NomadAccess(pulumi.ComponentResource):
                 "address": args.ipv4.apply(lambda ip: f"https://{ip}:{args.port}"),
                 "ca_pem": args.ca_pem,
                 "cert_pem": args.client_cert_pem,
-                "key_pem": pulumi.Output.secret(args.client_key_pem),
+                "key_pem": as_secret(args.client_key_pem),
                 "token": self.management_token,
                 "droplet_id": args.droplet.id,
                 "volume_id": args.volume.id,
@@ -165,13 +165,15 @@ class NomadAccess(pulumi.ComponentResource):
         # After both policies, so that whatever uses the token, the ingress too, finds the anonymous one there.
         token = nomad.AclToken(
             f"{name}-token",
-            name="pds-program",
+            name=PROGRAM_TOKEN,
             type="client",
             policies=[policy.name],
-            opts=self.admin.options(self, depends_on=[anonymous]),
+            # An emptied Nomad refuses to delete a token that it does not know, and `up` would end there. Left-over
+            # tokens of this name are deleted by `Ready`.
+            opts=self.admin.options(self, depends_on=[anonymous], retain_on_delete=True),
         )
         # Not by the property: it warns at each run, recommending an ephemeral resource that Pulumi does not have.
-        self.token = pulumi.Output.secret(pulumi.get(token, "secret_id"))
+        self.token = as_secret(pulumi.get(token, "secret_id"))
         self.target = self._target(f"{name}-provider", args, bootstrap, self.token)
         self.register_outputs({"address": self.address})
 
@@ -182,7 +184,7 @@ class NomadAccess(pulumi.ComponentResource):
             region=args.settings.nomad.region,
             ca_pem=args.ca_pem,
             cert_pem=args.client_cert_pem,
-            key_pem=pulumi.Output.secret(args.client_key_pem),
+            key_pem=as_secret(args.client_key_pem),
             secret_id=token,
             # The operator's own shell may point at another Nomad.
             ignore_env_vars={"NOMAD_NAMESPACE": True, "NOMAD_REGION": True},

@@ -13,10 +13,11 @@ import pulumi
 from components import host
 from components.dns import Dns, DnsArgs
 from components.dynamic import Ready, Resolves
+from components.entropy import as_secret
 from components.host import Ground, GroundArgs, Host, HostArgs
 from components.ingress import IngressFile, IngressFileArgs, IoIngress, IoIngressArgs
 from components.nomad import PROGRAM_TOKEN, CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
-from components.render.cloud_init import configuration_hash
+from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import JOB, SECRETS_PATH, pds_job
 from components.secrets import PdsSecrets, PdsSecretsArgs
@@ -43,8 +44,13 @@ class Pds(pulumi.ComponentResource):
     """What the stack exports."""
 
     def __init__(self, name: str, args: PdsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("pds:index:Pds", name, None, opts)
         settings, stack = args.settings, args.stack
+        try:
+            refuse_too_long(settings, stack)
+        except UserDataTooLongError as error:
+            raise pulumi.RunError(f"Pulumi.{stack}.yaml: {error}") from None
+        super().__init__("pds:index:Pds", name, None, opts)
+        configuration = configuration_hash(settings, stack)
         child = pulumi.ResourceOptions(parent=self)
 
         ground = Ground(f"{name}-ground", GroundArgs(settings=settings, stack=stack), child)
@@ -128,7 +134,7 @@ class Pds(pulumi.ComponentResource):
                 "address": nomad.address,
                 "ca_pem": certificates.ca_pem,
                 "cert_pem": certificates.client_cert_pem,
-                "key_pem": pulumi.Output.secret(certificates.client_key_pem),
+                "key_pem": as_secret(certificates.client_key_pem),
                 "token": nomad.token,
                 "token_name": PROGRAM_TOKEN,
                 "management_token": nomad.management_token,
@@ -141,11 +147,11 @@ class Pds(pulumi.ComponentResource):
                 "secrets_path": SECRETS_PATH,
                 "secrets_digest": secrets.digest,
                 "droplet_id": machine.droplet.id,
-                "configuration": configuration_hash(settings, stack),
+                "configuration": configuration,
             },
             pulumi.ResourceOptions(parent=self, depends_on=last),
         )
-        _tell(ready, resolves, configuration_hash(settings, stack))
+        _tell(ready, resolves, configuration)
 
         self.outputs = {
             "url": f"https://{settings.hostname}",
@@ -161,10 +167,10 @@ class Pds(pulumi.ComponentResource):
             "nomad_management_token": nomad.management_token,
             "nomad_ca_pem": certificates.ca_pem,
             "nomad_client_cert_pem": certificates.client_cert_pem,
-            "nomad_client_key_pem": pulumi.Output.secret(certificates.client_key_pem),
+            "nomad_client_key_pem": as_secret(certificates.client_key_pem),
             **files,
             "host_configuration": ready.host_configuration,
-            "escrow": pulumi.Output.secret(
+            "escrow": as_secret(
                 pulumi.Output.all(
                     hostname=settings.hostname,
                     stack=stack,

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -25,7 +25,7 @@ class ProbeError(Exception):
     """What did not answer as it should, in a sentence for the operator, with the next step."""
 
 
-class NotYet(ProbeError):
+class NotYetError(ProbeError):
     """It does not answer, or says that it cannot now; asked again it may."""
 
 
@@ -77,13 +77,13 @@ class NomadApi:
         return answer
 
     def _ask(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
-        """As `request`; raises NotYet where nothing answers, or Nomad has no leader to answer with."""
+        """As `request`; raises NotYetError where nothing answers, or Nomad has no leader to answer with."""
         try:
             status, answer = self.request(method, path, body, token)
         except OSError as error:
-            raise NotYet(f"Nomad at {self.address} does not answer ({error}).") from error
+            raise NotYetError(f"Nomad at {self.address} does not answer ({error}).") from error
         if status >= 500:
-            raise NotYet(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
+            raise NotYetError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
         return status, answer
 
     def wait_for_leader(self, seconds: float) -> None:
@@ -112,7 +112,7 @@ class NomadApi:
         )
 
     def accessor(self, token: str) -> str | None:
-        """The accessor id of `token`, or None where this Nomad does not know it. Raises NotYet where it cannot say."""
+        """The accessor id of `token`, or None where it is not known here. Raises NotYetError where Nomad cannot say."""
         status, answer = self._ask("GET", "/v1/acl/token/self", token=token)
         return str(answer["AccessorID"]) if status == 200 else None
 
@@ -120,7 +120,7 @@ class NomadApi:
         """Delete every ACL token called `name` except the one with the accessor id `but`."""
         for item in self.get("/v1/acl/tokens"):
             if item["Name"] == name and item["AccessorID"] != but:
-                self.request("DELETE", f"/v1/acl/token/{item['AccessorID']}")
+                self._ask("DELETE", f"/v1/acl/token/{item['AccessorID']}")
 
 
 def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
@@ -130,7 +130,7 @@ def until(ready: Callable[[], str | None], seconds: float, what: str, pause: flo
     while True:
         try:
             reason = ready()
-        except NotYet as error:
+        except NotYetError as error:
             reason = str(error).rstrip(".")
         except OSError as error:
             reason = f"it does not answer ({error})"
@@ -167,10 +167,8 @@ def _pipe(text: str) -> Iterator[str]:
         os.mkfifo(path, 0o600)
 
         def feed() -> None:
-            try:
+            with suppress(OSError):  # the reader went away; load_cert_chain says why
                 path.write_text(text)
-            except OSError:
-                pass  # the reader went away; load_cert_chain says why
 
         writer = threading.Thread(target=feed, daemon=True)
         writer.start()
@@ -245,7 +243,7 @@ def _connect(*arguments: Any) -> Any:
 
 
 def job_running(api: NomadApi, job: str, started_after_ns: int = 0) -> str | None:
-    """None once a task of `job` runs, started after the given time (Unix, ns), with its checks passing; else why not."""
+    """None once a task of `job` runs, started after that time (Unix, ns), with its checks passing; else why not."""
     allocations = [item for item in api.get(f"/v1/job/{quote(job)}/allocations") if item["DesiredStatus"] == "run"]
     if not allocations:
         return f"job {job} has no allocation; Nomad found no room for it, or it was stopped"

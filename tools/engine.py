@@ -18,7 +18,7 @@ import pulumi
 from google.protobuf import json_format
 from pulumi.runtime import Mocks, mocks, rpc
 from pulumi.runtime import settings as runtime_settings
-from pulumi.runtime.stack import run_pulumi_func
+from pulumi.runtime.stack import Stack, run_pulumi_func
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -168,12 +168,11 @@ class _Providers(Mocks):
         identity = _number(args.name) if args.typ.endswith(":Droplet") else _uuid(args.name)
         return "" if self._preview else identity, {**inputs, **computed}
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
-        if args.token == "digitalocean:index/getSshKey:getSshKey":
-            fingerprint = ":".join(
-                hashlib.md5(args.args["name"].encode()).hexdigest()[i : i + 2] for i in range(0, 32, 2)
-            )
-            return {**args.args, "fingerprint": fingerprint, "id": 1, "publicKey": "ssh-ed25519 AAAA"}
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        if args.token == "digitalocean:index/getSshKey:getSshKey":  # noqa: S105 (a function's name)
+            digits = hashlib.sha256(args.args["name"].encode()).hexdigest()
+            fingerprint = ":".join(digits[index : index + 2] for index in range(0, 32, 2))
+            return {**args.args, "fingerprint": fingerprint, "id": 1, "publicKey": "ssh-ed25519 AAAA"}, None
         raise KeyError(f"{args.token}: a function that no provider here answers")
 
 
@@ -198,11 +197,11 @@ class _Monitor(mocks.MockMonitor):
 
     def Invoke(self, request: Any) -> Any:  # noqa: N802
         self._give_thread_a_loop()
-        return super().Invoke(request)
+        return super().Invoke(request)  # type: ignore[no-untyped-call]
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802 (the name of the call)
         self._give_thread_a_loop()
-        response = super().RegisterResource(request)
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         if request.type == "pulumi:pulumi:Stack":
             return response
         raw = json_format.MessageToDict(request.object)
@@ -230,7 +229,7 @@ class _Monitor(mocks.MockMonitor):
         if "pulumi:pulumi:Stack" in request.urn:
             self._evaluation.outputs = _plain(raw)
             self._evaluation.secret_outputs = frozenset(key for key, value in raw.items() if _holds_secret(value))
-        return super().RegisterResourceOutputs(request)
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
 
 
 def _plain(value: Any) -> Any:
@@ -294,7 +293,7 @@ def evaluate(
         def whole() -> None:
             run()
             stack_resource = runtime_settings.get_root_resource()
-            assert stack_resource is not None
+            assert isinstance(stack_resource, Stack)
             stack_resource.register_outputs(stack_resource.outputs)
 
         loop.run_until_complete(run_pulumi_func(whole))

@@ -1,8 +1,8 @@
 """The escrow file: all that is needed to rebuild a PDS elsewhere, encrypted with a passphrase.
 
-The rotation key exists in the stack's state and nowhere else; whoever loses both loses every identity on the server. The
-format is age's (age-encryption.org), so that `age -d FILE` opens it without this program. The content never reaches a
-command line, an unencrypted file or a log.
+The rotation key exists in the stack's state and nowhere else; whoever loses both loses every identity on the server.
+The format is age's (age-encryption.org), so that `age -d FILE` opens it without this program. The content never
+reaches a command line, an unencrypted file or a log.
 """
 
 import datetime

@@ -1,8 +1,8 @@
 """`make preview`: the wanted graph of a stack, with no engine, no account and no network.
 
 It evaluates the real program and prints what it asks for; it has no state, so it cannot know what exists. The rendered
-files are written to `build/STACK/`. With `--diff REV` the same is done for the program and stack file of a git revision,
-and what differs is shown, with every input whose change would replace a resource that holds something.
+files are written to `build/STACK/`. With `--diff REV` the same is done for the program and stack file of a git
+revision, and what differs is shown, with every input whose change would replace a resource that holds something.
 
 Exit codes: 0 done (with `--diff`: nothing stateful is replaced), 1 the stack file is refused, 2 with `--diff` something
 stateful would be replaced, 3 the revision cannot be compared.
@@ -13,6 +13,7 @@ import difflib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pulumi
@@ -24,7 +25,7 @@ from tools.engine import ROOT, Evaluation, Recorded
 from tools.replacing import replaced_by
 from tools.stackfile import StackFileError, evaluate_stack
 
-FILES = {
+FILES: dict[str, Callable[[Evaluation], object]] = {
     "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
     "io.nomad.hcl": lambda evaluation: evaluation.outputs.get("ingress_job"),
     "ingress.hcl": lambda evaluation: evaluation.outputs.get("ingress_file"),
@@ -70,7 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (StackFileError, pulumi.RunError) as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(str(error), style="red", markup=False)
         return 1
-    console.print(f"The wanted graph of stack {options.stack}. It has no state: what exists already is not known here.\n")
+    console.print(
+        f"The wanted graph of stack {options.stack}. It has no state: what exists already is not known here.\n"
+    )
     console.print(graph(now))
     _say(console, now)
     for path in write_files(now, ROOT / "build" / options.stack):
@@ -165,7 +168,9 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> in
         finally:
             subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], capture_output=True)
     if isinstance(before, str):
-        console.print(f"Not comparable: the program at {revision} does not evaluate for {stack}:\n{before}", markup=False)
+        console.print(
+            f"Not comparable: the program at {revision} does not evaluate for {stack}:\n{before}", markup=False
+        )
         return 3
     console.print(f"From {revision} to the working tree, stack {stack}. It has no state: this compares two wishes.\n")
     replaced = _graph_changes(console, before, now)
@@ -254,7 +259,8 @@ def _file_changes(console: Console, before: Evaluation, now: Evaluation) -> None
             console.print(line, style=style, markup=False)
     if old.get("cloud-init.yaml") != new.get("cloud-init.yaml"):
         console.print(
-            "\ncloud-init differs. No living host changes by it; a rebuild (host.generation) would bring it.", markup=False
+            "\ncloud-init differs. No living host changes by it; a rebuild (host.generation) would bring it.",
+            markup=False,
         )
 
 

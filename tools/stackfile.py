@@ -20,7 +20,7 @@ class StackFileError(Exception):
 
 @dataclass(frozen=True)
 class StackConfig:
-    """A stack's configuration: full keys to values as text (JSON for lists and maps), and the keys that hold secrets."""
+    """A stack's configuration: full keys to values as text (JSON for lists and maps), and which keys hold secrets."""
 
     values: dict[str, str]
     secret_keys: frozenset[str]

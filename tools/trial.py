@@ -1,7 +1,7 @@
 """`make try`: a live PDS on this machine, configured by this program's own rendered job.
 
-The program is evaluated for a stack; the environment of the PDS task is taken out of the rendered job, its secrets out of
-the Nomad variable; `tools/live` runs the real server with exactly that. Generated secrets are real ones, kept under
+The program is evaluated for a stack; the environment of the PDS task is taken out of the rendered job, its secrets out
+of the Nomad variable; `tools/live` runs the real server with exactly that. Generated secrets are real ones, kept under
 `build/try/STACK` with the data, so that a second run finds its PDS again.
 """
 
@@ -79,7 +79,9 @@ def task_environment(evaluation: Evaluation) -> tuple[dict[str, str], frozenset[
 
 def _environment(job: dict[str, object]) -> dict[str, str]:
     group = _block(_block(job, "job", "pds"), "group", "pds")
-    return {name: str(_text(value)) for name, value in _block(_block(group, "task", "pds"), "env").items() if name[0] != "_"}
+    return {
+        name: str(_text(value)) for name, value in _block(_block(group, "task", "pds"), "env").items() if name[0] != "_"
+    }
 
 
 def _block(body: object, keyword: str, label: str | None = None) -> dict[str, object]:

@@ -70,6 +70,9 @@ acl {{
 client {{
   enabled = true
 
+  # Mounts of running tasks; the default is beside data_dir, which is on the volume and outlives them.
+  alloc_mounts_dir = "/var/lib/nomad/alloc_mounts"
+
   # The default, 30 s, would cut the server's 60 s short.
   max_kill_timeout = "120s"
 

@@ -57,9 +57,9 @@ class HostFile:
     mode: str = "0644"
 
 
-def volume_name(stack: str) -> str:
+def volume_name(settings: Settings, stack: str) -> str:
     """The name of the stack's volume at DigitalOcean; the host finds its disk by it."""
-    return f"pds-{stack}"
+    return settings.volume.name or f"pds-{stack}"
 
 
 def configuration_hash(settings: Settings, stack: str) -> str:
@@ -78,6 +78,12 @@ def user_data(settings: Settings, stack: str, certificates: Certificates) -> str
             "'operators.ssh_keys': name keys of your account instead of giving them as text."
         )
     return document
+
+
+def refuse_too_long(settings: Settings, stack: str) -> None:
+    """Raise UserDataTooLongError before anything is made; the certificates' length is known within some bytes."""
+    pem = "-" * 1_000
+    user_data(settings, stack, Certificates(pem, pem, pem))
 
 
 def _document(settings: Settings, stack: str, certificates: Certificates, configuration: str) -> str:
@@ -106,7 +112,7 @@ def _document(settings: Settings, stack: str, certificates: Certificates, config
 
 def host_files(settings: Settings, stack: str, certificates: Certificates, configuration: str) -> tuple[HostFile, ...]:
     """Every file that cloud-init writes, in the order it writes them."""
-    volume = volume_name(stack)
+    volume = volume_name(settings, stack)
     units = "/etc/systemd/system"
     return (
         HostFile("/etc/pds/host.env", _environment(settings, stack)),
@@ -150,7 +156,7 @@ def _environment(settings: Settings, stack: str) -> str:
     """What the scripts need to know, as shell assignments."""
     values = {
         "STACK": stack,
-        "VOLUME": volume_name(stack),
+        "VOLUME": volume_name(settings, stack),
         "ADOPT": "1" if settings.volume.adopt else "0",
         "SWAP_GIB": str(settings.host.swap_gib),
         "NOMAD_VERSION": settings.nomad.version,
@@ -170,11 +176,11 @@ def _script(path: str, source: str) -> HostFile:
     return HostFile(path, (_FILES / source).read_text(), mode="0755")
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes texts of several lines as blocks: a diff of the document then reads like one of the files themselves."""
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 

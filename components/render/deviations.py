@@ -1,8 +1,8 @@
 """Where the dev stack's job differs from the one in Agent IO's post (agent.io/posts/pds), and why.
 
 Owns the table only. A test compares both jobs attribute by attribute: what is neither equal nor listed here fails it,
-and so does a line here that no longer differs. Attributes are dotted paths below `job.pds`; one that ends in `.*` stands
-for everything below it.
+and so does a line here that no longer differs. Attributes are dotted paths below `job.pds`; one that ends in `.*`
+stands for everything below it.
 """
 
 from dataclasses import dataclass

@@ -92,12 +92,14 @@ def _job(settings: Settings) -> Job:
                 Task(
                     name=JOB,
                     kill_timeout="30s",
-                    # The image's user and capabilities are left alone: what IO needs is not published.
+                    # The image's user and privileges are left alone: what IO needs is not published, and a binary with
+                    # file capabilities could not bind 80 and 443 under the host's default.
                     config=DockerConfig(
                         image=settings.ingress.image,
                         args=("-c", "/local/io.hcl", *(("-c", "/secrets/license.hcl") if licensed else ())),
                         network_mode="host",
                         force_pull=False,
+                        security_opt=("no-new-privileges=false",),
                     ),
                     volume_mounts=(VolumeMount(volume=JOB, destination="/io"),),
                     templates=(files, *((license_file,) if licensed else ())),

@@ -36,7 +36,7 @@ JOB = "pds"
 """Job id, service name and host volume name, as in the seed."""
 
 SECRETS_PATH = f"nomad/jobs/{JOB}"
-"""A job may read the variable of its own path without a policy (developer.hashicorp.com/nomad/docs/concepts/variables)."""
+"""A job may read the variable of its own path without a policy (Nomad's documentation, concepts/variables)."""
 
 GUARD_PATH = f"nomad/jobs/{JOB}/{JOB}/guard"
 """What the guard may accept. Apart from the job and from the secrets, so that a change of it restarts nothing."""
@@ -108,7 +108,12 @@ def _server(settings: Settings) -> Task:
         env=plain_environment(settings),
         templates=(
             Template(
-                destination="secrets/pds.env", env=True, change_mode="restart", splay="0s", perms="0600", data=_LINES.format(path=SECRETS_PATH)
+                destination="secrets/pds.env",
+                env=True,
+                change_mode="restart",
+                splay="0s",
+                perms="0600",
+                data=_LINES.format(path=SECRETS_PATH),
             ),
         ),
         resources=Resources(cpu=500, memory=settings.pds.memory_mib),
@@ -154,7 +159,10 @@ def _hardened(
         cap_drop=("all",),
         security_opt=("no-new-privileges",),
         pids_limit=pids_limit,
-        mount=Mount(target="/tmp", tmpfs_options=TmpfsOptions(size=64 * _MEBIBYTE)),
+        mount=Mount(
+            target="/tmp",  # noqa: S108 (inside the container)
+            tmpfs_options=TmpfsOptions(size=64 * _MEBIBYTE),
+        ),
     )
 
 

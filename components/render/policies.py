@@ -1,8 +1,8 @@
 """Nomad ACL policies, as HCL: who may do what."""
 
 ANONYMOUS = """\
-# IO resolves `nomad:SERVICE` on the host's loopback and has no setting for a token. Reading jobs is all there is to see:
-# the API is on loopback, and job specs hold no secret.
+# IO resolves `nomad:SERVICE` on the host's loopback and has no setting for a token. Reading jobs is all there is to
+# see: the API is on loopback, and job specs hold no secret.
 namespace "default" {
   capabilities = ["read-job"]
 }

@@ -235,4 +235,4 @@ def warnings(settings: "Settings") -> Iterator[str]:
             f"`docker buildx imagetools inspect {settings.ingress.image}` prints its digest."
         )
     if settings.pds.new:
-        yield "pds:pds.new: an empty volume is accepted. After the first `up`, remove 'new: true'; nothing restarts by it."
+        yield "pds:pds.new: an empty volume is accepted. Remove it after the first `up`; nothing restarts by that."

@@ -80,6 +80,11 @@ class Volume(Section):
     """The block storage volume that holds everything worth keeping. It outlives the droplet and `pulumi destroy`."""
 
     size_gib: int = option(25, ge=1, le=16384, doc="Size in GiB. It can grow, never shrink; the file system follows.")
+    name: str | None = option(
+        None,
+        pattern=r"^[a-z]([a-z0-9-]{0,62}[a-z0-9])?$",
+        doc="Name of the volume at DigitalOcean; `pds-STACK` where left out. An adopted volume keeps its own.",
+    )
     adopt: str | None = option(
         None,
         pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",

@@ -1,0 +1,45 @@
+# The commands of this project. Everything they make is under venv/ and build/.
+PYTHON ?= python3.11
+STACK ?= dev
+RUN = venv/bin/python -m
+
+.PHONY: help try test preview bench generate clean
+
+help:
+	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
+	@echo 'make test           lint, types, unit, component and contract tests'
+	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares)'
+	@echo 'make bench          ratios: what evaluating the program costs'
+	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
+	@echo 'make clean          remove build/, and with it the data of `make try`'
+
+venv/.tools: requirements.txt tools/requirements.txt
+	$(PYTHON) -m venv venv
+	venv/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt
+	@touch $@
+
+venv/.tests: venv/.tools tests/requirements.txt
+	venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+try: venv/.tools
+	@$(RUN) tools.trial --stack $(STACK) $(if $(CHECK),--check)
+
+test: venv/.tests
+	venv/bin/ruff check .
+	venv/bin/ruff format --check .
+	venv/bin/mypy
+	$(RUN) tools.generate --check
+	$(RUN) pytest -q
+
+preview: venv/.tools
+	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF))
+
+bench: venv/.tests
+	@$(RUN) tools.bench
+
+generate: venv/.tests
+	$(RUN) tools.generate
+
+clean:
+	rm -rf build
