@@ -172,7 +172,7 @@ class _Providers(Mocks):
         if args.token == "digitalocean:index/getSshKey:getSshKey":  # noqa: S105 (a function's name)
             digits = hashlib.sha256(args.args["name"].encode()).hexdigest()
             fingerprint = ":".join(digits[index : index + 2] for index in range(0, 32, 2))
-            return {**args.args, "fingerprint": fingerprint, "id": 1, "publicKey": "ssh-ed25519 AAAA"}, None
+            return {**args.args, "fingerprint": fingerprint, "id": 1, "publicKey": "ssh-ed25519 AAAA"}, []
         raise KeyError(f"{args.token}: a function that no provider here answers")
 
 

@@ -1,7 +1,8 @@
 """Everything that is derived from the options, written to its file: `python -m tools.generate [--check]`.
 
 An option exists once, as a typed field in `components/settings`. From there come `Pulumi.yaml`'s config block, the JSON
-schema by which editors check `Pulumi.*.yaml`, and the README's option table. With `--check` nothing is written; a file
+schema by which editors check `Pulumi.*.yaml`, and the README's option table; from the evaluated graph its picture, from
+`deviations.py` its table of deviations. With `--check` nothing is written; a file
 that is not what it would be is named and the exit code is 1.
 """
 
@@ -15,8 +16,11 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
+from components.render.deviations import markdown_table
 from components.settings.model import env_of, options, section_of
 from components.settings.settings import Settings
+from tools.picture import mermaid
+from tools.stackfile import evaluate_stack
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "pds"
@@ -152,7 +156,12 @@ def replace_between(text: str, marker: str, body: str) -> str:
     return f"{before}{begin}\n{body.strip()}\n{end}{after}"
 
 
-TABLES: dict[str, Callable[[], str]] = {"options": option_table}
+def picture() -> str:
+    """The README's picture of the graph."""
+    return f"```mermaid\n{mermaid(evaluate_stack('dev'))}\n```"
+
+
+TABLES: dict[str, Callable[[], str]] = {"options": option_table, "graph": picture, "deviations": markdown_table}
 """What stands between markers in README.md."""
 
 

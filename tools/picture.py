@@ -30,11 +30,16 @@ def mermaid(evaluation: Evaluation) -> str:
             if theirs and theirs != mine:
                 arrows.add((theirs, mine))
     lines = ["flowchart TD"]
-    for name, kinds in contents.items():
+    # Registration is concurrent, so its order is not the same twice.
+    for name, kinds in sorted(contents.items(), key=lambda box: (_depth(box[0], arrows), box[0])):
         made = "<br/>".join(f"{count} {kind}" if count > 1 else kind for kind, count in sorted(kinds.items()))
         lines.append(f'  {name}["<b>{name}</b>{"" if made == name else f"<br/>{made}"}"]')
     lines += [f"  {before} --> {after}" for before, after in sorted(_needed(arrows))]
     return "\n".join(lines)
+
+
+def _depth(box: str, arrows: set[tuple[str, str]]) -> int:
+    return max((1 + _depth(before, arrows) for before, after in arrows if after == box), default=0)
 
 
 def _owners(evaluation: Evaluation) -> dict[str, str | None]:

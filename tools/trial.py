@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
     parser.add_argument("--check", action="store_true", help="stop after the checks; exit non-zero if one failed")
     options = parser.parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     data = ROOT / "build" / "try" / options.stack
     data.mkdir(parents=True, exist_ok=True)
     try:
