@@ -263,6 +263,13 @@ class _Messages:
         self._evaluation.messages.append((severity, request.message))
 
 
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+
 def evaluate(
     stack: str,
     config: Mapping[str, str],
@@ -281,6 +288,8 @@ def evaluate(
     evaluation = Evaluation(stack)
     monitor: _Monitor | None = None
     loop = asyncio.new_event_loop()
+    # The first error is raised; asyncio would print each of the futures that fail with it.
+    loop.set_exception_handler(lambda _loop, _context: None)
     asyncio.set_event_loop(loop)
     try:
         runtime_settings.set_root_resource(None)  # type: ignore[arg-type]  # a fresh stack for each evaluation
@@ -298,6 +307,10 @@ def evaluate(
 
         loop.run_until_complete(run_pulumi_func(whole))
     finally:
+        # After an error much is left undone; the next evaluation must not wait for it on a closed loop.
+        runtime_settings.SETTINGS.rpc_manager.clear()
+        runtime_settings.SETTINGS.outputs.clear()
+        _end_tasks(loop)
         loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)
         loop.close()

@@ -155,13 +155,15 @@ def _written(evaluation: Evaluation, path: str) -> str | None:
 
 def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> int:
     """Show what changes from `revision` to the working tree."""
+    wanted = ["rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        added = subprocess.run(
-            ["git", "-C", str(ROOT), "worktree", "add", "--detach", str(tree), revision], capture_output=True, text=True
-        )
-        if added.returncode:
-            console.print(f"Not comparable: git does not know {revision}: {added.stderr.strip()}", markup=False)
+        done = subprocess.run(["git", "-C", str(ROOT), *wanted], capture_output=True, text=True)
+        if not done.returncode:
+            adding = ["worktree", "add", "--detach", str(tree), done.stdout.strip()]
+            done = subprocess.run(["git", "-C", str(ROOT), *adding], capture_output=True, text=True)
+        if done.returncode:
+            console.print(f"Not comparable: git does not know {revision}: {done.stderr.strip()}", markup=False)
             return 3
         try:
             before = _evaluate_elsewhere(tree, stack)

@@ -16,6 +16,7 @@ import hcl2
 import pulumi
 from rich.console import Console
 
+from components.settings.environment import pinned_server
 from tools.engine import ROOT, Evaluation
 from tools.live.session import serve
 from tools.private import write_private
@@ -37,12 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
         Console(stderr=True).print(str(error), style="red", markup=False)
         return 1
     environment, secret_names = task_environment(evaluation)
+    wanted = evaluation.outputs["package_version"]
+    line = ".".join(wanted.split(".")[:2])
+    if wanted != pinned_server(line):
+        console.print(
+            f"The stack's image holds @atproto/pds {wanted}; here runs {pinned_server(line)}, the one of that line "
+            "that this project pins from npm.",
+            soft_wrap=True,
+        )
     return serve(
         environment,
         secret_names,
         data=data,
         cache=ROOT / "build" / "cache",
-        line=".".join(evaluation.outputs["package_version"].split(".")[:2]),
+        line=line,
         check=options.check,
         console=console,
     )

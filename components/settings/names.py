@@ -134,7 +134,8 @@ def _https_url(text: str) -> str:
 
 
 def _did(text: str) -> str:
-    if not re.fullmatch(r"did:[a-z]+:[A-Za-z0-9._:%-]+", text):
+    # `isValidDid` of @atproto/syntax (did.js): no ':' and no '%' at the end.
+    if not re.fullmatch(r"did:[a-z]+:[A-Za-z0-9._:%-]*[A-Za-z0-9._-]", text):
         refuse(f"{shown(text)} is not a DID.", "Write for example 'did:web:api.bsky.app'.")
     return text
 

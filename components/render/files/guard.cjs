@@ -33,7 +33,9 @@ if (fs.existsSync(mark)) {
   }
   console.log(`the volume is that of ${ours.hostname}`);
 } else {
-  const data = fs.readdirSync(directory).filter((name) => name !== "lost+found");
+  // The file system's own, and what a crash of this script left behind.
+  const nothing = ["lost+found", `${path.basename(mark)}.tmp`];
+  const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
   if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
     refuse(
       "the volume is empty, and the stack does not say that this PDS is new.",
@@ -47,7 +49,7 @@ if (fs.existsSync(mark)) {
     );
   }
   // Written aside and renamed, so that a crash leaves no half mark.
-  fs.writeFileSync(`${mark}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600 });
+  fs.writeFileSync(`${mark}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
   fs.renameSync(`${mark}.tmp`, mark);
   console.log(`marked the volume as that of ${ours.hostname}`);
 }
