@@ -1,0 +1,58 @@
+"""What many tests start from: settings, and the real program evaluated once for the dev stack."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from components import probes
+from components.settings.settings import Settings
+from tests.programs import settings_of
+from tools.engine import Evaluation
+from tools.stackfile import evaluate_stack
+
+
+@pytest.fixture(scope="session")
+def settings() -> Callable[..., Settings]:
+    """Build the dev stack's settings with changes: `settings(pds={"port": 3001})`."""
+    return settings_of
+
+
+@pytest.fixture(scope="session")
+def dev() -> Evaluation:
+    """The program as `pulumi up` would run it, with `Pulumi.dev.yaml`."""
+    return evaluate_stack("dev")
+
+
+@pytest.fixture(scope="session")
+def dev_preview() -> Evaluation:
+    """The program as the first `pulumi preview` would run it, with `Pulumi.dev.yaml`."""
+    return evaluate_stack("dev", preview=True)
+
+
+class Clock:
+    """Time that passes only by sleeping, so that a deadline of minutes costs nothing."""
+
+    strptime = staticmethod(time.strptime)
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """For what waits in `components/probes.py`."""
+    clock = Clock()
+    monkeypatch.setattr(probes, "time", clock)
+    return clock
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The DigitalOcean SDK warns about its own old names when it is imported."""
+    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pulumi_digitalocean.*")

@@ -1,0 +1,229 @@
+"""Defects to plant in the program, each with the law that has to find it, for `test_planted_defects.py`.
+
+A defect is planted where a person would make it: in what a component registers, or in what a render function writes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+import pulumi_nomad as nomad
+import pulumi_random as random
+import pytest
+
+import components.entropy
+import components.nomad
+import components.pds
+from components.render.agent import agent_config
+from components.render.cloud_init import user_data
+from components.render.pds_job import pds_job
+from components.settings.settings import Settings
+from components.target import NomadTarget
+from tools.engine import COMPUTED
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def wrap_call(patch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[..., None]) -> None:
+    """Let `change(args, kwargs)` alter the call of `owner.name` before it happens."""
+    original = getattr(owner, name)
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        change(args, kwargs)
+        return original(*args, **kwargs)
+
+    patch.setattr(owner, name, called)
+
+
+def _with_options(patch: pytest.MonkeyPatch, owner: Any, name: str, **options: Any) -> None:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for key, value in options.items():
+            setattr(kwargs["opts"], key, value)
+
+    wrap_call(patch, owner, name, change)
+
+
+def in_job(patch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    def altered(settings: Settings) -> str:
+        text = pds_job(settings)
+        assert old in text, "the defect has a place to be"
+        return text.replace(old, new)
+
+    patch.setattr(components.pds, "pds_job", altered)
+
+
+def _misspelt_nested_key(patch: pytest.MonkeyPatch) -> None:
+    def inbound(settings: Settings) -> list[dict[str, Any]]:
+        everyone = ["0.0.0.0/0"]
+        rules = [
+            {"protocol": "tcp", "portRange": port, "sourceAddreses": everyone, "sourceAddresses": everyone}
+            for port in ("80", "443")
+        ]
+        rules += [
+            {"protocol": "tcp", "portRange": port, "sourceAddresses": list(settings.operators.cidrs)}
+            for port in ("22", "2200", "4650")
+        ]
+        return rules
+
+    patch.setattr("components.host._inbound", inbound)
+
+
+def _random_bytes(patch: pytest.MonkeyPatch) -> None:
+    token = "random:index/randomBytes:RandomBytes"
+    patch.setitem(COMPUTED, token, lambda name, inputs: {"hex": "ab" * 32, "base64": "q6ur"})
+
+    def bytes_of(name: str, digits: int, parent: pulumi.Resource) -> pulumi.Output[str]:
+        if name.endswith("-management-token"):  # a UUID is made of this one
+            return components.entropy.hex_secret(name, digits, parent)
+        opts = pulumi.ResourceOptions(parent=parent, protect=True)
+        return pulumi.Output.secret(random.RandomBytes(name, length=digits // 2, opts=opts).hex)
+
+    # RandomPassword stays for the management token, so that the check sees both.
+    patch.setattr("components.secrets.hex_secret", bytes_of)
+
+
+def _unprotected_volume(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, digitalocean, "Volume", protect=None)
+
+
+def _unretained_volume(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, digitalocean, "Volume", retain_on_delete=None)
+
+
+def _retained_secret(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, random, "RandomPassword", retain_on_delete=True)
+
+
+def _public_port(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, '        host_network = "loopback"\n', "")
+
+
+def _loopback_that_is_none(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        "components.render.cloud_init.agent_config",
+        lambda settings, configuration: agent_config(settings, configuration).replace("127.0.0.1/32", "0.0.0.0/0"),
+    )
+
+
+def _no_trigger(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, nomad, "Variable", replacement_trigger=None)
+
+
+def _no_delete_before_replace(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, nomad, "Job", delete_before_replace=None)
+
+
+def _not_deleted_with_the_droplet(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, nomad, "AclPolicy", deleted_with=None)
+
+
+def default_provider(patch: pytest.MonkeyPatch) -> None:
+    original = NomadTarget.options
+
+    def without(self: NomadTarget, parent: pulumi.Resource, **more: Any) -> pulumi.ResourceOptions:
+        options = original(self, parent, **more)
+        options.provider = None
+        return options
+
+    patch.setattr(NomadTarget, "options", without)
+
+
+def _no_wait_for_the_firewall(patch: pytest.MonkeyPatch) -> None:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        args[2].depends_on = [item for item in args[2].depends_on if not isinstance(item, digitalocean.Firewall)]
+
+    wrap_call(patch, components.nomad, "Bootstrap", change)
+
+
+def _provider_before_bootstrap(patch: pytest.MonkeyPatch) -> None:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kwargs["address"] = "https://203.0.113.10:4650"
+        if args[0].endswith("-admin"):
+            kwargs["secret_id"] = "00000000-0000-0000-0000-000000000000"
+
+    wrap_call(patch, nomad, "Provider", change)
+
+
+def _job_before_its_secrets(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, nomad, "Job", depends_on=[])
+
+
+def _ssh_for_all(patch: pytest.MonkeyPatch) -> None:
+    _open_port(patch, "22")
+
+
+def _nomad_for_all(patch: pytest.MonkeyPatch) -> None:
+    _open_port(patch, "4650")
+
+
+def _open_port(patch: pytest.MonkeyPatch, port: str) -> None:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for rule in kwargs["inbound_rules"]:
+            if rule.port_range == port:
+                rule.source_addresses = ["0.0.0.0/0", "::/0"]
+
+    wrap_call(patch, digitalocean, "Firewall", change)
+
+
+def _latest_image(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, "bluesky-social/pds:0.4.219", "bluesky-social/pds:latest")
+
+
+def _untagged_image(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, "bluesky-social/pds:0.4.219", "bluesky-social/pds")
+
+
+def _moving_minor_image(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, "bluesky-social/pds:0.4.219", "bluesky-social/pds:0.4")
+
+
+def _invites_off(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, 'PDS_INVITE_REQUIRED             = "true"', 'PDS_INVITE_REQUIRED             = "false"')
+
+
+def _invites_left_out(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, '        PDS_INVITE_REQUIRED             = "true"\n', "")
+
+
+def _output_in_the_job(patch: pytest.MonkeyPatch) -> None:
+    wrap_call(patch, nomad, "Job", lambda args, kwargs: kwargs.update(jobspec=pulumi.Output.secret(kwargs["jobspec"])))
+
+
+def _management_token_in_cloud_init(patch: pytest.MonkeyPatch) -> None:
+    key = "MADE-BY-THE-PROVIDER-pds-certificates-client-key"  # the body of its PEM text
+
+    def with_client_key(settings: Settings, stack: str, certificates: Any) -> str:
+        return user_data(settings, stack, certificates) + f"client: {key!r}\n"
+
+    patch.setattr("components.host.user_data", with_client_key)
+
+
+DEFECTS: dict[str, tuple[Plant, str, str]] = {
+    "a wrong key in a nested input": (_misspelt_nested_key, "inputs", "sourceAddreses"),
+    "a RandomBytes secret": (_random_bytes, "secret types", "RandomBytes"),
+    "an unprotected volume": (_unprotected_volume, "protected state", "pds-ground-volume is not protected"),
+    "a volume that destroy erases": (_unretained_volume, "protected state", "pds-ground-volume is not retained"),
+    "a secret 'retained' into nothing": (_retained_secret, "protected state", "is retained on delete"),
+    "a public PDS port": (_public_port, "server port", "every address"),
+    "a loopback network that is none": (_loopback_that_is_none, "server port", "0.0.0.0/0"),
+    "a Nomad resource without its trigger": (_no_trigger, "Nomad resources", "not triggered"),
+    "a Nomad resource deleted after its successor": (
+        _no_delete_before_replace,
+        "Nomad resources",
+        "not deleted before",
+    ),
+    "a Nomad resource that needs a dead host": (_not_deleted_with_the_droplet, "Nomad resources", "with the droplet"),
+    "a provider that does not wait for the firewall": (_no_wait_for_the_firewall, "order", "pds-ground-firewall"),
+    "a provider that does not wait for the bootstrap": (_provider_before_bootstrap, "order", "pds-nomad-bootstrap"),
+    "a job before its secrets": (_job_before_its_secrets, "order", "pds-secrets-variable"),
+    "SSH open to all": (_ssh_for_all, "operator ports", "port 22 is open"),
+    "Nomad open to all": (_nomad_for_all, "operator ports", "port 4650 is open"),
+    "the image tag latest": (_latest_image, "images", ":latest"),
+    "an image without a tag": (_untagged_image, "images", "pds, which can change"),
+    "a minor version's image tag": (_moving_minor_image, "images", ":0.4, which can change"),
+    "invites off": (_invites_off, "registration", "false"),
+    "invites left to the server": (_invites_left_out, "registration", "None"),
+    "an Output in a job": (_output_in_the_job, "secrets in texts", "an Output entered"),
+    "a key too many in cloud-init": (_management_token_in_cloud_init, "secrets in texts", "client-key"),
+}

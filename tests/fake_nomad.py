@@ -1,0 +1,150 @@
+"""A small Nomad for the dynamic providers: the few answers they read, on loopback, in plain HTTP or behind mutual TLS.
+
+Answers and status codes are Nomad 2.0's, as far as the providers look at them. What a test wants it sets on the object;
+`asked` holds every request with its token.
+"""
+
+import json
+import ssl
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class FakeNomad:
+    """Its state."""
+
+    address: str = ""
+    leaderless_answers: int = 0
+    """How many requests it meets without a leader."""
+    tokens: dict[str, str] = field(default_factory=dict)
+    """Secret to accessor id; not empty once bootstrapped."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Accessor id to name, for tokens made after the bootstrap."""
+    meta: dict[str, str] = field(default_factory=lambda: {"pds_configuration": "0123456789abcdef"})
+    allocations: list[dict[str, Any]] = field(default_factory=list)
+    checks: dict[str, str] = field(default_factory=lambda: {"/xrpc/_health": "success"})
+    """Check to status, for the newest allocation."""
+    modify_time: int = 0
+    """Unix time in ns when the PDS's variable was written."""
+    restarts_after: int | None = None
+    """After how many looks at the allocations the task restarts with the new secrets."""
+    asked: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+    def empty(self) -> None:
+        """Lose all state, as a wiped disk does."""
+        self.tokens.clear()
+        self.names.clear()
+
+    def run(self, started: str, status: str = "running", events: tuple[str, ...] = ()) -> None:
+        """Let the PDS run since `started` (RFC 3339)."""
+        state = "running" if status == "running" else "dead"
+        self.allocations = [
+            {
+                "ID": "11111111-0000-0000-0000-000000000000",
+                "DesiredStatus": "run",
+                "ClientStatus": status,
+                "CreateIndex": 12,
+                "TaskStates": {
+                    "guard": {
+                        "State": "dead",
+                        "StartedAt": started,
+                        "Failed": bool(events),
+                        "Events": [{"DisplayMessage": text} for text in events],
+                    },
+                    "pds": {"State": state, "StartedAt": started, "Failed": False, "Events": []},
+                },
+            }
+        ]
+
+    def answer(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        """Status and answer of one request."""
+        self.asked.append((method, path, token))
+        if self.leaderless_answers > 0:
+            self.leaderless_answers -= 1
+            return 500, "No cluster leader"
+        if path == "/v1/status/leader":
+            return 200, "127.0.0.1:4647"
+        if path == "/v1/acl/bootstrap":
+            if self.tokens:
+                return 400, "ACL bootstrap already done (reset index: 7)"
+            accessor = self.tokens[body["BootstrapSecret"]] = str(uuid.uuid4())
+            return 200, {"AccessorID": accessor, "SecretID": body["BootstrapSecret"]}
+        if token not in self.tokens:
+            return 403, "ACL token not found" if token else "Permission denied"
+        if path == "/v1/acl/token/self":
+            return 200, {"AccessorID": self.tokens[token]}
+        if path == "/v1/acl/tokens":
+            return 200, [
+                {"AccessorID": accessor, "Name": self.names.get(accessor, "")} for accessor in self.tokens.values()
+            ]
+        if method == "DELETE" and path.startswith("/v1/acl/token/"):
+            gone = path.rpartition("/")[2]
+            self.tokens = {secret: accessor for secret, accessor in self.tokens.items() if accessor != gone}
+            return 200, None
+        if path == "/v1/nodes?resources=false":
+            return 200, [{"ID": "node-1"}]
+        if path == "/v1/node/node-1":
+            return 200, {"ID": "node-1", "Meta": self.meta}
+        if path == "/v1/job/pds/allocations":
+            self._restart()
+            return 200, self.allocations
+        if path == "/v1/var/nomad/jobs/pds":
+            return 200, {"Path": "nomad/jobs/pds", "ModifyTime": self.modify_time}
+        if path.startswith("/v1/client/allocation/") and path.endswith("/checks"):
+            return 200, {
+                str(index): {"Check": name, "Status": status}
+                for index, (name, status) in enumerate(self.checks.items())
+            }
+        return 404, f"no answer for {path}"
+
+    def _restart(self) -> None:
+        if self.restarts_after is not None:
+            self.restarts_after -= 1
+            if self.restarts_after < 0:
+                for task in self.allocations[0]["TaskStates"].values():
+                    task["StartedAt"] = "2026-06-01T12:00:30.5Z"
+
+
+@contextmanager
+def serve(nomad: FakeNomad, tls: ssl.SSLContext | None = None) -> Iterator[FakeNomad]:
+    """Serve `nomad` on a free port of loopback while the context is open."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _do(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            status, answer = nomad.answer(self.command, self.path, body, self.headers.get("X-Nomad-Token"))
+            plain = status != 200 and isinstance(answer, str)
+            payload = answer.encode() if plain else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        do_GET = do_POST = do_DELETE = _do  # noqa: N815 (the names of http.server)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that is turned away at the handshake is what a test wants."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    nomad.address = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield nomad
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

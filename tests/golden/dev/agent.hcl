@@ -1,0 +1,113 @@
+# The name is the same on every rebuilt host: Raft and Serf remember it, and their state is on the volume.
+name       = "pds"
+region     = "global"
+datacenter = "dc1"
+data_dir   = "/srv/nomad/agent"
+
+# Loopback only; stunnel is the way in. With a loopback bind Nomad demands to be told what to advertise.
+bind_addr = "127.0.0.1"
+
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}
+
+# A restart of the agent is no farewell: tasks go on and are found again.
+leave_on_interrupt = false
+leave_on_terminate = false
+
+# Nothing is reported to anybody.
+disable_update_check        = true
+disable_anonymous_signature = true
+
+telemetry {
+  prometheus_metrics         = false
+  publish_allocation_metrics = false
+  publish_node_metrics       = false
+}
+
+server {
+  enabled          = true
+  bootstrap_expect = 1
+}
+
+acl {
+  enabled = true
+}
+
+client {
+  enabled = true
+
+  # Mounts of running tasks; the default is beside data_dir, which is on the volume and outlives them.
+  alloc_mounts_dir = "/var/lib/nomad/alloc_mounts"
+
+  # The default, 30 s, would cut the server's 60 s short.
+  max_kill_timeout = "120s"
+
+  host_network "loopback" {
+    cidr = "127.0.0.1/32"
+  }
+
+  host_volume "pds" {
+    path      = "/srv/nomad/pds"
+    read_only = false
+  }
+
+  host_volume "io" {
+    path      = "/srv/nomad/io"
+    read_only = false
+  }
+
+  host_volume_plugin_dir = "/usr/local/lib/nomad/host-volume-plugins"
+
+  # What Debian, Docker and this agent keep; the ports are SSH and stunnel.
+  reserved {
+    memory         = 512
+    disk           = 1024
+    reserved_ports = "22,4650"
+  }
+
+  # 0 is 'for ever': while the agent's server is away, a task keeps the secrets it has and is not killed.
+  template {
+    nomad_retry {
+      attempts = 0
+    }
+  }
+
+  options = {
+    "driver.allowlist" = "docker"
+    # These ask the metadata service or look for products that are not here; each would wait for its timeout.
+    "fingerprint.denylist" = "consul,env_aws,env_azure,env_digitalocean,env_gce,vault"
+  }
+
+  meta {
+    pds_configuration = "3d928490d335a92d"
+  }
+}
+
+plugin "docker" {
+  config {
+    allow_privileged = false
+    allow_caps       = ["chown", "dac_override", "fowner", "kill", "net_bind_service", "setgid", "setuid"]
+    pids_limit       = 2048
+
+    # Bind mounts of the host's paths, that is. Host volumes are Nomad's own and work.
+    volumes {
+      enabled = false
+    }
+
+    # The default, 3 minutes, makes a restart after a short pause a pull, and a pull needs the registry.
+    gc {
+      image       = true
+      image_delay = "72h"
+      container   = true
+    }
+  }
+}
+
+plugin "raw_exec" {
+  config {
+    enabled = false
+  }
+}

@@ -1,0 +1,4 @@
+ingress "noted.at" {
+  name = "pds"
+  backend = "nomad:pds"
+}

@@ -1,0 +1,99 @@
+variable "open" {
+  type        = number
+  default     = 0
+  description = "1 once the hostname resolves; a certificate order before that burns the CA's rate limit."
+}
+
+job "io" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "service"
+  priority    = 60
+
+  group "io" {
+    count          = var.open
+    shutdown_delay = "2s"
+
+    network {
+      port "http" {
+        static = 80
+      }
+
+      port "https" {
+        static = 443
+      }
+
+      port "ssh" {
+        static = 2200
+      }
+    }
+
+    service {
+      name     = "io"
+      provider = "nomad"
+      port     = "https"
+    }
+
+    volume "io" {
+      type      = "host"
+      read_only = false
+      source    = "io"
+    }
+
+    restart {
+      attempts = 10
+      interval = "10m"
+      delay    = "15s"
+      mode     = "delay"
+    }
+
+    update {
+      max_parallel      = 1
+      canary            = 0
+      health_check      = "task_states"
+      min_healthy_time  = "10s"
+      healthy_deadline  = "5m"
+      progress_deadline = "10m"
+      auto_revert       = false
+    }
+
+    task "io" {
+      driver       = "docker"
+      kill_timeout = "30s"
+
+      config {
+        image        = "agentio/io:latest"
+        args         = ["-c", "/local/io.hcl"]
+        network_mode = "host"
+        force_pull   = false
+        security_opt = ["no-new-privileges=false"]
+      }
+
+      volume_mount {
+        volume      = "io"
+        destination = "/io"
+        read_only   = false
+      }
+
+      template {
+        destination = "local/io.hcl"
+        change_mode = "restart"
+        splay       = "0s"
+        data        = <<-EOT
+        {{ range nomadVarList "io/files" }}{{ with nomadVar .Path }}{{ .text }}
+        {{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 300
+        memory = 256
+      }
+
+      logs {
+        max_files     = 5
+        max_file_size = 10
+      }
+    }
+  }
+}

@@ -1,0 +1,45 @@
+"""Evaluations of the real program for a stack file given as a map: the dev stack's, and what a test changes in it."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.settings.settings import Settings, read
+from tools.engine import Evaluation, SecretSource, evaluate, fixed_secret
+from tools.stackfile import read_stack
+
+_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds")
+"""Sections in which a secret may stand; the engine marks a whole top-level key."""
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """The dev stack's options, with `changes` laid over: a map is merged with the section, all else replaces it."""
+    options: dict[str, Any] = {}
+    for key, text in read_stack("dev").values.items():
+        options[key.removeprefix("pds:")] = json.loads(text) if text[:1] in "{[" else text
+    for key, value in changes.items():
+        old = options.get(key)
+        options[key] = {**old, **value} if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return options
+
+
+def settings_of(**changes: Any) -> Settings:
+    """The settings of the dev stack with `changes`."""
+    return read(document(**changes), "Pulumi.dev.yaml", "dev")
+
+
+def run(
+    *,
+    stack: str = "dev",
+    preview: bool = False,
+    secret: SecretSource = fixed_secret,
+    program: Callable[[], object] | None = None,
+    **changes: Any,
+) -> Evaluation:
+    """`__main__.py` (or `program`), evaluated for the dev stack with `changes`; secrets count as encrypted."""
+    config = {
+        f"pds:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in document(**changes).items()
+    }
+    secret_keys = frozenset(f"pds:{key}" for key in _HOLD_SECRETS if key in changes)
+    return evaluate(stack, config, secret_keys=secret_keys, preview=preview, secret=secret, program=program)

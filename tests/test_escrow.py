@@ -1,0 +1,123 @@
+"""The escrow file: complete, encrypted, private, and refused when it would be no good."""
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools import escrow, pds
+from tools.stackfile import evaluate_stack
+
+PASSPHRASE = "six words that nobody else knows"
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """What the program of the dev stack exports as `escrow`."""
+    exported: dict[str, Any] = evaluate_stack("dev").outputs["escrow"]
+    return exported
+
+
+@pytest.fixture
+def sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
+) -> Callable[[dict[str, Any]], Path]:
+    """Write an escrow file of a state that holds the given content, with a `pulumi` of the test's own."""
+
+    def seal(found: dict[str, Any]) -> Path:
+        state = tmp_path / "state.json"
+        state.write_text(json.dumps(found))
+        cli = tmp_path / "bin" / "pulumi"
+        cli.parent.mkdir(exist_ok=True)
+        cli.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat {state}\n')
+        cli.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{cli.parent}:/usr/bin:/bin")
+        passphrase = tmp_path / "passphrase"
+        passphrase.write_text(PASSPHRASE + "\n")
+        monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(passphrase))
+        return escrow.write("dev", tmp_path)
+
+    return seal
+
+
+def test_the_file_opens_with_the_passphrase_and_holds_all_that_rebuilds_the_pds(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    opened = escrow.read(sealed(content))
+    assert opened["secrets"] == content["secrets"], "every secret comes back as it was"
+    assert "pds:hostname: noted.at" in opened["stack_file"], "the stack file is needed to run the program again"
+    assert opened["volume_id"], "the volume's id is needed to adopt it"
+    assert opened["nomad_ca_key_pem"], "the CA's key is needed to make a new client certificate"
+
+
+def test_nothing_of_it_is_readable_without_the_passphrase_and_only_its_owner_reads_it(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
+) -> None:
+    path = sealed(content)
+    raw = path.read_bytes()
+    for name, secret in content["secrets"].items():
+        assert secret.encode() not in raw, f"{name} stands in the file in clear"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert raw.startswith(b"age-encryption.org/v1"), "any age program opens it, should this one be lost"
+    arguments = (tmp_path / "arguments").read_text()
+    assert PASSPHRASE not in arguments, "a command line is visible to every user of the machine"
+
+
+def test_a_wrong_passphrase_is_said_to_be_one(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
+) -> None:
+    path = sealed(content)
+    (tmp_path / "passphrase").write_text("another passphrase entirely")
+    with pytest.raises(escrow.EscrowError, match="right passphrase"):
+        escrow.read(path)
+
+
+@pytest.mark.parametrize("lost", ["volume_id", "nomad_ca_key_pem", "secrets"])
+def test_an_incomplete_escrow_is_not_written(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path, lost: str
+) -> None:
+    with pytest.raises(escrow.EscrowError, match=r"lacks.*Run `pulumi up`"):
+        sealed({**content, lost: None if lost != "secrets" else {}})
+    assert not list(tmp_path.glob("*.age")), "a file that does not suffice would be trusted"
+
+
+def test_a_rotation_key_that_is_none_is_refused(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    name = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
+    with pytest.raises(escrow.EscrowError, match="no secp256k1 key"):
+        sealed({**content, "secrets": {**content["secrets"], name: "0" * 64}})
+
+
+def test_a_short_passphrase_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    path = sealed(content)
+    path.unlink()
+    (tmp_path / "passphrase").write_text("short")
+    with pytest.raises(escrow.EscrowError, match="too short"):
+        escrow.write("dev", tmp_path)
+    assert not list(tmp_path.glob("*.age"))
+
+
+def test_without_the_cli_it_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(escrow.EscrowError, match="pulumi.com/docs/install"):
+        escrow.write("dev", tmp_path)
+
+
+def test_the_verbs_say_what_to_do_next(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = sealed(content)
+    assert pds.main(["escrow-check", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "noted.at" in told
+    assert not any(secret in told for secret in content["secrets"].values()), "a terminal is a log"
+    assert pds.main(["escrow", "dev", "--to", str(tmp_path)]) == 0
+    assert "escrow: made" in capsys.readouterr().out
+    assert pds.main(["escrow-check", str(tmp_path / "nothing.age")]) == 1
+    assert "nothing.age" in capsys.readouterr().err

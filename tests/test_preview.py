@@ -1,0 +1,240 @@
+"""`make preview`, run as people run it, on a copy of the project in a git repository of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.checks_secrets import forms, known_secrets
+from tools.engine import ROOT, Evaluation
+from tools.preview import FILES, rendered
+
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "live")
+
+
+@dataclass
+class Project:
+    """A copy of the project."""
+
+    path: Path
+
+    def git(self, *arguments: str) -> None:
+        """Run git, with nobody's own configuration."""
+        environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        identity = ("-c", "user.name=test", "-c", "user.email=test@noted.at")
+        subprocess.run(["git", *identity, *arguments], cwd=self.path, env=environment, check=True, capture_output=True)
+
+    def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the preview of this copy."""
+        return subprocess.run(
+            [sys.executable, "-m", "tools.preview", *arguments],
+            cwd=self.path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def change(self, **sections: object) -> None:
+        """Change options in the dev stack's file; None takes one away."""
+        path = self.path / "Pulumi.dev.yaml"
+        document = yaml.safe_load(path.read_text())
+        for key, value in sections.items():
+            if value is None:
+                del document["config"][f"pds:{key}"]
+            else:
+                document["config"][f"pds:{key}"] = value
+        path.write_text(yaml.safe_dump(document))
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project, committed."""
+    project = Project(tmp_path_factory.mktemp("project") / "pds")
+    project.path.mkdir()
+    for name in ("components", "tools"):
+        shutil.copytree(ROOT / name, project.path / name, ignore=_LEFT_OUT)
+    for name in ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml"):
+        shutil.copy(ROOT / name, project.path / name)
+    (project.path / ".gitignore").write_text("__pycache__/\nbuild/\n")
+    project.git("init", "--quiet", "--initial-branch=main")
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message=everything")
+    return project
+
+
+@pytest.fixture
+def project(committed: Project, tmp_path: Path) -> Project:
+    """A copy that one test may change."""
+    return Project(Path(shutil.copytree(committed.path, tmp_path / "pds")))
+
+
+@pytest.fixture(scope="module")
+def shown(committed: Project) -> str:
+    """The preview of the dev stack."""
+    done = committed.preview()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_says_first_that_it_has_no_state(shown: str) -> None:
+    assert "It has no state" in shown.splitlines()[0]
+
+
+def test_every_resource_is_in_the_tree_below_its_parent(shown: str, dev: Evaluation) -> None:
+    lines = shown.splitlines()
+    depth = {}
+    for item in dev.resources:
+        kind = "Provider" if item.type.startswith("pulumi:providers:") else item.type.rpartition(":")[2]
+        found = [line for line in lines if f"{kind} {item.name} " in f"{line} "]
+        assert len(found) == 1, f"{kind} {item.name} is in the tree {len(found)} times"
+        depth[item.urn] = found[0].index(kind)
+    for item in dev.resources:
+        if item.parent in depth:
+            assert depth[item.urn] > depth[item.parent], f"{item.name} stands below its parent"
+
+
+def test_marks_say_what_is_protected_retained_and_secret(shown: str) -> None:
+    lines = {line.split("pds-", 1)[1].split()[0]: line for line in shown.splitlines() if " pds-" in line}
+    assert "protected" in lines["ground-volume"]
+    assert "retained" in lines["ground-volume"]
+    assert "size=25 region=fra1" in lines["ground-volume"], "the inputs that matter"
+    assert "secret: items" in lines["secrets-variable"]
+    assert "protected" in lines["secrets-plc-rotation-key"]
+    assert "protected" not in lines["host-droplet"]
+    assert "22(operators)" in lines["ground-firewall"]
+    assert "443(all)" in lines["ground-firewall"]
+
+
+def test_warnings_of_the_settings_are_shown(shown: str) -> None:
+    assert "warning: pds:pds.escrow: NO ESCROW YET" in shown
+
+
+def test_every_rendered_file_is_written_and_named(committed: Project, shown: str, dev: Evaluation) -> None:
+    folder = committed.path / "build" / "dev"
+    assert {path.name for path in folder.iterdir()} == set(FILES), "job, ingress, cloud-init and agent"
+    for name, text in rendered(dev).items():
+        assert (folder / name).read_text() == text
+        assert f"wrote build/dev/{name}" in shown
+
+
+def test_no_secret_is_printed_or_written(committed: Project, shown: str, dev: Evaluation) -> None:
+    secrets = known_secrets(dev)
+    for label, secret in secrets.items():
+        assert not any(spelling in shown for spelling in forms(secret)), f"{label} is printed"
+    written = {path.name: path.read_text() for path in (committed.path / "build" / "dev").iterdir()}
+    for label, secret in secrets.items():
+        holders = {name for name, text in written.items() if any(spelling in text for spelling in forms(secret))}
+        stand_in = {"cloud-init.yaml"} if label == "pds-certificates-server-key.privateKeyPem" else set()
+        assert holders == stand_in, f"{label}: only the stand-in of the endpoint's key is in cloud-init"
+
+
+def test_a_bad_stack_file_ends_with_every_fault_and_exit_code_1(project: Project) -> None:
+    project.change(hostname="PDS.example", hots={"size": "s-1vcpu-2gb"})
+    done = project.preview()
+    assert done.returncode == 1
+    assert "pds:hostname" in done.stderr
+    assert "pds:hots" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "", "no graph of a stack that cannot be"
+
+
+def test_a_stack_without_a_file_ends_with_exit_code_1(committed: Project) -> None:
+    done = committed.preview("--stack", "club")
+    assert done.returncode == 1
+    assert "Pulumi.club.yaml does not exist; here are: Pulumi.dev.yaml." in done.stderr
+
+
+def test_an_unchanged_tree_differs_in_nothing(committed: Project) -> None:
+    done = committed.preview("--diff", "HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0] == (
+        "From HEAD to the working tree, stack dev. It has no state: this compares two wishes."
+    )
+    assert "~" not in done.stdout
+    assert "No input of any resource changes." in done.stdout
+
+
+def test_another_region_replaces_the_volume_and_ends_with_exit_code_2(project: Project) -> None:
+    project.change(host={"region": "ams3"})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "    region: 'fra1' -> 'ams3'  REPLACES" in done.stdout
+    stateful = done.stdout.partition("Stateful resources would be replaced:")[2]
+    for line in (
+        "Volume pds-ground-volume: region",
+        "ReservedIp pds-ground-ip: region",
+        "Droplet pds-host-droplet: region",
+    ):
+        assert line in stateful
+    assert "DnsRecord" not in stateful, "what holds nothing is no reason to stop"
+
+
+def test_a_harmless_change_shows_the_diff_of_its_file_and_ends_with_exit_code_0(project: Project) -> None:
+    project.change(pds={"new": True, "blob_upload_limit": 1234567})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "~ Job pds-server-job" in done.stdout
+    assert "+++ b/pds.nomad.hcl" in done.stdout
+    assert '-        PDS_BLOB_UPLOAD_LIMIT           = "52428800"' in done.stdout
+    assert '+        PDS_BLOB_UPLOAD_LIMIT           = "1234567"' in done.stdout
+    assert "cloud-init differs" not in done.stdout
+    assert "REPLACES" not in done.stdout
+
+
+def test_a_changed_cloud_init_is_shown_and_replaces_nothing(project: Project) -> None:
+    project.change(host={"swap_gib": 2})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 0, "the droplet ignores it until its generation is raised"
+    assert "+++ b/cloud-init.yaml" in done.stdout
+    assert "cloud-init differs. No living host changes by it" in done.stdout
+
+
+def test_a_raised_generation_replaces_the_droplet(project: Project) -> None:
+    project.change(host={"generation": 2})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 2
+    assert "host.generation: raised  REPLACES" in done.stdout
+    assert "Droplet pds-host-droplet: generation" in done.stdout
+
+
+def test_a_given_secret_s_change_is_shown_without_its_value(project: Project) -> None:
+    project.change(secrets={"admin_password": {"secure": "v1:AAAA:BBBB"}})
+    done = project.preview("--diff", "HEAD")
+    assert "- RandomPassword pds-secrets-admin-password" in done.stdout
+    assert done.returncode == 2, "the generated password, and with it its only copy, would go"
+    assert "items: [secret]" in done.stdout
+
+
+def test_a_changed_program_is_compared_too(project: Project) -> None:
+    path = project.path / "components" / "render" / "pds_job.py"
+    path.write_text(path.read_text().replace('shutdown_delay="2s"', 'shutdown_delay="3s"'))
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '+    shutdown_delay = "3s"' in done.stdout
+
+
+@pytest.mark.parametrize("revision", ["no-such-branch", "--force"])
+def test_an_unknown_revision_ends_with_exit_code_3(revision: str, committed: Project) -> None:
+    done = committed.preview(f"--diff={revision}")  # one that begins with a hyphen is no option for git
+    assert done.returncode == 3
+    assert f"Not comparable: git does not know {revision}" in done.stdout
+
+
+def test_a_revision_that_does_not_evaluate_ends_with_exit_code_3(project: Project) -> None:
+    good = (project.path / "Pulumi.dev.yaml").read_text()
+    project.change(hostname=None)
+    project.git("commit", "--quiet", "--all", "--message=broken")
+    (project.path / "Pulumi.dev.yaml").write_text(good)
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 3
+    assert "does not evaluate for dev" in done.stdout
+
+
+def test_comparing_leaves_no_worktree_behind(project: Project) -> None:
+    project.preview("--diff", "HEAD")
+    assert list((project.path / ".git").glob("worktrees/*")) == []

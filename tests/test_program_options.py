@@ -1,0 +1,220 @@
+"""What options of a stack file change in the graph: each test evaluates the real program with a changed dev stack."""
+
+from typing import Any
+
+import pytest
+
+from components.settings.faults import SettingsError
+from tests.checks import CHECKS, find_open_operator_ports, kind
+from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
+from tests.hcl_text import job_of, parse, task_of
+from tests.programs import run, settings_of
+from tools.engine import RESERVED_IP, Evaluation
+
+ROTATION_KEY = "3174f736d554cb2d30e32120227fa8cc722bc378d18dd42bac32a47794f4af1f"
+GIVEN = {"plc_rotation_key": ROTATION_KEY, "jwt_secret": "given jwt/secret+0123", "admin_password": "given pass word"}
+MAIL = {"host": "smtp.my-relay.org", "user": "me@club", "password": "mail p/ss+word", "from": "pds@noted.at"}
+
+
+def _kinds(evaluation: Evaluation) -> set[str]:
+    return {kind(item) for item in evaluation.resources}
+
+
+def _sound(evaluation: Evaluation, *without: str) -> None:
+    for name, find in CHECKS.items():
+        if name not in without:
+            assert find(evaluation) == [], f"the law of {name} does not hold for this stack"
+
+
+def test_with_manual_dns_there_are_no_records_but_the_whole_table() -> None:
+    evaluation = run(dns={"provider": "manual", "caa": ["letsencrypt.org"]})
+    assert "DnsRecord" not in _kinds(evaluation), "the owner makes them"
+    assert [(row["type"], row["name"], row["value"]) for row in evaluation.outputs["records"]] == [
+        ("A", "@", RESERVED_IP),
+        ("A", "*", RESERVED_IP),
+        ("CAA", "@", '0 issue "letsencrypt.org"'),
+    ], "the table must hold every record there would be"
+    assert {row["zone"] for row in evaluation.outputs["records"]} == {"noted.at"}
+    assert evaluation.one("pds-resolves").inputs["wait"] == 0, "records made by hand are looked at once"
+    _sound(evaluation)
+
+
+def test_made_records_and_the_table_are_the_same() -> None:
+    changes: dict[str, Any] = {"zone": "noted.at", "caa": ["letsencrypt.org"], "create_zone": True, "ttl": 60}
+    evaluation = run(hostname="pds.noted.at", dns=changes)
+    records = [item.inputs for item in evaluation.of(":DnsRecord")]
+    assert sorted((row["type"], row["name"]) for row in records) == [("A", "*.pds"), ("A", "pds"), ("CAA", "pds")]
+    assert {row["ttl"] for row in records} == {60}
+    table = evaluation.outputs["records"]
+    assert sorted((row["type"], row["name"]) for row in table) == sorted((row["type"], row["name"]) for row in records)
+    (caa,) = [row for row in records if row["type"] == "CAA"]
+    assert (caa["value"], caa["tag"], caa["flags"]) == ("letsencrypt.org.", "issue", 0), "as the API gives it back"
+    assert evaluation.of(":Domain")[0].protected, "a zone holds the club's other records too"
+    _sound(evaluation)
+
+
+def test_no_wildcard_leaves_one_record() -> None:
+    assert [item.name for item in run(dns={"wildcard": False}).of(":DnsRecord")] == ["pds-dns-a"]
+
+
+def test_volume_and_address_that_exist_are_adopted() -> None:
+    volume, ip = "506f78a4-e098-11e5-ad9f-000f53306ae1", "203.0.113.77"
+    evaluation = run(volume={"adopt": volume}, host={"reserved_ip_adopt": ip}, pds={"new": False})
+    assert evaluation.one("pds-ground-volume").options["importId"] == volume, "its data is what is adopted"
+    assert evaluation.one("pds-ground-ip").options["importId"] == ip
+    guard = evaluation.one("pds-server-guard").inputs["items"]
+    assert guard == {"PDS_GUARD_ADOPT": "true", "PDS_GUARD_NEW": "false"}, "the guard lets such a volume pass"
+    _sound(evaluation)
+
+
+def test_removing_new_from_the_stack_file_leaves_the_job_alone(dev: Evaluation) -> None:
+    evaluation = run(pds={"new": False})
+    assert dev.one("pds-server-guard").inputs["items"]["PDS_GUARD_NEW"] == "true", "the first start"
+    assert evaluation.one("pds-server-guard").inputs["items"]["PDS_GUARD_NEW"] == "false"
+    assert evaluation.outputs["pds_job"] == dev.outputs["pds_job"], "the advice to remove it must not cost a restart"
+    digests = {item.one("pds-ready").inputs["secrets_digest"] for item in (dev, evaluation)}
+    assert len(digests) == 1, "and no restart is waited for"
+
+
+def test_nothing_is_imported_unless_asked(dev: Evaluation) -> None:
+    assert [item.name for item in dev.resources if item.options.get("importId")] == []
+
+
+def test_given_secrets_are_used_and_not_generated() -> None:
+    evaluation = run(secrets=GIVEN)
+    assert [item.name for item in evaluation.of(":RandomPassword")] == ["pds-nomad-management-token"], (
+        "a generated key beside a given one would be a second identity"
+    )
+    assert evaluation.one("pds-secrets-variable").inputs["items"] == {
+        "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": ROTATION_KEY,
+        "PDS_JWT_SECRET": GIVEN["jwt_secret"],
+        "PDS_ADMIN_PASSWORD": GIVEN["admin_password"],
+    }
+    assert find_secrets_in_the_open(evaluation, GIVEN.values()) == []
+    assert find_secrets_in_texts(evaluation, GIVEN.values()) == []
+    _sound(evaluation)
+
+
+def test_one_given_secret_leaves_the_others_generated() -> None:
+    evaluation = run(secrets={"plc_rotation_key": ROTATION_KEY})
+    names = {item.name for item in evaluation.of(":RandomPassword")}
+    assert names == {"pds-nomad-management-token", "pds-secrets-jwt-secret", "pds-secrets-admin-password"}
+
+
+def test_configured_secrets_go_into_the_variable_and_nowhere_else() -> None:
+    captcha = {"PDS_HCAPTCHA_SECRET_KEY": "captcha secret", "PDS_HCAPTCHA_TOKEN_SALT": "captcha salt"}
+    extra = {"extra_env": {"PDS_HCAPTCHA_SITE_KEY": "a site key"}, "extra_secret_env": captcha}
+    s3 = {"bucket": "blobs", "region": "fra1", "endpoint": "https://fra1.digitaloceanspaces.com"}
+    keys = {"access_key_id": "DO00EXAMPLEKEYID", "secret_access_key": "s3 secret access key"}
+    evaluation = run(mail=MAIL, s3=s3 | keys, pds=extra)
+    items = evaluation.one("pds-secrets-variable").inputs["items"]
+    assert items["PDS_EMAIL_SMTP_URL"] == "smtps://me%40club:mail%20p%2Fss%2Bword@smtp.my-relay.org:2465/"
+    assert items["PDS_HCAPTCHA_SECRET_KEY"] == "captcha secret"
+    assert items["PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY"] == keys["secret_access_key"]
+    env = task_of(job_of(evaluation.outputs["pds_job"], "pds"), "pds")["env"][0]
+    assert env.keys() & items.keys() == set(), "a name in both places has two values"
+    given = [MAIL["password"], *keys.values(), *captcha.values()]
+    assert find_secrets_in_the_open(evaluation, given) == []
+    assert find_secrets_in_texts(evaluation, given) == []
+    _sound(evaluation)
+
+
+def test_a_vpc_and_a_project_are_made_when_asked_for(dev: Evaluation) -> None:
+    assert {"Vpc", "Project", "ProjectResources"} & _kinds(dev) == set(), "not by default"
+    evaluation = run(host={"vpc_ip_range": "10.20.0.0/24", "project": "club"})
+    assert evaluation.one("pds-host-droplet").inputs["vpcUuid"] == evaluation.of(":Vpc")[0].id
+    moved = evaluation.of(":ProjectResources")[0].inputs["resources"]
+    assert [urn.rpartition(":")[0] for urn in moved] == ["do:droplet", "do:volume", "do:reservedip"]
+    _sound(evaluation)
+
+
+def test_a_paused_stack_has_no_server_and_keeps_everything_else(dev: Evaluation) -> None:
+    evaluation = run(pds={"paused": True})
+    job = job_of(evaluation.outputs["pds_job"], "pds")
+    assert job["group"][0]["pds"]["count"] == 0
+    assert [item.name for item in evaluation.resources if item not in dev.resources] != []
+    assert {item.name for item in evaluation.resources} == {item.name for item in dev.resources}
+    assert evaluation.one("pds-ready").inputs["paused"] is True, "the last gate must not wait for a server"
+    _sound(evaluation)
+
+
+def test_without_an_ingress_of_ours_none_of_it_is_made() -> None:
+    evaluation = run(ingress={"kind": "none"})
+    assert [item.name for item in evaluation.resources if "ingress" in item.name] == []
+    assert not {"ingress_file", "ingress_job"} & evaluation.outputs.keys()
+    assert evaluation.one("pds-ready").inputs["open"] == "none", "HTTPS is not ours to wait for"
+    ports = {rule["portRange"] for rule in evaluation.of(":Firewall")[0].inputs["inboundRules"]}
+    assert ports == {"80", "443", "22", "4650"}, "IO's console has no port"
+    _sound(evaluation)
+
+
+def test_a_licence_is_a_secret_variable_and_a_second_file_of_the_job() -> None:
+    licence = 'license "club" {\n  key = "licence key 0123456789"\n}\n'
+    evaluation = run(ingress={"license_hcl": licence})
+    variable = evaluation.one("pds-ingress-license")
+    assert variable.inputs == {"path": "io/license", "items": {"text": licence}}
+    assert is_secret(variable.raw["items"]), "a licence is the owner's alone"
+    task = task_of(job_of(evaluation.outputs["ingress_job"], "io"), "io")
+    assert task["config"][0]["args"] == ["-c", "/local/io.hcl", "-c", "/secrets/license.hcl"]
+    assert variable.urn in evaluation.one("pds-ingress-job").options["dependencies"], "the template waits for it"
+    assert find_secrets_in_the_open(evaluation, [licence, "licence key 0123456789"]) == []
+    assert find_secrets_in_texts(evaluation, [licence, "licence key 0123456789"]) == []
+    _sound(evaluation)
+
+
+def test_without_a_licence_the_job_reads_no_licence(dev: Evaluation) -> None:
+    task = task_of(job_of(dev.outputs["ingress_job"], "io"), "io")
+    assert task["config"][0]["args"] == ["-c", "/local/io.hcl"]
+    assert len(task["template"]) == 1
+
+
+def test_a_static_backend_names_the_port_on_loopback() -> None:
+    evaluation = run(ingress={"backend": "static"}, pds={"port": 3007})
+    (port,) = (item["http"] for item in _network(evaluation)["port"])
+    assert port == {"static": 3007, "to": 3007, "host_network": "loopback"}
+    assert parse(evaluation.outputs["ingress_file"])["ingress"][0]["noted.at"]["backend"] == "127.0.0.1:3007"
+    _sound(evaluation)
+
+
+def _network(evaluation: Evaluation) -> dict[str, Any]:
+    network: dict[str, Any] = job_of(evaluation.outputs["pds_job"], "pds")["group"][0]["pds"]["network"][0]
+    return network
+
+
+def test_nomad_can_be_opened_to_all_and_ssh_cannot() -> None:
+    evaluation = run(operators={"nomad_anywhere": True})
+    assert find_open_operator_ports(evaluation, nomad_anywhere=True) == []
+    assert find_open_operator_ports(evaluation) == ["port 4650 is open to 0.0.0.0/0, ::/0"]
+    with pytest.raises(SettingsError, match=r"operators\.cidrs"):
+        settings_of(operators={"cidrs": ["0.0.0.0/0"]})
+
+
+def test_two_stacks_share_no_name_at_digitalocean() -> None:
+    names = [
+        {
+            item.inputs["name"]
+            for item in run(stack=stack).resources
+            if kind(item) in ("Tag", "Firewall", "Volume", "Droplet")
+        }
+        for stack in ("one", "two")
+    ]
+    assert names == [{"pds-one"}, {"pds-two"}], "names are unique in an account"
+
+
+def test_a_raised_generation_is_the_droplet_s_trigger() -> None:
+    assert run(host={"generation": 7}).one("pds-host-droplet").options["replacementTrigger"] == 7
+
+
+def test_the_resolves_gate_s_answer_opens_the_ingress_job(dev: Evaluation) -> None:
+    assert dev.one("pds-ingress-job").inputs["hcl2"]["vars"] == {"open": dev.one("pds-resolves").outputs["open"]}
+    assert "count          = var.open" in dev.outputs["ingress_job"]
+
+
+def test_ssh_keys_by_name_by_fingerprint_and_as_text() -> None:
+    fingerprint = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
+    text = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
+    droplet = run(operators={"ssh_keys": ["laptop", fingerprint, text]}).one("pds-host-droplet").inputs
+    assert len(droplet["sshKeys"]) == 2, "a key given as text needs no key of the account"
+    assert fingerprint in droplet["sshKeys"]
+    assert text in droplet["userData"], "it goes into cloud-init"
+    assert "ssh_authorized_keys" in droplet["userData"]

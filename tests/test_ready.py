@@ -1,0 +1,210 @@
+"""The last gate against a Nomad and a PDS on loopback: does the server serve, and what does `up` say if it does not."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import probes
+from components.dynamic import ReadyProvider
+from tests.certificates import Authority, server_context
+from tests.conftest import Clock
+from tests.fake_nomad import FakeNomad, serve
+
+pytestmark = pytest.mark.usefixtures("clock")
+
+IP, HOST = "203.0.113.10", "noted.at"
+TOKEN, MANAGEMENT, NAME = "06b05181-token", "9e0c9a3f-management", "pds-program"
+BEFORE, WRITTEN = "2026-06-01T11:00:00Z", 1_780_315_200_000_000_000  # 2026-06-01T12:00:00Z, in ns
+
+
+@pytest.fixture
+def nomad() -> Iterator[FakeNomad]:
+    tokens, names = {MANAGEMENT: "root", TOKEN: "ours", "old": "left-over"}, {"ours": NAME, "left-over": NAME}
+    with serve(FakeNomad(tokens=tokens, names=names)) as fake:
+        fake.run(BEFORE)
+        yield fake
+
+
+def _ready(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
+    inputs = {"address": nomad.address, "ca_pem": "", "cert_pem": "", "key_pem": "", "token": TOKEN}
+    inputs |= {
+        "management_token": MANAGEMENT,
+        "token_name": NAME,
+        "hostname": HOST,
+        "ip": IP,
+        "open": "none",
+        "job": "pds",
+        "secrets_path": "nomad/jobs/pds",
+    }
+    return {**inputs, "paused": False, "secrets_digest": "one", "files_sha256": "f", "version": "1", **more}
+
+
+def test_a_server_whose_check_passes_is_serving(nomad: FakeNomad) -> None:
+    found = ReadyProvider().create(_ready(nomad)).outs or {}
+    assert found["state"] == "serving"
+    assert found["host_configuration"] == "0123456789abcdef", "the cloud-init that the host was born with"
+
+
+def test_tokens_that_an_earlier_host_left_over_are_swept_and_ours_stays(nomad: FakeNomad) -> None:
+    nomad.tokens["another club's"], nomad.names["theirs"] = "theirs", "club"
+    ReadyProvider().create(_ready(nomad))
+    assert set(nomad.tokens.values()) == {"root", "ours", "theirs"}, "only tokens of our name that are not in use go"
+
+
+def test_a_host_that_does_not_say_its_configuration_is_unknown(nomad: FakeNomad) -> None:
+    nomad.meta = {}
+    assert (ReadyProvider().create(_ready(nomad)).outs or {})["host_configuration"] == ""
+
+
+def test_a_paused_server_is_not_waited_for(nomad: FakeNomad) -> None:
+    nomad.allocations = []
+    assert (ReadyProvider().create(_ready(nomad, paused=True)).outs or {})["state"] == "paused"
+
+
+def test_a_server_behind_a_closed_ingress_says_so(nomad: FakeNomad) -> None:
+    provider, inputs = ReadyProvider(), _ready(nomad, open="0")
+    found = provider.create(inputs).outs or {}
+    assert found["state"] == "serving on the host; not open to the Internet yet"
+    assert provider.diff("id", found, inputs).changes, "the next `up` looks again"
+
+
+def _then(nomad: FakeNomad, **changes: Any) -> dict[str, Any]:
+    olds = ReadyProvider().create(_ready(nomad)).outs or {}
+    return ReadyProvider().update("id", olds, _ready(nomad, **changes)).outs or {}
+
+
+def test_changed_secrets_wait_for_the_restart_that_reads_them(nomad: FakeNomad) -> None:
+    nomad.modify_time, nomad.restarts_after = WRITTEN, 5
+    assert _then(nomad, secrets_digest="two")["state"] == "serving"
+    looks = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
+    assert len(looks) == 6, "one for the creation, then until the task had started after the variable was written"
+
+
+def test_secrets_that_no_task_restarts_for_end_with_the_reason(nomad: FakeNomad) -> None:
+    nomad.modify_time = WRITTEN
+    with pytest.raises(probes.ProbeError, match=r"job pds has not restarted with the new secrets yet, after 240 s\."):
+        _then(nomad, secrets_digest="two")
+
+
+def test_the_same_secrets_written_again_wait_for_nothing(nomad: FakeNomad) -> None:
+    nomad.modify_time = WRITTEN
+    assert _then(nomad, files_sha256="other")["state"] == "serving", "nothing restarts, so nothing is waited for"
+
+
+def test_update_returns_every_output_that_create_does(nomad: FakeNomad) -> None:
+    created = ReadyProvider().create(_ready(nomad)).outs or {}
+    assert _then(nomad, droplet_id="2").keys() == created.keys() | {"droplet_id"}
+
+
+def test_a_failing_check_ends_with_the_reason(nomad: FakeNomad) -> None:
+    nomad.checks = {"/xrpc/_health": "failure"}
+    with pytest.raises(probes.ProbeError, match="The PDS: the health check of pds does not pass yet, after 240 s"):
+        ReadyProvider().create(_ready(nomad))
+
+
+def test_a_check_that_has_not_run_yet_does_not_count_as_passed(nomad: FakeNomad) -> None:
+    nomad.checks = {}
+    with pytest.raises(probes.ProbeError, match="does not pass yet"):
+        ReadyProvider().create(_ready(nomad))
+
+
+def test_a_job_without_an_allocation_ends_with_the_reason(nomad: FakeNomad) -> None:
+    nomad.allocations = []
+    with pytest.raises(probes.ProbeError, match="job pds has no allocation"):
+        ReadyProvider().create(_ready(nomad))
+
+
+def test_a_refusal_of_the_guard_is_what_one_reads(nomad: FakeNomad) -> None:
+    nomad.run(BEFORE, status="failed", events=("Started", "Exit Code: 1"))
+    with pytest.raises(probes.ProbeError, match="job pds is failed: task guard: Exit Code: 1"):
+        ReadyProvider().create(_ready(nomad))
+
+
+def test_a_nomad_that_elects_a_leader_meanwhile_is_asked_again(nomad: FakeNomad, clock: Clock) -> None:
+    answer, rounds = nomad.answer, iter(range(100))
+
+    def shaky(method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        if path.endswith("/allocations") and next(rounds) < 2:
+            return 500, "No cluster leader"
+        return answer(method, path, body, token)
+
+    nomad.answer = shaky  # type: ignore[method-assign]
+    assert (ReadyProvider().create(_ready(nomad)).outs or {})["state"] == "serving"
+
+
+def test_a_token_that_nomad_refuses_is_said_at_once(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.empty()
+    with pytest.raises(probes.ProbeError, match="answered 403"):
+        ReadyProvider().create(_ready(nomad))
+    assert clock.now == 0, "asking again would not help"
+
+
+# HTTPS, on a loopback port that stands for 443 of the reserved address.
+
+
+@pytest.fixture
+def pds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A PDS behind TLS for `noted.at`; its status can be set, and whether its CA is trusted."""
+    ca, state = Authority(), dict[str, Any](status=200, paths=[])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state["paths"].append((self.headers["Host"], self.path))
+            body = json.dumps({"version": "0.4.219"}).encode()
+            self.send_response(state["status"])
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that does not trust the certificate is what a test wants."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    context = server_context(ca.issue(HOST), tmp_path)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    connect = probes._connect
+
+    def redirected(where: tuple[str, int], *rest: Any) -> Any:
+        assert where == (IP, 443), "straight to the reserved address, past every cache of names"
+        return connect(("127.0.0.1", server.server_port), *rest)
+
+    monkeypatch.setattr(probes, "_connect", redirected)
+    (tmp_path / "ca.pem").write_text(ca.pem)
+    state["trust"] = lambda: monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_server_with_a_valid_certificate_is_serving(nomad: FakeNomad, pds: dict[str, Any]) -> None:
+    pds["trust"]()
+    assert (ReadyProvider().create(_ready(nomad, open="1")).outs or {})["state"] == "serving"
+    assert pds["paths"] == [(HOST, "/xrpc/_health")]
+
+
+def test_pending_https_is_a_state_and_the_next_up_looks_again(nomad: FakeNomad, pds: dict[str, Any]) -> None:
+    provider, inputs = ReadyProvider(), _ready(nomad, open="1")
+    found = provider.create(inputs).outs or {}
+    assert found["state"].startswith("serving on the host; HTTPS pending: https://noted.at/xrpc/_health: ")
+    assert "certificate" in found["state"], "its certificate is not one that anybody trusts"
+    assert provider.diff("id", found, inputs).changes
+    pds["trust"]()
+    assert (provider.update("id", found, inputs).outs or {})["state"] == "serving"
+
+
+def test_an_ingress_that_has_no_server_is_pending(nomad: FakeNomad, pds: dict[str, Any]) -> None:
+    pds["trust"]()
+    pds["status"] = 502
+    assert "it answers 502" in (ReadyProvider().create(_ready(nomad, open="1")).outs or {})["state"]
