@@ -40,6 +40,7 @@ bench: venv/.tests
 
 generate: venv/.tests
 	$(RUN) tools.generate
+	$(RUN) tests.golden
 
 clean:
 	rm -rf build

@@ -130,7 +130,9 @@ class NomadAccess(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: NomadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:NomadAccess", name, None, opts)
-        self.management_token = pulumi.Output.secret(hex_secret(f"{name}-management-token", 32, self).apply(_as_uuid))
+        made = hex_secret(f"{name}-management-token", 32, self).apply(_as_uuid)
+        given = args.settings.secrets.nomad_management_token
+        self.management_token = pulumi.Output.secret(given.get_secret_value() if given else made)
         bootstrap = Bootstrap(
             f"{name}-bootstrap",
             {

@@ -253,9 +253,11 @@ def job_running(api: NomadApi, job: str, started_after_ns: int = 0) -> str | Non
         return f"job {job} is {newest['ClientStatus']}{_last_event(newest)}"
     if rfc3339_ns(task["StartedAt"]) < started_after_ns:
         return f"job {job} has not restarted with the new secrets yet"
-    checks = api.get(f"/v1/client/allocation/{newest['ID']}/checks")
-    failing = [check["Check"] for check in (checks or {}).values() if check["Status"] != "success"]
-    return f"the health check of {job} does not pass yet" if failing or not checks else None
+    checks = (api.get(f"/v1/client/allocation/{newest['ID']}/checks") or {}).values()
+    # A result in whole seconds; one from before a restart of the task says nothing about it.
+    started = rfc3339_ns(task["StartedAt"]) // 1_000_000_000
+    passing = [check["Status"] == "success" and check["Timestamp"] > started for check in checks]
+    return None if passing and all(passing) else f"the health check of {job} does not pass yet"
 
 
 def _last_event(allocation: Json) -> str:

@@ -44,11 +44,10 @@ class PdsSecrets(pulumi.ComponentResource):
         given = args.settings.secrets
         values: dict[str, pulumi.Input[str]] = {}
         for key, environment_name in GENERATED_SECRETS.items():
+            # Made even where one is given: a protected resource that went away would end `up` half-way.
+            made = hex_secret(f"{name}-{key.replace('_', '-')}", _DIGITS[key], self)
             configured = getattr(given, key)
-            if configured is not None:
-                values[environment_name] = pulumi.Output.secret(configured.get_secret_value())
-            else:
-                values[environment_name] = hex_secret(f"{name}-{key.replace('_', '-')}", _DIGITS[key], self)
+            values[environment_name] = pulumi.Output.secret(configured.get_secret_value()) if configured else made
         values |= {key: pulumi.Output.secret(value) for key, value in configured_secrets(args.settings).items()}
 
         self.items = pulumi.Output.secret(pulumi.Output.all(**values))

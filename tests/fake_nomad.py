@@ -30,6 +30,8 @@ class FakeNomad:
     allocations: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[str, str] = field(default_factory=lambda: {"/xrpc/_health": "success"})
     """Check to status, for the newest allocation."""
+    checked: int = 4_102_444_800
+    """Unix time in s of the checks' newest results; a year after every start unless said otherwise."""
     modify_time: int = 0
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
@@ -98,7 +100,7 @@ class FakeNomad:
             return 200, {"Path": "nomad/jobs/pds", "ModifyTime": self.modify_time}
         if path.startswith("/v1/client/allocation/") and path.endswith("/checks"):
             return 200, {
-                str(index): {"Check": name, "Status": status}
+                str(index): {"Check": name, "Status": status, "Timestamp": self.checked}
                 for index, (name, status) in enumerate(self.checks.items())
             }
         return 404, f"no answer for {path}"

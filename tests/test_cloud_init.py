@@ -166,7 +166,7 @@ def test_no_other_secret_of_a_stack_is_in_the_document() -> None:
             "access_key_id": secrets["s3_id"],
             "secret_access_key": secrets["s3"],
         },
-        pds={"extra_secret_env": {"PDS_HCAPTCHA_SECRET_KEY": secrets["env"]}},
+        pds={"extra_secret_env": {"PDS_RATE_LIMIT_BYPASS_KEY": secrets["env"]}},
         ingress={"license_hcl": secrets["license"]},
         secrets={
             "plc_rotation_key": secrets["plc"],

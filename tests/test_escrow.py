@@ -105,12 +105,15 @@ def test_a_short_passphrase_is_refused_before_anything_is_written(
 
 def test_without_the_cli_it_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(escrow.EscrowError, match="pulumi.com/docs/install"):
+    with pytest.raises(escrow.EscrowError, match=r"pulumi.com/docs/install"):
         escrow.write("dev", tmp_path)
 
 
 def test_the_verbs_say_what_to_do_next(
-    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    sealed: Callable[[dict[str, Any]], Path],
+    content: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     path = sealed(content)
     assert pds.main(["escrow-check", str(path)]) == 0

@@ -13,7 +13,7 @@ from components.settings.faults import SettingsError
 from components.settings.model import env_of, holds_secret, options, section_of
 from components.settings.settings import Settings, read
 from tests.test_settings import DOCUMENT, MAIL, ROTATION_KEY, S3, TEXT_KEY, document, settings
-from tools.generate import ROOT, derived, main, option_table, pulumi_yaml, replace_between, stack_schema, stale
+from tools.generate import ROOT, TABLES, derived, main, option_table, pulumi_yaml, replace_between, stack_schema, stale
 
 SCHEMA: dict[str, Any] = json.loads(stack_schema())
 PROJECT: dict[str, Any] = yaml.safe_load(pulumi_yaml())
@@ -127,7 +127,7 @@ def test_every_secret_may_be_encrypted_and_nothing_else() -> None:
         if section_of(field):
             continue
         section, _, name = key.partition(".")
-        value = {"PDS_HCAPTCHA_SECRET_KEY": secure} if key == "pds.extra_secret_env" else secure
+        value = {"PDS_RATE_LIMIT_BYPASS_KEY": secure} if key == "pds.extra_secret_env" else secure
         base = {"mail": MAIL, "s3": S3}.get(section, {})
         given = document(**{section: {**base, name: value} if name else value})
         is_map_of_text = key == "pds.extra_env"
@@ -195,7 +195,7 @@ def test_a_page_without_one_place_for_a_text_is_refused(page: str) -> None:
 
 def test_check_names_each_stale_file_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- options:begin -->\n<!-- options:end -->\n")
+    readme.write_text("".join(f"<!-- {marker}:begin -->\n<!-- {marker}:end -->\n" for marker in TABLES))
     assert main(["--check"], tmp_path) == 1
     said = capsys.readouterr().err
     for name in ("Pulumi.yaml", "docs/stack.schema.json", "README.md"):

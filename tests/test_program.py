@@ -147,7 +147,7 @@ def test_a_job_is_waited_for_longer_than_nomad_itself_waits(evaluation: Evaluati
         "Nomad's own deadline, 10 minutes, must end first: its reason is what one wants to read"
     )
     assert item.inputs["detach"] is False, "`up` waits until the job is healthy"
-    assert 'progress_deadline = "10m"' in item.inputs["jobspec"], "the timeouts above are measured against it"
+    assert 'healthy_deadline  = "10m"' in item.inputs["jobspec"], "the timeouts above are measured against it"
 
 
 def test_both_nomad_providers_have_their_address_from_the_bootstrap(dev: Evaluation) -> None:

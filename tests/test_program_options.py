@@ -80,10 +80,11 @@ def test_nothing_is_imported_unless_asked(dev: Evaluation) -> None:
     assert [item.name for item in dev.resources if item.options.get("importId")] == []
 
 
-def test_given_secrets_are_used_and_not_generated() -> None:
+def test_given_secrets_are_used_and_the_generated_ones_stay_where_they_are() -> None:
     evaluation = run(secrets=GIVEN)
-    assert [item.name for item in evaluation.of(":RandomPassword")] == ["pds-nomad-management-token"], (
-        "a generated key beside a given one would be a second identity"
+    generated = {item.name for item in run().of(":RandomPassword")}
+    assert {item.name for item in evaluation.of(":RandomPassword")} == generated, (
+        "a protected resource that goes away ends `up` half-way: the owner could not change a password"
     )
     assert evaluation.one("pds-secrets-variable").inputs["items"] == {
         "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": ROTATION_KEY,
@@ -96,9 +97,18 @@ def test_given_secrets_are_used_and_not_generated() -> None:
 
 
 def test_one_given_secret_leaves_the_others_generated() -> None:
-    evaluation = run(secrets={"plc_rotation_key": ROTATION_KEY})
-    names = {item.name for item in evaluation.of(":RandomPassword")}
-    assert names == {"pds-nomad-management-token", "pds-secrets-jwt-secret", "pds-secrets-admin-password"}
+    items = run(secrets={"plc_rotation_key": ROTATION_KEY}).one("pds-secrets-variable").inputs["items"]
+    generated = run().one("pds-secrets-variable").inputs["items"]
+    changed = {name for name in generated if items[name] != generated[name]}
+    assert changed == {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"}
+
+
+def test_the_token_of_an_adopted_nomad_is_used_and_hidden() -> None:
+    token = "0b51d0c4-7f1d-4a53-9d1e-1c7fb2f0a001"
+    evaluation = run(secrets={"nomad_management_token": token})
+    assert evaluation.one("pds-nomad-bootstrap").inputs["token"] == token
+    assert find_secrets_in_the_open(evaluation, [token]) == []
+    assert find_secrets_in_texts(evaluation, [token]) == []
 
 
 def test_configured_secrets_go_into_the_variable_and_nowhere_else() -> None:

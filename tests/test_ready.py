@@ -107,6 +107,13 @@ def test_a_failing_check_ends_with_the_reason(nomad: FakeNomad) -> None:
         ReadyProvider().create(_ready(nomad))
 
 
+def test_a_result_from_before_the_restart_says_nothing_about_the_server(nomad: FakeNomad) -> None:
+    # Nomad goes on showing the last result; just after a restart that is one of the server that was stopped.
+    nomad.checked = probes.rfc3339_ns(BEFORE) // 1_000_000_000
+    with pytest.raises(probes.ProbeError, match="does not pass yet"):
+        ReadyProvider().create(_ready(nomad))
+
+
 def test_a_check_that_has_not_run_yet_does_not_count_as_passed(nomad: FakeNomad) -> None:
     nomad.checks = {}
     with pytest.raises(probes.ProbeError, match="does not pass yet"):

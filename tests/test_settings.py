@@ -208,7 +208,7 @@ def test_no_secret_shows_in_a_settings_text() -> None:
         s3=S3,
         secrets=secrets,
         ingress={"license_hcl": "licence-of-noted"},
-        pds={"extra_secret_env": {"PDS_HCAPTCHA_SECRET_KEY": "captcha-of-noted"}},
+        pds={"extra_secret_env": {"PDS_RATE_LIMIT_BYPASS_KEY": "captcha-of-noted"}},
     )
     text = f"{full!r}{full}{full.model_dump_json()}{full.pds!r}"
     hidden = [*secrets.values(), MAIL["password"], S3["access_key_id"], S3["secret_access_key"]]
@@ -235,7 +235,7 @@ def test_a_mail_port_with_the_other_kind_of_tls_is_warned_of(port: int, tls: str
     [
         ({}, "pds:mail: without a mail relay"),
         ({}, "NO ESCROW YET"),
-        ({"pds": {"new": True}}, "Remove 'new: true'"),
+        ({"pds": {"new": True}}, "Remove it after the first"),
         ({}, "docker buildx imagetools inspect agentio/io:latest"),
     ],
 )

@@ -172,8 +172,8 @@ def _secret_keys() -> Iterator[str]:
 WRAPPERS: list[Any] = [
     lambda secret: secret,
     lambda secret: [secret],
-    lambda secret: {"PDS_HCAPTCHA_SECRET_KEY": secret},
-    lambda secret: {"PDS_HCAPTCHA_SECRET_KEY": [secret]},
+    lambda secret: {"PDS_RATE_LIMIT_BYPASS_KEY": secret},
+    lambda secret: {"PDS_RATE_LIMIT_BYPASS_KEY": [secret]},
     lambda secret: {"secure": secret},
 ]
 

@@ -143,8 +143,8 @@ def test_a_value_of_the_wrong_kind_is_refused_in_our_words(key: str, value: Any,
         ("secrets.plc_rotation_key", {"secrets": {"plc_rotation_key": "1" * 64}}),
         ("ingress.license_hcl", {"ingress": {"license_hcl": 'license "hunter2" {}'}}),
         (
-            "pds.extra_secret_env.PDS_HCAPTCHA_SECRET_KEY",
-            {"pds": {"extra_secret_env": {"PDS_HCAPTCHA_SECRET_KEY": "hunter2"}}},
+            "pds.extra_secret_env.PDS_RATE_LIMIT_BYPASS_KEY",
+            {"pds": {"extra_secret_env": {"PDS_RATE_LIMIT_BYPASS_KEY": "hunter2"}}},
         ),
     ],
 )

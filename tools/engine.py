@@ -270,6 +270,12 @@ def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
+def _forget_what_is_outstanding() -> None:
+    """After an error, or another user of the runtime, much is left undone; nobody must wait for it on a closed loop."""
+    runtime_settings.SETTINGS.rpc_manager.clear()
+    runtime_settings.SETTINGS.outputs.clear()
+
+
 def evaluate(
     stack: str,
     config: Mapping[str, str],
@@ -297,6 +303,7 @@ def evaluate(
         monitor = _Monitor(_Providers(secret, preview), evaluation)
         mocks.set_mocks(monitor.mocks, project="pds", stack=stack, preview=preview, monitor=monitor)
         runtime_settings.SETTINGS.engine = _Messages(evaluation)
+        _forget_what_is_outstanding()
         run = program or (lambda: runpy.run_path(str(root / "__main__.py"), run_name="__main__"))
 
         def whole() -> None:
@@ -307,9 +314,7 @@ def evaluate(
 
         loop.run_until_complete(run_pulumi_func(whole))
     finally:
-        # After an error much is left undone; the next evaluation must not wait for it on a closed loop.
-        runtime_settings.SETTINGS.rpc_manager.clear()
-        runtime_settings.SETTINGS.outputs.clear()
+        _forget_what_is_outstanding()
         _end_tasks(loop)
         loop.run_until_complete(loop.shutdown_default_executor())
         asyncio.set_event_loop(None)

@@ -162,15 +162,19 @@ class Lifecycle(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Update(Block):
-    """How a new version replaces the old one; with canary 0 and count 1 the old one stops first."""
+    """How a new version replaces the old one; with canary 0 and count 1 the old one stops first.
+
+    Without a progress deadline the first failed allocation fails the deployment, so `up` ends when the guard refuses
+    instead of waiting through Nomad's reschedules.
+    """
 
     keyword = "update"
     max_parallel: int = 1
     canary: int = 0
     health_check: str = "checks"
     min_healthy_time: str = "10s"
-    healthy_deadline: str = "5m"
-    progress_deadline: str = "10m"
+    healthy_deadline: str = "10m"
+    progress_deadline: str = "0s"
     auto_revert: bool = False
 
 

@@ -205,6 +205,15 @@ def is_public_key(text: str) -> bool:
     return bool(_PUBLIC_KEY.fullmatch(text))
 
 
+def _management_token(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", secret.get_secret_value()):
+        refuse(
+            "this is no token of Nomad: hex digits in a UUID's form.",
+            "Copy 'nomad_management_token' from the escrow file, or leave it out to have one made.",
+        )
+    return secret
+
+
 def _vpc_range(text: str) -> str:
     # docs.digitalocean.com/products/networking/vpc/how-to/create: private ranges (RFC 1918), /16 to /28.
     network = ipaddress.ip_network(_cidr(text))
@@ -260,6 +269,7 @@ SshKey = Annotated[str, AfterValidator(_ssh_key)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url), _pattern("^https?://[^@]+$")]
 Did = Annotated[str, AfterValidator(_did), _pattern("^did:[a-z]+:.+$")]
 DidKey = Annotated[str, AfterValidator(_did_key), _pattern("^did:key:z[1-9A-HJ-NP-Za-km-z]+$")]
+ManagementToken = Annotated[SecretStr, AfterValidator(_management_token)]
 RotationKey = Annotated[SecretStr, AfterValidator(_rotation_key)]
 Sha256 = Annotated[str, AfterValidator(_sha256), _pattern("^[0-9a-f]{64}$")]
 Email = Annotated[str, AfterValidator(_email), _pattern("^[^@ ]+@[^@ ]+$")]

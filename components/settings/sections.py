@@ -20,6 +20,7 @@ from components.settings.names import (
     Domain,
     Email,
     HttpsUrl,
+    ManagementToken,
     NameServer,
     RotationKey,
     Sha256,
@@ -303,4 +304,7 @@ class Secrets(Section):
         None, doc="PLC rotation key, 64 hex digits.", env="PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
     )
     jwt_secret: SecretStr | None = option(None, min_length=16, doc="Session key.", env="PDS_JWT_SECRET")
+    nomad_management_token: ManagementToken | None = option(
+        None, doc="Token of the Nomad on an adopted volume, from the escrow file."
+    )
     admin_password: SecretStr | None = option(None, min_length=8, doc="Admin password.", env="PDS_ADMIN_PASSWORD")

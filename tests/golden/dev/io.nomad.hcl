@@ -52,8 +52,8 @@ job "io" {
       canary            = 0
       health_check      = "task_states"
       min_healthy_time  = "10s"
-      healthy_deadline  = "5m"
-      progress_deadline = "10m"
+      healthy_deadline  = "10m"
+      progress_deadline = "0s"
       auto_revert       = false
     }
 

@@ -50,8 +50,8 @@ job "pds" {
       canary            = 0
       health_check      = "checks"
       min_healthy_time  = "10s"
-      healthy_deadline  = "5m"
-      progress_deadline = "10m"
+      healthy_deadline  = "10m"
+      progress_deadline = "0s"
       auto_revert       = false
     }
 
