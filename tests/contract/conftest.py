@@ -1,0 +1,100 @@
+"""Fixtures of the contract tests: the program's environment, the installed servers, a directory and a PDS.
+
+Owns: how the servers are installed (once, into `build/cache`, shared with `make try`) and started. Everything listens
+on loopback and ends with the test that started it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tools.engine import ROOT
+from tools.live.directory import PlcDirectory
+from tools.live.node import PDS_LINES, Install, install
+from tools.live.pds import PdsProcess, applied, differences
+from tools.live.process import free_port
+from tools.stackfile import evaluate_stack
+from tools.trial import task_environment
+
+CACHE = ROOT / "build" / "cache"
+
+StartPds = Callable[..., AbstractContextManager[PdsProcess]]
+
+
+@dataclass(frozen=True)
+class TaskEnvironment:
+    """The whole environment of the PDS task, as on a droplet, and the names in it whose values are secret."""
+
+    values: Mapping[str, str]
+    secrets: frozenset[str]
+
+
+@pytest.fixture(scope="session")
+def task() -> TaskEnvironment:
+    """What the program renders for the dev stack; generated secrets are fixed stand-ins."""
+    return TaskEnvironment(*task_environment(evaluate_stack("dev")))
+
+
+@pytest.fixture(scope="session")
+def program_env(task: TaskEnvironment) -> dict[str, str]:
+    """The environment that the tests start from."""
+    return dict(task.values)
+
+
+@pytest.fixture(scope="session")
+def program_secrets(task: TaskEnvironment) -> frozenset[str]:
+    """The names in it whose values nobody may see."""
+    return task.secrets
+
+
+@pytest.fixture(scope="session", params=PDS_LINES)
+def line(request: pytest.FixtureRequest) -> str:
+    """A version line of the PDS; every test that takes it runs for each."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def pds_installs() -> dict[str, Install]:
+    """The installed server of each version line."""
+    return {line: install(f"pds-{line}", CACHE) for line in PDS_LINES}
+
+
+@pytest.fixture(scope="session")
+def plc_install() -> Install:
+    """The installed PLC directory."""
+    return install("plc", CACHE)
+
+
+@pytest.fixture(scope="session")
+def directory(plc_install: Install, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlcDirectory]:
+    """A PLC directory that is empty at first and shared by the tests."""
+    folder = tmp_path_factory.mktemp("plc")
+    with PlcDirectory(plc_install, data=folder / "data", log=folder / "plc.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def start_pds(
+    pds_installs: dict[str, Install],
+    directory: PlcDirectory,
+    program_secrets: frozenset[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    line: str,
+) -> StartPds:
+    """Start a PDS of `line` on empty data: an environment, its local differences, then a change (`None` unsets)."""
+    folder = tmp_path_factory.mktemp("pds")
+
+    def start(env: Mapping[str, str], change: Mapping[str, str | None]) -> PdsProcess:
+        data = Path(tempfile.mkdtemp(dir=folder))  # servers may run side by side
+        local = applied(env, differences(env, data=data, plc_url=directory.url, port=free_port(), line=line))
+        # Made afterwards: a local difference must not mend what the test breaks.
+        changed = {name: value for name, value in {**local, **change}.items() if value is not None}
+        return PdsProcess(pds_installs[line], changed, data.with_suffix(".log"), secrets=program_secrets)
+
+    return start

@@ -1,0 +1,107 @@
+"""A whole session as `make try` runs it: its exit code, its data, what it prints, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+
+from tools.engine import ROOT
+from tools.live.session import serve
+
+from .conftest import CACHE
+
+pytestmark = pytest.mark.contract
+
+_SCRIPT = """
+import json, sys
+from pathlib import Path
+from rich.console import Console
+from tools.live.session import serve
+env, data, cache = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+sys.exit(serve(env, frozenset(), data, cache, "0.5", False, Console(width=200)))
+"""
+_DEADLINE = 120.0
+
+
+def _run(env: dict[str, str], secrets: frozenset[str], data: Path, line: str) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=200)
+    code = serve(env, secrets, data, CACHE, line, True, console)
+    assert isinstance(console.file, io.StringIO)
+    return code, console.file.getvalue()
+
+
+def test_a_second_session_finds_the_account_and_the_identity_of_the_first(
+    program_env: dict[str, str], program_secrets: frozenset[str], tmp_path: Path, line: str
+) -> None:
+    small = program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"}
+    first_code, first = _run(small, program_secrets, tmp_path, line)
+    second_code, second = _run(small, program_secrets, tmp_path, line)
+    assert (first_code, second_code) == (0, 0), first + second
+    made = re.search(r"alice\.noted\.at is (did:plc:\w+)", first)
+    assert made is not None, first
+    assert f"is there from an earlier run: {made[1]}" in second
+    # Every difference is printed with its reason, no secret is printed at all.
+    assert re.search(r"PDS_DID_PLC_URL +https://plc\.directory +http://localhost:\d+ +no identity", first), first
+    assert re.search(r"PDS_CRAWLERS +https://bsky\.network +unset +no relay", first), first
+    assert [name for name in program_secrets if program_env[name] in first + second] == []
+
+
+def test_a_session_whose_server_does_not_start_says_what_the_server_said(
+    program_env: dict[str, str], program_secrets: frozenset[str], tmp_path: Path
+) -> None:
+    bad = program_env | {"PDS_SERVICE_HANDLE_DOMAINS": "noted.at"}
+    code, text = _run(bad, program_secrets, tmp_path, "0.5")
+    assert code == 1
+    assert "Invalid handle domain: noted.at" in text
+
+
+def test_an_unknown_version_line_is_named_with_those_that_are_known(
+    program_env: dict[str, str], tmp_path: Path
+) -> None:
+    code, text = _run(program_env, frozenset(), tmp_path, "0.6")
+    assert code == 1
+    assert "'0.6'" in text
+    assert "0.4, 0.5" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_a_session_outlives_it(program_env: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+    small = json.dumps(program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"})
+    command = [sys.executable, "-c", _SCRIPT, small, str(tmp_path), str(CACHE)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as session:
+        assert session.stdout is not None
+        text = ""
+        while "Serving" not in text:
+            line = session.stdout.readline()
+            assert line, text
+            text += line
+        urls = re.findall(r"http://(?:127\.0\.0\.1|localhost):\d+", text)
+        session.send_signal(number)
+        code = session.wait(_DEADLINE)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), text
+    assert len(set(urls)) == 2, text
+    for url in set(urls):
+        _wait_until_gone(url)
+
+
+def _wait_until_gone(url: str) -> None:
+    end = time.monotonic() + _DEADLINE
+    while time.monotonic() < end:
+        try:
+            httpx.get(url, trust_env=False, timeout=1.0)
+        except httpx.ConnectError:
+            return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"{url} still answers")
