@@ -1,0 +1,11 @@
+"""The map of the house. Imports go one way, downwards:
+
+    __main__
+    pds                                                  composes; the order in it is the design
+    host  nomad  dns  secrets  workload  ingress         one noun, one file: the resources; they know nothing of each other
+    dynamic  target  entropy  probes                     what several of them use: waits, options, secrets, questions
+    render/                                              what text it becomes; pure functions
+    settings/                                            what was asked; every option once
+
+`dynamic` is loaded by the engine for each of its resources, so nothing is imported here.
+"""

@@ -7,6 +7,7 @@ import pytest
 
 from components import probes
 from components.settings.settings import Settings
+from tests.host_machine import machine as machine
 from tests.programs import settings_of
 from tools.engine import Evaluation
 from tools.stackfile import evaluate_stack
