@@ -20,7 +20,7 @@ from components import probes
 Props = dict[str, Any]
 
 _HOST_DEADLINE = 900  # seconds: a droplet's first boot installs Docker and fetches Nomad
-_SETTLE_DEADLINE = 240  # seconds: a stop of at most 60, a start and three checks
+_SETTLE_DEADLINE = 900  # seconds: an image pull on a first start, a stop of at most 60, a start and a check
 _HTTPS_DEADLINE = 180  # seconds: one certificate order
 
 
@@ -122,7 +122,7 @@ class ReadyProvider(_Wait):
         # written again, nothing restarts, and there is nothing to wait for.
         changed = bool(olds) and olds.get("secrets_digest") != news["secrets_digest"]
         since = api.get(f"/v1/var/{news['secrets_path']}")["ModifyTime"] if changed else 0
-        probes.until(lambda: probes.job_running(api, news["job"], since), _SETTLE_DEADLINE, "The PDS")
+        probes.until(probes.JobRunning(api, news["job"], since), _SETTLE_DEADLINE, "The PDS")
         if news["open"] == "none":
             return {**found, "state": "serving"}
         if news["open"] != "1":

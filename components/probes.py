@@ -242,26 +242,52 @@ def _connect(*arguments: Any) -> Any:
     return socket.create_connection(*arguments)
 
 
-def job_running(api: NomadApi, job: str, started_after_ns: int = 0) -> str | None:
-    """None once a task of `job` runs, started after that time (Unix, ns), with its checks passing; else why not."""
-    allocations = [item for item in api.get(f"/v1/job/{quote(job)}/allocations") if item["DesiredStatus"] == "run"]
-    if not allocations:
-        return f"job {job} has no allocation; Nomad found no room for it, or it was stopped"
-    newest = max(allocations, key=lambda item: int(item["CreateIndex"]))
-    task = (newest.get("TaskStates") or {}).get(job)
-    if newest["ClientStatus"] != "running" or not task or task["State"] != "running":
-        return f"job {job} is {newest['ClientStatus']}{_last_event(newest)}"
-    if rfc3339_ns(task["StartedAt"]) < started_after_ns:
-        return f"job {job} has not restarted with the new secrets yet"
-    checks = (api.get(f"/v1/client/allocation/{newest['ID']}/checks") or {}).values()
-    # A result in whole seconds; one from before a restart of the task says nothing about it.
-    started = rfc3339_ns(task["StartedAt"]) // 1_000_000_000
-    passing = [check["Status"] == "success" and check["Timestamp"] > started for check in checks]
-    return None if passing and all(passing) else f"the health check of {job} does not pass yet"
+class JobRunning:
+    """Asks, each time it is called, whether a task of `job` runs with its checks passing: None, or why not.
+
+    The task has to have started after the given time (Unix, ns). A check that runs before the task and refuses twice in
+    a row is a ProbeError with its own words: once may be the last try before whatever was wrong was put right.
+    """
+
+    def __init__(self, api: NomadApi, job: str, started_after_ns: int = 0) -> None:
+        self._api, self._job, self._started_after_ns = api, job, started_after_ns
+        self._refused: set[str] = set()
+
+    def __call__(self) -> str | None:
+        """None where it runs, else the reason."""
+        job = self._job
+        every = self._api.get(f"/v1/job/{quote(job)}/allocations")
+        if not every:
+            return f"job {job} has no allocation; Nomad found no room for it, or it was stopped"
+        newest = max(every, key=lambda item: int(item["CreateIndex"]))
+        tasks = newest.get("TaskStates") or {}
+        failed = [name for name, task in tasks.items() if task.get("Failed")]
+        if failed:
+            self._give_up_on(newest["ID"], failed[0], tasks[failed[0]])
+        task = tasks.get(job)
+        if newest["DesiredStatus"] != "run" or newest["ClientStatus"] != "running" or not task:
+            return f"job {job} is {newest['ClientStatus']}{_last_event(tasks)}"
+        if task["State"] != "running":
+            return f"job {job} is {task['State']}{_last_event(tasks)}"
+        if rfc3339_ns(task["StartedAt"]) < self._started_after_ns:
+            return f"job {job} has not restarted with the new secrets yet"
+        checks = (self._api.get(f"/v1/client/allocation/{newest['ID']}/checks") or {}).values()
+        # A result in whole seconds; one from before a restart of the task says nothing about it.
+        started = rfc3339_ns(task["StartedAt"]) // 1_000_000_000
+        passing = [check["Status"] == "success" and check["Timestamp"] > started for check in checks]
+        return None if passing and all(passing) else f"the health check of {job} does not pass yet"
+
+    def _give_up_on(self, allocation: str, task: str, state: Json) -> None:
+        self._refused.add(allocation)
+        if len(self._refused) > 1:
+            events = "; ".join(event.get("DisplayMessage", "") for event in (state.get("Events") or [])[-3:])
+            where = f"/v1/client/fs/logs/{allocation}?task={task}&type=stderr&plain=true&origin=end&offset=2000"
+            said = str(self._api.request("GET", where)[1] or "").strip()
+            raise ProbeError(f"Job {self._job}: its task {task} failed twice ({events}).\n{said}")
 
 
-def _last_event(allocation: Json) -> str:
-    for name, task in (allocation.get("TaskStates") or {}).items():
+def _last_event(tasks: Json) -> str:
+    for name, task in tasks.items():
         if task.get("Failed") and task.get("Events"):
             return f": task {name}: {task['Events'][-1].get('DisplayMessage', '')}"
     return ""

@@ -11,7 +11,7 @@ import pulumi_digitalocean as digitalocean
 import pulumi_nomad as nomad
 
 PATIENCE = pulumi.CustomTimeouts(create="15m", update="15m", delete="5m")
-"""A job's: above its own deadline of ten minutes for a healthy task, so that Nomad's reason is what one reads."""
+"""A job's registration waits for a place, not for health: that is what `Ready` waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)

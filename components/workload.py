@@ -21,7 +21,7 @@ class PdsJobArgs:
 
 
 class PdsJob(pulumi.ComponentResource):
-    """The server. `up` waits until it is healthy."""
+    """The server. Registered here; whether it is healthy is asked by `Ready`."""
 
     job: nomad.Job
 

@@ -32,6 +32,8 @@ class FakeNomad:
     """Check to status, for the newest allocation."""
     checked: int = 4_102_444_800
     """Unix time in s of the checks' newest results; a year after every start unless said otherwise."""
+    stderr: str = ""
+    """What the failed task wrote."""
     modify_time: int = 0
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
@@ -103,6 +105,8 @@ class FakeNomad:
                 str(index): {"Check": name, "Status": status, "Timestamp": self.checked}
                 for index, (name, status) in enumerate(self.checks.items())
             }
+        if path.startswith("/v1/client/fs/logs/"):
+            return 200, self.stderr
         return 404, f"no answer for {path}"
 
     def _restart(self) -> None:

@@ -1,5 +1,6 @@
 """The last gate against a Nomad and a PDS on loopback: does the server serve, and what does `up` say if it does not."""
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ def test_changed_secrets_wait_for_the_restart_that_reads_them(nomad: FakeNomad) 
 
 def test_secrets_that_no_task_restarts_for_end_with_the_reason(nomad: FakeNomad) -> None:
     nomad.modify_time = WRITTEN
-    with pytest.raises(probes.ProbeError, match=r"job pds has not restarted with the new secrets yet, after 240 s\."):
+    with pytest.raises(probes.ProbeError, match=r"job pds has not restarted with the new secrets yet, after 900 s\."):
         _then(nomad, secrets_digest="two")
 
 
@@ -103,7 +104,7 @@ def test_update_returns_every_output_that_create_does(nomad: FakeNomad) -> None:
 
 def test_a_failing_check_ends_with_the_reason(nomad: FakeNomad) -> None:
     nomad.checks = {"/xrpc/_health": "failure"}
-    with pytest.raises(probes.ProbeError, match="The PDS: the health check of pds does not pass yet, after 240 s"):
+    with pytest.raises(probes.ProbeError, match="The PDS: the health check of pds does not pass yet, after 900 s"):
         ReadyProvider().create(_ready(nomad))
 
 
@@ -128,8 +129,33 @@ def test_a_job_without_an_allocation_ends_with_the_reason(nomad: FakeNomad) -> N
 
 def test_a_refusal_of_the_guard_is_what_one_reads(nomad: FakeNomad) -> None:
     nomad.run(BEFORE, status="failed", events=("Started", "Exit Code: 1"))
-    with pytest.raises(probes.ProbeError, match="job pds is failed: task guard: Exit Code: 1"):
+    nomad.stderr = "REFUSED: this volume belongs to a PDS with hostname other.test"
+    answer, tries = nomad.answer, itertools.count(1)
+
+    def rescheduled(method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        if path.endswith("/allocations"):
+            number = next(tries)
+            nomad.allocations[0] |= {"ID": f"{number}", "CreateIndex": number}
+        return answer(method, path, body, token)
+
+    nomad.answer = rescheduled  # type: ignore[method-assign]
+    with pytest.raises(
+        probes.ProbeError, match=r"(?s)failed twice \(Started; Exit Code: 1\).*REFUSED: this volume"
+    ):
         ReadyProvider().create(_ready(nomad))
+
+
+def test_one_refusal_may_be_of_what_was_put_right_since(nomad: FakeNomad) -> None:
+    nomad.run(BEFORE, status="failed", events=("Started", "Exit Code: 1"))
+    answer, tries = nomad.answer, itertools.count(1)
+
+    def put_right(method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        if path.endswith("/allocations") and next(tries) == 3:
+            nomad.run(BEFORE)
+        return answer(method, path, body, token)
+
+    nomad.answer = put_right  # type: ignore[method-assign]
+    assert (ReadyProvider().create(_ready(nomad)).outs or {})["state"] == "serving"
 
 
 def test_a_nomad_that_elects_a_leader_meanwhile_is_asked_again(nomad: FakeNomad, clock: Clock) -> None:

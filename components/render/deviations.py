@@ -52,10 +52,16 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "Nomad's default gives up after two; a server on one host has nowhere else to go.",
     ),
     Deviation(
+        "group.pds.reschedule.*",
+        _NONE,
+        "after 15 s, for ever",
+        "Nomad's default waits up to an hour; what was wrong is put right sooner.",
+    ),
+    Deviation(
         "group.pds.update.*",
         _NONE,
-        "one at a time, old before new, no revert",
-        "SQLite has one writer, and an older server must not open a database that a newer one has migrated.",
+        "no deployment",
+        "A failed deployment can only be followed by a changed job; `up` itself waits for a healthy server.",
     ),
     Deviation(
         "group.pds.task.guard.*",

@@ -13,6 +13,7 @@ from components.render.jobspec import (
     Logs,
     Network,
     Port,
+    Reschedule,
     Resources,
     Restart,
     Service,
@@ -87,7 +88,8 @@ def _job(settings: Settings) -> Job:
             service=Service(name=JOB, port="https"),
             volumes=(VolumeRequest(name=JOB, source=JOB),),
             restart=Restart(attempts=10, interval="10m", delay="15s", mode="delay"),
-            update=Update(health_check="task_states"),
+            reschedule=Reschedule(),
+            update=Update(),
             tasks=(
                 Task(
                     name=JOB,

@@ -161,21 +161,21 @@ class Lifecycle(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update(Block):
-    """How a new version replaces the old one; with canary 0 and count 1 the old one stops first.
+class Reschedule(Block):
+    """What follows a failed allocation: a new one after `delay`, for ever."""
 
-    Without a progress deadline the first failed allocation fails the deployment, so `up` ends when the guard refuses
-    instead of waiting through Nomad's reschedules.
-    """
+    keyword = "reschedule"
+    delay: str = "15s"
+    delay_function: str = "constant"
+    unlimited: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update(Block):
+    """How a new version replaces the old one: with `max_parallel` 0 at once and without one of Nomad's deployments."""
 
     keyword = "update"
-    max_parallel: int = 1
-    canary: int = 0
-    health_check: str = "checks"
-    min_healthy_time: str = "10s"
-    healthy_deadline: str = "10m"
-    progress_deadline: str = "0s"
-    auto_revert: bool = False
+    max_parallel: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +220,7 @@ class Group(Block):
     service: Service
     volumes: tuple[VolumeRequest, ...] = ()
     restart: Restart
+    reschedule: Reschedule
     update: Update
     tasks: tuple[Task, ...]
 

@@ -19,6 +19,7 @@ from components.render.jobspec import (
     Mount,
     Network,
     Port,
+    Reschedule,
     Resources,
     Restart,
     Service,
@@ -90,8 +91,10 @@ def _job(settings: Settings) -> Job:
             service=Service(name=JOB, port="http", check=health),
             volumes=(VolumeRequest(name=JOB, source=JOB),),
             restart=Restart(attempts=10, interval="10m", delay="15s", mode="delay"),
-            # SQLite has one writer: no canary, one at a time, the old one stops first. Never reverted by Nomad: a
-            # server that has migrated its databases must not be followed by an older one.
+            reschedule=Reschedule(),
+            # No deployment: a failed one can only be followed by a changed job, never by another try of the same. And
+            # none could be reverted: a server that has migrated its databases must not be followed by an older one.
+            # SQLite has one writer; Nomad starts an allocation when the one that it replaces has ended.
             update=Update(),
             tasks=(_guard(settings), _server(settings)),
         ),

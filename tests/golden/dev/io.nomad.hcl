@@ -47,14 +47,14 @@ job "io" {
       mode     = "delay"
     }
 
+    reschedule {
+      delay          = "15s"
+      delay_function = "constant"
+      unlimited      = true
+    }
+
     update {
-      max_parallel      = 1
-      canary            = 0
-      health_check      = "task_states"
-      min_healthy_time  = "10s"
-      healthy_deadline  = "10m"
-      progress_deadline = "0s"
-      auto_revert       = false
+      max_parallel = 0
     }
 
     task "io" {

@@ -45,14 +45,14 @@ job "pds" {
       mode     = "delay"
     }
 
+    reschedule {
+      delay          = "15s"
+      delay_function = "constant"
+      unlimited      = true
+    }
+
     update {
-      max_parallel      = 1
-      canary            = 0
-      health_check      = "checks"
-      min_healthy_time  = "10s"
-      healthy_deadline  = "10m"
-      progress_deadline = "0s"
-      auto_revert       = false
+      max_parallel = 0
     }
 
     task "guard" {
