@@ -3,12 +3,13 @@ PYTHON ?= python3.11
 STACK ?= dev
 RUN = venv/bin/python -m
 
-.PHONY: help try test preview bench generate clean
+.PHONY: help try test preview bench e2e generate clean
 
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
 	@echo 'make test           lint, types, unit, component and contract tests'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares)'
+	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root)'
 	@echo 'make bench          ratios: what evaluating the program costs'
 	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
@@ -18,7 +19,7 @@ venv/.tools: requirements.txt tools/requirements.txt
 	venv/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt
 	@touch $@
 
-venv/.tests: venv/.tools tests/requirements.txt
+venv/.tests: venv/.tools tests/requirements.txt tests/e2e/requirements.txt
 	venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
@@ -37,6 +38,9 @@ preview: venv/.tools
 
 bench: venv/.tests
 	@$(RUN) tools.bench
+
+e2e: venv/.tests
+	$(RUN) pytest -x -v tests/e2e/e2e_up.py
 
 generate: venv/.tests
 	$(RUN) tools.generate

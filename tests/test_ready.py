@@ -139,9 +139,7 @@ def test_a_refusal_of_the_guard_is_what_one_reads(nomad: FakeNomad) -> None:
         return answer(method, path, body, token)
 
     nomad.answer = rescheduled  # type: ignore[method-assign]
-    with pytest.raises(
-        probes.ProbeError, match=r"(?s)failed twice \(Started; Exit Code: 1\).*REFUSED: this volume"
-    ):
+    with pytest.raises(probes.ProbeError, match=r"(?s)failed twice \(Started; Exit Code: 1\).*REFUSED: this volume"):
         ReadyProvider().create(_ready(nomad))
 
 

@@ -7,6 +7,7 @@ Texts from outside are printed as they are, never as the display library's marku
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +36,8 @@ def environment(console: Console, env: Mapping[str, str], changes: list[Differen
 def _value(value: str | None, secret: bool) -> Text:
     if value is None:
         return Text("unset", style="dim")
-    return Text("secret", style="dim") if secret else Text(value)
+    # A path below the working folder is shown as one would type it.
+    return Text("secret", style="dim") if secret else Text(value.removeprefix(f"{Path.cwd()}/"))
 
 
 def step(console: Console, done: Step) -> None:

@@ -1,0 +1,236 @@
+"""The bench, whole: Docker engine, API with machines, name server, and a project folder with one stack in it.
+
+Owns what `up.py` and the tests start from. The engine, its plugins, Nomad, Docker and stunnel are found on PATH.
+
+The project folder has a copy of the program, so that an edit meanwhile is not a change, and a `Pulumi.yaml` that names
+the running Python environment. Nothing is written into the checkout: the stack's file and state are in that folder.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.e2e.digitalocean import Api, World
+from tests.e2e.digitalocean.account import add_key
+from tests.e2e.docker import engine
+from tests.e2e.images.build import pds_image
+from tests.e2e.machine import ProcessMachines
+from tests.e2e.nameserver import nameserver
+from tests.e2e.tools import BenchError, missing
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("pulumi", "pulumi-language-python", "nomad", "dockerd", "docker", "stunnel")
+HOSTNAME = "noted.test"
+STACK = "bench"
+_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGBo8GBqfLh bench"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the engine: what it printed, how it ended and how long it took."""
+
+    command: str
+    output: str
+    code: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that runs, and the engine's project."""
+
+    folder: Path
+    project: Path
+    env: Mapping[str, str]
+    world: World
+    api: Api
+    machines: ProcessMachines
+    docker_host: str
+    nameserver: str
+
+    def pulumi(self, *arguments: str, show: bool = False, check: bool = True) -> Run:
+        """Run the engine on the bench's stack; `show` prints what it says as it comes. Raises BenchError on failure."""
+        command = ["pulumi", *arguments, "--stack", STACK, "--non-interactive"]
+        began = time.monotonic()
+        lines: list[str] = []
+        with subprocess.Popen(
+            command,
+            cwd=self.project,
+            env=dict(self.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if show:
+                    print(f"  {line.rstrip()}", flush=True)
+        done = Run(" ".join(command), "".join(lines), process.returncode, time.monotonic() - began)
+        if check and done.code:
+            raise BenchError(f"`{done.command}` ended with {done.code}:\n{''.join(lines[-60:])}")
+        return done
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs, secrets in plain text."""
+        text = subprocess.run(
+            ["pulumi", "stack", "output", "--json", "--show-secrets", "--non-interactive"],
+            cwd=self.project,
+            env=dict(self.env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def health_url(self) -> str:
+        """Where the server answers, found as an ingress on that host would: by the service's name on Nomad's loopback
+        API, without a token. Raises BenchError where there is none."""
+        machines = self.machines.machines()
+        if len(machines) != 1:
+            raise BenchError(f"there are {len(machines)} machines")
+        with httpx.Client(trust_env=False, timeout=10) as client:
+            found = client.get(f"http://127.0.0.1:{machines[0].ports['http']}/v1/service/pds").json()
+        if not found:
+            raise BenchError("Nomad knows no service 'pds'")
+        return f"http://{found[0]['Address']}:{found[0]['Port']}"
+
+    def health(self) -> tuple[int, str]:
+        """Status and text of the server's health."""
+        answer = httpx.get(f"{self.health_url()}/xrpc/_health", trust_env=False, timeout=5)
+        return answer.status_code, answer.text
+
+    def delete(self, path: str) -> None:
+        """Delete a thing of the account behind the engine's back, and wait until it is gone."""
+        with httpx.Client(base_url=self.api.url, trust_env=False) as client:
+            client.headers["Authorization"] = f"Bearer {self.env['DIGITALOCEAN_TOKEN']}"
+            client.delete(path).raise_for_status()
+            while client.get(path).status_code != httpx.codes.NOT_FOUND:
+                time.sleep(0.2)
+
+    def urn(self, name: str) -> str:
+        """The URN of the stack's resource of this name. Raises BenchError where there is none."""
+        state = json.loads(self.pulumi("stack", "export").output)
+        for resource in state["deployment"].get("resources", []):
+            if resource["urn"].endswith(f"::{name}"):
+                return str(resource["urn"])
+        raise BenchError(f"the stack has no resource {name}")
+
+    def configure(self, **changed: Any) -> None:
+        """Change sections of the stack file: `pds={"memory_mib": 600}`; a section given as None is removed."""
+        file = self.project / f"Pulumi.{STACK}.yaml"
+        document = yaml.safe_load(file.read_text())
+        for section, values in changed.items():
+            key = f"pds:{section}"
+            if values is None:
+                document["config"].pop(key, None)
+            elif isinstance(values, Mapping):
+                document["config"][key] = {**document["config"].get(key, {}), **values}
+            else:
+                document["config"][key] = values
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def settings(image: str, names: str) -> dict[str, Any]:
+    """The stack file's `config`: what a first stack says, with an image made here and no word to the outside."""
+    return {
+        "pds:hostname": HOSTNAME,
+        "pds:operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]},
+        "pds:dns": {"zone": HOSTNAME, "create_zone": True, "nameservers": [names], "caa": ["letsencrypt.org"]},
+        "pds:ingress": {"kind": "none"},
+        "pds:pds": {
+            "image": image,
+            "package_version": image.rpartition(":")[2],
+            "new": True,
+            "escrow": "declined",
+            "crawlers": [],
+        },
+    }
+
+
+@contextmanager
+def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Bench]:
+    """Start everything; stop it at the end, by process id. Raises BenchError with all that is missing."""
+    lines = missing(*PROGRAMS)
+    if lines:
+        raise BenchError("\n".join(lines))
+    folder, cache = folder.resolve(), cache.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with engine(cache / "docker") as docker_host:
+        image = pds_image(cache, docker_host)
+        machines = ProcessMachines(folder, docker_host)
+        world = World(machines=machines, action_seconds=action_seconds, token=secrets.token_hex(32))
+        add_key(world, "laptop", _KEY)
+        with Api(world, folder / "api") as api, nameserver(lambda: dict(world.records)) as names:
+            try:
+                env = _environment(folder, api.url, world.token or "")
+                yield Bench(
+                    folder=folder,
+                    project=_project(folder, settings(image, names), env),
+                    env=env,
+                    world=world,
+                    api=api,
+                    machines=machines,
+                    docker_host=docker_host,
+                    nameserver=names,
+                )
+            finally:
+                machines.stop_all()
+
+
+def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
+    state = folder / "state"
+    state.mkdir(exist_ok=True)
+    # A shell that points at another account, or another Nomad, must not reach into the bench.
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DIGITALOCEAN_", "NOMAD_", "DOCKER_HOST", "PULUMI_CONFIG", "PULUMI_BACKEND"))
+    }
+    return {
+        **kept,
+        "DIGITALOCEAN_TOKEN": token,
+        "DIGITALOCEAN_API_URL": url,
+        "PULUMI_BACKEND_URL": f"file://{state}",
+        "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _project(folder: Path, config: Mapping[str, Any], env: Mapping[str, str]) -> Path:
+    project = folder / "project"
+    project.mkdir(exist_ok=True)
+    shutil.copy2(ROOT / "__main__.py", project)
+    shutil.rmtree(project / "components", ignore_errors=True)
+    shutil.copytree(ROOT / "components", project / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    document["runtime"]["options"]["virtualenv"] = sys.prefix
+    (project / "Pulumi.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    (project / f"Pulumi.{STACK}.yaml").write_text(yaml.safe_dump({"config": dict(config)}, sort_keys=False))
+    made = subprocess.run(
+        ["pulumi", "stack", "init", STACK, "--secrets-provider", "passphrase", "--non-interactive"],
+        cwd=project,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if made.returncode:
+        raise BenchError(f"pulumi stack init failed:\n{made.stdout}{made.stderr}")
+    return project

@@ -1,0 +1,273 @@
+"""The account itself, its SSH keys, its tags and its projects."""
+
+import base64
+import binascii
+import hashlib
+import re
+
+from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
+from .errors import ApiError, not_found, refused, unknown_route
+from .world import Json, World
+
+_PROJECT: Fields = {"name": str, "description": str, "purpose": str, "environment": str, "is_default": bool}
+
+
+def _account(call: Call) -> Answer:
+    limits = call.world.limits
+    account = {
+        "droplet_limit": limits.droplets,
+        "floating_ip_limit": limits.reserved_ips,
+        "reserved_ip_limit": limits.reserved_ips,
+        "volume_limit": limits.volumes,
+        "email": "owner@bench.test",
+        "name": "The bench",
+        "uuid": call.world.account_uuid,
+        "email_verified": True,
+        "status": "active",
+        "status_message": "",
+        "team": {"uuid": call.world.account_uuid, "name": "My Team"},
+    }
+    return Answer(200, {"account": account})
+
+
+def add_key(world: World, name: str, public_key: str) -> Json:
+    """An SSH key of the account. Raises ApiError; each public key is there once."""
+    parts = public_key.split()
+    try:
+        blob = base64.b64decode(parts[1], validate=True) if len(parts) > 1 else b""
+    except binascii.Error:
+        blob = b""
+    if not blob or parts[0].encode() not in blob[:64]:
+        raise refused("Key invalid, key should be of the format `type key [comment]`")
+    digits = hashlib.md5(blob, usedforsecurity=False).hexdigest()
+    fingerprint = ":".join(digits[at : at + 2] for at in range(0, 32, 2))
+    if any(item["fingerprint"] == fingerprint for item in world.keys.values()):
+        raise refused("SSH Key is already in use on your account")
+    number = world.number(40_000_000)
+    world.keys[number] = {"id": number, "fingerprint": fingerprint, "public_key": public_key, "name": name}
+    return world.keys[number]
+
+
+def _find_key(call: Call) -> Json:
+    for key in call.world.keys.values():
+        if call.path["key"] in (str(key["id"]), key["fingerprint"]):
+            return key
+    raise not_found()
+
+
+def _create_key(call: Call) -> Answer:
+    wish = call.fields({"name": str, "public_key": str}, required=("name", "public_key"))
+    return Answer(201, {"ssh_key": add_key(call.world, wish["name"], wish["public_key"])})
+
+
+def _rename_key(call: Call) -> Answer:
+    key = _find_key(call)
+    key["name"] = call.fields({"name": str}, required=("name",))["name"]
+    return Answer(200, {"ssh_key": key})
+
+
+def _delete_key(call: Call) -> Answer:
+    del call.world.keys[_find_key(call)["id"]]
+    return Answer(204)
+
+
+def make_tag(world: World, name: str) -> Json:
+    """The tag, made if it is not there. Raises ApiError for a name that is none."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_:-]{1,255}", name):
+        raise refused("tag names may only contain letters, numbers, colons, dashes, and underscores")
+    return world.tags.setdefault(name, {"name": name})
+
+
+def _tag(call: Call) -> Json:
+    for name, tag in call.world.tags.items():
+        if name == call.path["name"]:
+            return tag
+    raise not_found()
+
+
+def _shown_tag(world: World, tag: Json) -> Json:
+    base = "https://api.digitalocean.com/v2"
+    counted: Json = {}
+    for kind, things in (("droplets", world.droplets), ("volumes", world.volumes)):
+        tagged = [number for number, item in things.items() if tag["name"] in item["tags"]]
+        counted[kind] = {"count": len(tagged)}
+        if tagged:
+            counted[kind]["last_tagged_uri"] = f"{base}/{kind}/{tagged[-1]}"
+    for kind in ("images", "volume_snapshots", "databases"):
+        counted[kind] = {"count": 0}
+    return {"name": tag["name"], "resources": {"count": sum(item["count"] for item in counted.values()), **counted}}
+
+
+def _create_tag(call: Call) -> Answer:
+    wish = call.fields({"name": str}, required=("name",))
+    return Answer(201, {"tag": _shown_tag(call.world, make_tag(call.world, wish["name"]))})
+
+
+def _get_tag(call: Call) -> Answer:
+    return Answer(200, {"tag": _shown_tag(call.world, _tag(call))})
+
+
+def _list_tags(call: Call) -> Answer:
+    return listed(call, "tags", [_shown_tag(call.world, item) for item in call.world.tags.values()])
+
+
+def _tagged(call: Call) -> list[Json]:
+    """The things that a request to tag or untag names."""
+    found = []
+    for item in call.fields({"resources": list}, required=("resources",))["resources"]:
+        wish = read_fields(item, {"resource_id": str, "resource_type": str}, ("resource_id", "resource_type"))
+        number, kind = wish["resource_id"], wish["resource_type"]
+        if kind == "droplet":
+            thing = call.world.droplets.get(int(number) if number.isdigit() else -1)
+        elif kind == "volume":
+            thing = call.world.volumes.get(number)
+        else:
+            raise unknown_route(call.path["name"], f"tagging of a {kind}")
+        if thing is None:
+            raise not_found()
+        found.append(thing)
+    return found
+
+
+def _put_tag(call: Call) -> Answer:
+    tag = _tag(call)
+    for thing in _tagged(call):
+        thing["tags"] = list(dict.fromkeys([*thing["tags"], tag["name"]]))
+    return Answer(204)
+
+
+def _take_tag(call: Call) -> Answer:
+    tag = _tag(call)
+    for thing in _tagged(call):
+        thing["tags"] = [name for name in thing["tags"] if name != tag["name"]]
+    return Answer(204)
+
+
+def _delete_tag(call: Call) -> Answer:
+    world, name = call.world, _tag(call)["name"]
+    del world.tags[name]
+    for thing in [*world.droplets.values(), *world.volumes.values(), *world.firewalls.values()]:
+        thing["tags"] = [item for item in thing["tags"] if item != name]
+    return Answer(204)
+
+
+def _project(call: Call) -> Json:
+    wanted = call.world.default_project if call.path["id"] == "default" else call.path["id"]
+    if wanted not in call.world.projects:
+        raise not_found()
+    return call.world.projects[wanted]
+
+
+def _shown_project(project: Json) -> Json:
+    return {name: value for name, value in project.items() if name != "resources"}
+
+
+_PURPOSES = (
+    "Just trying out DigitalOcean",
+    "Class project / Educational purposes",
+    "Website or blog",
+    "Web Application",
+    "Service or API",
+    "Mobile Application",
+    "Machine learning / AI / Data processing",
+    "IoT",
+    "Operational / Developer tooling",
+)
+
+
+def _project_fields(call: Call, old: Json | None, required: tuple[str, ...]) -> Json:
+    wish = call.fields(_PROJECT, required)
+    for name, longest in (("name", 175), ("purpose", 255), ("description", 255)):
+        if len(wish.get(name, "")) > longest:
+            raise refused(f"{name} is too long")
+    if wish.get("environment") not in (None, "", "Development", "Staging", "Production"):
+        raise refused("environment has to be Development, Staging or Production")
+    if any(item["name"] == wish.get("name") and item is not old for item in call.world.projects.values()):
+        raise ApiError(409, "conflict", "name is already in use")
+    purpose = wish.get("purpose")
+    if purpose and purpose not in _PURPOSES and not purpose.startswith("Other: "):
+        wish["purpose"] = f"Other: {purpose}"
+    return wish
+
+
+def _create_project(call: Call) -> Answer:
+    world = call.world
+    wish = _project_fields(call, None, ("name", "purpose"))
+    identity = world.new_uuid()
+    about = {"owner_uuid": world.account_uuid, "owner_id": 258992, "created_at": world.now(), "updated_at": world.now()}
+    defaults = {"description": "", "environment": "", "is_default": False}
+    world.projects[identity] = {"id": identity, **about, **defaults, **wish, "resources": []}
+    return Answer(201, {"project": _shown_project(world.projects[identity])})
+
+
+def _update_project(call: Call) -> Answer:
+    project = _project(call)
+    wish = _project_fields(call, project, ())
+    if wish.pop("is_default", project["is_default"]) != project["is_default"]:
+        raise unknown_route("PATCH", "/v2/projects/ID with another is_default")
+    project.update(wish, updated_at=call.world.now())
+    return Answer(200, {"project": _shown_project(project)})
+
+
+def _get_project(call: Call) -> Answer:
+    return Answer(200, {"project": _shown_project(_project(call))})
+
+
+def _delete_project(call: Call) -> Answer:
+    project = _project(call)
+    if project["resources"] or project["is_default"]:
+        message = "cannot delete a project with resources. move or remove the resources first"
+        raise ApiError(412, "precondition_failed", message)
+    del call.world.projects[project["id"]]
+    return Answer(204)
+
+
+def _list_projects(call: Call) -> Answer:
+    return listed(call, "projects", [_shown_project(item) for item in call.world.projects.values()])
+
+
+def _in_project(urn: str, status: str, world: World) -> Json:
+    _do, kind, name = urn.split(":", 2)
+    path = {"droplet": "droplets", "volume": "volumes", "reservedip": "reserved_ips", "domain": "domains"}[kind]
+    self_link = f"https://api.digitalocean.com/v2/{path}/{name}"
+    return {"urn": urn, "assigned_at": world.now(), "links": {"self": self_link}, "status": status}
+
+
+def _project_resources(call: Call) -> Answer:
+    return listed(call, "resources", [_in_project(urn, "ok", call.world) for urn in _project(call)["resources"]])
+
+
+def _assign_to_project(call: Call) -> Answer:
+    world, project = call.world, _project(call)
+    urns = call.fields({"resources": list}, required=("resources",))["resources"]
+    known = {urn for item in world.projects.values() for urn in item["resources"]}
+    for urn in urns:
+        if urn not in known:
+            raise refused(f"resource {urn} does not exist")
+    for item in world.projects.values():
+        item["resources"] = [urn for urn in item["resources"] if urn not in urns]
+    project["resources"] += urns
+    return Answer(200, {"resources": [_in_project(urn, "assigned", world) for urn in urns]})
+
+
+ROUTES = (
+    Route("GET", "/v2/account", _account),
+    Route("GET", "/v2/account/keys", lambda call: listed(call, "ssh_keys", list(call.world.keys.values())), PAGING),
+    Route("POST", "/v2/account/keys", _create_key),
+    Route("GET", "/v2/account/keys/{key}", lambda call: Answer(200, {"ssh_key": _find_key(call)})),
+    Route("PUT", "/v2/account/keys/{key}", _rename_key),
+    Route("DELETE", "/v2/account/keys/{key}", _delete_key),
+    Route("GET", "/v2/tags", _list_tags, PAGING),
+    Route("POST", "/v2/tags", _create_tag),
+    Route("GET", "/v2/tags/{name}", _get_tag),
+    Route("DELETE", "/v2/tags/{name}", _delete_tag),
+    Route("POST", "/v2/tags/{name}/resources", _put_tag),
+    Route("DELETE", "/v2/tags/{name}/resources", _take_tag),
+    Route("GET", "/v2/projects", _list_projects, PAGING),
+    Route("POST", "/v2/projects", _create_project),
+    Route("GET", "/v2/projects/{id}", _get_project),
+    Route("PATCH", "/v2/projects/{id}", _update_project),
+    Route("DELETE", "/v2/projects/{id}", _delete_project),
+    Route("GET", "/v2/projects/{id}/resources", _project_resources, PAGING),
+    Route("POST", "/v2/projects/{id}/resources", _assign_to_project),
+)

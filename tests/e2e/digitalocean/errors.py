@@ -1,0 +1,53 @@
+"""Errors as the API gives them: `{"id", "message", "request_id"}` (digitalocean/openapi, shared/models/error.yml).
+
+Messages are the API's own where a public report shows one; where none does, the text says in the bench's words what the
+specification forbids.
+"""
+
+from collections.abc import Mapping
+
+
+class ApiError(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, status: int, identity: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"{status} {identity}: {message}")
+        self.status = status
+        self.identity = identity
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+def unauthorized() -> ApiError:
+    """No token, or not the account's."""
+    return ApiError(401, "unauthorized", "Unable to authenticate you.")
+
+
+def not_found() -> ApiError:
+    """The thing that the path names does not exist."""
+    return ApiError(404, "not_found", "The resource you requested could not be found.")
+
+
+def refused(message: str) -> ApiError:
+    """The request is understood and not allowed."""
+    return ApiError(422, "unprocessable_entity", message)
+
+
+def conflict(message: str, identity: str = "conflict") -> ApiError:
+    """The request contradicts what there is."""
+    return ApiError(409, identity, message)
+
+
+def too_many(retry_after: int) -> ApiError:
+    """The rate limit; `retry_after` is in seconds."""
+    return ApiError(429, "too_many_requests", "API rate limit exceeded.", {"Retry-After": str(retry_after)})
+
+
+def pending() -> ApiError:
+    """A droplet does one thing at a time."""
+    return refused("Droplet already has a pending event.")
+
+
+def unknown_route(method: str, path: str) -> ApiError:
+    """Not 404, which a client would take for a thing that is gone."""
+    return ApiError(501, "not_implemented", f"this API does not know {method} {path}; add it to tests/e2e/digitalocean")

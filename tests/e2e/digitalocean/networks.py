@@ -1,0 +1,205 @@
+"""Cloud firewalls and VPCs. A firewall is kept and shown; this bench filters no packets by it."""
+
+import ipaddress
+import re
+from typing import Any
+
+from . import catalog
+from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
+from .errors import ApiError, conflict, not_found, refused
+from .world import Json, World
+
+_FIREWALL: Fields = {"name": str, "inbound_rules": list, "outbound_rules": list, "droplet_ids": list, "tags": list}
+_RULE: Fields = {"protocol": str, "ports": str}
+_PEERS: Fields = {
+    "addresses": list,
+    "tags": list,
+    "droplet_ids": list,
+    "load_balancer_uids": list,
+    "kubernetes_ids": list,
+}
+_VPC: Fields = {"name": str, "region": str, "description": str, "ip_range": str}
+
+
+def _rules(rules: list[Any], side: str, world: World) -> list[Json]:
+    return [_rule(item, side, world) for item in rules]
+
+
+def _rule(rule: Any, side: str, world: World) -> Json:
+    wish = read_fields(rule, {**_RULE, side: dict}, ("protocol", side), where="rule.")
+    protocol, ports = wish["protocol"], wish.get("ports", "")
+    if protocol not in ("tcp", "udp", "icmp"):
+        raise refused("invalid protocol: one of tcp, udp, icmp")
+    if protocol == "icmp":
+        # "If protocol is icmp the API returns 0": flattenFirewallInboundRules in terraform-provider-digitalocean.
+        ports = "0"
+    elif ports in ("all", "0"):
+        ports = "0"
+    else:
+        found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", ports)
+        if not found or not 1 <= int(found[1]) <= int(found[2] or found[1]) <= 65535:
+            raise refused(f"invalid ports: {ports!r}")
+    peers = read_fields(wish[side], _PEERS, where=f"rule.{side}.")
+    for address in peers.get("addresses", []):
+        try:
+            ipaddress.ip_network(address)
+        except ValueError:
+            raise refused(f"invalid address: {address!r}") from None
+    for tag in peers.get("tags", []):
+        if tag not in world.tags:
+            raise refused(f"tag {tag} does not exist")
+    if not any(peers.values()):
+        raise refused(f"a rule has to name at least one of its {side}")
+    return {"protocol": protocol, "ports": ports, side: {name: value for name, value in peers.items() if value}}
+
+
+def _firewall(call: Call, old: Json | None) -> Json:
+    world = call.world
+    wish = call.fields(_FIREWALL, required=("name",))
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]+", wish["name"]):
+        raise refused("invalid firewall name")
+    if any(item["name"] == wish["name"] and item is not old for item in world.firewalls.values()):
+        raise conflict("duplicate name")
+    if not wish.get("inbound_rules") and not wish.get("outbound_rules"):
+        raise refused("must have at least one rule")
+    # Limits: docs.digitalocean.com/products/networking/firewalls/details/limits.
+    if len(wish.get("droplet_ids", [])) > 10 or len(wish.get("tags", [])) > 5:
+        raise refused("a firewall has 10 Droplets and 5 tags at most")
+    for tag in wish.get("tags", []):
+        if tag not in world.tags:
+            raise refused(f"tag {tag} does not exist")
+    for number in wish.get("droplet_ids", []):
+        if number not in world.droplets:
+            raise refused(f"Droplet {number} does not exist")
+    return {
+        "name": wish["name"],
+        "inbound_rules": _rules(wish.get("inbound_rules", []), "sources", world),
+        "outbound_rules": _rules(wish.get("outbound_rules", []), "destinations", world),
+        "droplet_ids": list(wish.get("droplet_ids", [])),
+        "tags": list(wish.get("tags", [])),
+    }
+
+
+def _find_firewall(call: Call) -> Json:
+    if call.path["id"] not in call.world.firewalls:
+        raise not_found()
+    return call.world.firewalls[call.path["id"]]
+
+
+def _create_firewall(call: Call) -> Answer:
+    made = _firewall(call, None)
+    identity = call.world.new_uuid()
+    about = {"id": identity, "status": "succeeded", "created_at": call.world.now(), "pending_changes": []}
+    call.world.firewalls[identity] = {**about, **made}
+    return Answer(202, {"firewall": call.world.firewalls[identity]})
+
+
+def _update_firewall(call: Call) -> Answer:
+    firewall = _find_firewall(call)
+    firewall.update(_firewall(call, firewall))
+    return Answer(200, {"firewall": firewall})
+
+
+def _get_firewall(call: Call) -> Answer:
+    return Answer(200, {"firewall": _find_firewall(call)})
+
+
+def _list_firewalls(call: Call) -> Answer:
+    return listed(call, "firewalls", list(call.world.firewalls.values()))
+
+
+def _delete_firewall(call: Call) -> Answer:
+    del call.world.firewalls[_find_firewall(call)["id"]]
+    return Answer(204)
+
+
+def default_vpc(world: World, region: str) -> str:
+    """The id of the region's default VPC, which comes with the first droplet there."""
+    for identity, vpc in world.vpcs.items():
+        if vpc["region"] == region and vpc["default"]:
+            return identity
+    made = _add_vpc(world, {"name": f"default-{region}", "ip_range": "10.135.0.0/16"}, region, default=True)
+    return str(made["id"])
+
+
+def _add_vpc(world: World, wish: Json, region: str, default: bool) -> Json:
+    identity = world.new_uuid()
+    world.vpcs[identity] = {
+        "id": identity,
+        "urn": f"do:vpc:{identity}",
+        "name": wish["name"],
+        "description": wish.get("description", ""),
+        "region": region,
+        "ip_range": wish["ip_range"],
+        "default": default,
+        "created_at": world.now(),
+    }
+    return world.vpcs[identity]
+
+
+def _create_vpc(call: Call) -> Answer:
+    world = call.world
+    wish = call.fields(_VPC, required=("name", "region"))
+    region = catalog.region(wish["region"])["slug"]
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+", wish["name"]):
+        raise refused("name may only contain alphanumeric characters, dashes, and periods")
+    if any(item["name"] == wish["name"] for item in world.vpcs.values()):
+        raise refused("a VPC with this name already exists in your account")
+    taken = [ipaddress.ip_network(item["ip_range"]) for item in world.vpcs.values()]
+    if "ip_range" not in wish:
+        free = (item for item in ipaddress.ip_network("10.0.0.0/8").subnets(new_prefix=20))
+        wish["ip_range"] = str(next(item for item in free if not any(item.overlaps(other) for other in taken)))
+    try:
+        network = ipaddress.IPv4Network(wish["ip_range"])
+    except ValueError:
+        raise refused("ip_range is not a network") from None
+    if not network.is_private or not 16 <= network.prefixlen <= 28:
+        raise refused("ip_range has to be private, between /16 and /28")
+    if any(network.overlaps(other) for other in taken):
+        raise refused("This range/size overlaps with another VPC network in your account")
+    return Answer(201, {"vpc": _add_vpc(world, wish, region, default=False)})
+
+
+def _find_vpc(call: Call) -> Json:
+    if call.path["id"] not in call.world.vpcs:
+        raise not_found()
+    return call.world.vpcs[call.path["id"]]
+
+
+def _get_vpc(call: Call) -> Answer:
+    return Answer(200, {"vpc": _find_vpc(call)})
+
+
+def _list_vpcs(call: Call) -> Answer:
+    return listed(call, "vpcs", list(call.world.vpcs.values()))
+
+
+def _update_vpc(call: Call) -> Answer:
+    vpc = _find_vpc(call)
+    wish = call.fields({"name": str, "description": str, "default": bool}, required=("name",))
+    vpc.update(wish)
+    return Answer(200, {"vpc": vpc})
+
+
+def _delete_vpc(call: Call) -> Answer:
+    vpc = _find_vpc(call)
+    if vpc["default"]:
+        raise ApiError(403, "forbidden", "Can not delete the default VPC for a region")
+    if any(item["vpc_uuid"] == vpc["id"] for item in call.world.droplets.values()):
+        raise ApiError(403, "forbidden", "Can not delete VPC with members")
+    del call.world.vpcs[vpc["id"]]
+    return Answer(204)
+
+
+ROUTES = (
+    Route("GET", "/v2/firewalls", _list_firewalls, PAGING),
+    Route("POST", "/v2/firewalls", _create_firewall),
+    Route("GET", "/v2/firewalls/{id}", _get_firewall),
+    Route("PUT", "/v2/firewalls/{id}", _update_firewall),
+    Route("DELETE", "/v2/firewalls/{id}", _delete_firewall),
+    Route("GET", "/v2/vpcs", _list_vpcs, PAGING),
+    Route("POST", "/v2/vpcs", _create_vpc),
+    Route("GET", "/v2/vpcs/{id}", _get_vpc),
+    Route("PUT", "/v2/vpcs/{id}", _update_vpc),
+    Route("DELETE", "/v2/vpcs/{id}", _delete_vpc),
+)

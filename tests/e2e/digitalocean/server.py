@@ -1,0 +1,252 @@
+"""The API over HTTP, on loopback: routes, token, request log, faults, and the clock that ends actions.
+
+Owns the way of a request: token, fault, route, handler, log. The control routes under `/_bench/` are not the API's;
+they are for tests, and like everything here they answer on loopback only.
+
+The log has a JSON object a line: time, method, path, query, body, status, and the error or fault if there was one.
+Bodies are kept, so that a test can search them for secrets; the Authorization header is not.
+"""
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from aiohttp import web
+
+from . import account, addresses, droplets, names, networks, volumes
+from .calls import Answer, Call, Route
+from .errors import ApiError, refused, too_many, unauthorized, unknown_route
+from .faults import Fault, Faults
+from .world import Json, World
+
+ROUTES: tuple[Route, ...] = (
+    *account.ROUTES,
+    *addresses.ROUTES,
+    *droplets.ROUTES,
+    *names.ROUTES,
+    *networks.ROUTES,
+    *volumes.ROUTES,
+)
+_TICK = 0.1
+_BODY_LIMIT = 1024 * 1024
+_HOURLY = 5000
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
+
+
+_COMPILED = [(route, _pattern(route.path)) for route in ROUTES]
+
+
+def answer(world: World, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
+    """What the API says to a request with a good token. Raises ApiError."""
+    for route, pattern in _COMPILED:
+        found = pattern.fullmatch(path)
+        if found is None or route.method != method:
+            continue
+        unknown = sorted(set(query) - route.query)
+        if unknown:
+            raise refused(f"{unknown[0]} is no query parameter that this API knows for {method} {route.path}")
+        return route.handler(Call(world=world, path=found.groupdict(), query=query, body=body))
+    raise unknown_route(method, path)
+
+
+class _Cut(Exception):  # noqa: N818 (it is no error of ours)
+    """The connection ends without an answer."""
+
+
+class Api:
+    """One account's API. In a `with` block it answers at `url`; `state` gets the log and the dump.
+
+    Port 0 is a free one. The world is changed in the server's thread only: look at it through `dump`.
+    """
+
+    def __init__(self, world: World, state: Path, port: int = 0) -> None:
+        self.world = world
+        self.faults = Faults()
+        self.log_file = state / "requests.jsonl"
+        self.dump_file = state / "account.json"
+        self.port = port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="digitalocean", daemon=True)
+        self._ready = threading.Event()
+        self._done = asyncio.Event()
+        self._trouble: BaseException | None = None
+        state.mkdir(parents=True, exist_ok=True)
+        self._log = self.log_file.open("a")
+        self.log_file.chmod(0o600)
+
+    @property
+    def url(self) -> str:
+        """What DIGITALOCEAN_API_URL has to be."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        if self._trouble is not None:
+            raise self._trouble
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._done.set)
+        self._thread.join()
+        self.world.close()
+        self.world.write(self.dump_file)
+        self._log.close()
+
+    def dump(self) -> Json:
+        """The account as it is now."""
+        return self.control("GET", "state")
+
+    def fail(self, method: str, path: str, kind: str, nth: int = 1, seconds: float = 3600) -> None:
+        """The `nth` call that matches goes wrong; see `faults`."""
+        rule = {"method": method, "path": path, "kind": kind, "nth": nth, "seconds": seconds}
+        self.control("POST", "faults", rule)
+
+    def control(self, method: str, what: str, body: Json | None = None) -> Json:
+        """A call of a control route."""
+        done = httpx.request(method, f"{self.url}/_bench/{what}", json=body, trust_env=False)
+        done.raise_for_status()
+        found: Json = done.json()
+        return found
+
+    def requests(self) -> list[Json]:
+        """The log so far."""
+        self._log.flush()
+        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        application = web.Application(client_max_size=_BODY_LIMIT)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        try:
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", self.port)
+            await site.start()
+            self.port = int(runner.addresses[0][1])
+        except OSError as error:
+            self._trouble = error
+            self._ready.set()
+            return
+        self._ready.set()
+        ticker = asyncio.create_task(self._tick())
+        await self._done.wait()
+        ticker.cancel()
+        await runner.cleanup()
+
+    async def _tick(self) -> None:
+        written = 0.0
+        while True:
+            self.world.settle()
+            if time.monotonic() - written > 1:
+                self.world.write(self.dump_file)
+                written = time.monotonic()
+            await asyncio.sleep(_TICK)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        about: Json = {
+            "time": self.world.now(),
+            "method": request.method,
+            "path": request.path,
+            "query": dict(request.query),
+            "body": _decoded(text),
+        }
+        if request.path.startswith("/_bench/"):
+            return self._control(request.method, request.path.removeprefix("/_bench/"), about["body"])
+        fault: Fault | None = None
+        try:
+            self._authenticate(request)
+            fault = self.faults.strike(request.method, request.path)
+            if fault is not None:
+                about["fault"] = fault.kind
+                await self._go_wrong(fault, about)
+            self.world.settle()
+            done = answer(self.world, request.method, request.path, request.query, about["body"])
+        except _Cut:
+            return self._cut(request)
+        except ApiError as error:
+            about["error"] = error.message
+            body = {"id": error.identity, "message": error.message, "request_id": self.world.new_uuid()}
+            return self._answered(about, Answer(error.status, body), error.headers)
+        if fault is not None:
+            self._record({**about, "status": None})
+            return self._cut(request)
+        return self._answered(about, done, {})
+
+    @staticmethod
+    def _cut(request: web.Request) -> web.Response:
+        """No answer, and no connection any more."""
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()  # to nobody
+
+    def _authenticate(self, request: web.Request) -> None:
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        if kind != "Bearer" or not token or (self.world.token is not None and token != self.world.token):
+            raise unauthorized()
+
+    async def _go_wrong(self, fault: Fault, about: Json) -> None:
+        if fault.kind == "500":
+            raise ApiError(500, "server_error", "Unexpected server-side error")
+        if fault.kind == "429":
+            raise too_many(fault.retry_after)
+        if fault.kind == "hang":
+            self._record({**about, "status": None})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), fault.seconds)
+            raise _Cut
+
+    def _answered(self, about: Json, done: Answer, headers: Mapping[str, str]) -> web.Response:
+        self._record({**about, "status": done.status})
+        limits = {"ratelimit-limit": str(_HOURLY), "ratelimit-remaining": str(_HOURLY - 1)}
+        limits |= {"ratelimit-reset": str(int(time.time()) + 3600), "x-request-id": self.world.new_uuid()}
+        if done.body is None:
+            return web.Response(status=done.status, headers={**limits, **headers})
+        return web.json_response(done.body, status=done.status, headers={**limits, **headers})
+
+    def _record(self, about: Json) -> None:
+        self._log.write(json.dumps(about) + "\n")
+        self._log.flush()
+
+    def _control(self, method: str, what: str, body: Any) -> web.Response:
+        try:
+            if (method, what) == ("GET", "state"):
+                return web.json_response(self.world.dump())
+            if (method, what) == ("GET", "faults"):
+                return web.json_response({"faults": self.faults.shown()})
+            if (method, what) == ("POST", "faults"):
+                self.faults.add(body)
+                return web.json_response({"faults": self.faults.shown()})
+            if (method, what) == ("DELETE", "faults"):
+                self.faults = replace(self.faults, rules=[])
+                return web.json_response({"faults": []})
+        except ApiError as error:
+            return web.json_response({"message": error.message}, status=error.status)
+        return web.json_response({"message": f"no control route {method} {what}"}, status=404)
+
+
+def _decoded(text: str) -> Any:
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,161 @@
+"""Block storage volumes and their actions."""
+
+import re
+
+from . import catalog
+from .account import make_tag
+from .calls import PAGING, Answer, Call, Fields, Route, acted, action_body, listed
+from .errors import ApiError, conflict, not_found, refused, unknown_route
+from .world import Json, World
+
+_CREATE: Fields = {
+    "name": str,
+    "region": str,
+    "size_gigabytes": int,
+    "description": str,
+    "snapshot_id": str,
+    "filesystem_type": str,
+    "filesystem_label": str,
+    "tags": list,
+}
+_ACTION: Fields = {"type": str, "droplet_id": int, "region": str, "size_gigabytes": int, "tags": list}
+_LARGEST = 16 * 1024
+"""GiB."""
+
+
+def shown(volume: Json) -> Json:
+    """The volume as the API shows it."""
+    return {**volume, "region": catalog.region(volume["region"])}
+
+
+def find(world: World, identity: str) -> Json:
+    """The volume. Raises ApiError where there is none."""
+    if identity not in world.volumes:
+        raise not_found()
+    return world.volumes[identity]
+
+
+def _create(call: Call) -> Answer:
+    world = call.world
+    wish = call.fields(_CREATE, required=("name", "size_gigabytes", "region"))
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", wish["name"]):
+        raise refused("volume name must be lowercase, begin with a letter and have only letters, numbers and '-'")
+    if not 1 <= wish["size_gigabytes"] <= _LARGEST:
+        raise refused("invalid volume size")
+    if wish.get("snapshot_id"):
+        raise unknown_route("POST", "/v2/volumes with a snapshot_id")
+    region = catalog.region(wish["region"])["slug"]
+    if any((item["name"], item["region"]) == (wish["name"], region) for item in world.volumes.values()):
+        # Seen so in hashicorp/terraform#8023 and ansible/ansible#39655.
+        raise conflict("already exists", "already_exists")
+    if len(world.volumes) >= world.limits.volumes:
+        raise ApiError(403, "forbidden", "failed to create volume: volume/snapshot count limit exceeded")
+    for tag in wish.get("tags", []):
+        make_tag(world, tag)
+    identity = world.new_uuid()
+    world.machines.make_volume(identity)
+    world.volumes[identity] = {
+        "id": identity,
+        "region": region,
+        "droplet_ids": [],
+        "name": wish["name"],
+        "description": wish.get("description", ""),
+        "size_gigabytes": wish["size_gigabytes"],
+        "created_at": world.now(),
+        "filesystem_type": wish.get("filesystem_type", ""),
+        "filesystem_label": wish.get("filesystem_label", ""),
+        "tags": list(wish.get("tags", [])),
+    }
+    world.projects[world.default_project]["resources"].append(f"do:volume:{identity}")
+    return Answer(201, {"volume": shown(world.volumes[identity])})
+
+
+def _list(call: Call) -> Answer:
+    name, region = call.query.get("name"), call.query.get("region")
+    found = [
+        shown(item)
+        for item in call.world.volumes.values()
+        if name in (None, item["name"]) and region in (None, item["region"])
+    ]
+    return listed(call, "volumes", found)
+
+
+def _get(call: Call) -> Answer:
+    return Answer(200, {"volume": shown(find(call.world, call.path["id"]))})
+
+
+def _delete(call: Call) -> Answer:
+    volume = find(call.world, call.path["id"])
+    if volume["droplet_ids"]:
+        # Seen so in digitalocean/csi-digitalocean#32.
+        raise conflict(
+            "A volume that's attached to a Droplet cannot be deleted. Please detach it first before deleting."
+        )
+    del call.world.volumes[volume["id"]]
+    call.world.machines.drop_volume(volume["id"])
+    for project in call.world.projects.values():
+        project["resources"] = [urn for urn in project["resources"] if urn != f"do:volume:{volume['id']}"]
+    return Answer(204)
+
+
+def _act(call: Call) -> Answer:
+    world, volume = call.world, find(call.world, call.path["id"])
+    wish = call.fields(_ACTION, required=("type",))
+    if "region" in wish and wish["region"] != volume["region"]:
+        raise refused("region does not match the volume's")
+    kind: str = wish["type"]
+    number = wish.get("droplet_id", 0)
+    here = ("volume", None)
+    if kind == "resize":
+        if not volume["size_gigabytes"] <= wish.get("size_gigabytes", 0) <= _LARGEST:
+            raise refused("invalid volume size: volumes can only grow, to 16 TiB at most")
+
+        def grown() -> None:
+            volume["size_gigabytes"] = wish["size_gigabytes"]
+
+        return acted(world.begin("resize", here, volume["region"], grown, volume_id=volume["id"]))
+    if kind == "attach":
+        if volume["droplet_ids"]:
+            raise refused("Volume is already attached to a Droplet")
+        if world.droplets.get(number, {}).get("region") != volume["region"]:
+            raise refused("Droplet not found in the volume's region")
+        raise unknown_route("POST", "/v2/volumes/ID/actions of type attach: a machine gets its disks at birth")
+    if kind == "detach":
+        if number not in volume["droplet_ids"]:
+            # Seen so in digitalocean/doctl#207.
+            raise refused("Attachment not found")
+
+        def free() -> None:
+            volume["droplet_ids"] = []
+
+        # A machine whose only disk with data is taken away stops; one that is off already does nothing.
+        work = None if world.droplets[number]["status"] == "off" else lambda: world.machines.stop(number, False)
+        return acted(
+            world.begin("detach", here, volume["region"], free, work, volume_id=volume["id"], droplet_id=number)
+        )
+    raise unknown_route("POST", f"/v2/volumes/ID/actions of type {kind}")
+
+
+def _actions(call: Call) -> Answer:
+    volume = find(call.world, call.path["id"])
+    return listed(
+        call, "actions", [action_body(item) for item in call.world.actions.values() if item.volume_id == volume["id"]]
+    )
+
+
+def _action(call: Call) -> Answer:
+    action = call.world.actions.get(call.number("action"))
+    if action is None or action.volume_id != call.path["id"]:
+        raise not_found()
+    return Answer(200, {"action": action_body(action)})
+
+
+ROUTES = (
+    Route("GET", "/v2/volumes", _list, PAGING | {"name", "region"}),
+    Route("POST", "/v2/volumes", _create),
+    Route("GET", "/v2/volumes/{id}", _get),
+    Route("DELETE", "/v2/volumes/{id}", _delete),
+    Route("GET", "/v2/volumes/{id}/actions", _actions, PAGING),
+    Route("POST", "/v2/volumes/{id}/actions", _act),
+    Route("GET", "/v2/volumes/{id}/actions/{action}", _action),
+)

@@ -1,0 +1,237 @@
+"""What an account holds, and the actions that change it in their own time.
+
+Owns: the things and how they are counted, actions that end when their time has passed and their machine is done, and
+the dump in JSON. What a request may do to the things is in the modules that answer requests; what a droplet does is a
+machine's business (`Machines`).
+
+Nothing here is locked: the server changes a world in its one thread only.
+"""
+
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+Json = dict[str, Any]
+
+
+class Machines(Protocol):
+    """What droplets are made of. Calls may take their time, but not the time of a boot; each is made in a thread."""
+
+    def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
+        """A first boot with `user_data` and the volumes of these names and ids."""
+
+    def start(self, droplet_id: int) -> None:
+        """Power on again."""
+
+    def stop(self, droplet_id: int, graceful: bool) -> None:
+        """Return once it is off."""
+
+    def destroy(self, droplet_id: int) -> None:
+        """Gone, with its disk; volumes stay."""
+
+    def assign(self, droplet_id: int, address: str | None) -> None:
+        """The reserved address that leads here from now on, or none."""
+
+    def make_volume(self, volume_id: str) -> None:
+        """An empty disk."""
+
+    def drop_volume(self, volume_id: str) -> None:
+        """Its data is gone."""
+
+
+class NoMachines:
+    """Droplets that are only records."""
+
+    def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
+        """Nothing boots."""
+
+    def start(self, droplet_id: int) -> None:
+        """Nothing starts."""
+
+    def stop(self, droplet_id: int, graceful: bool) -> None:
+        """Nothing stops."""
+
+    def destroy(self, droplet_id: int) -> None:
+        """Nothing is destroyed."""
+
+    def assign(self, droplet_id: int, address: str | None) -> None:
+        """No address leads anywhere."""
+
+    def make_volume(self, volume_id: str) -> None:
+        """No disk is made."""
+
+    def drop_volume(self, volume_id: str) -> None:
+        """No disk is dropped."""
+
+
+@dataclass
+class Action:
+    """Something under way. `due` is a monotonic time; `work` the machine's part."""
+
+    id: int
+    type: str
+    resource_type: str
+    resource_id: int | None
+    region: str
+    started_at: str
+    due: float
+    droplet_id: int | None = None
+    """The droplet that is busy with it."""
+    status: str = "in-progress"
+    completed_at: str | None = None
+    volume_id: str | None = None
+    address: str | None = None
+    finish: Callable[[], None] | None = None
+    work: "Future[None] | None" = None
+
+
+@dataclass
+class Limits:
+    """An account's limits; the reserved IPs' default is the documented one."""
+
+    droplets: int = 10
+    reserved_ips: int = 3
+    volumes: int = 100
+
+
+@dataclass
+class World:
+    """One account. `action_seconds` is how long an asynchronous action takes at least."""
+
+    machines: Machines = field(default_factory=NoMachines)
+    action_seconds: float = 1.0
+    limits: Limits = field(default_factory=Limits)
+    token: str | None = None
+    """The account's token; where none is set, any will do."""
+    network: str = "127.0.10"
+    """Reserved addresses are made in here: loopback, all of which is local on Linux."""
+    droplets: dict[int, Json] = field(default_factory=dict)
+    volumes: dict[str, Json] = field(default_factory=dict)
+    reserved_ips: dict[str, Json] = field(default_factory=dict)
+    firewalls: dict[str, Json] = field(default_factory=dict)
+    vpcs: dict[str, Json] = field(default_factory=dict)
+    tags: dict[str, Json] = field(default_factory=dict)
+    keys: dict[int, Json] = field(default_factory=dict)
+    domains: dict[str, Json] = field(default_factory=dict)
+    records: dict[str, dict[int, Json]] = field(default_factory=dict)
+    projects: dict[str, Json] = field(default_factory=dict)
+    actions: dict[int, Action] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """What went wrong in machines; no API answer tells it."""
+
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._addresses = itertools.count(1)
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="machine")
+        self.account_uuid = uuid.uuid4().hex
+        self.default_project = self.new_uuid()
+        self.projects[self.default_project] = {
+            "id": self.default_project,
+            "owner_uuid": self.account_uuid,
+            "owner_id": 258992,
+            "name": "first-project",
+            "description": "Update your project information under Settings",
+            "purpose": "Just trying out DigitalOcean",
+            "environment": "Development",
+            "is_default": True,
+            "created_at": self.now(),
+            "updated_at": self.now(),
+            "resources": [],
+        }
+
+    @staticmethod
+    def now() -> str:
+        """The present as the API writes it."""
+        return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    @staticmethod
+    def new_uuid() -> str:
+        """An id of the kinds of things that have one."""
+        return str(uuid.uuid4())
+
+    def number(self, first: int) -> int:
+        """An integer id, above `first` and never given twice."""
+        return first + next(self._numbers)
+
+    def new_address(self) -> str:
+        """A reserved address that was not given before."""
+        return f"{self.network}.{next(self._addresses)}"
+
+    def begin(
+        self,
+        kind: str,
+        resource: tuple[str, int | None],
+        region: str,
+        finish: Callable[[], None],
+        work: Callable[[], None] | None = None,
+        **about: Any,
+    ) -> Action:
+        """An action that is under way; `finish` makes it true when time and `work` are over."""
+        action = Action(
+            id=self.number(2_000_000_000),
+            type=kind,
+            resource_type=resource[0],
+            resource_id=resource[1],
+            region=region,
+            started_at=self.now(),
+            due=time.monotonic() + self.action_seconds,
+            finish=finish,
+            work=self._pool.submit(work) if work else None,
+            **about,
+        )
+        self.actions[action.id] = action
+        return action
+
+    def machine(self, work: Callable[[], None]) -> None:
+        """Something that a machine does beside any action."""
+        self._pool.submit(work).add_done_callback(self._failed)
+
+    def settle(self) -> None:
+        """End the actions whose time has come, oldest first."""
+        for action in sorted(self.actions.values(), key=lambda item: item.due):
+            if action.status != "in-progress" or time.monotonic() < action.due:
+                continue
+            if action.work is not None:
+                if not action.work.done():
+                    continue
+                self._failed(action.work)
+            if action.finish is not None:
+                action.finish()
+            action.status, action.completed_at = "completed", self.now()
+
+    def _failed(self, work: "Future[None]") -> None:
+        error = work.exception()
+        if error is not None:
+            self.failures.append(f"{type(error).__name__}: {error}")
+
+    def busy(self, droplet_id: int) -> bool:
+        """Whether an action on this droplet is under way."""
+        return any(item.status == "in-progress" and item.droplet_id == droplet_id for item in self.actions.values())
+
+    def close(self) -> None:
+        """Wait for what machines are doing."""
+        self._pool.shutdown(wait=True)
+
+    def dump(self) -> Json:
+        """Everything, as it can be written to a file."""
+        actions = {
+            number: {key: value for key, value in vars(item).items() if key not in ("finish", "work", "due")}
+            for number, item in self.actions.items()
+        }
+        kinds = ("droplets", "volumes", "reserved_ips", "firewalls", "vpcs", "tags", "keys", "domains", "records")
+        things = {kind: getattr(self, kind) for kind in kinds}
+        return {**things, "projects": self.projects, "actions": actions, "failures": self.failures}
+
+    def write(self, file: Path) -> None:
+        """The dump, in one rename."""
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(self.dump(), indent=1))
+        part.chmod(0o600)
+        part.rename(file)

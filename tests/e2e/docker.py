@@ -1,0 +1,76 @@
+"""A Docker engine of the bench's own: its data, socket and process are in one folder, and gone with it.
+
+The engine of the machine, if there is one, is not touched. Images stay in `folder` between runs, so that the server's
+image is built once.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.tools import BenchError, need
+
+_START = 40.0
+_STOP = 30.0
+
+
+@contextmanager
+def engine(folder: Path) -> Iterator[str]:
+    """Start `dockerd` with everything of its own under `folder`; its DOCKER_HOST. It is stopped at the end, by its id.
+
+    Needs root. Raises BenchError with the end of its log where it doesn't come up.
+    """
+    need("dockerd", "docker")
+    folder.mkdir(parents=True, exist_ok=True)
+    # A socket's path may have 107 characters at most, so it can't be under a deep folder.
+    run = Path(f"/run/pds-e2e-{os.getpid()}")
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(mode=0o700)
+    host = f"unix://{run}/docker.sock"
+    config = folder / "daemon.json"
+    config.write_text("{}\n")  # not the machine's own
+    log = (folder / "dockerd.log").open("w")
+    daemon = subprocess.Popen(
+        [
+            "dockerd",
+            f"--data-root={folder}/data",
+            f"--exec-root={run}/exec",
+            f"--pidfile={run}/docker.pid",
+            f"--host={host}",
+            f"--config-file={config}",
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={name: value for name, value in os.environ.items() if name != "DOCKER_HOST"},
+    )
+    try:
+        _wait(daemon, host, folder / "dockerd.log")
+        yield host
+    finally:
+        daemon.terminate()
+        try:
+            daemon.wait(_STOP)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+        log.close()
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _wait(daemon: subprocess.Popen[bytes], host: str, log: Path) -> None:
+    end = time.monotonic() + _START
+    asked = ["docker", "--host", host, "version", "--format", "{{.Server.Version}}"]
+    while time.monotonic() < end:
+        if daemon.poll() is not None:
+            break
+        if subprocess.run(asked, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.3)
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise BenchError(f"dockerd did not come up (root is needed):\n{last}")

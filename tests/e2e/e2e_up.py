@@ -1,0 +1,331 @@
+"""The program with the real engine, providers, Nomad, Docker and PDS: `pytest tests/e2e/e2e_up.py -x`, as root.
+
+One bench, one story: each test goes on from where the one before it ended, so they run in this order or not at all. Not
+collected by `make test`, which has no engine.
+"""
+
+import json
+import os
+import shutil
+import signal
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from components.settings.environment import GENERATED_SECRETS
+from tests.e2e import tools
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.tools import BenchError, missing
+from tests.e2e.watching import command_lines, hits, polled, secrets_of, state_text, steps
+
+_SPOKEN: list[str] = []
+"""Everything the engine has printed."""
+_OLD: dict[str, str] = {}
+"""The secrets of the stack that was destroyed, by their setting, as its escrow file would hold them."""
+_OLD_MARK: list[str] = []
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    lines = missing(*PROGRAMS)
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with bench(tmp_path_factory.mktemp("bench"), cache) as made:
+        yield made
+
+
+def pulumi(running: Bench, *arguments: str, fails: bool = False) -> Any:
+    """A run of the engine, which succeeds, or fails where that is what is looked for."""
+    done = running.pulumi(*arguments, check=False)
+    _SPOKEN.append(done.output)
+    if bool(done.code) != fails:
+        raise BenchError(f"`{done.command}` ended with {done.code}:\n{done.output[-6000:]}")
+    return done
+
+
+def up(running: Bench) -> Any:
+    """`pulumi up`."""
+    return pulumi(running, "up", "--yes", "--skip-preview")
+
+
+def nothing_to_do(running: Bench) -> None:
+    """The next preview is empty, and so is one that looks at everything again."""
+    pulumi(running, "preview", "--expect-no-changes")
+    pulumi(running, "preview", "--refresh", "--expect-no-changes")
+
+
+def serving(running: Bench) -> bool:
+    """Whether the server answers now."""
+    try:
+        status, _ = running.health()
+    except httpx.HTTPError:
+        return False
+    return status == 200 and running.outputs()["state"] == "serving"
+
+
+def test_from_nothing(running: Bench) -> None:
+    """Preview without a Nomad, up, a server that answers, nothing left to do."""
+    preview = pulumi(running, "preview")
+    assert "to create" in preview.output
+    assert running.api.dump()["droplets"] == {}
+    up(running)
+    assert serving(running)
+    nothing_to_do(running)
+    assert _as_admin(running, "POST", "com.atproto.server.createInviteCode", json={"useCount": 1}).status_code == 200
+    refused = [item for item in running.api.requests() if item["status"] not in (200, 201, 202, 204)]
+    assert refused == []
+    assert running.world.failures + running.machines.deaths() == []
+
+
+def test_the_endpoint_lets_in_who_has_certificate_and_token(running: Bench, tmp_path: Path) -> None:
+    outputs = running.outputs()
+    address, token = outputs["nomad_address"], outputs["nomad_token"]
+    files = {name: tmp_path / name for name in ("ca", "cert", "key")}
+    files["ca"].write_text(outputs["nomad_ca_pem"])
+    files["cert"].write_text(outputs["nomad_client_cert_pem"])
+    files["key"].write_text(outputs["nomad_client_key_pem"])
+    trusting = ssl.create_default_context(cafile=str(files["ca"]))
+    with httpx.Client(verify=trusting, trust_env=False) as nobody, pytest.raises(httpx.HTTPError):
+        nobody.get(f"{address}/v1/status/leader")
+    knowing = ssl.create_default_context(cafile=str(files["ca"]))
+    knowing.load_cert_chain(files["cert"], files["key"])
+    with httpx.Client(verify=knowing, trust_env=False) as operator:
+        variable = f"{address}/v1/var/nomad/jobs/pds"
+        assert operator.get(f"{address}/v1/job/pds").status_code == 200  # what anybody on the host may see
+        assert operator.get(variable).status_code == 403
+        assert operator.get(variable, headers={"X-Nomad-Token": token[::-1]}).status_code == 403
+        assert operator.get(variable, headers={"X-Nomad-Token": token}).status_code == 200
+
+
+def test_a_changed_option_changes_the_job_alone(running: Bench) -> None:
+    running.configure(pds={"memory_mib": 600})
+    preview = pulumi(running, "preview", "--diff")
+    assert "memory = 600" in preview.output
+    with polled(running) as outage:
+        done = up(running)
+        assert serving(running)
+    assert steps(done) == {"pds-server-job": ["updated"], "pds-ready": ["updated"]}
+    print(f"away for {outage.seconds:.1f} s while an option changed, of {done.seconds:.0f} s")
+    nothing_to_do(running)
+
+
+def test_a_changed_secret_changes_the_variable_alone(running: Bench) -> None:
+    """By the end of `up` the server has the new value, though the job's text is the same."""
+    for value in ("a-first-bypass-key", "another-bypass-key"):
+        key = "pds:pds.extra_secret_env.PDS_RATE_LIMIT_BYPASS_KEY"
+        pulumi(running, "config", "set", "--secret", "--path", key, value)
+        with polled(running) as outage:
+            done = up(running)
+            assert serving(running)
+        assert steps(done) == {"pds-secrets-variable": ["updated"], "pds-ready": ["updated"]}
+        assert f"PDS_RATE_LIMIT_BYPASS_KEY={value}" in _container(running)["Config"]["Env"]
+        print(f"away for {outage.seconds:.1f} s while a secret changed, of {done.seconds:.0f} s")
+    nothing_to_do(running)
+
+
+def _container(running: Bench) -> Any:
+    """The server's container, as Docker sees it."""
+    ids = tools.run(["docker", "ps", "--quiet", "--filter", "name=pds-"], running.docker_host).split()
+    [found] = json.loads(tools.run(["docker", "inspect", *ids], running.docker_host))
+    return found
+
+
+def test_the_container_has_no_more_rights_than_it_needs(running: Bench) -> None:
+    container = _container(running)
+    host = container["HostConfig"]
+    assert container["Config"]["User"] == "1000:1000"
+    assert host["ReadonlyRootfs"]
+    assert [name.upper() for name in host["CapDrop"]] == ["ALL"]
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert not host["Privileged"]
+    assert host["PidsLimit"] == 512
+    addresses = {binding["HostIp"] for bound in host["PortBindings"].values() for binding in bound}
+    assert addresses == {"127.0.0.1"}
+
+
+def test_changed_cloud_init_rebuilds_nothing_and_is_told(running: Bench) -> None:
+    before = list(running.api.dump()["droplets"])
+    running.configure(host={"swap_gib": 2})
+    done = up(running)
+    assert "Nothing was rebuilt" in done.output
+    assert "pds-host-droplet" not in steps(done)
+    assert list(running.api.dump()["droplets"]) == before
+
+
+def test_a_raised_generation_rebuilds_the_host_and_keeps_what_must_stay(running: Bench) -> None:
+    before = running.api.dump()
+    outputs = running.outputs()
+    marks = _data(running)
+    running.configure(host={"generation": 2})
+    with polled(running) as outage:
+        done = up(running)
+        assert serving(running)
+    changed = steps(done)
+    assert "created replacement" in changed["pds-host-droplet"]
+    assert "Nothing was rebuilt" not in done.output
+    after = running.api.dump()
+    assert list(after["droplets"]) != list(before["droplets"])
+    for kind in ("volumes", "reserved_ips", "firewalls", "domains"):
+        assert list(after[kind]) == list(before[kind])
+    kept = ("ipv4", "admin_password", "pds_env", "nomad_management_token", "nomad_ca_pem")
+    assert [running.outputs()[name] for name in kept] == [outputs[name] for name in kept]
+    assert _data(running) == marks
+    print(f"away for {outage.seconds:.1f} s while the host was rebuilt, of {done.seconds:.0f} s")
+    nothing_to_do(running)
+
+
+def _as_admin(running: Bench, method: str, name: str, **more: Any) -> httpx.Response:
+    """A call that the server allows its admin only."""
+    password = running.outputs()["admin_password"]
+    url = f"{running.health_url()}/xrpc/{name}"
+    return httpx.request(method, url, auth=("admin", password), trust_env=False, **more)
+
+
+def _data(running: Bench) -> tuple[str, str]:
+    """What tells this server's data from any other's: the guard's mark, and the server's own invite codes."""
+    [machine] = running.machines.machines()
+    answer = _as_admin(running, "GET", "com.atproto.admin.getInviteCodes")
+    codes = sorted(item["code"] for item in answer.json()["codes"])
+    assert codes
+    return (machine.volume / "pds/.pds-identity.json").read_text(), str(codes)
+
+
+def test_a_preview_without_nomad_shows_the_jobs_diff(running: Bench) -> None:
+    """Nobody answers, as where packets are dropped: the endpoint accepts and is silent."""
+    [machine] = running.machines.machines()
+    assert machine.endpoint is not None
+    pid = machine.endpoint.pid
+    assert pid is not None
+    running.configure(pds={"memory_mib": 640})
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = pulumi(running, "preview", "--diff")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "memory = 640" in done.output
+    assert done.seconds < 45
+    print(f"a preview with a silent Nomad: {done.seconds:.0f} s")
+    running.configure(pds={"memory_mib": 600})
+
+
+def test_an_emptied_nomad_is_refilled(running: Bench) -> None:
+    """Volume kept, the agent's state wiped: the bootstrap is looked at again, and one `up` puts everything back."""
+    marks = _data(running)
+    _forget_nomad(running)
+    pulumi(running, "refresh", "--yes", "--skip-preview", "--target", running.urn("pds-nomad-bootstrap"))
+    done = up(running)
+    assert serving(running)
+    assert "pds-host-droplet" not in steps(done)
+    assert _data(running) == marks
+    nothing_to_do(running)
+
+
+def test_a_droplet_that_was_deleted_is_made_again(running: Bench) -> None:
+    marks = _data(running)
+    [number] = running.api.dump()["droplets"]
+    running.delete(f"/v2/droplets/{number}")
+    targets = [f"--target={running.urn(name)}" for name in ("pds-host-droplet", "pds-host-address")]
+    pulumi(running, "refresh", "--yes", "--skip-preview", *targets)
+    up(running)
+    assert serving(running)
+    assert _data(running) == marks
+    nothing_to_do(running)
+
+
+def test_secrets_are_where_they_may_be_and_nowhere_else(running: Bench) -> None:
+    secrets = secrets_of(running)
+    assert {"admin_password", "server key", "nomad_management_token", "nomad_client_key_pem"} <= set(secrets)
+    [machine] = running.machines.machines()
+    requests = running.api.log_file.read_text()
+    with httpx.Client(base_url=f"http://127.0.0.1:{machine.ports['http']}", trust_env=False) as nomad:
+        nomad.headers["X-Nomad-Token"] = running.outputs()["nomad_management_token"]
+        jobs = "".join(nomad.get(f"/v1/job/pds{part}").text for part in ("", "/versions", "/submission?version=0"))
+    places = {
+        "state": state_text(running),
+        "engine": "\n".join(_SPOKEN),
+        "jobs": jobs,
+        "command lines": command_lines(),
+        "agent log": (machine.root.parent / "nomad.log").read_text(),
+        "stack file": (running.project / "Pulumi.bench.yaml").read_text(),
+    }
+    assert {name: found for name, text in places.items() if (found := hits(secrets, text))} == {}
+    # The one secret that user_data has to hold.
+    assert {hit.partition(" (")[0] for hit in hits(secrets, requests)} == {"server key"}
+    # And the search finds what is there.
+    planted = f"x{secrets['admin_password']}y"
+    assert hits(secrets, planted)
+    assert hits(secrets, planted.encode().hex())
+
+
+def test_the_owner_changes_the_admin_password(running: Bench) -> None:
+    pulumi(running, "config", "set", "--secret", "--path", "pds:secrets.admin_password", "a-password-of-the-owner")
+    up(running)
+    assert running.outputs()["admin_password"] == "a-password-of-the-owner"
+    assert _as_admin(running, "POST", "com.atproto.server.createInviteCode", json={"useCount": 1}).status_code == 200
+    nothing_to_do(running)
+
+
+def test_destroy_leaves_what_is_retained(running: Bench) -> None:
+    """Nothing goes while it is protected; after the documented steps only the retained things are left."""
+    before = running.api.dump()
+    environment = dict(line.split("=", 1) for line in running.outputs()["pds_env"].splitlines())
+    _OLD.update({name: environment[variable] for name, variable in GENERATED_SECRETS.items()})
+    _OLD_MARK.append(_data(running)[0])
+    refused = pulumi(running, "destroy", "--yes", fails=True)
+    assert "protect" in refused.output
+    assert list(running.api.dump()["droplets"]) == list(before["droplets"])
+    assert running.health()[0] == 200
+    pulumi(running, "state", "unprotect", "--all", "--yes")
+    pulumi(running, "destroy", "--yes", "--skip-preview")
+    after = running.api.dump()
+    assert after["droplets"] == after["firewalls"] == {}
+    assert "pds-bench" not in after["tags"]
+    assert list(after["volumes"]) == list(before["volumes"])
+    assert list(after["reserved_ips"]) == list(before["reserved_ips"])
+    assert list(after["domains"]) == [HOSTNAME]
+
+
+def test_what_was_retained_is_adopted(running: Bench) -> None:
+    """A new stack of the same name on the old volume, address and zone. Without the old secrets, which went with the
+    state, neither the old Nomad lets it in nor does the guard start another server on the data."""
+    account = running.api.dump()
+    [volume], [ip] = account["volumes"], account["reserved_ips"]
+    running.configure(
+        secrets=None, volume={"adopt": volume}, host={"reserved_ip_adopt": ip}, dns={"create_zone": False}
+    )
+    refused = pulumi(running, "up", "--yes", "--skip-preview", fails=True)
+    assert "was bootstrapped with a token that this stack does not have" in refused.output
+    [machine] = running.machines.machines()
+    _forget_nomad(running)
+    refused = pulumi(running, "up", "--yes", "--skip-preview", fails=True)
+    print(f"`up` with a guard that refuses failed after {refused.seconds:.0f} s")
+    assert "REFUSED" in _guard_log(machine.volume)
+    for name, value in _OLD.items():
+        pulumi(running, "config", "set", "--secret", "--path", f"pds:secrets.{name}", value)
+    # Nomad makes no new deployment of a job whose text is the same: after a failed one it has to be registered anew.
+    pulumi(running, "up", "--yes", "--skip-preview", "--replace", running.urn("pds-server-job"))
+    assert serving(running)
+    assert list(running.api.dump()["volumes"]) == [volume]
+    assert running.outputs()["ipv4"] == ip
+    assert _data(running)[0] == _OLD_MARK[0]
+    nothing_to_do(running)
+
+
+def _forget_nomad(running: Bench) -> None:
+    """The agent's state is wiped, as an operator would on the host."""
+    [number] = running.api.dump()["droplets"]
+    [machine] = running.machines.machines()
+    running.machines.stop(int(number), graceful=True)
+    shutil.rmtree(machine.volume / "agent")
+    running.machines.start(int(number))
+    time.sleep(5)
+
+
+def _guard_log(volume: Path) -> str:
+    return "".join(file.read_text() for file in volume.glob("agent/alloc/*/alloc/logs/guard.stderr.*"))

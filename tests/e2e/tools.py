@@ -1,0 +1,58 @@
+"""What the bench runs besides itself: programs found on PATH, and how one gets those that are missing."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+WHERE_FROM: Mapping[str, str] = {
+    "pulumi": "https://www.pulumi.com/docs/install/",
+    "pulumi-language-python": "https://www.pulumi.com/docs/install/ (it comes with the CLI)",
+    "nomad": "https://developer.hashicorp.com/nomad/install",
+    "dockerd": "https://docs.docker.com/engine/install/, or Debian's package docker.io",
+    "docker": "https://docs.docker.com/engine/install/, or Debian's package docker-cli",
+    "stunnel": "Debian's package stunnel4, https://www.stunnel.org/downloads.html",
+    "debootstrap": "Debian's package debootstrap",
+    "npm": "https://nodejs.org/en/download",
+    "g++": "Debian's package g++",
+    "make": "Debian's package make",
+}
+"""Program to its official source."""
+
+_LAST_LINES = 30
+
+
+class BenchError(Exception):
+    """What the bench cannot do here, in a sentence, with the way out."""
+
+
+def missing(*programs: str) -> list[str]:
+    """A line for each of `programs` that is not on PATH, with where to get it."""
+    return [f"{name} is not on PATH: {WHERE_FROM[name]}" for name in programs if shutil.which(name) is None]
+
+
+def need(*programs: str) -> None:
+    """Raise BenchError unless all of `programs` are on PATH."""
+    lines = missing(*programs)
+    if lines:
+        raise BenchError("\n".join(lines))
+
+
+def run(
+    command: Sequence[str],
+    docker_host: str | None = None,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> str:
+    """Standard output of `command`. Raises BenchError with its last lines where it fails and `check` is set."""
+    environment = {**os.environ, **(env or {})}
+    if docker_host:
+        environment["DOCKER_HOST"] = docker_host
+    done = subprocess.run(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode and check:
+        last = "\n".join((done.stdout + done.stderr).splitlines()[-_LAST_LINES:])
+        raise BenchError(f"`{' '.join(command)}` ended with {done.returncode}:\n{last}")
+    return done.stdout
