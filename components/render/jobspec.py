@@ -114,7 +114,6 @@ class DockerConfig(Block):
     force_pull: bool | None = None
     readonly_rootfs: bool | None = None
     cap_drop: tuple[str, ...] = ()
-    cap_add: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
     pids_limit: int | None = None
     mount: Mount | None = None

@@ -87,7 +87,10 @@ def test_nothing_of_a_session_outlives_it(program_env: dict[str, str], tmp_path:
             text += line
         urls = re.findall(r"http://(?:127\.0\.0\.1|localhost):\d+", text)
         session.send_signal(number)
-        code = session.wait(_DEADLINE)
+        try:
+            code = session.wait(_DEADLINE)
+        finally:
+            session.kill()  # the test's end waits for it, however it ended
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), text
     assert len(set(urls)) == 2, text
     for url in set(urls):

@@ -150,13 +150,17 @@ def _progress(console: Console, *, plain: bool = True) -> Iterator[Callable[[str
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the session as Ctrl-C does, so that what was started is stopped."""
+    """Let SIGTERM and SIGINT end the session as Ctrl-C does, so that what was started is stopped.
+
+    SIGINT too is set: a shell starts what runs in the background with it ignored, and Python leaves it so.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
