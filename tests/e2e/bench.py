@@ -26,7 +26,7 @@ from tests.e2e.digitalocean import Api, World
 from tests.e2e.digitalocean.account import add_key
 from tests.e2e.docker import engine
 from tests.e2e.images.build import pds_image
-from tests.e2e.machine import ProcessMachines
+from tests.e2e.machine import ProcessMachines, lot
 from tests.e2e.nameserver import nameserver
 from tests.e2e.tools import BenchError, missing
 
@@ -120,8 +120,15 @@ class Bench:
         with httpx.Client(base_url=self.api.url, trust_env=False) as client:
             client.headers["Authorization"] = f"Bearer {self.env['DIGITALOCEAN_TOKEN']}"
             client.delete(path).raise_for_status()
-            while client.get(path).status_code != httpx.codes.NOT_FOUND:
+            while self._there(client, path):
                 time.sleep(0.2)
+
+    @staticmethod
+    def _there(client: httpx.Client, path: str) -> bool:
+        try:
+            return client.get(path).status_code != httpx.codes.NOT_FOUND
+        except httpx.RemoteProtocolError:
+            return True  # a fault that was waiting for the engine
 
     def urn(self, name: str) -> str:
         """The URN of the stack's resource of this name. Raises BenchError where there is none."""
@@ -171,14 +178,15 @@ def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Be
         raise BenchError("\n".join(lines))
     folder, cache = folder.resolve(), cache.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with engine(cache / "docker") as docker_host:
+    with lot() as mine, engine(cache / "docker") as docker_host:
         image = pds_image(cache, docker_host)
-        machines = ProcessMachines(folder, docker_host)
-        world = World(machines=machines, action_seconds=action_seconds, token=secrets.token_hex(32))
+        machines = ProcessMachines(folder, docker_host, mine.ports)
+        token = secrets.token_hex(32)
+        world = World(machines=machines, action_seconds=action_seconds, token=token, network=mine.network)
         add_key(world, "laptop", _KEY)
-        with Api(world, folder / "api") as api, nameserver(lambda: dict(world.records)) as names:
-            try:
-                env = _environment(folder, api.url, world.token or "")
+        try:
+            with Api(world, folder / "api") as api, nameserver(lambda: dict(world.records)) as names:
+                env = _environment(folder, api.url, token)
                 yield Bench(
                     folder=folder,
                     project=_project(folder, settings(image, names), env),
@@ -189,8 +197,9 @@ def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Be
                     docker_host=docker_host,
                     nameserver=names,
                 )
-            finally:
-                machines.stop_all()
+        finally:
+            # After the API, which may still have been booting one.
+            machines.stop_all()
 
 
 def _environment(folder: Path, url: str, token: str) -> dict[str, str]:

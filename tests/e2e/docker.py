@@ -4,6 +4,7 @@ The engine of the machine, if there is one, is not touched. Images stay in `fold
 image is built once.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -26,6 +27,22 @@ def engine(folder: Path) -> Iterator[str]:
     """
     need("dockerd", "docker")
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        yield from _engine(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two engines on the same data would break each other; the second one is told so."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchError(f"another bench uses {folder}: wait for it, or give this one a cache of its own") from None
+        yield
+
+
+def _engine(folder: Path) -> Iterator[str]:
     # A socket's path may have 107 characters at most, so it can't be under a deep folder.
     run = Path(f"/run/pds-e2e-{os.getpid()}")
     shutil.rmtree(run, ignore_errors=True)

@@ -44,6 +44,7 @@ DESTROYED = (
     ("DELETE", "/v2/firewalls/[^/]+"),
     ("DELETE", "/v2/tags/[^/]+"),
 )
+_AFTER_THE_ZONE = ("GET", "/v2/domains/[^/]+")
 _HANG = 10.0
 _MOST_TRIES = 12
 

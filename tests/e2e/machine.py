@@ -12,6 +12,7 @@ Docker is one engine for all droplets, given by its DOCKER_HOST. A droplet's con
 its volume. Needs root, since the volume's directories belong to several users.
 """
 
+import fcntl
 import json
 import os
 import shlex
@@ -20,7 +21,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,14 +61,15 @@ class Machine:
 class ProcessMachines:
     """Machines made of processes; the `Machines` of a `World`.
 
-    `folder` gets `machines/ID/` (root and logs) and `volumes/ID/`. Raises BenchError where a program is missing.
+    `folder` gets `machines/ID/` (root and logs) and `volumes/ID/`. `ports` are Nomad's; Raft remembers them, so they
+    are the same for every droplet that gets the volume. Raises BenchError where a program is missing.
     """
 
-    def __init__(self, folder: Path, docker_host: str) -> None:
+    def __init__(self, folder: Path, docker_host: str, ports: Mapping[str, int]) -> None:
         need("nomad", "docker", "stunnel")
         if os.geteuid() != 0:
             raise BenchError("A machine's volume has directories of several users: run the bench as root.")
-        self._folder, self._docker = folder.resolve(), docker_host
+        self._folder, self._docker, self._ports = folder.resolve(), docker_host, ports
         self._machines: dict[int, Machine] = {}
         self._shims = self._folder / "shims"
         self._shims.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,7 @@ class ProcessMachines:
             (volume / ".pds-volume").write_text(f"{told['STACK']}\n")  # as `volume.sh` formats it
         (root / "srv").mkdir(exist_ok=True)
         (root / "srv/nomad").symlink_to(volume)
-        machine = Machine(droplet_id, root, volume, self._ports(volume))
+        machine = Machine(droplet_id, root, volume, self._ports)
         self._machines[droplet_id] = machine
         self._claim(machine)
         self._write_configuration(machine)
@@ -154,7 +157,7 @@ class ProcessMachines:
 
     def stop_all(self) -> None:
         """Everything off, by process id, and no container left; for the end of a bench. Roots and volumes stay."""
-        for number, machine in self._machines.items():
+        for number, machine in list(self._machines.items()):
             self.stop(number, graceful=True)
             self._remove_containers(machine)
 
@@ -189,14 +192,6 @@ class ProcessMachines:
 
     def _script_environment(self, machine: Machine) -> dict[str, str]:
         return {"PDS_ROOT": str(machine.root), "PATH": f"{self._shims}:{os.environ['PATH']}"}
-
-    def _ports(self, volume: Path) -> Mapping[str, int]:
-        """Nomad's ports. Raft remembers them, so they stay with the volume, as the well-known ones do with a host."""
-        kept = volume.with_suffix(".ports.json")
-        if not kept.exists():
-            kept.write_text(json.dumps(dict(zip(_PORTS, _free_ports(4646, len(_PORTS)), strict=True))))
-        ports: dict[str, int] = json.loads(kept.read_text())
-        return ports
 
     def _write_configuration(self, machine: Machine) -> None:
         """The rendered files with paths and ports mapped, beside the root."""
@@ -262,12 +257,31 @@ def _shell_values(file: Path) -> dict[str, str]:
     return {name: "".join(shlex.split(value)) for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _free_ports(first: int, count: int) -> list[int]:
-    """`count` free TCP ports on loopback: the usual ones if all of them are free."""
-    for start in range(first, 60000, 1000):
-        ports = list(range(start, start + count))
-        if all(_free(port) for port in ports):
-            return ports
+@dataclass(frozen=True)
+class Lot:
+    """What one bench has of the machine's loopback, and no other: a network for endpoints, and Nomad's ports.
+
+    Ports that are merely free now would not do: another bench's Nomad may be off for a moment.
+    """
+
+    network: str
+    """The first three parts of the reserved addresses."""
+    ports: Mapping[str, int]
+
+
+@contextmanager
+def lot() -> Iterator[Lot]:
+    """A lot that nobody holds; the first has Nomad's usual ports. Raises BenchError where there is none."""
+    for number in range(200):
+        ports = {name: 4646 + 10 * number + at for at, name in enumerate(_PORTS)}
+        with Path(f"/tmp/pds-e2e-lot-{number}").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if all(_free(port) for port in ports.values()):
+                yield Lot(f"127.0.{10 + number}", ports)
+                return
     raise BenchError("no free ports for Nomad")
 
 

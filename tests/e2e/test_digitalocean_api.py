@@ -1,122 +1,19 @@
-"""The bench's DigitalOcean API by itself: shapes, limits, what it refuses, faults, log. No engine, loopback only."""
+"""The bench's DigitalOcean API by itself: shapes, limits, and what it refuses. No engine, loopback only."""
 
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.digitalocean import Api, World
-from tests.e2e.digitalocean.account import add_key
+from tests.e2e.api_client import DROPLET, FIREWALL, KEY, TOKEN, VOLUME, Client, Json, served
 from tests.e2e.digitalocean.server import ROUTES
-
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGBo8GBqfLh someone"
-TOKEN = "token-of-the-account"
-VOLUME = {"name": "pds-test", "region": "fra1", "size_gigabytes": 25}
-DROPLET: Mapping[str, Any] = {
-    "name": "pds-test",
-    "region": "fra1",
-    "size": "s-1vcpu-2gb",
-    "image": "debian-13-x64",
-    "monitoring": True,
-    "with_droplet_agent": False,
-    "tags": ["pds-test"],
-    "user_data": "#cloud-config\n",
-}
-FIREWALL: Mapping[str, Any] = {
-    "name": "pds-test",
-    "inbound_rules": [{"protocol": "tcp", "ports": "443", "sources": {"addresses": ["0.0.0.0/0", "::/0"]}}],
-    "outbound_rules": [{"protocol": "icmp", "destinations": {"addresses": ["0.0.0.0/0"]}}],
-    "tags": [],
-}
-
-Json = dict[str, Any]
-
-
-class Machines:
-    """Keeps what droplets were asked to do."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, ...]] = []
-
-    def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
-        self.asked.append(("boot", user_data, dict(volumes)))
-
-    def start(self, droplet_id: int) -> None:
-        self.asked.append(("start",))
-
-    def stop(self, droplet_id: int, graceful: bool) -> None:
-        self.asked.append(("stop", graceful))
-
-    def destroy(self, droplet_id: int) -> None:
-        self.asked.append(("destroy",))
-
-    def assign(self, droplet_id: int, address: str | None) -> None:
-        self.asked.append(("assign", address))
-
-    def make_volume(self, volume_id: str) -> None:
-        self.asked.append(("make_volume",))
-
-    def drop_volume(self, volume_id: str) -> None:
-        self.asked.append(("drop_volume",))
-
-
-class Client:
-    """A client with the account's token."""
-
-    def __init__(self, api: Api, machines: Machines) -> None:
-        self.api, self.machines = api, machines
-        self.http = httpx.Client(
-            base_url=f"{api.url}/v2", headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=5
-        )
-
-    def ask(self, method: str, path: str, body: Any = None, status: int = 200) -> Json:
-        """The decoded answer, whose status has to be this one."""
-        answer = self.http.request(method, path, json=body)
-        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
-        found: Json = answer.json() if answer.content else {}
-        return found
-
-    def refused(self, method: str, path: str, body: Any = None, status: int = 422) -> str:
-        """The message of an answer that is no success, in the API's form of errors."""
-        answer = self.ask(method, path, body, status)
-        assert set(answer) == {"id", "message", "request_id"}
-        return str(answer["message"])
-
-    def finished(self, action: Json) -> Json:
-        """The action, polled until it is over."""
-        return self.until(lambda: self.ask("GET", f"/actions/{action['id']}")["action"], lambda it: it["completed_at"])
-
-    def until(self, ask: Callable[[], Json], good: Callable[[Json], Any]) -> Json:
-        """Ask again until it is good, for two seconds at most."""
-        end = time.monotonic() + 2
-        while not good(found := ask()):
-            assert time.monotonic() < end, found
-            time.sleep(0.02)
-        return found
-
-    def droplet(self, **more: Any) -> Json:
-        """A droplet that is up."""
-        made = self.ask("POST", "/droplets", {**DROPLET, **more}, 202)
-        assert made["droplet"]["status"] == "new"
-        self.finished(made["links"]["actions"][0])
-        found: Json = self.ask("GET", f"/droplets/{made['droplet']['id']}")["droplet"]
-        return found
-
-    def volume(self, **more: Any) -> Json:
-        """A volume."""
-        made: Json = self.ask("POST", "/volumes", {**VOLUME, **more}, 201)["volume"]
-        return made
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    machines = Machines()
-    with Api(World(machines=machines, action_seconds=0.15, token=TOKEN), tmp_path) as api:
-        yield Client(api, machines)
+    with served(tmp_path) as made:
+        yield made
 
 
 def test_a_token_is_needed(client: Client) -> None:
@@ -339,59 +236,3 @@ def test_lists_come_in_pages(client: Client) -> None:
     assert [item["name"] for item in page["tags"]] == ["tag-2", "tag-3"]
     assert set(page["links"]["pages"]) == {"first", "prev", "next", "last"}
     assert page["meta"]["total"] == 5
-
-
-@pytest.mark.parametrize(("kind", "status"), [("500", 500), ("429", 429)])
-def test_the_nth_call_fails_and_does_nothing(client: Client, kind: str, status: int) -> None:
-    client.api.fail("POST", "/v2/tags", kind, nth=2)
-    client.ask("POST", "/tags", {"name": "first"}, 201)
-    answer = client.http.post("/tags", json={"name": "second"})
-    assert answer.status_code == status
-    assert ("Retry-After" in answer.headers) == (kind == "429")
-    assert len(client.ask("GET", "/tags")["tags"]) == 1
-    client.ask("POST", "/tags", {"name": "second"}, 201)
-    assert client.api.control("GET", "faults")["faults"][0]["struck"]
-
-
-def test_a_lost_answer_has_acted(client: Client) -> None:
-    client.api.fail("POST", "/v2/tags", "lost")
-    with pytest.raises(httpx.RemoteProtocolError):
-        client.http.post("/tags", json={"name": "made"})
-    assert len(client.ask("GET", "/tags")["tags"]) == 1
-
-
-def test_a_call_that_hangs_has_not_acted(client: Client) -> None:
-    client.api.fail("POST", "/v2/t.*", "hang")
-    with pytest.raises(httpx.ReadTimeout):
-        client.http.post("/tags", json={"name": "made"}, timeout=0.3)
-    assert client.ask("GET", "/tags")["tags"] == []
-
-
-def test_an_unknown_fault_is_refused(client: Client) -> None:
-    with pytest.raises(httpx.HTTPStatusError):
-        client.api.fail("POST", "/v2/tags", "explode")
-
-
-def test_the_log_keeps_bodies_and_no_token(client: Client) -> None:
-    client.ask("POST", "/tags", {"name": "kept"}, 201)
-    client.refused("POST", "/tags", {"name": "not kept"})
-    first, second = client.api.requests()
-    assert (first["method"], first["path"], first["body"], first["status"]) == (
-        "POST",
-        "/v2/tags",
-        {"name": "kept"},
-        201,
-    )
-    assert second["status"] == 422
-    assert "tag names" in second["error"]
-    assert TOKEN not in client.api.log_file.read_text()
-
-
-def test_the_account_is_dumped(tmp_path: Path) -> None:
-    world = World(token=TOKEN)
-    add_key(world, "laptop", KEY)
-    with Api(world, tmp_path) as api:
-        assert len(api.dump()["keys"]) == 1
-    written = json.loads((tmp_path / "account.json").read_text())
-    assert [key["name"] for key in written["keys"].values()] == ["laptop"]
-    assert TOKEN not in (tmp_path / "account.json").read_text()

@@ -1,0 +1,74 @@
+"""The bench's DigitalOcean API by itself: faults on demand, the request log and the dump. No engine, loopback only."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.api_client import KEY, TOKEN, Client, served
+from tests.e2e.digitalocean import Api, World
+from tests.e2e.digitalocean.account import add_key
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    with served(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize(("kind", "status"), [("500", 500), ("429", 429)])
+def test_the_nth_call_fails_and_does_nothing(client: Client, kind: str, status: int) -> None:
+    client.api.fail("POST", "/v2/tags", kind, nth=2)
+    client.ask("POST", "/tags", {"name": "first"}, 201)
+    answer = client.http.post("/tags", json={"name": "second"})
+    assert answer.status_code == status
+    assert ("Retry-After" in answer.headers) == (kind == "429")
+    assert len(client.ask("GET", "/tags")["tags"]) == 1
+    client.ask("POST", "/tags", {"name": "second"}, 201)
+    assert client.api.control("GET", "faults")["faults"][0]["struck"]
+
+
+def test_a_lost_answer_has_acted(client: Client) -> None:
+    client.api.fail("POST", "/v2/tags", "lost")
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.http.post("/tags", json={"name": "made"})
+    assert len(client.ask("GET", "/tags")["tags"]) == 1
+
+
+def test_a_call_that_hangs_has_not_acted(client: Client) -> None:
+    client.api.fail("POST", "/v2/t.*", "hang")
+    with pytest.raises(httpx.ReadTimeout):
+        client.http.post("/tags", json={"name": "made"}, timeout=0.3)
+    assert client.ask("GET", "/tags")["tags"] == []
+
+
+def test_an_unknown_fault_is_refused(client: Client) -> None:
+    with pytest.raises(httpx.HTTPStatusError):
+        client.api.fail("POST", "/v2/tags", "explode")
+
+
+def test_the_log_keeps_bodies_and_no_token(client: Client) -> None:
+    client.ask("POST", "/tags", {"name": "kept"}, 201)
+    client.refused("POST", "/tags", {"name": "not kept"})
+    first, second = client.api.requests()
+    assert (first["method"], first["path"], first["body"], first["status"]) == (
+        "POST",
+        "/v2/tags",
+        {"name": "kept"},
+        201,
+    )
+    assert second["status"] == 422
+    assert "tag names" in second["error"]
+    assert TOKEN not in client.api.log_file.read_text()
+
+
+def test_the_account_is_dumped(tmp_path: Path) -> None:
+    world = World(token=TOKEN)
+    add_key(world, "laptop", KEY)
+    with Api(world, tmp_path) as api:
+        assert len(api.dump()["keys"]) == 1
+    written = json.loads((tmp_path / "account.json").read_text())
+    assert [key["name"] for key in written["keys"].values()] == ["laptop"]
+    assert TOKEN not in (tmp_path / "account.json").read_text()
