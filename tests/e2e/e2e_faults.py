@@ -108,6 +108,10 @@ def _adopt(running: Bench, output: str) -> None:
         # Nobody knows of this one but the account; its disk holds nothing, the data is on the volume.
         [orphan] = [number for volume in account["volumes"].values() for number in volume["droplet_ids"]]
         running.delete(f"/v2/droplets/{orphan}")
+    if "Error deleting firewall" in output and "404" in output:
+        # It is gone, and the provider does not take that for an answer; a look at it does.
+        urn = running.urn("pds-ground-firewall")
+        running.pulumi("refresh", "--yes", "--skip-preview", "--target", urn)
     if "duplicate name" in output:
         [number] = account["firewalls"]
         running.delete(f"/v2/firewalls/{number}")
