@@ -10,6 +10,7 @@ these resources are waits and facts, not things.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pulumi
@@ -21,6 +22,7 @@ Props = dict[str, Any]
 
 _HOST_DEADLINE = 900  # seconds: a droplet's first boot installs Docker and fetches Nomad
 _SETTLE_DEADLINE = 900  # seconds: an image pull on a first start, a stop of at most 60, a start and a check
+_NOTICE_DEADLINE = 30  # seconds: Nomad's template sees a written variable within some
 _HTTPS_DEADLINE = 180  # seconds: one certificate order
 
 
@@ -118,17 +120,25 @@ class ReadyProvider(_Wait):
         admin.forget_tokens(news["token_name"], but=api.accessor(news["token"]) or "")
         if news["paused"]:
             return {**found, "state": "paused"}
-        # A changed secret restarts the task some moments after the variable was written. Where the same secrets are
-        # written again, nothing restarts, and there is nothing to wait for.
-        changed = bool(olds) and olds.get("secrets_digest") != news["secrets_digest"]
-        since = api.get(f"/v1/var/{news['secrets_path']}")["ModifyTime"] if changed else 0
-        probes.until(probes.JobRunning(api, news["job"], since), _SETTLE_DEADLINE, "The PDS")
+        self._wait_for_health(api, news, olds)
         if news["open"] == "none":
             return {**found, "state": "serving"}
         if news["open"] != "1":
             return {**found, "state": "serving on the host; not open to the Internet yet"}
         fault = probes.https_health(news["hostname"], news["ip"], _HTTPS_DEADLINE)
         return {**found, "state": f"serving on the host; HTTPS pending: {fault}" if fault else "serving"}
+
+    def _wait_for_health(self, api: probes.NomadApi, news: Props, olds: Props) -> None:
+        """A changed secret restarts the task some moments after the variable was written. Where the same secrets are
+        written again nothing restarts, and there is nothing to wait for."""
+        written = api.get(f"/v1/var/{news['secrets_path']}")["ModifyTime"]
+        if not olds:
+            # An adopted Nomad may run the job already, with the secrets of before; it gets a moment to notice.
+            with suppress(probes.ProbeError):
+                probes.until(probes.JobRunning(api, news["job"], written), _NOTICE_DEADLINE, "The PDS")
+                return
+        changed = bool(olds) and olds.get("secrets_digest") != news["secrets_digest"]
+        probes.until(probes.JobRunning(api, news["job"], written if changed else 0), _SETTLE_DEADLINE, "The PDS")
 
     def _settled(self, olds: Props) -> bool:
         return olds.get("state") in ("serving", "paused")

@@ -245,13 +245,14 @@ def _connect(*arguments: Any) -> Any:
 class JobRunning:
     """Asks, each time it is called, whether a task of `job` runs with its checks passing: None, or why not.
 
-    The task has to have started after the given time (Unix, ns). A check that runs before the task and refuses twice in
-    a row is a ProbeError with its own words: once may be the last try before whatever was wrong was put right.
+    The task has to have started after the given time (Unix, ns). A task that fails twice while one waits is a
+    ProbeError with its own words: once may be the last try before whatever was wrong was put right.
     """
 
     def __init__(self, api: NomadApi, job: str, started_after_ns: int = 0) -> None:
         self._api, self._job, self._started_after_ns = api, job, started_after_ns
         self._refused: set[str] = set()
+        self._old_ends: set[int] | None = None
 
     def __call__(self) -> str | None:
         """None where it runs, else the reason."""
@@ -265,6 +266,10 @@ class JobRunning:
         if failed:
             self._give_up_on(newest["ID"], failed[0], tasks[failed[0]])
         task = tasks.get(job)
+        ends = {event["Time"] for event in (task or {}).get("Events") or [] if event.get("ExitCode")}
+        self._old_ends = ends if self._old_ends is None else self._old_ends
+        if len(ends - self._old_ends) > 1:
+            raise self._words_of(newest["ID"], job, task)
         if newest["DesiredStatus"] != "run" or newest["ClientStatus"] != "running" or not task:
             return f"job {job} is {newest['ClientStatus']}{_last_event(tasks)}"
         if task["State"] != "running":
@@ -280,10 +285,13 @@ class JobRunning:
     def _give_up_on(self, allocation: str, task: str, state: Json) -> None:
         self._refused.add(allocation)
         if len(self._refused) > 1:
-            events = "; ".join(event.get("DisplayMessage", "") for event in (state.get("Events") or [])[-3:])
-            where = f"/v1/client/fs/logs/{allocation}?task={task}&type=stderr&plain=true&origin=end&offset=2000"
-            said = str(self._api.request("GET", where)[1] or "").strip()
-            raise ProbeError(f"Job {self._job}: its task {task} failed twice ({events}).\n{said}")
+            raise self._words_of(allocation, task, state)
+
+    def _words_of(self, allocation: str, task: str, state: Json) -> ProbeError:
+        events = "; ".join(event.get("DisplayMessage", "") for event in (state.get("Events") or [])[-3:])
+        where = f"/v1/client/fs/logs/{allocation}?task={task}&type=stderr&plain=true&origin=end&offset=2000"
+        said = str(self._api.request("GET", where)[1] or "").strip()
+        return ProbeError(f"Job {self._job}: its task {task} failed twice ({events}).\n{said}")
 
 
 def _last_event(tasks: Json) -> str:

@@ -80,10 +80,36 @@ def _then(nomad: FakeNomad, **changes: Any) -> dict[str, Any]:
 
 
 def test_changed_secrets_wait_for_the_restart_that_reads_them(nomad: FakeNomad) -> None:
+    olds = ReadyProvider().create(_ready(nomad)).outs or {}
     nomad.modify_time, nomad.restarts_after = WRITTEN, 5
-    assert _then(nomad, secrets_digest="two")["state"] == "serving"
+    found = ReadyProvider().update("id", olds, _ready(nomad, secrets_digest="two")).outs or {}
+    assert found["state"] == "serving"
     looks = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
-    assert len(looks) == 6, "one for the creation, then until the task had started after the variable was written"
+    assert len(looks) == 7, "one for the creation, then until the task had started after the variable was written"
+
+
+def test_a_server_of_an_adopted_nomad_is_waited_for_until_it_has_read_the_new_secrets(nomad: FakeNomad) -> None:
+    # It serves already, with the secrets of before: the guard has not seen the new ones yet.
+    nomad.modify_time, nomad.restarts_after = WRITTEN, 3
+    assert (ReadyProvider().create(_ready(nomad)).outs or {})["state"] == "serving"
+    looks = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
+    assert len(looks) == 4
+
+
+def test_a_server_that_ends_twice_while_one_waits_is_given_up_with_its_words(nomad: FakeNomad) -> None:
+    nomad.stderr = "REFUSED: this volume belongs to a PDS with another key"
+    answer, tries = nomad.answer, itertools.count(1)
+
+    def failing(method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        if path.endswith("/allocations"):
+            number = next(tries)
+            task = nomad.allocations[0]["TaskStates"]["pds"]
+            task |= {"State": "pending", "Events": [{"Time": time, "ExitCode": 1} for time in range(number)]}
+        return answer(method, path, body, token)
+
+    nomad.answer = failing  # type: ignore[method-assign]
+    with pytest.raises(probes.ProbeError, match=r"(?s)its task pds failed twice.*REFUSED: this volume"):
+        ReadyProvider().create(_ready(nomad))
 
 
 def test_secrets_that_no_task_restarts_for_end_with_the_reason(nomad: FakeNomad) -> None:

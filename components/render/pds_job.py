@@ -49,6 +49,8 @@ _LINES = """\
 {{{{ end }}}}{{{{ end }}}}
 """
 
+_GUARD_FILE = "/local/guard.cjs"
+
 _MEBIBYTE = 1024 * 1024
 
 
@@ -108,8 +110,11 @@ def _server(settings: Settings) -> Task:
         kill_timeout="60s",
         config=_hardened(settings, pids_limit=512, ports=("http",)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
-        env=plain_environment(settings),
+        # The guard once more, in the server's own process: a changed secret restarts this task alone, and a server that
+        # starts with another rotation key on these data must not.
+        env=plain_environment(settings) | {"NODE_OPTIONS": f"--require={_GUARD_FILE}"},
         templates=(
+            *_guard_templates(),
             Template(
                 destination="secrets/pds.env",
                 env=True,
@@ -131,14 +136,17 @@ def _guard(settings: Settings) -> Task:
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
         restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
-        config=_hardened(settings, pids_limit=64, command="node", args=("/local/guard.cjs",)),
+        config=_hardened(settings, pids_limit=64, command="node", args=(_GUARD_FILE,)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
         env={"PDS_HOSTNAME": settings.hostname, "PDS_DATA_DIRECTORY": DATA_DIRECTORY},
         templates=(
-            Template(destination="local/guard.cjs", change_mode="noop", data=_guard_script()),
-            *(
-                Template(destination=file, env=True, change_mode="noop", perms="0600", data=_LINES.format(path=path))
-                for file, path in (("secrets/pds.env", SECRETS_PATH), ("secrets/guard.env", GUARD_PATH))
+            *_guard_templates(),
+            Template(
+                destination="secrets/pds.env",
+                env=True,
+                change_mode="noop",
+                perms="0600",
+                data=_LINES.format(path=SECRETS_PATH),
             ),
         ),
         resources=Resources(cpu=100, memory=128),
@@ -165,6 +173,20 @@ def _hardened(
         mount=Mount(
             target="/tmp",  # noqa: S108 (inside the container)
             tmpfs_options=TmpfsOptions(size=64 * _MEBIBYTE),
+        ),
+    )
+
+
+def _guard_templates() -> tuple[Template, ...]:
+    """The guard's program, and what it may accept; a change of either restarts nothing."""
+    return (
+        Template(destination="local/guard.cjs", change_mode="noop", data=_guard_script()),
+        Template(
+            destination="secrets/guard.env",
+            env=True,
+            change_mode="noop",
+            perms="0600",
+            data=_LINES.format(path=GUARD_PATH),
         ),
     )
 

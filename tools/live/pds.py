@@ -63,6 +63,7 @@ def differences(env: Mapping[str, str], *, data: Path, plc_url: str, port: int, 
     if "PDS_BLOBSTORE_S3_BUCKET" in env:
         differ("PDS_BLOBSTORE_DISK_LOCATION", str(data / "blocks"), "no object storage here")
     differ("PDS_DID_PLC_URL", plc_url, "no identity leaves this machine")
+    differ("NODE_OPTIONS", None, "no volume here to guard")
     differ("PDS_CRAWLERS", None, "no relay hears of this server")
     differ("PDS_PORT", str(port), "the first free port")
     if line != "0.4":

@@ -105,10 +105,12 @@ job "pds" {
         destination = "local/guard.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Runs before the server, in the server's own image. Refuses a volume that is another PDS's, or an empty one that
+        // Runs before the server, as a task of its own and again in its process at every start. Refuses a volume that is another PDS's, or an empty one that
         // nobody announced: a healthy empty PDS would make new identities for handles that exist.
         //
         // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
+        if (!require("node:worker_threads").isMainThread) return;
+
         const fs = require("node:fs");
         const path = require("node:path");
         const crypto = require("node:crypto");
@@ -164,23 +166,23 @@ job "pds" {
       }
 
       template {
-        destination = "secrets/pds.env"
-        env         = true
-        change_mode = "noop"
-        perms       = "0600"
-        data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/pds" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
-        {{ end }}{{ end }}
-        EOT
-      }
-
-      template {
         destination = "secrets/guard.env"
         env         = true
         change_mode = "noop"
         perms       = "0600"
         data        = <<-EOT
         {{ with nomadVar "nomad/jobs/pds/pds/guard" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        EOT
+      }
+
+      template {
+        destination = "secrets/pds.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
         {{ end }}{{ end }}
         EOT
       }
@@ -242,6 +244,82 @@ job "pds" {
         PDS_REPORT_SERVICE_URL          = "https://mod.bsky.app"
         PDS_REPORT_SERVICE_DID          = "did:plc:ar7c4by46qjdydhdevvrndac"
         PDS_CRAWLERS                    = "https://bsky.network"
+        NODE_OPTIONS                    = "--require=/local/guard.cjs"
+      }
+
+      template {
+        destination = "local/guard.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Runs before the server, as a task of its own and again in its process at every start. Refuses a volume that is another PDS's, or an empty one that
+        // nobody announced: a healthy empty PDS would make new identities for handles that exist.
+        //
+        // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
+        if (!require("node:worker_threads").isMainThread) return;
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const crypto = require("node:crypto");
+
+        const directory = process.env.PDS_DATA_DIRECTORY;
+        const mark = path.join(directory, ".pds-identity.json");
+
+        function refuse(problem, remedy) {
+          console.error(`REFUSED: $${problem}\n  $${remedy}`);
+          process.exit(1);
+        }
+
+        const pair = crypto.createECDH("secp256k1");
+        pair.setPrivateKey(process.env.PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX, "hex");
+        const ours = {
+          hostname: process.env.PDS_HOSTNAME,
+          rotation_public_key: pair.getPublicKey("hex", "compressed"),
+        };
+
+        if (fs.existsSync(mark)) {
+          const theirs = JSON.parse(fs.readFileSync(mark, "utf8"));
+          for (const name of Object.keys(ours)) {
+            if (theirs[name] !== ours[name]) {
+              refuse(
+                `this volume belongs to a PDS with $${name} $${theirs[name]}; the stack has $${ours[name]}.`,
+                "Attach this stack's own volume, or give the stack that PDS's hostname and rotation key (pds:secrets)."
+              );
+            }
+          }
+          console.log(`the volume is that of $${ours.hostname}`);
+        } else {
+          // The file system's own, and what a crash of this script left behind.
+          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`];
+          const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
+          if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
+            refuse(
+              "the volume is empty, and the stack does not say that this PDS is new.",
+              "Restore its data, or for a first start write 'pds: {new: true}' in the stack file."
+            );
+          }
+          if (data.length > 0 && process.env.PDS_GUARD_ADOPT !== "true") {
+            refuse(
+              "the volume holds data without the mark of any PDS.",
+              "If it is this PDS's data, say so in the stack file: 'volume: {adopt: VOLUME-ID}'."
+            );
+          }
+          // Written aside and renamed, so that a crash leaves no half mark.
+          fs.writeFileSync(`$${mark}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
+          fs.renameSync(`$${mark}.tmp`, mark);
+          console.log(`marked the volume as that of $${ours.hostname}`);
+        }
+        EOT
+      }
+
+      template {
+        destination = "secrets/guard.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds/pds/guard" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        EOT
       }
 
       template {
