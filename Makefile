@@ -10,7 +10,7 @@ help:
 	@echo 'make test           lint, types, unit, component and contract tests'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares)'
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root)'
-	@echo 'make bench          ratios: what evaluating the program costs'
+	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes and memory'
 	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
 
@@ -38,6 +38,7 @@ preview: venv/.tools
 
 bench: venv/.tests
 	@$(RUN) tools.bench
+	@$(RUN) tests.e2e.ratios
 
 e2e: venv/.tests
 	$(RUN) pytest -x -v tests/e2e/e2e_up.py

@@ -134,10 +134,10 @@ class ReadyProvider(_Wait):
         written = api.get(f"/v1/var/{news['secrets_path']}")["ModifyTime"]
         if not olds:
             # An adopted Nomad may run the job already, with the secrets of before; it gets a moment to notice.
-            with suppress(probes.ProbeError):
+            with suppress(probes.LateError):
                 probes.until(probes.JobRunning(api, news["job"], written), _NOTICE_DEADLINE, "The PDS")
                 return
-        changed = bool(olds) and olds.get("secrets_digest") != news["secrets_digest"]
+        changed = olds and olds.get("secrets_digest") != news["secrets_digest"]
         probes.until(probes.JobRunning(api, news["job"], written if changed else 0), _SETTLE_DEADLINE, "The PDS")
 
     def _settled(self, olds: Props) -> bool:

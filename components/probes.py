@@ -25,6 +25,10 @@ class ProbeError(Exception):
     """What did not answer as it should, in a sentence for the operator, with the next step."""
 
 
+class LateError(ProbeError):
+    """What `until` waited for did not come in time."""
+
+
 class NotYetError(ProbeError):
     """It does not answer, or says that it cannot now; asked again it may."""
 
@@ -124,7 +128,7 @@ class NomadApi:
 
 
 def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
-    """Call `ready` until it returns None, at most for `seconds`; else ProbeError with the last reason it gave."""
+    """Call `ready` until it returns None, at most for `seconds`; else LateError with the last reason it gave."""
     deadline = time.monotonic() + seconds
     reason: str | None = "it was not asked"
     while True:
@@ -137,7 +141,7 @@ def until(ready: Callable[[], str | None], seconds: float, what: str, pause: flo
         if reason is None:
             return
         if time.monotonic() + pause > deadline:
-            raise ProbeError(f"{what}: {reason}, after {seconds:.0f} s.")
+            raise LateError(f"{what}: {reason}, after {seconds:.0f} s.")
         time.sleep(pause)
 
 

@@ -13,7 +13,7 @@ from tools.trial import KeptSecrets, task_environment
 def test_the_environment_is_the_job_s_and_the_variable_s(dev: Evaluation) -> None:
     environment, secret = task_environment(dev)
     variable = dev.one("pds-secrets-variable").inputs["items"]
-    assert environment.pop("NODE_OPTIONS").endswith("guard.cjs"), "what the job says; `make try` has no volume to guard"
+    assert environment.pop("NODE_OPTIONS").endswith("guard.cjs"), "the guard runs in the server's process"
     assert environment == plain_environment(settings_of(pds={"new": True})) | variable
     assert secret == frozenset(variable), "every item of the variable is secret, and nothing else is"
 

@@ -24,6 +24,9 @@ from tools.trial import task_environment
 
 CACHE = ROOT / "build" / "cache"
 
+WITHOUT_GUARD = {"NODE_OPTIONS": None}
+"""What the server says of an environment is asked of the server alone; `test_guard_in_server.py` has both."""
+
 StartPds = Callable[..., AbstractContextManager[PdsProcess]]
 
 
@@ -94,7 +97,7 @@ def start_pds(
         data = Path(tempfile.mkdtemp(dir=folder))  # servers may run side by side
         local = applied(env, differences(env, data=data, plc_url=directory.url, port=free_port(), line=line))
         # Made afterwards: a local difference must not mend what the test breaks.
-        changed = {name: value for name, value in {**local, **change}.items() if value is not None}
+        changed = {name: value for name, value in {**local, **WITHOUT_GUARD, **change}.items() if value is not None}
         return PdsProcess(pds_installs[line], changed, data.with_suffix(".log"), secrets=program_secrets)
 
     return start

@@ -107,7 +107,7 @@ def test_a_changed_option_changes_the_job_alone(running: Bench) -> None:
     running.configure(pds={"memory_mib": 600})
     preview = pulumi(running, "preview", "--diff")
     assert "memory = 600" in preview.output
-    with polled(running) as outage:
+    with polled(running.health) as outage:
         done = up(running)
         assert serving(running)
     assert steps(done) == {"pds-server-job": ["updated"], "pds-ready": ["updated"]}
@@ -120,7 +120,7 @@ def test_a_changed_secret_changes_the_variable_alone(running: Bench) -> None:
     for value in ("a-first-bypass-key", "another-bypass-key"):
         key = "pds:pds.extra_secret_env.PDS_RATE_LIMIT_BYPASS_KEY"
         pulumi(running, "config", "set", "--secret", "--path", key, value)
-        with polled(running) as outage:
+        with polled(running.health) as outage:
             done = up(running)
             assert serving(running)
         assert steps(done) == {"pds-secrets-variable": ["updated"], "pds-ready": ["updated"]}
@@ -163,7 +163,7 @@ def test_a_raised_generation_rebuilds_the_host_and_keeps_what_must_stay(running:
     outputs = running.outputs()
     marks = _data(running)
     running.configure(host={"generation": 2})
-    with polled(running) as outage:
+    with polled(running.health) as outage:
         done = up(running)
         assert serving(running)
     changed = steps(done)

@@ -5,7 +5,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +42,8 @@ class Outage:
 
 
 @contextmanager
-def polled(running: Bench) -> Iterator[Outage]:
-    """Ask for the server's health, ten times a second, while the block runs."""
+def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
+    """Ask for the server's health (status and text), ten times a second, while the block runs."""
     seen = Outage()
     ended = threading.Event()
 
@@ -52,7 +52,7 @@ def polled(running: Bench) -> Iterator[Outage]:
         while not ended.wait(0.1):
             seen.asked += 1
             try:
-                status, text = running.health()
+                status, text = health()
                 fault = "" if status == 200 else f"{status} {text}"
             except (BenchError, httpx.HTTPError, ValueError) as error:
                 fault = f"{type(error).__name__}: {error}"

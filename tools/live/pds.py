@@ -21,6 +21,9 @@ from .process import LOOPBACK, ServerProcess
 IMAGE_ENVIRONMENT = {"NODE_ENV": "production", "UV_USE_IO_URING": "0", "PDS_PORT": "3000"}
 """What upstream's Dockerfile sets before the container's own environment."""
 
+GUARD = Path(__file__).parents[2] / "components" / "render" / "files" / "guard.cjs"
+"""What the job runs in the server's process before the server, and what it refuses ends the server here as there."""
+
 _LOCAL_HOSTS = frozenset({"localhost", LOOPBACK, "::1"})
 _MAIL = (
     "PDS_EMAIL_SMTP_URL",
@@ -63,7 +66,9 @@ def differences(env: Mapping[str, str], *, data: Path, plc_url: str, port: int, 
     if "PDS_BLOBSTORE_S3_BUCKET" in env:
         differ("PDS_BLOBSTORE_DISK_LOCATION", str(data / "blocks"), "no object storage here")
     differ("PDS_DID_PLC_URL", plc_url, "no identity leaves this machine")
-    differ("NODE_OPTIONS", None, "no volume here to guard")
+    differ("NODE_OPTIONS", f'--require="{GUARD}"', "the same guard, out of this checkout")
+    for name in ("PDS_GUARD_NEW", "PDS_GUARD_ADOPT"):
+        differ(name, "true", "data of this machine's own")
     differ("PDS_CRAWLERS", None, "no relay hears of this server")
     differ("PDS_PORT", str(port), "the first free port")
     if line != "0.4":

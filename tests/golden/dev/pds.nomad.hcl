@@ -105,8 +105,9 @@ job "pds" {
         destination = "local/guard.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Runs before the server, as a task of its own and again in its process at every start. Refuses a volume that is another PDS's, or an empty one that
-        // nobody announced: a healthy empty PDS would make new identities for handles that exist.
+        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume that is
+        // another PDS's, or an empty one that nobody announced: a healthy empty PDS would make new identities for handles that
+        // exist.
         //
         // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
         if (!require("node:worker_threads").isMainThread) return;
@@ -251,8 +252,9 @@ job "pds" {
         destination = "local/guard.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Runs before the server, as a task of its own and again in its process at every start. Refuses a volume that is another PDS's, or an empty one that
-        // nobody announced: a healthy empty PDS would make new identities for handles that exist.
+        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume that is
+        // another PDS's, or an empty one that nobody announced: a healthy empty PDS would make new identities for handles that
+        // exist.
         //
         // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
         if (!require("node:worker_threads").isMainThread) return;

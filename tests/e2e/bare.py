@@ -1,0 +1,112 @@
+"""The PDS in a container without Nomad: what a measurement of the program's own share is held against.
+
+The same image, environment, user and limits as the job has, on data of its own; on the host's network, since the
+directory of its identities is on loopback.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+
+from tests.e2e.bench import HOSTNAME, Bench
+from tests.e2e.tools import BenchError, run
+from tools.live.pds import applied, differences
+from tools.live.process import free_port
+from tools.live.xrpc import Client
+from tools.private import write_private
+
+NAME = "pds-bare"
+_START = 60.0
+_LIMITS = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--pids-limit=512", "--memory=512m")
+
+
+@dataclass(frozen=True)
+class BareServer:
+    """A container that runs."""
+
+    url: str
+    admin_password: str
+    docker_host: str
+
+    def health(self) -> tuple[int, str]:
+        """Status and text of its health."""
+        answer = httpx.get(f"{self.url}/xrpc/_health", trust_env=False, timeout=5)
+        return answer.status_code, answer.text
+
+    def wait(self) -> None:
+        """Return once it answers. Raises BenchError where it does not."""
+        end = time.monotonic() + _START
+        while time.monotonic() < end:
+            try:
+                if self.health()[0] == httpx.codes.OK:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        raise BenchError(f"{NAME} does not answer:\n{run(['docker', 'logs', '--tail', '20', NAME], self.docker_host)}")
+
+    def restart(self) -> None:
+        """Restart it in order, as Nomad would stop it."""
+        run(["docker", "restart", "--time", "60", NAME], self.docker_host)
+        self.wait()
+
+    def memory_mib(self) -> float:
+        """What Docker counts as its memory, in MiB; the page cache that could be given back is not in it."""
+        text = run(["docker", "stats", "--no-stream", "--format", "{{json .}}", NAME], self.docker_host)
+        found = re.match(r"([0-9.]+)(KiB|MiB|GiB)", json.loads(text)["MemUsage"])
+        assert found, text
+        return float(found[1]) * {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}[found[2]]
+
+    def post(self, count: int) -> None:
+        """One account, and `count` posts of it, one after the other."""
+        client = Client(self.url, HOSTNAME)
+        invite = client.procedure(
+            "com.atproto.server.createInviteCode", {"useCount": 1}, admin_password=self.admin_password
+        )["code"]
+        body = {"handle": f"poster.{HOSTNAME}", "email": f"poster@{HOSTNAME}", "password": "of-a-measurement"}
+        account = client.procedure("com.atproto.server.createAccount", {**body, "inviteCode": invite})
+        client.log_in(account["accessJwt"])
+        for number in range(count):
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            record = {"$type": "app.bsky.feed.post", "text": f"Post {number} of {count}.", "createdAt": now}
+            made = {"repo": account["did"], "collection": "app.bsky.feed.post", "record": record}
+            client.procedure("com.atproto.repo.createRecord", made)
+
+
+@contextmanager
+def bare_server(running: Bench, plc_url: str) -> Iterator[BareServer]:
+    """Start it and wait for it; container and data are gone at the end. Raises BenchError where it does not come up."""
+    outputs = running.outputs()
+    told = dict(line.split("=", 1) for line in outputs["pds_env"].splitlines())
+    data = running.folder / "bare"
+    data.mkdir(exist_ok=True)
+    line = ".".join(outputs["package_version"].split(".")[:2])
+    env = applied(told, differences(told, data=data, plc_url=plc_url, port=free_port(), line=line))
+    # One client writes a thousand posts; and the guard's file is not in the image.
+    env = {name: value for name, value in env.items() if name != "NODE_OPTIONS"} | {"PDS_RATE_LIMITS_ENABLED": "false"}
+    for folder in (data, data / "blocks", data / "temp"):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)
+    file = running.folder / "bare.env"
+    write_private(file, "".join(f"{name}={value}\n" for name, value in env.items()).encode())
+    command = ["docker", "run", "--detach", "--name", NAME, "--network=host", "--user=1000:1000", *_LIMITS]
+    command += ["--tmpfs=/tmp", f"--volume={data}:{data}", f"--env-file={file}", _image(running)]
+    run(command, running.docker_host)
+    try:
+        server = BareServer(f"http://127.0.0.1:{env['PDS_PORT']}", env["PDS_ADMIN_PASSWORD"], running.docker_host)
+        server.wait()
+        yield server
+    finally:
+        run(["docker", "rm", "--force", NAME], running.docker_host)
+
+
+def _image(running: Bench) -> str:
+    found = re.search(r'image\s*=\s*"([^"]+)"', running.outputs()["pds_job"])
+    assert found, "the job names its image"
+    return found[1]

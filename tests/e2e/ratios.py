@@ -1,0 +1,139 @@
+"""`make bench`, its second part: the program under the real engine, as ratios from one run; as root, some minutes.
+
+Three questions. What does an unchanged preview cost beside the engine's floor, a program that imports the same SDKs and
+registers as many trivial resources? How long is the server away when an option changes, beside a bare restart of a
+container like it? How much memory does one PDS take, idle and after 1,000 posts, and how many fit a droplet?
+
+Nothing is asserted. What the droplet's system itself takes is not in the figures: here it is this machine's.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from tests.e2e.bare import bare_server
+from tests.e2e.bench import PROGRAMS, ROOT, STACK, Bench, bench
+from tests.e2e.tools import missing, run
+from tests.e2e.watching import polled
+from tools.live.directory import PlcDirectory
+from tools.live.node import install
+
+_ROUNDS = 5
+_POSTS = 1000
+_SETTLED = 30.0
+_DROPLETS_GIB = (1, 2, 4)
+
+_FLOOR = """
+import pulumi, pulumi_digitalocean, pulumi_nomad, pulumi_random, pulumi_tls
+for number in range({count}):
+    pulumi_random.RandomString(f"trivial-{{number}}", length=8)
+"""
+
+
+def main() -> int:
+    """Print the tables, or what is missing; exit code 0 in either case, since nothing is asserted."""
+    lines = missing(*PROGRAMS)
+    if lines:
+        print("\n".join(["Not measured here, the program under the real engine:", *lines]))
+        return 0
+    console = Console()
+    cache = ROOT / "build" / "cache"
+    plc = install("plc", cache)
+    with (
+        tempfile.TemporaryDirectory(prefix="pds-ratios-") as folder,
+        bench(Path(folder), cache / "e2e") as running,
+        PlcDirectory(plc, data=running.folder / "plc", log=running.folder / "plc.log") as directory,
+    ):
+        running.pulumi("up", "--yes", "--skip-preview", show=True)
+        console.print(_preview(running))
+        console.print(_outage(running, directory.url))
+        console.print(_memory(running, directory.url))
+        running.pulumi("state", "unprotect", "--all", "--yes")
+        running.pulumi("destroy", "--yes", "--skip-preview")
+    return 0
+
+
+def _preview(running: Bench) -> Table:
+    """An unchanged preview against the floor, in turn."""
+    count = running.pulumi("stack", "--show-urns").output.count("urn:pulumi:")
+    floor = running.folder / "floor"
+    floor.mkdir()
+    runtime = yaml.safe_load((running.project / "Pulumi.yaml").read_text())["runtime"]
+    (floor / "Pulumi.yaml").write_text(yaml.safe_dump({"name": "floor", "runtime": runtime}))
+    (floor / "__main__.py").write_text(_FLOOR.format(count=count))
+
+    def seconds(project: Path, *arguments: str) -> float:
+        began = time.monotonic()
+        run(["pulumi", *arguments, "--non-interactive"], cwd=project, env=running.env)
+        return time.monotonic() - began
+
+    seconds(floor, "stack", "init", STACK, "--secrets-provider", "passphrase")
+    seconds(floor, "up", "--yes", "--skip-preview")
+    preview = ("preview", "--expect-no-changes", "--stack", STACK)
+    pairs = [(seconds(floor, *preview), seconds(running.project, *preview)) for _ in range(_ROUNDS)]
+    least, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+    table = Table("program", "median, s", "ratio", title=f"An unchanged preview, {count} resources ({_ROUNDS} rounds)")
+    table.add_row("trivial resources, the same SDKs", f"{least:.1f}", "1.00")
+    table.add_row("this program", f"{ours:.1f}", f"{ours / least:.2f}")
+    return table
+
+
+def _outage(running: Bench, plc_url: str) -> Table:
+    """How long nobody answers."""
+    changed, restarted = [], []
+    with bare_server(running, plc_url) as server:
+        for memory_mib in (600, 640, 680):
+            with polled(server.health) as outage:
+                server.restart()
+                time.sleep(1)
+            restarted.append(outage.seconds)
+            running.configure(pds={"memory_mib": memory_mib})
+            with polled(running.health) as outage:
+                running.pulumi("up", "--yes", "--skip-preview")
+            changed.append(outage.seconds)
+    bare, ours = statistics.median(restarted), statistics.median(changed)
+    table = Table("what", "median, s", "ratio", title=f"How long the server is away ({len(changed)} rounds)")
+    table.add_row("a bare restart of such a container", f"{bare:.1f}", "1.00")
+    table.add_row("an option changed by `up`", f"{ours:.1f}", f"{ours / bare:.2f}")
+    return table
+
+
+def _memory(running: Bench, plc_url: str) -> Table:
+    """One PDS in a container, and what runs beside it on a host."""
+    with bare_server(running, plc_url) as server:
+        time.sleep(_SETTLED)
+        idle = server.memory_mib()
+        server.post(_POSTS)
+        busy = server.memory_mib()
+    beside = _resident_mib(running)
+    table = Table("what", "MiB", *(f"fit {gib} GiB" for gib in _DROPLETS_GIB), title="Memory")
+    for what, used in (("one PDS, idle", idle), (f"one PDS, after {_POSTS:,} posts", busy)):
+        table.add_row(what, f"{used:.0f}", *(str(int((gib * 1024 - beside) // used)) for gib in _DROPLETS_GIB))
+    table.add_row("Nomad and Docker beside it", f"{beside:.0f}", *("" for _ in _DROPLETS_GIB))
+    return table
+
+
+def _resident_mib(running: Bench) -> float:
+    """Memory of the bench's Nomad and Docker and all that they run beside containers, MiB; shared pages by share."""
+    [machine] = running.machines.machines()
+    marks = (str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0], "docker_logger")
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            if any(mark in command for mark in marks) and not command.startswith(sys.executable):
+                rollup = (process / "smaps_rollup").read_text()
+                total += int(rollup.split("Pss:", 1)[1].split()[0])
+        except (OSError, IndexError):
+            continue  # it ended meanwhile, or is the kernel's own
+    return total / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
