@@ -19,9 +19,10 @@ import pytest
 
 from components.settings.environment import GENERATED_SECRETS
 from tests.e2e import tools
-from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench
 from tests.e2e.tools import BenchError, missing
 from tests.e2e.watching import command_lines, hits, polled, secrets_of, state_text, steps
+from tools.stackfile import evaluate_stack
 
 _SPOKEN: list[str] = []
 """Everything the engine has printed."""
@@ -81,6 +82,21 @@ def test_from_nothing(running: Bench) -> None:
     refused = [item for item in running.api.requests() if item["status"] not in (200, 201, 202, 204)]
     assert refused == []
     assert running.world.failures + running.machines.deaths() == []
+
+
+def test_the_tree_is_the_one_that_is_shown_without_an_engine(running: Bench) -> None:
+    """What `make preview` says of this stack file is what the engine has made: types, names, parents, protection."""
+    state = json.loads(pulumi(running, "stack", "export").output)["deployment"]["resources"]
+    made = {
+        (item["type"], item["urn"].rpartition("::")[2], item["parent"].rpartition("::")[2], item.get("protect", False))
+        for item in state
+        if "parent" in item  # the stack itself has none, nor has a provider that the engine starts by itself
+    }
+    shown = {
+        (item.type, item.name, item.parent.rpartition("::")[2], item.protected)
+        for item in evaluate_stack(STACK, root=running.project).resources
+    }
+    assert made == shown
 
 
 def test_the_endpoint_lets_in_who_has_certificate_and_token(running: Bench, tmp_path: Path) -> None:
