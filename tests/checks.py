@@ -7,13 +7,14 @@ types are in `checks_inputs.py`, secrets in `checks_secrets.py`.
 
 import re
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import yaml
 
 from tests.checks_inputs import find_faulty_inputs
 from tests.checks_secrets import find_forbidden_secret_types, find_secrets_in_texts, find_secrets_in_the_open
-from tests.hcl_text import flat, job_of, task_of
+from tests.hcl_text import flat, job_of, parse, task_of
 from tools.engine import Evaluation, Recorded
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
@@ -207,6 +208,32 @@ def find_open_registration(evaluation: Evaluation) -> list[str]:
     return [] if required == "true" else [f"PDS_INVITE_REQUIRED is {required}"]
 
 
+def find_unreadable_variables(evaluation: Evaluation) -> list[str]:
+    """A template that names a variable its task may not read waits for ever, and the task never starts.
+
+    A task may read the paths of its job, its group and its own (Nomad's documentation, concepts/variables), and what a
+    policy grants that is bound to its job.
+    """
+    findings = []
+    for item in evaluation.of("job:Job"):
+        [(name, job)] = parse(item.inputs["jobspec"])["job"][0].items()
+        granted = [
+            path
+            for policy in evaluation.of("aclPolicy:AclPolicy")
+            if (policy.inputs.get("jobAcl") or {}).get("jobId") == name
+            for path in re.findall(r'path "([^"]+)"', policy.inputs["rulesHcl"])
+        ]
+        [(group, body)] = job["group"][0].items()
+        for task, text in ((task, str(found[task])) for found in body["task"] for task in found):
+            own = {f"nomad/jobs/{name}", f"nomad/jobs/{name}/{group}", f"nomad/jobs/{name}/{group}/{task}"}
+            findings += [
+                f"task {task} of job {name} may not read {path}"
+                for path in re.findall(r'nomadVar(?:List)? "([^"]+)"', text)
+                if path not in own and not any(fnmatchcase(f"{path}/", grant) for grant in granted)
+            ]
+    return findings
+
+
 CHECKS: dict[str, Callable[[Evaluation], list[str]]] = {
     "order": find_disorder,
     "protected state": find_unprotected_state,
@@ -215,6 +242,7 @@ CHECKS: dict[str, Callable[[Evaluation], list[str]]] = {
     "operator ports": find_open_operator_ports,
     "images": find_moving_images,
     "registration": find_open_registration,
+    "readable variables": find_unreadable_variables,
     "inputs": find_faulty_inputs,
     "secrets in the open": find_secrets_in_the_open,
     "secrets in texts": find_secrets_in_texts,

@@ -17,7 +17,7 @@ import components.nomad
 import components.pds
 from components.render.agent import agent_config
 from components.render.cloud_init import user_data
-from components.render.pds_job import pds_job
+from components.render.pds_job import GUARD_PATH, pds_job
 from components.settings.settings import Settings
 from components.target import NomadTarget
 from tools.engine import COMPUTED
@@ -199,6 +199,10 @@ def _management_token_in_cloud_init(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("components.host.user_data", with_client_key)
 
 
+def _another_tasks_variable(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, f'nomadVar "{GUARD_PATH}"', f'nomadVar "{GUARD_PATH}/guard"')
+
+
 DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "a wrong key in a nested input": (_misspelt_nested_key, "inputs", "sourceAddreses"),
     "a RandomBytes secret": (_random_bytes, "secret types", "RandomBytes"),
@@ -224,6 +228,7 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "a minor version's image tag": (_moving_minor_image, "images", ":0.4, which can change"),
     "invites off": (_invites_off, "registration", "false"),
     "invites left to the server": (_invites_left_out, "registration", "None"),
+    "a variable of another task": (_another_tasks_variable, "readable variables", "pds may not read"),
     "an Output in a job": (_output_in_the_job, "secrets in texts", "an Output entered"),
     "a key too many in cloud-init": (_management_token_in_cloud_init, "secrets in texts", "client-key"),
 }

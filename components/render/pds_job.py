@@ -39,8 +39,9 @@ JOB = "pds"
 SECRETS_PATH = f"nomad/jobs/{JOB}"
 """A job may read the variable of its own path without a policy (Nomad's documentation, concepts/variables)."""
 
-GUARD_PATH = f"nomad/jobs/{JOB}/{JOB}/guard"
-"""What the guard may accept. Apart from the job and from the secrets, so that a change of it restarts nothing."""
+GUARD_PATH = f"nomad/jobs/{JOB}/{JOB}"
+"""What the guard may accept. Apart from the job and from the secrets, so that a change of it restarts nothing; the path
+of the group, which both of its tasks may read (one task's own path is closed to the other)."""
 
 # Every item of the variable is one line of environment, under its own name: a further secret changes the variable and
 # not the job. toJSON quotes what a password may hold.

@@ -172,7 +172,7 @@ job "pds" {
         change_mode = "noop"
         perms       = "0600"
         data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/pds/pds/guard" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ with nomadVar "nomad/jobs/pds/pds" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
         {{ end }}{{ end }}
         EOT
       }
@@ -319,7 +319,7 @@ job "pds" {
         change_mode = "noop"
         perms       = "0600"
         data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/pds/pds/guard" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ with nomadVar "nomad/jobs/pds/pds" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
         {{ end }}{{ end }}
         EOT
       }
