@@ -41,7 +41,7 @@ bench: venv/.tests
 	@$(RUN) tests.e2e.ratios
 
 e2e: venv/.tests
-	$(RUN) pytest -x -v tests/e2e/e2e_up.py
+	$(RUN) pytest -x -v tests/e2e/e2e_*.py
 
 generate: venv/.tests
 	$(RUN) tools.generate

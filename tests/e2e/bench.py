@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.certificates import Authority
 from tests.e2e.digitalocean import Api, World
 from tests.e2e.digitalocean.account import add_key
 from tests.e2e.docker import engine
@@ -59,6 +61,12 @@ class Bench:
     machines: ProcessMachines
     docker_host: str
     nameserver: str
+    nomad: str
+    """Nomad's API on the machine's loopback."""
+    network: str
+    """The prefix of the reserved IPs."""
+    authority: Authority
+    """Stands for the public certificate authorities; the engine trusts it beside them."""
 
     def pulumi(self, *arguments: str, show: bool = False, check: bool = True) -> Run:
         """Run the engine on the bench's stack; `show` prints what it says as it comes. Raises BenchError on failure."""
@@ -105,7 +113,7 @@ class Bench:
         if len(machines) != 1:
             raise BenchError(f"there are {len(machines)} machines")
         with httpx.Client(trust_env=False, timeout=10) as client:
-            found = client.get(f"http://127.0.0.1:{machines[0].ports['http']}/v1/service/pds").json()
+            found = client.get(f"{self.nomad}/v1/service/pds").json()
         if not found:
             raise BenchError("Nomad knows no service 'pds'")
         return f"http://{found[0]['Address']}:{found[0]['Port']}"
@@ -184,9 +192,10 @@ def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Be
         token = secrets.token_hex(32)
         world = World(machines=machines, action_seconds=action_seconds, token=token, network=mine.network)
         add_key(world, "laptop", _KEY)
+        authority = Authority("bench CA")
         try:
             with Api(world, folder / "api") as api, nameserver(lambda: dict(world.records)) as names:
-                env = _environment(folder, api.url, token)
+                env = _environment(folder, api.url, token, authority)
                 yield Bench(
                     folder=folder,
                     project=_project(folder, settings(image, names), env),
@@ -196,15 +205,21 @@ def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Be
                     machines=machines,
                     docker_host=docker_host,
                     nameserver=names,
+                    nomad=f"http://127.0.0.1:{mine.ports['http']}",
+                    network=f"{mine.network}.0/24",
+                    authority=authority,
                 )
         finally:
             # After the API, which may still have been booting one.
             machines.stop_all()
 
 
-def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
+def _environment(folder: Path, url: str, token: str, authority: Authority) -> dict[str, str]:
     state = folder / "state"
     state.mkdir(exist_ok=True)
+    trusted = folder / "trusted.pem"
+    public = ssl.get_default_verify_paths().cafile
+    trusted.write_text((Path(public).read_text() if public else "") + authority.pem)
     # A shell that points at another account, or another Nomad, must not reach into the bench.
     kept = {
         name: value
@@ -219,6 +234,7 @@ def _environment(folder: Path, url: str, token: str) -> dict[str, str]:
         "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "SSL_CERT_FILE": str(trusted),
     }
 
 

@@ -34,9 +34,7 @@ HOST = "noted.at"
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("go") is None:
-        pytest.skip(
-            "Go is not installed here (https://go.dev/doc/install): nothing was tried with the stand-in for IO."
-        )
+        pytest.skip("Go is not installed here (https://go.dev/doc/install): the stand-in for IO was not tried.")
     return io_stand_in(tmp_path_factory.mktemp("io"))
 
 

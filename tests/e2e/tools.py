@@ -28,9 +28,14 @@ class BenchError(Exception):
     """What the bench cannot do here, in a sentence, with the way out."""
 
 
+def absent(*programs: str) -> list[str]:
+    """Those of `programs` that are not on PATH."""
+    return [name for name in programs if shutil.which(name) is None]
+
+
 def missing(*programs: str) -> list[str]:
     """A line for each of `programs` that is not on PATH, with where to get it."""
-    return [f"{name} is not on PATH: {WHERE_FROM[name]}" for name in programs if shutil.which(name) is None]
+    return [f"{name} is not on PATH: {WHERE_FROM[name]}" for name in absent(*programs)]
 
 
 def need(*programs: str) -> None:

@@ -57,11 +57,11 @@ class Firehose:
 
 
 @contextmanager
-def subscribe(base_url: str) -> Iterator[Firehose]:
-    """A subscription to the PDS at `base_url`. Raises LiveError when it is refused."""
+def subscribe(base_url: str, **more: Any) -> Iterator[Firehose]:
+    """A subscription to the PDS at `base_url`; `more` is for `connect` of websockets. Raises LiveError when refused."""
     url = base_url.replace("http", "ws", 1) + "/xrpc/com.atproto.sync.subscribeRepos"
     try:
-        connection = connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=10)
+        connection = connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=10, **more)
     except (OSError, WebSocketException) as error:
         raise LiveError(f"The event stream at {url} was refused: {error}") from error
     with connection:

@@ -11,19 +11,24 @@ Run it alone with `python -m tests.e2e.images.build` where DOCKER_HOST names an 
 """
 
 import hashlib
+import json
 import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.certificates import Pair
 from tests.e2e.tools import need, run
 
+PROGRAMS = ("debootstrap", "npm", "g++", "make", "go")
+"""What building takes, beside Docker."""
+
 PDS_TAG = "pds.local/pds:0.4.217"
 """The tag is the package's version, as upstream's tags are. A name that no registry serves: it can't be pulled."""
 
+LOCAL_PDS_TAG = PDS_TAG.replace("/pds:", "/local-pds:")
 IO_TAG = "io.local/io-stand-in:bench"
 
 _HERE = Path(__file__).parent
@@ -52,6 +57,19 @@ def pds_image(cache: Path, docker_host: str) -> str:
     shutil.copy2(_HERE / "pds" / "Dockerfile", context)
     run(["docker", "build", "--quiet", "--label", f"lock={label}", "--tag", PDS_TAG, str(context)], docker_host)
     return PDS_TAG
+
+
+def local_pds_image(folder: Path, docker_host: str, authority: Pair, names: Mapping[str, str]) -> str:
+    """The server's image, which is there already, made to trust `authority` and to know `names` by their addresses;
+    its tag. A container's /etc/hosts is Docker's, and no name server has the names. Raises BenchError.
+    """
+    context = _empty(folder)
+    (context / "ca.pem").write_text(authority.cert_pem)
+    (context / "names.json").write_text(json.dumps(dict(names)))
+    for name in ("Dockerfile", "names.cjs"):
+        shutil.copy2(_HERE / "local-pds" / name, context)
+    run(["docker", "build", "--quiet", f"--build-arg=PDS={PDS_TAG}", "--tag", LOCAL_PDS_TAG, str(context)], docker_host)
+    return LOCAL_PDS_TAG
 
 
 def io_image(folder: Path, docker_host: str, authority: Pair, network: str, nomad: str) -> str:

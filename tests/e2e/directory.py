@@ -1,0 +1,91 @@
+"""A directory of identities for a bench's servers: the real one, over HTTPS, where a container can reach it.
+
+No identity made in a bench may reach the public directory, where it would be for ever. The program writes https
+addresses of directories only; here the bench's authority signs the certificate, and stunnel terminates TLS on the
+address that containers have for this machine.
+"""
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.certificates import Authority
+from tests.e2e.images.build import local_pds_image
+from tests.e2e.service import Service, last_lines
+from tests.e2e.tools import BenchError, run
+from tools.live.directory import PlcDirectory
+from tools.live.node import install
+from tools.live.process import free_port
+
+NAME = "plc.bench.test"
+_START = 10.0
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A running directory: `url` for servers, `local_url` for this machine, and an image of a server that knows it."""
+
+    url: str
+    local_url: str
+    pds_image: str
+
+    def data(self, did: str) -> dict[str, object]:
+        """What it holds about an identity."""
+        answer = httpx.get(f"{self.local_url}/{did}/data", timeout=10, trust_env=False)
+        answer.raise_for_status()
+        found: dict[str, object] = answer.json()
+        return found
+
+
+@contextmanager
+def directory(folder: Path, cache: Path, docker_host: str, authority: Authority) -> Iterator[Directory]:
+    """Run one, with its data and logs in `folder`. Raises BenchError, or LiveError where it does not come up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    gateway = run(
+        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"], docker_host
+    ).strip()
+    with PlcDirectory(install("plc", cache), data=folder / "data", log=folder / "plc.log") as plain:
+        port = free_port()
+        terminator = _terminator(folder, authority, f"{gateway}:{port}", plain.url.rpartition(":")[2])
+        try:
+            _wait(gateway, port, terminator)
+            image = local_pds_image(folder / "image", docker_host, authority.pair(), {NAME: gateway})
+            yield Directory(f"https://{NAME}:{port}", plain.url, image)
+        finally:
+            terminator.stop()
+
+
+def _terminator(folder: Path, authority: Authority, accept: str, port: str) -> Service:
+    pair = authority.issue(NAME).written(folder, "server.pem")
+    pair.chmod(0o600)
+    lines = (
+        "foreground = yes",
+        "pid =",
+        "[plc]",
+        f"accept = {accept}",
+        f"connect = 127.0.0.1:{port}",
+        f"cert = {pair}",
+    )
+    (folder / "stunnel.conf").write_text("\n".join(lines) + "\n")
+    program = shutil.which("stunnel")
+    assert program, "the bench needs it too"
+    return Service([program, str(folder / "stunnel.conf")], folder / "stunnel.log", {"PATH": os.environ["PATH"]})
+
+
+def _wait(address: str, port: int, terminator: Service) -> None:
+    end = time.monotonic() + _START
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise BenchError(f"nobody answers at {address}:{port}:\n{last_lines(terminator.log)}")
