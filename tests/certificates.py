@@ -42,6 +42,10 @@ class Authority:
         """The authority itself, for a server that issues its own certificates."""
         return Pair(self.pem, _key_pem(self._key))
 
+    def trusted(self) -> ssl.SSLContext:
+        """A client's context that trusts this authority alone."""
+        return ssl.create_default_context(cadata=self.pem)
+
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (

@@ -5,12 +5,13 @@ stream, her handle added to the ingress, and nothing left to do. IO's place is t
 is seen here is true of our file, the service that it names and the rights of who looks it up, not of IO.
 """
 
-import json
 import os
 import secrets
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,29 +30,67 @@ from tools.live.firehose import subscribe
 
 HANDLE = f"alice.{HOSTNAME}"
 _PATIENCE = 60
-"""Seconds for what follows an `up` by itself: a template rendered anew, a container started again."""
+"""Seconds for what follows an `up` by itself: a template rendered anew, an ingress started again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What differs between the ingresses: a change of the file, and what is seen of it."""
+
+    option: str
+    added: str
+    hostname: str
+    path: str
+    restarts: bool
+    """Whether a changed file is a new container; else it is read again by the old one."""
+
+
+KINDS = {
+    # IO has no wildcard certificates: a member's handle is a name of its own.
+    "io": Kind(
+        option="extra_hcl",
+        added=f'ingress "{HANDLE}" {{\n  backend = "nomad:pds"\n}}\n',
+        hostname=HANDLE,
+        path="/.well-known/atproto-did",
+        restarts=True,
+    ),
+}
 
 
 class Running:
     """A bench with an ingress, and a directory of identities."""
 
-    def __init__(self, bench: Bench, plc: Directory) -> None:
-        self.bench, self.plc = bench, plc
-        self.trust = ssl.create_default_context(cadata=bench.authority.pem)
+    def __init__(self, name: str, bench: Bench, plc: Directory, trust: ssl.SSLContext) -> None:
+        self.name, self.kind = name, KINDS[name]
+        self.bench, self.plc, self.trust = bench, plc, trust
         self.did = ""
-        self.password = secrets.token_urlsafe(18)
 
     def client(self, hostname: str = HOSTNAME) -> httpx.Client:
         """A client that finds `hostname` at the reserved IP."""
         transport = _At(self.bench.outputs()["ipv4"], verify=self.trust)
         return httpx.Client(base_url=f"https://{hostname}", transport=transport, timeout=30)
 
-    def containers(self, task: str) -> list[dict[str, Any]]:
-        """Nomad's containers of this task that run, as Docker sees them."""
-        host = self.bench.docker_host
-        ids = tools.run(["docker", "ps", "--quiet", "--filter", f"name=^{task}-"], host).split()
-        found: list[dict[str, Any]] = json.loads(tools.run(["docker", "inspect", *ids], host)) if ids else []
+    def text(self, hostname: str, path: str) -> str:
+        """What is at this address, once it is a success."""
+        found = ""
+
+        def answered() -> str | None:
+            nonlocal found
+            try:
+                answer = client.get(path)
+            except httpx.HTTPError as error:
+                return str(error)
+            found = answer.text
+            return None if answer.is_success else f"{answer.status_code} {found}"
+
+        with self.client(hostname) as client:
+            until(answered, _PATIENCE, f"https://{hostname}{path}")
         return found
+
+    def containers(self, task: str) -> list[str]:
+        """Ids of Nomad's containers of this task that run."""
+        command = ["docker", "ps", "--quiet", "--filter", f"name=^{task}-"]
+        return tools.run(command, self.bench.docker_host).split()
 
 
 class _At(httpx.HTTPTransport):
@@ -67,21 +106,24 @@ class _At(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
-@pytest.fixture(scope="module", params=["io"])
+@pytest.fixture(scope="module", params=list(KINDS))
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     lines = missing(*PROGRAMS, "go")
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
+    name = str(request.param)
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
-    with (
-        bench(tmp_path_factory.mktemp(str(request.param)), cache) as made,
-        directory(made.folder / "plc", cache, made.docker_host, made.authority) as plc,
-    ):
-        image = io_image(made.folder / "io", made.docker_host, made.authority.pair(), made.network, made.nomad)
-        made.configure(
-            ingress={"kind": request.param, "image": image}, pds={"plc_url": plc.url, "image": plc.pds_image}
-        )
-        yield Running(made, plc)
+    with ExitStack() as stack:
+        made = stack.enter_context(bench(tmp_path_factory.mktemp(name), cache))
+        plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
+        made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
+        yield Running(name, made, plc, {"io": _io}[name](made))
+
+
+def _io(made: Bench) -> ssl.SSLContext:
+    image = io_image(made.folder / "io", made.docker_host, made.authority.pair(), made.network, made.nomad)
+    made.configure(ingress={"kind": "io", "image": image})
+    return made.authority.trusted()
 
 
 def nothing_to_do(running: Running) -> None:
@@ -121,7 +163,7 @@ def test_a_member_is_made_with_the_exported_environment(running: Running) -> Non
             return answer.json()
 
         code = call("com.atproto.server.createInviteCode", {"useCount": 1}, auth=admin)["code"]
-        account = {"handle": HANDLE, "email": "alice@example.com", "password": running.password, "inviteCode": code}
+        account = {"handle": HANDLE, "email": "alice@example.com", "password": secrets.token_hex(8), "inviteCode": code}
         made = call("com.atproto.server.createAccount", account)
         running.did = made["did"]
         assert running.plc.data(running.did)["alsoKnownAs"] == [f"at://{HANDLE}"]
@@ -140,30 +182,26 @@ def test_a_member_is_made_with_the_exported_environment(running: Running) -> Non
         assert commit.records[posted["cid"]]["text"] == "Hello"
 
 
-def test_a_changed_ingress_file_restarts_the_ingress_alone(running: Running) -> None:
-    """IO has no wildcard certificates: a member's handle is a name of its own, added as raw HCL."""
-    [server] = running.containers("pds")
-    [ingress] = running.containers("io")
-    added = f'ingress "{HANDLE}" {{\n  backend = "nomad:pds"\n}}\n'
-    running.bench.configure(ingress={"extra_hcl": added})
+def test_a_changed_ingress_file_is_taken_without_the_server(running: Running) -> None:
+    kind = running.kind
+    server, ingress = running.containers("pds"), running.containers(running.name)
+    assert len(server) == len(ingress) == 1
+    running.bench.configure(ingress={kind.option: kind.added})
     with polled(running.bench) as outage:
         done = running.bench.pulumi("up", "--yes", "--skip-preview")
-        with running.client(HANDLE) as client:
-
-            def answered() -> str | None:
-                try:
-                    said = client.get("/.well-known/atproto-did")
-                except httpx.HTTPError as error:
-                    return str(error)
-                return None if said.text == running.did else f"{said.status_code} {said.text}"
-
-            until(answered, _PATIENCE, f"the handle {HANDLE}")
+        assert running.text(kind.hostname, kind.path) == running.did
     assert steps(done) == {"pds-ingress-file-variable": ["updated"], "pds-ready": ["updated"]}
-    assert running.bench.outputs()["ingress_file"].endswith(added)
-    assert [item["Id"] for item in running.containers("pds")] == [server["Id"]]
-    assert [item["Id"] for item in running.containers("io")] != [ingress["Id"]]
+    assert running.bench.outputs()["ingress_file"].endswith(kind.added)
+    assert running.containers("pds") == server
+    assert (running.containers(running.name) != ingress) == kind.restarts
     assert outage.failures == [], "the server itself was never away"
     nothing_to_do(running)
+
+
+def test_a_handle_is_proven_at_its_own_name_and_nobody_else_gets_a_certificate(running: Running) -> None:
+    assert running.text(HANDLE, "/.well-known/atproto-did") == running.did
+    with running.client(f"nobody.{HOSTNAME}") as client, pytest.raises(httpx.ConnectError):
+        client.get("/")
 
 
 def test_destroy_takes_the_ingress_with_it(running: Running) -> None:
@@ -171,4 +209,4 @@ def test_destroy_takes_the_ingress_with_it(running: Running) -> None:
     running.bench.pulumi("destroy", "--yes", "--skip-preview")
     account = running.bench.api.dump()
     assert account["droplets"] == account["firewalls"] == {}
-    assert running.containers("io") == running.containers("pds") == []
+    assert running.containers(running.name) == running.containers("pds") == []

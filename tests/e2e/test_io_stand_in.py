@@ -6,7 +6,6 @@ Built by Go and run on loopback. It reads what the program renders, so that anot
 import re
 import shutil
 import socket
-import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -156,7 +155,7 @@ class Running:
 
     def __init__(self, plain: str, encrypted: str, authority: Authority) -> None:
         self.plain, self.encrypted = plain, encrypted
-        self.trust = ssl.create_default_context(cadata=authority.pem)
+        self.trust = authority.trusted()
 
     def post(self, path: str = "/", body: bytes = b"", host: str = HOST) -> httpx.Response:
         """A request as a client sends it that has looked `host` up."""

@@ -1,0 +1,23 @@
+"""Where the bench can't run, CI says so in one line."""
+
+import os
+import subprocess
+import sys
+
+from tools.engine import ROOT
+
+
+def test_what_is_missing_is_said_in_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.e2e.ready"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == ""
+    [line] = done.stdout.splitlines()
+    assert line.startswith("Not run: `make e2e`, which needs pulumi, ")
+    assert "nomad" in line
+    assert "dockerd" in line
