@@ -187,7 +187,7 @@ def test_a_changed_ingress_file_is_taken_without_the_server(running: Running) ->
     server, ingress = running.containers("pds"), running.containers(running.name)
     assert len(server) == len(ingress) == 1
     running.bench.configure(ingress={kind.option: kind.added})
-    with polled(running.bench) as outage:
+    with polled(running.bench.health) as outage:
         done = running.bench.pulumi("up", "--yes", "--skip-preview")
         assert running.text(kind.hostname, kind.path) == running.did
     assert steps(done) == {"pds-ingress-file-variable": ["updated"], "pds-ready": ["updated"]}
