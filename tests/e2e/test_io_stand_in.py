@@ -24,10 +24,11 @@ from components.render.io import ingress_file
 from tests.certificates import Authority
 from tests.e2e.images.build import io_stand_in
 from tests.fake_nomad import FakeNomad, serve
-from tests.golden import FOLDER as GOLDEN
 from tests.programs import settings_of
+from tools.engine import ROOT
 
 HOST = "noted.at"
+GOLDEN = ROOT / "tests/golden/dev/ingress.hcl"
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +62,7 @@ def test_what_the_program_renders_is_read_in_either_dialect(
 
 
 def test_the_golden_file_is_read(program: Path, tmp_path: Path) -> None:
-    assert check(program, tmp_path, (GOLDEN / "ingress.hcl").read_text()).returncode == 0
+    assert check(program, tmp_path, GOLDEN.read_text()).returncode == 0
 
 
 @pytest.mark.parametrize("dialect", ["host", "ingress"])
