@@ -57,15 +57,15 @@ class Firehose:
 
 
 @contextmanager
-def subscribe(base_url: str, **more: Any) -> Iterator[Firehose]:
-    """A subscription to the PDS at `base_url`; `more` is for `connect` of websockets. Raises LiveError when refused."""
+def subscribe(base_url: str, **connection: Any) -> Iterator[Firehose]:
+    """A subscription to the PDS at `base_url`; `connection` is for `connect`. Raises LiveError when it is refused."""
     url = base_url.replace("http", "ws", 1) + "/xrpc/com.atproto.sync.subscribeRepos"
     try:
-        connection = connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=10, **more)
+        stream = connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=10, **connection)
     except (OSError, WebSocketException) as error:
         raise LiveError(f"The event stream at {url} was refused: {error}") from error
-    with connection:
-        yield Firehose(connection)
+    with stream:
+        yield Firehose(stream)
 
 
 def decode(frame: bytes) -> Commit | None:
