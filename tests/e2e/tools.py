@@ -14,7 +14,7 @@ WHERE_FROM: Mapping[str, str] = {
     "docker": "https://docs.docker.com/engine/install/, or Debian's package docker-cli",
     "stunnel": "Debian's package stunnel4, https://www.stunnel.org/downloads.html",
     "debootstrap": "Debian's package debootstrap",
-    "go": "https://go.dev/doc/install, 1.25 or newer",
+    "go": "https://go.dev/doc/install, 1.24 or newer",
     "npm": "https://nodejs.org/en/download",
     "g++": "Debian's package g++",
     "make": "Debian's package make",
