@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.tools import BenchError, need
+from tests.e2e.tools import BenchError, need, unmount_below
 
 _START = 40.0
 _STOP = 30.0
@@ -77,6 +77,7 @@ def _engine(folder: Path) -> Iterator[str]:
             daemon.kill()
             daemon.wait()
         log.close()
+        unmount_below(run)  # the host's network namespace, where a container was in it
         shutil.rmtree(run, ignore_errors=True)
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.service import Service
-from tests.e2e.tools import BenchError, need, run
+from tests.e2e.tools import BenchError, need, run, unmount_below
 
 ENDPOINT_PORT = 4650
 _NOMAD_LABEL = "com.hashicorp.nomad.alloc_id"
@@ -120,7 +120,7 @@ class ProcessMachines:
                 stop = ["stop", "--time", str(_STOP_PATIENCE)] if graceful else ["kill"]
                 run(["docker", *stop, *containers], self._docker, check=False)
             machine.agent = machine.endpoint = None
-            _unmount_below(machine.volume)
+            unmount_below(machine.volume)
 
     def destroy(self, droplet_id: int) -> None:
         """Off, and its disk gone: containers and root. The volume stays."""
@@ -293,11 +293,3 @@ def _free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _unmount_below(folder: Path) -> None:
-    """What Nomad mounted for its tasks, which a machine that goes off loses by itself."""
-    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-        path = line.split()[1].encode().decode("unicode_escape")
-        if path.startswith(f"{folder}/"):
-            run(["umount", "--lazy", path], check=False)

@@ -62,3 +62,11 @@ def run(
         last = "\n".join((done.stdout + done.stderr).splitlines()[-_LAST_LINES:])
         raise BenchError(f"`{' '.join(command)}` ended with {done.returncode}:\n{last}")
     return done.stdout
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount whatever Nomad or Docker left mounted below `folder`, which a machine that goes off loses by itself."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        path = line.split()[1].encode().decode("unicode_escape")
+        if path.startswith(f"{folder}/"):
+            run(["umount", "--lazy", path], check=False)
