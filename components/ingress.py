@@ -1,17 +1,17 @@
-"""Agent IO's ingress: this stack's file, as a resource, and the job that runs IO with all such files.
+"""The ingress: this stack's file, as a resource, and the job that runs IO or Caddy with all such files.
 
-The text of file and job is rendered in `render/io.py`. When the ingress starts is not decided here: `open` says whether
-the hostname resolves.
+The text of file and job is rendered in `render/io.py` and `render/caddy.py`. When the ingress starts is not decided
+here: `open` says whether the hostname resolves.
 """
 
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_nomad as nomad
+from pydantic import SecretStr
 
-from components.render.io import FILES, LICENSE
-from components.render.policies import IO_FILES
-from components.settings.settings import Settings
+from components.render.io import LICENSE
+from components.render.policies import ingress_files
 from components.target import PATIENCE, NomadTarget
 
 
@@ -20,12 +20,13 @@ class IngressFileArgs:
     """What `IngressFile` is told."""
 
     stack: str
+    job: str
     text: str
     target: NomadTarget
 
 
 class IngressFile(pulumi.ComponentResource):
-    """One stack's part of IO's configuration: a file that no other stack writes."""
+    """One stack's part of the ingress's configuration: a file that no other stack writes."""
 
     text: pulumi.Output[str]
     """The file, in plain text: a variable's items are hidden in every preview, so its diff is read here."""
@@ -35,7 +36,7 @@ class IngressFile(pulumi.ComponentResource):
         super().__init__("pds:index:IngressFile", name, None, opts)
         self.variable = nomad.Variable(
             f"{name}-variable",
-            path=f"{FILES}/{args.stack}",
+            path=f"{args.job}/files/{args.stack}",
             items={"text": args.text},
             opts=args.target.options(self),
         )
@@ -44,35 +45,36 @@ class IngressFile(pulumi.ComponentResource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IoIngressArgs:
-    """What `IoIngress` is told. `open` is "1" once the hostname resolves."""
+class IngressArgs:
+    """What `Ingress` is told: the job's id and text, and IO's licence. `open` is "1" once the hostname resolves."""
 
-    settings: Settings
+    job: str
     jobspec: str
+    license_hcl: SecretStr | None
     open: pulumi.Output[str]
     target: NomadTarget
     admin: NomadTarget
     file: nomad.Variable
 
 
-class IoIngress(pulumi.ComponentResource):
-    """The job that runs IO, and its right to read the files."""
+class Ingress(pulumi.ComponentResource):
+    """The job that runs IO or Caddy, and its right to read the files."""
 
     job: nomad.Job
 
-    def __init__(self, name: str, args: IoIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("pds:index:IoIngress", name, None, opts)
+    def __init__(self, name: str, args: IngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:Ingress", name, None, opts)
         policy = nomad.AclPolicy(
             f"{name}-policy",
-            name="io-files",
-            description="The IO job reads every stack's file.",
-            rules_hcl=IO_FILES,
-            job_acl=nomad.AclPolicyJobAclArgs(namespace="default", job_id="io"),
+            name=f"{args.job}-files",
+            description="The ingress's job reads every stack's file.",
+            rules_hcl=ingress_files(args.job),
+            job_acl=nomad.AclPolicyJobAclArgs(namespace="default", job_id=args.job),
             opts=args.admin.options(self),
         )
         before: list[pulumi.Resource] = [policy, args.file]
-        if args.settings.ingress.license_hcl is not None:
-            text = pulumi.Output.secret(args.settings.ingress.license_hcl.get_secret_value())
+        if args.license_hcl is not None:
+            text = pulumi.Output.secret(args.license_hcl.get_secret_value())
             before.append(
                 nomad.Variable(f"{name}-license", path=LICENSE, items={"text": text}, opts=args.target.options(self))
             )

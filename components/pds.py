@@ -15,8 +15,9 @@ from components.dns import Dns, DnsArgs
 from components.dynamic import Ready, Resolves
 from components.entropy import as_secret
 from components.host import Ground, GroundArgs, Host, HostArgs
-from components.ingress import IngressFile, IngressFileArgs, IoIngress, IoIngressArgs
+from components.ingress import Ingress, IngressArgs, IngressFile, IngressFileArgs
 from components.nomad import PROGRAM_TOKEN, CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
+from components.render.caddy import caddy_job, caddyfile
 from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import JOB, SECRETS_PATH, pds_job
@@ -108,18 +109,21 @@ class Pds(pulumi.ComponentResource):
         )
         last: list[pulumi.Resource] = [workload.job]
         files: dict[str, str] = {"pds_job": jobspec}
-        if settings.ingress.kind == "io":
-            files |= {"ingress_file": ingress_file(settings), "ingress_job": io_job(settings)}
+        kind = settings.ingress.kind
+        if kind != "none":
+            render_file, render_job = {"io": (ingress_file, io_job), "caddy": (caddyfile, caddy_job)}[kind]
+            files |= {"ingress_file": render_file(settings), "ingress_job": render_job(settings)}
             file = IngressFile(
                 f"{name}-ingress-file",
-                IngressFileArgs(stack=stack, text=files["ingress_file"], target=nomad.target),
+                IngressFileArgs(stack=stack, job=kind, text=files["ingress_file"], target=nomad.target),
                 child,
             )
-            ingress = IoIngress(
+            ingress = Ingress(
                 f"{name}-ingress",
-                IoIngressArgs(
-                    settings=settings,
+                IngressArgs(
+                    job=kind,
                     jobspec=files["ingress_job"],
+                    license_hcl=settings.ingress.license_hcl,
                     open=resolves.open,
                     target=nomad.target,
                     admin=nomad.admin,
@@ -140,7 +144,7 @@ class Pds(pulumi.ComponentResource):
                 "management_token": nomad.management_token,
                 "hostname": settings.hostname,
                 "ip": ground.ipv4,
-                "open": resolves.open if settings.ingress.kind != "none" else "none",
+                "open": resolves.open if kind != "none" else "none",
                 "paused": settings.pds.paused,
                 "job": JOB,
                 "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),

@@ -1,34 +1,50 @@
-"""Golden files: every rendered file of the dev stack, byte for byte, in `golden/dev/`.
+"""Golden files: every rendered file of the dev stack, byte for byte, and of its variants what differs from it.
 
 `python -m tests.golden` writes them, and so does `make generate`. A change of one of them is what a change of the
 program does to a living stack: read its diff.
 """
 
 from pathlib import Path
+from typing import Any
 
+from tests.programs import run
 from tools.preview import rendered
 from tools.stackfile import evaluate_stack
 
-FOLDER = Path(__file__).with_name("golden") / "dev"
+FOLDER = Path(__file__).with_name("golden")
+
+VARIANTS: dict[str, dict[str, Any]] = {"caddy": {"ingress": {"kind": "caddy"}}}
+"""Name to what is changed in the dev stack."""
 
 
 def golden_files() -> dict[str, str]:
-    """File name to text, as the program renders it now."""
-    return rendered(evaluate_stack("dev"))
+    """`STACK/NAME` to text, as the program renders it now."""
+    dev = rendered(evaluate_stack("dev"))
+    files = {f"dev/{name}": text for name, text in dev.items()}
+    for variant, changes in VARIANTS.items():
+        for name, text in rendered(run(**changes)).items():
+            if text != dev.get(name):
+                files[f"{variant}/{name}"] = text
+    return files
+
+
+def existing() -> dict[str, Path]:
+    """The same for the files that are there."""
+    return {str(path.relative_to(FOLDER)): path for path in sorted(FOLDER.glob("*/*"))}
 
 
 def write_golden() -> list[Path]:
-    """Write the files, and remove those that the stack no longer has; the paths of what was written."""
+    """Write the files, and remove those that are rendered no more; the paths of what was written."""
     files = golden_files()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for path in FOLDER.iterdir():
-        if path.name not in files:
+    for name, path in existing().items():
+        if name not in files:
             path.unlink()
     for name, text in files.items():
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
         (FOLDER / name).write_bytes(text.encode())
     return [FOLDER / name for name in files]
 
 
 if __name__ == "__main__":
     for path in write_golden():
-        print(f"wrote {path.relative_to(FOLDER.parent.parent.parent)}")
+        print(f"wrote {path.relative_to(FOLDER.parent.parent)}")

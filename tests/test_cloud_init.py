@@ -418,12 +418,12 @@ def test_the_agent_tells_nobody_anything() -> None:
     assert not any(agent()["telemetry"][0].values())
 
 
-def test_the_client_has_the_loopback_network_and_the_two_volumes() -> None:
+def test_the_client_has_the_loopback_network_and_a_volume_for_the_server_and_each_ingress() -> None:
     client = agent()["client"][0]
     # By range, not by interface: 'lo' would take ::1 too, to which Docker cannot forward.
     assert client["host_network"] == [{"loopback": {"cidr": "127.0.0.1/32"}}]
     paths = {name: volume["path"] for block in client["host_volume"] for name, volume in block.items()}
-    assert paths == {"pds": "/srv/nomad/pds", "io": "/srv/nomad/io"}
+    assert paths == {name: f"/srv/nomad/{name}" for name in ("pds", "io", "caddy")}, "another ingress needs no new host"
     plugin = f"{client['host_volume_plugin_dir']}/pds-dir"
     assert files()[plugin].mode == "0755"
 

@@ -65,7 +65,8 @@ GOOD: list[dict[str, Any]] = [
     document(hostname="pds.noted.at", dns={"zone": "noted.at", "ttl": 30, "caa": ["letsencrypt.org"]}),
     document(pds={"recovery_did_key": "did:key:zDnaerDaTF5BXEavCrfRZEk316dpbLsfPDZ3WJ5hRTPFU2169", "paused": True}),
     document(volume={"size_gib": 16384, "adopt": "506f78a4-e098-11e5-ad9f-000f53306ae1"}),
-    document(ingress={"kind": "none", "license_hcl": "x"}, nomad={"datacenter": "fra", "region": "eu-1"}),
+    document(ingress={"kind": "none"}, nomad={"datacenter": "fra", "region": "eu-1"}),
+    document(ingress={"kind": "caddy", "image": "caddy:2.11.4", "acme_email": "admin@my-club.org"}),
 ]
 
 BAD: list[dict[str, Any]] = [

@@ -265,14 +265,16 @@ def test_without_the_volume_nomad_is_not_even_enabled(machine: Machine, failing:
     assert [call for call in machine.calls("systemctl") if "nomad" in call] == []
 
 
-@pytest.mark.parametrize(("known", "made"), [(2, 1), (0, 0)])
-def test_uid_1000_is_taken_for_the_server_unless_somebody_has_it(machine: Machine, known: int, made: int) -> None:
+@pytest.mark.parametrize(("known", "made"), [(2, ["1000 pds", "1001 caddy"]), (0, [])])
+def test_the_uids_of_the_containers_are_taken_unless_somebody_has_them(
+    machine: Machine, known: int, made: list[str]
+) -> None:
     fresh(machine)
     machine.stand_in("getent", code=known)
     assert machine.run("setup.sh").returncode == 0
     users = machine.calls("useradd")
-    assert len(users) == made
-    assert all("--uid 1000 " in call and "/usr/sbin/nologin" in call for call in users)
+    assert [f"{call.split('--uid ')[1].split()[0]} {call.split()[-1]}" for call in users] == made
+    assert all("/usr/sbin/nologin" in call for call in users)
 
 
 def test_a_faulty_sshd_configuration_is_not_loaded(machine: Machine) -> None:

@@ -218,9 +218,10 @@ def test_our_volume_gets_the_directories_with_their_owners_and_modes(machine: Ma
         run = machine.run("volume.sh", "claim")
         assert run.returncode == 0, run.stderr
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.iterdir() if path.is_dir()}
-    assert modes == {"agent": 0o700, "pds": 0o700, "io": 0o700, "clubs": 0o711, ".trash": 0o700}
+    assert modes == {"agent": 0o700, "pds": 0o700, "io": 0o700, "caddy": 0o700, "clubs": 0o711, ".trash": 0o700}
     owners = {call.split()[2].removeprefix("/srv/nomad/"): call.split()[1] for call in machine.calls("chown")}
-    assert owners == {"agent": "0:0", "pds": "1000:1000", "io": "0:0", "clubs": "0:0", ".trash": "0:0"}
+    roots = dict.fromkeys(("agent", "io", "clubs", ".trash"), "0:0")
+    assert owners == roots | {"pds": "1000:1000", "caddy": "1001:1001"}
     assert "chown -R" not in "\n".join(machine.calls())
 
 

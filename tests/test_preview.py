@@ -12,7 +12,7 @@ import yaml
 
 from tests.checks_secrets import forms, known_secrets
 from tools.engine import ROOT, Evaluation
-from tools.preview import FILES, rendered
+from tools.preview import rendered
 
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "live")
 
@@ -116,7 +116,7 @@ def test_warnings_of_the_settings_are_shown(shown: str) -> None:
 
 def test_every_rendered_file_is_written_and_named(committed: Project, shown: str, dev: Evaluation) -> None:
     folder = committed.path / "build" / "dev"
-    assert {path.name for path in folder.iterdir()} == set(FILES), "job, ingress, cloud-init and agent"
+    assert {path.name for path in folder.iterdir()} == set(rendered(dev)), "jobs, ingress, cloud-init and agent"
     for name, text in rendered(dev).items():
         assert (folder / name).read_text() == text
         assert f"wrote build/dev/{name}" in shown

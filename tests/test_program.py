@@ -53,7 +53,7 @@ GRAPH = {
     "pds-resolves": ("pulumi-python:dynamic/pds:Resolves", "pds"),
     "pds-ingress-file": ("pds:index:IngressFile", "pds"),
     "pds-ingress-file-variable": (f"{_NOMAD}/variable:Variable", "pds-ingress-file"),
-    "pds-ingress": ("pds:index:IoIngress", "pds"),
+    "pds-ingress": ("pds:index:Ingress", "pds"),
     "pds-ingress-policy": (f"{_NOMAD}/aclPolicy:AclPolicy", "pds-ingress"),
     "pds-ingress-job": (f"{_NOMAD}/job:Job", "pds-ingress"),
     "pds-ready": ("pulumi-python:dynamic/pds:Ready", "pds"),

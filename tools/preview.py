@@ -27,12 +27,14 @@ from tools.stackfile import StackFileError, evaluate_stack
 
 FILES: dict[str, Callable[[Evaluation], object]] = {
     "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
-    "io.nomad.hcl": lambda evaluation: evaluation.outputs.get("ingress_job"),
-    "ingress.hcl": lambda evaluation: evaluation.outputs.get("ingress_file"),
+    "io.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_job"),
+    "ingress.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_file"),
+    "caddy.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_job"),
+    "Caddyfile": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_file"),
     "cloud-init.yaml": lambda evaluation: evaluation.one("pds-host-droplet").inputs.get("userData"),
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
-"""Rendered files by name: what `build/STACK/` holds."""
+"""Rendered files by name: what `build/STACK/` holds, of the ingress those of its kind."""
 
 STATEFUL = ("Droplet", "Volume", "ReservedIp", "Domain", "RandomPassword", "PrivateKey", "SelfSignedCert")
 """Types whose replacement loses something, or takes the PDS down."""
@@ -141,6 +143,11 @@ def rendered(evaluation: Evaluation) -> dict[str, str]:
     """File name to text, for the files that this stack has."""
     found = {name: pick(evaluation) for name, pick in FILES.items()}
     return {name: str(text) for name, text in found.items() if text}
+
+
+def _of_ingress(evaluation: Evaluation, kind: str, output: str) -> object:
+    ours = f'\njob "{kind}" {{' in evaluation.outputs.get("ingress_job", "")
+    return evaluation.outputs[output] if ours else None
 
 
 def _written(evaluation: Evaluation, path: str) -> str | None:

@@ -90,6 +90,11 @@ client {{
     read_only = false
   }}
 
+  host_volume "caddy" {{
+    path      = "/srv/nomad/caddy"
+    read_only = false
+  }}
+
   host_volume_plugin_dir = "/usr/local/lib/nomad/host-volume-plugins"
 
   # What Debian, Docker and this agent keep; the ports are SSH and stunnel.

@@ -2,7 +2,7 @@
 
 Facts: developer.hashicorp.com/nomad/docs/job-specification. HCL is parsed strictly by the provider, where unknown keys
 of a JSON job would be dropped in silence; so these types are written as HCL (`hcl.write`). What a job of ours contains
-is decided in `pds_job.py` and `io.py`, not here. Durations are Nomad's text ("60s"), memory is in MiB, CPU in MHz.
+is decided in `pds_job.py`, `io.py` and `caddy.py`. Durations are Nomad's text ("60s"), memory is in MiB, CPU in MHz.
 """
 
 from dataclasses import dataclass, field
@@ -114,9 +114,21 @@ class DockerConfig(Block):
     force_pull: bool | None = None
     readonly_rootfs: bool | None = None
     cap_drop: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
     pids_limit: int | None = None
     mount: Mount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeScript(Block):
+    """A command that is run inside the task when a template changed."""
+
+    keyword = "change_script"
+    command: str
+    args: tuple[str, ...]
+    timeout: str
+    fail_on_error: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +142,7 @@ class Template(Block):
     splay: str | None = None
     perms: str | None = None
     data: str
+    change_script: ChangeScript | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def guard_items(settings: Settings) -> dict[str, str]:
 def _job(settings: Settings) -> Job:
     port = Port(
         name="http",
-        static=settings.pds.port if settings.ingress.backend == "static" else None,
+        static=settings.pds.port if settings.ingress.fixed_port else None,
         to=settings.pds.port,
         host_network="loopback",
     )

@@ -19,6 +19,9 @@ namespace "default" {
     path "io/*" {
       capabilities = ["write", "read", "list", "destroy"]
     }
+    path "caddy/*" {
+      capabilities = ["write", "read", "list", "destroy"]
+    }
   }
 }
 
@@ -35,12 +38,15 @@ agent {
 }
 """
 
-IO_FILES = """\
-namespace "default" {
-  variables {
-    path "io/*" {
+
+def ingress_files(job: str) -> str:
+    """What the ingress's job may read: every stack's file, and what else is its own."""
+    return f"""\
+namespace "default" {{
+  variables {{
+    path "{job}/*" {{
       capabilities = ["read", "list"]
-    }
-  }
-}
+    }}
+  }}
+}}
 """

@@ -8,16 +8,20 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
-from components.settings.sections import Nomad, package_of_tag
+from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
 
 if TYPE_CHECKING:
     from components.settings.settings import Settings
 
 SYSTEM_RESERVE_MIB = 512
 """What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
+
+CADDY_ASK_PORT = 2020
+"""Where Caddy, on loopback, is asked by itself whether a name may have a certificate."""
 
 BLOCKED_SMTP_PORTS = frozenset({25, 465, 587})
 """Ports that DigitalOcean blocks towards the Internet (docs.digitalocean.com/support/why-is-smtp-blocked)."""
@@ -168,6 +172,49 @@ def _blobs(settings: "Settings") -> Iterator[Fault]:
         )
 
 
+_OF_KIND = {
+    "dialect": ("io",),
+    "license_hcl": ("io",),
+    "ssh_port": ("io",),
+    "extra_hcl": ("io",),
+    "backend": ("io", "none"),
+    "acme_ca": ("caddy",),
+    "acme_email": ("caddy",),
+    "extra_caddyfile": ("caddy",),
+}
+"""Options that only some kinds of ingress have."""
+
+
+def _ingress_kind(settings: "Settings") -> Iterator[Fault]:
+    kind = settings.ingress.kind
+    for name, kinds in _OF_KIND.items():
+        if name in settings.ingress.model_fields_set and kind not in kinds:
+            by_port = name == "backend" and kind == "caddy"
+            problem = "Caddy finds the PDS by a fixed port, always." if by_port else f"'{kind}' has no such option."
+            yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'ingress: {{kind: {kinds[0]}}}'.")
+
+
+def _caddy_image(settings: "Settings") -> Iterator[Fault]:
+    name, at, _ = (settings.ingress.image or INGRESS_IMAGES["caddy"]).partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2] or "latest"
+    if settings.ingress.kind == "caddy" and not at and _MOVING_TAG.fullmatch(tag):
+        yield Fault(
+            "ingress.image",
+            f"its tag, {tag}, moves.",
+            f"Write an exact tag, for example '{INGRESS_IMAGES['caddy']}', or a digest.",
+        )
+
+
+def _caa(settings: "Settings") -> Iterator[Fault]:
+    caa, ca = settings.dns.caa, urlsplit(settings.ingress.acme_ca).hostname or ""
+    if settings.ingress.kind == "caddy" and caa and ca.endswith(".letsencrypt.org") and "letsencrypt.org" not in caa:
+        yield Fault(
+            "dns.caa",
+            f"it allows {', '.join(caa)} alone, and Caddy orders from Let's Encrypt, which would refuse.",
+            "Add 'letsencrypt.org', or write the other authority's directory into 'ingress.acme_ca'.",
+        )
+
+
 def _memory(settings: "Settings") -> Iterator[Fault]:
     room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
     ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
@@ -185,7 +232,12 @@ def _memory(settings: "Settings") -> Iterator[Fault]:
 
 def _ports(settings: "Settings") -> Iterator[Fault]:
     taken = {4646: "Nomad", 4647: "Nomad", 4648: "Nomad", 4650: "the Nomad endpoint"}
-    for key, port in (("pds.port", settings.pds.port), ("ingress.ssh_port", settings.ingress.ssh_port)):
+    asked = [("pds.port", settings.pds.port)]
+    if settings.ingress.kind == "io":
+        asked.append(("ingress.ssh_port", settings.ingress.ssh_port))
+    if settings.ingress.kind == "caddy":
+        taken[CADDY_ASK_PORT] = "Caddy"
+    for key, port in asked:
         if port in taken:
             yield Fault(key, f"{port} belongs to {taken[port]}.", "Write another port, for example 3000 or 2200.")
         taken[port] = f"'{key}'"
@@ -203,7 +255,10 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], .
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"s3"}), _blobs),
     (frozenset({"host.size", "pds.memory_mib", "ingress.memory_mib", "ingress.kind"}), _memory),
-    (frozenset({"pds.port", "ingress.ssh_port"}), _ports),
+    (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind"}), _ports),
+    (frozenset({"ingress.kind"}), _ingress_kind),
+    (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
+    (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
     (frozenset({"pds.package_version"}), environment_faults),
 )
 
@@ -229,10 +284,9 @@ def warnings(settings: "Settings") -> Iterator[str]:
             "loses every identity on this server. Run `./pds escrow STACK`, put the file away, then set "
             "'pds: {escrow: made}'."
         )
-    if settings.ingress.kind == "io" and "@sha256:" not in settings.ingress.image:
+    if settings.ingress.kind == "io" and "@sha256:" not in (image := settings.ingress.container_image):
         yield (
-            f"pds:ingress.image: {settings.ingress.image} is not pinned. "
-            f"`docker buildx imagetools inspect {settings.ingress.image}` prints its digest."
+            f"pds:ingress.image: {image} is not pinned. `docker buildx imagetools inspect {image}` prints its digest."
         )
     if settings.pds.new:
         yield "pds:pds.new: an empty volume is accepted. Remove it after the first `up`; nothing restarts by that."

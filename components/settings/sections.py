@@ -170,7 +170,11 @@ class Pds(Section):
     )
     memory_mib: int = option(512, ge=128, le=262144, doc="Memory limit of the server, in MiB.")
     port: int = option(
-        3000, ge=1024, le=65535, doc="Port inside the container; on the host where `backend` is static.", env="PDS_PORT"
+        3000,
+        ge=1024,
+        le=65535,
+        doc="Port inside the container; on loopback too where the ingress needs it.",
+        env="PDS_PORT",
     )
     new: bool = option(False, doc="Allow a start on an empty volume: true for the first `up`, then remove it.")
     paused: bool = option(False, doc="Stop the server and keep everything else.")
@@ -236,26 +240,53 @@ def package_of_tag(tag: str) -> str | None:
     return tag if patch < 5000 else f"0.5.{patch - 5000}"
 
 
-class Ingress(Section):
-    """Agent IO's ingress "IO", in front of the PDS."""
+INGRESS_IMAGES = {
+    # IO's registry shows no tag but `latest` that a source names; nobody outside can name a digest.
+    "io": "agentio/io:latest",
+    # Source of the tag: library/caddy in docker-library/official-images, of August 2026.
+    "caddy": "caddy:2.11.4",
+}
+"""The image of each kind where none is asked for."""
 
-    kind: Literal["io", "none"] = option("io", doc="The ingress; 'none' where you bring your own.")
+
+class Ingress(Section):
+    """What answers on ports 80 and 443 in front of the PDS: Agent IO's ingress "IO", or Caddy."""
+
+    kind: Literal["io", "caddy", "none"] = option(
+        "io", doc="The ingress: 'io' or 'caddy'; 'none' where you bring your own."
+    )
+    image: str | None = option(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9./:@_-]*$",
+        doc=f"The ingress's image; where left out, `{INGRESS_IMAGES['io']}` (pin it by digest once you have one) or "
+        f"`{INGRESS_IMAGES['caddy']}`.",
+        example=INGRESS_IMAGES["caddy"],
+    )
+    memory_mib: int = option(256, ge=64, le=262144, doc="Memory limit of the ingress, in MiB.")
     dialect: Literal["host", "ingress"] = option(
         "ingress", doc="IO's keyword for a public name: 'host' in images of 2025, 'ingress' in those of 2026."
-    )
-    # IO's registry shows no tag but `latest` that a source names; nobody outside can name a digest.
-    image: str = option(
-        "agentio/io:latest",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9./:@_-]*$",
-        doc="IO's image; pin it by digest once you have one.",
     )
     license_hcl: SecretStr | None = option(None, doc="IO's licence block as raw HCL; kept in a file of its own.")
     ssh_port: int = option(2200, ge=1024, le=65535, doc="Port of IO's console over SSH, for operators only.")
     extra_hcl: str = option("", doc="Raw HCL added to this PDS's IO file.")
     backend: Literal["nomad", "static"] = option(
-        "nomad", doc="How IO finds the PDS: 'nomad' by service name, 'static' by a fixed loopback port."
+        "nomad", doc="How IO finds the PDS: 'nomad' by service name, 'static' by a fixed loopback port, as Caddy does."
     )
-    memory_mib: int = option(256, ge=64, le=262144, doc="Memory limit of the ingress, in MiB.")
+    acme_ca: HttpsUrl = option(
+        "https://acme-v02.api.letsencrypt.org/directory", doc="Directory of the one CA that Caddy orders from."
+    )
+    acme_email: Email | None = option(None, doc="Address that Caddy gives to the CA.")
+    extra_caddyfile: str = option("", doc="Raw sites added to this PDS's Caddyfile.")
+
+    @property
+    def container_image(self) -> str:
+        """The image that was asked for, or the one of the kind. Not for 'none', which runs nothing."""
+        return self.image or INGRESS_IMAGES[self.kind]
+
+    @property
+    def fixed_port(self) -> bool:
+        """Whether the PDS is found by a port that is always the same."""
+        return self.kind == "caddy" or self.backend == "static"
 
 
 class Mail(Section):

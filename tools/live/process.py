@@ -10,6 +10,7 @@ Does not own: what is run, or with which environment.
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ def free_port(preferred: int = 0) -> int:
 class ServerProcess:
     """A server as a context manager; inside the block it answers at `health`.
 
-    `deadline` is in seconds. Raises ServerEndedError when the process ends early or does not answer in time.
+    `deadline` is in seconds; `trust` is for a `health` by HTTPS. Raises ServerEndedError when the process ends early or does not answer in time.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ServerProcess:
         health: str,
         deadline: float = 60.0,
         secrets: Mapping[str, str] | None = None,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
         self.log = log
@@ -74,6 +76,7 @@ class ServerProcess:
         self._health = health
         self._deadline = deadline
         self._secrets = dict(secrets or {})
+        self._trust = trust
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -141,7 +144,7 @@ class ServerProcess:
 
     def _wait_until_healthy(self) -> None:
         end = time.monotonic() + self._deadline
-        with httpx.Client(trust_env=False, timeout=2.0) as client:
+        with httpx.Client(trust_env=False, timeout=2.0, verify=self._trust or True) as client:
             while time.monotonic() < end:
                 self.check()
                 try:

@@ -29,11 +29,16 @@ packages() {
     return 1
 }
 
-owner_of_the_data() {
-    # The server runs as uid 1000 in its container. Unless the number is taken here, the first person who gets an
-    # account on the host would be 1000 too, and own every repository and key.
-    getent passwd 1000 >/dev/null ||
-        useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin --comment "owner of the PDS's files" pds
+accounts() {
+    # The server and Caddy run as uid 1000 and 1001 in their containers. Unless the numbers are taken here, the first
+    # people who get an account on the host would be 1000 and 1001 too, and own every repository and key.
+    account 1000 pds "owner of the PDS's files"
+    account 1001 caddy "owner of Caddy's certificates"
+}
+
+account() {
+    getent passwd "$1" >/dev/null ||
+        useradd --uid "$1" --no-create-home --shell /usr/sbin/nologin --comment "$3" "$2"
 }
 
 swap() {
@@ -69,7 +74,7 @@ settings_of_the_system() {
 }
 
 packages
-owner_of_the_data
+accounts
 swap
 systemctl daemon-reload
 settings_of_the_system

@@ -125,11 +125,12 @@ $sentinel and set 'volume: {adopt: ID}'."
         refuse "this volume was not made by stack '$STACK'. If it is this PDS's, say so with
 'volume: {adopt: ID}' in the stack file."
     fi
-    directory agent 0:0 0700   # Nomad's Raft, keyring and tokens
+    directory agent 0:0 0700       # Nomad's Raft, keyring and tokens
     directory pds 1000:1000 0700
-    directory io 0:0 0700      # IO's own database and keys; its container is root inside
-    directory clubs 0:0 0711   # one directory per club, made by the pds-dir plugin
-    directory .trash 0:0 0700  # what that plugin was told to delete
+    directory io 0:0 0700          # IO's own database and keys; its container is root inside
+    directory caddy 1001:1001 0700 # Caddy's certificates and keys
+    directory clubs 0:0 0711       # one directory per club, made by the pds-dir plugin
+    directory .trash 0:0 0700      # what that plugin was told to delete
 }
 
 directory() {

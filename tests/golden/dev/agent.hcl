@@ -59,6 +59,11 @@ client {
     read_only = false
   }
 
+  host_volume "caddy" {
+    path      = "/srv/nomad/caddy"
+    read_only = false
+  }
+
   host_volume_plugin_dir = "/usr/local/lib/nomad/host-volume-plugins"
 
   # What Debian, Docker and this agent keep; the ports are SSH and stunnel.
@@ -82,7 +87,7 @@ client {
   }
 
   meta {
-    pds_configuration = "3d928490d335a92d"
+    pds_configuration = "906bfd0b0911997c"
   }
 }
 

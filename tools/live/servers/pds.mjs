@@ -13,6 +13,15 @@ const listen = pds.app.listen.bind(pds.app);
 pds.app.listen = (port) => listen(port, "127.0.0.1");
 await pds.start();
 
+// What an ingress asks before it orders a certificate for a name: is it the server's, or a member's?
+pds.app.get("/tls-check", async (request, response) => {
+  const { domain } = request.query;
+  const { service, identity } = pds.ctx.cfg;
+  const handle = identity.serviceHandleDomains.some((end) => String(domain).endsWith(end));
+  const known = domain === service.hostname || (handle && (await pds.ctx.accountManager.getAccount(domain)));
+  response.status(known ? 200 : 404).json({ success: Boolean(known) });
+});
+
 let stopping;
 const stop = () => (stopping ??= pds.destroy().finally(() => process.stdin.destroy()));
 process.on("SIGTERM", stop);

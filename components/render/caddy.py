@@ -1,0 +1,155 @@
+"""Caddy in front of the PDS: this stack's Caddyfile, and the Nomad job that runs Caddy with every stack's.
+
+The hostname gets an ordinary certificate; a handle's is ordered when it is first asked for, and only if the PDS knows
+the handle. A handle host serves the proof of identity and nothing else: whatever else the PDS serves, sign-in among it,
+would be a page under a member's name. Written for Caddy 2.6.2, which Debian packages and the tests run, and for 2.11,
+which the job runs. Directives: caddyserver.com/docs/caddyfile.
+"""
+
+import re
+
+from components.render.ingress_job import files_template, ingress_job
+from components.render.jobspec import ChangeScript, DockerConfig, Logs, Port, Resources, Task, Template, VolumeMount
+from components.settings.checks import CADDY_ASK_PORT
+from components.settings.settings import Settings
+
+JOB = "caddy"
+
+USER = "1001:1001"
+"""The account `caddy` of `files/setup.sh`. Not root: in the host's network root reaches other programs' sockets."""
+
+_UPSTREAMS_IMAGE = re.compile(r"(^|/)bluesky-social/pds[:@]")
+"""An image whose entry point answers `/tls-check` (service/index.js of bluesky-social/pds, in every 0.4 tag)."""
+
+_FILE = "/local/Caddyfile"
+
+
+def caddyfile(settings: Settings) -> str:
+    """This stack's part of the Caddyfile."""
+    backend = f"127.0.0.1:{settings.pds.port}"
+    handles = [f"*{domain}" for domain in settings.service_handle_domains or (f".{settings.hostname}",)]
+    asked = [f"http://{name}:{CADDY_ASK_PORT}" for name in handles]
+    sites = f"""\
+{settings.hostname} {{
+	request_body {{
+		max_size {max(settings.pds.blob_upload_limit, settings.pds.max_import_size or 0)}
+	}}
+	reverse_proxy {backend} {{
+		# A server that is being restarted is waited for.
+		lb_try_duration 20s
+	}}
+}}
+
+{", ".join(handles)} {{
+	tls {{
+		on_demand
+	}}
+	handle /.well-known/atproto-did {{
+		reverse_proxy {backend}
+	}}
+	handle {{
+		respond 404
+	}}
+}}
+
+# 200 if a member has this handle.
+{", ".join(asked)} {{
+	bind 127.0.0.1
+	rewrite * {_question(settings)}
+	reverse_proxy {backend}
+}}
+"""
+    extra = settings.ingress.extra_caddyfile.strip()
+    return f"{sites}\n{extra}\n" if extra else sites
+
+
+def _question(settings: Settings) -> str:
+    if _UPSTREAMS_IMAGE.search(settings.pds.image):
+        return "/tls-check?domain={host}"
+    return "/.well-known/atproto-did"  # of the handle whose Host this is; every PDS answers it
+
+
+def caddy_job(settings: Settings) -> str:
+    """Caddy's job file, HCL."""
+    # Loopback: the name that Caddy asks for itself. In the table of ports, so that no other job is given it.
+    ask = Port(name="ask", static=CADDY_ASK_PORT, host_network="loopback")
+    return ingress_job(settings, _task(settings), ports=(ask,))
+
+
+def _task(settings: Settings) -> Task:
+    reload = ChangeScript(
+        command="caddy",
+        args=("reload", "--config", _FILE, "--adapter", "caddyfile"),
+        timeout="30s",
+        # A file that Caddy refuses leaves it running with the one before.
+        fail_on_error=False,
+    )
+    return Task(
+        name=JOB,
+        user=USER,
+        # On a reload Caddy waits for requests that are under way; at its end, this long at most.
+        kill_timeout="10s",
+        config=DockerConfig(
+            image=settings.ingress.container_image,
+            command="caddy",
+            args=("run", "--config", _FILE, "--adapter", "caddyfile"),
+            network_mode="host",
+            force_pull=False,
+            readonly_rootfs=True,
+            cap_drop=("all",),
+            cap_add=("net_bind_service",),
+            # The image's binary carries that capability as a file's; a process that is not root gets it no other way.
+            security_opt=("no-new-privileges=false",),
+            pids_limit=512,
+        ),
+        volume_mounts=(VolumeMount(volume=JOB, destination="/data"),),
+        # Certificates and the CA's account go to the volume; the copy of its configuration that Caddy keeps does not.
+        env={"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/local"},
+        templates=(
+            Template(
+                destination="local/Caddyfile",
+                change_mode="script",
+                splay="0s",
+                data=_global_options(settings) + files_template(f"{JOB}/files"),
+                change_script=reload,
+            ),
+        ),
+        resources=Resources(cpu=300, memory=settings.ingress.memory_mib),
+        logs=Logs(max_files=5, max_file_size=10),
+    )
+
+
+def _global_options(settings: Settings) -> str:
+    """What stands once in the file that Caddy reads, before every stack's part."""
+    email = f'\temail "{settings.ingress.acme_email}"\n' if settings.ingress.acme_email else ""
+    return f"""\
+{{
+	# A socket in the task's own directory: by TCP every program on the host could give Caddy orders.
+	admin unix//local/admin.sock
+	# Named, because Caddy would go to another CA where this one fails, and a CAA record may forbid that.
+	acme_ca "{settings.ingress.acme_ca}"
+{email}\
+	on_demand_tls {{
+		ask http://127.0.0.1:{CADDY_ASK_PORT}/ask
+	}}
+	servers {{
+		# No HTTP/3: its port, 443 of UDP, is closed.
+		protocols h1 h2
+	}}
+}}
+
+# May this name have a certificate? Asked of the stack whose site it is.
+http://:{CADDY_ASK_PORT} {{
+	bind 127.0.0.1
+	handle /ask {{
+		rewrite * /
+		reverse_proxy 127.0.0.1:{CADDY_ASK_PORT} {{
+			header_up Host {{query.domain}}
+		}}
+	}}
+	handle {{
+		respond 404
+	}}
+}}
+
+"""

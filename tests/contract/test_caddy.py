@@ -1,0 +1,255 @@
+"""The second ingress, whole: Caddy with the rendered files, a real PDS behind it, certificates from a real ACME server."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+
+from tools.live.firehose import subscribe
+from tools.live.pds import PdsProcess
+from tools.live.xrpc import Client
+
+from .conftest import StartPds
+from .front import Caddy, Front, caddy_in_front
+
+pytestmark = pytest.mark.contract
+
+HOST = "noted.at"
+HANDLE = "alice.noted.at"
+UNKNOWN = "nobody.noted.at"
+FOREIGN = "elsewhere.test"
+LIMIT = 200_000
+CARS = 300_000
+"""Bytes of a blob and, more, of a repository that moves in."""
+NAMES = [HOST, HANDLE, UNKNOWN, FOREIGN]
+
+
+@dataclass(frozen=True)
+class _Server:
+    pds: PdsProcess
+    did: str
+    token: str
+
+
+@pytest.fixture(scope="module")
+def server(start_pds: StartPds, program_env: dict[str, str]) -> Iterator[_Server]:
+    """A PDS with one account, alice's."""
+    env = program_env | {"PDS_BLOB_UPLOAD_LIMIT": str(LIMIT), "PDS_MAX_REPO_IMPORT_SIZE": str(CARS)}
+    with start_pds(env, {}) as pds:
+        client = Client(pds.url, HOST)
+        method = "com.atproto.server.createInviteCode"
+        invite = client.procedure(method, {"useCount": 1}, admin_password=env["PDS_ADMIN_PASSWORD"])["code"]
+        body = {"handle": HANDLE, "email": f"alice@{HOST}", "password": secrets.token_urlsafe(18), "inviteCode": invite}
+        account = client.procedure("com.atproto.server.createAccount", body)
+        client.http.close()
+        yield _Server(pds, account["did"], account["accessJwt"])
+
+
+@pytest.fixture(scope="module")
+def front(server: _Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """Caddy before it."""
+    limits = {"blob_upload_limit": LIMIT, "max_import_size": CARS}
+    with caddy_in_front(tmp_path_factory.mktemp("front"), server.pds.url, HANDLE, NAMES, pds=limits) as running:
+        yield running
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
+        x509.DNSName
+    )
+
+
+# Certificates
+
+
+def test_the_hostname_has_a_certificate_and_the_server_answers_behind_it(front: Front) -> None:
+    assert _names(front.certificate(HOST)) == [HOST]
+    with front.client(HOST) as client:
+        assert client.get("/xrpc/_health").json()["version"]
+
+
+def test_a_member_s_handle_gets_a_certificate_and_says_whose_it_is(front: Front, server: _Server) -> None:
+    assert _names(front.certificate(HANDLE)) == [HANDLE]
+    with front.client(HANDLE) as client:
+        assert client.get("/.well-known/atproto-did").text.strip() == server.did
+
+
+@pytest.mark.parametrize("name", [UNKNOWN, FOREIGN, f"deep.{HANDLE}"])
+def test_a_name_that_is_nobody_s_gets_none_and_none_is_ordered(front: Front, name: str) -> None:
+    with pytest.raises(ssl.SSLError):
+        front.certificate(name)
+    assert f"{name}" not in front.pebble.log.read_text(), "an order would count against the CA's limits"
+
+
+@pytest.mark.parametrize("name", [UNKNOWN, FOREIGN, "127.0.0.1", "localhost", ""])
+def test_caddy_s_question_is_answered_with_yes_for_members_alone(front: Front, name: str) -> None:
+    with httpx.Client(trust_env=False) as client:
+        assert client.get(front.caddy.question(HANDLE)).status_code == httpx.codes.OK
+        assert client.get(front.caddy.question(name)).status_code >= 400, "and asking about itself ends"
+
+
+def test_plain_http_is_sent_to_https(front: Front) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{front.caddy.ports.http}/x", headers={"Host": HOST}, trust_env=False)
+    assert answer.status_code == httpx.codes.PERMANENT_REDIRECT
+    assert answer.headers["location"].startswith(f"https://{HOST}")
+
+
+# What is served
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/xrpc/_health",
+        "/xrpc/com.atproto.server.describeServer",
+        "/oauth/authorize",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/did.json",
+        "/.well-known/atproto-did/x",
+        "/@atproto/oauth-provider/~assets/x",
+    ],
+)
+def test_a_handle_serves_nothing_but_that_proof(front: Front, path: str) -> None:
+    with front.client(HANDLE) as client:
+        assert client.get(path).status_code == httpx.codes.NOT_FOUND, "a page under a member's name"
+
+
+def test_a_handle_takes_no_other_host_s_name(front: Front) -> None:
+    with front.client(HANDLE) as client:
+        answer = client.get("/xrpc/_health", headers={"X-Forwarded-Host": HOST, "X-Forwarded-Proto": "http"})
+    assert answer.status_code == httpx.codes.NOT_FOUND
+
+
+def test_events_come_by_websocket(front: Front, server: _Server) -> None:
+    url, connection = front.stream(HOST)
+    with subscribe(url, **connection) as firehose:
+        path = _post(front, server, "over the stream")
+        assert firehose.find(server.did, path, 30).operations[path]
+
+
+def _post(front: Front, server: _Server, text: str) -> str:
+    record = {"$type": "app.bsky.feed.post", "text": text, "createdAt": "2026-01-01T00:00:00.000Z"}
+    body = {"repo": server.did, "collection": "app.bsky.feed.post", "record": record}
+    with front.client(HOST) as client:
+        answer = client.post("/xrpc/com.atproto.repo.createRecord", json=body, headers=_as(server))
+    assert answer.status_code == httpx.codes.OK, answer.text
+    path: str = answer.json()["uri"].split("/", 3)[3]
+    return path
+
+
+def _as(server: _Server) -> dict[str, str]:
+    return {"Authorization": f"Bearer {server.token}"}
+
+
+def _upload(front: Front, server: _Server, content: bytes | Iterator[bytes]) -> int:
+    headers = {"Content-Type": "application/octet-stream", **_as(server)}
+    with front.client(HOST) as client:
+        return client.post("/xrpc/com.atproto.repo.uploadBlob", content=content, headers=headers).status_code
+
+
+def _pieces(size: int) -> Iterator[bytes]:
+    for start in range(0, size, 10_000):
+        yield b"x" * min(10_000, size - start)
+
+
+def test_a_blob_at_the_limit_passes_and_one_above_it_is_refused_also_where_no_length_was_told(
+    front: Front, server: _Server
+) -> None:
+    assert _upload(front, server, b"x" * LIMIT) == httpx.codes.OK
+    assert _upload(front, server, _pieces(LIMIT)) == httpx.codes.OK
+    assert _upload(front, server, b"x" * (LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    assert _upload(front, server, _pieces(LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+
+
+def test_more_than_the_server_takes_from_anybody_is_refused_by_caddy(front: Front) -> None:
+    # No route: the server reads nothing of it, so the refusal is Caddy's.
+    with front.client(HOST) as client:
+        refused = client.post("/xrpc/com.atproto.repo.importRepo", content=_pieces(CARS + 10_000))
+    assert refused.status_code in (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNAUTHORIZED)
+
+
+# Who asks
+
+
+def _remaining(front: Front, source: str, **headers: str) -> int:
+    with front.client(HOST, source) as client:
+        answer = client.get("/xrpc/com.atproto.server.describeServer", headers=headers)
+    return int(answer.headers["ratelimit-remaining"])
+
+
+def test_the_server_s_rate_limits_tell_two_clients_apart_and_believe_none_of_what_they_say(front: Front) -> None:
+    first = [_remaining(front, "127.0.0.2") for _ in range(3)]
+    assert first == [first[0], first[0] - 1, first[0] - 2], "one client is counted"
+    assert _remaining(front, "127.0.0.3") == first[0], "another has all of its own"
+    forged = {"X-Forwarded-For": "198.51.100.7", "Forwarded": "for=198.51.100.7", "X-Real-IP": "198.51.100.7"}
+    assert _remaining(front, "127.0.0.2", **forged) == first[0] - 3, "a made-up address is no new client"
+
+
+# Another file, another start
+
+
+def test_a_reload_adds_a_stack_and_ends_no_request(front: Front, server: _Server) -> None:
+    begun, reloaded = threading.Event(), threading.Event()
+    seen: list[int] = []
+
+    def slowly() -> Iterator[bytes]:
+        yield b"x" * 1_000
+        begun.set()
+        assert reloaded.wait(60), "the reload comes while this request is under way"
+        yield b"x" * 1_000
+
+    upload = threading.Thread(target=lambda: seen.append(_upload(front, server, slowly())))
+    upload.start()
+    assert begun.wait(60), "the request is under way"
+    front.caddy.write(front.text(f'{FOREIGN} {{\n\trespond "the other stack"\n}}\n'))
+    done = front.caddy.reload()
+    reloaded.set()
+    upload.join(60)
+    assert done.returncode == 0, done.stderr
+    assert seen == [httpx.codes.OK], "an upload of minutes must not end for another stack's sake"
+    assert _names(front.ordered(FOREIGN)) == [FOREIGN]
+    with front.client(FOREIGN) as client:
+        assert client.get("/").text == "the other stack"
+
+
+def test_a_file_that_caddy_refuses_changes_nothing(front: Front) -> None:
+    front.caddy.write(front.text("not a site, and no end {"))
+    assert front.caddy.reload().returncode != 0
+    with front.client(HOST) as client:
+        assert client.get("/xrpc/_health").status_code == httpx.codes.OK, "the file before is served on"
+    front.caddy.write(front.text())
+    assert front.caddy.reload().returncode == 0
+
+
+def test_certificates_outlive_caddy(front: Front, server: _Server, tmp_path: Path) -> None:
+    before = {name: front.certificate(name).serial_number for name in (HOST, HANDLE)}
+    front.caddy.stop()
+    again = Caddy(front.caddy.folder, front.caddy.ports, front.text(), tmp_path / "no-authority", HANDLE)
+    with again:
+        after = {name: front.certificate(name).serial_number for name in (HOST, HANDLE)}
+    assert after == before, "a rebuilt host would order them all anew"
+
+
+# An image that has no /tls-check
+
+
+def test_a_server_that_cannot_be_asked_by_tls_check_is_asked_for_the_handle_s_proof(
+    server: _Server, tmp_path: Path
+) -> None:
+    image = {"image": "registry.my-club.org/our-pds:1.2.3"}
+    with caddy_in_front(tmp_path, server.pds.url, HANDLE, NAMES, pds=image) as own:
+        assert "tls-check" not in own.text()
+        assert _names(own.certificate(HANDLE)) == [HANDLE]
+        with pytest.raises(ssl.SSLError):
+            own.certificate(UNKNOWN)
+        with own.client(HANDLE) as client:
+            assert client.get("/.well-known/atproto-did").text.strip() == server.did

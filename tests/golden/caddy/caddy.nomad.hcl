@@ -1,0 +1,146 @@
+variable "open" {
+  type        = number
+  default     = 0
+  description = "1 once the hostname resolves; a certificate order before that burns the CA's rate limit."
+}
+
+job "caddy" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "service"
+  priority    = 60
+
+  group "caddy" {
+    count          = var.open
+    shutdown_delay = "2s"
+
+    network {
+      port "http" {
+        static = 80
+      }
+
+      port "https" {
+        static = 443
+      }
+
+      port "ask" {
+        static       = 2020
+        host_network = "loopback"
+      }
+    }
+
+    service {
+      name     = "caddy"
+      provider = "nomad"
+      port     = "https"
+    }
+
+    volume "caddy" {
+      type      = "host"
+      read_only = false
+      source    = "caddy"
+    }
+
+    restart {
+      attempts = 10
+      interval = "10m"
+      delay    = "15s"
+      mode     = "delay"
+    }
+
+    reschedule {
+      delay          = "15s"
+      delay_function = "constant"
+      unlimited      = true
+    }
+
+    update {
+      max_parallel = 0
+    }
+
+    task "caddy" {
+      driver       = "docker"
+      user         = "1001:1001"
+      kill_timeout = "10s"
+
+      config {
+        image           = "caddy:2.11.4"
+        command         = "caddy"
+        args            = ["run", "--config", "/local/Caddyfile", "--adapter", "caddyfile"]
+        network_mode    = "host"
+        force_pull      = false
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        cap_add         = ["net_bind_service"]
+        security_opt    = ["no-new-privileges=false"]
+        pids_limit      = 512
+      }
+
+      volume_mount {
+        volume      = "caddy"
+        destination = "/data"
+        read_only   = false
+      }
+
+      env {
+        XDG_DATA_HOME   = "/data"
+        XDG_CONFIG_HOME = "/local"
+      }
+
+      template {
+        destination = "local/Caddyfile"
+        change_mode = "script"
+        splay       = "0s"
+        data        = <<-EOT
+        {
+        	# A socket in the task's own directory: by TCP every program on the host could give Caddy orders.
+        	admin unix//local/admin.sock
+        	# Named, because Caddy would go to another CA where this one fails, and a CAA record may forbid that.
+        	acme_ca "https://acme-v02.api.letsencrypt.org/directory"
+        	on_demand_tls {
+        		ask http://127.0.0.1:2020/ask
+        	}
+        	servers {
+        		# No HTTP/3: its port, 443 of UDP, is closed.
+        		protocols h1 h2
+        	}
+        }
+
+        # May this name have a certificate? Asked of the stack whose site it is.
+        http://:2020 {
+        	bind 127.0.0.1
+        	handle /ask {
+        		rewrite * /
+        		reverse_proxy 127.0.0.1:2020 {
+        			header_up Host {query.domain}
+        		}
+        	}
+        	handle {
+        		respond 404
+        	}
+        }
+
+        {{ range nomadVarList "caddy/files" }}{{ with nomadVar .Path }}{{ .text }}
+        {{ end }}{{ end }}
+        EOT
+
+        change_script {
+          command       = "caddy"
+          args          = ["reload", "--config", "/local/Caddyfile", "--adapter", "caddyfile"]
+          timeout       = "30s"
+          fail_on_error = false
+        }
+      }
+
+      resources {
+        cpu    = 300
+        memory = 256
+      }
+
+      logs {
+        max_files     = 5
+        max_file_size = 10
+      }
+    }
+  }
+}
