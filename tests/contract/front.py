@@ -165,7 +165,7 @@ class Front:
         return x509.load_der_x509_certificate(der)
 
     def ordered(self, host: str) -> x509.Certificate:
-        """The certificate of a site of the file; Caddy orders those while it serves already. Raises as `certificate`."""
+        """The certificate of a site in the file: Caddy orders those beside its start. Raises as `certificate`."""
         for _ in range(_TRIES):
             try:
                 return self.certificate(host)

@@ -1,4 +1,4 @@
-"""The second ingress, whole: Caddy with the rendered files, a real PDS behind it, certificates from a real ACME server."""
+"""The second ingress, whole: Caddy with the rendered files before a real PDS, certificates from a real ACME server."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ HOST = "noted.at"
 HANDLE = "alice.noted.at"
 UNKNOWN = "nobody.noted.at"
 FOREIGN = "elsewhere.test"
-LIMIT = 200_000
-CARS = 300_000
-"""Bytes of a blob and, more, of a repository that moves in."""
+LIMIT = 8_000_000
+CARS = 9_000_000
+"""Bytes of a blob and, more, of a repository that moves in. More than sockets hold: the server is reading when it is
+cut, as it is with real blobs."""
 NAMES = [HOST, HANDLE, UNKNOWN, FOREIGN]
 
 
@@ -150,31 +151,42 @@ def _as(server: _Server) -> dict[str, str]:
     return {"Authorization": f"Bearer {server.token}"}
 
 
-def _upload(front: Front, server: _Server, content: bytes | Iterator[bytes]) -> int:
-    headers = {"Content-Type": "application/octet-stream", **_as(server)}
+def _send(front: Front, server: _Server, method: str, content: bytes | Iterator[bytes]) -> int:
+    kind = "application/vnd.ipld.car" if method.endswith(".importRepo") else "application/octet-stream"
     with front.client(HOST) as client:
-        return client.post("/xrpc/com.atproto.repo.uploadBlob", content=content, headers=headers).status_code
+        headers = {"Content-Type": kind, **_as(server)}
+        return client.post(f"/xrpc/{method}", content=content, headers=headers).status_code
 
 
 def _pieces(size: int) -> Iterator[bytes]:
-    for start in range(0, size, 10_000):
-        yield b"x" * min(10_000, size - start)
+    """A body of which no length is told."""
+    for start in range(0, size, 100_000):
+        yield b"x" * min(100_000, size - start)
 
 
-def test_a_blob_at_the_limit_passes_and_one_above_it_is_refused_also_where_no_length_was_told(
+UPLOAD = "com.atproto.repo.uploadBlob"
+IMPORT = "com.atproto.repo.importRepo"
+
+
+def test_a_blob_at_the_limit_passes_and_one_above_it_is_refused(front: Front, server: _Server) -> None:
+    assert _send(front, server, UPLOAD, b"x" * LIMIT) == httpx.codes.OK
+    assert _send(front, server, UPLOAD, _pieces(LIMIT)) == httpx.codes.OK
+    assert _send(front, server, UPLOAD, b"x" * (LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+
+
+def test_a_blob_above_the_limit_of_which_no_length_is_told_does_not_end_the_server(
     front: Front, server: _Server
 ) -> None:
-    assert _upload(front, server, b"x" * LIMIT) == httpx.codes.OK
-    assert _upload(front, server, _pieces(LIMIT)) == httpx.codes.OK
-    assert _upload(front, server, b"x" * (LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
-    assert _upload(front, server, _pieces(LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
-
-
-def test_more_than_the_server_takes_from_anybody_is_refused_by_caddy(front: Front) -> None:
-    # No route: the server reads nothing of it, so the refusal is Caddy's.
+    # Without Caddy's limit it does: version 0.4.217 has an error there that nobody catches.
+    assert _send(front, server, UPLOAD, _pieces(LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     with front.client(HOST) as client:
-        refused = client.post("/xrpc/com.atproto.repo.importRepo", content=_pieces(CARS + 10_000))
-    assert refused.status_code in (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNAUTHORIZED)
+        assert client.get("/xrpc/_health").status_code == httpx.codes.OK
+    server.pds.check()
+
+
+def test_a_repository_that_moves_in_has_a_limit_of_its_own(front: Front, server: _Server) -> None:
+    assert _send(front, server, IMPORT, b"x" * (LIMIT + 1)) != httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    assert _send(front, server, IMPORT, b"x" * (CARS + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
 
 
 # Who asks
@@ -207,7 +219,7 @@ def test_a_reload_adds_a_stack_and_ends_no_request(front: Front, server: _Server
         assert reloaded.wait(60), "the reload comes while this request is under way"
         yield b"x" * 1_000
 
-    upload = threading.Thread(target=lambda: seen.append(_upload(front, server, slowly())))
+    upload = threading.Thread(target=lambda: seen.append(_send(front, server, UPLOAD, slowly())))
     upload.start()
     assert begun.wait(60), "the request is under way"
     front.caddy.write(front.text(f'{FOREIGN} {{\n\trespond "the other stack"\n}}\n'))

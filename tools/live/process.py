@@ -52,7 +52,8 @@ def free_port(preferred: int = 0) -> int:
 class ServerProcess:
     """A server as a context manager; inside the block it answers at `health`.
 
-    `deadline` is in seconds; `trust` is for a `health` by HTTPS. Raises ServerEndedError when the process ends early or does not answer in time.
+    `deadline` is in seconds, `trust` for a `health` by HTTPS. Raises ServerEndedError when the process ends early or
+    does not answer in time.
     """
 
     def __init__(
