@@ -4,7 +4,9 @@ import re
 
 from tests.hcl_text import job_of, task_of
 
-_LOOP = re.compile(r"\{\{ range nomadVarList \"caddy/files\" \}\}.*\{\{ end \}\}\{\{ end \}\}\n", re.DOTALL)
+_LOOP = re.compile(
+    r"\{\{ range nomadVarList \"caddy/files\" \}\}\{\{ with nomadVar .Path \}\}\{\{ .text \}\}\n\{\{ end \}\}\{\{ end \}\}"
+)
 
 
 def whole_caddyfile(jobspec: str, *files: str) -> str:

@@ -8,6 +8,7 @@ from components.settings.faults import SettingsError
 from components.settings.settings import read
 from tests.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, fault, faults, settings
 
+CADDY = {"kind": "caddy"}
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
@@ -212,12 +213,32 @@ def test_a_stack_name_that_digitalocean_refuses_is_refused(stack: str) -> None:
         ("pds.blob_upload_limit", {"pds": {"blob_upload_limit": 10**5000}}, "at most"),
         ("pds.port", {"pds": {"port": 4646}}, "3000"),
         ("ingress.ssh_port", {"ingress": {"ssh_port": 3000}}, "2200"),
+        ("ingress.dialect", {"ingress": CADDY | {"dialect": "host"}}, "'ingress: {kind: io}'"),
+        ("ingress.license_hcl", {"ingress": CADDY | {"license_hcl": "x"}}, "'ingress: {kind: io}'"),
+        ("ingress.ssh_port", {"ingress": CADDY | {"ssh_port": 2200}}, "'ingress: {kind: io}'"),
+        ("ingress.extra_hcl", {"ingress": {"kind": "none", "extra_hcl": ""}}, "'ingress: {kind: io}'"),
+        ("ingress.backend", {"ingress": CADDY | {"backend": "nomad"}}, "Remove it"),
+        ("ingress.acme_ca", {"ingress": {"acme_ca": "https://ca.test/dir"}}, "'ingress: {kind: caddy}'"),
+        ("ingress.acme_email", {"ingress": {"acme_email": "a@b.org"}}, "'ingress: {kind: caddy}'"),
+        ("ingress.extra_caddyfile", {"ingress": {"extra_caddyfile": "x"}}, "'ingress: {kind: caddy}'"),
+        ("ingress.image", {"ingress": CADDY | {"image": "caddy:2"}}, "'caddy:2.11.4'"),
+        ("ingress.image", {"ingress": CADDY | {"image": "registry.test:5000/caddy"}}, "'caddy:2.11.4'"),
+        ("dns.caa", {"ingress": CADDY, "dns": {"caa": ["sectigo.com"]}}, "'letsencrypt.org'"),
+        ("pds.port", {"ingress": CADDY, "pds": {"port": 2020}}, "3000"),
         ("s3.bucket", {"s3": S3 | {"bucket": "Blobs"}}, "'my-club-blobs'"),
         ("secrets.jwt_secret", {"secrets": {"jwt_secret": "short"}}, "16 characters"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_one_that_can(key: str, changes: dict[str, Any], remedy: str) -> None:
     assert remedy in fault(key, **changes).remedy
+
+
+def test_what_caddy_does_not_have_stands_in_no_one_s_way() -> None:
+    assert settings(ingress=CADDY, pds={"port": 2200}).pds.port == 2200, "IO's console is not there"
+    assert settings(ingress={"kind": "none", "backend": "static"}).ingress.fixed_port, "for an ingress of one's own"
+    caa = {"ingress": CADDY | {"acme_ca": "https://ca.test/dir"}, "dns": {"caa": ["ca.test"]}}
+    assert settings(**caa).dns.caa == ("ca.test",), "who stands behind another authority is not known here"
+    assert settings(ingress=CADDY | {"image": "caddy@sha256:" + "a" * 64}).ingress.container_image.startswith("caddy@")
 
 
 def test_a_url_with_a_password_is_refused_and_not_repeated() -> None:

@@ -106,8 +106,9 @@ job "pds" {
         destination = "local/guard.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Runs before the server, as a task of its own and again in its process at every start. Refuses a volume that is another PDS's, or an empty one that
-        // nobody announced: a healthy empty PDS would make new identities for handles that exist.
+        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume that is
+        // another PDS's, or an empty one that nobody announced: a healthy empty PDS would make new identities for handles that
+        // exist.
         //
         // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
         if (!require("node:worker_threads").isMainThread) return;
@@ -172,7 +173,7 @@ job "pds" {
         change_mode = "noop"
         perms       = "0600"
         data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/pds/pds/guard" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ with nomadVar "nomad/jobs/pds/pds" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
         {{ end }}{{ end }}
         EOT
       }
@@ -252,8 +253,9 @@ job "pds" {
         destination = "local/guard.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Runs before the server, as a task of its own and again in its process at every start. Refuses a volume that is another PDS's, or an empty one that
-        // nobody announced: a healthy empty PDS would make new identities for handles that exist.
+        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume that is
+        // another PDS's, or an empty one that nobody announced: a healthy empty PDS would make new identities for handles that
+        // exist.
         //
         // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
         if (!require("node:worker_threads").isMainThread) return;
@@ -318,7 +320,7 @@ job "pds" {
         change_mode = "noop"
         perms       = "0600"
         data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/pds/pds/guard" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ with nomadVar "nomad/jobs/pds/pds" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
         {{ end }}{{ end }}
         EOT
       }
