@@ -37,7 +37,7 @@ def pulumi_yaml() -> str:
     """
     project = {
         "name": PROJECT,
-        "description": "A Bluesky Personal Data Server on DigitalOcean, under Nomad, behind the IO ingress",
+        "description": "A Bluesky Personal Data Server on DigitalOcean, under Nomad, behind IO or Caddy",
         "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": "venv"}},
         "config": {key: _declaration(field) for key, field in Settings.model_fields.items()},
     }
