@@ -11,6 +11,7 @@ Run it alone with `python -m tests.e2e.images.build` where DOCKER_HOST names an 
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -31,11 +32,16 @@ PDS_TAG = "pds.local/pds:0.4.217"
 LOCAL_PDS_TAG = PDS_TAG.replace("/pds:", "/local-pds:")
 IO_TAG = "io.local/io-stand-in:bench"
 
+CADDY_TAG = "pds.local/caddy:2.6.2"
+"""By the version of Debian's package, whose binary it holds."""
+
 _HERE = Path(__file__).parent
 _SUITE = "bookworm"
 _PACKAGES = "ca-certificates,dumb-init,libstdc++6"
 _NODE = "20.20.2"
 _PNPM = "pnpm@8.15.9"
+_NET_BIND_SERVICE = "\x01\0\0\x02" + "\0\x04\0\0" + 12 * "\0"
+"""`setcap cap_net_bind_service=+ep` as the file's attribute: struct vfs_cap_data of linux/capability.h, revision 2."""
 
 
 def pds_image(cache: Path, docker_host: str) -> str:
@@ -94,6 +100,33 @@ def io_stand_in(folder: Path) -> Path:
     build = ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(program.resolve()), "."]
     run(build, cwd=_HERE / "io", env={"CGO_ENABLED": "0"})
     return program
+
+
+def caddy_image(cache: Path, docker_host: str, authority_pem: str) -> str:
+    """Build the ingress's image; its tag. It trusts `authority_pem`, a CA of the tests, beside the public ones.
+
+    The binary is the machine's own, from Debian's package. Raises BenchError where it is missing.
+    """
+    need("caddy")
+    binary = Path(shutil.which("caddy") or "")
+    context = _empty(cache / "caddy-image")
+    os.link(_rootfs(cache), context / "rootfs.tar")
+    shutil.copy2(_HERE / "caddy" / "Dockerfile", context)
+    trusted = Path("/etc/ssl/certs/ca-certificates.crt").read_text() + authority_pem
+    with tarfile.open(context / "caddy.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("config/caddy", "data/caddy", "etc/caddy"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777
+            tar.addfile(folder)
+        certificates = tarfile.TarInfo("etc/ssl/certs/ca-certificates.crt")
+        certificates.size, certificates.mode = len(trusted.encode()), 0o644
+        tar.addfile(certificates, io.BytesIO(trusted.encode()))
+        program = tar.gettarinfo(str(binary.resolve()), "usr/bin/caddy")
+        program.pax_headers = {"SCHILY.xattr.security.capability": _NET_BIND_SERVICE}
+        with binary.open("rb") as content:
+            tar.addfile(program, content)
+    run(["docker", "build", "--quiet", "--tag", CADDY_TAG, str(context)], docker_host)
+    return CADDY_TAG
 
 
 def _fingerprint() -> str:
