@@ -52,8 +52,9 @@ def test_a_stack_behind_caddy_keeps_the_law_of(law: str, with_caddy: Evaluation)
         {"service_handle_domains": [".noted.at", ".my-club.org"], "pds": {"max_import_size": 104857600, "port": 3007}},
         {"pds": {"image": "registry.my-club.org/our-pds:1.2.3", "blob_upload_limit": 1}},
         {"hostname": f"{'a' * 63}.noted.at", "dns": {"zone": "noted.at"}},
+        {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}, "service_handle_domains": [".noted.at"]},
     ],
-    ids=["plain", "address and sites", "domains and limits", "own image", "long name"],
+    ids=["plain", "address and sites", "domains and limits", "own image", "long name", "among the handles"],
 )
 def test_caddy_takes_the_file_and_finds_it_well_formatted(changes: dict[str, Any], tmp_path: Path) -> None:
     _adapted(tmp_path, **changes)
@@ -70,9 +71,10 @@ def test_certificates_come_from_the_one_ca_that_was_named(tmp_path: Path) -> Non
     assert {(issuer["module"], issuer["ca"]) for issuer in issuers} == {
         ("acme", "https://acme-v02.api.letsencrypt.org/directory")
     }, "a second CA would fail where a CAA record forbids it"
-    on_demand = {tuple(policy["subjects"]): policy.get("on_demand", False) for policy in automation["policies"]}
-    assert on_demand == {("noted.at",): False, ("*.noted.at",): True}
-    assert automation["on_demand"]["ask"], "a certificate for whoever asks would burn the CA's limit"
+    on_demand = [policy["subjects"] for policy in automation["policies"] if policy.get("on_demand")]
+    assert on_demand == [["*.noted.at"]], "the hostname's is ordered at the start"
+    asked = json.dumps(automation["on_demand"])  # another form in Caddy 2.11
+    assert "http://127.0.0.1:2020/ask" in asked, "a certificate for whoever asks would burn the CA's limit"
 
 
 def test_the_server_and_its_question_are_on_loopback_and_nothing_speaks_quic(tmp_path: Path) -> None:
@@ -86,12 +88,19 @@ def test_the_server_and_its_question_are_on_loopback_and_nothing_speaks_quic(tmp
 
 
 def test_every_domain_of_handles_is_served(tmp_path: Path) -> None:
-    config = _adapted(tmp_path, service_handle_domains=[".noted.at", ".my-club.org"])
-    assert {name for policy in config["apps"]["tls"]["automation"]["policies"] for name in policy["subjects"]} == {
-        "noted.at",
-        "*.noted.at",
-        "*.my-club.org",
-    }
+    policies = _adapted(tmp_path, service_handle_domains=[".noted.at", ".my-club.org"])["apps"]["tls"]["automation"]
+    on_demand = [policy["subjects"] for policy in policies["policies"] if policy.get("on_demand")]
+    assert {name for subjects in on_demand for name in subjects} == {"*.noted.at", "*.my-club.org"}
+
+
+def test_a_hostname_among_its_handles_is_asked_for_as_they_are() -> None:
+    names = {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}, "service_handle_domains": [".noted.at"]}
+    text = caddyfile(settings_of(ingress=CADDY, **names))
+    assert text.startswith("pds.noted.at {\n\ttls {\n\t\ton_demand\n"), "a wildcard that covers it takes its place"
+    assert "http://pds.noted.at:2020 {\n\tbind 127.0.0.1\n\trespond 200\n}" in text
+    deeper = names | {"service_handle_domains": [".pds.noted.at"]}
+    assert text.count("on_demand") == 2, "hostname and handles"
+    assert caddyfile(settings_of(ingress=CADDY, **deeper)).count("on_demand") == 1
 
 
 def test_the_container_has_one_capability_and_is_not_root(with_caddy: Evaluation) -> None:

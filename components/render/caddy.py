@@ -25,27 +25,28 @@ _UPSTREAMS_IMAGE = re.compile(r"(^|/)bluesky-social/pds[:@]")
 _IMPORT = "/xrpc/com.atproto.repo.importRepo"
 _FILE = "/local/Caddyfile"
 _TAB = "\t"
+_ON_DEMAND = "tls {\n\ton_demand\n}\n"
 
 
 def caddyfile(settings: Settings) -> str:
     """This stack's part of the Caddyfile."""
     backend = f"127.0.0.1:{settings.pds.port}"
-    handles = [f"*{domain}" for domain in settings.service_handle_domains or (f".{settings.hostname}",)]
-    asked = [f"http://{name}:{CADDY_ASK_PORT}" for name in handles]
+    domains = settings.service_handle_domains or (f".{settings.hostname}",)
     limit, import_limit = settings.pds.blob_upload_limit, settings.pds.max_import_size
     served = _to_the_server(backend, limit)
     if import_limit is not None:
         moving = f"handle {_IMPORT} {{\n{indent(_to_the_server(backend, import_limit), _TAB)}}}\n"
         served = f"{moving}handle {{\n{indent(served, _TAB)}}}\n"
-    sites = f"""\
+    among_handles = f".{settings.hostname.partition('.')[2]}" in domains
+    if among_handles:
+        served = f"{_ON_DEMAND}{served}"
+    text = f"""\
 {settings.hostname} {{
 {indent(served, _TAB)}\
 }}
 
-{", ".join(handles)} {{
-	tls {{
-		on_demand
-	}}
+{", ".join(f"*{domain}" for domain in domains)} {{
+{indent(_ON_DEMAND, _TAB)}\
 	handle /.well-known/atproto-did {{
 		reverse_proxy {backend}
 	}}
@@ -55,14 +56,22 @@ def caddyfile(settings: Settings) -> str:
 }}
 
 # 200 if a member has this handle.
-{", ".join(asked)} {{
+{", ".join(f"http://*{domain}:{CADDY_ASK_PORT}" for domain in domains)} {{
 	bind 127.0.0.1
 	rewrite * {_question(settings)}
 	reverse_proxy {backend}
 }}
 """
+    if among_handles:
+        text += f"""
+# The handles' wildcard covers this name, so Caddy orders nothing for it by itself.
+http://{settings.hostname}:{CADDY_ASK_PORT} {{
+	bind 127.0.0.1
+	respond 200
+}}
+"""
     extra = settings.ingress.extra_caddyfile.strip()
-    return f"{sites}\n{extra}\n" if extra else sites
+    return f"{text}\n{extra}\n" if extra else text
 
 
 def _to_the_server(backend: str, limit: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import ssl
 import subprocess
@@ -193,13 +194,18 @@ class _Named(httpx.BaseTransport):
         self._inner.close()
 
 
+def _port() -> int:
+    """A free port below those that the kernel gives to connections, which could take it before Caddy does."""
+    return free_port(12_000 + secrets.randbelow(8_000))
+
+
 @contextmanager
 def caddy_in_front(folder: Path, pds_url: str, handle: str, names: list[str], **changes: Any) -> Iterator[Front]:
     """Caddy as the program renders it for the dev stack with `changes`, before the PDS at `pds_url`.
 
     `handle` is an account there; `names` are those that resolve to this machine.
     """
-    ports = Ports(http=free_port(), https=free_port(), ask=free_port())
+    ports = Ports(http=_port(), https=_port(), ask=_port())
     with (
         serve({name: [LOOPBACK] for name in names}) as nameserver,
         Pebble(folder, ports, nameserver) as pebble,

@@ -265,3 +265,15 @@ def test_a_server_that_cannot_be_asked_by_tls_check_is_asked_for_the_handle_s_pr
             own.certificate(UNKNOWN)
         with own.client(HANDLE) as client:
             assert client.get("/.well-known/atproto-did").text.strip() == server.did
+
+
+def test_a_hostname_under_its_members_domain_has_a_certificate_too(server: _Server, tmp_path: Path) -> None:
+    # Caddy from 2.10 on takes a wildcard site for one that covers the name, and orders nothing for it.
+    names = {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}, "service_handle_domains": [".noted.at"]}
+    with caddy_in_front(tmp_path, server.pds.url, HANDLE, [*NAMES, "pds.noted.at"], **names) as under:
+        assert _names(under.certificate("pds.noted.at")) == ["pds.noted.at"]
+        with under.client("pds.noted.at") as client:
+            assert client.get("/xrpc/_health").json()["version"]
+        with under.client(HANDLE) as client:
+            assert client.get("/.well-known/atproto-did").text.strip() == server.did
+            assert client.get("/xrpc/_health").status_code == httpx.codes.NOT_FOUND

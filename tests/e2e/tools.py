@@ -14,8 +14,8 @@ WHERE_FROM: Mapping[str, str] = {
     "docker": "https://docs.docker.com/engine/install/, or Debian's package docker-cli",
     "stunnel": "Debian's package stunnel4, https://www.stunnel.org/downloads.html",
     "debootstrap": "Debian's package debootstrap",
-    "go": "https://go.dev/doc/install, 1.25 or newer",
     "caddy": "Debian's package caddy",
+    "go": "https://go.dev/doc/install, 1.24 or newer",
     "npm": "https://nodejs.org/en/download",
     "g++": "Debian's package g++",
     "make": "Debian's package make",
@@ -63,3 +63,11 @@ def run(
         last = "\n".join((done.stdout + done.stderr).splitlines()[-_LAST_LINES:])
         raise BenchError(f"`{' '.join(command)}` ended with {done.returncode}:\n{last}")
     return done.stdout
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount whatever Nomad or Docker left mounted below `folder`, which a machine that goes off loses by itself."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        path = line.split()[1].encode().decode("unicode_escape")
+        if path.startswith(f"{folder}/"):
+            run(["umount", "--lazy", path], check=False)
