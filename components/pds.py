@@ -21,9 +21,11 @@ from components.render.caddy import caddy_job, caddyfile
 from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import JOB, SECRETS_PATH, pds_job
+from components.render.watch_job import watch_job
 from components.secrets import PdsSecrets, PdsSecretsArgs
 from components.settings.environment import plain_environment
 from components.settings.settings import Settings
+from components.watch import Watch, WatchArgs
 from components.workload import PdsJob, PdsJobArgs
 
 _DNS_PATIENCE = 120
@@ -156,6 +158,23 @@ class Pds(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=last),
         )
         _tell(ready, resolves, configuration)
+        if settings.alerts:
+            watching = watch_job(settings, settings.alerts)
+            Watch(
+                f"{name}-watch",
+                WatchArgs(
+                    settings=settings,
+                    alerts=settings.alerts,
+                    stack=stack,
+                    jobspec=watching,
+                    tag=ground.tag,
+                    target=nomad.target,
+                    ready=ready,
+                ),
+                child,
+            )
+            if settings.alerts.ping_url:
+                files["watch_job"] = watching
 
         self.outputs = {
             "url": f"https://{settings.hostname}",

@@ -8,8 +8,15 @@ from components.settings.settings import Settings, read
 from tools.engine import Evaluation, SecretSource, evaluate, fixed_secret
 from tools.stackfile import read_stack
 
-_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds")
+_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts")
 """Sections in which a secret may stand; the engine marks a whole top-level key."""
+
+ALERTS = {
+    "email": ["owner@bench.test"],
+    "slack": {"channel": "#alerts", "url": "https://hooks.slack.com/services/T1234567/AAAAAAAA/ZZZZZZ"},
+    "ping_url": "https://hc-ping.com/5bf66975-d4c7-4bf5-bcc8-b8d8a82ea278",
+}
+"""Alerts of every kind; two of the values are secret."""
 
 
 def document(**changes: Any) -> dict[str, Any]:

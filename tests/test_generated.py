@@ -17,6 +17,7 @@ from tools.generate import ROOT, TABLES, derived, main, option_table, pulumi_yam
 
 SCHEMA: dict[str, Any] = json.loads(stack_schema())
 PROJECT: dict[str, Any] = yaml.safe_load(pulumi_yaml())
+SLACK = {"channel": "#alerts", "url": "https://hooks.slack.com/services/T1234567/AAAAAAAA/ZZZZZZ"}
 EXAMPLE = ROOT / "Pulumi.dev.yaml"
 
 
@@ -59,6 +60,7 @@ GOOD: list[dict[str, Any]] = [
     document(),
     document(time_zone="Europe/Berlin", service_handle_domains=[".noted.at"]),
     document(mail=MAIL, pds={"escrow": "made", "extra_env": {"PDS_SERVICE_NAME": "Noted"}}),
+    document(alerts={"email": ["a@noted.at"], "slack": SLACK, "ping_url": "https://hc-ping.com/x", "accounts": 800}),
     document(s3=S3, secrets={"plc_rotation_key": ROTATION_KEY, "jwt_secret": "j" * 16}),
     document(mail=None, s3=None, host={"project": None, "tags": ["club"], "vpc_ip_range": "10.77.0.0/24"}),
     document(hostname="xn--mnchen-3ya.de", operators={"ssh_keys": ["laptop", TEXT_KEY], "nomad_anywhere": True}),
@@ -105,6 +107,9 @@ BAD: list[dict[str, Any]] = [
     document(pds={"plc_url": "plc.directory"}),
     document(pds={"recovery_did_key": "did:plc:x"}),
     document(nomad={"sha256": "abc"}),
+    document(alerts={"email": "a@noted.at"}),
+    document(alerts={"accounts": 0}),
+    document(alerts={"slack": {"channel": "#alerts"}}),
 ]
 
 
@@ -128,8 +133,10 @@ def test_every_secret_may_be_encrypted_and_nothing_else() -> None:
         if section_of(field):
             continue
         section, _, name = key.partition(".")
-        value = {"PDS_RATE_LIMIT_BYPASS_KEY": secure} if key == "pds.extra_secret_env" else secure
-        base = {"mail": MAIL, "s3": S3}.get(section, {})
+        value: Any = {"PDS_RATE_LIMIT_BYPASS_KEY": secure} if key == "pds.extra_secret_env" else secure
+        base: dict[str, Any] = {"mail": MAIL, "s3": S3}.get(section, {})
+        if name.startswith("slack."):
+            name, value = "slack", {**SLACK, name.removeprefix("slack."): value}
         given = document(**{section: {**base, name: value} if name else value})
         is_map_of_text = key == "pds.extra_env"
         assert accepts(prefixed(given)) == (holds_secret(field) or is_map_of_text), key

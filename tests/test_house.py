@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import everything, kind
+from tests.programs import ALERTS, run
 from tools.engine import ROOT, Evaluation
 
 COMPONENTS = ROOT / "components"
@@ -18,7 +19,19 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 # Rooms, and the rooms whose modules each may import. `settings` and `render` are folders.
 ROOMS = {
-    "pds": {"entropy", "host", "dns", "dynamic", "ingress", "nomad", "secrets", "workload", "render", "settings"},
+    "pds": {
+        "entropy",
+        "host",
+        "dns",
+        "dynamic",
+        "ingress",
+        "nomad",
+        "secrets",
+        "watch",
+        "workload",
+        "render",
+        "settings",
+    },
     "dynamic": {"probes"},
     "render": {"render", "settings"},
     "settings": {"settings"},
@@ -33,6 +46,7 @@ COMPONENT_MAY = {"dynamic", "target", "entropy", "render", "settings"}
 READS_ITS_OWN_FILES = {
     "components/render/cloud_init.py",
     "components/render/pds_job.py",
+    "components/render/watch_job.py",
     "components/settings/environment.py",
 }
 """Files that belong to the program and lie beside the module."""
@@ -139,7 +153,7 @@ def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def test_all_components_of_the_design_were_found() -> None:
-    assert len(CLASSES) == 10, "these tests look at every component class"
+    assert len(CLASSES) == 11, "these tests look at every component class"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
@@ -177,7 +191,8 @@ def test_every_component_registered_its_outputs(dev: Evaluation) -> None:
 
 
 def test_type_tokens_are_the_classes(dev: Evaluation) -> None:
-    tokens = {item.type for item in everything(dev) if item.type.startswith("pds:")}
+    every = [*everything(dev), *everything(run(alerts=ALERTS))]
+    tokens = {item.type for item in every if item.type.startswith("pds:")}
     assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}
 
 

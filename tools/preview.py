@@ -31,6 +31,7 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
     "ingress.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_file"),
     "caddy.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_job"),
     "Caddyfile": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_file"),
+    "watch.nomad.hcl": lambda evaluation: evaluation.outputs.get("watch_job"),
     "cloud-init.yaml": lambda evaluation: evaluation.one("pds-host-droplet").inputs.get("userData"),
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
@@ -53,6 +54,9 @@ _SHOWN_INPUTS = {
     "LocallySignedCert": ("validityPeriodHours",),
     "SelfSignedCert": ("validityPeriodHours",),
     "Resolves": ("hostname", "wait"),
+    "UptimeCheck": ("target",),
+    "UptimeAlert": ("type", "threshold"),
+    "MonitorAlert": ("description",),
     "Vpc": ("ipRange",),
     "Project": ("name",),
 }
@@ -93,7 +97,19 @@ def graph(evaluation: Evaluation) -> Tree:
 
 
 def _order(item: Recorded) -> tuple[int, str, str]:
-    stages = ("ground", "certificates", "host", "dns", "nomad", "secrets", "server", "resolves", "ingress", "ready")
+    stages = (
+        "ground",
+        "certificates",
+        "host",
+        "dns",
+        "nomad",
+        "secrets",
+        "server",
+        "resolves",
+        "ingress",
+        "ready",
+        "watch",
+    )
     part = item.name.split("-")[1] if "-" in item.name else ""
     return (stages.index(part) if part in stages else -1, item.type, item.name)
 

@@ -202,6 +202,15 @@ class Restart(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Periodic(Block):
+    """When a batch job runs: cron expressions in UTC."""
+
+    keyword = "periodic"
+    crons: tuple[str, ...]
+    prohibit_overlap: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task(Block):
     """One container."""
 
@@ -228,18 +237,18 @@ class Group(Block):
     name: str = label()
     count: int | Raw = 1
     shutdown_delay: str | None = None
-    network: Network
-    service: Service
+    network: Network | None = None
+    service: Service | None = None
     volumes: tuple[VolumeRequest, ...] = ()
     restart: Restart
-    reschedule: Reschedule
-    update: Update
+    reschedule: Reschedule | None = None
+    update: Update | None = None
     tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Block):
-    """A service job."""
+    """A service job, or with `type` "batch" one that ends."""
 
     keyword = "job"
     name: str = label()
@@ -247,6 +256,7 @@ class Job(Block):
     region: str | None = None
     type: str = "service"
     priority: int | None = None
+    periodic: Periodic | None = None
     group: Group
 
 

@@ -43,13 +43,6 @@ GUARD_PATH = f"nomad/jobs/{JOB}/{JOB}"
 """What the guard may accept. Apart from the job and from the secrets, so that a change of it restarts nothing; the path
 of the group, which both of its tasks may read (one task's own path is closed to the other)."""
 
-# Every item of the variable is one line of environment, under its own name: a further secret changes the variable and
-# not the job. toJSON quotes what a password may hold.
-_LINES = """\
-{{{{ with nomadVar "{path}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}
-{{{{ end }}}}{{{{ end }}}}
-"""
-
 _GUARD_FILE = "/local/guard.cjs"
 
 _MEBIBYTE = 1024 * 1024
@@ -109,7 +102,7 @@ def _server(settings: Settings) -> Task:
         name=JOB,
         user="1000:1000",
         kill_timeout="60s",
-        config=_hardened(settings, pids_limit=512, ports=("http",)),
+        config=hardened(settings, pids_limit=512, ports=("http",)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
         # The guard once more, in the server's own process: a changed secret restarts this task alone, and a server that
         # starts with another rotation key on these data must not.
@@ -122,7 +115,7 @@ def _server(settings: Settings) -> Task:
                 change_mode="restart",
                 splay="0s",
                 perms="0600",
-                data=_LINES.format(path=SECRETS_PATH),
+                data=variable_lines(SECRETS_PATH),
             ),
         ),
         resources=Resources(cpu=500, memory=settings.pds.memory_mib),
@@ -137,7 +130,7 @@ def _guard(settings: Settings) -> Task:
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
         restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
-        config=_hardened(settings, pids_limit=64, command="node", args=(_GUARD_FILE,)),
+        config=hardened(settings, pids_limit=64, command="node", args=(_GUARD_FILE,)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
         env={"PDS_HOSTNAME": settings.hostname, "PDS_DATA_DIRECTORY": DATA_DIRECTORY},
         templates=(
@@ -147,7 +140,7 @@ def _guard(settings: Settings) -> Task:
                 env=True,
                 change_mode="noop",
                 perms="0600",
-                data=_LINES.format(path=SECRETS_PATH),
+                data=variable_lines(SECRETS_PATH),
             ),
         ),
         resources=Resources(cpu=100, memory=128),
@@ -155,13 +148,25 @@ def _guard(settings: Settings) -> Task:
     )
 
 
-def _hardened(
+def variable_lines(path: str) -> str:
+    """A template that makes each item of the Nomad variable at `path` a line of environment, under its own name.
+
+    So a further secret changes the variable and not the job; toJSON quotes what a password may hold.
+    """
+    return (
+        f'{{{{ with nomadVar "{path}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}\n'
+        "{{ end }}{{ end }}\n"
+    )
+
+
+def hardened(
     settings: Settings,
     pids_limit: int,
     ports: tuple[str, ...] = (),
     command: str | None = None,
     args: tuple[str, ...] = (),
 ) -> DockerConfig:
+    """A container in the server's image that may do nothing but compute, and write to /tmp and its volumes."""
     return DockerConfig(
         image=settings.pds.image,
         command=command,
@@ -187,7 +192,7 @@ def _guard_templates() -> tuple[Template, ...]:
             env=True,
             change_mode="noop",
             perms="0600",
-            data=_LINES.format(path=GUARD_PATH),
+            data=variable_lines(GUARD_PATH),
         ),
     )
 

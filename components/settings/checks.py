@@ -17,6 +17,9 @@ from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
 if TYPE_CHECKING:
     from components.settings.settings import Settings
 
+WATCH_MIB = 128
+"""Memory limit of the job that looks at the volume, in MiB."""
+
 SYSTEM_RESERVE_MIB = 512
 """What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
 
@@ -218,14 +221,16 @@ def _caa(settings: "Settings") -> Iterator[Fault]:
 def _memory(settings: "Settings") -> Iterator[Fault]:
     room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
     ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
-    wanted = settings.pds.memory_mib + ingress
+    watch = WATCH_MIB if settings.alerts and settings.alerts.ping_url else 0
+    wanted = settings.pds.memory_mib + ingress + watch
     if wanted > room:
         fitting = [size for gib, size in _SIZES.items() if wanted <= gib * 1024 - SYSTEM_RESERVE_MIB]
         larger = f"Write a larger size, for example '{fitting[0]}', or lower" if fitting else "Lower"
         yield Fault(
             "host.size",
             f"{settings.host.size} has {settings.host.memory_mib} MiB; beside {SYSTEM_RESERVE_MIB} MiB for the system "
-            f"the jobs ask for {wanted} MiB (pds {settings.pds.memory_mib}, ingress {ingress}).",
+            f"the jobs ask for {wanted} MiB (pds {settings.pds.memory_mib}, ingress {ingress}"
+            f"{f', alerts {watch}' if watch else ''}).",
             f"{larger} 'pds.memory_mib'.",
         )
 
@@ -243,6 +248,16 @@ def _ports(settings: "Settings") -> Iterator[Fault]:
         taken[port] = f"'{key}'"
 
 
+def _alerts(settings: "Settings") -> Iterator[Fault]:
+    alerts = settings.alerts
+    if alerts and not (alerts.email or alerts.slack or alerts.ping_url):
+        yield Fault(
+            "alerts",
+            "it names nobody to tell.",
+            "Write 'email: [you@…]', 'slack' or 'ping_url', or remove 'alerts' altogether.",
+        )
+
+
 _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], ...] = (
     (frozenset({"hostname", "dns.zone", "dns.provider"}), _zone),
     (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
@@ -254,11 +269,12 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], .
     (frozenset({"pds.image", "pds.package_version"}), _package),
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"s3"}), _blobs),
-    (frozenset({"host.size", "pds.memory_mib", "ingress.memory_mib", "ingress.kind"}), _memory),
     (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind"}), _ports),
     (frozenset({"ingress.kind"}), _ingress_kind),
     (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
     (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
+    (frozenset({"host.size", "pds.memory_mib", "ingress.memory_mib", "ingress.kind", "alerts.ping_url"}), _memory),
+    (frozenset({"alerts"}), _alerts),
     (frozenset({"pds.package_version"}), environment_faults),
 )
 
@@ -277,6 +293,11 @@ def warnings(settings: "Settings") -> Iterator[str]:
         yield (
             "pds:mail: without a mail relay members receive no password resets and no token to move away. "
             "Add 'mail', or keep it in mind."
+        )
+    if settings.alerts and not settings.alerts.ping_url:
+        yield (
+            "pds:alerts.ping_url: without it nobody hears of a full volume or of too many accounts: DigitalOcean sees "
+            "neither. Add the ping URL of a dead man's switch, for example a check of healthchecks.io."
         )
     if settings.pds.escrow == "pending":
         yield (

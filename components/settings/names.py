@@ -214,6 +214,15 @@ def _management_token(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _secret_url(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[^\s?#]*[^\s?#/]", secret.get_secret_value()):
+        refuse(
+            "this is not an https URL with a path and without '?' or '#'.",
+            "Copy the whole URL from the service, for example 'https://hc-ping.com/…'.",
+        )
+    return secret
+
+
 def _vpc_range(text: str) -> str:
     # docs.digitalocean.com/products/networking/vpc/how-to/create: private ranges (RFC 1918), /16 to /28.
     network = ipaddress.ip_network(_cidr(text))
@@ -271,5 +280,6 @@ Did = Annotated[str, AfterValidator(_did), _pattern("^did:[a-z]+:.+$")]
 DidKey = Annotated[str, AfterValidator(_did_key), _pattern("^did:key:z[1-9A-HJ-NP-Za-km-z]+$")]
 ManagementToken = Annotated[SecretStr, AfterValidator(_management_token)]
 RotationKey = Annotated[SecretStr, AfterValidator(_rotation_key)]
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 Sha256 = Annotated[str, AfterValidator(_sha256), _pattern("^[0-9a-f]{64}$")]
 Email = Annotated[str, AfterValidator(_email), _pattern("^[^@ ]+@[^@ ]+$")]

@@ -23,6 +23,7 @@ from components.settings.names import (
     ManagementToken,
     NameServer,
     RotationKey,
+    SecretUrl,
     Sha256,
     SshKey,
     VpcRange,
@@ -326,6 +327,33 @@ class S3(Section):
     force_path_style: bool = option(False, doc="Bucket in the path.", env="PDS_BLOBSTORE_S3_FORCE_PATH_STYLE")
     access_key_id: SecretStr = option(min_length=1, doc="Access key id.", env="PDS_BLOBSTORE_S3_ACCESS_KEY_ID")
     secret_access_key: SecretStr = option(min_length=1, doc="Secret key.", env="PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY")
+
+
+class Slack(Section):
+    """A channel of a Slack workspace."""
+
+    channel: str = option(min_length=1, doc="Channel that alerts go to.", example="#alerts")
+    url: SecretUrl = option(doc="Incoming webhook of that channel.", example="https://hooks.slack.com/services/…")
+
+
+class Alerts(Section):
+    """Who is told of trouble: DigitalOcean writes to `email` and `slack`, the host itself to `ping_url`."""
+
+    email: Annotated[tuple[Email, ...], Field(strict=False)] = option(
+        (),
+        doc="Addresses to write to; DigitalOcean takes verified ones of the account's members only.",
+        example=["admin@my-club.org"],
+    )
+    slack: Slack | None = option(None, doc="A Slack channel to write to.")
+    ping_url: SecretUrl | None = option(
+        None,
+        doc="A dead man's switch, such as a check of healthchecks.io: the host pings it while volume and accounts are "
+        "well, else its `/fail`.",
+        example="https://hc-ping.com/…",
+    )
+    accounts: int = option(
+        80, ge=1, doc="Accounts on the server from which on `/fail` is called; relays stop at 100 until they are asked."
+    )
 
 
 class Secrets(Section):

@@ -37,6 +37,7 @@ class Settings(Section):
     ingress: sections.Ingress = option(default_factory=sections.Ingress, doc="The ingress.")
     mail: sections.Mail | None = option(None, doc="The mail relay.", env="PDS_EMAIL_SMTP_URL")
     s3: sections.S3 | None = option(None, doc="A bucket for blobs.")
+    alerts: sections.Alerts | None = option(None, doc="Whom to tell when something is wrong.")
     secrets: sections.Secrets = option(default_factory=sections.Secrets, doc="Secrets to adopt.")
 
     @property

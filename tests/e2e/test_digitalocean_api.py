@@ -41,7 +41,7 @@ def test_what_the_api_does_not_know_is_an_error(client: Client) -> None:
     "path", [route.path for route in ROUTES if route.method == "GET" and "{" in route.path], ids=str
 )
 def test_a_thing_that_is_not_there_is_404(client: Client, path: str) -> None:
-    for name in ("id", "ip", "key", "name", "domain", "record", "action"):
+    for name in ("id", "ip", "key", "name", "domain", "record", "action", "alert"):
         path = path.replace(f"{{{name}}}", "4711")
     assert client.refused("GET", path.removeprefix("/v2"), status=404)
 

@@ -19,7 +19,7 @@ def _account(call: Call) -> Answer:
         "floating_ip_limit": limits.reserved_ips,
         "reserved_ip_limit": limits.reserved_ips,
         "volume_limit": limits.volumes,
-        "email": "owner@bench.test",
+        "email": call.world.verified_emails[0],
         "name": "The bench",
         "uuid": call.world.account_uuid,
         "email_verified": True,

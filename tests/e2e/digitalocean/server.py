@@ -22,7 +22,7 @@ from typing import Any, Self
 import httpx
 from aiohttp import web
 
-from . import account, addresses, droplets, names, networks, volumes
+from . import account, addresses, alerts, droplets, names, networks, volumes
 from .calls import Answer, Call, Route
 from .errors import ApiError, refused, too_many, unauthorized, unknown_route
 from .faults import Fault, Faults
@@ -31,6 +31,7 @@ from .world import Json, World
 ROUTES: tuple[Route, ...] = (
     *account.ROUTES,
     *addresses.ROUTES,
+    *alerts.ROUTES,
     *droplets.ROUTES,
     *names.ROUTES,
     *networks.ROUTES,

@@ -110,6 +110,8 @@ class World:
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
     """The account's token; where none is set, any will do."""
+    verified_emails: tuple[str, ...] = ("owner@bench.test",)
+    """Members of the account; the first is its owner."""
     network: str = "127.0.10"
     """Reserved addresses are made in here: loopback, all of which is local on Linux."""
     droplets: dict[int, Json] = field(default_factory=dict)
@@ -122,6 +124,10 @@ class World:
     domains: dict[str, Json] = field(default_factory=dict)
     records: dict[str, dict[int, Json]] = field(default_factory=dict)
     projects: dict[str, Json] = field(default_factory=dict)
+    uptime_checks: dict[str, Json] = field(default_factory=dict)
+    uptime_alerts: dict[str, dict[str, Json]] = field(default_factory=dict)
+    """By check."""
+    alert_policies: dict[str, Json] = field(default_factory=dict)
     actions: dict[int, Action] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """What went wrong in machines; no API answer tells it."""
@@ -226,7 +232,8 @@ class World:
             for number, item in self.actions.items()
         }
         kinds = ("droplets", "volumes", "reserved_ips", "firewalls", "vpcs", "tags", "keys", "domains", "records")
-        things = {kind: getattr(self, kind) for kind in kinds}
+        watching = ("uptime_checks", "uptime_alerts", "alert_policies")
+        things = {kind: getattr(self, kind) for kind in (*kinds, *watching)}
         return {**things, "projects": self.projects, "actions": actions, "failures": self.failures}
 
     def write(self, file: Path) -> None:

@@ -1,0 +1,90 @@
+"""A batch job, every quarter of an hour: a dead man's switch is told how full the volume is and how many accounts are.
+
+DigitalOcean's monitoring sees the droplet's own disk, not the volume, and knows no accounts. The job runs in the
+server's image, which is on the host anyway, reads the volume and writes nothing. Its URL is in a Nomad variable.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from components.render.hcl import write
+from components.render.jobspec import (
+    Group,
+    Job,
+    Logs,
+    Periodic,
+    Resources,
+    Restart,
+    Task,
+    Template,
+    VolumeMount,
+    VolumeRequest,
+)
+from components.render.pds_job import JOB as PDS_JOB
+from components.render.pds_job import hardened, variable_lines
+from components.settings.checks import WATCH_MIB
+from components.settings.environment import DATA_DIRECTORY
+from components.settings.sections import Alerts
+from components.settings.settings import Settings
+
+JOB = "pds-watch"
+
+PING_PATH = f"nomad/jobs/{JOB}"
+"""The variable with the item `PING_URL`. Runs of a periodic job read their parent's (nomad/structs/workload_id.go)."""
+
+VOLUME_PERCENT = 80
+"""How full the volume may be."""
+
+_EVERY = "*/15 * * * *"
+
+
+def watch_job(settings: Settings, alerts: Alerts) -> str:
+    """The job file, HCL."""
+    return write(_job(settings, alerts)) + "\n"
+
+
+def _job(settings: Settings, alerts: Alerts) -> Job:
+    return Job(
+        name=JOB,
+        datacenters=(settings.nomad.datacenter,),
+        region=settings.nomad.region,
+        type="batch",
+        periodic=Periodic(crons=(_EVERY,)),
+        group=Group(
+            name=JOB,
+            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB, read_only=True),),
+            # The next run is the next try; a switch that hears nothing meanwhile raises the alarm, as it should.
+            restart=Restart(attempts=1, interval="10m", delay="15s", mode="fail"),
+            tasks=(
+                Task(
+                    name="watch",
+                    user="1000:1000",
+                    config=hardened(settings, pids_limit=64, command="node", args=("/local/watch.cjs",)),
+                    volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
+                    env={
+                        "PDS_HOSTNAME": settings.hostname,
+                        "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
+                        "WATCH_VOLUME_PERCENT": str(VOLUME_PERCENT),
+                        "WATCH_ACCOUNTS": str(alerts.accounts),
+                    },
+                    templates=(
+                        Template(destination="local/watch.cjs", change_mode="noop", data=_script()),
+                        Template(
+                            destination="secrets/ping.env",
+                            env=True,
+                            change_mode="noop",
+                            perms="0600",
+                            data=variable_lines(PING_PATH),
+                        ),
+                    ),
+                    resources=Resources(cpu=100, memory=WATCH_MIB),
+                    logs=Logs(max_files=1, max_file_size=1),
+                ),
+            ),
+        ),
+    )
+
+
+@cache
+def _script() -> str:
+    return Path(__file__).with_name("files").joinpath("watch.cjs").read_text()

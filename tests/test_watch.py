@@ -1,0 +1,285 @@
+"""Alerts: what DigitalOcean is asked to watch, and the job that looks at the volume, run by a real Node."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.settings.checks import warnings
+from components.settings.faults import SettingsError
+from tests.checks import CHECKS, kind, waits_for
+from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
+from tests.hcl_text import parse
+from tests.programs import ALERTS, run, settings_of
+from tools.engine import Evaluation
+from tools.live.node import wheel_folder
+
+SCRIPT = Path(__file__).parent.parent / "components" / "render" / "files" / "watch.cjs"
+SECRET = [str(ALERTS["ping_url"]), "https://hooks.slack.com/services/T1234567/AAAAAAAA/ZZZZZZ"]
+
+
+@pytest.fixture(scope="module")
+def alerted() -> Evaluation:
+    """The dev stack with alerts of every kind."""
+    return run(alerts=ALERTS)
+
+
+def test_a_stack_with_alerts_keeps_every_law(alerted: Evaluation) -> None:
+    for name, find in CHECKS.items():
+        assert find(alerted) == [], f"the law of {name} does not hold with alerts"
+
+
+def test_without_alerts_nothing_is_watched(dev: Evaluation) -> None:
+    assert [item.name for item in dev.resources if "watch" in item.name] == []
+    assert "watch_job" not in dev.outputs
+
+
+def test_slack_s_address_and_the_ping_s_are_secrets(alerted: Evaluation) -> None:
+    assert find_secrets_in_the_open(alerted, SECRET) == []
+    assert find_secrets_in_texts(alerted, SECRET) == [], "a job is readable by whoever may read jobs"
+    variable = alerted.one("pds-watch-ping")
+    assert variable.inputs == {"path": "nomad/jobs/pds-watch", "items": {"PING_URL": ALERTS["ping_url"]}}
+    assert is_secret(variable.raw["items"])
+
+
+def test_the_uptime_check_asks_the_server_s_own_health(alerted: Evaluation) -> None:
+    check = alerted.one("pds-watch-uptime").inputs
+    assert check["target"] == "https://noted.at/xrpc/_health", "it asks the databases too, and is 503 if they fail"
+    assert check["enabled"] is True
+    alerts = {item.name: item.inputs for item in alerted.of(":UptimeAlert")}
+    assert {(row["type"], row["threshold"], row["comparison"]) for row in alerts.values()} == {
+        ("down_global", 1, "less_than"),
+        ("latency", 5000, "greater_than"),
+        ("ssl_expiry", 7, "less_than"),
+    }, "down, slow and certificate"
+    assert {row["checkId"] for row in alerts.values()} == {alerted.one("pds-watch-uptime").id}
+    for row in alerts.values():
+        (told,) = row["notifications"]
+        assert told["emails"] == ALERTS["email"]
+        assert told["slacks"] == [ALERTS["slack"]]
+
+
+def test_cpu_memory_and_disk_are_watched_by_tag(alerted: Evaluation) -> None:
+    monitors = [item.inputs for item in alerted.of(":MonitorAlert")]
+    kinds = {row["type"].rpartition("/")[2] for row in monitors}
+    assert kinds == {"cpu", "memory_utilization_percent", "disk_utilization_percent"}
+    for row in monitors:
+        assert row["tags"] == ["pds-dev"], "a rebuilt droplet has another id and the same tag"
+        assert "entities" not in row
+        assert row["alerts"]["emails"] == ALERTS["email"]
+
+
+def test_every_alert_is_named_after_the_stack() -> None:
+    evaluation = run(stack="club", alerts=ALERTS)
+    names = [
+        item.inputs.get("name") or item.inputs["description"]
+        for item in evaluation.resources
+        if kind(item) in ("UptimeCheck", "UptimeAlert", "MonitorAlert")
+    ]
+    assert len(names) == len(set(names)) == 7
+    assert all(name.startswith("pds-club") for name in names), "one account may hold several PDSes"
+
+
+def test_nobody_is_told_that_a_pds_is_down_while_it_is_made_or_paused(alerted: Evaluation) -> None:
+    for item in alerted.resources:
+        if item.name.startswith("pds-watch-") and item.name != "pds-watch-ping":
+            assert "pds-ready" in waits_for(alerted, item), f"{item.name} would see a PDS that is being made"
+    paused = run(alerts=ALERTS, pds={"paused": True})
+    assert paused.one("pds-watch-uptime").inputs["enabled"] is False, "it was its owner who stopped it"
+
+
+@pytest.mark.parametrize(
+    ("alerts", "kinds"),
+    [
+        ({"email": ["owner@bench.test"]}, {"UptimeCheck", "UptimeAlert", "MonitorAlert"}),
+        ({"slack": ALERTS["slack"]}, {"UptimeCheck", "UptimeAlert", "MonitorAlert"}),
+        ({"ping_url": ALERTS["ping_url"]}, {"Variable", "Job"}),
+    ],
+    ids=["email", "slack", "ping_url"],
+)
+def test_each_way_alone_makes_what_it_needs(alerts: dict[str, Any], kinds: set[str]) -> None:
+    evaluation = run(alerts=alerts)
+    watch = {kind(item) for item in evaluation.resources if item.name.startswith("pds-watch-")}
+    assert watch == kinds
+    for name, find in CHECKS.items():
+        assert find(evaluation) == [], f"the law of {name} does not hold"
+
+
+def test_alerts_that_name_nobody_are_refused() -> None:
+    with pytest.raises(SettingsError, match="names nobody"):
+        settings_of(alerts={"accounts": 90})
+
+
+@pytest.mark.parametrize(
+    "url", ["http://ping.test/x", "ping.test/x", "https://ping.test", "https://ping.test/x/", "https://ping.test/x?y"]
+)
+def test_a_ping_url_that_fail_cannot_be_added_to_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"alerts\.ping_url") as refusal:
+        settings_of(alerts={"ping_url": url})
+    assert url not in str(refusal.value), "it may be a real one with one sign too many"
+
+
+def test_a_slack_channel_without_its_webhook_is_refused_with_its_key() -> None:
+    with pytest.raises(SettingsError, match=r"alerts\.slack\.url"):
+        settings_of(alerts={"slack": {"channel": "#alerts"}})
+
+
+def test_who_has_no_switch_is_told_what_nobody_watches() -> None:
+    said = " ".join(warnings(settings_of(alerts={"email": ["owner@bench.test"]})))
+    assert "pds:alerts.ping_url" in said
+    assert "pds:alerts.ping_url" not in " ".join(warnings(settings_of(alerts=ALERTS)))
+
+
+def test_the_job_counts_for_the_host_s_memory() -> None:
+    room = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 256}, "ingress": {"memory_mib": 256}}
+    settings_of(**room)
+    with pytest.raises(SettingsError, match="alerts 128"):
+        settings_of(**room, alerts=ALERTS)
+
+
+def test_the_job_only_reads_and_runs_by_itself_every_quarter_of_an_hour(alerted: Evaluation) -> None:
+    job = parse(alerted.outputs["watch_job"])["job"][0]["pds-watch"]
+    assert job["type"] == "batch"
+    assert job["periodic"] == [{"crons": ["*/15 * * * *"], "prohibit_overlap": True}]
+    group = job["group"][0]["pds-watch"]
+    (task,) = (item["watch"] for item in group["task"])
+    assert group["volume"][0]["pds"]["read_only"] is True
+    assert task["volume_mount"][0]["read_only"] is True, "it must never write beside a running server"
+    assert task["user"] == "1000:1000"
+    assert task["config"][0]["cap_drop"] == ["all"]
+    assert task["config"][0]["image"] == settings_of().pds.image, "no second image to pull and to keep up to date"
+    assert "network" not in group, "it needs no port"
+
+
+def test_nomad_s_template_engine_finds_nothing_in_the_script() -> None:
+    text = SCRIPT.read_text()
+    assert "{{" not in text, "Nomad's template engine would read it as an action"
+    assert "}}" not in text
+
+
+class Switch:
+    """A dead man's switch on loopback: keeps what it was told, and answers with `status`."""
+
+    def __init__(self) -> None:
+        told: list[tuple[str, str]] = []
+        self.told, self.status = told, 200
+        switch = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                told.append((self.path, body))
+                self.send_response(switch.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/secret-of-the-switch"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def switch() -> Iterator[Switch]:
+    made = Switch()
+    yield made
+    made.close()
+
+
+def _account(volume: Path, number: int) -> None:
+    (volume / "actors" / f"{number % 256:02x}" / f"did:plc:{number:024d}").mkdir(parents=True)
+
+
+def _look(volume: Path, url: str, percent: int = 101, accounts: int = 80) -> subprocess.CompletedProcess[str]:
+    """Run the script as the job does. A volume can't be 101 % full, so this is 'never' for it."""
+    environment = {
+        "PDS_HOSTNAME": "noted.at",
+        "PDS_DATA_DIRECTORY": str(volume),
+        "WATCH_VOLUME_PERCENT": str(percent),
+        "WATCH_ACCOUNTS": str(accounts),
+        "PING_URL": url,
+    }
+    node = str(wheel_folder() / "bin" / "node")
+    done = subprocess.run([node, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "secret-of-the-switch" not in done.stdout + done.stderr, "whoever has the URL can silence the alarm"
+    return done
+
+
+def test_a_volume_that_is_well_is_pinged(tmp_path: Path, switch: Switch) -> None:
+    for number in range(3):
+        _account(tmp_path, number)
+    (tmp_path / "actors" / "reserved_keys" / "not-an-account").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    done = _look(tmp_path, switch.url)
+    assert done.returncode == 0, done.stderr
+    ((path, body),) = switch.told
+    assert path == "/secret-of-the-switch"
+    assert body.startswith("noted.at: volume ")
+    assert body.endswith("3 accounts"), "a directory of keys is no account"
+    assert sorted(tmp_path.rglob("*")) == before, "it only looks"
+
+
+def test_a_new_server_without_accounts_is_well(tmp_path: Path, switch: Switch) -> None:
+    assert _look(tmp_path, switch.url).returncode == 0
+    assert switch.told[0][1].endswith("0 accounts")
+
+
+def test_a_volume_above_the_limit_is_told_as_a_failure(tmp_path: Path, switch: Switch) -> None:
+    assert _look(tmp_path, switch.url, percent=0).returncode == 0
+    ((path, body),) = switch.told
+    assert path == "/secret-of-the-switch/fail"
+    assert "raise volume.size_gib" in body, "the message says what to do"
+
+
+def test_the_figure_is_df_s(tmp_path: Path, switch: Switch) -> None:
+    _look(tmp_path, switch.url)
+    found = os.statvfs(tmp_path)
+    used = found.f_blocks - found.f_bfree
+    percent = 100 * used / (used + found.f_bavail)
+    said = int(switch.told[0][1].split("volume ")[1].split(" %")[0])
+    assert abs(said - percent) <= 2, "others write to this disk between the two looks, but not one part in fifty"
+
+
+@pytest.mark.parametrize(("count", "path"), [(4, "/secret-of-the-switch"), (5, "/secret-of-the-switch/fail")])
+def test_accounts_are_told_from_the_limit_on(tmp_path: Path, switch: Switch, count: int, path: str) -> None:
+    for number in range(count):
+        _account(tmp_path, number)
+    assert _look(tmp_path, switch.url, accounts=5).returncode == 0
+    assert switch.told[0][0] == path
+    assert f"{count} accounts" in switch.told[0][1]
+
+
+def test_a_volume_that_cannot_be_read_is_a_failure(tmp_path: Path, switch: Switch) -> None:
+    _look(tmp_path / "nothing", switch.url)
+    ((path, body),) = switch.told
+    assert path.endswith("/fail")
+    assert "cannot be read: ENOENT" in body
+
+
+def test_a_switch_that_refuses_fails_the_run(tmp_path: Path, switch: Switch) -> None:
+    switch.status = 404
+    done = _look(tmp_path, switch.url)
+    assert (done.returncode, done.stderr) == (1, "the ping was answered with 404\n"), "Nomad shows a failed run"
+
+
+def test_a_switch_that_is_not_there_fails_the_run(tmp_path: Path, switch: Switch) -> None:
+    switch.close()
+    done = _look(tmp_path, switch.url)
+    assert (done.returncode, done.stderr) == (1, "the ping did not arrive: ECONNREFUSED\n")
+
+
+def test_the_log_of_a_run_says_what_was_told(tmp_path: Path, switch: Switch) -> None:
+    assert _look(tmp_path, switch.url).stdout == switch.told[0][1] + "\n"
