@@ -13,7 +13,8 @@ import dns.rrset
 
 @contextmanager
 def serve(records: Mapping[str, list[str]] | None) -> Iterator[str]:
-    """Serve A records (name to addresses); a name that is not there is NXDOMAIN; None is silence. Yields IP:PORT."""
+    """Serve records of whatever type is asked for (name to their texts, addresses mostly); a name that is not there is
+    NXDOMAIN; None is silence. Yields IP:PORT."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
     where = f"127.0.0.1:{server.getsockname()[1]}"
@@ -33,7 +34,7 @@ def serve(records: Mapping[str, list[str]] | None) -> Iterator[str]:
             if addresses is None:
                 response.set_rcode(dns.rcode.NXDOMAIN)
             elif addresses:
-                response.answer.append(dns.rrset.from_text_list(name, 60, "IN", "A", addresses))
+                response.answer.append(dns.rrset.from_text_list(name, 60, "IN", question.question[0].rdtype, addresses))
             server.sendto(response.to_wire(), client)
 
     thread = threading.Thread(target=answer, daemon=True)

@@ -9,8 +9,6 @@ import datetime
 import getpass
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from components.settings.environment import GENERATED_SECRETS
 from components.settings.names import SECP256K1_ORDER
 from tools.engine import ROOT
 from tools.private import write_private
+from tools.stack import Stack, StackError
 
 REQUIRED = (
     "hostname", "stack", "package_version", "environment", "secrets", "ipv4", "volume_id", "nomad_management_token",
@@ -73,13 +72,10 @@ def check(content: Mapping[str, Any]) -> None:
 
 
 def _from_state(stack: str) -> dict[str, Any]:
-    if not shutil.which("pulumi"):
-        raise EscrowError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.")
-    command = ["pulumi", "stack", "output", "escrow", "--json", "--show-secrets", "--stack", stack]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if answer.returncode:
-        raise EscrowError(f"The state of stack {stack} has no escrow: {answer.stderr.strip()}")
-    content: dict[str, Any] = json.loads(answer.stdout)
+    try:
+        content: dict[str, Any] = Stack(stack).output("escrow")
+    except StackError as error:
+        raise EscrowError(f"The state of stack {stack} has no escrow: {error}") from None
     return content
 
 

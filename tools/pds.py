@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from tools import escrow
+from tools.check.run import check, subject_of
+from tools.stack import Stack, StackError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,13 +23,28 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("file", type=Path)
     verb.set_defaults(run=_escrow_check)
 
+    verb = verbs.add_parser(
+        "check",
+        help="after `up`: is everything as it should be? One line each, or what to do",
+        epilog="Exit code: 0 nothing to do, 1 something is, 2 it could not look.",
+    )
+    verb.add_argument("stack")
+    verb.add_argument("--mail", metavar="ADDRESS", help="send a message to the account here that has this address")
+    verb.add_argument("--relay", action="store_true", help="ask the relays, too, what they know of this server")
+    verb.add_argument("--source", metavar="ADDRESS", help="another address of this machine, to be told apart from")
+    verb.add_argument("--at", metavar="URL", help="where to ask, if not at the stack's address: https://IP:PORT")
+    verb.add_argument("--ca", metavar="FILE", help="certificate of the CA to trust, if not the system's")
+    verb.set_defaults(run=_check)
+
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except escrow.EscrowError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def _escrow(options: argparse.Namespace) -> None:
@@ -48,6 +65,18 @@ def _escrow_check(options: argparse.Namespace) -> None:
         f"           stack file; address {content['ipv4']}, volume {content['volume_id']}\n"
         "It does not hold the members' data: that is on the volume and in its backups."
     )
+
+
+def _check(options: argparse.Namespace) -> int:
+    subject = subject_of(
+        Stack(options.stack), options.at, options.ca, options.source, mail=options.mail, relay=options.relay
+    )
+    found = []
+    for result in check(subject):
+        print(result, flush=True)
+        found.append(result.ok)
+    print(f"\n{found.count(True)} ok, {found.count(False)} to do, {found.count(None)} not looked at.")
+    return 1 if False in found else 0
 
 
 if __name__ == "__main__":

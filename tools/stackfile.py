@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from components.settings.model import options
+from components.settings.settings import Settings
 from tools.engine import ROOT, Evaluation, SecretSource, evaluate, fixed_secret
 
 
@@ -61,10 +64,24 @@ def evaluate_stack(
 def _open(value: Any, path: str) -> tuple[Any, bool]:
     if isinstance(value, dict):
         if set(value) == {"secure"}:
-            return hashlib.sha256(f"stand-in for {path}".encode()).hexdigest(), True
+            return _stand_in(path), True
         opened = {key: _open(item, f"{path}.{key}") for key, item in value.items()}
         return {key: item for key, (item, _) in opened.items()}, any(secret for _, secret in opened.values())
     if isinstance(value, list):
         items = [_open(item, f"{path}[{index}]") for index, item in enumerate(value)]
         return [item for item, _ in items], any(secret for _, secret in items)
     return value, False
+
+
+def _stand_in(path: str) -> str:
+    """For an encrypted value: the first shape that its option takes, of hex digits, a token of Nomad and a URL."""
+    digits = hashlib.sha256(f"stand-in for {path}".encode()).hexdigest()
+    token = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
+    field = dict(options(Settings)).get(path.removeprefix("pds:"))
+    for shape in (digits, token, f"https://stand-in.test/{digits}"):
+        try:
+            TypeAdapter(field.rebuild_annotation() if field else str).validate_python(shape)
+        except ValidationError:
+            continue
+        return shape
+    return digits

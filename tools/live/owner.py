@@ -25,6 +25,7 @@ import httpx
 
 from . import LiveError
 from .firehose import Firehose, subscribe
+from .identity import directory_data, wrong_in
 from .keys import did_key
 from .xrpc import Client, RefusedError
 
@@ -171,18 +172,15 @@ def _new_password(day: _Day) -> None:
 
 def _document(day: _Day) -> str:
     did = day.needs("account")
-    answer = httpx.get(f"{day.plc_url}/{did}/data", timeout=10.0, trust_env=False)
-    answer.raise_for_status()
-    data: dict[str, Any] = answer.json()
-    ours = did_key(day.rotation_key_hex)
-    if ours not in data["rotationKeys"]:
-        raise _StepError(f"our rotation key {ours} is not among {data['rotationKeys']}")
-    if f"at://{day.handle}" not in data["alsoKnownAs"]:
-        raise _StepError(f"the document names {data['alsoKnownAs']}, not at://{day.handle}")
-    endpoint = data["services"]["atproto_pds"]["endpoint"]
-    if endpoint != f"https://{day.hostname}":
-        raise _StepError(f"the document points at {endpoint}, not at https://{day.hostname}")
-    return f"rotation key {ours[:20]}… is ours, served from {endpoint}"
+    wrong = wrong_in(
+        directory_data(day.plc_url, did),
+        handle=day.handle,
+        hostname=day.hostname,
+        rotation_key_hex=day.rotation_key_hex,
+    )
+    if wrong:
+        raise _StepError(wrong)
+    return f"rotation key {did_key(day.rotation_key_hex)[:20]}… is ours, served from https://{day.hostname}"
 
 
 def _handle(day: _Day) -> str:

@@ -1,0 +1,151 @@
+"""Questions about the accounts: do handles resolve, do documents name this server, do the relays hear it?"""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dns.exception
+import dns.resolver
+import httpx
+
+from tools.check.subject import Subject, Verdict, good, skipped, todo
+from tools.live.identity import directory_data, wrong_in
+
+_ROTATION_KEY = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
+_SHOWN = 3
+_PAGE = 500
+
+
+@dataclass(frozen=True)
+class Account:
+    """An active account of the server."""
+
+    did: str
+    handle: str
+
+
+def accounts(subject: Subject) -> Iterator[Account]:
+    """The active accounts, from the server's public list. Raises httpx.HTTPError."""
+    cursor: str | None = None
+    while True:
+        params: dict[str, Any] = {"limit": _PAGE, **({"cursor": cursor} if cursor else {})}
+        page = subject.site.request("GET", "/xrpc/com.atproto.sync.listRepos", params=params).raise_for_status().json()
+        for repo in page["repos"]:
+            if repo.get("active", True):
+                found = subject.site.request(
+                    "GET", "/xrpc/com.atproto.repo.describeRepo", params={"repo": repo["did"]}
+                ).raise_for_status()
+                yield Account(repo["did"], found.json()["handle"])
+        cursor = page.get("cursor")
+        if not cursor:
+            return
+
+
+def handles(subject: Subject) -> Verdict:
+    """Does a handle that exists resolve, and one that does not, not?"""
+    nobody = f"nobody-{secrets.token_hex(4)}{subject.handle_domains[0]}"
+    answered = _by_https(subject, nobody) or _by_dns(subject, nobody) or _by_server(subject, nobody)
+    if answered:
+        return todo(f"{nobody}, which nobody has, is said to be {answered[:80]!r}: something answers for every name.")
+    account = next(accounts(subject), None)
+    if account is None:
+        return skipped("there is no account yet; a handle that nobody has does not resolve, as it should")
+    if _by_server(subject, account.handle) != account.did:
+        return todo(f"the server does not know its own {account.handle}. Look at its log.")
+    ways = {"DNS": _by_dns(subject, account.handle), "HTTPS": _by_https(subject, account.handle)}
+    wrong = {way: did for way, did in ways.items() if did not in (None, account.did)}
+    if wrong:
+        return todo(f"by {' and '.join(wrong)} {account.handle} is {next(iter(wrong.values()))}, not {account.did}.")
+    if not any(ways.values()):
+        return todo(
+            f"{account.handle} resolves neither by DNS nor by HTTPS: apps show 'invalid handle'. Make the TXT record "
+            f"_atproto.{account.handle} with the text did={account.did}, or let the ingress serve that name."
+        )
+    seen = " and ".join(way for way, did in ways.items() if did)
+    return good(f"{account.handle} resolves by {seen}; one that nobody has does not")
+
+
+def _by_server(subject: Subject, handle: str) -> str | None:
+    answer = subject.site.request("GET", "/xrpc/com.atproto.identity.resolveHandle", params={"handle": handle})
+    return str(answer.json()["did"]) if answer.status_code == 200 else None
+
+
+def _by_https(subject: Subject, handle: str) -> str | None:
+    """What the well-known address of the handle says, from this server; None for a refusal or a name it can't prove."""
+    try:
+        answer = subject.site.request("GET", "/.well-known/atproto-did", host=handle)
+    except httpx.HTTPError:
+        return None
+    return answer.text.strip() if answer.status_code == 200 else None
+
+
+def _by_dns(subject: Subject, handle: str) -> str | None:
+    """The DID in the handle's TXT record (atproto.com/specs/handle)."""
+    resolver = dns.resolver.Resolver(configure=not subject.nameservers)
+    resolver.lifetime = 5.0
+    if subject.nameservers:
+        host, _, port = subject.nameservers[0].partition(":")
+        resolver.nameservers, resolver.port = [host], int(port or 53)
+    try:
+        records = resolver.resolve(f"_atproto.{handle}", "TXT")
+    except dns.exception.DNSException:
+        return None
+    texts = [b"".join(record.strings).decode(errors="replace") for record in records]
+    return next((text.removeprefix("did=") for text in texts if text.startswith("did=")), None)
+
+
+def documents(subject: Subject) -> Verdict:
+    """Does the directory say of each account that it lives here, and may be changed by our key?"""
+    environment = subject.environment
+    looked, wrong = 0, []
+    for account in accounts(subject):
+        if not account.did.startswith("did:plc:"):
+            continue
+        looked += 1
+        fault = wrong_in(
+            directory_data(environment["PDS_DID_PLC_URL"], account.did),
+            handle=account.handle,
+            hostname=subject.hostname,
+            rotation_key_hex=environment[_ROTATION_KEY],
+        )
+        if fault:
+            wrong.append(f"{account.did}: {fault}")
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        return todo(
+            f"{len(wrong)} of {looked} are wrong: {'; '.join(wrong[:_SHOWN])}{more}. Moved away, or another key? See "
+            "'Rotating' in docs/operating.md."
+        )
+    return good(f"{looked} name this server and our rotation key") if looked else skipped("there is no account yet")
+
+
+def relay(subject: Subject) -> Verdict:
+    """Do the relays hear this server? Asked only when wanted: it is the one question to a third party about you."""
+    crawlers = [url for url in subject.environment.get("PDS_CRAWLERS", "").split(",") if url]
+    if not subject.relay:
+        return skipped("not asked: --relay asks the relays what they think of this server")
+    if not crawlers:
+        return skipped("the stack names no relay")
+    seen, wrong = [], []
+    for crawler in crawlers:
+        name = crawler.partition("//")[2]
+        answer = httpx.get(
+            f"{crawler}/xrpc/com.atproto.sync.getHostStatus",
+            params={"hostname": subject.hostname},
+            timeout=20.0,
+            trust_env=False,
+        )
+        status = answer.json().get("status") if answer.status_code == 200 else None
+        if status in ("active", "idle"):
+            seen.append(f"{name}: {status}, {answer.json().get('accountCount', 'unknown')} accounts")
+        elif status == "throttled":
+            wrong.append(f"{name} throttles it: ask there for a higher limit of accounts (the first is 100)")
+        elif status:
+            wrong.append(f"{name} says {status}: POST com.atproto.sync.requestCrawl there with the hostname")
+        else:
+            wrong.append(
+                f"{name} does not know it ({answer.status_code}): it hears of it with the first post, or by "
+                "com.atproto.sync.requestCrawl"
+            )
+    return todo("; ".join(wrong) + ".") if wrong else good("; ".join(seen))

@@ -1,0 +1,37 @@
+"""Questions about the project: is the host as the program would make it, is there an escrow file?"""
+
+from collections.abc import Mapping
+
+from tools import escrow
+from tools.check.subject import Subject, Verdict, good, skipped, todo
+
+
+def host(subject: Subject) -> Verdict:
+    """Was the host born from the cloud-init that the program renders now?"""
+    born = subject.outputs.get("host_configuration")
+    if subject.configuration is None:
+        return skipped(f"Pulumi.{subject.stack}.yaml cannot be read here")
+    if born != subject.configuration:
+        return todo(
+            f"the host was born from cloud-init {born or 'unknown'}, the program has {subject.configuration}. "
+            "Nothing is wrong with it; to rebuild it, raise 'pds:host: {generation: …}'."
+        )
+    return good("born from today's cloud-init")
+
+
+def escrow_made(subject: Subject) -> Verdict:
+    """Is there a second copy of what the state alone holds?"""
+    run = f"Run `./pds escrow {subject.stack}`, put the file away, then set 'pds: {{escrow: made}}'."
+    if subject.escrow == "declined":
+        return good("declined in the stack file: losing the state is losing every identity")
+    content = subject.outputs.get("escrow")
+    if not isinstance(content, Mapping):
+        return todo(f"the state has no escrow. {run}")
+    try:
+        # What the file has beyond the output is added when it is written.
+        escrow.check({**content, "stack_file": "here", "written": "now"})
+    except escrow.EscrowError as error:
+        return todo(str(error))
+    if subject.escrow != "made":
+        return todo(f"not made yet, says the stack file. {run}")
+    return good("made, says the stack file; `./pds escrow-check FILE` opens it")

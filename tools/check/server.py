@@ -1,0 +1,204 @@
+"""Questions to the server itself, through its ingress: health, certificate, WebSocket, OAuth, limits, invites, mail."""
+
+import random
+import ssl
+import time
+from typing import Any
+
+import httpx
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from tools.check.site import Site
+from tools.check.subject import Subject, Verdict, good, skipped, todo
+from tools.live.session import CODE_BLOB_LIMIT
+
+_LEAST_DAYS = 7
+"""As the alert: certificates are renewed well before."""
+_SAMPLE = 5
+
+
+def health(subject: Subject) -> Verdict:
+    """Does it answer, and is it the version that the stack asks for?"""
+    state = subject.outputs.get("state")
+    try:
+        answer = subject.site.request("GET", "/xrpc/_health")
+    except httpx.ConnectError as error:
+        if "certificate" in str(error).lower():
+            return skipped("the certificate is refused: see below")
+        return todo(_silent(subject, state, error))
+    except httpx.HTTPError as error:
+        return todo(_silent(subject, state, error))
+    if answer.status_code != 200:
+        return todo(f"/xrpc/_health answers {answer.status_code}. Look at `nomad job status pds` and its log.")
+    running, wanted = answer.json()["version"], subject.outputs.get("package_version")
+    if running != wanted:
+        return todo(f"version {running} runs, the stack asks for {wanted}. Run `pulumi up`.")
+    return good(f"version {running} answers")
+
+
+def _silent(subject: Subject, state: object, error: Exception) -> str:
+    if state == "paused":
+        return "it is paused. Remove 'pds: {paused: true}' and run `pulumi up`."
+    return (
+        f"nothing answers at {subject.site.address}:{subject.site.port} ({error or type(error).__name__}). "
+        "See 'Where to look' in docs/operating.md."
+    )
+
+
+def certificate(subject: Subject) -> Verdict:
+    """Is it for this name, from a CA that the public trusts, and good for a while?"""
+    if subject.site.tls is None:
+        return skipped("plain HTTP has none")
+    try:
+        found = subject.site.certificate()
+    except ssl.SSLCertVerificationError as error:
+        return todo(f"it is refused: {error.verify_message}. Look at the ingress's log; `Ready` of `up` waits for one.")
+    except OSError as error:
+        return todo(f"no TLS connection: {error}. Look at the ingress's log.")
+    ends = str(found["notAfter"])
+    days = int((ssl.cert_time_to_seconds(ends) - time.time()) // 86400)
+    if days < _LEAST_DAYS:
+        return todo(f"it ends on {ends}, in {days} days, and was not renewed. Look at the ingress's log.")
+    return good(f"good until {ends}, {days} days")
+
+
+def websocket(subject: Subject) -> Verdict:
+    """Can a relay subscribe?"""
+    path = "/xrpc/com.atproto.sync.subscribeRepos"
+    try:
+        subject.site.upgrade(path)
+    except InvalidStatus as error:
+        code = error.response.status_code
+        return todo(f"{path} answers {code} instead of an upgrade: let the ingress pass WebSockets, or no relay hears.")
+    except (OSError, WebSocketException) as error:
+        return todo(f"{path} cannot be subscribed to: {error}. Let the ingress pass WebSockets.")
+    return good("subscribeRepos upgrades")
+
+
+def oauth(subject: Subject) -> Verdict:
+    """Do apps find where to log in, and is it here?"""
+    wanted = f"https://{subject.hostname}"
+    resource = _json(subject.site, "/.well-known/oauth-protected-resource")
+    server = _json(subject.site, "/.well-known/oauth-authorization-server")
+    seen = {
+        "resource": resource.get("resource"),
+        "authorization_servers": (resource.get("authorization_servers") or [None])[0],
+        "issuer": server.get("issuer"),
+    }
+    for name, value in seen.items():
+        if value != wanted:
+            return todo(
+                f"{name} is {value}, not {wanted}: apps cannot log in. Let the ingress pass /.well-known/oauth-*."
+            )
+    return good(f"the issuer is {wanted}")
+
+
+def _json(site: Site, path: str) -> dict[str, Any]:
+    """The JSON object there, empty where there is none."""
+    answer = site.request("GET", path)
+    try:
+        found = answer.json() if answer.status_code == 200 else {}
+    except ValueError:
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
+def invites(subject: Subject) -> Verdict:
+    """Do accounts need an invite?"""
+    required = _json(subject.site, "/xrpc/com.atproto.server.describeServer").get("inviteCodeRequired")
+    wanted = subject.environment.get("PDS_INVITE_REQUIRED", "true") == "true"
+    if bool(required) != wanted:
+        asked = "asks for them" if wanted else "says 'invite_required: false'"
+        return todo(f"the server says inviteCodeRequired = {required}, the stack {asked}. Run `pulumi up`.")
+    return good("required" if required else "not required, as the stack file says twice")
+
+
+def blob_limit(subject: Subject) -> Verdict:
+    """Does the ingress let a blob of the largest size pass? Sent without a login, so that the server keeps none of it.
+
+    An ingress that reads the announced length is found so, or one that collects the body; not one that counts while it
+    streams, for the server asks for a login before it reads.
+    """
+    limit = int(subject.environment.get("PDS_BLOB_UPLOAD_LIMIT", CODE_BLOB_LIMIT))
+    status = subject.site.upload("/xrpc/com.atproto.repo.uploadBlob", limit)
+    if status == 401:
+        return good(f"{limit:,} bytes may come to the server, which asks for a login")
+    if status == 413:
+        return todo(f"{limit:,} bytes are refused before a login is asked for: raise the ingress's limit of a body.")
+    return todo(f"{limit:,} bytes are answered with {status}, not with the server's 401. Look at the ingress.")
+
+
+def rate_limit(subject: Subject) -> Verdict:
+    """Are clients told apart? Each answer says how many requests its client has left.
+
+    With a second address it is proven: requests of one are not counted as the other's. With one it is only shown that
+    addresses which a client claims (X-Forwarded-For) are not believed, and that nobody else is counted with it.
+    """
+    if subject.environment.get("PDS_RATE_LIMITS_ENABLED") != "true":
+        return skipped("the stack file turns rate limits off")
+    for _attempt in range(2):  # the count begins anew every five minutes
+        before, middle, after = _left(subject.site), _left(subject.second), None
+        if before is None:
+            return todo("answers carry no RateLimit-Remaining: the server does not limit. Run `pulumi up`.")
+        for _request in range(_SAMPLE):
+            _left(subject.site, claimed=f"198.51.100.{random.randint(1, 254)}")  # noqa: S311
+        after, other = _left(subject.site), _left(subject.second)
+        if after is not None and after < before:
+            break
+    else:
+        return todo("the count of requests does not fall. Try again; if it stays so, look at the ingress.")
+    counted = before - after
+    if counted < _SAMPLE + 1:
+        return todo(
+            "a client that claims another address (X-Forwarded-For) is believed, so nobody is limited: let the ingress "
+            "replace that header."
+        )
+    if middle is not None and other is not None:
+        if middle - other > 1:
+            return todo(
+                "requests of one address are counted as another's: the server sees one client. Let the ingress set "
+                "X-Forwarded-For."
+            )
+        return good(f"two addresses are told apart; {after} requests left for this one")
+    if counted > _SAMPLE + 1:
+        return todo(
+            f"{counted} requests were counted where {_SAMPLE + 1} were made: others share your count. Either they "
+            "share your address, or the ingress hides everybody's: try again from another network."
+        )
+    return good(
+        f"claimed addresses are not believed, and nobody else is counted with you ({after} left); that two clients are "
+        "told apart only a second address shows: --source ADDRESS"
+    )
+
+
+def _left(site: Site | None, claimed: str | None = None) -> int | None:
+    """Requests that the server still allows this client, by a request of its own."""
+    if site is None:
+        return None
+    headers = {"X-Forwarded-For": claimed} if claimed else {}
+    answer = site.request("GET", "/xrpc/com.atproto.server.describeServer", headers=headers)
+    found = answer.headers.get("RateLimit-Remaining")
+    return int(found) if found is not None else None
+
+
+def mail(subject: Subject) -> Verdict:
+    """Does a message leave the server? The one that it sends to anybody who asks: a code to reset a password."""
+    if "PDS_EMAIL_SMTP_URL" not in subject.environment:
+        text = "no mail relay in the stack file: members get no password resets and no token to move away"
+        return todo(f"{text}. Add 'mail', then `pulumi up`.") if subject.mail else skipped(text)
+    if subject.mail is None:
+        return skipped("not asked: --mail ADDRESS of an account here sends it a message")
+    body = {"email": subject.mail}
+    answer = subject.site.request("POST", "/xrpc/com.atproto.server.requestPasswordReset", json=body)
+    if answer.status_code == 200:
+        return good(
+            f"the relay took a message to {subject.mail} (a code to reset a password: ignore it). Did it arrive?"
+        )
+    if answer.status_code == 400:
+        return todo(f"no account here has the address {subject.mail}; the server writes to accounts only. Name one's.")
+    if answer.status_code == 429:
+        return skipped("the server sends few of these an hour to one client, and has sent them: try again later")
+    return todo(
+        f"the server could not hand a message to the relay ({answer.status_code}). Look at its log; DigitalOcean "
+        "blocks ports 25, 465 and 587."
+    )

@@ -1,0 +1,117 @@
+"""The PDS as the public reaches it: HTTPS to one address, under the hostname's or a handle's name.
+
+The address is the stack's, not what DNS says, so that a check works before DNS does and can't be led elsewhere. No
+secret is ever sent. Does not own: what is asked, or what an answer means.
+"""
+
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from websockets.sync.client import connect
+
+_SECONDS = 20.0
+_EARLY = 3.0
+"""How long an answer to the head of an upload is waited for before the rest is sent."""
+_CHUNK = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """`tls` is None for plain HTTP, which only a server on this machine speaks. `source` is a local address to use."""
+
+    hostname: str
+    address: str
+    port: int
+    tls: ssl.SSLContext | None
+    source: str | None = None
+
+    @classmethod
+    def at(cls, hostname: str, where: str, ca_file: str | None = None, source: str | None = None) -> "Site":
+        """The site at the URL `where`; its certificate is checked for `hostname`, against the system's CAs or a file.
+
+        Raises OSError where the file cannot be read, ValueError where `where` is no URL.
+        """
+        url = urlsplit(where)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"{where!r} is no URL; write for example https://203.0.113.10.")
+        tls = ssl.create_default_context(cafile=ca_file) if url.scheme == "https" else None
+        port = url.port or (443 if tls else 80)
+        return cls(hostname=hostname, address=url.hostname, port=port, tls=tls, source=source)
+
+    def request(
+        self, method: str, path: str, *, host: str | None = None, headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
+        """The answer, whatever its status, to a request under the name `host`. Raises httpx.HTTPError."""
+        name = host or self.hostname
+        transport = httpx.HTTPTransport(
+            verify=self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), local_address=self.source, trust_env=False
+        )
+        scheme = "https" if self.tls else "http"
+        with httpx.Client(
+            transport=transport, base_url=f"{scheme}://{self.address}:{self.port}", timeout=_SECONDS, trust_env=False
+        ) as client:
+            return client.request(
+                method, path, headers={"Host": name, **(headers or {})}, extensions={"sni_hostname": name}, **more
+            )
+
+    def upload(self, path: str, size: int) -> int:
+        """The status that `size` bytes are answered with; no more of them are sent once an answer has come.
+
+        Not by httpx: who answers early and hangs up while it still writes would be lost. Raises OSError.
+        """
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {self.hostname}\r\nContent-Type: application/octet-stream\r\n"
+            f"Content-Length: {size}\r\nConnection: close\r\n\r\n"
+        )
+        with self._connected() as connection:
+            connection.sendall(head.encode())
+            answer, sent = b"", 0
+            while sent < size and not answer:
+                # Most answer at the head; an ingress that collects the whole body first gets it.
+                connection.settimeout(_EARLY if sent == _CHUNK else 0.001)
+                with suppress(TimeoutError):
+                    answer = connection.recv(65536)
+                connection.settimeout(_SECONDS)
+                if not answer:
+                    with suppress(ConnectionError):
+                        connection.sendall(bytes(min(_CHUNK, size - sent)))
+                    sent += _CHUNK
+            while b"\r\n" not in answer and (more := connection.recv(65536)):
+                answer += more
+        words = answer.split(b"\r\n", 1)[0].split(b" ")
+        if len(words) < 2 or not words[1].isdigit():
+            raise ConnectionError("the connection was closed without an answer")
+        return int(words[1])
+
+    def _connected(self) -> socket.socket:
+        """A connection, with TLS where the site has it. Raises OSError, ssl.SSLError too."""
+        plain = socket.create_connection((self.address, self.port), timeout=_SECONDS)
+        if self.tls is None:
+            return plain
+        try:
+            return self.tls.wrap_socket(plain, server_hostname=self.hostname)
+        except OSError:
+            plain.close()
+            raise
+
+    def certificate(self) -> dict[str, Any]:
+        """The certificate that is shown for the hostname, once it is found good. Raises OSError, ssl.SSLError too."""
+        with self._connected() as connection:
+            assert isinstance(connection, ssl.SSLSocket), "plain HTTP has none"
+            found = connection.getpeercert()
+        assert found, "a context that verifies has it"
+        return dict(found)
+
+    def upgrade(self, path: str) -> None:
+        """Open a WebSocket and close it again. Raises OSError or websockets' exceptions."""
+        plain = socket.create_connection((self.address, self.port), timeout=_SECONDS)
+        scheme = "wss" if self.tls else "ws"
+        with connect(
+            f"{scheme}://{self.hostname}{path}", sock=plain, ssl=self.tls, proxy=None, open_timeout=_SECONDS
+        ) as connection:
+            connection.ping()

@@ -1,0 +1,68 @@
+"""What a check looks at, and what it may find."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tools.check.site import Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`ok` is None where nothing was looked at; `remark` says what was seen, or what to do."""
+
+    ok: bool | None
+    remark: str
+
+
+def good(remark: str) -> Verdict:
+    """As it should be."""
+    return Verdict(ok=True, remark=remark)
+
+
+def todo(remark: str) -> Verdict:
+    """Not as it should be; `remark` says what to do."""
+    return Verdict(ok=False, remark=remark)
+
+
+def skipped(remark: str) -> Verdict:
+    """Not looked at; `remark` says why."""
+    return Verdict(ok=None, remark=remark)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A stack's outputs, secrets in clear, and the ways to its PDS."""
+
+    stack: str
+    outputs: Mapping[str, Any]
+    site: Site
+    second: Site | None = None
+    """The same from another address of this machine."""
+    escrow: str = "pending"
+    """What the stack file says of it."""
+    configuration: str | None = None
+    """Hash of the cloud-init that the program renders now; None where the stack file cannot be read here."""
+    nameservers: tuple[str, ...] = ()
+    """Addresses (`IP` or `IP:PORT`) to ask for handles; the system's where empty."""
+    mail: str | None = None
+    """Address of an account that a message shall be sent to."""
+    relay: bool = False
+    """Whether the relays may be asked."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The server's whole environment, secrets included."""
+        lines = str(self.outputs.get("pds_env", "")).splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    @property
+    def hostname(self) -> str:
+        """The PDS's name."""
+        return self.site.hostname
+
+    @property
+    def handle_domains(self) -> tuple[str, ...]:
+        """Domains under which the server gives handles, each with its leading dot."""
+        given = self.environment.get("PDS_SERVICE_HANDLE_DOMAINS", "")
+        return tuple(given.split(",")) if given else (f".{self.hostname}",)
