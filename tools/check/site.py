@@ -73,7 +73,7 @@ class Site:
             answer, sent = b"", 0
             while sent < size and not answer:
                 # Most answer at the head; an ingress that collects the whole body first gets it.
-                connection.settimeout(_EARLY if sent == _CHUNK else 0.001)
+                connection.settimeout(_EARLY if sent == 0 else 0.001)
                 with suppress(TimeoutError):
                     answer = connection.recv(65536)
                 connection.settimeout(_SECONDS)
