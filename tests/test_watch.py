@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.settings.checks import warnings
 from components.settings.faults import SettingsError
 from tests.checks import CHECKS, kind, waits_for
 from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
 from tests.hcl_text import parse
-from tests.programs import ALERTS, run, settings_of
-from tools.engine import Evaluation
+from tests.programs import ALERTS, document, run, settings_of
+from tools.engine import Evaluation, evaluate
 from tools.live.node import wheel_folder
+from tools.stackfile import read_stack
 
 SCRIPT = Path(__file__).parent.parent / "components" / "render" / "files" / "watch.cjs"
 SECRET = [str(ALERTS["ping_url"]), "https://hooks.slack.com/services/T1234567/AAAAAAAA/ZZZZZZ"]
@@ -283,3 +285,15 @@ def test_a_switch_that_is_not_there_fails_the_run(tmp_path: Path, switch: Switch
 
 def test_the_log_of_a_run_says_what_was_told(tmp_path: Path, switch: Switch) -> None:
     assert _look(tmp_path, switch.url).stdout == switch.told[0][1] + "\n"
+
+
+def test_a_stack_file_with_encrypted_alerts_can_be_previewed(tmp_path: Path) -> None:
+    secure = {"secure": "v1:abc:def"}
+    alerts = {"ping_url": secure, "slack": {"channel": "#alerts", "url": secure}}
+    config = {f"pds:{key}": value for key, value in {**document(), "alerts": alerts}.items()}
+    config["pds:secrets"] = {"nomad_management_token": secure}
+    (tmp_path / "Pulumi.club.yaml").write_text(yaml.safe_dump({"config": config}))
+    read = read_stack("club", tmp_path)
+    evaluation = evaluate("club", read.values, secret_keys=read.secret_keys)
+    assert evaluation.one("pds-watch-ping").inputs["items"]["PING_URL"].startswith("https://stand-in.test/")
+    assert len(evaluation.one("pds-nomad-bootstrap").inputs["token"]) == 36, "a stand-in of the form that Nomad takes"
