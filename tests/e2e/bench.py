@@ -54,6 +54,7 @@ class Bench:
     """Everything that runs, and the engine's project."""
 
     folder: Path
+    cache: Path
     project: Path
     env: Mapping[str, str]
     world: World
@@ -122,6 +123,11 @@ class Bench:
         """Status and text of the server's health."""
         answer = httpx.get(f"{self.health_url()}/xrpc/_health", trust_env=False, timeout=5)
         return answer.status_code, answer.text
+
+    def trust(self, trusting: ssl.SSLContext) -> None:
+        """Let the engine trust the certificate authorities that this context trusts, too."""
+        with Path(self.env["SSL_CERT_FILE"]).open("a") as file:
+            file.writelines(ssl.DER_cert_to_PEM_cert(der) for der in trusting.get_ca_certs(binary_form=True))
 
     def delete(self, path: str) -> None:
         """Delete a thing of the account behind the engine's back, and wait until it is gone."""
@@ -198,6 +204,7 @@ def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Be
                 env = _environment(folder, api.url, token, authority)
                 yield Bench(
                     folder=folder,
+                    cache=cache,
                     project=_project(folder, settings(image, names), env),
                     env=env,
                     world=world,

@@ -2,7 +2,8 @@
 
 `up` from nothing with an ingress of ours, a member's account made through it as with `pdsadmin`, her post on the event
 stream, her handle added to the ingress, and nothing left to do. IO's place is taken by a stand-in (`images/io`): what
-is seen here is true of our file, the service that it names and the rights of who looks it up, not of IO.
+is seen here is true of our file, the service that it names and the rights of who looks it up, not of IO. Caddy is real,
+and so is the ACME server that gives it certificates.
 """
 
 import os
@@ -20,10 +21,13 @@ import httpx
 import pytest
 
 from components.probes import until
+from components.settings.checks import CADDY_ASK_PORT
+from tests.contract.front import Pebble, Ports
 from tests.e2e import tools
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import Directory, directory
-from tests.e2e.images.build import io_image
+from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
+from tests.e2e.images.build import caddy_image, io_image
 from tests.e2e.tools import missing
 from tests.e2e.watching import polled, steps
 from tools.live.firehose import subscribe
@@ -53,6 +57,20 @@ KINDS = {
         hostname=HANDLE,
         path="/.well-known/atproto-did",
         restarts=True,
+    ),
+    "caddy": Kind(
+        option="extra_caddyfile",
+        added=f"""\
+www.{HOSTNAME} {{
+	rewrite * /.well-known/atproto-did
+	reverse_proxy 127.0.0.1:3000 {{
+		header_up X-Forwarded-Host {HANDLE}
+	}}
+}}
+""",
+        hostname=f"www.{HOSTNAME}",
+        path="/",
+        restarts=False,
     ),
 }
 
@@ -108,7 +126,7 @@ class _At(httpx.HTTPTransport):
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    lines = missing(*PROGRAMS, "go")
+    lines = missing(*PROGRAMS, *BUILD_PROGRAMS)
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
     name = str(request.param)
@@ -117,13 +135,25 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         made = stack.enter_context(bench(tmp_path_factory.mktemp(name), cache))
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
         made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
-        yield Running(name, made, plc, {"io": _io}[name](made))
+        yield Running(name, made, plc, {"io": _io, "caddy": _caddy}[name](made, stack))
 
 
-def _io(made: Bench) -> ssl.SSLContext:
+def _io(made: Bench, _: ExitStack) -> ssl.SSLContext:
     image = io_image(made.folder / "io", made.docker_host, made.authority.pair(), made.network, made.nomad)
     made.configure(ingress={"kind": "io", "image": image})
     return made.authority.trusted()
+
+
+def _caddy(made: Bench, stack: ExitStack) -> ssl.SSLContext:
+    folder = made.folder / "acme"
+    folder.mkdir()
+    # It looks the names up in the account, and asks at the reserved IP as the real one does.
+    ports = Ports(http=80, https=443, ask=CADDY_ASK_PORT)
+    pebble = stack.enter_context(Pebble(folder, ports, made.nameserver))
+    made.trust(pebble.trust())
+    image = caddy_image(made.cache, made.docker_host, pebble.authority_file.read_text())
+    made.configure(ingress={"kind": "caddy", "image": image, "acme_ca": pebble.directory})
+    return pebble.trust()
 
 
 def nothing_to_do(running: Running) -> None:

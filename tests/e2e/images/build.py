@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.certificates import Pair
 from tests.e2e.tools import need, run
 
-PROGRAMS = ("debootstrap", "npm", "g++", "make", "go")
+PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
 """What building takes, beside Docker."""
 
 PDS_TAG = "pds.local/pds:0.4.217"
