@@ -34,6 +34,8 @@ class FakeNomad:
     """Unix time in s of the checks' newest results; a year after every start unless said otherwise."""
     stderr: str = ""
     """What the failed task wrote."""
+    jobs: dict[str, int] = field(default_factory=dict)
+    """Job to the index of its last change."""
     modify_time: int = 0
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
@@ -100,6 +102,8 @@ class FakeNomad:
             return 200, [{"ID": "node-1"}]
         if path == "/v1/node/node-1":
             return 200, {"ID": "node-1", "Meta": self.meta}
+        if path.removeprefix("/v1/job/") in self.jobs:
+            return 200, {"JobModifyIndex": self.jobs[path.removeprefix("/v1/job/")]}
         if path == "/v1/job/pds/allocations":
             self._restart()
             return 200, self.allocations

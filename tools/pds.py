@@ -4,9 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools import escrow
+from tools import escrow, orphans, rescue
+from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
-from tools.stack import Stack, StackError
+from tools.stack import Stack, StackError, digitalocean_token
+from tools.stackfile import StackFileError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,13 +38,35 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("--ca", metavar="FILE", help="certificate of the CA to trust, if not the system's")
     verb.set_defaults(run=_check)
 
+    verb = verbs.add_parser(
+        "orphans",
+        help="list what the account holds of the stack beyond its state, with what adopts or deletes it",
+        description=orphans.__doc__,
+        epilog="Exit code: 0 nothing is left over or missing, 1 something is, 2 it could not look.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("stack")
+    verb.add_argument("--json", action="store_true", help="the same for programs")
+    verb.set_defaults(run=_orphans)
+
+    verb = verbs.add_parser(
+        "rescue",
+        help="the way back from a lost droplet, an emptied Nomad, or an engine that was killed",
+        description=rescue.__doc__,
+        epilog="Exit code: 0 all is well, 1 something is left to do, 2 it could not look.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("stack")
+    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
+    verb.set_defaults(run=_rescue)
+
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options) or 0)
     except escrow.EscrowError as error:
         print(error, file=sys.stderr)
         return 1
-    except StackError as error:
+    except (StackError, StackFileError, AccountError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -77,6 +101,20 @@ def _check(options: argparse.Namespace) -> int:
         found.append(result.ok)
     print(f"\n{found.count(True)} ok, {found.count(False)} to do, {found.count(None)} not looked at.")
     return 1 if False in found else 0
+
+
+def _orphans(options: argparse.Namespace) -> int:
+    stack = Stack(options.stack)
+    with Account(digitalocean_token(stack)) as account:
+        report = orphans.look(stack, account)
+    print(report.json() if options.json else orphans.text(stack.name, report))
+    return 1 if report.orphans or report.missing else 0
+
+
+def _rescue(options: argparse.Namespace) -> int:
+    stack = Stack(options.stack)
+    with Account(digitalocean_token(stack)) as account:
+        return rescue.rescue(stack, account, yes=options.yes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""A stack as the engine has it, asked through the Pulumi CLI."""
+"""A stack as the engine has it: its state, outputs and configuration, asked through the Pulumi CLI."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tools.engine import ROOT
 
@@ -16,12 +18,84 @@ class StackError(Exception):
     """The CLI is not there, or has no such stack; the text says which."""
 
 
+class UnreadableStateError(StackError):
+    """The state is there and the CLI cannot read it: an engine was killed as it wrote."""
+
+
+_CUT_SHORT = "failed to load checkpoint: EOF"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource of the state. Secrets in `outputs` are as they lie there, encrypted."""
+
+    urn: str
+    type: str
+    """The last part of its type, for example 'Droplet'."""
+    id: str
+    outputs: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name that the program gives it, for example 'pds-host-droplet'."""
+        return self.urn.rpartition("::")[2]
+
+
+@dataclass(frozen=True)
+class State:
+    """What the engine remembers."""
+
+    resources: tuple[Resource, ...]
+    pending: tuple[tuple[str, Resource], ...] = ()
+    """What an engine that was killed had begun: 'creating', 'updating' or 'deleting', and the resource."""
+
+    def of(self, kind: str) -> list[Resource]:
+        """The resources whose type ends so."""
+        return [item for item in self.resources if item.type == kind]
+
+    def ids(self, kind: str) -> set[str]:
+        """Their ids at the provider."""
+        return {item.id for item in self.of(kind)}
+
+    def named(self, name: str) -> Resource | None:
+        """The resource of this name."""
+        return next((item for item in self.resources if item.name == name), None)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended, and what it said."""
+
+    code: int
+    output: str
+
+
 @dataclass(frozen=True)
 class Stack:
     """`name` is the stack's; `root` is the folder of Pulumi.yaml."""
 
     name: str
     root: Path = field(default=ROOT)
+
+    def state(self) -> State:
+        """The state, without its secrets. Raises StackError."""
+        deployment = json.loads(self._ask("stack", "export")).get("deployment") or {}
+        return State(
+            tuple(_resource(item) for item in deployment.get("resources") or []),
+            tuple((item["type"], _resource(item["resource"])) for item in deployment.get("pending_operations") or []),
+        )
+
+    def cut_short(self) -> list[Path]:
+        """Side files of a state in files that a killed engine left empty.
+
+        The engine's file store writes a state by a rename and its content type, in NAME.attrs, in place
+        (gocloud.dev, blob/fileblob). An empty one makes every command fail with "EOF"; a missing one is no fault.
+        """
+        url = urlsplit(json.loads(self._answer(["pulumi", "whoami", "--verbose", "--json"]))["url"])
+        if url.scheme != "file":
+            return []
+        folder = Path(url.netloc + url.path).expanduser() / ".pulumi"  # file://~ is that of `pulumi login --local`
+        return sorted(file for file in folder.rglob("*.attrs") if not file.stat().st_size)
 
     def outputs(self) -> dict[str, Any]:
         """All outputs, secrets in clear: for use, not for show. Raises StackError."""
@@ -32,13 +106,71 @@ class Stack:
         """One output, in clear. Raises StackError."""
         return json.loads(self._ask("stack", "output", name, "--json", "--show-secrets"))
 
-    def _ask(self, *arguments: str) -> str:
+    def config(self, key: str) -> str | None:
+        """A configured value, in clear; None where there is none."""
+        try:
+            return self._ask("config", "get", key).rstrip("\n")
+        except StackError:
+            return None
+
+    def run(self, *arguments: str) -> Ran:
+        """Run a command that changes something: shown first, so that the reader learns it, and its output as it comes.
+
+        Asks nothing; see `talk` for one that does.
+        """
+        command = self._shown(*arguments, "--non-interactive")
+        lines: list[str] = []
+        with subprocess.Popen(
+            command,
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                sys.stdout.write(line)
+                sys.stdout.flush()
+        return Ran(process.returncode, "".join(lines))
+
+    def talk(self, *arguments: str) -> int:
+        """Run a command that may ask for confirmation; its exit code."""
+        return subprocess.run(self._shown(*arguments), cwd=self.root).returncode
+
+    def _shown(self, *arguments: str) -> list[str]:
+        command = self._command(*arguments)
+        print(f"\n$ {shlex.join(command)}", flush=True)
+        return command
+
+    def _command(self, *arguments: str) -> list[str]:
         if not shutil.which("pulumi"):
             raise StackError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.")
-        command = ["pulumi", *arguments, "--stack", self.name]
+        return ["pulumi", *arguments, "--stack", self.name]
+
+    def _ask(self, *arguments: str) -> str:
+        return self._answer(self._command(*arguments))
+
+    def _answer(self, command: list[str]) -> str:
         # Without a terminal the CLI would ask for a passphrase and wait; with one it may.
         quiet = [] if sys.stdin is not None and sys.stdin.isatty() else ["--non-interactive"]
         done = subprocess.run([*command, *quiet], cwd=self.root, capture_output=True, text=True)
+        if done.returncode and _CUT_SHORT in done.stderr:
+            raise UnreadableStateError(
+                f"The state of stack {self.name} cannot be read ({_CUT_SHORT}): an engine was killed as it wrote. "
+                f"`./pds rescue {self.name}` puts that right; docs/operating.md says how."
+            )
         if done.returncode:
             raise StackError(f"`{shlex.join(command)}` failed: {done.stderr.strip()}")
         return done.stdout
+
+
+def _resource(item: dict[str, Any]) -> Resource:
+    return Resource(item["urn"], item["type"].rpartition(":")[2], str(item.get("id") or ""), item.get("outputs") or {})
+
+
+def digitalocean_token(stack: Stack) -> str | None:
+    """The token that the provider would use: from the environment, else from the stack's configuration."""
+    given = os.environ.get("DIGITALOCEAN_TOKEN") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN")
+    return given or stack.config("digitalocean:token")

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from components.settings.faults import SettingsError
 from components.settings.model import options
-from components.settings.settings import Settings
+from components.settings.settings import Settings, read
 from tools.engine import ROOT, Evaluation, SecretSource, evaluate, fixed_secret
 
 
@@ -31,17 +32,7 @@ class StackConfig:
 
 def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
     """The configuration of `stack` from `Pulumi.STACK.yaml`. Raises StackFileError."""
-    path = root / f"Pulumi.{stack}.yaml"
-    try:
-        document = yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError:
-        there = ", ".join(sorted(file.name for file in root.glob("Pulumi.*.yaml"))) or "none"
-        raise StackFileError(f"{path.name} does not exist; here are: {there}.") from None
-    except yaml.YAMLError as error:
-        raise StackFileError(f"{path.name} is not YAML: {error}") from None
-    config = document.get("config") if isinstance(document, dict) else None
-    if not isinstance(config, dict):
-        raise StackFileError(f"{path.name} has no 'config:' map. Start from Pulumi.dev.yaml.")
+    config = _config(stack, root)
     values: dict[str, str] = {}
     secret: set[str] = set()
     for key, value in config.items():
@@ -53,12 +44,41 @@ def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
     return StackConfig(values, frozenset(secret))
 
 
+def read_settings(stack: str, root: Path = ROOT) -> Settings:
+    """What `stack` asks for, with stand-ins for its secrets; `secrets` itself is left out, for its stand-ins would
+    not do. Raises StackFileError."""
+    options = {str(key).removeprefix("pds:"): _open(value, str(key))[0] for key, value in _config(stack, root).items()}
+    wanted = {key: value for key, value in options.items() if ":" not in key and key != "secrets"}
+    # An empty `mail` or `s3` says nothing; see `settings/load.py`.
+    wanted = {key: value for key, value in wanted.items() if value not in ({}, None)}
+    try:
+        return read(wanted, f"Pulumi.{stack}.yaml", stack)
+    except SettingsError as error:
+        raise StackFileError(str(error)) from None
+
+
 def evaluate_stack(
     stack: str, *, preview: bool = False, secret: SecretSource = fixed_secret, root: Path = ROOT
 ) -> Evaluation:
     """The program, evaluated for `stack`."""
     config = read_stack(stack, root)
     return evaluate(stack, config.values, secret_keys=config.secret_keys, preview=preview, secret=secret, root=root)
+
+
+def _config(stack: str, root: Path) -> dict[Any, Any]:
+    """The file's `config:` map."""
+    path = root / f"Pulumi.{stack}.yaml"
+    try:
+        document = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        there = ", ".join(sorted(file.name for file in root.glob("Pulumi.*.yaml"))) or "none"
+        raise StackFileError(f"{path.name} does not exist; here are: {there}.") from None
+    except yaml.YAMLError as error:
+        raise StackFileError(f"{path.name} is not YAML: {error}") from None
+    config = document.get("config") if isinstance(document, dict) else None
+    if not isinstance(config, dict):
+        raise StackFileError(f"{path.name} has no 'config:' map. Start from Pulumi.dev.yaml.")
+    return config
 
 
 def _open(value: Any, path: str) -> tuple[Any, bool]:

@@ -1,0 +1,102 @@
+"""A `pulumi` on PATH that has a state and outputs as told, keeps what it was asked to run, and changes nothing."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PROGRAM = """#!{python}
+import json, pathlib, sys
+folder, arguments = pathlib.Path({folder!r}), sys.argv[1:]
+def read(name, default):
+    file = folder / name
+    return json.loads(file.read_text()) if file.exists() else default
+if arguments[0] == "whoami":
+    print(json.dumps({{"user": "alice", "url": "file://" + str(folder / "backend")}}))
+elif any(not file.stat().st_size for file in folder.rglob("*.attrs")):
+    sys.exit("error: failed to load checkpoint: EOF")
+elif arguments[:2] == ["stack", "export"]:
+    print(json.dumps(read("state.json", {{"version": 3, "deployment": {{}}}})))
+elif arguments[:2] == ["stack", "output"]:
+    print(json.dumps(read("outputs.json", {{}})))
+elif arguments[:2] == ["config", "get"]:
+    value = read("config.json", {{}}).get(arguments[2])
+    sys.exit("error: no such key") if value is None else print(value)
+else:
+    with (folder / "ran.jsonl").open("a") as log:
+        print(json.dumps(arguments), file=log)
+    answers = read("answers.json", {{}})
+    code, text = answers.get(arguments[0], [[0, ""]]).pop(0) if answers.get(arguments[0]) else (0, "")
+    (folder / "answers.json").write_text(json.dumps(answers))
+    print(text)
+    sys.exit(code)
+"""
+
+Made = tuple[str, str, str, dict[str, Any]]
+"""Name, type, id and outputs of a resource of the state."""
+
+
+class FakePulumi:
+    """The CLI of one stack, and its project's folder, `root`."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder / "pulumi"
+        self.root = folder / "project"
+        for made in (self._folder, self.root):
+            made.mkdir()
+        program = self._folder / "bin/pulumi"
+        program.parent.mkdir()
+        program.write_text(_PROGRAM.format(python=sys.executable, folder=str(self._folder)))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    def state(self, *made: Made, pending: Sequence[tuple[str, Made]] = ()) -> None:
+        """Let the state hold the stack's own resource and these, and operations that were cut short."""
+        resources = [{"urn": "urn:pulumi:dev::pds::pulumi:pulumi:Stack::pds-dev", "type": "pulumi:pulumi:Stack"}]
+        self._write(
+            "state.json",
+            {
+                "version": 3,
+                "deployment": {
+                    "resources": resources + [_resource(item) for item in made],
+                    "pending_operations": [{"type": kind, "resource": _resource(item)} for kind, item in pending],
+                },
+            },
+        )
+
+    def outputs(self, **outputs: Any) -> None:
+        """Let the stack have these outputs."""
+        self._write("outputs.json", outputs)
+
+    def config(self, **values: str) -> None:
+        """Let these keys be configured, a colon written as two underscores."""
+        self._write("config.json", {key.replace("__", ":"): value for key, value in values.items()})
+
+    def answers(self, verb: str, *answers: tuple[int, str]) -> None:
+        """Let the next commands of `verb` end with these codes and say these texts."""
+        self._write("answers.json", {verb: answers})
+
+    def cut_short(self) -> Path:
+        """Leave the state as an engine does that is killed as it writes; the empty file."""
+        file = self._folder / "backend/.pulumi/stacks/pds/dev.json.attrs"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        return file
+
+    @property
+    def ran(self) -> list[list[str]]:
+        """The commands that would have changed something."""
+        log = self._folder / "ran.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    def _write(self, name: str, content: Any) -> None:
+        (self._folder / name).write_text(json.dumps(content))
+
+
+def _resource(made: Made) -> dict[str, Any]:
+    name, kind, number, outputs = made
+    return {"urn": f"urn:pulumi:dev::pds::pds:index:Pds${kind}::{name}", "type": kind, "id": number, "outputs": outputs}

@@ -1,0 +1,91 @@
+"""A DigitalOcean account, read only: what it holds. Nothing here makes, changes or deletes anything."""
+
+import os
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+Json = dict[str, Any]
+
+API = "https://api.digitalocean.com"
+_PER_PAGE = 200
+"""The API's most (digitalocean/openapi, parameters/per_page.yml)."""
+_PATIENCE = 30.0
+"""Seconds for an answer."""
+
+
+class AccountError(Exception):
+    """The account cannot be read; the text says why and what to do."""
+
+
+class Account:
+    """The account of `token`; a context manager. `url` is another API than DigitalOcean's, as the provider has it."""
+
+    def __init__(self, token: str | None, url: str | None = None) -> None:
+        if not token:
+            raise AccountError(
+                "There is no DigitalOcean token. Set DIGITALOCEAN_TOKEN, or "
+                "`pulumi config set --secret digitalocean:token`."
+            )
+        base = url or os.environ.get("DIGITALOCEAN_API_URL") or API
+        # No proxy stands between this machine and itself.
+        local = urlsplit(base).hostname in ("127.0.0.1", "localhost", "::1")
+        self._client = httpx.Client(
+            base_url=base,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_PATIENCE,
+            trust_env=not local,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def every(self, path: str, **query: str) -> list[Json]:
+        """All things of a list, over all its pages. Raises AccountError."""
+        key = path.rpartition("/")[2] if "/records" not in path else "domain_records"
+        found: list[Json] = []
+        page = 1
+        while True:
+            answer = self._get(path, {**query, "page": str(page), "per_page": str(_PER_PAGE)})
+            if answer is None:
+                return found
+            found += answer[key]
+            if not (answer.get("links") or {}).get("pages", {}).get("next"):
+                return found
+            page += 1
+
+    def one(self, path: str) -> Json | None:
+        """One thing, without the key that the API wraps it in; None where it is not there. Raises AccountError."""
+        answer = self._get(path, {})
+        if answer is None:
+            return None
+        found: Json = next(thing for name, thing in answer.items() if name not in ("links", "meta"))
+        return found
+
+    def _get(self, path: str, query: dict[str, str]) -> Json | None:
+        try:
+            answer = self._client.get(f"/v2/{path}", params=query)
+        except httpx.HTTPError as error:
+            raise AccountError(
+                f"{self._client.base_url} does not answer ({type(error).__name__}: {error}). Try again when it does."
+            ) from None
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise AccountError(
+                "DigitalOcean refuses the token (401): it is expired, deleted or misspelt. Make one under API → "
+                "Generate New Token and set DIGITALOCEAN_TOKEN."
+            )
+        if answer.status_code == httpx.codes.FORBIDDEN:
+            raise AccountError(f"The DigitalOcean token may not read {path} (403): give it the scope to read it.")
+        if answer.status_code != httpx.codes.OK:
+            raise AccountError(f"DigitalOcean answered {answer.status_code} to {path}: {answer.text[:200]} Try again.")
+        found: Json = answer.json()
+        return found

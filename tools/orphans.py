@@ -1,0 +1,378 @@
+"""`./pds orphans`: what the account holds of a stack beyond its state, and what the state names that is not there.
+
+An answer that is lost, or an engine that is killed, leaves things that nobody remembers; `pulumi destroy` leaves those
+that are kept on purpose. Each is listed with the next command: one that hands it to the stack, one that removes it.
+This tool changes nothing.
+
+DigitalOcean knows a stack by names alone: tag, droplet, firewall and volume are called `pds-STACK`. Another stack of
+that name in the same account looks alike. A reserved IP has no name at all.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from components.render.cloud_init import volume_name
+from components.settings.settings import Settings
+from tools.account import Account, Json
+from tools.stack import Resource, Stack, State
+from tools.stackfile import read_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orphan:
+    """A thing of the account that the state does not know."""
+
+    kind: str
+    id: str
+    about: str
+    """What it is, what it holds, and what it does to the next `up`."""
+    adopt: tuple[str, ...] = ()
+    """The command that hands it to the stack; empty where there is none."""
+    delete: tuple[tuple[str, ...], ...] = ()
+    """The commands that remove it, in order."""
+    taken: bool = False
+    """Whether the stack file adopts it already."""
+    data: bool = False
+    """Whether it may hold what exists nowhere else."""
+    blocks: bool = False
+    """Whether the next `up` fails as long as it is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A resource of the state that the account does not have."""
+
+    kind: str
+    name: str
+    urn: str
+    id: str
+    about: str
+    command: tuple[str, ...]
+    """What makes the state true again, for `pulumi up`."""
+    leave: tuple[str, ...]
+    """The same for `pulumi destroy`. A droplet takes along what lived on it: none of that can be asked to delete."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Both. `empty` is a state without a resource: the account's things are left over, or the state is lost."""
+
+    orphans: list[Orphan] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    empty: bool = False
+
+    def json(self) -> str:
+        """For programs."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def look(stack: Stack, account: Account) -> Report:
+    """Compare state and account. Raises StackError, StackFileError and AccountError."""
+    settings = read_settings(stack.name, stack.root)
+    state = stack.state()
+    return Report(
+        orphans=_Search(stack.name, settings, state, account).all(),
+        missing=missing(stack.name, state, account),
+        empty=not state.resources,
+    )
+
+
+class _Search:
+    """One look at one account."""
+
+    def __init__(self, stack: str, settings: Settings, state: State, account: Account) -> None:
+        self._stack, self._settings, self._state, self._account = stack, settings, state, account
+        self._name = f"pds-{stack}"
+
+    def all(self) -> list[Orphan]:
+        """What is there beyond the state; what stands in the way of others first."""
+        volumes, droplets, records = self._own_volumes(), self._own_droplets(), self._own_records()
+        return [
+            *self._droplets(droplets, {item["id"] for item in volumes}),
+            *self._volumes(volumes),
+            *self._reserved_ips({str(item["id"]) for item in droplets}, records),
+            *self._firewalls(),
+            *self._zone(),
+            *self._records(records),
+            *self._vpcs(),
+            *self._projects(),
+            *self._tags(),
+        ]
+
+    def _configure(self, key: str, value: str) -> tuple[str, ...]:
+        return ("pulumi", "config", "set", "--stack", self._stack, "--path", f"pds:{key}", value)
+
+    def _own_droplets(self) -> list[Json]:
+        by_tag = self._account.every("droplets", tag_name=self._name)
+        by_name = self._account.every("droplets", name=self._name)
+        return list({item["id"]: item for item in [*by_tag, *by_name]}.values())
+
+    def _droplets(self, own: Sequence[Json], volumes: set[str]) -> Iterator[Orphan]:
+        known = self._state.ids("Droplet")
+        for item in own:
+            number = str(item["id"])
+            if number in known:
+                continue
+            held = sorted(volumes & set(item["volume_ids"]))
+            holds = (
+                f"It holds volume {', '.join(held)}, so no other droplet can be made; the volume stays when it goes"
+                if held
+                else "It holds no volume of this stack, and so no data"
+            )
+            yield Orphan(
+                kind="droplet",
+                id=number,
+                about=f"{item['name']}, {item['status']}, made {item['created_at']}. {holds}.",
+                # In order: a server on it may be writing to the volume.
+                delete=(
+                    *(
+                        [("doctl", "compute", "droplet-action", "shutdown", number, "--wait")]
+                        if item["status"] == "active"
+                        else []
+                    ),
+                    ("doctl", "compute", "droplet", "delete", number),
+                ),
+                blocks=bool(held),
+            )
+
+    def _own_volumes(self) -> list[Json]:
+        named = self._account.every("volumes", name=volume_name(self._settings, self._stack))
+        known = {item["id"] for item in named}
+        others = (self._state.ids("Volume") | {self._settings.volume.adopt or ""}) - known - {""}
+        return [*named, *(found for number in sorted(others) if (found := self._account.one(f"volumes/{number}")))]
+
+    def _volumes(self, own: Sequence[Json]) -> Iterator[Orphan]:
+        known = self._state.ids("Volume")
+        for item in own:
+            number = item["id"]
+            if number in known:
+                continue
+            asked = self._settings.volume.adopt == number
+            droplets = [str(held) for held in item["droplet_ids"]]
+            where = f"attached to droplet {', '.join(droplets)}" if droplets else "attached to nothing"
+            here = item["region"]["slug"] == self._settings.host.region
+            told = "The stack file adopts it: the next `up` takes it. " if asked else ""
+            yield Orphan(
+                kind="volume",
+                id=number,
+                about=(
+                    f"{item['name']}, {item['size_gigabytes']} GiB in {item['region']['slug']}, made "
+                    f"{item['created_at']}, {where}. {told}"
+                    "It may hold the members' data, whose only other place is a backup: look before you delete it."
+                ),
+                adopt=() if asked or known or not here else self._configure("volume.adopt", number),
+                delete=(
+                    *(("doctl", "compute", "volume-action", "detach", number, held, "--wait") for held in droplets),
+                    ("doctl", "compute", "volume", "delete", number),
+                ),
+                taken=asked and not known,
+                data=True,
+                blocks=not known and not asked and here,
+            )
+
+    def _reserved_ips(self, droplets: set[str], records: Sequence[Json]) -> Iterator[Orphan]:
+        known = self._state.ids("ReservedIp")
+        own = droplets | self._state.ids("Droplet")
+        pointed = {item["data"] for item in records if item["type"] == "A"}
+        for item in self._account.every("reserved_ips"):
+            ip, droplet = item["ip"], item["droplet"]
+            if ip in known or (droplet and str(droplet["id"]) not in own):
+                continue
+            if not droplet and item["region"]["slug"] != self._settings.host.region:
+                continue
+            asked = str(self._settings.host.reserved_ip_adopt) == ip
+            if droplet:
+                whose = f"Assigned to droplet {droplet['id']}."
+            elif ip in pointed:
+                whose = f"Assigned to nothing; a record of {self._settings.hostname} points to it."
+            else:
+                whose = "Assigned to nothing. A reserved IP has no name: this may be somebody else's."
+            told = " The stack file adopts it: the next `up` takes it." if asked else ""
+            yield Orphan(
+                kind="reserved-ip",
+                id=ip,
+                about=f"{whose}{told} It is billed while it is assigned to nothing.",
+                adopt=() if asked or known else self._configure("host.reserved_ip_adopt", ip),
+                delete=(("doctl", "compute", "reserved-ip", "delete", ip),),
+                taken=asked and not known,
+            )
+
+    def _firewalls(self) -> Iterator[Orphan]:
+        known = self._state.ids("Firewall")
+        for item in self._account.every("firewalls"):
+            if item["name"] == self._name and item["id"] not in known:
+                yield Orphan(
+                    kind="firewall",
+                    id=item["id"],
+                    about=f"{item['name']}, for droplets with the tag {', '.join(item['tags'] or ['(none)'])}. "
+                    "The next `up` makes another, which needs the name.",
+                    delete=(("doctl", "compute", "firewall", "delete", item["id"]),),
+                    blocks=not known,
+                )
+
+    def _own_records(self) -> list[Json]:
+        """The records of the hostname, as far as the program makes such."""
+        if self._settings.dns.provider != "digitalocean":
+            return []
+        host = self._settings.record_name
+        names = {host, "*" if host == "@" else f"*.{host}"}
+        return [
+            item
+            for item in self._account.every(f"domains/{self._settings.zone}/records")
+            if (item["type"] == "A" and item["name"] in names)
+            or (item["type"] == "CAA" and item["name"] == host and item["data"].rstrip(".") in self._settings.dns.caa)
+        ]
+
+    def _zone(self) -> Iterator[Orphan]:
+        zone, known = self._settings.zone, self._state.ids("Domain")
+        made_here = self._settings.dns.provider == "digitalocean" and self._settings.dns.create_zone
+        if made_here and zone not in known and self._account.one(f"domains/{zone}"):
+            count = len(self._account.every(f"domains/{zone}/records"))
+            yield Orphan(
+                kind="zone",
+                id=zone,
+                about=f"The zone with {count} records, of this PDS or of anything else under {zone}.",
+                adopt=self._configure("dns.create_zone", "false"),
+                delete=(("doctl", "compute", "domain", "delete", zone),),
+                data=True,
+                blocks=True,
+            )
+
+    def _records(self, own: Sequence[Json]) -> Iterator[Orphan]:
+        zone, known = self._settings.zone, self._state.ids("DnsRecord")
+        for item in own:
+            if str(item["id"]) not in known:
+                yield Orphan(
+                    kind="record",
+                    id=str(item["id"]),
+                    about=f"{item['name']} {item['type']} {item['data']} in zone {zone}. "
+                    "The next `up` makes its own beside it, and both are answered with.",
+                    delete=(("doctl", "compute", "domain", "records", "delete", zone, str(item["id"])),),
+                )
+
+    def _vpcs(self) -> Iterator[Orphan]:
+        known = self._state.ids("Vpc")
+        for item in self._account.every("vpcs"):
+            if item["name"] == self._name and item["id"] not in known:
+                yield Orphan(
+                    kind="vpc",
+                    id=item["id"],
+                    about=f"{item['name']}, {item['ip_range']}. It goes once no droplet is in it.",
+                    delete=(("doctl", "vpcs", "delete", item["id"]),),
+                    blocks=bool(self._settings.host.vpc_ip_range) and not known,
+                )
+
+    def _projects(self) -> Iterator[Orphan]:
+        wanted, known = self._settings.host.project, self._state.ids("Project")
+        for item in self._account.every("projects") if wanted else []:
+            if item["name"] == wanted and item["id"] not in known:
+                yield Orphan(
+                    kind="project",
+                    id=item["id"],
+                    about=f"{wanted}. It goes once it is empty; or leave it, and take `host.project` out.",
+                    delete=(("doctl", "projects", "delete", item["id"]),),
+                    blocks=not known,
+                )
+
+    def _tags(self) -> Iterator[Orphan]:
+        if self._name not in self._state.ids("Tag") and self._account.one(f"tags/{self._name}"):
+            yield Orphan(
+                kind="tag",
+                id=self._name,
+                about="It costs nothing, and the next `up` takes it over.",
+                delete=(("doctl", "compute", "tag", "delete", self._name),),
+            )
+
+
+PATHS: Mapping[str, str] = {
+    "Droplet": "droplets/{id}",
+    "Volume": "volumes/{id}",
+    "ReservedIp": "reserved_ips/{id}",
+    "ReservedIpAssignment": "reserved_ips/{ipAddress}",
+    "Firewall": "firewalls/{id}",
+    "Domain": "domains/{id}",
+    "DnsRecord": "domains/{domain}/records/{id}",
+    "Vpc": "vpcs/{id}",
+    "Tag": "tags/{id}",
+    "Project": "projects/{id}",
+}
+"""Where the API has a resource of the state."""
+
+
+def missing(stack: str, state: State, account: Account) -> list[Missing]:
+    """The resources of the state that the account does not have. Raises AccountError."""
+    found = []
+    for item in state.resources:
+        if item.type not in PATHS or not item.id:
+            continue
+        thing = account.one(PATHS[item.type].format(**{**item.outputs, "id": item.id}))
+        if thing is None or (item.type == "ReservedIpAssignment" and not _leads_to(thing, item)):
+            found.append(
+                Missing(
+                    kind=item.type,
+                    name=item.name,
+                    urn=item.urn,
+                    id=item.id,
+                    about=_gone(item),
+                    command=(again := ("pulumi", *refresh([item.name]), "--stack", stack)),
+                    leave=_without_dependents(stack, item) if item.type == "Droplet" else again,
+                )
+            )
+    return found
+
+
+def refresh(names: Sequence[str], *more: str) -> tuple[str, ...]:
+    """Arguments of `pulumi` that make the state true for these resources, and for no other."""
+    targets = [part for name in names for part in ("--target", f"**::{name}")]
+    return ("refresh", "--yes", "--skip-preview", *more, *targets)
+
+
+def _without_dependents(stack: str, item: Resource) -> tuple[str, ...]:
+    return ("pulumi", "state", "delete", "--stack", stack, "--yes", "--target-dependents", item.urn)
+
+
+def _leads_to(address: Json, assignment: Resource) -> bool:
+    droplet = address["droplet"]
+    return droplet is not None and int(droplet["id"]) == int(assignment.outputs["dropletId"])
+
+
+def _gone(item: Resource) -> str:
+    match item.type:
+        case "Volume":
+            return "With it the members' data is gone from the account; a backup or snapshot may have it."
+        case "ReservedIp":
+            return "Whoever has the address now, the PDS's records point there."
+        case "ReservedIpAssignment":
+            return "The address does not lead to the droplet that the state names."
+        case _:
+            return "The next `up` does not notice by itself."
+
+
+def text(stack: str, report: Report) -> str:
+    """For people."""
+    lines: list[str] = []
+    if report.orphans:
+        lines.append(f"The account holds of stack {stack} beyond its state:")
+        if report.empty:
+            lines.append("(The state is empty. If this PDS is to live, the state was lost: read docs/operating.md.)")
+    for item in report.orphans:
+        lines += ["", f"  {item.kind} {item.id}", f"    {item.about}"]
+        if item.blocks:
+            lines.append("    The next `pulumi up` fails while it is there.")
+        if item.adopt:
+            lines.append(f"    to adopt it:  {shlex.join(item.adopt)}")
+        if item.delete:
+            label = "to delete it for good, with all it holds:" if item.data else "to delete it:"
+            lines.append(f"    {label:13} {' && '.join(shlex.join(command) for command in item.delete)}")
+    if report.missing:
+        lines += ["", f"The state of stack {stack} names what the account does not have (`./pds rescue {stack}`):"]
+    for gone in report.missing:
+        lines += ["", f"  {gone.kind} {gone.id} ({gone.name})", f"    {gone.about}"]
+        lines.append(f"    to forget it: {shlex.join(gone.command)}")
+        if gone.kind == "Droplet":
+            lines.append(f"    to leave, before `pulumi destroy`: {shlex.join(gone.leave)}")
+    return (
+        "\n".join(lines).lstrip("\n") or f"State and account agree: nothing of stack {stack} is left over or missing."
+    )

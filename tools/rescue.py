@@ -1,0 +1,228 @@
+"""`./pds rescue`: the way back from a lost droplet, an emptied Nomad, a lost token or an engine that was killed.
+
+It looks at the state, the account and Nomad, says what it found, and runs the engine's own commands: a `pulumi refresh`
+of what is not as the state has it, then `pulumi up`. Each is shown before it runs. Where data or an address is lost, or
+something in the account stands in the way, it runs nothing and says what to decide.
+"""
+
+import os
+import re
+import shlex
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from components.probes import NomadApi, ProbeError
+from components.settings.settings import Settings
+from tools import orphans
+from tools.account import Account
+from tools.orphans import Report
+from tools.stack import Ran, Stack, State, UnreadableStateError
+from tools.stackfile import read_settings
+
+_LOCKED = "is currently locked"
+_HOLDER = re.compile(r"created by \S+@(?P<host>\S+) \(pid (?P<pid>[0-9]+)\)")
+"""How the engine names who holds a state that lies in files or in a bucket (pulumi, pkg/backend/diy/lock.go)."""
+
+_NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
+
+
+@dataclass
+class Plan:
+    """What was found, and what follows from it."""
+
+    found: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was found and needs nothing."""
+    first: list[str] = field(default_factory=list)
+    """What the owner has to do or to decide before anything is run."""
+    targets: list[str] = field(default_factory=list)
+    """Names of the resources to look at again."""
+    clear_creates: bool = False
+    """Whether the state has creations that were cut short."""
+
+
+def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
+    """Look, tell, act. 0 when all is well in the end, 1 when something is left to do.
+
+    Raises StackError, StackFileError and AccountError.
+    """
+    settings = read_settings(stack.name, stack.root)
+    state = _readable(stack)
+    report = orphans.look(stack, account)
+    plan = Plan()
+    _interrupted(plan, state)
+    _in_the_way(plan, report)
+    _missing(plan, stack, report, settings)
+    _running(plan, stack, state, account)
+
+    for sentence in plan.found:
+        print(f"found: {sentence}")
+    for sentence in plan.notes:
+        print(f"note: {sentence}")
+    if plan.first:
+        print("\nNothing was run. First:")
+        for sentence in plan.first:
+            print(f"  - {sentence}")
+        print(f"Then `./pds rescue {stack.name}` again.")
+        return 1
+    return _act(plan, stack, state, yes=yes)
+
+
+def _readable(stack: Stack) -> State:
+    """The state, also where a killed engine left a side file of it empty."""
+    try:
+        return stack.state()
+    except UnreadableStateError:
+        for file in stack.cut_short():
+            print("found: the engine was killed as it wrote a side file of the state. The state itself is whole.")
+            print(f"\n$ rm {file}")
+            file.unlink()
+        return stack.state()
+
+
+def _interrupted(plan: Plan, state: State) -> None:
+    for doing, item in state.pending:
+        plan.found.append(f"the engine was stopped while {doing} {item.name}.")
+        if doing == "creating":
+            plan.clear_creates = True
+        elif state.named(item.name):
+            plan.targets.append(item.name)
+
+
+def _in_the_way(plan: Plan, report: Report) -> None:
+    for item in report.orphans:
+        if not item.blocks:
+            plan.notes.append(f"{item.kind} {item.id} is in the account and not in the state; see `./pds orphans`.")
+            continue
+        plan.found.append(f"{item.kind} {item.id} is in the account and not in the state. {item.about}")
+        commands = [item.adopt] if item.adopt else list(item.delete)
+        plan.first.append(" && ".join(shlex.join(command) for command in commands))
+
+
+def _missing(plan: Plan, stack: Stack, report: Report, settings: Settings) -> None:
+    gone = {item.kind for item in report.missing}
+    for item in report.missing:
+        plan.found.append(f"{item.kind} {item.id} ({item.name}) is in the state and not in the account. {item.about}")
+        plan.targets.append(item.name)
+        if item.kind == "Volume":
+            plan.first += _without_volume(item.id, settings, stack.name)
+        elif item.kind == "ReservedIp" and str(settings.host.reserved_ip_adopt) == item.id:
+            plan.first.append(f"take 'reserved_ip_adopt: {item.id}' out of Pulumi.{stack.name}.yaml: it is gone.")
+    # The volume is mounted at boot, and the address is in the host's certificate: both want a new host.
+    if gone & {"Volume", "ReservedIp"} and "Droplet" not in gone:
+        plan.first.append(
+            f"a new {'volume' if 'Volume' in gone else 'address'} needs a new host. Put the old one away: "
+            f"`doctl compute droplet delete pds-{stack.name}`."
+        )
+
+
+def _without_volume(volume: str, settings: Settings, stack: str) -> list[str]:
+    """What has to be decided where the data is gone. The keys are not: they are in the state and the escrow file."""
+    file = f"Pulumi.{stack}.yaml"
+    if settings.volume.adopt == volume:
+        return [f"take 'adopt: {volume}' out of 'pds:volume' in {file}: that volume is gone."]
+    if settings.volume.adopt or settings.pds.new:
+        return []
+    return [
+        "decide what becomes of the data. Its keys are still there, in the state and in the escrow file, so the "
+        "members' identities are not lost. Either make a volume of a snapshot or backup and name it: "
+        f"'volume: {{adopt: ID}}' in {file}. Or, if there is none, start an empty PDS with the same keys: "
+        "'pds: {new: true}'. Every account is gone then, and its members have to move back from copies of their own."
+    ]
+
+
+def _running(plan: Plan, stack: Stack, state: State, account: Account) -> None:
+    """Whether the host that is there is on, and its Nomad is as the state has it."""
+    droplet = state.named("pds-host-droplet")
+    if droplet is None or {"pds-host-droplet", "pds-host-address"} & set(plan.targets):
+        # There is no Nomad that could be asked about what lives in it.
+        plan.targets = [name for name in plan.targets if _in_account(state, name)]
+        return
+    there = account.one(f"droplets/{droplet.id}")
+    if there and there["status"] == "off":
+        plan.found.append(f"droplet {droplet.id} is switched off.")
+        plan.first.append(f"doctl compute droplet-action power-on {droplet.id} --wait")
+        return
+    outputs = stack.outputs()
+    if not all(outputs.get(name) for name in _NEEDED):
+        plan.notes.append("no `up` of this stack has come to its end; Nomad was not asked.")
+        return
+    try:
+        _nomad(plan, state, NomadApi(*(outputs[name] for name in _NEEDED)), outputs)
+    except (ProbeError, OSError) as error:
+        plan.found.append(f"Nomad cannot be asked: {error}")
+        plan.first.append(
+            "see why Nomad does not answer. Your address may have changed: `curl -s https://ifconfig.co`, then "
+            f"`operators.cidrs` and `pulumi up --stack {stack.name} --target '**::pds-ground-firewall'`. Or look at "
+            "the host: `systemctl status nomad stunnel@nomad srv-nomad.mount`. A host that cannot be saved is rebuilt "
+            "from the volume: raise `host.generation`, `pulumi up`."
+        )
+
+
+def _nomad(plan: Plan, state: State, api: NomadApi, outputs: Mapping[str, str]) -> None:
+    """Raises ProbeError or OSError where it does not answer."""
+    if api.accessor(outputs["nomad_management_token"]) is None:
+        plan.found.append("Nomad answers and does not know this stack's token: it has lost its state.")
+        plan.targets = ["pds-nomad-bootstrap", *(name for name in plan.targets if _in_account(state, name))]
+        return
+    if outputs.get("nomad_token") and api.accessor(outputs["nomad_token"]) is None:
+        plan.found.append("Nomad knows the management token and not the program's own, which somebody deleted.")
+        plan.targets.append("pds-nomad-token")
+    for item in state.of("Job"):
+        status, job = api.request("GET", f"/v1/job/{item.id}")
+        # An index that the state does not have makes the next change of the job fail ("modify index has changed").
+        if status != 200 or str(job["JobModifyIndex"]) != str(item.outputs.get("modifyIndex")):
+            plan.found.append(
+                f"job {item.id} is not as the state has it: it was changed outside, or an answer was lost."
+            )
+            plan.targets.append(item.name)
+
+
+def _in_account(state: State, name: str) -> bool:
+    item = state.named(name)
+    return item is not None and item.type in orphans.PATHS
+
+
+def _act(plan: Plan, stack: Stack, state: State, *, yes: bool) -> int:
+    root = next((item.name for item in state.resources if item.type == "Stack"), None)
+    # Where nothing is to be looked at again, this shows whether the state is free; it changes nothing.
+    targets = list(dict.fromkeys(plan.targets)) or ([root] if root else [])
+    more = ["--clear-pending-creates"] if plan.clear_creates else []
+    command = orphans.refresh(targets, *more)
+    ran = stack.run(*command)
+    if ran.code and _LOCKED in ran.output:
+        plan.found.append("the lock of an engine that was killed.")
+        if not _unlock(stack, ran):
+            return 1
+        ran = stack.run(*command)
+    if ran.code:
+        print("\nThe refresh failed; `pulumi up` was not run.")
+        return 1
+    if not plan.found:
+        print("\nNothing to rescue: state, account and Nomad agree. `pulumi up` goes on as always.")
+        return 0
+    return min(stack.talk("up", *(["--yes"] if yes else [])), 1)
+
+
+def _unlock(stack: Stack, ran: Ran) -> bool:
+    """Take the lock of a process that is gone. One that lives, or lived elsewhere, is left to the owner."""
+    holders = [(found["host"], int(found["pid"])) for found in _HOLDER.finditer(ran.output)]
+    if not holders or any(host != socket.gethostname() or _alive(pid) for host, pid in holders):
+        print(
+            f"\nThe state is held by another run. If that run is over: `pulumi cancel --stack {stack.name}`, then "
+            f"`./pds rescue {stack.name}` again."
+        )
+        return False
+    print("\nWhoever held the state was killed: that process is gone.")
+    return stack.run("cancel", "--yes").code == 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
