@@ -93,6 +93,25 @@ class Bench:
             raise BenchError(f"`{done.command}` ended with {done.code}:\n{''.join(lines[-60:])}")
         return done
 
+    def pds(self, *arguments: str, check: bool = True) -> Run:
+        """Run `./pds` on the bench's stack, as an owner would. Raises BenchError on failure."""
+        verb, *rest = arguments
+        command = [sys.executable, "-m", "tools.pds", verb, STACK, *rest]
+        began = time.monotonic()
+        done = subprocess.run(
+            command,
+            cwd=self.project,
+            env=dict(self.env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        ran = Run(f"./pds {' '.join(command[3:])}", done.stdout, done.returncode, time.monotonic() - began)
+        if check and ran.code:
+            raise BenchError(f"`{ran.command}` ended with {ran.code}:\n{ran.output[-6000:]}")
+        return ran
+
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, secrets in plain text."""
         text = subprocess.run(
@@ -129,13 +148,23 @@ class Bench:
         with Path(self.env["SSL_CERT_FILE"]).open("a") as file:
             file.writelines(ssl.DER_cert_to_PEM_cert(der) for der in trusting.get_ca_certs(binary_form=True))
 
+    def act(self, path: str, body: Mapping[str, Any]) -> None:
+        """Begin an action of the account behind the engine's back, and wait until it is over."""
+        with self._account() as client:
+            action = client.post(path, json=body).raise_for_status().json()["action"]
+            while client.get(f"/v2/actions/{action['id']}").json()["action"]["status"] == "in-progress":
+                time.sleep(0.2)
+
     def delete(self, path: str) -> None:
         """Delete a thing of the account behind the engine's back, and wait until it is gone."""
-        with httpx.Client(base_url=self.api.url, trust_env=False) as client:
-            client.headers["Authorization"] = f"Bearer {self.env['DIGITALOCEAN_TOKEN']}"
+        with self._account() as client:
             client.delete(path).raise_for_status()
             while self._there(client, path):
                 time.sleep(0.2)
+
+    def _account(self) -> httpx.Client:
+        token = self.env["DIGITALOCEAN_TOKEN"]
+        return httpx.Client(base_url=self.api.url, trust_env=False, headers={"Authorization": f"Bearer {token}"})
 
     @staticmethod
     def _there(client: httpx.Client, path: str) -> bool:
@@ -143,14 +172,6 @@ class Bench:
             return client.get(path).status_code != httpx.codes.NOT_FOUND
         except httpx.RemoteProtocolError:
             return True  # a fault that was waiting for the engine
-
-    def urn(self, name: str) -> str:
-        """The URN of the stack's resource of this name. Raises BenchError where there is none."""
-        state = json.loads(self.pulumi("stack", "export").output)
-        for resource in state["deployment"].get("resources", []):
-            if resource["urn"].endswith(f"::{name}"):
-                return str(resource["urn"])
-        raise BenchError(f"the stack has no resource {name}")
 
     def configure(self, **changed: Any) -> None:
         """Change sections of the stack file: `pds={"memory_mib": 600}`; a section given as None is removed."""
@@ -249,8 +270,9 @@ def _project(folder: Path, config: Mapping[str, Any], env: Mapping[str, str]) ->
     project = folder / "project"
     project.mkdir(exist_ok=True)
     shutil.copy2(ROOT / "__main__.py", project)
-    shutil.rmtree(project / "components", ignore_errors=True)
-    shutil.copytree(ROOT / "components", project / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("components", "tools"):
+        shutil.rmtree(project / room, ignore_errors=True)
+        shutil.copytree(ROOT / room, project / room, ignore=shutil.ignore_patterns("__pycache__"))
     document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     document["runtime"]["options"]["virtualenv"] = sys.prefix
     (project / "Pulumi.yaml").write_text(yaml.safe_dump(document, sort_keys=False))

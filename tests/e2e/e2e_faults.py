@@ -1,8 +1,8 @@
 """Each call of the API fails once, in each way: `pytest tests/e2e/e2e_faults.py`, as root; some minutes a case.
 
-`up` fails clearly or recovers, the next one goes on, and in the end there is one of everything with data. Where an
-answer is lost after the API has acted, nobody can know what was made: what is left over then is counted, and what
-blocks the way is adopted as the operator would.
+`up` fails clearly or recovers, the next one goes on, and in the end there is one of everything. Where an answer is lost
+after the API has acted, the engine cannot know what was made: `./pds orphans` finds it, and the test runs the commands
+that it prints.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.bench import ROOT, Bench, bench
+from tests.e2e.owner import follow, orphans, put_away
 from tests.e2e.tools import BenchError, missing
 
 CALLS = (
@@ -61,14 +62,15 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
         _all_struck(running)
         assert running.health()[0] == 200
         running.pulumi("preview", "--expect-no-changes")
-        left = _left_over(running)
+        left = put_away(running, lambda item: not item["data"])
         print(f"{kind}: `up` failed {len(failed)} times before it worked; left over: {left or 'nothing'}")
         for text in failed:
             print(f"  {text}")
-        # Nothing with data may be there twice, whatever was lost.
-        assert len([item for item in running.api.dump()["volumes"].values() if item["name"] == "pds-bench"]) == 1
-        if kind != "lost":
-            assert not left
+        # Nothing with data may be there twice, whatever was lost; and what else was left over is found and put away.
+        assert _beyond_one_stack(running) == {}
+        assert kind == "lost" or not left
+        assert orphans(running) == {"orphans": [], "missing": [], "empty": False}
+        running.pulumi("preview", "--expect-no-changes")
 
         running.api.control("DELETE", "faults")
         for method, path in DESTROYED:
@@ -78,8 +80,12 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
         print(f"{kind}: `destroy` failed {len(failed)} times before it worked")
         for text in failed:
             print(f"  {text}")
-        if kind != "lost":
-            assert running.api.dump()["droplets"] == {}
+        put_away(running, lambda item: not item["data"] and item["kind"] != "reserved-ip")
+        # The zone is not listed where the owner was told to use it as one that was there before.
+        kept = {"volume", "reserved-ip", "zone"} - ({"zone"} if kind == "lost" else set())
+        assert {item["kind"] for item in orphans(running)["orphans"]} == kept
+        account = running.api.dump()
+        assert account["droplets"] == account["firewalls"] == {}
 
 
 def _until_it_works(running: Bench, *command: str) -> list[str]:
@@ -92,29 +98,19 @@ def _until_it_works(running: Bench, *command: str) -> list[str]:
         said = re.findall(r"error: +(?:sdk-v2\S+ )?(.*)", done.output)
         assert any("/v2/" in line or "404" in line for line in said), done.output[-4000:]
         errors.append(next(line for line in said if "/v2/" in line or "404" in line))
-        _adopt(running, done.output)
+        _put_right(running, leaving=command[0] == "destroy")
     raise BenchError("it never worked: " + "\n".join(errors))
 
 
-def _adopt(running: Bench, output: str) -> None:
-    """What an operator does about a thing that was made though its answer was lost."""
-    account = running.api.dump()
-    if "already exists" in output and "volumes" in output:
-        [volume] = [item["id"] for item in account["volumes"].values() if item["name"] == "pds-bench"]
-        running.configure(volume={"adopt": volume})
-    if "Name already exists" in output:
-        running.configure(dns={"create_zone": False})
-    if "already attached to another Droplet" in output:
-        # Nobody knows of this one but the account; its disk holds nothing, the data is on the volume.
-        [orphan] = [number for volume in account["volumes"].values() for number in volume["droplet_ids"]]
-        running.delete(f"/v2/droplets/{orphan}")
-    if "Error deleting firewall" in output and "404" in output:
-        # It is gone, and the provider does not take that for an answer; a look at it does.
-        urn = running.urn("pds-ground-firewall")
-        running.pulumi("refresh", "--yes", "--skip-preview", "--target", urn)
-    if "duplicate name" in output:
-        [number] = account["firewalls"]
-        running.delete(f"/v2/firewalls/{number}")
+def _put_right(running: Bench, leaving: bool) -> None:
+    """What an operator does about a thing that was made though its answer was lost: what `./pds orphans` says."""
+    with running.api.without_faults():
+        if not leaving:
+            put_away(running, lambda item: item["blocks"])
+        gone = orphans(running)["missing"]
+        # A droplet that is gone takes along what the state has on it.
+        for item in [item for item in gone if item["kind"] == "Droplet"] or gone:
+            follow(running, item["leave" if leaving else "command"])
 
 
 def _all_struck(running: Bench) -> None:
@@ -126,7 +122,7 @@ def _all_struck(running: Bench) -> None:
     assert waiting == []
 
 
-def _left_over(running: Bench) -> dict[str, int]:
+def _beyond_one_stack(running: Bench) -> dict[str, int]:
     """How many more of a kind there are than a stack has."""
     account = running.api.dump()
     wanted = Counter({"droplets": 1, "volumes": 1, "reserved_ips": 1, "firewalls": 1, "domains": 1, "tags": 1})

@@ -72,3 +72,10 @@ def test_the_account_is_dumped(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "account.json").read_text())
     assert [key["name"] for key in written["keys"].values()] == ["laptop"]
     assert TOKEN not in (tmp_path / "account.json").read_text()
+
+
+def test_an_answer_that_is_held_has_acted_meanwhile(client: Client) -> None:
+    client.api.fail("POST", "/v2/tags", "held")
+    with pytest.raises(httpx.ReadTimeout):
+        client.http.post("/tags", json={"name": "made"}, timeout=0.3)
+    assert len(client.ask("GET", "/tags")["tags"]) == 1

@@ -10,9 +10,10 @@ from typing import Any
 from .calls import Fields, read_fields
 from .errors import refused
 
-KINDS = ("500", "429", "hang", "lost")
+KINDS = ("500", "429", "hang", "lost", "held")
 """`500` and `429`: that answer, nothing done. `hang`: nothing done, no answer for `seconds`, then the connection is
-cut. `lost`: done, and the connection is cut before the answer."""
+cut. `lost`: done, and the connection is cut before the answer. `held`: done, no answer for `seconds`, then the
+connection is cut; the caller can be killed meanwhile."""
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Fault:
     retry_after: int = 1
     """Seconds, of a 429."""
     seconds: float = 3600
-    """Of a call that hangs; the default is longer than any caller waits."""
+    """Of a call that hangs or is held; the default is longer than any caller waits."""
     seen: int = 0
     struck: bool = False
 

@@ -12,8 +12,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -117,6 +117,15 @@ class Api:
         rule = {"method": method, "path": path, "kind": kind, "nth": nth, "seconds": seconds}
         self.control("POST", "faults", rule)
 
+    @contextmanager
+    def without_faults(self) -> Iterator[None]:
+        """Nothing goes wrong in the block, and the rules wait: it is not what they are for."""
+        waiting, self.faults = self.faults, Faults()
+        try:
+            yield
+        finally:
+            self.faults = waiting
+
     def control(self, method: str, what: str, body: Json | None = None) -> Json:
         """A call of a control route."""
         done = httpx.request(method, f"{self.url}/_bench/{what}", json=body, trust_env=False)
@@ -189,6 +198,8 @@ class Api:
             return self._answered(about, Answer(error.status, body), error.headers)
         if fault is not None:
             self._record({**about, "status": None})
+            if fault.kind == "held":
+                await self._wait(fault.seconds)
             return self._cut(request)
         return self._answered(about, done, {})
 
@@ -211,9 +222,12 @@ class Api:
             raise too_many(fault.retry_after)
         if fault.kind == "hang":
             self._record({**about, "status": None})
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), fault.seconds)
+            await self._wait(fault.seconds)
             raise _Cut
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._done.wait(), seconds)
 
     def _answered(self, about: Json, done: Answer, headers: Mapping[str, str]) -> web.Response:
         self._record({**about, "status": done.status})
