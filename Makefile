@@ -1,6 +1,7 @@
 # The commands of this project. Everything they make is under venv/ and build/.
 PYTHON ?= python3.11
 STACK ?= dev
+STORY ?= *
 RUN = venv/bin/python -m
 
 .PHONY: help try test preview bench e2e generate clean
@@ -9,7 +10,8 @@ help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
 	@echo 'make test           lint, types, unit, component and contract tests'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares)'
-	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root)'
+	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
+	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost'
 	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes and memory'
 	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
@@ -41,7 +43,7 @@ bench: venv/.tests
 	@$(RUN) tests.e2e.ratios
 
 e2e: venv/.tests
-	$(RUN) pytest -x -v tests/e2e/e2e_*.py
+	$(RUN) pytest -x -v tests/e2e/e2e_$(STORY).py
 
 generate: venv/.tests
 	$(RUN) tools.generate

@@ -11,6 +11,7 @@ import signal
 import ssl
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from components.settings.environment import GENERATED_SECRETS
 from tests.e2e import tools
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench
+from tests.e2e.owner import orphans, put_away
 from tests.e2e.tools import BenchError, missing
 from tests.e2e.watching import command_lines, hits, polled, secrets_of, state_text, steps
 from tools.stackfile import evaluate_stack
@@ -234,8 +236,8 @@ def test_an_emptied_nomad_is_refilled(running: Bench) -> None:
     """Volume kept, the agent's state wiped: the bootstrap is looked at again, and one `up` puts everything back."""
     marks = _data(running)
     _forget_nomad(running)
-    pulumi(running, "refresh", "--yes", "--skip-preview", "--target", running.urn("pds-nomad-bootstrap"))
-    done = up(running)
+    done = running.pds("rescue", "--yes")
+    assert "--target '**::pds-nomad-bootstrap'" in done.output
     assert serving(running)
     assert "pds-host-droplet" not in steps(done)
     assert _data(running) == marks
@@ -246,11 +248,34 @@ def test_a_droplet_that_was_deleted_is_made_again(running: Bench) -> None:
     marks = _data(running)
     [number] = running.api.dump()["droplets"]
     running.delete(f"/v2/droplets/{number}")
-    targets = [f"--target={running.urn(name)}" for name in ("pds-host-droplet", "pds-host-address")]
-    pulumi(running, "refresh", "--yes", "--skip-preview", *targets)
-    up(running)
+    running.pds("rescue", "--yes")
     assert serving(running)
     assert _data(running) == marks
+    nothing_to_do(running)
+
+
+def test_certificates_near_their_end_change_no_host(running: Bench, tmp_path: Path) -> None:
+    """The state says that each ends tomorrow, as it would on the last day: the client's is renewed, and nothing that
+    the droplet was born with changes."""
+    file = tmp_path / "state.json"
+    pulumi(running, "stack", "export", "--show-secrets", "--file", str(file))
+    state = json.loads(file.read_text())
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ending = [item for item in state["deployment"]["resources"] if "validityEndTime" in item.get("outputs", {})]
+    assert len(ending) == 3
+    for item in ending:
+        item["outputs"]["validityEndTime"] = tomorrow
+    file.write_text(json.dumps(state))
+    pulumi(running, "stack", "import", "--file", str(file))
+    file.unlink()
+    asked = len(running.api.requests())
+    changed = steps(up(running))
+    assert "pds-certificates-client" in changed
+    assert {item["method"] for item in running.api.requests()[asked:]} <= {"GET"}, "the account is left as it is"
+    touched = [name for name in changed if name.startswith(("pds-host", "pds-secrets", "pds-server"))]
+    assert touched == []
+    assert set(changed) & {"pds-certificates-ca", "pds-certificates-server"} == set()
+    assert serving(running)
     nothing_to_do(running)
 
 
@@ -288,7 +313,8 @@ def test_the_owner_changes_the_admin_password(running: Bench) -> None:
 
 
 def test_destroy_leaves_what_is_retained(running: Bench) -> None:
-    """Nothing goes while it is protected; after the documented steps only the retained things are left."""
+    """Nothing goes while it is protected; then a host that is dead is destroyed by the documented steps. Only the
+    retained things are left, and listed with what removes them."""
     before = running.api.dump()
     environment = dict(line.split("=", 1) for line in running.outputs()["pds_env"].splitlines())
     _OLD.update({name: environment[variable] for name, variable in GENERATED_SECRETS.items()})
@@ -296,8 +322,14 @@ def test_destroy_leaves_what_is_retained(running: Bench) -> None:
     _OLD_MARK.append(_data(running)[0])
     refused = pulumi(running, "destroy", "--yes", fails=True)
     assert "protect" in refused.output
+    assert "pulumi state unprotect" in refused.output, "it says how to go on"
     assert list(running.api.dump()["droplets"]) == list(before["droplets"])
     assert running.health()[0] == 200
+    [machine] = running.machines.machines()
+    assert machine.agent is not None
+    assert machine.endpoint is not None
+    machine.agent.stop(signal.SIGKILL)
+    machine.endpoint.stop(signal.SIGKILL)
     pulumi(running, "state", "unprotect", "--all", "--yes")
     pulumi(running, "destroy", "--yes", "--skip-preview")
     after = running.api.dump()
@@ -306,6 +338,12 @@ def test_destroy_leaves_what_is_retained(running: Bench) -> None:
     assert list(after["volumes"]) == list(before["volumes"])
     assert list(after["reserved_ips"]) == list(before["reserved_ips"])
     assert list(after["domains"]) == [HOSTNAME]
+    [volume], [ip] = after["volumes"], after["reserved_ips"]
+    assert {item["id"]: item["delete"] for item in orphans(running)["orphans"]} == {
+        volume: [["doctl", "compute", "volume", "delete", volume]],
+        ip: [["doctl", "compute", "reserved-ip", "delete", ip]],
+        HOSTNAME: [["doctl", "compute", "domain", "delete", HOSTNAME]],
+    }
 
 
 def test_what_was_retained_is_adopted(running: Bench) -> None:
@@ -313,9 +351,8 @@ def test_what_was_retained_is_adopted(running: Bench) -> None:
     state, neither the old Nomad lets it in nor does the guard start another server on the data."""
     account = running.api.dump()
     [volume], [ip] = account["volumes"], account["reserved_ips"]
-    running.configure(
-        secrets=None, volume={"adopt": volume}, host={"reserved_ip_adopt": ip}, dns={"create_zone": False}
-    )
+    running.configure(secrets=None)
+    assert set(put_away(running, lambda item: True)) == {"volume", "reserved-ip", "zone"}
     refused = pulumi(running, "up", "--yes", "--skip-preview", fails=True)
     assert "was bootstrapped with a token that this stack does not have" in refused.output
 

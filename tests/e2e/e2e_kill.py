@@ -1,0 +1,204 @@
+"""Killed with SIGKILL anywhere, and hosts lost behind the engine's back: `pytest tests/e2e/e2e_kill.py -x`, as root.
+
+One bench, one story, in this order. What holds throughout: nothing with data is there twice, no secret is lost, and the
+owner gets on with what `./pds orphans` prints and with `./pds rescue`.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
+from tests.e2e.killing import Strike, agent, engine, held, interrupted, program, said
+from tests.e2e.owner import Found, follow, orphans, put_away
+from tests.e2e.tools import missing
+
+MADE = (
+    ("/v2/reserved_ips", "/v2/volumes"),  # made side by side
+    ("/v2/firewalls",),
+    ("/v2/droplets",),
+    ("/v2/reserved_ips/[^/]+/actions",),
+)
+STEPS: tuple[tuple[str, Strike], ...] = (
+    ("pds-nomad-bootstrap", engine),
+    ("pds-nomad-token", program),
+    ("pds-secrets-variable", engine),
+    ("pds-server-job", engine),
+    ("pds-ready", engine),
+)
+UP = ("up", "--yes", "--skip-preview")
+ROTATION_KEY = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
+_KEYS: dict[str, str] = {}
+"""Every generated secret that the state has ever held, by its resource's name."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    lines = missing(*PROGRAMS)
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with bench(tmp_path_factory.mktemp("bench"), cache) as made:
+        yield made
+
+
+def no_secret_is_lost(running: Bench) -> None:
+    """Every secret that was ever in the state is in it now, as it was."""
+    state = json.loads(running.pulumi("stack", "export", "--show-secrets").output)["deployment"]
+    now: dict[str, str] = {}
+    for item in state.get("resources", []):
+        for kind, key in (("RandomPassword", "result"), ("PrivateKey", "privateKeyPem")):
+            if item["type"].endswith(f":{kind}"):
+                now[item["urn"].rpartition("::")[2]] = json.dumps(item["outputs"][key])
+    assert {name: now.get(name) for name in _KEYS} == _KEYS
+    _KEYS.update(now)
+
+
+def one_of_each(running: Bench) -> None:
+    """The server answers, nothing is there twice or left to do, and its data has the mark of its own key."""
+    assert running.health()[0] == 200
+    account = running.api.dump()
+    for kind in ("droplets", "volumes", "reserved_ips", "firewalls", "domains", "tags"):
+        assert len(account[kind]) == 1, kind
+    assert orphans(running) == {"orphans": [], "missing": [], "empty": False}
+    no_secret_is_lost(running)
+    [machine] = running.machines.machines()
+    environment = dict(line.split("=", 1) for line in running.outputs()["pds_env"].splitlines())
+    public = ec.derive_private_key(int(environment[ROTATION_KEY], 16), ec.SECP256K1()).public_key()
+    mark = json.loads((machine.volume / "pds/.pds-identity.json").read_text())
+    assert mark["rotation_public_key"] == public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
+    running.pulumi("preview", "--expect-no-changes")
+
+
+def settled(running: Bench) -> None:
+    """No droplet is busy: what was begun goes on when its caller is dead."""
+    while any(item["status"] == "in-progress" for item in running.api.dump()["actions"].values()):
+        time.sleep(0.2)
+
+
+def left_over(item: Found) -> bool:
+    """All but the tag, which the next `up` takes over by itself."""
+    return bool(item["kind"] != "tag")
+
+
+def rescued(running: Bench) -> None:
+    """The owner's way back: `./pds rescue`, and where it names something in the way, `./pds orphans` and once more."""
+    settled(running)
+    done = running.pds("rescue", "--yes", check=False)
+    if done.code:
+        assert "Nothing was run. First:" in done.output, done.output[-6000:]
+        put_away(running, left_over)
+        done = running.pds("rescue", "--yes")
+    print(f"`./pds rescue` took {done.seconds:.0f} s")
+    put_away(running, left_over)
+
+
+def test_an_engine_killed_anywhere_in_the_first_up(running: Bench) -> None:
+    """In the middle of each call that makes something, and of each step after the droplet."""
+    for where, when, strike in [
+        *((" and ".join(paths), partial(held, running, "POST", *paths), engine) for paths in MADE),
+        *((name, partial(said, name, "creating"), strike) for name, strike in STEPS),
+    ]:
+        done = interrupted(running, when(), strike, *UP)
+        print(f"{strike.__name__} killed at {where} after {done.seconds:.0f} s")
+        assert done.code != 0
+        settled(running)
+        for empty in [file for file in (running.folder / "state").rglob("*.attrs") if not file.stat().st_size]:
+            print(f"  the engine died as it wrote {empty.name}")
+            empty.unlink()
+        running.pulumi("cancel", "--yes")
+        no_secret_is_lost(running)
+        print(f"  put away: {put_away(running, left_over) or 'nothing'}")
+    rescued(running)
+    one_of_each(running)
+
+
+@pytest.mark.parametrize("path", ["/v2/droplets/[0-9]+", "/v2/droplets"], ids=["DELETE", "POST"])
+def test_an_engine_killed_while_a_host_is_rebuilt(running: Bench, path: str, request: pytest.FixtureRequest) -> None:
+    method = request.node.callspec.id
+    before = running.api.dump()
+    running.configure(host={"generation": 2 if method == "DELETE" else 3})
+    interrupted(running, held(running, method, path), engine, *UP)
+    rescued(running)
+    one_of_each(running)
+    after = running.api.dump()
+    assert list(after["droplets"]) != list(before["droplets"]), "it was rebuilt all the same"
+    for kind in ("volumes", "reserved_ips"):
+        assert list(after[kind]) == list(before[kind])
+
+
+def test_a_nomad_restarted_while_a_job_is_registered(running: Bench) -> None:
+    running.configure(pds={"memory_mib": 600})
+    done = interrupted(running, said("pds-server-job", "updating"), agent(running), *UP)
+    print(f"`up` ended with {done.code} after {done.seconds:.0f} s")
+    if done.code:
+        assert "pds-server-job" in done.output, "it says what failed"
+        running.pulumi(*UP)
+    one_of_each(running)
+
+
+def test_with_nothing_to_rescue_it_says_so(running: Bench) -> None:
+    assert "Nothing to rescue" in running.pds("rescue").output
+    one_of_each(running)
+
+
+def test_a_deleted_droplet_and_a_wiped_volume(running: Bench) -> None:
+    """The guard refuses the empty volume; its owner says that the PDS may begin anew, and it has its old keys."""
+    running.configure(pds={"new": False})
+    running.pulumi(*UP)
+    [number] = running.api.dump()["droplets"]
+    [volume] = running.api.dump()["volumes"]
+    running.delete(f"/v2/droplets/{number}")
+    for child in running.machines.volume_folder(volume).iterdir():
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+    done = running.pds("rescue", "--yes", check=False)
+    assert done.code == 1
+    assert "REFUSED: the volume is empty" in done.output
+    assert "pds: {new: true}" in done.output
+    no_secret_is_lost(running)
+    running.configure(pds={"new": True})
+    running.pulumi(*UP)
+    one_of_each(running)
+
+
+def test_a_deleted_droplet_and_a_deleted_volume(running: Bench) -> None:
+    running.configure(pds={"new": False}, volume={"adopt": None})
+    running.pulumi(*UP)
+    [number] = running.api.dump()["droplets"]
+    [volume] = running.api.dump()["volumes"]
+    running.delete(f"/v2/droplets/{number}")
+    running.delete(f"/v2/volumes/{volume}")
+    asked = len(running.api.requests())
+    refused = running.pds("rescue", "--yes", check=False)
+    assert refused.code == 1
+    assert "members' data is gone" in refused.output
+    assert {item["method"] for item in running.api.requests()[asked:]} == {"GET"}, "nothing was made on the quiet"
+    running.configure(pds={"new": True})
+    running.pds("rescue", "--yes")
+    one_of_each(running)
+    assert list(running.api.dump()["volumes"]) != [volume]
+
+
+def test_a_stack_whose_droplet_is_gone_is_destroyed(running: Bench) -> None:
+    """Nothing that lived on it is asked to delete anything; what is retained is listed with what removes it."""
+    [number] = running.api.dump()["droplets"]
+    running.delete(f"/v2/droplets/{number}")
+    [droplet] = [item for item in orphans(running)["missing"] if item["kind"] == "Droplet"]
+    running.pulumi("state", "unprotect", "--all", "--yes")
+    follow(running, droplet["leave"])
+    running.pulumi("destroy", "--yes", "--skip-preview")
+    account = running.api.dump()
+    assert account["droplets"] == account["firewalls"] == account["tags"] == {}
+    for item in orphans(running)["orphans"]:
+        for command in item["delete"]:
+            follow(running, command)
+    account = running.api.dump()
+    assert account["volumes"] == account["reserved_ips"] == {}
