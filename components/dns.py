@@ -21,6 +21,8 @@ class Dns(pulumi.ComponentResource):
 
     records: pulumi.Output[list[dict[str, str]]]
     """Every record the PDS needs: zone, name, type, value, ttl (seconds)."""
+    zone: pulumi.Output[str]
+    """The zone's name, once the zone is there."""
 
     def __init__(self, name: str, args: DnsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Dns", name, None, opts)
@@ -35,8 +37,8 @@ class Dns(pulumi.ComponentResource):
         # The API gives a CAA value back with a trailing dot; without it every preview would show a change.
         wanted += [(f"caa-{issuer}", "CAA", host, f"{issuer}.") for issuer in dns.caa]
 
+        domain: pulumi.Input[str] = zone
         if dns.provider == "digitalocean":
-            domain: pulumi.Input[str] = zone
             if dns.create_zone:
                 domain = digitalocean.Domain(
                     f"{name}-zone",
@@ -55,6 +57,7 @@ class Dns(pulumi.ComponentResource):
                     tag="issue" if kind == "CAA" else None,
                     opts=pulumi.ResourceOptions(parent=self),
                 )
+        self.zone = pulumi.Output.from_input(domain)
         self.records = args.ipv4.apply(
             lambda ipv4: [
                 {

@@ -11,18 +11,19 @@ these resources are waits and facts, not things.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
-from components import probes
+from components import accounts, probes
 
 Props = dict[str, Any]
 
 _HOST_DEADLINE = 900  # seconds: a droplet's first boot installs Docker and fetches Nomad
 _SETTLE_DEADLINE = 900  # seconds: an image pull on a first start, a stop of at most 60, a start and a check
 _NOTICE_DEADLINE = 30  # seconds: Nomad's template sees a written variable within some
+_RUN_DEADLINE = 300  # seconds: a place, a container of an image that is there, one transaction
 _HTTPS_DEADLINE = 180  # seconds: one certificate order
 
 
@@ -46,7 +47,11 @@ class _Wait(ResourceProvider):
         # Outputs stand among the inputs as None, to be declared; they are no wish.
         wishes = {key: value for key, value in _news.items() if key != "__provider" and value is not None}
         changed = any(_olds.get(key) != value for key, value in wishes.items())
-        return DiffResult(changes=changed or not self._settled(_olds), replaces=[])
+        settled = self._settled(_olds)
+        if not settled and _olds.get("state"):
+            # Nothing else would tell why the preview of an unchanged stack is not empty.
+            probes.say(f"{_news.get('handle') or type(self).__name__.removesuffix('Provider')}: {_olds['state']}")
+        return DiffResult(changes=changed or not settled, replaces=[])
 
     def read(self, id_: str, props: Props) -> ReadResult:
         return ReadResult(id_, props)
@@ -144,6 +149,213 @@ class ReadyProvider(_Wait):
         return olds.get("state") in ("serving", "paused")
 
 
+class DispatchedProvider(_Wait):
+    """A run of a parameterized Nomad job, to its end, whenever an input changes; nothing while `list` is empty."""
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        if not news["list"]:
+            return {**news, "state": "done"}
+        probes.run_dispatched(_api(news), news["job"], _RUN_DEADLINE)
+        return {**news, "state": "done"}
+
+
+_SHUT = {"0": "its name does not resolve yet", "paused": "the PDS is paused"}
+"""Values of the input `open` with which the PDS is not asked, and why."""
+
+
+class _OnThePds(_Wait):
+    """A provider that works on the PDS over HTTPS, from the inputs `url`, `ip`, `admin_password` and `open`.
+
+    What cannot be done yet fails nothing: output `state` begins with 'pending', the outputs in `FOUND` stay as they
+    were, and the next `up` goes on. Members own their accounts: nothing is undone here that they did.
+    """
+
+    FOUND: ClassVar[Mapping[str, Any]] = {}
+    """Outputs beside `state`, and what they are before anything was done."""
+
+    def _do(self, server: accounts.Server, news: Props, olds: Props) -> Props:
+        """What has changed among the outputs, `state` among them."""
+        raise NotImplementedError
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        before = {key: olds.get(key) or empty for key, empty in self.FOUND.items()}
+        if news["open"] == "paused" and olds and self._settled(olds):
+            return {**news, **before, "state": olds["state"]}
+        if news["open"] in _SHUT:
+            return {**news, **before, "state": f"pending: {_SHUT[news['open']]}"}
+        try:
+            return {**news, **before, **self._do(accounts.server_of(news), news, before)}
+        except probes.NotYetError as error:
+            return {**news, **before, "state": f"pending: {error}"}
+
+    def _settled(self, olds: Props) -> bool:
+        return not str(olds.get("state", "pending")).startswith("pending")
+
+
+class AccountProvider(_OnThePds):
+    """One member's account: made once, or found here; its e-mail address is written when the stack file's changes.
+
+    Found is an account of this PDS with the handle, one that she had until now (`was`), or the temporary one. One with
+    her e-mail address and another handle is an error with the way out: taken for hers, it would lose the records of the
+    handle that it has. Output `initial_password` is empty where it is not known to be the account's.
+    """
+
+    FOUND: ClassVar[Mapping[str, Any]] = {
+        "did": "",
+        "live_handle": "",
+        "live_email": "",
+        "applied_email": "",
+        "initial_password": "",
+    }
+
+    def _do(self, server: accounts.Server, news: Props, olds: Props) -> Props:
+        if not olds["did"]:
+            found = self._look(accounts.hosted(server), news)
+            password = news["password"]
+            if found is None:
+                found = accounts.create(
+                    server,
+                    handle=news["temporary"] or news["handle"],
+                    email=news["email"],
+                    password=password,
+                    recovery_key=news["recovery_key"],
+                )
+            elif not server.accepts_password(found.did, password):
+                password = ""
+            return {**_seen(found, news), "applied_email": news["email"], "initial_password": password}
+        mine = accounts.account(server, olds["did"])
+        if mine is None:
+            return {"state": f"gone: {olds['did']} was deleted or has moved away; no other account is made"}
+        if olds["applied_email"] != news["email"] and mine.email.lower() != news["email"].lower():
+            accounts.change_email(server, mine.did, news["email"])
+            mine = accounts.Account(did=mine.did, handle=mine.handle, email=news["email"])
+        return {**_seen(mine, news), "applied_email": news["email"]}
+
+    @staticmethod
+    def _look(there: Sequence[accounts.Account], news: Props) -> accounts.Account | None:
+        by_handle = {account.handle: account for account in there}
+        by_email = {account.email.lower(): account for account in there}
+        half_made = by_handle.get(news["temporary"])
+        if half_made and half_made.email.lower() != news["email"].lower():
+            raise probes.ProbeError(
+                f"{news['temporary']}, the temporary handle for {news['handle']}, is the account {half_made.did} of "
+                "somebody else. Ask its owner for another handle."
+            )
+        named = [by_handle[handle] for handle in (news["handle"], *news["was"]) if handle in by_handle]
+        found = named[0] if named else half_made
+        other = by_email.get(news["email"].lower())
+        if found is None and other:
+            raise probes.ProbeError(
+                f"The e-mail address of {news['handle']} is that of the account {other.handle} ({other.did}). If that "
+                f"is her, write 'was: {other.handle}' beside the handle to change it, or 'handle: {other.handle}' to "
+                "keep it; if not, write another address."
+            )
+        return found
+
+    def read(self, id_: str, props: Props) -> ReadResult:
+        """What the account is now. A PDS that does not answer leaves a refresh of everything else alone."""
+        if props.get("did") and props["open"] not in _SHUT:
+            with suppress(probes.NotYetError):
+                mine = accounts.account(accounts.server_of(props), props["did"])
+                return ReadResult(id_, {**props, **(_seen(mine, props) if mine else {"live_handle": ""})})
+        return ReadResult(id_, props)
+
+
+def _seen(account: accounts.Account, news: Props) -> Props:
+    other = "" if account.email.lower() == news["email"].lower() else "; her e-mail address is not the stack file's"
+    live = {"did": account.did, "live_handle": account.handle, "live_email": account.email}
+    return {**live, "state": f"there{other}"}
+
+
+class HandleProvider(_OnThePds):
+    """One account's handle: changed when the stack file's is, and when the account still has the temporary one.
+
+    A domain of her own is changed to once all of its own name servers name the DID, for at most `wait` seconds. A
+    handle that she has changed herself is shown and left.
+    """
+
+    FOUND: ClassVar[Mapping[str, Any]] = {"live_handle": "", "applied_handle": "", "applied_was": []}
+
+    def _do(self, server: accounts.Server, news: Props, olds: Props) -> Props:
+        did, wanted = news["did"], news["handle"]
+        mine = accounts.account(server, did) if did else None
+        if mine is None:
+            return {"state": "pending: there is no account yet"} if not did else {"state": f"gone: {did}"}
+        done = {"live_handle": wanted, "applied_handle": wanted, "applied_was": news["was"]}
+        if mine.handle == wanted:
+            return {**done, "state": "hers"}
+        moved = olds["applied_handle"] not in ("", wanted)
+        unfinished = mine.handle == news["temporary"]
+        asked = mine.handle in news["was"] and olds["applied_was"] != news["was"]
+        if not (moved or unfinished or asked):
+            advice = f"write 'was: {mine.handle}' beside it to change hers, or her handle to keep it"
+            return {**done, "live_handle": mine.handle, "state": f"her handle is {mine.handle}: {advice}"}
+        if news["external"]:
+            try:
+                probes.until(
+                    lambda: probes.names_did(wanted, did, list(news["nameservers"])), float(news["wait"]), "DNS", 5
+                )
+            except probes.ProbeError as error:
+                raise probes.NotYetError(str(error)) from error
+        accounts.rename(server, did, wanted)
+        return {**done, "state": "hers"}
+
+
+class RemovalsProvider(_OnThePds):
+    """Accounts to take down and to delete, as the stack file lists them; one taken off the first list is shown again.
+
+    Everything is looked up before anything is done. Output `taken_down` keeps each entry's DID, `deleted` what is gone.
+    """
+
+    FOUND: ClassVar[Mapping[str, Any]] = {"taken_down": {}, "deleted": {}}
+
+    def _do(self, server: accounts.Server, news: Props, olds: Props) -> Props:
+        there = accounts.hosted(server)
+        taken = {entry: olds["taken_down"].get(entry) or _hosted_did(there, entry) for entry in news["takedown"]}
+        hers = {account.did: account.handle for account in there}
+        for handle, did in news["delete"].items():
+            if did in hers and hers[did] != handle:
+                raise probes.ProbeError(
+                    f"'delete' wants {handle} to be {did}, which is {hers[did]} here. Nothing was deleted. Write both "
+                    "as they are."
+                )
+            if did not in hers and handle in hers.values() and olds["deleted"].get(handle) != did:
+                raise probes.ProbeError(
+                    f"'delete' wants {handle} to be {did}; here it is another account. Nothing was deleted. Remove it "
+                    "from 'delete', or write the DID that `pulumi stack output members` shows."
+                )
+        for did in set(taken.values()) - set(olds["taken_down"].values()):
+            accounts.take_down(server, did, applied=True)
+        for did in set(olds["taken_down"].values()) - set(taken.values()):
+            if did in hers:
+                accounts.take_down(server, did, applied=False)
+        for did in set(news["delete"].values()) & hers.keys():
+            accounts.delete(server, did)
+        return {"taken_down": taken, "deleted": dict(news["delete"]), "state": "done"}
+
+
+def _hosted_did(there: Sequence[accounts.Account], entry: str) -> str:
+    found = [account.did for account in there if entry in (account.did, account.handle)]
+    if not found:
+        raise probes.ProbeError(
+            f"'takedown' names {entry}, which is no account of this PDS. Write a handle or DID as it is now."
+        )
+    return found[0]
+
+
+class InvitesProvider(_OnThePds):
+    """Invite codes, made once; a larger `count` makes further ones. Nothing takes a code back."""
+
+    FOUND: ClassVar[Mapping[str, Any]] = {"codes": []}
+
+    def _do(self, server: accounts.Server, news: Props, olds: Props) -> Props:
+        codes = list(olds["codes"])
+        missing = int(news["count"]) - len(codes)
+        if missing > 0:
+            codes += accounts.invite_codes(server, missing, int(news["uses"]))
+        return {"codes": codes, "state": "made"}
+
+
 class _Fact(Resource):
     """A dynamic resource whose outputs are all secret unless listed: the host of dynamic providers loses the secret
     marks of the inputs that it echoes."""
@@ -202,3 +414,60 @@ class Ready(_Fact, module="pds", name="Ready"):
         super().__init__(
             ReadyProvider(), name, inputs, found, (*_NOMAD_SECRETS, "management_token", "secrets_digest"), opts
         )
+
+
+class Account(_Fact, module="pds", name="Account"):
+    """One member's account. Inputs: `url`, `ip`, `open`, `admin_password`, `handle`, `was` (a list), `temporary` (the
+    handle to make it under, or empty), `email`, `password`, `recovery_key`."""
+
+    did: pulumi.Output[str]
+    """Empty while it is pending."""
+    initial_password: pulumi.Output[str]
+    live_handle: pulumi.Output[str]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        secret = ("admin_password", "password", "initial_password", "email", "live_email", "applied_email")
+        super().__init__(AccountProvider(), name, inputs, (*AccountProvider.FOUND, "state"), secret, opts)
+
+
+class Handle(_Fact, module="pds", name="Handle"):
+    """One account's handle. Inputs: `url`, `ip`, `open`, `admin_password`, `did`, `handle`, `was`, `temporary`,
+    `external`, `nameservers`, `wait` (seconds)."""
+
+    live_handle: pulumi.Output[str]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*HandleProvider.FOUND, "state")
+        super().__init__(HandleProvider(), name, inputs, found, ("admin_password",), opts)
+
+
+class Removals(_Fact, module="pds", name="Removals"):
+    """Accounts taken down and deleted. Inputs: `url`, `ip`, `open`, `admin_password`, `takedown`, `delete`."""
+
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*RemovalsProvider.FOUND, "state")
+        super().__init__(RemovalsProvider(), name, inputs, found, ("admin_password",), opts)
+
+
+class Invites(_Fact, module="pds", name="Invites"):
+    """Invite codes. Inputs: `url`, `ip`, `open`, `admin_password`, `count`, `uses`."""
+
+    codes: pulumi.Output[list[str]]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*InvitesProvider.FOUND, "state")
+        super().__init__(InvitesProvider(), name, inputs, found, ("admin_password", "codes"), opts)
+
+
+class Dispatched(_Fact, module="pds", name="Dispatched"):
+    """A run of a Nomad job. Inputs: those of the Nomad API, `job`, `list`, and whatever asks for another run."""
+
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(DispatchedProvider(), name, inputs, ("state",), (*_NOMAD_SECRETS, "addresses"), opts)

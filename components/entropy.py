@@ -13,8 +13,8 @@ def as_secret(output: pulumi.Output[T]) -> pulumi.Output[T]:
     return cast("pulumi.Output[T]", pulumi.Output.secret(cast(T, output)))
 
 
-def hex_secret(name: str, digits: int, parent: pulumi.Resource) -> pulumi.Output[str]:
-    """`digits` random lower-case hex digits, secret, protected.
+def hex_secret(name: str, digits: int, parent: pulumi.Resource, *, protect: bool = True) -> pulumi.Output[str]:
+    """`digits` random lower-case hex digits, secret; protected, unless losing it loses nothing.
 
     A RandomPassword, because its resource id is always `none`: those of RandomBytes, RandomUuid, RandomId and
     RandomString are the secret itself, and ids are never encrypted. Not retained on delete: the state is the only copy,
@@ -28,6 +28,6 @@ def hex_secret(name: str, digits: int, parent: pulumi.Resource) -> pulumi.Output
         numeric=True,
         special=True,
         override_special="abcdef",
-        opts=pulumi.ResourceOptions(parent=parent, protect=True),
+        opts=pulumi.ResourceOptions(parent=parent, protect=protect),
     )
     return made.result

@@ -6,19 +6,23 @@ name resolves, the ingress; last, the proof that it serves. Each component is ha
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
 
 from components import host
+from components.confirmation import Confirmation, ConfirmationArgs
 from components.dns import Dns, DnsArgs
-from components.dynamic import Ready, Resolves
+from components.dynamic import Invites, Ready, Removals, Resolves
 from components.entropy import as_secret
 from components.host import Ground, GroundArgs, Host, HostArgs
 from components.ingress import Ingress, IngressArgs, IngressFile, IngressFileArgs
+from components.members import Member, MemberArgs
 from components.nomad import PROGRAM_TOKEN, CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
 from components.render.caddy import caddy_job, caddyfile
 from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
+from components.render.confirm_job import confirm_job
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import JOB, SECRETS_PATH, pds_job
 from components.render.watch_job import watch_job
@@ -27,6 +31,9 @@ from components.settings.environment import plain_environment
 from components.settings.settings import Settings
 from components.watch import Watch, WatchArgs
 from components.workload import PdsJob, PdsJobArgs
+
+_AS_ASKED = ("there", "hers", "done", "made")
+"""States in which nothing is left to say."""
 
 _DNS_PATIENCE = 120
 """Seconds that `up` waits for records which it has just made; records made by hand are looked at once."""
@@ -134,14 +141,17 @@ class Pds(pulumi.ComponentResource):
                 child,
             )
             last.append(ingress.job)
+        api: dict[str, pulumi.Input[str]] = {
+            "address": nomad.address,
+            "ca_pem": certificates.ca_pem,
+            "cert_pem": certificates.client_cert_pem,
+            "key_pem": as_secret(certificates.client_key_pem),
+            "token": nomad.token,
+        }
         ready = Ready(
             f"{name}-ready",
             {
-                "address": nomad.address,
-                "ca_pem": certificates.ca_pem,
-                "cert_pem": certificates.client_cert_pem,
-                "key_pem": as_secret(certificates.client_key_pem),
-                "token": nomad.token,
+                **api,
                 "token_name": PROGRAM_TOKEN,
                 "management_token": nomad.management_token,
                 "hostname": settings.hostname,
@@ -175,15 +185,25 @@ class Pds(pulumi.ComponentResource):
             )
             if settings.alerts.ping_url:
                 files["watch_job"] = watching
+        admin_password = secrets.items.apply(lambda items: items["PDS_ADMIN_PASSWORD"])
+        server: dict[str, pulumi.Input[str]] = {
+            "url": f"https://{settings.hostname}",
+            "ip": ground.ipv4,
+            "open": _open(settings, resolves),
+            "admin_password": admin_password,
+        }
+        members = self._members(name, settings, server, dns, ground.ipv4, ready)
 
         self.outputs = {
             "url": f"https://{settings.hostname}",
             "state": ready.state,
             "ipv4": ground.ipv4,
             "package_version": settings.pds.package_version,
-            "records": dns.records,
+            "records": pulumi.Output.all(dns.records, *(member.records for member in members.values())).apply(
+                lambda tables: [record for table in tables for record in table]
+            ),
             "resolves": resolves.state,
-            "admin_password": secrets.items.apply(lambda items: items["PDS_ADMIN_PASSWORD"]),
+            "admin_password": admin_password,
             "pds_env": secrets.items.apply(lambda items: _env_file(plain_environment(settings) | items)),
             "nomad_address": nomad.address,
             "nomad_token": nomad.token,
@@ -208,12 +228,108 @@ class Pds(pulumi.ComponentResource):
                 )
             ),
         }
+        confirmed = [asked for asked in settings.members if asked.email_verified]
+        if confirmed:
+            self.outputs["confirm_job"] = jobspec = confirm_job(settings)
+            confirmation = Confirmation(
+                f"{name}-confirmation",
+                ConfirmationArgs(
+                    jobspec=jobspec,
+                    target=nomad.target,
+                    dids={asked.email: members[asked.handle].did for asked in confirmed},
+                    nomad=api,
+                ),
+                child,
+            )
+            _tell_of("E-mail addresses that count as confirmed", confirmation.state)
+        if members:
+            self.outputs["members"] = pulumi.Output.all(
+                **{
+                    handle: pulumi.Output.all(
+                        did=member.did,
+                        handle=member.live_handle,
+                        account=member.account_state,
+                        handle_state=member.handle_state,
+                    )
+                    for handle, member in members.items()
+                }
+            )
+            self.outputs["member_passwords"] = as_secret(
+                pulumi.Output.all(**{handle: member.initial_password for handle, member in members.items()})
+            )
+        if settings.invites:
+            invites = Invites(
+                f"{name}-invites",
+                {**server, "count": settings.invites.count, "uses": settings.invites.uses},
+                pulumi.ResourceOptions(parent=self, depends_on=[ready]),
+            )
+            _tell_of("Invite codes", invites.state)
+            self.outputs["invite_codes"] = as_secret(invites.codes)
         self.register_outputs({"url": self.outputs["url"], "ipv4": ground.ipv4})
+
+    def _members(
+        self,
+        name: str,
+        settings: Settings,
+        server: Mapping[str, pulumi.Input[str]],
+        dns: Dns,
+        ipv4: pulumi.Output[str],
+        ready: Ready,
+    ) -> dict[str, Member]:
+        """The members by handle. Removals come first: they may free a handle or an e-mail address."""
+        after: list[pulumi.Resource] = [ready]
+        if settings.members or settings.takedown or settings.delete:
+            removals = Removals(
+                f"{name}-removals",
+                {**server, "takedown": list(settings.takedown), "delete": dict(settings.delete)},
+                pulumi.ResourceOptions(parent=self, depends_on=[ready]),
+            )
+            _tell_of("Takedown and deletion", removals.state)
+            after.append(removals)
+        members: dict[str, Member] = {}
+        for asked in settings.members:
+            # A changed handle is the same member: her account's state is found under the name that it had.
+            was = [pulumi.Alias(name=f"{name}-member-{asked.was}")] if asked.was else []
+            member = Member(
+                f"{name}-member-{asked.handle}",
+                MemberArgs(
+                    settings=settings,
+                    member=asked,
+                    server=server,
+                    ipv4=ipv4,
+                    zone=dns.zone,
+                    after=after,
+                    wait=_DNS_PATIENCE,
+                ),
+                pulumi.ResourceOptions(parent=self, aliases=was),
+            )
+            _tell_of(f"The account of {asked.handle}", member.account_state)
+            _tell_of(f"The handle {asked.handle}", member.handle_state)
+            members[asked.handle] = member
+        return members
+
+
+def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
+    """Whether the PDS is asked over HTTPS: "1" or "0", "none" where the ingress is not ours, or "paused"."""
+    if settings.pds.paused:
+        return "paused"
+    return resolves.open if settings.ingress.kind != "none" else "none"
 
 
 def _env_file(environment: dict[str, str]) -> str:
     """What `pdsadmin` reads from `~/pds.env`."""
     return "".join(f"{name}={value}\n" for name, value in environment.items())
+
+
+def _tell_of(what: str, state: pulumi.Output[str]) -> None:
+    """Say at the end of `up` what is pending, and what differs from the stack file."""
+
+    def say(found: str) -> None:
+        if found not in _AS_ASKED:
+            later = ". The next `pulumi up` goes on" if found.startswith("pending") else ""
+            pulumi.warn(f"{what}: {found.removesuffix('.')}{later}.")
+
+    state.apply(say)
 
 
 def _tell(ready: Ready, resolves: Resolves, configuration: str) -> None:

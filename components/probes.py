@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import ssl
+import sys
 import tempfile
 import threading
 import time
@@ -80,6 +81,13 @@ class NomadApi:
             raise ProbeError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
         return answer
 
+    def post(self, path: str, body: Json) -> Json:
+        """The decoded answer. Raises ProbeError unless it is 200."""
+        status, answer = self._ask("POST", path, body)
+        if status != 200:
+            raise ProbeError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
+        return answer
+
     def _ask(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
         """As `request`; raises NotYetError where nothing answers, or Nomad has no leader to answer with."""
         try:
@@ -125,6 +133,11 @@ class NomadApi:
         for item in self.get("/v1/acl/tokens"):
             if item["Name"] == name and item["AccessorID"] != but:
                 self._ask("DELETE", f"/v1/acl/token/{item['AccessorID']}")
+
+
+def say(text: str) -> None:
+    """Tell whoever runs the engine, which shows what its host of dynamic providers prints."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
@@ -190,40 +203,109 @@ def resolves(hostname: str, address: str, zone: str, nameservers: list[str]) -> 
     Asked are `nameservers` (`IP` or `IP:PORT`), or where there are none the zone's own, found by the system's
     resolver. Never a cache: a resolver asked too early would remember the 'no'.
     """
+    try:
+        for server in nameservers or _servers_of(zone):
+            found = sorted(_answers(server, hostname, "A"))
+            if found != [address]:
+                return f"name server {server} says {', '.join(found) or 'nothing'} for {hostname}, not {address}"
+    except NotYetError as error:
+        return str(error)
+    return None
+
+
+def names_did(handle: str, did: str, nameservers: list[str]) -> str | None:
+    """None where every asked name server has the TXT record by which `handle` names `did`, else what it says instead.
+
+    Asked are `nameservers`, or where there are none those of the zone that the handle is in, found downwards from its
+    last two labels: of these only the upmost is looked for with a resolver, which can remember no 'no' of a name below.
+    """
+    record = f"_atproto.{handle}"
+    try:
+        for server in nameservers or _servers_above(handle):
+            # Other TXT records may stand there; several DIDs make a handle invalid (atproto.com/specs/handle).
+            found = sorted(text for text in _answers(server, record, "TXT") if text.startswith("did="))
+            if found != [f"did={did}"]:
+                return f"name server {server} says {', '.join(found) or 'nothing'} for {record}, not did={did}"
+    except NotYetError as error:
+        return str(error)
+    return None
+
+
+def _servers_of(zone: str) -> list[str]:
     import dns.exception
-    import dns.message
-    import dns.query
-    import dns.rdatatype
     import dns.resolver
 
     try:
-        servers = nameservers or [
-            item.to_text()
-            for name in dns.resolver.resolve(zone, "NS", lifetime=10)
-            for item in dns.resolver.resolve(name.target, "A", lifetime=10)
-        ]
+        names = [name.target for name in dns.resolver.resolve(zone, "NS", lifetime=10)]
+        return [item.to_text() for name in names for item in dns.resolver.resolve(name, "A", lifetime=10)]
     except dns.exception.DNSException as error:
-        return f"the zone {zone} is not delegated: {error}"
-    for server in servers:
-        host, _, port = server.partition(":")
-        try:
-            question = dns.message.make_query(hostname, dns.rdatatype.A)
-            answer, _tcp = dns.query.udp_with_fallback(question, host, timeout=5, port=int(port or 53))
-        except (dns.exception.DNSException, OSError) as error:
-            return f"name server {server} does not answer: {type(error).__name__}"
-        found = sorted(item.to_text() for rrset in answer.answer for item in rrset if item.rdtype == dns.rdatatype.A)
-        if found != [address]:
-            return f"name server {server} says {', '.join(found) or 'nothing'} for {hostname}, not {address}"
-    return None
+        raise NotYetError(f"the zone {zone} is not delegated: {error}") from error
+
+
+def _servers_above(name: str) -> list[str]:
+    labels = name.split(".")
+    servers = _servers_of(".".join(labels[-2:]))
+    for start in range(len(labels) - 3, -1, -1):
+        below = sorted(_answers(servers[0], ".".join(labels[start:]), "NS"))
+        if below:
+            servers = [address for server in below for address in _addresses(server)]
+    return servers
+
+
+def _addresses(name: str) -> list[str]:
+    import dns.exception
+    import dns.resolver
+
+    try:
+        return [item.to_text() for item in dns.resolver.resolve(name, "A", lifetime=10)]
+    except dns.exception.DNSException as error:
+        raise NotYetError(f"name server {name} has no address: {error}") from error
+
+
+def _answers(server: str, name: str, kind: str) -> list[str]:
+    """What a name server (`IP` or `IP:PORT`) says, as text; for NS a referral to the name's own servers counts too."""
+    import dns.exception
+    import dns.message
+    import dns.name
+    import dns.query
+    import dns.rdatatype
+
+    host, _, port = server.partition(":")
+    wanted = dns.rdatatype.from_text(kind)
+    try:
+        question = dns.message.make_query(name, wanted)
+        answer, _tcp = dns.query.udp_with_fallback(question, host, timeout=5, port=int(port or 53))
+    except (dns.exception.DNSException, OSError) as error:
+        raise NotYetError(f"name server {server} does not answer: {type(error).__name__}") from error
+    asked = dns.name.from_text(name)
+    sections = [*answer.answer, *(rrset for rrset in answer.authority if kind == "NS" and rrset.name == asked)]
+    items = [item for rrset in sections for item in rrset if item.rdtype == wanted]
+    if kind == "TXT":
+        return [b"".join(item.strings).decode(errors="replace") for item in items]
+    return [item.to_text() for item in items]
+
+
+def connection_to(url: str, address: str, timeout: float) -> http.client.HTTPConnection:
+    """An HTTP connection for `url` straight to `address`, so that a stale cache of names says nothing about the PDS.
+
+    The certificate is checked for the URL's name.
+    """
+    where = urlsplit(url)
+    assert where.hostname, "the settings build this URL"
+    connection: http.client.HTTPConnection
+    if where.scheme == "https":
+        connection = http.client.HTTPSConnection(where.hostname, where.port, timeout=timeout)
+    else:
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=timeout)
+    connection._create_connection = lambda there, *rest: _connect((address, there[1]), *rest)  # type: ignore[attr-defined]
+    return connection
 
 
 def https_health(hostname: str, address: str, seconds: float) -> str | None:
     """None once `https://HOSTNAME/xrpc/_health` at `address` answers 200 with a valid certificate, else why not."""
 
     def healthy() -> str | None:
-        connection = http.client.HTTPSConnection(hostname, 443, timeout=10)
-        # Straight to the address, so that a stale cache of names says nothing about the PDS.
-        connection._create_connection = lambda _where, *rest: _connect((address, 443), *rest)  # type: ignore[attr-defined]
+        connection = connection_to(f"https://{hostname}", address, timeout=10)
         try:
             connection.request("GET", "/xrpc/_health")
             status = connection.getresponse().status
@@ -273,7 +355,7 @@ class JobRunning:
         ends = {event["Time"] for event in (task or {}).get("Events") or [] if event.get("ExitCode")}
         self._old_ends = ends if self._old_ends is None else self._old_ends
         if len(ends - self._old_ends) > 1:
-            raise self._words_of(newest["ID"], job, task)
+            raise _words_of(self._api, job, newest["ID"], job, task, "twice ")
         if newest["DesiredStatus"] != "run" or newest["ClientStatus"] != "running" or not task:
             return f"job {job} is {newest['ClientStatus']}{_last_event(tasks)}"
         if task["State"] != "running":
@@ -289,13 +371,33 @@ class JobRunning:
     def _give_up_on(self, allocation: str, task: str, state: Json) -> None:
         self._refused.add(allocation)
         if len(self._refused) > 1:
-            raise self._words_of(allocation, task, state)
+            raise _words_of(self._api, self._job, allocation, task, state, "twice ")
 
-    def _words_of(self, allocation: str, task: str, state: Json) -> ProbeError:
-        events = "; ".join(event.get("DisplayMessage", "") for event in (state.get("Events") or [])[-3:])
-        where = f"/v1/client/fs/logs/{allocation}?task={task}&type=stderr&plain=true&origin=end&offset=2000"
-        said = str(self._api.request("GET", where)[1] or "").strip()
-        return ProbeError(f"Job {self._job}: its task {task} failed twice ({events}).\n{said}")
+
+def _words_of(api: NomadApi, job: str, allocation: str, task: str, state: Json, often: str = "") -> ProbeError:
+    events = "; ".join(event.get("DisplayMessage", "") for event in (state.get("Events") or [])[-3:])
+    where = f"/v1/client/fs/logs/{allocation}?task={task}&type=stderr&plain=true&origin=end&offset=2000"
+    said = str(api.request("GET", where)[1] or "").strip()
+    return ProbeError(f"Job {job}: its task {task} failed {often}({events}).\n{said}")
+
+
+def run_dispatched(api: NomadApi, job: str, seconds: float) -> None:
+    """Dispatch a parameterized job and wait for its end. Raises ProbeError with the words of a task that failed."""
+    child = api.post(f"/v1/job/{quote(job)}/dispatch", {})["DispatchedJobID"]
+
+    def ended() -> str | None:
+        every = api.get(f"/v1/job/{quote(child, safe='')}/allocations")
+        if not every:
+            return "it has no allocation; Nomad found no room for it"
+        for name, task in (every[0].get("TaskStates") or {}).items():
+            if task.get("Failed"):
+                raise _words_of(api, job, every[0]["ID"], name, task)
+        status = every[0]["ClientStatus"]
+        if status in ("failed", "lost"):
+            raise ProbeError(f"Job {job} is {status}. The next `pulumi up` runs it again.")
+        return None if status == "complete" else f"it is {status}"
+
+    until(ended, seconds, f"Job {job}")
 
 
 def _last_event(tasks: Json) -> str:

@@ -27,7 +27,8 @@ RETAINED = {"Volume", "ReservedIp", "Domain"}
 """Of those, what exists outside the state. A key that is 'retained' is lost: the state is its only copy."""
 LEFT_BEHIND = {"AclToken"}
 """Not state: an emptied Nomad would refuse to delete a token it does not know. `Ready` sweeps what is left over."""
-REPLACEABLE = {"pds-certificates-client-key"}
+REPLACEABLE = re.compile(r"pds-certificates-client-key|pds-member-.*-password")
+"""A member's first password is hers to change, and an admin's to set anew."""
 
 # Who waits for whom, by the end of the name; each by its own dependencies or by those of what it waits for.
 ORDER = (
@@ -86,7 +87,14 @@ def find_disorder(evaluation: Evaluation) -> list[str]:
     """The order of the design. Where the ingress is not ours, nothing is asked of it."""
     names = [item.name for item in everything(evaluation)]
     order = list(ORDER)
-    order += [("-resolves", item.name) for item in evaluation.resources if kind(item) == "DnsRecord"]
+    for item in evaluation.resources:
+        if kind(item) == "DnsRecord" and "-dns-" in item.name:
+            order.append(("-resolves", item.name))
+        elif kind(item) == "Account":
+            order += [(item.name, "-ready"), (item.name, "-removals")]
+            order += [(item.name.removesuffix("account") + "handle", item.name)]
+        elif item.name.endswith("-proof"):
+            order += [(item.name.removesuffix("proof") + "handle", item.name)]
     if any(name.endswith("-ingress-job") for name in names):
         order += [("-ingress-job", "-resolves"), ("-ingress-job", "-ingress-file-variable"), ("-ready", "-ingress-job")]
         order += [("-ready", "-resolves")]
@@ -111,9 +119,12 @@ def find_unprotected_state(evaluation: Evaluation) -> list[str]:
     items = everything(evaluation)
     findings = []
     for item in items:
-        precious = kind(item) in PROTECTED or (kind(item) == "PrivateKey" and item.name not in REPLACEABLE)
+        replaceable = bool(REPLACEABLE.fullmatch(item.name))
+        precious = kind(item) in PROTECTED | {"PrivateKey"} and not replaceable
         if precious and not item.protected:
             findings.append(f"{kind(item)} {item.name} is not protected")
+        if replaceable and item.protected:
+            findings.append(f"{kind(item)} {item.name} is protected, and `up` would end where it is no longer wanted")
         retained = bool(item.options.get("retainOnDelete"))
         if retained != (kind(item) in RETAINED | LEFT_BEHIND):
             findings.append(f"{kind(item)} {item.name} is {'' if retained else 'not '}retained on delete")

@@ -8,7 +8,7 @@ import pytest
 from components import probes
 from components.settings.settings import Settings
 from tests.host_machine import machine as machine
-from tests.programs import settings_of
+from tests.programs import CLUB, run, settings_of
 from tools.engine import Evaluation
 from tools.stackfile import evaluate_stack
 
@@ -23,6 +23,12 @@ def settings() -> Callable[..., Settings]:
 def dev() -> Evaluation:
     """The program as `pulumi up` would run it, with `Pulumi.dev.yaml`."""
     return evaluate_stack("dev")
+
+
+@pytest.fixture(scope="session")
+def club() -> Evaluation:
+    """The program for the dev stack with members, invites and removals."""
+    return run(**CLUB)
 
 
 @pytest.fixture(scope="session")

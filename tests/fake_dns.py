@@ -1,4 +1,4 @@
-"""A name server on loopback that answers what a test tells it, or stays silent."""
+"""A name server on loopback that answers what a test tells it, or stays silent, and remembers what it was asked."""
 
 import socket
 import threading
@@ -8,13 +8,19 @@ from contextlib import contextmanager
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
+
+Records = Mapping[str, list[str]]
+"""Name to addresses, or `TYPE NAME` to values of another type."""
 
 
 @contextmanager
-def serve(records: Mapping[str, list[str]] | None) -> Iterator[str]:
-    """Serve records of whatever type is asked for (name to their texts, addresses mostly); a name that is not there is
-    NXDOMAIN; None is silence. Yields IP:PORT."""
+def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[str]:
+    """Serve `records`; a name that is not there is NXDOMAIN; None is silence. Yields IP:PORT.
+
+    Each question is added to `asked` as `TYPE NAME`. Changes of `records` count at once.
+    """
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
     where = f"127.0.0.1:{server.getsockname()[1]}"
@@ -27,14 +33,19 @@ def serve(records: Mapping[str, list[str]] | None) -> Iterator[str]:
             if records is None:
                 continue
             question = dns.message.from_wire(data)
+            name = question.question[0].name
+            kind = dns.rdatatype.to_text(question.question[0].rdtype)
+            text = name.to_text(omit_final_dot=True).lower()
+            if asked is not None:
+                asked.append(f"{kind} {text}")
             response = dns.message.make_response(question)
             response.flags |= dns.flags.AA
-            name = question.question[0].name
-            addresses = records.get(name.to_text(omit_final_dot=True))
-            if addresses is None:
+            found = records.get(text if kind == "A" else f"{kind} {text}")
+            if found:
+                values = [f'"{value}"' if kind == "TXT" else value for value in found]
+                response.answer.append(dns.rrset.from_text_list(name, 60, "IN", kind, values))
+            elif not any(key.rpartition(" ")[2] == text for key in records):
                 response.set_rcode(dns.rcode.NXDOMAIN)
-            elif addresses:
-                response.answer.append(dns.rrset.from_text_list(name, 60, "IN", question.question[0].rdtype, addresses))
             server.sendto(response.to_wire(), client)
 
     thread = threading.Thread(target=answer, daemon=True)

@@ -42,6 +42,8 @@ class FakeNomad:
     """After how many looks at the allocations the task restarts with the new secrets."""
     services: dict[str, tuple[str, int]] | None = None
     """Service to address and port, for anybody who asks; None where the anonymous may read no jobs."""
+    runs: list[list[dict[str, Any]]] = field(default_factory=list)
+    """Allocations of a dispatched job, as each look in turn sees them; the last one stays."""
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def empty(self) -> None:
@@ -107,6 +109,10 @@ class FakeNomad:
         if path == "/v1/job/pds/allocations":
             self._restart()
             return 200, self.allocations
+        if method == "POST" and path.endswith("/dispatch"):
+            return 200, {"DispatchedJobID": f"{path.split('/')[3]}/dispatch-1-a", "EvalID": "1"}
+        if path.endswith("%2Fdispatch-1-a/allocations"):
+            return 200, self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
         if path == "/v1/var/nomad/jobs/pds":
             return 200, {"Path": "nomad/jobs/pds", "ModifyTime": self.modify_time}
         if path.startswith("/v1/client/allocation/") and path.endswith("/checks"):

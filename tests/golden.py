@@ -7,13 +7,17 @@ program does to a living stack: read its diff.
 from pathlib import Path
 from typing import Any
 
-from tests.programs import ALERTS, run
+from tests.programs import ALERTS, CLUB, run
 from tools.preview import rendered
 from tools.stackfile import evaluate_stack
 
 FOLDER = Path(__file__).with_name("golden")
 
-VARIANTS: dict[str, dict[str, Any]] = {"caddy": {"ingress": {"kind": "caddy"}}, "alerts": {"alerts": ALERTS}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "caddy": {"ingress": {"kind": "caddy"}},
+    "alerts": {"alerts": ALERTS},
+    "members": CLUB,
+}
 """Name to what is changed in the dev stack."""
 
 

@@ -19,6 +19,20 @@ ALERTS = {
 """Alerts of every kind; two of the values are secret."""
 
 
+CLUB: dict[str, Any] = {
+    "members": [
+        {"handle": "kexpfan.noted.at", "email": "fan@club.org", "email_verified": True},
+        {"handle": "ann.her-domain.org", "email": "ann@her-domain.org"},
+        {"handle": "info.noted.at", "email": "info@club.org", "reserved": True},
+    ],
+    "invites": {"count": 2, "uses": 3},
+    "takedown": ["mallory.noted.at"],
+    "delete": {"eve.noted.at": "did:plc:qo2urk437ss36eyefp5jgoyw"},
+}
+"""What a stack with people says beside the dev stack's options: a handle under the hostname, one of a domain of her
+own, a reserved one, and everything else about accounts."""
+
+
 def document(**changes: Any) -> dict[str, Any]:
     """The dev stack's options, with `changes` laid over: a map is merged with the section, all else replaces it."""
     options: dict[str, Any] = {}

@@ -13,7 +13,16 @@ import pytest
 from pulumi.dynamic import ResourceProvider
 
 from components import dynamic, probes
-from components.dynamic import BootstrapProvider, ReadyProvider, ResolvesProvider
+from components.dynamic import (
+    AccountProvider,
+    BootstrapProvider,
+    DispatchedProvider,
+    HandleProvider,
+    InvitesProvider,
+    ReadyProvider,
+    RemovalsProvider,
+    ResolvesProvider,
+)
 from tests.certificates import Authority, server_context
 from tests.fake_nomad import FakeNomad, serve
 from tools.engine import Evaluation
@@ -25,9 +34,27 @@ FROZEN = {
     "pds-nomad-bootstrap": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUJvb3RzdHJhcFByb3ZpZGVylJOUKYGULg==",
     "pds-resolves": "gASVLgAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEFJlc29sdmVzUHJvdmlkZXKUk5QpgZQu",
     "pds-ready": "gASVKwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMDVJlYWR5UHJvdmlkZXKUk5QpgZQu",
+    "pds-member-kexpfan.noted.at-account": (
+        "gASVLQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMD0FjY291bnRQcm92aWRlcpSTlCmBlC4="
+    ),
+    "pds-member-kexpfan.noted.at-handle": (
+        "gASVLAAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMDkhhbmRsZVByb3ZpZGVylJOUKYGULg=="
+    ),
+    "pds-removals": ("gASVLgAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEFJlbW92YWxzUHJvdmlkZXKUk5QpgZQu"),
+    "pds-invites": ("gASVLQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMD0ludml0ZXNQcm92aWRlcpSTlCmBlC4="),
+    "pds-confirmation-run": ("gASVMAAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEkRpc3BhdGNoZWRQcm92aWRlcpSTlCmBlC4="),
 }
 """What live stacks hold as their providers. Never edit a line here: make its provider load again."""
-PROVIDERS = (BootstrapProvider, ResolvesProvider, ReadyProvider)
+PROVIDERS = (
+    BootstrapProvider,
+    ResolvesProvider,
+    ReadyProvider,
+    AccountProvider,
+    HandleProvider,
+    RemovalsProvider,
+    InvitesProvider,
+    DispatchedProvider,
+)
 
 
 @pytest.fixture
@@ -45,10 +72,10 @@ def _inputs(address: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FROZEN)
-def test_providers_of_live_stacks_still_load(name: str, dev: Evaluation) -> None:
+def test_providers_of_live_stacks_still_load(name: str, club: Evaluation) -> None:
     provider = pickle.loads(base64.b64decode(FROZEN[name]))  # noqa: S301 (the line above)
     assert isinstance(provider, ResourceProvider), "refresh and destroy of every live stack load this"
-    assert dev.one(name).inputs["__provider"] == FROZEN[name], "module and class names are for ever"
+    assert club.one(name).inputs["__provider"] == FROZEN[name], "module and class names are for ever"
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -58,9 +85,9 @@ def test_a_provider_writes_out_every_operation(provider: type[ResourceProvider])
         assert method is dynamic, f"the SDK's own {operation} drops outputs or never sees drift"
 
 
-def test_every_dynamic_resource_has_its_version_as_an_input(dev: Evaluation) -> None:
+def test_every_dynamic_resource_has_its_version_as_an_input(club: Evaluation) -> None:
     for name in FROZEN:
-        assert dev.one(name).inputs["version"] == "1", "a change of behaviour raises it: changed code alone is no diff"
+        assert club.one(name).inputs["version"] == "1", "a change of behaviour raises it: changed code alone is no diff"
 
 
 @pytest.mark.parametrize(
@@ -69,17 +96,26 @@ def test_every_dynamic_resource_has_its_version_as_an_input(dev: Evaluation) -> 
         ("pds-nomad-bootstrap", {"ca_pem", "cert_pem", "key_pem", "token"}),
         ("pds-ready", {"ca_pem", "cert_pem", "key_pem", "token", "management_token", "secrets_digest"}),
         ("pds-resolves", set()),
+        (
+            "pds-member-kexpfan.noted.at-account",
+            {"admin_password", "password", "initial_password", "email", "live_email", "applied_email"},
+        ),
+        ("pds-member-kexpfan.noted.at-handle", {"admin_password"}),
+        ("pds-removals", {"admin_password"}),
+        ("pds-invites", {"admin_password", "codes"}),
+        ("pds-confirmation-run", {"ca_pem", "cert_pem", "key_pem", "token", "addresses"}),
     ],
 )
-def test_outputs_of_dynamic_resources_are_secret_unless_listed(name: str, secret: set[str], dev: Evaluation) -> None:
-    assert set(dev.one(name).options.get("additionalSecretOutputs", [])) == secret, (
+def test_outputs_of_dynamic_resources_are_secret_unless_listed(name: str, secret: set[str], club: Evaluation) -> None:
+    assert set(club.one(name).options.get("additionalSecretOutputs", [])) == secret, (
         "the dynamic provider's host echoes inputs without their secret marks"
     )
 
 
-def test_every_input_that_a_provider_reads_is_given_to_it(dev: Evaluation) -> None:
+def test_every_input_that_a_provider_reads_is_given_to_it(club: Evaluation) -> None:
     tree = ast.parse(Path(dynamic.__file__).read_text())
     api = {"address", "ca_pem", "cert_pem", "key_pem", "token"}
+    pds = {"url", "ip", "admin_password", "open"}
     for name, provider in zip(FROZEN, PROVIDERS, strict=True):
         (node,) = [item for item in tree.body if isinstance(item, ast.ClassDef) and item.name == provider.__name__]
         read = {
@@ -89,7 +125,9 @@ def test_every_input_that_a_provider_reads_is_given_to_it(dev: Evaluation) -> No
             if ast.unparse(item.value) in ("news", "props")
         }
         assert read, f"{provider.__name__} reads something"
-        missing = (read | (api if "_api" in ast.unparse(node) else set())) - dev.one(name).inputs.keys()
+        read |= api if "_api" in ast.unparse(node) else set()
+        read |= pds if "_OnThePds" in ast.unparse(node) else set()
+        missing = read - club.one(name).inputs.keys() - {"did"}
         assert missing == set(), f"{name} is not given what its provider reads"
 
 
@@ -182,6 +220,50 @@ def test_deleting_a_fact_asks_nobody(nomad: FakeNomad) -> None:
     for provider in PROVIDERS:
         provider().delete("id", _inputs("http://127.0.0.1:1"))
     assert nomad.asked == []
+
+
+# A run of a job.
+
+
+def _run_of(status: str, **task: Any) -> list[dict[str, Any]]:
+    return [{"ID": "22222222-0000-0000-0000-000000000000", "ClientStatus": status, "TaskStates": {"confirm": task}}]
+
+
+def _bootstrapped(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
+    nomad.tokens[TOKEN] = "accessor"
+    return _inputs(nomad.address, job="pds-confirm", list="did:plc:a", **more)
+
+
+def test_a_dispatched_job_is_waited_for_to_its_end(nomad: FakeNomad) -> None:
+    nomad.runs = [[], _run_of("pending"), _run_of("running", Failed=False), _run_of("complete", Failed=False)]
+    provider, inputs = DispatchedProvider(), _bootstrapped(nomad)
+    done = provider.create(inputs).outs or {}
+    assert done["state"] == "done"
+    posted = [path for method, path, token in nomad.asked if method == "POST"]
+    assert posted == ["/v1/job/pds-confirm/dispatch"], "once"
+    assert len(nomad.runs) == 1, "it looked until the end"
+    assert not provider.diff("id", done, inputs).changes
+    assert provider.diff("id", done, {**inputs, "list": "did:plc:a did:plc:b"}).changes, "another account: another run"
+
+
+def test_a_dispatched_job_that_fails_ends_up_with_its_own_words(nomad: FakeNomad) -> None:
+    nomad.runs = [_run_of("failed", Failed=True, Events=[{"DisplayMessage": "Exit Code: 1"}])]
+    nomad.stderr = "SqliteError: unable to open database file"
+    with pytest.raises(probes.ProbeError, match=r"(?s)task confirm failed \(Exit Code: 1\).*unable to open database"):
+        DispatchedProvider().create(_bootstrapped(nomad))
+
+
+def test_a_dispatched_job_without_room_says_so(nomad: FakeNomad) -> None:
+    nomad.runs = [[]]
+    with pytest.raises(
+        probes.ProbeError, match=r"Job pds-confirm: it has no allocation; .* no room for it, after 300 s"
+    ):
+        DispatchedProvider().create(_bootstrapped(nomad))
+
+
+def test_nothing_is_run_for_nobody(nomad: FakeNomad) -> None:
+    done = DispatchedProvider().create({**_bootstrapped(nomad), "list": ""}).outs or {}
+    assert (done["state"], nomad.asked) == ("done", [])
 
 
 # Mutual TLS.

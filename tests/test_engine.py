@@ -194,4 +194,6 @@ def test_every_stand_in_secret_of_a_provider_is_marked_as_one() -> None:
     assert {kind: keys for kind, keys in secret.items() if keys} == {
         "PrivateKey": ["privateKeyPem"],
         "AclToken": ["secretId"],
+        "Account": ["initial_password"],
+        "Invites": ["codes"],
     }

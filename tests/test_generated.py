@@ -138,7 +138,7 @@ def test_every_secret_may_be_encrypted_and_nothing_else() -> None:
         if name.startswith("slack."):
             name, value = "slack", {**SLACK, name.removeprefix("slack."): value}
         given = document(**{section: {**base, name: value} if name else value})
-        is_map_of_text = key == "pds.extra_env"
+        is_map_of_text = key in ("pds.extra_env", "delete")
         assert accepts(prefixed(given)) == (holds_secret(field) or is_map_of_text), key
     assert not accepts(prefixed(document(mail=MAIL | {"password": {"secure": 1}})))
     assert not accepts(prefixed(document(mail=MAIL | {"password": {"secured": "v1:abc"}})))
@@ -156,7 +156,7 @@ def test_providers_may_be_configured_and_our_keys_may_not_be_misspelt() -> None:
 def test_the_project_file_declares_every_key_with_type_and_description() -> None:
     assert list(PROJECT["config"]) == list(Settings.model_fields)
     for key, declared in PROJECT["config"].items():
-        assert declared["type"] in ("string", "array", "object"), key
+        assert declared["type"] in ("string", "boolean", "array", "object"), key
         assert declared["description"], key
         assert (declared["type"] == "array") == ("items" in declared), key
         assert ("default" in declared) != Settings.model_fields[key].is_required(), key

@@ -20,19 +20,24 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 # Rooms, and the rooms whose modules each may import. `settings` and `render` are folders.
 ROOMS = {
     "pds": {
-        "entropy",
-        "host",
-        "dns",
-        "dynamic",
-        "ingress",
-        "nomad",
-        "secrets",
-        "watch",
-        "workload",
-        "render",
+        *(
+            "confirmation",
+            "entropy",
+            "host",
+            "dns",
+            "dynamic",
+            "ingress",
+            "members",
+            "nomad",
+            "secrets",
+            "watch",
+            "workload",
+            "render",
+        ),
         "settings",
     },
-    "dynamic": {"probes"},
+    "dynamic": {"accounts", "probes"},
+    "accounts": {"probes"},
     "render": {"render", "settings"},
     "settings": {"settings"},
     "target": set[str](),
@@ -45,9 +50,11 @@ COMPONENT_MAY = {"dynamic", "target", "entropy", "render", "settings"}
 
 READS_ITS_OWN_FILES = {
     "components/render/cloud_init.py",
+    "components/render/confirm_job.py",
     "components/render/pds_job.py",
     "components/render/watch_job.py",
     "components/settings/environment.py",
+    "components/settings/handles.py",
 }
 """Files that belong to the program and lie beside the module."""
 
@@ -95,7 +102,7 @@ def test_what_is_asked_and_rendered_knows_no_pulumi(path: Path) -> None:
     assert path.name == "load.py" or providers == set(), "text is a pure function of known values"
 
 
-@pytest.mark.parametrize("name", ["dynamic.py", "probes.py"])
+@pytest.mark.parametrize("name", ["dynamic.py", "accounts.py", "probes.py"])
 def test_pickled_providers_load_with_the_standard_library_and_pulumi_alone(name: str) -> None:
     body = _tree(COMPONENTS / name).body
     direct = ast.Module([node for node in body if isinstance(node, ast.Import | ast.ImportFrom)], [])
@@ -129,9 +136,13 @@ def test_a_component_is_told_everything(path: Path) -> None:
 
 def test_probes_are_used_by_dynamic_providers_only() -> None:
     users = [
-        name for path, name in zip(MODULES, NAMES, strict=True) if "components.probes" in set(_imports(_tree(path)))
+        name
+        for path, name in zip(MODULES, NAMES, strict=True)
+        if any(re.match(r"components\.(probes|accounts)\b", imported) for imported in _imports(_tree(path)))
     ]
-    assert users == ["components/dynamic.py"], "a component that asks the outside would do it at every preview"
+    assert users == ["components/accounts.py", "components/dynamic.py"], (
+        "a component that asks the outside would do it at every preview"
+    )
 
 
 def _component_classes() -> list[tuple[str, ast.ClassDef]]:
@@ -153,7 +164,7 @@ def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def test_all_components_of_the_design_were_found() -> None:
-    assert len(CLASSES) == 11, "these tests look at every component class"
+    assert len(CLASSES) == 13, "these tests look at every component class"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
@@ -185,13 +196,13 @@ def test_only_pds_builds_components(module: str, node: ast.ClassDef) -> None:
     assert built == (names - {"Pds"} if node.name == "Pds" else set())
 
 
-def test_every_component_registered_its_outputs(dev: Evaluation) -> None:
-    components = {item.urn for item in everything(dev) if item.type.startswith("pds:index:")}
-    assert components <= dev.registered.keys(), "outputs out of the state"
+def test_every_component_registered_its_outputs(club: Evaluation) -> None:
+    components = {item.urn for item in everything(club) if item.type.startswith("pds:index:")}
+    assert components <= club.registered.keys(), "outputs out of the state"
 
 
-def test_type_tokens_are_the_classes(dev: Evaluation) -> None:
-    every = [*everything(dev), *everything(run(alerts=ALERTS))]
+def test_type_tokens_are_the_classes(club: Evaluation) -> None:
+    every = [*everything(club), *everything(run(alerts=ALERTS))]
     tokens = {item.type for item in every if item.type.startswith("pds:")}
     assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}
 

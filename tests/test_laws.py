@@ -25,6 +25,11 @@ def test_the_dev_stack_keeps_the_law_of(law: str, dev: Evaluation) -> None:
     assert CHECKS[law](dev) == []
 
 
+@pytest.mark.parametrize("law", CHECKS)
+def test_a_stack_with_members_keeps_the_law_of(law: str, club: Evaluation) -> None:
+    assert CHECKS[law](club) == []
+
+
 def test_the_first_preview_shows_no_secret_either(dev_preview: Evaluation) -> None:
     for law in ("secret types", "protected state", "order"):
         assert CHECKS[law](dev_preview) == [], f"the law of {law} does not hold in a preview"

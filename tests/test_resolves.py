@@ -5,8 +5,10 @@ from typing import Any
 import dns.exception
 import dns.query
 import dns.resolver
+import dns.rrset
 import pytest
 
+from components import probes
 from components.dynamic import ResolvesProvider
 from tests import fake_dns
 from tests.conftest import Clock
@@ -92,11 +94,14 @@ def test_a_record_that_was_just_made_is_waited_for(clock: Clock) -> None:
     assert asked == 3, "it looked again, and stopped once it was there"
 
 
-def test_a_pending_gate_is_looked_at_again_by_the_next_up_and_an_open_one_is_not() -> None:
+def test_a_pending_gate_is_looked_at_again_by_the_next_up_and_an_open_one_is_not(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     provider, question = ResolvesProvider(), _question()
     declared = {"open": None, "state": None}
     pending, opened = ({**question, "open": answer, "state": "…"} for answer in ("0", "1"))
     assert provider.diff("id", pending, {**question, **declared}).changes
+    assert capfd.readouterr().err == "Resolves: …\n", "the preview says why it is not empty"
     assert not provider.diff("id", opened, {**question, **declared}).changes
     assert provider.diff("id", opened, {**question, **declared, "ip": "203.0.113.11"}).changes, "a new address is news"
 
@@ -107,3 +112,56 @@ def test_update_of_the_gate_returns_every_output_that_create_does() -> None:
         created = provider.create(question).outs or {}
         updated = provider.update("id", created, question).outs or {}
     assert updated == created
+
+
+# A handle's record, for a domain whose zone we are not told.
+
+
+class _Delegated:
+    """The resolver's view: who serves the upmost zone, and where each name server is."""
+
+    def __init__(self, zone: str, addresses: dict[str, str]) -> None:
+        self.zone, self.addresses = zone, addresses
+        self.asked: list[str] = []
+
+    def resolve(self, name: Any, kind: str, lifetime: float) -> Any:
+        text = str(name).rstrip(".")
+        self.asked.append(text)
+        if kind == "NS":
+            assert text == self.zone, f"a resolver that is asked for {text} may remember a 'no'"
+            return dns.rrset.from_text(f"{text}.", 60, "IN", "NS", "ns1.test.")
+        return dns.rrset.from_text(f"{text}.", 60, "IN", "A", self.addresses[text])
+
+
+def _on_port(monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:
+    """Let each address (RFC 5737) be a name server on loopback."""
+    real = dns.query.udp_with_fallback
+
+    def ask(question: Any, where: str, **kwargs: Any) -> Any:
+        host, _, port = servers[where].partition(":")
+        return real(question, host, **{**kwargs, "port": int(port)})
+
+    monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
+
+
+def test_a_handle_s_own_name_servers_are_found_from_above_and_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = _Delegated("her.test", {"ns1.test": "192.0.2.1", "ns2.test": "192.0.2.2"})
+    monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
+    record = "TXT _atproto.ann.club.her.test"
+    below: dict[str, list[str]] = {record: ["did=did:plc:a"]}
+    above = {"NS club.her.test": ["ns2.test."], record: ["did=did:plc:stale"]}
+    with fake_dns.serve(above) as upper, fake_dns.serve(below) as lower:
+        _on_port(monkeypatch, {"192.0.2.1": upper, "192.0.2.2": lower})
+        assert probes.names_did("ann.club.her.test", "did:plc:a", []) is None
+        below[record] = ["did=did:plc:b"]
+        said = probes.names_did("ann.club.her.test", "did:plc:a", [])
+    assert said == "name server 192.0.2.2 says did=did:plc:b for _atproto.ann.club.her.test, not did=did:plc:a"
+    assert "ann.club.her.test" not in world.asked, "no cache was asked for the name itself"
+
+
+def test_a_domain_that_nobody_serves_is_pending_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_args: Any, **_kwargs: Any) -> Any:
+        raise dns.resolver.NoNameservers
+
+    monkeypatch.setattr(dns.resolver, "resolve", none)
+    assert "the zone her.test is not delegated" in str(probes.names_did("ann.her.test", "did:plc:a", []))

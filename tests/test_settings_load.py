@@ -10,12 +10,14 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
 from pulumi.runtime import config as runtime_config
 from pulumi.runtime import mocks, set_all_config, set_mocks
 
 from components.settings.load import load
 from components.settings.settings import Settings
 from tests.test_settings import DOCUMENT, MAIL, S3, document
+from tools.generate import pulumi_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,11 +74,10 @@ def test_text_that_looks_like_json_stays_text(text: str) -> None:
 
 
 def test_what_the_project_file_gives_by_default_changes_nothing() -> None:
-    optional = [key for key, field in Settings.model_fields.items() if not field.is_required()]
-    defaults: dict[str, Any] = {
-        key: [] if key == "service_handle_domains" else {} for key in optional if key != "time_zone"
-    }
-    assert load(configure({**DOCUMENT, **defaults, "time_zone": "UTC"}), "dev") == load(configure(DOCUMENT), "dev")
+    declared = yaml.safe_load(pulumi_yaml())["config"]
+    defaults = {key: item["default"] for key, item in declared.items() if "default" in item}
+    assert len(defaults) == len(Settings.model_fields) - 2, "all but hostname and operators"
+    assert load(configure({**DOCUMENT, **defaults}), "dev") == load(configure(DOCUMENT), "dev")
 
 
 def test_a_key_with_null_is_as_if_it_were_not_there() -> None:

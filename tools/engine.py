@@ -6,6 +6,7 @@ Pulumi's mocks hide a resource's options; the monitor here keeps them.
 """
 
 import asyncio
+import base64
 import hashlib
 import runpy
 import threading
@@ -93,6 +94,10 @@ def _uuid(name: str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
 
 
+def _base32(name: str) -> str:
+    return base64.b32encode(hashlib.sha256(name.encode()).digest()).decode().lower()[:24]
+
+
 def _pem(kind: str, name: str) -> str:
     return f"-----BEGIN {kind}-----\nMADE-BY-THE-PROVIDER-{name}\n-----END {kind}-----\n"
 
@@ -140,6 +145,19 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "nomad:index/job:Job": lambda n, i: {"status": "running", "modifyIndex": "1"},
     "pulumi-python:dynamic/pds:NomadBootstrap": lambda n, i: {"cluster_id": _uuid(n)},
     "pulumi-python:dynamic/pds:Resolves": lambda n, i: {"open": "1", "state": "evaluated without a network"},
+    "pulumi-python:dynamic/pds:Account": lambda n, i: {
+        "did": f"did:plc:{_base32(n)}",
+        "live_handle": i.get("temporary") or i.get("handle"),
+        "initial_password": _secret(i.get("password")),
+        "state": "there",
+    },
+    "pulumi-python:dynamic/pds:Handle": lambda n, i: {"live_handle": i.get("handle"), "state": "hers"},
+    "pulumi-python:dynamic/pds:Dispatched": lambda n, i: {"state": "done"},
+    "pulumi-python:dynamic/pds:Removals": lambda n, i: {"state": "done"},
+    "pulumi-python:dynamic/pds:Invites": lambda n, i: {
+        "codes": _secret([f"{_number(f'{n}-{item}')}-code" for item in range(int(i.get("count") or 0))]),
+        "state": "made",
+    },
     "pulumi-python:dynamic/pds:Ready": lambda n, i: {
         "state": "serving",
         "host_configuration": i.get("configuration"),

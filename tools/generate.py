@@ -9,9 +9,9 @@ that is not what it would be is named and the exit code is 1.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -48,10 +48,20 @@ def pulumi_yaml() -> str:
 def _declaration(field: FieldInfo) -> dict[str, Any]:
     section = section_of(field)
     described = field.description or ""
-    if section:
+    kind = get_origin(field.annotation)
+    if section and kind is tuple:
+        inside = ", ".join(key for key, _ in options(section))
+        described = f"{described} Each is a map: {inside}."
+        declared: dict[str, Any] = {"type": "array", "items": {"type": "object"}, "description": described}
+        default: Any = []
+    elif section:
         inside = ", ".join(key for key, _ in options(section) if "." not in key)
-        declared: dict[str, Any] = {"type": "object", "description": f"{described} Options: {inside}."}
-        default: Any = {}
+        declared = {"type": "object", "description": f"{described} Options: {inside}."}
+        default = {}
+    elif kind is Mapping:
+        declared, default = {"type": "object", "description": described}, {}
+    elif field.annotation is bool:
+        declared, default = {"type": "boolean", "description": described}, field.default
     elif field.annotation is str:
         declared, default = {"type": "string", "description": described}, field.default
     else:

@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools import escrow, orphans, rescue
+from components.probes import ProbeError
+from tools import escrow, mailed, orphans, people, rescue
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.stack import Stack, StackError, digitalocean_token
@@ -60,10 +61,24 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
     verb.set_defaults(run=_rescue)
 
+    verb = verbs.add_parser("members", help="every account on the PDS: how its handle resolves, and more")
+    verb.add_argument("stack")
+    verb.set_defaults(run=_members)
+
+    verb = verbs.add_parser("password", help="set a new password for an account, and print it")
+    verb.add_argument("stack")
+    verb.add_argument("handle")
+    verb.set_defaults(run=_password)
+
+    verb = verbs.add_parser("token", help="show what the PDS would have mailed to a member, where there is no mail")
+    verb.add_argument("stack")
+    verb.add_argument("handle")
+    verb.set_defaults(run=_token)
+
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options) or 0)
-    except escrow.EscrowError as error:
+    except (escrow.EscrowError, ProbeError, people.UnknownMemberError) as error:
         print(error, file=sys.stderr)
         return 1
     except (StackError, StackFileError, AccountError) as error:
@@ -115,6 +130,27 @@ def _rescue(options: argparse.Namespace) -> int:
     stack = Stack(options.stack)
     with Account(digitalocean_token(stack)) as account:
         return rescue.rescue(stack, account, yes=options.yes)
+
+
+def _members(options: argparse.Namespace) -> None:
+    server = people.server_of(options.stack)
+    listed = Stack(options.stack).outputs().get("members", {})
+    print(people.table(people.rows(server, listed)))
+
+
+def _password(options: argparse.Namespace) -> None:
+    password = people.new_password(people.server_of(options.stack), options.handle)
+    print(f"The password of {options.handle} is now\n  {password}\nShe has to log in again, and can change it then.")
+
+
+def _token(options: argparse.Namespace) -> None:
+    found = mailed.tokens(options.stack, people.server_of(options.stack), options.handle)
+    if not found:
+        print(f"{options.handle} has asked for none. A token is made when she asks for a message in the app.")
+    for one in found:
+        print(f"{one.token}  {mailed.PURPOSES.get(one.purpose, one.purpose)}; asked for at {one.requested_at}")
+    if found:
+        print("Each is good for 15 minutes after it was asked for.")
 
 
 if __name__ == "__main__":

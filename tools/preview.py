@@ -27,6 +27,7 @@ from tools.stackfile import StackFileError, evaluate_stack
 
 FILES: dict[str, Callable[[Evaluation], object]] = {
     "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
+    "confirm.nomad.hcl": lambda evaluation: evaluation.outputs.get("confirm_job"),
     "io.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_job"),
     "ingress.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_file"),
     "caddy.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_job"),

@@ -1,8 +1,9 @@
 """`make try`: a live PDS on this machine, configured by this program's own rendered job.
 
 The program is evaluated for a stack; the environment of the PDS task is taken out of the rendered job, its secrets out
-of the Nomad variable; `tools/live` runs the real server with exactly that. Generated secrets are real ones, kept under
-`build/try/STACK` with the data, so that a second run finds its PDS again.
+of the Nomad variable; `tools/live` runs the real server with exactly that, and the stack file's members get accounts on
+it. Generated secrets are real ones, kept under `build/try/STACK` with the data, so that a second run finds its PDS
+again.
 """
 
 import argparse
@@ -10,14 +11,20 @@ import json
 import secrets
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import hcl2
 import pulumi
 from rich.console import Console
 
+from components.dynamic import AccountProvider, HandleProvider
+from components.probes import ProbeError
 from components.settings.environment import pinned_server
 from tools.engine import ROOT, Evaluation
+from tools.live.owner import Step
 from tools.live.session import serve
 from tools.private import write_private
 from tools.stackfile import StackFileError, evaluate_stack
@@ -54,7 +61,34 @@ def main(arguments: list[str] | None = None) -> int:
         line=line,
         check=options.check,
         console=console,
+        further=lambda url: member_steps(evaluation, url),
     )
+
+
+def member_steps(evaluation: Evaluation, url: str) -> Iterator[Step]:
+    """The stack file's members, made by the program's own providers on the server at `url` (loopback)."""
+    where = urlsplit(url)
+    members = [item for item in evaluation.resources if item.type.endswith(":Account")]
+    for item in members:
+        handle, begun = item.inputs["handle"], time.monotonic()
+        here = {
+            "url": f"http://{urlsplit(item.inputs['url']).hostname}:{where.port}",
+            "ip": where.hostname,
+            "open": "1",
+        }
+        try:
+            account = AccountProvider().create({**item.inputs, **here}).outs or {}
+            asked = evaluation.one(item.name.replace("-account", "-handle")).inputs
+            named = {**asked, **here, "did": account["did"]}
+            # Nobody's DNS names an account of this machine, so a domain of her own is not asked for.
+            outs = {} if asked["external"] else HandleProvider().create(named).outs or {}
+            later = f"; {handle} waits for a DNS record, and none can name it" if asked["external"] else ""
+            detail = f"{outs.get('live_handle') or account['live_handle']} is {account['did']}{later}"
+            ok = "pending" not in f"{account['state']} {outs.get('state', '')}"
+            detail = detail if ok else f"{account['state']}; {outs.get('state', '')}"
+        except ProbeError as error:
+            ok, detail = False, str(error)
+        yield Step(name=f"member {handle}", ok=ok, detail=detail, seconds=time.monotonic() - begun)
 
 
 class KeptSecrets:

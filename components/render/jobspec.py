@@ -174,11 +174,12 @@ class Lifecycle(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Reschedule(Block):
-    """What follows a failed allocation: a new one after `delay`, for ever."""
+    """What follows a failed allocation: a new one after `delay`, for ever; or `attempts` times."""
 
     keyword = "reschedule"
-    delay: str = "15s"
-    delay_function: str = "constant"
+    attempts: int | None = None
+    delay: str | None = "15s"
+    delay_function: str | None = "constant"
     unlimited: bool = True
 
 
@@ -247,6 +248,14 @@ class Group(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parameterized(Block):
+    """A batch job that runs when it is dispatched."""
+
+    keyword = "parameterized"
+    payload: str = "forbidden"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job(Block):
     """A service job, or with `type` "batch" one that ends."""
 
@@ -257,6 +266,7 @@ class Job(Block):
     type: str = "service"
     priority: int | None = None
     periodic: Periodic | None = None
+    parameterized: Parameterized | None = None
     group: Group
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
+from components.settings.handles import member_faults, removal_faults
 from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ SYSTEM_RESERVE_MIB = 512
 
 CADDY_ASK_PORT = 2020
 """Where Caddy, on loopback, is asked by itself whether a name may have a certificate."""
+
+CONFIRM_MIB = 128
+"""Memory limit of the job that counts addresses as confirmed; it runs beside the others for a moment."""
 
 BLOCKED_SMTP_PORTS = frozenset({25, 465, 587})
 """Ports that DigitalOcean blocks towards the Internet (docs.digitalocean.com/support/why-is-smtp-blocked)."""
@@ -222,15 +226,16 @@ def _memory(settings: "Settings") -> Iterator[Fault]:
     room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
     ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
     watch = WATCH_MIB if settings.alerts and settings.alerts.ping_url else 0
-    wanted = settings.pds.memory_mib + ingress + watch
+    confirm = CONFIRM_MIB if any(member.email_verified for member in settings.members) else 0
+    asked = {"pds": settings.pds.memory_mib, "ingress": ingress, "alerts": watch, "members": confirm}
+    wanted = sum(asked.values())
     if wanted > room:
         fitting = [size for gib, size in _SIZES.items() if wanted <= gib * 1024 - SYSTEM_RESERVE_MIB]
         larger = f"Write a larger size, for example '{fitting[0]}', or lower" if fitting else "Lower"
         yield Fault(
             "host.size",
             f"{settings.host.size} has {settings.host.memory_mib} MiB; beside {SYSTEM_RESERVE_MIB} MiB for the system "
-            f"the jobs ask for {wanted} MiB (pds {settings.pds.memory_mib}, ingress {ingress}"
-            f"{f', alerts {watch}' if watch else ''}).",
+            f"the jobs ask for {wanted} MiB ({', '.join(f'{part} {mib}' for part, mib in asked.items() if mib)}).",
             f"{larger} 'pds.memory_mib'.",
         )
 
@@ -273,9 +278,14 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], .
     (frozenset({"ingress.kind"}), _ingress_kind),
     (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
     (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
-    (frozenset({"host.size", "pds.memory_mib", "ingress.memory_mib", "ingress.kind", "alerts.ping_url"}), _memory),
+    (
+        frozenset({"host.size", "pds.memory_mib", "ingress.memory_mib", "ingress.kind", "alerts.ping_url", "members"}),
+        _memory,
+    ),
     (frozenset({"alerts"}), _alerts),
     (frozenset({"pds.package_version"}), environment_faults),
+    (frozenset({"members", "service_handle_domains", "hostname", "relay_raised"}), member_faults),
+    (frozenset({"members", "takedown", "delete"}), removal_faults),
 )
 
 

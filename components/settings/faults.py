@@ -179,6 +179,8 @@ def _field_at(model: type[BaseModel], location: Location) -> FieldInfo | None:
     for part in location:
         if section is None:
             break
+        if isinstance(part, int) and found is not None:
+            continue  # an item of a list of sections
         fields = {key_of(name, field): field for name, field in section.model_fields.items()}
         if part not in fields:
             return None

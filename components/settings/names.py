@@ -95,6 +95,20 @@ def _handle_domain(text: str) -> str:
     return text
 
 
+def _handle(text: str) -> str:
+    # `ensureValidHandle` of @atproto/syntax (handle.js), which also wants a letter first in the last label.
+    guess = _suggested(text.removeprefix("@"))
+    hint = f"Write '{guess}'." if guess else "Write for example 'ann.my-club.org'."
+    if not is_domain(text) or not text.rpartition(".")[2][0].isalpha():
+        refuse(f"{shown(text)} is not a handle: a lower-case domain name.", hint)
+    _refuse_handleless(text)
+    return text
+
+
+def _handle_or_did(text: str) -> str:
+    return _did(text) if text.startswith("did:") else _handle(text)
+
+
 def _domain(text: str) -> str:
     if not is_domain(text):
         guess = _suggested(text) or "my-club.org"
@@ -268,6 +282,8 @@ _HANDLES_DOMAIN = rf"(?!.*\.(?:{_NO_HANDLES})$){_DOMAIN}"
 
 Hostname = Annotated[str, AfterValidator(_hostname), _pattern(f"^{_HANDLES_DOMAIN}")]
 HandleDomain = Annotated[str, AfterValidator(_handle_domain), _pattern(rf"^\.{_HANDLES_DOMAIN}")]
+Handle = Annotated[str, AfterValidator(_handle), _pattern(f"^{_HANDLES_DOMAIN}")]
+HandleOrDid = Annotated[str, AfterValidator(_handle_or_did), _pattern(f"^(did:[a-z]+:.+$|{_HANDLES_DOMAIN})")]
 Domain = Annotated[str, AfterValidator(_domain), _pattern(f"^{_DOMAIN}")]
 TimeZone = Annotated[str, AfterValidator(_time_zone), _pattern("^(UTC|[A-Za-z_]+/.+)$")]
 Cidr = Annotated[str, AfterValidator(_cidr), _pattern("^[0-9a-fA-F.:]+(/[0-9]{1,3})?$")]

@@ -19,6 +19,7 @@ from components.settings.names import (
     DidKey,
     Domain,
     Email,
+    Handle,
     HttpsUrl,
     ManagementToken,
     NameServer,
@@ -39,7 +40,7 @@ def _sealed(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(value))
 
 
-_Sealed = (Field(strict=False, validate_default=True), AfterValidator(_sealed), PlainSerializer(dict))
+SEALED = (Field(strict=False, validate_default=True), AfterValidator(_sealed), PlainSerializer(dict))
 """A map that nobody can write to."""
 
 
@@ -218,11 +219,11 @@ class Pds(Section):
     privacy_policy_url: HttpsUrl | None = option(None, doc="Shown to members.", env="PDS_PRIVACY_POLICY_URL")
     terms_of_service_url: HttpsUrl | None = option(None, doc="Shown to members.", env="PDS_TERMS_OF_SERVICE_URL")
 
-    extra_env: Annotated[Mapping[str, str], *_Sealed] = option(
+    extra_env: Annotated[Mapping[str, str], *SEALED] = option(
         default_factory=dict,
         doc="Further environment of the server, by its own names; checked against what it reads.",
     )
-    extra_secret_env: Annotated[Mapping[str, SecretStr], *_Sealed] = option(
+    extra_secret_env: Annotated[Mapping[str, SecretStr], *SEALED] = option(
         default_factory=dict, doc="The same for secrets: they go into the Nomad variable, never into the job."
     )
 
@@ -367,3 +368,28 @@ class Secrets(Section):
         None, doc="Token of the Nomad on an adopted volume, from the escrow file."
     )
     admin_password: SecretStr | None = option(None, min_length=8, doc="Admin password.", env="PDS_ADMIN_PASSWORD")
+
+
+class Member(Section):
+    """One person's account. It is hers: the program makes it once, and writes handle or e-mail only when they change
+    here."""
+
+    handle: Handle = option(
+        doc="Her handle: under a service handle domain, or a domain of her own.", example="ann.my-club.org"
+    )
+    email: Email = option(doc="Her e-mail address; two members cannot share one.", example="ann@my-club.org")
+    was: Handle | None = option(
+        None, doc="Her handle until now, to change it to `handle`; remove it after the `up`.", example="an.my-club.org"
+    )
+    recovery_key: DidKey | None = option(
+        None, doc="Public key of hers, first among the rotation keys; counts only when the account is made."
+    )
+    email_verified: bool = option(False, doc="Count her e-mail as confirmed, where no mail can be sent to confirm it.")
+    reserved: bool = option(False, doc="Allow a handle that the server keeps for itself, such as 'info'.")
+
+
+class Invites(Section):
+    """Invite codes for people whom the stack file does not name."""
+
+    count: int = option(ge=1, le=100, example=5, doc="How many codes. More make further ones; fewer take none back.")
+    uses: int = option(1, ge=1, le=100, doc="How many accounts each further code is good for.")

@@ -9,7 +9,7 @@ from components.settings import sections
 from components.settings.checks import cross_faults, stack_faults
 from components.settings.faults import Fault, SettingsError, dotted, from_validation, location_of, shown
 from components.settings.model import Section, option, section_of
-from components.settings.names import HandleDomain, Hostname, TimeZone
+from components.settings.names import Did, Handle, HandleDomain, HandleOrDid, Hostname, TimeZone
 
 
 class Settings(Section):
@@ -39,11 +39,29 @@ class Settings(Section):
     s3: sections.S3 | None = option(None, doc="A bucket for blobs.")
     alerts: sections.Alerts | None = option(None, doc="Whom to tell when something is wrong.")
     secrets: sections.Secrets = option(default_factory=sections.Secrets, doc="Secrets to adopt.")
+    members: Annotated[tuple[sections.Member, ...], Field(strict=False)] = option(
+        (), doc="Accounts, one a member. Removing one here leaves the account as it is."
+    )
+    invites: sections.Invites | None = option(None, doc="Invite codes; secret output `invite_codes`.")
+    takedown: Annotated[tuple[HandleOrDid, ...], Field(strict=False)] = option(
+        (), doc="Accounts to take down, by handle or DID; taking one off the list lifts it.", example=["did:plc:…"]
+    )
+    delete: Annotated[Mapping[Handle, Did], *sections.SEALED] = option(
+        default_factory=dict, doc="Accounts to delete for ever: `handle: DID`, both as they are."
+    )
+    relay_raised: bool = option(
+        False, doc="Whether the relay has raised its limit of 100 accounts for this PDS; allows more than 90 members."
+    )
 
     @property
     def zone(self) -> str:
         """The DNS zone that the hostname is in."""
         return self.dns.zone or self.hostname
+
+    @property
+    def handle_domains(self) -> tuple[str, ...]:
+        """The service handle domains, as the server has them."""
+        return self.service_handle_domains or (f".{self.hostname}",)
 
     @property
     def record_name(self) -> str:
@@ -87,6 +105,11 @@ def _readable(values: Mapping[Any, Any], path: list[str | int], faults: list[Fau
             faults.append(Fault(where, "this key is not text.", "Write a key of a-z, 0-9 and '_'."))
         elif isinstance(value, Mapping) and len(path) + 1 < _DEPTH:
             readable[key] = _readable(value, [*path, key], faults)
+        elif isinstance(value, list) and not path:
+            readable[key] = [
+                _readable(item, [key, index], faults) if isinstance(item, Mapping) else item
+                for index, item in enumerate(value)
+            ]
         else:
             readable[key] = value
     return readable

@@ -226,9 +226,9 @@ def test_a_handle_that_resolves_by_dns_alone_is_green(place: Place) -> None:
     (did,) = (repo["did"] for repo in _repos(place))
     place.ingress.planted[f"{HANDLE}/.well-known/atproto-did"] = Planted(404, "")
     try:
-        with fake_dns.serve({f"_atproto.{HANDLE}": [f'"did={did}"']}) as known:
+        with fake_dns.serve({f"TXT _atproto.{HANDLE}": [f"did={did}"]}) as known:
             assert "by DNS" in place.results(nameservers=(known,))["handles"].remark
-        with fake_dns.serve({f"_atproto.{HANDLE}": ['"did=did:plc:somebodyelse"']}) as wrong:
+        with fake_dns.serve({f"TXT _atproto.{HANDLE}": ["did=did:plc:somebodyelse"]}) as wrong:
             assert "did:plc:somebodyelse" in place.red(nameservers=(wrong,))["handles"]
     finally:
         place.ingress.planted.clear()

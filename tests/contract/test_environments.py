@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.engine import ROOT
-from tools.live import LiveError
+from tools.live import LiveError, reserved_table
 from tools.live.env_table import TABLE, as_text, make_table
 from tools.live.node import Install
 from tools.live.pds import PdsProcess
@@ -86,6 +86,10 @@ def test_a_server_that_would_speak_to_a_public_directory_or_relay_is_not_started
 
 def test_the_table_of_names_is_what_the_installed_servers_read(pds_installs: dict[str, Install]) -> None:
     assert (ROOT / TABLE).read_text() == as_text(make_table(pds_installs))
+
+
+def test_the_reserved_words_are_those_of_the_installed_servers(pds_installs: dict[str, Install]) -> None:
+    assert (ROOT / reserved_table.TABLE).read_text() == reserved_table.make_table(pds_installs)
 
 
 def test_every_name_of_the_programs_environment_is_read_by_both_lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -15,8 +16,11 @@ import httpx
 import pytest
 from rich.console import Console
 
+from components.members import temporary_handle
+from tests.programs import CLUB, run
 from tools.engine import ROOT
 from tools.live.session import serve
+from tools.trial import member_steps, task_environment
 
 from .conftest import CACHE
 
@@ -108,3 +112,25 @@ def _wait_until_gone(url: str) -> None:
             pass
         time.sleep(0.1)
     pytest.fail(f"{url} still answers")
+
+
+def test_the_stack_file_s_members_get_accounts_and_a_second_session_finds_them(tmp_path: Path) -> None:
+    evaluation = run(**CLUB, pds={"blob_upload_limit": 100000})
+    env, secret_names = task_environment(evaluation)
+    told = []
+    for _ in range(2):
+        console = Console(file=io.StringIO(), width=200)
+        further = functools.partial(member_steps, evaluation)
+        code = serve(env, secret_names, tmp_path, CACHE, "0.5", True, console, further)
+        assert isinstance(console.file, io.StringIO)
+        told.append(console.file.getvalue())
+        assert code == 0, told[-1]
+    accounts = [re.findall(r"ok +member (\S+): (\S+) is (did:plc:\w+)", text) for text in told]
+    assert accounts[0] == accounts[1], "the same accounts"
+    assert [(asked, made) for asked, made, _did in accounts[0]] == [
+        ("kexpfan.noted.at", "kexpfan.noted.at"),
+        ("ann.her-domain.org", temporary_handle("ann.her-domain.org", (".noted.at",))),
+        ("info.noted.at", "info.noted.at"),
+    ]
+    assert "ann.her-domain.org waits for a DNS record" in told[0]
+    assert [name for name, value in evaluation.outputs["member_passwords"].items() if value in told[0] + told[1]] == []

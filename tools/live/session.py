@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +28,9 @@ from .process import free_port
 CODE_BLOB_LIMIT = 5 * 1024 * 1024
 """Bytes; what the server takes where PDS_BLOB_UPLOAD_LIMIT is not set (config.js of @atproto/pds)."""
 
+Further = Callable[[str], Iterable[Step]]
+"""Steps after the owner's, made of the running server's URL."""
+
 _PORT = 3000
 _WATCH_SECONDS = 1.0
 
@@ -39,8 +43,9 @@ def serve(
     line: str,
     check: bool,
     console: Console,
+    further: Further = lambda url: (),
 ) -> int:
-    """Run the PDS of version line `line` with `env` and show the owner's first day.
+    """Run the PDS of version line `line` with `env` and show the owner's first day, then the `further` steps.
 
     `secrets` are the names in `env` whose values are never shown. What is made lives below `data`, what is
     downloaded below `cache`. With `check` it stops after the steps, else it serves until Ctrl-C or SIGTERM.
@@ -50,7 +55,7 @@ def serve(
     steps: list[Step] = []
     try:
         with _terminate_as_interrupt(), ExitStack() as stack:
-            pds = _start(stack, env, secrets, data, cache, line, console, steps)
+            pds = _start(stack, env, secrets, data, cache, line, console, steps, further)
             show.closing(console, steps)
             if not check:
                 text = f"\nServing {pds.url}; its log is {pds.log}, its data {data}. Stop with Ctrl-C."
@@ -77,6 +82,7 @@ def _start(
     line: str,
     console: Console,
     steps: list[Step],
+    further: Further,
 ) -> PdsProcess:
     if line not in PDS_LINES:
         raise LiveError(f"There is no version line {line!r} of the PDS here. Choose one of {', '.join(PDS_LINES)}.")
@@ -106,7 +112,7 @@ def _start(
             keep=data,
             starting=progress,
         )
-        for step in day:
+        for step in chain(day, further(pds.url)):
             steps.append(step)
             show.step(console, step)
     return pds

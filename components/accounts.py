@@ -1,0 +1,221 @@
+"""Accounts of the PDS over its HTTP interface (XRPC): what an admin asks and does, as plain functions.
+
+The standard library alone and no Pulumi, like `probes.py`: the dynamic providers load it. Every request has a deadline.
+What a stack file's owner can put right is a ProbeError in a sentence with the next step; a server that does not answer
+now is a NotYetError, which the providers take for pending. Nothing here decides when an account is changed. Endpoints
+are those of `api/com/atproto` in @atproto/pds, the same in both version lines.
+"""
+
+import base64
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from components.probes import NotYetError, ProbeError, connection_to
+
+Json = Any
+
+_TIMEOUT = 30  # seconds; an account is made with a call to the PLC directory in between
+_PAGE = 100
+
+
+class RefusedError(ProbeError):
+    """The server said no; `error` is the protocol's name for it, `message` the server's words."""
+
+    def __init__(self, method: str, status: int, error: str, message: str) -> None:
+        self.status, self.error, self.message = status, error, message
+        super().__init__(f"The PDS refuses {method}: {message or error or status}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """An account as this PDS has it."""
+
+    did: str
+    handle: str
+    email: str
+    confirmed: bool = False
+    """Whether its e-mail address counts as confirmed."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PDS: its public URL, the address to ask it at whatever the name resolves to, and its admin password."""
+
+    url: str
+    address: str
+    admin_password: str
+
+    def query(self, method: str, **params: Json) -> Json:
+        """GET as the admin. Raises RefusedError, NotYetError."""
+        return self._ask("GET", f"{method}?{urlencode(params, doseq=True)}", None, self._admin)
+
+    def procedure(self, method: str, **body: Json) -> Json:
+        """POST as the admin. Raises RefusedError, NotYetError."""
+        return self._ask("POST", method, body, self._admin)
+
+    def sign_up(self, body: Mapping[str, str]) -> Json:
+        """createAccount, as anybody with an invite code. Raises as above."""
+        return self._ask("POST", "com.atproto.server.createAccount", body, None)
+
+    def accepts_password(self, did: str, password: str) -> bool:
+        """Whether a member could log in with `password`; the session is ended at once."""
+        try:
+            body = {"identifier": did, "password": password}
+            session = self._ask("POST", "com.atproto.server.createSession", body, None)
+            self._ask("POST", "com.atproto.server.deleteSession", None, f"Bearer {session['refreshJwt']}")
+        except RefusedError:
+            return False
+        return True
+
+    @property
+    def _admin(self) -> str:
+        return "Basic " + base64.b64encode(f"admin:{self.admin_password}".encode()).decode()
+
+    def _ask(self, verb: str, call: str, body: Json, authorization: str | None) -> Json:
+        connection = connection_to(self.url, self.address, _TIMEOUT)
+        headers = {"Authorization": authorization} if authorization else {}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body)
+        try:
+            connection.request(verb, f"/xrpc/{call}", data, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            raise NotYetError(f"{self.url} does not answer at {self.address} ({reason})") from error
+        finally:
+            connection.close()
+        return self._answer(call.partition("?")[0], answer.status, text, authorization == self._admin)
+
+    def _answer(self, method: str, status: int, text: str, as_admin: bool) -> Json:
+        try:
+            found = json.loads(text) if text else None
+        except ValueError:
+            found = None
+        if status == http.HTTPStatus.OK and (found is not None or not text):
+            return found
+        said = found if isinstance(found, dict) else {}
+        error, message = str(said.get("error", "")), str(said.get("message", ""))
+        if status == http.HTTPStatus.UNAUTHORIZED and as_admin:
+            raise ProbeError(
+                f"{self.url} refuses this stack's admin password. Is another PDS behind that name? If its password was "
+                "set elsewhere, write it into 'secrets.admin_password'."
+            )
+        if status >= 500 or status == http.HTTPStatus.TOO_MANY_REQUESTS or not error:
+            # Without the protocol's own words somebody else answered: the ingress, or a page in front of it.
+            raise NotYetError(f"{self.url} answers {status} to {method} ({message or text[:80].strip()})")
+        raise RefusedError(method, status, error, message)
+
+
+def server_of(props: Mapping[str, Json]) -> Server:
+    """The server that a dynamic resource's inputs name. Raises ProbeError for a URL without a host."""
+    if not urlsplit(props["url"]).hostname:
+        raise ProbeError(f"{props['url']} is not the URL of a server.")
+    return Server(props["url"], props["ip"], props["admin_password"])
+
+
+def hosted(server: Server) -> list[Account]:
+    """Every account on this PDS, those that are deactivated or taken down included, which `resolveHandle` hides."""
+    found: list[Account] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = server.query("com.atproto.sync.listRepos", limit=_PAGE, **cursor)
+        dids = [repo["did"] for repo in page["repos"]]
+        if dids:
+            infos = server.query("com.atproto.admin.getAccountInfos", dids=dids)["infos"]
+            found += [_account(info) for info in infos]
+        if not page.get("cursor") or not dids:
+            return found
+        cursor = {"cursor": page["cursor"]}
+
+
+def account(server: Server, did: str) -> Account | None:
+    """The account `did`, or None where this PDS has none."""
+    try:
+        return _account(server.query("com.atproto.admin.getAccountInfo", did=did))
+    except RefusedError as refusal:
+        if refusal.error == "NotFound":
+            return None
+        raise
+
+
+def create(server: Server, *, handle: str, email: str, password: str, recovery_key: str | None) -> Account:
+    """A new account, by an invite made for it alone. Raises ProbeError with the next step."""
+    code = server.procedure("com.atproto.server.createInviteCode", useCount=1)["code"]
+    body = {"handle": handle, "email": email, "password": password, "inviteCode": code}
+    try:
+        made = server.sign_up(body | ({"recoveryKey": recovery_key} if recovery_key else {}))
+    except RefusedError as refusal:
+        # Nothing half-made: the code is nobody's.
+        server.procedure("com.atproto.admin.disableInviteCodes", codes=[code], accounts=[])
+        raise ProbeError(_why_not_created(handle, refusal)) from refusal
+    return Account(did=made["did"], handle=made["handle"], email=email)
+
+
+def _why_not_created(handle: str, refusal: RefusedError) -> str:
+    match refusal.error, refusal.message:
+        case "InvalidInviteCode", _:
+            return (
+                f"The invite made for {handle} was used up by somebody else. Run `pulumi up` again: it makes another."
+            )
+        case _, message if "already taken" in message:
+            return f"{message}. Write a handle and an e-mail address that no other account here has."
+        case _, message if "email address" in message:
+            return f"The PDS takes no such e-mail address for {handle}. Write another one."
+        case _:
+            return f"The PDS makes no account {handle}: {refusal.message or refusal.error}. Write another handle."
+
+
+def rename(server: Server, did: str, handle: str) -> None:
+    """Change a handle as the admin. Raises NotYetError where the server cannot resolve it yet, ProbeError where it is
+    somebody else's."""
+    try:
+        server.procedure("com.atproto.admin.updateAccountHandle", did=did, handle=handle)
+    except RefusedError as refusal:
+        if "did not resolve" in refusal.message:
+            raise NotYetError(
+                f"the PDS does not see the record of {handle} yet; its resolver may remember a 'no'"
+            ) from refusal
+        raise ProbeError(f"{did} cannot become {handle}: {refusal.message}. Write another handle.") from refusal
+
+
+def change_email(server: Server, did: str, email: str) -> None:
+    """Change an address as the admin, which also takes its confirmation away. Raises ProbeError where it is taken: the
+    server would fall over it with a 500."""
+    if any(other.email.lower() == email.lower() and other.did != did for other in hosted(server)):
+        raise ProbeError(f"{did} cannot have an e-mail address that another account here has. Write another one.")
+    server.procedure("com.atproto.admin.updateAccountEmail", account=did, email=email)
+
+
+def set_password(server: Server, did: str, password: str) -> None:
+    """Set another password as the admin; every session of the account ends."""
+    server.procedure("com.atproto.admin.updateAccountPassword", did=did, password=password)
+
+
+def take_down(server: Server, did: str, applied: bool) -> None:
+    """Hide an account from everybody, or show it again."""
+    subject = {"$type": "com.atproto.admin.defs#repoRef", "did": did}
+    takedown = {"applied": applied, **({"ref": "stack file"} if applied else {})}
+    server.procedure("com.atproto.admin.updateSubjectStatus", subject=subject, takedown=takedown)
+
+
+def delete(server: Server, did: str) -> None:
+    """Delete an account with everything in it, for ever."""
+    server.procedure("com.atproto.admin.deleteAccount", did=did)
+
+
+def invite_codes(server: Server, count: int, uses: int) -> list[str]:
+    """`count` new codes, each good for `uses` accounts."""
+    made = server.procedure("com.atproto.server.createInviteCodes", codeCount=count, useCount=uses)
+    return [code for each in made["codes"] for code in each["codes"]]
+
+
+def _account(info: Json) -> Account:
+    confirmed = bool(info.get("emailConfirmedAt"))
+    return Account(did=info["did"], handle=info["handle"], email=info.get("email", ""), confirmed=confirmed)

@@ -1,0 +1,135 @@
+"""One member: her account, the DNS record by which her handle names it, and the handle itself.
+
+The account is hers (docs/decisions/0010): it is made once, and destroying this stack does nothing to it. Which handles
+the server takes is checked in `settings/handles.py`; what is asked of the PDS is in `accounts.py`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+
+from components.dynamic import Account, Handle
+from components.entropy import as_secret, hex_secret
+from components.settings.handles import is_reserved, service_domain
+from components.settings.sections import Member as MemberSettings
+from components.settings.settings import Settings
+
+_PASSWORD_DIGITS = 32
+_NO_ACCOUNT = "no account yet"
+"""Value of a record whose account is pending; no resolver takes it for a DID."""
+
+
+def temporary_handle(handle: str, domains: tuple[str, ...]) -> str | None:
+    """The handle that an account is made under, where the server refuses `handle` itself at that moment; else None.
+
+    Refused are domains of one's own, and reserved words. It is 'm-' and 12 hex digits of the handle's SHA-256 under the
+    first service domain: 14 characters, 3 to 18 are allowed; no two of a hundred members collide but once in 10^10,
+    and then the second is refused, since the account's e-mail address has to be hers. The same handle gives the same
+    one, so that an interrupted `up` finds the account again; after the rename it is free.
+    """
+    if service_domain(handle, domains) and not is_reserved(handle, domains):
+        return None
+    return f"m-{hashlib.sha256(handle.encode()).hexdigest()[:12]}{domains[0]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberArgs:
+    """What `Member` is told. `server` are the inputs by which the PDS is asked, `zone` our zone's name once it is
+    there, `wait` the seconds that a record of ours is waited for."""
+
+    settings: Settings
+    member: MemberSettings
+    server: Mapping[str, pulumi.Input[str]]
+    ipv4: pulumi.Output[str]
+    zone: pulumi.Output[str]
+    after: list[pulumi.Resource]
+    wait: int
+
+
+class Member(pulumi.ComponentResource):
+    """An account with its handle and the handle's record."""
+
+    did: pulumi.Output[str]
+    """Empty while the account is pending."""
+    account_state: pulumi.Output[str]
+    handle_state: pulumi.Output[str]
+    live_handle: pulumi.Output[str]
+    initial_password: pulumi.Output[str]
+    """Empty where the account was there before; secret."""
+    records: pulumi.Output[list[dict[str, str]]]
+    """Zone, name, type, value and ttl (seconds) of her records."""
+
+    def __init__(self, name: str, args: MemberArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:Member", name, None, opts)
+        settings, member = args.settings, args.member
+        child = pulumi.ResourceOptions(parent=self)
+        temporary, *was = (
+            temporary_handle(handle, settings.handle_domains) or "" for handle in (member.handle, member.was) if handle
+        )
+        common: dict[str, pulumi.Input[Any]] = {**args.server, "handle": member.handle, "temporary": temporary}
+        # Her account may still have the temporary one of the handle that she is to give up.
+        common["was"] = [handle for handle in (member.was, *was) if handle]
+        account = Account(
+            f"{name}-account",
+            {
+                **common,
+                "email": pulumi.Output.secret(member.email),
+                # Not protected: she sets her own, and an admin can set another.
+                "password": hex_secret(f"{name}-password", _PASSWORD_DIGITS, self, protect=False),
+                "recovery_key": member.recovery_key or "",
+            },
+            pulumi.ResourceOptions(parent=self, depends_on=args.after),
+        )
+        in_zone = member.handle == settings.zone or member.handle.endswith(f".{settings.zone}")
+        ours = in_zone and settings.dns.provider == "digitalocean"
+        external = service_domain(member.handle, settings.handle_domains) is None
+        proof = account.did.apply(lambda did: f"did={did}" if did else _NO_ACCOUNT)
+        # Role, type, name, value.
+        wanted: list[tuple[str, str, str, pulumi.Input[str]]] = [("proof", "TXT", f"_atproto.{member.handle}", proof)]
+        if settings.dns.wildcard and not external and member.handle.endswith(f".{settings.hostname}"):
+            # The record above makes her name one that exists, so that the wildcard no longer covers it (RFC 4592).
+            wanted.append(("address", "A", member.handle, args.ipv4))
+        made = [
+            digitalocean.DnsRecord(
+                f"{name}-{role}",
+                domain=args.zone,
+                type=kind,
+                name=record.removesuffix(f".{settings.zone}"),
+                value=value,
+                ttl=settings.dns.ttl,
+                opts=child,
+            )
+            for role, kind, record, value in wanted
+            if ours
+        ]
+        handle = Handle(
+            f"{name}-handle",
+            {
+                **common,
+                "did": account.did,
+                "external": external,
+                "nameservers": list(settings.dns.nameservers) if in_zone else [],
+                "wait": args.wait if ours else 0,
+            },
+            pulumi.ResourceOptions(parent=self, depends_on=made),
+        )
+        self.did, self.live_handle = account.did, handle.live_handle
+        self.account_state, self.handle_state = account.state, handle.state
+        self.initial_password = as_secret(account.initial_password)
+        self.records = pulumi.Output.all(*(value for *_, value in wanted)).apply(
+            lambda values: [
+                {
+                    "zone": settings.zone if in_zone else "(her own)",
+                    "name": record.removesuffix(f".{settings.zone}") if in_zone else record,
+                    "type": kind,
+                    "value": value,
+                    "ttl": str(settings.dns.ttl),
+                }
+                for (_role, kind, record, _), value in zip(wanted, values, strict=True)
+            ]
+        )
+        self.register_outputs({"did": self.did, "handle": self.live_handle})

@@ -1,0 +1,87 @@
+"""`./pds token`: a command in the server's container through Nomad's exec endpoint, against one on loopback."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from components.probes import NomadApi, ProbeError
+from tools import mailed
+
+TOKEN = "06b05181-6ba5-a269-ae00-373e61ed46eb"
+DID = "did:plc:qo2urk437ss36eyefp5jgoyw"
+ALLOCATION = "11111111-0000-0000-0000-000000000000"
+
+
+def _frame(stream: str, text: str) -> dict[str, Any]:
+    return {stream: {"data": base64.b64encode(text.encode()).decode()}}
+
+
+@contextmanager
+def _exec_endpoint(*frames: dict[str, Any]) -> Iterator[tuple[dict[str, str], list[tuple[str, str | None]]]]:
+    """What Nomad would say to a command; yields the outputs that lead there, and what was asked with which token."""
+    asked: list[tuple[str, str | None]] = []
+
+    def answer(connection: ServerConnection) -> None:
+        assert connection.request
+        asked.append((connection.request.path, connection.request.headers.get("X-Nomad-Token")))
+        assert json.loads(connection.recv()) == {"stdin": {"close": True}}, "Nomad would wait for input"
+        for frame in frames:
+            connection.send(json.dumps(frame))
+
+    with serve(answer, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        nomad = dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem"), "")
+        try:
+            yield {**nomad, "address": f"http://127.0.0.1:{server.socket.getsockname()[1]}", "token": TOKEN}, asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PDS that runs, after one that does no more."""
+    found = [{"ID": "old", "ClientStatus": "complete"}, {"ID": ALLOCATION, "ClientStatus": "running"}]
+    monkeypatch.setattr(NomadApi, "get", lambda _self, _path: found)
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_tokens_are_read_in_the_server_s_container_with_our_token() -> None:
+    rows = json.dumps([{"purpose": "plc_operation", "token": "ABCDE-FGHIJ", "requestedAt": "2026-06-01T12:00:00.000Z"}])
+    said = (_frame("stdout", "the volume is that of noted.at\n" + rows[:20]), _frame("stdout", rows[20:] + "\n"))
+    with _exec_endpoint(*said, {"exited": True, "result": {"exit_code": 0}}) as (nomad, asked):
+        found = mailed.read(nomad, DID)
+    assert found == [mailed.Token("plc_operation", "ABCDE-FGHIJ", "2026-06-01T12:00:00.000Z")]
+    [(path, token)] = asked
+    where = urlsplit(path)
+    assert where.path == f"/v1/client/allocation/{ALLOCATION}/exec"
+    query = parse_qs(where.query)
+    assert (query["task"], token) == (["pds"], TOKEN)
+    assert json.loads(query["command"][0]) == ["node", "-e", mailed.SCRIPT.read_text(), DID]
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_command_that_fails_and_an_endpoint_that_is_gone_are_sentences() -> None:
+    frames = (
+        _frame("stderr", "SqliteError: unable to open database file"),
+        {"exited": True, "result": {"exit_code": 1}},
+    )
+    with _exec_endpoint(*frames) as (nomad, _asked), pytest.raises(ProbeError, match="unable to open database file"):
+        mailed.read(nomad, DID)
+    with pytest.raises(ProbeError, match="runs nothing in the server's container"):
+        mailed.read(nomad, DID)
+
+
+def test_a_pds_that_does_not_run_has_no_tokens_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NomadApi, "get", lambda _self, _path: [{"ID": "old", "ClientStatus": "complete"}])
+    nomad = dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem", "token"), "")
+    with pytest.raises(ProbeError, match="The PDS does not run"):
+        mailed.read({**nomad, "address": "http://127.0.0.1:1"}, DID)

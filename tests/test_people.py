@@ -1,0 +1,56 @@
+"""`./pds members` and `./pds password`: how a handle is said to resolve, and what is printed."""
+
+from pathlib import Path
+
+import pytest
+
+from components import accounts, probes
+from tools import pds, people
+
+SERVER = accounts.Server("https://noted.at", "127.0.0.1", "an admin password")
+DID = "did:plc:qo2urk437ss36eyefp5jgoyw"
+NOTHING = "name server 192.0.2.1 says nothing for _atproto.ann.noted.at, not did=x"
+
+
+@pytest.mark.parametrize(
+    ("dns", "https", "said"),
+    [
+        (None, "", "DNS"),
+        (NOTHING, DID, "HTTPS"),
+        (NOTHING, "", "neither"),
+        (NOTHING, "<html>", "neither"),
+        (NOTHING, "did:plc:other", "somebody else"),
+        ("name server 192.0.2.1 says did=did:plc:other for _atproto.ann.noted.at, not did=x", "", "somebody else"),
+        ("the zone noted.at is not delegated: x", "", "neither"),
+    ],
+)
+def test_a_handle_resolves_by_dns_or_https_or_to_somebody_else(
+    dns: str | None, https: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "names_did", lambda _handle, _did, _servers: dns)
+    monkeypatch.setattr(people, "_well_known", lambda _server, _handle: https)
+    assert people.resolves_by(SERVER, "ann.noted.at", DID) == said
+
+
+def test_a_host_that_does_not_answer_is_no_resolution() -> None:
+    assert people._well_known(SERVER, "ann.noted.at") == "", "nobody listens on 443 here"
+
+
+def test_the_columns_of_the_table_stand_below_each_other() -> None:
+    rows = [people.Row("a.noted.at", DID, "DNS", True, True), people.Row("bob.noted.at", DID, "neither", False, False)]
+    heading, one, two = people.table(rows).splitlines()
+    assert heading.index("DID") == one.index("did:") == two.index("did:")
+    assert one.split() == ["a.noted.at", DID, "DNS", "yes", "yes"]
+    assert two.split() == ["bob.noted.at", DID, "neither", "no", "no"]
+
+
+def test_a_stack_without_a_state_is_a_sentence_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = tmp_path / "pulumi"
+    cli.write_text("#!/bin/sh\necho 'no stack named dev found' >&2\nexit 1\n")
+    cli.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for verb in (["members", "dev"], ["password", "dev", "ann.noted.at"]):
+        assert pds.main(verb) == 1
+        assert "The state of stack dev has no url: no stack named dev found" in capsys.readouterr().err
