@@ -1,0 +1,132 @@
+"""Members with the real engine, providers, Nomad, Docker, PDS and PLC directory: `pytest tests/e2e/e2e_members.py -x`.
+
+One bench, one story, as in `e2e_up.py`, as root. IO's place is taken by a stand-in (`images/io`); identities are made
+in the bench's own directory.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.query
+import httpx
+import pytest
+
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.directory import directory
+from tests.e2e.images.build import io_image
+from tests.e2e.tools import missing
+from tests.e2e.watching import steps
+
+FAN = f"kexpfan.{HOSTNAME}"
+MEMBER: dict[str, Any] = {"handle": FAN, "email": f"fan@{HOSTNAME}.com", "email_verified": True}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    lines = missing(*PROGRAMS, "go")
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        made = stack.enter_context(bench(tmp_path_factory.mktemp("members"), cache))
+        plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
+        made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
+        made.configure(members=[MEMBER], invites={"count": 2, "uses": 1})
+        yield made
+
+
+def up(running: Bench) -> Any:
+    """`pulumi up`."""
+    return running.pulumi("up", "--yes", "--skip-preview")
+
+
+def _info(running: Bench, did: str) -> dict[str, Any]:
+    url = f"{running.health_url()}/xrpc/com.atproto.admin.getAccountInfo"
+    auth = ("admin", running.outputs()["admin_password"])
+    found: dict[str, Any] = httpx.get(url, params={"did": did}, auth=auth, trust_env=False).raise_for_status().json()
+    return found
+
+
+def _log_in(running: Bench, identifier: str, password: str) -> int:
+    url = f"{running.health_url()}/xrpc/com.atproto.server.createSession"
+    body = {"identifier": identifier, "password": password}
+    return httpx.post(url, json=body, trust_env=False, timeout=30).status_code
+
+
+def _txt(running: Bench, name: str) -> str:
+    host, _, port = running.nameserver.partition(":")
+    answer = dns.query.udp(dns.message.make_query(name, "TXT"), host, port=int(port), timeout=5)
+    return " ".join(item.to_text() for rrset in answer.answer for item in rrset)
+
+
+def test_without_an_ingress_up_ends_well_and_members_are_pending(running: Bench) -> None:
+    done = up(running)
+    member = running.outputs()["members"][FAN]
+    assert (member["did"], member["account"][:8]) == ("", "pending:"), member
+    assert f"The account of {FAN}: pending" in done.output
+    assert _txt(running, f"_atproto.{FAN}") == '"no account yet"'
+    preview = running.pulumi("preview")
+    assert f"pds-member-{FAN}-account" in preview.output, "the preview is not empty, and shows what is pending"
+    assert "pending" in preview.output, "and why"
+
+
+def test_the_seed_s_section_on_users_is_one_up(running: Bench) -> None:
+    """Account, password, DNS record and confirmed address of the post's `kexpfan`, then nothing left to do."""
+    image = io_image(
+        running.folder / "io", running.docker_host, running.authority.pair(), running.network, running.nomad
+    )
+    running.configure(ingress={"kind": "io", "image": image})
+    up(running)
+    outputs = running.outputs()
+    did = outputs["members"][FAN]["did"]
+    assert did.startswith("did:plc:"), outputs["members"]
+    assert _log_in(running, FAN, outputs["member_passwords"][FAN]) == 200
+    assert _txt(running, f"_atproto.{FAN}") == f'"did={did}"'
+    assert "emailConfirmedAt" in _info(running, did)
+    assert len(outputs["invite_codes"]) == 2
+    running.pulumi("preview", "--expect-no-changes")
+    running.pulumi("preview", "--refresh", "--expect-no-changes")
+
+
+def test_a_changed_handle_and_address_are_the_same_account_confirmed_again(running: Bench) -> None:
+    did, password = running.outputs()["members"][FAN]["did"], running.outputs()["member_passwords"][FAN]
+    renamed = {**MEMBER, "handle": f"kexp.{HOSTNAME}", "was": FAN, "email": f"kexp@{HOSTNAME}.com"}
+    running.configure(members=[renamed])
+    done = up(running)
+    info = _info(running, did)
+    assert (info["handle"], info["email"]) == (f"kexp.{HOSTNAME}", f"kexp@{HOSTNAME}.com")
+    assert "emailConfirmedAt" in info
+    assert steps(done)[f"pds-member-kexp.{HOSTNAME}-account"] == ["updated"], "her state was found under the old name"
+    assert running.outputs()["member_passwords"] == {f"kexp.{HOSTNAME}": password}
+    assert _txt(running, f"_atproto.kexp.{HOSTNAME}") == f'"did={did}"'
+    running.configure(members=[{key: value for key, value in renamed.items() if key != "was"}])
+    up(running)
+    running.pulumi("preview", "--expect-no-changes")
+
+
+def test_with_her_state_lost_the_same_account_is_found_and_removing_her_here_leaves_it(running: Bench) -> None:
+    handle = f"kexp.{HOSTNAME}"
+    did, password = running.outputs()["members"][handle]["did"], running.outputs()["member_passwords"][handle]
+    state = json.loads(running.pulumi("stack", "export").output)
+    hers = [item for item in state["deployment"]["resources"] if f"pds-member-{handle}" in item["urn"]]
+    for item in reversed(hers):
+        # With those that depend on it, so some are gone when their turn comes.
+        running.pulumi("state", "delete", item["urn"], "--yes", "--force", "--target-dependents", check=False)
+    assert f"pds-member-{handle}" not in running.pulumi("stack", "export").output
+    # The records are the zone's, and DigitalOcean keeps two of one name: they go as their owner would remove them.
+    for zone in running.world.records.values():
+        for number in [key for key, record in zone.items() if "kexp" in record["name"]]:
+            del zone[number]
+    up(running)
+    assert running.outputs()["members"][handle]["did"] == did
+    assert running.outputs()["member_passwords"][handle] == "", "the new password is not hers, and not shown as such"
+    assert _log_in(running, handle, password) == 200, "hers still is"
+    running.configure(members=[])
+    up(running)
+    assert _info(running, did)["handle"] == handle, "an account is its member's"
+    assert _log_in(running, handle, password) == 200
