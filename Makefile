@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 STACK ?= dev
 STORY ?= *
 RUN = venv/bin/python -m
+MACHINE_STORY = tests/e2e/e2e_machine.py
 
 .PHONY: help try test preview bench e2e generate clean
 
@@ -11,7 +12,8 @@ help:
 	@echo 'make test           lint, types, unit, component and contract tests'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares)'
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
-	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost'
+	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost;'
+	@echo '                    MACHINE=1: on a virtual machine that boots the exact user_data; QEMU, debootstrap'
 	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes and memory'
 	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
@@ -43,7 +45,7 @@ bench: venv/.tests
 	@$(RUN) tests.e2e.ratios
 
 e2e: venv/.tests
-	$(RUN) pytest -x -v tests/e2e/e2e_$(STORY).py
+	$(RUN) pytest -x -v $(if $(MACHINE),-s $(MACHINE_STORY),$(filter-out $(MACHINE_STORY),$(wildcard tests/e2e/e2e_$(STORY).py)))
 
 generate: venv/.tests
 	$(RUN) tools.generate

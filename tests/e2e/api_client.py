@@ -54,8 +54,11 @@ class Machines:
     def assign(self, droplet_id: int, address: str | None) -> None:
         self.asked.append(("assign", address))
 
-    def make_volume(self, volume_id: str) -> None:
-        self.asked.append(("make_volume",))
+    def make_volume(self, volume_id: str, gib: int) -> None:
+        self.asked.append(("make_volume", gib))
+
+    def grow_volume(self, volume_id: str, gib: int) -> None:
+        self.asked.append(("grow_volume", gib))
 
     def drop_volume(self, volume_id: str) -> None:
         self.asked.append(("drop_volume",))

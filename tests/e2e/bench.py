@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,22 +50,15 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Everything that runs, and the engine's project."""
+class Stack:
+    """The engine's project with its one stack, and the account it is for."""
 
     folder: Path
-    cache: Path
     project: Path
     env: Mapping[str, str]
     world: World
     api: Api
-    machines: ProcessMachines
-    docker_host: str
     nameserver: str
-    nomad: str
-    """Nomad's API on the machine's loopback."""
-    network: str
-    """The prefix of the reserved IPs."""
     authority: Authority
     """Stands for the public certificate authorities; the engine trusts it beside them."""
 
@@ -126,23 +119,6 @@ class Bench:
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def health_url(self) -> str:
-        """Where the server answers, found as an ingress on that host would: by the service's name on Nomad's loopback
-        API, without a token. Raises BenchError where there is none."""
-        machines = self.machines.machines()
-        if len(machines) != 1:
-            raise BenchError(f"there are {len(machines)} machines")
-        with httpx.Client(trust_env=False, timeout=10) as client:
-            found = client.get(f"{self.nomad}/v1/service/pds").json()
-        if not found:
-            raise BenchError("Nomad knows no service 'pds'")
-        return f"http://{found[0]['Address']}:{found[0]['Port']}"
-
-    def health(self) -> tuple[int, str]:
-        """Status and text of the server's health."""
-        answer = httpx.get(f"{self.health_url()}/xrpc/_health", trust_env=False, timeout=5)
-        return answer.status_code, answer.text
-
     def trust(self, trusting: ssl.SSLContext) -> None:
         """Let the engine trust the certificate authorities that this context trusts, too."""
         with Path(self.env["SSL_CERT_FILE"]).open("a") as file:
@@ -188,6 +164,36 @@ class Bench:
         file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
+@dataclass(frozen=True)
+class Bench(Stack):
+    """A stack whose droplets are machines in process grade."""
+
+    cache: Path
+    machines: ProcessMachines
+    docker_host: str
+    nomad: str
+    """Nomad's API on the machine's loopback."""
+    network: str
+    """The prefix of the reserved IPs."""
+
+    def health_url(self) -> str:
+        """Where the server answers, found as an ingress on that host would: by the service's name on Nomad's loopback
+        API, without a token. Raises BenchError where there is none."""
+        machines = self.machines.machines()
+        if len(machines) != 1:
+            raise BenchError(f"there are {len(machines)} machines")
+        with httpx.Client(trust_env=False, timeout=10) as client:
+            found = client.get(f"{self.nomad}/v1/service/pds").json()
+        if not found:
+            raise BenchError("Nomad knows no service 'pds'")
+        return f"http://{found[0]['Address']}:{found[0]['Port']}"
+
+    def health(self) -> tuple[int, str]:
+        """Status and text of the server's health."""
+        answer = httpx.get(f"{self.health_url()}/xrpc/_health", trust_env=False, timeout=5)
+        return answer.status_code, answer.text
+
+
 def settings(image: str, names: str) -> dict[str, Any]:
     """The stack file's `config`: what a first stack says, with an image made here and no word to the outside."""
     return {
@@ -216,30 +222,43 @@ def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Be
     with lot() as mine, engine(cache / "docker") as docker_host:
         image = pds_image(cache, docker_host)
         machines = ProcessMachines(folder, docker_host, mine.ports)
-        token = secrets.token_hex(32)
-        world = World(machines=machines, action_seconds=action_seconds, token=token, network=mine.network)
-        add_key(world, "laptop", _KEY)
-        authority = Authority("bench CA")
+        world = World(machines=machines, action_seconds=action_seconds, network=mine.network)
         try:
-            with Api(world, folder / "api") as api, nameserver(lambda: dict(world.records)) as names:
-                env = _environment(folder, api.url, token, authority)
+            with stack(folder, world, lambda names: settings(image, names)) as made:
                 yield Bench(
-                    folder=folder,
+                    **vars(made),
                     cache=cache,
-                    project=_project(folder, settings(image, names), env),
-                    env=env,
-                    world=world,
-                    api=api,
                     machines=machines,
                     docker_host=docker_host,
-                    nameserver=names,
                     nomad=f"http://127.0.0.1:{mine.ports['http']}",
                     network=f"{mine.network}.0/24",
-                    authority=authority,
                 )
         finally:
             # After the API, which may still have been booting one.
             machines.stop_all()
+
+
+@contextmanager
+def stack(folder: Path, world: World, config: Callable[[str], Mapping[str, Any]]) -> Iterator[Stack]:
+    """An API for `world`, a name server for its records, and a project with one stack in it.
+
+    `config` makes the stack file's `config` of the name server's address. Raises BenchError.
+    """
+    token = secrets.token_hex(32)
+    world.token = token
+    add_key(world, "laptop", _KEY)
+    authority = Authority("bench CA")
+    with Api(world, folder / "api") as api, nameserver(lambda: dict(world.records)) as names:
+        env = _environment(folder, api.url, token, authority)
+        yield Stack(
+            folder=folder,
+            project=_project(folder, config(names), env),
+            env=env,
+            world=world,
+            api=api,
+            nameserver=names,
+            authority=authority,
+        )
 
 
 def _environment(folder: Path, url: str, token: str, authority: Authority) -> dict[str, str]:

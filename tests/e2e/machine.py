@@ -143,9 +143,12 @@ class ProcessMachines:
             if address and machine.agent is not None:
                 machine.endpoint = self._start_endpoint(machine)
 
-    def make_volume(self, volume_id: str) -> None:
+    def make_volume(self, volume_id: str, gib: int) -> None:
         """An empty directory."""
         self.volume_folder(volume_id).mkdir(parents=True)
+
+    def grow_volume(self, volume_id: str, gib: int) -> None:
+        """A directory has no size."""
 
     def drop_volume(self, volume_id: str) -> None:
         """The directory is removed."""

@@ -143,6 +143,8 @@ def test_a_volume_only_grows(client: Client) -> None:
     larger = {"type": "resize", "size_gigabytes": 30, "region": "fra1"}
     client.finished(client.ask("POST", f"{path}/actions", larger, 201)["action"])
     assert client.ask("GET", path)["volume"]["size_gigabytes"] == 30
+    assert ("make_volume", 25) in client.machines.asked
+    assert ("grow_volume", 30) in client.machines.asked
 
 
 def test_an_account_has_three_reserved_ips(client: Client) -> None:

@@ -53,7 +53,7 @@ def _create(call: Call) -> Answer:
     for tag in wish.get("tags", []):
         make_tag(world, tag)
     identity = world.new_uuid()
-    world.machines.make_volume(identity)
+    world.machines.make_volume(identity, wish["size_gigabytes"])
     world.volumes[identity] = {
         "id": identity,
         "region": region,
@@ -113,7 +113,10 @@ def _act(call: Call) -> Answer:
         def grown() -> None:
             volume["size_gigabytes"] = wish["size_gigabytes"]
 
-        return acted(world.begin("resize", here, volume["region"], grown, volume_id=volume["id"]))
+        def grow() -> None:
+            world.machines.grow_volume(volume["id"], wish["size_gigabytes"])
+
+        return acted(world.begin("resize", here, volume["region"], grown, grow, volume_id=volume["id"]))
     if kind == "attach":
         if volume["droplet_ids"]:
             raise refused("Volume is already attached to a Droplet")

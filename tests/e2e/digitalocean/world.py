@@ -39,8 +39,11 @@ class Machines(Protocol):
     def assign(self, droplet_id: int, address: str | None) -> None:
         """The reserved address that leads here from now on, or none."""
 
-    def make_volume(self, volume_id: str) -> None:
+    def make_volume(self, volume_id: str, gib: int) -> None:
         """An empty disk."""
+
+    def grow_volume(self, volume_id: str, gib: int) -> None:
+        """The disk is larger, under a machine that runs."""
 
     def drop_volume(self, volume_id: str) -> None:
         """Its data is gone."""
@@ -64,8 +67,11 @@ class NoMachines:
     def assign(self, droplet_id: int, address: str | None) -> None:
         """No address leads anywhere."""
 
-    def make_volume(self, volume_id: str) -> None:
+    def make_volume(self, volume_id: str, gib: int) -> None:
         """No disk is made."""
+
+    def grow_volume(self, volume_id: str, gib: int) -> None:
+        """No disk grows."""
 
     def drop_volume(self, volume_id: str) -> None:
         """No disk is dropped."""
