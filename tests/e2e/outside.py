@@ -25,7 +25,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.tools import BenchError, run
+from tests.e2e.tools import run
 
 _CHUNK = 1 << 20
 
@@ -78,22 +78,33 @@ def _media_type(file: Path) -> str:
 def lay_out_image(folder: Path, image: str, docker_host: str) -> None:
     """Make `image` (REGISTRY/NAME:TAG) one that a registry in `folder` serves. Raises BenchError."""
     name, _, tag = image.partition("/")[2].rpartition(":")
+    blobs, manifests = folder / "v2" / name / "blobs", folder / "v2" / name / "manifests"
+    blobs.mkdir(parents=True)
+    manifests.mkdir()
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        saved = Path(work) / "image.tar"
-        run(["docker", "save", "--output", str(saved), image], docker_host)
-        with tarfile.open(saved) as tar:
+        run(["docker", "save", "--output", f"{work}/image.tar", image], docker_host)
+        with tarfile.open(f"{work}/image.tar") as tar:
             tar.extractall(work, filter="data")
-        if not (Path(work) / "index.json").exists():
-            raise BenchError("`docker save` wrote no OCI image: Docker 25 or newer is needed")
-        [entry] = json.loads((Path(work) / "index.json").read_text())["manifests"]
-        blobs, manifests = folder / "v2" / name / "blobs", folder / "v2" / name / "manifests"
-        blobs.mkdir(parents=True)
-        manifests.mkdir()
-        for blob in (Path(work) / "blobs" / "sha256").iterdir():
-            shutil.move(blob, blobs / f"sha256:{blob.name}")
-    manifest = blobs / entry["digest"]
-    for reference in (tag, entry["digest"]):
-        shutil.copy2(manifest, manifests / reference)
+        # Older engines write this file only, newer ones beside OCI's; both name config and layers in it.
+        [saved] = json.loads(Path(work, "manifest.json").read_text())
+        oci = "application/vnd.oci.image"
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{oci}.manifest.v1+json",
+            "config": _blob(blobs, Path(work, saved["Config"]), f"{oci}.config.v1+json"),
+            "layers": [_blob(blobs, Path(work, layer), f"{oci}.layer.v1.tar") for layer in saved["Layers"]],
+        }
+    text = json.dumps(manifest)
+    for reference in (tag, f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"):
+        (manifests / reference).write_text(text)
+
+
+def _blob(blobs: Path, file: Path, kind: str) -> dict[str, Any]:
+    """Copy a file to where a registry has it; the descriptor of it."""
+    with file.open("rb") as source:
+        digest = f"sha256:{hashlib.file_digest(source, 'sha256').hexdigest()}"
+    shutil.copyfile(file, blobs / digest)
+    return {"mediaType": kind, "size": file.stat().st_size, "digest": digest}
 
 
 def lay_out_nomad(folder: Path, binary: Path, version: str) -> str:

@@ -118,7 +118,15 @@ class VirtualMachine:
 
     def _command(self, disks: Sequence[Disk]) -> list[str]:
         forwards = [f"guestfwd=tcp:{where}-cmd:{' '.join(command)}" for where, command in self.neighbours.items()]
-        network = ["user", "id=net0", f"net={_NETWORK}", f"host={GATEWAY}", f"dns={_NAMESERVER}", "restrict=on"]
+        network = [
+            "user",
+            "id=net0",
+            f"net={_NETWORK}",
+            f"host={GATEWAY}",
+            f"dns={_NAMESERVER}",
+            "ipv6=off",
+            "restrict=on",
+        ]
         command = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
             *("-machine", f"q35,accel={os.environ.get('PDS_E2E_ACCEL', 'tcg')}"),

@@ -100,7 +100,7 @@ def _archive(tree: Path) -> None:
     (tree / "var/lib/apt/lists/partial").mkdir(parents=True)
     for file in (tree / "etc/apt/sources.list", *(tree / "etc/apt/sources.list.d").iterdir()):
         file.unlink(missing_ok=True)
-    (tree / "etc/apt/sources.list").write_text(f"deb [trusted=yes] file:/{_ARCHIVE} ./\n")
+    (tree / "etc/apt/sources.list").write_text(f"deb [trusted=yes lang=none] file:/{_ARCHIVE} ./\n")
 
 
 def _settle(tree: Path) -> None:
@@ -112,7 +112,8 @@ def _settle(tree: Path) -> None:
     names = "".join(f"{address} {name}\n" for name, address in OUTSIDE.items())
     (tree / "etc/hosts").write_text(f"127.0.0.1 localhost\n{names}")
     (tree / "etc/cloud/cloud.cfg.d/90_bench.cfg").write_text(_CLOUD)
-    (tree / "etc/machine-id").write_text("uninitialized\n")
+    # Empty, not "uninitialized": that would be a first boot to systemd, which then enables every unit there is.
+    (tree / "etc/machine-id").write_text("")
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     run(["chroot", str(tree), "systemctl", "enable", "systemd-networkd.service"])
