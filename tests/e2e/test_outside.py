@@ -25,7 +25,8 @@ def connected(folder: Path, *certificate: str, trusted: str = "") -> Iterator[ht
     ours, theirs = socket.socketpair()
     ours.settimeout(60)
     command = [sys.executable, "-m", "tests.e2e.outside", str(folder), *certificate]
-    with theirs, subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    fd = theirs.fileno()
+    with theirs, subprocess.Popen(command, cwd=ROOT, stdin=fd, stdout=fd, stderr=fd) as process:
         theirs.close()
         connection = http.client.HTTPConnection("releases.test")
         connection.sock = ours

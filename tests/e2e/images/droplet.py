@@ -22,7 +22,7 @@ OUTSIDE = {"releases.test": "203.0.113.10", "pds.local": "203.0.113.10"}
 _SUITE = "trixie"
 _BASE = (
     # The last of them is cloud-init's: debootstrap doesn't know who provides a virtual package.
-    "apparmor", "ca-certificates", "cloud-init", "curl", "dbus", "e2fsprogs", "initramfs-tools", "iproute2", "kmod",
+    "apparmor", "ca-certificates", "cloud-init", "curl", "dbus", "e2fsprogs", "ifupdown", "initramfs-tools", "iproute2", "kmod",
     "libpam-systemd", "linux-image-cloud-amd64", "openssh-server", "procps", "systemd-sysv", "udev",
     "python3-cffi-backend",
 )  # fmt: skip
@@ -116,4 +116,3 @@ def _settle(tree: Path) -> None:
     (tree / "etc/machine-id").write_text("")
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
-    run(["chroot", str(tree), "systemctl", "enable", "systemd-networkd.service"])
