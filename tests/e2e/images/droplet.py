@@ -21,9 +21,9 @@ OUTSIDE = {"releases.test": "203.0.113.10", "pds.local": "203.0.113.10"}
 
 _SUITE = "trixie"
 _BASE = (
-    # The last of them is cloud-init's: debootstrap doesn't know who provides a virtual package.
-    "apparmor", "ca-certificates", "cloud-init", "curl", "dbus", "e2fsprogs", "ifupdown", "initramfs-tools", "iproute2", "kmod",
-    "libpam-systemd", "linux-image-cloud-amd64", "openssh-server", "procps", "systemd-sysv", "udev",
+    "apparmor", "ca-certificates", "cloud-init", "curl", "dbus", "e2fsprogs", "ifupdown", "initramfs-tools",
+    "iproute2", "kmod", "libpam-systemd", "linux-image-cloud-amd64", "openssh-server", "procps", "systemd-sysv", "udev",
+    # cloud-init's, said here because debootstrap doesn't know who provides a virtual package.
     "python3-cffi-backend",
 )  # fmt: skip
 _DISK_GIB = 50
