@@ -1,9 +1,11 @@
 """The laws of the design, held by the program as it is evaluated. Laws about its source are in `test_house.py`."""
 
 import hashlib
+import re
 
 import pytest
 
+from components import dynamic
 from components.render.cloud_init import Certificates, configuration_hash, user_data
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import pds_job
@@ -147,3 +149,11 @@ def test_nothing_that_can_be_made_again_is_protected(dev: Evaluation) -> None:
     extra = {kind(item) for item in dev.resources if item.protected} - PROTECTED - {"PrivateKey"}
     assert extra == set(), "a protected resource that holds nothing only stands in the way of `destroy`"
     assert RETAINED <= PROTECTED
+
+
+def test_a_first_start_is_not_cut_short_while_up_still_waits_for_it(dev: Evaluation) -> None:
+    """Nomad's grace begins with the allocation, so that pulling the image and running the guard use it up."""
+    [service] = job_of(dev.outputs["pds_job"], "pds")["group"][0]["pds"]["service"]
+    minutes = re.fullmatch(r"([0-9]+)m", service["check"][0]["check_restart"][0]["grace"])
+    assert minutes
+    assert int(minutes[1]) * 60 >= dynamic._SETTLE_DEADLINE

@@ -73,7 +73,9 @@ def _job(settings: Settings) -> Job:
         path="/xrpc/_health",
         interval="10s",
         timeout="5s",
-        check_restart=CheckRestart(limit=6, grace="90s"),
+        # Nomad counts the grace of a group's service from the allocation's start, with the image's pull and the guard
+        # in it. A shorter one kills a server in the middle of its first start because its image took long.
+        check_restart=CheckRestart(limit=6, grace="15m"),
     )
     return Job(
         name=JOB,

@@ -27,7 +27,7 @@ job "pds" {
 
         check_restart {
           limit = 6
-          grace = "90s"
+          grace = "15m"
         }
       }
     }
