@@ -154,6 +154,21 @@ def test_nothing_that_can_be_made_again_is_protected(dev: Evaluation) -> None:
 def test_a_first_start_is_not_cut_short_while_up_still_waits_for_it(dev: Evaluation) -> None:
     """Nomad's grace begins with the allocation, so that pulling the image and running the guard use it up."""
     [service] = job_of(dev.outputs["pds_job"], "pds")["group"][0]["pds"]["service"]
-    minutes = re.fullmatch(r"([0-9]+)m", service["check"][0]["check_restart"][0]["grace"])
-    assert minutes
-    assert int(minutes[1]) * 60 >= dynamic._SETTLE_DEADLINE
+    [check] = service["check"]
+    [restart] = check["check_restart"]
+    assert seconds(restart["grace"]) >= dynamic._SETTLE_DEADLINE
+
+
+def test_a_restart_after_a_crash_has_two_minutes_to_become_healthy(dev: Evaluation) -> None:
+    """Nomad begins no new grace then: its check watcher counts from the crash on."""
+    group = job_of(dev.outputs["pds_job"], "pds")["group"][0]["pds"]
+    [check] = group["service"][0]["check"]
+    limit = int(check["check_restart"][0]["limit"]) - 1
+    assert limit * seconds(check["interval"]) - seconds(group["restart"][0]["delay"]) >= 120
+
+
+def seconds(duration: str) -> int:
+    """Of a duration as Nomad writes it, in minutes or seconds."""
+    found = re.fullmatch(r"([0-9]+)([ms])", duration)
+    assert found
+    return int(found[1]) * {"m": 60, "s": 1}[found[2]]

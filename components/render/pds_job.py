@@ -74,8 +74,9 @@ def _job(settings: Settings) -> Job:
         interval="10s",
         timeout="5s",
         # Nomad counts the grace of a group's service from the allocation's start, with the image's pull and the guard
-        # in it. A shorter one kills a server in the middle of its first start because its image took long.
-        check_restart=CheckRestart(limit=6, grace="15m"),
+        # in it: a shorter one kills a server in the middle of its first start because its image took long. A crash
+        # begins no new grace, so the delay of the restart and a slow start have to fit into the limit.
+        check_restart=CheckRestart(limit=18, grace="15m"),
     )
     return Job(
         name=JOB,

@@ -26,7 +26,7 @@ job "pds" {
         timeout  = "5s"
 
         check_restart {
-          limit = 6
+          limit = 18
           grace = "15m"
         }
       }
