@@ -27,8 +27,8 @@ job "pds" {
         timeout  = "5s"
 
         check_restart {
-          limit = 6
-          grace = "90s"
+          limit = 18
+          grace = "15m"
         }
       }
     }
