@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.checks_inputs import args_class, find_faulty_inputs
-from tests.programs import run
+from tests.programs import ALERTS, CLUB, run
 from tools.engine import COMPUTED, Evaluation
 
 Change = Callable[[dict[str, Any]], None]
@@ -37,6 +37,9 @@ def test_every_input_of_a_stack_with_every_option_is_what_its_sdk_says() -> None
         dns={"zone": "noted.at", "create_zone": True, "caa": ["letsencrypt.org"]},
         operators={"cidrs": ["203.0.113.7/32", "2001:db8::/48"]},
         ingress={"license_hcl": 'license "x" {}'},
+        service_handle_domains=[".noted.at"],
+        alerts=ALERTS,
+        **CLUB,
     )
     types = {item.type for item in evaluation.resources}
     assert set(COMPUTED) - types == set(), "a type that the engine knows and this stack lacks was not looked at"

@@ -52,5 +52,5 @@ def test_a_stack_without_a_state_is_a_sentence_and_no_traceback(
     cli.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     for verb in (["members", "dev"], ["password", "dev", "ann.noted.at"]):
-        assert pds.main(verb) == 1
-        assert "The state of stack dev has no url: no stack named dev found" in capsys.readouterr().err
+        assert pds.main(verb) == 2
+        assert "no stack named dev found" in capsys.readouterr().err
