@@ -5,11 +5,12 @@ STORY ?= *
 RUN = venv/bin/python -m
 MACHINE_STORY = tests/e2e/e2e_machine.py
 
-.PHONY: help try test preview bench e2e generate clean
+.PHONY: help try test soak preview bench e2e generate clean
 
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
 	@echo 'make test           lint, types, unit, component and contract tests'
+	@echo 'make soak           snapshots of a club of 50 that is written to, killed 50 times at random moments'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares)'
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
 	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost;'
@@ -36,6 +37,9 @@ test: venv/.tests
 	venv/bin/mypy
 	$(RUN) tools.generate --check
 	$(RUN) pytest -q
+
+soak: venv/.tests
+	$(RUN) pytest -v --soak tests/contract/test_snapshot.py
 
 preview: venv/.tools
 	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF))

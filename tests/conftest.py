@@ -63,3 +63,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def pytest_configure(config: pytest.Config) -> None:
     """The DigitalOcean SDK warns about its own old names when it is imported."""
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pulumi_digitalocean.*")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make soak`: the tests that measure themselves by a `scale` take their large one."""
+    parser.addoption("--soak", action="store_true", help="many members, rounds and kills (tests/contract)")

@@ -4,12 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+import httpx
+
 from components.probes import ProbeError
 from tools import escrow, mailed, orphans, people, rescue
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.stack import Stack, StackError, digitalocean_token
 from tools.stackfile import StackFileError
+from tools.verify import from_plc, verify
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,6 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("stack")
     verb.add_argument("handle")
     verb.set_defaults(run=_token)
+
+    verb = verbs.add_parser("verify", help="check every file of a snapshot that was fetched to a folder")
+    verb.add_argument("folder", type=Path)
+    verb.add_argument("--plc", default="https://plc.directory", metavar="URL", help="directory of identities to ask")
+    verb.set_defaults(run=_verify)
 
     options = parser.parse_args(arguments)
     try:
@@ -151,6 +159,26 @@ def _token(options: argparse.Namespace) -> None:
         print(f"{one.token}  {mailed.PURPOSES.get(one.purpose, one.purpose)}; asked for at {one.requested_at}")
     if found:
         print("Each is good for 15 minutes after it was asked for.")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with httpx.Client(timeout=30.0) as client:
+        report = verify(options.folder, from_plc(options.plc, client))
+    for note in report.notes:
+        print(f"note: {note}")
+    for problem in report.problems:
+        print(problem, file=sys.stderr)
+    if report.problems:
+        print(f"{options.folder}: {len(report.problems)} faults. Do not restore this one.", file=sys.stderr)
+        return 1
+    counts, manifest = report.manifest["counts"], report.manifest
+    print(
+        f"{options.folder} can be restored.\n"
+        f"  PDS      {manifest['hostname']}, server {manifest['package_version']}\n"
+        f"  as of    {manifest['started']}: whatever was acknowledged before is in it\n"
+        f"  holds    {counts['accounts']} accounts, {counts['blobs']} blobs; every key is that of its DID document"
+    )
+    return 0
 
 
 if __name__ == "__main__":

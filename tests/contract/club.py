@@ -1,0 +1,149 @@
+"""A club on a real PDS: members with posts and blobs, and a writer that never pauses and remembers every answer.
+
+Owns: making the accounts, writing to them from threads, and the journal of what the server acknowledged and when.
+Does not own: the server, or what is asked about the journal.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tools.live.xrpc import Client, RefusedError
+
+POSTS = "app.bsky.feed.post"
+BLOBS = "at.noted.try.blob"
+PASSWORD = "correct horse battery"
+_NOW = "2026-01-01T00:00:00.000Z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """An account that is logged in."""
+
+    did: str
+    client: Client
+
+
+@dataclass(kw_only=True)
+class Journal:
+    """What was acknowledged, with the clock (`time.monotonic`) just after the answer came."""
+
+    accounts: dict[str, float] = field(default_factory=dict)
+    records: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """URI to CID and time."""
+    deleting: set[str] = field(default_factory=set)
+    """URIs that somebody has begun to delete: whether they are in a copy is open."""
+
+    def before(self, moment: float) -> tuple[set[str], dict[str, str]]:
+        """Accounts, and records (URI to CID), that were acknowledged before `moment` and never deleted."""
+        records = {uri: cid for uri, (cid, at) in list(self.records.items()) if at < moment}
+        return (
+            {did for did, at in list(self.accounts.items()) if at < moment},
+            {uri: cid for uri, cid in records.items() if uri not in self.deleting},
+        )
+
+
+class Club:
+    """The members of one PDS."""
+
+    def __init__(self, base_url: str, hostname: str) -> None:
+        self._base_url, self._hostname = base_url, hostname
+        self._numbers = itertools.count()
+        self.members: list[Member] = []
+        self.journal = Journal()
+
+    def join(self) -> Member:
+        """Make an account; it is acknowledged when this returns."""
+        name = f"m{next(self._numbers)}-{os.getpid()}"
+        client = Client(self._base_url, self._hostname)
+        body = {"handle": f"{name}.{self._hostname}", "email": f"{name}@{self._hostname}", "password": PASSWORD}
+        made = client.procedure("com.atproto.server.createAccount", body)
+        self.journal.accounts[made["did"]] = time.monotonic()
+        client.log_in(made["accessJwt"])
+        self.members.append(Member(did=made["did"], client=client))
+        return self.members[-1]
+
+    def post(self, member: Member, text: str) -> str:
+        """Write a post; its URI."""
+        return self._create(member, POSTS, {"$type": POSTS, "text": text, "createdAt": _NOW})
+
+    def post_blob(self, member: Member, content: bytes) -> str:
+        """Upload a blob and write a record that refers to it; the record's URI."""
+        blob = member.client.upload_blob([content], len(content))
+        return self._create(member, BLOBS, {"$type": BLOBS, "blob": blob})
+
+    def delete(self, member: Member, uri: str) -> None:
+        """Delete a record; the server deletes its blob soon after."""
+        self.journal.deleting.add(uri)
+        _, _, did, collection, rkey = uri.split("/")
+        member.client.procedure("com.atproto.repo.deleteRecord", {"repo": did, "collection": collection, "rkey": rkey})
+
+    def _create(self, member: Member, collection: str, record: dict[str, Any]) -> str:
+        body = {"repo": member.did, "collection": collection, "record": record, "validate": False}
+        made = member.client.procedure("com.atproto.repo.createRecord", body)
+        self.journal.records[made["uri"]] = (made["cid"], time.monotonic())
+        return str(made["uri"])
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Members write, delete and join without a pause, until the block ends. Raises what went wrong meanwhile."""
+        stop, failures = threading.Event(), list[BaseException]()
+
+        def without_pause(step: Any) -> None:
+            try:
+                for number in itertools.count():
+                    if stop.is_set():
+                        return
+                    step(number)
+            except (httpx.HTTPError, RefusedError, KeyError) as error:
+                failures.append(error)
+
+        chance = random.Random(7)
+        fleeting: list[tuple[Member, str]] = []
+        settled = list(self.members)
+
+        def write(number: int) -> None:
+            member = chance.choice(settled[: len(settled) // 2])
+            if number % 5 == 0:
+                fleeting.append((member, self.post_blob(member, chance.randbytes(20_000))))
+            elif number % 5 == 3 and number % 10 == 3 and fleeting:
+                self.delete(*fleeting.pop())
+            else:
+                self.post(member, f"post {number}")
+
+        def join(number: int) -> None:
+            self.post(self.join(), f"hello {number}")
+            stop.wait(0.3)
+
+        threads = [threading.Thread(target=without_pause, args=(step,)) for step in (write, join)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        if failures:
+            raise failures[0]
+
+
+def founded(base_url: str, hostname: str, members: int, posts: int) -> Club:
+    """A club with members, of whom each has `posts` posts and one blob."""
+    club = Club(base_url, hostname)
+    for number in range(members):
+        member = club.join()
+        for post in range(posts):
+            club.post(member, f"{number} {post}")
+        club.post_blob(member, random.Random(number).randbytes(50_000))
+    return club

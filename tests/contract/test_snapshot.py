@@ -1,0 +1,458 @@
+"""The snapshot program on a real PDS that is written to all the while, and the verifier on what it made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tools import pds
+from tools.engine import ROOT
+from tools.live.directory import PlcDirectory
+from tools.live.node import Install
+from tools.live.pds import PdsProcess, applied, differences
+from tools.live.process import free_port
+from tools.repository import open_unchanged
+from tools.verify import MANIFEST, MARK, DocumentKey, Identity, Report, from_plc, home, verify
+
+from .club import Club, founded
+
+pytestmark = pytest.mark.contract
+
+PROGRAM = ROOT / "components" / "render" / "files" / "snapshot.cjs"
+_DEADLINE = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much a run tries."""
+
+    members: int
+    posts: int
+    rounds: int
+    kills: int
+
+
+SMALL = Scale(members=6, posts=4, rounds=3, kills=6)
+SOAK = Scale(members=50, posts=40, rounds=50, kills=50)
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    """`make soak` runs the large one."""
+    return SOAK if request.config.getoption("--soak") else SMALL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data directory, and the snapshot program on it."""
+
+    path: Path
+    install: Install
+    document_key: DocumentKey
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the finished copy is."""
+        return self.path / ".snapshot" / "current"
+
+    def start(self, **change: str) -> subprocess.Popen[str]:
+        """The program as the job runs it: in the server's image, with nothing but its environment."""
+        env = {
+            "PATH": os.defpath,
+            "PDS_DATA_DIRECTORY": str(self.path),
+            "PDS_BLOBSTORE_DISK_LOCATION": str(self.path / "blocks"),
+            "PDS_SNAPSHOT_RESERVE_MIB": "1",
+        } | change
+        return subprocess.Popen(
+            [str(self.install.node), str(PROGRAM)],
+            cwd=self.install.folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def take(self, *, code: int = 0, **change: str) -> str:
+        """Run it to its end; what it says."""
+        with self.start(**change) as running:
+            said, _ = running.communicate(timeout=_DEADLINE)
+        assert running.returncode == code, said
+        return said
+
+    def verify(self, whose: Identity | None = None) -> Report:
+        """Verify the finished copy, with questions to the local directory."""
+        return verify(self.snapshot, self.document_key, whose)
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the finished copy."""
+        found: dict[str, Any] = json.loads((self.snapshot / MANIFEST).read_text())
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A club, its server's data, the server, and the first data at rest."""
+
+    club: Club
+    data: Data
+    server: PdsProcess
+    still: Data
+
+
+@pytest.fixture(scope="module")
+def running(
+    pds_installs: dict[str, Install],
+    program_env: dict[str, str],
+    directory: PlcDirectory,
+    line: str,
+    scale: Scale,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Running]:
+    """A server with a club, for the tests of one version line."""
+    path = tmp_path_factory.mktemp("club") / "pds"
+    path.mkdir()
+    env = applied(program_env, differences(program_env, data=path, plc_url=directory.url, port=free_port(), line=line))
+    # Hundreds of writes a minute from one address are what this is about.
+    env |= {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+    with PdsProcess(pds_installs[line], env, path.with_suffix(".log")) as server:
+        club = founded(server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
+        data = Data(path=path, install=pds_installs[line], document_key=_asked_once(directory.url))
+        data.take()
+        still = replace(data, path=tmp_path_factory.mktemp("still") / "pds")
+        shutil.copytree(data.snapshot, still.path)
+        (still.path / MANIFEST).unlink()
+        yield Running(club=club, data=data, server=server, still=still)
+
+
+def _asked_once(url: str) -> DocumentKey:
+    """The directory's answers, kept: nobody's key changes here."""
+    return cache(from_plc(url, httpx.Client(trust_env=False)))
+
+
+@pytest.fixture(scope="module")
+def still(running: Running) -> Data:
+    """A copy of the club's first data that no server has open, for faults."""
+    return running.still
+
+
+@pytest.fixture
+def faulty(still: Data, tmp_path: Path) -> Data:
+    """The same, for one fault."""
+    path = tmp_path / "pds"
+    shutil.copytree(still.path, path, ignore=shutil.ignore_patterns(".snapshot"))
+    return replace(still, path=path)
+
+
+def _records(snapshot: Path, did: str) -> dict[str, str]:
+    with closing(open_unchanged(snapshot / home(did) / "store.sqlite")) as db:
+        return dict(db.execute("select uri, cid from record"))
+
+
+def _nothing_is_lost(running: Running, snapshot: Path, began: float) -> int:
+    accounts, records = running.club.journal.before(began)
+    manifest = json.loads((snapshot / MANIFEST).read_text())
+    assert accounts <= set(manifest["accounts"]), "an account that was acknowledged is not in the copy"
+    there: dict[str, str] = {}
+    for did in {uri.split("/")[2] for uri in records}:
+        there |= _records(snapshot, did)
+    assert {uri: cid for uri, cid in records.items() if there.get(uri) != cid} == {}
+    return len(records)
+
+
+def test_nothing_acknowledged_before_a_snapshot_began_is_missing_from_it(
+    running: Running, scale: Scale, tmp_path: Path
+) -> None:
+    journal = running.club.journal
+    with running.club.writing():
+        for number in range(scale.rounds):
+            began, accounts, written = time.monotonic(), len(journal.accounts), len(journal.records)
+            running.data.take()
+            inside = len(journal.accounts) - accounts, len(journal.records) - written
+            # The next one removes it, and the verifier is slower than that.
+            copied = tmp_path / str(number)
+            shutil.copytree(running.data.snapshot, copied)
+            report = verify(copied, running.data.document_key)
+            assert report.problems == (), f"round {number}, {inside} accounts and records written inside it"
+            assert _nothing_is_lost(running, copied, began) > 0
+            shutil.rmtree(copied)
+    running.server.check()
+
+
+def test_a_killed_snapshot_leaves_the_one_before_it_or_a_whole_new_one(running: Running, scale: Scale) -> None:
+    began = time.monotonic()
+    running.data.take()
+    seconds = time.monotonic() - began
+    chance = random.Random(11)
+    killed = 0
+    with running.club.writing():
+        for number in range(scale.kills):
+            complete = time.monotonic()
+            running.data.take()
+            with running.data.start() as process:
+                time.sleep(chance.uniform(0, seconds))
+                process.send_signal(signal.SIGKILL)
+                killed += process.wait() == -signal.SIGKILL
+            # Killed between the two renames, the one before it has its name again when the next begins.
+            whole = running.data.snapshot if running.data.snapshot.exists() else running.data.snapshot.with_name("old")
+            report = verify(whole, running.data.document_key)
+            assert report.problems == (), f"round {number}"
+            assert _nothing_is_lost(running, whole, complete) > 0
+    assert killed, "no run was killed in its middle"
+    running.data.take()
+    assert {entry.name for entry in running.data.snapshot.parent.iterdir()} == {"current", "lock.sqlite"}
+
+
+def test_only_what_changed_is_copied_again(running: Running) -> None:
+    writer, *others = running.club.members
+    _settle(running.data)
+    first = running.data.manifest()
+    kept = running.data.snapshot / home(others[0].did) / "store.sqlite"
+    inode = kept.stat().st_ino
+    assert "0 repositories copied" in running.data.take(), "nothing was written in between"
+    assert kept.stat().st_ino == inode, "a hard link of the copy before"
+    # A preference changes no revision, only the database.
+    preferences = {"preferences": [{"$type": "app.bsky.actor.defs#adultContentPref", "enabled": True}]}
+    writer.client.procedure("app.bsky.actor.putPreferences", preferences)
+    assert "1 repositories copied" in running.data.take()
+    store = str(home(writer.did) / "store.sqlite")
+    assert running.data.manifest()["files"][store] != first["files"][store]
+    assert running.data.verify().problems == ()
+
+
+def test_a_write_just_before_the_copy_and_one_just_after_are_both_noticed(running: Running) -> None:
+    member = running.club.members[1]
+    for number in range(3):
+        running.club.post(member, f"before {number}")
+        running.data.take()
+        uri = running.club.post(member, f"after {number}")
+        running.data.take()
+        assert uri in _records(running.data.snapshot, member.did), "the stamp of files just written to is not trusted"
+
+
+def test_a_deleted_account_leaves_the_next_snapshot(running: Running, faulty: Data) -> None:
+    did = running.club.members[2].did
+    # What the server does when the mailed token was given: the row first, then the files.
+    with closing(sqlite3.connect(faulty.path / "account.sqlite")) as db:
+        for table in ("account", "actor", "repo_root"):
+            db.execute(f"delete from {table} where did = ?", (did,))  # noqa: S608
+        db.commit()
+    shutil.rmtree(faulty.path / home(did))
+    shutil.rmtree(faulty.path / "blocks" / did)
+    faulty.take()
+    assert did not in faulty.manifest()["repositories"]
+    assert [path for path in faulty.snapshot.rglob("*") if did in str(path)] == []
+    assert faulty.verify().problems == ()
+
+
+def test_the_snapshot_program_never_changes_what_it_copies(still: Data, faulty: Data) -> None:
+    def content(path: Path) -> dict[str, str]:
+        return {
+            str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in path.rglob("*")
+            if file.is_file() and ".snapshot" not in file.parts and not file.name.endswith(("-wal", "-shm"))
+        }
+
+    faulty.take()
+    assert content(faulty.path) == content(still.path)
+
+
+def test_two_snapshots_at_once_are_one_too_many(faulty: Data) -> None:
+    (faulty.path / ".snapshot").mkdir()
+    with closing(sqlite3.connect(faulty.path / ".snapshot" / "lock.sqlite")) as lock:
+        lock.execute("begin exclusive")
+        assert "REFUSED: another snapshot is being made." in faulty.take(code=1)
+    faulty.take()
+
+
+def test_a_volume_without_room_is_refused_before_anything_is_copied(faulty: Data) -> None:
+    said = faulty.take(code=1, PDS_SNAPSHOT_RESERVE_MIB=str(10**9))
+    assert "REFUSED: the volume has" in said
+    assert "volume: {size_gib:" in said
+    assert not any((faulty.path / ".snapshot" / "next").iterdir())
+
+
+def test_the_owner_s_verb_says_what_a_folder_holds_and_what_is_wrong_with_it(
+    running: Running, faulty: Data, directory: PlcDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faulty.take()
+    assert pds.main(["verify", str(faulty.snapshot), "--plc", directory.url]) == 0
+    said = capsys.readouterr().out
+    assert "can be restored" in said
+    assert f"{len(faulty.manifest()['accounts'])} accounts" in said
+    (faulty.snapshot / "sequencer.sqlite").unlink()
+    assert pds.main(["verify", str(faulty.snapshot), "--plc", directory.url]) == 1
+    assert "sequencer.sqlite is missing" in capsys.readouterr().err
+
+
+def test_another_pds_s_snapshot_is_named(faulty: Data) -> None:
+    faulty.take()
+    mark = json.loads((faulty.path / MARK).read_text())
+    assert faulty.verify(Identity(**mark)).problems == ()
+    assert faulty.verify(Identity(**mark | {"hostname": "chess.at"})).problems == (
+        "this is the snapshot of another PDS: its hostname is noted.at, not chess.at",
+    )
+    assert "its rotation_public_key is" in faulty.verify(Identity(**mark | {"rotation_public_key": "02"})).problems[0]
+
+
+# --- faults in the source: the program refuses, or the verifier names what it copied
+
+
+def test_an_account_without_its_key_is_refused_by_name_and_the_copy_before_it_stays(
+    running: Running, faulty: Data
+) -> None:
+    faulty.take()
+    did = running.club.members[0].did
+    (faulty.path / home(did) / "key").unlink()
+    said = faulty.take(code=1)
+    assert f"{did} has no signing key" in said
+    assert faulty.verify().problems == ()
+
+
+def test_an_account_without_its_repository_is_refused_by_name(running: Running, faulty: Data) -> None:
+    did = running.club.members[0].did
+    shutil.rmtree(faulty.path / home(did))
+    assert f"{did} has no repository and no signing key" in faulty.take(code=1)
+
+
+def test_a_truncated_database_is_refused_by_name(running: Running, faulty: Data) -> None:
+    for name in ("account.sqlite", str(home(running.club.members[0].did) / "store.sqlite")):
+        path = faulty.path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        assert f"REFUSED: {name} cannot be" in faulty.take(code=1)
+        path.write_bytes(whole)
+    faulty.take()
+
+
+def test_a_referenced_blob_that_is_gone_is_named_by_the_program_and_by_the_verifier(
+    running: Running, faulty: Data
+) -> None:
+    did = running.club.members[3].did
+    blob = next((faulty.path / "blocks" / did).iterdir())
+    blob.unlink()
+    assert f"MISSING: {did} refers to blob {blob.name}" in faulty.take()
+    assert faulty.verify().problems == (f"{did}: blob {blob.name} is missing",)
+
+
+def test_a_blob_that_is_not_whole_does_not_pass_for_one(running: Running, faulty: Data) -> None:
+    did = running.club.members[3].did
+    blob = next((faulty.path / "blocks" / did).iterdir())
+    blob.write_bytes(blob.read_bytes()[:-1])
+    assert f"MISSING: {did} refers to blob {blob.name}" in faulty.take()
+    assert faulty.verify().problems == (f"{did}: blob {blob.name} is missing",)
+
+
+def test_two_keys_that_changed_places_are_named(running: Running, faulty: Data) -> None:
+    one, two = (member.did for member in running.club.members[:2])
+    keys = [(faulty.path / home(did) / "key").read_bytes() for did in (one, two)]
+    (faulty.path / home(one) / "key").write_bytes(keys[1])
+    (faulty.path / home(two) / "key").write_bytes(keys[0])
+    faulty.take()
+    problems = "\n".join(faulty.verify().problems)
+    for did, other in ((one, two), (two, one)):
+        assert f"which is the key that {other} has here" in problems
+        assert any(did in line and "is not signed with the account's key" in line for line in problems.splitlines())
+
+
+def test_a_flipped_byte_in_a_block_is_named(running: Running, faulty: Data) -> None:
+    did = running.club.members[0].did
+    with closing(sqlite3.connect(faulty.path / home(did) / "store.sqlite")) as db:
+        cid, content = db.execute("select b.cid, content from repo_block b join record r on r.cid = b.cid").fetchone()
+        flipped = bytes([*content[:-1], content[-1] ^ 1])
+        db.execute("update repo_block set content = ? where cid = ?", (flipped, cid))
+        db.commit()
+    faulty.take()
+    assert f"{did}: block {cid} does not hash to its name" in faulty.verify().problems
+
+
+def test_a_record_that_left_the_repository_is_named(running: Running, faulty: Data) -> None:
+    did = running.club.members[0].did
+    with closing(sqlite3.connect(faulty.path / home(did) / "store.sqlite")) as db:
+        cid = db.execute("select cid from repo_block where cid in (select cid from record)").fetchone()[0]
+        db.execute("delete from repo_block where cid = ?", (cid,))
+        db.commit()
+    faulty.take()
+    assert any(did in line and f"has no block {cid}" in line for line in faulty.verify().problems)
+
+
+# --- faults in the copy: what a torn upload, a bad disk or a hand may do to it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """Something done to a finished copy, and what the verifier has to say."""
+
+    name: str
+    do: Callable[[Path, str], None]
+    says: str
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _only_blob(snapshot: Path, did: str) -> Path:
+    return next((snapshot / "blocks" / did).iterdir())
+
+
+_DAMAGES = (
+    Damage(name="key gone", do=lambda at, did: (at / home(did) / "key").unlink(), says="{did} has no signing key"),
+    Damage(
+        name="database cut",
+        do=lambda at, did: os.truncate(at / home(did) / "store.sqlite", 8192),
+        says="store.sqlite is damaged",
+    ),
+    Damage(name="byte flipped", do=lambda at, did: _flip(at / "sequencer.sqlite"), says="sequencer.sqlite is not what"),
+    Damage(name="blob gone", do=lambda at, did: _only_blob(at, did).unlink(), says="{did}: blob bafkrei"),
+    Damage(name="blob flipped", do=lambda at, did: _flip(_only_blob(at, did)), says="does not hash to its name"),
+    Damage(name="mark gone", do=lambda at, did: (at / MARK).unlink(), says=f"{MARK} is missing"),
+    Damage(name="no manifest", do=lambda at, did: (at / MANIFEST).unlink(), says=f"{MANIFEST} cannot be read"),
+    Damage(
+        name="something added",
+        do=lambda at, did: (at / "actors" / "note.txt").touch(),
+        says="actors/note.txt is not in the manifest",
+    ),
+    Damage(name="repository gone", do=lambda at, did: shutil.rmtree(at / home(did)), says="{did} has no repository"),
+)
+
+
+@pytest.mark.parametrize("damage", _DAMAGES, ids=lambda damage: damage.name)
+def test_damage_to_the_copy_is_named(running: Running, still: Data, damage: Damage, tmp_path: Path) -> None:
+    copied = tmp_path / "snapshot"
+    still.take()
+    shutil.copytree(still.snapshot, copied)
+    did = running.club.members[4].did
+    damage.do(copied, did)
+    problems = verify(copied, still.document_key).problems
+    assert any(damage.says.format(did=did) in problem for problem in problems), problems
+
+
+def _settle(data: Data) -> None:
+    """Wait until every file is old enough to have a stamp (SETTLED in the program), and take a copy then.
+
+    The server closes a database after it has answered, and only then empties the log into it.
+    """
+    for _ in range(5):
+        time.sleep(2.1)
+        data.take()
+        if all(entry["stamp"] for entry in data.manifest()["repositories"].values()):
+            return
+    pytest.fail("some repository changes though nobody writes to it")
