@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components import host
+from components.backup import Backup, BackupArgs
 from components.confirmation import Confirmation, ConfirmationArgs
 from components.dns import Dns, DnsArgs
 from components.dynamic import Invites, Ready, Removals, Resolves
@@ -20,6 +21,7 @@ from components.host import Ground, GroundArgs, Host, HostArgs
 from components.ingress import Ingress, IngressArgs, IngressFile, IngressFileArgs
 from components.members import Member, MemberArgs
 from components.nomad import PROGRAM_TOKEN, CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
+from components.render.backup_job import backup_job
 from components.render.caddy import caddy_job, caddyfile
 from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
 from components.render.confirm_job import confirm_job
@@ -105,6 +107,19 @@ class Pds(pulumi.ComponentResource):
             PdsJobArgs(settings=settings, jobspec=jobspec, target=nomad.target, secrets=secrets.variable),
             child,
         )
+        backup: Backup | None = None
+        if settings.backup:
+            backup = Backup(
+                f"{name}-backup",
+                BackupArgs(
+                    settings=settings,
+                    stack=stack,
+                    jobspec=backup_job(settings, stack),
+                    target=nomad.target,
+                    server=workload.job,
+                ),
+                child,
+            )
         resolves = Resolves(
             f"{name}-resolves",
             {
@@ -194,6 +209,12 @@ class Pds(pulumi.ComponentResource):
         }
         members = self._members(name, settings, server, dns, ground.ipv4, ready)
 
+        copies: dict[str, pulumi.Input[object]] = {}
+        opens_copies: dict[str, pulumi.Input[object]] = {}
+        if backup:
+            address = backup.repository
+            copies = {"backup_job": backup_job(settings, stack), "backup_repository": address}
+            opens_copies = {"backup": backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})}
         self.outputs = {
             "url": f"https://{settings.hostname}",
             "state": ready.state,
@@ -212,6 +233,7 @@ class Pds(pulumi.ComponentResource):
             "nomad_client_cert_pem": certificates.client_cert_pem,
             "nomad_client_key_pem": as_secret(certificates.client_key_pem),
             **files,
+            **copies,
             "host_configuration": ready.host_configuration,
             "escrow": as_secret(
                 pulumi.Output.all(
@@ -225,6 +247,7 @@ class Pds(pulumi.ComponentResource):
                     nomad_management_token=nomad.management_token,
                     nomad_ca_pem=certificates.ca_pem,
                     nomad_ca_key_pem=certificates.ca_key_pem,
+                    **opens_copies,
                 )
             ),
         }

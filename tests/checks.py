@@ -21,9 +21,9 @@ EVERYWHERE = ("0.0.0.0/0", "::/0")
 OPEN_PORTS = frozenset({"80", "443"})
 """What every address may reach."""
 
-PROTECTED = {"Volume", "ReservedIp", "Domain", "RandomPassword", "SelfSignedCert"}
+PROTECTED = {"Volume", "ReservedIp", "Domain", "SpacesBucket", "RandomPassword", "SelfSignedCert"}
 """Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may make anew."""
-RETAINED = {"Volume", "ReservedIp", "Domain"}
+RETAINED = {"Volume", "ReservedIp", "Domain", "SpacesBucket"}
 """Of those, what exists outside the state. A key that is 'retained' is lost: the state is its only copy."""
 LEFT_BEHIND = {"AclToken"}
 """Not state: an emptied Nomad would refuse to delete a token it does not know. `Ready` sweeps what is left over."""
@@ -130,6 +130,24 @@ def find_unprotected_state(evaluation: Evaluation) -> list[str]:
             findings.append(f"{kind(item)} {item.name} is {'' if retained else 'not '}retained on delete")
     missing = {"Volume", "ReservedIp"} - {kind(item) for item in items}
     return findings + [f"there is no {name}" for name in missing]
+
+
+def find_unsafe_bucket(evaluation: Evaluation) -> list[str]:
+    """Backups survive a thief on the host: versions are kept, and the key there reaches this bucket alone."""
+    (bucket,), (key,) = evaluation.of(":SpacesBucket"), evaluation.of(":SpacesKey")
+    findings = []
+    if not (bucket.inputs.get("versioning") or {}).get("enabled"):
+        findings.append(f"{bucket.name} keeps no versions: what the host's key deletes is gone")
+    if bucket.inputs.get("acl") != "private" or bucket.inputs.get("forceDestroy"):
+        findings.append(f"{bucket.name} is readable by others, or emptied by a delete")
+    grants = key.inputs.get("grants")
+    if grants != [{"bucket": bucket.inputs["name"], "permission": "readwrite"}]:
+        findings.append(f"{key.name} may do more than read and write {bucket.name}: {grants}")
+    (items,) = [item.inputs["items"] for item in evaluation.of(":Variable") if item.name.endswith("-backup-variable")]
+    owners = {item.inputs.get("spacesAccessId") for item in evaluation.of("pulumi:providers:digitalocean")}
+    if items["AWS_ACCESS_KEY_ID"] in owners:
+        findings.append("the host has the owner's own key, which reaches every bucket")
+    return findings
 
 
 def find_nomad_resources_without_refill(evaluation: Evaluation) -> list[str]:

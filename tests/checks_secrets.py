@@ -18,7 +18,9 @@ _SECRET_OUTPUTS = {
     "RandomPassword": ("result",),
     "PrivateKey": ("privateKeyPem",),
     "AclToken": ("secretId",),
+    "SpacesKey": ("secretKey",),
 }
+_WITH_BACKUPS = {"SpacesKey"}
 
 
 def is_secret(value: Any) -> bool:
@@ -29,7 +31,10 @@ def is_secret(value: Any) -> bool:
 def known_secrets(evaluation: Evaluation, given: Iterable[str] = ()) -> dict[str, str]:
     """Every secret of the evaluation, by what made it; `given` are those from the stack file."""
     found = {f"given {number}": value for number, value in enumerate(given, 1)}
+    there = {item.type.rpartition(":")[2] for item in evaluation.of("")}
     for kind, outputs in _SECRET_OUTPUTS.items():
+        if kind in _WITH_BACKUPS - there:
+            continue
         for item in evaluation.of(f":{kind}"):
             for output in outputs:
                 value = item.outputs.get(output)

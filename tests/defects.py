@@ -20,6 +20,7 @@ from components.render.cloud_init import user_data
 from components.render.pds_job import GUARD_PATH, pds_job
 from components.settings.settings import Settings
 from components.target import NomadTarget
+from tests.programs import BACKUP
 from tools.engine import COMPUTED
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -89,6 +90,32 @@ def _unprotected_volume(patch: pytest.MonkeyPatch) -> None:
 
 def _unretained_volume(patch: pytest.MonkeyPatch) -> None:
     _with_options(patch, digitalocean, "Volume", retain_on_delete=None)
+
+
+def _unprotected_bucket(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, digitalocean, "SpacesBucket", protect=None)
+
+
+def _bucket_that_destroy_empties(patch: pytest.MonkeyPatch) -> None:
+    _with_options(patch, digitalocean, "SpacesBucket", retain_on_delete=None)
+
+
+def _bucket_without_versions(patch: pytest.MonkeyPatch) -> None:
+    wrap_call(patch, digitalocean, "SpacesBucket", lambda args, kwargs: kwargs.pop("versioning"))
+
+
+def _key_for_every_bucket(patch: pytest.MonkeyPatch) -> None:
+    grant = digitalocean.SpacesKeyGrantArgs(bucket="", permission="fullaccess")
+    wrap_call(patch, digitalocean, "SpacesKey", lambda args, kwargs: kwargs.update(grants=[grant]))
+
+
+def _owners_keys_on_the_host(patch: pytest.MonkeyPatch) -> None:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args[0].endswith("-backup-variable"):
+            items = kwargs["items"]
+            kwargs["items"] = items.apply(lambda found: found | {"AWS_ACCESS_KEY_ID": BACKUP["access_key_id"]})
+
+    wrap_call(patch, nomad, "Variable", change)
 
 
 def _retained_secret(patch: pytest.MonkeyPatch) -> None:
@@ -232,3 +259,12 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "an Output in a job": (_output_in_the_job, "secrets in texts", "an Output entered"),
     "a key too many in cloud-init": (_management_token_in_cloud_init, "secrets in texts", "client-key"),
 }
+
+WITH_BACKUPS: dict[str, tuple[Plant, str, str]] = {
+    "an unprotected bucket": (_unprotected_bucket, "protected state", "pds-backup-bucket is not protected"),
+    "a bucket that destroy erases": (_bucket_that_destroy_empties, "protected state", "bucket is not retained"),
+    "a bucket without versions": (_bucket_without_versions, "backup bucket", "keeps no versions"),
+    "a key for every bucket": (_key_for_every_bucket, "backup bucket", "fullaccess"),
+    "the owner's own keys on the host": (_owners_keys_on_the_host, "backup bucket", "owner's own key"),
+}
+"""Defects of a program with backups."""

@@ -7,7 +7,7 @@ program does to a living stack: read its diff.
 from pathlib import Path
 from typing import Any
 
-from tests.programs import ALERTS, CLUB, run
+from tests.programs import ALERTS, BACKUP, CLUB, run
 from tools.preview import rendered
 from tools.stackfile import evaluate_stack
 
@@ -17,6 +17,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "caddy": {"ingress": {"kind": "caddy"}},
     "alerts": {"alerts": ALERTS},
     "members": CLUB,
+    "backup": {"backup": BACKUP},
 }
 """Name to what is changed in the dev stack."""
 

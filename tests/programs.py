@@ -8,7 +8,7 @@ from components.settings.settings import Settings, read
 from tools.engine import Evaluation, SecretSource, evaluate, fixed_secret
 from tools.stackfile import read_stack
 
-_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts")
+_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup")
 """Sections in which a secret may stand; the engine marks a whole top-level key."""
 
 ALERTS = {
@@ -17,6 +17,9 @@ ALERTS = {
     "ping_url": "https://hc-ping.com/5bf66975-d4c7-4bf5-bcc8-b8d8a82ea278",
 }
 """Alerts of every kind; two of the values are secret."""
+
+BACKUP = {"access_key_id": "DO00OWNERS", "secret_access_key": "owners+secret/of=Spaces"}
+"""The least that a stack file says for backups."""
 
 
 CLUB: dict[str, Any] = {

@@ -196,4 +196,5 @@ def test_every_stand_in_secret_of_a_provider_is_marked_as_one() -> None:
         "AclToken": ["secretId"],
         "Account": ["initial_password"],
         "Invites": ["codes"],
+        "SpacesKey": ["secretKey"],
     }

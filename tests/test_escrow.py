@@ -120,6 +120,12 @@ def test_the_verbs_say_what_to_do_next(
     told = capsys.readouterr().out
     assert "noted.at" in told
     assert not any(secret in told for secret in content["secrets"].values()), "a terminal is a log"
+    assert "of which this stack makes none" in told
+    with_backups = sealed(content | {"backup": {"RESTIC_PASSWORD": "of the backups"}})
+    assert pds.main(["escrow-check", str(with_backups)]) == 0
+    told = capsys.readouterr().out
+    assert "whose address and password are in it" in told
+    assert "of the backups" not in told
     assert pds.main(["escrow", "dev", "--to", str(tmp_path)]) == 0
     assert "escrow: made" in capsys.readouterr().out
     assert pds.main(["escrow-check", str(tmp_path / "nothing.age")]) == 1

@@ -12,6 +12,7 @@ from components.settings.environment import owned_names
 from components.settings.faults import SettingsError
 from components.settings.model import env_of, holds_secret, options, section_of
 from components.settings.settings import Settings, read
+from tests.programs import BACKUP
 from tests.test_settings import DOCUMENT, MAIL, ROTATION_KEY, S3, TEXT_KEY, document, settings
 from tools.generate import ROOT, TABLES, derived, main, option_table, pulumi_yaml, replace_between, stack_schema, stale
 
@@ -134,7 +135,7 @@ def test_every_secret_may_be_encrypted_and_nothing_else() -> None:
             continue
         section, _, name = key.partition(".")
         value: Any = {"PDS_RATE_LIMIT_BYPASS_KEY": secure} if key == "pds.extra_secret_env" else secure
-        base: dict[str, Any] = {"mail": MAIL, "s3": S3}.get(section, {})
+        base: dict[str, Any] = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
         if name.startswith("slack."):
             name, value = "slack", {**SLACK, name.removeprefix("slack."): value}
         given = document(**{section: {**base, name: value} if name else value})

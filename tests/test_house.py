@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import everything, kind
-from tests.programs import ALERTS, run
+from tests.programs import ALERTS, BACKUP, run
 from tools.engine import ROOT, Evaluation
 
 COMPONENTS = ROOT / "components"
@@ -21,6 +21,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 ROOMS = {
     "pds": {
         *(
+            "backup",
             "confirmation",
             "entropy",
             "host",
@@ -49,6 +50,7 @@ COMPONENT_MAY = {"dynamic", "target", "entropy", "render", "settings"}
 """For every component but `pds`: never another component."""
 
 READS_ITS_OWN_FILES = {
+    "components/render/backup_job.py",
     "components/render/cloud_init.py",
     "components/render/confirm_job.py",
     "components/render/pds_job.py",
@@ -164,7 +166,7 @@ def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def test_all_components_of_the_design_were_found() -> None:
-    assert len(CLASSES) == 13, "these tests look at every component class"
+    assert len(CLASSES) == 14, "these tests look at every component class"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
@@ -202,7 +204,7 @@ def test_every_component_registered_its_outputs(club: Evaluation) -> None:
 
 
 def test_type_tokens_are_the_classes(club: Evaluation) -> None:
-    every = [*everything(club), *everything(run(alerts=ALERTS))]
+    every = [*everything(club), *everything(run(alerts=ALERTS, backup=BACKUP))]
     tokens = {item.type for item in every if item.type.startswith("pds:")}
     assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.checks_inputs import args_class, find_faulty_inputs
-from tests.programs import ALERTS, CLUB, run
+from tests.programs import ALERTS, BACKUP, CLUB, run
 from tools.engine import COMPUTED, Evaluation
 
 Change = Callable[[dict[str, Any]], None]
@@ -39,6 +39,7 @@ def test_every_input_of_a_stack_with_every_option_is_what_its_sdk_says() -> None
         ingress={"license_hcl": 'license "x" {}'},
         service_handle_domains=[".noted.at"],
         alerts=ALERTS,
+        backup=BACKUP,
         **CLUB,
     )
     types = {item.type for item in evaluation.resources}

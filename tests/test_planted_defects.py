@@ -11,10 +11,10 @@ import pytest
 
 from components.entropy import hex_secret
 from components.pds import Pds, PdsArgs
-from tests.checks import CHECKS
+from tests.checks import CHECKS, find_unsafe_bucket
 from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open
-from tests.defects import DEFECTS, default_provider, in_job, wrap_call
-from tests.programs import run, settings_of
+from tests.defects import DEFECTS, WITH_BACKUPS, default_provider, in_job, wrap_call
+from tests.programs import BACKUP, run, settings_of
 from tools.engine import Evaluation
 
 
@@ -28,6 +28,17 @@ def test_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for other, find in CHECKS.items():
         if other != law:
             assert find(evaluation) == [], f"one defect was planted, and the law of {other} speaks too"
+
+
+@pytest.mark.parametrize("defect", WITH_BACKUPS)
+def test_with_backups_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, law, said = WITH_BACKUPS[defect]
+    checks = CHECKS | {"backup bucket": find_unsafe_bucket}
+    assert [found for find in checks.values() for found in find(run(backup=BACKUP))] == [], "sound before"
+    plant(monkeypatch)
+    evaluation = run(backup=BACKUP)
+    assert any(said in finding for finding in checks.pop(law)(evaluation)), f"the check of {law} does not bite"
+    assert {other: find(evaluation) for other, find in checks.items() if find(evaluation)} == {}
 
 
 def test_a_nomad_resource_without_the_program_s_provider_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from components.settings.checks import warnings
 from components.settings.faults import Fault, SettingsError
 from components.settings.settings import Settings, read
+from tests.programs import BACKUP
 
 DOCUMENT: dict[str, Any] = {
     "hostname": "noted.at",
@@ -145,7 +146,7 @@ def test_a_recovery_key_may_be_of_either_curve_that_plc_takes(key: str) -> None:
     assert settings(pds={"recovery_did_key": key}).pds.recovery_did_key == key
 
 
-@pytest.mark.parametrize("key", ["mail", "s3"])
+@pytest.mark.parametrize("key", ["mail", "s3", "backup"])
 def test_an_optional_section_may_be_null(key: str) -> None:
     assert getattr(settings(**{key: None}), key) is None
 
@@ -245,4 +246,5 @@ def test_what_will_hurt_is_warned_of(changes: dict[str, Any], said: str) -> None
 
 def test_a_stack_file_that_leaves_nothing_open_has_no_warning() -> None:
     image = f"agentio/io@sha256:{'a' * 64}"
-    assert not list(warnings(settings(mail=MAIL, pds={"escrow": "made"}, ingress={"image": image})))
+    closed = settings(mail=MAIL, backup=BACKUP, pds={"escrow": "made"}, ingress={"image": image})
+    assert not list(warnings(closed))

@@ -20,7 +20,7 @@ from tests.test_settings import MAIL, ROTATION_KEY, S3, document, fault, faults
         ("pds.rate_limit", {"pds": {"rate_limit": True}}, "'rate_limits'"),
         ("ttl", {"ttl": 300}, "'dns.ttl'"),
         ("pds.wildcard", {"pds": {"wildcard": True}}, "'dns.wildcard'"),
-        ("quux", {"quux": 1}, "The keys here are: alerts, delete, dns, host"),
+        ("quux", {"quux": 1}, "The keys here are: alerts, backup, delete, dns"),
         ('["a.b"]', {"a.b": 1}, "The keys here are"),
         ('["[key]"]', {"[key]": 1}, "The keys here are"),
         ('["\\ud800"]', {"\ud800": 1}, "a-z"),

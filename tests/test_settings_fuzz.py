@@ -13,6 +13,7 @@ from components.settings.environment import configured_secrets, plain_environmen
 from components.settings.faults import SettingsError
 from components.settings.model import holds_secret, options, section_of
 from components.settings.settings import Settings, read
+from tests.programs import BACKUP
 from tests.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, document
 
 FUZZ = fuzzing(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
@@ -109,7 +110,7 @@ DOCUMENTS = st.builds(
         **unknown,
         **{key: value for key, value in known.items() if value is not ...},
     },
-    st.sampled_from([{}, DOCUMENT, document(mail=MAIL), document(s3=S3)]),
+    st.sampled_from([{}, DOCUMENT, document(mail=MAIL), document(s3=S3), document(backup=BACKUP)]),
     st.fixed_dictionaries({}, optional={key: _likely(key) for key in TOP}),
     st.dictionaries(NAMES, ANYTHING, max_size=2),
 )
@@ -159,7 +160,7 @@ def test_whatever_a_stack_file_is_the_answer_is_settings_or_faults(given: Any) -
 @given(key=st.sampled_from([key for key, _ in options(Settings)]), value=ANYTHING)
 def test_each_option_takes_anything_without_another_exception(key: str, value: Any) -> None:
     section, _, name = key.partition(".")
-    base = {"mail": MAIL, "s3": S3}.get(section, {})
+    base = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
     answer(document(**{section: {**base, name: value} if name else value}))
 
 
@@ -190,7 +191,7 @@ WRAPPERS: list[Any] = [
 def test_a_secret_is_never_told(key: str, wrap: Any, tail: str, rest: dict[str, Any]) -> None:
     secret = MARK + tail
     section, _, name = key.partition(".")
-    base = {"mail": MAIL, "s3": S3}.get(section, {})
+    base = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
     assert MARK not in answer(document(**{**rest, section: {**base, name: wrap(secret)}}))
     assert MARK not in answer(document(**{**rest, section: wrap(secret)}))
     assert MARK not in answer(document(**{**rest, section: {name: wrap(secret), "quux": wrap(secret)}}))

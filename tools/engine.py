@@ -131,6 +131,14 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "digitalocean:index/projectResources:ProjectResources": _same,
     "digitalocean:index/domain:Domain": lambda n, i: {"domainUrn": f"do:domain:{i.get('name')}"},
     "digitalocean:index/dnsRecord:DnsRecord": lambda n, i: {"fqdn": f"{i.get('name')}.{i.get('domain')}"},
+    "digitalocean:index/spacesBucket:SpacesBucket": lambda n, i: {
+        "bucketDomainName": f"{i.get('name')}.{i.get('region')}.digitaloceanspaces.com"
+    },
+    "digitalocean:index/spacesKey:SpacesKey": lambda n, i: {
+        "accessKey": f"DO00{_number(n)}",
+        "secretKey": _secret(hashlib.sha512(f"not a secret: {n}".encode()).hexdigest()[:43]),
+    },
+    "pulumi:providers:digitalocean": _same,
     "tls:index/privateKey:PrivateKey": lambda n, i: {"privateKeyPem": _secret(_pem("EC PRIVATE KEY", n))},
     "tls:index/selfSignedCert:SelfSignedCert": lambda n, i: {"certPem": _pem("CERTIFICATE", n)},
     "tls:index/certRequest:CertRequest": lambda n, i: {"certRequestPem": _pem("CERTIFICATE REQUEST", n)},

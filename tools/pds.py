@@ -110,7 +110,8 @@ def _escrow_check(options: argparse.Namespace) -> None:
         f"  written  {content['written']}\n"
         f"  holds    rotation key, {len(content['secrets'])} secrets in all, the Nomad CA and management token, the\n"
         f"           stack file; address {content['ipv4']}, volume {content['volume_id']}\n"
-        "It does not hold the members' data: that is on the volume and in its backups."
+        "It does not hold the members' data: that is on the volume and in its backups, "
+        + ("whose address and password are in it." if content.get("backup") else "of which this stack makes none.")
     )
 
 

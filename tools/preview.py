@@ -28,6 +28,7 @@ from tools.stackfile import StackFileError, evaluate_stack
 FILES: dict[str, Callable[[Evaluation], object]] = {
     "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
     "confirm.nomad.hcl": lambda evaluation: evaluation.outputs.get("confirm_job"),
+    "backup.nomad.hcl": lambda evaluation: evaluation.outputs.get("backup_job"),
     "io.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_job"),
     "ingress.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_file"),
     "caddy.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_job"),
@@ -38,7 +39,9 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
 }
 """Rendered files by name: what `build/STACK/` holds, of the ingress those of its kind."""
 
-STATEFUL = ("Droplet", "Volume", "ReservedIp", "Domain", "RandomPassword", "PrivateKey", "SelfSignedCert")
+STATEFUL = (
+    "Droplet", "Volume", "ReservedIp", "Domain", "SpacesBucket", "RandomPassword", "PrivateKey", "SelfSignedCert",
+)  # fmt: skip
 """Types whose replacement loses something, or takes the PDS down."""
 
 _SHOWN_INPUTS = {
@@ -46,6 +49,8 @@ _SHOWN_INPUTS = {
     "Droplet": ("size", "region", "image"),
     "Volume": ("name", "size", "region"),
     "ReservedIp": ("region",),
+    "SpacesBucket": ("name", "region"),
+    "SpacesKey": ("name",),
     "DnsRecord": ("type", "name", "ttl"),
     "Domain": ("name",),
     "Variable": ("path",),

@@ -107,6 +107,7 @@ class DockerConfig(Block):
 
     keyword = "config"
     image: str
+    entrypoint: tuple[str, ...] = ()
     command: str | None = None
     args: tuple[str, ...] = ()
     ports: tuple[str, ...] = ()
@@ -174,7 +175,7 @@ class Lifecycle(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Reschedule(Block):
-    """What follows a failed allocation: a new one after `delay`, for ever; or `attempts` times."""
+    """What follows a failed allocation: a new one after `delay`, for ever; or none, with `attempts` 0."""
 
     keyword = "reschedule"
     attempts: int | None = None

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 WATCH_MIB = 128
 """Memory limit of the job that looks at the volume, in MiB."""
 
+BACKUP_MEMORY_MIB = 256
+"""Limit of each of the backup's tasks, which run one after the other; restic keeps its index in memory."""
+
 SYSTEM_RESERVE_MIB = 512
 """What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
 
@@ -222,12 +225,38 @@ def _caa(settings: "Settings") -> Iterator[Fault]:
         )
 
 
+def _backup(settings: "Settings") -> Iterator[Fault]:
+    backup = settings.backup
+    if backup is None:
+        return
+    if backup.endpoint and not backup.bucket:
+        yield Fault("backup.bucket", "with 'endpoint' nobody makes a bucket.", "Write the name of the one you have.")
+    if backup.endpoint and backup.adopt:
+        yield Fault("backup.adopt", "with 'endpoint' the bucket is always one that you have.", "Remove it.")
+    if backup.adopt and not backup.endpoint and not backup.bucket:
+        yield Fault("backup.adopt", "it does not say which bucket.", "Write its name as 'bucket'.")
+    for name in sorted({"PDS_ACCOUNT_DB_LOCATION", "PDS_SEQUENCER_DB_LOCATION", "PDS_ACTOR_STORE_DIRECTORY"}):
+        if name in settings.pds.extra_env:
+            yield Fault(
+                f"pds.extra_env.{name}",
+                "a backup looks for the server's files where they are by default.",
+                "Remove it, or 'backup'.",
+            )
+
+
 def _memory(settings: "Settings") -> Iterator[Fault]:
     room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
     ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
     watch = WATCH_MIB if settings.alerts and settings.alerts.ping_url else 0
     confirm = CONFIRM_MIB if any(member.email_verified for member in settings.members) else 0
-    asked = {"pds": settings.pds.memory_mib, "ingress": ingress, "alerts": watch, "members": confirm}
+    backup = BACKUP_MEMORY_MIB if settings.backup else 0
+    asked = {
+        "pds": settings.pds.memory_mib,
+        "ingress": ingress,
+        "alerts": watch,
+        "members": confirm,
+        "backup": backup,
+    }
     wanted = sum(asked.values())
     if wanted > room:
         fitting = [size for gib, size in _SIZES.items() if wanted <= gib * 1024 - SYSTEM_RESERVE_MIB]
@@ -274,12 +303,23 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], .
     (frozenset({"pds.image", "pds.package_version"}), _package),
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"s3"}), _blobs),
+    (frozenset({"backup"}), _backup),
     (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind"}), _ports),
     (frozenset({"ingress.kind"}), _ingress_kind),
     (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
     (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
     (
-        frozenset({"host.size", "pds.memory_mib", "ingress.memory_mib", "ingress.kind", "alerts.ping_url", "members"}),
+        frozenset(
+            {
+                "host.size",
+                "pds.memory_mib",
+                "ingress.memory_mib",
+                "ingress.kind",
+                "alerts.ping_url",
+                "members",
+                "backup",
+            }
+        ),
         _memory,
     ),
     (frozenset({"alerts"}), _alerts),
@@ -309,6 +349,15 @@ def warnings(settings: "Settings") -> Iterator[str]:
             "pds:alerts.ping_url: without it nobody hears of a full volume or of too many accounts: DigitalOcean sees "
             "neither. Add the ping URL of a dead man's switch, for example a check of healthchecks.io."
         )
+    if settings.backup is None:
+        yield "pds:backup: NO BACKUP. What happens to the volume happens to every member's posts. Add 'backup'."
+    elif settings.backup.region == settings.host.region and not settings.backup.endpoint:
+        yield (
+            f"pds:backup.region: {settings.backup.region} is the droplet's region too; what takes the one takes the "
+            "other. Write another Spaces region."
+        )
+    elif settings.s3:
+        yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
     if settings.pds.escrow == "pending":
         yield (
             "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "

@@ -70,7 +70,7 @@ def _left_out(key: str, value: Any) -> bool:
     """Whether a key says nothing.
 
     `Pulumi.yaml` must give optional sections the default `{}`, since the CLI demands a value for every key it declares
-    without one; for `mail` and `s3`, which are all or nothing, an empty map is therefore the same as none.
+    without one; for `mail`, `s3` and `backup`, which are all or nothing, an empty map is therefore the same as none.
     """
     field = Settings.model_fields.get(key)
     empty = field is not None and section_of(field) is not None and field.default is None and value == {}

@@ -357,6 +357,52 @@ class Alerts(Section):
     )
 
 
+class Backup(Section):
+    """Where copies of the PDS go, how often, and how long they are kept. Without this section there are none."""
+
+    region: str = option(
+        "ams3",
+        pattern=r"^[a-z]{3}[0-9]$",
+        doc="Spaces region of the bucket; another than the droplet's, so that one fire does not take both.",
+    )
+    bucket: str | None = option(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$",
+        doc="Name of the bucket; names are taken world-wide. `STACK-HOSTNAME-backup`, dots as '-', where left out.",
+    )
+    adopt: bool = option(False, doc="Use the bucket of that name that you already have, instead of a new one.")
+    endpoint: HttpsUrl | None = option(
+        None,
+        doc="Address of another S3 service; its bucket must exist, and no Spaces bucket or key is made.",
+        example="https://s3.eu-central-1.amazonaws.com",
+    )
+    access_key_id: SecretStr = option(
+        min_length=1,
+        doc="Access key that may make Spaces buckets; with `endpoint`, the one that backups use.",
+    )
+    secret_access_key: SecretStr = option(min_length=1, doc="Its secret key.")
+    password: SecretStr | None = option(
+        None,
+        min_length=16,
+        doc="Password of backups that exist, from the escrow file; generated where left out.",
+    )
+    interval_minutes: Literal[5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440] = option(
+        15, doc="Minutes from one backup to the next. One that lasts longer delays the next, it is not overtaken."
+    )
+    keep_days: int = option(
+        30,
+        ge=3,
+        le=3650,
+        doc="Days for which backups are kept; deleted accounts stay in them for so long, and 30 days more.",
+    )
+    # Source of the tag: git tag v0.19.1 of restic/restic, whose docker/ folder is what Docker Hub's image is made of.
+    image: str = option(
+        "restic/restic:0.19.1",
+        pattern=r"^[a-z0-9./:_-]+(:[A-Za-z0-9._-]{1,128}|(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64})$",
+        doc="Image of restic, which encrypts and sends; one exact tag, or a digest.",
+    )
+
+
 class Secrets(Section):
     """Secrets of a PDS that runs already, to adopt it. What is left out is generated."""
 

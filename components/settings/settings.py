@@ -38,6 +38,7 @@ class Settings(Section):
     mail: sections.Mail | None = option(None, doc="The mail relay.", env="PDS_EMAIL_SMTP_URL")
     s3: sections.S3 | None = option(None, doc="A bucket for blobs.")
     alerts: sections.Alerts | None = option(None, doc="Whom to tell when something is wrong.")
+    backup: sections.Backup | None = option(None, doc="Backups of everything, to a bucket.")
     secrets: sections.Secrets = option(default_factory=sections.Secrets, doc="Secrets to adopt.")
     members: Annotated[tuple[sections.Member, ...], Field(strict=False)] = option(
         (), doc="Accounts, one a member. Removing one here leaves the account as it is."

@@ -22,6 +22,11 @@ from tools.live.process import free_port
 from tools.stackfile import evaluate_stack
 from tools.trial import task_environment
 
+from .snapshots import faulty as faulty
+from .snapshots import running as running
+from .snapshots import scale as scale
+from .snapshots import still as still
+
 CACHE = ROOT / "build" / "cache"
 
 WITHOUT_GUARD = {"NODE_OPTIONS": None}

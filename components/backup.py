@@ -1,0 +1,111 @@
+"""The backup: a bucket that outlives everything else, a key for it alone, a password, and the job that uses them.
+
+The job's text is rendered in `render/backup_job.py`. What is in a snapshot is decided by the program that the job runs,
+`render/files/snapshot.cjs`.
+"""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+import pulumi_nomad as nomad
+
+from components.entropy import as_secret, hex_secret
+from components.render.backup_job import BACKUP_PATH, bucket_name, repository
+from components.settings.sections import Backup as Section
+from components.settings.settings import Settings
+from components.target import NomadTarget
+
+VERSION_DAYS = 30
+"""For so long the bucket keeps what was overwritten or deleted in it: the key on the host can delete, and be stolen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupArgs:
+    """What `Backup` is told: the job's text, where it goes, and the server's job: its first start marks the volume."""
+
+    settings: Settings
+    stack: str
+    jobspec: str
+    target: NomadTarget
+    server: nomad.Job
+
+
+class Backup(pulumi.ComponentResource):
+    """Bucket, key, password, and the periodic job."""
+
+    repository: str
+    """restic's address of the backups."""
+    items: pulumi.Output[dict[str, str]]
+    """What opens them, by restic's names; secret. For the escrow file."""
+    job: nomad.Job
+
+    def __init__(self, name: str, args: BackupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:Backup", name, None, opts)
+        section = args.settings.backup
+        assert section
+        # Made even where one is given: a protected resource that went away would end `up` half-way.
+        made = hex_secret(f"{name}-password", 64, self)
+        password = pulumi.Output.secret(section.password.get_secret_value()) if section.password else made
+        access_key: pulumi.Input[str] = pulumi.Output.secret(section.access_key_id.get_secret_value())
+        secret_key: pulumi.Input[str] = pulumi.Output.secret(section.secret_access_key.get_secret_value())
+        if section.endpoint is None:
+            key = self._key(name, args, self._bucket(name, args, section))
+            access_key, secret_key = key.access_key, as_secret(key.secret_key)
+        self.repository = repository(args.settings, args.stack)
+        self.items = pulumi.Output.secret(
+            pulumi.Output.all(RESTIC_PASSWORD=password, AWS_ACCESS_KEY_ID=access_key, AWS_SECRET_ACCESS_KEY=secret_key)
+        )
+        variable = nomad.Variable(
+            f"{name}-variable", path=BACKUP_PATH, items=self.items, opts=args.target.options(self)
+        )
+        self.job = nomad.Job(
+            f"{name}-job",
+            jobspec=args.jobspec,
+            detach=True,  # a periodic job has nothing to wait for
+            purge_on_destroy=True,
+            opts=args.target.options(self, depends_on=[variable, args.server]),
+        )
+        self.register_outputs({"repository": self.repository})
+
+    def _bucket(self, name: str, args: BackupArgs, section: Section) -> digitalocean.SpacesBucket:
+        # Spaces takes keys of its own, not the API token; these may make buckets and never reach the host.
+        spaces = digitalocean.Provider(
+            f"{name}-spaces",
+            spaces_access_id=pulumi.Output.secret(section.access_key_id.get_secret_value()),
+            spaces_secret_key=pulumi.Output.secret(section.secret_access_key.get_secret_value()),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        bucket = bucket_name(args.settings, args.stack)
+        return digitalocean.SpacesBucket(
+            f"{name}-bucket",
+            name=bucket,
+            region=section.region,
+            acl="private",
+            force_destroy=False,
+            versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
+            lifecycle_rules=[
+                digitalocean.SpacesBucketLifecycleRuleArgs(
+                    enabled=True,
+                    abort_incomplete_multipart_upload_days=1,
+                    noncurrent_version_expiration=digitalocean.SpacesBucketLifecycleRuleNoncurrentVersionExpirationArgs(
+                        days=VERSION_DAYS
+                    ),
+                )
+            ],
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                provider=spaces,
+                protect=True,
+                retain_on_delete=True,
+                import_=f"{section.region},{bucket}" if section.adopt else None,
+            ),
+        )
+
+    def _key(self, name: str, args: BackupArgs, bucket: digitalocean.SpacesBucket) -> digitalocean.SpacesKey:
+        return digitalocean.SpacesKey(
+            f"{name}-key",
+            name=f"pds-{args.stack}-backup",
+            grants=[digitalocean.SpacesKeyGrantArgs(bucket=bucket.name, permission="readwrite")],
+            opts=pulumi.ResourceOptions(parent=self),
+        )

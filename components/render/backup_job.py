@@ -1,0 +1,145 @@
+"""The backup as a periodic Nomad job: a snapshot by the server's own image, then restic to a bucket.
+
+A pure function of the settings, as `pds_job.py`. The snapshot's program sees no key of the bucket; restic sees the data
+read-only. Secrets come on the host from the variable at `BACKUP_PATH`.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from components.render.hcl import write
+from components.render.jobspec import (
+    DockerConfig,
+    Group,
+    Job,
+    Lifecycle,
+    Logs,
+    Mount,
+    Periodic,
+    Reschedule,
+    Resources,
+    Restart,
+    Task,
+    Template,
+    TmpfsOptions,
+    VolumeMount,
+    VolumeRequest,
+)
+from components.render.pds_job import JOB as PDS_JOB
+from components.settings.checks import BACKUP_MEMORY_MIB
+from components.settings.environment import DATA_DIRECTORY, plain_environment
+from components.settings.sections import Backup
+from components.settings.settings import Settings
+
+JOB = "pds-backup"
+
+BACKUP_PATH = f"nomad/jobs/{JOB}"
+"""The variable with the repository's password and the bucket's keys; a job may read that of its own path."""
+
+_MEBIBYTE = 1024 * 1024
+_FROM_SNAPSHOT = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_LOCATION")
+_LINES = f"""\
+{{{{ with nomadVar "{BACKUP_PATH}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}
+{{{{ end }}}}{{{{ end }}}}
+"""
+
+
+def bucket_name(settings: Settings, stack: str) -> str:
+    """Name of the bucket: as asked for, else made of stack and hostname, 63 characters at most."""
+    assert settings.backup
+    return settings.backup.bucket or f"{stack}-{settings.hostname.replace('.', '-')}"[:56].rstrip("-") + "-backup"
+
+
+def repository(settings: Settings, stack: str) -> str:
+    """restic's address of the backups: several PDSes can share a bucket."""
+    assert settings.backup
+    endpoint = settings.backup.endpoint or f"https://{settings.backup.region}.digitaloceanspaces.com"
+    return f"s3:{endpoint.rstrip('/')}/{bucket_name(settings, stack)}/{settings.hostname}"
+
+
+def backup_job(settings: Settings, stack: str) -> str:
+    """The job file, HCL."""
+    backup = settings.backup
+    assert backup
+    job = Job(
+        name=JOB,
+        datacenters=(settings.nomad.datacenter,),
+        region=settings.nomad.region,
+        type="batch",
+        priority=40,  # below the PDS's 50
+        periodic=Periodic(crons=(_cron(backup.interval_minutes),)),
+        group=Group(
+            name=JOB,
+            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB),),
+            # A bucket that is away for a moment; beyond that the next run is the next attempt.
+            restart=Restart(attempts=1, interval="10m", delay="30s", mode="fail"),
+            reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
+            tasks=(_snapshot(settings), _send(settings, backup, stack)),
+        ),
+    )
+    return write(job) + "\n"
+
+
+def _cron(minutes: int) -> str:
+    if minutes < 60:
+        return f"*/{minutes} * * * *"
+    # Not at the full hour, when everybody's jobs run.
+    return f"7 */{minutes // 60} * * *" if minutes < 1440 else "7 3 * * *"
+
+
+def _snapshot(settings: Settings) -> Task:
+    environment = plain_environment(settings)
+    return Task(
+        name="snapshot",
+        user="1000:1000",
+        lifecycle=Lifecycle(hook="prestart"),
+        config=_hardened(settings.pds.image, command="node", args=("/local/snapshot.cjs",)),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
+        env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment},
+        templates=(Template(destination="local/snapshot.cjs", change_mode="noop", data=_file("snapshot.cjs")),),
+        resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
+        logs=Logs(max_files=2, max_file_size=1),
+    )
+
+
+def _send(settings: Settings, backup: Backup, stack: str) -> Task:
+    return Task(
+        name="send",
+        user="1000:1000",
+        config=_hardened(backup.image, entrypoint=("/bin/sh", "/local/send.sh")),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
+        env={
+            "PDS_HOSTNAME": settings.hostname,
+            "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
+            "RESTIC_REPOSITORY": repository(settings, stack),
+            "AWS_DEFAULT_REGION": backup.region,
+            "KEEP_DAYS": str(backup.keep_days),
+        },
+        templates=(
+            Template(destination="local/send.sh", change_mode="noop", data=_file("send.sh")),
+            Template(destination="secrets/backup.env", env=True, change_mode="noop", perms="0600", data=_LINES),
+        ),
+        resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
+        logs=Logs(max_files=2, max_file_size=1),
+    )
+
+
+def _hardened(
+    image: str, entrypoint: tuple[str, ...] = (), command: str | None = None, args: tuple[str, ...] = ()
+) -> DockerConfig:
+    return DockerConfig(
+        image=image,
+        entrypoint=entrypoint,
+        command=command,
+        args=args,
+        readonly_rootfs=True,
+        cap_drop=("all",),
+        security_opt=("no-new-privileges",),
+        pids_limit=128,
+        mount=Mount(target="/tmp", tmpfs_options=TmpfsOptions(size=16 * _MEBIBYTE)),  # noqa: S108 (in the container)
+    )
+
+
+@cache
+def _file(name: str) -> str:
+    return Path(__file__).with_name("files").joinpath(name).read_text()

@@ -1,0 +1,152 @@
+"""The snapshot program on a real PDS with a club: the fixtures of the tests about copies.
+
+Owns: running the program as the job does, and data at rest for faults. Does not own: what is asked of either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tools.engine import ROOT
+from tools.live.directory import PlcDirectory
+from tools.live.node import Install
+from tools.live.pds import PdsProcess, applied, differences
+from tools.live.process import free_port
+from tools.verify import MANIFEST, DocumentKey, Identity, Report, from_plc, verify
+
+from .club import Club, founded
+
+PROGRAM = ROOT / "components" / "render" / "files" / "snapshot.cjs"
+DEADLINE = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much a run tries."""
+
+    members: int
+    posts: int
+    rounds: int
+    kills: int
+
+
+SMALL = Scale(members=6, posts=4, rounds=3, kills=6)
+SOAK = Scale(members=50, posts=40, rounds=50, kills=50)
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    """`make soak` runs the large one."""
+    return SOAK if request.config.getoption("--soak") else SMALL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data directory, and the snapshot program on it."""
+
+    path: Path
+    install: Install
+    document_key: DocumentKey
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the finished copy is."""
+        return self.path / ".snapshot" / "current"
+
+    def start(self, **change: str) -> subprocess.Popen[str]:
+        """The program as the job runs it: in the server's image, with nothing but its environment."""
+        env = {
+            "PATH": os.defpath,
+            "PDS_DATA_DIRECTORY": str(self.path),
+            "PDS_BLOBSTORE_DISK_LOCATION": str(self.path / "blocks"),
+            "PDS_SNAPSHOT_RESERVE_MIB": "1",
+        } | change
+        return subprocess.Popen(
+            [str(self.install.node), str(PROGRAM)],
+            cwd=self.install.folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def take(self, *, code: int = 0, **change: str) -> str:
+        """Run it to its end; what it says."""
+        with self.start(**change) as running:
+            said, _ = running.communicate(timeout=DEADLINE)
+        assert running.returncode == code, said
+        return said
+
+    def verify(self, whose: Identity | None = None) -> Report:
+        """Verify the finished copy, with questions to the local directory."""
+        return verify(self.snapshot, self.document_key, whose)
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the finished copy."""
+        found: dict[str, Any] = json.loads((self.snapshot / MANIFEST).read_text())
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A club, its server's data, the server, and the first data at rest."""
+
+    club: Club
+    data: Data
+    server: PdsProcess
+    still: Data
+
+
+@pytest.fixture(scope="session")
+def running(
+    pds_installs: dict[str, Install],
+    program_env: dict[str, str],
+    directory: PlcDirectory,
+    line: str,
+    scale: Scale,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Running]:
+    """A server with a club, for all tests of one version line."""
+    path = tmp_path_factory.mktemp("club") / "pds"
+    path.mkdir()
+    env = applied(program_env, differences(program_env, data=path, plc_url=directory.url, port=free_port(), line=line))
+    # Hundreds of writes a minute from one address are what this is about.
+    env |= {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+    with PdsProcess(pds_installs[line], env, path.with_suffix(".log")) as server:
+        club = founded(server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
+        data = Data(path=path, install=pds_installs[line], document_key=_asked_once(directory.url))
+        data.take()
+        still = replace(data, path=tmp_path_factory.mktemp("still") / "pds")
+        shutil.copytree(data.snapshot, still.path)
+        (still.path / MANIFEST).unlink()
+        yield Running(club=club, data=data, server=server, still=still)
+
+
+def _asked_once(url: str) -> DocumentKey:
+    """The directory's answers, kept: nobody's key changes here."""
+    return cache(from_plc(url, httpx.Client(trust_env=False)))
+
+
+@pytest.fixture(scope="session")
+def still(running: Running) -> Data:
+    """A copy of the club's first data that no server has open, for faults."""
+    return running.still
+
+
+@pytest.fixture
+def faulty(still: Data, tmp_path: Path) -> Data:
+    """The same, for one fault."""
+    path = tmp_path / "pds"
+    shutil.copytree(still.path, path, ignore=shutil.ignore_patterns(".snapshot"))
+    return replace(still, path=path)

@@ -1,0 +1,172 @@
+"""The rendered backup job's scripts against restic and an S3 server: what was sent can be fetched, and is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from components.render.backup_job import backup_job
+from tests.hcl_text import job_of, task_of
+from tests.programs import BACKUP, settings_of
+from tools.live.node import PDS_LINES
+from tools.live.process import LOOPBACK, ServerProcess, free_port
+from tools.verify import verify
+
+from .snapshots import Data, Running
+
+# What sends a copy does not know which server it is of.
+pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
+
+_DEADLINE = 120.0
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server with one empty bucket, `copies`."""
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    url = f"http://{LOOPBACK}:{port}"
+    server = ServerProcess(
+        name="S3 server",
+        command=[sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)],
+        folder=folder,
+        env={"PATH": os.defpath},
+        log=folder / "s3.log",
+        health=f"{url}/moto-api/",
+    )
+    with server:
+        urlopen(Request(f"{url}/copies", method="PUT", headers={"Authorization": _SIGNED})).close()
+        yield url
+
+
+_SIGNED = "AWS4-HMAC-SHA256 Credential=DO00TEST/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+"""The S3 server of the tests reads the service out of this and checks no signature."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A PDS's place in the bucket, and the send task of the rendered job."""
+
+    url: str
+    place: str
+    folder: Path
+
+    def _env(self, **change: str) -> dict[str, str]:
+        task = task_of(job_of(backup_job(settings_of(backup=BACKUP), "dev"), "pds-backup"), "send")
+        env = {name: str(value) for name, value in task["env"][0].items()}
+        assert env["RESTIC_REPOSITORY"] == "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        return (
+            env
+            | {
+                "PATH": os.environ["PATH"],
+                "NOMAD_ALLOC_DIR": str(self.folder),
+                "RESTIC_REPOSITORY": f"s3:{self.url}/copies/{self.place}",
+                "RESTIC_PASSWORD": "a password for the tests",
+                "AWS_ACCESS_KEY_ID": "DO00TEST",
+                "AWS_SECRET_ACCESS_KEY": "only a test",
+            }
+            | change
+        )
+
+    def send(self, data: Data, *, code: int = 0, **change: str) -> str:
+        """Run the send task on the finished snapshot of `data`; what it says."""
+        task = task_of(job_of(backup_job(settings_of(backup=BACKUP), "dev"), "pds-backup"), "send")
+        (script,) = [item["data"] for item in task["template"] if item["destination"] == "local/send.sh"]
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        path = self.folder / "send.sh"
+        path.write_text(script)
+        return self._run(["/bin/sh", str(path)], code, PDS_DATA_DIRECTORY=str(data.path), **change)
+
+    def restic(self, *arguments: str, code: int = 0, **change: str) -> str:
+        """Run restic on this place; what it says."""
+        return self._run(["restic", "--no-cache", *arguments], code, **change)
+
+    def _run(self, command: list[str], code: int, **change: str) -> str:
+        assert shutil.which("restic"), "restic is missing: `apt-get install restic`"
+        done = subprocess.run(
+            command,
+            env=self._env(**change),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
+
+@pytest.fixture
+def bucket(s3: str, tmp_path: Path, request: pytest.FixtureRequest) -> Bucket:
+    """An empty place in the bucket, for one test."""
+    return Bucket(url=s3, place=f"place-{abs(hash(request.node.nodeid))}", folder=tmp_path / "alloc")
+
+
+def test_what_was_sent_is_fetched_whole(running: Running, bucket: Bucket, tmp_path: Path) -> None:
+    with running.club.writing():
+        running.data.take()
+    said = bucket.send(running.data)
+    assert "created restic repository" in said
+    assert "no errors were found" in said, "a part of the bucket was read back"
+    bucket.restic("restore", "latest", "--target", str(tmp_path / "fetched"))
+    report = verify(tmp_path / "fetched", running.data.document_key)
+    assert report.problems == ()
+    assert report.manifest == running.data.manifest()
+
+
+def test_a_second_backup_sends_what_changed_and_no_more(faulty: Data, bucket: Bucket) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    faulty.take()
+    said = bucket.send(faulty)
+    assert "using parent snapshot" in said
+    changed = next(line for line in said.splitlines() if line.startswith("Files:"))
+    new, modified = (int(changed.split()[index]) for index in (1, 3))
+    # The manifest with its times, the mark, and the two databases that are copied each time.
+    assert (new, modified) == (0, 4), said
+    # Those of one day are thinned out only when two days are over.
+    assert len(json.loads(bucket.restic("snapshots", "--json"))) == 2
+
+
+def test_a_backup_is_gone_when_its_days_are_over(faulty: Data, bucket: Bucket) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    bucket.restic("backup", "--host", "noted.at", "--tag", "pds", "--time", "2026-01-01 00:00:00", str(faulty.snapshot))
+    bucket.send(faulty)
+    times = [item["time"][:10] for item in json.loads(bucket.restic("snapshots", "--json"))]
+    assert "2026-01-01" not in times, "what a deleted account left behind goes with it"
+    assert len(times) == 2
+
+
+def test_a_wrong_password_is_named_and_nothing_is_written(faulty: Data, bucket: Bucket) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    said = bucket.send(faulty, code=1, RESTIC_PASSWORD="another password")
+    assert "FAILED: the bucket holds backups under another password" in said
+    assert len(json.loads(bucket.restic("snapshots", "--json"))) == 1
+
+
+def test_without_a_snapshot_nothing_is_sent(faulty: Data, bucket: Bucket) -> None:
+    assert "FAILED: there is no snapshot in" in bucket.send(faulty, code=1)
+
+
+def test_the_password_is_not_in_what_the_task_says(faulty: Data, bucket: Bucket) -> None:
+    faulty.take()
+    said = bucket.send(faulty)
+    assert "a password for the tests" not in said
+    assert "only a test" not in said
+
+
+def test_the_snapshot_task_has_no_key_of_the_bucket(line: str) -> None:
+    job = job_of(backup_job(settings_of(backup=BACKUP), "dev"), "pds-backup")
+    snapshot, send = task_of(job, "snapshot"), task_of(job, "send")
+    assert "nomadVar" not in json.dumps(snapshot), "it reads members' data and needs nothing else"
+    assert send["volume_mount"][0]["read_only"] is True
