@@ -347,6 +347,8 @@ class JobRunning:
         if not every:
             return f"job {job} has no allocation; Nomad found no room for it, or it was stopped"
         newest = max(every, key=lambda item: int(item["CreateIndex"]))
+        if newest["JobVersion"] != self._api.get(f"/v1/job/{quote(job)}")["Version"]:
+            return f"Nomad has not placed the newest version of job {job} yet"
         tasks = newest.get("TaskStates") or {}
         failed = [name for name, task in tasks.items() if task.get("Failed")]
         if failed:

@@ -33,7 +33,9 @@ class PdsJob(pulumi.ComponentResource):
         self.job = nomad.Job(
             f"{name}-job",
             jobspec=args.jobspec,
-            detach=False,
+            # `Ready` waits for health. The provider would wait for the registration's own evaluation, and when Nomad
+            # restarts meanwhile that one is cancelled in favour of a later one: an end that the provider does not know.
+            detach=True,
             purge_on_destroy=True,
             opts=args.target.options(self, depends_on=[args.secrets, guard], custom_timeouts=PATIENCE),
         )

@@ -34,6 +34,8 @@ class FakeNomad:
     """Unix time in s of the checks' newest results; a year after every start unless said otherwise."""
     stderr: str = ""
     """What the failed task wrote."""
+    version: int = 0
+    """The PDS job's."""
     jobs: dict[str, int] = field(default_factory=dict)
     """Job to the index of its last change."""
     modify_time: int = 0
@@ -60,6 +62,7 @@ class FakeNomad:
                 "DesiredStatus": "run",
                 "ClientStatus": status,
                 "CreateIndex": 12,
+                "JobVersion": 0,
                 "TaskStates": {
                     "guard": {
                         "State": "dead",
@@ -104,6 +107,8 @@ class FakeNomad:
             return 200, [{"ID": "node-1"}]
         if path == "/v1/node/node-1":
             return 200, {"ID": "node-1", "Meta": self.meta}
+        if path == "/v1/job/pds":
+            return 200, {"Version": self.version, "JobModifyIndex": self.jobs.get("pds", 0)}
         if path.removeprefix("/v1/job/") in self.jobs:
             return 200, {"JobModifyIndex": self.jobs[path.removeprefix("/v1/job/")]}
         if path == "/v1/job/pds/allocations":

@@ -147,6 +147,12 @@ def test_a_check_that_has_not_run_yet_does_not_count_as_passed(nomad: FakeNomad)
         ReadyProvider().create(_ready(nomad))
 
 
+def test_a_server_of_the_version_before_is_not_the_one_that_was_asked_for(nomad: FakeNomad) -> None:
+    nomad.version = 1
+    with pytest.raises(probes.ProbeError, match="has not placed the newest version of job pds yet, after 900 s"):
+        ReadyProvider().create(_ready(nomad))
+
+
 def test_a_job_without_an_allocation_ends_with_the_reason(nomad: FakeNomad) -> None:
     nomad.allocations = []
     with pytest.raises(probes.ProbeError, match="job pds has no allocation"):
