@@ -117,21 +117,23 @@ class ReadyProvider(_Wait):
 
     def _run(self, news: Props, olds: Props) -> Props:
         api = _api(news)
-        nodes = api.get("/v1/nodes?resources=false")
-        born = api.get(f"/v1/node/{nodes[0]['ID']}")["Meta"].get("pds_configuration", "") if nodes else ""
-        found = {**news, "host_configuration": born}
         # A rebuilt host's Nomad may have kept the token that the state replaced.
         admin = _api({**news, "token": news["management_token"]})
         admin.forget_tokens(news["token_name"], but=api.accessor(news["token"]) or "")
-        if news["paused"]:
-            return {**found, "state": "paused"}
+        state = "paused" if news["paused"] else self._serving(api, news, olds)
+        # Afterwards: on a slow host the node joins some time after Nomad has a leader.
+        nodes = api.get("/v1/nodes?resources=false")
+        born = api.get(f"/v1/node/{nodes[0]['ID']}")["Meta"].get("pds_configuration", "") if nodes else ""
+        return {**news, "state": state, "host_configuration": born}
+
+    def _serving(self, api: probes.NomadApi, news: Props, olds: Props) -> str:
         self._wait_for_health(api, news, olds)
         if news["open"] == "none":
-            return {**found, "state": "serving"}
+            return "serving"
         if news["open"] != "1":
-            return {**found, "state": "serving on the host; not open to the Internet yet"}
+            return "serving on the host; not open to the Internet yet"
         fault = probes.https_health(news["hostname"], news["ip"], _HTTPS_DEADLINE)
-        return {**found, "state": f"serving on the host; HTTPS pending: {fault}" if fault else "serving"}
+        return f"serving on the host; HTTPS pending: {fault}" if fault else "serving"
 
     def _wait_for_health(self, api: probes.NomadApi, news: Props, olds: Props) -> None:
         """A changed secret restarts the task some moments after the variable was written. Where the same secrets are

@@ -62,6 +62,12 @@ def test_a_host_that_does_not_say_its_configuration_is_unknown(nomad: FakeNomad)
     assert (ReadyProvider().create(_ready(nomad)).outs or {})["host_configuration"] == ""
 
 
+def test_the_host_is_asked_for_its_configuration_after_the_wait(nomad: FakeNomad) -> None:
+    ReadyProvider().create(_ready(nomad))
+    paths = [path for _method, path, _token in nomad.asked]
+    assert paths.index("/v1/nodes?resources=false") > paths.index("/v1/job/pds/allocations"), "a slow host joins late"
+
+
 def test_a_paused_server_is_not_waited_for(nomad: FakeNomad) -> None:
     nomad.allocations = []
     assert (ReadyProvider().create(_ready(nomad, paused=True)).outs or {})["state"] == "paused"

@@ -88,7 +88,8 @@ class Droplet:
 
     def healthy(self, what: str, happened: Callable[[State], bool], since: float) -> State:
         """Wait until it happened and the server answers; print how long that took. Raises BenchError."""
-        while time.monotonic() - since < _PATIENCE:
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end:
             state = self.state()
             if state is not None and happened(state):
                 print(f"\n== {what}: healthy after {time.monotonic() - since:.0f} s")
