@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -120,19 +121,25 @@ def _memory(running: Bench, plc_url: str) -> Table:
 
 
 def _resident_mib(running: Bench) -> float:
-    """Memory of the bench's Nomad and Docker and all that they run beside containers, MiB; shared pages by share."""
+    """Memory of the bench's Nomad and Docker and what they start beside containers, in MiB; shared pages by share."""
     [machine] = running.machines.machines()
-    marks = (str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0], "docker_logger")
-    total = 0
+    marks = (str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0])
+    commands, parents = {}, {}
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().decode(errors="replace")
-            if any(mark in command for mark in marks) and not command.startswith(sys.executable):
-                rollup = (process / "smaps_rollup").read_text()
-                total += int(rollup.split("Pss:", 1)[1].split()[0])
-        except (OSError, IndexError):
-            continue  # it ended meanwhile, or is the kernel's own
-    return total / 1024
+        with suppress(OSError):  # it ended meanwhile
+            commands[process.name] = (process / "cmdline").read_bytes().decode(errors="replace")
+            parents[process.name] = (process / "stat").read_text().rpartition(")")[2].split()[1]
+    found = {pid for pid, command in commands.items() if any(mark in command for mark in marks)}
+    # What a shim starts is a container; Nomad's own helpers bear no mark.
+    hosts = {pid for pid in found if "containerd-shim" not in commands[pid]}
+    found |= {pid for pid in commands if parents[pid] in hosts}
+    return sum(_share_mib(Path("/proc") / pid) for pid in found)
+
+
+def _share_mib(process: Path) -> float:
+    with suppress(OSError, IndexError):  # it ended meanwhile, or is the kernel's own
+        return int((process / "smaps_rollup").read_text().split("Pss:", 1)[1].split()[0]) / 1024
+    return 0.0
 
 
 if __name__ == "__main__":
