@@ -146,7 +146,9 @@ class Host(pulumi.ComponentResource):
             f"{name}-address",
             ip_address=args.reserved_ip.ip_address,
             droplet_id=self.droplet.id.apply(int),
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, deleted_with=self.droplet),
+            # The assignment ends with its droplet, by DigitalOcean's doing. The provider's delete crashes where the
+            # droplet is gone, which it is after a rebuild that was cut short (resource_reserved_ip_assignment.go).
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, retain_on_delete=True),
         )
         if host.project:
             project = digitalocean.Project(

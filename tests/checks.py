@@ -25,8 +25,9 @@ PROTECTED = {"Volume", "ReservedIp", "Domain", "SpacesBucket", "RandomPassword",
 """Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may make anew."""
 RETAINED = {"Volume", "ReservedIp", "Domain", "SpacesBucket"}
 """Of those, what exists outside the state. A key that is 'retained' is lost: the state is its only copy."""
-LEFT_BEHIND = {"AclToken"}
-"""Not state: an emptied Nomad would refuse to delete a token it does not know. `Ready` sweeps what is left over."""
+LEFT_BEHIND = {"AclToken", "ReservedIpAssignment"}
+"""Not state: an emptied Nomad would refuse to delete a token it does not know, and `Ready` sweeps what is left over; an
+assignment ends with its droplet."""
 REPLACEABLE = re.compile(r"pds-certificates-client-key|pds-member-.*-password")
 """A member's first password is hers to change, and an admin's to set anew."""
 
