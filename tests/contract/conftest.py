@@ -95,10 +95,13 @@ def start_pds(
     tmp_path_factory: pytest.TempPathFactory,
     line: str,
 ) -> StartPds:
-    """Start a PDS of `line` on empty data: an environment, its local differences, then a change (`None` unsets)."""
+    """Start a PDS on empty data: an environment, its local differences, then a change (`None` unsets).
+
+    It is of the test's `line`, unless another one is named.
+    """
     folder = tmp_path_factory.mktemp("pds")
 
-    def start(env: Mapping[str, str], change: Mapping[str, str | None]) -> PdsProcess:
+    def start(env: Mapping[str, str], change: Mapping[str, str | None], line: str = line) -> PdsProcess:
         data = Path(tempfile.mkdtemp(dir=folder))  # servers may run side by side
         local = applied(env, differences(env, data=data, plc_url=directory.url, port=free_port(), line=line))
         # Made afterwards: a local difference must not mend what the test breaks.

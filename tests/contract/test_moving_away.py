@@ -1,0 +1,256 @@
+"""A member moves to another real PDS with her identity, posts and pictures, and no mail server is anywhere.
+
+The calls and their order are those of the protocol's guide to account migration (atproto.com/guides/account-migration)
+and of docs/operating.md. What mail would have carried is read as `./pds token` reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components.probes import NomadApi
+from tests import fake_dns
+from tests.test_guard import GUARD
+from tools import mailed
+from tools.live.directory import PlcDirectory
+from tools.live.identity import directory_data
+from tools.live.keys import did_key
+from tools.live.node import PDS_LINES, Install
+from tools.live.pds import PdsProcess
+from tools.live.xrpc import Client, RefusedError
+
+from .conftest import StartPds
+from .test_members import PRELOAD
+
+pytestmark = pytest.mark.contract
+
+OLD, NEW = "noted.at", "rooks.test"
+OWN_DOMAIN = "ann.her-domain.test"
+PASSWORD = "5f" * 16
+HER_KEY = did_key("3ee68ca0" * 8)
+OTHER_SECRETS = {
+    "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": "41" * 32,
+    "PDS_JWT_SECRET": "42" * 16,
+    "PDS_ADMIN_PASSWORD": "43" * 16,
+}
+POST, PICTURE = "app.bsky.feed.post", "at.noted.try.blob"
+PREFERENCES = [{"$type": "app.bsky.actor.defs#adultContentPref", "enabled": True}]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two servers, and how its operator and the member speak to it."""
+
+    hostname: str
+    env: Mapping[str, str]
+    install: Install
+    pds: PdsProcess
+    client: Client
+
+    def invite(self) -> str:
+        """What its operator gives to somebody who wants an account there."""
+        method = "com.atproto.server.createInviteCode"
+        made = self.client.procedure(method, {"useCount": 1}, admin_password=self.env["PDS_ADMIN_PASSWORD"])
+        return str(made["code"])
+
+    def log_in(self, did: str) -> str:
+        """Her session, with which every call goes from now on."""
+        body = {"identifier": did, "password": PASSWORD}
+        token = str(self.client.procedure("com.atproto.server.createSession", body)["accessJwt"])
+        self.client.log_in(token)
+        return token
+
+    def send(self, token: str, method: str, content: bytes = b"", kind: str | None = None) -> None:
+        """POST something that is not JSON, or nothing at all."""
+        headers = {"Authorization": f"Bearer {token}"} | ({"Content-Type": kind} if kind else {})
+        answer = self.client.http.post(f"/xrpc/{method}", content=content, headers=headers)
+        assert answer.is_success, f"{method}: {answer.status_code} {answer.text}"
+
+    def post(self, did: str, text: str) -> None:
+        """A post of hers."""
+        record = {"$type": POST, "text": text, "createdAt": "2026-06-01T12:00:00.000Z"}
+        self.client.procedure("com.atproto.repo.createRecord", {"repo": did, "collection": POST, "record": record})
+
+    def records(self, did: str) -> dict[str, str]:
+        """Her records: the CID of each, by its address."""
+        return {
+            record["uri"]: record["cid"]
+            for collection in (POST, PICTURE)
+            for record in self.client.query(
+                "com.atproto.repo.listRecords", {"repo": did, "collection": collection, "limit": 100}
+            )["records"]
+        }
+
+    def status(self, did: str) -> tuple[bool, str | None]:
+        """What it tells everybody: whether the account is active here, and why not."""
+        said = self.client.query("com.atproto.sync.getRepoStatus", {"did": did})
+        return said["active"], said.get("status")
+
+
+@dataclass(frozen=True)
+class World:
+    """The two servers, the directory that both ask, and the DNS records of her own domain."""
+
+    old: Side
+    new: Side
+    directory: PlcDirectory
+    dns: dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def world(
+    start_pds: StartPds,
+    pds_installs: dict[str, Install],
+    directory: PlcDirectory,
+    program_env: dict[str, str],
+    line: str,
+) -> Iterator[World]:
+    """She leaves a server of `line` for one of the other line."""
+    [other] = set(PDS_LINES) - {line}
+    dns: dict[str, list[str]] = {}
+    theirs = {**program_env, **OTHER_SECRETS, "PDS_HOSTNAME": NEW}
+    with fake_dns.serve(dns) as nameserver:
+        asks = {"TESTS_NAME_SERVER": nameserver}
+        guarded = {**asks, "NODE_OPTIONS": f'--require="{GUARD}" --require="{PRELOAD}"'}
+        unguarded = {**asks, "NODE_OPTIONS": f'--require="{PRELOAD}"'}
+        with start_pds(program_env, guarded) as first, start_pds(theirs, unguarded, line=other) as second:
+            old = Side(OLD, program_env, pds_installs[line], first, Client(first.url, OLD))
+            new = Side(NEW, theirs, pds_installs[other], second, Client(second.url, NEW))
+            with old.client.http, new.client.http:
+                yield World(old, new, directory, dns)
+
+
+def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `./pds token` prints. Nomad's exec endpoint is this process, the container that server's folder and data."""
+    container = {
+        **{name: side.env[name] for name in ("PDS_HOSTNAME", "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX")},
+        "PDS_DATA_DIRECTORY": str(Path(side.pds.log).with_suffix("")),
+        "NODE_OPTIONS": f'--require="{GUARD}"',
+        "PATH": os.pathsep.join([str(side.install.node.parent), os.defpath]),
+    }
+
+    def run(_nomad: Mapping[str, str], _allocation: str, command: list[str]) -> str:
+        done = subprocess.run(
+            command, cwd=side.install.folder, env=container, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    nomad = {"address": "http://127.0.0.1:1", **dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem"), "")}
+    with monkeypatch.context() as patch:
+        patch.setattr(NomadApi, "get", lambda _self, _path: [{"ID": "its", "ClientStatus": "running"}])
+        patch.setattr(mailed, "_exec", run)
+        [token] = mailed.read({**nomad, "token": ""}, did)
+    assert token.purpose == "plc_operation"
+    return token.token
+
+
+def _member(side: Side, name: str, **more: str) -> tuple[str, bytes]:
+    """An account with posts, a picture and preferences; its DID, and the picture's bytes."""
+    side.client.log_in("")
+    body = {"handle": f"{name}.{side.hostname}", "email": f"{name}@her-mail.org", "password": PASSWORD, **more}
+    did: str = side.client.procedure("com.atproto.server.createAccount", {**body, "inviteCode": side.invite()})["did"]
+    side.log_in(did)
+    for number in range(3):
+        side.post(did, f"move {number}")
+    picture = json.dumps([did] * 1000).encode()
+    blob = side.client.upload_blob([picture], len(picture))
+    record = {"$type": PICTURE, "blob": blob}
+    album = {"repo": did, "collection": PICTURE, "record": record, "validate": False}
+    side.client.procedure("com.atproto.repo.createRecord", album)
+    side.client.procedure("app.bsky.actor.putPreferences", {"preferences": PREFERENCES})
+    return did, picture
+
+
+def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
+    """The account on the new server, deactivated, with all that the old one has of hers; both sessions."""
+    leaving = old.log_in(did)
+    asked: dict[str, str | int] = {"aud": f"did:web:{new.hostname}", "lxm": "com.atproto.server.createAccount"}
+    proof = old.client.query("com.atproto.server.getServiceAuth", asked)["token"]
+    account = {"did": did, "handle": handle, "email": f"{did[-6:]}@her-mail.org", "password": PASSWORD}
+    body = {**account, "inviteCode": new.invite()}
+    new.client.log_in("")
+    with pytest.raises(RefusedError, match="Missing auth to create account with did"):
+        new.client.procedure("com.atproto.server.createAccount", body)
+    new.client.log_in(proof)
+    arriving = str(new.client.procedure("com.atproto.server.createAccount", body)["accessJwt"])
+    new.client.log_in(arriving)
+    assert new.status(did) == (False, "deactivated"), "two servers that both speak for her would be one too many"
+
+    repository = old.client.http.get("/xrpc/com.atproto.sync.getRepo", params={"did": did}).raise_for_status()
+    new.send(arriving, "com.atproto.repo.importRepo", repository.content, "application/vnd.ipld.car")
+    missing = [blob["cid"] for blob in new.client.query("com.atproto.repo.listMissingBlobs", {})["blobs"]]
+    assert len(missing) == 1, "the picture"
+    for cid in missing:
+        content = b"".join(old.client.stream_blob(did, cid))
+        assert new.client.upload_blob([content], len(content))["ref"]["$link"] == cid
+    assert new.client.query("com.atproto.repo.listMissingBlobs", {})["blobs"] == []
+    preferences = old.client.query("app.bsky.actor.getPreferences", {})
+    new.client.procedure("app.bsky.actor.putPreferences", preferences)
+    return leaving, arriving
+
+
+def _change_identity(old: Side, new: Side, leaving: str, token: str, hers: list[str]) -> None:
+    """The old server signs what the new one recommends, with her own key before it; the new one hands it in."""
+    wanted = new.client.query("com.atproto.identity.getRecommendedDidCredentials", {})
+    wanted["rotationKeys"] = hers + wanted["rotationKeys"]
+    old.client.log_in(leaving)
+    signed = old.client.procedure("com.atproto.identity.signPlcOperation", {**wanted, "token": token})
+    new.client.procedure("com.atproto.identity.submitPlcOperation", {"operation": signed["operation"]})
+
+
+def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, hers: list[str]) -> None:
+    """All of it, in the order of docs/operating.md."""
+    old, new = world.old, world.new
+    leaving, arriving = _copy(old, new, did, handle)
+    assert new.client.query("com.atproto.server.checkAccountStatus", {})["validDid"] is False, "all but her identity"
+    old.send(leaving, "com.atproto.identity.requestPlcOperationSignature")
+    _change_identity(old, new, leaving, _token(old, did, monkeypatch), hers)
+    new.send(arriving, "com.atproto.server.activateAccount")
+    old.client.procedure("com.atproto.server.deactivateAccount", {})
+
+
+def _moved(world: World, did: str, records: dict[str, str], picture: bytes) -> None:
+    """Her DID is the same and the new server's, and so is all that she wrote; the old server says that she left."""
+    old, new = world.old, world.new
+    data = directory_data(world.directory.url, did)
+    assert data["services"]["atproto_pds"]["endpoint"] == f"https://{NEW}"
+    new.log_in(did)  # with her password, after all tokens of the move
+    assert new.client.query("com.atproto.server.checkAccountStatus", {})["validDid"] is True
+    assert new.records(did) == records
+    assert new.client.query("app.bsky.actor.getPreferences", {})["preferences"] == PREFERENCES
+    [blob] = new.client.query("com.atproto.sync.listBlobs", {"did": did})["cids"]
+    assert b"".join(new.client.stream_blob(did, blob)) == picture
+    assert (old.status(did), new.status(did)) == ((False, "deactivated"), (True, None))
+    new.post(did, "here now")
+
+
+def test_a_member_moves_to_another_server_with_no_mail_and_keeps_identity_key_posts_and_pictures(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did, picture = _member(world.old, "ann", recoveryKey=HER_KEY)
+    records = world.old.records(did)
+    assert len(records) == 4
+    handle = f"ann.{NEW}"
+    _move(world, did, handle, monkeypatch, [HER_KEY])
+    _moved(world, did, records, picture)
+    data = directory_data(world.directory.url, did)
+    theirs = did_key(OTHER_SECRETS["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"])
+    assert data["rotationKeys"] == [HER_KEY, theirs], "her key stays, the old server's goes"
+    assert data["alsoKnownAs"] == [f"at://{handle}"], "a name under the old server is the old server's"
+
+
+def test_a_member_with_a_domain_of_her_own_keeps_her_handle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    did, picture = _member(world.old, "eve")
+    world.dns[f"TXT _atproto.{OWN_DOMAIN}"] = [f"did={did}"]
+    world.old.client.procedure("com.atproto.identity.updateHandle", {"handle": OWN_DOMAIN})
+    records = world.old.records(did)
+    _move(world, did, OWN_DOMAIN, monkeypatch, [])
+    _moved(world, did, records, picture)
+    assert directory_data(world.directory.url, did)["alsoKnownAs"] == [f"at://{OWN_DOMAIN}"]
