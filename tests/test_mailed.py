@@ -80,6 +80,14 @@ def test_a_command_that_fails_and_an_endpoint_that_is_gone_are_sentences() -> No
         mailed.read(nomad, DID)
 
 
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize("said", ["", "the volume is that of noted.at\n", '[{"purpose": "plc_op'])
+def test_an_answer_that_is_cut_off_is_a_sentence(said: str) -> None:
+    frames = (_frame("stdout", said), {"exited": True, "result": {"exit_code": 0}})
+    with _exec_endpoint(*frames) as (nomad, _asked), pytest.raises(ProbeError, match=r"cut off .* Run it again"):
+        mailed.read(nomad, DID)
+
+
 def test_a_pds_that_does_not_run_has_no_tokens_to_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NomadApi, "get", lambda _self, _path: [{"ID": "old", "ClientStatus": "complete"}])
     nomad = dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem", "token"), "")

@@ -59,8 +59,13 @@ def read(nomad: Mapping[str, str], did: str) -> list[Token]:
     if not running:
         raise ProbeError("The PDS does not run, so nobody can have asked it for a token. `pulumi up` starts it.")
     said = _exec(nomad, running[0]["ID"], ["node", "-e", SCRIPT.read_text(), did])
-    # The guard, which runs in every Node of the container, has its say first.
-    return [Token(row["purpose"], row["token"], row["requestedAt"]) for row in json.loads(said.splitlines()[-1])]
+    try:
+        # The guard, which runs in every Node of the container, has its say first.
+        rows = json.loads(said.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        # Nomad's Docker driver does not wait for the rest of what a command wrote once that has ended.
+        raise ProbeError("Nomad cut off what the server's database said. Run it again.") from error
+    return [Token(row["purpose"], row["token"], row["requestedAt"]) for row in rows]
 
 
 def _exec(nomad: Mapping[str, str], allocation: str, command: list[str]) -> str:
