@@ -21,6 +21,8 @@ from tests.e2e.directory import directory
 from tests.e2e.images.build import io_image
 from tests.e2e.tools import missing
 from tests.e2e.watching import steps
+from tools import mailed
+from tools.live.xrpc import Client
 
 FAN = f"kexpfan.{HOSTNAME}"
 MEMBER: dict[str, Any] = {"handle": FAN, "email": f"fan@{HOSTNAME}.com", "email_verified": True}
@@ -91,6 +93,25 @@ def test_the_seed_s_section_on_users_is_one_up(running: Bench) -> None:
     assert len(outputs["invite_codes"]) == 2
     running.pulumi("preview", "--expect-no-changes")
     running.pulumi("preview", "--refresh", "--expect-no-changes")
+
+
+def test_what_mail_would_have_carried_is_read_in_the_server_s_own_container(running: Bench) -> None:
+    """`./pds token` by Nomad's exec endpoint: in a container with a read-only root, no capabilities, and the guard."""
+    outputs = running.outputs()
+    did, password = outputs["members"][FAN]["did"], outputs["member_passwords"][FAN]
+    client = Client(running.health_url(), HOSTNAME)
+    with client.http:
+        session = client.procedure("com.atproto.server.createSession", {"identifier": did, "password": password})
+        client.log_in(session["accessJwt"])
+        names = ("address", "ca_pem", "client_cert_pem", "client_key_pem", "token")
+        nomad = {name: outputs[f"nomad_{name}"] for name in names}
+        assert mailed.read(nomad, did) == [], "she has asked for none"
+        request = "/xrpc/com.atproto.identity.requestPlcOperationSignature"
+        client.http.post(request, headers={"Authorization": f"Bearer {session['accessJwt']}"}).raise_for_status()
+        [token] = mailed.read(nomad, did)
+        assert token.purpose == "plc_operation"
+        signed = client.procedure("com.atproto.identity.signPlcOperation", {"token": token.token})
+        assert signed["operation"]["sig"], "she can leave"
 
 
 def test_a_changed_handle_and_address_are_the_same_account_confirmed_again(running: Bench) -> None:
