@@ -39,6 +39,8 @@ class Account:
     email: str
     confirmed: bool = False
     """Whether its e-mail address counts as confirmed."""
+    revision: str = ""
+    """Of its repository, where `hosted` found it: a TID, later ones sort behind earlier ones."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,11 @@ def hosted(server: Server) -> list[Account]:
     cursor: dict[str, str] = {}
     while True:
         page = server.query("com.atproto.sync.listRepos", limit=_PAGE, **cursor)
-        dids = [repo["did"] for repo in page["repos"]]
-        if dids:
-            infos = server.query("com.atproto.admin.getAccountInfos", dids=dids)["infos"]
-            found += [_account(info) for info in infos]
-        if not page.get("cursor") or not dids:
+        revisions = {repo["did"]: repo["rev"] for repo in page["repos"]}
+        if revisions:
+            infos = server.query("com.atproto.admin.getAccountInfos", dids=list(revisions))["infos"]
+            found += [_account(info, revisions[info["did"]]) for info in infos]
+        if not page.get("cursor") or not revisions:
             return found
         cursor = {"cursor": page["cursor"]}
 
@@ -216,6 +218,7 @@ def invite_codes(server: Server, count: int, uses: int) -> list[str]:
     return [code for each in made["codes"] for code in each["codes"]]
 
 
-def _account(info: Json) -> Account:
+def _account(info: Json, revision: str = "") -> Account:
     confirmed = bool(info.get("emailConfirmedAt"))
-    return Account(did=info["did"], handle=info["handle"], email=info.get("email", ""), confirmed=confirmed)
+    email = info.get("email", "")
+    return Account(did=info["did"], handle=info["handle"], email=email, confirmed=confirmed, revision=revision)

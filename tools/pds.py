@@ -2,12 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from components import accounts
 from components.probes import ProbeError
-from tools import escrow, mailed, orphans, people, rescue
+from tools import adopt, escrow, mailed, orphans, people, rescue
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.stack import Stack, StackError, digitalocean_token
@@ -66,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     verb = verbs.add_parser("members", help="every account on the PDS: how its handle resolves, and more")
     verb.add_argument("stack")
+    verb.add_argument("--relay", action="store_true", help="ask the relays, too, whether they see each account")
+    verb.add_argument("--adopt", action="store_true", help="write those that the stack file lacks into it")
     verb.set_defaults(run=_members)
 
     verb = verbs.add_parser("password", help="set a new password for an account, and print it")
@@ -144,7 +149,23 @@ def _rescue(options: argparse.Namespace) -> int:
 def _members(options: argparse.Namespace) -> None:
     server = people.server_of(options.stack)
     listed = Stack(options.stack).outputs().get("members", {})
-    print(people.table(people.rows(server, listed)))
+    if options.adopt:
+        _adopt(options.stack, server, listed)
+        return
+    relays = people.relays_of(options.stack) if options.relay else None
+    print(people.table(people.rows(server, listed, relays)))
+
+
+def _adopt(stack: str, server: accounts.Server, listed: Mapping[str, Any]) -> None:
+    adoption = adopt.adopt(stack, accounts.hosted(server), listed)
+    for line in adoption.left:
+        print(f"Not adopted: {line}")
+    if not adoption.added:
+        print(f"Nothing to write: {adoption.path.name} names every other account.")
+        return
+    print(adoption.diff())
+    adoption.write()
+    print(f"Wrote {adoption.path.name}. The next `pulumi up` makes the DNS records; nothing about an account changes.")
 
 
 def _password(options: argparse.Namespace) -> None:

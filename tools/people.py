@@ -1,10 +1,15 @@
-"""`./pds members` and `./pds password`: the accounts on a PDS as its admin sees them, and a new password for one."""
+"""`./pds members` and `./pds password`: the accounts on a PDS as its admin sees them, and a new password for one.
+
+No relay is asked unless one says so: it is the one question to a third party.
+"""
 
 import http.client
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import httpx
 
 from components import accounts, probes
 from tools.stack import Stack
@@ -19,13 +24,16 @@ class UnknownMemberError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """An account: by what its handle resolves, whether its address is confirmed, whether the stack file names it."""
+    """An account: by what its handle resolves, its repository's revision, whether its address is confirmed, whether the
+    stack file names it, and what the relays say of it (None where they were not asked)."""
 
     handle: str
     did: str
     resolves: str
     confirmed: bool
+    revision: str
     listed: bool
+    relays: str | None = None
 
 
 def server_of(stack: str) -> accounts.Server:
@@ -34,13 +42,50 @@ def server_of(stack: str) -> accounts.Server:
     return accounts.Server(found["url"], found["ipv4"], found["admin_password"])
 
 
-def rows(server: accounts.Server, listed: Mapping[str, Any]) -> list[Row]:
-    """Every account on the PDS, by handle; `listed` is the stack's output `members`. Raises ProbeError."""
+def relays_of(stack: str) -> list[str]:
+    """URLs of the relays that the stack's PDS tells of new posts. Raises StackError."""
+    lines = str(Stack(stack).outputs().get("pds_env", "")).splitlines()
+    named = next((line.partition("=")[2] for line in lines if line.startswith("PDS_CRAWLERS=")), "")
+    return [url for url in named.split(",") if url]
+
+
+def rows(server: accounts.Server, listed: Mapping[str, Any], relays: Sequence[str] | None = None) -> list[Row]:
+    """Every account on the PDS, by handle; `listed` is the stack's output `members`, `relays` those to ask. Raises
+    ProbeError."""
     dids = {member["did"] for member in listed.values()}
     return [
-        Row(one.handle, one.did, resolves_by(server, one.handle, one.did), one.confirmed, one.did in dids)
+        Row(
+            one.handle,
+            one.did,
+            resolves_by(server, one.handle, one.did),
+            one.confirmed,
+            one.revision,
+            one.did in dids,
+            None if relays is None else "; ".join(seen_by(relay, one) for relay in relays) or "the stack names none",
+        )
         for one in sorted(accounts.hosted(server), key=lambda one: one.handle)
     ]
+
+
+def seen_by(relay: str, account: accounts.Account) -> str:
+    """'yes', 'behind' or 'no', or a relay's own word for an account that it passes nothing on of ('throttled',
+    'deactivated', 'desynchronized', …); com.atproto.sync.getRepoStatus."""
+    try:
+        answer = httpx.get(
+            f"{relay}/xrpc/com.atproto.sync.getRepoStatus",
+            params={"did": account.did},
+            timeout=_TIMEOUT,
+            trust_env=False,
+        )
+        said = answer.json()
+    except (httpx.HTTPError, ValueError):
+        return "no answer"
+    if not isinstance(said, dict) or answer.status_code != httpx.codes.OK:
+        unknown = isinstance(said, dict) and said.get("error") in ("RepoNotFound", "NotFound", "AccountNotFound")
+        return "no" if unknown else f"it answers {answer.status_code}"
+    if not said.get("active"):
+        return str(said.get("status") or "inactive")
+    return "behind" if str(said.get("rev") or account.revision) < account.revision else "yes"
 
 
 def resolves_by(server: accounts.Server, handle: str, did: str) -> str:
@@ -71,12 +116,14 @@ def _well_known(server: accounts.Server, handle: str) -> str:
 
 def table(found: list[Row]) -> str:
     """The rows as text in columns."""
-    heading = ("handle", "DID", "resolves by", "e-mail confirmed", "in the stack file")
-    lines = [
-        heading,
-        *((row.handle, row.did, row.resolves, _word(row.confirmed), _word(row.listed)) for row in found),
+    lines = [["handle", "DID", "resolves by", "e-mail confirmed", "revision", "in the stack file"]]
+    lines += [
+        [row.handle, row.did, row.resolves, _word(row.confirmed), row.revision, _word(row.listed)] for row in found
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
+    if any(row.relays is not None for row in found):
+        seen_column = ["seen by the relay", *(row.relays or "" for row in found)]
+        lines = [[*line, seen] for line, seen in zip(lines, seen_column, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

@@ -47,7 +47,16 @@ def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
 def read_settings(stack: str, root: Path = ROOT) -> Settings:
     """What `stack` asks for, with stand-ins for its secrets; `secrets` itself is left out, for its stand-ins would
     not do. Raises StackFileError."""
-    options = {str(key).removeprefix("pds:"): _open(value, str(key))[0] for key, value in _config(stack, root).items()}
+    return _settings(stack, _config(stack, root))
+
+
+def parse_settings(stack: str, text: str) -> Settings:
+    """As `read_settings`, from the text of the stack file."""
+    return _settings(stack, _config_in(f"Pulumi.{stack}.yaml", text))
+
+
+def _settings(stack: str, config: dict[Any, Any]) -> Settings:
+    options = {str(key).removeprefix("pds:"): _open(value, str(key))[0] for key, value in config.items()}
     wanted = {key: value for key, value in options.items() if ":" not in key and key != "secrets"}
     # An empty `mail` or `s3` says nothing; see `settings/load.py`.
     wanted = {key: value for key, value in wanted.items() if value not in ({}, None)}
@@ -67,17 +76,29 @@ def evaluate_stack(
 
 def _config(stack: str, root: Path) -> dict[Any, Any]:
     """The file's `config:` map."""
+    return _config_in(f"Pulumi.{stack}.yaml", read_text(stack, root))
+
+
+def read_text(stack: str, root: Path = ROOT) -> str:
+    """The stack file as it is, line ends included. Raises StackFileError."""
     path = root / f"Pulumi.{stack}.yaml"
     try:
-        document = yaml.safe_load(path.read_text()) or {}
+        return path.read_bytes().decode()
     except FileNotFoundError:
         there = ", ".join(sorted(file.name for file in root.glob("Pulumi.*.yaml"))) or "none"
         raise StackFileError(f"{path.name} does not exist; here are: {there}.") from None
+    except UnicodeDecodeError as error:
+        raise StackFileError(f"{path.name} is not UTF-8: {error}") from None
+
+
+def _config_in(name: str, text: str) -> dict[Any, Any]:
+    try:
+        document = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise StackFileError(f"{path.name} is not YAML: {error}") from None
+        raise StackFileError(f"{name} is not YAML: {error}") from None
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict):
-        raise StackFileError(f"{path.name} has no 'config:' map. Start from Pulumi.dev.yaml.")
+        raise StackFileError(f"{name} has no 'config:' map. Start from Pulumi.dev.yaml.")
     return config
 
 
