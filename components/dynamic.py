@@ -358,6 +358,33 @@ class InvitesProvider(_OnThePds):
         return {"codes": codes, "state": "made"}
 
 
+class UnlistedProvider(_OnThePds):
+    """Who signed up here and is no member of the stack file: output `unlisted`, handles.
+
+    Its diff asks the server, since nobody tells the stack file of a sign-up; it only reads, and a server that cannot
+    be asked is no change. So a preview is empty until somebody has come or gone.
+    """
+
+    FOUND: ClassVar[Mapping[str, Any]] = {"unlisted": []}
+
+    def _do(self, server: accounts.Server, news: Props, olds: Props) -> Props:
+        return {"unlisted": self._unlisted(server, news["dids"], news["known"]), "state": "done"}
+
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        found = super().diff(_id, _olds, _news)
+        if not found.changes and _olds["open"] not in _SHUT:
+            # What cannot be asked now is told by the resources that have something to do there.
+            with suppress(probes.ProbeError):
+                now = self._unlisted(accounts.server_of(_olds), _olds["dids"], _olds["known"])
+                return DiffResult(changes=now != _olds["unlisted"], replaces=[])
+        return found
+
+    @staticmethod
+    def _unlisted(server: accounts.Server, dids: Sequence[str], known: Sequence[str]) -> list[str]:
+        there = accounts.hosted(server)
+        return sorted(one.handle for one in there if one.did not in dids and not {one.did, one.handle} & set(known))
+
+
 class _Fact(Resource):
     """A dynamic resource whose outputs are all secret unless listed: the host of dynamic providers loses the secret
     marks of the inputs that it echoes."""
@@ -464,6 +491,18 @@ class Invites(_Fact, module="pds", name="Invites"):
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         found = (*InvitesProvider.FOUND, "state")
         super().__init__(InvitesProvider(), name, inputs, found, ("admin_password", "codes"), opts)
+
+
+class Unlisted(_Fact, module="pds", name="Unlisted"):
+    """People whom the stack file does not name. Inputs: `url`, `ip`, `open`, `admin_password`, `dids` of the members,
+    and `known`: handles or DIDs that are not told of either."""
+
+    unlisted: pulumi.Output[list[str]]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*UnlistedProvider.FOUND, "state")
+        super().__init__(UnlistedProvider(), name, inputs, found, ("admin_password",), opts)
 
 
 class Dispatched(_Fact, module="pds", name="Dispatched"):

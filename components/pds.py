@@ -15,7 +15,7 @@ from components import host
 from components.backup import Backup, BackupArgs
 from components.confirmation import Confirmation, ConfirmationArgs
 from components.dns import Dns, DnsArgs
-from components.dynamic import Invites, Ready, Removals, Resolves
+from components.dynamic import Invites, Ready, Removals, Resolves, Unlisted
 from components.entropy import as_secret
 from components.host import Ground, GroundArgs, Host, HostArgs
 from components.ingress import Ingress, IngressArgs, IngressFile, IngressFileArgs
@@ -288,6 +288,20 @@ class Pds(pulumi.ComponentResource):
             )
             _tell_of("Invite codes", invites.state)
             self.outputs["invite_codes"] = as_secret(invites.codes)
+        open_to_others = settings.invites or not settings.pds.invite_required
+        # Caddy serves every hosted handle's name; behind another ingress it takes the record that a member has.
+        if open_to_others and kind != "caddy":
+            unlisted = Unlisted(
+                f"{name}-unlisted",
+                {
+                    **server,
+                    "dids": [member.did for member in members.values()],
+                    "known": [*(asked.handle for asked in settings.members), *settings.takedown, *settings.delete],
+                },
+                pulumi.ResourceOptions(parent=self, depends_on=[ready]),
+            )
+            _tell_of("Accounts that the stack file does not name", unlisted.state)
+            _tell_of_strangers(stack, unlisted.unlisted)
         self.register_outputs({"url": self.outputs["url"], "ipv4": ground.ipv4})
 
     def _members(
@@ -353,6 +367,20 @@ def _tell_of(what: str, state: pulumi.Output[str]) -> None:
             pulumi.warn(f"{what}: {found.removesuffix('.')}{later}.")
 
     state.apply(say)
+
+
+def _tell_of_strangers(stack: str, handles: pulumi.Output[list[str]]) -> None:
+    """Say at the end of `up` whose handle has no DNS record, and what makes it."""
+
+    def say(found: list[str]) -> None:
+        if found:
+            pulumi.warn(
+                f"{', '.join(found)}: on the PDS and not in Pulumi.{stack}.yaml, so without a DNS record; apps may "
+                f"show 'invalid handle'. `./pds members {stack} --adopt` writes them into it, and the next `pulumi up` "
+                "makes the records."
+            )
+
+    handles.apply(say)
 
 
 def _tell(ready: Ready, resolves: Resolves, configuration: str) -> None:

@@ -22,6 +22,7 @@ from components.dynamic import (
     ReadyProvider,
     RemovalsProvider,
     ResolvesProvider,
+    UnlistedProvider,
 )
 from tests.certificates import Authority, server_context
 from tests.fake_nomad import FakeNomad, serve
@@ -42,6 +43,7 @@ FROZEN = {
     ),
     "pds-removals": ("gASVLgAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEFJlbW92YWxzUHJvdmlkZXKUk5QpgZQu"),
     "pds-invites": ("gASVLQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMD0ludml0ZXNQcm92aWRlcpSTlCmBlC4="),
+    "pds-unlisted": "gASVLgAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEFVubGlzdGVkUHJvdmlkZXKUk5QpgZQu",
     "pds-confirmation-run": ("gASVMAAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEkRpc3BhdGNoZWRQcm92aWRlcpSTlCmBlC4="),
 }
 """What live stacks hold as their providers. Never edit a line here: make its provider load again."""
@@ -53,6 +55,7 @@ PROVIDERS = (
     HandleProvider,
     RemovalsProvider,
     InvitesProvider,
+    UnlistedProvider,
     DispatchedProvider,
 )
 
@@ -103,6 +106,7 @@ def test_every_dynamic_resource_has_its_version_as_an_input(club: Evaluation) ->
         ("pds-member-kexpfan.noted.at-handle", {"admin_password"}),
         ("pds-removals", {"admin_password"}),
         ("pds-invites", {"admin_password", "codes"}),
+        ("pds-unlisted", {"admin_password"}),
         ("pds-confirmation-run", {"ca_pem", "cert_pem", "key_pem", "token", "addresses"}),
     ],
 )

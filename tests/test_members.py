@@ -69,7 +69,7 @@ def test_a_handle_is_changed_after_its_record_is_made(club: Evaluation) -> None:
 
 
 def test_without_members_nothing_of_them_is_there(dev: Evaluation) -> None:
-    assert not [item.name for item in dev.resources if re.search("member|removals|invites|confirm", item.name)]
+    assert not [item.name for item in dev.resources if re.search("member|removals|invites|unlisted|confirm", item.name)]
     assert not dev.outputs.keys() & {"members", "member_passwords", "invite_codes", "confirm_job"}
 
 
@@ -94,6 +94,37 @@ def test_a_changed_handle_is_the_same_member() -> None:
     assert evaluation.one("pds-member-annie.noted.at-handle").inputs["was"] == ["ann.noted.at"]
     pending = _one(handle="annie.her.org", was="ann.her.org").one("pds-member-annie.her.org-account").inputs
     assert pending["was"] == ["ann.her.org", temporary_handle("ann.her.org", (".noted.at",))]
+
+
+# People whom the stack file does not name.
+
+
+def test_who_can_sign_up_without_being_named_is_looked_for_where_her_name_takes_a_record() -> None:
+    for there, options in (
+        (True, {"invites": {"count": 1}}),
+        (True, {"pds": {"invite_required": False, "open_registration": True}}),
+        (False, {"invites": {"count": 1}, "ingress": {"kind": "caddy"}}),
+        (False, {"members": CLUB["members"]}),
+    ):
+        evaluation = run(**options)
+        found = [item.name for item in evaluation.resources if item.name == "pds-unlisted"]
+        assert found == ["pds-unlisted"] * there, options
+
+
+def test_the_members_and_whoever_is_dealt_with_already_are_not_looked_for(club: Evaluation) -> None:
+    unlisted = club.one("pds-unlisted").inputs
+    assert set(unlisted["dids"]) == {member["did"] for member in club.outputs["members"].values()}
+    handles = {member["handle"] for member in CLUB["members"]}
+    assert set(unlisted["known"]) == handles | {"mallory.noted.at", "eve.noted.at"}
+    assert not [text for text in _warnings(club) if "--adopt" in text]
+
+
+def test_who_signed_up_is_named_with_the_command_that_adopts(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"unlisted": ["bob.noted.at", "eva.noted.at"], "state": "done"}
+    monkeypatch.setitem(COMPUTED, "pulumi-python:dynamic/pds:Unlisted", lambda name, inputs: found)
+    (said,) = [text for text in _warnings(run(invites={"count": 1})) if "--adopt" in text]
+    assert said.startswith("bob.noted.at, eva.noted.at: on the PDS and not in Pulumi.dev.yaml")
+    assert "`./pds members dev --adopt`" in said
 
 
 # Records.

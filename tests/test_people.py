@@ -1,7 +1,9 @@
 """`./pds members` and `./pds password`: how a handle is said to resolve, and what is printed."""
 
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from components import accounts, probes
@@ -37,11 +39,51 @@ def test_a_host_that_does_not_answer_is_no_resolution() -> None:
 
 
 def test_the_columns_of_the_table_stand_below_each_other() -> None:
-    rows = [people.Row("a.noted.at", DID, "DNS", True, True), people.Row("bob.noted.at", DID, "neither", False, False)]
+    rows = [
+        people.Row("a.noted.at", DID, "DNS", True, "3l", True),
+        people.Row("bob.noted.at", DID, "neither", False, "3labc", False),
+    ]
     heading, one, two = people.table(rows).splitlines()
     assert heading.index("DID") == one.index("did:") == two.index("did:")
-    assert one.split() == ["a.noted.at", DID, "DNS", "yes", "yes"]
-    assert two.split() == ["bob.noted.at", DID, "neither", "no", "no"]
+    assert one.split() == ["a.noted.at", DID, "DNS", "yes", "3l", "yes"]
+    assert two.split() == ["bob.noted.at", DID, "neither", "no", "3labc", "no"]
+    assert "relay" not in heading, "nobody asked"
+    asked = [people.Row("a.noted.at", DID, "DNS", True, "3l", True, "behind")]
+    heading, one = people.table(asked).splitlines()
+    assert heading.index("seen by the relay") == one.index("behind")
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "seen"),
+    [
+        (200, {"active": True, "rev": "3lb"}, "yes"),
+        (200, {"active": True}, "yes"),
+        (200, {"active": True, "rev": "3la"}, "behind"),
+        (200, {"active": False, "status": "throttled"}, "throttled"),
+        (200, {"active": False}, "inactive"),
+        (404, {"error": "RepoNotFound"}, "no"),
+        (502, {"error": "UpstreamFailure"}, "it answers 502"),
+        (200, ["what"], "it answers 200"),
+    ],
+)
+def test_what_a_relay_says_of_an_account_is_a_word(
+    status: int, said: object, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def get(url: str, **how: Any) -> httpx.Response:
+        asked.append((url, how["params"]))
+        return httpx.Response(status, json=said)
+
+    monkeypatch.setattr(httpx, "get", get)
+    account = accounts.Account(did=DID, handle="ann.noted.at", email="", revision="3lb")
+    assert people.seen_by("https://relay.test", account) == seen
+    assert asked == [("https://relay.test/xrpc/com.atproto.sync.getRepoStatus", {"did": DID})]
+
+
+def test_a_relay_that_does_not_answer_ends_no_table() -> None:
+    account = accounts.Account(did=DID, handle="ann.noted.at", email="")
+    assert people.seen_by("http://127.0.0.1:1", account) == "no answer"
 
 
 def test_a_stack_without_a_state_is_a_sentence_and_no_traceback(

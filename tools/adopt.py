@@ -84,6 +84,8 @@ def _entry(account: accounts.Account, settings: Settings) -> Entry:
 def _why_not(account: accounts.Account, entry: Entry, settings: Settings) -> str | None:
     if account.handle in settings.delete or account.did in settings.delete.values():
         return "'delete' names it."
+    if {account.handle, account.did} & set(settings.takedown):
+        return "'takedown' names it."
     if account.email.lower() in {member.email.lower() for member in settings.members}:
         return "a member has its e-mail address. If that is her, write 'was:' or this handle beside it."
     try:

@@ -166,6 +166,7 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
         "codes": _secret([f"{_number(f'{n}-{item}')}-code" for item in range(int(i.get("count") or 0))]),
         "state": "made",
     },
+    "pulumi-python:dynamic/pds:Unlisted": lambda n, i: {"unlisted": [], "state": "done"},
     "pulumi-python:dynamic/pds:Ready": lambda n, i: {
         "state": "serving",
         "host_configuration": i.get("configuration"),

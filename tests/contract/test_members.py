@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,14 +12,16 @@ import httpx
 import pytest
 
 from components import accounts
-from components.dynamic import AccountProvider, HandleProvider, InvitesProvider, RemovalsProvider
+from components.dynamic import AccountProvider, HandleProvider, InvitesProvider, RemovalsProvider, UnlistedProvider
 from components.members import temporary_handle
 from components.probes import NotYetError, ProbeError
 from tests import fake_dns
 from tools import people
+from tools.adopt import adopt
 from tools.live.directory import PlcDirectory
 from tools.live.keys import did_key
 from tools.live.xrpc import Client, RefusedError
+from tools.stackfile import read_settings
 
 from .conftest import StartPds
 
@@ -390,6 +392,69 @@ def test_invite_codes_are_made_once_and_further_ones_when_more_are_asked_for(pla
     assert place.client.procedure("com.atproto.server.createAccount", {**body, "inviteCode": more["codes"][0]})["did"]
 
 
+def test_a_relay_is_asked_in_the_words_that_a_real_server_answers_to(place: Place) -> None:
+    """The server itself answers this question of the protocol as a relay does."""
+    did = _made(place, f"{place.new_name()}.noted.at")["did"]
+    relay = str(place.client.http.base_url).rstrip("/")
+    (account,) = [one for one in accounts.hosted(place.server) if one.did == did]
+    assert people.seen_by(relay, account) == "yes"
+    assert people.seen_by(relay, replace(account, revision="z" * 13)) == "behind"
+    assert people.seen_by(relay, replace(account, did="did:plc:" + "a" * 24)) == "no"
+    accounts.take_down(place.server, did, applied=True)
+    assert people.seen_by(relay, account) == "takendown"
+
+
+# People who sign up.
+
+
+def _sign_up(place: Place) -> Props:
+    """Somebody with a code, whom no stack file names."""
+    (code,) = accounts.invite_codes(place.server, 1, 1)
+    handle = f"{place.new_name()}.noted.at"
+    body = {"handle": handle, "email": f"{handle.replace('.', '-')}@noted.at", "password": PASSWORD, "inviteCode": code}
+    return {**body, "did": str(place.client.procedure("com.atproto.server.createAccount", body)["did"])}
+
+
+def test_who_signs_up_is_told_of_from_the_next_preview_on_until_she_is_a_member(place: Place) -> None:
+    there = [one.did for one in accounts.hosted(place.server)]
+    provider, asked = UnlistedProvider(), {**place.common(), "dids": there, "known": [], "unlisted": None}
+    quiet = provider.create(asked).outs or {}
+    assert (quiet["unlisted"], quiet["state"]) == ([], "done")
+    assert not provider.diff("id", quiet, asked).changes, "an empty preview stays empty"
+    stranger = _sign_up(place)
+    assert provider.diff("id", quiet, asked).changes, "nobody told the stack file; the server did"
+    told = provider.update("id", quiet, asked).outs or {}
+    assert told["unlisted"] == [stranger["handle"]]
+    assert not provider.diff("id", told, asked).changes, "told once is known; the warning comes from the output"
+    for change in ({"known": [stranger["handle"]]}, {"known": [stranger["did"]]}, {"dids": [*there, stranger["did"]]}):
+        assert provider.diff("id", told, {**asked, **change}).changes
+        assert (provider.update("id", told, {**asked, **change}).outs or {})["unlisted"] == []
+
+
+def test_a_server_that_cannot_be_asked_changes_no_preview(place: Place) -> None:
+    provider, asked = UnlistedProvider(), {**place.common(), "dids": [], "known": [], "unlisted": None}
+    told = provider.create(asked).outs or {}
+    for change in ({"url": "http://noted.at:1"}, {"admin_password": "wrong"}, {"open": "paused"}):
+        assert not provider.diff("id", {**told, **change}, {**asked, **change}).changes
+    pending = provider.update("id", told, {**asked, "url": "http://noted.at:1"}).outs or {}
+    assert (pending["state"][:8], pending["unlisted"]) == ("pending:", told["unlisted"])
+
+
+def test_who_signed_up_is_written_into_the_stack_file_and_found_as_its_member(place: Place, tmp_path: Path) -> None:
+    stranger = _sign_up(place)
+    file = tmp_path / "Pulumi.club.yaml"
+    file.write_text("config:\n  pds:hostname: noted.at\n  pds:operators: {cidrs: [203.0.113.7/32], ssh_keys: [x]}\n")
+    rest = {one.handle: {"did": one.did} for one in accounts.hosted(place.server) if one.did != stranger["did"]}
+    adopt("club", accounts.hosted(place.server), rest, tmp_path).write()
+    member = read_settings("club", tmp_path).members[0]
+    assert (member.handle, member.email) == (stranger["handle"], stranger["email"])
+    account = _made(place, member.handle, email=member.email)
+    assert (account["did"], account["initial_password"]) == (stranger["did"], ""), "found, not made"
+    done = HandleProvider().create(place.handle(account)).outs or {}
+    assert (done["state"], _handle_of(place, stranger["did"])) == ("hers", stranger["handle"])
+    assert _log_in(place, stranger["did"], PASSWORD) == stranger["did"], "and nothing of hers was changed"
+
+
 # What goes wrong.
 
 
@@ -444,6 +509,10 @@ def test_the_table_of_members_shows_what_each_is(place: Place, monkeypatch: pyte
     monkeypatch.setattr(people, "resolves_by", lambda _server, handle, _did: seen.get(handle, "HTTPS"))
     found = people.rows(place.server, {one["handle"]: {"did": one["did"]}})
     rows = [line.split() for line in people.table(found).splitlines()]
-    assert [one["handle"], one["did"], "DNS", "no", "yes"] in rows
-    assert [two["handle"], two["did"], "neither", "no", "no"] in rows
+    newest = {
+        did: place.client.query("com.atproto.sync.getLatestCommit", {"did": did})["rev"]
+        for did in (one["did"], two["did"])
+    }
+    assert [one["handle"], one["did"], "DNS", "no", newest[one["did"]], "yes"] in rows
+    assert [two["handle"], two["did"], "neither", "no", newest[two["did"]], "no"] in rows
     assert len(rows) == len(accounts.hosted(place.server)) + 1
