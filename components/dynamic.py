@@ -376,7 +376,9 @@ class UnlistedProvider(_OnThePds):
             # What cannot be asked now is told by the resources that have something to do there.
             with suppress(probes.ProbeError):
                 now = self._unlisted(accounts.server_of(_olds), _olds["dids"], _olds["known"])
-                return DiffResult(changes=now != _olds["unlisted"], replaces=[])
+                if now != _olds["unlisted"]:
+                    probes.say(f"{', '.join(now) or 'nobody'}: here, and not in the stack file")
+                    return DiffResult(changes=True, replaces=[])
         return found
 
     @staticmethod

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components import accounts
 from components.accounts import Account
 from tools import adopt as adoption
 from tools import pds, people
@@ -160,9 +161,9 @@ def test_the_verb_writes_the_file_shows_the_diff_and_says_what_is_next(
     def here(stack: str, there: Any, members: Any) -> adoption.Adoption:
         return adopt(stack, there, members, tmp_path)
 
-    monkeypatch.setattr(pds.adopt, "adopt", here)
+    monkeypatch.setattr(adoption, "adopt", here)
     monkeypatch.setattr(people, "server_of", lambda _stack: None)
-    monkeypatch.setattr(pds.accounts, "hosted", lambda _server: [ANN])
+    monkeypatch.setattr(accounts, "hosted", lambda _server: [ANN])
     monkeypatch.setattr(Stack, "outputs", lambda _self: {})
     assert pds.main(["members", "club", "--adopt"]) == 0
     said = capsys.readouterr().out

@@ -415,7 +415,9 @@ def _sign_up(place: Place) -> Props:
     return {**body, "did": str(place.client.procedure("com.atproto.server.createAccount", body)["did"])}
 
 
-def test_who_signs_up_is_told_of_from_the_next_preview_on_until_she_is_a_member(place: Place) -> None:
+def test_who_signs_up_is_told_of_from_the_next_preview_on_until_she_is_a_member(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     there = [one.did for one in accounts.hosted(place.server)]
     provider, asked = UnlistedProvider(), {**place.common(), "dids": there, "known": [], "unlisted": None}
     quiet = provider.create(asked).outs or {}
@@ -423,6 +425,7 @@ def test_who_signs_up_is_told_of_from_the_next_preview_on_until_she_is_a_member(
     assert not provider.diff("id", quiet, asked).changes, "an empty preview stays empty"
     stranger = _sign_up(place)
     assert provider.diff("id", quiet, asked).changes, "nobody told the stack file; the server did"
+    assert f"{stranger['handle']}: here, and not in the stack file" in capsys.readouterr().err
     told = provider.update("id", quiet, asked).outs or {}
     assert told["unlisted"] == [stranger["handle"]]
     assert not provider.diff("id", told, asked).changes, "told once is known; the warning comes from the output"
