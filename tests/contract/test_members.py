@@ -451,7 +451,7 @@ def test_who_signed_up_is_written_into_the_stack_file_and_found_as_its_member(pl
     adopt("club", accounts.hosted(place.server), rest, tmp_path).write()
     member = read_settings("club", tmp_path).members[0]
     assert (member.handle, member.email) == (stranger["handle"], stranger["email"])
-    account = _made(place, member.handle, email=member.email)
+    account = _made(place, member.handle, email=member.email, password="e1" * 16)
     assert (account["did"], account["initial_password"]) == (stranger["did"], ""), "found, not made"
     done = HandleProvider().create(place.handle(account)).outs or {}
     assert (done["state"], _handle_of(place, stranger["did"])) == ("hers", stranger["handle"])
