@@ -50,6 +50,8 @@ class Server:
     url: str
     address: str
     admin_password: str
+    timeout: float = _TIMEOUT
+    """Seconds for one request."""
 
     def query(self, method: str, **params: Json) -> Json:
         """GET as the admin. Raises RefusedError, NotYetError."""
@@ -78,7 +80,7 @@ class Server:
         return "Basic " + base64.b64encode(f"admin:{self.admin_password}".encode()).decode()
 
     def _ask(self, verb: str, call: str, body: Json, authorization: str | None) -> Json:
-        connection = connection_to(self.url, self.address, _TIMEOUT)
+        connection = connection_to(self.url, self.address, self.timeout)
         headers = {"Authorization": authorization} if authorization else {}
         data = None
         if body is not None:

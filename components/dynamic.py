@@ -11,6 +11,7 @@ these resources are waits and facts, not things.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pulumi
@@ -24,6 +25,7 @@ _HOST_DEADLINE = 900  # seconds: a droplet's first boot installs Docker and fetc
 _SETTLE_DEADLINE = 900  # seconds: an image pull on a first start, a stop of at most 60, a start and a check
 _NOTICE_DEADLINE = 30  # seconds: Nomad's template sees a written variable within some
 _RUN_DEADLINE = 300  # seconds: a place, a container of an image that is there, one transaction
+_PREVIEW_TIMEOUT = 5  # seconds: a preview tells what it can without waiting for a host that hangs
 _HTTPS_DEADLINE = 180  # seconds: one certificate order
 
 
@@ -375,7 +377,8 @@ class UnlistedProvider(_OnThePds):
         if not found.changes and _olds["open"] not in _SHUT:
             # What cannot be asked now is told by the resources that have something to do there.
             with suppress(probes.ProbeError):
-                now = self._unlisted(accounts.server_of(_olds), _olds["dids"], _olds["known"])
+                server = replace(accounts.server_of(_olds), timeout=_PREVIEW_TIMEOUT)
+                now = self._unlisted(server, _olds["dids"], _olds["known"])
                 if now != _olds["unlisted"]:
                     probes.say(f"{', '.join(now) or 'nobody'}: here, and not in the stack file")
                     return DiffResult(changes=True, replaces=[])
