@@ -21,13 +21,11 @@ import httpx
 import pytest
 
 from components.probes import until
-from components.settings.checks import CADDY_ASK_PORT
-from tests.contract.front import Pebble, Ports
 from tests.e2e import tools
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import Directory, directory
 from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
-from tests.e2e.images.build import caddy_image, io_image
+from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing
 from tests.e2e.watching import polled, steps
 from tools.live.firehose import subscribe
@@ -135,25 +133,7 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         made = stack.enter_context(bench(tmp_path_factory.mktemp(name), cache))
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
         made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
-        yield Running(name, made, plc, {"io": _io, "caddy": _caddy}[name](made, stack))
-
-
-def _io(made: Bench, _: ExitStack) -> ssl.SSLContext:
-    image = io_image(made.folder / "io", made.docker_host, made.authority.pair(), made.network, made.nomad)
-    made.configure(ingress={"kind": "io", "image": image})
-    return made.authority.trusted()
-
-
-def _caddy(made: Bench, stack: ExitStack) -> ssl.SSLContext:
-    folder = made.folder / "acme"
-    folder.mkdir()
-    # It looks the names up in the account, and asks at the reserved IP as the real one does.
-    ports = Ports(http=80, https=443, ask=CADDY_ASK_PORT)
-    pebble = stack.enter_context(Pebble(folder, ports, made.nameserver))
-    made.trust(pebble.trust())
-    image = caddy_image(made.cache, made.docker_host, pebble.authority_file.read_text())
-    made.configure(ingress={"kind": "caddy", "image": image, "acme_ca": pebble.directory})
-    return pebble.trust()
+        yield Running(name, made, plc, INGRESSES[name](made, stack))
 
 
 def nothing_to_do(running: Running) -> None:

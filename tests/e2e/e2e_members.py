@@ -1,12 +1,12 @@
 """Members with the real engine, providers, Nomad, Docker, PDS and PLC directory: `pytest tests/e2e/e2e_members.py -x`.
 
-One bench, one story, as in `e2e_up.py`, as root. IO's place is taken by a stand-in (`images/io`); identities are made
+One bench and one story for each ingress, as in `e2e_ingress.py`, as root. Identities are made
 in the bench's own directory.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
-from tests.e2e.images.build import io_image
+from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing
 from tests.e2e.watching import steps
 from tools import mailed
@@ -28,14 +28,26 @@ FAN = f"kexpfan.{HOSTNAME}"
 MEMBER: dict[str, Any] = {"handle": FAN, "email": f"fan@{HOSTNAME}.com", "email_verified": True}
 
 
+@pytest.fixture(scope="module", params=list(INGRESSES))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def ingress(kind: str, running: Bench) -> Iterator[Callable[[], object]]:
+    """Start the ingress, and have it in the stack file; called once."""
+    with ExitStack() as stack:
+        yield lambda: INGRESSES[kind](running, stack)
+
+
+@pytest.fixture(scope="module")
+def running(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     lines = missing(*PROGRAMS, "go")
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
     with ExitStack() as stack:
-        made = stack.enter_context(bench(tmp_path_factory.mktemp("members"), cache))
+        made = stack.enter_context(bench(tmp_path_factory.mktemp(kind), cache))
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
         made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
         made.configure(members=[MEMBER], invites={"count": 2, "uses": 1})
@@ -77,12 +89,9 @@ def test_without_an_ingress_up_ends_well_and_members_are_pending(running: Bench)
     assert "pending" in preview.output, "and why"
 
 
-def test_the_seed_s_section_on_users_is_one_up(running: Bench) -> None:
+def test_the_seed_s_section_on_users_is_one_up(running: Bench, ingress: Callable[[], object]) -> None:
     """Account, password, DNS record and confirmed address of the post's `kexpfan`, then nothing left to do."""
-    image = io_image(
-        running.folder / "io", running.docker_host, running.authority.pair(), running.network, running.nomad
-    )
-    running.configure(ingress={"kind": "io", "image": image})
+    ingress()
     up(running)
     outputs = running.outputs()
     did = outputs["members"][FAN]["did"]
