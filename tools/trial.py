@@ -66,9 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def member_steps(evaluation: Evaluation, url: str) -> Iterator[Step]:
-    """The stack file's members, made by the program's own providers on the server at `url` (loopback)."""
+    """The stack file's members, by name, made by the program's own providers on the server at `url` (loopback)."""
     where = urlsplit(url)
-    members = [item for item in evaluation.resources if item.type.endswith(":Account")]
+    # Resources are registered side by side, so the order in which they come is of no meaning.
+    members = sorted(
+        (item for item in evaluation.resources if item.type.endswith(":Account")), key=lambda item: item.name
+    )
     for item in members:
         handle, begun = item.inputs["handle"], time.monotonic()
         here = {

@@ -128,9 +128,9 @@ def test_the_stack_file_s_members_get_accounts_and_a_second_session_finds_them(t
     accounts = [re.findall(r"ok +member (\S+): (\S+) is (did:plc:\w+)", text) for text in told]
     assert accounts[0] == accounts[1], "the same accounts"
     assert [(asked, made) for asked, made, _did in accounts[0]] == [
-        ("kexpfan.noted.at", "kexpfan.noted.at"),
         ("ann.her-domain.org", temporary_handle("ann.her-domain.org", (".noted.at",))),
         ("info.noted.at", "info.noted.at"),
+        ("kexpfan.noted.at", "kexpfan.noted.at"),
     ]
     assert "ann.her-domain.org waits for a DNS record" in told[0]
     assert [name for name, value in evaluation.outputs["member_passwords"].items() if value in told[0] + told[1]] == []
