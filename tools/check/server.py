@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import httpx
-from websockets.exceptions import InvalidStatus, WebSocketException
 
 from tools.check.site import Site
 from tools.check.subject import Subject, Verdict, good, skipped, todo
@@ -66,12 +65,11 @@ def websocket(subject: Subject) -> Verdict:
     """Can a relay subscribe?"""
     path = "/xrpc/com.atproto.sync.subscribeRepos"
     try:
-        subject.site.upgrade(path)
-    except InvalidStatus as error:
-        code = error.response.status_code
-        return todo(f"{path} answers {code} instead of an upgrade: let the ingress pass WebSockets, or no relay hears.")
-    except (OSError, WebSocketException) as error:
+        code = subject.site.upgrade(path)
+    except OSError as error:
         return todo(f"{path} cannot be subscribed to: {error}. Let the ingress pass WebSockets.")
+    if code != httpx.codes.SWITCHING_PROTOCOLS:
+        return todo(f"{path} answers {code} instead of an upgrade: let the ingress pass WebSockets, or no relay hears.")
     return good("subscribeRepos upgrades")
 
 

@@ -4,6 +4,8 @@ The address is the stack's, not what DNS says, so that a check works before DNS 
 secret is ever sent. Does not own: what is asked, or what an answer means.
 """
 
+import base64
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -12,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from websockets.sync.client import connect
 
 _SECONDS = 20.0
 _EARLY = 3.0
@@ -81,12 +82,7 @@ class Site:
                     with suppress(ConnectionError):
                         connection.sendall(bytes(min(_CHUNK, size - sent)))
                     sent += _CHUNK
-            while b"\r\n" not in answer and (more := connection.recv(65536)):
-                answer += more
-        words = answer.split(b"\r\n", 1)[0].split(b" ")
-        if len(words) < 2 or not words[1].isdigit():
-            raise ConnectionError("the connection was closed without an answer")
-        return int(words[1])
+            return _status(connection, answer)
 
     def _connected(self) -> socket.socket:
         """A connection, with TLS where the site has it. Raises OSError, ssl.SSLError too."""
@@ -107,11 +103,27 @@ class Site:
         assert found, "a context that verifies has it"
         return dict(found)
 
-    def upgrade(self, path: str) -> None:
-        """Open a WebSocket and close it again. Raises OSError or websockets' exceptions."""
-        plain = socket.create_connection((self.address, self.port), timeout=_SECONDS)
-        scheme = "wss" if self.tls else "ws"
-        with connect(
-            f"{scheme}://{self.hostname}{path}", sock=plain, ssl=self.tls, proxy=None, open_timeout=_SECONDS
-        ) as connection:
-            connection.ping()
+    def upgrade(self, path: str) -> int:
+        """The status that a wish for a WebSocket is answered with: 101 where it is open; it is closed again at once.
+
+        Not by a WebSocket library: the one that the tools have waits for ever, now and then, for its own thread when
+        another status comes. Raises OSError.
+        """
+        key = base64.b64encode(os.urandom(16)).decode()
+        head = (
+            f"GET {path} HTTP/1.1\r\nHost: {self.hostname}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+        )
+        with self._connected() as connection:
+            connection.sendall(head.encode())
+            return _status(connection, b"")
+
+
+def _status(connection: socket.socket, answer: bytes) -> int:
+    """The status in an answer of which `answer` has been read. Raises OSError."""
+    while b"\r\n" not in answer and (more := connection.recv(65536)):
+        answer += more
+    words = answer.split(b"\r\n", 1)[0].split(b" ")
+    if len(words) < 2 or not words[1].isdigit():
+        raise ConnectionError("the connection was closed without an answer")
+    return int(words[1])
