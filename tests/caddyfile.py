@@ -2,7 +2,7 @@
 
 from components.render.caddy import JOB
 from components.render.ingress_job import files_template
-from tests.hcl_text import job_of, task_of
+from tools.hcl_text import job_of, task_of
 
 _LOOP = files_template(f"{JOB}/files").removesuffix("\n")
 

@@ -16,7 +16,7 @@ import components.entropy
 import components.nomad
 import components.pds
 from components.render.agent import agent_config
-from components.render.cloud_init import user_data
+from components.render.cloud_init import MAX_BYTES, user_data
 from components.render.pds_job import GUARD_PATH, pds_job
 from components.settings.settings import Settings
 from components.target import NomadTarget
@@ -226,6 +226,36 @@ def _management_token_in_cloud_init(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("components.host.user_data", with_client_key)
 
 
+def _literal_password(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, "        TZ  ", '        PDS_ADMIN_PASSWORD = "of my own"\n        TZ  ')
+
+
+def _literal_url(patch: pytest.MonkeyPatch) -> None:
+    in_job(patch, "        TZ  ", '        LOG_DESTINATION = "https://me:of-my-own@logs.test"\n        TZ  ')
+
+
+def _token_in_a_tag(patch: pytest.MonkeyPatch) -> None:
+    token = f"dop_v1_{'0123456789abcdef' * 4}"
+    wrap_call(patch, digitalocean, "Droplet", lambda args, kwargs: kwargs.update(tags=[*kwargs["tags"], token]))
+
+
+def _plain_trigger(patch: pytest.MonkeyPatch) -> None:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        args[1]["secrets_digest"] = pulumi.Output.unsecret(args[1]["secrets_digest"])
+
+    wrap_call(patch, components.pds, "Ready", change)
+
+
+def _large_user_data(patch: pytest.MonkeyPatch) -> None:
+    padding = "# " + "x" * 62 * 1024  # with it the document is a little shorter than allowed, with stand-ins for keys
+
+    def padded(settings: Settings, stack: str, certificates: Any) -> str:
+        text = user_data(settings, stack, certificates)
+        return text + padding[: MAX_BYTES - len(text.encode()) - 1] + "\n"
+
+    patch.setattr("components.host.user_data", padded)
+
+
 def _another_tasks_variable(patch: pytest.MonkeyPatch) -> None:
     in_job(patch, f'nomadVar "{GUARD_PATH}"', f'nomadVar "{GUARD_PATH}/guard"')
 
@@ -237,7 +267,7 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "a volume that destroy erases": (_unretained_volume, "protected state", "pds-ground-volume is not retained"),
     "a secret 'retained' into nothing": (_retained_secret, "protected state", "is retained on delete"),
     "a public PDS port": (_public_port, "server port", "every address"),
-    "a loopback network that is none": (_loopback_that_is_none, "server port", "0.0.0.0/0"),
+    "a loopback network that is none": (_loopback_that_is_none, "user_data", "0.0.0.0/0"),
     "a Nomad resource without its trigger": (_no_trigger, "Nomad resources", "not triggered"),
     "a Nomad resource deleted after its successor": (
         _no_delete_before_replace,
@@ -255,6 +285,11 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "a minor version's image tag": (_moving_minor_image, "images", ":0.4, which can change"),
     "invites off": (_invites_off, "registration", "false"),
     "invites left to the server": (_invites_left_out, "registration", "None"),
+    "a password in the job": (_literal_password, "secret literals", "PDS_ADMIN_PASSWORD is a literal"),
+    "a URL with a password in the job": (_literal_url, "secret literals", "a URL with a password"),
+    "a token of the account in a tag": (_token_in_a_tag, "secret literals", "a DigitalOcean token"),
+    "a secret input in plain text": (_plain_trigger, "secret literals", "secrets_digest is in plain text"),
+    "a cloud-init that leaves no room for its keys": (_large_user_data, "user_data", "65,536"),
     "a variable of another task": (_another_tasks_variable, "readable variables", "pds may not read"),
     "an Output in a job": (_output_in_the_job, "secrets in texts", "an Output entered"),
     "a key too many in cloud-init": (_management_token_in_cloud_init, "secrets in texts", "client-key"),

@@ -7,12 +7,12 @@ import pytest
 
 from components.render.backup_job import BACKUP_PATH, backup_job, bucket_name
 from components.settings.checks import warnings
-from tests.checks import CHECKS, find_unsafe_bucket, kind, waits_for
-from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
-from tests.hcl_text import job_of, task_of
+from tests.checks import CHECKS, kind, of_the_gate, waits_for
 from tests.programs import BACKUP, run, settings_of
 from tests.test_settings import fault
 from tools.engine import Evaluation
+from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
+from tools.hcl_text import job_of, task_of
 
 ELSEWHERE = BACKUP | {"endpoint": "https://s3.eu-central-1.amazonaws.com", "bucket": "club-copies"}
 
@@ -30,7 +30,7 @@ def _job(**changes: Any) -> dict[str, Any]:
 def test_every_law_holds_with_backups(backed_up: Evaluation) -> None:
     for name, find in CHECKS.items():
         assert find(backed_up) == [], f"the law of {name}"
-    assert find_unsafe_bucket(backed_up) == []
+    assert of_the_gate("backup bucket")(backed_up) == []
 
 
 def test_without_the_section_nothing_is_made_and_the_owner_hears_of_it(dev: Evaluation) -> None:

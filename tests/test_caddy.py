@@ -10,10 +10,10 @@ import pytest
 from components.render.caddy import caddy_job, caddyfile
 from tests.caddyfile import whole_caddyfile
 from tests.checks import CHECKS
-from tests.hcl_text import job_of, task_of
 from tests.host_machine import tool
 from tests.programs import run, settings_of
 from tools.engine import Evaluation
+from tools.hcl_text import job_of, task_of
 
 CADDY = {"kind": "caddy"}
 

@@ -26,7 +26,7 @@ from components.render.cloud_init import (
 )
 from components.settings.checks import SYSTEM_RESERVE_MIB
 from components.settings.settings import Settings, read
-from tests.hcl_text import parse
+from tools.hcl_text import parse
 
 CERTIFICATES = Certificates(
     ca_pem="-----BEGIN CERTIFICATE-----\nca\n-----END CERTIFICATE-----\n",

@@ -19,8 +19,8 @@ from components.render.io import ingress_file
 from components.render.jobspec import Logs, Resources, Template, VolumeRequest
 from components.render.pds_job import pds_job
 from components.settings.settings import Settings
-from tests.hcl_text import job_of, parse, task_of
 from tests.programs import run, settings_of
+from tools.hcl_text import job_of, parse, task_of
 
 quick = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

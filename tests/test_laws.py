@@ -10,11 +10,12 @@ from components.render.cloud_init import Certificates, configuration_hash, user_
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import pds_job
 from components.settings.environment import plain_environment
-from tests.checks import CHECKS, PROTECTED, RETAINED, kind
-from tests.checks_secrets import forms, is_secret, known_secrets, open_texts
-from tests.hcl_text import job_of, task_of
+from tests.checks import CHECKS, kind
 from tests.programs import run, settings_of
 from tools.engine import Evaluation
+from tools.gate.checks import PROTECTED, RETAINED
+from tools.gate.secrets import forms, is_secret, known_secrets, open_texts
+from tools.hcl_text import job_of, task_of
 from tools.preview import rendered
 
 

@@ -8,10 +8,10 @@ import pytest
 from components.members import temporary_handle
 from components.settings.handles import LONGEST, SHORTEST, reserved_words
 from tests.checks import waits_for
-from tests.checks_secrets import is_secret
-from tests.hcl_text import job_of, task_of
 from tests.programs import CLUB, run
 from tools.engine import COMPUTED, RESERVED_IP, Evaluation
+from tools.gate.secrets import is_secret
+from tools.hcl_text import job_of, task_of
 
 ACCOUNT = "pulumi-python:dynamic/pds:Account"
 HANDLE = "pulumi-python:dynamic/pds:Handle"

@@ -11,11 +11,14 @@ import pytest
 
 from components.entropy import hex_secret
 from components.pds import Pds, PdsArgs
-from tests.checks import CHECKS, find_unsafe_bucket
-from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open
+from tests.checks import CHECKS, of_the_gate
 from tests.defects import DEFECTS, WITH_BACKUPS, default_provider, in_job, wrap_call
+from tests.engine_json import preview_of
 from tests.programs import BACKUP, run, settings_of
 from tools.engine import Evaluation
+from tools.gate import checks as gate
+from tools.gate import digest
+from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
@@ -28,12 +31,16 @@ def test_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for other, find in CHECKS.items():
         if other != law:
             assert find(evaluation) == [], f"one defect was planted, and the law of {other} speaks too"
+    if law in gate.CHECKS | gate.CHECKS_OF_A_HOST and law != "user_data":
+        found = gate.findings(digest.read(preview_of(evaluation), "dev").view)
+        assert {name for name, texts in found.items() if texts} == {law}, "the engine's preview shows it as well"
+        assert any(said in text for text in found[law])
 
 
 @pytest.mark.parametrize("defect", WITH_BACKUPS)
 def test_with_backups_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, law, said = WITH_BACKUPS[defect]
-    checks = CHECKS | {"backup bucket": find_unsafe_bucket}
+    checks = CHECKS | {"backup bucket": of_the_gate("backup bucket")}
     assert [found for find in checks.values() for found in find(run(backup=BACKUP))] == [], "sound before"
     plant(monkeypatch)
     evaluation = run(backup=BACKUP)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.checks_secrets import forms, known_secrets
 from tools.engine import ROOT, Evaluation
+from tools.gate.secrets import forms, known_secrets
 from tools.preview import rendered
 
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "live")
@@ -133,6 +133,16 @@ def test_no_secret_is_printed_or_written(committed: Project, shown: str, dev: Ev
         assert holders == stand_in, f"{label}: only the stand-in of the endpoint's key is in cloud-init"
 
 
+@pytest.mark.parametrize("arguments", [[], ["--diff", "HEAD"]])
+def test_a_program_that_does_not_protect_its_volume_shuts_the_gate(project: Project, arguments: list[str]) -> None:
+    path = project.path / "components" / "host.py"
+    path.write_text(path.read_text().replace("protect=True, retain_on_delete=True, import_=volume", "import_=volume"))
+    done = project.preview(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "gate: protected state: Volume pds-ground-volume is not protected" in done.stdout
+    assert "The gate is shut." in done.stdout
+
+
 def test_a_bad_stack_file_ends_with_every_fault_and_exit_code_1(project: Project) -> None:
     project.change(hostname="PDS.example", hots={"size": "s-1vcpu-2gb"})
     done = project.preview()
@@ -164,14 +174,11 @@ def test_another_region_replaces_the_volume_and_ends_with_exit_code_2(project: P
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "    region: 'fra1' -> 'ams3'  REPLACES" in done.stdout
-    stateful = done.stdout.partition("Stateful resources would be replaced:")[2]
-    for line in (
-        "Volume pds-ground-volume: region",
-        "ReservedIp pds-ground-ip: region",
-        "Droplet pds-host-droplet: region",
-    ):
-        assert line in stateful
-    assert "DnsRecord" not in stateful, "what holds nothing is no reason to stop"
+    assert [line for line in done.stdout.splitlines() if line.startswith("gate: ")] == [
+        "gate: lost state: ReservedIp pds-ground-ip would be replaced (region)",
+        "gate: lost state: Volume pds-ground-volume would be replaced (region)",
+        "gate: lost state: Droplet pds-host-droplet would be replaced (region)",
+    ], "what holds nothing, as a DNS record, is no reason to stop"
 
 
 def test_a_harmless_change_shows_the_diff_of_its_file_and_ends_with_exit_code_0(project: Project) -> None:
@@ -198,8 +205,14 @@ def test_a_raised_generation_replaces_the_droplet(project: Project) -> None:
     project.change(host={"generation": 2})
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 2
-    assert "host.generation: raised  REPLACES" in done.stdout
-    assert "Droplet pds-host-droplet: generation" in done.stdout
+    assert "    host.generation: changed  REPLACES" in done.stdout
+    assert "gate: lost state: Droplet pds-host-droplet would be replaced (host.generation)" in done.stdout
+
+
+def test_what_is_allowed_by_name_opens_the_gate_and_nothing_else_does(project: Project) -> None:
+    project.change(host={"generation": 2})
+    assert project.preview("--diff", "HEAD", "--allow", "pds-host-droplet").returncode == 0
+    assert project.preview("--diff", "HEAD", "--allow", "pds-host").returncode == 2, "the whole name is asked for"
 
 
 def test_a_given_secret_s_change_is_shown_without_its_value(project: Project) -> None:

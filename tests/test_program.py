@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests import hcl_text
 from tests.checks import find_disorder, kind, waits_for
+from tools import hcl_text
 from tools.engine import RESERVED_IP, ROOT, Evaluation
 
 _DO, _TLS, _NOMAD = "digitalocean:index", "tls:index", "nomad:index"

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from components.settings.faults import SettingsError
-from tests.checks import CHECKS, find_open_operator_ports, kind
-from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
-from tests.hcl_text import job_of, parse, task_of
+from tests.checks import CHECKS, kind
 from tests.programs import run, settings_of
 from tools.engine import RESERVED_IP, Evaluation
+from tools.gate.checks import find_open_operator_ports
+from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
+from tools.gate.view import of_evaluation
+from tools.hcl_text import job_of, parse, task_of
 
 ROTATION_KEY = "3174f736d554cb2d30e32120227fa8cc722bc378d18dd42bac32a47794f4af1f"
 GIVEN = {"plc_rotation_key": ROTATION_KEY, "jwt_secret": "given jwt/secret+0123", "admin_password": "given pass word"}
@@ -193,8 +195,8 @@ def _network(evaluation: Evaluation) -> dict[str, Any]:
 
 def test_nomad_can_be_opened_to_all_and_ssh_cannot() -> None:
     evaluation = run(operators={"nomad_anywhere": True})
-    assert find_open_operator_ports(evaluation, nomad_anywhere=True) == []
-    assert find_open_operator_ports(evaluation) == ["port 4650 is open to 0.0.0.0/0, ::/0"]
+    assert find_open_operator_ports(of_evaluation(evaluation, nomad_anywhere=True)) == []
+    assert find_open_operator_ports(of_evaluation(evaluation)) == ["port 4650 is open to 0.0.0.0/0, ::/0"]
     with pytest.raises(SettingsError, match=r"operators\.cidrs"):
         settings_of(operators={"cidrs": ["0.0.0.0/0"]})
 

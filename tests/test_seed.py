@@ -11,7 +11,7 @@ from components.render.deviations import DEVIATIONS, Deviation, markdown_table
 from components.render.io import ingress_file
 from components.render.pds_job import pds_job
 from components.settings.settings import Settings
-from tests.hcl_text import flat, job_of, parse
+from tools.hcl_text import flat, job_of, parse
 
 SEED = Path(__file__).with_name("seed") / "pds.nomad.hcl"
 MISSING = "missing"

@@ -14,10 +14,10 @@ import yaml
 from components.settings.checks import warnings
 from components.settings.faults import SettingsError
 from tests.checks import CHECKS, kind, waits_for
-from tests.checks_secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
-from tests.hcl_text import parse
 from tests.programs import ALERTS, document, run, settings_of
 from tools.engine import Evaluation, evaluate
+from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
+from tools.hcl_text import parse
 from tools.live.node import wheel_folder
 from tools.stackfile import read_stack
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from rich.console import Console
 
 from components import accounts
 from components.probes import ProbeError
 from tools import adopt, escrow, mailed, orphans, people, rescue
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
+from tools.gate import gate
+from tools.gate.digest import DigestError
 from tools.stack import Stack, StackError, digitalocean_token
 from tools.stackfile import StackFileError
 from tools.verify import from_plc, verify
@@ -83,6 +86,18 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("handle")
     verb.set_defaults(run=_token)
 
+    verb = verbs.add_parser(
+        "gate",
+        help="before `up`: does the change keep what must be kept? Findings, one line each",
+        description=gate.__doc__,
+        epilog="Exit code: 0 the gate is open, 1 it is shut, 2 it could not look.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("stack")
+    verb.add_argument("--preview", type=Path, metavar="FILE", help="a preview made before; '-' for standard input")
+    verb.add_argument("--allow", action="append", default=[], metavar="NAME", help="a resource that may go")
+    verb.set_defaults(run=_gate)
+
     verb = verbs.add_parser("verify", help="check every file of a snapshot that was fetched to a folder")
     verb.add_argument("folder", type=Path)
     verb.add_argument("--plc", default="https://plc.directory", metavar="URL", help="directory of identities to ask")
@@ -94,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (escrow.EscrowError, ProbeError, people.UnknownMemberError) as error:
         print(error, file=sys.stderr)
         return 1
-    except (StackError, StackFileError, AccountError) as error:
+    except (StackError, StackFileError, AccountError, DigestError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -181,6 +196,11 @@ def _token(options: argparse.Namespace) -> None:
         print(f"{one.token}  {mailed.PURPOSES.get(one.purpose, one.purpose)}; asked for at {one.requested_at}")
     if found:
         print("Each is good for 15 minutes after it was asked for.")
+
+
+def _gate(options: argparse.Namespace) -> int:
+    console = Console(soft_wrap=True, highlight=False)
+    return gate.judge(Stack(options.stack), options.preview, options.allow, console)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -2,10 +2,10 @@
 
 It evaluates the real program and prints what it asks for; it has no state, so it cannot know what exists. The rendered
 files are written to `build/STACK/`. With `--diff REV` the same is done for the program and stack file of a git
-revision, and what differs is shown, with every input whose change would replace a resource that holds something.
+revision, and what differs is shown, with every input whose change would replace a resource that holds something. Then
+come the findings of the gate (`tools/gate`).
 
-Exit codes: 0 done (with `--diff`: nothing stateful is replaced), 1 the stack file is refused, 2 with `--diff` something
-stateful would be replaced, 3 the revision cannot be compared.
+Exit codes: 0 the gate is open, 1 the stack file is refused, 2 the gate is shut, 3 the revision cannot be compared.
 """
 
 import argparse
@@ -21,9 +21,11 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from components.settings.settings import Settings
 from tools.engine import ROOT, Evaluation, Recorded
-from tools.replacing import replaced_by
-from tools.stackfile import StackFileError, evaluate_stack
+from tools.gate.changes import Change, between, show
+from tools.gate.gate import Verdict, of_changes, of_program
+from tools.stackfile import StackFileError, evaluate_stack, read_settings
 
 FILES: dict[str, Callable[[Evaluation], object]] = {
     "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
@@ -38,11 +40,6 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
 """Rendered files by name: what `build/STACK/` holds, of the ingress those of its kind."""
-
-STATEFUL = (
-    "Droplet", "Volume", "ReservedIp", "Domain", "SpacesBucket", "RandomPassword", "PrivateKey", "SelfSignedCert",
-)  # fmt: skip
-"""Types whose replacement loses something, or takes the PDS down."""
 
 _SHOWN_INPUTS = {
     "Firewall": ("inboundRules",),
@@ -73,13 +70,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
     parser.add_argument("--diff", metavar="REV", help="compare with this git revision")
+    parser.add_argument("--allow", action="append", default=[], metavar="NAME", help="a resource that may go")
     options = parser.parse_args(arguments)
     # A tree is cut at the terminal's edge; where there is none, as in a file or in CI, nothing is cut.
     console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
     try:
         now = evaluate_stack(options.stack)
+        settings = read_settings(options.stack)
         if options.diff:
-            return _compare(console, options.stack, options.diff, now)
+            changes = _compare(console, options.stack, options.diff, now)
+            if changes is None:
+                return 3
+            return _gate(console, now, settings, of_changes(changes, options.allow))
     except (StackFileError, pulumi.RunError) as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(str(error), style="red", markup=False)
         return 1
@@ -90,7 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
     _say(console, now)
     for path in write_files(now, ROOT / "build" / options.stack):
         console.print(f"wrote {path.relative_to(ROOT)}")
-    return 0
+    return _gate(console, now, settings, [])
+
+
+def _gate(console: Console, now: Evaluation, settings: Settings, lost: list[str]) -> int:
+    console.print()
+    verdict = Verdict((*of_program(now, settings), *lost))
+    verdict.tell(console)
+    return 2 if verdict.findings else 0
 
 
 def graph(evaluation: Evaluation) -> Tree:
@@ -182,8 +191,8 @@ def _written(evaluation: Evaluation, path: str) -> str | None:
     return None
 
 
-def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> int:
-    """Show what changes from `revision` to the working tree."""
+def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> list[Change] | None:
+    """Show what changes from `revision` to the working tree; None where they cannot be compared."""
     wanted = ["rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
@@ -193,7 +202,7 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> in
             done = subprocess.run(["git", "-C", str(ROOT), *adding], capture_output=True, text=True)
         if done.returncode:
             console.print(f"Not comparable: git does not know {revision}: {done.stderr.strip()}", markup=False)
-            return 3
+            return None
         try:
             before = _evaluate_elsewhere(tree, stack)
         finally:
@@ -202,18 +211,14 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> in
         console.print(
             f"Not comparable: the program at {revision} does not evaluate for {stack}:\n{before}", markup=False
         )
-        return 3
+        return None
     console.print(f"From {revision} to the working tree, stack {stack}. It has no state: this compares two wishes.\n")
-    replaced = _graph_changes(console, before, now)
+    changes = between(before, now)
+    show(console, changes)
     _file_changes(console, before, now)
     if {item.urn: item.raw for item in before.resources} == {item.urn: item.raw for item in now.resources}:
         console.print("No input of any resource changes.")
-    if replaced:
-        console.print("\nStateful resources would be replaced:", style="bold red")
-        for line in replaced:
-            console.print(f"  {line}", style="red", markup=False)
-        return 2
-    return 0
+    return changes
 
 
 def _evaluate_elsewhere(tree: Path, stack: str) -> Evaluation | str:
@@ -229,54 +234,6 @@ def _evaluate_elsewhere(tree: Path, stack: str) -> Evaluation | str:
         return done.stderr.decode(errors="replace").strip().splitlines()[-1]
     evaluation: Evaluation = pickle.loads(done.stdout)  # noqa: S301 (written by the line above)
     return evaluation
-
-
-def _graph_changes(console: Console, before: Evaluation, now: Evaluation) -> list[str]:
-    old = {(item.type, item.name): item for item in before.resources}
-    new = {(item.type, item.name): item for item in now.resources}
-    replaced = []
-    for key in sorted(old.keys() | new.keys(), key=lambda pair: pair[1]):
-        kind, name = key[0].rpartition(":")[2], key[1]
-        if key not in old:
-            console.print(f"+ {kind} {name}", style="green", markup=False)
-        elif key not in new:
-            console.print(f"- {kind} {name}", style="red", markup=False)
-            if kind in STATEFUL:
-                replaced.append(f"{kind} {name}: removed")
-        else:
-            changes = _input_changes(old[key], new[key])
-            reasons = _replacing(old[key], new[key], changes)
-            if changes or reasons:
-                console.print(f"~ {kind} {name}", style="yellow", markup=False)
-            for change, (was, becomes) in changes.items():
-                mark = "  REPLACES" if change in reasons else ""
-                hidden = change in old[key].secret_inputs | new[key].secret_inputs
-                detail = "[secret]" if hidden else f"{_brief(was)} -> {_brief(becomes)}"
-                console.print(f"    {change}: {detail}{mark}", markup=False)
-            if "generation" in reasons:
-                console.print("    host.generation: raised  REPLACES", markup=False)
-            if kind in STATEFUL:
-                replaced += [f"{kind} {name}: {reason}" for reason in reasons]
-    return replaced
-
-
-def _input_changes(old: Recorded, new: Recorded) -> dict[str, tuple[object, object]]:
-    keys = sorted(old.inputs.keys() | new.inputs.keys())
-    pairs = {key: (old.inputs.get(key), new.inputs.get(key)) for key in keys}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _replacing(old: Recorded, new: Recorded, changes: dict[str, tuple[object, object]]) -> list[str]:
-    ignored = set(new.options.get("ignoreChanges", []))
-    reasons = [key for key in changes if key not in ignored and key in replaced_by(new.type)]
-    if old.options.get("replacementTrigger") != new.options.get("replacementTrigger"):
-        reasons.append("generation")
-    return reasons
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _file_changes(console: Console, before: Evaluation, now: Evaluation) -> None:

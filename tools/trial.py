@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import hcl2
 import pulumi
 from rich.console import Console
 
@@ -24,6 +23,7 @@ from components.dynamic import AccountProvider, HandleProvider
 from components.probes import ProbeError
 from components.settings.environment import pinned_server
 from tools.engine import ROOT, Evaluation
+from tools.hcl_text import only_job, task_of
 from tools.live.owner import Step
 from tools.live.session import serve
 from tools.private import write_private
@@ -117,33 +117,9 @@ def task_environment(evaluation: Evaluation) -> tuple[dict[str, str], frozenset[
     The plain part is read out of the rendered job, the secret part out of the Nomad variable whose items the job's
     template turns into lines of the same names.
     """
-    job = hcl2.loads(evaluation.one("pds-server-job").inputs["jobspec"])
-    plain = _environment(job)
+    (plain,) = task_of(only_job(evaluation.one("pds-server-job").inputs["jobspec"]), "pds")["env"]
     items: dict[str, str] = evaluation.one("pds-secrets-variable").inputs["items"]
     return plain | items, frozenset(items)
-
-
-def _environment(job: dict[str, object]) -> dict[str, str]:
-    group = _block(_block(job, "job", "pds"), "group", "pds")
-    return {
-        name: str(_text(value)) for name, value in _block(_block(group, "task", "pds"), "env").items() if name[0] != "_"
-    }
-
-
-def _block(body: object, keyword: str, label: str | None = None) -> dict[str, object]:
-    assert isinstance(body, dict)
-    for block in body[keyword]:
-        if label is None:
-            return dict(block)
-        for name, inner in block.items():
-            if _text(name) == label:
-                return dict(inner)
-    raise KeyError(f"{keyword} {label}")
-
-
-def _text(value: object) -> object:
-    # python-hcl2 keeps the quotes of a literal.
-    return json.loads(value) if isinstance(value, str) and value.startswith('"') else value
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from components.render.backup_job import backup_job
-from tests.hcl_text import job_of, task_of
 from tests.programs import BACKUP, settings_of
+from tools.hcl_text import job_of, task_of
 from tools.live.node import PDS_LINES
 from tools.live.process import LOOPBACK, ServerProcess, free_port
 from tools.verify import verify

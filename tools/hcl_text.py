@@ -66,6 +66,13 @@ def job_of(text: str, name: str) -> dict[str, Any]:
     return job
 
 
+def only_job(text: str) -> dict[str, Any]:
+    """The one job of a job file, whatever its label."""
+    ((job,),) = (found.values() for found in parse(text)["job"])
+    assert isinstance(job, dict)
+    return job
+
+
 def task_of(job: dict[str, Any], name: str) -> dict[str, Any]:
     """A task of the job's one group, by name."""
     (group,) = (body for item in job["group"] for body in item.values())

@@ -1,4 +1,7 @@
-"""Law 2 as functions: secrets travel by one door. Which values are secret is read off the evaluation itself."""
+"""Law 2 as functions: secrets travel by one door.
+
+These checks know every secret, which they read off the offline evaluation, as stand-ins. The engine hides them.
+"""
 
 import base64
 import re
@@ -10,9 +13,7 @@ import yaml
 from pulumi.runtime import rpc
 
 from tools.engine import Evaluation
-
-FORBIDDEN = ("RandomBytes", "RandomUuid", "RandomId", "RandomString")
-"""Their resource id is the value, and ids are never encrypted."""
+from tools.gate.view import blinded, texts
 
 _SECRET_OUTPUTS = {
     "RandomPassword": ("result",),
@@ -65,31 +66,16 @@ def forms(secret: str) -> set[str]:
     return {spelling for spelling in spellings if len(spelling) >= 8}
 
 
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text in `value` that is not wrapped as a secret, keys of maps included."""
-    if is_secret(value):
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield f"{path}.{key}", str(key)
-            yield from _texts(item, f"{path}.{key}")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _texts(item, f"{path}[{index}]")
-    elif isinstance(value, str):
-        yield path, value
-
-
 def open_texts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     """Where, and what: all text of the evaluation that anybody may read."""
     for item in evaluation.of(""):
         yield f"the id of {item.name}", item.id
         yield f"the URN of {item.name}", item.urn
         yield f"the name of {item.name}", item.name
-        yield from _texts(item.raw, f"input {item.name}")
-        yield from _texts(item.options, f"option {item.name}")
+        yield from texts(blinded(item.raw), f"input {item.name}")
+        yield from texts(blinded(item.options), f"option {item.name}")
     for urn, outputs in evaluation.registered.items():
-        yield from _texts(outputs, f"output of {urn.rpartition('::')[2]}")
+        yield from texts(blinded(outputs), f"output of {urn.rpartition('::')[2]}")
     for severity, message in evaluation.messages:
         yield f"a message ({severity})", message
 
@@ -124,20 +110,3 @@ def find_secrets_in_texts(evaluation: Evaluation, given: Iterable[str] = ()) -> 
 
 def _held(text: str, secrets: dict[str, str]) -> list[str]:
     return [label for label, secret in secrets.items() if any(spelling in text for spelling in forms(secret))]
-
-
-def find_forbidden_secret_types(evaluation: Evaluation) -> list[str]:
-    """Only RandomPassword makes secrets, over hex digits alone, and its id says nothing."""
-    findings = [
-        f"{item.name} is a {item.type.rpartition(':')[2]}"
-        for item in evaluation.of("")
-        if item.type.startswith("random:") and item.type.rpartition(":")[2] in FORBIDDEN
-    ]
-    wanted = {"lower": False, "upper": False, "numeric": True, "special": True, "overrideSpecial": "abcdef"}
-    for item in evaluation.of(":RandomPassword"):
-        alphabet = {key: item.inputs.get(key) for key in wanted}
-        if alphabet != wanted or item.inputs.get("length") not in (32, 64):
-            findings.append(f"{item.name} is not 32 or 64 hex digits")
-        if item.id != "none":
-            findings.append(f"{item.name} has the id {item.id}")
-    return findings

@@ -1,0 +1,116 @@
+"""The gate on previews of the real engine and its plugins, for an account of our own; no host is made.
+
+What a preview says is asked of the engine that is on PATH. Where there is none, `tests/engine_json.py` stands for it.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.api_client import Machines
+from tests.e2e.bench import STACK, Stack, settings, stack
+from tests.e2e.digitalocean import World, catalog
+from tests.e2e.tools import missing
+from tools.gate.checks import findings
+from tools.gate.digest import DigestError, read
+from tools.gate.view import Item, of_evaluation
+from tools.stackfile import evaluate_stack
+
+ENGINE = ("pulumi", "pulumi-language-python", *(f"pulumi-resource-{name}" for name in ("digitalocean", "nomad", "tls")))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that was never up."""
+    if lines := missing(*ENGINE):
+        pytest.skip("the engine is not here, and the gate was not tried on its previews. " + "; ".join(lines))
+    folder = tmp_path_factory.mktemp("gate")
+    world = World(machines=Machines(), action_seconds=0.2)
+    with stack(folder, world, lambda names: settings("localhost/pds:0.4.219", names)) as found:
+        yield found
+
+
+def preview(made: Stack, *arguments: str) -> str:
+    """The engine's own words."""
+    command = ["pulumi", "preview", "--json", "--stack", STACK, "--non-interactive", *arguments]
+    done = subprocess.run(
+        command, cwd=made.project, env=dict(made.env), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def test_engine_and_offline_evaluation_show_the_same_program(made: Stack) -> None:
+    """Of a stack that does not exist yet: everything is created, and what is computed is unknown to both."""
+    theirs = {item.name: item for item in read(preview(made, "--show-sames"), STACK).view.items}
+    evaluation = evaluate_stack(STACK, preview=True, root=made.project)
+    ours = {item.name: item for item in of_evaluation(evaluation).items}
+    assert theirs.keys() - ours.keys() == {f"pds-{STACK}"}, "the stack's own resource"
+    assert ours.keys() - theirs.keys() == set()
+    for name, item in ours.items():
+        assert _about(item) == _about(theirs[name]), f"{name} differs"
+        for key, value in item.shown.items():
+            if not key.startswith("__") and value is not None:
+                assert key in theirs[name].shown, f"the engine does not show {name}.{key}"
+
+
+def _about(item: Item) -> tuple[str, bool, bool]:
+    return (item.type, item.protected, item.retained)
+
+
+def test_a_first_preview_passes(made: Stack) -> None:
+    done = made.pds("gate", check=False)
+    assert done.code == 0, done.output
+    assert done.output.endswith("The gate is open.\n")
+    assert "+ Volume pds-ground-volume" in done.output
+    token, passphrase = made.env["DIGITALOCEAN_TOKEN"], made.env["PULUMI_CONFIG_PASSPHRASE"]
+    assert token not in done.output
+    assert passphrase not in done.output
+
+
+def test_with_something_there_a_preview_of_the_changes_alone_is_refused(made: Stack) -> None:
+    # The droplet is refused, so what comes before it is made and what needs a host is not waited for.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(catalog._SIZES, "s-1vcpu-2gb")
+        done = made.pulumi("up", "--yes", "--skip-preview", check=False)
+    assert "You specified an invalid size" in done.output
+    assert {"volumes", "reserved_ips", "domains"} <= {kind for kind, things in made.api.dump().items() if things}
+    with pytest.raises(DigestError, match="--show-sames"):
+        read(preview(made), STACK)
+    assert findings(read(preview(made, "--show-sames"), STACK).view)["protected state"] == []
+
+
+def test_a_volume_that_would_be_replaced_shuts_it(made: Stack) -> None:
+    made.configure(host={"region": "ams3"})
+    done = made.pds("gate", check=False)
+    assert done.code == 1, done.output
+    assert "gate: lost state: Volume pds-ground-volume would be replaced (region)" in done.output
+    assert "gate: failed preview: unable to replace resource" in done.output, "it is protected, too"
+
+
+def test_without_its_protection_it_is_shut_all_the_same(made: Stack) -> None:
+    made.pulumi("state", "unprotect", "--all", "--yes")
+    for more in ([], ["--show-replacement-steps"]):
+        digest = read(preview(made, "--show-sames", *more), STACK)
+        assert digest.errors == ()
+        lost = {change.name: change.reasons for change in digest.changes if change.loses_state}
+        assert lost == {"pds-ground-volume": ("region",), "pds-ground-ip": ("region",)}
+    assert made.pds("gate", "--allow", "pds-ground-volume", check=False).code == 1
+    done = made.pds("gate", "--allow", "pds-ground-volume", "--allow", "pds-ground-ip", check=False)
+    assert done.code == 0, done.output
+
+
+def test_a_zone_that_would_go_with_all_its_names_shuts_it(made: Stack) -> None:
+    made.configure(host=None, dns={"create_zone": False})
+    done = made.pds("gate", check=False)
+    assert done.code == 1, done.output
+    assert "gate: lost state: Domain pds-dns-zone would be deleted" in done.output
+
+
+def test_a_preview_that_does_not_come_about_is_no_open_gate(made: Stack, tmp_path: Path) -> None:
+    made.configure(dns={"create_zone": True})
+    elsewhere = Stack(**{**vars(made), "env": {**made.env, "PULUMI_BACKEND_URL": f"file://{tmp_path}"}})
+    done = elsewhere.pds("gate", check=False)
+    assert done.code == 2, done.output
+    assert "The engine made no preview" in done.output

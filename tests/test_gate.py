@@ -1,0 +1,237 @@
+"""The gate on the engine's preview: what shuts it, what opens it, and what it refuses to judge."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine_json import Step, deleted, preview_of, replaced, same
+from tests.fake_pulumi import FakePulumi
+from tests.programs import run
+from tools import pds
+from tools.engine import ROOT, Evaluation
+from tools.gate.changes import Change, find_lost_state
+from tools.gate.checks import findings
+from tools.gate.digest import DigestError, read
+from tools.gate.gate import of_digest
+from tools.gate.view import of_evaluation
+from tools.stack import Stack
+
+
+def judged(text: str, *allowed: str) -> list[str]:
+    """What is found in a preview of the dev stack."""
+    return of_digest(read(text, "dev"), allowed)
+
+
+def test_a_preview_in_which_nothing_changes_passes(dev: Evaluation, club: Evaluation) -> None:
+    assert judged(preview_of(dev)) == []
+    assert judged(preview_of(club)) == [], "with members"
+
+
+def test_both_views_of_one_program_are_alike(dev: Evaluation) -> None:
+    offline, engine = of_evaluation(dev), read(preview_of(dev), "dev").view
+    for ours, theirs in zip(offline.items, engine.items, strict=True):
+        assert (ours.urn, ours.id, ours.protected, ours.retained) == (
+            theirs.urn,
+            theirs.id,
+            theirs.protected,
+            theirs.retained,
+        )
+        shown = {key: value for key, value in ours.shown.items() if not key.startswith("__")}
+        assert shown == theirs.shown
+
+
+def test_a_planted_replacement_of_the_volume_shuts_the_gate(dev: Evaluation) -> None:
+    volume = replaced(dev.one("pds-ground-volume"), region="ams3")
+    assert judged(preview_of(dev, volume)) == ["lost state: Volume pds-ground-volume would be replaced (region)"]
+    assert judged(preview_of(dev, volume), "pds-ground-volume") == [], "its name allows it"
+    assert judged(preview_of(dev, volume), "pds-ground", "Volume") != [], "nothing but its whole name does"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pds-ground-ip", "pds-secrets-plc-rotation-key", "pds-certificates-ca-key", "pds-certificates-ca"),
+        *("pds-certificates-server-key", "pds-nomad-management-token", "pds-host-droplet"),
+    ],
+)
+def test_whatever_holds_something_may_not_go(name: str, dev: Evaluation) -> None:
+    [finding] = find_lost_state(read(preview_of(dev, deleted(dev.one(name))), "dev").changes)
+    assert finding.endswith(f" {name} would be deleted")
+
+
+def test_what_can_be_made_again_may_go(club: Evaluation) -> None:
+    names = ["pds-certificates-client-key", "pds-server-job", "pds-secrets-variable"]
+    names += [item.name for item in club.resources if re.fullmatch(r"pds-member-.*-(password|account)", item.name)]
+    assert len(names) > 4, "two members at least"
+    assert judged(preview_of(club, *(replaced(club.one(name), version="other") for name in names))) == []
+
+
+@pytest.mark.parametrize("op", ["delete", "replace", "create-replacement", "delete-replaced", "an-op-of-next-year"])
+def test_only_known_operations_are_taken_for_harmless(op: str) -> None:
+    change = Change(type="digitalocean:index/volume:Volume", name="pds-ground-volume", op=op)
+    assert len(find_lost_state([change])) == 1, "what the engine calls it may change"
+
+
+@pytest.mark.parametrize("op", ["create", "update", "import", "read", "refresh"])
+def test_what_stays_is_not_lost(op: str) -> None:
+    assert find_lost_state([Change(type="a:b/volume:Volume", name="pds-ground-volume", op=op)]) == []
+
+
+def test_a_volume_that_loses_its_protection_shuts_the_gate(dev: Evaluation) -> None:
+    step = same(dev.one("pds-ground-volume"))
+    step["newState"] = {key: value for key, value in step["newState"].items() if key != "protect"}
+    assert judged(preview_of(dev, step)) == ["protected state: Volume pds-ground-volume is not protected"], (
+        "the engine calls it 'same', and a later change would replace it unasked"
+    )
+
+
+def test_a_preview_that_failed_is_none_and_says_why(dev: Evaluation) -> None:
+    said = (("error", "error: unable to replace\nas it is protected\n"), ("error", "error: preview failed\n"))
+    volume = replaced(dev.one("pds-ground-volume"), region="ams3")
+    assert judged(preview_of(dev, volume, said=said)) == [
+        "lost state: Volume pds-ground-volume would be replaced (region)",
+        "failed preview: unable to replace as it is protected",
+        "failed preview: preview failed",
+    ]
+    late = (("error", "error: Detected that /bin/pulumi-resource-nomad exited prematurely. \n  This is *always* …"),)
+    assert judged(preview_of(dev, said=late)) == [], "the engine ended that plugin itself, after the last step"
+
+
+def test_a_replacement_is_one_change_however_much_of_it_is_shown(dev: Evaluation) -> None:
+    whole = replaced(dev.one("pds-ground-volume"), region="ams3")
+    parts: list[Step] = [whole | {"op": "create-replacement"}, deleted(dev.one("pds-ground-volume"))]
+    parts[1]["op"] = "delete-replaced"
+    assert len(judged(preview_of(dev, parts[0], whole, parts[1]))) == 1
+    assert len(judged(preview_of(dev, *parts))) == 2, "without the whole, each part counts"
+
+
+def test_a_change_is_shown_without_its_secrets(dev: Evaluation) -> None:
+    step = replaced(dev.one("pds-host-droplet"), userData="[secret]", region="ams3")
+    [change] = read(preview_of(dev, step), "dev").changes
+    assert change.inputs == {"region": "'fra1' -> 'ams3'", "userData": "[secret]"}
+
+
+def _without(text: str, op: str) -> str:
+    document = json.loads(text)
+    document["steps"] = [step for step in document["steps"] if step["op"] != op]
+    return json.dumps(document)
+
+
+REFUSED: dict[str, tuple[Callable[[str], str], str]] = {
+    "nothing": (lambda text: "", "is not JSON"),
+    "text for people": (lambda text: "Previewing update (dev):", "is not JSON"),
+    "another JSON": (lambda text: json.dumps({"version": 3, "deployment": {}}), "is not a preview"),
+    "a list": (lambda text: "[]", "is not a preview"),
+    "events as they come": (lambda text: '{"sequence": 1}\n{"sequence": 2}', "is not JSON"),
+    "a stack without resources": (lambda text: json.dumps({"steps": [], "changeSummary": {}}), "names no resource"),
+    "a preview of another stack": (lambda text: text.replace("urn:pulumi:dev::", "urn:pulumi:club::"), "not of stack"),
+    "a preview of what changes only": (lambda text: _without(text, "same"), "--show-sames"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_whole_preview_of_the_stack_is_not_judged(what: str, dev: Evaluation) -> None:
+    make, said = REFUSED[what]
+    text = preview_of(dev, replaced(dev.one("pds-server-job"), jobspec="other"))
+    with pytest.raises(DigestError, match=said):
+        read(make(text), "dev")
+
+
+def test_a_preview_that_lacks_a_resource_is_not_judged_by_the_others(dev: Evaluation) -> None:
+    document = json.loads(preview_of(dev))
+    document["steps"] = [step for step in document["steps"] if not step["urn"].endswith("-server-job")]
+    document["changeSummary"]["same"] -= 1
+    with pytest.raises(LookupError, match="pds-server-job"):
+        judged(json.dumps(document))
+
+
+def test_what_a_stack_file_opens_on_purpose_is_open() -> None:
+    evaluation = run(operators={"nomad_anywhere": True}, pds={"invite_required": False, "open_registration": True})
+    found = findings(of_evaluation(evaluation, nomad_anywhere=True, open_registration=True))
+    assert {name: texts for name, texts in found.items() if texts} == {}
+    found = findings(of_evaluation(evaluation))
+    assert sorted(name for name, texts in found.items() if texts) == ["operator ports", "registration"]
+
+
+# The verb.
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
+    """A project with the dev stack, and an engine whose answers are given."""
+    fake = FakePulumi(tmp_path, monkeypatch)
+    for name in ("components", "tools"):
+        (fake.root / name).symlink_to(ROOT / name)
+    for name in ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml"):
+        shutil.copy(ROOT / name, fake.root / name)
+    monkeypatch.setattr(pds, "Stack", lambda name: Stack(name, fake.root))
+    return fake
+
+
+def test_the_verb_asks_the_engine_for_every_resource(
+    project: FakePulumi, dev: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.answers("preview", (0, preview_of(dev)))
+    assert pds.main(["gate", "dev"]) == 0
+    assert project.ran == [["preview", "--json", "--show-sames", "--stack", "dev", "--non-interactive"]]
+    assert capsys.readouterr().out == "Nothing would change.\nThe gate is open.\n"
+
+
+def test_the_verb_shows_the_change_and_what_shuts_the_gate(
+    project: FakePulumi, dev: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "preview.json"
+    said = (("warning", "warning: pds:backup: NO BACKUP.\n"),)
+    file.write_text(preview_of(dev, replaced(dev.one("pds-ground-volume"), region="ams3"), said=said))
+    assert pds.main(["gate", "dev", "--preview", str(file)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "warning: pds:backup: NO BACKUP.",
+        "~ Volume pds-ground-volume",
+        "    region: 'fra1' -> 'ams3'  REPLACES",
+        "gate: lost state: Volume pds-ground-volume would be replaced (region)",
+        "The gate is shut.",
+    ]
+    assert project.ran == [], "no engine was asked"
+    arguments = ["--allow", "pds-ground-volume", "--allow", "pds-ground-ip"]
+    assert pds.main(["gate", "dev", "--preview", str(file), *arguments]) == 0
+    assert "allowed, and not replaced or deleted: pds-ground-ip" in capsys.readouterr().out
+
+
+def test_the_verb_judges_the_program_as_it_is_evaluated_offline_too(
+    project: FakePulumi, dev: Evaluation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The engine hides user_data, so nothing else would notice."""
+    project.answers("preview", (0, preview_of(dev)))
+    monkeypatch.setattr("tools.gate.checks.MAX_BYTES", 30_000)
+    assert pds.main(["gate", "dev"]) == 1
+    assert "gate: user_data: user_data has up to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [0, 255])
+def test_no_preview_is_not_an_open_gate(code: int, project: FakePulumi, capsys: pytest.CaptureFixture[str]) -> None:
+    project.answers("preview", (code, ""))
+    assert pds.main(["gate", "dev"]) == 2
+    assert "open" not in capsys.readouterr().out
+
+
+def test_a_preview_comes_by_standard_input_too(
+    project: FakePulumi, dev: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Input:
+        def read(self) -> str:
+            return preview_of(dev)
+
+    monkeypatch.setattr("sys.stdin", Input())
+    assert pds.main(["gate", "dev", "--preview", "-"]) == 0
+
+
+def test_a_preview_file_that_is_not_there_is_said(
+    project: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    assert pds.main(["gate", "dev", "--preview", str(tmp_path / "none.json")]) == 2
+    assert "cannot be read" in capsys.readouterr().err

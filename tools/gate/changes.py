@@ -1,0 +1,130 @@
+"""What a change does to what is there: from one evaluation of the program to another, or as the engine's preview says.
+
+The one check that needs both sides is here: nothing stateful is replaced or deleted, unless it is allowed by its name.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+
+from tools.engine import Evaluation, Recorded
+from tools.gate.checks import precious
+from tools.gate.view import SECRET, blinded
+from tools.replacing import replaced_by
+
+HARMLESS = frozenset({"same", "create", "update", "read", "refresh", "import", "diff", "extend-parameterize"})
+"""Operations of the engine after which what was there is still there (pulumi, pkg/resource/deploy/step.go)."""
+
+_MARKS = {"create": ("+", "green"), "delete": ("-", "red"), "replace": ("~", "red")}
+_DONE = {"replace": "replaced", "delete": "deleted"}
+_BREVITY = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One resource that changes."""
+
+    type: str
+    name: str
+    op: str
+    """As the engine calls it: create, update, replace, delete, …"""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Input to what becomes of it, for people; secrets are hidden."""
+    reasons: tuple[str, ...] = ()
+    """What replaces it: inputs, or what its replacement is triggered by, as a droplet's is by 'host.generation'."""
+
+    @property
+    def kind(self) -> str:
+        """The last part of its type token."""
+        return self.type.rpartition(":")[2]
+
+    @property
+    def loses_state(self) -> bool:
+        """Whether something stateful goes. A droplet counts: its PDS is down, and the guard decides what comes back."""
+        stateful = precious(self.type, self.name) or self.kind == "Droplet"
+        return stateful and self.op not in HARMLESS
+
+
+def find_lost_state(changes: Iterable[Change], allowed: Collection[str] = ()) -> list[str]:
+    """Nothing stateful is replaced or deleted, unless its name is in `allowed`."""
+    return [
+        f"{change.kind} {change.name} would be {_DONE.get(change.op, change.op)}{_because(change)}"
+        for change in changes
+        if change.loses_state and change.name not in allowed
+    ]
+
+
+def _because(change: Change) -> str:
+    return f" ({', '.join(change.reasons)})" if change.reasons else ""
+
+
+def between(before: Evaluation, now: Evaluation) -> list[Change]:
+    """What differs between two evaluations. They know no state: this compares two wishes."""
+    old = {(item.type, item.name): item for item in before.resources}
+    new = {(item.type, item.name): item for item in now.resources}
+    changes = []
+    for kind, name in sorted(old.keys() | new.keys(), key=lambda pair: pair[1]):
+        was, becomes = old.get((kind, name)), new.get((kind, name))
+        if was is None or becomes is None:
+            changes.append(Change(type=kind, name=name, op="create" if was is None else "delete"))
+            continue
+        inputs = {key: pair for key, pair in _pairs(was, becomes).items() if pair[0] != pair[1]}
+        reasons = _replacing(was, becomes, inputs)
+        if inputs or reasons:
+            hidden = was.secret_inputs | becomes.secret_inputs
+            changes.append(
+                Change(
+                    type=kind,
+                    name=name,
+                    op="replace" if reasons else "update",
+                    inputs={key: SECRET if key in hidden else _arrow(*pair) for key, pair in inputs.items()},
+                    reasons=tuple(reasons),
+                )
+            )
+    return changes
+
+
+def _pairs(was: Recorded, becomes: Recorded) -> dict[str, tuple[Any, Any]]:
+    keys = sorted(was.inputs.keys() | becomes.inputs.keys())
+    return {key: (was.inputs.get(key), becomes.inputs.get(key)) for key in keys}
+
+
+def _replacing(was: Recorded, becomes: Recorded, inputs: Iterable[str]) -> list[str]:
+    ignored = set(becomes.options.get("ignoreChanges", []))
+    reasons = [key for key in inputs if key not in ignored and key in replaced_by(becomes.type)]
+    if was.options.get("replacementTrigger") != becomes.options.get("replacementTrigger"):
+        reasons.append("host.generation" if becomes.type.endswith(":Droplet") else "replacement trigger")
+    return reasons
+
+
+def shown_inputs(was: Mapping[str, Any], becomes: Mapping[str, Any], paths: Collection[str]) -> dict[str, str]:
+    """What becomes of inputs as the engine shows them; `paths` are those that it says differ, nested ones too."""
+    old, new = blinded(dict(was)), blinded(dict(becomes))
+    names = sorted({path.partition(".")[0].partition("[")[0] for path in paths})
+    return {
+        name: SECRET if SECRET in (old.get(name), new.get(name)) else _arrow(old.get(name), new.get(name))
+        for name in names
+    }
+
+
+def _arrow(was: Any, becomes: Any) -> str:
+    return f"{_brief(was)} -> {_brief(becomes)}"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _BREVITY else f"{text[: _BREVITY - 3]}..."
+
+
+def show(console: Console, changes: Iterable[Change]) -> None:
+    """One line a resource, one an input."""
+    for change in changes:
+        mark, style = _MARKS.get(change.op, ("~", "yellow"))
+        console.print(f"{mark} {change.kind} {change.name}", style=style, markup=False)
+        for name, text in change.inputs.items():
+            console.print(f"    {name}: {text}{'  REPLACES' if name in change.reasons else ''}", markup=False)
+        for reason in change.reasons:
+            if reason not in change.inputs:
+                console.print(f"    {reason}: changed  REPLACES", markup=False)

@@ -1,0 +1,125 @@
+"""`./pds gate`: whether a change may go to `pulumi up`. It changes nothing.
+
+The stack's program is evaluated offline, where every text is known, and the engine's own preview says what `up` would
+do to what is there. Every check is asked of both. Without `--preview` it asks the engine itself, and the preview, which
+holds all inputs of the stack, is never in a file.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from components.settings.settings import Settings
+from tools.engine import Evaluation
+from tools.gate.changes import Change, find_lost_state, show
+from tools.gate.checks import findings
+from tools.gate.digest import Digest, DigestError, read
+from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
+from tools.gate.view import of_evaluation
+from tools.stack import Stack
+from tools.stackfile import evaluate_stack, read_settings
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, a line each, with the name of the check before it; empty where the gate is open."""
+
+    findings: tuple[str, ...]
+
+    def tell(self, console: Console) -> None:
+        """For people."""
+        for line in self.findings:
+            console.print(f"gate: {line}", style="red", markup=False)
+        console.print(f"The gate is {'shut' if self.findings else 'open'}.", style="bold")
+
+
+def of_program(evaluation: Evaluation, settings: Settings) -> list[str]:
+    """What every check finds in the program as it was evaluated offline. Raises LookupError."""
+    found = findings(of_evaluation(evaluation, **_chosen(settings)))
+    found["secrets in the open"] = find_secrets_in_the_open(evaluation)
+    found["secrets in texts"] = find_secrets_in_texts(evaluation)
+    return _lines(found)
+
+
+def of_changes(changes: Iterable[Change], allowed: Collection[str]) -> list[str]:
+    """What the change does to what is there."""
+    return _lines({"lost state": find_lost_state(changes, allowed)})
+
+
+def of_digest(digest: Digest, allowed: Collection[str]) -> list[str]:
+    """What every check finds in the engine's preview; of one that failed, what it would have lost, and why it failed.
+
+    Raises LookupError.
+    """
+    lost = of_changes(digest.changes, allowed)
+    if digest.errors:
+        return [*lost, *_lines({"failed preview": list(digest.errors)})]
+    return [*_lines(findings(digest.view)), *lost]
+
+
+def _chosen(settings: Settings) -> dict[str, bool]:
+    """What a stack file may say on purpose."""
+    return {
+        "nomad_anywhere": settings.operators.nomad_anywhere,
+        "open_registration": settings.pds.open_registration,
+    }
+
+
+def _lines(found: dict[str, list[str]]) -> list[str]:
+    return [f"{name}: {text}" for name, texts in found.items() for text in texts]
+
+
+def judge(stack: Stack, preview: Path | None, allowed: Collection[str], console: Console) -> int:
+    """Ask everything and tell it: 0 where the gate is open, else 1.
+
+    `preview` is a file with the engine's preview, `-` for standard input. Raises StackError,
+    StackFileError and DigestError.
+    """
+    settings = read_settings(stack.name, stack.root)
+    found = of_program(evaluate_stack(stack.name, root=stack.root), settings)
+    digest = read(_preview(stack, preview), stack.name, **_chosen(settings))
+    try:
+        found += of_digest(digest, allowed)
+    except LookupError as error:
+        raise DigestError(f"The preview lacks what has to be in it: {error}.") from None
+    for warning in digest.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+    show(console, digest.changes)
+    if not digest.changes:
+        console.print("Nothing would change.")
+    for name in sorted(set(allowed) - {change.name for change in digest.changes if change.loses_state}):
+        console.print(f"allowed, and not replaced or deleted: {name}", style="yellow", markup=False)
+    verdict = Verdict(tuple(dict.fromkeys(found)))
+    verdict.tell(console)
+    return 1 if verdict.findings else 0
+
+
+def _preview(stack: Stack, file: Path | None) -> str:
+    if file is None:
+        return _ask_engine(stack)
+    if str(file) == "-":
+        return sys.stdin.read()
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DigestError(f"{file} cannot be read: {error}") from None
+
+
+def _ask_engine(stack: Stack) -> str:
+    """The engine's preview. What it says beside it goes to standard error."""
+    command = ["pulumi", "preview", "--json", "--show-sames", "--stack", stack.name, "--non-interactive"]
+    if not shutil.which(command[0]):
+        raise DigestError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.")
+    environment = {key: value for key, value in os.environ.items() if key != "PULUMI_ENABLE_STREAMING_JSON_PREVIEW"}
+    done = subprocess.run(
+        command, cwd=stack.root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode and not done.stdout.strip():
+        raise DigestError(f"The engine made no preview: `{' '.join(command)}` ended with {done.returncode}.")
+    return done.stdout
