@@ -1,4 +1,5 @@
-"""A DigitalOcean account, read only: what it holds. Nothing here makes, changes or deletes anything."""
+"""A DigitalOcean account: what it holds. `make` and `remove` are for what a tool puts there for a while (`let_in.py`);
+all else that is made or deleted is the engine's, or its owner's."""
 
 import os
 from types import TracebackType
@@ -53,7 +54,7 @@ class Account:
         found: list[Json] = []
         page = 1
         while True:
-            answer = self._get(path, {**query, "page": str(page), "per_page": str(_PER_PAGE)})
+            answer = self._ask("GET", path, {**query, "page": str(page), "per_page": str(_PER_PAGE)})
             if answer is None:
                 return found
             found += answer[key]
@@ -63,15 +64,23 @@ class Account:
 
     def one(self, path: str) -> Json | None:
         """One thing, without the key that the API wraps it in; None where it is not there. Raises AccountError."""
-        answer = self._get(path, {})
-        if answer is None:
-            return None
-        found: Json = next(thing for name, thing in answer.items() if name not in ("links", "meta"))
-        return found
+        answer = self._ask("GET", path, {})
+        return None if answer is None else _thing(answer)
 
-    def _get(self, path: str, query: dict[str, str]) -> Json | None:
+    def make(self, path: str, wish: Json) -> Json:
+        """Make a thing; as `one` it is without its key. Raises AccountError."""
+        answer = self._ask("POST", path, {}, wish)
+        if answer is None:
+            raise AccountError(f"DigitalOcean has no {path} to make anything in (404).")
+        return _thing(answer)
+
+    def remove(self, path: str) -> None:
+        """Remove a thing; one that is gone already is no error. Raises AccountError."""
+        self._ask("DELETE", path, {})
+
+    def _ask(self, method: str, path: str, query: dict[str, str], body: Json | None = None) -> Json | None:
         try:
-            answer = self._client.get(f"/v2/{path}", params=query)
+            answer = self._client.request(method, f"/v2/{path}", params=query, json=body)
         except httpx.HTTPError as error:
             raise AccountError(
                 f"{self._client.base_url} does not answer ({type(error).__name__}: {error}). Try again when it does."
@@ -84,8 +93,14 @@ class Account:
                 "Generate New Token and set DIGITALOCEAN_TOKEN."
             )
         if answer.status_code == httpx.codes.FORBIDDEN:
-            raise AccountError(f"The DigitalOcean token may not read {path} (403): give it the scope to read it.")
-        if answer.status_code != httpx.codes.OK:
+            what = {"GET": "read", "POST": "make", "DELETE": "delete"}[method]
+            raise AccountError(f"The DigitalOcean token may not {what} {path} (403): give it the scope to {what} it.")
+        if not answer.is_success:
             raise AccountError(f"DigitalOcean answered {answer.status_code} to {path}: {answer.text[:200]} Try again.")
-        found: Json = answer.json()
+        found: Json = answer.json() if answer.content else {}
         return found
+
+
+def _thing(answer: Json) -> Json:
+    found: Json = next(thing for name, thing in answer.items() if name not in ("links", "meta"))
+    return found

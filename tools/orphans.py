@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from components.render.cloud_init import volume_name
 from components.settings.settings import Settings
 from tools.account import Account, Json
+from tools.let_in import doors
 from tools.stack import Resource, Stack, State
 from tools.stackfile import read_settings
 
@@ -94,6 +95,7 @@ class _Search:
             *self._volumes(volumes),
             *self._reserved_ips({str(item["id"]) for item in droplets}, records),
             *self._firewalls(),
+            *self._doors(),
             *self._zone(),
             *self._records(records),
             *self._vpcs(),
@@ -211,6 +213,17 @@ class _Search:
                     delete=(("doctl", "compute", "firewall", "delete", item["id"]),),
                     blocks=not known,
                 )
+
+    def _doors(self) -> Iterator[Orphan]:
+        for item in doors(self._account, self._stack):
+            (rule,) = item["inbound_rules"]
+            yield Orphan(
+                kind="door",
+                id=item["id"],
+                about=f"{item['name']} lets {', '.join(rule['sources']['addresses'])} in to Nomad since "
+                f"{item['created_at']}. `./pds let-in` made it; a run may still need it.",
+                delete=(("doctl", "compute", "firewall", "delete", item["id"]),),
+            )
 
     def _own_records(self) -> list[Json]:
         """The records of the hostname, as far as the program makes such."""

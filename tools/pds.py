@@ -1,6 +1,7 @@
 """`./pds VERB STACK`: what an owner does beside `pulumi`. One verb, one function."""
 
 import argparse
+import ipaddress
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,12 @@ from rich.console import Console
 
 from components import accounts
 from components.probes import ProbeError
-from tools import adopt, escrow, mailed, orphans, people, rescue
+from tools import adopt, escrow, let_in, mailed, orphans, people, rescue
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.gate import gate
 from tools.gate.digest import DigestError
+from tools.let_in import LetInError
 from tools.stack import Stack, StackError, digitalocean_token
 from tools.stackfile import StackFileError
 from tools.verify import from_plc, verify
@@ -98,18 +100,38 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("--allow", action="append", default=[], metavar="NAME", help="a resource that may go")
     verb.set_defaults(run=_gate)
 
+    verb = verbs.add_parser(
+        "let-in",
+        help="open the way to the stack's Nomad for this machine, while a command runs",
+        usage="./pds let-in STACK [--address IP] [--label NAME] [--close | -- COMMAND…]",
+        description=let_in.__doc__,
+        epilog="Exit code: the command's; 2 where the door could not be opened, or may still be open.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("stack")
+    verb.add_argument("--close", action="store_true", help="close what was opened without a command")
+    verb.add_argument("--address", type=ipaddress.IPv4Address, metavar="IP", help=f"not what {let_in.WHO_AM_I} says")
+    verb.add_argument("--label", metavar="NAME", help="what tells this run from others (this machine's name)")
+    verb.set_defaults(run=_let_in)
+
     verb = verbs.add_parser("verify", help="check every file of a snapshot that was fetched to a folder")
     verb.add_argument("folder", type=Path)
     verb.add_argument("--plc", default="https://plc.directory", metavar="URL", help="directory of identities to ask")
     verb.set_defaults(run=_verify)
 
-    options = parser.parse_args(arguments)
+    wanted = sys.argv[1:] if arguments is None else arguments
+    # argparse hands what follows "--" to any positional argument that has room.
+    at = wanted.index("--") if "--" in wanted else len(wanted)
+    options = parser.parse_args(wanted[:at])
+    options.command = wanted[at + 1 :]
+    if options.command and (options.run is not _let_in or options.close):
+        parser.error("nothing is run but by `let-in`, and that not with `--close`")
     try:
         return int(options.run(options) or 0)
     except (escrow.EscrowError, ProbeError, people.UnknownMemberError) as error:
         print(error, file=sys.stderr)
         return 1
-    except (StackError, StackFileError, AccountError, DigestError) as error:
+    except (StackError, StackFileError, AccountError, DigestError, LetInError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -201,6 +223,15 @@ def _token(options: argparse.Namespace) -> None:
 def _gate(options: argparse.Namespace) -> int:
     console = Console(soft_wrap=True, highlight=False)
     return gate.judge(Stack(options.stack), options.preview, options.allow, console)
+
+
+def _let_in(options: argparse.Namespace) -> int:
+    with Account(digitalocean_token(Stack(options.stack))) as account:
+        doors = let_in.Doors(account, options.stack, options.label)
+        if options.close:
+            let_in.close(doors)
+            return 0
+        return let_in.let_in(doors, str(options.address or let_in.own_address()), options.command)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 What a preview says is asked of the engine that is on PATH. Where there is none, `tests/engine_json.py` stands for it.
 """
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,23 @@ def test_with_something_there_a_preview_of_the_changes_alone_is_refused(made: St
     with pytest.raises(DigestError, match="--show-sames"):
         read(preview(made), STACK)
     assert findings(read(preview(made, "--show-sames"), STACK).view)["protected state"] == []
+
+
+def test_a_door_for_a_run_is_nothing_to_the_engine(made: Stack) -> None:
+    """What `./pds let-in` opens stays open while the engine looks at the account again and changes its own firewall."""
+    made.pds("let-in", "--label", "run", "--address", "203.0.113.99")
+    steps = json.loads(preview(made, "--show-sames", "--refresh"))["steps"]
+    ours = {step["op"] for step in steps if step["urn"].endswith(("::pds-ground-firewall", "::pds-ground-tag"))}
+    assert ours <= {"same", "refresh"}, f"it would be drift, and the next `up` would close it: {ours}"
+    made.configure(operators={"cidrs": ["203.0.113.8/32"], "ssh_keys": ["laptop"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(catalog._SIZES, "s-1vcpu-2gb")
+        made.pulumi("up", "--yes", "--skip-preview", "--refresh", check=False)
+    walls = {item["name"]: item for item in made.api.dump()["firewalls"].values()}
+    assert "203.0.113.8/32" in str(walls[f"pds-{STACK}"]), "the engine did change its own"
+    assert "203.0.113.99/32" in str(walls[f"pds-{STACK}-let-in-run"])
+    made.pds("let-in", "--label", "run", "--close")
+    assert f"pds-{STACK}-let-in-run" not in {item["name"] for item in made.api.dump()["firewalls"].values()}
 
 
 def test_a_volume_that_would_be_replaced_shuts_it(made: Stack) -> None:

@@ -1,0 +1,304 @@
+"""`./pds let-in` on an account of our own: what is opened, for whom, and that it is closed again whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.e2e.api_client import FIREWALL, TOKEN
+from tests.left_over import Owner, owner
+from tools import let_in, orphans, pds
+from tools.account import Account, AccountError
+from tools.engine import ROOT
+from tools.let_in import Doors, LetInError
+
+HERE = "203.0.113.99"
+_SOON = 20.0
+"""Seconds for what another process does."""
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
+    monkeypatch.setattr(let_in, "_PAUSE", 0.01)
+    monkeypatch.setattr(let_in, "_answers", lambda address: True)
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
+    with owner(tmp_path, monkeypatch) as found:
+        monkeypatch.setenv("DIGITALOCEAN_API_URL", found.client.api.url)
+        yield found
+
+
+def firewalls(alice: Owner) -> dict[str, Json]:
+    """All of the account, by name."""
+    return {item["name"]: item for item in alice.client.ask("GET", "/firewalls")["firewalls"]}
+
+
+def run(*arguments: str, label: str = "this-run") -> int:
+    """The verb on the stack `dev`."""
+    options = ["--label", label] if "--close" in arguments else ["--label", label, "--address", HERE]
+    return pds.main(["let-in", "dev", *options, *arguments])
+
+
+def test_a_door_lets_one_address_in_to_one_port_of_this_stack_s_host(alice: Owner) -> None:
+    before = firewalls(alice)
+    assert run() == 0
+    made = firewalls(alice).pop("pds-dev-let-in-this-run")
+    assert made["tags"] == ["pds-dev"], "a droplet that comes later has it from its first second"
+    assert made["inbound_rules"] == [{"protocol": "tcp", "ports": "4650", "sources": {"addresses": [f"{HERE}/32"]}}]
+    assert made["outbound_rules"] == []
+    assert run("--close") == 0
+    assert firewalls(alice) == before, "the program's own firewall was never touched, so no `up` has anything to undo"
+
+
+def test_the_door_is_open_while_the_command_runs_and_closed_afterwards(
+    alice: Owner, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen = tmp_path / "seen"
+    ask = "import sys; from tools.account import Account; names = [item['name'] for item in Account(*sys.argv[2:])"
+    script = f"{ask}.every('firewalls')]; open(sys.argv[1], 'w').write(' '.join(names)); sys.exit(7)"
+    command = [sys.executable, "-c", script, str(seen), TOKEN, alice.client.api.url]
+    assert run("--", *command) == 7, "the exit code is the command's"
+    assert "pds-dev-let-in-this-run" in seen.read_text().split()
+    assert "pds-dev-let-in-this-run" not in firewalls(alice)
+    assert capfd.readouterr().out == f"{HERE} is let in to Nomad.\nClosed: pds-dev-let-in-this-run.\n"
+
+
+def test_opening_again_moves_the_door_and_makes_no_second(alice: Owner) -> None:
+    run()
+    assert pds.main(["let-in", "dev", "--label", "this-run", "--address", "203.0.113.98"]) == 0
+    [door] = [item for name, item in firewalls(alice).items() if "-let-in-" in name]
+    assert door["inbound_rules"][0]["sources"]["addresses"] == ["203.0.113.98/32"]
+
+
+def test_closing_what_is_closed_is_no_error(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--close") == 0
+    assert capsys.readouterr().out == "Closed: no door was open.\n"
+
+
+def test_two_runs_do_not_close_each_other_s_doors(alice: Owner) -> None:
+    run(label="one")
+    run(label="two")
+    run("--close", label="one")
+    assert {name for name in firewalls(alice) if "-let-in-" in name} == {"pds-dev-let-in-two"}
+
+
+def test_a_door_that_outlived_any_run_is_closed_by_the_next(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(label="killed")
+    alike = {**FIREWALL, "name": "pds-dev-let-in-other", "tags": ["pds-other"]}
+    alice.client.ask("POST", "/firewalls", alike, 202)
+    monkeypatch.setattr(let_in, "LONGEST_RUN", timedelta(0))
+    run("--close")
+    assert "pds-dev-let-in-killed" not in firewalls(alice)
+    assert "pds-dev-let-in-other" in firewalls(alice), "that of a stack called 'dev-let-in-other' is none of ours"
+
+
+def test_before_the_first_up_the_tag_is_made(alice: Owner) -> None:
+    alice.client.ask("DELETE", "/tags/pds-dev", status=204)
+    assert run() == 0
+    assert alice.client.ask("GET", "/tags/pds-dev")["tag"]["name"] == "pds-dev"
+
+
+def test_a_lost_answer_leaves_no_door_and_runs_nothing(
+    alice: Owner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.client.api.fail("POST", "/v2/firewalls", "lost")
+    assert run("--", "touch", str(tmp_path / "ran")) == 2
+    assert not (tmp_path / "ran").exists()
+    assert {name for name in firewalls(alice) if "-let-in-" in name} == set(), "it was made, and found by its name"
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_an_api_that_fails_is_asked_to_close_until_it_does(alice: Owner) -> None:
+    run()
+    for nth in (1, 2):
+        alice.client.api.fail("DELETE", "/v2/firewalls/.*", "500", nth=nth)
+    alice.client.api.fail("GET", "/v2/firewalls", "429")
+    assert run("--close") == 0
+    assert {name for name in firewalls(alice) if "-let-in-" in name} == set()
+
+
+def test_a_door_that_cannot_be_closed_is_said_with_what_to_do(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    monkeypatch.setattr(let_in, "_PATIENCE", 0.0)
+
+    def refused(self: Account, path: str) -> None:
+        raise AccountError("The DigitalOcean token may not delete firewalls (403).")
+
+    monkeypatch.setattr(Account, "remove", refused)
+    assert run("--close") == 2
+    said = capsys.readouterr().err
+    assert "pds-dev-let-in-this-run may still be open" in said
+    assert "`./pds let-in dev --close`" in said
+
+
+@pytest.mark.parametrize("arguments", [["let-in", "dev", "--close", "--", "true"], ["check", "dev", "--", "true"]])
+def test_a_command_that_would_not_be_run_is_refused(alice: Owner, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        pds.main(arguments)
+
+
+def test_a_command_that_is_not_there_closes_the_door(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--", "no-such-command") == 2
+    assert "no-such-command cannot be run" in capsys.readouterr().err
+    assert {name for name in firewalls(alice) if "-let-in-" in name} == set()
+
+
+def test_a_firewall_that_is_not_applied_is_no_open_door(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(let_in, "_PATIENCE", 0.05)
+    make = Account.make
+    monkeypatch.setattr(Account, "make", lambda self, path, wish: make(self, path, wish) | {"status": "waiting"})
+    one = Account.one
+    monkeypatch.setattr(Account, "one", lambda self, path: (one(self, path) or {}) | {"status": "waiting"})
+    with alice.account() as account, pytest.raises(LetInError, match="does not apply it"):
+        Doors(account, "dev", "this-run").open(HERE)
+
+
+def test_a_host_that_does_not_answer_is_said_and_the_command_runs(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(let_in, "_PATIENCE", 0.05)
+    monkeypatch.setattr(let_in, "_answers", lambda address: False)
+    assert run("--", "true") == 0, "an `up` may be what brings the host back"
+    ip = alice.made["pds-ground-ip"][2]
+    assert f"{ip}:4650 does not answer all the same. Is {HERE} the address" in capsys.readouterr().err
+
+
+def test_a_door_is_an_orphan_that_says_what_it_is(alice: Owner) -> None:
+    run()
+    door = alice.orphan("door")
+    assert f"lets {HERE}/32 in to Nomad since" in door.about
+    assert door.delete == (("doctl", "compute", "firewall", "delete", door.id),)
+    assert not door.blocks
+    assert [item.kind for item in alice.look().orphans] == ["door"], "it is listed once"
+    assert "a run may still need it" in orphans.text("dev", alice.look())
+
+
+@pytest.mark.parametrize("label", ["fv-az1234-56", "Alice's laptop", "18230946723-1/2", "läppi"])
+def test_whatever_a_machine_is_called_its_door_has_a_name(label: str, alice: Owner) -> None:
+    assert run(label=label) == 0
+    assert run("--close", label=label) == 0
+    assert {name for name in firewalls(alice) if "-let-in-" in name} == set()
+
+
+# As a process, with signals.
+
+
+_STUBBORN = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def note(number, frame):
+    with (folder / "signals").open("a") as file:
+        print(signal.Signals(number).name, file=file)
+    ended.append(time.monotonic() + 0.5)
+ended = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, note)
+(folder / "started").touch()
+while not ended or time.monotonic() < ended[0]:
+    time.sleep(0.02)
+(folder / "done").touch()
+"""
+
+
+def until(what: Callable[[], bool]) -> None:
+    """Wait for it."""
+    end = time.monotonic() + _SOON
+    while not what():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def process(alice: Owner, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The verb, in a session of its own, whose command takes half a second to end in order. It is running."""
+    # The host's address leads nowhere here: `bool` says that it answers.
+    start = "import sys; from tools import let_in, pds; let_in._answers = bool; sys.exit(pds.main(sys.argv[1:]))"
+    verb = ["let-in", "dev", "--label", "this-run", "--address", HERE, "--"]
+    command = [sys.executable, "-c", start, *verb, sys.executable, "-c", _STUBBORN, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            until(lambda: (tmp_path / "started").exists())
+            assert "pds-dev-let-in-this-run" in firewalls(alice)
+            yield running
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_is_the_command_s_and_comes_once(alice: Owner, process: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    until(lambda: (tmp_path / "signals").exists())
+    assert "pds-dev-let-in-this-run" in firewalls(alice), "the engine needs its way to Nomad to end in order"
+    assert process.wait(_SOON) == 0
+    assert (tmp_path / "done").exists()
+    assert (tmp_path / "signals").read_text().split() == ["SIGINT"], "a second one would end `pulumi up` at once"
+    assert "pds-dev-let-in-this-run" not in firewalls(alice)
+
+
+def test_asked_to_end_it_ends_the_command_and_closes(
+    alice: Owner, process: "subprocess.Popen[str]", tmp_path: Path
+) -> None:
+    process.terminate()
+    assert process.wait(_SOON) == 0
+    assert (tmp_path / "signals").read_text().split() == ["SIGTERM"]
+    assert "pds-dev-let-in-this-run" not in firewalls(alice)
+
+
+def test_killed_it_leaves_a_door_that_a_step_after_it_closes(alice: Owner, process: "subprocess.Popen[str]") -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(_SOON)
+    assert "pds-dev-let-in-this-run" in firewalls(alice)
+    assert run("--close") == 0
+    assert "pds-dev-let-in-this-run" not in firewalls(alice)
+
+
+# This machine's address.
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """Answers with the one text in the list, and says nothing where there is none."""
+    says: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if says else 503)
+            self.end_headers()
+            self.wfile.write(says[0] if says else b"")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setattr(let_in, "WHO_AM_I", f"http://127.0.0.1:{server.server_port}/ip")
+    yield says
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_address_is_asked_for(mirror: list[bytes]) -> None:
+    mirror.append(b"203.0.113.7\n")
+    assert let_in.own_address() == "203.0.113.7"
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"2001:db8::1", b"203.0.113.7/0", b"0.0.0.0/0"])
+def test_what_is_no_address_is_not_let_in(answer: bytes, mirror: list[bytes]) -> None:
+    if answer:
+        mirror.append(answer)
+    with pytest.raises(LetInError, match="Give it with `--address`"):
+        let_in.own_address()

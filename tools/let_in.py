@@ -1,0 +1,222 @@
+"""`./pds let-in`: open a stack's Nomad endpoint to this machine's address for a while, and close it again.
+
+For a machine whose address is not in `operators.cidrs` and will be another one tomorrow: a runner of a CI service, a
+laptop on the way. With a command it opens, runs the command and closes, whatever becomes of the command:
+
+  ./pds let-in club -- pulumi up
+
+Without one it opens, and `--close` closes. Who comes in still needs the stack's client certificate and a token.
+
+The stack's own firewall is the program's: a rule added there would be drift, and the next `up` would take it out while
+it talks to Nomad. But the firewalls of a droplet add up (docs.digitalocean.com, networking/firewalls/how-to/
+manage-droplets). So the door is a firewall of its own, for the stack's tag, with one rule: port 4650 from one address.
+The engine does not know it. Its name has a label, by which it is found and closed again, also when the answer to its
+making was lost. A door that nobody closed is closed by the stack's next `let-in` once it is older than a run may last;
+`./pds orphans` lists it.
+"""
+
+import ipaddress
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import FrameType
+
+import httpx
+
+from components.host import NOMAD_PORT
+from tools.account import Account, AccountError, Json
+
+WHO_AM_I = "https://ifconfig.co/ip"
+"""Answers with the address that a request came from."""
+LONGEST_RUN = timedelta(hours=6)
+"""A hosted runner's job ends after so long (docs.github.com, actions/reference/limits)."""
+_PATIENCE = 60.0
+"""Seconds in which a door is open, or closed, or the endpoint answers."""
+_PAUSE = 1.0
+
+
+class LetInError(Exception):
+    """The door cannot be opened or closed; the text says why and what to do."""
+
+
+class Doors:
+    """The doors of one stack's host; `label` names the one that this run opens and closes."""
+
+    def __init__(self, account: Account, stack: str, label: str | None = None) -> None:
+        self._account, self._tag = account, f"pds-{stack}"
+        self._stack, self._name = stack, f"{_prefix(stack)}{_spelled(label or socket.gethostname())}"
+
+    def open(self, address: str) -> None:
+        """Let `address` in, and wait until that holds. Raises AccountError and LetInError.
+
+        A door of this label is made anew, others' are left alone unless they are stale.
+        """
+        self.close()
+        if self._account.one(f"tags/{self._tag}") is None:
+            # Before the first `up`. The engine takes the tag over.
+            self._account.make("tags", {"name": self._tag})
+        rule = {"protocol": "tcp", "ports": str(NOMAD_PORT), "sources": {"addresses": [f"{address}/32"]}}
+        made = self._account.make("firewalls", {"name": self._name, "inbound_rules": [rule], "tags": [self._tag]})
+        end = time.monotonic() + _PATIENCE
+        while made["status"] == "waiting" and time.monotonic() < end:
+            time.sleep(_PAUSE)
+            made = self._account.one(f"firewalls/{made['id']}") or made
+        if made["status"] != "succeeded":
+            raise LetInError(
+                f"DigitalOcean made firewall {self._name} and does not apply it (status '{made['status']}'). "
+                "Try again, or look at it under Networking → Firewalls."
+            )
+
+    def close(self) -> list[str]:
+        """Close the door of this label, and those that outlived any run; their names. Raises AccountError."""
+        now = datetime.now(UTC)
+        closed = []
+        for door in doors(self._account, self._stack):
+            if door["name"] == self._name or now - datetime.fromisoformat(door["created_at"]) > LONGEST_RUN:
+                self._account.remove(f"firewalls/{door['id']}")
+                closed.append(str(door["name"]))
+        return closed
+
+    def close_for_certain(self) -> list[str]:
+        """As `close`, and again where the API fails, for a minute. Raises LetInError."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self.close()
+            except AccountError as error:
+                if time.monotonic() > end:
+                    raise LetInError(
+                        f"The door {self._name} may still be open: {error}\nClose it with "
+                        f"`./pds let-in {self._stack} --close`, or delete that firewall under Networking → Firewalls."
+                    ) from None
+            time.sleep(_PAUSE)
+
+    def silent(self) -> list[str]:
+        """The addresses of the stack's host at which the endpoint does not answer within a minute."""
+        hosts = {item["id"] for item in self._account.every("droplets", tag_name=self._tag)}
+        addresses = [item for item in self._account.every("reserved_ips") if item["droplet"]]
+        todo = [str(item["ip"]) for item in addresses if item["droplet"]["id"] in hosts]
+        end = time.monotonic() + _PATIENCE
+        while todo and time.monotonic() < end:
+            todo = [address for address in todo if not _answers(address)]
+            if todo:
+                time.sleep(_PAUSE)
+        return todo
+
+
+def doors(account: Account, stack: str) -> list[Json]:
+    """Every door of the stack: by its name, and by the one tag and the one rule that it has. Raises AccountError.
+
+    Another stack may have a name that begins alike, but not this one's tag.
+    """
+    return [
+        item
+        for item in account.every("firewalls")
+        if item["name"].startswith(_prefix(stack))
+        and item["tags"] == [f"pds-{stack}"]
+        and [rule["ports"] for rule in item["inbound_rules"] or []] == [str(NOMAD_PORT)]
+        and not item["outbound_rules"]
+    ]
+
+
+def _prefix(stack: str) -> str:
+    return f"pds-{stack}-let-in-"
+
+
+def _spelled(label: str) -> str:
+    """The label as a firewall's name takes it (digitalocean/openapi, firewalls/models/firewall.yml)."""
+    return re.sub(r"[^a-zA-Z0-9.-]+", "-", label)
+
+
+def _answers(address: str) -> bool:
+    try:
+        socket.create_connection((address, NOMAD_PORT), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def own_address() -> str:
+    """This machine's address as others see it; IPv4, as the host's is. Raises LetInError."""
+    try:
+        # The address of an interface, not of a proxy: Nomad is reached without one.
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="0.0.0.0"), timeout=10.0) as client:  # noqa: S104
+            text = client.get(WHO_AM_I).raise_for_status().text.strip()
+        address = ipaddress.IPv4Address(text)
+    except (httpx.HTTPError, ValueError) as error:
+        raise LetInError(
+            f"{WHO_AM_I} did not say this machine's address ({error}). Give it with `--address`."
+        ) from None
+    return str(address)
+
+
+def let_in(doors: Doors, address: str, command: Sequence[str]) -> int:
+    """Open, run, close; the command's exit code. Without a command it stays open.
+
+    Raises AccountError and LetInError: where it cannot be opened, and then it is closed, or where it may still be open.
+    """
+    with _signals():
+        stays = False
+        try:
+            _open(doors, address)
+            stays = not command
+            return 0 if stays else _run(command)
+        finally:
+            if not stays:
+                _deaf()
+                close(doors)
+
+
+def _open(doors: Doors, address: str) -> None:
+    doors.open(address)
+    print(f"{address} is let in to Nomad.", flush=True)
+    for host in doors.silent():
+        print(
+            f"warning: {host}:{NOMAD_PORT} does not answer all the same. Is {address} the address that the host sees?",
+            file=sys.stderr,
+        )
+
+
+def close(doors: Doors) -> None:
+    """Close and tell. Raises LetInError."""
+    closed = doors.close_for_certain()
+    print(f"Closed: {', '.join(closed) or 'no door was open'}.", flush=True)
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run it to its end. Ctrl-C is its own: it gets it from the terminal, and twice would be another word to Pulumi."""
+    _deaf()
+    try:
+        child = subprocess.Popen(command)
+    except OSError as error:
+        raise LetInError(f"{command[0]} cannot be run: {error}") from None
+    signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+    return child.wait()
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Asked to end, it ends in order; at the end of the block everything is as it was."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _deaf() -> None:
+    """From here on a door is closed first. Functions, not SIG_IGN, which a command would inherit."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
