@@ -11,7 +11,8 @@ help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
 	@echo 'make test           lint, types, unit, component and contract tests'
 	@echo 'make soak           snapshots of a club of 50 that is written to, killed 50 times at random moments'
-	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares)'
+	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
+	@echo '                    ALLOW="NAME …": what may be replaced or deleted)'
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
 	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost;'
 	@echo '                    MACHINE=1: on a virtual machine that boots the exact user_data; QEMU, debootstrap'
@@ -42,7 +43,7 @@ soak: venv/.tests
 	$(RUN) pytest -v --soak tests/contract/test_snapshot.py
 
 preview: venv/.tools
-	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF))
+	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF)) $(if $(ALLOW),--allow "$(ALLOW)")
 
 bench: venv/.tests
 	@$(RUN) tools.bench

@@ -197,7 +197,7 @@ def test_the_verb_shows_the_change_and_what_shuts_the_gate(
         "The gate is shut.",
     ]
     assert project.ran == [], "no engine was asked"
-    arguments = ["--allow", "pds-ground-volume", "--allow", "pds-ground-ip"]
+    arguments = ["--allow", "pds-ground-volume pds-ground-ip", "--allow", ""]
     assert pds.main(["gate", "dev", "--preview", str(file), *arguments]) == 0
     assert "allowed, and not replaced or deleted: pds-ground-ip" in capsys.readouterr().out
 

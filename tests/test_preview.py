@@ -250,3 +250,44 @@ def test_a_revision_that_does_not_evaluate_ends_with_exit_code_3(project: Projec
 def test_comparing_leaves_no_worktree_behind(project: Project) -> None:
     project.preview("--diff", "HEAD")
     assert list((project.path / ".git").glob("worktrees/*")) == []
+
+
+# Every stack file, as CI does it.
+
+
+def _as_ci(project: Project) -> "subprocess.CompletedProcess[str]":
+    """`.ci/preview` from the committed state to the files as they are, with the environment that runs these tests."""
+    for name in ("Makefile", "requirements.txt", ".ci/preview"):
+        (project.path / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, project.path / name)
+    (project.path / "venv").symlink_to(sys.prefix)
+    command = [str(project.path / ".ci/preview"), "HEAD"]
+    return subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
+
+
+def test_ci_shows_what_each_stack_file_changes(project: Project) -> None:
+    club = project.path / "Pulumi.club.yaml"
+    club.write_text((project.path / "Pulumi.dev.yaml").read_text().replace("noted.at", "chess-club.org"))
+    project.change(pds={"new": True, "blob_upload_limit": 1234567})
+    done = _as_ci(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    new, known = done.stdout.split("== stack dev\n")
+    assert "== stack club\nIt is new: there is nothing to compare it with.\nThe wanted graph of stack club." in new
+    assert '+        PDS_BLOB_UPLOAD_LIMIT           = "1234567"' in known
+
+
+def test_ci_fails_with_the_worst_that_a_stack_file_does_and_shows_the_others(project: Project) -> None:
+    good = (project.path / "Pulumi.dev.yaml").read_text()
+    for name in ("a", "b", "c"):
+        (project.path / f"Pulumi.{name}.yaml").write_text(good)
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message=clubs")
+    (project.path / "Pulumi.a.yaml").write_text(good.replace("noted.at", "NO"))
+    (project.path / "Pulumi.b.yaml").write_text(f"{good}  pds:host: {{region: ams3}}\n")
+    (project.path / "Pulumi.c.yaml").unlink()
+    done = _as_ci(project)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "pds:hostname" in done.stdout, "what is refused is in the summary, too"
+    assert "gate: lost state: Volume pds-ground-volume would be replaced (region)" in done.stdout
+    assert "== stack dev" in done.stdout
+    assert "== Pulumi.c.yaml is removed" in done.stdout

@@ -16,6 +16,7 @@ from tools import adopt, escrow, let_in, mailed, orphans, people, rescue
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.gate import gate
+from tools.gate.changes import names
 from tools.gate.digest import DigestError
 from tools.let_in import LetInError
 from tools.stack import Stack, StackError, digitalocean_token
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verb.add_argument("stack")
     verb.add_argument("--preview", type=Path, metavar="FILE", help="a preview made before; '-' for standard input")
-    verb.add_argument("--allow", action="append", default=[], metavar="NAME", help="a resource that may go")
+    verb.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
     verb.set_defaults(run=_gate)
 
     verb = verbs.add_parser(
@@ -222,7 +223,7 @@ def _token(options: argparse.Namespace) -> None:
 
 def _gate(options: argparse.Namespace) -> int:
     console = Console(soft_wrap=True, highlight=False)
-    return gate.judge(Stack(options.stack), options.preview, options.allow, console)
+    return gate.judge(Stack(options.stack), options.preview, names(options.allow), console)
 
 
 def _let_in(options: argparse.Namespace) -> int:

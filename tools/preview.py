@@ -23,7 +23,7 @@ from rich.tree import Tree
 
 from components.settings.settings import Settings
 from tools.engine import ROOT, Evaluation, Recorded
-from tools.gate.changes import Change, between, show
+from tools.gate.changes import Change, between, names, show
 from tools.gate.gate import Verdict, of_changes, of_program
 from tools.stackfile import StackFileError, evaluate_stack, read_settings
 
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
     parser.add_argument("--diff", metavar="REV", help="compare with this git revision")
-    parser.add_argument("--allow", action="append", default=[], metavar="NAME", help="a resource that may go")
+    parser.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
     options = parser.parse_args(arguments)
     # A tree is cut at the terminal's edge; where there is none, as in a file or in CI, nothing is cut.
     console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             changes = _compare(console, options.stack, options.diff, now)
             if changes is None:
                 return 3
-            return _gate(console, now, settings, of_changes(changes, options.allow))
+            return _gate(console, now, settings, of_changes(changes, names(options.allow)))
     except (StackFileError, pulumi.RunError) as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(str(error), style="red", markup=False)
         return 1

@@ -47,6 +47,11 @@ class Change:
         return stateful and self.op not in HARMLESS
 
 
+def names(texts: Iterable[str]) -> frozenset[str]:
+    """The names in each text, with white space between; a text may hold none, as an input of a workflow may."""
+    return frozenset(name for text in texts for name in text.split())
+
+
 def find_lost_state(changes: Iterable[Change], allowed: Collection[str] = ()) -> list[str]:
     """Nothing stateful is replaced or deleted, unless its name is in `allowed`."""
     return [
