@@ -6,19 +6,17 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import pytest
 
 from components.render.backup_job import backup_job
 from tests.programs import BACKUP, settings_of
+from tests.s3 import KEYS, s3_server
 from tools.hcl_text import job_of, task_of
 from tools.live.node import PDS_LINES
-from tools.live.process import LOOPBACK, ServerProcess, free_port
 from tools.verify import verify
 
 from .snapshots import Data, Running
@@ -32,23 +30,8 @@ _DEADLINE = 120.0
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 server with one empty bucket, `copies`."""
-    folder, port = tmp_path_factory.mktemp("s3"), free_port()
-    url = f"http://{LOOPBACK}:{port}"
-    server = ServerProcess(
-        name="S3 server",
-        command=[sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)],
-        folder=folder,
-        env={"PATH": os.defpath},
-        log=folder / "s3.log",
-        health=f"{url}/moto-api/",
-    )
-    with server:
-        urlopen(Request(f"{url}/copies", method="PUT", headers={"Authorization": _SIGNED})).close()
+    with s3_server(tmp_path_factory.mktemp("s3"), "copies") as url:
         yield url
-
-
-_SIGNED = "AWS4-HMAC-SHA256 Credential=DO00TEST/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
-"""The S3 server of the tests reads the service out of this and checks no signature."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +53,7 @@ class Bucket:
                 "NOMAD_ALLOC_DIR": str(self.folder),
                 "RESTIC_REPOSITORY": f"s3:{self.url}/copies/{self.place}",
                 "RESTIC_PASSWORD": "a password for the tests",
-                "AWS_ACCESS_KEY_ID": "DO00TEST",
-                "AWS_SECRET_ACCESS_KEY": "only a test",
+                **KEYS,
             }
             | change
         )

@@ -1,0 +1,39 @@
+"""An S3 server on loopback, for what is sent to a bucket. It takes any key and checks no signature."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from tools.live.process import LOOPBACK, ServerProcess, free_port
+
+KEYS = {"AWS_ACCESS_KEY_ID": "DO00TEST", "AWS_SECRET_ACCESS_KEY": "only a test"}
+_SIGNED = "AWS4-HMAC-SHA256 Credential=DO00TEST/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+"""The server reads the service out of this."""
+
+
+@contextmanager
+def s3_server(folder: Path, bucket: str) -> Iterator[str]:
+    """The server's address; it has one empty bucket."""
+    port = free_port()
+    url = f"http://{LOOPBACK}:{port}"
+    server = ServerProcess(
+        name="S3 server",
+        command=[sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)],
+        folder=folder,
+        env={"PATH": os.defpath},
+        log=folder / "s3.log",
+        health=f"{url}/moto-api/",
+    )
+    with server:
+        ask("PUT", f"{url}/{bucket}")
+        yield url
+
+
+def ask(method: str, url: str) -> str:
+    """The body of an answer."""
+    with urlopen(Request(url, method=method, headers={"Authorization": _SIGNED})) as answer:
+        text: str = answer.read().decode()
+        return text
