@@ -1,0 +1,170 @@
+"""What the workflows run, with the real engine, Nomad, Docker and PDS: `pytest tests/e2e/e2e_ci.py -x`, as root.
+
+The steps are read from the workflow files and run in a shell as a runner would: each with the environment that it
+names, secrets that are not set being empty, those after one that failed only where they run always. Left out: what
+installs, and `./pds check`, which asks the server from the Internet.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench
+from tests.e2e.tools import missing
+
+LEFT_OUT = re.compile(r"make venv|\./pds check")
+RUNNER = "203.0.113.99"
+LABEL = "77-1"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step did."""
+
+    run: str
+    code: int
+    output: str
+
+
+def job(running: Bench, workflow: str, allow: str = "") -> list[Step]:
+    """Run the one job of a workflow, as far as it comes."""
+    document = yaml.safe_load((ROOT / f".github/workflows/{workflow}.yaml").read_text())
+    [found] = document["jobs"].values()
+    done: list[Step] = []
+    for step in found["steps"]:
+        script = step.get("run", "")
+        failed = any(one.code for one in done)
+        if not script or LEFT_OUT.match(script) or (failed and step.get("if") != "always()"):
+            continue
+        ran = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", _here(script)],
+            cwd=running.project,
+            env={**_runner(running), **_given(running, step["env"]), "STACK": STACK, "LABEL": LABEL, "ALLOW": allow},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        print(f"$ {script}\n{ran.stdout}", flush=True)
+        done.append(Step(script, ran.returncode, ran.stdout))
+    return done
+
+
+def _here(script: str) -> str:
+    """No service on the Internet says which address this machine has."""
+    return f"{script} --address {RUNNER}" if script.startswith("./pds let-in") and "--close" not in script else script
+
+
+def _runner(running: Bench) -> dict[str, str]:
+    """What a runner's environment has by itself; the rest leads to the bench's account."""
+    own = ("DIGITALOCEAN_TOKEN", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_BACKEND_URL")
+    return {name: value for name, value in running.env.items() if name not in own}
+
+
+def _given(running: Bench, env: Mapping[str, str]) -> dict[str, str]:
+    """Each value as GitHub would put it in: what the repository has not is empty."""
+    return {name: running.env.get(name, "") if "${{" in value else value for name, value in env.items()}
+
+
+def doors(running: Bench) -> list[str]:
+    """The firewalls that let a runner in."""
+    return [item["name"] for item in running.api.dump()["firewalls"].values() if "-let-in-" in item["name"]]
+
+
+def opened_and_closed(running: Bench, before: int) -> bool:
+    """Whether, after so many requests, a door was made and deleted, and none is there now."""
+    asked = running.api.requests()[before:]
+    made = [item for item in asked if item["method"] == "POST" and item["path"] == "/v2/firewalls"]
+    mine = [item for item in made if "-let-in-" in str(item["body"])]
+    gone = [item for item in asked if item["method"] == "DELETE" and item["path"].startswith("/v2/firewalls/")]
+    return len(mine) == len(gone) == 1 and doors(running) == []
+
+
+def state(running: Bench) -> dict[str, str]:
+    """What the state is, file by file."""
+    folder = running.folder / "state"
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    if lines := missing(*PROGRAMS):
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with bench(tmp_path_factory.mktemp("bench"), cache) as made:
+        shutil.copy2(ROOT / "pds", made.project)
+        (made.project / "venv").symlink_to(sys.prefix)
+        yield made
+
+
+def test_the_first_deploy_makes_a_pds_and_leaves_no_door(running: Bench) -> None:
+    steps = job(running, "deploy")
+    assert [(step.run, step.code) for step in steps if step.code] == []
+    assert len(steps) == 5, "let in, preview, gate, up, close"
+    assert running.health()[0] == httpx.codes.OK
+    assert opened_and_closed(running, 0), "by the tag, which was made for it before the host"
+    spoken = "".join(step.output for step in steps)
+    hidden = [running.env["DIGITALOCEAN_TOKEN"], running.env["PULUMI_CONFIG_PASSPHRASE"]]
+    hidden += [running.outputs()[name] for name in ("admin_password", "nomad_token", "nomad_management_token")]
+    assert [text for text in hidden if text in spoken] == [], "logs of a public repository are public"
+
+
+def test_a_deploy_without_a_change_passes_and_does_nothing(running: Bench) -> None:
+    before = len(running.api.requests())
+    steps = job(running, "deploy")
+    assert [step.code for step in steps] == [0] * 5
+    assert "Nothing would change.\nThe gate is open." in steps[2].output
+    assert opened_and_closed(running, before)
+
+
+def test_drift_finds_none_and_changes_nothing(running: Bench) -> None:
+    before, was = len(running.api.requests()), state(running)
+    assert [step.code for step in job(running, "drift")] == [0] * 3
+    assert state(running) == was
+    assert opened_and_closed(running, before)
+
+
+def test_a_rebuild_that_nobody_allowed_stops_at_the_gate_and_the_door_is_closed(running: Bench) -> None:
+    droplets = set(running.api.dump()["droplets"])
+    running.configure(host={"generation": 2})
+    before, was = len(running.api.requests()), state(running)
+    steps = job(running, "deploy")
+    assert [(step.run.split()[:2], step.code) for step in steps[2:]] == [
+        (["./pds", "gate"], 1),
+        (["./pds", "let-in"], 0),
+    ]
+    assert "gate: lost state: Droplet pds-host-droplet would be replaced" in steps[2].output
+    assert state(running) == was
+    assert set(running.api.dump()["droplets"]) == droplets
+    assert opened_and_closed(running, before)
+
+
+def test_allowed_by_name_it_goes_through(running: Bench) -> None:
+    droplets = set(running.api.dump()["droplets"])
+    steps = job(running, "deploy", allow="pds-host-droplet")
+    assert [step.code for step in steps] == [0] * 5
+    assert set(running.api.dump()["droplets"]) != droplets
+    assert running.health()[0] == httpx.codes.OK
+    assert doors(running) == []
+
+
+def test_drift_names_what_somebody_changed_in_the_account(running: Bench) -> None:
+    records = running.api.dump()["records"][HOSTNAME].values()
+    [record] = [item["id"] for item in records if (item["type"], item["name"]) == ("A", "*")]
+    running.delete(f"/v2/domains/{HOSTNAME}/records/{record}")
+    before, was = len(running.api.requests()), state(running)
+    steps = job(running, "drift")
+    assert [step.code == 0 for step in steps] == [True, False, True]
+    assert "pds-dns-wildcard" in steps[1].output
+    assert state(running) == was, "it was looked at, and left for a person"
+    assert opened_and_closed(running, before)
