@@ -107,10 +107,9 @@ def _replacing(was: Recorded, becomes: Recorded, inputs: Iterable[str]) -> list[
 def shown_inputs(was: Mapping[str, Any], becomes: Mapping[str, Any], paths: Collection[str]) -> dict[str, str]:
     """What becomes of inputs as the engine shows them; `paths` are those that it says differ, nested ones too."""
     old, new = blinded(dict(was)), blinded(dict(becomes))
-    names = sorted({path.partition(".")[0].partition("[")[0] for path in paths})
+    keys = sorted({path.partition(".")[0].partition("[")[0] for path in paths} - {""})
     return {
-        name: SECRET if SECRET in (old.get(name), new.get(name)) else _arrow(old.get(name), new.get(name))
-        for name in names
+        key: SECRET if SECRET in (old.get(key), new.get(key)) else _arrow(old.get(key), new.get(key)) for key in keys
     }
 
 
