@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 
 from tests.engine_json import Step, deleted, preview_of, replaced, same
 from tests.fake_pulumi import FakePulumi
-from tests.programs import run
+from tests.programs import run, settings_of
 from tools import pds
 from tools.engine import ROOT, Evaluation
 from tools.gate.changes import Change, find_lost_state
 from tools.gate.checks import findings
 from tools.gate.digest import DigestError, read
-from tools.gate.gate import of_digest
+from tools.gate.gate import of_digest, of_program
 from tools.gate.view import of_evaluation
 from tools.stack import Stack
 
@@ -156,6 +157,22 @@ def test_what_a_stack_file_opens_on_purpose_is_open() -> None:
     assert {name: texts for name, texts in found.items() if texts} == {}
     found = findings(of_evaluation(evaluation))
     assert sorted(name for name, texts in found.items() if texts) == ["operator ports", "registration"]
+
+
+def test_a_stack_without_a_host_of_its_own_is_asked_what_concerns_it(dev: Evaluation) -> None:
+    """Its server is looked at like any other, and nobody misses a firewall there."""
+    host = ("pds-ground-", "pds-host-", "pds-nomad-", "pds-certificates-")
+    club = replace(dev, resources=[item for item in dev.resources if not item.name.startswith(host)])
+    assert of_program(club, settings_of()) == []
+    assert judged(preview_of(club)) == []
+    key = club.one("pds-secrets-jwt-secret")
+    spec = club.one("pds-server-job").inputs["jobspec"] + f"# {key.outputs['result']['value']}\n"
+    leaking = [
+        replace(item, inputs={"jobspec": spec}, raw={"jobspec": spec}) if item.name == "pds-server-job" else item
+        for item in club.resources
+    ]
+    found = of_program(replace(club, resources=leaking), settings_of())
+    assert "secrets in texts: pds-server-job: the job's text holds pds-secrets-jwt-secret.result" in found
 
 
 # The verb.

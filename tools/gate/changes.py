@@ -17,6 +17,9 @@ from tools.replacing import replaced_by
 HARMLESS = frozenset({"same", "create", "update", "read", "refresh", "import", "diff", "extend-parameterize"})
 """Operations of the engine after which what was there is still there (pulumi, pkg/resource/deploy/step.go)."""
 
+_IN_USE = frozenset({"Droplet", "DynamicHostVolume"})
+"""Stateful, and not protected, since an owner may want it to go: the host of a PDS, a club's directory on a host."""
+
 _MARKS = {"create": ("+", "green"), "delete": ("-", "red"), "replace": ("~", "red")}
 _DONE = {"replace": "replaced", "delete": "deleted"}
 _BREVITY = 80
@@ -42,9 +45,8 @@ class Change:
 
     @property
     def loses_state(self) -> bool:
-        """Whether something stateful goes. A droplet counts: its PDS is down, and the guard decides what comes back."""
-        stateful = precious(self.type, self.name) or self.kind == "Droplet"
-        return stateful and self.op not in HARMLESS
+        """Whether something stateful goes."""
+        return (precious(self.type, self.name) or self.kind in _IN_USE) and self.op not in HARMLESS
 
 
 def names(texts: Iterable[str]) -> frozenset[str]:

@@ -150,7 +150,7 @@ def find_secret_literals(view: View) -> list[str]:
         findings += [
             f"input {item.name}.{key} is in plain text"
             for key, value in item.shown.items()
-            if HOLDS_A_SECRET.fullmatch(key) and value not in (SECRET, None)
+            if HOLDS_A_SECRET.fullmatch(key) and value not in (SECRET, None, "")
         ]
         findings += [
             f"{where} holds {what}"

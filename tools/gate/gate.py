@@ -66,7 +66,7 @@ def of_digest(digest: Digest, allowed: Collection[str]) -> list[str]:
 def _chosen(settings: Settings) -> dict[str, bool]:
     """What a stack file may say on purpose."""
     return {
-        "nomad_anywhere": settings.operators.nomad_anywhere,
+        "nomad_anywhere": bool(settings.operators and settings.operators.nomad_anywhere),
         "open_registration": settings.pds.open_registration,
     }
 

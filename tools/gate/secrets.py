@@ -22,6 +22,8 @@ _SECRET_OUTPUTS = {
     "SpacesKey": ("secretKey",),
 }
 _WITH_BACKUPS = {"SpacesKey"}
+_WITH_A_HOST = {"PrivateKey", "AclToken"}
+"""Of a stack that makes its own host."""
 
 
 def is_secret(value: Any) -> bool:
@@ -34,7 +36,7 @@ def known_secrets(evaluation: Evaluation, given: Iterable[str] = ()) -> dict[str
     found = {f"given {number}": value for number, value in enumerate(given, 1)}
     there = {item.type.rpartition(":")[2] for item in evaluation.of("")}
     for kind, outputs in _SECRET_OUTPUTS.items():
-        if kind in _WITH_BACKUPS - there:
+        if kind in _WITH_BACKUPS - there or (kind in _WITH_A_HOST - there and "Droplet" not in there):
             continue
         for item in evaluation.of(f":{kind}"):
             for output in outputs:
@@ -99,7 +101,10 @@ def find_secrets_in_texts(evaluation: Evaluation, given: Iterable[str] = ()) -> 
         if is_secret(job.raw["jobspec"]):
             findings.append(f"{job.name}: an Output entered the job's text")
         findings += [f"{job.name}: the job's text holds {label}" for label in _held(job.inputs["jobspec"], secrets)]
-    user_data = evaluation.of("droplet:Droplet")[0].inputs["userData"]
+    droplets = [item for item in evaluation.resources if item.type.endswith("droplet:Droplet")]
+    if not droplets:
+        return findings
+    user_data = droplets[0].inputs["userData"]
     whole = user_data + "\n".join(str(file["content"]) for file in yaml.safe_load(user_data)["write_files"])
     held = _held(whole, secrets)
     allowed = [label for label in secrets if label.endswith("-server-key.privateKeyPem")]
