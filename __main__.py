@@ -5,9 +5,9 @@ import pulumi
 from components.pds import Pds, PdsArgs
 from components.settings.load import load
 
-stack = pulumi.get_stack()
+stack, project = pulumi.get_stack(), f"{pulumi.get_organization()}/{pulumi.get_project()}"
 settings = load(pulumi.Config(), stack)
-pds = Pds("pds", PdsArgs(settings=settings, stack=stack))
+pds = Pds("pds", PdsArgs(settings=settings, stack=stack, project=project))
 
 for key, value in pds.outputs.items():
     pulumi.export(key, value)

@@ -57,7 +57,11 @@ class Backup(pulumi.ComponentResource):
             pulumi.Output.all(RESTIC_PASSWORD=password, AWS_ACCESS_KEY_ID=access_key, AWS_SECRET_ACCESS_KEY=secret_key)
         )
         variable = nomad.Variable(
-            f"{name}-variable", path=BACKUP_PATH, items=self.items, opts=args.target.options(self)
+            f"{name}-variable",
+            namespace=args.target.namespace,
+            path=BACKUP_PATH,
+            items=self.items,
+            opts=args.target.options(self),
         )
         self.job = nomad.Job(
             f"{name}-job",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_nomad as nomad
 
-from components.dynamic import Dispatched
 from components.entropy import as_secret
+from components.facts import Dispatched
 from components.render.confirm_job import DIDS_PATH, JOB
 from components.target import PATIENCE, NomadTarget
 
@@ -39,6 +39,7 @@ class Confirmation(pulumi.ComponentResource):
         dids = pulumi.Output.all(*args.dids.values()).apply(lambda found: " ".join(sorted(filter(None, found))))
         variable = nomad.Variable(
             f"{name}-variable",
+            namespace=args.target.namespace,
             path=DIDS_PATH,
             items={"dids": dids.apply(lambda text: text or "none")},
             opts=args.target.options(self),

@@ -1,35 +1,60 @@
-"""The dynamic resources: what no provider offers, done from the machine that runs `pulumi`.
+"""The providers of our dynamic resources: what no provider offers, done from the machine that runs `pulumi`.
 
 FROZEN: live stacks hold these providers pickled by module path and class name. Renaming this module or a provider class
 breaks every one of them; a test pins both. A change of behaviour raises the provider's VERSION instead, which is an
 input. Only the standard library and Pulumi are imported at the top, since every operation loads this module.
 
 Each provider writes out diff, read, update and delete, and returns every output from create and update alike: the
-engine replaces all outputs by what update returns. All outputs are secret unless listed. Nothing is ever deleted here:
-these resources are waits and facts, not things.
+engine replaces all outputs by what update returns. Nothing is ever deleted here: these are waits and facts, not things;
+a club's room, whose data are renamed, is the exception. The resources that have these providers are in `facts.py`.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
-from components import accounts, probes
+from components import accounts, needs, probes, rooms
 
 Props = dict[str, Any]
+T = TypeVar("T")
+
+_THE_SDKS_HOST = "pulumi.dynamic.__main__"
 
 _HOST_DEADLINE = 900  # seconds: a droplet's first boot installs Docker and fetches Nomad
 _SETTLE_DEADLINE = 900  # seconds: an image pull on a first start, a stop of at most 60, a start and a check
+_STOP_DEADLINE = 150  # seconds: a server has 60 to stop in order, after two in which nothing is sent to it any more
 _NOTICE_DEADLINE = 30  # seconds: Nomad's template sees a written variable within some
 _RUN_DEADLINE = 300  # seconds: a place, a container of an image that is there, one transaction
 _PREVIEW_TIMEOUT = 5  # seconds: a preview tells what it can without waiting for a host that hangs
 _HTTPS_DEADLINE = 180  # seconds: one certificate order
 
 
-class _Wait(ResourceProvider):
+def _in_words(operation: Callable[..., T]) -> Callable[..., T]:
+    """`operation`, of whose ProbeError the engine is told the sentence alone.
+
+    The SDK's host of dynamic providers tells it a formatted traceback (pulumi/dynamic/__main__.py), whose length is
+    Python's `tracebacklimit`. That is the whole process's, so it is left alone in any other.
+    """
+
+    @functools.wraps(operation)
+    def told(*arguments: Any) -> T:
+        sys.__dict__.pop("tracebacklimit", None)
+        try:
+            return operation(*arguments)
+        except probes.ProbeError:
+            if getattr(sys.modules["__main__"].__spec__, "name", "") == _THE_SDKS_HOST:
+                sys.tracebacklimit = 0
+            raise
+
+    return told
+
+
+class Wait(ResourceProvider):
     """A provider whose create and update are the same wait; outputs are the inputs and what was found out."""
 
     VERSION = "1"
@@ -42,6 +67,7 @@ class _Wait(ResourceProvider):
         """Whether the last run reached its aim; if not, the next `up` goes on."""
         return True
 
+    @_in_words
     def create(self, props: Props) -> CreateResult:
         return CreateResult(id_=type(self).__name__.strip("_"), outs=self._run(props, {}))
 
@@ -58,6 +84,7 @@ class _Wait(ResourceProvider):
     def read(self, id_: str, props: Props) -> ReadResult:
         return ReadResult(id_, props)
 
+    @_in_words
     def update(self, _id: str, _olds: Props, _news: Props) -> UpdateResult:
         return UpdateResult(outs=self._run(_news, _olds))
 
@@ -66,10 +93,17 @@ class _Wait(ResourceProvider):
 
 
 def _api(props: Props) -> probes.NomadApi:
-    return probes.NomadApi(props["address"], props["ca_pem"], props["cert_pem"], props["key_pem"], props.get("token"))
+    return probes.NomadApi(
+        props["address"],
+        props["ca_pem"],
+        props["cert_pem"],
+        props["key_pem"],
+        props.get("token"),
+        props.get("namespace") or "default",
+    )
 
 
-class BootstrapProvider(_Wait):
+class BootstrapProvider(Wait):
     """Waits for Nomad and bootstraps its ACLs with a token chosen in advance.
 
     Output `cluster_id` is the token's accessor id, which Nomad draws anew at each bootstrap: an emptied Nomad shows
@@ -84,12 +118,44 @@ class BootstrapProvider(_Wait):
     def _settled(self, olds: Props) -> bool:
         return bool(olds.get("cluster_id"))
 
+    @_in_words
     def read(self, id_: str, props: Props) -> ReadResult:
         """A Nomad that answers and does not know the token was emptied: the next `up` bootstraps and refills it."""
         return ReadResult(id_, {**props, "cluster_id": _api(props).accessor(props["token"]) or ""})
 
 
-class ResolvesProvider(_Wait):
+class OffersProvider(Wait):
+    """Asks a Nomad that is there already for all that the PDS needs of it, before anything is put into it."""
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        needs.require(_api(news), news["wants"])
+        return dict(news)
+
+
+class ClubRoomProvider(Wait):
+    """A club's namespace and volume on this host. The one thing here that `delete` gives back; its data are renamed,
+    never deleted.
+
+    Output `volume_id` is empty where a refresh found none: the next `up` makes it again, on the same directory.
+    """
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        made = rooms.make(_api(news), news["club"], news["volume"], int(news["disk_gib"]))
+        return {**news, "volume_id": made}
+
+    def _settled(self, olds: Props) -> bool:
+        return bool(olds.get("volume_id"))
+
+    @_in_words
+    def read(self, id_: str, props: Props) -> ReadResult:
+        return ReadResult(id_, {**props, "volume_id": rooms.there(_api(props), props["club"], props["volume"])})
+
+    @_in_words
+    def delete(self, _id: str, _props: Props) -> None:
+        rooms.give_up(_api(_props), _props["club"], _props["volume"])
+
+
+class ResolvesProvider(Wait):
     """Asks the zone's own name servers for the hostname, for at most `wait` seconds.
 
     Output `open` is "1" once they all answer with the reserved IP, and stays so; "0" is pending, and `state` says why.
@@ -109,7 +175,7 @@ class ResolvesProvider(_Wait):
         return olds.get("open") == "1"
 
 
-class ReadyProvider(_Wait):
+class ReadyProvider(Wait):
     """The PDS answers again after whatever changed: on the host by Nomad's check, then over HTTPS.
 
     Input `open` is "1" or "0", or "none" where the ingress is not ours. Output `state` tells how far it came; HTTPS
@@ -119,14 +185,26 @@ class ReadyProvider(_Wait):
 
     def _run(self, news: Props, olds: Props) -> Props:
         api = _api(news)
-        # A rebuilt host's Nomad may have kept the token that the state replaced.
-        admin = _api({**news, "token": news["management_token"]})
-        admin.forget_tokens(news["token_name"], but=api.accessor(news["token"]) or "")
-        state = "paused" if news["paused"] else self._serving(api, news, olds)
+        if news["management_token"]:
+            # A rebuilt host's Nomad may have kept the tokens that the state replaced.
+            admin = _api({**news, "token": news["management_token"]})
+            for name, accessor in news["tokens"].items():
+                admin.forget_tokens(name, but=accessor)
+        state = self._paused(api, news) if news["paused"] else self._serving(api, news, olds)
         # Afterwards: on a slow host the node joins some time after Nomad has a leader.
-        nodes = api.get("/v1/nodes?resources=false")
-        born = api.get(f"/v1/node/{nodes[0]['ID']}")["Meta"].get("pds_configuration", "") if nodes else ""
+        born = self._born(api) if news["configuration"] else ""
         return {**news, "state": state, "host_configuration": born}
+
+    @staticmethod
+    def _paused(api: probes.NomadApi, news: Props) -> str:
+        # Whoever pauses wants to do something with the data next, which has one writer.
+        probes.until(lambda: probes.stopping(api, news["job"]), _STOP_DEADLINE, "The PDS")
+        return "paused"
+
+    @staticmethod
+    def _born(api: probes.NomadApi) -> str:
+        nodes = api.get("/v1/nodes?resources=false")
+        return api.get(f"/v1/node/{nodes[0]['ID']}")["Meta"].get("pds_configuration", "") if nodes else ""
 
     def _serving(self, api: probes.NomadApi, news: Props, olds: Props) -> str:
         self._wait_for_health(api, news, olds)
@@ -153,7 +231,7 @@ class ReadyProvider(_Wait):
         return olds.get("state") in ("serving", "paused")
 
 
-class DispatchedProvider(_Wait):
+class DispatchedProvider(Wait):
     """A run of a parameterized Nomad job, to its end, whenever an input changes; nothing while `list` is empty."""
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -167,7 +245,7 @@ _SHUT = {"0": "its name does not resolve yet", "paused": "the PDS is paused"}
 """Values of the input `open` with which the PDS is not asked, and why."""
 
 
-class _OnThePds(_Wait):
+class _OnThePds(Wait):
     """A provider that works on the PDS over HTTPS, from the inputs `url`, `ip`, `admin_password` and `open`.
 
     What cannot be done yet fails nothing: output `state` begins with 'pending', the outputs in `FOUND` stay as they
@@ -256,6 +334,7 @@ class AccountProvider(_OnThePds):
             )
         return found
 
+    @_in_words
     def read(self, id_: str, props: Props) -> ReadResult:
         """What the account is now. A PDS that does not answer leaves a refresh of everything else alone."""
         if props.get("did") and props["open"] not in _SHUT:
@@ -388,132 +467,3 @@ class UnlistedProvider(_OnThePds):
     def _unlisted(server: accounts.Server, dids: Sequence[str], known: Sequence[str]) -> list[str]:
         there = accounts.hosted(server)
         return sorted(one.handle for one in there if one.did not in dids and not {one.did, one.handle} & set(known))
-
-
-class _Fact(Resource):
-    """A dynamic resource whose outputs are all secret unless listed: the host of dynamic providers loses the secret
-    marks of the inputs that it echoes."""
-
-    def __init__(
-        self,
-        provider: _Wait,
-        name: str,
-        inputs: Mapping[str, Any],
-        found: Sequence[str],
-        secret: Sequence[str],
-        opts: pulumi.ResourceOptions,
-    ) -> None:
-        props = {**inputs, "version": provider.VERSION}
-        secret_outputs = pulumi.ResourceOptions(additional_secret_outputs=list(secret))
-        declared = dict.fromkeys(found)
-        super().__init__(provider, name, {**props, **declared}, pulumi.ResourceOptions.merge(opts, secret_outputs))
-
-
-_NOMAD_SECRETS = ("ca_pem", "cert_pem", "key_pem", "token")
-
-
-class Bootstrap(_Fact, module="pds", name="NomadBootstrap"):
-    """A Nomad that answers, with ACLs of ours. Inputs: `address`, `ca_pem`, `cert_pem`, `key_pem`, `token`, and the
-    ids of droplet and volume, with which it is asked again."""
-
-    address: pulumi.Output[str]
-    """The endpoint's URL, known to answer. At a preview it stays known, for it is an input too."""
-    cluster_id: pulumi.Output[str]
-    """Changes when this Nomad has lost its state."""
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(BootstrapProvider(), name, inputs, ("cluster_id",), _NOMAD_SECRETS, opts)
-
-
-class Resolves(_Fact, module="pds", name="Resolves"):
-    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone`, `nameservers`, `wait` (seconds)."""
-
-    open: pulumi.Output[str]
-    """"1" or "0", for the ingress job's variable."""
-    state: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(ResolvesProvider(), name, inputs, ("open", "state"), (), opts)
-
-
-class Ready(_Fact, module="pds", name="Ready"):
-    """Whether the PDS serves. Inputs: those of the Nomad API, `management_token`, `token_name`, `hostname`, `ip`,
-    `open`, `paused`, `job`, the files' hash, `secrets_path`, a digest of the secrets, and the droplet's id."""
-
-    state: pulumi.Output[str]
-    host_configuration: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        found = ("state", "host_configuration")
-        super().__init__(
-            ReadyProvider(), name, inputs, found, (*_NOMAD_SECRETS, "management_token", "secrets_digest"), opts
-        )
-
-
-class Account(_Fact, module="pds", name="Account"):
-    """One member's account. Inputs: `url`, `ip`, `open`, `admin_password`, `handle`, `was` (a list), `temporary` (the
-    handle to make it under, or empty), `email`, `password`, `recovery_key`."""
-
-    did: pulumi.Output[str]
-    """Empty while it is pending."""
-    initial_password: pulumi.Output[str]
-    live_handle: pulumi.Output[str]
-    state: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        secret = ("admin_password", "password", "initial_password", "email", "live_email", "applied_email")
-        super().__init__(AccountProvider(), name, inputs, (*AccountProvider.FOUND, "state"), secret, opts)
-
-
-class Handle(_Fact, module="pds", name="Handle"):
-    """One account's handle. Inputs: `url`, `ip`, `open`, `admin_password`, `did`, `handle`, `was`, `temporary`,
-    `external`, `nameservers`, `wait` (seconds)."""
-
-    live_handle: pulumi.Output[str]
-    state: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        found = (*HandleProvider.FOUND, "state")
-        super().__init__(HandleProvider(), name, inputs, found, ("admin_password",), opts)
-
-
-class Removals(_Fact, module="pds", name="Removals"):
-    """Accounts taken down and deleted. Inputs: `url`, `ip`, `open`, `admin_password`, `takedown`, `delete`."""
-
-    state: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        found = (*RemovalsProvider.FOUND, "state")
-        super().__init__(RemovalsProvider(), name, inputs, found, ("admin_password",), opts)
-
-
-class Invites(_Fact, module="pds", name="Invites"):
-    """Invite codes. Inputs: `url`, `ip`, `open`, `admin_password`, `count`, `uses`."""
-
-    codes: pulumi.Output[list[str]]
-    state: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        found = (*InvitesProvider.FOUND, "state")
-        super().__init__(InvitesProvider(), name, inputs, found, ("admin_password", "codes"), opts)
-
-
-class Unlisted(_Fact, module="pds", name="Unlisted"):
-    """People whom the stack file does not name. Inputs: `url`, `ip`, `open`, `admin_password`, `dids` of the members,
-    and `known`: handles or DIDs that are not told of either."""
-
-    unlisted: pulumi.Output[list[str]]
-    state: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        found = (*UnlistedProvider.FOUND, "state")
-        super().__init__(UnlistedProvider(), name, inputs, found, ("admin_password",), opts)
-
-
-class Dispatched(_Fact, module="pds", name="Dispatched"):
-    """A run of a Nomad job. Inputs: those of the Nomad API, `job`, `list`, and whatever asks for another run."""
-
-    state: pulumi.Output[str]
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(DispatchedProvider(), name, inputs, ("state",), (*_NOMAD_SECRETS, "addresses"), opts)

@@ -111,7 +111,8 @@ class Host(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: HostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Host", name, None, opts)
-        host = args.settings.host
+        host, operators = args.settings.host, args.settings.operators
+        assert operators, "a host of one's own has them"
         boot = pulumi.Output.all(args.ca_pem, args.server_cert_pem, args.server_key_pem).apply(
             lambda pems: user_data(args.settings, args.stack, Certificates(*pems))
         )
@@ -123,7 +124,7 @@ class Host(pulumi.ComponentResource):
             region=host.region,
             resize_disk=False,  # a larger disk could never be made smaller again; the data is on the volume
             vpc_uuid=args.vpc_uuid,
-            ssh_keys=[_key_id(key) for key in args.settings.operators.account_keys],
+            ssh_keys=[_key_id(key) for key in operators.account_keys],
             tags=[args.tag, *host.tags],
             volume_ids=[args.volume.id],
             user_data=as_secret(boot),
@@ -168,6 +169,7 @@ class Host(pulumi.ComponentResource):
 
 
 def _inbound(settings: Settings) -> list[digitalocean.FirewallInboundRuleArgs]:
+    assert settings.operators, "a host of one's own has them"
     operators = settings.operators.cidrs
     rules = [(80, EVERYWHERE), (443, EVERYWHERE), (22, operators)]
     if settings.ingress.kind == "io":

@@ -14,14 +14,18 @@ from components.render.io import LICENSE
 from components.render.policies import ingress_files
 from components.target import PATIENCE, NomadTarget
 
+_SHUT = "# This hostname does not resolve to this host yet.\n"
+"""In the file's place until then; a comment for both ingresses."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngressFileArgs:
-    """What `IngressFile` is told."""
+    """What `IngressFile` is told. `open` is "1" once the hostname resolves; None where the ingress itself waits."""
 
     stack: str
     job: str
     text: str
+    open: pulumi.Output[str] | None
     target: NomadTarget
 
 
@@ -34,10 +38,14 @@ class IngressFile(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: IngressFileArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:IngressFile", name, None, opts)
+        text: pulumi.Input[str] = args.text
+        if args.open is not None:
+            text = args.open.apply(lambda open_: args.text if open_ == "1" else _SHUT)
         self.variable = nomad.Variable(
             f"{name}-variable",
+            namespace=args.target.namespace,
             path=f"{args.job}/files/{args.stack}",
-            items={"text": args.text},
+            items={"text": text},
             opts=args.target.options(self),
         )
         self.text = pulumi.Output.from_input(args.text)
@@ -68,15 +76,21 @@ class Ingress(pulumi.ComponentResource):
             f"{name}-policy",
             name=f"{args.job}-files",
             description="The ingress's job reads every stack's file.",
-            rules_hcl=ingress_files(args.job),
-            job_acl=nomad.AclPolicyJobAclArgs(namespace="default", job_id=args.job),
+            rules_hcl=ingress_files(args.job, args.target.namespace or "default"),
+            job_acl=nomad.AclPolicyJobAclArgs(namespace=args.target.namespace or "default", job_id=args.job),
             opts=args.admin.options(self),
         )
         before: list[pulumi.Resource] = [policy, args.file]
         if args.license_hcl is not None:
             text = pulumi.Output.secret(args.license_hcl.get_secret_value())
             before.append(
-                nomad.Variable(f"{name}-license", path=LICENSE, items={"text": text}, opts=args.target.options(self))
+                nomad.Variable(
+                    f"{name}-license",
+                    namespace=args.target.namespace,
+                    path=LICENSE,
+                    items={"text": text},
+                    opts=args.target.options(self),
+                )
             )
         self.job = nomad.Job(
             f"{name}-job",

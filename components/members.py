@@ -12,8 +12,8 @@ from typing import Any
 import pulumi
 import pulumi_digitalocean as digitalocean
 
-from components.dynamic import Account, Handle
 from components.entropy import as_secret, hex_secret
+from components.facts import Account, Handle
 from components.settings.handles import is_reserved, service_domain
 from components.settings.sections import Member as MemberSettings
 from components.settings.settings import Settings

@@ -11,8 +11,8 @@ import pulumi_digitalocean as digitalocean
 import pulumi_nomad as nomad
 import pulumi_tls as tls
 
-from components.dynamic import Bootstrap
 from components.entropy import as_secret, hex_secret
+from components.facts import Bootstrap
 from components.render.policies import ANONYMOUS, PROGRAM
 from components.settings.settings import Settings
 from components.target import NomadTarget
@@ -124,6 +124,8 @@ class NomadAccess(pulumi.ComponentResource):
     management_token: pulumi.Output[str]
     """For rescue. The program itself uses `token`."""
     token: pulumi.Output[str]
+    accessor_id: pulumi.Output[str]
+    """Of `token`."""
     target: NomadTarget
     admin: NomadTarget
     """With the management token, for ACL resources alone."""
@@ -170,12 +172,10 @@ class NomadAccess(pulumi.ComponentResource):
             name=PROGRAM_TOKEN,
             type="client",
             policies=[policy.name],
-            # An emptied Nomad refuses to delete a token that it does not know, and `up` would end there. Left-over
-            # tokens of this name are deleted by `Ready`.
-            opts=self.admin.options(self, depends_on=[anonymous], retain_on_delete=True),
+            opts=self.admin.options(self, left=True, depends_on=[anonymous]),  # others of this name `Ready` deletes
         )
         # Not by the property: it warns at each run, recommending an ephemeral resource that Pulumi does not have.
-        self.token = as_secret(pulumi.get(token, "secret_id"))
+        self.token, self.accessor_id = as_secret(pulumi.get(token, "secret_id")), token.accessor_id
         self.target = self._target(f"{name}-provider", args, bootstrap, self.token)
         self.register_outputs({"address": self.address})
 

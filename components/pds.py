@@ -13,14 +13,17 @@ import pulumi
 
 from components import host
 from components.backup import Backup, BackupArgs
+from components.clubs import Clubs, ClubsArgs
 from components.confirmation import Confirmation, ConfirmationArgs
 from components.dns import Dns, DnsArgs
-from components.dynamic import Invites, Ready, Removals, Resolves, Unlisted
 from components.entropy import as_secret
+from components.existing import ExistingNomad, ExistingNomadArgs
+from components.facts import Invites, Ready, Removals, Resolves, Unlisted
 from components.host import Ground, GroundArgs, Host, HostArgs
 from components.ingress import Ingress, IngressArgs, IngressFile, IngressFileArgs
 from components.members import Member, MemberArgs
 from components.nomad import PROGRAM_TOKEN, CertificatesArgs, NomadAccess, NomadArgs, NomadCertificates
+from components.place import Place
 from components.render.backup_job import backup_job
 from components.render.caddy import caddy_job, caddyfile
 from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
@@ -31,11 +34,10 @@ from components.render.watch_job import watch_job
 from components.secrets import PdsSecrets, PdsSecretsArgs
 from components.settings.environment import plain_environment
 from components.settings.settings import Settings
+from components.shared import SharedHost, SharedHostArgs
+from components.telling import tell, tell_of, tell_of_strangers
 from components.watch import Watch, WatchArgs
 from components.workload import PdsJob, PdsJobArgs
-
-_AS_ASKED = ("there", "hers", "done", "made")
-"""States in which nothing is left to say."""
 
 _DNS_PATIENCE = 120
 """Seconds that `up` waits for records which it has just made; records made by hand are looked at once."""
@@ -43,10 +45,11 @@ _DNS_PATIENCE = 120
 
 @dataclass(frozen=True, kw_only=True)
 class PdsArgs:
-    """What `Pds` is told: the settings, and the stack's name."""
+    """What `Pds` is told: the settings, the stack's name, and the project as the engine knows it, ORGANIZATION/NAME."""
 
     settings: Settings
     stack: str
+    project: str
 
 
 class Pds(pulumi.ComponentResource):
@@ -58,53 +61,20 @@ class Pds(pulumi.ComponentResource):
     def __init__(self, name: str, args: PdsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         settings, stack = args.settings, args.stack
         try:
-            refuse_too_long(settings, stack)
+            if settings.on is None:
+                refuse_too_long(settings, stack)
         except UserDataTooLongError as error:
             raise pulumi.RunError(f"Pulumi.{stack}.yaml: {error}") from None
         super().__init__("pds:index:Pds", name, None, opts)
-        configuration = configuration_hash(settings, stack)
         child = pulumi.ResourceOptions(parent=self)
 
-        ground = Ground(f"{name}-ground", GroundArgs(settings=settings, stack=stack), child)
-        certificates = NomadCertificates(f"{name}-certificates", CertificatesArgs(ipv4=ground.ipv4), child)
-        machine = Host(
-            f"{name}-host",
-            HostArgs(
-                settings=settings,
-                stack=stack,
-                tag=ground.tag,
-                firewall=ground.firewall,
-                reserved_ip=ground.reserved_ip,
-                volume=ground.volume,
-                vpc_uuid=ground.vpc_uuid,
-                ca_pem=certificates.ca_pem,
-                server_cert_pem=certificates.server_cert_pem,
-                server_key_pem=certificates.server_key_pem,
-            ),
-            child,
-        )
-        dns = Dns(f"{name}-dns", DnsArgs(settings=settings, ipv4=ground.ipv4), child)
-        nomad = NomadAccess(
-            f"{name}-nomad",
-            NomadArgs(
-                settings=settings,
-                ipv4=ground.ipv4,
-                port=host.NOMAD_PORT,
-                ca_pem=certificates.ca_pem,
-                client_cert_pem=certificates.client_cert_pem,
-                client_key_pem=certificates.client_key_pem,
-                droplet=machine.droplet,
-                volume=ground.volume,
-                firewall=ground.firewall,
-                assignment=machine.assignment,
-            ),
-            child,
-        )
-        secrets = PdsSecrets(f"{name}-secrets", PdsSecretsArgs(settings=settings, target=nomad.target), child)
-        jobspec = pds_job(settings)
+        place = self._place(name, args)
+        dns = Dns(f"{name}-dns", DnsArgs(settings=settings, ipv4=place.ipv4), child)
+        secrets = PdsSecrets(f"{name}-secrets", PdsSecretsArgs(settings=settings, target=place.target), child)
+        jobspec = pds_job(settings, stack)
         workload = PdsJob(
             f"{name}-server",
-            PdsJobArgs(settings=settings, jobspec=jobspec, target=nomad.target, secrets=secrets.variable),
+            PdsJobArgs(settings=settings, jobspec=jobspec, target=place.target, secrets=secrets.variable),
             child,
         )
         backup: Backup | None = None
@@ -115,7 +85,7 @@ class Pds(pulumi.ComponentResource):
                     settings=settings,
                     stack=stack,
                     jobspec=backup_job(settings, stack),
-                    target=nomad.target,
+                    target=place.target,
                     server=workload.job,
                 ),
                 child,
@@ -124,7 +94,7 @@ class Pds(pulumi.ComponentResource):
             f"{name}-resolves",
             {
                 "hostname": settings.hostname,
-                "ip": ground.ipv4,
+                "ip": place.ipv4,
                 "zone": settings.zone,
                 "nameservers": list(settings.dns.nameservers),
                 "wait": _DNS_PATIENCE if settings.dns.provider == "digitalocean" else 0,
@@ -135,13 +105,22 @@ class Pds(pulumi.ComponentResource):
         files: dict[str, str] = {"pds_job": jobspec}
         kind = settings.ingress.kind
         if kind != "none":
-            render_file, render_job = {"io": (ingress_file, io_job), "caddy": (caddyfile, caddy_job)}[kind]
-            files |= {"ingress_file": render_file(settings), "ingress_job": render_job(settings)}
+            files["ingress_file"] = ingress_file(settings, stack) if kind == "io" else caddyfile(settings)
             file = IngressFile(
                 f"{name}-ingress-file",
-                IngressFileArgs(stack=stack, job=kind, text=files["ingress_file"], target=nomad.target),
+                IngressFileArgs(
+                    stack=stack,
+                    job=kind,
+                    text=files["ingress_file"],
+                    # The host's ingress is up already, and would order a certificate at once.
+                    open=None if settings.ingress_is_ours else resolves.open,
+                    target=place.files,
+                ),
                 child,
             )
+            last.append(file.variable)
+        if place.admin and settings.ingress_is_ours:
+            files["ingress_job"] = {"io": io_job, "caddy": caddy_job}[kind](settings, stack)
             ingress = Ingress(
                 f"{name}-ingress",
                 IngressArgs(
@@ -149,42 +128,35 @@ class Pds(pulumi.ComponentResource):
                     jobspec=files["ingress_job"],
                     license_hcl=settings.ingress.license_hcl,
                     open=resolves.open,
-                    target=nomad.target,
-                    admin=nomad.admin,
+                    target=place.target,
+                    admin=place.admin,
                     file=file.variable,
                 ),
                 child,
             )
             last.append(ingress.job)
-        api: dict[str, pulumi.Input[str]] = {
-            "address": nomad.address,
-            "ca_pem": certificates.ca_pem,
-            "cert_pem": certificates.client_cert_pem,
-            "key_pem": as_secret(certificates.client_key_pem),
-            "token": nomad.token,
-        }
         ready = Ready(
             f"{name}-ready",
             {
-                **api,
-                "token_name": PROGRAM_TOKEN,
-                "management_token": nomad.management_token,
+                **place.api,
+                "management_token": place.management_token,
+                "tokens": dict(place.tokens),
                 "hostname": settings.hostname,
-                "ip": ground.ipv4,
+                "ip": place.ipv4,
                 "open": resolves.open if kind != "none" else "none",
                 "paused": settings.pds.paused,
                 "job": JOB,
                 "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
                 "secrets_path": SECRETS_PATH,
                 "secrets_digest": secrets.digest,
-                "droplet_id": machine.droplet.id,
-                "configuration": configuration,
+                "host_id": place.host_id,
+                "configuration": place.configuration,
             },
             pulumi.ResourceOptions(parent=self, depends_on=last),
         )
-        _tell(ready, resolves, configuration)
+        tell(ready, resolves, place.configuration)
         if settings.alerts:
-            watching = watch_job(settings, settings.alerts)
+            watching = watch_job(settings, settings.alerts, stack)
             Watch(
                 f"{name}-watch",
                 WatchArgs(
@@ -192,8 +164,8 @@ class Pds(pulumi.ComponentResource):
                     alerts=settings.alerts,
                     stack=stack,
                     jobspec=watching,
-                    tag=ground.tag,
-                    target=nomad.target,
+                    tag=place.tag,
+                    target=place.target,
                     ready=ready,
                 ),
                 child,
@@ -203,11 +175,11 @@ class Pds(pulumi.ComponentResource):
         admin_password = secrets.items.apply(lambda items: items["PDS_ADMIN_PASSWORD"])
         server: dict[str, pulumi.Input[str]] = {
             "url": f"https://{settings.hostname}",
-            "ip": ground.ipv4,
+            "ip": place.ipv4,
             "open": _open(settings, resolves),
             "admin_password": admin_password,
         }
-        members = self._members(name, settings, server, dns, ground.ipv4, ready)
+        members = self._members(name, settings, server, dns, place.ipv4, ready)
 
         copies: dict[str, pulumi.Input[object]] = {}
         opens_copies: dict[str, pulumi.Input[object]] = {}
@@ -218,7 +190,7 @@ class Pds(pulumi.ComponentResource):
         self.outputs = {
             "url": f"https://{settings.hostname}",
             "state": ready.state,
-            "ipv4": ground.ipv4,
+            "ipv4": place.ipv4,
             "package_version": settings.pds.package_version,
             "records": pulumi.Output.all(dns.records, *(member.records for member in members.values())).apply(
                 lambda tables: [record for table in tables for record in table]
@@ -226,14 +198,9 @@ class Pds(pulumi.ComponentResource):
             "resolves": resolves.state,
             "admin_password": admin_password,
             "pds_env": secrets.items.apply(lambda items: _env_file(plain_environment(settings) | items)),
-            "nomad_address": nomad.address,
-            "nomad_token": nomad.token,
-            "nomad_management_token": nomad.management_token,
-            "nomad_ca_pem": certificates.ca_pem,
-            "nomad_client_cert_pem": certificates.client_cert_pem,
-            "nomad_client_key_pem": as_secret(certificates.client_key_pem),
             **files,
             **copies,
+            **place.outputs,
             "host_configuration": ready.host_configuration,
             "escrow": as_secret(
                 pulumi.Output.all(
@@ -242,29 +209,26 @@ class Pds(pulumi.ComponentResource):
                     package_version=settings.pds.package_version,
                     environment=plain_environment(settings),
                     secrets=secrets.items,
-                    ipv4=ground.ipv4,
-                    volume_id=ground.volume.id,
-                    nomad_management_token=nomad.management_token,
-                    nomad_ca_pem=certificates.ca_pem,
-                    nomad_ca_key_pem=certificates.ca_key_pem,
+                    ipv4=place.ipv4,
+                    **place.escrow,
                     **opens_copies,
                 )
             ),
         }
         confirmed = [asked for asked in settings.members if asked.email_verified]
         if confirmed:
-            self.outputs["confirm_job"] = jobspec = confirm_job(settings)
+            self.outputs["confirm_job"] = jobspec = confirm_job(settings, stack)
             confirmation = Confirmation(
                 f"{name}-confirmation",
                 ConfirmationArgs(
                     jobspec=jobspec,
-                    target=nomad.target,
+                    target=place.target,
                     dids={asked.email: members[asked.handle].did for asked in confirmed},
-                    nomad=api,
+                    nomad=place.api,
                 ),
                 child,
             )
-            _tell_of("E-mail addresses that count as confirmed", confirmation.state)
+            tell_of("E-mail addresses that count as confirmed", confirmation.state)
         if members:
             self.outputs["members"] = pulumi.Output.all(
                 **{
@@ -286,7 +250,7 @@ class Pds(pulumi.ComponentResource):
                 {**server, "count": settings.invites.count, "uses": settings.invites.uses},
                 pulumi.ResourceOptions(parent=self, depends_on=[ready]),
             )
-            _tell_of("Invite codes", invites.state)
+            tell_of("Invite codes", invites.state)
             self.outputs["invite_codes"] = as_secret(invites.codes)
         open_to_others = settings.invites or not settings.pds.invite_required
         # Caddy serves every hosted handle's name; behind another ingress it takes the record that a member has.
@@ -300,9 +264,127 @@ class Pds(pulumi.ComponentResource):
                 },
                 pulumi.ResourceOptions(parent=self, depends_on=[ready]),
             )
-            _tell_of("Accounts that the stack file does not name", unlisted.state)
-            _tell_of_strangers(stack, unlisted.unlisted)
-        self.register_outputs({"url": self.outputs["url"], "ipv4": ground.ipv4})
+            tell_of("Accounts that the stack file does not name", unlisted.state)
+            tell_of_strangers(stack, unlisted.unlisted)
+        self.register_outputs({"url": self.outputs["url"], "ipv4": place.ipv4})
+
+    def _place(self, name: str, args: PdsArgs) -> Place:
+        """Where this PDS runs, made or found."""
+        on = args.settings.on
+        if on is None:
+            return self._own_host(name, args)
+        if on.stack:
+            shared = SharedHost(
+                f"{name}-host",
+                SharedHostArgs(settings=args.settings, stack=args.stack, reference=f"{args.project}/{on.stack}"),
+                pulumi.ResourceOptions(parent=self),
+            )
+            return Place(
+                ipv4=shared.ipv4,
+                api=shared.api,
+                target=shared.target,
+                files=shared.files,
+                admin=None,
+                host_id=shared.cluster_id,
+                outputs=_way_in(shared.api),
+                escrow={"on": on.stack},
+            )
+        found = ExistingNomad(
+            f"{name}-host",
+            ExistingNomadArgs(settings=args.settings, on=on),
+            pulumi.ResourceOptions(parent=self),
+        )
+        address = str(on.nomad_address)
+        return Place(
+            ipv4=pulumi.Output.from_input(str(on.ipv4)),
+            api=found.api,
+            target=found.target,
+            files=found.target,
+            admin=found.target,
+            host_id=pulumi.Output.from_input(address),
+            outputs=_way_in(found.api),
+            escrow={"on": address},
+        )
+
+    def _own_host(self, name: str, args: PdsArgs) -> Place:
+        settings, stack = args.settings, args.stack
+        child = pulumi.ResourceOptions(parent=self)
+        ground = Ground(f"{name}-ground", GroundArgs(settings=settings, stack=stack), child)
+        certificates = NomadCertificates(f"{name}-certificates", CertificatesArgs(ipv4=ground.ipv4), child)
+        machine = Host(
+            f"{name}-host",
+            HostArgs(
+                settings=settings,
+                stack=stack,
+                tag=ground.tag,
+                firewall=ground.firewall,
+                reserved_ip=ground.reserved_ip,
+                volume=ground.volume,
+                vpc_uuid=ground.vpc_uuid,
+                ca_pem=certificates.ca_pem,
+                server_cert_pem=certificates.server_cert_pem,
+                server_key_pem=certificates.server_key_pem,
+            ),
+            child,
+        )
+        nomad = NomadAccess(
+            f"{name}-nomad",
+            NomadArgs(
+                settings=settings,
+                ipv4=ground.ipv4,
+                port=host.NOMAD_PORT,
+                ca_pem=certificates.ca_pem,
+                client_cert_pem=certificates.client_cert_pem,
+                client_key_pem=certificates.client_key_pem,
+                droplet=machine.droplet,
+                volume=ground.volume,
+                firewall=ground.firewall,
+                assignment=machine.assignment,
+            ),
+            child,
+        )
+        api: dict[str, pulumi.Input[str]] = {
+            "address": nomad.address,
+            "ca_pem": certificates.ca_pem,
+            "cert_pem": certificates.client_cert_pem,
+            "key_pem": as_secret(certificates.client_key_pem),
+            "token": nomad.token,
+        }
+        outputs = _way_in(api) | {"nomad_management_token": nomad.management_token}
+        tokens = {PROGRAM_TOKEN: nomad.accessor_id}
+        if settings.clubs:
+            clubs = Clubs(
+                f"{name}-clubs",
+                ClubsArgs(
+                    settings=settings,
+                    admin=nomad.admin,
+                    ipv4=ground.ipv4,
+                    api=api,
+                    management_token=nomad.management_token,
+                ),
+                child,
+            )
+            outputs |= {"clubs": clubs.offers, "club_access": clubs.access}
+            tokens |= clubs.tokens
+        return Place(
+            ipv4=ground.ipv4,
+            api=api,
+            target=nomad.target,
+            files=nomad.target,
+            admin=nomad.admin,
+            host_id=machine.droplet.id,
+            configuration=configuration_hash(settings, stack),
+            management_token=nomad.management_token,
+            tokens=tokens,
+            tag=ground.tag,
+            outputs=outputs,
+            escrow={
+                "volume_id": ground.volume.id,
+                "nomad_management_token": nomad.management_token,
+                "nomad_ca_pem": certificates.ca_pem,
+                "nomad_ca_key_pem": certificates.ca_key_pem,
+            },
+        )
 
     def _members(
         self,
@@ -321,7 +403,7 @@ class Pds(pulumi.ComponentResource):
                 {**server, "takedown": list(settings.takedown), "delete": dict(settings.delete)},
                 pulumi.ResourceOptions(parent=self, depends_on=[ready]),
             )
-            _tell_of("Takedown and deletion", removals.state)
+            tell_of("Takedown and deletion", removals.state)
             after.append(removals)
         members: dict[str, Member] = {}
         for asked in settings.members:
@@ -340,10 +422,22 @@ class Pds(pulumi.ComponentResource):
                 ),
                 pulumi.ResourceOptions(parent=self, aliases=was),
             )
-            _tell_of(f"The account of {asked.handle}", member.account_state)
-            _tell_of(f"The handle {asked.handle}", member.handle_state)
+            tell_of(f"The account of {asked.handle}", member.account_state)
+            tell_of(f"The handle {asked.handle}", member.handle_state)
             members[asked.handle] = member
         return members
+
+
+def _way_in(api: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[object]]:
+    """Outputs by which Nomad is reached; the names are the ones that tools look for."""
+    found: dict[str, pulumi.Input[object]] = {
+        "nomad_address": api["address"],
+        "nomad_token": api["token"],
+        "nomad_ca_pem": api["ca_pem"],
+        "nomad_client_cert_pem": api["cert_pem"],
+        "nomad_client_key_pem": api["key_pem"],
+    }
+    return found | ({"nomad_namespace": api["namespace"]} if "namespace" in api else {})
 
 
 def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
@@ -356,44 +450,3 @@ def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
 def _env_file(environment: dict[str, str]) -> str:
     """What `pdsadmin` reads from `~/pds.env`."""
     return "".join(f"{name}={value}\n" for name, value in environment.items())
-
-
-def _tell_of(what: str, state: pulumi.Output[str]) -> None:
-    """Say at the end of `up` what is pending, and what differs from the stack file."""
-
-    def say(found: str) -> None:
-        if found not in _AS_ASKED:
-            later = ". The next `pulumi up` goes on" if found.startswith("pending") else ""
-            pulumi.warn(f"{what}: {found.removesuffix('.')}{later}.")
-
-    state.apply(say)
-
-
-def _tell_of_strangers(stack: str, handles: pulumi.Output[list[str]]) -> None:
-    """Say at the end of `up` whose handle has no DNS record, and what makes it."""
-
-    def say(found: list[str]) -> None:
-        if found:
-            pulumi.warn(
-                f"{', '.join(found)}: on the PDS and not in Pulumi.{stack}.yaml, so without a DNS record; apps may "
-                f"show 'invalid handle'. `./pds members {stack} --adopt` writes them into it, and the next `pulumi up` "
-                "makes the records."
-            )
-
-    handles.apply(say)
-
-
-def _tell(ready: Ready, resolves: Resolves, configuration: str) -> None:
-    """Say at the end of `up` what is not as it should be, and what to do."""
-
-    def say(found: list[str]) -> None:
-        state, dns, born = found
-        if state not in ("serving", "paused"):
-            pulumi.warn(f"The PDS is {state}. {dns}. The next `pulumi up` looks again.")
-        if born != configuration:
-            pulumi.warn(
-                f"The host was built from cloud-init {born or 'unknown'}, the program now has {configuration}. "
-                "Nothing was rebuilt. To rebuild it, raise 'pds:host: {generation: …}'."
-            )
-
-    pulumi.Output.all(ready.state, resolves.state, ready.host_configuration).apply(say)

@@ -35,16 +35,25 @@ class NotYetError(ProbeError):
 
 
 class NomadApi:
-    """Nomad's HTTP API behind the endpoint that demands a client certificate.
+    """Nomad's HTTP API, most often behind an endpoint that demands a client certificate.
 
-    `token` is an ACL secret; requests end after `timeout` seconds. Raises ProbeError.
+    `token` is an ACL secret, `namespace` that of every request; requests end after `timeout` seconds. Raises
+    ProbeError.
     """
 
     def __init__(
-        self, address: str, ca_pem: str, cert_pem: str, key_pem: str, token: str | None = None, timeout: float = 10
+        self,
+        address: str,
+        ca_pem: str,
+        cert_pem: str,
+        key_pem: str,
+        token: str | None = None,
+        namespace: str = "default",
+        timeout: float = 10,
     ) -> None:
         self.address = address
         self._token = token
+        self._namespace = namespace
         self._timeout = timeout
         self._tls = client_tls(ca_pem, cert_pem, key_pem) if address.startswith("https:") else None
 
@@ -59,7 +68,9 @@ class NomadApi:
             )
         else:
             connection = http.client.HTTPConnection(where.hostname, where.port, timeout=self._timeout)
-        secret = token or self._token
+        if self._namespace != "default":
+            path += f"{'&' if '?' in path else '?'}namespace={quote(self._namespace)}"
+        secret = self._token if token is None else token
         headers = {"X-Nomad-Token": secret} if secret else {}
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -83,10 +94,17 @@ class NomadApi:
 
     def post(self, path: str, body: Json) -> Json:
         """The decoded answer. Raises ProbeError unless it is 200."""
-        status, answer = self._ask("POST", path, body)
+        return self._changed("POST", path, body)
+
+    def _changed(self, method: str, path: str, body: Json) -> Json:
+        status, answer = self._ask(method, path, body)
         if status != 200:
             raise ProbeError(f"Nomad at {self.address} answered {status} to {path}: {str(answer).strip()[:200]}")
         return answer
+
+    def put(self, path: str, body: Json) -> Json:
+        """The decoded answer. Raises ProbeError unless it is 200."""
+        return self._changed("PUT", path, body)
 
     def _ask(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
         """As `request`; raises NotYetError where nothing answers, or Nomad has no leader to answer with."""
@@ -161,11 +179,14 @@ def until(ready: Callable[[], str | None], seconds: float, what: str, pause: flo
 def client_tls(ca_pem: str, cert_pem: str, key_pem: str) -> ssl.SSLContext:
     """A TLS context that trusts `ca_pem` alone and shows the client certificate. No key touches a disk.
 
-    Raises ProbeError where certificate and key are not a pair.
+    Without `ca_pem` the system's CAs are trusted; without a certificate none is shown. Raises ProbeError where
+    certificate and key are not a pair.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=ca_pem)
+    context = ssl.create_default_context(cadata=ca_pem or None)
+    if not cert_pem:
+        return context
+    if ca_pem:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3  # the endpoint is ours
     with _pipe(cert_pem) as cert, _pipe(key_pem) as key:
         try:
             context.load_cert_chain(cert, key)
@@ -374,6 +395,13 @@ class JobRunning:
         self._refused.add(allocation)
         if len(self._refused) > 1:
             raise _words_of(self._api, self._job, allocation, task, state, "twice ")
+
+
+def stopping(api: NomadApi, job: str) -> str | None:
+    """None once no task of `job` runs any more."""
+    every = api.get(f"/v1/job/{quote(job)}/allocations") or []
+    there = [item["ID"] for item in every if item["ClientStatus"] in ("pending", "running")]
+    return f"its server is still stopping (allocation {there[0]})" if there else None
 
 
 def _words_of(api: NomadApi, job: str, allocation: str, task: str, state: Json, often: str = "") -> ProbeError:

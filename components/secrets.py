@@ -52,7 +52,11 @@ class PdsSecrets(pulumi.ComponentResource):
 
         self.items = pulumi.Output.secret(pulumi.Output.all(**values))
         self.variable = nomad.Variable(
-            f"{name}-variable", path=SECRETS_PATH, items=self.items, opts=args.target.options(self)
+            f"{name}-variable",
+            namespace=args.target.namespace,
+            path=SECRETS_PATH,
+            items=self.items,
+            opts=args.target.options(self),
         )
         # Salted with the rotation key, which every item set holds, so that the digest tells nothing about a password.
         self.digest = self.items.apply(

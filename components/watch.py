@@ -44,7 +44,7 @@ class WatchArgs:
     alerts: Alerts
     stack: str
     jobspec: str
-    tag: pulumi.Output[str]
+    tag: pulumi.Output[str] | None
     target: NomadTarget
     ready: pulumi.Resource
 
@@ -57,10 +57,12 @@ class Watch(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self, depends_on=[args.ready])
         if args.alerts.email or args.alerts.slack:
             _uptime(name, args, child)
-            _monitors(name, args, child)
+            if args.tag is not None:  # the droplet is watched by whose it is
+                _monitors(name, args, args.tag, child)
         if args.alerts.ping_url:
             ping = nomad.Variable(
                 f"{name}-ping",
+                namespace=args.target.namespace,
                 path=PING_PATH,
                 items={"PING_URL": pulumi.Output.secret(args.alerts.ping_url.get_secret_value())},
                 opts=args.target.options(self),
@@ -110,7 +112,7 @@ def _uptime(name: str, args: WatchArgs, child: pulumi.ResourceOptions) -> None:
         )
 
 
-def _monitors(name: str, args: WatchArgs, child: pulumi.ResourceOptions) -> None:
+def _monitors(name: str, args: WatchArgs, tag: pulumi.Output[str], child: pulumi.ResourceOptions) -> None:
     slack = args.alerts.slack
     for role, (kind, percent, window) in _MONITORS.items():
         digitalocean.MonitorAlert(
@@ -120,7 +122,7 @@ def _monitors(name: str, args: WatchArgs, child: pulumi.ResourceOptions) -> None
             compare="GreaterThan",
             value=percent,
             window=window,
-            tags=[args.tag],  # not the droplet's id: a rebuilt host is watched without a change
+            tags=[tag],  # not the droplet's id: a rebuilt host is watched without a change
             alerts=digitalocean.MonitorAlertAlertsArgs(
                 emails=list(args.alerts.email) or None,
                 slacks=[

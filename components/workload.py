@@ -28,7 +28,11 @@ class PdsJob(pulumi.ComponentResource):
     def __init__(self, name: str, args: PdsJobArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:PdsJob", name, None, opts)
         guard = nomad.Variable(
-            f"{name}-guard", path=GUARD_PATH, items=guard_items(args.settings), opts=args.target.options(self)
+            f"{name}-guard",
+            namespace=args.target.namespace,
+            path=GUARD_PATH,
+            items=guard_items(args.settings),
+            opts=args.target.options(self),
         )
         self.job = nomad.Job(
             f"{name}-job",

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from tests.checks_inputs import find_faulty_inputs
 from tools.engine import Evaluation, Recorded
 from tools.gate import checks as gate
+from tools.gate.checks import LEFT_BEHIND
 from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
 from tools.gate.view import of_evaluation
 from tools.hcl_text import parse
@@ -116,8 +117,9 @@ def find_nomad_resources_without_refill(evaluation: Evaluation) -> list[str]:
             findings.append(f"{item.name}: its replacement is not triggered by the cluster id")
         if not (options.get("deleteBeforeReplace") and options.get("deleteBeforeReplaceDefined")):
             findings.append(f"{item.name}: it is not deleted before it is replaced")
-        if options.get("deletedWith") != droplet.urn:
-            findings.append(f"{item.name}: it is not deleted with the droplet")
+        left = kind(item) in LEFT_BEHIND
+        if options.get("deletedWith") != (None if left else droplet.urn):
+            findings.append(f"{item.name}: it is {'' if left else 'not '}deleted with the droplet")
         if options.get("provider", "").split("::")[:4] not in [urn.split("::")[:4] for urn in providers]:
             findings.append(f"{item.name}: it does not use a Nomad provider of the program")
     return findings

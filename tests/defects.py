@@ -46,8 +46,8 @@ def _with_options(patch: pytest.MonkeyPatch, owner: Any, name: str, **options: A
 
 
 def in_job(patch: pytest.MonkeyPatch, old: str, new: str) -> None:
-    def altered(settings: Settings) -> str:
-        text = pds_job(settings)
+    def altered(settings: Settings, stack: str) -> str:
+        text = pds_job(settings, stack)
         assert old in text, "the defect has a place to be"
         return text.replace(old, new)
 
@@ -62,7 +62,7 @@ def _misspelt_nested_key(patch: pytest.MonkeyPatch) -> None:
             for port in ("80", "443")
         ]
         rules += [
-            {"protocol": "tcp", "portRange": port, "sourceAddresses": list(settings.operators.cidrs)}
+            {"protocol": "tcp", "portRange": port, "sourceAddresses": ["203.0.113.7/32"]}
             for port in ("22", "2200", "4650")
         ]
         return rules

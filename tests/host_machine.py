@@ -13,7 +13,6 @@ from components.render import cloud_init
 FILES = Path(cloud_init.__file__).with_name("files")
 SCRIPTS = sorted(FILES.glob("*.sh"))
 MIB = 1024 * 1024
-VOLUME_ID = "7b7464b0-d01e-4c71-5bdc-4bd467d83066"
 
 
 def tool(name: str, package: str) -> str:

@@ -8,7 +8,7 @@ from components.settings.settings import Settings, read
 from tools.engine import Evaluation, SecretSource, evaluate, fixed_secret
 from tools.stackfile import read_stack
 
-_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup")
+_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup", "on")
 """Sections in which a secret may stand; the engine marks a whole top-level key."""
 
 ALERTS = {
@@ -36,15 +36,41 @@ CLUB: dict[str, Any] = {
 own, a reserved one, and everything else about accounts."""
 
 
+CLUBS: dict[str, Any] = {
+    "clubs": {"chess": {"port": 3101}, "rooks": {"port": 3102, "disk_gib": 9}},
+    "host": {"size": "s-2vcpu-4gb"},
+}
+"""What a host's stack says that has room for others."""
+
+ON_A_HOST: dict[str, Any] = {
+    "hostname": "pds.chess-club.org",
+    "dns": {"provider": "manual"},
+    "on": "dev",
+    "pds": {"port": 3101},
+}
+"""The stack file of one of them, `chess`."""
+
+EXISTING: dict[str, Any] = {
+    "on": {
+        "nomad_address": "https://nomad.my-club.org:4646",
+        "nomad_token": "f0e1d2c3-b4a5-9687-7869-5a4b3c2d1e0f",
+        "ipv4": "203.0.113.99",
+    },
+    "operators": None,
+}
+"""What a stack says, beside the dev stack's options, whose PDS goes into a Nomad that is there already."""
+
+
 def document(**changes: Any) -> dict[str, Any]:
-    """The dev stack's options, with `changes` laid over: a map is merged with the section, all else replaces it."""
+    """The dev stack's options, with `changes` laid over: a map is merged with the section, all else replaces it, and
+    None removes it."""
     options: dict[str, Any] = {}
     for key, text in read_stack("dev").values.items():
         options[key.removeprefix("pds:")] = json.loads(text) if text[:1] in "{[" else text
     for key, value in changes.items():
         old = options.get(key)
         options[key] = {**old, **value} if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return options
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def settings_of(**changes: Any) -> Settings:
@@ -57,6 +83,7 @@ def run(
     stack: str = "dev",
     preview: bool = False,
     secret: SecretSource = fixed_secret,
+    others: Mapping[str, Evaluation] | None = None,
     program: Callable[[], object] | None = None,
     **changes: Any,
 ) -> Evaluation:
@@ -66,4 +93,19 @@ def run(
         for key, value in document(**changes).items()
     }
     secret_keys = frozenset(f"pds:{key}" for key in _HOLD_SECRETS if key in changes)
-    return evaluate(stack, config, secret_keys=secret_keys, preview=preview, secret=secret, program=program)
+    return evaluate(
+        stack, config, secret_keys=secret_keys, preview=preview, secret=secret, others=others, program=program
+    )
+
+
+def shared(
+    *, stack: str = "chess", preview: bool = False, host: Evaluation | None = None, **changes: Any
+) -> Evaluation:
+    """The program, evaluated for a stack on the host of `dev`; secrets count as encrypted."""
+    config = {
+        f"pds:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in {**ON_A_HOST, **changes}.items()
+    }
+    others = {"dev": host or run(**CLUBS)}
+    secret_keys = frozenset(f"pds:{key}" for key in _HOLD_SECRETS if key in changes)
+    return evaluate(stack, config, secret_keys=secret_keys, preview=preview, others=others)

@@ -28,7 +28,7 @@ def _adapted(folder: Path, **changes: Any) -> dict[str, Any]:
     """The configuration that Caddy makes of the whole file; fails with its words where it refuses it."""
     settings = settings_of(**{"ingress": CADDY, **changes})
     file = folder / "Caddyfile"
-    file.write_text(whole_caddyfile(caddy_job(settings), caddyfile(settings)))
+    file.write_text(whole_caddyfile(caddy_job(settings, "dev"), caddyfile(settings)))
     command = [tool("caddy", "caddy"), "adapt", "--adapter", "caddyfile", "--config", str(file), "--validate"]
     folders = {"XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder), "HOME": str(folder)}
     done = subprocess.run(command, env=folders, capture_output=True, text=True, timeout=60)

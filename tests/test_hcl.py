@@ -147,7 +147,7 @@ def _job_with(extra: dict[str, str]) -> dict[str, Any]:
     """The job for this environment, past the settings' own checks: the writer has to hold by itself."""
     base = settings_of()
     changed = base.model_copy(update={"pds": base.pds.model_copy(update={"extra_env": extra})})
-    return job_of(pds_job(changed), "pds")
+    return job_of(pds_job(changed, "dev"), "pds")
 
 
 @quick
@@ -180,9 +180,9 @@ def test_hostile_values_stay_one_value(value: str) -> None:
 @pytest.mark.parametrize("hostname", ["a.at", "xn--grn-hoa.noted.at", f"{'a' * 63}.noted.at"])
 def test_hostnames_at_their_limits_come_back(hostname: str, settings: Callable[..., Settings]) -> None:
     changed = settings(hostname=hostname, dns={"zone": hostname})
-    (env,) = task_of(job_of(pds_job(changed), "pds"), "pds")["env"]
+    (env,) = task_of(job_of(pds_job(changed, "dev"), "pds"), "pds")["env"]
     assert env["PDS_HOSTNAME"] == hostname
-    assert parse(ingress_file(changed))["ingress"] == [{hostname: {"name": "pds", "backend": "nomad:pds"}}]
+    assert parse(ingress_file(changed, "dev"))["ingress"] == [{hostname: {"name": "pds", "backend": "nomad:pds"}}]
 
 
 def test_a_secret_with_every_sign_stays_out_of_the_job_and_whole_in_the_variable() -> None:

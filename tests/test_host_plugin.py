@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.host_machine import FILES, VOLUME_ID, Machine
+from tests.host_machine import FILES, Machine
+
+VOLUME = "pds-chess"
 
 
 def plugin(machine: Machine, operation: str, **values: str) -> "subprocess.CompletedProcess[str]":
@@ -43,18 +45,18 @@ def test_a_new_volume_is_a_directory_of_the_servers_with_a_quota(machine: Machin
     run = plugin(
         machine,
         "create",
-        DHV_VOLUME_ID=VOLUME_ID,
+        DHV_VOLUME_NAME=VOLUME,
         DHV_CAPACITY_MIN_BYTES="1000000000",
         DHV_CAPACITY_MAX_BYTES="2000000001",
     )
     assert run.returncode == 0, run.stdout
-    directory = clubs / VOLUME_ID
+    directory = clubs / VOLUME
     assert json.loads(run.stdout) == {"path": str(directory), "bytes": 2_000_000_001}
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     project = directory.stat().st_ino
     assert machine.calls() == [
-        f"chown 1000:1000 /srv/nomad/clubs/{VOLUME_ID}",
-        f"chattr -p {project} +P /srv/nomad/clubs/{VOLUME_ID}",
+        f"chown 1000:1000 /srv/nomad/clubs/{VOLUME}",
+        f"chattr -p {project} +P /srv/nomad/clubs/{VOLUME}",
         f"setquota -P {project} 0 1953126 0 0 /srv/nomad",  # KiB, rounded up
     ]
 
@@ -63,29 +65,36 @@ def test_a_new_volume_is_a_directory_of_the_servers_with_a_quota(machine: Machin
 def test_the_quota_is_the_larger_bound_that_was_asked_for(
     machine: Machine, clubs: Path, least: str, most: str, kib: int
 ) -> None:
-    plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID, DHV_CAPACITY_MIN_BYTES=least, DHV_CAPACITY_MAX_BYTES=most)
+    plugin(machine, "create", DHV_VOLUME_NAME=VOLUME, DHV_CAPACITY_MIN_BYTES=least, DHV_CAPACITY_MAX_BYTES=most)
     assert machine.calls("setquota")[0].split()[3:5] == ["0", str(kib)]
 
 
 def test_a_volume_made_again_keeps_what_is_in_it(machine: Machine, clubs: Path) -> None:
     # Nomad creates every volume again whenever its agent starts.
-    first = plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID)
-    (clubs / VOLUME_ID / "account.sqlite").write_text("people")
-    second = plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID)
+    first = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
+    (clubs / VOLUME / "account.sqlite").write_text("people")
+    second = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     assert (second.returncode, second.stdout) == (0, first.stdout)
-    assert (clubs / VOLUME_ID / "account.sqlite").read_text() == "people"
+    assert (clubs / VOLUME / "account.sqlite").read_text() == "people"
     assert len(set(machine.calls("chattr"))) == 1, "another project number would start another count"
 
 
+def test_a_nomad_that_lost_its_state_finds_the_same_data(machine: Machine, clubs: Path) -> None:
+    first = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME, DHV_VOLUME_ID="27a2ef32-09e4-11f1-9d4e-3b2b9f3c6a10")
+    (clubs / VOLUME / "account.sqlite").write_text("people")
+    second = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME, DHV_VOLUME_ID="94a3c1d0-5e1f-4d6c-8f0a-0e4a3f9b7c21")
+    assert second.stdout == first.stdout, "the id is another one, and the club's data are where they were"
+
+
 def test_a_deleted_volume_is_renamed_with_all_that_is_in_it(machine: Machine, clubs: Path) -> None:
-    plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID)
-    (clubs / VOLUME_ID / "account.sqlite").write_text("people")
+    plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
+    (clubs / VOLUME / "account.sqlite").write_text("people")
     for _ in range(2):  # Nomad may ask again when it did not hear the answer
-        run = plugin(machine, "delete", DHV_VOLUME_ID=VOLUME_ID, DHV_CREATED_PATH=str(clubs / VOLUME_ID))
+        run = plugin(machine, "delete", DHV_VOLUME_NAME=VOLUME, DHV_CREATED_PATH=str(clubs / VOLUME))
         assert run.returncode == 0, run.stdout
     assert list(clubs.iterdir()) == []
     [kept] = (clubs.parent / ".trash").iterdir()
-    assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-{VOLUME_ID}", kept.name)
+    assert re.fullmatch(rf"\d{{8}}T\d{{6}}Z-{VOLUME}", kept.name)
     assert (kept / "account.sqlite").read_text() == "people"
 
 
@@ -98,39 +107,43 @@ def test_a_deleted_volume_is_renamed_with_all_that_is_in_it(machine: Machine, cl
         ".",
         "a/b",
         "../../../../../../../../../../../../etc",
-        VOLUME_ID[:-1],
-        "-" + VOLUME_ID[1:],
-        "A" * 36,
+        "chess",
+        "pds-",
+        "pds-../agent",
+        "pds-Chess",
+        "pds-a b",
     ],
 )
-def test_nothing_but_a_uuid_becomes_part_of_a_path(machine: Machine, clubs: Path, operation: str, name: str) -> None:
+def test_nothing_but_a_name_of_ours_becomes_part_of_a_path(
+    machine: Machine, clubs: Path, operation: str, name: str
+) -> None:
     (clubs.parent / "agent").mkdir()
     before = sorted(machine.root.rglob("*"))
-    run = plugin(machine, operation, DHV_VOLUME_ID=name, DHV_VOLUMES_DIR="/", DHV_CREATED_PATH="/etc")
+    run = plugin(machine, operation, DHV_VOLUME_NAME=name, DHV_VOLUMES_DIR="/", DHV_CREATED_PATH="/etc")
     assert run.returncode != 0
-    assert "not a UUID" in json.loads(run.stdout)["error"]
+    assert "not one of this program" in json.loads(run.stdout)["error"]
     assert sorted(machine.root.rglob("*")) == before
     assert machine.calls() == []
 
 
 def test_a_volume_without_its_quota_is_no_volume(machine: Machine, clubs: Path) -> None:
     machine.stand_in("setquota", code=1)
-    run = plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID)
+    run = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     assert run.returncode != 0
     assert "quota" in json.loads(run.stdout)["error"]
     assert list(clubs.iterdir()) == []
 
 
 def test_a_failed_quota_never_costs_a_directory_with_data(machine: Machine, clubs: Path) -> None:
-    plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID)
-    (clubs / VOLUME_ID / "account.sqlite").write_text("people")
+    plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
+    (clubs / VOLUME / "account.sqlite").write_text("people")
     machine.stand_in("setquota", code=1)
-    assert plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID).returncode != 0
-    assert (clubs / VOLUME_ID / "account.sqlite").read_text() == "people"
+    assert plugin(machine, "create", DHV_VOLUME_NAME=VOLUME).returncode != 0
+    assert (clubs / VOLUME / "account.sqlite").read_text() == "people"
 
 
 def test_the_plugin_makes_nothing_where_the_volume_is_not_mounted(machine: Machine) -> None:
-    run = plugin(machine, "create", DHV_VOLUME_ID=VOLUME_ID)
+    run = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     assert run.returncode != 0
     assert "mounted" in json.loads(run.stdout)["error"]
     assert not (machine.root / "srv").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import everything, kind
-from tests.programs import ALERTS, BACKUP, run
+from tests.programs import ALERTS, BACKUP, CLUBS, EXISTING, run, shared
 from tools.engine import ROOT, Evaluation
 
 COMPONENTS = ROOT / "components"
@@ -22,23 +22,34 @@ ROOMS = {
     "pds": {
         *(
             "backup",
+            "clubs",
             "confirmation",
             "entropy",
+            "existing",
+            "facts",
             "host",
             "dns",
             "dynamic",
             "ingress",
             "members",
             "nomad",
+            "place",
             "secrets",
+            "shared",
+            "telling",
             "watch",
             "workload",
             "render",
         ),
         "settings",
     },
-    "dynamic": {"accounts", "probes"},
+    "facts": {"dynamic"},
+    "dynamic": {"accounts", "needs", "probes", "rooms"},
     "accounts": {"probes"},
+    "needs": {"probes"},
+    "rooms": {"probes"},
+    "place": {"target"},
+    "telling": {"facts"},
     "render": {"render", "settings"},
     "settings": {"settings"},
     "target": set[str](),
@@ -46,7 +57,10 @@ ROOMS = {
     "probes": set[str](),
     "__init__": {"pds", "settings"},
 }
-COMPONENT_MAY = {"dynamic", "target", "entropy", "render", "settings"}
+ASKING = ("accounts", "needs", "probes", "rooms")
+"""What asks the outside; only dynamic providers do, when the engine tells them."""
+
+COMPONENT_MAY = {"facts", "target", "entropy", "render", "settings"}
 """For every component but `pds`: never another component."""
 
 READS_ITS_OWN_FILES = {
@@ -104,7 +118,7 @@ def test_what_is_asked_and_rendered_knows_no_pulumi(path: Path) -> None:
     assert path.name == "load.py" or providers == set(), "text is a pure function of known values"
 
 
-@pytest.mark.parametrize("name", ["dynamic.py", "accounts.py", "probes.py"])
+@pytest.mark.parametrize("name", ["dynamic.py", *(f"{module}.py" for module in ASKING)])
 def test_pickled_providers_load_with_the_standard_library_and_pulumi_alone(name: str) -> None:
     body = _tree(COMPONENTS / name).body
     direct = ast.Module([node for node in body if isinstance(node, ast.Import | ast.ImportFrom)], [])
@@ -137,14 +151,9 @@ def test_a_component_is_told_everything(path: Path) -> None:
 
 
 def test_probes_are_used_by_dynamic_providers_only() -> None:
-    users = [
-        name
-        for path, name in zip(MODULES, NAMES, strict=True)
-        if any(re.match(r"components\.(probes|accounts)\b", imported) for imported in _imports(_tree(path)))
-    ]
-    assert users == ["components/accounts.py", "components/dynamic.py"], (
-        "a component that asks the outside would do it at every preview"
-    )
+    asking = re.compile(rf"components\.({'|'.join(ASKING)})\b")
+    users = {_room(path) for path in MODULES if any(asking.match(name) for name in _imports(_tree(path)))}
+    assert users == {"dynamic", *ASKING} - {"probes"}, "a component that asks the outside would do it at every preview"
 
 
 def _component_classes() -> list[tuple[str, ast.ClassDef]]:
@@ -166,7 +175,7 @@ def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def test_all_components_of_the_design_were_found() -> None:
-    assert len(CLASSES) == 14, "these tests look at every component class"
+    assert len(CLASSES) == 17, "these tests look at every component class"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
@@ -204,7 +213,8 @@ def test_every_component_registered_its_outputs(club: Evaluation) -> None:
 
 
 def test_type_tokens_are_the_classes(club: Evaluation) -> None:
-    every = [*everything(club), *everything(run(alerts=ALERTS, backup=BACKUP))]
+    every = [*everything(club), *everything(run(alerts=ALERTS, backup=BACKUP, **CLUBS))]
+    every += [*everything(shared()), *everything(run(**EXISTING))]
     tokens = {item.type for item in every if item.type.startswith("pds:")}
     assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}
 

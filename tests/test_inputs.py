@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.checks_inputs import args_class, find_faulty_inputs
-from tests.programs import ALERTS, BACKUP, CLUB, run
+from tests.programs import ALERTS, BACKUP, CLUB, CLUBS, EXISTING, run, shared
 from tools.engine import COMPUTED, Evaluation
 
 Change = Callable[[dict[str, Any]], None]
@@ -42,9 +42,10 @@ def test_every_input_of_a_stack_with_every_option_is_what_its_sdk_says() -> None
         backup=BACKUP,
         **CLUB,
     )
-    types = {item.type for item in evaluation.resources}
+    others = (evaluation, run(**CLUBS), run(**EXISTING))
+    types = {item.type for each in others for item in each.resources}
     assert set(COMPUTED) - types == set(), "a type that the engine knows and this stack lacks was not looked at"
-    assert find_faulty_inputs(evaluation) == []
+    assert [finding for each in (*others, shared()) for finding in find_faulty_inputs(each)] == []
 
 
 def test_every_type_of_a_provider_has_its_sdk_class(dev: Evaluation) -> None:

@@ -53,9 +53,9 @@ def test_rendered_files_are_the_same_at_every_evaluation(dev: Evaluation) -> Non
 
 def test_render_functions_give_text_for_settings_alone(dev: Evaluation) -> None:
     settings = settings_of()
-    assert pds_job(settings) == dev.one("pds-server-job").inputs["jobspec"]
-    assert io_job(settings) == dev.one("pds-ingress-job").inputs["jobspec"]
-    assert ingress_file(settings) == dev.one("pds-ingress-file-variable").inputs["items"]["text"]
+    assert pds_job(settings, "dev") == dev.one("pds-server-job").inputs["jobspec"]
+    assert io_job(settings, "dev") == dev.one("pds-ingress-job").inputs["jobspec"]
+    assert ingress_file(settings, "dev") == dev.one("pds-ingress-file-variable").inputs["items"]["text"]
     pems = [dev.one(f"pds-certificates-{part}").outputs for part in ("ca", "server")]
     key = dev.one("pds-certificates-server-key").outputs["privateKeyPem"]["value"]
     certificates = Certificates(pems[0]["certPem"], pems[1]["certPem"], key)

@@ -101,7 +101,7 @@ def _leaks() -> dict[str, Callable[[Any], None]]:
 @pytest.mark.parametrize("leak", _leaks())
 def test_a_secret_in_plain_sight_is_found(leak: str) -> None:
     def program() -> None:
-        pds = Pds("pds", PdsArgs(settings=settings_of(), stack="dev"))
+        pds = Pds("pds", PdsArgs(settings=settings_of(), stack="dev", project="organization/pds"))
         _leaks()[leak](pds)
         for key, value in pds.outputs.items():
             pulumi.export(key, value)

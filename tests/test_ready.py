@@ -32,10 +32,11 @@ def nomad() -> Iterator[FakeNomad]:
 
 
 def _ready(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
-    inputs = {"address": nomad.address, "ca_pem": "", "cert_pem": "", "key_pem": "", "token": TOKEN}
+    inputs: dict[str, Any] = {"address": nomad.address, "ca_pem": "", "cert_pem": "", "key_pem": "", "token": TOKEN}
     inputs |= {
         "management_token": MANAGEMENT,
-        "token_name": NAME,
+        "tokens": {NAME: "ours"},
+        "configuration": "of today",
         "hostname": HOST,
         "ip": IP,
         "open": "none",
@@ -57,6 +58,15 @@ def test_tokens_that_an_earlier_host_left_over_are_swept_and_ours_stays(nomad: F
     assert set(nomad.tokens.values()) == {"root", "ours", "theirs"}, "only tokens of our name that are not in use go"
 
 
+def test_a_club_asks_in_its_namespace_and_nothing_of_the_host_s(nomad: FakeNomad) -> None:
+    found = ReadyProvider().create(_ready(nomad, management_token="", configuration="", namespace="chess")).outs or {}
+    assert (found["state"], found["host_configuration"]) == ("serving", "")
+    paths = [path for _method, path, _token in nomad.asked]
+    assert all(path.endswith("namespace=chess") for path in paths), "its token reaches no other"
+    assert not [path for path in paths if "/acl/" in path or "/node" in path], "nor has it a right to these"
+    assert "old" in nomad.tokens, "sweeping is the host's"
+
+
 def test_a_host_that_does_not_say_its_configuration_is_unknown(nomad: FakeNomad) -> None:
     nomad.meta = {}
     assert (ReadyProvider().create(_ready(nomad)).outs or {})["host_configuration"] == ""
@@ -68,9 +78,14 @@ def test_the_host_is_asked_for_its_configuration_after_the_wait(nomad: FakeNomad
     assert paths.index("/v1/nodes?resources=false") > paths.index("/v1/job/pds/allocations"), "a slow host joins late"
 
 
-def test_a_paused_server_is_not_waited_for(nomad: FakeNomad) -> None:
+def test_a_paused_server_has_stopped(nomad: FakeNomad) -> None:
     nomad.allocations = []
     assert (ReadyProvider().create(_ready(nomad, paused=True)).outs or {})["state"] == "paused"
+    nomad.run(BEFORE, status="complete")
+    assert (ReadyProvider().create(_ready(nomad, paused=True)).outs or {})["state"] == "paused"
+    nomad.run(BEFORE)
+    with pytest.raises(probes.ProbeError, match="its server is still stopping"):
+        ReadyProvider().create(_ready(nomad, paused=True))
 
 
 def test_a_server_behind_a_closed_ingress_says_so(nomad: FakeNomad) -> None:
@@ -131,7 +146,7 @@ def test_the_same_secrets_written_again_wait_for_nothing(nomad: FakeNomad) -> No
 
 def test_update_returns_every_output_that_create_does(nomad: FakeNomad) -> None:
     created = ReadyProvider().create(_ready(nomad)).outs or {}
-    assert _then(nomad, droplet_id="2").keys() == created.keys() | {"droplet_id"}
+    assert _then(nomad, host_id="2").keys() == created.keys() | {"host_id"}
 
 
 def test_a_failing_check_ends_with_the_reason(nomad: FakeNomad) -> None:

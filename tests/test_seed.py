@@ -20,7 +20,7 @@ MISSING = "missing"
 def _ours() -> dict[str, Any]:
     from tests.programs import settings_of
 
-    return flat(job_of(pds_job(settings_of()), "pds"))
+    return flat(job_of(pds_job(settings_of(), "dev"), "pds"))
 
 
 def _compare(seed: dict[str, Any], ours: dict[str, Any], deviations: tuple[Deviation, ...]) -> list[str]:
@@ -100,7 +100,7 @@ def test_the_table_is_one_row_a_deviation() -> None:
 
 
 def test_the_ingress_of_2025_is_the_post_s_line_for_line(settings: Callable[..., Settings]) -> None:
-    assert ingress_file(settings(ingress={"dialect": "host"})) == (
+    assert ingress_file(settings(ingress={"dialect": "host"}), "dev") == (
         'host "noted.at" {\n  name = "pds"\n  backend = "nomad:pds"\n}\n'
     )
 
@@ -108,10 +108,10 @@ def test_the_ingress_of_2025_is_the_post_s_line_for_line(settings: Callable[...,
 @pytest.mark.parametrize("dialect", ["host", "ingress"])
 def test_both_dialects_parse_back_to_the_same_ingress(dialect: str, settings: Callable[..., Settings]) -> None:
     entry = {"noted.at": {"name": "pds", "backend": "nomad:pds"}}
-    assert parse(ingress_file(settings(ingress={"dialect": dialect}))) == {dialect: [entry]}
+    assert parse(ingress_file(settings(ingress={"dialect": dialect}), "dev")) == {dialect: [entry]}
 
 
 def test_raw_hcl_of_the_owner_stands_after_the_ingress_and_parses(settings: Callable[..., Settings]) -> None:
     extra = 'host "other.noted.at" {\n  backend = "127.0.0.1:8080"\n}'
-    found = parse(ingress_file(settings(ingress={"dialect": "host", "extra_hcl": extra})))
+    found = parse(ingress_file(settings(ingress={"dialect": "host", "extra_hcl": extra}), "dev"))
     assert [list(entry) for entry in found["host"]] == [["noted.at"], ["other.noted.at"]]

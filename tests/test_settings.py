@@ -104,16 +104,21 @@ def test_a_time_zone_is_utc_or_a_place(zone: str) -> None:
     ],
 )
 def test_operators_come_from_addresses_and_ranges_of_both_families(given: str, kept: str) -> None:
-    assert settings(operators={"cidrs": [given]}).operators.cidrs == (kept,)
+    operators = settings(operators={"cidrs": [given]}).operators
+    assert operators
+    assert operators.cidrs == (kept,)
 
 
 def test_nomad_alone_may_be_opened_to_all() -> None:
-    assert settings(operators={"nomad_anywhere": True}).operators.nomad_anywhere
+    operators = settings(operators={"nomad_anywhere": True}).operators
+    assert operators
+    assert operators.nomad_anywhere
 
 
 def test_ssh_keys_by_name_or_fingerprint_are_told_from_keys_given_as_text() -> None:
     fingerprint = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
     operators = settings(operators={"ssh_keys": ["ssh-of-alice", fingerprint, TEXT_KEY]}).operators
+    assert operators
     assert operators.account_keys == ("ssh-of-alice", fingerprint)
     assert operators.text_keys == (TEXT_KEY,)
 
@@ -190,6 +195,7 @@ def test_settings_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
         fixed.pds.extra_secret_env["X"] = "y"  # type: ignore[index]
     assert isinstance(fixed.service_handle_domains, tuple)
+    assert fixed.operators
     assert isinstance(fixed.operators.cidrs, tuple)
 
 
@@ -199,6 +205,7 @@ def test_settings_share_nothing_with_the_document_they_were_read_from() -> None:
     given["pds"]["extra_env"]["PDS_SERVICE_NAME"] = "Other"
     given["operators"]["cidrs"].append("0.0.0.0/0")
     assert fixed.pds.extra_env["PDS_SERVICE_NAME"] == "Noted"
+    assert fixed.operators
     assert fixed.operators.cidrs == ("203.0.113.7/32",)
 
 

@@ -20,7 +20,7 @@ from tests.test_settings import MAIL, ROTATION_KEY, S3, document, fault, faults
         ("pds.rate_limit", {"pds": {"rate_limit": True}}, "'rate_limits'"),
         ("ttl", {"ttl": 300}, "'dns.ttl'"),
         ("pds.wildcard", {"pds": {"wildcard": True}}, "'dns.wildcard'"),
-        ("quux", {"quux": 1}, "The keys here are: alerts, backup, delete, dns"),
+        ("quux", {"quux": 1}, "The keys here are: alerts, backup, clubs, delete, dns"),
         ('["a.b"]', {"a.b": 1}, "The keys here are"),
         ('["[key]"]', {"[key]": 1}, "The keys here are"),
         ('["\\ud800"]', {"\ud800": 1}, "a-z"),
@@ -38,7 +38,7 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, changes
     [
         ("hostname", {"hostname": 7}, "7 has the wrong type", "text"),
         ("hostname", {"hostname": None}, "no value", "text"),
-        ("operators", {"operators": None}, "no value", "a map"),
+        ("host", {"host": None}, "no value", "a map"),
         ("host", {"host": ["a"]}, "a list has the wrong type", "a map"),
         ("dns", {"dns": None}, "no value", "or remove the key"),
         ("dns.ttl", {"dns": {"ttl": "300"}}, "'300' has the wrong type", "without quotes"),

@@ -76,8 +76,8 @@ def test_text_that_looks_like_json_stays_text(text: str) -> None:
 def test_what_the_project_file_gives_by_default_changes_nothing() -> None:
     declared = yaml.safe_load(pulumi_yaml())["config"]
     defaults = {key: item["default"] for key, item in declared.items() if "default" in item}
-    assert len(defaults) == len(Settings.model_fields) - 2, "all but hostname and operators"
-    assert load(configure({**DOCUMENT, **defaults}), "dev") == load(configure(DOCUMENT), "dev")
+    assert len(defaults) == len(Settings.model_fields) - 2, "all but hostname and `on`"
+    assert load(configure({**defaults, **DOCUMENT}), "dev") == load(configure(DOCUMENT), "dev")
 
 
 def test_a_key_with_null_is_as_if_it_were_not_there() -> None:

@@ -152,6 +152,8 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "nomad:index/variable:Variable": _same,
     "nomad:index/job:Job": lambda n, i: {"status": "running", "modifyIndex": "1"},
     "pulumi-python:dynamic/pds:NomadBootstrap": lambda n, i: {"cluster_id": _uuid(n)},
+    "pulumi-python:dynamic/pds:Offers": _same,
+    "pulumi-python:dynamic/pds:ClubRoom": lambda n, i: {"volume_id": _uuid(n)},
     "pulumi-python:dynamic/pds:Resolves": lambda n, i: {"open": "1", "state": "evaluated without a network"},
     "pulumi-python:dynamic/pds:Account": lambda n, i: {
         "did": f"did:plc:{_base32(n)}",
@@ -181,8 +183,8 @@ def _secret(value: Any) -> Any:
 class _Providers(Mocks):
     """Stands for every provider."""
 
-    def __init__(self, secret: SecretSource, preview: bool) -> None:
-        self._source, self._preview = secret, preview
+    def __init__(self, secret: SecretSource, preview: bool, others: Mapping[str, "Evaluation"]) -> None:
+        self._source, self._preview, self._others = secret, preview, others
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         inputs = dict(args.inputs)
@@ -192,6 +194,14 @@ class _Providers(Mocks):
             # As the provider does: the id says nothing, the result is secret.
             result = {} if self._preview else {"result": _secret(self._source(args.name, int(inputs["length"])))}
             return "none", {**inputs, **result}
+        if args.typ == "pulumi:pulumi:StackReference":
+            # The engine reads it at previews too; it knows a stack by ORGANIZATION/PROJECT/STACK.
+            found = self._others[str(args.resource_id).rpartition("/")[2]]
+            outputs = {
+                key: _secret(value) if key in found.secret_outputs else value for key, value in found.outputs.items()
+            }
+            secret_names = sorted(found.secret_outputs)
+            return str(args.resource_id), {**inputs, "outputs": outputs, "secretOutputNames": secret_names}
         if args.typ not in COMPUTED:
             raise KeyError(f"{args.typ} ({args.name}): say in tools/engine.py what its provider computes")
         computed = {} if self._preview else COMPUTED[args.typ](args.name, inputs)
@@ -313,12 +323,14 @@ def evaluate(
     secret_keys: frozenset[str] = frozenset(),
     preview: bool = False,
     secret: SecretSource = fixed_secret,
+    others: Mapping[str, Evaluation] | None = None,
     program: Callable[[], object] | None = None,
     root: Path = ROOT,
 ) -> Evaluation:
     """Run `__main__.py` of `root` (or `program`) for `stack` and return all that it registered and exported.
 
-    `config` maps full keys ("pds:hostname") to values as the engine hands them over. With `preview`, what a provider
+    `config` maps full keys ("pds:hostname") to values as the engine hands them over; `others` are stacks that it may
+    refer to. With `preview`, what a provider
     computes is unknown, as at a first `pulumi preview`. Raises what the program raises.
     """
     evaluation = Evaluation(stack)
@@ -330,7 +342,7 @@ def evaluate(
     try:
         runtime_settings.set_root_resource(None)  # type: ignore[arg-type]  # a fresh stack for each evaluation
         pulumi.runtime.set_all_config(dict(config), list(secret_keys))
-        monitor = _Monitor(_Providers(secret, preview), evaluation)
+        monitor = _Monitor(_Providers(secret, preview, others or {}), evaluation)
         mocks.set_mocks(monitor.mocks, project="pds", stack=stack, preview=preview, monitor=monitor)
         runtime_settings.SETTINGS.engine = _Messages(evaluation)
         _forget_what_is_outstanding()

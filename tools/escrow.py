@@ -21,10 +21,9 @@ from tools.engine import ROOT
 from tools.private import write_private
 from tools.stack import Stack, StackError
 
-REQUIRED = (
-    "hostname", "stack", "package_version", "environment", "secrets", "ipv4", "volume_id", "nomad_management_token",
-    "nomad_ca_pem", "nomad_ca_key_pem", "stack_file", "written",
-)  # fmt: skip
+REQUIRED = ("hostname", "stack", "package_version", "environment", "secrets", "ipv4", "stack_file", "written")
+OF_A_HOST = ("volume_id", "nomad_management_token", "nomad_ca_pem", "nomad_ca_key_pem")
+"""Beside these, where the host is this stack's own; else `on` says whose it is."""
 PASSPHRASE_FILE = "PDS_ESCROW_PASSPHRASE_FILE"  # noqa: S105 (the name of a variable)
 _SHORTEST = 12
 
@@ -62,7 +61,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def check(content: Mapping[str, Any]) -> None:
     """Whether `content` suffices to rebuild the PDS. Raises EscrowError naming what is missing or wrong."""
-    missing = [key for key in REQUIRED if not content.get(key)]
+    required = REQUIRED if content.get("on") else (*REQUIRED, *OF_A_HOST)
+    missing = [key for key in required if not content.get(key)]
     missing += [name for name in GENERATED_SECRETS.values() if not content.get("secrets", {}).get(name)]
     if missing:
         raise EscrowError(f"The escrow lacks {', '.join(missing)}. Run `pulumi up` to its end, then try again.")

@@ -33,13 +33,14 @@ def pulumi_yaml() -> str:
 
     The CLI demands a value for each declared key that has no default (pulumi/pulumi, pkg/workspace/config.go,
     mergeConfig), and takes `default: null` for none. Optional sections therefore have the default `{}`: all their
-    options are left to the models.
+    options are left to the models. A key that is text or a map (`on`) is not declared: the CLI has no type for it, and
+    takes keys that are not declared.
     """
     project = {
         "name": PROJECT,
         "description": "A Bluesky Personal Data Server on DigitalOcean, under Nomad, behind IO or Caddy",
         "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": "venv"}},
-        "config": {key: _declaration(field) for key, field in Settings.model_fields.items()},
+        "config": {key: _declaration(field) for key, field in Settings.model_fields.items() if key != "on"},
     }
     text = yaml.safe_dump(project, sort_keys=False, allow_unicode=True, width=116)
     return f"# Written by `make generate` from components/settings; what an option may be is said there.\n{text}"
@@ -85,6 +86,7 @@ def stack_schema() -> str:
         "type": "object",
         "properties": {f"{PROJECT}:{key}": _for_editors(schema) for key, schema in model["properties"].items()},
         "required": [f"{PROJECT}:{key}" for key in model["required"]],
+        "anyOf": [{"required": [f"{PROJECT}:{key}"]} for key in ("operators", "on")],
         "patternProperties": {f"^(?!{PROJECT}:)[^:]+:.+$": {"description": "Configuration of a provider."}},
         "additionalProperties": False,
     }

@@ -46,15 +46,22 @@ class Token:
 
 def tokens(stack: str, server: accounts.Server, handle: str) -> list[Token]:
     """What was last asked for by the account with `handle`. Raises StackError, UnknownMemberError, ProbeError."""
-    names = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_token")
     found = Stack(stack).outputs()
-    nomad = {name.removeprefix("nomad_"): found[name] for name in names}
+    nomad = {name.removeprefix("nomad_"): value for name, value in found.items() if name.startswith("nomad_")}
     return read(nomad, did_of(server, handle))
 
 
 def read(nomad: Mapping[str, str], did: str) -> list[Token]:
-    """The account's tokens; `nomad` are address, ca_pem, client_cert_pem, client_key_pem, token. Raises ProbeError."""
-    api = NomadApi(nomad["address"], nomad["ca_pem"], nomad["client_cert_pem"], nomad["client_key_pem"], nomad["token"])
+    """The account's tokens; `nomad` are address, ca_pem, client_cert_pem, client_key_pem, token and, where it is not
+    the default one, namespace. Raises ProbeError."""
+    api = NomadApi(
+        nomad["address"],
+        nomad["ca_pem"],
+        nomad["client_cert_pem"],
+        nomad["client_key_pem"],
+        nomad["token"],
+        nomad.get("namespace", "default"),
+    )
     running = [item for item in api.get(f"/v1/job/{JOB}/allocations") if item["ClientStatus"] == "running"]
     if not running:
         raise ProbeError("The PDS does not run, so nobody can have asked it for a token. `pulumi up` starts it.")
@@ -70,7 +77,8 @@ def read(nomad: Mapping[str, str], did: str) -> list[Token]:
 
 def _exec(nomad: Mapping[str, str], allocation: str, command: list[str]) -> str:
     """Standard output of a command in the server's container (developer.hashicorp.com/nomad/api-docs/allocations)."""
-    query = urlencode({"task": JOB, "tty": "false", "command": json.dumps(command)})
+    namespace = nomad.get("namespace", "default")
+    query = urlencode({"task": JOB, "tty": "false", "namespace": namespace, "command": json.dumps(command)})
     url = f"{nomad['address'].replace('http', 'ws', 1)}/v1/client/allocation/{allocation}/exec?{query}"
     tls = None
     if url.startswith("wss:"):

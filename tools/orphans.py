@@ -89,6 +89,8 @@ class _Search:
 
     def all(self) -> list[Orphan]:
         """What is there beyond the state; what stands in the way of others first."""
+        if self._settings.on:  # of the host nothing is this stack's
+            return [*self._zone(), *self._records(self._own_records())]
         volumes, droplets, records = self._own_volumes(), self._own_droplets(), self._own_records()
         return [
             *self._droplets(droplets, {item["id"] for item in volumes}),

@@ -20,7 +20,7 @@ from tools.gate.changes import names
 from tools.gate.digest import DigestError
 from tools.let_in import LetInError
 from tools.stack import Stack, StackError, digitalocean_token
-from tools.stackfile import StackFileError
+from tools.stackfile import StackFileError, read_settings
 from tools.verify import from_plc, verify
 
 
@@ -151,11 +151,16 @@ def _escrow_check(options: argparse.Namespace) -> None:
         f"{options.file} opens and is complete.\n"
         f"  PDS      {content['hostname']} (stack {content['stack']}, server {content['package_version']})\n"
         f"  written  {content['written']}\n"
-        f"  holds    rotation key, {len(content['secrets'])} secrets in all, the Nomad CA and management token, the\n"
-        f"           stack file; address {content['ipv4']}, volume {content['volume_id']}\n"
+        f"  holds    rotation key, {len(content['secrets'])} secrets in all, the stack file, {_host_of(content)}\n"
         "It does not hold the members' data: that is on the volume and in its backups, "
         + ("whose address and password are in it." if content.get("backup") else "of which this stack makes none.")
     )
+
+
+def _host_of(content: Mapping[str, Any]) -> str:
+    if on := content.get("on"):
+        return f"and not its host, which is that of\n           {on}; address {content['ipv4']}"
+    return f"the Nomad CA and\n           management token; address {content['ipv4']}, volume {content['volume_id']}"
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -227,8 +232,12 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _let_in(options: argparse.Namespace) -> int:
+    on = read_settings(options.stack).on
+    if on and not on.stack:
+        raise LetInError(f"The Nomad at {on.nomad_address} is not this program's: its owner opens the way to it.")
     with Account(digitalocean_token(Stack(options.stack))) as account:
-        doors = let_in.Doors(account, options.stack, options.label)
+        # The way to a club's Nomad is that to its host's.
+        doors = let_in.Doors(account, on.stack if on and on.stack else options.stack, options.label)
         if options.close:
             let_in.close(doors)
             return 0

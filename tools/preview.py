@@ -36,7 +36,7 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
     "caddy.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_job"),
     "Caddyfile": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_file"),
     "watch.nomad.hcl": lambda evaluation: evaluation.outputs.get("watch_job"),
-    "cloud-init.yaml": lambda evaluation: evaluation.one("pds-host-droplet").inputs.get("userData"),
+    "cloud-init.yaml": lambda evaluation: _user_data(evaluation),
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
 """Rendered files by name: what `build/STACK/` holds, of the ingress those of its kind."""
@@ -50,6 +50,7 @@ _SHOWN_INPUTS = {
     "SpacesKey": ("name",),
     "DnsRecord": ("type", "name", "ttl"),
     "Domain": ("name",),
+    "ClubRoom": ("club", "disk_gib"),
     "Variable": ("path",),
     "AclPolicy": ("name",),
     "AclToken": ("policies",),
@@ -118,6 +119,7 @@ def _order(item: Recorded) -> tuple[int, str, str]:
         "host",
         "dns",
         "nomad",
+        "clubs",
         "secrets",
         "server",
         "resolves",
@@ -177,14 +179,20 @@ def rendered(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _of_ingress(evaluation: Evaluation, kind: str, output: str) -> object:
-    ours = f'\njob "{kind}" {{' in evaluation.outputs.get("ingress_job", "")
-    return evaluation.outputs[output] if ours else None
+    files = [item.inputs["path"] for item in evaluation.resources if item.name == "pds-ingress-file-variable"]
+    return evaluation.outputs.get(output) if files and files[0].startswith(f"{kind}/") else None
+
+
+def _user_data(evaluation: Evaluation) -> str | None:
+    """None where the host is another stack's, or somebody else's."""
+    droplets = [item for item in evaluation.resources if item.name == "pds-host-droplet"]
+    return str(droplets[0].inputs["userData"]) if droplets else None
 
 
 def _written(evaluation: Evaluation, path: str) -> str | None:
     import yaml
 
-    document = yaml.safe_load(evaluation.one("pds-host-droplet").inputs["userData"])
+    document = yaml.safe_load(_user_data(evaluation) or "{}")
     for entry in document.get("write_files", []):
         if entry["path"] == path:
             return str(entry["content"])

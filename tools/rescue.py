@@ -48,6 +48,9 @@ def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
     Raises StackError, StackFileError and AccountError.
     """
     settings = read_settings(stack.name, stack.root)
+    if settings.on:
+        whose = f"stack {settings.on.stack}: `./pds rescue {settings.on.stack}`" if settings.on.stack else "its owner"
+        print(f"note: the host is {whose}; here is what is this stack's own.")
     state = _readable(stack)
     report = orphans.look(stack, account)
     plan = Plan()

@@ -71,7 +71,17 @@ def evaluate_stack(
 ) -> Evaluation:
     """The program, evaluated for `stack`."""
     config = read_stack(stack, root)
-    return evaluate(stack, config.values, secret_keys=config.secret_keys, preview=preview, secret=secret, root=root)
+    host = read_settings(stack, root).on
+    others = {host.stack: evaluate_stack(host.stack, secret=secret, root=root)} if host and host.stack else {}
+    return evaluate(
+        stack,
+        config.values,
+        secret_keys=config.secret_keys,
+        preview=preview,
+        secret=secret,
+        others=others,
+        root=root,
+    )
 
 
 def _config(stack: str, root: Path) -> dict[Any, Any]:

@@ -26,6 +26,7 @@ from components.render.jobspec import (
     VolumeRequest,
 )
 from components.render.pds_job import JOB as PDS_JOB
+from components.render.where import where
 from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.sections import Backup
@@ -59,10 +60,11 @@ def repository(settings: Settings, stack: str) -> str:
 
 def backup_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
-    backup = settings.backup
+    backup, here = settings.backup, where(settings, stack)
     assert backup
     job = Job(
         name=JOB,
+        namespace=here.namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         type="batch",
@@ -70,7 +72,7 @@ def backup_job(settings: Settings, stack: str) -> str:
         periodic=Periodic(crons=(_cron(backup.interval_minutes),)),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume),),
             # A bucket that is away for a moment; beyond that the next run is the next attempt.
             restart=Restart(attempts=1, interval="10m", delay="30s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),

@@ -98,11 +98,11 @@ def _question(settings: Settings) -> str:
     return "/.well-known/atproto-did"  # of the handle whose Host this is; every PDS answers it
 
 
-def caddy_job(settings: Settings) -> str:
+def caddy_job(settings: Settings, stack: str) -> str:
     """Caddy's job file, HCL."""
     # Loopback: the name that Caddy asks for itself. In the table of ports, so that no other job is given it.
     ask = Port(name="ask", static=CADDY_ASK_PORT, host_network="loopback")
-    return ingress_job(settings, _task(settings), ports=(ask,))
+    return ingress_job(settings, stack, _task(settings), ports=(ask,))
 
 
 def _task(settings: Settings) -> Task:

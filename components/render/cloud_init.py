@@ -87,6 +87,7 @@ def refuse_too_long(settings: Settings, stack: str) -> None:
 
 
 def _document(settings: Settings, stack: str, certificates: Certificates, configuration: str) -> str:
+    assert settings.operators, "cloud-init is for a host of one's own, which has them"
     config: dict[str, Any] = {
         "timezone": settings.time_zone,
         # No account but root, and no password for it. cloud-init's default account would be uid 1000, which is the

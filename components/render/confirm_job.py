@@ -24,6 +24,7 @@ from components.render.jobspec import (
 )
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened
+from components.render.where import where
 from components.settings.checks import CONFIRM_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
@@ -41,9 +42,9 @@ _PLACES = ("PDS_DATA_DIRECTORY", "PDS_ACCOUNT_DB_LOCATION")
 """What of the server's environment says where its databases are."""
 
 
-def confirm_job(settings: Settings) -> str:
+def confirm_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
-    environment = plain_environment(settings)
+    environment, here = plain_environment(settings), where(settings, stack)
     task = Task(
         name="confirm",
         user="1000:1000",
@@ -59,13 +60,14 @@ def confirm_job(settings: Settings) -> str:
     )
     job = Job(
         name=JOB,
+        namespace=here.namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         type="batch",
         parameterized=Parameterized(),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume),),
             # It fails at once, in its own words; the next `up` tries again.
             restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),

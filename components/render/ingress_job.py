@@ -17,6 +17,7 @@ from components.render.jobspec import (
     Variable,
     VolumeRequest,
 )
+from components.render.where import where
 from components.settings.settings import Settings
 
 
@@ -29,7 +30,7 @@ def files_template(folder: str) -> str:
 """
 
 
-def ingress_job(settings: Settings, task: Task, ports: tuple[Port, ...] = ()) -> str:
+def ingress_job(settings: Settings, stack: str, task: Task, ports: tuple[Port, ...] = ()) -> str:
     """The job file, HCL. Job, service and host volume are called as `task` is; `ports` are those beside 80 and 443.
 
     Its variable `open` is 1 once the hostname resolves to this host, else 0.
@@ -42,6 +43,7 @@ def ingress_job(settings: Settings, task: Task, ports: tuple[Port, ...] = ()) ->
     )
     job = Job(
         name=task.name,
+        namespace=where(settings, stack).namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         priority=60,  # above the PDS's 50: without its ingress no PDS of the host can be reached

@@ -9,6 +9,7 @@ from components.render.hcl import quote
 from components.render.ingress_job import files_template, ingress_job
 from components.render.jobspec import DockerConfig, Logs, Port, Resources, Task, Template, VolumeMount
 from components.render.pds_job import JOB as PDS_JOB
+from components.render.where import where
 from components.settings.settings import Settings
 
 JOB = "io"
@@ -19,17 +20,17 @@ LICENSE = "io/license"
 _LICENSE = f"""{{{{ with nomadVar "{LICENSE}" }}}}{{{{ .text }}}}{{{{ end }}}}\n"""
 
 
-def ingress_file(settings: Settings) -> str:
+def ingress_file(settings: Settings, stack: str) -> str:
     """This stack's part of IO's configuration."""
-    backend = f"127.0.0.1:{settings.pds.port}" if settings.ingress.fixed_port else f"nomad:{PDS_JOB}"
+    backend = f"127.0.0.1:{settings.pds.port}" if settings.fixed_port else f"nomad:{PDS_JOB}"
     text = f"{settings.ingress.dialect} {quote(settings.hostname)} {{\n"
-    text += f"  name = {quote(PDS_JOB)}\n  backend = {quote(backend)}\n}}\n"
+    text += f"  name = {quote(where(settings, stack).volume)}\n  backend = {quote(backend)}\n}}\n"
     return text + (f"\n{settings.ingress.extra_hcl.strip()}\n" if settings.ingress.extra_hcl.strip() else "")
 
 
-def io_job(settings: Settings) -> str:
+def io_job(settings: Settings, stack: str) -> str:
     """IO's job file, HCL."""
-    return ingress_job(settings, _task(settings), ports=(Port(name="ssh", static=settings.ingress.ssh_port),))
+    return ingress_job(settings, stack, _task(settings), ports=(Port(name="ssh", static=settings.ingress.ssh_port),))
 
 
 def _task(settings: Settings) -> Task:

@@ -262,6 +262,7 @@ class Job(Block):
 
     keyword = "job"
     name: str = label()
+    namespace: str | None = None
     datacenters: tuple[str, ...]
     region: str | None = None
     type: str = "service"

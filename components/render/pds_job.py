@@ -30,11 +30,12 @@ from components.render.jobspec import (
     VolumeMount,
     VolumeRequest,
 )
+from components.render.where import Where, where
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
 
 JOB = "pds"
-"""Job id, service name and host volume name, as in the seed."""
+"""Job id and service name, as in the seed."""
 
 SECRETS_PATH = f"nomad/jobs/{JOB}"
 """A job may read the variable of its own path without a policy (Nomad's documentation, concepts/variables)."""
@@ -48,9 +49,9 @@ _GUARD_FILE = "/local/guard.cjs"
 _MEBIBYTE = 1024 * 1024
 
 
-def pds_job(settings: Settings) -> str:
+def pds_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
-    return write(_job(settings)) + "\n"
+    return write(_job(settings, where(settings, stack))) + "\n"
 
 
 def guard_items(settings: Settings) -> dict[str, str]:
@@ -61,10 +62,10 @@ def guard_items(settings: Settings) -> dict[str, str]:
     }
 
 
-def _job(settings: Settings) -> Job:
+def _job(settings: Settings, here: Where) -> Job:
     port = Port(
         name="http",
-        static=settings.pds.port if settings.ingress.fixed_port else None,
+        static=settings.pds.port if settings.fixed_port else None,
         to=settings.pds.port,
         host_network="loopback",
     )
@@ -80,6 +81,7 @@ def _job(settings: Settings) -> Job:
     )
     return Job(
         name=JOB,
+        namespace=here.namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         group=Group(
@@ -88,7 +90,7 @@ def _job(settings: Settings) -> Job:
             shutdown_delay="2s",
             network=Network(ports=(port,)),
             service=Service(name=JOB, port="http", check=health),
-            volumes=(VolumeRequest(name=JOB, source=JOB),),
+            volumes=(VolumeRequest(name=JOB, source=here.volume),),
             restart=Restart(attempts=10, interval="10m", delay="15s", mode="delay"),
             reschedule=Reschedule(),
             # No deployment: a failed one can only be followed by a changed job, never by another try of the same. And

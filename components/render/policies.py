@@ -39,14 +39,51 @@ agent {
 """
 
 
-def ingress_files(job: str) -> str:
+def ingress_files(job: str, namespace: str) -> str:
     """What the ingress's job may read: every stack's file, and what else is its own."""
     return f"""\
-namespace "default" {{
+namespace "{namespace}" {{
   variables {{
     path "{job}/*" {{
       capabilities = ["read", "list"]
     }}
   }}
+}}
+"""
+
+
+def club(name: str, volume: str) -> str:
+    """What the token of the club `name` may do: everything in its own namespace, and nothing to anybody else.
+
+    Not `policy = "write"`: with it the club could make itself a volume without a quota.
+    """
+    return f"""\
+namespace "{name}" {{
+  capabilities = [
+    "list-jobs", "parse-job", "read-job", "submit-job", "dispatch-job", "scale-job",
+    "read-logs", "read-fs", "alloc-exec", "alloc-lifecycle", "host-volume-read",
+  ]
+
+  variables {{
+    path "nomad/jobs/*" {{
+      capabilities = ["write", "read", "list", "destroy"]
+    }}
+  }}
+}}
+
+# Its file among those of the host's ingress.
+namespace "default" {{
+  variables {{
+    path "io/files/{name}" {{
+      capabilities = ["write", "read", "destroy"]
+    }}
+    path "caddy/files/{name}" {{
+      capabilities = ["write", "read", "destroy"]
+    }}
+  }}
+}}
+
+host_volume "{volume}" {{
+  policy = "write"
 }}
 """

@@ -22,6 +22,7 @@ from components.render.jobspec import (
 )
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened, variable_lines
+from components.render.where import Where, where
 from components.settings.checks import WATCH_MIB
 from components.settings.environment import DATA_DIRECTORY
 from components.settings.sections import Alerts
@@ -38,21 +39,22 @@ VOLUME_PERCENT = 80
 _EVERY = "*/15 * * * *"
 
 
-def watch_job(settings: Settings, alerts: Alerts) -> str:
+def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
     """The job file, HCL."""
-    return write(_job(settings, alerts)) + "\n"
+    return write(_job(settings, alerts, where(settings, stack))) + "\n"
 
 
-def _job(settings: Settings, alerts: Alerts) -> Job:
+def _job(settings: Settings, alerts: Alerts, here: Where) -> Job:
     return Job(
         name=JOB,
+        namespace=here.namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         type="batch",
         periodic=Periodic(crons=(_EVERY,)),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB, read_only=True),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume, read_only=True),),
             # The next run is the next try; a switch that hears nothing meanwhile raises the alarm, as it should.
             restart=Restart(attempts=1, interval="10m", delay="15s", mode="fail"),
             tasks=(

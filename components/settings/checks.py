@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
 from components.settings.handles import member_faults, removal_faults
+from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME, placement_faults
 from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ _OLDEST_NOMAD = (2, 0, 4)
 
 def stack_faults(stack: str) -> Iterator[Fault]:
     """The stack's name is part of names at DigitalOcean: a letter, then a-z, 0-9 and '-', 40 characters at most."""
-    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", stack):
+    if not STACK_NAME.fullmatch(stack):
         yield Fault(
             "(stack name)",
             f"{shown(stack)} gives names for volume and droplet that DigitalOcean refuses.",
@@ -110,7 +111,7 @@ def _handle_domains(settings: "Settings") -> Iterator[Fault]:
 
 
 def _open_cidrs(settings: "Settings") -> Iterator[Fault]:
-    networks = [ipaddress.ip_network(cidr) for cidr in settings.operators.cidrs]
+    networks = [ipaddress.ip_network(cidr) for cidr in (settings.operators.cidrs if settings.operators else ())]
     merged: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
     merged += ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv4Network))
     merged += ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv6Network))
@@ -124,7 +125,7 @@ def _open_cidrs(settings: "Settings") -> Iterator[Fault]:
 
 
 def _account_key(settings: "Settings") -> Iterator[Fault]:
-    if not settings.operators.account_keys:
+    if settings.operators and not settings.operators.account_keys:
         yield Fault(
             "operators.ssh_keys",
             "all keys are given as text; without a key of the account DigitalOcean mails a root password.",
@@ -244,19 +245,27 @@ def _backup(settings: "Settings") -> Iterator[Fault]:
             )
 
 
-def _memory(settings: "Settings") -> Iterator[Fault]:
-    room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
-    ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
+def memory_asked(settings: "Settings") -> dict[str, int]:
+    """What this stack's jobs may take on its host at once, by section, in MiB."""
+    ingress = settings.ingress.memory_mib if settings.ingress_is_ours else 0
     watch = WATCH_MIB if settings.alerts and settings.alerts.ping_url else 0
     confirm = CONFIRM_MIB if any(member.email_verified for member in settings.members) else 0
     backup = BACKUP_MEMORY_MIB if settings.backup else 0
-    asked = {
+    return {
         "pds": settings.pds.memory_mib,
         "ingress": ingress,
         "alerts": watch,
         "members": confirm,
         "backup": backup,
+        "clubs": sum(club.memory_mib for club in settings.clubs.values()),
     }
+
+
+def _memory(settings: "Settings") -> Iterator[Fault]:
+    if settings.on:
+        return  # what there is, its owner says
+    room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
+    asked = memory_asked(settings)
     wanted = sum(asked.values())
     if wanted > room:
         fitting = [size for gib, size in _SIZES.items() if wanted <= gib * 1024 - SYSTEM_RESERVE_MIB]
@@ -276,10 +285,13 @@ def _ports(settings: "Settings") -> Iterator[Fault]:
         asked.append(("ingress.ssh_port", settings.ingress.ssh_port))
     if settings.ingress.kind == "caddy":
         taken[CADDY_ASK_PORT] = "Caddy"
+    asked += [(f"clubs.{name}.port", club.port) for name, club in settings.clubs.items()]
+    free = (port for port in range(FIRST_CLUB_PORT, 65536) if port not in {*taken, *(port for _key, port in asked)})
     for key, port in asked:
         if port in taken:
-            yield Fault(key, f"{port} belongs to {taken[port]}.", "Write another port, for example 3000 or 2200.")
-        taken[port] = f"'{key}'"
+            another = next(free) if key.startswith("clubs.") else "another port, for example 3000 or 2200"
+            yield Fault(key, f"{port} belongs to {taken[port]}.", f"Write {another}.")
+        taken.setdefault(port, f"'{key}'")
 
 
 def _alerts(settings: "Settings") -> Iterator[Fault]:
@@ -293,6 +305,7 @@ def _alerts(settings: "Settings") -> Iterator[Fault]:
 
 
 _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], ...] = (
+    (frozenset({"on", "operators", "clubs"}), placement_faults),
     (frozenset({"hostname", "dns.zone", "dns.provider"}), _zone),
     (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
     (frozenset({"service_handle_domains"}), _handle_domains),
@@ -304,7 +317,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], .
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"s3"}), _blobs),
     (frozenset({"backup"}), _backup),
-    (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind"}), _ports),
+    (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind", "clubs"}), _ports),
     (frozenset({"ingress.kind"}), _ingress_kind),
     (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
     (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
@@ -318,6 +331,8 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], .
                 "alerts.ping_url",
                 "members",
                 "backup",
+                "clubs",
+                "on",
             }
         ),
         _memory,
@@ -351,7 +366,7 @@ def warnings(settings: "Settings") -> Iterator[str]:
         )
     if settings.backup is None:
         yield "pds:backup: NO BACKUP. What happens to the volume happens to every member's posts. Add 'backup'."
-    elif settings.backup.region == settings.host.region and not settings.backup.endpoint:
+    elif settings.on is None and settings.backup.region == settings.host.region and not settings.backup.endpoint:
         yield (
             f"pds:backup.region: {settings.backup.region} is the droplet's region too; what takes the one takes the "
             "other. Write another Spaces region."
@@ -364,7 +379,11 @@ def warnings(settings: "Settings") -> Iterator[str]:
             "loses every identity on this server. Run `./pds escrow STACK`, put the file away, then set "
             "'pds: {escrow: made}'."
         )
-    if settings.ingress.kind == "io" and "@sha256:" not in (image := settings.ingress.container_image):
+    if (
+        settings.ingress_is_ours
+        and settings.ingress.kind == "io"
+        and "@sha256:" not in (image := settings.ingress.container_image)
+    ):
         yield (
             f"pds:ingress.image: {image} is not pinned. `docker buildx imagetools inspect {image}` prints its digest."
         )

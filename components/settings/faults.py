@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from components.settings.model import holds_secret, key_of, options, section_of
+from components.settings.model import holds_secret, is_map, key_of, options, section_of
 
 SECRET_NAME = re.compile(r"SECRET|PASSWORD|PRIVATE_KEY|ACCESS_KEY|_TOKEN|SMTP_URL|API_KEY|BYPASS_KEY", re.IGNORECASE)
 """Environment names whose value is a secret wherever it was written."""
@@ -176,16 +176,18 @@ def _field_at(model: type[BaseModel], location: Location) -> FieldInfo | None:
     """The option that a location is in; an entry of a list or a map belongs to its option."""
     found: FieldInfo | None = None
     section: type[BaseModel] | None = model
+    entry = False
     for part in location:
         if section is None:
             break
-        if isinstance(part, int) and found is not None:
-            continue  # an item of a list of sections
+        if (isinstance(part, int) and found is not None) or entry:
+            entry = False
+            continue  # an item of a list or of a map of sections
         fields = {key_of(name, field): field for name, field in section.model_fields.items()}
         if part not in fields:
             return None
         found = fields[str(part)]
-        section = section_of(found)
+        section, entry = section_of(found), is_map(found)
     return found
 
 

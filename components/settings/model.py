@@ -5,8 +5,8 @@ environment name the server reads it by. The README's table, the editor's schema
 and the error texts are all derived from that field. No option is described here.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn, get_args
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic.fields import FieldInfo
@@ -57,6 +57,11 @@ def env_of(field: FieldInfo) -> str | None:
 def section_of(field: FieldInfo) -> type[Section] | None:
     """The section that an option is, or None for an option with a value of its own."""
     return next((kind for kind in _types(field.annotation) if issubclass(kind, Section)), None)
+
+
+def is_map(field: FieldInfo) -> bool:
+    """Whether an option is a map of names that its owner chooses."""
+    return get_origin(field.annotation) is Mapping
 
 
 def holds_secret(field: FieldInfo) -> bool:

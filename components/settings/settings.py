@@ -8,8 +8,9 @@ from pydantic import Field, ValidationError
 from components.settings import sections
 from components.settings.checks import cross_faults, stack_faults
 from components.settings.faults import Fault, SettingsError, dotted, from_validation, location_of, shown
-from components.settings.model import Section, option, section_of
+from components.settings.model import Section, is_map, option, section_of
 from components.settings.names import Did, Handle, HandleDomain, HandleOrDid, Hostname, TimeZone
+from components.settings.placement import Club, Placement, StackName
 
 
 class Settings(Section):
@@ -25,12 +26,20 @@ class Settings(Section):
         doc="Domains under which members get handles, each with its leading dot; `.HOSTNAME` where empty.",
         env="PDS_SERVICE_HANDLE_DOMAINS",
     )
+    on: Placement = option(None, doc="Where it runs, if not on a droplet of its own: 'on: STACK', or a map.")
     time_zone: TimeZone = option("UTC", doc="Time zone of host and server, for example 'Europe/Berlin'.", env="TZ")
     host: sections.Host = option(default_factory=sections.Host, doc="The droplet.")
     volume: sections.Volume = option(default_factory=sections.Volume, doc="The volume with all that is worth keeping.")
     dns: sections.Dns = option(default_factory=sections.Dns, doc="The records of the hostname.")
-    operators: sections.Operators = option(
-        doc="Who may administer the host.", example={"cidrs": ["203.0.113.7/32"], "ssh_keys": ["my-laptop"]}
+    clubs: Annotated[Mapping[StackName, Club], *sections.SEALED] = option(
+        default_factory=dict,
+        doc="Other stacks whose PDS runs on this host, by name: what each gets.",
+        example={"chess": {"port": 3101}},
+    )
+    operators: sections.Operators | None = option(
+        None,
+        doc="Who may administer the host; required for one of one's own.",
+        example={"cidrs": ["203.0.113.7/32"], "ssh_keys": ["my-laptop"]},
     )
     nomad: sections.Nomad = option(default_factory=sections.Nomad, doc="The Nomad agent.")
     pds: sections.Pds = option(default_factory=sections.Pds, doc="The Personal Data Server.")
@@ -63,6 +72,17 @@ class Settings(Section):
     def handle_domains(self) -> tuple[str, ...]:
         """The service handle domains, as the server has them."""
         return self.service_handle_domains or (f".{self.hostname}",)
+
+    @property
+    def fixed_port(self) -> bool:
+        """Whether the PDS is found by a port that is always the same. What an ingress sees of another's namespace is
+        not known, so on a shared host it is."""
+        return self.ingress.fixed_port or bool(self.on and self.on.stack)
+
+    @property
+    def ingress_is_ours(self) -> bool:
+        """Whether this stack runs the ingress; on a shared host it only adds its own file to the host's."""
+        return self.ingress.kind != "none" and not (self.on and self.on.stack)
 
     @property
     def record_name(self) -> str:
@@ -139,6 +159,9 @@ def _sound_part(document: Mapping[str, Any], error: ValidationError) -> tuple[di
             sound.pop(str(top), None)
             continue
         faulty.add(f"{top}.{option_key}")
+        if is_map(known[str(top)]):
+            section.pop(option_key, None)
+            continue
         inner = section.get(str(option_key))
         if isinstance(inner, Mapping) and entry is not None:
             section[str(option_key)] = {key: value for key, value in inner.items() if key != entry}
@@ -146,9 +169,9 @@ def _sound_part(document: Mapping[str, Any], error: ValidationError) -> tuple[di
             section.pop(option_key, None)
     for key in known:
         stand_in = _STAND_INS.get(key)
-        if key not in sound and stand_in is not None:
+        if key not in sound and stand_in is not None and (key in document or known[key].is_required()):
             sound[key] = stand_in
-        elif isinstance(stand_in, dict):
+        elif isinstance(stand_in, dict) and isinstance(sound.get(key), dict):
             sound[key] = stand_in | sound[key]
         elif section_of(known[key]) and known[key].default is None and any(f.startswith(f"{key}.") for f in faulty):
             # An optional section with a fault in it may lack what it needs: left out as a whole.

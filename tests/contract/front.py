@@ -147,7 +147,7 @@ class Front:
 
     def text(self, *more: str) -> str:
         """The whole file as rendered, with the files of further stacks."""
-        return whole_caddyfile(caddy_job(self.settings), caddyfile(self.settings), *more)
+        return whole_caddyfile(caddy_job(self.settings, "dev"), caddyfile(self.settings), *more)
 
     def client(self, host: str, source: str = LOOPBACK) -> httpx.Client:
         """A client of `https://HOST` whose own address is `source`."""
@@ -216,7 +216,7 @@ def caddy_in_front(folder: Path, pds_url: str, handle: str, names: list[str], **
             pds={"port": port, **changes.pop("pds", {})},
             **changes,
         )
-        text = whole_caddyfile(caddy_job(settings), caddyfile(settings))
+        text = whole_caddyfile(caddy_job(settings, "dev"), caddyfile(settings))
         with Caddy(folder / "caddy", ports, text, pebble.authority_file, handle) as caddy:
             front = Front(caddy=caddy, pebble=pebble, settings=settings, trust=pebble.trust())
             front.ordered(settings.hostname)

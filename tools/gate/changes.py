@@ -17,7 +17,7 @@ from tools.replacing import replaced_by
 HARMLESS = frozenset({"same", "create", "update", "read", "refresh", "import", "diff", "extend-parameterize"})
 """Operations of the engine after which what was there is still there (pulumi, pkg/resource/deploy/step.go)."""
 
-_IN_USE = frozenset({"Droplet", "DynamicHostVolume"})
+_IN_USE = frozenset({"Droplet", "ClubRoom"})
 """Stateful, and not protected, since an owner may want it to go: the host of a PDS, a club's directory on a host."""
 
 _MARKS = {"create": ("+", "green"), "delete": ("-", "red"), "replace": ("~", "red")}

@@ -5,6 +5,8 @@
 # stdout. Nomad gives it no other environment, not even PATH, runs 'create' again at every start of the agent, and may
 # run several at once for different volumes.
 #
+# A directory has its volume's name, not its id: a Nomad that lost its state gives new ids, and finds the same data.
+#
 # 'delete' renames and never erases: a volume can be deleted by a typing error in a stack file, and it holds a club's
 # repositories. What is in .trash is removed by a person, or by nobody.
 set -eu
@@ -30,14 +32,13 @@ give_up() {
     fail "$*"
 }
 
-volume_id() {
-    # Nomad's ids are UUIDs. Nothing else becomes part of a path.
-    case ${DHV_VOLUME_ID:-} in
-        '' | *[!0-9a-f-]*) fail "the volume's id is not a UUID" ;;
-        -*) fail "the volume's id is not a UUID" ;;
+volume_name() {
+    # As the program names them, pds-STACK. Nothing else becomes part of a path.
+    case ${DHV_VOLUME_NAME:-} in
+        pds-*[!a-z0-9-]* | pds-) fail "the volume's name is not one of this program" ;;
+        pds-*) echo "$DHV_VOLUME_NAME" ;;
+        *) fail "the volume's name is not one of this program" ;;
     esac
-    [ "${#DHV_VOLUME_ID}" -eq 36 ] || fail "the volume's id is not a UUID"
-    echo "$DHV_VOLUME_ID"
 }
 
 bytes() {
@@ -55,9 +56,9 @@ bytes() {
 }
 
 create() {
-    id=$(volume_id) || fail "the volume's id is not a UUID"
+    name=$(volume_name) || fail "the volume's name is not one of this program"
     limit=$(bytes) || fail "the capacity is not a number"
-    directory=$clubs/$id
+    directory=$clubs/$name
     [ -d "$clubs" ] || fail "$clubs is missing: is the volume mounted?"
     if [ ! -d "$directory" ]; then
         mkdir -m 0700 "$directory" || fail "could not make $directory"
@@ -73,12 +74,12 @@ create() {
 }
 
 delete() {
-    id=$(volume_id) || fail "the volume's id is not a UUID"
-    if [ -d "$clubs/$id" ]; then
+    name=$(volume_name) || fail "the volume's name is not one of this program"
+    if [ -d "$clubs/$name" ]; then
         mkdir -p "$trash"
         chmod 0700 "$trash"
-        kept=$trash/$(date -u +%Y%m%dT%H%M%SZ)-$id
-        mv -T "$clubs/$id" "$kept" || fail "could not move $clubs/$id to $trash"
+        kept=$trash/$(date -u +%Y%m%dT%H%M%SZ)-$name
+        mv -T "$clubs/$name" "$kept" || fail "could not move $clubs/$name to $trash"
         echo "kept as $kept" >&2
     fi
     echo '{}'

@@ -87,7 +87,7 @@ client {
   }
 
   meta {
-    pds_configuration = "906bfd0b0911997c"
+    pds_configuration = "9f1e56721bb0dc4e"
   }
 }
 

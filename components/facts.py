@@ -1,0 +1,173 @@
+"""The dynamic resources, as components use them: what no provider offers. What each does is in `dynamic.py`.
+
+All outputs are secret unless listed, and `version` is an input: changed code alone is no diff.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import Resource
+
+from components.dynamic import (
+    AccountProvider,
+    BootstrapProvider,
+    ClubRoomProvider,
+    DispatchedProvider,
+    HandleProvider,
+    InvitesProvider,
+    OffersProvider,
+    ReadyProvider,
+    RemovalsProvider,
+    ResolvesProvider,
+    UnlistedProvider,
+    Wait,
+)
+
+
+class _Fact(Resource):
+    """A dynamic resource whose outputs are all secret unless listed: the host of dynamic providers loses the secret
+    marks of the inputs that it echoes."""
+
+    def __init__(
+        self,
+        provider: Wait,
+        name: str,
+        inputs: Mapping[str, Any],
+        found: Sequence[str],
+        secret: Sequence[str],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        props = {**inputs, "version": provider.VERSION}
+        secret_outputs = pulumi.ResourceOptions(additional_secret_outputs=list(secret))
+        declared = dict.fromkeys(found)
+        super().__init__(provider, name, {**props, **declared}, pulumi.ResourceOptions.merge(opts, secret_outputs))
+
+
+_NOMAD_SECRETS = ("ca_pem", "cert_pem", "key_pem", "token")
+
+
+class Bootstrap(_Fact, module="pds", name="NomadBootstrap"):
+    """A Nomad that answers, with ACLs of ours. Inputs: `address`, `ca_pem`, `cert_pem`, `key_pem`, `token`, and the
+    ids of droplet and volume, with which it is asked again."""
+
+    address: pulumi.Output[str]
+    """The endpoint's URL, known to answer. At a preview it stays known, for it is an input too."""
+    cluster_id: pulumi.Output[str]
+    """Changes when this Nomad has lost its state."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(BootstrapProvider(), name, inputs, ("cluster_id",), _NOMAD_SECRETS, opts)
+
+
+class Offers(_Fact, module="pds", name="Offers"):
+    """A Nomad of somebody else's that has what it takes. Inputs: those of the Nomad API, and `wants` (`needs.py`)."""
+
+    address: pulumi.Output[str]
+    """As the input of this name; what waits for it waits for the answer."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(OffersProvider(), name, inputs, (), _NOMAD_SECRETS, opts)
+
+
+class ClubRoom(_Fact, module="pds", name="ClubRoom"):
+    """A club's namespace and volume. Inputs: those of the Nomad API with a management token, `cluster_id`, with which
+    it is made again, `club`, `volume` (its name), `disk_gib`."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(ClubRoomProvider(), name, inputs, ("volume_id",), _NOMAD_SECRETS, opts)
+
+
+class Resolves(_Fact, module="pds", name="Resolves"):
+    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone`, `nameservers`, `wait` (seconds)."""
+
+    open: pulumi.Output[str]
+    """"1" or "0", for the ingress job's variable."""
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(ResolvesProvider(), name, inputs, ("open", "state"), (), opts)
+
+
+class Ready(_Fact, module="pds", name="Ready"):
+    """Whether the PDS serves. Inputs: those of the Nomad API, `management_token` and `tokens` (names to the
+    accessor id that stays; others of that name go), `hostname`, `ip`, `open`, `paused`, `job`, the files' hash,
+    `secrets_path`, a digest of the secrets, the host's id, and its `configuration`, empty where it is another's."""
+
+    state: pulumi.Output[str]
+    host_configuration: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = ("state", "host_configuration")
+        super().__init__(
+            ReadyProvider(), name, inputs, found, (*_NOMAD_SECRETS, "management_token", "secrets_digest"), opts
+        )
+
+
+class Account(_Fact, module="pds", name="Account"):
+    """One member's account. Inputs: `url`, `ip`, `open`, `admin_password`, `handle`, `was` (a list), `temporary` (the
+    handle to make it under, or empty), `email`, `password`, `recovery_key`."""
+
+    did: pulumi.Output[str]
+    """Empty while it is pending."""
+    initial_password: pulumi.Output[str]
+    live_handle: pulumi.Output[str]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        secret = ("admin_password", "password", "initial_password", "email", "live_email", "applied_email")
+        super().__init__(AccountProvider(), name, inputs, (*AccountProvider.FOUND, "state"), secret, opts)
+
+
+class Handle(_Fact, module="pds", name="Handle"):
+    """One account's handle. Inputs: `url`, `ip`, `open`, `admin_password`, `did`, `handle`, `was`, `temporary`,
+    `external`, `nameservers`, `wait` (seconds)."""
+
+    live_handle: pulumi.Output[str]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*HandleProvider.FOUND, "state")
+        super().__init__(HandleProvider(), name, inputs, found, ("admin_password",), opts)
+
+
+class Removals(_Fact, module="pds", name="Removals"):
+    """Accounts taken down and deleted. Inputs: `url`, `ip`, `open`, `admin_password`, `takedown`, `delete`."""
+
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*RemovalsProvider.FOUND, "state")
+        super().__init__(RemovalsProvider(), name, inputs, found, ("admin_password",), opts)
+
+
+class Invites(_Fact, module="pds", name="Invites"):
+    """Invite codes. Inputs: `url`, `ip`, `open`, `admin_password`, `count`, `uses`."""
+
+    codes: pulumi.Output[list[str]]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*InvitesProvider.FOUND, "state")
+        super().__init__(InvitesProvider(), name, inputs, found, ("admin_password", "codes"), opts)
+
+
+class Unlisted(_Fact, module="pds", name="Unlisted"):
+    """People whom the stack file does not name. Inputs: `url`, `ip`, `open`, `admin_password`, `dids` of the members,
+    and `known`: handles or DIDs that are not told of either."""
+
+    unlisted: pulumi.Output[list[str]]
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        found = (*UnlistedProvider.FOUND, "state")
+        super().__init__(UnlistedProvider(), name, inputs, found, ("admin_password",), opts)
+
+
+class Dispatched(_Fact, module="pds", name="Dispatched"):
+    """A run of a Nomad job. Inputs: those of the Nomad API, `job`, `list`, and whatever asks for another run."""
+
+    state: pulumi.Output[str]
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(DispatchedProvider(), name, inputs, ("state",), (*_NOMAD_SECRETS, "addresses"), opts)

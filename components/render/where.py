@@ -1,0 +1,31 @@
+"""Where in Nomad the jobs of one PDS run: the namespace, and the host volume with its data."""
+
+from dataclasses import dataclass
+
+from components.settings.settings import Settings
+
+OWN_VOLUME = "pds"
+"""The host volume of a host's own PDS, as in the seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """`namespace` is None for the default one, which a job need not name."""
+
+    namespace: str | None
+    volume: str
+
+
+def where(settings: Settings, stack: str) -> Where:
+    """By the stack's placement."""
+    on = settings.on
+    if on is None:
+        return Where(namespace=None, volume=OWN_VOLUME)
+    if on.stack:
+        return Where(namespace=stack, volume=club_volume(stack))
+    return Where(namespace=None if on.namespace == "default" else on.namespace, volume=on.volume)
+
+
+def club_volume(stack: str) -> str:
+    """Name of the volume of a club: unique on its host, whatever the namespace (client/hostvolumemanager)."""
+    return f"{OWN_VOLUME}-{stack}"

@@ -1,0 +1,107 @@
+"""A club's room on a host, by Nomad's API: a namespace and a volume; made, changed and given up as often as one likes.
+
+Not by the provider's Namespace and DynamicHostVolume (docs/decisions/0013). It cannot make a volume that is there, as
+it is after a rebuilt host, and it cannot delete what is gone, as it is after an emptied Nomad; either would end `up`
+for ever. The directory behind the volume is the business of `render/files/pds-dir.sh`. The standard library only, as in
+`probes.py`.
+"""
+
+from typing import Any
+
+from components.probes import Json, NomadApi, ProbeError, until
+
+_MODES = ("single-node-writer", "single-node-reader-only")
+"""A mount that only reads needs one of its own (scheduler/feasible.go)."""
+
+_READY = 60  # seconds: a directory and a quota
+
+
+def make(api: NomadApi, club: str, volume: str, gib: int) -> str:
+    """Make the club's namespace, and its volume with this quota, or let the one that is there grow to it; its id.
+
+    Raises ProbeError for a smaller quota, and for a larger one while a job uses the volume: Nomad refuses both
+    (nomad/structs/host_volumes.go, ValidateUpdate).
+    """
+    namespace = {
+        "Name": club,
+        "Description": f"The PDS of stack {club}.",
+        "Capabilities": {"EnabledTaskDrivers": ["docker"]},
+    }
+    api.put(f"/v1/namespace/{club}", namespace)
+    found = _named(api, club, volume)
+    if found and _fits(api, club, found["ID"], gib):
+        return str(found["ID"])
+    wanted: dict[str, Any] = {
+        "Name": volume,
+        "Namespace": club,
+        "PluginID": "pds-dir",
+        "RequestedCapacityMinBytes": gib * 1024**3,
+        "RequestedCapacityMaxBytes": gib * 1024**3,
+        "RequestedCapabilities": [{"AccessMode": mode, "AttachmentMode": "file-system"} for mode in _MODES],
+    }
+    if found:
+        wanted |= {"ID": found["ID"], "NodeID": found["NodeID"]}
+    made = ""
+
+    def asked() -> str | None:
+        nonlocal made
+        made = api.put(f"/v1/volume/host/create?namespace={club}", {"Volume": wanted})["Volume"]["ID"]
+        return None
+
+    def ready() -> str | None:
+        state = (_named(api, club, volume) or {}).get("State")
+        return None if state == "ready" else f"it is {state or 'not there'}"
+
+    # On a slow host the node joins some time after Nomad has a leader.
+    until(asked, _READY, f"A place for volume {volume}")
+    until(ready, _READY, f"Volume {volume}")
+    return made
+
+
+def _fits(api: NomadApi, club: str, volume_id: str, gib: int) -> bool:
+    whole = api.get(f"/v1/volume/host/{volume_id}?namespace={club}")
+    has = int(whole["RequestedCapacityMaxBytes"]) // 1024**3
+    if has > gib:
+        raise ProbeError(
+            f"The quota of stack {club} can grow, never shrink. It has {has} GiB: write 'disk_gib: {has}'."
+        )
+    if has < gib and whole.get("Allocations"):
+        raise ProbeError(
+            f"Nomad lets the quota of stack {club} grow while its PDS is stopped. Write 'pds: {{paused: true}}' in "
+            f"Pulumi.{club}.yaml, run `pulumi up --stack {club}`, then this one again; then unpause."
+        )
+    return has == gib
+
+
+def there(api: NomadApi, club: str, volume: str) -> str:
+    """The volume's id; empty where there is none."""
+    return str((_named(api, club, volume) or {}).get("ID", ""))
+
+
+def give_up(api: NomadApi, club: str, volume: str) -> None:
+    """Let Nomad forget it all, which renames the directory. Raises ProbeError while anything of the club is there."""
+    found = _named(api, club, volume)
+    if found:
+        _delete(api, club, f"/v1/volume/host/{found['ID']}?namespace={club}")
+    if any(item["Name"] == club for item in api.get("/v1/namespaces")):
+        _delete(api, club, f"/v1/namespace/{club}")
+
+
+def _delete(api: NomadApi, club: str, path: str) -> None:
+    status, answer = api.request("DELETE", path)
+    if status == 200:
+        return
+    if "in use by allocations" in str(answer):
+        raise ProbeError(
+            f"The PDS of stack {club} still runs on this host, and nothing of it was touched. First "
+            f"`pulumi destroy --stack {club}` or, to keep it here, put it back among the 'clubs'."
+        )
+    raise ProbeError(
+        f"Nomad does not let go of {club}: {status} {str(answer).strip()[:200]}. What is still in its namespace is its "
+        f"stack's: `pulumi destroy --stack {club}`. The data are kept below /srv/nomad on the host."
+    )
+
+
+def _named(api: NomadApi, club: str, volume: str) -> Json:
+    every = api.get(f"/v1/volumes?type=host&namespace={club}") or []
+    return next((item for item in every if item["Name"] == volume), None)

@@ -1,0 +1,310 @@
+"""Several PDSes on one host: what the host gives, what a club asks for, and that no two of fifty get in each other's
+way."""
+
+import json
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.settings.faults import SettingsError
+from components.settings.offer import OfferError, accepted
+from components.settings.settings import Settings, read
+from tests.checks import CHECKS, kind
+from tests.programs import CLUB, CLUBS, EXISTING, ON_A_HOST, run, settings_of, shared
+from tools.engine import Evaluation
+from tools.gate.checks import findings
+from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
+from tools.gate.view import of_evaluation
+from tools.hcl_text import only_job
+from tools.preview import rendered
+
+TOKEN = "f0e1d2c3-b4a5-9687-7869-5a4b3c2d1e0f"
+OFFER = {
+    "schema": 1,
+    "port": 3101,
+    "disk_gib": 5,
+    "memory_mib": 768,
+    "ingress": "io",
+    "dialect": "ingress",
+    "datacenter": "dc1",
+    "region": "global",
+    "ipv4": "203.0.113.10",
+}
+
+
+@pytest.fixture(scope="module")
+def host() -> Evaluation:
+    """The dev stack with room for two clubs."""
+    return run(**CLUBS)
+
+
+@pytest.fixture(scope="module")
+def chess(host: Evaluation) -> Evaluation:
+    """One of them."""
+    return shared(host=host)
+
+
+def chess_settings(**changes: Any) -> Settings:
+    return read({**ON_A_HOST, **changes}, "Pulumi.chess.yaml", "chess")
+
+
+# The host.
+
+
+def test_the_laws_hold_for_a_host_with_clubs(host: Evaluation) -> None:
+    assert {name: found for name, check in CHECKS.items() if (found := check(host))} == {}
+    assert [finding for found in findings(of_evaluation(host)).values() for finding in found] == []
+
+
+def test_every_club_has_a_namespace_a_token_for_it_alone_and_a_volume_with_a_quota(host: Evaluation) -> None:
+    for club, gib in (("chess", 5), ("rooks", 9)):
+        name = f"pds-clubs-{club}"
+        rules = host.one(f"{name}-policy").inputs["rulesHcl"]
+        assert f'namespace "{club}"' in rules
+        assert 'policy = "write"' not in rules.partition("host_volume")[0], "a written capability, never all of them"
+        assert not {"chess", "rooks"} - {club} & set(rules.replace('"', " ").replace("/", " ").split())
+        assert host.one(f"{name}-token").inputs["policies"] == [f"pds-club-{club}"]
+        volume = host.one(f"{name}-room").inputs
+        assert (volume["club"], volume["volume"], volume["disk_gib"]) == (club, f"pds-{club}", gib)
+
+
+def test_a_club_is_told_no_management_token(host: Evaluation) -> None:
+    told = json.dumps(host.outputs["club_access"])
+    assert host.outputs["nomad_management_token"] not in told
+    assert host.outputs["nomad_token"] not in told, "nor the host's own"
+    tokens = [access["token"] for access in host.outputs["club_access"].values()]
+    assert len(set(tokens)) == len(tokens) == 2
+    assert "club_access" in host.secret_outputs
+    assert "clubs" not in host.secret_outputs, "so that a wrong passphrase can be told from a missing club"
+
+
+def test_what_two_would_listen_on_is_refused() -> None:
+    clubs = {"chess": {"port": 3000}, "rooks": {"port": 3101}, "pawns": {"port": 3101}}
+    with pytest.raises(SettingsError) as caught:
+        settings_of(clubs=clubs, host={"size": "s-8vcpu-16gb"})
+    found = {fault.key: fault for fault in caught.value.faults}
+    assert set(found) == {"clubs.chess.port", "clubs.pawns.port"}
+    remedies = [fault.remedy for fault in found.values()]
+    assert remedies == ["Write 3102.", "Write 3103."], "each its own"
+
+
+def test_clubs_that_do_not_fit_the_droplet_are_refused_before_they_are_placed() -> None:
+    with pytest.raises(SettingsError, match="clubs 1536"):
+        settings_of(clubs=CLUBS["clubs"])
+
+
+# A club.
+
+
+def test_a_club_makes_no_host_and_no_nomad(chess: Evaluation) -> None:
+    kinds = {kind(item) for item in chess.resources}
+    assert not kinds & {"Droplet", "Volume", "ReservedIp", "Firewall", "NomadBootstrap", "AclPolicy", "AclToken"}
+    assert [item.name for item in chess.of("job:Job")] == ["pds-server-job"], "the ingress is the host's"
+
+
+def test_no_secret_of_a_club_is_in_the_open(chess: Evaluation) -> None:
+    assert find_secrets_in_the_open(chess) + find_secrets_in_texts(chess) == []
+    assert [finding for found in findings(of_evaluation(chess)).values() for finding in found] == []
+
+
+def test_everything_of_a_club_is_in_its_namespace_but_its_file(chess: Evaluation) -> None:
+    namespaces = {item.name: item.inputs.get("namespace") for item in chess.of("variable:Variable")}
+    assert namespaces.pop("pds-ingress-file-variable") is None
+    assert set(namespaces.values()) == {"chess"}
+    job = only_job(chess.one("pds-server-job").inputs["jobspec"])
+    assert job["namespace"] == "chess"
+    (group,) = job["group"][0].values()
+    assert group["volume"][0]["pds"]["source"] == "pds-chess"
+    assert group["network"][0]["port"][0]["http"]["static"] == 3101
+    assert chess.one("pds-ready").inputs["namespace"] == "chess"
+
+
+def test_a_club_with_everything_stays_in_its_namespace(host: Evaluation) -> None:
+    backup = {"access_key_id": "DO00OWNERS", "secret_access_key": "owners+secret/of=Spaces"}
+    members = [{"handle": "ann.pds.chess-club.org", "email": "a@b.org", "email_verified": True}]
+    alerts = {"email": ["owner@bench.test"], "ping_url": "https://hc-ping.com/5bf66975"}
+    wide = {**CLUBS, "clubs": {"chess": {"port": 3101, "memory_mib": 2000}}}
+    whole = shared(host=run(**wide), alerts=alerts, backup=backup, members=members)
+    for job in whole.of("job:Job"):
+        text = job.inputs["jobspec"]
+        assert only_job(text)["namespace"] == "chess", job.name
+        assert 'source    = "pds-chess"' in text, f"{job.name}: the host's own volume is closed to it"
+    assert "MonitorAlert" not in {kind(item) for item in whole.resources}, "the droplet is watched by whose it is"
+    assert "UptimeCheck" in {kind(item) for item in whole.resources}
+    assert rendered(whole).keys() == {
+        "pds.nomad.hcl", "confirm.nomad.hcl", "backup.nomad.hcl", "watch.nomad.hcl", "ingress.hcl",
+    }  # fmt: skip
+
+
+def test_a_club_s_file_waits_until_its_name_resolves(host: Evaluation) -> None:
+    items = shared(host=host).one("pds-ingress-file-variable").inputs["items"]
+    assert items["text"] == 'ingress "pds.chess-club.org" {\n  name = "pds-chess"\n  backend = "127.0.0.1:3101"\n}\n'
+    before = shared(host=host, preview=True)
+    assert before.one("pds-ingress-file-variable").inputs["items"] is None, "the host's ingress is up already"
+    assert before.outputs["ingress_file"] == items["text"], "and what it will be is shown"
+
+
+def test_the_first_preview_of_a_club_shows_its_whole_job(host: Evaluation) -> None:
+    assert isinstance(shared(host=host, preview=True).one("pds-server-job").raw["jobspec"], str)
+
+
+# The offer.
+
+
+def test_an_offer_that_goes_with_the_stack_file_is_taken() -> None:
+    assert accepted(chess_settings(), "chess", {"chess": OFFER}, opens=True) == OFFER
+
+
+@pytest.mark.parametrize("offers", [None, {}, {"rooks": OFFER}])
+def test_a_missing_club_is_the_host_s_up_to_run_first(offers: dict[str, Any] | None) -> None:
+    with pytest.raises(OfferError, match=r"clubs: \{chess: \{port: 3101\}\}.* `pulumi up --stack dev` first"):
+        accepted(chess_settings(), "chess", offers, opens=False)
+
+
+def test_a_plain_part_without_its_secret_part_is_the_wrong_passphrase() -> None:
+    with pytest.raises(OfferError, match="its secrets cannot: stacks that share a host share its passphrase"):
+        accepted(chess_settings(), "chess", {"chess": OFFER}, opens=False)
+
+
+def test_an_offer_of_another_version_is_not_guessed_at() -> None:
+    with pytest.raises(OfferError, match="another version of this program"):
+        accepted(chess_settings(), "chess", {"chess": {**OFFER, "schema": 2}}, opens=True)
+
+
+def test_every_difference_is_named_with_what_to_write() -> None:
+    theirs = {**OFFER, "port": 3109, "ingress": "caddy", "datacenter": "fra", "region": "eu", "memory_mib": 256}
+    with pytest.raises(SettingsError) as caught:
+        accepted(chess_settings(), "chess", {"chess": theirs}, opens=True)
+    assert {fault.key: fault.remedy for fault in caught.value.faults} == {
+        "pds.port": "Write 'port: 3109'.",
+        "ingress.kind": "Write 'kind: caddy'.",
+        "nomad.datacenter": "Write 'datacenter: fra'.",
+        "nomad.region": "Write 'region: eu'.",
+        "pds.memory_mib": "Write less, or raise 'memory_mib' for it among the 'clubs' in Pulumi.dev.yaml.",
+    }
+
+
+def test_a_dialect_counts_for_io_alone() -> None:
+    with pytest.raises(SettingsError, match="Write 'dialect: host'"):
+        accepted(chess_settings(), "chess", {"chess": {**OFFER, "dialect": "host"}}, opens=True)
+    caddy = chess_settings(ingress={"kind": "caddy"})
+    accepted(caddy, "chess", {"chess": {**OFFER, "ingress": "caddy", "dialect": "host"}}, opens=True)
+
+
+def test_the_program_ends_with_the_offer_s_sentence() -> None:
+    with pytest.raises(pulumi.RunError, match="gives chess no room"):
+        shared(host=run())
+
+
+# A stack file with `on`.
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("host.size", {"host": {"size": "s-2vcpu-4gb"}}),
+        ("volume.adopt", {"volume": {"adopt": "506f78a4-e098-11e5-ad9f-000f53306ae1"}}),
+        ("operators.cidrs", {"operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]}}),
+        ("clubs.rooks", {"clubs": {"rooks": {"port": 3102}}}),
+        ("nomad.version", {"nomad": {"version": "2.0.4"}}),
+        (
+            "secrets.nomad_management_token",
+            {"secrets": {"nomad_management_token": TOKEN}},
+        ),
+        ("ingress.image", {"ingress": {"image": "agentio/io:1"}}),
+        ("ingress.backend", {"ingress": {"backend": "static"}}),
+        ("pds.port", {"pds": {}}),
+    ],
+)
+def test_what_a_club_cannot_say_is_refused(key: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        chess_settings(**changes)
+    assert key in {fault.key for fault in caught.value.faults}
+
+
+@pytest.mark.parametrize("on", [{}, {"stack": "dev", "nomad_address": "https://nomad.my-club.org:4646"}])
+def test_on_says_one_thing(on: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="it has to say one thing"):
+        chess_settings(on=on or {"namespace": "chess"})
+
+
+def test_a_token_is_sent_to_no_address_in_plain_http() -> None:
+    with pytest.raises(SettingsError, match="no address of a Nomad that a token may be sent to"):
+        chess_settings(on={"nomad_address": "http://203.0.113.10:4646"})
+
+
+# A Nomad that is there already.
+
+
+def test_a_nomad_that_is_there_gets_the_jobs_and_no_host() -> None:
+    there = run(**EXISTING)
+    kinds = {kind(item) for item in there.resources}
+    assert not kinds & {"Droplet", "Volume", "ReservedIp", "Firewall", "NomadBootstrap", "ClubRoom", "AclToken"}
+    assert {item.name for item in there.of("job:Job")} == {"pds-server-job", "pds-ingress-job"}
+    offers, provider = there.one("pds-host-offers"), there.one("pds-host-provider")
+    assert offers.inputs["wants"]["ingress"] == "io"
+    before = provider.options["propertyDependencies"]["address"]["urns"]
+    assert offers.urn in before, "asked before anything is put there"
+    assert find_secrets_in_the_open(there) + find_secrets_in_texts(there) == []
+
+
+def test_its_namespace_and_volume_are_its_owner_s() -> None:
+    on = {**EXISTING["on"], "namespace": "people", "volume": "repos"}
+    there = run(**{**EXISTING, "on": on}, ingress={"kind": "none"})
+    job = only_job(there.one("pds-server-job").inputs["jobspec"])
+    (group,) = job["group"][0].values()
+    assert (job["namespace"], group["volume"][0]["pds"]["source"]) == ("people", "repos")
+    assert {item.inputs["namespace"] for item in there.of("variable:Variable")} == {"people"}
+    assert there.one("pds-host-offers").inputs["wants"]["ingress"] == ""
+
+
+# Many.
+
+NAMES = st.lists(
+    st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(
+        lambda name: name not in ("dev", "default")
+    ),
+    min_size=50,
+    max_size=50,
+    unique=True,
+)
+
+
+@settings(max_examples=2, deadline=None)
+@given(names=NAMES)
+def test_fifty_clubs_never_get_in_each_other_s_way(names: list[str]) -> None:
+    clubs = {name: {"port": 3101 + number, "memory_mib": 512, "disk_gib": 1} for number, name in enumerate(names)}
+    host = run(clubs=clubs, host={"size": "s-8vcpu-32gb"})
+    seen: dict[str, list[Any]] = {
+        "records": [],
+        "namespaces": [],
+        "ports": [],
+        "volumes": [],
+        "files": [],
+    }
+    seen["records"] += [(record["zone"], record["name"], record["type"]) for record in host.outputs["records"]]
+    seen["files"].append(host.one("pds-ingress-file-variable").inputs["path"])
+    for name, gets in clubs.items():
+        zone = f"{name}.clubs.test"
+        config = {**ON_A_HOST, "hostname": zone, "pds": {"port": gets["port"], "memory_mib": 256}}
+        club = shared(host=host, stack=name, **config)
+        job = only_job(club.one("pds-server-job").inputs["jobspec"])
+        (group,) = job["group"][0].values()
+        seen["namespaces"].append(job["namespace"])
+        seen["ports"].append(group["network"][0]["port"][0]["http"]["static"])
+        seen["volumes"].append(group["volume"][0]["pds"]["source"])
+        seen["files"].append(club.one("pds-ingress-file-variable").inputs["path"])
+        seen["records"] += [(record["zone"], record["name"], record["type"]) for record in club.outputs["records"]]
+    for what, found in seen.items():
+        assert len(set(found)) == len(found), f"two clubs have the same {what}"
+    assert {item.inputs["volume"] for item in host.of(":ClubRoom")} == set(seen["volumes"]), "each finds its own"
+
+
+def test_members_of_a_club_are_asked_at_the_host_s_address(chess: Evaluation, host: Evaluation) -> None:
+    members = [{"handle": "ann.pds.chess-club.org", "email": "a@b.org"}]
+    people = shared(host=host, members=members, invites=CLUB["invites"])
+    account = people.one("pds-member-ann.pds.chess-club.org-account")
+    assert account.inputs["ip"] == chess.outputs["ipv4"] == "203.0.113.10"
