@@ -16,9 +16,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import yaml
@@ -49,9 +49,9 @@ class Run:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stack:
-    """The engine's project with its one stack, and the account it is for."""
+    """One stack in the engine's project, and the account it is for."""
 
     folder: Path
     project: Path
@@ -61,10 +61,18 @@ class Stack:
     nameserver: str
     authority: Authority
     """Stands for the public certificate authorities; the engine trusts it beside them."""
+    name: str = STACK
+
+    def beside(self, name: str, config: Mapping[str, Any], passphrase: str | None = None) -> Self:
+        """A further stack of the project, with its file; its secrets have the same passphrase unless it is given
+        another. Raises BenchError."""
+        env = {**self.env, **({"PULUMI_CONFIG_PASSPHRASE": passphrase} if passphrase else {})}
+        init_stack(self.project, env, name, config)
+        return replace(self, name=name, env=env)
 
     def pulumi(self, *arguments: str, show: bool = False, check: bool = True) -> Run:
-        """Run the engine on the bench's stack; `show` prints what it says as it comes. Raises BenchError on failure."""
-        command = ["pulumi", *arguments, "--stack", STACK, "--non-interactive"]
+        """Run the engine on the stack; `show` prints what it says as it comes. Raises BenchError on failure."""
+        command = ["pulumi", *arguments, "--stack", self.name, "--non-interactive"]
         began = time.monotonic()
         lines: list[str] = []
         with subprocess.Popen(
@@ -83,13 +91,15 @@ class Stack:
                     print(f"  {line.rstrip()}", flush=True)
         done = Run(" ".join(command), "".join(lines), process.returncode, time.monotonic() - began)
         if check and done.code:
-            raise BenchError(f"`{done.command}` ended with {done.code}:\n{''.join(lines[-60:])}")
+            # What went wrong is told before the outputs, which are long.
+            told = done.output.partition("Diagnostics:")[2].partition("\nOutputs:")[0] or "".join(lines[-60:])
+            raise BenchError(f"`{done.command}` ended with {done.code}:\n{told}")
         return done
 
     def pds(self, *arguments: str, check: bool = True) -> Run:
-        """Run `./pds` on the bench's stack, as an owner would. Raises BenchError on failure."""
+        """Run `./pds` on the stack, as an owner would. Raises BenchError on failure."""
         verb, *rest = arguments
-        command = [sys.executable, "-m", "tools.pds", verb, STACK, *rest]
+        command = [sys.executable, "-m", "tools.pds", verb, self.name, *rest]
         began = time.monotonic()
         done = subprocess.run(
             command,
@@ -108,7 +118,7 @@ class Stack:
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, secrets in plain text."""
         text = subprocess.run(
-            ["pulumi", "stack", "output", "--json", "--show-secrets", "--non-interactive"],
+            ["pulumi", "stack", "output", "--stack", self.name, "--json", "--show-secrets", "--non-interactive"],
             cwd=self.project,
             env=dict(self.env),
             stdin=subprocess.DEVNULL,
@@ -151,7 +161,7 @@ class Stack:
 
     def configure(self, **changed: Any) -> None:
         """Change sections of the stack file: `pds={"memory_mib": 600}`; a section given as None is removed."""
-        file = self.project / f"Pulumi.{STACK}.yaml"
+        file = self.project / f"Pulumi.{self.name}.yaml"
         document = yaml.safe_load(file.read_text())
         for section, values in changed.items():
             key = f"pds:{section}"
@@ -164,7 +174,7 @@ class Stack:
         file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bench(Stack):
     """A stack whose droplets are machines in process grade."""
 
@@ -187,6 +197,15 @@ class Bench(Stack):
         if not found:
             raise BenchError("Nomad knows no service 'pds'")
         return f"http://{found[0]['Address']}:{found[0]['Port']}"
+
+    def forget_nomad(self) -> None:
+        """Wipe the agent's state, as an operator would on the host; the volume stays."""
+        [number] = self.api.dump()["droplets"]
+        [machine] = self.machines.machines()
+        self.machines.stop(int(number), graceful=True)
+        shutil.rmtree(machine.volume / "agent")
+        self.machines.start(int(number))
+        time.sleep(5)
 
     def health(self) -> tuple[int, str]:
         """Status and text of the server's health."""
@@ -295,9 +314,15 @@ def _project(folder: Path, config: Mapping[str, Any], env: Mapping[str, str]) ->
     document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     document["runtime"]["options"]["virtualenv"] = sys.prefix
     (project / "Pulumi.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
-    (project / f"Pulumi.{STACK}.yaml").write_text(yaml.safe_dump({"config": dict(config)}, sort_keys=False))
+    init_stack(project, env, STACK, config)
+    return project
+
+
+def init_stack(project: Path, env: Mapping[str, str], name: str, config: Mapping[str, Any]) -> None:
+    """Write a stack's file, and make the stack. Raises BenchError."""
+    (project / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": dict(config)}, sort_keys=False))
     made = subprocess.run(
-        ["pulumi", "stack", "init", STACK, "--secrets-provider", "passphrase", "--non-interactive"],
+        ["pulumi", "stack", "init", name, "--secrets-provider", "passphrase", "--non-interactive"],
         cwd=project,
         env=dict(env),
         stdin=subprocess.DEVNULL,
@@ -306,4 +331,3 @@ def _project(folder: Path, config: Mapping[str, Any], env: Mapping[str, str]) ->
     )
     if made.returncode:
         raise BenchError(f"pulumi stack init failed:\n{made.stdout}{made.stderr}")
-    return project

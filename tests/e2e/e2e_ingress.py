@@ -25,7 +25,7 @@ from tests.e2e import tools
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import Directory, directory
 from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
-from tests.e2e.ingresses import INGRESSES
+from tests.e2e.ingresses import INGRESSES, At
 from tests.e2e.tools import missing
 from tests.e2e.watching import polled, steps
 from tools.live.firehose import subscribe
@@ -83,7 +83,7 @@ class Running:
 
     def client(self, hostname: str = HOSTNAME) -> httpx.Client:
         """A client that finds `hostname` at the reserved IP."""
-        transport = _At(self.bench.outputs()["ipv4"], verify=self.trust)
+        transport = At(self.bench.outputs()["ipv4"], verify=self.trust)
         return httpx.Client(base_url=f"https://{hostname}", transport=transport, timeout=30)
 
     def text(self, hostname: str, path: str) -> str:
@@ -107,19 +107,6 @@ class Running:
         """Ids of Nomad's containers of this task that run."""
         command = ["docker", "ps", "--quiet", "--filter", f"name=^{task}-"]
         return tools.run(command, self.bench.docker_host).split()
-
-
-class _At(httpx.HTTPTransport):
-    """Connects to one address, whatever the name; the certificate has to be the name's."""
-
-    def __init__(self, address: str, verify: ssl.SSLContext) -> None:
-        super().__init__(verify=verify)
-        self._address = address
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        request.extensions = {**request.extensions, "sni_hostname": request.url.host}
-        request.url = request.url.copy_with(host=self._address)
-        return super().handle_request(request)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

@@ -6,10 +6,8 @@ collected by `make test`, which has no engine.
 
 import json
 import os
-import shutil
 import signal
 import ssl
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -235,7 +233,7 @@ def test_a_preview_without_nomad_shows_the_jobs_diff(running: Bench) -> None:
 def test_an_emptied_nomad_is_refilled(running: Bench) -> None:
     """Volume kept, the agent's state wiped: the bootstrap is looked at again, and one `up` puts everything back."""
     marks = _data(running)
-    _forget_nomad(running)
+    running.forget_nomad()
     done = running.pds("rescue", "--yes")
     assert "--target '**::pds-nomad-bootstrap'" in done.output
     assert serving(running)
@@ -374,13 +372,3 @@ def _give(running: Bench, *names: str) -> None:
     """Secrets from the escrow file, into the stack file."""
     for name in names:
         pulumi(running, "config", "set", "--secret", "--path", f"pds:secrets.{name}", _OLD[name])
-
-
-def _forget_nomad(running: Bench) -> None:
-    """The agent's state is wiped, as an operator would on the host."""
-    [number] = running.api.dump()["droplets"]
-    [machine] = running.machines.machines()
-    running.machines.stop(int(number), graceful=True)
-    shutil.rmtree(machine.volume / "agent")
-    running.machines.start(int(number))
-    time.sleep(5)

@@ -4,10 +4,26 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+import httpx
+
 from components.settings.checks import CADDY_ASK_PORT
 from tests.contract.front import Pebble, Ports
 from tests.e2e.bench import Bench
 from tests.e2e.images.build import caddy_image, io_image
+
+
+class At(httpx.HTTPTransport):
+    """Connects to one address, whatever the name; the certificate has to be the name's."""
+
+    def __init__(self, address: str, verify: ssl.SSLContext) -> None:
+        super().__init__(verify=verify)
+        self._address = address
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See the class."""
+        request.extensions = {**request.extensions, "sni_hostname": request.url.host}
+        request.url = request.url.copy_with(host=self._address)
+        return super().handle_request(request)
 
 
 def _io(made: Bench, _: ExitStack) -> ssl.SSLContext:

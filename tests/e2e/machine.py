@@ -41,6 +41,9 @@ _PORTS = ("http", "rpc", "serf")
 _SHIMS = {
     # The volume's directory is no mount here; everything else in the script is as on a host.
     "mountpoint": "#!/bin/sh\nexit 0\n",
+    # And so it has no quotas.
+    "chattr": "#!/bin/sh\nexit 0\n",
+    "setquota": "#!/bin/sh\nexit 0\n",
 }
 
 
@@ -194,7 +197,11 @@ class ProcessMachines:
         run(["sh", str(machine.root / "usr/local/lib/pds/volume"), "claim"], env=self._script_environment(machine))
 
     def _script_environment(self, machine: Machine) -> dict[str, str]:
-        return {"PDS_ROOT": str(machine.root), "PATH": f"{self._shims}:{os.environ['PATH']}"}
+        return {
+            "PDS_ROOT": str(machine.root),
+            "PDS_PATH": str(self._shims),
+            "PATH": f"{self._shims}:{os.environ['PATH']}",
+        }
 
     def _write_configuration(self, machine: Machine) -> None:
         """The rendered files with paths and ports mapped, beside the root."""
@@ -202,6 +209,10 @@ class ProcessMachines:
         agent = (root / "etc/nomad.d/agent.hcl").read_text()
         agent = agent.replace('"/srv/nomad', f'"{machine.volume}').replace('"/usr/local', f'"{root}/usr/local')
         (home / "agent.hcl").write_text(agent)
+        # Nomad gives a plugin no environment, so what its tests set there is written into it.
+        plugin = root / "usr/local/lib/nomad/host-volume-plugins/pds-dir"
+        values = [f"{name}={shlex.quote(value)}\n" for name, value in self._script_environment(machine).items()]
+        plugin.write_text(plugin.read_text().replace("set -eu\n", f"set -eu\n{''.join(values)}", 1))
         lines = "\n".join(f"  {name} = {port}" for name, port in machine.ports.items())
         (home / "ports.hcl").write_text(f"ports {{\n{lines}\n}}\n")
 

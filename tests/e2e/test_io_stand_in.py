@@ -49,7 +49,7 @@ def check(program: Path, tmp_path: Path, *texts: str) -> "subprocess.CompletedPr
 
 
 def rendered(dialect: str, **more: Any) -> str:
-    return ingress_file(settings_of(ingress={"dialect": dialect, **more}))
+    return ingress_file(settings_of(ingress={"dialect": dialect, **more}), "dev")
 
 
 @pytest.mark.parametrize(("dialect", "year"), [("host", "2025"), ("ingress", "2026")])

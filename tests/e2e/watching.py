@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.e2e.bench import Bench, Run
+from tests.e2e.bench import Bench, Run, Stack
 from tests.e2e.tools import BenchError
 
 _STEP = re.compile(
@@ -130,7 +130,7 @@ def hits(secrets: Mapping[str, str], text: str) -> list[str]:
     ]
 
 
-def state_text(running: Bench) -> str:
+def state_text(running: Stack) -> str:
     """All files of the engine's state: checkpoints, their backups and the history."""
     return "\n".join(
         file.read_text(errors="replace")
