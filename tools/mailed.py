@@ -14,11 +14,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import connect
 
 from components import accounts
 from components.probes import NomadApi, ProbeError, client_tls
 from components.render.pds_job import JOB
+from tools.live.websocket import connect
 from tools.people import did_of
 from tools.stack import Stack
 
@@ -86,7 +86,7 @@ def _exec(nomad: Mapping[str, str], allocation: str, command: list[str]) -> str:
     said: dict[str, bytes] = {"stdout": b"", "stderr": b""}
     try:
         headers = {"X-Nomad-Token": nomad["token"]}
-        with connect(url, ssl=tls, proxy=None, additional_headers=headers, open_timeout=_TIMEOUT) as connection:
+        with connect(url, ssl=tls, additional_headers=headers, open_timeout=_TIMEOUT) as connection:
             with suppress(ConnectionClosed):  # a command that is done already; what it said is still to be read
                 connection.send(json.dumps({"stdin": {"close": True}}))  # else Nomad waits for input
             while True:

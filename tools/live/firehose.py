@@ -15,9 +15,10 @@ from typing import Any
 
 import libipld
 from websockets.exceptions import WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 from . import LiveError
+from .websocket import connect
 
 _MAX_FRAME = 8 * 1024 * 1024
 
@@ -61,7 +62,7 @@ def subscribe(base_url: str, **connection: Any) -> Iterator[Firehose]:
     """A subscription to the PDS at `base_url`; `connection` is for `connect`. Raises LiveError when it is refused."""
     url = base_url.replace("http", "ws", 1) + "/xrpc/com.atproto.sync.subscribeRepos"
     try:
-        stream = connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=10, **connection)
+        stream = connect(url, max_size=_MAX_FRAME, open_timeout=10, **connection)
     except (OSError, WebSocketException) as error:
         raise LiveError(f"The event stream at {url} was refused: {error}") from error
     with stream:
