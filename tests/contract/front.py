@@ -39,13 +39,21 @@ ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 _TRIES, _PAUSE = 200, 0.2
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ports:
     """Where Caddy listens instead of 80, 443 and the port of its own question."""
 
     http: int
     https: int
     ask: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Three free ports below those that the kernel gives to connections, which could take one before Caddy does."""
+        found: set[int] = set()
+        while len(found) < 3:
+            found.add(free_port(12_000 + secrets.randbelow(8_000)))
+        return cls(*found)
 
 
 class Pebble(ServerProcess):
@@ -194,18 +202,13 @@ class _Named(httpx.BaseTransport):
         self._inner.close()
 
 
-def _port() -> int:
-    """A free port below those that the kernel gives to connections, which could take it before Caddy does."""
-    return free_port(12_000 + secrets.randbelow(8_000))
-
-
 @contextmanager
 def caddy_in_front(folder: Path, pds_url: str, handle: str, names: list[str], **changes: Any) -> Iterator[Front]:
     """Caddy as the program renders it for the dev stack with `changes`, before the PDS at `pds_url`.
 
     `handle` is an account there; `names` are those that resolve to this machine.
     """
-    ports = Ports(http=_port(), https=_port(), ask=_port())
+    ports = Ports.free()
     with (
         serve({name: [LOOPBACK] for name in names}) as nameserver,
         Pebble(folder, ports, nameserver) as pebble,
