@@ -40,6 +40,12 @@ func (it *proxy) ServeHTTP(answer http.ResponseWriter, request *http.Request) {
 		refuse(answer, request, err)
 		return
 	}
+	// Else the server closes the request's body as soon as an answer begins. A backend that answers at the last byte is
+	// then quicker than the transport, which reads on until the body's end, finds it closed and cuts the answer off.
+	if err := http.NewResponseController(answer).EnableFullDuplex(); err != nil {
+		refuse(answer, request, err)
+		return
+	}
 	target := &url.URL{Scheme: "http", Host: address}
 	through := &httputil.ReverseProxy{
 		Rewrite: func(sent *httputil.ProxyRequest) {
