@@ -56,5 +56,5 @@ def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[s
         host, _, port = where.partition(":")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stop:
             stop.sendto(b"stop", (host, int(port)))
-        thread.join()
+        thread.join(30)
         server.close()

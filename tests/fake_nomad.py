@@ -174,4 +174,4 @@ def serve(nomad: FakeNomad, tls: ssl.SSLContext | None = None) -> Iterator[FakeN
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(30)

@@ -57,6 +57,7 @@ class Machine:
             | environment,
             capture_output=True,
             text=True,
+            timeout=120,
             check=False,
         )
 

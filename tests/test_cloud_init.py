@@ -80,7 +80,11 @@ def test_cloud_init_itself_finds_the_document_valid(text_keys: tuple[str, ...], 
     file = tmp_path / "user-data"
     file.write_text(user_data(settings(operators=keys(*text_keys)), "dev", CERTIFICATES))
     run = subprocess.run(
-        [tool("cloud-init", "cloud-init"), "schema", "--config-file", file], capture_output=True, text=True, check=False
+        [tool("cloud-init", "cloud-init"), "schema", "--config-file", file],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "deprecat" not in (run.stdout + run.stderr).lower()

@@ -20,6 +20,7 @@ def plugin(machine: Machine, operation: str, **values: str) -> "subprocess.Compl
         env={"PDS_ROOT": str(machine.root), "PDS_PATH": str(machine.stands), "DHV_OPERATION": operation} | values,
         capture_output=True,
         text=True,
+        timeout=60,
         check=False,
     )
 
@@ -36,7 +37,12 @@ def clubs(machine: Machine) -> Path:
 
 def test_the_plugin_tells_nomad_its_version() -> None:
     run = subprocess.run(
-        ["/bin/sh", FILES / "pds-dir.sh", "fingerprint"], env={}, capture_output=True, text=True, check=True
+        ["/bin/sh", FILES / "pds-dir.sh", "fingerprint"],
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+", json.loads(run.stdout)["version"])
 

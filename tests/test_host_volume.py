@@ -146,6 +146,12 @@ def test_a_volume_formatted_elsewhere_gets_quotas_only_where_it_is_adopted(machi
     ]
 
 
+def _said(program: str, *arguments: str | Path) -> str:
+    """What one of the file system's own tools says."""
+    command = [tool(program, "e2fsprogs"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def test_a_real_disk_is_formatted_once_and_keeps_its_file_system(machine: Machine) -> None:
     for name, package in (("mkfs.ext4", "e2fsprogs"), ("blkid", "util-linux"), ("cmp", "diffutils")):
         tool(name, package)
@@ -153,14 +159,10 @@ def test_a_real_disk_is_formatted_once_and_keeps_its_file_system(machine: Machin
     machine.stand_in("mountpoint", code=1)
 
     def header() -> str:
-        run = subprocess.run([tool("dumpe2fs", "e2fsprogs"), "-h", device], capture_output=True, text=True, check=True)
-        return run.stdout
+        return _said("dumpe2fs", "-h", device)
 
     def show(path: str) -> str:
-        run = subprocess.run(
-            [tool("debugfs", "e2fsprogs"), "-R", f"cat {path}", device], capture_output=True, text=True, check=True
-        )
-        return run.stdout
+        return _said("debugfs", "-R", f"cat {path}", device)
 
     first = machine.run("volume.sh", "prepare")
     assert first.returncode == 0, first.stderr
@@ -182,7 +184,9 @@ def test_a_real_file_system_made_elsewhere_is_adopted_with_what_is_on_it(machine
     old.mkdir()
     (old / "account.sqlite").write_text("people")
     make = tool("mkfs.ext4", "e2fsprogs")
-    subprocess.run([make, "-q", "-O", "^quota,^project", "-d", old, device], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        [make, "-q", "-O", "^quota,^project", "-d", old, device], check=True, stdin=subprocess.DEVNULL, timeout=60
+    )
     machine.stand_in("mountpoint", code=1)
     before = device.read_bytes()
     assert machine.run("volume.sh", "prepare").returncode == 1
@@ -190,10 +194,7 @@ def test_a_real_file_system_made_elsewhere_is_adopted_with_what_is_on_it(machine
     machine.configure(ADOPT="1")
     adopted = machine.run("volume.sh", "prepare")
     assert adopted.returncode == 0, adopted.stderr
-    run = subprocess.run(
-        [tool("debugfs", "e2fsprogs"), "-R", "cat /account.sqlite", device], capture_output=True, text=True, check=True
-    )
-    assert run.stdout == "people"
+    assert _said("debugfs", "-R", "cat /account.sqlite", device) == "people"
     assert machine.run("volume.sh", "prepare").returncode == 0
     assert "added" not in machine.run("volume.sh", "prepare").stdout
 

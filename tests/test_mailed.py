@@ -31,19 +31,19 @@ def _exec_endpoint(*frames: dict[str, Any]) -> Iterator[tuple[dict[str, str], li
     def answer(connection: ServerConnection) -> None:
         assert connection.request
         asked.append((connection.request.path, connection.request.headers.get("X-Nomad-Token")))
-        assert json.loads(connection.recv()) == {"stdin": {"close": True}}, "Nomad would wait for input"
+        assert json.loads(connection.recv(timeout=30)) == {"stdin": {"close": True}}, "Nomad would wait for input"
         for frame in frames:
             connection.send(json.dumps(frame))
 
     with serve(answer, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         nomad = dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem"), "")
         try:
             yield {**nomad, "address": f"http://127.0.0.1:{server.socket.getsockname()[1]}", "token": TOKEN}, asked
         finally:
             server.shutdown()
-            thread.join()
+            thread.join(30)
 
 
 @pytest.fixture

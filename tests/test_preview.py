@@ -27,13 +27,15 @@ class Project:
         """Run git, with nobody's own configuration."""
         environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         identity = ("-c", "user.name=test", "-c", "user.email=test@noted.at")
-        subprocess.run(["git", *identity, *arguments], cwd=self.path, env=environment, check=True, capture_output=True)
+        command = ["git", *identity, *arguments]
+        subprocess.run(command, cwd=self.path, env=environment, check=True, capture_output=True, timeout=60)
 
     def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the preview of this copy."""
         return subprocess.run(
             [sys.executable, "-m", "tools.preview", *arguments],
             cwd=self.path,
+            timeout=300,
             capture_output=True,
             text=True,
             check=False,

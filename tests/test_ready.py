@@ -269,7 +269,7 @@ def pds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     yield state
     server.shutdown()
     server.server_close()
-    thread.join()
+    thread.join(30)
 
 
 def test_a_server_with_a_valid_certificate_is_serving(nomad: FakeNomad, pds: dict[str, Any]) -> None:

@@ -226,8 +226,8 @@ def _locked_by(host: str, pid: int) -> tuple[int, str]:
 
 
 def _dead() -> int:
-    with subprocess.Popen(["/bin/true"]) as ended:
-        pass
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait(60)
     return ended.pid
 
 

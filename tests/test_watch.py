@@ -191,7 +191,7 @@ class Switch:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(30)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from rich.table import Table
 from tools.engine import ROOT
 
 _ROUNDS = 9
+_DEADLINE = 600.0
 _RECORDS = (0, 50, 100, 200, 400)
 
 # tools.engine is imported by both: it is the measuring instrument, and no part of the program.
@@ -46,7 +47,7 @@ print(json.dumps([run(int(records)) for records in sys.argv[1:]]))
 
 def _seconds(code: str) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=_environment())
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=_environment(), timeout=_DEADLINE)
     return time.perf_counter() - start
 
 
@@ -69,7 +70,7 @@ def main() -> int:
         json.loads(
             subprocess.run(
                 [sys.executable, "-c", _GROW, *map(str, _RECORDS)],
-                cwd=ROOT, check=True, env=_environment(), capture_output=True, text=True,
+                cwd=ROOT, check=True, env=_environment(), capture_output=True, text=True, timeout=_DEADLINE,
             ).stdout
         )
         for _ in range(3)

@@ -41,6 +41,8 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
 }
 """Rendered files by name: what `build/STACK/` holds, of the ingress those of its kind."""
 
+_DEADLINE = 600.0
+"""Seconds for git, or for a program of another revision."""
 _SHOWN_INPUTS = {
     "Firewall": ("inboundRules",),
     "Droplet": ("size", "region", "image"),
@@ -204,17 +206,18 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> li
     wanted = ["rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        done = subprocess.run(["git", "-C", str(ROOT), *wanted], capture_output=True, text=True)
+        done = subprocess.run(["git", "-C", str(ROOT), *wanted], capture_output=True, text=True, timeout=_DEADLINE)
         if not done.returncode:
             adding = ["worktree", "add", "--detach", str(tree), done.stdout.strip()]
-            done = subprocess.run(["git", "-C", str(ROOT), *adding], capture_output=True, text=True)
+            done = subprocess.run(["git", "-C", str(ROOT), *adding], capture_output=True, text=True, timeout=_DEADLINE)
         if done.returncode:
             console.print(f"Not comparable: git does not know {revision}: {done.stderr.strip()}", markup=False)
             return None
         try:
             before = _evaluate_elsewhere(tree, stack)
         finally:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], capture_output=True)
+            removing = ["worktree", "remove", "--force", str(tree)]
+            subprocess.run(["git", "-C", str(ROOT), *removing], capture_output=True, timeout=_DEADLINE)
     if isinstance(before, str):
         console.print(
             f"Not comparable: the program at {revision} does not evaluate for {stack}:\n{before}", markup=False
@@ -237,7 +240,7 @@ def _evaluate_elsewhere(tree: Path, stack: str) -> Evaluation | str:
         "import pickle, sys; from pathlib import Path; from tools.stackfile import evaluate_stack;"
         "sys.stdout.buffer.write(pickle.dumps(evaluate_stack(sys.argv[1], root=Path.cwd())))"
     )
-    done = subprocess.run([sys.executable, "-c", script, stack], cwd=tree, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", script, stack], cwd=tree, capture_output=True, timeout=_DEADLINE)
     if done.returncode:
         return done.stderr.decode(errors="replace").strip().splitlines()[-1]
     evaluation: Evaluation = pickle.loads(done.stdout)  # noqa: S301 (written by the line above)

@@ -58,7 +58,9 @@ def main() -> int:
     for name, version in versions.items():
         # A plugin on PATH is taken as it is; else the CLI fetches the version asked for.
         plugin = shutil.which(f"pulumi-resource-{name}") or f"{name}@{version}"
-        answer = subprocess.run(["pulumi", "package", "get-schema", plugin], check=True, capture_output=True, text=True)
+        answer = subprocess.run(
+            ["pulumi", "package", "get-schema", plugin], check=True, capture_output=True, text=True, timeout=300
+        )
         for kind, schema in json.loads(answer.stdout)["resources"].items():
             if kind in COMPUTED:
                 inputs = schema.get("inputProperties", {})

@@ -120,7 +120,7 @@ class Stack:
         """
         command = self._shown(*arguments, "--non-interactive")
         lines: list[str] = []
-        with subprocess.Popen(
+        with subprocess.Popen(  # no deadline: an `up` takes what it takes, and its reader has Ctrl-C
             command,
             cwd=self.root,
             stdin=subprocess.DEVNULL,
@@ -137,7 +137,8 @@ class Stack:
 
     def talk(self, *arguments: str) -> int:
         """Run a command that may ask for confirmation; its exit code."""
-        return subprocess.run(self._shown(*arguments), cwd=self.root).returncode
+        done = subprocess.run(self._shown(*arguments), cwd=self.root)  # no deadline: it waits for its reader
+        return done.returncode
 
     def _shown(self, *arguments: str) -> list[str]:
         command = self._command(*arguments)
@@ -155,7 +156,8 @@ class Stack:
     def _answer(self, command: list[str]) -> str:
         # Without a terminal the CLI would ask for a passphrase and wait; with one it may.
         quiet = [] if sys.stdin is not None and sys.stdin.isatty() else ["--non-interactive"]
-        done = subprocess.run([*command, *quiet], cwd=self.root, capture_output=True, text=True)
+        asked = [*command, *quiet]
+        done = subprocess.run(asked, cwd=self.root, capture_output=True, text=True)  # no deadline: for the passphrase
         if done.returncode and _CUT_SHORT in done.stderr:
             raise UnreadableStateError(
                 f"The state of stack {self.name} cannot be read ({_CUT_SHORT}): an engine was killed as it wrote. "

@@ -125,7 +125,7 @@ class Club:
             self.post(self.join(), f"hello {number}")
             stop.wait(0.3)
 
-        threads = [threading.Thread(target=without_pause, args=(step,)) for step in (write, join)]
+        threads = [threading.Thread(target=without_pause, args=(step,), daemon=True) for step in (write, join)]
         for thread in threads:
             thread.start()
         try:
@@ -133,7 +133,7 @@ class Club:
         finally:
             stop.set()
             for thread in threads:
-                thread.join()
+                thread.join(120)
         if failures:
             raise failures[0]
 

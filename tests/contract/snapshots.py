@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tools.child import child
 from tools.engine import ROOT
 from tools.live.directory import PlcDirectory
 from tools.live.node import Install
@@ -64,7 +66,7 @@ class Data:
         """Where the finished copy is."""
         return self.path / ".snapshot" / "current"
 
-    def start(self, **change: str) -> subprocess.Popen[str]:
+    def start(self, **change: str) -> AbstractContextManager[subprocess.Popen[str]]:
         """The program as the job runs it: in the server's image, with nothing but its environment."""
         env = {
             "PATH": os.defpath,
@@ -72,13 +74,13 @@ class Data:
             "PDS_BLOBSTORE_DISK_LOCATION": str(self.path / "blocks"),
             "PDS_SNAPSHOT_RESERVE_MIB": "1",
         } | change
-        return subprocess.Popen(
+        return child(
             [str(self.install.node), str(PROGRAM)],
+            DEADLINE,
             cwd=self.install.folder,
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         )
 
     def take(self, *, code: int = 0, **change: str) -> str:

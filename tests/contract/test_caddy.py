@@ -219,7 +219,7 @@ def test_a_reload_adds_a_stack_and_ends_no_request(front: Front, server: _Server
         assert reloaded.wait(60), "the reload comes while this request is under way"
         yield b"x" * 1_000
 
-    upload = threading.Thread(target=lambda: seen.append(_send(front, server, UPLOAD, slowly())))
+    upload = threading.Thread(target=lambda: seen.append(_send(front, server, UPLOAD, slowly())), daemon=True)
     upload.start()
     assert begun.wait(60), "the request is under way"
     front.caddy.write(front.text(f'{FOREIGN} {{\n\trespond "the other stack"\n}}\n'))

@@ -52,7 +52,13 @@ def _confirm(install: Install, pds: PdsProcess, dids: str) -> subprocess.Complet
     data = Path(pds.log).with_suffix("")
     env = {"PDS_DATA_DIRECTORY": str(data), "PDS_CONFIRM_DIDS": dids}
     return subprocess.run(
-        [str(install.node), str(SCRIPT)], cwd=install.folder, env=env, capture_output=True, text=True, check=False
+        [str(install.node), str(SCRIPT)],
+        cwd=install.folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -96,14 +102,14 @@ def test_it_works_while_the_server_writes_and_the_server_does_not_notice(
                 failures.append(error)
 
     cat, dog = _made(server, "cat"), _made(server, "dog")
-    writer = threading.Thread(target=writes)
+    writer = threading.Thread(target=writes, daemon=True)
     writer.start()
     try:
         for did in (cat, dog):
             assert _confirm(pds_installs[line], pds, did).returncode == 0
     finally:
         stop.set()
-        writer.join()
+        writer.join(60)
     assert failures == []
     assert _confirmed(server, cat)
     assert _confirmed(server, dog)
@@ -115,7 +121,7 @@ def test_a_missing_database_is_a_failure_and_not_a_new_one(
     install = pds_installs[line]
     env = {"PDS_DATA_DIRECTORY": str(tmp_path), "PDS_CONFIRM_DIDS": "did:plc:a"}
     done = subprocess.run(
-        [str(install.node), str(SCRIPT)], cwd=install.folder, env=env, capture_output=True, check=False
+        [str(install.node), str(SCRIPT)], cwd=install.folder, env=env, capture_output=True, timeout=60, check=False
     )
     assert done.returncode != 0
     assert list(tmp_path.iterdir()) == [], "an empty database would look like a server without accounts"
@@ -147,6 +153,6 @@ def test_the_token_that_nobody_was_mailed_is_read_and_it_is_the_one_that_works(
 def _tokens(install: Install, pds: PdsProcess, did: str) -> list[dict[str, str]]:
     env = {"PDS_DATA_DIRECTORY": str(Path(pds.log).with_suffix(""))}
     command = [str(install.node), "-e", SCRIPT_OF_TOKENS.read_text(), did]
-    done = subprocess.run(command, cwd=install.folder, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=install.folder, env=env, capture_output=True, text=True, timeout=60, check=True)
     found: list[dict[str, str]] = json.loads(done.stdout)
     return found

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from components.members import temporary_handle
 from tests.programs import CLUB, run
+from tools.child import child
 from tools.engine import ROOT
 from tools.live.session import serve
 from tools.trial import member_steps, task_environment
@@ -82,7 +83,7 @@ def test_an_unknown_version_line_is_named_with_those_that_are_known(
 def test_nothing_of_a_session_outlives_it(program_env: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
     small = json.dumps(program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"})
     command = [sys.executable, "-c", _SCRIPT, small, str(tmp_path), str(CACHE)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as session:
+    with child(command, 3 * _DEADLINE, cwd=ROOT, stdout=subprocess.PIPE) as session:
         assert session.stdout is not None
         text = ""
         while "Serving" not in text:
@@ -91,10 +92,7 @@ def test_nothing_of_a_session_outlives_it(program_env: dict[str, str], tmp_path:
             text += line
         urls = re.findall(r"http://(?:127\.0\.0\.1|localhost):\d+", text)
         session.send_signal(number)
-        try:
-            code = session.wait(_DEADLINE)
-        finally:
-            session.kill()  # the test's end waits for it, however it ended
+        code = session.wait(_DEADLINE)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), text
     assert len(set(urls)) == 2, text
     for url in set(urls):

@@ -71,7 +71,7 @@ def test_a_killed_snapshot_leaves_the_one_before_it_or_a_whole_new_one(running: 
             with running.data.start() as process:
                 time.sleep(chance.uniform(0, seconds))
                 process.send_signal(signal.SIGKILL)
-                killed += process.wait() == -signal.SIGKILL
+                killed += process.wait(60) == -signal.SIGKILL
         # Killed between the two renames, the one before it has its name again when the next begins.
         whole = running.data.snapshot if running.data.snapshot.exists() else running.data.snapshot.with_name("old")
         report = verify(whole, running.data.document_key)

@@ -39,7 +39,7 @@ class BareServer:
         answer = httpx.get(f"{self.url}/xrpc/_health", trust_env=False, timeout=5)
         return answer.status_code, answer.text
 
-    def wait(self) -> None:
+    def answers(self) -> None:
         """Return once it answers. Raises BenchError where it does not."""
         end = time.monotonic() + _START
         while time.monotonic() < end:
@@ -54,7 +54,7 @@ class BareServer:
     def restart(self) -> None:
         """Restart it in order, as Nomad would stop it."""
         run(["docker", "restart", "--time", "60", NAME], self.docker_host)
-        self.wait()
+        self.answers()
 
     def memory_mib(self) -> float:
         """What Docker counts as its memory, in MiB; the page cache that could be given back is not in it."""
@@ -100,7 +100,7 @@ def bare_server(running: Bench, plc_url: str) -> Iterator[BareServer]:
     run(command, running.docker_host)
     try:
         server = BareServer(f"http://127.0.0.1:{env['PDS_PORT']}", env["PDS_ADMIN_PASSWORD"], running.docker_host)
-        server.wait()
+        server.answers()
         yield server
     finally:
         run(["docker", "rm", "--force", NAME], running.docker_host)

@@ -73,6 +73,7 @@ class Stack:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            timeout=600,
         )
         assert bool(done.returncode) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -80,7 +80,9 @@ def one_of_each(running: Bench) -> None:
 
 def settled(running: Bench) -> None:
     """No droplet is busy: what was begun goes on when its caller is dead."""
+    end = time.monotonic() + 300
     while any(item["status"] == "in-progress" for item in running.api.dump()["actions"].values()):
+        assert time.monotonic() < end, "an action of the account does not end"
         time.sleep(0.2)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.e2e.bench import STACK, Bench, Run
 from tests.e2e.tools import BenchError
+from tools.child import child
 
 _PATIENCE = 900.0
 """Seconds that a run has."""
@@ -30,14 +31,14 @@ def interrupted(running: Bench, when: When, strike: Strike, *command: str) -> Ru
     """
     began = time.monotonic()
     lines: list[str] = []
-    with subprocess.Popen(
+    with child(
         ["pulumi", *command, "--stack", STACK, "--non-interactive"],
+        2 * _PATIENCE,
         cwd=running.project,
         env=dict(running.env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     ) as engine:
         assert engine.stdout is not None
         reader = threading.Thread(target=lines.extend, args=(engine.stdout,), daemon=True)
@@ -86,11 +87,11 @@ def engine(pid: int) -> None:
 
 def program(pid: int) -> None:
     """Kill the program: the Python process that registers resources. Raises BenchError where there is none."""
-    found = [child for child in below(pid) if _PROGRAM in _command_line(child)]
+    found = [one for one in below(pid) if _PROGRAM in _command_line(one)]
     if not found:
         raise BenchError("the engine runs no program now")
-    for child in found:
-        os.kill(child, signal.SIGKILL)
+    for one in found:
+        os.kill(one, signal.SIGKILL)
 
 
 def agent(running: Bench) -> Strike:
@@ -115,9 +116,9 @@ def below(pid: int) -> Iterator[int]:
             parents.setdefault(parent, []).append(int(folder.name))
     waiting = [pid]
     while waiting:
-        for child in parents.get(waiting.pop(), []):
-            waiting.append(child)
-            yield child
+        for one in parents.get(waiting.pop(), []):
+            waiting.append(one)
+            yield one
 
 
 def _command_line(pid: int) -> str:

@@ -109,7 +109,7 @@ class VirtualMachine:
         """Off, at once; what was not written to a disk is lost."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(_START)
 
     def _forward(self, outside: str, inside: str) -> None:
         said = self._monitor(f"hostfwd_add net0 tcp:{outside}-{self.address}:{inside}")

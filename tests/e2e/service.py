@@ -8,6 +8,8 @@ from pathlib import Path
 
 _RESTART = 5.0
 """Seconds; RestartSec of the project's units."""
+_BEFORE = 120.0
+"""Seconds for what is run before a start."""
 
 
 class Service:
@@ -53,7 +55,7 @@ class Service:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(patience)
         self._thread.join(5)
 
     def _run(self) -> None:
@@ -69,14 +71,14 @@ class Service:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
             )
 
-        if self._before is not None and (code := start(self._before).wait()):
+        if self._before is not None and (code := start(self._before).wait(_BEFORE)):
             self.deaths.append(f"{self._before[0]} refused the start with {code}; see {self.log}")
             return
         with self._lock:
             if not self._wanted.is_set():
                 return
             self._process = start(self._command)
-        code = self._process.wait()
+        code = self._process.wait()  # no deadline: this thread is there for it
         if self._wanted.is_set():
             how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             self.deaths.append(f"{Path(self._command[0]).name} ended with {how}; see {self.log}")

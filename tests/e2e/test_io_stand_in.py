@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websocket
 
@@ -25,7 +24,9 @@ from tests.certificates import Authority
 from tests.e2e.images.build import io_stand_in
 from tests.fake_nomad import FakeNomad, serve
 from tests.programs import settings_of
+from tools.child import child
 from tools.engine import ROOT
+from tools.live.websocket import connect
 
 HOST = "noted.at"
 GOLDEN = ROOT / "tests/golden/dev/ingress.hcl"
@@ -45,7 +46,7 @@ def check(program: Path, tmp_path: Path, *texts: str) -> "subprocess.CompletedPr
         file = tmp_path / f"{number}.hcl"
         file.write_text(text)
         arguments += ["-c", str(file)]
-    return subprocess.run([str(program), *arguments], capture_output=True, text=True)
+    return subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=60)
 
 
 def rendered(dialect: str, **more: Any) -> str:
@@ -142,7 +143,7 @@ def backend() -> Iterator[tuple[str, int]]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join()
+        thread.join(30)
 
 
 @pytest.fixture
@@ -182,17 +183,14 @@ def start(program: Path, nomad: FakeNomad, tmp_path: Path) -> Start:
     def started(text: str) -> Iterator[Running]:
         file = tmp_path / "io.hcl"
         file.write_text(text)
-        process = subprocess.Popen([str(program), "-c", str(file)], env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        try:
+        with child([program, "-c", file], 120, env=environment, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(2)]
             found = re.fullmatch(r"http on (\S+), https on (\S+)\n", lines[1])
             assert found, lines
             yield Running(found[1], found[2], authority)
-        finally:
             process.terminate()
             process.stdout.read()
-            process.stdout.close()
             assert process.wait(20) == 0, "it ends in order when it is asked to"
 
     return started
@@ -261,11 +259,11 @@ def test_a_websocket_passes(start: Start, nomad: FakeNomad) -> None:
         nomad.services = {"pds": server.socket.getsockname()[:2]}
         with start(rendered("ingress")) as running:
             host, port = running.encrypted.split(":")
-            through = socket.create_connection((host, int(port)))
+            through = socket.create_connection((host, int(port)), timeout=30)
             url = f"wss://{HOST}/xrpc/com.atproto.sync.subscribeRepos"
-            with connect(url, sock=through, ssl=running.trust, server_hostname=HOST, proxy=None) as client:
+            with connect(url, sock=through, ssl=running.trust, server_hostname=HOST) as client:
                 for message in (b"\x00" * 1000, b"again"):
                     client.send(message)
                     assert client.recv(timeout=10) == message
         server.shutdown()
-        thread.join()
+        thread.join(30)

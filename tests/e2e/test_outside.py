@@ -5,7 +5,6 @@ import http.client
 import json
 import socket
 import ssl
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.e2e.outside import lay_out_nomad
+from tools.child import child
 from tools.engine import ROOT
 
 
@@ -26,7 +26,7 @@ def connected(folder: Path, *certificate: str, trusted: str = "") -> Iterator[ht
     ours.settimeout(60)
     command = [sys.executable, "-m", "tests.e2e.outside", str(folder), *certificate]
     fd = theirs.fileno()
-    with theirs, subprocess.Popen(command, cwd=ROOT, stdin=fd, stdout=fd, stderr=fd) as process:
+    with theirs, child(command, 120, cwd=ROOT, stdin=fd, stdout=fd, stderr=fd) as process:
         theirs.close()
         connection = http.client.HTTPConnection("releases.test")
         connection.sock = ours

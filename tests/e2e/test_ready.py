@@ -14,6 +14,7 @@ def test_what_is_missing_is_said_in_one_line() -> None:
         env={**os.environ, "PATH": "/nowhere"},
         capture_output=True,
         text=True,
+        timeout=60,
     )
     assert done.returncode == 1
     assert done.stderr == ""

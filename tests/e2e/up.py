@@ -116,7 +116,7 @@ def _wait(running: Bench) -> None:
     print(f"\ncd {running.project}")
     print("export " + " ".join(f"{name}={shlex.quote(running.env[name])}" for name in shown))
     print(f"export DOCKER_HOST={running.docker_host}\nCtrl-C ends it.", flush=True)
-    threading.Event().wait()
+    threading.Event().wait()  # no deadline: until Ctrl-C
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.child import child
+
 from . import LiveError
 
 SERVERS = Path(__file__).parent / "servers"
@@ -41,6 +43,9 @@ _NPM_KEEPS_ENDINGS = ("_proxy", "_PROXY")
 _NPM_KEEPS_PREFIXES = ("npm_config_", "NPM_CONFIG_")
 _BUILD_TOOLS = {"g++": "g++", "make": "make"}
 _LAST_LINES = 25
+_DEADLINE = 1200.0
+"""Seconds for npm: it compiles one module, and each of its requests has a limit of its own, but not their sum."""
+_LAST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,25 +134,23 @@ class _Npm:
         self.progress(f"{self.name}: {what}")
         npm = self.wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         command = [str(self.wheel / "bin" / "node"), str(npm), *arguments, "--no-audit", "--no-fund", "--loglevel=http"]
-        with subprocess.Popen(
+        with child(
             [*command, "--foreground-scripts", "--no-update-notifier"],
+            _DEADLINE,
             cwd=self.folder,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             errors="replace",
-            start_new_session=True,
+            start_new_session=True,  # ended early, its compilers end with it
         ) as process:
             assert process.stdout is not None
-            try:
-                last = self._follow(what, process.stdout)
-            except BaseException:
-                # The session is npm's own: this ends its compilers too, and nothing else.
-                os.killpg(process.pid, signal.SIGTERM)
-                raise
-        if process.returncode != 0:
+            last = self._follow(what, process.stdout)
+            code = process.wait(_LAST_SECONDS)
+        if code == -signal.SIGKILL:
+            last.append(f"given up after {_DEADLINE / 60:.0f} minutes")
+        if code:
             raise LiveError(_failure(self.name, arguments[0], last))
 
     def _follow(self, what: str, lines: Iterable[str]) -> deque[str]:

@@ -130,7 +130,7 @@ class ServerProcess:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            self._process.wait(_STOP_SECONDS)
         if self._process.stdin is not None:
             self._process.stdin.close()
         return self._process.returncode

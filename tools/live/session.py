@@ -60,7 +60,7 @@ def serve(
             if not check:
                 text = f"\nServing {pds.url}; its log is {pds.log}, its data {data}. Stop with Ctrl-C."
                 console.print(Text(text), soft_wrap=True)
-                while True:
+                while True:  # no deadline: until Ctrl-C
                     time.sleep(_WATCH_SECONDS)
                     pds.check()
     except KeyboardInterrupt:

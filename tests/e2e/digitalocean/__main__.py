@@ -34,7 +34,7 @@ def main() -> None:
     with Api(world, wish.state, wish.port) as api:
         use = f"export DIGITALOCEAN_API_URL={api.url} DIGITALOCEAN_TOKEN={wish.token or 'any'}"
         print(api.port if wish.print_port else use, flush=True)
-        ended.wait()
+        ended.wait()  # no deadline: it serves until it is asked to end
 
 
 if __name__ == "__main__":

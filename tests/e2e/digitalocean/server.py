@@ -40,6 +40,7 @@ ROUTES: tuple[Route, ...] = (
 _TICK = 0.1
 _BODY_LIMIT = 1024 * 1024
 _HOURLY = 5000
+_PATIENCE = 30.0
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -94,7 +95,8 @@ class Api:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait()
+        if not self._ready.wait(_PATIENCE):
+            raise TimeoutError(f"the API does not listen after {_PATIENCE:.0f} s")
         if self._trouble is not None:
             raise self._trouble
         return self
@@ -103,7 +105,7 @@ class Api:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join()
+        self._thread.join(_PATIENCE)
         self.world.close()
         self.world.write(self.dump_file)
         self._log.close()
