@@ -31,12 +31,19 @@ from tests.e2e.images.build import pds_image
 from tests.e2e.machine import ProcessMachines, lot
 from tests.e2e.nameserver import nameserver
 from tests.e2e.tools import BenchError, missing
+from tools.child import child
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("pulumi", "pulumi-language-python", "nomad", "dockerd", "docker", "stunnel")
+PROGRAMS = ("pulumi", "pulumi-language-python", "nomad", "dockerd", "docker", "ip", "stunnel")
 HOSTNAME = "noted.test"
 STACK = "bench"
 _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGBo8GBqfLh bench"
+
+
+DEADLINE = 3600.0
+"""Seconds that a run of the engine has; its own waits are shorter."""
+_LAST = 300.0
+"""Seconds for what only reads, or ends."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,20 @@ class Run:
     output: str
     code: int
     seconds: float
+
+
+def complaint(output: str) -> str:
+    """What the engine says is wrong, without the outputs that it shows after it; else the end of what it said."""
+    told = output.partition("\nDiagnostics:")[2].partition("\nOutputs:")[0]
+    return told[:6000] or output[-6000:]
+
+
+def _until(done: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + _LAST
+    while not done():
+        if time.monotonic() > end:
+            raise BenchError(f"{what} was not over after {_LAST:.0f} s")
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +96,24 @@ class Stack:
         command = ["pulumi", *arguments, "--stack", self.name, "--non-interactive"]
         began = time.monotonic()
         lines: list[str] = []
-        with subprocess.Popen(
+        with child(
             command,
+            DEADLINE,
             cwd=self.project,
             env=dict(self.env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(line)
                 if show:
                     print(f"  {line.rstrip()}", flush=True)
-        done = Run(" ".join(command), "".join(lines), process.returncode, time.monotonic() - began)
+            code = process.wait(_LAST)
+        done = Run(" ".join(command), "".join(lines), code, time.monotonic() - began)
         if check and done.code:
-            # What went wrong is told before the outputs, which are long.
-            told = done.output.partition("Diagnostics:")[2].partition("\nOutputs:")[0] or "".join(lines[-60:])
-            raise BenchError(f"`{done.command}` ended with {done.code}:\n{told}")
+            raise BenchError(f"`{done.command}` ended with {done.code}:\n{complaint(done.output)}")
         return done
 
     def pds(self, *arguments: str, check: bool = True) -> Run:
@@ -109,6 +129,7 @@ class Stack:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=DEADLINE,
         )
         ran = Run(f"./pds {' '.join(command[3:])}", done.stdout, done.returncode, time.monotonic() - began)
         if check and ran.code:
@@ -125,6 +146,7 @@ class Stack:
             capture_output=True,
             text=True,
             check=True,
+            timeout=_LAST,
         ).stdout
         found: dict[str, Any] = json.loads(text)
         return found
@@ -138,15 +160,14 @@ class Stack:
         """Begin an action of the account behind the engine's back, and wait until it is over."""
         with self._account() as client:
             action = client.post(path, json=body).raise_for_status().json()["action"]
-            while client.get(f"/v2/actions/{action['id']}").json()["action"]["status"] == "in-progress":
-                time.sleep(0.2)
+            at = f"/v2/actions/{action['id']}"
+            _until(lambda: client.get(at).json()["action"]["status"] == "completed", path)
 
     def delete(self, path: str) -> None:
         """Delete a thing of the account behind the engine's back, and wait until it is gone."""
         with self._account() as client:
             client.delete(path).raise_for_status()
-            while self._there(client, path):
-                time.sleep(0.2)
+            _until(lambda: not self._there(client, path), path)
 
     def _account(self) -> httpx.Client:
         token = self.env["DIGITALOCEAN_TOKEN"]
@@ -238,7 +259,7 @@ def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Be
         raise BenchError("\n".join(lines))
     folder, cache = folder.resolve(), cache.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with lot() as mine, engine(cache / "docker") as docker_host:
+    with lot() as mine, engine(cache / "docker", mine.number) as docker_host:
         image = pds_image(cache, docker_host)
         machines = ProcessMachines(folder, docker_host, mine.ports)
         world = World(machines=machines, action_seconds=action_seconds, network=mine.network)
@@ -328,6 +349,7 @@ def init_stack(project: Path, env: Mapping[str, str], name: str, config: Mapping
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        timeout=_LAST,
     )
     if made.returncode:
         raise BenchError(f"pulumi stack init failed:\n{made.stdout}{made.stderr}")

@@ -1,7 +1,8 @@
 """A Docker engine of the bench's own: its data, socket and process are in one folder, and gone with it.
 
-The engine of the machine, if there is one, is not touched. Images stay in `folder` between runs, so that the server's
-image is built once.
+The engine of the machine, if there is one, is not touched, nor another bench's. Each has a bridge of its own: on one
+that two engines share, both give out the same addresses, and a server answers in another's place. Images stay in
+`folder` between runs, so that the server's image is built once.
 """
 
 import fcntl
@@ -13,22 +14,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.tools import BenchError, need, unmount_below
+from tests.e2e.tools import BenchError, need, run, unmount_below
 
 _START = 40.0
 _STOP = 30.0
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[str]:
+def engine(folder: Path, number: int) -> Iterator[str]:
     """Start `dockerd` with everything of its own under `folder`; its DOCKER_HOST. It is stopped at the end, by its id.
 
-    Needs root. Raises BenchError with the end of its log where it doesn't come up.
+    `number`, below 200, is nobody else's on this machine: its containers' network is named and numbered by it. Needs
+    root. Raises BenchError with the end of its log where it doesn't come up.
     """
-    need("dockerd", "docker")
+    need("dockerd", "docker", "ip")
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        yield from _engine(folder)
+    with _alone(folder), _bridge(number) as bridge:
+        yield from _engine(folder, bridge)
 
 
 @contextmanager
@@ -42,12 +44,26 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _engine(folder: Path) -> Iterator[str]:
+@contextmanager
+def _bridge(number: int) -> Iterator[str]:
+    """A bridge in the addresses that are for benches (RFC 2544); its name."""
+    name = f"pds-e2e-{number}"
+    run(["ip", "link", "delete", name], check=False)  # of a bench that was killed
+    run(["ip", "link", "add", name, "type", "bridge"])
+    try:
+        run(["ip", "address", "add", f"198.18.{number}.1/24", "dev", name])
+        run(["ip", "link", "set", name, "up"])
+        yield name
+    finally:
+        run(["ip", "link", "delete", name], check=False)
+
+
+def _engine(folder: Path, bridge: str) -> Iterator[str]:
     # A socket's path may have 107 characters at most, so it can't be under a deep folder.
-    run = Path(f"/run/pds-e2e-{os.getpid()}")
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(mode=0o700)
-    host = f"unix://{run}/docker.sock"
+    place = Path(f"/run/pds-e2e-{os.getpid()}")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
+    host = f"unix://{place}/docker.sock"
     config = folder / "daemon.json"
     config.write_text("{}\n")  # not the machine's own
     log = (folder / "dockerd.log").open("w")
@@ -55,10 +71,11 @@ def _engine(folder: Path) -> Iterator[str]:
         [
             "dockerd",
             f"--data-root={folder}/data",
-            f"--exec-root={run}/exec",
-            f"--pidfile={run}/docker.pid",
+            f"--exec-root={place}/exec",
+            f"--pidfile={place}/docker.pid",
             f"--host={host}",
             f"--config-file={config}",
+            f"--bridge={bridge}",
         ],
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -75,10 +92,10 @@ def _engine(folder: Path) -> Iterator[str]:
             daemon.wait(_STOP)
         except subprocess.TimeoutExpired:
             daemon.kill()
-            daemon.wait()
+            daemon.wait(_STOP)
         log.close()
-        unmount_below(run)  # the host's network namespace, where a container was in it
-        shutil.rmtree(run, ignore_errors=True)
+        unmount_below(place)  # the host's network namespace, where a container was in it
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _wait(daemon: subprocess.Popen[bytes], host: str, log: Path) -> None:
@@ -87,7 +104,7 @@ def _wait(daemon: subprocess.Popen[bytes], host: str, log: Path) -> None:
     while time.monotonic() < end:
         if daemon.poll() is not None:
             break
-        if subprocess.run(asked, capture_output=True).returncode == 0:
+        if subprocess.run(asked, capture_output=True, timeout=_START).returncode == 0:
             return
         time.sleep(0.3)
     last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])

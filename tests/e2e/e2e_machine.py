@@ -29,7 +29,7 @@ from tests.e2e.tools import BenchError, missing, run
 from tests.e2e.virtual import METADATA, REACHABLE, VirtualMachines
 
 PROGRAMS = (
-    *("pulumi", "pulumi-language-python", "nomad", "dockerd", "docker"),
+    *("pulumi", "pulumi-language-python", "nomad", "dockerd", "docker", "ip"),
     *("qemu-system-x86_64", "debootstrap", "mke2fs", "debugfs", "ssh", "ssh-keygen"),
 )
 _PATIENCE = 900.0
@@ -103,13 +103,7 @@ class Droplet:
 
     def action(self, kind: str) -> None:
         """An action of DigitalOcean's API on the droplet, to its end."""
-        with httpx.Client(base_url=self.stack.api.url, trust_env=False) as client:
-            client.headers["Authorization"] = f"Bearer {self.stack.env['DIGITALOCEAN_TOKEN']}"
-            action = client.post(f"/v2/droplets/{self.number}/actions", json={"type": kind}).json()["action"]
-            while action["status"] == "in-progress":
-                time.sleep(1)
-                action = client.get(f"/v2/actions/{action['id']}").json()["action"]
-        assert action["status"] == "completed"
+        self.stack.act(f"/v2/droplets/{self.number}/actions", {"type": kind})
 
     def stops_in_order(self) -> int:
         """How often the server wrote that it has stopped, as it does after it has closed its databases."""
@@ -130,26 +124,21 @@ def droplet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Droplet]:
     folder = tmp_path_factory.mktemp("machine")
     cache.mkdir(parents=True, exist_ok=True)
     machines = VirtualMachines(folder, droplet_image(cache))
-    with engine(cache / "docker") as docker_host:
-        lay_out_image(machines.outside, pds_image(cache, docker_host), docker_host)
-    program = shutil.which("nomad")
-    version = re.search(r"v([0-9.]+)", run(["nomad", "version"]))
-    assert program
-    assert version
-    sha256 = lay_out_nomad(machines.outside, Path(program), version[1])
-    nomad = {"version": version[1], "sha256": sha256, "mirror": "https://releases.test/nomad"}
-    try:
-        with (
-            lot() as mine,
-            stack(
-                folder,
-                World(machines=machines, network=mine.network),
-                lambda names: {**settings(PDS_TAG, names), "pds:nomad": nomad},
-            ) as made,
-        ):
-            yield Droplet(made, machines)
-    finally:
-        machines.stop_all()
+    with lot() as mine:
+        with engine(cache / "docker", mine.number) as docker_host:
+            lay_out_image(machines.outside, pds_image(cache, docker_host), docker_host)
+        program = shutil.which("nomad")
+        version = re.search(r"v([0-9.]+)", run(["nomad", "version"]))
+        assert program
+        assert version
+        sha256 = lay_out_nomad(machines.outside, Path(program), version[1])
+        nomad = {"version": version[1], "sha256": sha256, "mirror": "https://releases.test/nomad"}
+        world = World(machines=machines, network=mine.network)
+        try:
+            with stack(folder, world, lambda names: {**settings(PDS_TAG, names), "pds:nomad": nomad}) as made:
+                yield Droplet(made, machines)
+        finally:
+            machines.stop_all()
 
 
 def test_the_exact_user_data_makes_a_droplet_that_serves(droplet: Droplet) -> None:

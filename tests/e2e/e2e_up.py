@@ -18,7 +18,7 @@ import pytest
 
 from components.settings.environment import GENERATED_SECRETS
 from tests.e2e import tools
-from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench, complaint
 from tests.e2e.owner import orphans, put_away
 from tests.e2e.tools import BenchError, missing
 from tests.e2e.watching import command_lines, hits, polled, secrets_of, state_text, steps
@@ -46,7 +46,7 @@ def pulumi(running: Bench, *arguments: str, fails: bool = False) -> Any:
     done = running.pulumi(*arguments, check=False)
     _SPOKEN.append(done.output)
     if bool(done.code) != fails:
-        raise BenchError(f"`{done.command}` ended with {done.code}:\n{done.output[-6000:]}")
+        raise BenchError(f"`{done.command}` ended with {done.code}:\n{complaint(done.output)}")
     return done
 
 

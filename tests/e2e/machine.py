@@ -19,7 +19,6 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -241,7 +240,7 @@ class ProcessMachines:
             if old not in text:
                 raise BenchError(f"the rendered stunnel configuration has no {old.strip()!r} to map")
             text = text.replace(old, new)
-        if shutil.which("getent") and subprocess.run(["getent", "passwd", "stunnel4"], capture_output=True).returncode:
+        if shutil.which("getent") and not run(["getent", "passwd", "stunnel4"], check=False):
             text = "".join(line for line in text.splitlines(True) if not line.startswith(("setuid", "setgid")))
         (home / "stunnel.conf").write_text(text)
         program = shutil.which("stunnel")
@@ -273,11 +272,12 @@ def _shell_values(file: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Lot:
-    """What one bench has of the machine's loopback, and no other: a network for endpoints, and Nomad's ports.
+    """What one bench has of this machine, and no other: a network for endpoints, Nomad's ports, and a number.
 
     Ports that are merely free now would not do: another bench's Nomad may be off for a moment.
     """
 
+    number: int
     network: str
     """The first three parts of the reserved addresses."""
     ports: Mapping[str, int]
@@ -294,7 +294,7 @@ def lot() -> Iterator[Lot]:
             except BlockingIOError:
                 continue
             if all(_free(port) for port in ports.values()):
-                yield Lot(f"127.0.{10 + number}", ports)
+                yield Lot(number, f"127.0.{10 + number}", ports)
                 return
     raise BenchError("no free ports for Nomad")
 

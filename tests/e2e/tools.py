@@ -13,6 +13,7 @@ WHERE_FROM: Mapping[str, str] = {
     "dockerd": "https://docs.docker.com/engine/install/, or Debian's package docker.io",
     "docker": "https://docs.docker.com/engine/install/, or Debian's package docker-cli",
     "stunnel": "Debian's package stunnel4, https://www.stunnel.org/downloads.html",
+    "ip": "Debian's package iproute2",
     "debootstrap": "Debian's package debootstrap",
     "caddy": "Debian's package caddy",
     "go": "https://go.dev/doc/install, 1.24 or newer",
@@ -29,6 +30,8 @@ WHERE_FROM: Mapping[str, str] = {
 """Program to its official source."""
 
 _LAST_LINES = 30
+_DEADLINE = 1800.0
+"""Seconds; debootstrap, npm and compilers are run, too."""
 
 
 class BenchError(Exception):
@@ -59,12 +62,25 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     check: bool = True,
+    seconds: float = _DEADLINE,
 ) -> str:
-    """Standard output of `command`. Raises BenchError with its last lines where it fails and `check` is set."""
+    """Standard output of `command`. Raises BenchError with its last lines where it fails and `check` is set, and where
+    it does not end in time."""
     environment = {**os.environ, **(env or {})}
     if docker_host:
         environment["DOCKER_HOST"] = docker_host
-    done = subprocess.run(command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"`{' '.join(command)}` did not end in {seconds:.0f} s") from None
     if done.returncode and check:
         last = "\n".join((done.stdout + done.stderr).splitlines()[-_LAST_LINES:])
         raise BenchError(f"`{' '.join(command)}` ended with {done.returncode}:\n{last}")
