@@ -4,6 +4,8 @@ STACK ?= dev
 STORY ?= *
 RUN = venv/bin/python -m
 MACHINE_STORY = tests/e2e/e2e_machine.py
+# Stories and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
+LONG = --timeout=7200 -o faulthandler_timeout=7500
 
 .PHONY: help try test soak preview bench e2e generate clean
 
@@ -40,7 +42,7 @@ test: venv/.tests
 	$(RUN) pytest -q
 
 soak: venv/.tests
-	$(RUN) pytest -v --soak tests/contract/test_snapshot.py
+	$(RUN) pytest -v $(LONG) --soak tests/contract/test_snapshot.py
 
 preview: venv/.tools
 	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF)) $(if $(ALLOW),--allow "$(ALLOW)")
@@ -50,7 +52,7 @@ bench: venv/.tests
 	@$(RUN) tests.e2e.ratios
 
 e2e: venv/.tests
-	$(RUN) pytest -x -v $(if $(MACHINE),-s $(MACHINE_STORY),$(filter-out $(MACHINE_STORY),$(wildcard tests/e2e/e2e_$(STORY).py)))
+	$(RUN) pytest -x -v $(LONG) $(if $(MACHINE),-s $(MACHINE_STORY),$(filter-out $(MACHINE_STORY),$(wildcard tests/e2e/e2e_$(STORY).py)))
 
 generate: venv/.tests
 	$(RUN) tools.generate
