@@ -46,12 +46,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _bridge(number: int) -> Iterator[str]:
-    """A bridge in the addresses that are for benches (RFC 2544); its name."""
+    """A bridge with private addresses, as Docker's own has: the server believes proxies at those alone. Its name."""
     name = f"pds-e2e-{number}"
     run(["ip", "link", "delete", name], check=False)  # of a bench that was killed
     run(["ip", "link", "add", name, "type", "bridge"])
     try:
-        run(["ip", "address", "add", f"198.18.{number}.1/24", "dev", name])
+        run(["ip", "address", "add", f"10.199.{number}.1/24", "dev", name])
         run(["ip", "link", "set", name, "up"])
         yield name
     finally:
