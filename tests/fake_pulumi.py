@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,17 @@ elif arguments[:2] == ["config", "get"]:
 else:
     with (folder / "ran.jsonl").open("a") as log:
         print(json.dumps(arguments), file=log)
+    if arguments[:2] == ["stack", "import"]:
+        (folder / "state.json").write_text(pathlib.Path(arguments[arguments.index("--file") + 1]).read_text())
     answers = read("answers.json", {{}})
     code, text = answers.get(arguments[0], [[0, ""]]).pop(0) if answers.get(arguments[0]) else (0, "")
     (folder / "answers.json").write_text(json.dumps(answers))
     print(text)
     sys.exit(code)
 """
+
+_HOST = "urn:pulumi:dev::pds::pds:index:Pds$digitalocean:index/droplet:Droplet::pds-host-droplet"
+_REPLACING = {"pendingReplacement": True, "deletedWith": _HOST}
 
 Made = tuple[str, str, str, dict[str, Any]]
 """Name, type, id and outputs of a resource of the state."""
@@ -54,15 +59,17 @@ class FakePulumi:
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
-    def state(self, *made: Made, pending: Sequence[tuple[str, Made]] = ()) -> None:
-        """Let the state hold the stack's own resource and these, and operations that were cut short."""
+    def state(self, *made: Made, pending: Sequence[tuple[str, Made]] = (), replacing: Collection[str] = ()) -> None:
+        """Let the state hold the stack's own resource and these, operations that were cut short, and names that the
+        engine had begun to replace with the host."""
         resources = [{"urn": "urn:pulumi:dev::pds::pulumi:pulumi:Stack::pds-dev", "type": "pulumi:pulumi:Stack"}]
         self._write(
             "state.json",
             {
                 "version": 3,
                 "deployment": {
-                    "resources": resources + [_resource(item) for item in made],
+                    "resources": resources
+                    + [_resource(item) | (_REPLACING if item[0] in replacing else {}) for item in made],
                     "pending_operations": [{"type": kind, "resource": _resource(item)} for kind, item in pending],
                 },
             },
@@ -86,6 +93,12 @@ class FakePulumi:
         file.parent.mkdir(parents=True)
         file.touch()
         return file
+
+    @property
+    def replacing(self) -> list[str]:
+        """Names of what the state has as being replaced."""
+        resources = json.loads((self._folder / "state.json").read_text())["deployment"]["resources"]
+        return [item["urn"].rpartition("::")[2] for item in resources if item.get("pendingReplacement")]
 
     @property
     def ran(self) -> list[list[str]]:

@@ -41,10 +41,13 @@ class Owner:
         }
         (self.pulumi.root / "Pulumi.dev.yaml").write_text(yaml.safe_dump({"config": config}))
 
-    def remember(self, *without: str, pending: tuple[tuple[str, str], ...] = ()) -> None:
+    def remember(
+        self, *without: str, pending: tuple[tuple[str, str], ...] = (), replacing: tuple[str, ...] = ()
+    ) -> None:
         """Let the state hold all that was made, without these names."""
         kept = [item for name, item in self.made.items() if name not in without]
-        self.pulumi.state(*kept, pending=[(kind, self.made[name]) for kind, name in pending])
+        cut = [(kind, self.made[name]) for kind, name in pending]
+        self.pulumi.state(*kept, pending=cut, replacing=replacing)
 
     def forget_all(self) -> None:
         """Let the state be empty, as after `pulumi destroy`."""

@@ -206,6 +206,26 @@ def test_an_update_that_was_cut_short_is_looked_at_again(alice: Owner) -> None:
     assert "--clear-pending-creates" not in alice.pulumi.ran[0]
 
 
+WITH_THE_HOST = ("pds-host-droplet", "pds-host-address", "pds-nomad-bootstrap")
+
+
+def test_a_host_whose_replacement_was_cut_short_is_one_that_is_gone(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.delete("pds-host-droplet")
+    alice.remember(replacing=WITH_THE_HOST)
+    assert run(alice) == 0
+    assert [command[0] for command in alice.pulumi.ran] == ["stack", "refresh", "up"]
+    assert alice.pulumi.replacing == [], "a refresh looks at nothing that is marked so"
+    assert "the old one is gone, and there is no new one yet" in capsys.readouterr().out
+
+
+def test_what_is_being_replaced_while_the_host_is_there_is_left_to_the_engine(alice: Owner) -> None:
+    alice.remember(replacing=WITH_THE_HOST)
+    assert run(alice) == 0
+    assert alice.pulumi.replacing == list(WITH_THE_HOST)
+
+
 def test_a_state_that_an_engine_was_killed_over_is_read_again(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     empty = alice.pulumi.cut_short()
     whole = empty.with_name("other.json.attrs")

@@ -9,8 +9,10 @@ import os
 import re
 import shlex
 import socket
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from components.probes import NomadApi, ProbeError
 from components.settings.settings import Settings
@@ -40,6 +42,8 @@ class Plan:
     """Names of the resources to look at again."""
     clear_creates: bool = False
     """Whether the state has creations that were cut short."""
+    replacing: list[str] = field(default_factory=list)
+    """URNs of what the engine has begun to replace with a host that is gone."""
 
 
 def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
@@ -57,6 +61,7 @@ def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
     _interrupted(plan, state)
     _in_the_way(plan, report)
     _missing(plan, stack, report, settings)
+    _half_replaced(plan, state, report)
     _running(plan, stack, state, account)
 
     for sentence in plan.found:
@@ -118,6 +123,24 @@ def _missing(plan: Plan, stack: Stack, report: Report, settings: Settings) -> No
             f"a new {'volume' if 'Volume' in gone else 'address'} needs a new host. Put the old one away: "
             f"`doctl compute droplet delete pds-{stack.name}`."
         )
+
+
+def _half_replaced(plan: Plan, state: State, report: Report) -> None:
+    """A rebuild that ended between the old host and the new one.
+
+    The engine (3.260) leaves what it marked as being replaced out of every refresh, and deletes what goes with a host
+    again at each `up`, which fails ("unknown provider"; github.com/pulumi/pulumi/issues/24561). Without the marks it is
+    a host that is gone, as any other.
+    """
+    host = state.named("pds-host-droplet")
+    if host is None or not host.replacing or "Droplet" not in {item.kind for item in report.missing}:
+        return
+    plan.found.append("the host was being replaced: the old one is gone, and there is no new one yet.")
+    plan.replacing = [
+        item.urn
+        for item in state.resources
+        if item.replacing and (item.deleted_with == host.urn or item.name in ("pds-host-droplet", "pds-host-address"))
+    ]
 
 
 def _without_volume(volume: str, settings: Settings, stack: str) -> list[str]:
@@ -192,20 +215,32 @@ def _act(plan: Plan, stack: Stack, state: State, *, yes: bool) -> int:
     # Where nothing is to be looked at again, this shows whether the state is free; it changes nothing.
     targets = list(dict.fromkeys(plan.targets)) or ([root] if root else [])
     more = ["--clear-pending-creates"] if plan.clear_creates else []
-    command = orphans.refresh(targets, *more)
-    ran = stack.run(*command)
-    if ran.code and _LOCKED in ran.output:
-        plan.found.append("the lock of an engine that was killed.")
-        if not _unlock(stack, ran):
-            return 1
-        ran = stack.run(*command)
-    if ran.code:
-        print("\nThe refresh failed; `pulumi up` was not run.")
+    if plan.replacing:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "state.json"
+            stack.keep(plan.replacing, file)
+            print("\nThe state, without `pendingReplacement` at what went with the host:")
+            if not _run(plan, stack, ["stack", "import", "--file", str(file)]):
+                return 1
+    if not _run(plan, stack, orphans.refresh(targets, *more)):
         return 1
     if not plan.found:
         print("\nNothing to rescue: state, account and Nomad agree. `pulumi up` goes on as always.")
         return 0
     return min(stack.talk("up", *(["--yes"] if yes else [])), 1)
+
+
+def _run(plan: Plan, stack: Stack, command: Sequence[str]) -> bool:
+    """Run what comes before `up`, once more where the lock of a dead engine was in the way; whether it went well."""
+    ran = stack.run(*command)
+    if ran.code and _LOCKED in ran.output:
+        plan.found.append("the lock of an engine that was killed.")
+        if not _unlock(stack, ran):
+            return False
+        ran = stack.run(*command)
+    if ran.code:
+        print(f"\n`pulumi {command[0]}` failed; `pulumi up` was not run.")
+    return ran.code == 0
 
 
 def _unlock(stack: Stack, ran: Ran) -> bool:

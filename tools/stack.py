@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from tools.engine import ROOT
+from tools.private import write_private
 
 
 class StackError(Exception):
@@ -34,6 +36,10 @@ class Resource:
     """The last part of its type, for example 'Droplet'."""
     id: str
     outputs: dict[str, Any]
+    deleted_with: str = ""
+    """URN of what takes it along."""
+    replacing: bool = False
+    """Whether the engine has deleted it, or what takes it along, and has not made its replacement."""
 
     @property
     def name(self) -> str:
@@ -135,6 +141,15 @@ class Stack:
                 sys.stdout.flush()
         return Ran(process.returncode, "".join(lines))
 
+    def keep(self, urns: Collection[str], file: Path) -> None:
+        """Write the state to `file`, secrets encrypted as they are, with none of `urns` marked as being replaced: as
+        if the engine had not begun with them. Raises StackError."""
+        state = json.loads(self._ask("stack", "export"))
+        for item in state["deployment"]["resources"]:
+            if item["urn"] in urns:
+                item.pop("pendingReplacement", None)
+        write_private(file, json.dumps(state).encode())
+
     def talk(self, *arguments: str) -> int:
         """Run a command that may ask for confirmation; its exit code."""
         done = subprocess.run(self._shown(*arguments), cwd=self.root)  # no deadline: it waits for its reader
@@ -169,7 +184,14 @@ class Stack:
 
 
 def _resource(item: dict[str, Any]) -> Resource:
-    return Resource(item["urn"], item["type"].rpartition(":")[2], str(item.get("id") or ""), item.get("outputs") or {})
+    return Resource(
+        item["urn"],
+        item["type"].rpartition(":")[2],
+        str(item.get("id") or ""),
+        item.get("outputs") or {},
+        item.get("deletedWith") or "",
+        bool(item.get("pendingReplacement")),
+    )
 
 
 def digitalocean_token(stack: Stack) -> str | None:

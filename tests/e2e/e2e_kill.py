@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
+from tests.e2e.digitalocean.world import Json, Limits
 from tests.e2e.killing import Strike, agent, engine, held, interrupted, program, said
 from tests.e2e.owner import Found, follow, orphans, put_away
 from tests.e2e.tools import missing
@@ -123,18 +124,48 @@ def test_an_engine_killed_anywhere_in_the_first_up(running: Bench) -> None:
     one_of_each(running)
 
 
-@pytest.mark.parametrize("path", ["/v2/droplets/[0-9]+", "/v2/droplets"], ids=["DELETE", "POST"])
-def test_an_engine_killed_while_a_host_is_rebuilt(running: Bench, path: str, request: pytest.FixtureRequest) -> None:
-    method = request.node.callspec.id
-    before = running.api.dump()
-    running.configure(host={"generation": 2 if method == "DELETE" else 3})
-    interrupted(running, held(running, method, path), engine, *UP)
-    rescued(running)
+def rebuilt(running: Bench, before: Json) -> None:
+    """It was, all the same, and what must stay has stayed."""
     one_of_each(running)
     after = running.api.dump()
-    assert list(after["droplets"]) != list(before["droplets"]), "it was rebuilt all the same"
+    assert list(after["droplets"]) != list(before["droplets"])
     for kind in ("volumes", "reserved_ips"):
         assert list(after[kind]) == list(before[kind])
+
+
+@pytest.mark.parametrize(
+    ("generation", "method", "path"),
+    [
+        (2, "DELETE", "/v2/droplets/[0-9]+"),
+        (3, "POST", "/v2/droplets"),
+        (4, "POST", "/v2/reserved_ips/[^/]+/actions"),
+    ],
+    ids=["the old one goes", "the new one is made", "it gets the address"],
+)
+def test_an_engine_killed_while_a_host_is_rebuilt(running: Bench, generation: int, method: str, path: str) -> None:
+    before = running.api.dump()
+    running.configure(host={"generation": generation})
+    interrupted(running, held(running, method, path), engine, *UP)
+    rescued(running)
+    rebuilt(running, before)
+
+
+def test_a_rebuild_for_which_there_is_no_new_host(running: Bench) -> None:
+    """DigitalOcean refuses it when the old one is gone already. What the next `up` makes of it is the engine's affair;
+    the owner has a way back."""
+    before = running.api.dump()
+    running.configure(host={"generation": 5})
+    usual = running.world.limits
+    running.world.limits = Limits(droplets=0)
+    try:
+        refused = running.pulumi(*UP, check=False)
+    finally:
+        running.world.limits = usual
+    assert refused.code
+    assert "exceed your droplet limit" in refused.output, "the API's own words reach the owner"
+    print(f"the next `up` ends with {running.pulumi(*UP, check=False).code}")
+    running.pds("rescue", "--yes")
+    rebuilt(running, before)
 
 
 def test_a_nomad_restarted_while_a_job_is_registered(running: Bench) -> None:
