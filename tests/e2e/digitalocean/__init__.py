@@ -8,7 +8,7 @@ specification (github.com/digitalocean/openapi) and from what its own provider a
     python -m tests.e2e.digitalocean --state DIR      by itself
 
 Rooms: `world` holds the account, `calls` a request and its fields, `server` the HTTP side; `account`, `addresses`,
-`alerts`, `droplets`, `names`, `networks` and `volumes` answer for their things; `faults` makes calls go wrong.
+`alerts`, `droplets`, `names`, `networks`, `spaces` and `volumes` answer for their things; `faults` makes calls fail.
 """
 
 from .server import Api

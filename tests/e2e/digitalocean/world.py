@@ -134,6 +134,7 @@ class World:
     uptime_alerts: dict[str, dict[str, Json]] = field(default_factory=dict)
     """By check."""
     alert_policies: dict[str, Json] = field(default_factory=dict)
+    spaces_keys: dict[str, Json] = field(default_factory=dict)
     actions: dict[int, Action] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """What went wrong in machines; no API answer tells it."""
@@ -238,8 +239,8 @@ class World:
             for number, item in self.actions.items()
         }
         kinds = ("droplets", "volumes", "reserved_ips", "firewalls", "vpcs", "tags", "keys", "domains", "records")
-        watching = ("uptime_checks", "uptime_alerts", "alert_policies")
-        things = {kind: getattr(self, kind) for kind in (*kinds, *watching)}
+        more = ("uptime_checks", "uptime_alerts", "alert_policies", "spaces_keys")
+        things = {kind: getattr(self, kind) for kind in (*kinds, *more)}
         return {**things, "projects": self.projects, "actions": actions, "failures": self.failures}
 
     def write(self, file: Path) -> None:
