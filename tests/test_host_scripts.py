@@ -183,6 +183,7 @@ def test_the_drain_ends_the_agent_first_and_then_nomads_containers(machine: Mach
         "systemctl show --property=MainPID --value nomad.service",
         "docker ps --quiet --filter label=com.hashicorp.nomad.alloc_id",
         "docker stop --time 60 abc def",
+        "systemctl kill --kill-whom=all --signal=SIGTERM nomad.service",
         "sync",
     ]
 

@@ -9,9 +9,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -20,7 +22,7 @@ from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
 from tests.e2e.digitalocean.world import Json, Limits
 from tests.e2e.killing import Strike, agent, engine, held, interrupted, program, said
 from tests.e2e.owner import Found, follow, orphans, put_away
-from tests.e2e.tools import missing
+from tests.e2e.tools import BenchError, missing
 
 MADE = (
     ("/v2/reserved_ips", "/v2/volumes"),  # made side by side
@@ -85,6 +87,17 @@ def settled(running: Bench) -> None:
     while any(item["status"] == "in-progress" for item in running.api.dump()["actions"].values()):
         assert time.monotonic() < end, "an action of the account does not end"
         time.sleep(0.2)
+
+
+def nomad_is_back(running: Bench) -> None:
+    """Its service has started it again; until then an `up` says that it does not answer, and is right."""
+    end = time.monotonic() + 120
+    while True:
+        with suppress(httpx.HTTPError, BenchError):
+            running.health()
+            return
+        assert time.monotonic() < end, "Nomad does not come back"
+        time.sleep(1)
 
 
 def left_over(item: Found) -> bool:
@@ -174,6 +187,7 @@ def test_a_nomad_restarted_while_a_job_is_registered(running: Bench) -> None:
     print(f"`up` ended with {done.code} after {done.seconds:.0f} s")
     if done.code:
         assert "pds-server-job" in done.output, "it says what failed"
+        nomad_is_back(running)
         running.pulumi(*UP)
     one_of_each(running)
 

@@ -27,4 +27,7 @@ if [ -n "$containers" ]; then
     # shellcheck disable=SC2086 # a list of ids
     docker stop --time 60 $containers
 fi
+# What the agent leaves behind for its next start, collectors of logs, holds files on the volume open, which then could
+# not be unmounted.
+systemctl kill --kill-whom=all --signal=SIGTERM nomad.service || true
 sync

@@ -87,7 +87,7 @@ client {
   }
 
   meta {
-    pds_configuration = "9f1e56721bb0dc4e"
+    pds_configuration = "59eb7e9df2edff7a"
   }
 }
 
