@@ -76,6 +76,10 @@ def _engine(folder: Path, bridge: str) -> Iterator[str]:
             f"--host={host}",
             f"--config-file={config}",
             f"--bridge={bridge}",
+            # Nothing here goes out, and what is published is passed on by a process; the machine's rules stay as they
+            # are. Two engines that start side by side would also trip over each other's.
+            "--iptables=false",
+            "--ip6tables=false",
         ],
         stdin=subprocess.DEVNULL,
         stdout=log,

@@ -201,6 +201,53 @@ def test_a_handle_is_proven_at_its_own_name_and_nobody_else_gets_a_certificate(r
         client.get("/")
 
 
+def test_a_rebuilt_host_has_the_same_accounts_records_and_keys(running: Running) -> None:
+    """Through the ingress again, by the end of one `up`; Nomad has its rights and its jobs as they were."""
+    before = kept(running)
+    assert before.posts, "there is something to be lost"
+    running.bench.configure(host={"generation": 2})
+    with polled(running.bench.health) as outage:
+        done = running.bench.pulumi("up", "--yes", "--skip-preview")
+        assert kept(running) == before
+    assert "created replacement" in steps(done)["pds-host-droplet"]
+    assert running.text(HANDLE, "/.well-known/atproto-did") == running.did
+    print(f"away for {outage.seconds:.0f} s while the host was rebuilt, of {done.seconds:.0f} s")
+    nothing_to_do(running)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What must outlive a host: her posts by their CIDs, her repository's commit, her identity's keys, and in Nomad who
+    may do what, and which jobs there are."""
+
+    posts: dict[str, str]
+    commit: str
+    keys: dict[str, object]
+    policies: dict[str, str]
+    jobs: list[str]
+
+
+def kept(running: Running) -> Kept:
+    """How it is now, asked through the ingress and at Nomad."""
+    with running.client() as client:
+        asked = {"repo": running.did, "collection": "app.bsky.feed.post"}
+        records = client.get("/xrpc/com.atproto.repo.listRecords", params=asked).json()["records"]
+        head = client.get("/xrpc/com.atproto.sync.getLatestCommit", params={"did": running.did}).json()
+    document = running.plc.data(running.did)
+    with httpx.Client(base_url=running.bench.nomad, trust_env=False) as nomad:
+        nomad.headers["X-Nomad-Token"] = running.bench.outputs()["nomad_management_token"]
+        names = [policy["Name"] for policy in nomad.get("/v1/acl/policies").json()]
+        policies = {name: nomad.get(f"/v1/acl/policy/{name}").json()["Rules"] for name in names}
+        jobs = sorted(job["ID"] for job in nomad.get("/v1/jobs").json())
+    return Kept(
+        posts={record["uri"]: record["cid"] for record in records},
+        commit=head["cid"],
+        keys={name: document[name] for name in ("rotationKeys", "verificationMethods")},
+        policies=policies,
+        jobs=jobs,
+    )
+
+
 def test_destroy_takes_the_ingress_with_it(running: Running) -> None:
     running.bench.pulumi("state", "unprotect", "--all", "--yes")
     running.bench.pulumi("destroy", "--yes", "--skip-preview")

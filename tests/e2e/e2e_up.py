@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from components.settings.environment import GENERATED_SECRETS
+from tests.certificates import Authority
 from tests.e2e import tools
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench, complaint
 from tests.e2e.owner import orphans, put_away
@@ -109,6 +110,9 @@ def test_the_endpoint_lets_in_who_has_certificate_and_token(running: Bench, tmp_
     trusting = ssl.create_default_context(cafile=str(files["ca"]))
     with httpx.Client(verify=trusting, trust_env=False) as nobody, pytest.raises(httpx.HTTPError):
         nobody.get(f"{address}/v1/status/leader")
+    trusting.load_cert_chain(Authority("somebody").issue("operator", client=True).written(tmp_path, "stranger.pem"))
+    with httpx.Client(verify=trusting, trust_env=False) as stranger, pytest.raises(httpx.HTTPError):
+        stranger.get(f"{address}/v1/status/leader")
     knowing = ssl.create_default_context(cafile=str(files["ca"]))
     knowing.load_cert_chain(files["cert"], files["key"])
     with httpx.Client(verify=knowing, trust_env=False) as operator:
