@@ -17,9 +17,10 @@ from pathlib import Path
 import httpx
 
 from tests.certificates import Authority
+from tests.e2e.docker import gateway
 from tests.e2e.images.build import local_pds_image
 from tests.e2e.service import Service, last_lines
-from tests.e2e.tools import BenchError, run
+from tests.e2e.tools import BenchError
 from tools.live.directory import PlcDirectory
 from tools.live.node import install
 from tools.live.process import free_port
@@ -48,15 +49,13 @@ class Directory:
 def directory(folder: Path, cache: Path, docker_host: str, authority: Authority) -> Iterator[Directory]:
     """Run one, with its data and logs in `folder`. Raises BenchError, or LiveError where it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
-    gateway = run(
-        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"], docker_host
-    ).strip()
+    address = gateway(docker_host)
     with PlcDirectory(install("plc", cache), data=folder / "data", log=folder / "plc.log") as plain:
         port = free_port()
-        terminator = _terminator(folder, authority, f"{gateway}:{port}", plain.url.rpartition(":")[2])
+        terminator = _terminator(folder, authority, f"{address}:{port}", plain.url.rpartition(":")[2])
         try:
-            _wait(gateway, port, terminator)
-            image = local_pds_image(folder / "image", docker_host, authority.pair(), {NAME: gateway})
+            _wait(address, port, terminator)
+            image = local_pds_image(folder / "image", docker_host, authority.pair(), {NAME: address})
             yield Directory(f"https://{NAME}:{port}", plain.url, image)
         finally:
             terminator.stop()

@@ -33,6 +33,12 @@ def engine(folder: Path, number: int) -> Iterator[str]:
         yield from _engine(folder, bridge)
 
 
+def gateway(docker_host: str) -> str:
+    """The address that containers have for this machine."""
+    asked = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
+    return run(asked, docker_host).strip()
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two engines on the same data would break each other; the second one is told so."""

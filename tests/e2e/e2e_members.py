@@ -6,9 +6,13 @@ in the bench's own directory.
 
 import json
 import os
+import re
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import dns.message
@@ -16,8 +20,10 @@ import dns.query
 import httpx
 import pytest
 
+from tests.certificates import Pair, server_context
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
+from tests.e2e.docker import gateway
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing
 from tests.e2e.watching import steps
@@ -121,6 +127,71 @@ def test_what_mail_would_have_carried_is_read_in_the_server_s_own_container(runn
         assert token.purpose == "plc_operation"
         signed = client.procedure("com.atproto.identity.signPlcOperation", {"token": token.token})
         assert signed["operation"]["sig"], "she can leave"
+
+
+def test_the_owner_s_own_questions_are_answered(running: Bench, kind: str) -> None:
+    """`./pds members` and `./pds check`, after an `up`."""
+    did = running.outputs()["members"][FAN]["did"]
+    [hers] = [line for line in running.pds("members").output.splitlines() if FAN in line]
+    # Nobody delegates the bench's zone; and IO has no host for a handle that its file does not name.
+    assert hers.split()[:3] == [FAN, did, {"caddy": "HTTPS", "io": "neither"}[kind]]
+    found = running.pds("check", check=False)
+    print(found.output)
+    todo = [line.partition(":")[0] for line in found.output.splitlines() if line.startswith("to do")]
+    assert todo == ["to do  DID documents"], "the bench's directory has a name that containers alone know"
+
+
+def test_the_switch_is_told_of_volume_and_accounts(running: Bench, tmp_path: Path) -> None:
+    """The watching job, run by Nomad before its time."""
+    address = gateway(running.docker_host)
+    with _switch(address, running.authority.issue(address), tmp_path) as (url, told):
+        running.pulumi("config", "set", "--secret", "--path", "pds:alerts.ping_url", url)
+        up(running)
+        _watch(running)
+        path, text = told.get(timeout=120)
+        assert re.fullmatch(rf"{HOSTNAME}: volume \d+ % full, 1 accounts", text), text
+        assert path == "/of-the-bench"
+        running.configure(alerts={"accounts": 1})
+        up(running)
+        _watch(running)
+        path, text = told.get(timeout=120)
+        assert text.startswith(f"{HOSTNAME}: 1 accounts: a relay stops at 100"), text
+        assert path == "/of-the-bench/fail"
+    running.configure(alerts=None)
+    up(running)
+
+
+def _watch(running: Bench) -> None:
+    with httpx.Client(base_url=running.nomad, trust_env=False, timeout=30) as nomad:
+        nomad.headers["X-Nomad-Token"] = running.outputs()["nomad_management_token"]
+        nomad.put("/v1/job/pds-watch/periodic/force").raise_for_status()
+
+
+@contextmanager
+def _switch(address: str, pair: Pair, folder: Path) -> Iterator[tuple[str, "Queue[tuple[str, str]]"]]:
+    """A dead man's switch that containers reach: its URL, and what it is told, path and text."""
+    told: Queue[tuple[str, str]] = Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.put((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer((address, 0), Handler)
+    server.socket = server_context(pair, folder).wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"https://{address}:{server.server_port}/of-the-bench", told
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(30)
 
 
 def test_a_changed_handle_and_address_are_the_same_account_confirmed_again(running: Bench) -> None:

@@ -62,7 +62,7 @@ func (it *authority) issue(name string) (*tls.Certificate, error) {
 		SerialNumber: serial,
 		DNSNames:     []string{name},
 		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     it.certificate.NotAfter,
+		NotAfter:     time.Now().AddDate(0, 0, 60),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
