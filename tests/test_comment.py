@@ -53,7 +53,7 @@ class GitHub:
 
     def stop(self) -> None:
         self._server.shutdown()
-        self._thread.join()
+        self._thread.join(5)
         self._server.server_close()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

@@ -18,6 +18,7 @@ from tests.e2e.api_client import FIREWALL, TOKEN
 from tests.left_over import Owner, owner
 from tools import let_in, orphans, pds
 from tools.account import Account, AccountError
+from tools.child import child
 from tools.engine import ROOT
 from tools.let_in import Doors, LetInError
 
@@ -227,14 +228,10 @@ def process(alice: Owner, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     start = "import sys; from tools import let_in, pds; let_in._answers = bool; sys.exit(pds.main(sys.argv[1:]))"
     verb = ["let-in", "dev", "--label", "this-run", "--address", HERE, "--"]
     command = [sys.executable, "-c", start, *verb, sys.executable, "-c", _STUBBORN, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            until(lambda: (tmp_path / "started").exists())
-            assert "pds-dev-let-in-this-run" in firewalls(alice)
-            yield running
-        finally:
-            if running.poll() is None:
-                os.killpg(running.pid, signal.SIGKILL)
+    with child(command, 120, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE) as running:
+        until(lambda: (tmp_path / "started").exists())
+        assert "pds-dev-let-in-this-run" in firewalls(alice)
+        yield running
 
 
 def test_ctrl_c_is_the_command_s_and_comes_once(alice: Owner, process: "subprocess.Popen[str]", tmp_path: Path) -> None:
@@ -287,7 +284,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     monkeypatch.setattr(let_in, "WHO_AM_I", f"http://127.0.0.1:{server.server_port}/ip")
     yield says
     server.shutdown()
-    thread.join()
+    thread.join(_SOON)
     server.server_close()
 
 

@@ -264,7 +264,7 @@ def _as_ci(project: Project) -> "subprocess.CompletedProcess[str]":
         shutil.copy2(ROOT / name, project.path / name)
     (project.path / "venv").symlink_to(sys.prefix)
     command = [str(project.path / ".ci/preview"), "HEAD"]
-    return subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_ci_shows_what_each_stack_file_changes(project: Project) -> None:

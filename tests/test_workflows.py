@@ -50,7 +50,7 @@ def test_actionlint_finds_nothing() -> None:
         command = ["go", "run", ACTIONLINT]
     else:
         pytest.skip("neither actionlint nor Go (https://go.dev/doc/install) is here: the workflows were not checked.")
-    done = subprocess.run([*command, *map(str, FILES)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, *map(str, FILES)], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -197,7 +197,7 @@ def _run(command: Sequence[str]) -> int:
     except OSError as error:
         raise LetInError(f"{command[0]} cannot be run: {error}") from None
     signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
-    return child.wait()
+    return child.wait()  # no deadline: how long it may take is the command's own
 
 
 @contextmanager

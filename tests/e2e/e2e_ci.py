@@ -19,7 +19,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench
+from tests.e2e.bench import DEADLINE, HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench
 from tests.e2e.tools import missing
 
 LEFT_OUT = re.compile(r"make venv|\./pds check")
@@ -54,6 +54,7 @@ def job(running: Bench, workflow: str, allow: str = "") -> list[Step]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=DEADLINE,
         )
         print(f"$ {script}\n{ran.stdout}", flush=True)
         done.append(Step(script, ran.returncode, ran.stdout))

@@ -117,7 +117,7 @@ def somebody(folder: Path) -> Iterator[Theirs]:
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e")).resolve()
     with ExitStack() as all_of_it:
         mine = all_of_it.enter_context(lot())
-        docker_host = all_of_it.enter_context(engine(cache / "docker"))
+        docker_host = all_of_it.enter_context(engine(cache / "docker", mine.number))
         image = pds_image(cache, docker_host)
         made = all_of_it.enter_context(stack(folder, World(), lambda names: settings(image, names)))
         theirs = Theirs(folder, mine, docker_host, made, str(uuid.UUID(bytes=secrets.token_bytes(16))))

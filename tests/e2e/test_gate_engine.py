@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.api_client import Machines
-from tests.e2e.bench import STACK, Stack, settings, stack
+from tests.e2e.bench import DEADLINE, STACK, Stack, settings, stack
 from tests.e2e.digitalocean import World, catalog
 from tests.e2e.tools import missing
 from tools.gate.checks import findings
@@ -35,7 +35,13 @@ def preview(made: Stack, *arguments: str) -> str:
     """The engine's own words."""
     command = ["pulumi", "preview", "--json", "--stack", STACK, "--non-interactive", *arguments]
     done = subprocess.run(
-        command, cwd=made.project, env=dict(made.env), stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command,
+        cwd=made.project,
+        env=dict(made.env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     )
     return done.stdout
 

@@ -21,6 +21,7 @@ import yaml
 
 from tests.e2e.tools import missing
 from tests.s3 import KEYS, ask, s3_server
+from tools.child import child
 from tools.engine import ROOT
 
 SECRET = "a secret that is in no state in clear"
@@ -51,6 +52,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            timeout=4 * _DEADLINE,
         )
         assert bool(done.returncode) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -66,6 +68,7 @@ class Project:
             env=dict(self.env),
             capture_output=True,
             text=True,
+            timeout=4 * _DEADLINE,
         )
         return done.stdout.strip()
 
@@ -143,11 +146,12 @@ def test_a_state_there_is_found_from_another_machine_and_opens_with_the_passphra
 
 
 @contextmanager
-def holding(club: Project, place: Place) -> Iterator["subprocess.Popen[bytes]"]:
+def holding(club: Project, place: Place) -> Iterator["subprocess.Popen[str]"]:
     """An `up` that has the lock, and keeps it until the file `wait` is gone."""
     (club.folder / "wait").touch()
-    with subprocess.Popen(
+    with child(
         club.command("up", "--yes", "--skip-preview"),
+        4 * _DEADLINE,
         cwd=club.folder,
         env=dict(club.env),
         stdin=subprocess.DEVNULL,
@@ -206,4 +210,7 @@ def test_a_state_moves_to_another_place_and_keeps_its_passphrase(club: Project, 
 
 def _stacks(project: Project) -> str:
     command = ["pulumi", "stack", "ls", "--json", "--non-interactive"]
-    return subprocess.run(command, cwd=project.folder, env=dict(project.env), capture_output=True, text=True).stdout
+    done = subprocess.run(
+        command, cwd=project.folder, env=dict(project.env), capture_output=True, text=True, timeout=4 * _DEADLINE
+    )
+    return done.stdout

@@ -25,6 +25,9 @@ from tools.gate.view import of_evaluation
 from tools.stack import Stack
 from tools.stackfile import evaluate_stack, read_settings
 
+_DEADLINE = 3600.0
+"""Seconds for the engine's preview; a host that does not answer costs it one."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -118,7 +121,13 @@ def _ask_engine(stack: Stack) -> str:
         raise DigestError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.")
     environment = {key: value for key, value in os.environ.items() if key != "PULUMI_ENABLE_STREAMING_JSON_PREVIEW"}
     done = subprocess.run(
-        command, cwd=stack.root, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=stack.root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=_DEADLINE,
     )
     if done.returncode and not done.stdout.strip():
         raise DigestError(f"The engine made no preview: `{' '.join(command)}` ended with {done.returncode}.")
