@@ -1,8 +1,11 @@
 """The ingresses of a bench: what takes IO's place, and Caddy with certificates from a real ACME server."""
 
+import fcntl
 import ssl
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 
@@ -10,6 +13,10 @@ from components.settings.checks import CADDY_ASK_PORT
 from tests.contract.front import Pebble, Ports
 from tests.e2e.bench import Bench
 from tests.e2e.images.build import caddy_image, io_image
+from tests.e2e.tools import BenchError
+
+_PUBLIC_PORTS = Path("/tmp/pds-e2e-public-ports")
+_PATIENCE = 3600.0
 
 
 class At(httpx.HTTPTransport):
@@ -26,13 +33,36 @@ class At(httpx.HTTPTransport):
         return super().handle_request(request)
 
 
-def _io(made: Bench, _: ExitStack) -> ssl.SSLContext:
+@contextmanager
+def _public_ports(whole: bool) -> Iterator[None]:
+    """80 and 443 of the bench's own addresses, or `whole`: of all of this machine's, which no other bench has then.
+
+    Waits for benches that are in the way. Raises BenchError where they stay.
+    """
+    end = time.monotonic() + _PATIENCE
+    with _PUBLIC_PORTS.open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_EX if whole else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise BenchError("another bench on this machine has the ports 80 and 443") from None
+                time.sleep(1)
+            else:
+                yield
+                return
+
+
+def _io(made: Bench, stack: ExitStack) -> ssl.SSLContext:
+    stack.enter_context(_public_ports(whole=False))
     image = io_image(made.folder / "io", made.docker_host, made.authority.pair(), made.network, made.nomad)
     made.configure(ingress={"kind": "io", "image": image})
     return made.authority.trusted()
 
 
 def _caddy(made: Bench, stack: ExitStack) -> ssl.SSLContext:
+    # As rendered it listens on every address, and finds the server at a fixed port.
+    stack.enter_context(_public_ports(whole=True))
     folder = made.folder / "acme"
     folder.mkdir()
     # It looks the names up in the account, and asks at the reserved IP as the real one does.
