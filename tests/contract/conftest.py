@@ -22,6 +22,9 @@ from tools.live.process import free_port
 from tools.stackfile import evaluate_stack
 from tools.trial import task_environment
 
+from .restores import disaster as disaster
+from .restores import in_place as in_place
+from .restores import story as story
 from .snapshots import faulty as faulty
 from .snapshots import running as running
 from .snapshots import scale as scale

@@ -17,6 +17,7 @@ const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
+const departures = require("./departures.cjs");
 
 // The image has the library as a dependency of the server package alone.
 const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
@@ -42,6 +43,10 @@ async function main() {
   const started = new Date();
   fs.mkdirSync(stage, { recursive: true, mode: 0o700 });
   alone();
+  if (fs.existsSync(path.join(data, ".restore", "swap.json"))) {
+    throw new Refused("a restore was cut short between the old data and the new: run it again.");
+  }
+  noteDepartures();
   tidy();
   const before = manifest(current);
   room(before);
@@ -106,6 +111,18 @@ function alone() {
   } catch (error) {
     if (error.code === "SQLITE_BUSY") throw new Refused("another snapshot is being made.");
     throw error;
+  }
+}
+
+/** Who left is noted even where the copy is then refused. */
+function noteDepartures() {
+  const file = path.join(data, "sequencer.sqlite");
+  if (!fs.existsSync(file)) return; // said below
+  const sequencer = new Database(file, { readonly: true, fileMustExist: true, timeout: WAIT });
+  try {
+    departures.append(path.join(data, departures.LIST), sequencer);
+  } finally {
+    sequencer.close();
   }
 }
 

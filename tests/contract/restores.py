@@ -1,0 +1,213 @@
+"""A club on a real PDS with a history: a snapshot, what happened after it, and a relay that heard it all.
+
+Owns: the story up to the moment at which something is lost, and running the restore program as the job does. Does not
+own: what has to be true afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components import accounts
+from tools.engine import ROOT
+from tools.live.directory import PlcDirectory
+from tools.live.node import Install
+from tools.live.pds import PdsProcess, applied, differences
+from tools.live.process import free_port
+from tools.verify import from_plc
+
+from .club import Club, Member, founded
+from .relay import Relay
+from .snapshots import Data
+
+FILES = ROOT / "components" / "render" / "files"
+ELSEWHERE = "https://rooks.test"
+_DEADLINE = 120.0
+_MOVE = """
+const { createRequire } = require("node:module");
+const app = createRequire(process.cwd() + "/x.js");
+const { Client } = app("@did-plc/lib");
+const { Secp256k1Keypair } = app("@atproto/crypto");
+const [url, did, key, endpoint] = process.argv.slice(1);
+Secp256k1Keypair.import(key).then((pair) => new Client(url).updatePds(did, pair, endpoint));
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What was there when the data were lost. The members' roles: `writer` wrote after the snapshot, `deleted`,
+    `hidden`, `resting` and `gone` left after it, `late` joined after it."""
+
+    club: Club
+    env: Mapping[str, str]
+    install: Install
+    directory: PlcDirectory
+    relay: Relay
+    """As it was at the end."""
+    data: Data
+    """At rest, with all that happened."""
+    snapshot: Path
+    began: float
+    """When the snapshot was begun, on the clock of the club's journal."""
+    writer: Member
+    deleted: Member
+    hidden: Member
+    resting: Member
+    gone: Member
+    late: Member
+    written_after: str
+    """The URI of a post of the writer's that no snapshot has."""
+
+
+@pytest.fixture(scope="session")
+def story(
+    pds_installs: dict[str, Install],
+    program_env: dict[str, str],
+    directory: PlcDirectory,
+    line: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Story:
+    """One story for each version line; nobody changes it."""
+    path = tmp_path_factory.mktemp("story") / "pds"
+    path.mkdir()
+    env = applied(program_env, differences(program_env, data=path, plc_url=directory.url, port=free_port(), line=line))
+    env |= {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+    install, relay = pds_installs[line], Relay()
+    asked = from_plc(directory.url, httpx.Client(trust_env=False))
+    data = Data(path=path, install=install, document_key=asked)
+    with PdsProcess(install, env, path.with_suffix(".log")) as server:
+        club = founded(server.url, env["PDS_HOSTNAME"], members=7, posts=3)
+        writer, deleted, hidden, resting, gone, *_others = club.members
+        began = time.monotonic()
+        data.take()
+        snapshot = path.with_name("snapshot")
+        shutil.copytree(data.snapshot, snapshot)
+
+        relay.follow(server.url, newest(path))
+        admin = accounts.Server(server.url, "127.0.0.1", env["PDS_ADMIN_PASSWORD"])
+        for number in range(5):
+            written_after = club.post(writer, f"after {number}")
+        late = club.join()
+        accounts.delete(admin, deleted.did)
+        accounts.take_down(admin, hidden.did, applied=True)
+        resting.client.procedure("com.atproto.server.deactivateAccount", {})
+        _move_away(install, directory, gone, env)
+        relay.follow(server.url, newest(path))
+    return Story(
+        club=club, env=env, install=install, directory=directory, relay=relay, data=data, snapshot=snapshot,
+        began=began, writer=writer, deleted=deleted, hidden=hidden, resting=resting, gone=gone, late=late,
+        written_after=written_after,
+    )  # fmt: skip
+
+
+def _move_away(install: Install, directory: PlcDirectory, member: Member, env: Mapping[str, str]) -> None:
+    key = env["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"]
+    command = [str(install.node), "-e", _MOVE, directory.url, member.did, key, ELSEWHERE]
+    subprocess.run(command, cwd=install.folder, check=True, timeout=_DEADLINE)
+
+
+def newest(data: Path) -> int:
+    """The number of the newest event."""
+    with closing(sqlite3.connect(data / "sequencer.sqlite")) as db:
+        return int(db.execute("select coalesce(max(seq), 0) from repo_seq").fetchone()[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restore:
+    """A data directory in which something is to be restored."""
+
+    story: Story
+    data: Data
+    programs: Path
+
+    @property
+    def relay(self) -> Relay:
+        """The relay as it was at the end of the story; each call gives another one."""
+        return copy.deepcopy(self.story.relay)
+
+    def fetch(self, snapshot: Path | None = None) -> None:
+        """What restic leaves behind: the snapshot, on the volume."""
+        shutil.copytree(snapshot or self.story.snapshot, self.data.path / ".restore" / "fetched", dirs_exist_ok=True)
+
+    def fetch_list(self, data: Path) -> None:
+        """What restic leaves behind of the list that is beside the snapshots."""
+        place = self.data.path / ".restore" / "list"
+        place.mkdir()
+        shutil.copy(data / ".departures.jsonl", place)
+
+    def start(self, **change: str) -> subprocess.Popen[str]:
+        """The program as the job runs it."""
+        env = {
+            "PATH": os.defpath,
+            "PDS_HOSTNAME": self.story.env["PDS_HOSTNAME"],
+            "PDS_DATA_DIRECTORY": str(self.data.path),
+            "PDS_DID_PLC_URL": self.story.directory.url,
+            "PDS_SNAPSHOT_RESERVE_MIB": "1",
+        } | change
+        return subprocess.Popen(
+            [str(self.story.install.node), str(self.programs / "restore.cjs")],
+            cwd=self.story.install.folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *, code: int = 0, **change: str) -> str:
+        """Run it to its end; what it says."""
+        with self.start(**change) as running:
+            said, _ = running.communicate(timeout=_DEADLINE)
+        assert running.returncode == code, said
+        return said
+
+    def plant(self, name: str, old: str, new: str) -> None:
+        """A defect in one of the programs."""
+        path = self.programs / name
+        text = path.read_text()
+        assert text.count(old) == 1, "the defect has one place to be"
+        path.write_text(text.replace(old, new))
+
+    def opened(self) -> PdsProcess:
+        """The server on what the restore left."""
+        port = free_port()
+        env = dict(self.story.env) | {"PDS_PORT": str(port)}
+        moved = {name: value.replace(str(self.story.data.path), str(self.data.path)) for name, value in env.items()}
+        return PdsProcess(self.story.install, moved, self.data.path.with_suffix(".log"))
+
+
+@pytest.fixture
+def in_place(story: Story, tmp_path: Path) -> Restore:
+    """The old data are there."""
+    path = tmp_path / "old" / "pds"
+    shutil.copytree(story.data.path, path)
+    return _restore(story, path)
+
+
+@pytest.fixture
+def disaster(story: Story, tmp_path: Path) -> Restore:
+    """A new volume."""
+    path = tmp_path / "new" / "pds"
+    path.mkdir(parents=True)
+    return _restore(story, path)
+
+
+def _restore(story: Story, path: Path) -> Restore:
+    programs = path.with_name("programs")
+    programs.mkdir()
+    for file in FILES.glob("*.cjs"):
+        shutil.copy(file, programs)
+    found = Restore(story=story, data=replace(story.data, path=path), programs=programs)
+    found.fetch()
+    return found

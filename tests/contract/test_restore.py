@@ -1,0 +1,349 @@
+"""The restore program on real data of a real PDS: what members, relays and the directory see afterwards."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.test_guard import Volume
+from tools.live.node import PDS_LINES
+from tools.live.pds import PdsProcess
+from tools.live.xrpc import Client, RefusedError
+from tools.verify import MANIFEST, MARK, home, verify
+
+from .club import PASSWORD, Member
+from .relay import Relay
+from .restores import Restore, Story, newest
+from .snapshots import Scale
+
+pytestmark = pytest.mark.contract
+
+one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
+"""For what is not about the server."""
+
+
+def _client(server: PdsProcess, restore: Restore) -> Client:
+    return Client(server.url, restore.story.env["PDS_HOSTNAME"])
+
+
+def _logged_in(server: PdsProcess, restore: Restore, did: str) -> Member:
+    client = _client(server, restore)
+    body = {"identifier": did, "password": PASSWORD}
+    client.log_in(client.procedure("com.atproto.server.createSession", body)["accessJwt"])
+    return Member(did=did, client=client)
+
+
+def _who_left(story: Story) -> set[str]:
+    return {story.deleted.did, story.hidden.did, story.resting.did, story.gone.did}
+
+
+def _all_is_there(server: PdsProcess, restore: Restore, but: set[str]) -> None:
+    """Old passwords work, and every post that was acknowledged before the snapshot has the CID that it had."""
+    story = restore.story
+    members, records = story.club.journal.before(story.began)
+    for did in members - but:
+        _logged_in(server, restore, did)
+    expected = {uri: cid for uri, cid in records.items() if uri.split("/")[2] not in but}
+    assert expected
+    for uri, cid in expected.items():
+        assert _cid(server, restore, uri) == cid, uri
+
+
+def _cid(server: PdsProcess, restore: Restore, uri: str) -> str:
+    _, _, did, collection, rkey = uri.split("/")
+    parameters = {"repo": did, "collection": collection, "rkey": rkey}
+    return str(_client(server, restore).query("com.atproto.repo.getRecord", parameters)["cid"])
+
+
+def _status(client: Client, did: str) -> str:
+    try:
+        said = client.query("com.atproto.sync.getRepoStatus", {"did": did})
+    except RefusedError as refusal:
+        return refusal.error
+    return str(said.get("status") or "active")
+
+
+def _goes_on(restore: Restore, relay: Relay) -> None:
+    """Raises AssertionError unless the relay follows the restored server to where it is, and to what is new then."""
+    story = restore.story
+    stayed = story.club.journal.before(story.began)[0] - _who_left(story)
+    with restore.opened() as server:
+        client = _client(server, restore)
+        story.club.post(_logged_in(server, restore, story.writer.did), "after the restore")
+        relay.follow(server.url, newest(restore.data.path))
+        assert not relay.idle, "its cursor is one of the future"
+        assert relay.dropped == []
+        for did in stayed:
+            assert relay.repositories[did].rev == client.query("com.atproto.sync.getLatestCommit", {"did": did})["rev"]
+
+
+@pytest.mark.parametrize("where", ["in_place", "disaster"])
+def test_members_have_their_passwords_and_posts_and_a_relay_goes_on(
+    where: str, line: str, request: pytest.FixtureRequest
+) -> None:
+    restore: Restore = request.getfixturevalue(where)
+    story, relay = restore.story, restore.relay
+    with relay.answering() as url:
+        said = restore.run(PDS_CRAWLERS=url)
+    assert "ready" in said
+    with restore.opened() as server:
+        _all_is_there(server, restore, but=_who_left(story))
+        with pytest.raises(RefusedError, match="Could not locate record"):
+            _cid(server, restore, story.written_after)
+    _goes_on(restore, relay)
+
+
+def test_a_relay_stays_away_where_the_first_event_is_left_out(in_place: Restore) -> None:
+    in_place.plant("restore.cjs", "    await announce(ctx, did, handle, status, sync);\n", "")
+    in_place.plant("restore.cjs", "await announceDeleted(ctx, did);", "await null;")
+    relay = in_place.relay
+    in_place.run()
+    with in_place.opened() as server:
+        relay.follow(server.url, relay.cursor + 1)
+        assert relay.idle
+
+
+def test_a_relay_drops_a_repository_whose_revision_is_not_above_the_one_that_it_knows(in_place: Restore) -> None:
+    in_place.plant("restore.cjs", "    await store.repo.processWrites([]);\n", "")
+    in_place.plant("restore.cjs", "if (seen && sync.rev <= seen)", "if (false)")
+    in_place.run()
+    with pytest.raises(AssertionError, match=f"#sync of {in_place.story.writer.did}: old revision"):
+        _goes_on(in_place, in_place.relay)
+
+
+@pytest.mark.parametrize("where", ["in_place", "disaster"])
+def test_the_dead_stay_dead(where: str, in_place: Restore, request: pytest.FixtureRequest) -> None:
+    restore: Restore = request.getfixturevalue(where)
+    story = restore.story
+    if restore is not in_place:
+        # What a backup after all that, and before the disaster, had sent beside its snapshot.
+        in_place.data.take()
+        restore.fetch_list(in_place.data.path)
+    said = restore.run(NOMAD_META_sequence="1000000")
+    assert f"LEFT OUT: {story.deleted.did}: it was deleted after the snapshot" in said
+    assert f"LEFT OUT: {story.hidden.did}: it was taken down after the snapshot" in said
+    assert f"LEFT OUT: {story.resting.did}: it was deactivated after the snapshot" in said
+    assert f"LEFT OUT: {story.gone.did}: its DID document names the server rooks.test" in said
+    with restore.opened() as server:
+        client = _client(server, restore)
+        assert _status(client, story.deleted.did) == "RepoNotFound"
+        assert _status(client, story.hidden.did) == "takendown"
+        assert _status(client, story.resting.did) == "deactivated"
+        assert _status(client, story.gone.did) == "deactivated"
+    assert not (restore.data.path / home(story.deleted.did)).exists()
+
+
+def test_what_only_a_relay_heard_before_the_disaster_is_believed(disaster: Restore) -> None:
+    story, relay = disaster.story, disaster.relay
+    with relay.answering() as url:
+        said = disaster.run(PDS_CRAWLERS=url)
+    assert f"LEFT OUT: {story.deleted.did}: the relay says that it was deleted" in said
+    assert f"LEFT OUT: {story.resting.did}: the relay says that it was deactivated" in said
+    assert f"the relay passes nothing on of {story.hidden.did} (takendown)" in said, "it may be the relay's own doing"
+
+
+def test_the_owner_s_lists_are_applied_before_anybody_sees_an_account(disaster: Restore) -> None:
+    story = disaster.story
+    deleted, hidden = story.writer.did, story.resting.did
+    disaster.run(NOMAD_META_sequence="1", NOMAD_META_delete=deleted, NOMAD_META_takedown=f"{hidden} did:plc:nobody")
+    with disaster.opened() as server:
+        client = _client(server, disaster)
+        assert (_status(client, deleted), _status(client, hidden)) == ("RepoNotFound", "takendown")
+
+
+def test_an_account_that_was_deleted_by_mistake_comes_back(in_place: Restore) -> None:
+    did = in_place.story.deleted.did
+    in_place.run(NOMAD_META_bring_back=did)
+    with in_place.opened() as server:
+        assert _status(_client(server, in_place), did) == "active"
+        _logged_in(server, in_place, did)
+
+
+def test_a_repository_that_is_behind_the_events_is_brought_up_to_them(in_place: Restore, story: Story) -> None:
+    # As when a post comes after a repository was copied and before the events are.
+    in_place.data.take()
+    torn = in_place.data.snapshot
+    manifest, older = (json.loads((folder / MANIFEST).read_text()) for folder in (torn, story.snapshot))
+    store = home(story.writer.did) / "store.sqlite"
+    shutil.copy(story.snapshot / store, torn / store)
+    manifest["repositories"][story.writer.did] = older["repositories"][story.writer.did]
+    manifest["files"][str(store)] = older["files"][str(store)]
+    manifest["started"] = older["started"]
+    (torn / MANIFEST).write_text(json.dumps(manifest))
+    assert verify(torn, in_place.data.document_key).problems == ()
+    in_place.run(NOMAD_META_from="volume")
+    with in_place.opened() as server:
+        assert _cid(server, in_place, story.written_after) == story.club.journal.records[story.written_after][0]
+    _goes_on(in_place, in_place.relay)
+
+
+def test_the_next_snapshot_of_restored_data_is_whole_and_the_list_goes_on(in_place: Restore) -> None:
+    in_place.run()
+    in_place.data.take()
+    assert in_place.data.verify().problems == ()
+    listed = [json.loads(line) for line in (in_place.data.path / ".departures.jsonl").read_text().splitlines()]
+    assert {line["did"] for line in listed} >= _who_left(in_place.story) - {in_place.story.gone.did}
+    assert [line["seq"] for line in listed] == sorted({line["seq"] for line in listed})
+
+
+def test_old_data_are_kept_until_the_owner_says_so(in_place: Restore, story: Story) -> None:
+    before = _content(story.data.path)
+    in_place.run()
+    (old,) = (in_place.data.path / ".restore").glob("old-*")
+    assert _content(old) == before
+    assert "old data                     of 1 restores removed" in in_place.run(NOMAD_META_forget="yes")
+    assert not old.exists()
+    assert (in_place.data.path / "account.sqlite").exists()
+
+
+# --- killed anywhere
+
+_KILL_AT = """
+const fs = require("node:fs");
+let left = Number(process.env.KILL_AT);
+for (const name of ["renameSync", "rmdirSync"]) {
+  const original = fs[name];
+  fs[name] = (...rest) => {
+    if (left-- === 0) process.kill(process.pid, "SIGKILL");
+    return original(...rest);
+  };
+}
+"""
+
+
+_RESTORED = {
+    "account.sqlite", "sequencer.sqlite", "actors", "blocks", MARK, ".departures.jsonl", ".restore", ".snapshot"
+}  # fmt: skip
+
+
+@one_line
+def test_killed_at_any_step_of_the_swap_it_is_finished_by_the_next_run(in_place: Restore, tmp_path: Path) -> None:
+    preload = tmp_path / "kill.cjs"
+    preload.write_text(_KILL_AT)
+    whole = tmp_path / "whole"
+    shutil.copytree(in_place.data.path, whole)
+    swapping = 0
+    for step in range(100):
+        shutil.rmtree(in_place.data.path)
+        shutil.copytree(whole, in_place.data.path)
+        with in_place.start(NODE_OPTIONS=f"--require={preload}", KILL_AT=str(step)) as running:
+            said, _ = running.communicate(timeout=120)
+        if running.returncode == 0:
+            break
+        assert running.returncode == -signal.SIGKILL, said
+        if (in_place.data.path / ".restore" / "swap.json").exists():
+            swapping += 1
+        if swapping == 3:
+            assert "REFUSED: a restore was cut short" in in_place.data.take(code=1)
+            refused = Volume(in_place.data.path).guard()
+            assert "a restore was cut short" in refused.stderr, "no server starts on half of it"
+        again = in_place.run()
+        assert "is finished" in again or "ready" in again
+        assert {entry.name for entry in in_place.data.path.iterdir()} == _RESTORED
+        assert in_place.story.written_after not in _uris(in_place.data.path, in_place.story.writer.did)
+        if step % 5 == 0:
+            in_place.data.take()
+            assert in_place.data.verify().problems == ()
+    assert swapping > 5
+
+
+@one_line
+def test_killed_at_a_random_moment_it_can_be_run_again(in_place: Restore, scale: Scale) -> None:
+    began = time.monotonic()
+    in_place.run()
+    seconds = time.monotonic() - began
+    in_place.fetch()
+    chance, killed = random.Random(5), 0
+    for number in range(scale.kills):
+        with in_place.start() as running:
+            time.sleep(chance.uniform(0, seconds))
+            running.send_signal(signal.SIGKILL)
+            running.communicate()
+            killed += running.returncode == -signal.SIGKILL
+        in_place.fetch()
+        in_place.run()
+        in_place.run(NOMAD_META_forget="yes")
+        in_place.data.take()
+        assert in_place.data.verify().problems == (), f"round {number}"
+        in_place.fetch()
+    assert killed
+
+
+# --- refused before anything is touched
+
+
+def _refused(restore: Restore, because: str, **change: str) -> None:
+    before = _content(restore.data.path)
+    said = restore.run(code=1, **change)
+    assert "REFUSED: " in said
+    assert because in said
+    assert _content(restore.data.path) == before, "nothing was touched"
+
+
+@one_line
+def test_a_server_that_runs_is_left_alone(in_place: Restore) -> None:
+    with in_place.opened():
+        said = in_place.run(code=1)
+    assert "REFUSED: the server is running on these data" in said
+    assert (in_place.data.path / MARK).exists()
+
+
+@one_line
+def test_another_pds_s_snapshot_is_refused(in_place: Restore) -> None:
+    _refused(in_place, "its hostname is noted.at, not chess.at", PDS_HOSTNAME="chess.at")
+    _refused(in_place, "another PDS: its rotation_public_key", NOMAD_META_rotation_public_key="02")
+
+
+@one_line
+def test_a_damaged_snapshot_is_refused_and_the_damage_named(in_place: Restore) -> None:
+    key = in_place.data.path / ".restore" / "fetched" / home(in_place.story.writer.did) / "key"
+    key.unlink()
+    _refused(in_place, f"{in_place.story.writer.did} has no signing key")
+
+
+@one_line
+def test_without_a_snapshot_nothing_happens(in_place: Restore) -> None:
+    shutil.rmtree(in_place.data.path / ".restore" / "fetched")
+    _refused(in_place, "manifest.json cannot be read")
+
+
+@one_line
+def test_a_directory_that_does_not_answer_is_waited_for_by_the_owner(in_place: Restore) -> None:
+    _refused(in_place, "its DID document could not be read: http://localhost:1", PDS_DID_PLC_URL="http://localhost:1")
+
+
+@one_line
+def test_where_nobody_knows_how_far_the_events_were_the_owner_is_asked(disaster: Restore) -> None:
+    _refused(disaster, "--sequence N", PDS_CRAWLERS="http://localhost:1")
+    disaster.run(PDS_CRAWLERS="http://localhost:1", NOMAD_META_sequence="5000")
+    assert newest(disaster.data.path) > 5000
+
+
+@one_line
+def test_a_full_volume_is_refused(in_place: Restore) -> None:
+    _refused(in_place, "Make it larger", PDS_SNAPSHOT_RESERVE_MIB=str(10**9))
+
+
+def _uris(data: Path, did: str) -> set[str]:
+    with closing(sqlite3.connect(data / home(did) / "store.sqlite")) as db:
+        return {row[0] for row in db.execute("select uri from record")}
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    """Of every file that means something; side files of databases come and go."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not {".snapshot", ".restore"} & set(path.relative_to(folder).parts)
+        and not path.name.endswith(("-wal", "-shm"))
+        and path.name != ".departures.jsonl"
+    }

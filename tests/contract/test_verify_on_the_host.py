@@ -1,0 +1,84 @@
+"""The host's verifier against the owner's: two readings of the same snapshots, in two languages, with one verdict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.verify import home, verify
+
+from .restores import FILES
+from .snapshots import Data, Running
+from .test_snapshot import _DAMAGES, Damage
+
+pytestmark = pytest.mark.contract
+
+_ASK = """
+const { verify } = require(process.argv[1]);
+const { problems, keys } = verify(process.argv[2], {});
+console.log(JSON.stringify({ problems, keys: [...keys.keys()] }));
+"""
+
+
+def _on_the_host(data: Data, folder: Path) -> dict[str, Any]:
+    command = [str(data.install.node), "-e", _ASK, str(FILES / "verify.cjs"), str(folder)]
+    done = subprocess.run(command, cwd=data.install.folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_both_find_nothing_wrong_with_a_whole_one_and_leave_nothing_behind(running: Running, still: Data) -> None:
+    still.take()
+    before = _names(still.snapshot)
+    found = _on_the_host(still, still.snapshot)
+    assert found["problems"] == []
+    assert sorted(found["keys"]) == still.manifest()["accounts"]
+    assert _names(still.snapshot) == before
+
+
+@pytest.mark.parametrize("damage", _DAMAGES, ids=lambda damage: damage.name)
+def test_both_name_the_same_damage(running: Running, still: Data, damage: Damage, tmp_path: Path) -> None:
+    copied = tmp_path / "snapshot"
+    still.take()
+    shutil.copytree(still.snapshot, copied)
+    damage.do(copied, running.club.members[4].did)
+    owners = verify(copied, lambda did: None).problems
+    assert owners
+    here = _on_the_host(still, copied)["problems"]
+    assert len(here) == len(owners)
+    # What SQLite and the file system say in their own words differs between the two.
+    assert {text.partition(": ")[0] for text in here} == {text.partition(": ")[0] for text in owners}
+
+
+def test_both_name_a_flipped_block_a_lost_record_and_two_keys_that_changed_places(
+    running: Running, faulty: Data
+) -> None:
+    flipped, lost, one, two = (member.did for member in running.club.members[:4])
+    with closing(sqlite3.connect(faulty.path / home(flipped) / "store.sqlite")) as db:
+        cid, content = db.execute("select b.cid, content from repo_block b join record r on r.cid = b.cid").fetchone()
+        db.execute("update repo_block set content = ? where cid = ?", (content[:-1] + bytes([content[-1] ^ 1]), cid))
+        db.commit()
+    with closing(sqlite3.connect(faulty.path / home(lost) / "store.sqlite")) as db:
+        cid = db.execute("select cid from repo_block where cid in (select cid from record)").fetchone()[0]
+        db.execute("delete from repo_block where cid = ?", (cid,))
+        db.commit()
+    keys = [faulty.path / home(did) / "key" for did in (one, two)]
+    contents = [key.read_bytes() for key in keys]
+    for key, content in zip(keys, reversed(contents), strict=True):
+        key.write_bytes(content)
+    faulty.take()
+    owners = verify(faulty.snapshot, lambda did: None).problems
+    assert {flipped, lost, one, two} == {text.partition(": ")[0] for text in owners}
+    assert _on_the_host(faulty, faulty.snapshot)["problems"] == list(owners)
