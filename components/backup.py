@@ -1,7 +1,7 @@
 """The backup: a bucket that outlives everything else, a key for it alone, a password, and the job that uses them.
 
-The job's text is rendered in `render/backup_job.py`. What is in a snapshot is decided by the program that the job runs,
-`render/files/snapshot.cjs`.
+The jobs' texts are rendered in `render/backup_job.py` and `render/restore_job.py`. What is in a snapshot is decided by
+the program that the first runs, `render/files/snapshot.cjs`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import pulumi_nomad as nomad
 
 from components.entropy import as_secret, hex_secret
 from components.render.backup_job import BACKUP_PATH, bucket_name, repository
+from components.render.restore_job import RESTORE_PATH
 from components.settings.sections import Backup as Section
 from components.settings.settings import Settings
 from components.target import NomadTarget
@@ -22,17 +23,18 @@ VERSION_DAYS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class BackupArgs:
-    """What `Backup` is told: the job's text, where it goes, and the server's job: its first start marks the volume."""
+    """What `Backup` is told: the jobs' texts, where they go, and the server's job: its first start marks the volume."""
 
     settings: Settings
     stack: str
     jobspec: str
+    restore_jobspec: str
     target: NomadTarget
     server: nomad.Job
 
 
 class Backup(pulumi.ComponentResource):
-    """Bucket, key, password, and the periodic job."""
+    """Bucket, key, password, the periodic job, and the one that waits for a restore."""
 
     repository: str
     """restic's address of the backups."""
@@ -69,6 +71,16 @@ class Backup(pulumi.ComponentResource):
             detach=True,  # a periodic job has nothing to wait for
             purge_on_destroy=True,
             opts=args.target.options(self, depends_on=[variable, args.server]),
+        )
+        restore = nomad.Variable(
+            f"{name}-restore-variable", path=RESTORE_PATH, items=self.items, opts=args.target.options(self)
+        )
+        nomad.Job(
+            f"{name}-restore-job",
+            jobspec=args.restore_jobspec,
+            detach=True,  # nothing runs until it is dispatched
+            purge_on_destroy=True,
+            opts=args.target.options(self, depends_on=[restore]),
         )
         self.register_outputs({"repository": self.repository})
 

@@ -30,6 +30,7 @@ from components.render.cloud_init import UserDataTooLongError, configuration_has
 from components.render.confirm_job import confirm_job
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import JOB, SECRETS_PATH, pds_job
+from components.render.restore_job import restore_job
 from components.render.watch_job import watch_job
 from components.secrets import PdsSecrets, PdsSecretsArgs
 from components.settings.environment import plain_environment
@@ -85,6 +86,7 @@ class Pds(pulumi.ComponentResource):
                     settings=settings,
                     stack=stack,
                     jobspec=backup_job(settings, stack),
+                    restore_jobspec=restore_job(settings, stack),
                     target=place.target,
                     server=workload.job,
                 ),
@@ -185,7 +187,11 @@ class Pds(pulumi.ComponentResource):
         opens_copies: dict[str, pulumi.Input[object]] = {}
         if backup:
             address = backup.repository
-            copies = {"backup_job": backup_job(settings, stack), "backup_repository": address}
+            copies = {
+                "backup_job": backup_job(settings, stack),
+                "restore_job": restore_job(settings, stack),
+                "backup_repository": address,
+            }
             opens_copies = {"backup": backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})}
         self.outputs = {
             "url": f"https://{settings.hostname}",

@@ -64,10 +64,10 @@ COMPONENT_MAY = {"facts", "target", "entropy", "render", "settings"}
 """For every component but `pds`: never another component."""
 
 READS_ITS_OWN_FILES = {
-    "components/render/backup_job.py",
     "components/render/cloud_init.py",
     "components/render/confirm_job.py",
     "components/render/pds_job.py",
+    "components/render/scripts.py",
     "components/render/watch_job.py",
     "components/settings/environment.py",
     "components/settings/handles.py",

@@ -4,8 +4,7 @@ A pure function of the settings, as `pds_job.py`. The snapshot's program sees no
 read-only. Secrets come on the host from the variable at `BACKUP_PATH`.
 """
 
-from functools import cache
-from pathlib import Path
+from dataclasses import replace
 
 from components.render.hcl import write
 from components.render.jobspec import (
@@ -14,18 +13,18 @@ from components.render.jobspec import (
     Job,
     Lifecycle,
     Logs,
-    Mount,
     Periodic,
     Reschedule,
     Resources,
     Restart,
     Task,
     Template,
-    TmpfsOptions,
     VolumeMount,
     VolumeRequest,
 )
 from components.render.pds_job import JOB as PDS_JOB
+from components.render.pds_job import hardened, variable_lines
+from components.render.scripts import scripts
 from components.render.where import where
 from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
@@ -37,12 +36,7 @@ JOB = "pds-backup"
 BACKUP_PATH = f"nomad/jobs/{JOB}"
 """The variable with the repository's password and the bucket's keys; a job may read that of its own path."""
 
-_MEBIBYTE = 1024 * 1024
 _FROM_SNAPSHOT = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_LOCATION")
-_LINES = f"""\
-{{{{ with nomadVar "{BACKUP_PATH}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}
-{{{{ end }}}}{{{{ end }}}}
-"""
 
 
 def bucket_name(settings: Settings, stack: str) -> str:
@@ -95,10 +89,10 @@ def _snapshot(settings: Settings) -> Task:
         name="snapshot",
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
-        config=_hardened(settings.pds.image, command="node", args=("/local/snapshot.cjs",)),
+        config=hardened(settings, pids_limit=128, command="node", args=("/local/snapshot.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment},
-        templates=(Template(destination="local/snapshot.cjs", change_mode="noop", data=_file("snapshot.cjs")),),
+        templates=scripts("snapshot.cjs", "departures.cjs", "repository.cjs"),
         resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )
@@ -108,7 +102,7 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
     return Task(
         name="send",
         user="1000:1000",
-        config=_hardened(backup.image, entrypoint=("/bin/sh", "/local/send.sh")),
+        config=hardened_restic(settings, "send.sh"),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
         env={
             "PDS_HOSTNAME": settings.hostname,
@@ -118,30 +112,22 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
             "KEEP_DAYS": str(backup.keep_days),
         },
         templates=(
-            Template(destination="local/send.sh", change_mode="noop", data=_file("send.sh")),
-            Template(destination="secrets/backup.env", env=True, change_mode="noop", perms="0600", data=_LINES),
+            *scripts("send.sh", "open.sh"),
+            Template(
+                destination="secrets/backup.env",
+                env=True,
+                change_mode="noop",
+                perms="0600",
+                data=variable_lines(BACKUP_PATH),
+            ),
         ),
         resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )
 
 
-def _hardened(
-    image: str, entrypoint: tuple[str, ...] = (), command: str | None = None, args: tuple[str, ...] = ()
-) -> DockerConfig:
-    return DockerConfig(
-        image=image,
-        entrypoint=entrypoint,
-        command=command,
-        args=args,
-        readonly_rootfs=True,
-        cap_drop=("all",),
-        security_opt=("no-new-privileges",),
-        pids_limit=128,
-        mount=Mount(target="/tmp", tmpfs_options=TmpfsOptions(size=16 * _MEBIBYTE)),  # noqa: S108 (in the container)
-    )
-
-
-@cache
-def _file(name: str) -> str:
-    return Path(__file__).with_name("files").joinpath(name).read_text()
+def hardened_restic(settings: Settings, name: str) -> DockerConfig:
+    """restic's image, running the script `name`."""
+    assert settings.backup
+    config = hardened(settings, pids_limit=128)
+    return replace(config, image=settings.backup.image, entrypoint=("/bin/sh", f"/local/{name}"))

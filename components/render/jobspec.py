@@ -254,6 +254,7 @@ class Parameterized(Block):
 
     keyword = "parameterized"
     payload: str = "forbidden"
+    meta_optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.render.backup_job import backup_job
+from components.render.restore_job import restore_job
 from tests.programs import BACKUP, settings_of
 from tests.s3 import KEYS, s3_server
 from tools.hcl_text import job_of, task_of
@@ -36,7 +38,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """A PDS's place in the bucket, and the send task of the rendered job."""
+    """A PDS's place in the bucket, and the tasks of the rendered jobs that use it."""
 
     url: str
     place: str
@@ -61,11 +63,21 @@ class Bucket:
     def send(self, data: Data, *, code: int = 0, **change: str) -> str:
         """Run the send task on the finished snapshot of `data`; what it says."""
         task = task_of(job_of(backup_job(settings_of(backup=BACKUP), "dev"), "pds-backup"), "send")
-        (script,) = [item["data"] for item in task["template"] if item["destination"] == "local/send.sh"]
+        return self._run(self._script(task, "send.sh"), code, PDS_DATA_DIRECTORY=str(data.path), **change)
+
+    def fetch(self, volume: Path, *, code: int = 0, **change: str) -> str:
+        """Run the restore job's fetch task for a data directory; what it says."""
+        task = task_of(job_of(restore_job(settings_of(backup=BACKUP), "dev"), "pds-restore"), "fetch")
+        assert task["env"][0]["TARGET"] == "/pds/.restore"
+        change = {"TARGET": str(volume / ".restore"), "PDS_SNAPSHOT_RESERVE_MIB": "1"} | change
+        return self._run(self._script(task, "fetch.sh"), code, **change)
+
+    def _script(self, task: dict[str, Any], name: str) -> list[str]:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        path = self.folder / "send.sh"
-        path.write_text(script)
-        return self._run(["/bin/sh", str(path)], code, PDS_DATA_DIRECTORY=str(data.path), **change)
+        for item in task["template"]:
+            if item["destination"].startswith("local/"):
+                (self.folder / Path(item["destination"]).name).write_text(item["data"])
+        return ["/bin/sh", str(self.folder / name)]
 
     def restic(self, *arguments: str, code: int = 0, **change: str) -> str:
         """Run restic on this place; what it says."""
@@ -134,6 +146,63 @@ def test_a_wrong_password_is_named_and_nothing_is_written(faulty: Data, bucket: 
     said = bucket.send(faulty, code=1, RESTIC_PASSWORD="another password")
     assert "FAILED: the bucket holds backups under another password" in said
     assert len(json.loads(bucket.restic("snapshots", "--json"))) == 1
+
+
+# --- the way back
+
+
+def test_the_newest_snapshot_or_the_one_asked_for_is_fetched(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+    faulty.take()
+    first = faulty.manifest()["started"]
+    bucket.send(faulty)
+    faulty.take()
+    bucket.send(faulty)
+    fetched = tmp_path / "new" / ".restore" / "fetched"
+    bucket.fetch(tmp_path / "new")
+    assert verify(fetched, faulty.document_key).manifest["started"] == faulty.manifest()["started"]
+    older, _newer = json.loads(bucket.restic("snapshots", "--tag", "pds", "--json"))
+    assert older["short_id"] in bucket.fetch(tmp_path / "new", NOMAD_META_show="yes")
+    bucket.fetch(tmp_path / "new", NOMAD_META_snapshot=older["short_id"])
+    report = verify(fetched, faulty.document_key)
+    assert (report.problems, report.manifest["started"]) == ((), first)
+
+
+def test_the_list_of_who_left_goes_to_the_bucket_and_back_whatever_the_snapshot(
+    running: Running, faulty: Data, bucket: Bucket, tmp_path: Path
+) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    bucket.fetch(tmp_path / "new")
+    assert not (tmp_path / "new" / ".restore" / "list").exists(), "nobody has left yet"
+    line = '{"seq": 99, "time": "2026-06-01T12:00:00.000Z", "did": "did:plc:eve", "status": "deleted"}\n'
+    (faulty.path / ".departures.jsonl").write_text(line)
+    bucket.send(faulty)
+    (oldest, *_rest) = json.loads(bucket.restic("snapshots", "--tag", "pds", "--json"))
+    for change in ({"NOMAD_META_snapshot": oldest["short_id"]}, {"NOMAD_META_from": "volume"}):
+        bucket.fetch(tmp_path / "new", **change)
+        assert (tmp_path / "new" / ".restore" / "list" / ".departures.jsonl").read_text() == line
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"RESTIC_PASSWORD": "another password"}, "under another password"),
+        ({"NOMAD_META_snapshot": "12345678"}, "there is no snapshot 12345678 of noted.at"),
+        ({"PDS_HOSTNAME": "chess.at"}, "there is no snapshot latest of chess.at"),
+        ({"PDS_SNAPSHOT_RESERVE_MIB": "999999999"}, "Make the volume larger"),
+    ],
+)
+def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
+    faulty: Data, bucket: Bucket, tmp_path: Path, change: dict[str, str], says: str
+) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    assert says in bucket.fetch(tmp_path / "new", code=1, **change)
+    assert not (tmp_path / "new" / ".restore" / "fetched").exists()
+
+
+def test_a_bucket_without_backups_is_named(line: str, bucket: Bucket, tmp_path: Path) -> None:
+    assert "holds no backups" in bucket.fetch(tmp_path / "new", code=1)
 
 
 def test_without_a_snapshot_nothing_is_sent(faulty: Data, bucket: Bucket) -> None:

@@ -53,7 +53,7 @@ job "pds-backup" {
           target = "/tmp"
 
           tmpfs_options {
-            size = 16777216
+            size = 67108864
           }
         }
       }
@@ -93,6 +93,7 @@ job "pds-backup" {
         const fs = require("node:fs");
         const path = require("node:path");
         const { createRequire } = require("node:module");
+        const departures = require("./departures.cjs");
 
         // The image has the library as a dependency of the server package alone.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
@@ -118,6 +119,10 @@ job "pds-backup" {
           const started = new Date();
           fs.mkdirSync(stage, { recursive: true, mode: 0o700 });
           alone();
+          if (fs.existsSync(path.join(data, ".restore", "swap.json"))) {
+            throw new Refused("a restore was cut short between the old data and the new: run it again.");
+          }
+          noteDepartures();
           tidy();
           const before = manifest(current);
           room(before);
@@ -182,6 +187,18 @@ job "pds-backup" {
           } catch (error) {
             if (error.code === "SQLITE_BUSY") throw new Refused("another snapshot is being made.");
             throw error;
+          }
+        }
+
+        /** Who left is noted even where the copy is then refused. */
+        function noteDepartures() {
+          const file = path.join(data, "sequencer.sqlite");
+          if (!fs.existsSync(file)) return; // said below
+          const sequencer = new Database(file, { readonly: true, fileMustExist: true, timeout: WAIT });
+          try {
+            departures.append(path.join(data, departures.LIST), sequencer);
+          } finally {
+            sequencer.close();
           }
         }
 
@@ -526,6 +543,287 @@ job "pds-backup" {
         EOT
       }
 
+      template {
+        destination = "local/departures.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Who left: deletions, takedowns and deactivations, as a list that only grows and is no part of any snapshot.
+        //
+        // A restore brings back what was true when the snapshot was made, and so would bring back whoever was deleted or taken
+        // down since. The server tells of both in its event stream; this keeps those lines. The list is on the volume, outside
+        // of what a restore replaces, and goes to the bucket beside the snapshots, since the volume may be what is lost.
+        "use strict";
+
+        const fs = require("node:fs");
+        const { decode } = require("./repository.cjs");
+
+        const LIST = ".departures.jsonl";
+
+        /** The lines of a list; a last line that a crash cut short is left out. */
+        function lines(file) {
+          if (!fs.existsSync(file)) return [];
+          const text = fs.readFileSync(file, "utf8");
+          return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+        }
+
+        /** Events about accounts in an open sequencer database, after number `after`: in use or not. */
+        function events(sequencer, after) {
+          return sequencer
+            .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > ? order by seq")
+            .all(after)
+            .map(({ seq, did, event, sequencedAt }) => {
+              const { active, status } = decode(event);
+              return { seq, time: sequencedAt, did, status: active ? "active" : status };
+            });
+        }
+
+        /** Both, without what is there twice. That somebody is in use is of interest only where she was not before. */
+        function merged(...lists) {
+          const left = new Set();
+          const all = new Map(lists.flat().map((line) => [`$${line.seq} $${line.did}`, line]));
+          return [...all.values()]
+            .sort((one, other) => one.seq - other.seq)
+            .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
+        }
+
+        /** Add what a sequencer database knows and the list does not. */
+        function append(file, sequencer) {
+          const before = lines(file);
+          const now = merged(before, events(sequencer, before.at(-1)?.seq ?? 0));
+          if (now.length > before.length) write(file, now);
+        }
+
+        /** Written aside and renamed, so that a crash leaves the old list or the new one. */
+        function write(file, list) {
+          const text = list.map((line) => JSON.stringify(line) + "\n").join("");
+          fs.writeFileSync(`$${file}.next`, text, { mode: 0o600, flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        /** DID to its last word since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
+        function since(list, moment) {
+          return new Map(list.filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
+        }
+
+        module.exports = { LIST, append, events, lines, merged, since, write };
+        EOT
+      }
+
+      template {
+        destination = "local/repository.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        //
+        // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
+        // a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
+        // code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+        "use strict";
+
+        const crypto = require("node:crypto");
+
+        const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
+        const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+
+        /** A content identifier; its text is base32 of version 1. */
+        class Cid {
+          constructor(bytes) {
+            this.bytes = bytes;
+          }
+
+          toString() {
+            let bits = 0;
+            let value = 0;
+            let text = "b";
+            for (const byte of this.bytes) {
+              value = (value << 8) | byte;
+              for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
+              value &= 31; // what is left is less than one letter
+            }
+            return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
+          }
+        }
+
+        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
+
+        class Reader {
+          constructor(bytes) {
+            this.bytes = bytes;
+            this.at = 0;
+          }
+
+          take(count) {
+            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
+            this.at += count;
+            return this.bytes.subarray(this.at - count, this.at);
+          }
+
+          head() {
+            const first = this.take(1)[0];
+            const info = first & 31;
+            if (info < 24) return [first >> 5, info];
+            if (info > 27) throw new Error("it has an indefinite length");
+            const width = 1 << (info - 24);
+            const rest = this.take(width);
+            if (first >> 5 === 7) return [7, info, rest];
+            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
+          }
+
+          value() {
+            const [major, count, rest] = this.head();
+            switch (major) {
+              case 0:
+                return count;
+              case 1:
+                return -1 - count;
+              case 2:
+                return Buffer.from(this.take(count));
+              case 3:
+                return this.take(count).toString();
+              case 4:
+                return Array.from({ length: count }, () => this.value());
+              case 5:
+                return this.map(count);
+              case 6:
+                if (count !== 42) throw new Error(`it has the tag $${count}`);
+                return new Cid(this.value().subarray(1)); // a zero comes first
+              default:
+                if (count === 27) return rest.readDoubleBE();
+                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
+                return [false, true, null][count - 20];
+            }
+          }
+
+          map(count, entries = []) {
+            for (; entries.length < count; ) {
+              const from = this.at;
+              const key = this.value();
+              if (typeof key !== "string") throw new Error("it has a key that is no text");
+              entries.push({ key, value: this.value(), from, to: this.at });
+            }
+            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
+          }
+        }
+
+        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        function decode(bytes) {
+          const reader = new Reader(bytes);
+          const value = reader.value();
+          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
+          return value;
+        }
+
+        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        function unsigned(bytes) {
+          const reader = new Reader(bytes);
+          const [, count] = reader.head();
+          const entries = [];
+          reader.map(count, entries);
+          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+        }
+
+        // --- hashes and keys
+
+        /** Whether `content` is what `cid` (text) names: version 1, any codec, SHA-256. */
+        function isHashOf(cid, content) {
+          const digest = crypto.createHash("sha256").update(content).digest();
+          return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
+        }
+
+        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        function publicKey(privateKey) {
+          const pair = crypto.createECDH("secp256k1");
+          pair.setPrivateKey(privateKey);
+          const point = pair.getPublicKey();
+          const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
+          const compressed = pair.getPublicKey(null, "compressed");
+          return {
+            verifier: crypto.createPublicKey({ key: { kty: "EC", crv: "secp256k1", x, y }, format: "jwk" }),
+            didKey: `did:key:z$${base58(Buffer.from([0xe7, 0x01, ...compressed]))}`,
+          };
+        }
+
+        function base58(bytes) {
+          let number = BigInt(`0x$${bytes.toString("hex")}`);
+          let text = "";
+          for (; number > 0n; number /= 58n) text = BASE58[Number(number % 58n)] + text;
+          return text;
+        }
+
+        // --- repositories
+
+        /** Path and CID of each record below the tree's node `cid`, in order. */
+        function* records(blocks, cid) {
+          const node = block(blocks, cid);
+          if (node.l) yield* records(blocks, node.l);
+          let before = Buffer.alloc(0);
+          for (const entry of node.e) {
+            before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
+            yield [before.toString(), entry.v.toString()];
+            if (entry.t) yield* records(blocks, entry.t);
+          }
+        }
+
+        function block(blocks, cid) {
+          const found = blocks.get(cid.toString());
+          if (!found) throw new Error(`block $${cid} is missing`);
+          return decode(found);
+        }
+
+        /**
+         * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
+         * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
+         */
+        function* problems({ blocks, root, rev, did, verifier, index }) {
+          for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block $${cid} does not hash to its name`;
+          let tree;
+          try {
+            const commit = block(blocks, root);
+            if (commit.rev !== rev || commit.did !== did) {
+              yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
+            }
+            const key = { key: verifier, dsaEncoding: "ieee-p1363" };
+            if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
+              yield `commit $${root} is not signed with the account's key`;
+            }
+            tree = new Map(records(blocks, commit.data));
+          } catch (error) {
+            yield `the blocks do not link up from the root: $${error.message}`;
+            return;
+          }
+          index ??= tree;
+          for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
+            if (tree.get(path) !== index.get(path)) {
+              yield `record $${path} is $${tree.get(path)} in the repository and $${index.get(path)} in the index`;
+            } else if (!blocks.has(tree.get(path))) yield `record $${path} has no block $${tree.get(path)}`;
+          }
+        }
+
+        /** An exported repository (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks by CID. */
+        function readCar(bytes) {
+          const reader = new Reader(bytes);
+          const varint = () => {
+            let value = 0;
+            for (let scale = 1; ; scale *= 128) {
+              const byte = reader.take(1)[0];
+              value += (byte & 127) * scale;
+              if (byte < 128) return value;
+            }
+          };
+          const header = decode(reader.take(varint()));
+          const blocks = new Map();
+          while (reader.at < bytes.length) {
+            const whole = reader.take(varint());
+            blocks.set(new Cid(whole.subarray(0, 36)).toString(), whole.subarray(36));
+          }
+          return { root: header.roots[0].toString(), blocks };
+        }
+
+        module.exports = { decode, isHashOf, problems, publicKey, readCar };
+        EOT
+      }
+
       resources {
         cpu    = 200
         memory = 256
@@ -554,7 +852,7 @@ job "pds-backup" {
           target = "/tmp"
 
           tmpfs_options {
-            size = 16777216
+            size = 67108864
           }
         }
       }
@@ -579,7 +877,47 @@ job "pds-backup" {
         data        = <<-EOT
         #!/bin/sh
         # Owns the way of a finished snapshot to the bucket: sent by restic, what is too old forgotten, a part read back. Runs in
-        # restic's image (Alpine: sh and restic) after the snapshot task. Names: RESTIC_*, AWS_* are restic's own.
+        # restic's image (Alpine: sh and restic) after the snapshot task.
+        set -eu
+        # shellcheck source=/dev/null
+        . "$(dirname "$0")/open.sh"
+
+        snapshot=$PDS_DATA_DIRECTORY/.snapshot/current
+        [ -f "$snapshot/manifest.json" ] || fail "there is no snapshot in $snapshot"
+
+        if [ "$REPOSITORY" = absent ]; then
+            restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
+        fi
+
+        # A run that was killed leaves its lock; restic removes those alone that nobody has refreshed for half an hour.
+        restic unlock --quiet
+
+        # Who left is no part of a snapshot: a restore of an old one has to know of it, too (departures.cjs).
+        cd "$PDS_DATA_DIRECTORY"
+        if [ -f .departures.jsonl ]; then
+            restic backup --quiet --host "$PDS_HOSTNAME" --tag departures --ignore-ctime .departures.jsonl
+        fi
+
+        # The path is the same each time, so that restic finds the backup before this one. Hard links change a file's inode
+        # time and nothing else.
+        cd "$snapshot"
+        restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
+
+        restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
+        restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
+            --keep-last 1 --keep-within 2d --keep-within-daily "$${KEEP_DAYS}d"
+
+        restic check --read-data-subset=1%
+        EOT
+      }
+
+      template {
+        destination = "local/open.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+        #!/bin/sh
+        # Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
+        # Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
         set -eu
 
         fail() {
@@ -590,31 +928,15 @@ job "pds-backup" {
         # Pack files are put together here; the container's /tmp is memory.
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
-        snapshot=$PDS_DATA_DIRECTORY/.snapshot/current
-        [ -f "$snapshot/manifest.json" ] || fail "there is no snapshot in $snapshot"
-
+        export REPOSITORY=there
         if ! said=$(restic cat config 2>&1 >/dev/null); then
             case $said in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
-                *"Is there a repository at the following location"* | *"does not exist"*)
-                    restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?" ;;
+                *"Is there a repository at the following location"* | *"does not exist"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said" ;;
             esac
         fi
-
-        # A run that was killed leaves its lock; restic removes those alone that nobody has refreshed for half an hour.
-        restic unlock --quiet
-
-        # The path is the same each time, so that restic finds the backup before this one. Hard links change a file's inode
-        # time and nothing else.
-        cd "$snapshot"
-        restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
-
-        restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
-            --keep-last 1 --keep-within 2d --keep-within-daily "$${KEEP_DAYS}d"
-
-        restic check --read-data-subset=1%
         EOT
       }
 

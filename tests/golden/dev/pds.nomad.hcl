@@ -131,6 +131,10 @@ job "pds" {
           rotation_public_key: pair.getPublicKey("hex", "compressed"),
         };
 
+        if (fs.existsSync(path.join(directory, ".restore", "swap.json"))) {
+          refuse("a restore was cut short between the old data and the new.", "Run `./pds restore` again: it goes on there.");
+        }
+
         if (fs.existsSync(mark)) {
           const theirs = JSON.parse(fs.readFileSync(mark, "utf8"));
           for (const name of Object.keys(ours)) {
@@ -143,8 +147,8 @@ job "pds" {
           }
           console.log(`the volume is that of $${ours.hostname}`);
         } else {
-          // The file system's own, and what a crash of this script left behind.
-          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`];
+          // The file system's own, what a crash of this script left behind, and what backup and restore begin with.
+          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".restore"];
           const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
           if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
             refuse(
@@ -278,6 +282,10 @@ job "pds" {
           rotation_public_key: pair.getPublicKey("hex", "compressed"),
         };
 
+        if (fs.existsSync(path.join(directory, ".restore", "swap.json"))) {
+          refuse("a restore was cut short between the old data and the new.", "Run `./pds restore` again: it goes on there.");
+        }
+
         if (fs.existsSync(mark)) {
           const theirs = JSON.parse(fs.readFileSync(mark, "utf8"));
           for (const name of Object.keys(ours)) {
@@ -290,8 +298,8 @@ job "pds" {
           }
           console.log(`the volume is that of $${ours.hostname}`);
         } else {
-          // The file system's own, and what a crash of this script left behind.
-          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`];
+          // The file system's own, what a crash of this script left behind, and what backup and restore begin with.
+          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".restore"];
           const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
           if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
             refuse(

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list. Runs in
+# restic's image before the task that uses them. What was asked for is Nomad's meta of the dispatched job: `snapshot` is
+# a snapshot's id in restic, `from` "volume" where the snapshot is on the volume already, `show` anything to list them.
+set -eu
+
+[ "${NOMAD_META_forget:-}" = "" ] || exit 0 # the next task's alone
+# shellcheck source=/dev/null
+. "$(dirname "$0")/open.sh"
+
+fetched=$TARGET/fetched
+wanted=${NOMAD_META_snapshot:-latest}
+[ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
+
+restic unlock --quiet || true # a key that may only read can do without
+
+if [ "${NOMAD_META_show:-}" != "" ]; then
+    restic snapshots --host "$PDS_HOSTNAME" --tag pds --compact
+    exit 0
+fi
+
+mkdir -p "$TARGET"
+chmod 0700 "$TARGET"
+
+# The newest list, whatever the snapshot: what it says of older ones is the point of it.
+rm -rf "$TARGET/list"
+case $(restic snapshots --host "$PDS_HOSTNAME" --tag departures --json) in
+    *short_id*) restic restore latest --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
+esac
+[ "${NOMAD_META_from:-}" != volume ] || exit 0
+
+if ! said=$(restic snapshots --host "$PDS_HOSTNAME" --tag pds --json "$wanted" 2>&1); then
+    fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY: $said"
+fi
+case $said in
+    *short_id*) ;;
+    *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
+esac
+
+# Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
+rm -rf "$fetched" "$fetched.part"
+size=$(restic stats --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
+size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
+free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
+[ $((free - size)) -ge "${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
+    fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
+
+restic restore "$wanted" --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
+mv "$fetched.part" "$fetched"

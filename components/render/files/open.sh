@@ -1,0 +1,22 @@
+#!/bin/sh
+# Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
+# Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+set -eu
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# Pack files are put together here; the container's /tmp is memory.
+export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
+
+export REPOSITORY=there
+if ! said=$(restic cat config 2>&1 >/dev/null); then
+    case $said in
+        *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
+(the escrow file has it), or name another bucket." ;;
+        *"Is there a repository at the following location"* | *"does not exist"*) REPOSITORY=absent ;;
+        *) fail "$RESTIC_REPOSITORY cannot be read: $said" ;;
+    esac
+fi

@@ -1,0 +1,110 @@
+"""The restore as a Nomad job that waits registered: restic fetches a snapshot, then the server's image makes it ready.
+
+It is part of the stack and runs only when `./pds restore` dispatches it, so that nothing registers a job outside the
+engine. What is asked for is the meta of the run; secrets come on the host from the variable at `RESTORE_PATH`. The
+server is paused meanwhile, so the run may have the memory that is the server's.
+"""
+
+from components.render.backup_job import hardened_restic, repository
+from components.render.hcl import write
+from components.render.jobspec import (
+    Group,
+    Job,
+    Lifecycle,
+    Logs,
+    Parameterized,
+    Reschedule,
+    Resources,
+    Restart,
+    Task,
+    Template,
+    VolumeMount,
+    VolumeRequest,
+)
+from components.render.pds_job import JOB as PDS_JOB
+from components.render.pds_job import hardened, variable_lines
+from components.render.scripts import scripts
+from components.settings.checks import BACKUP_MEMORY_MIB
+from components.settings.environment import DATA_DIRECTORY, plain_environment
+from components.settings.sections import Backup
+from components.settings.settings import Settings
+
+JOB = "pds-restore"
+
+RESTORE_PATH = f"nomad/jobs/{JOB}"
+"""The variable with what opens this stack's backups. A run of a job reads what its parent may."""
+
+OTHER_PATH = f"nomad/jobs/{JOB}/{JOB}/fetch"
+"""A variable with what opens another stack's backups instead, while `./pds restore --to` runs; the fetch task's own."""
+
+META = ("snapshot", "from", "show", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "forget")
+"""What a run can be told, as the programs `fetch.sh` and `restore.cjs` read it."""
+
+_FOR_RESTORE = (
+    "PDS_HOSTNAME",
+    "PDS_SERVICE_HANDLE_DOMAINS",
+    "PDS_DATA_DIRECTORY",
+    "PDS_DID_PLC_URL",
+    "PDS_CRAWLERS",
+)
+
+
+def restore_job(settings: Settings, stack: str) -> str:
+    """The job file, HCL."""
+    backup = settings.backup
+    assert backup
+    job = Job(
+        name=JOB,
+        datacenters=(settings.nomad.datacenter,),
+        region=settings.nomad.region,
+        type="batch",
+        parameterized=Parameterized(meta_optional=META),
+        group=Group(
+            name=JOB,
+            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB),),
+            # It fails at once, in its own words; it can be run again.
+            restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
+            reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
+            tasks=(_fetch(settings, backup, stack), _restore(settings)),
+        ),
+    )
+    return write(job) + "\n"
+
+
+def _fetch(settings: Settings, backup: Backup, stack: str) -> Task:
+    usual = f'RESTIC_REPOSITORY="{repository(settings, stack)}"\nAWS_DEFAULT_REGION="{backup.region}"\n'
+    other = f'{{{{ if nomadVarExists "{OTHER_PATH}" }}}}{variable_lines(OTHER_PATH).rstrip()}{{{{ end }}}}\n'
+    return Task(
+        name="fetch",
+        user="1000:1000",
+        lifecycle=Lifecycle(hook="prestart"),
+        config=hardened_restic(settings, "fetch.sh"),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
+        env={"PDS_HOSTNAME": settings.hostname, "TARGET": f"{DATA_DIRECTORY}/.restore"},
+        templates=(
+            *scripts("fetch.sh", "open.sh"),
+            Template(
+                destination="secrets/backup.env",
+                env=True,
+                change_mode="noop",
+                perms="0600",
+                data=usual + variable_lines(RESTORE_PATH) + other,
+            ),
+        ),
+        resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
+        logs=Logs(max_files=2, max_file_size=1),
+    )
+
+
+def _restore(settings: Settings) -> Task:
+    environment = plain_environment(settings)
+    return Task(
+        name="restore",
+        user="1000:1000",
+        config=hardened(settings, pids_limit=128, command="node", args=("/local/restore.cjs",)),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
+        env={name: environment[name] for name in _FOR_RESTORE if name in environment},
+        templates=scripts("restore.cjs", "verify.cjs", "repository.cjs", "documents.cjs", "departures.cjs"),
+        resources=Resources(cpu=500, memory=settings.pds.memory_mib),
+        logs=Logs(max_files=2, max_file_size=1),
+    )
