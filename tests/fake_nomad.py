@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 
 @dataclass
@@ -46,6 +47,12 @@ class FakeNomad:
     """Service to address and port, for anybody who asks; None where the anonymous may read no jobs."""
     runs: list[list[dict[str, Any]]] = field(default_factory=list)
     """Allocations of a dispatched job, as each look in turn sees them; the last one stays."""
+    logs: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Task and stream to what it wrote; where it is empty every task wrote `stderr`."""
+    dispatched: list[dict[str, str]] = field(default_factory=list)
+    """Meta of each dispatched run."""
+    variables: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Path to items, as they were written."""
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def empty(self) -> None:
@@ -116,9 +123,20 @@ class FakeNomad:
             self._restart()
             return 200, self.allocations
         if method == "POST" and path.endswith("/dispatch"):
+            self.dispatched.append({"lent": " ".join(self.variables)} | (body.get("Meta") or {}))
             return 200, {"DispatchedJobID": f"{path.split('/')[3]}/dispatch-1-a", "EvalID": "1"}
         if path.endswith("%2Fdispatch-1-a/allocations"):
             return 200, self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
+        if method == "POST" and path.endswith("/periodic/force"):
+            return 200, {"EvalID": path.split("/")[3]}
+        if path.startswith("/v1/evaluation/"):
+            return 200, {"JobID": f"{path.rpartition('/')[2]}/dispatch-1-a"}
+        if method == "PUT" and path.startswith("/v1/var/"):
+            self.variables[body["Path"]] = body["Items"]
+            return 200, {"Path": body["Path"]}
+        if method == "DELETE" and path.startswith("/v1/var/"):
+            self.variables.pop(path.removeprefix("/v1/var/"), None)
+            return 200, None
         if path == "/v1/var/nomad/jobs/pds":
             return 200, {"Path": "nomad/jobs/pds", "ModifyTime": self.modify_time}
         if path.startswith("/v1/client/allocation/") and path.endswith("/checks"):
@@ -127,6 +145,10 @@ class FakeNomad:
                 for index, (name, status) in enumerate(self.checks.items())
             }
         if path.startswith("/v1/client/fs/logs/"):
+            query = {name: values[0] for name, values in parse_qs(urlsplit(path).query).items()}
+            if self.logs:
+                written = self.logs.get((query["task"], query["type"]), "").encode()
+                return 200, written[int(query["offset"]) :].decode()
             return 200, self.stderr
         return 404, f"no answer for {path}"
 
@@ -154,7 +176,7 @@ def serve(nomad: FakeNomad, tls: ssl.SSLContext | None = None) -> Iterator[FakeN
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_POST = do_DELETE = _do  # noqa: N815 (the names of http.server)
+        do_GET = do_POST = do_PUT = do_DELETE = _do  # noqa: N815 (the names of http.server)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""

@@ -1,4 +1,5 @@
-"""A `pulumi` on PATH that has a state and outputs as told, keeps what it was asked to run, and changes nothing."""
+"""A `pulumi` on PATH that has a state and outputs as told, keeps what it was asked to run, and changes nothing but the
+stack file, where it is told to."""
 
 import json
 import os
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 _PROGRAM = """#!{python}
-import json, pathlib, sys
+import json, pathlib, sys, yaml
 folder, arguments = pathlib.Path({folder!r}), sys.argv[1:]
 def read(name, default):
     file = folder / name
@@ -34,6 +35,12 @@ else:
     answers = read("answers.json", {{}})
     code, text = answers.get(arguments[0], [[0, ""]]).pop(0) if answers.get(arguments[0]) else (0, "")
     (folder / "answers.json").write_text(json.dumps(answers))
+    if arguments[:3] == ["config", "set", "--path"] and not code:
+        file = pathlib.Path("Pulumi." + arguments[arguments.index("--stack") + 1] + ".yaml")
+        document = yaml.safe_load(file.read_text())
+        section, option = arguments[3].rsplit(".", 1)
+        document["config"].setdefault(section, {{}})[option] = yaml.safe_load(arguments[4])
+        file.write_text(yaml.safe_dump(document))
     print(text)
     sys.exit(code)
 """

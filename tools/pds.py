@@ -12,7 +12,7 @@ from rich.console import Console
 
 from components import accounts
 from components.probes import ProbeError
-from tools import adopt, escrow, let_in, mailed, orphans, people, rescue
+from tools import adopt, escrow, let_in, mailed, orphans, people, rescue, restore
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.gate import gate
@@ -120,6 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("--plc", default="https://plc.directory", metavar="URL", help="directory of identities to ask")
     verb.set_defaults(run=_verify)
 
+    _restore_verb(verbs.add_parser("restore", help="put a backup back", description=restore.__doc__))
+
     wanted = sys.argv[1:] if arguments is None else arguments
     # argparse hands what follows "--" to any positional argument that has room.
     at = wanted.index("--") if "--" in wanted else len(wanted)
@@ -135,6 +137,39 @@ def main(arguments: list[str] | None = None) -> int:
     except (StackError, StackFileError, AccountError, DigestError, LetInError) as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _restore_verb(verb: argparse.ArgumentParser) -> None:
+    verb.formatter_class = argparse.RawDescriptionHelpFormatter
+    verb.epilog = "Exit code: 0 restored, 1 not, 2 it could not begin. Whatever it was, it can be run again."
+    verb.add_argument("stack", help="whose backups")
+    verb.add_argument("--snapshot", default="", metavar="ID", help="which one: see --list; 'volume' for the last one "
+                      "on the volume itself; the newest in the bucket where left out")  # fmt: skip
+    verb.add_argument("--to", metavar="STACK", help="another stack with the same hostname, to restore onto")
+    verb.add_argument("--sequence", type=int, default=0, metavar="N", help="a number above every event of this PDS, "
+                      "where no relay can be asked")  # fmt: skip
+    verb.add_argument("--bring-back", nargs="+", default=(), metavar="DID", help="accounts that were deleted or taken "
+                      "down since, and shall not be")  # fmt: skip
+    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
+    verb.add_argument("--list", action="store_true", help="list the snapshots in the bucket, and no more")
+    verb.add_argument("--forget-old", action="store_true", help="remove the data from before restores, and no more")
+    verb.set_defaults(run=_restore)
+
+
+def _restore(options: argparse.Namespace) -> int:
+    source = Stack(options.stack)
+    if options.list:
+        return restore.show(source)
+    if options.forget_old:
+        return restore.forget_old(source)
+    wish = restore.Wish(
+        snapshot=options.snapshot,
+        sequence=options.sequence,
+        bring_back=tuple(options.bring_back),
+        source=source,
+        yes=options.yes,
+    )
+    return restore.restore(Stack(options.to or options.stack), wish)
 
 
 def _escrow(options: argparse.Namespace) -> None:

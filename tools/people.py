@@ -44,7 +44,12 @@ def server_of(stack: str) -> accounts.Server:
 
 def relays_of(stack: str) -> list[str]:
     """URLs of the relays that the stack's PDS tells of new posts. Raises StackError."""
-    lines = str(Stack(stack).outputs().get("pds_env", "")).splitlines()
+    return relays_in(Stack(stack).outputs())
+
+
+def relays_in(outputs: Mapping[str, Any]) -> list[str]:
+    """The same, from a stack's outputs."""
+    lines = str(outputs.get("pds_env", "")).splitlines()
     named = next((line.partition("=")[2] for line in lines if line.startswith("PDS_CRAWLERS=")), "")
     return [url for url in named.split(",") if url]
 

@@ -1,8 +1,7 @@
 """The restore as a Nomad job that waits registered: restic fetches a snapshot, then the server's image makes it ready.
 
 It is part of the stack and runs only when `./pds restore` dispatches it, so that nothing registers a job outside the
-engine. What is asked for is the meta of the run; secrets come on the host from the variable at `RESTORE_PATH`. The
-server is paused meanwhile, so the run may have the memory that is the server's.
+engine. What is asked for is the meta of the run; secrets come on the host from the variable at `RESTORE_PATH`.
 """
 
 from components.render.backup_job import hardened_restic, repository
@@ -105,6 +104,6 @@ def _restore(settings: Settings) -> Task:
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FOR_RESTORE if name in environment},
         templates=scripts("restore.cjs", "verify.cjs", "repository.cjs", "documents.cjs", "departures.cjs"),
-        resources=Resources(cpu=500, memory=settings.pds.memory_mib),
+        resources=Resources(cpu=500, memory=BACKUP_MEMORY_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )

@@ -39,6 +39,7 @@ const asked = (name) => process.env[`NOMAD_META_${name}`] ?? "";
 const dids = (name) => asked(name).split(" ").filter(Boolean);
 
 async function main() {
+  if (asked("show")) return; // the list was the task's before this one
   process.umask(0o077);
   const began = Date.now();
   fs.mkdirSync(place, { recursive: true, mode: 0o700 });
@@ -377,7 +378,7 @@ function clean(keys) {
   }
   const wrong = [...keys.keys()]
     .filter((did) => fs.existsSync(path.join(next, home(did))))
-    .flatMap((did) => [...repositoryProblems(next, did)].map((problem) => `${did}: ${problem}`));
+    .flatMap((did) => repositoryProblems(next, did).map((problem) => `${did}: ${problem}`));
   if (wrong.length > 0) throw new Error(`what was restored does not hold together:\n  ${wrong.join("\n  ")}`);
   const handles = [...walk(next), ...new Set(walk(next).map(path.dirname))];
   for (const name of [...handles, "."]) sync(path.join(next, name));

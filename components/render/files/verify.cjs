@@ -120,8 +120,8 @@ function* accounts(found) {
 
 function* repository({ folder, manifest, broken }, did, store, verifier) {
   try {
-    const { root, problems } = stored(store, did, verifier);
-    for (const problem of problems) yield `${did}: ${problem}`;
+    const { root, wrong } = stored(store, did, verifier);
+    for (const problem of wrong) yield `${did}: ${problem}`;
     const known = manifest.repositories[did];
     if (!known) yield `${did}: its repository is not in the manifest`;
     else if (known.cid !== root.cid || known.rev !== root.rev) {
@@ -134,19 +134,39 @@ function* repository({ folder, manifest, broken }, did, store, verifier) {
 
 /** The root that a member's database names, and what is wrong with the repository below it. */
 function stored(store, did, verifier) {
-  const { root, blocks, index } = read(store, (db) => ({
-    root: db.prepare("select cid, rev from repo_root").get(),
-    blocks: new Map(db.prepare("select cid, content from repo_block").raw().all()),
-    index: new Map(db.prepare("select collection || '/' || rkey, cid from record").raw().all()),
-  }));
-  if (!root) throw new Error("no repository has been made in it");
-  return { root, problems: problems({ blocks, root: root.cid, rev: root.rev, did, verifier, index }) };
+  return read(store, (db) => {
+    const root = db.prepare("select cid, rev from repo_root").get();
+    if (!root) throw new Error("no repository has been made in it");
+    const index = new Map(db.prepare("select collection || '/' || rkey, cid from record").raw().all());
+    const whole = { blocks: new Blocks(db), root: root.cid, rev: root.rev, did, verifier, index };
+    return { root, wrong: [...problems(whole)] };
+  });
+}
+
+/** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+class Blocks {
+  constructor(db) {
+    this.all = db.prepare("select cid, content from repo_block").raw();
+    this.one = db.prepare("select content from repo_block where cid = ?").pluck();
+  }
+
+  get(cid) {
+    return this.one.get(cid);
+  }
+
+  has(cid) {
+    return this.get(cid) !== undefined;
+  }
+
+  [Symbol.iterator]() {
+    return this.all.iterate();
+  }
 }
 
 /** What is wrong with one repository below `folder`, whatever a manifest says. */
 function repositoryProblems(folder, did) {
   const { verifier } = publicKey(fs.readFileSync(path.join(folder, home(did), "key")));
-  return stored(path.join(folder, home(did), "store.sqlite"), did, verifier).problems;
+  return stored(path.join(folder, home(did), "store.sqlite"), did, verifier).wrong;
 }
 
 function* blobs({ folder, manifest }) {

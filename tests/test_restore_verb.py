@@ -1,0 +1,166 @@
+"""`./pds restore`: in which order engine, host and relays are asked, what they are told, and where it stops."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import Clock
+from tests.fake_nomad import FakeNomad, serve
+from tests.fake_pulumi import FakePulumi
+from tests.programs import BACKUP, document
+from tests.test_runs import TOKEN, look
+from tools import pds, restore
+from tools.restore import Wish
+from tools.stack import Stack, StackError
+
+KEY = "3174f736d554cb2d30e32120227fa8cc722bc378d18dd42bac32a47794f4af1f"
+ITEMS = {"RESTIC_REPOSITORY": "s3:https://ams3.digitaloceanspaces.com/old/noted.at", "RESTIC_PASSWORD": "a password"}
+
+
+@dataclass
+class Owner:
+    """Somebody with a stack, an engine and a Nomad."""
+
+    pulumi: FakePulumi
+    nomad: FakeNomad
+    stack: Stack
+
+    def write(self, name: str = "dev", **changes: Any) -> None:
+        """The stack file."""
+        options = {f"pds:{key}": value for key, value in document(**changes).items()}
+        (self.pulumi.root / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": options}))
+
+
+@pytest.fixture
+def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[Owner]:
+    with serve(FakeNomad(tokens={TOKEN: "accessor"}, runs=[look("complete")])) as nomad:
+        pulumi = FakePulumi(tmp_path, monkeypatch)
+        pulumi.outputs(
+            nomad_address=nomad.address,
+            nomad_ca_pem="a",
+            nomad_client_cert_pem="b",
+            nomad_client_key_pem="c",
+            nomad_token=TOKEN,
+            pds_env="PDS_CRAWLERS=http://localhost:1\n",
+            escrow={"secrets": {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": KEY}, "backup": ITEMS},
+        )
+        monkeypatch.setattr(restore, "subject_of", lambda *_, **__: None)
+        monkeypatch.setattr(restore, "check", lambda _subject: iter(["ok    everything"]))
+        found = Owner(pulumi, nomad, Stack("dev", pulumi.root))
+        found.write(backup=BACKUP)
+        yield found
+
+
+def _set(value: str) -> list[str]:
+    return ["config", "set", "--path", "pds:pds.paused", value, "--non-interactive", "--stack", "dev"]
+
+
+UP = ["up", "--yes", "--skip-preview", "--stack", "dev"]
+
+
+def test_it_pauses_restores_and_lets_run_again_all_through_the_engine(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.nomad.logs = {("restore", "stdout"): "ready                        3 accounts in use\n"}
+    assert restore.restore(alice.stack, Wish(yes=True)) == 0
+    assert alice.pulumi.ran == [_set("true"), UP, _set("false"), UP]
+    (meta,) = alice.nomad.dispatched
+    assert meta["rotation_public_key"][:2] in ("02", "03")
+    assert KEY not in json.dumps(alice.nomad.dispatched), "whoever may read jobs reads a run's meta"
+    said = capsys.readouterr().out
+    assert "3 accounts in use" in said
+    assert "http://localhost:1: does not answer" in said
+    assert "ok    everything" in said
+    assert "--forget-old" in said
+
+
+def test_after_a_refusal_the_pds_stays_paused_and_the_owner_is_told(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.nomad.runs = [look("failed", "fetch")]
+    alice.nomad.logs = {("fetch", "stderr"): "FAILED: there is no snapshot 1a2b\n"}
+    assert restore.restore(alice.stack, Wish(snapshot="1a2b", yes=True)) == 1
+    assert alice.pulumi.ran == [_set("true"), UP]
+    said = capsys.readouterr().out
+    assert "FAILED: there is no snapshot 1a2b" in said
+    assert "still paused" in said
+
+
+def test_an_up_that_fails_ends_it_before_the_host_is_asked(alice: Owner) -> None:
+    alice.pulumi.answers("up", (1, "error"))
+    with pytest.raises(StackError, match="Run the same again"):
+        restore.restore(alice.stack, Wish(yes=True))
+    assert alice.nomad.dispatched == []
+
+
+def test_a_pds_that_is_paused_already_stays_so(alice: Owner) -> None:
+    alice.write(backup=BACKUP, pds={"paused": True})
+    restore.restore(alice.stack, Wish())
+    assert alice.pulumi.ran == [["up", "--stack", "dev"], _set("false"), ["up", "--stack", "dev"]]
+
+
+def test_who_was_removed_by_the_stack_file_is_told_to_the_host(alice: Owner) -> None:
+    eve, mallory = "did:plc:qo2urk437ss36eyefp5jgoyw", "did:plc:ar7c4by46qjdydhdevvrndac"
+    alice.write(backup=BACKUP, delete={"eve.noted.at": eve}, takedown=["mallory.noted.at", "new.noted.at"])
+    taken = {"mallory.noted.at": mallory}
+    alice.pulumi.state(("pds-removals", "pulumi-python:dynamic/pds:Removals", "1", {"taken_down": taken}))
+    restore.restore(alice.stack, Wish(yes=True, bring_back=("did:plc:ann",), sequence=7))
+    (meta,) = alice.nomad.dispatched
+    assert (meta["delete"], meta["takedown"]) == (eve, mallory), "a handle without a DID is the next up's"
+    assert (meta["bring_back"], meta["sequence"]) == ("did:plc:ann", "7")
+
+
+def test_the_last_snapshot_on_the_volume_needs_no_bucket(alice: Owner) -> None:
+    restore.restore(alice.stack, Wish(snapshot="volume", yes=True))
+    (meta,) = alice.nomad.dispatched
+    assert meta["from"] == "volume"
+    assert "snapshot" not in meta
+
+
+def test_another_stack_s_backups_are_opened_for_the_run_alone(alice: Owner) -> None:
+    alice.write("old", backup=BACKUP | {"region": "nyc3"})
+    alice.nomad.runs = [look("failed", "fetch")]
+    restore.restore(alice.stack, Wish(source=Stack("old", alice.stack.root), yes=True))
+    (meta,) = alice.nomad.dispatched
+    assert meta["lent"] == "nomad/jobs/pds-restore/pds-restore/fetch"
+    assert "a password" not in json.dumps(meta)
+    assert alice.nomad.variables == {}, "also after a run that failed"
+
+
+def test_another_pds_s_backups_are_refused_before_anything_is_paused(alice: Owner) -> None:
+    alice.write("old", backup=BACKUP, hostname="chess.at", dns={"zone": "chess.at"})
+    with pytest.raises(StackError, match="is for life"):
+        restore.restore(alice.stack, Wish(source=Stack("old", alice.stack.root), yes=True))
+    assert alice.pulumi.ran == []
+
+
+def test_a_stack_without_backups_is_refused(alice: Owner) -> None:
+    alice.write()
+    with pytest.raises(StackError, match="has no 'backup'"):
+        restore.restore(alice.stack, Wish())
+
+
+def test_snapshots_are_listed_and_old_data_removed_without_a_pause(alice: Owner) -> None:
+    assert (restore.show(alice.stack), restore.forget_old(alice.stack)) == (0, 0)
+    assert [meta.get("show") or meta.get("forget") for meta in alice.nomad.dispatched] == ["yes", "yes"]
+    assert alice.pulumi.ran == []
+
+
+def test_the_verb_says_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Stack, Wish]] = []
+
+    def tell(stack: Stack, wish: Wish) -> int:
+        told.append((stack, wish))
+        return 0
+
+    monkeypatch.setattr(restore, "restore", tell)
+    assert pds.main(["restore", "dev", "--to", "new", "--bring-back", "did:plc:ann", "did:plc:bob", "--yes"]) == 0
+    [(stack, wish)] = told
+    assert (stack.name, wish.bring_back, wish.yes) == ("new", ("did:plc:ann", "did:plc:bob"), True)
+    assert wish.source
+    assert wish.source.name == "dev"

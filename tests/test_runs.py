@@ -1,0 +1,79 @@
+"""Runs of Nomad's jobs that a verb starts: what they say is shown once, in order, and their end is told."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from components.probes import LateError, NomadApi
+from tests.conftest import Clock
+from tests.fake_nomad import FakeNomad, serve
+from tools import runs
+
+TOKEN = "06b05181-6ba5-a269-ae00-373e61ed46eb"
+
+
+@pytest.fixture
+def nomad() -> Iterator[FakeNomad]:
+    with serve(FakeNomad(tokens={TOKEN: "accessor"})) as fake:
+        yield fake
+
+
+def _api(nomad: FakeNomad) -> NomadApi:
+    return NomadApi(nomad.address, "", "", "", TOKEN)
+
+
+def look(status: str, failed: str | None = None, events: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The allocation of a run with a task `fetch`, then one `restore`."""
+    told = [{"DisplayMessage": text} for text in events]
+    tasks = {
+        name: {"Failed": name == failed, "StartedAt": f"2026-06-01T12:00:0{number}Z", "Events": told}
+        for number, name in enumerate(("fetch", "restore"))
+    }
+    return [{"ID": "11111111", "ClientStatus": status, "TaskStates": tasks}]
+
+
+def test_what_a_run_says_is_shown_line_by_line_and_once(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.runs = [[], look("pending"), look("running"), look("running"), look("complete")]
+    nomad.logs = {
+        ("fetch", "stdout"): "fetching\nfetched 3 MiB\n",
+        ("restore", "stdout"): "ready                        3 accounts, ümlaut\nno end of a line",
+    }
+    shown: list[str] = []
+    run = runs.dispatch(_api(nomad), "pds-restore", {"snapshot": "1a2b", "sequence": ""})
+    assert run == "pds-restore/dispatch-1-a"
+    assert nomad.dispatched == [{"lent": "", "snapshot": "1a2b"}], "what is not asked for is not said"
+    assert runs.follow(_api(nomad), run, 600, shown.append)
+    assert shown == [
+        "fetching",
+        "fetched 3 MiB",
+        "ready                        3 accounts, ümlaut",
+        "no end of a line",
+    ]
+
+
+def test_a_run_that_fails_is_told_in_its_own_words(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.runs = [look("failed", "restore")]
+    nomad.logs = {("restore", "stderr"): "REFUSED: the server is running on these data. Pause it first.\n"}
+    shown: list[str] = []
+    assert not runs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, shown.append)
+    assert shown == ["REFUSED: the server is running on these data. Pause it first."]
+
+
+def test_a_run_that_fails_without_a_word_is_told_in_nomad_s(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.runs = [look("failed", "fetch", events=("Received", "Driver Failure: no such image"))]
+    nomad.logs = {("fetch", "stdout"): ""}
+    shown: list[str] = []
+    assert not runs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, shown.append)
+    assert shown == ["fetch: Received; Driver Failure: no such image"]
+
+
+def test_a_run_without_a_place_is_not_waited_for_long(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.runs = [[]]
+    with pytest.raises(LateError, match="no place on the host"):
+        runs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, lambda line: None)
+    assert clock.now < 180
+
+
+def test_a_periodic_job_s_next_run_is_begun_now(nomad: FakeNomad) -> None:
+    assert runs.force(_api(nomad), "pds-backup") == "pds-backup/dispatch-1-a"

@@ -1,0 +1,166 @@
+"""`./pds restore`: a backup is put back, in one command, onto data that went wrong or onto an empty volume.
+
+It pauses the PDS through the engine, runs the stack's job `pds-restore` on the host, lets the PDS run again, asks the
+relays to come, and checks. What is done to the data is in `components/render/files/restore.cjs`; here is what only the
+owner's machine knows: the stack, its lists of who was removed, and the rotation key's public half.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from components.probes import NomadApi, ProbeError
+from components.render.restore_job import JOB, OTHER_PATH
+from components.settings.environment import GENERATED_SECRETS
+from components.settings.settings import Settings
+from tools import runs
+from tools.check.run import check, subject_of
+from tools.pause import pause, unpause
+from tools.people import relays_in
+from tools.stack import Stack, StackError
+from tools.stackfile import read_settings
+
+_DEADLINE = 6 * 3600  # seconds; a volume's worth of blobs from another region
+_TIMEOUT = 30.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is to be restored. `snapshot` is an id, "volume" for the last one on the volume, or empty for the newest in
+    the bucket; `sequence` a number above every event that a relay saw, where nobody can be asked; `bring_back` DIDs
+    that were deleted or taken down since, and shall not be. `source` is the stack whose backups are meant."""
+
+    snapshot: str = ""
+    sequence: int = 0
+    bring_back: tuple[str, ...] = ()
+    source: Stack | None = None
+    yes: bool = False
+
+
+def restore(stack: Stack, wish: Wish) -> int:
+    """Restore onto `stack`; the exit code. Raises StackError, StackFileError, ProbeError."""
+    settings = _with_backup(stack)
+    items = _opened_by(wish.source, settings) if wish.source and wish.source != stack else None
+    _step(1, "The PDS is paused, through the engine.")
+    pause(stack, yes=wish.yes)
+
+    _step(2, "The snapshot is fetched, verified, made ready beside the old data, and takes their place.")
+    api = runs.api_of(stack)
+    meta = _meta(stack, settings, wish)
+    if items:
+        _lend(api, items)
+    try:
+        done = runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE)
+    finally:
+        if items:
+            _lend(api, None)
+    if not done:
+        print(
+            f"\nNothing was opened; the PDS is still paused. Put right what is said above and run the same again, or "
+            f"let it run as it is: `pulumi config set --path pds:pds.paused false --stack {stack.name}`, `pulumi up`."
+        )
+        return 1
+
+    _step(3, "The PDS runs again.")
+    unpause(stack, yes=wish.yes)
+    for relay in relays_in(stack.outputs()):
+        print(f"{relay}: {_crawl(relay, settings.hostname)}")
+
+    _step(4, "Is everything as it should be?")
+    for result in check(subject_of(stack, None, None, None, mail=None, relay=True)):
+        print(result, flush=True)
+    print(
+        "\nRestored. Whoever was left out is listed under 2. The old data are on the volume until you say "
+        f"`./pds restore {stack.name} --forget-old`."
+    )
+    return 0
+
+
+def show(stack: Stack) -> int:
+    """List the snapshots in the bucket; the exit code. Raises as above."""
+    return _alone(stack, {"show": "yes"})
+
+
+def forget_old(stack: Stack) -> int:
+    """Remove what restores left of the data before them; the exit code. Raises as above."""
+    return _alone(stack, {"forget": "yes"})
+
+
+def _alone(stack: Stack, meta: Mapping[str, str]) -> int:
+    _with_backup(stack)
+    api = runs.api_of(stack)
+    return 0 if runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE) else 1
+
+
+def _with_backup(stack: Stack) -> Settings:
+    settings = read_settings(stack.name, stack.root)
+    if settings.backup is None:
+        raise StackError(
+            f"Pulumi.{stack.name}.yaml has no 'backup': it says where backups are, and brings the job that puts them "
+            "back. For backups of a lost stack, give bucket, 'adopt: true' and 'password' from the escrow file."
+        )
+    return settings
+
+
+def _meta(stack: Stack, settings: Settings, wish: Wish) -> dict[str, str]:
+    removals = stack.state().named("pds-removals")
+    known: Mapping[str, str] = removals.outputs.get("taken_down") or {} if removals else {}
+    hidden = {known.get(entry, entry) for entry in settings.takedown}
+    volume = wish.snapshot == "volume"
+    return {
+        "snapshot": "" if volume else wish.snapshot,
+        "from": "volume" if volume else "",
+        "sequence": str(wish.sequence or ""),
+        "rotation_public_key": _public_key(stack.outputs()),
+        # A handle without a DID is one that no `up` has seen; the one below takes it down.
+        "takedown": " ".join(sorted(did for did in hidden if did.startswith("did:"))),
+        "delete": " ".join(sorted(settings.delete.values())),
+        "bring_back": " ".join(wish.bring_back),
+    }
+
+
+def _public_key(outputs: Mapping[str, Any]) -> str:
+    """The public half of the rotation key, as the mark on the volume has it."""
+    private = outputs["escrow"]["secrets"][GENERATED_SECRETS["plc_rotation_key"]]
+    public = ec.derive_private_key(int(private, 16), ec.SECP256K1()).public_key()
+    return public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
+
+
+def _opened_by(source: Stack, settings: Settings) -> dict[str, str]:
+    """What opens the backups of `source`, by restic's names."""
+    theirs = _with_backup(source)
+    if theirs.hostname != settings.hostname:
+        raise StackError(
+            f"Stack {source.name} is the PDS {theirs.hostname}, this one is {settings.hostname}. A hostname is for "
+            "life: give the stack that hostname, or move its members one by one."
+        )
+    assert theirs.backup
+    backup: dict[str, str] = source.outputs()["escrow"]["backup"]
+    return backup | {"AWS_DEFAULT_REGION": theirs.backup.region}
+
+
+def _lend(api: NomadApi, items: Mapping[str, str] | None) -> None:
+    """Let the fetch task, and nothing else, read what opens another stack's backups; with None no more."""
+    if items is None:
+        api.request("DELETE", f"/v1/var/{OTHER_PATH}")
+        return
+    status, said = api.request("PUT", f"/v1/var/{OTHER_PATH}", {"Path": OTHER_PATH, "Items": dict(items)})
+    if status != 200:
+        raise ProbeError(f"Nomad takes no variable at {OTHER_PATH}: {status} {str(said)[:200]}")
+
+
+def _crawl(relay: str, hostname: str) -> str:
+    url = f"{relay}/xrpc/com.atproto.sync.requestCrawl"
+    try:
+        answer = httpx.post(url, json={"hostname": hostname}, timeout=_TIMEOUT, trust_env=False)
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__}); the PDS asks it again by itself with the next post"
+    return "comes" if answer.is_success else f"answers {answer.status_code}: {answer.text[:200]}"
+
+
+def _step(number: int, text: str) -> None:
+    print(f"\n{number}  {text}", flush=True)

@@ -1,0 +1,96 @@
+"""Runs of Nomad's batch jobs that a verb starts: to their end, with what they say shown as it comes.
+
+A run is a child of a job that the engine registered; nothing is registered here. Nomad keeps a run's log for some
+hours, and shows it to whoever may read logs.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from components.probes import NomadApi, ProbeError, until
+from tools.stack import Stack
+
+_NAMES = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_token")
+_PLACED = 120  # seconds: Nomad finds a place at once, or there is none
+_ENDED = ("complete", "failed", "lost")
+
+Show = Callable[[str], None]
+
+
+def api_of(stack: Stack) -> NomadApi:
+    """Nomad, with the program's own token. Raises StackError, ProbeError."""
+    found = stack.outputs()
+    missing = [name for name in _NAMES if not found.get(name)]
+    if missing:
+        raise ProbeError(f"The stack has no {missing[0]} yet: run `pulumi up` to its end.")
+    return NomadApi(*(found[name] for name in _NAMES))
+
+
+def dispatch(api: NomadApi, job: str, meta: Mapping[str, str]) -> str:
+    """Start a run of a parameterized job; its id. Raises ProbeError."""
+    asked = {name: value for name, value in meta.items() if value}
+    return str(api.post(f"/v1/job/{quote(job)}/dispatch", {"Meta": asked})["DispatchedJobID"])
+
+
+def force(api: NomadApi, job: str) -> str:
+    """Start a run of a periodic job before its time; its id. Raises ProbeError."""
+    evaluation = api.post(f"/v1/job/{quote(job)}/periodic/force", {})["EvalID"]
+    return str(api.get(f"/v1/evaluation/{evaluation}")["JobID"])
+
+
+def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
+    """Wait for the end of `run` and show what its tasks say; whether all went well. Raises ProbeError."""
+    path = f"/v1/job/{quote(run, safe='')}/allocations"
+
+    def placed() -> str | None:
+        return None if api.get(path) else "it has no place on the host: is another run under way, or memory short?"
+
+    until(placed, _PLACED, f"Job {run}")
+    logs: dict[tuple[str, str], _Log] = {}
+    found: dict[str, Any] = {}
+
+    def ended() -> str | None:
+        found.update(api.get(path)[0])
+        over = found["ClientStatus"] in _ENDED
+        tasks = found.get("TaskStates") or {}
+        for name in sorted(tasks, key=lambda name: tasks[name].get("StartedAt") or "~"):
+            for stream in ("stdout", "stderr"):
+                log = logs.setdefault((name, stream), _Log(found["ID"], name, stream))
+                log.show(api, show, whole=over)
+        return None if over else f"it is {found['ClientStatus']}"
+
+    until(ended, seconds, f"Job {run}")
+    if found["ClientStatus"] == "complete":
+        return True
+    said_nothing = not any(log.said for log in logs.values())
+    for name, task in (found.get("TaskStates") or {}).items():
+        if task.get("Failed") and said_nothing:
+            show(f"{name}: {'; '.join(event.get('DisplayMessage', '') for event in task.get('Events') or [])}")
+    return False
+
+
+@dataclass
+class _Log:
+    """What a task wrote, as far as it was shown."""
+
+    allocation: str
+    task: str
+    stream: str
+    at: int = 0
+    said: bool = False
+
+    def show(self, api: NomadApi, show: Show, *, whole: bool) -> None:
+        """Show further lines; with `whole` also a last one that has no end."""
+        query = {"task": self.task, "type": self.stream, "plain": "true", "origin": "start", "offset": self.at}
+        status, text = api.request("GET", f"/v1/client/fs/logs/{self.allocation}?{urlencode(query)}")
+        if status != 200 or text is None:
+            return  # the task has not begun
+        text = text if isinstance(text, str) else json.dumps(text)
+        ready = text if whole else text[: text.rfind("\n") + 1]
+        self.at += len(ready.encode())
+        for line in ready.splitlines():
+            self.said = True
+            show(line)
