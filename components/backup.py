@@ -1,7 +1,7 @@
 """The backup: a bucket that outlives everything else, a key for it alone, a password, and the job that uses them.
 
-The jobs' texts are rendered in `render/backup_job.py` and `render/restore_job.py`. What is in a snapshot is decided by
-the program that the first runs, `render/files/snapshot.cjs`.
+The jobs' texts are rendered in `render/backup_job.py`, `restore_job.py` and `drill_job.py`. What is in a snapshot is
+decided by the program that the first runs, `render/files/snapshot.cjs`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import pulumi_nomad as nomad
 
 from components.entropy import as_secret, hex_secret
 from components.render.backup_job import BACKUP_PATH, bucket_name, repository
+from components.render.drill_job import DRILL_PATH
 from components.render.restore_job import RESTORE_PATH
 from components.settings.sections import Backup as Section
 from components.settings.settings import Settings
@@ -29,12 +30,13 @@ class BackupArgs:
     stack: str
     jobspec: str
     restore_jobspec: str
+    drill_jobspec: str
     target: NomadTarget
     server: nomad.Job
 
 
 class Backup(pulumi.ComponentResource):
-    """Bucket, key, password, the periodic job, and the one that waits for a restore."""
+    """Bucket, key, password, the periodic job, and the jobs of restore and drill."""
 
     repository: str
     """restic's address of the backups."""
@@ -72,16 +74,20 @@ class Backup(pulumi.ComponentResource):
             purge_on_destroy=True,
             opts=args.target.options(self, depends_on=[variable, args.server]),
         )
-        restore = nomad.Variable(
-            f"{name}-restore-variable", path=RESTORE_PATH, items=self.items, opts=args.target.options(self)
-        )
-        nomad.Job(
-            f"{name}-restore-job",
-            jobspec=args.restore_jobspec,
-            detach=True,  # nothing runs until it is dispatched
-            purge_on_destroy=True,
-            opts=args.target.options(self, depends_on=[restore]),
-        )
+        for role, path, jobspec in (
+            ("restore", RESTORE_PATH, args.restore_jobspec),
+            ("drill", DRILL_PATH, args.drill_jobspec),
+        ):
+            opens = nomad.Variable(
+                f"{name}-{role}-variable", path=path, items=self.items, opts=args.target.options(self)
+            )
+            nomad.Job(
+                f"{name}-{role}-job",
+                jobspec=jobspec,
+                detach=True,
+                purge_on_destroy=True,
+                opts=args.target.options(self, depends_on=[opens, args.server]),
+            )
         self.register_outputs({"repository": self.repository})
 
     def _bucket(self, name: str, args: BackupArgs, section: Section) -> digitalocean.SpacesBucket:

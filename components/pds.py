@@ -28,6 +28,7 @@ from components.render.backup_job import backup_job
 from components.render.caddy import caddy_job, caddyfile
 from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
 from components.render.confirm_job import confirm_job
+from components.render.drill_job import drill_job
 from components.render.io import ingress_file, io_job
 from components.render.pds_job import JOB, SECRETS_PATH, pds_job
 from components.render.restore_job import restore_job
@@ -87,6 +88,7 @@ class Pds(pulumi.ComponentResource):
                     stack=stack,
                     jobspec=backup_job(settings, stack),
                     restore_jobspec=restore_job(settings, stack),
+                    drill_jobspec=drill_job(settings, stack),
                     target=place.target,
                     server=workload.job,
                 ),
@@ -190,6 +192,7 @@ class Pds(pulumi.ComponentResource):
             copies = {
                 "backup_job": backup_job(settings, stack),
                 "restore_job": restore_job(settings, stack),
+                "drill_job": drill_job(settings, stack),
                 "backup_repository": address,
             }
             opens_copies = {"backup": backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})}

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from components.render.backup_job import BACKUP_PATH, backup_job, bucket_name
+from components.render.drill_job import drill_job
+from components.render.restore_job import META, OTHER_PATH, RESTORE_PATH, restore_job
 from components.settings.checks import warnings
 from tests.checks import CHECKS, kind, of_the_gate, waits_for
 from tests.programs import BACKUP, run, settings_of
@@ -63,6 +65,15 @@ def test_the_host_gets_the_bucket_s_own_key_and_the_password(backed_up: Evaluati
 def test_the_job_waits_for_its_secrets_and_for_the_server_that_marks_the_volume(backed_up: Evaluation) -> None:
     before = waits_for(backed_up, backed_up.one("pds-backup-job"))
     assert {"pds-backup-variable", "pds-backup-key", "pds-backup-bucket", "pds-server-job"} <= before
+
+
+def test_restore_and_drill_are_jobs_of_the_stack_with_secrets_of_their_own(backed_up: Evaluation) -> None:
+    items = backed_up.one("pds-backup-variable").inputs["items"]
+    for role in ("restore", "drill"):
+        variable = backed_up.one(f"pds-backup-{role}-variable")
+        assert (variable.inputs["path"], variable.inputs["items"]) == (f"nomad/jobs/pds-{role}", items)
+        assert is_secret(variable.raw["items"])
+        assert variable.name in waits_for(backed_up, backed_up.one(f"pds-backup-{role}-job"))
 
 
 def test_the_escrow_file_opens_the_backups(backed_up: Evaluation) -> None:
@@ -127,6 +138,26 @@ def test_the_send_task_cannot_change_the_data() -> None:
     assert send["volume_mount"] == [{"volume": "pds", "destination": "/pds", "read_only": True}]
     assert send["env"][0]["KEEP_DAYS"] == "90"
     assert send["config"][0]["entrypoint"] == ["/bin/sh", "/local/send.sh"]
+
+
+def test_a_restore_waits_to_be_asked_and_is_told_by_meta_alone() -> None:
+    job = job_of(restore_job(settings_of(backup=BACKUP), "dev"), "pds-restore")
+    assert job["parameterized"] == [{"payload": "forbidden", "meta_optional": list(META)}]
+    assert "nomadVar" not in str(task_of(job, "restore")), "what works on members' data needs no key of the bucket"
+    fetch = task_of(job, "fetch")
+    (opened,) = [item["data"] for item in fetch["template"] if "env" in item]
+    assert opened.index(RESTORE_PATH) < opened.index(OTHER_PATH), "another stack's backups, when lent, win"
+
+
+def test_the_server_of_a_drill_has_no_network_and_no_secret() -> None:
+    job = job_of(drill_job(settings_of(backup=BACKUP), "dev"), "pds-drill")
+    assert job["periodic"] == [{"crons": ["41 4 * * 0"], "prohibit_overlap": True}]
+    serve = task_of(job, "serve")
+    assert serve["config"][0]["network_mode"] == "none", "it can neither reach a relay nor change an identity"
+    assert serve["lifecycle"] == [{"hook": "poststop", "sidecar": False}]
+    assert "nomadVar" not in str(serve)
+    assert not {"PDS_CRAWLERS", "PDS_BSKY_APP_VIEW_URL"} & serve["env"][0].keys()
+    assert "volume_mount" not in task_of(job, "verify"), "it looks at a copy, and sees nothing of the live data"
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,19 @@ def test_snapshots_are_listed_and_old_data_removed_without_a_pause(alice: Owner)
     assert alice.pulumi.ran == []
 
 
+@pytest.mark.parametrize(("verb", "job"), [("backup", "pds-backup"), ("drill", "pds-drill")])
+def test_a_backup_or_a_drill_is_run_now(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch, verb: str, job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pds, "Stack", lambda name: Stack(name, alice.stack.root))
+    alice.nomad.logs = {("restore", "stdout"): "recovery point  now\n"}
+    assert pds.main([verb, "dev"]) == 0
+    assert "recovery point" in capsys.readouterr().out
+    assert ("POST", f"/v1/job/{job}/periodic/force", TOKEN) in alice.nomad.asked
+    alice.nomad.runs = [look("failed", "restore")]
+    assert pds.main([verb, "dev"]) == 1
+
+
 def test_the_verb_says_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[Stack, Wish]] = []
 

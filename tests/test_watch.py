@@ -1,9 +1,12 @@
 """Alerts: what DigitalOcean is asked to watch, and the job that looks at the volume, run by a real Node."""
 
+import json
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from components.render.watch_job import watch_job
 from components.settings.checks import warnings
 from components.settings.faults import SettingsError
 from tests.checks import CHECKS, kind, waits_for
-from tests.programs import ALERTS, document, run, settings_of
+from tests.programs import ALERTS, BACKUP, document, run, settings_of
 from tools.engine import Evaluation, evaluate
 from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
-from tools.hcl_text import parse
+from tools.hcl_text import job_of, parse, task_of
 from tools.live.node import wheel_folder
 from tools.stackfile import read_stack
 
@@ -205,7 +209,9 @@ def _account(volume: Path, number: int) -> None:
     (volume / "actors" / f"{number % 256:02x}" / f"did:plc:{number:024d}").mkdir(parents=True)
 
 
-def _look(volume: Path, url: str, percent: int = 101, accounts: int = 80) -> subprocess.CompletedProcess[str]:
+def _look(
+    volume: Path, url: str, percent: int = 101, accounts: int = 80, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run the script as the job does. A volume can't be 101 % full, so this is 'never' for it."""
     environment = {
         "PDS_HOSTNAME": "noted.at",
@@ -213,7 +219,7 @@ def _look(volume: Path, url: str, percent: int = 101, accounts: int = 80) -> sub
         "WATCH_VOLUME_PERCENT": str(percent),
         "WATCH_ACCOUNTS": str(accounts),
         "PING_URL": url,
-    }
+    } | more
     node = str(wheel_folder() / "bin" / "node")
     done = subprocess.run([node, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert "secret-of-the-switch" not in done.stdout + done.stderr, "whoever has the URL can silence the alarm"
@@ -262,6 +268,66 @@ def test_accounts_are_told_from_the_limit_on(tmp_path: Path, switch: Switch, cou
     assert _look(tmp_path, switch.url, accounts=5).returncode == 0
     assert switch.told[0][0] == path
     assert f"{count} accounts" in switch.told[0][1]
+
+
+# --- backups and drills
+
+
+def _ago(hours: float) -> str:
+    return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+
+
+def _with_stamps(volume: Path, url: str, stamps: Mapping[str, Mapping[str, str]], marked: float = 1000) -> None:
+    """Look at a volume that was marked so many hours ago, and on which these were left."""
+    mark = volume / ".pds-identity.json"
+    mark.touch()
+    os.utime(mark, (time.time() - marked * 3600,) * 2)
+    (volume / ".stamps").mkdir()
+    for name, content in stamps.items():
+        (volume / ".stamps" / f"{name}.json").write_text(json.dumps(content))
+    assert _look(volume, url, WATCH_BACKUP_HOURS="2", WATCH_DRILL_HOURS="192").returncode == 0
+
+
+_GOOD = {"backup": {"first": _ago(900), "good": _ago(0.2)}, "drill": {"first": _ago(700), "good": _ago(20)}}
+
+
+@pytest.mark.parametrize(
+    ("stamps", "says"),
+    [
+        (_GOOD, None),
+        # One that failed just now is tried again; the good one is young enough.
+        (_GOOD | {"backup": {"good": _ago(1), "failed": _ago(0.1), "why": "x"}}, None),
+        (_GOOD | {"backup": {"good": _ago(3), "failed": _ago(0.1), "why": "disk full"}}, "disk full"),
+        (_GOOD | {"drill": {"good": _ago(200)}}, "no good drill since"),
+        (_GOOD | {"drill": {"good": _ago(24), "failed": _ago(1), "why": "did:plc:eve has no key"}}, "eve has no key"),
+        ({}, "no good backup since"),
+        # The first drill has a week from the first backup on.
+        ({"backup": {"first": _ago(24), "good": _ago(0.2)}}, None),
+        ({"backup": {"first": _ago(200), "good": _ago(0.2)}}, "no good drill since"),
+    ],
+)
+def test_a_backup_or_drill_that_is_overdue_or_failed_is_told(
+    tmp_path: Path, switch: Switch, stamps: dict[str, dict[str, str]], says: str | None
+) -> None:
+    _with_stamps(tmp_path, switch.url, stamps)
+    ((path, body),) = switch.told
+    assert path.endswith("/fail") == (says is not None), body
+    assert says is None or says in body
+
+
+def test_a_pds_that_is_hours_old_has_time_for_its_first_backup(tmp_path: Path, switch: Switch) -> None:
+    _with_stamps(tmp_path, switch.url, {}, marked=1)
+    assert not switch.told[0][0].endswith("/fail")
+
+
+def test_how_long_there_may_be_no_backup_goes_by_the_interval() -> None:
+    def hours(**backup: Any) -> str | None:
+        settings = settings_of(alerts=ALERTS, backup=BACKUP | backup)
+        assert settings.alerts
+        task = task_of(job_of(watch_job(settings, settings.alerts), "pds-watch"), "watch")
+        return str(task["env"][0]["WATCH_BACKUP_HOURS"])
+
+    assert (hours(), hours(interval_minutes=60), hours(interval_minutes=1440)) == ("2", "3", "72")
 
 
 def test_a_volume_that_cannot_be_read_is_a_failure(tmp_path: Path, switch: Switch) -> None:

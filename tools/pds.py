@@ -12,6 +12,8 @@ from rich.console import Console
 
 from components import accounts
 from components.probes import ProbeError
+from components.render.backup_job import JOB as BACKUP
+from components.render.drill_job import JOB as DRILL
 from tools import adopt, escrow, let_in, mailed, orphans, people, rescue, restore
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
@@ -121,6 +123,14 @@ def main(arguments: list[str] | None = None) -> int:
     verb.set_defaults(run=_verify)
 
     _restore_verb(verbs.add_parser("restore", help="put a backup back", description=restore.__doc__))
+
+    verb = verbs.add_parser("backup", help="make a backup now, and send it")
+    verb.add_argument("stack")
+    verb.set_defaults(run=lambda options: restore.now(Stack(options.stack), BACKUP))
+
+    verb = verbs.add_parser("drill", help="fetch the newest backup on the host, look at it, and start a server on it")
+    verb.add_argument("stack")
+    verb.set_defaults(run=lambda options: restore.now(Stack(options.stack), DRILL))
 
     wanted = sys.argv[1:] if arguments is None else arguments
     # argparse hands what follows "--" to any positional argument that has room.

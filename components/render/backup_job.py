@@ -70,7 +70,7 @@ def backup_job(settings: Settings, stack: str) -> str:
             # A bucket that is away for a moment; beyond that the next run is the next attempt.
             restart=Restart(attempts=1, interval="10m", delay="30s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
-            tasks=(_snapshot(settings), _send(settings, backup, stack)),
+            tasks=(_snapshot(settings), _send(settings, backup, stack), _stamp(settings)),
         ),
     )
     return write(job) + "\n"
@@ -107,23 +107,39 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
         env={
             "PDS_HOSTNAME": settings.hostname,
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
-            "RESTIC_REPOSITORY": repository(settings, stack),
-            "AWS_DEFAULT_REGION": backup.region,
+            **restic_environment(settings, stack),
             "KEEP_DAYS": str(backup.keep_days),
         },
-        templates=(
-            *scripts("send.sh", "open.sh"),
-            Template(
-                destination="secrets/backup.env",
-                env=True,
-                change_mode="noop",
-                perms="0600",
-                data=variable_lines(BACKUP_PATH),
-            ),
-        ),
+        templates=(*scripts("send.sh", "open.sh"), opened_by(variable_lines(BACKUP_PATH))),
         resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )
+
+
+def _stamp(settings: Settings) -> Task:
+    """Whether it went well, for the job that watches; the send task may not write to the volume."""
+    return Task(
+        name="stamp",
+        user="1000:1000",
+        lifecycle=Lifecycle(hook="poststop"),
+        config=hardened(settings, pids_limit=64, command="node", args=("/local/stamp.cjs",)),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
+        env={"PDS_DATA_DIRECTORY": DATA_DIRECTORY},
+        templates=scripts("stamp.cjs"),
+        resources=Resources(cpu=100, memory=128),
+        logs=Logs(max_files=1, max_file_size=1),
+    )
+
+
+def restic_environment(settings: Settings, stack: str) -> dict[str, str]:
+    """Where restic finds the backups, by its own names; what opens them is not in it."""
+    assert settings.backup
+    return {"RESTIC_REPOSITORY": repository(settings, stack), "AWS_DEFAULT_REGION": settings.backup.region}
+
+
+def opened_by(lines: str) -> Template:
+    """What opens them, as environment, from the `lines` of a template. It wins over the task's own environment."""
+    return Template(destination="secrets/backup.env", env=True, change_mode="noop", perms="0600", data=lines)
 
 
 def hardened_restic(settings: Settings, name: str) -> DockerConfig:

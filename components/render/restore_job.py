@@ -4,7 +4,7 @@ It is part of the stack and runs only when `./pds restore` dispatches it, so tha
 engine. What is asked for is the meta of the run; secrets come on the host from the variable at `RESTORE_PATH`.
 """
 
-from components.render.backup_job import hardened_restic, repository
+from components.render.backup_job import hardened_restic, opened_by, restic_environment
 from components.render.hcl import write
 from components.render.jobspec import (
     Group,
@@ -16,7 +16,6 @@ from components.render.jobspec import (
     Resources,
     Restart,
     Task,
-    Template,
     VolumeMount,
     VolumeRequest,
 )
@@ -25,7 +24,6 @@ from components.render.pds_job import hardened, variable_lines
 from components.render.scripts import scripts
 from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
-from components.settings.sections import Backup
 from components.settings.settings import Settings
 
 JOB = "pds-restore"
@@ -50,8 +48,7 @@ _FOR_RESTORE = (
 
 def restore_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
-    backup = settings.backup
-    assert backup
+    assert settings.backup
     job = Job(
         name=JOB,
         datacenters=(settings.nomad.datacenter,),
@@ -64,14 +61,13 @@ def restore_job(settings: Settings, stack: str) -> str:
             # It fails at once, in its own words; it can be run again.
             restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
-            tasks=(_fetch(settings, backup, stack), _restore(settings)),
+            tasks=(_fetch(settings, stack), _restore(settings)),
         ),
     )
     return write(job) + "\n"
 
 
-def _fetch(settings: Settings, backup: Backup, stack: str) -> Task:
-    usual = f'RESTIC_REPOSITORY="{repository(settings, stack)}"\nAWS_DEFAULT_REGION="{backup.region}"\n'
+def _fetch(settings: Settings, stack: str) -> Task:
     other = f'{{{{ if nomadVarExists "{OTHER_PATH}" }}}}{variable_lines(OTHER_PATH).rstrip()}{{{{ end }}}}\n'
     return Task(
         name="fetch",
@@ -79,17 +75,12 @@ def _fetch(settings: Settings, backup: Backup, stack: str) -> Task:
         lifecycle=Lifecycle(hook="prestart"),
         config=hardened_restic(settings, "fetch.sh"),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
-        env={"PDS_HOSTNAME": settings.hostname, "TARGET": f"{DATA_DIRECTORY}/.restore"},
-        templates=(
-            *scripts("fetch.sh", "open.sh"),
-            Template(
-                destination="secrets/backup.env",
-                env=True,
-                change_mode="noop",
-                perms="0600",
-                data=usual + variable_lines(RESTORE_PATH) + other,
-            ),
-        ),
+        env={
+            "PDS_HOSTNAME": settings.hostname,
+            "TARGET": f"{DATA_DIRECTORY}/.restore",
+            **restic_environment(settings, stack),
+        },
+        templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(RESTORE_PATH) + other)),
         resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )

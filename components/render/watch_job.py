@@ -1,4 +1,5 @@
-"""A batch job, every quarter of an hour: a dead man's switch is told how full the volume is and how many accounts are.
+"""A batch job, every quarter of an hour: a dead man's switch is told how full the volume is, how many accounts are, and
+whether backups and drills go well.
 
 DigitalOcean's monitoring sees the droplet's own disk, not the volume, and knows no accounts. The job runs in the
 server's image, which is on the host anyway, reads the volume and writes nothing. Its URL is in a Nomad variable.
@@ -7,6 +8,7 @@ server's image, which is on the host anyway, reads the volume and writes nothing
 from functools import cache
 from pathlib import Path
 
+from components.render.drill_job import DAYS as DRILL_DAYS
 from components.render.hcl import write
 from components.render.jobspec import (
     Group,
@@ -68,6 +70,7 @@ def _job(settings: Settings, alerts: Alerts, here: Where) -> Job:
                         "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
                         "WATCH_VOLUME_PERCENT": str(VOLUME_PERCENT),
                         "WATCH_ACCOUNTS": str(alerts.accounts),
+                        **_patience(settings),
                     },
                     templates=(
                         Template(destination="local/watch.cjs", change_mode="noop", data=_script()),
@@ -85,6 +88,15 @@ def _job(settings: Settings, alerts: Alerts, here: Where) -> Job:
             ),
         ),
     )
+
+
+def _patience(settings: Settings) -> dict[str, str]:
+    """For how many hours there may be no good backup, and none of the drills that are due."""
+    if settings.backup is None:
+        return {}
+    # Two that fail may be a bucket that is away; the third is somebody's business.
+    hours = max(2, -(-3 * settings.backup.interval_minutes // 60))
+    return {"WATCH_BACKUP_HOURS": str(hours), "WATCH_DRILL_HOURS": str(24 * (DRILL_DAYS + 1))}
 
 
 @cache

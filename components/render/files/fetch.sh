@@ -1,13 +1,16 @@
 #!/bin/sh
-# Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list. Runs in
-# restic's image before the task that uses them. What was asked for is Nomad's meta of the dispatched job: `snapshot` is
-# a snapshot's id in restic, `from` "volume" where the snapshot is on the volume already, `show` anything to list them.
+# Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
+# TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
+# Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
+# the volume already, `show` anything to list them.
 set -eu
+umask 077
 
 [ "${NOMAD_META_forget:-}" = "" ] || exit 0 # the next task's alone
 # shellcheck source=/dev/null
 . "$(dirname "$0")/open.sh"
 
+TARGET=${TARGET:-$NOMAD_ALLOC_DIR/data}
 fetched=$TARGET/fetched
 wanted=${NOMAD_META_snapshot:-latest}
 [ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
@@ -20,7 +23,7 @@ if [ "${NOMAD_META_show:-}" != "" ]; then
 fi
 
 mkdir -p "$TARGET"
-chmod 0700 "$TARGET"
+began=$(date +%s)
 
 # The newest list, whatever the snapshot: what it says of older ones is the point of it.
 rm -rf "$TARGET/list"
@@ -47,3 +50,4 @@ free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
 
 restic restore "$wanted" --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
 mv "$fetched.part" "$fetched"
+echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"

@@ -6,6 +6,7 @@
 "use strict";
 
 const crypto = require("node:crypto");
+const fs = require("node:fs");
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -110,9 +111,13 @@ function unsigned(bytes) {
 
 // --- hashes and keys
 
-/** Whether `content` is what `cid` (text) names: version 1, any codec, SHA-256. */
+/** Whether `content` is what `cid` (text) names. */
 function isHashOf(cid, content) {
-  const digest = crypto.createHash("sha256").update(content).digest();
+  return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
+}
+
+/** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
+function isDigestOf(cid, digest) {
   return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
 }
 
@@ -185,24 +190,46 @@ function* problems({ blocks, root, rev, did, verifier, index }) {
   }
 }
 
-/** An exported repository (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks by CID. */
-function readCar(bytes) {
-  const reader = new Reader(bytes);
-  const varint = () => {
-    let value = 0;
-    for (let scale = 1; ; scale *= 128) {
-      const byte = reader.take(1)[0];
-      value += (byte & 127) * scale;
-      if (byte < 128) return value;
-    }
+/**
+ * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
+ * map that is not in memory. `close` it.
+ */
+function openCar(name) {
+  const handle = fs.openSync(name);
+  const { size } = fs.fstatSync(handle);
+  const bytes = (at, count) => {
+    const buffer = Buffer.alloc(count);
+    if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
+    return buffer;
   };
-  const header = decode(reader.take(varint()));
-  const blocks = new Map();
-  while (reader.at < bytes.length) {
-    const whole = reader.take(varint());
-    blocks.set(new Cid(whole.subarray(0, 36)).toString(), whole.subarray(36));
+  const length = (at) => {
+    const head = bytes(at, Math.min(10, size - at));
+    const last = head.findIndex((byte) => byte < 128);
+    if (last < 0) throw new Error("it has a length without an end");
+    const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
+    return [at + last + 1, value];
+  };
+  const [start, count] = length(0);
+  const header = decode(bytes(start, count));
+  const places = new Map();
+  for (let at = start + count; at < size; ) {
+    const [from, whole] = length(at);
+    if (from + whole > size) throw new Error("it ends too early");
+    places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
+    at = from + whole;
   }
-  return { root: header.roots[0].toString(), blocks };
+  const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
+  return {
+    root: header.roots[0].toString(),
+    blocks: {
+      get,
+      has: (cid) => places.has(cid),
+      *[Symbol.iterator]() {
+        for (const cid of places.keys()) yield [cid, get(cid)];
+      },
+    },
+    close: () => fs.closeSync(handle),
+  };
 }
 
-module.exports = { decode, isHashOf, problems, publicKey, readCar };
+module.exports = { decode, isDigestOf, openCar, problems, publicKey };

@@ -32,7 +32,7 @@ const relays = (process.env.PDS_CRAWLERS ?? "").split(",").filter(Boolean);
 const place = path.join(data, ".restore");
 const [fetched, next, plan] = ["fetched", "new", "swap.json"].map((name) => path.join(place, name));
 const list = path.join(data, departures.LIST);
-const STAYS = [".restore", ".snapshot", departures.LIST, "lost+found"];
+const STAYS = [".restore", ".snapshot", ".stamps", departures.LIST, "lost+found"];
 
 // What the owner asked for (Nomad's meta of a dispatched job).
 const asked = (name) => process.env[`NOMAD_META_${name}`] ?? "";

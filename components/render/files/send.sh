@@ -26,6 +26,8 @@ fi
 cd "$snapshot"
 restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
 
+: >"$NOMAD_ALLOC_DIR/data/sent" # the task after this one notes the time
+
 restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
 restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
     --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d"

@@ -9,7 +9,7 @@ const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
-const { isHashOf, problems, publicKey } = require("./repository.cjs");
+const { isDigestOf, problems, publicKey } = require("./repository.cjs");
 
 const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
 const Database = createRequire(server)("better-sqlite3");
@@ -175,7 +175,7 @@ function* blobs({ folder, manifest }) {
   const blocks = path.join(folder, "blocks");
   for (const name of walk(blocks)) {
     const [cid, did] = name.split(path.sep).reverse();
-    if (isHashOf(cid, fs.readFileSync(path.join(blocks, name)))) there.add(`${did} ${cid}`);
+    if (isDigestOf(cid, Buffer.from(sha256(path.join(blocks, name)), "hex"))) there.add(`${did} ${cid}`);
     else yield `${path.join("blocks", name)} does not hash to its name`;
   }
   for (const did of Object.keys(manifest.repositories)) {

@@ -64,8 +64,9 @@ job "pds-watch" {
         destination = "local/watch.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Looks at the volume and at the number of accounts, and tells a dead man's switch: PING_URL while all is well, its /fail
-        // with the reasons else. A switch that hears nothing raises the alarm by itself, so a host that is gone is noticed too.
+        // Looks at the volume, the number of accounts, and when a backup and a drill last went well, and tells a dead man's
+        // switch: PING_URL while all is well, its /fail with the reasons else. A switch that hears nothing raises the alarm by
+        // itself, so a host that is gone is noticed too.
         const fs = require("node:fs");
         const path = require("node:path");
 
@@ -85,6 +86,31 @@ job "pds-watch" {
           return names.filter((name) => name.startsWith("did:")).length;
         }
 
+        // What stamp.cjs left. Before the first backup, time is counted from when the volume was marked as this PDS's; before
+        // the first drill, from the first backup.
+        function overdue() {
+          const { WATCH_BACKUP_HOURS: hours, WATCH_DRILL_HOURS: drillHours } = process.env;
+          if (!hours) return [];
+          const marked = fs.statSync(path.join(directory, ".pds-identity.json"), { throwIfNoEntry: false })?.mtime;
+          const [backup, drill] = ["backup", "drill"].map(stamped);
+          const wrong = late("backup", backup, marked?.toISOString(), hours);
+          wrong.push(...late("drill", drill, backup.first, drillHours));
+          // A drill that fails is news at once; a backup is tried again soon.
+          if (wrong.length === 0 && drill.failed) wrong.push(`the drill of $${drill.failed} failed: $${drill.why}`);
+          return wrong;
+        }
+
+        function stamped(name) {
+          const file = path.join(directory, ".stamps", `$${name}.json`);
+          return fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : {};
+        }
+
+        function late(name, { good, failed, why }, first, hours) {
+          const since = good ?? first;
+          if (!since || Date.now() - Date.parse(since) < hours * 3600000) return [];
+          return [`no good $${name} since $${since}$${failed ? `; at $${failed}: $${why}` : ""}`];
+        }
+
         function findings() {
           const volume = fs.statfsSync(directory);
           const space = percent(volume.blocks - volume.bfree, volume.bavail);
@@ -95,7 +121,9 @@ job "pds-watch" {
             [inodes >= process.env.WATCH_VOLUME_PERCENT, `$${inodes} % of the volume's files are used: raise volume.size_gib`],
             [count >= process.env.WATCH_ACCOUNTS, `$${count} accounts: a relay stops at 100 until it is asked to take more`],
           ];
-          return [found.filter(([bad]) => bad).map(([, text]) => text), `volume $${space} % full, $${count} accounts`];
+          const wrong = found.filter(([bad]) => bad).map(([, text]) => text);
+          wrong.push(...overdue());
+          return [wrong, `volume $${space} % full, $${count} accounts`];
         }
 
         async function main() {

@@ -621,6 +621,7 @@ job "pds-backup" {
         "use strict";
 
         const crypto = require("node:crypto");
+        const fs = require("node:fs");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -725,9 +726,13 @@ job "pds-backup" {
 
         // --- hashes and keys
 
-        /** Whether `content` is what `cid` (text) names: version 1, any codec, SHA-256. */
+        /** Whether `content` is what `cid` (text) names. */
         function isHashOf(cid, content) {
-          const digest = crypto.createHash("sha256").update(content).digest();
+          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
+        }
+
+        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
+        function isDigestOf(cid, digest) {
           return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
         }
 
@@ -800,27 +805,49 @@ job "pds-backup" {
           }
         }
 
-        /** An exported repository (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks by CID. */
-        function readCar(bytes) {
-          const reader = new Reader(bytes);
-          const varint = () => {
-            let value = 0;
-            for (let scale = 1; ; scale *= 128) {
-              const byte = reader.take(1)[0];
-              value += (byte & 127) * scale;
-              if (byte < 128) return value;
-            }
+        /**
+         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
+         * map that is not in memory. `close` it.
+         */
+        function openCar(name) {
+          const handle = fs.openSync(name);
+          const { size } = fs.fstatSync(handle);
+          const bytes = (at, count) => {
+            const buffer = Buffer.alloc(count);
+            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
+            return buffer;
           };
-          const header = decode(reader.take(varint()));
-          const blocks = new Map();
-          while (reader.at < bytes.length) {
-            const whole = reader.take(varint());
-            blocks.set(new Cid(whole.subarray(0, 36)).toString(), whole.subarray(36));
+          const length = (at) => {
+            const head = bytes(at, Math.min(10, size - at));
+            const last = head.findIndex((byte) => byte < 128);
+            if (last < 0) throw new Error("it has a length without an end");
+            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
+            return [at + last + 1, value];
+          };
+          const [start, count] = length(0);
+          const header = decode(bytes(start, count));
+          const places = new Map();
+          for (let at = start + count; at < size; ) {
+            const [from, whole] = length(at);
+            if (from + whole > size) throw new Error("it ends too early");
+            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
+            at = from + whole;
           }
-          return { root: header.roots[0].toString(), blocks };
+          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
+          return {
+            root: header.roots[0].toString(),
+            blocks: {
+              get,
+              has: (cid) => places.has(cid),
+              *[Symbol.iterator]() {
+                for (const cid of places.keys()) yield [cid, get(cid)];
+              },
+            },
+            close: () => fs.closeSync(handle),
+          };
         }
 
-        module.exports = { decode, isHashOf, problems, publicKey, readCar };
+        module.exports = { decode, isDigestOf, openCar, problems, publicKey };
         EOT
       }
 
@@ -903,6 +930,8 @@ job "pds-backup" {
         cd "$snapshot"
         restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
 
+        : >"$NOMAD_ALLOC_DIR/data/sent" # the task after this one notes the time
+
         restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
         restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
             --keep-last 1 --keep-within 2d --keep-within-daily "$${KEEP_DAYS}d"
@@ -958,6 +987,95 @@ job "pds-backup" {
 
       logs {
         max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "stamp" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "poststop"
+        sidecar = false
+      }
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.219"
+        command         = "node"
+        args            = ["/local/stamp.cjs"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 64
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_DATA_DIRECTORY = "/pds"
+      }
+
+      template {
+        destination = "local/stamp.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
+        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
+        // not write there.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+
+        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
+
+        /** Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. */
+        function stamp(name, problems, more) {
+          const file = path.join(folder, `$${name}.json`);
+          const now = new Date().toISOString();
+          let before = {};
+          try {
+            before = JSON.parse(fs.readFileSync(file, "utf8"));
+          } catch {
+            // None yet, or one that a crash left empty.
+          }
+          const failed = { ...before, failed: now, why: problems[0] };
+          const after = problems.length > 0 ? failed : { first: before.first ?? now, good: now, ...more };
+          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        module.exports = { stamp };
+
+        if (require.main === module) {
+          const sent = fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", "sent"));
+          stamp("backup", sent ? [] : ["no snapshot was made, or it was not sent"], {});
+        }
+        EOT
+      }
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+
+      logs {
+        max_files     = 1
         max_file_size = 1
       }
     }

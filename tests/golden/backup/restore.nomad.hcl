@@ -63,8 +63,10 @@ job "pds-restore" {
       }
 
       env {
-        PDS_HOSTNAME = "noted.at"
-        TARGET       = "/pds/.restore"
+        PDS_HOSTNAME       = "noted.at"
+        TARGET             = "/pds/.restore"
+        RESTIC_REPOSITORY  = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION = "ams3"
       }
 
       template {
@@ -72,15 +74,18 @@ job "pds-restore" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list. Runs in
-        # restic's image before the task that uses them. What was asked for is Nomad's meta of the dispatched job: `snapshot` is
-        # a snapshot's id in restic, `from` "volume" where the snapshot is on the volume already, `show` anything to list them.
+        # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
+        # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
+        # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
+        # the volume already, `show` anything to list them.
         set -eu
+        umask 077
 
         [ "$${NOMAD_META_forget:-}" = "" ] || exit 0 # the next task's alone
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
+        TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
         fetched=$TARGET/fetched
         wanted=$${NOMAD_META_snapshot:-latest}
         [ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
@@ -93,7 +98,7 @@ job "pds-restore" {
         fi
 
         mkdir -p "$TARGET"
-        chmod 0700 "$TARGET"
+        began=$(date +%s)
 
         # The newest list, whatever the snapshot: what it says of older ones is the point of it.
         rm -rf "$TARGET/list"
@@ -120,6 +125,7 @@ job "pds-restore" {
 
         restic restore "$wanted" --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
         mv "$fetched.part" "$fetched"
+        echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"
         EOT
       }
 
@@ -158,8 +164,6 @@ job "pds-restore" {
         change_mode = "noop"
         perms       = "0600"
         data        = <<-EOT
-        RESTIC_REPOSITORY="s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
-        AWS_DEFAULT_REGION="ams3"
         {{ with nomadVar "nomad/jobs/pds-restore" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
         {{ end }}{{ end }}
         {{ if nomadVarExists "nomad/jobs/pds-restore/pds-restore/fetch" }}{{ with nomadVar "nomad/jobs/pds-restore/pds-restore/fetch" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
@@ -252,7 +256,7 @@ job "pds-restore" {
         const place = path.join(data, ".restore");
         const [fetched, next, plan] = ["fetched", "new", "swap.json"].map((name) => path.join(place, name));
         const list = path.join(data, departures.LIST);
-        const STAYS = [".restore", ".snapshot", departures.LIST, "lost+found"];
+        const STAYS = [".restore", ".snapshot", ".stamps", departures.LIST, "lost+found"];
 
         // What the owner asked for (Nomad's meta of a dispatched job).
         const asked = (name) => process.env[`NOMAD_META_$${name}`] ?? "";
@@ -676,7 +680,7 @@ job "pds-restore" {
         const fs = require("node:fs");
         const path = require("node:path");
         const { createRequire } = require("node:module");
-        const { isHashOf, problems, publicKey } = require("./repository.cjs");
+        const { isDigestOf, problems, publicKey } = require("./repository.cjs");
 
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
@@ -842,7 +846,7 @@ job "pds-restore" {
           const blocks = path.join(folder, "blocks");
           for (const name of walk(blocks)) {
             const [cid, did] = name.split(path.sep).reverse();
-            if (isHashOf(cid, fs.readFileSync(path.join(blocks, name)))) there.add(`$${did} $${cid}`);
+            if (isDigestOf(cid, Buffer.from(sha256(path.join(blocks, name)), "hex"))) there.add(`$${did} $${cid}`);
             else yield `$${path.join("blocks", name)} does not hash to its name`;
           }
           for (const did of Object.keys(manifest.repositories)) {
@@ -941,6 +945,7 @@ job "pds-restore" {
         "use strict";
 
         const crypto = require("node:crypto");
+        const fs = require("node:fs");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -1045,9 +1050,13 @@ job "pds-restore" {
 
         // --- hashes and keys
 
-        /** Whether `content` is what `cid` (text) names: version 1, any codec, SHA-256. */
+        /** Whether `content` is what `cid` (text) names. */
         function isHashOf(cid, content) {
-          const digest = crypto.createHash("sha256").update(content).digest();
+          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
+        }
+
+        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
+        function isDigestOf(cid, digest) {
           return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
         }
 
@@ -1120,27 +1129,49 @@ job "pds-restore" {
           }
         }
 
-        /** An exported repository (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks by CID. */
-        function readCar(bytes) {
-          const reader = new Reader(bytes);
-          const varint = () => {
-            let value = 0;
-            for (let scale = 1; ; scale *= 128) {
-              const byte = reader.take(1)[0];
-              value += (byte & 127) * scale;
-              if (byte < 128) return value;
-            }
+        /**
+         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
+         * map that is not in memory. `close` it.
+         */
+        function openCar(name) {
+          const handle = fs.openSync(name);
+          const { size } = fs.fstatSync(handle);
+          const bytes = (at, count) => {
+            const buffer = Buffer.alloc(count);
+            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
+            return buffer;
           };
-          const header = decode(reader.take(varint()));
-          const blocks = new Map();
-          while (reader.at < bytes.length) {
-            const whole = reader.take(varint());
-            blocks.set(new Cid(whole.subarray(0, 36)).toString(), whole.subarray(36));
+          const length = (at) => {
+            const head = bytes(at, Math.min(10, size - at));
+            const last = head.findIndex((byte) => byte < 128);
+            if (last < 0) throw new Error("it has a length without an end");
+            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
+            return [at + last + 1, value];
+          };
+          const [start, count] = length(0);
+          const header = decode(bytes(start, count));
+          const places = new Map();
+          for (let at = start + count; at < size; ) {
+            const [from, whole] = length(at);
+            if (from + whole > size) throw new Error("it ends too early");
+            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
+            at = from + whole;
           }
-          return { root: header.roots[0].toString(), blocks };
+          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
+          return {
+            root: header.roots[0].toString(),
+            blocks: {
+              get,
+              has: (cid) => places.has(cid),
+              *[Symbol.iterator]() {
+                for (const cid of places.keys()) yield [cid, get(cid)];
+              },
+            },
+            close: () => fs.closeSync(handle),
+          };
         }
 
-        module.exports = { decode, isHashOf, problems, publicKey, readCar };
+        module.exports = { decode, isDigestOf, openCar, problems, publicKey };
         EOT
       }
 

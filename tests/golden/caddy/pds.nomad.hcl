@@ -149,7 +149,7 @@ job "pds" {
           console.log(`the volume is that of $${ours.hostname}`);
         } else {
           // The file system's own, what a crash of this script left behind, and what backup and restore begin with.
-          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".restore"];
+          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".stamps", ".restore"];
           const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
           if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
             refuse(
@@ -300,7 +300,7 @@ job "pds" {
           console.log(`the volume is that of $${ours.hostname}`);
         } else {
           // The file system's own, what a crash of this script left behind, and what backup and restore begin with.
-          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".restore"];
+          const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".stamps", ".restore"];
           const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
           if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
             refuse(
