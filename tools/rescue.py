@@ -148,12 +148,13 @@ def _without_volume(volume: str, settings: Settings, stack: str) -> list[str]:
     file = f"Pulumi.{stack}.yaml"
     if settings.volume.adopt == volume:
         return [f"take 'adopt: {volume}' out of 'pds:volume' in {file}: that volume is gone."]
-    if settings.volume.adopt or settings.pds.new:
+    if settings.volume.adopt or settings.pds.new or settings.pds.paused:
         return []
     return [
         "decide what becomes of the data. Its keys are still there, in the state and in the escrow file, so the "
-        "members' identities are not lost. Either make a volume of a snapshot or backup and name it: "
-        f"'volume: {{adopt: ID}}' in {file}. Or, if there is none, start an empty PDS with the same keys: "
+        "members' identities are not lost. With backups: 'pds: {paused: true}', this again, then `./pds restore "
+        f"{stack}`. With a snapshot of the volume: make a volume of it and name it, 'volume: {{adopt: ID}}' in {file}. "
+        "Or, if there is neither, start an empty PDS with the same keys: "
         "'pds: {new: true}'. Every account is gone then, and its members have to move back from copies of their own."
     ]
 
