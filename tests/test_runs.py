@@ -60,6 +60,20 @@ def test_a_run_that_fails_is_told_in_its_own_words(nomad: FakeNomad, clock: Cloc
     assert shown == ["REFUSED: the server is running on these data. Pause it first."]
 
 
+def test_the_last_task_of_a_run_that_failed_is_waited_for(nomad: FakeNomad, clock: Clock) -> None:
+    def last(state: str) -> list[dict[str, Any]]:
+        (found,) = look("failed", "restore")
+        return [found | {"TaskStates": found["TaskStates"] | {"serve": {"State": state, "Failed": False}}}]
+
+    nomad.runs = [last("pending"), last("running"), last("dead")]
+    nomad.logs = {("serve", "stdout"): "the outcome is left"}
+    shown: list[str] = []
+    assert not runs.follow(_api(nomad), "pds-drill/dispatch-1-a", 600, shown.append)
+    assert shown == ["the outcome is left"]
+    nomad.runs = [last("pending")]
+    assert not runs.follow(_api(nomad), "pds-drill/dispatch-1-a", 600, shown.append), "one that never comes"
+
+
 def test_a_run_that_fails_without_a_word_is_told_in_nomad_s(nomad: FakeNomad, clock: Clock) -> None:
     nomad.runs = [look("failed", "fetch", events=("Received", "Driver Failure: no such image"))]
     nomad.logs = {("fetch", "stdout"): ""}

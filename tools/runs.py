@@ -15,6 +15,7 @@ from tools.stack import Stack
 
 _NAMES = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_token")
 _PLACED = 120  # seconds: Nomad finds a place at once, or there is none
+_LAST_LOOKS = 5
 _ENDED = ("complete", "failed", "lost")
 
 Show = Callable[[str], None]
@@ -51,11 +52,16 @@ def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
     until(placed, _PLACED, f"Job {run}")
     logs: dict[tuple[str, str], _Log] = {}
     found: dict[str, Any] = {}
+    looks = 0
 
     def ended() -> str | None:
+        nonlocal looks
         found.update(api.get(path)[0])
-        over = found["ClientStatus"] in _ENDED
         tasks = found.get("TaskStates") or {}
+        # A run counts as failed with its main task; the last one is still to come then, or never comes.
+        states = {task.get("State") for task in tasks.values()}
+        looks += found["ClientStatus"] in _ENDED
+        over = looks > 0 and "running" not in states and ("pending" not in states or looks > _LAST_LOOKS)
         for name in sorted(tasks, key=lambda name: tasks[name].get("StartedAt") or "~"):
             for stream in ("stdout", "stderr"):
                 log = logs.setdefault((name, stream), _Log(found["ID"], name, stream))

@@ -56,8 +56,8 @@ class Journal:
 class Club:
     """The members of one PDS."""
 
-    def __init__(self, base_url: str, hostname: str) -> None:
-        self._base_url, self._hostname = base_url, hostname
+    def __init__(self, base_url: str, hostname: str, mail: str | None = None) -> None:
+        self._base_url, self._hostname, self._mail = base_url, hostname, mail or hostname
         self._numbers = itertools.count()
         self.members: list[Member] = []
         self.journal = Journal()
@@ -66,7 +66,7 @@ class Club:
         """Make an account; it is acknowledged when this returns."""
         name = f"m{next(self._numbers)}-{os.getpid()}"
         client = Client(self._base_url, self._hostname)
-        body = {"handle": f"{name}.{self._hostname}", "email": f"{name}@{self._hostname}", "password": PASSWORD}
+        body = {"handle": f"{name}.{self._hostname}", "email": f"{name}@{self._mail}", "password": PASSWORD}
         made = client.procedure("com.atproto.server.createAccount", body)
         self.journal.accounts[made["did"]] = time.monotonic()
         client.log_in(made["accessJwt"])
@@ -138,9 +138,10 @@ class Club:
             raise failures[0]
 
 
-def founded(base_url: str, hostname: str, members: int, posts: int) -> Club:
-    """A club with members, of whom each has `posts` posts and one blob."""
-    club = Club(base_url, hostname)
+def founded(base_url: str, hostname: str, members: int, posts: int, mail: str | None = None) -> Club:
+    """A club with members, of whom each has `posts` posts and one blob. `mail` is their addresses' domain, where it is
+    not the hostname."""
+    club = Club(base_url, hostname, mail)
     for number in range(members):
         member = club.join()
         for post in range(posts):

@@ -16,7 +16,7 @@ import pytest
 from components.render.backup_job import backup_job
 from components.render.restore_job import restore_job
 from tests.programs import BACKUP, settings_of
-from tests.s3 import KEYS, s3_server
+from tests.s3 import BUCKET, KEYS, s3_server
 from tools.hcl_text import job_of, task_of
 from tools.live.node import PDS_LINES
 from tools.verify import verify
@@ -31,8 +31,8 @@ _DEADLINE = 120.0
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server with one empty bucket, `copies`."""
-    with s3_server(tmp_path_factory.mktemp("s3"), "copies") as url:
+    """The address of an S3 server with one empty bucket."""
+    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as url:
         yield url
 
 
@@ -53,7 +53,7 @@ class Bucket:
             | {
                 "PATH": os.environ["PATH"],
                 "NOMAD_ALLOC_DIR": str(self.folder),
-                "RESTIC_REPOSITORY": f"s3:{self.url}/copies/{self.place}",
+                "RESTIC_REPOSITORY": f"s3:{self.url}/{BUCKET}/{self.place}",
                 "RESTIC_PASSWORD": "a password for the tests",
                 **KEYS,
             }

@@ -153,7 +153,14 @@ def test_a_server_that_does_not_come_up_is_a_fault(drill: Drill) -> None:
     assert "FAULT: the server does not come up on the copy" in drill.serve(code=1)
 
 
+def test_a_first_half_that_was_killed_is_a_failed_drill(drill: Drill) -> None:
+    drill.serve(code=1)
+    assert "was not looked at" in drill.outcome()["why"]
+    assert not drill.fetched.exists()
+
+
 def test_where_nothing_was_fetched_the_outcome_is_a_failed_drill(drill: Drill) -> None:
     shutil.rmtree(drill.fetched)
-    assert "nothing was fetched" in drill.serve(code=1)
+    assert "FAULT: nothing was fetched" in drill.verify(code=1)
+    drill.serve(code=1)
     assert "nothing was fetched" in drill.outcome()["why"]

@@ -15,6 +15,9 @@ const hostname = process.env.PDS_HOSTNAME;
 
 async function main() {
   const began = Date.now();
+  if (!fs.existsSync(path.join(scratch, "fetched"))) {
+    return end(["nothing was fetched: the task before this one says why"], began);
+  }
   const { manifest, problems, keys } = verify(path.join(scratch, "fetched"), { hostname });
   if (manifest) {
     const asked = await documents(manifest.accounts, process.env.PDS_DID_PLC_URL);
@@ -26,6 +29,10 @@ async function main() {
     const looked = `${accounts} accounts, ${repositories} repositories, ${blobs} blobs`;
     console.log(`looked at ${looked}: ${problems.length} faults`);
   }
+  end(problems, began);
+}
+
+function end(problems, began) {
   for (const problem of problems) console.error(`FAULT: ${problem}`);
   const verdict = { problems, seconds: (Date.now() - began) / 1000 };
   fs.writeFileSync(path.join(scratch, "verdict.json"), JSON.stringify(verdict), { flush: true });

@@ -30,6 +30,7 @@ PDS_TAG = "pds.local/pds:0.4.217"
 """The tag is the package's version, as upstream's tags are. A name that no registry serves: it can't be pulled."""
 
 LOCAL_PDS_TAG = PDS_TAG.replace("/pds:", "/local-pds:")
+RESTIC_TAG = "pds.local/restic:0.14.0"
 IO_TAG = "io.local/io-stand-in:bench"
 
 CADDY_TAG = "pds.local/caddy:2.6.2"
@@ -127,6 +128,22 @@ def caddy_image(cache: Path, docker_host: str, authority_pem: str) -> str:
             tar.addfile(program, content)
     run(["docker", "build", "--quiet", "--tag", CADDY_TAG, str(context)], docker_host)
     return CADDY_TAG
+
+
+def restic_image(folder: Path, cache: Path, docker_host: str, name: str, address: str) -> str:
+    """Build the image that sends and fetches backups in `folder`; its tag. It finds `name` at `address` (with a port),
+    in plain HTTP. The binary is the machine's own, from Debian's package. Raises BenchError where it is missing.
+    """
+    need("restic")
+    context = _empty(folder)
+    os.link(_rootfs(cache), context / "rootfs.tar")
+    shutil.copy2(shutil.which("restic") or "", context)
+    shutil.copy2(_HERE / "restic" / "Dockerfile", context)
+    wrapper = (_HERE / "restic" / "wrapper.sh").read_text().replace("@NAME@", name).replace("@ADDRESS@", address)
+    (context / "wrapper.sh").write_text(wrapper)
+    (context / "wrapper.sh").chmod(0o755)
+    run(["docker", "build", "--quiet", "--tag", RESTIC_TAG, str(context)], docker_host)
+    return RESTIC_TAG
 
 
 def _fingerprint() -> str:

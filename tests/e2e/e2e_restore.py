@@ -1,0 +1,205 @@
+"""Backup, drill, and the disaster, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
+`pytest tests/e2e/e2e_restore.py -x`, as root.
+
+One bench, one story, in this order. What an owner runs is what docs/operating.md says, word for word. The bucket is an
+S3 server's; a relay's part is played by a consumer that follows its rules.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.contract.club import PASSWORD, Club, founded
+from tests.contract.relay import Relay
+from tests.contract.restores import newest
+from tests.s3 import BUCKET, s3_server
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.directory import directory
+from tests.e2e.images.build import restic_image
+from tests.e2e.ingresses import INGRESSES
+from tests.e2e.tools import missing, run
+from tools.live.xrpc import Client, RefusedError
+
+S3 = "s3.bench.test"
+UP = ("up", "--yes", "--skip-preview")
+
+
+@dataclass
+class Story:
+    """The bench, and what the members did in it."""
+
+    bench: Bench
+    relay: Relay
+    club: Club | None = None
+    began: float = 0.0
+    """When the newest good backup was begun, on the journal's clock."""
+    late: str = ""
+    """A post that no backup has."""
+
+    @property
+    def data(self) -> Path:
+        """The server's files."""
+        [machine] = self.bench.machines.machines()
+        return machine.volume / "pds"
+
+    def follow(self) -> None:
+        """The relay hears what there is."""
+        self.relay.follow(self.bench.health_url(), newest(self.data))
+
+    def whole(self) -> None:
+        """Old passwords work, and what was acknowledged before the newest backup has the CID that it had."""
+        assert self.club
+        members, records = self.club.journal.before(self.began)
+        client = Client(self.bench.health_url(), HOSTNAME)
+        for did in members:
+            client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
+        assert len(records) > len(members)
+        for uri, cid in records.items():
+            assert self._cid(client, uri) == cid
+
+    def _cid(self, client: Client, uri: str) -> str:
+        _, _, did, collection, rkey = uri.split("/")
+        parameters = {"repo": did, "collection": collection, "rkey": rkey}
+        return str(client.query("com.atproto.repo.getRecord", parameters)["cid"])
+
+    def lost(self) -> bool:
+        """Whether the post that came after the newest backup is not there."""
+        try:
+            self._cid(Client(self.bench.health_url(), HOSTNAME), self.late)
+        except RefusedError:
+            return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    lines = missing(*PROGRAMS, "go", "restic")
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        made = stack.enter_context(bench(tmp_path_factory.mktemp("bench"), cache))
+        plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
+        gateway = run(
+            ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"],
+            made.docker_host,
+        ).strip()
+        (made.folder / "s3").mkdir()
+        address = stack.enter_context(s3_server(made.folder / "s3", BUCKET, address=gateway)).removeprefix("http://")
+        image = restic_image(made.folder / "restic", cache, made.docker_host, S3, address)
+        INGRESSES["io"](made, stack)
+        made.configure(
+            pds={"plc_url": plc.url, "image": plc.pds_image, "invite_required": False, "open_registration": True},
+            backup={
+                "endpoint": f"https://{S3}",
+                "bucket": BUCKET,
+                "image": image,
+                # Every run is the story's own.
+                "interval_minutes": 1440,
+            },
+        )
+        for key, value in (("access_key_id", "DO00TEST"), ("secret_access_key", "only a test")):
+            made.pulumi("config", "set", "--secret", "--path", f"pds:backup.{key}", value)
+        yield Story(made, Relay())
+
+
+def test_up_makes_the_jobs_and_a_backup_is_made_when_asked(story: Story) -> None:
+    story.bench.pulumi(*UP)
+    story.bench.configure(pds={"new": False})
+    story.bench.pulumi(*UP)
+    story.club = founded(story.bench.health_url(), HOSTNAME, members=4, posts=3, mail=f"{HOSTNAME}.com")
+    story.began = time.monotonic()
+    done = story.bench.pds("backup")
+    assert "snapshot of noted.test: 4 accounts" in done.output
+    assert "created restic repository" in done.output
+    assert "no errors were found" in done.output
+    assert (story.data / ".stamps/backup.json").exists()
+    story.bench.pulumi(*UP)  # it names who signed up
+    story.bench.pulumi("preview", "--expect-no-changes")
+
+
+def test_the_drill_fetches_looks_and_serves_on_the_host(story: Story) -> None:
+    before = {path.name for path in story.data.iterdir()}
+    done = story.bench.pds("drill")
+    print(done.output)
+    assert "looked at 4 accounts, 4 repositories, 4 blobs: 0 faults" in done.output
+    assert "4 repositories served by the server on the copy: 0 faults" in done.output
+    assert "recovery time" in done.output
+    assert {path.name for path in story.data.iterdir()} == before
+    assert (story.data / ".stamps/drill.json").exists()
+
+
+def test_a_drill_that_cannot_fetch_fails_and_leaves_word(story: Story) -> None:
+    story.bench.configure(backup={"bucket": "nobodys"})
+    story.bench.pulumi(*UP)
+    done = story.bench.pds("drill", check=False)
+    assert done.code == 1, done.output
+    assert "holds no backups" in done.output or "cannot be read" in done.output
+    assert "nothing was fetched" in (story.data / ".stamps/drill.json").read_text()
+    story.bench.configure(backup={"bucket": BUCKET})
+    story.bench.pulumi(*UP)
+
+
+def test_the_disaster_is_one_command_after_up(story: Story) -> None:
+    """Droplet gone and volume wiped, Nomad's own state with it."""
+    assert story.club
+    story.follow()
+    writer = story.club.members[0]
+    story.late = story.club.post(writer, "after the backup")
+    story.follow()
+    droplet, volume = (next(iter(story.bench.api.dump()[kind])) for kind in ("droplets", "volumes"))
+    story.bench.delete(f"/v2/droplets/{droplet}")
+    folder = story.bench.machines.volume_folder(volume)
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    # docs/operating.md, "Everything is gone but the bucket and the escrow file", from here on.
+    pause = ["pulumi", "config", "set", "--path", "pds:pds.paused", "true", "--stack", "bench"]
+    subprocess.run(pause, cwd=story.bench.project, env=dict(story.bench.env), check=True)
+    story.bench.pds("rescue", "--yes")
+    done = story.bench.pds("restore", "--yes", "--sequence", str(story.relay.cursor))
+    print(done.output)
+    assert "ready                        4 accounts in use, 0 not" in done.output
+    story.whole()
+    assert story.lost()
+    client = Client(story.bench.health_url(), HOSTNAME)
+    session = client.procedure("com.atproto.server.createSession", {"identifier": writer.did, "password": PASSWORD})
+    client.log_in(session["accessJwt"])
+    record = {"$type": "app.bsky.feed.post", "text": "after the restore", "createdAt": "2026-01-01T00:00:00.000Z"}
+    body = {"repo": writer.did, "collection": "app.bsky.feed.post", "record": record}
+    client.procedure("com.atproto.repo.createRecord", body)
+    story.follow()
+    assert not story.relay.idle
+    assert story.relay.dropped == []
+    story.bench.pulumi("preview", "--expect-no-changes")
+
+
+def test_a_restore_in_place_keeps_the_old_data_until_the_owner_says_so(story: Story) -> None:
+    story.bench.pds("backup")
+    listed = story.bench.pds("restore", "--list").output
+    assert listed.count("pds") > 1, listed
+    done = story.bench.pds("restore", "--yes", "--snapshot", "volume")
+    assert "ready" in done.output
+    story.whole()
+    (old,) = (story.data / ".restore").glob("old-*")
+    assert f"removed: {old.name}" in story.bench.pds("restore", "--forget-old").output
+    story.follow()
+    assert story.relay.dropped == []
+    story.bench.pulumi("preview", "--expect-no-changes")
+
+
+def test_a_refused_restore_leaves_the_pds_paused_and_everything_in_place(story: Story) -> None:
+    done = story.bench.pds("restore", "--yes", "--snapshot", "12345678", check=False)
+    assert done.code == 1
+    assert "there is no snapshot 12345678" in done.output
+    assert "still paused" in done.output
+    story.bench.pulumi("config", "set", "--path", "pds:pds.paused", "false")
+    story.bench.pulumi(*UP)
+    story.whole()
