@@ -622,6 +622,7 @@ job "pds-restore" {
           if (todo.step === "out") {
             fs.mkdirSync(todo.old, { recursive: true });
             move(data, todo.old, (name) => !STAYS.includes(name));
+            if (fs.readdirSync(todo.old).length === 0) fs.rmdirSync(todo.old); // a new volume
             todo.step = "in";
             remember();
           }
@@ -651,7 +652,7 @@ job "pds-restore" {
         function forget() {
           const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
           for (const name of olds) fs.rmSync(path.join(place, name), { recursive: true });
-          say("old data", olds.length > 0 ? `of $${olds.length} restores removed` : "there are none");
+          say("old data", olds.length > 0 ? `removed: $${olds.join(", ")}` : "there are none");
         }
 
         main().then(
