@@ -12,6 +12,7 @@ import pulumi_nomad as nomad
 
 from components.entropy import as_secret, hex_secret
 from components.render.backup_job import BACKUP_PATH, bucket_name, repository
+from components.render.candidate_job import CANDIDATE_PATH
 from components.render.drill_job import DRILL_PATH
 from components.render.restore_job import RESTORE_PATH
 from components.settings.sections import Backup as Section
@@ -31,12 +32,13 @@ class BackupArgs:
     jobspec: str
     restore_jobspec: str
     drill_jobspec: str
+    candidate_jobspec: str
     target: NomadTarget
     server: nomad.Job
 
 
 class Backup(pulumi.ComponentResource):
-    """Bucket, key, password, the periodic job, and the jobs of restore and drill."""
+    """Bucket, key, password, the periodic job, and the jobs of restore, drill and upgrade."""
 
     repository: str
     """restic's address of the backups."""
@@ -77,6 +79,7 @@ class Backup(pulumi.ComponentResource):
         for role, path, jobspec in (
             ("restore", RESTORE_PATH, args.restore_jobspec),
             ("drill", DRILL_PATH, args.drill_jobspec),
+            ("candidate", CANDIDATE_PATH, args.candidate_jobspec),
         ):
             opens = nomad.Variable(
                 f"{name}-{role}-variable", path=path, items=self.items, opts=args.target.options(self)

@@ -26,6 +26,7 @@ from components.nomad import PROGRAM_TOKEN, CertificatesArgs, NomadAccess, Nomad
 from components.place import Place
 from components.render.backup_job import backup_job
 from components.render.caddy import caddy_job, caddyfile
+from components.render.candidate_job import candidate_job
 from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
 from components.render.confirm_job import confirm_job
 from components.render.drill_job import drill_job
@@ -89,6 +90,7 @@ class Pds(pulumi.ComponentResource):
                     jobspec=backup_job(settings, stack),
                     restore_jobspec=restore_job(settings, stack),
                     drill_jobspec=drill_job(settings, stack),
+                    candidate_jobspec=candidate_job(settings, stack),
                     target=place.target,
                     server=workload.job,
                 ),
@@ -193,6 +195,7 @@ class Pds(pulumi.ComponentResource):
                 "backup_job": backup_job(settings, stack),
                 "restore_job": restore_job(settings, stack),
                 "drill_job": drill_job(settings, stack),
+                "candidate_job": candidate_job(settings, stack),
                 "backup_repository": address,
             }
             opens_copies = {"backup": backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})}

@@ -1,4 +1,5 @@
-"""The PDS stopped and started as its stack file says: `pds.paused`, through the engine.
+"""Changes that a verb makes the way its owner would: a value in the stack file, then `pulumi up`. So the PDS is stopped
+and started by `pds.paused`.
 
 Nomad is not told: a job that is stopped outside the engine makes the next `up` fail.
 """
@@ -6,7 +7,7 @@ Nomad is not told: a job that is stopped outside the engine makes the next `up` 
 from tools.stack import Stack, StackError
 from tools.stackfile import read_settings
 
-_KEY = ("config", "set", "--path", "pds:pds.paused")
+_KEY = "pds:pds.paused"
 
 
 def pause(stack: Stack, *, yes: bool) -> None:
@@ -15,22 +16,24 @@ def pause(stack: Stack, *, yes: bool) -> None:
     Raises StackError, StackFileError.
     """
     if not read_settings(stack.name, stack.root).pds.paused:
-        _ran(stack, *_KEY, "true")
-    _up(stack, yes=yes)
+        change(stack, _KEY, "true")
+    up(stack, yes=yes)
 
 
 def unpause(stack: Stack, *, yes: bool) -> None:
     """Let the PDS run. Raises StackError, StackFileError."""
     if read_settings(stack.name, stack.root).pds.paused:
-        _ran(stack, *_KEY, "false")
-    _up(stack, yes=yes)
+        change(stack, _KEY, "false")
+    up(stack, yes=yes)
 
 
-def _up(stack: Stack, *, yes: bool) -> None:
+def up(stack: Stack, *, yes: bool) -> None:
+    """`pulumi up`. Raises StackError where it does not come to its end."""
     if stack.talk("up", *(["--yes", "--skip-preview"] if yes else [])):
         raise StackError("`pulumi up` did not come to its end. Run the same again when it does.")
 
 
-def _ran(stack: Stack, *arguments: str) -> None:
-    if stack.run(*arguments).code:
-        raise StackError(f"Pulumi.{stack.name}.yaml could not be changed. Write 'paused' under 'pds:pds' yourself.")
+def change(stack: Stack, key: str, value: str) -> None:
+    """Write one value into the stack file, `key` as in "pds:pds.paused". Raises StackError."""
+    if stack.run("config", "set", "--path", key, value).code:
+        raise StackError(f"Pulumi.{stack.name}.yaml could not be changed. Write {value} as '{key}' yourself.")

@@ -14,7 +14,7 @@ from components import accounts
 from components.probes import ProbeError
 from components.render.backup_job import JOB as BACKUP
 from components.render.drill_job import JOB as DRILL
-from tools import adopt, escrow, let_in, mailed, orphans, people, rescue, restore
+from tools import adopt, escrow, let_in, mailed, orphans, people, rescue, restore, upgrade
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.gate import gate
@@ -131,6 +131,21 @@ def main(arguments: list[str] | None = None) -> int:
     verb = verbs.add_parser("drill", help="fetch the newest backup on the host, look at it, and start a server on it")
     verb.add_argument("stack")
     verb.set_defaults(run=lambda options: restore.now(Stack(options.stack), DRILL))
+
+    verb = verbs.add_parser(
+        "upgrade",
+        help="another version of the server, tried on the host first",
+        description=upgrade.__doc__,
+        epilog="Exit code: 0 upgraded, 1 not, 2 it could not begin.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("stack")
+    verb.add_argument("--to", required=True, metavar="TAG", help="tag of the same image, or another image")
+    verb.add_argument("--package", metavar="VERSION", help="version of @atproto/pds in it, where the tag does not say")
+    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
+    verb.set_defaults(
+        run=lambda options: upgrade.upgrade(Stack(options.stack), options.to, options.package, yes=options.yes)
+    )
 
     wanted = sys.argv[1:] if arguments is None else arguments
     # argparse hands what follows "--" to any positional argument that has room.

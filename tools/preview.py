@@ -31,6 +31,7 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
     "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
     "confirm.nomad.hcl": lambda evaluation: evaluation.outputs.get("confirm_job"),
     "backup.nomad.hcl": lambda evaluation: evaluation.outputs.get("backup_job"),
+    "candidate.nomad.hcl": lambda evaluation: evaluation.outputs.get("candidate_job"),
     "drill.nomad.hcl": lambda evaluation: evaluation.outputs.get("drill_job"),
     "restore.nomad.hcl": lambda evaluation: evaluation.outputs.get("restore_job"),
     "io.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_job"),

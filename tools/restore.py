@@ -43,7 +43,7 @@ class Wish:
 
 def restore(stack: Stack, wish: Wish) -> int:
     """Restore onto `stack`; the exit code. Raises StackError, StackFileError, ProbeError."""
-    settings = _with_backup(stack)
+    settings = with_backup(stack)
     items = _opened_by(wish.source, settings) if wish.source and wish.source != stack else None
     _step(1, "The PDS is paused, through the engine.")
     pause(stack, yes=wish.yes)
@@ -91,19 +91,20 @@ def forget_old(stack: Stack) -> int:
 
 
 def _alone(stack: Stack, meta: Mapping[str, str]) -> int:
-    _with_backup(stack)
+    with_backup(stack)
     api = runs.api_of(stack)
     return 0 if runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE) else 1
 
 
 def now(stack: Stack, job: str) -> int:
     """Run the stack's periodic `job` before its time; the exit code. Raises as above."""
-    _with_backup(stack)
+    with_backup(stack)
     api = runs.api_of(stack)
     return 0 if runs.follow(api, runs.force(api, job), _DEADLINE) else 1
 
 
-def _with_backup(stack: Stack) -> Settings:
+def with_backup(stack: Stack) -> Settings:
+    """What the stack asks for, backups among it. Raises StackError, StackFileError."""
     settings = read_settings(stack.name, stack.root)
     if settings.backup is None:
         raise StackError(
@@ -139,7 +140,7 @@ def _public_key(outputs: Mapping[str, Any]) -> str:
 
 def _opened_by(source: Stack, settings: Settings) -> dict[str, str]:
     """What opens the backups of `source`, by restic's names."""
-    theirs = _with_backup(source)
+    theirs = with_backup(source)
     if theirs.hostname != settings.hostname:
         raise StackError(
             f"Stack {source.name} is the PDS {theirs.hostname}, this one is {settings.hostname}. A hostname is for "

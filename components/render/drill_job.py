@@ -40,7 +40,9 @@ DAYS = 7
 """From one drill to the next."""
 
 _WEEKLY = "41 4 * * 0"
-_WHATEVER = "sh /local/fetch.sh || true"
+WHATEVER = "sh /local/fetch.sh || true"
+"""Nomad runs nothing after a first task that failed, and a last one may have to tell of it."""
+
 _RESOURCES = Resources(cpu=200, memory=BACKUP_MEMORY_MIB)
 _LOGS = Logs(max_files=2, max_file_size=1)
 _FOR_SERVER = ("TZ", "PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL")
@@ -73,8 +75,7 @@ def _fetch(settings: Settings, stack: str) -> Task:
         name="fetch",
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
-        # Nomad runs nothing after a first task that failed, and the last one has to tell of it.
-        config=replace(hardened_restic(settings, "fetch.sh"), entrypoint=("/bin/sh", "-c", _WHATEVER)),
+        config=replace(hardened_restic(settings, "fetch.sh"), entrypoint=("/bin/sh", "-c", WHATEVER)),
         env={"PDS_HOSTNAME": settings.hostname, **restic_environment(settings, stack)},
         templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(DRILL_PATH))),
         resources=_RESOURCES,
@@ -104,7 +105,7 @@ def _serve(settings: Settings) -> Task:
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FOR_SERVER if name in environment}
         | {"PDS_DATA_DIRECTORY": DATA_DIRECTORY},
-        templates=scripts("serve.cjs", "stamp.cjs", "repository.cjs"),
+        templates=scripts("serve.cjs", "server.cjs", "stamp.cjs", "repository.cjs"),
         resources=_RESOURCES,
         logs=_LOGS,
     )

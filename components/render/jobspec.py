@@ -254,6 +254,7 @@ class Parameterized(Block):
 
     keyword = "parameterized"
     payload: str = "forbidden"
+    meta_required: tuple[str, ...] = ()
     meta_optional: tuple[str, ...] = ()
 
 

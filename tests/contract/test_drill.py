@@ -1,4 +1,4 @@
-"""The drill's two programs on a real snapshot, the second without a network: what it prints, and what it catches."""
+"""The programs of a drill, and of the trial of a version, on a real snapshot and real servers without a network."""
 
 from __future__ import annotations
 
@@ -44,10 +44,17 @@ class Drill:
         """The first half; what it says."""
         return self._run([str(self.install.node), str(FILES / "drill.cjs")], code, **change)
 
-    def serve(self, *, code: int = 0) -> str:
+    def serve(self, *, code: int = 0, **change: str) -> str:
         """The second half, with loopback alone; what it says."""
+        return self._alone("serve.cjs", code, **change)
+
+    def candidate(self, *, code: int = 0, **change: str) -> str:
+        """The first half of a trial, with loopback alone; what it says."""
+        return self._alone("candidate.cjs", code, **change)
+
+    def _alone(self, name: str, code: int, **change: str) -> str:
         assert os.geteuid() == 0, "a container without a network is made by root"
-        return self._run([*_WITHOUT_NETWORK, str(self.install.node), str(FILES / "serve.cjs")], code)
+        return self._run([*_WITHOUT_NETWORK, str(self.install.node), str(FILES / name)], code, **change)
 
     def outcome(self) -> dict[str, str]:
         """What the job that watches reads."""
@@ -61,7 +68,7 @@ class Drill:
             "PDS_HOSTNAME": "noted.at",
             "PDS_DATA_DIRECTORY": str(self.live),
             "PDS_DID_PLC_URL": self.directory.url,
-            "DRILL_ENTRY": str(SERVERS / "pds.mjs"),
+            "TRIAL_ENTRY": str(SERVERS / "pds.mjs"),
         } | change
         done = subprocess.run(
             command,
@@ -150,7 +157,7 @@ def test_what_only_the_server_finds_is_a_fault_of_the_second_half(running: Runni
 def test_a_server_that_does_not_come_up_is_a_fault(drill: Drill) -> None:
     drill.verify()
     (drill.fetched / "account.sqlite").write_bytes(b"no database")
-    assert "FAULT: the server does not come up on the copy" in drill.serve(code=1)
+    assert "FAULT: on the copy: the server does not come up" in drill.serve(code=1)
 
 
 def test_a_first_half_that_was_killed_is_a_failed_drill(drill: Drill) -> None:
@@ -164,3 +171,72 @@ def test_where_nothing_was_fetched_the_outcome_is_a_failed_drill(drill: Drill) -
     assert "FAULT: nothing was fetched" in drill.verify(code=1)
     drill.serve(code=1)
     assert "nothing was fetched" in drill.outcome()["why"]
+
+
+# --- the trial of another version
+
+_BROKEN = """
+import { createRequire } from "node:module";
+import { join } from "node:path";
+const require = createRequire(join(process.cwd(), "package.json"));
+const { PDS, envToCfg, envToSecrets, readEnv } = require("@atproto/pds");
+const env = readEnv();
+const pds = await PDS.create(envToCfg(env), envToSecrets(env));
+pds.app.post("/xrpc/com.atproto.repo.createRecord", (request, response) => response.status(500).json({}));
+const { stack } = pds.app._router;
+stack.splice(2, 0, stack.pop());
+await pds.start();
+"""
+"""A server that answers everything but this."""
+
+
+def _in_accounts(drill: Drill, statement: str) -> None:
+    with closing(sqlite3.connect(drill.fetched / "account.sqlite")) as db:
+        db.execute(statement)
+        db.commit()
+
+
+def test_a_candidate_that_does_its_work_passes_and_migrates_nothing(running: Running, drill: Drill) -> None:
+    said = drill.candidate(TRIAL="candidate")
+    for done in ("2 accounts made", "on the event stream", "a blob taken and given back", "after a restart"):
+        assert done in said
+    assert not (drill.folder / "data" / "throwaway").exists()
+    said = drill.serve(TRIAL="candidate")
+    assert f"{len(running.club.members)} repositories served" in said
+    assert "MIGRATES" not in said
+    assert list(drill.live.iterdir()) == [], "a trial leaves nothing"
+
+
+def test_a_candidate_that_answers_health_and_creates_no_records_is_caught(drill: Drill, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mjs"
+    broken.write_text(_BROKEN)
+    said = drill.candidate(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
+    assert "answers on throw-away data" in said
+    assert "FAULT: on throw-away data: repo.createRecord is answered with 500" in said
+    assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy is not touched"
+
+
+def test_a_candidate_that_does_not_start_is_told_in_its_own_words(drill: Drill, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mjs"
+    broken.write_text('throw new Error("no such option");')
+    assert "no such option" in drill.candidate(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
+
+
+def test_a_version_that_changes_the_form_of_a_database_is_told(drill: Drill) -> None:
+    drill.candidate(TRIAL="candidate")
+    _in_accounts(drill, "drop index lexicon_failures_idx")
+    _in_accounts(drill, "delete from kysely_migration where name = '007'")  # the last one of both version lines
+    assert "MIGRATES account.sqlite 007" in drill.serve(TRIAL="candidate")
+
+
+def test_a_version_that_is_older_than_the_data_is_told_that_it_takes_a_restore(drill: Drill) -> None:
+    drill.candidate(TRIAL="candidate")
+    _in_accounts(drill, "insert into kysely_migration values ('099', '2026-01-01T00:00:00.000Z')")
+    said = drill.serve(code=1, TRIAL="candidate")
+    assert "older than the data: it does not know their migration 099. Going back is a restore" in said
+
+
+def test_without_a_backup_there_is_no_trial_of_the_data(drill: Drill) -> None:
+    drill.candidate(TRIAL="candidate")
+    shutil.rmtree(drill.fetched)
+    assert "FAULT: no backup was fetched" in drill.serve(code=1, TRIAL="candidate")

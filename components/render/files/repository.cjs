@@ -99,6 +99,14 @@ function decode(bytes) {
   return value;
 }
 
+/** The values that follow one another. Throws as above. */
+function decodeAll(bytes) {
+  const reader = new Reader(bytes);
+  const values = [];
+  while (reader.at < bytes.length) values.push(reader.value());
+  return values;
+}
+
 /** What was signed: the commit's block without its signature. The order of the other entries stays. */
 function unsigned(bytes) {
   const reader = new Reader(bytes);
@@ -232,4 +240,4 @@ function openCar(name) {
   };
 }
 
-module.exports = { decode, isDigestOf, openCar, problems, publicKey };
+module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };

@@ -1,23 +1,23 @@
-// The second half of a drill: the server starts on the scratch copy, with no way out, and serves what is in it.
+// A server on the scratch copy of a backup, with no way out: it starts, and serves every repository and blob in it.
 //
-// Runs in the server's image in a container without a network. Every repository is asked for as a stranger would, and
-// read by repository.cjs; every blob is fetched and hashed. The copy is then removed, and the outcome left for the job
-// that watches (watch.cjs), in DATA/.stamps, also where the first half found faults.
+// Runs in a container without a network, after the task whose verdict it finds: as the second half of a drill in the
+// server's image (drill.cjs), and of a trial in a candidate's (candidate.cjs). Every repository is asked for as a
+// stranger would, and read by repository.cjs. The copy is then removed. A drill's outcome is left in DATA/.stamps for
+// the job that watches, also where the first half found faults; of a trial is said what it would do to the data.
 "use strict";
 
-const { spawn } = require("node:child_process");
 const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
+const { createRequire } = require("node:module");
 const { pipeline } = require("node:stream/promises");
-const { stamp } = require("./stamp.cjs");
 const { isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
+const { Server } = require("./server.cjs");
 
-const PORT = 3000;
-const START = 120000; // ms; a server that has to bring large databases up to its version
 const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
 const copy = path.join(scratch, "fetched");
-const entry = process.env.DRILL_ENTRY ?? "index.js"; // the image's own
+const drill = process.env.TRIAL !== "candidate";
+const outcome = drill ? require("./stamp.cjs").stamp : () => {};
 const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
 async function main() {
@@ -28,13 +28,18 @@ async function main() {
     manifest = JSON.parse(fs.readFileSync(path.join(copy, "manifest.json"), "utf8"));
   } catch (error) {
     if (error.code !== "ENOENT") throw error;
+    if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
   }
-  const known = found.problems.length; // they were said
+  const known = drill || manifest ? found.problems.length : 0; // they were said
   if (manifest && known === 0) await serve(manifest, found);
   for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
-  stamp("drill", found.problems, { of: manifest?.started });
+  outcome("drill", found.problems, { of: manifest?.started });
   for (const problem of found.problems.slice(known)) console.error(`FAULT: ${problem}`);
   if (found.problems.length > 0) process.exit(1);
+  if (drill) report(manifest, found);
+}
+
+function report(manifest, found) {
   const fetched = JSON.parse(fs.readFileSync(path.join(scratch, "fetched.json"), "utf8")).seconds;
   const point = Date.parse(manifest.started);
   console.log(`recovery point  ${manifest.started}, ${((Date.now() - point) / 60000).toFixed(0)} minutes ago`);
@@ -47,57 +52,45 @@ async function main() {
 
 async function serve(manifest, found) {
   const began = Date.now();
-  const options = { env: environment(), stdio: ["pipe", "inherit", "inherit"] };
-  const server = spawn(process.execPath, ["--enable-source-maps", entry], options);
-  let ended = false;
-  server.on("exit", () => (ended = true));
+  const before = drill ? null : migrations();
+  const server = new Server(copy);
   try {
-    for (const end = began + START; !(await healthy()); ) {
-      if (ended || Date.now() > end) {
-        found.problems.push("the server does not come up on the copy: its log is above");
-        return;
-      }
-      await new Promise((resume) => setTimeout(resume, 200));
-    }
+    await server.start();
     let served = 0;
     for (const [did, known] of Object.entries(manifest.repositories)) {
-      const wrong = await wrongWith(did, known, manifest.blobs === "disk");
+      const wrong = await wrongWith(server, did, known, manifest.blobs === "disk");
       found.problems.push(...wrong.map((problem) => `${did}: ${problem}`));
       served++;
     }
     found.served = (Date.now() - began) / 1000;
     console.log(`${served} repositories served by the server on the copy: ${found.problems.length} faults`);
+  } catch (error) {
+    found.problems.push(`on the copy: ${error.message}`);
   } finally {
-    server.kill();
-    if (!ended) await new Promise((resume) => server.on("exit", resume));
+    await server.stop();
   }
+  if (drill || found.problems.length > 0) return;
+  for (const name of migrations()) if (!before.includes(name)) console.log(`MIGRATES ${name}`);
 }
 
-/** The server's own environment, with secrets of nobody's, and no relay to tell. */
-function environment() {
-  const secret = () => crypto.randomBytes(32).toString("hex");
-  return Object.assign({ ...process.env }, {
-    LOG_ENABLED: "false",
-    PDS_DATA_DIRECTORY: copy,
-    PDS_BLOBSTORE_DISK_LOCATION: path.join(copy, "blocks"),
-    PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(copy, "temp"),
-    PDS_PORT: String(PORT),
-    PDS_RATE_LIMITS_ENABLED: "false",
-    PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
-    PDS_JWT_SECRET: secret(),
-    PDS_ADMIN_PASSWORD: secret(),
+/** Which migrations the databases of the server have seen, as "account.sqlite 007". */
+function migrations() {
+  const app = createRequire(path.join(process.cwd(), "x.js"));
+  const Database = createRequire(app.resolve("@atproto/pds/package.json"))("better-sqlite3");
+  return ["account.sqlite", "sequencer.sqlite"].flatMap((name) => {
+    const db = new Database(path.join(copy, name), { fileMustExist: true });
+    try {
+      const names = db.prepare("select name from kysely_migration order by name").pluck().all();
+      return names.map((migration) => `${name} ${migration}`);
+    } finally {
+      db.close();
+    }
   });
 }
 
-async function healthy() {
-  try {
-    return (await fetch(`http://127.0.0.1:${PORT}/xrpc/_health`)).ok;
-  } catch {
-    return false;
-  }
-}
-
-async function wrongWith(did, known, blobsToo) {
+async function wrongWith(server, did, known, blobsToo) {
+  const ask = (method, parameters) =>
+    fetch(`${server.url}/xrpc/com.atproto.sync.${method}?${new URLSearchParams(parameters)}`);
   const answer = await ask("getRepo", { did });
   if (!answer.ok) {
     const { error } = await answer.json();
@@ -127,12 +120,8 @@ async function wrongWith(did, known, blobsToo) {
   return wrong;
 }
 
-function ask(method, parameters) {
-  return fetch(`http://127.0.0.1:${PORT}/xrpc/com.atproto.sync.${method}?${new URLSearchParams(parameters)}`);
-}
-
 main().catch((error) => {
-  stamp("drill", [error.message], {});
+  outcome("drill", [error.message], {});
   console.error(`FAILED: ${error.stack}`);
   process.exit(1);
 });

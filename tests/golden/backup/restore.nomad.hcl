@@ -1039,6 +1039,14 @@ job "pds-restore" {
           return value;
         }
 
+        /** The values that follow one another. Throws as above. */
+        function decodeAll(bytes) {
+          const reader = new Reader(bytes);
+          const values = [];
+          while (reader.at < bytes.length) values.push(reader.value());
+          return values;
+        }
+
         /** What was signed: the commit's block without its signature. The order of the other entries stays. */
         function unsigned(bytes) {
           const reader = new Reader(bytes);
@@ -1172,7 +1180,7 @@ job "pds-restore" {
           };
         }
 
-        module.exports = { decode, isDigestOf, openCar, problems, publicKey };
+        module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
         EOT
       }
 

@@ -1,0 +1,107 @@
+"""`./pds upgrade`: a version that fails anywhere changes nothing, and the way back is told for what it is."""
+
+from typing import Any
+
+import pytest
+
+from components.render.candidate_job import candidate_job
+from tests.hcl_text import job_of, task_of
+from tests.programs import BACKUP, settings_of
+from tests.test_restore_verb import UP, Owner
+from tests.test_restore_verb import alice as alice
+from tests.test_runs import TOKEN, look
+from tools import upgrade
+from tools.stack import StackError
+
+NOW, NEXT = "ghcr.io/bluesky-social/pds:0.4.219", "ghcr.io/bluesky-social/pds:0.4.5035"
+
+
+@pytest.fixture(autouse=True)
+def checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrade, "subject_of", lambda *_, **__: None)
+    monkeypatch.setattr(upgrade, "check", lambda _subject: iter(["ok    everything"]))
+
+
+def _up(alice: Owner, to: str = "0.4.5035", package: str | None = None) -> int:
+    return upgrade.upgrade(alice.stack, to, package, yes=True)
+
+
+def _asked(alice: Owner) -> list[str]:
+    return [path for method, path, token in alice.nomad.asked if method == "POST" and token == TOKEN]
+
+
+def test_a_version_that_stood_the_trial_is_backed_up_before_and_written_into_the_stack_file(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.nomad.logs = {("restore", "stdout"): "4 repositories served\nsnapshot 33a97191 saved\n"}
+    assert _up(alice) == 0
+    assert [meta["image"] for meta in alice.nomad.dispatched] == [NEXT]
+    assert _asked(alice) == ["/v1/job/pds-candidate/dispatch", "/v1/job/pds-backup/periodic/force"]
+    assert [command[:5] for command in alice.pulumi.ran] == [
+        ["config", "set", "--path", "pds:pds.image", NEXT],
+        ["config", "set", "--path", "pds:pds.package_version", "0.5.35"],
+        UP,
+    ]
+    said = capsys.readouterr().out
+    assert "No database changed its form" in said
+    assert f"pds:pds.image {NOW}" in said
+
+
+def test_a_version_that_changes_a_database_is_gone_back_from_by_a_restore_and_it_says_so(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.nomad.logs = {("restore", "stdout"): "MIGRATES account.sqlite 008\nsnapshot 33a97191 saved\n"}
+    assert _up(alice) == 0
+    said = capsys.readouterr().out
+    assert "account.sqlite 008" in said
+    assert "Going back is a restore" in said
+    assert "./pds restore dev --snapshot 33a97191" in said
+
+
+def test_a_version_that_fails_the_trial_changes_nothing(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    alice.nomad.runs = [look("failed", "restore")]
+    alice.nomad.logs = {("restore", "stderr"): "FAULT: repo.createRecord is answered with 500\n"}
+    assert _up(alice) == 1
+    assert "did not stand the trial. Nothing was changed." in capsys.readouterr().out
+    assert (_asked(alice), alice.pulumi.ran) == (["/v1/job/pds-candidate/dispatch"], [])
+
+
+def test_without_a_backup_to_come_back_to_nothing_is_changed(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    alice.nomad.runs = [look("complete"), look("complete"), look("failed", "restore")]
+    assert _up(alice) == 1
+    assert "The backup failed. Nothing was changed." in capsys.readouterr().out
+    assert alice.pulumi.ran == []
+
+
+def test_the_version_that_is_there_is_no_upgrade(alice: Owner) -> None:
+    assert _up(alice, "0.4.219") == 0
+    assert (_asked(alice), alice.pulumi.ran) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("to", "package", "image"),
+    [
+        ("sha-abc", "0.5.40", "ghcr.io/bluesky-social/pds:sha-abc"),
+        ("my.registry/pds:0.4.5036", None, "my.registry/pds:0.4.5036"),
+        (f"{NOW}@sha256:{'a' * 64}", None, f"{NOW}@sha256:{'a' * 64}"),
+    ],
+)
+def test_another_image_or_an_unusual_tag_can_be_tried(alice: Owner, to: str, package: str | None, image: str) -> None:
+    assert _up(alice, to, package) == 0
+    assert alice.nomad.dispatched[0]["image"] == image
+
+
+def test_a_tag_that_does_not_say_what_is_in_it_asks_for_it(alice: Owner) -> None:
+    with pytest.raises(StackError, match="--package"):
+        _up(alice, "sha-abc")
+
+
+def test_a_candidate_has_no_network_no_secret_and_no_mount() -> None:
+    job: dict[str, Any] = job_of(candidate_job(settings_of(backup=BACKUP), "dev"), "pds-candidate")
+    for name in ("candidate", "serve"):
+        task = task_of(job, name)
+        assert task["config"][0]["network_mode"] == "none"
+        assert task["config"][0]["image"] == "${NOMAD_META_image}"
+        assert "volume_mount" not in task
+        assert "nomadVar" not in str(task)
+    assert task_of(job, "fetch")["config"][0]["image"] == settings_of(backup=BACKUP).backup.image  # type: ignore[union-attr]
