@@ -82,7 +82,11 @@ class Backup(pulumi.ComponentResource):
             ("candidate", CANDIDATE_PATH, args.candidate_jobspec),
         ):
             opens = nomad.Variable(
-                f"{name}-{role}-variable", path=path, items=self.items, opts=args.target.options(self)
+                f"{name}-{role}-variable",
+                namespace=args.target.namespace,
+                path=path,
+                items=self.items,
+                opts=args.target.options(self),
             )
             nomad.Job(
                 f"{name}-{role}-job",

@@ -17,9 +17,7 @@ _SIGNED = "AWS4-HMAC-SHA256 Credential=DO00TEST/20260101/us-east-1/s3/aws4_reque
 
 
 @contextmanager
-def s3_server(
-    folder: Path, *buckets: str, hosts: Sequence[str] = (), address: str = LOOPBACK
-) -> Iterator[str]:
+def s3_server(folder: Path, *buckets: str, hosts: Sequence[str] = (), address: str = LOOPBACK) -> Iterator[str]:
     """The URL of a server at `address` with these buckets, empty; `folder` gets its log.
 
     At `hosts` a bucket is the path's first part; at any other name, but for loopback's, it is the first label.

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from components.render.candidate_job import candidate_job
-from tests.hcl_text import job_of, task_of
 from tests.programs import BACKUP, settings_of
 from tests.test_restore_verb import UP, Owner
 from tests.test_restore_verb import alice as alice
 from tests.test_runs import TOKEN, look
 from tools import upgrade
+from tools.hcl_text import job_of, task_of
 from tools.stack import StackError
 
 NOW, NEXT = "ghcr.io/bluesky-social/pds:0.4.219", "ghcr.io/bluesky-social/pds:0.4.5035"

@@ -324,7 +324,7 @@ def test_how_long_there_may_be_no_backup_goes_by_the_interval() -> None:
     def hours(**backup: Any) -> str | None:
         settings = settings_of(alerts=ALERTS, backup=BACKUP | backup)
         assert settings.alerts
-        task = task_of(job_of(watch_job(settings, settings.alerts), "pds-watch"), "watch")
+        task = task_of(job_of(watch_job(settings, settings.alerts, "dev"), "pds-watch"), "watch")
         return str(task["env"][0]["WATCH_BACKUP_HOURS"])
 
     assert (hours(), hours(interval_minutes=60), hours(interval_minutes=1440)) == ("2", "3", "72")

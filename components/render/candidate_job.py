@@ -24,6 +24,7 @@ from components.render.jobspec import (
 )
 from components.render.pds_job import hardened, variable_lines
 from components.render.scripts import scripts
+from components.render.where import where
 from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.environment import plain_environment
 from components.settings.settings import Settings
@@ -56,8 +57,10 @@ def candidate_job(settings: Settings, stack: str) -> str:
         _on_candidate(settings, "candidate", "candidate.cjs", "directory.cjs"),
         _on_candidate(settings, "serve", "serve.cjs", lifecycle=Lifecycle(hook="poststop")),
     )
+    here = where(settings, stack)
     job = Job(
         name=JOB,
+        namespace=here.namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         type="batch",

@@ -27,6 +27,7 @@ from components.render.jobspec import (
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened, variable_lines
 from components.render.scripts import scripts
+from components.render.where import where
 from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
@@ -52,8 +53,10 @@ _FOR_SERVER = ("TZ", "PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_
 def drill_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
     assert settings.backup
+    here = where(settings, stack)
     job = Job(
         name=JOB,
+        namespace=here.namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         type="batch",
@@ -61,7 +64,7 @@ def drill_job(settings: Settings, stack: str) -> str:
         periodic=Periodic(crons=(_WEEKLY,)),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume),),
             restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
             tasks=(_fetch(settings, stack), _verify(settings), _serve(settings)),

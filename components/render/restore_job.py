@@ -22,6 +22,7 @@ from components.render.jobspec import (
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened, variable_lines
 from components.render.scripts import scripts
+from components.render.where import where
 from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
@@ -49,15 +50,17 @@ _FOR_RESTORE = (
 def restore_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
     assert settings.backup
+    here = where(settings, stack)
     job = Job(
         name=JOB,
+        namespace=here.namespace,
         datacenters=(settings.nomad.datacenter,),
         region=settings.nomad.region,
         type="batch",
         parameterized=Parameterized(meta_optional=META),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=PDS_JOB),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume),),
             # It fails at once, in its own words; it can be run again.
             restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),

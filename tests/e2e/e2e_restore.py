@@ -19,12 +19,12 @@ import pytest
 from tests.contract.club import PASSWORD, Club, founded
 from tests.contract.relay import Relay
 from tests.contract.restores import newest
-from tests.s3 import BUCKET, s3_server
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
 from tests.e2e.images.build import restic_image
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing, run
+from tests.s3 import BUCKET, s3_server
 from tools.live.xrpc import Client, RefusedError
 
 S3 = "s3.bench.test"

@@ -229,7 +229,7 @@ job "pds-restore" {
         // it, the old data are as they were and the next run begins anew; killed in it, the next run finishes it first.
         // The old data stay in DATA/.restore/old-… until their owner says otherwise.
         //
-        // What relays need (docs/decisions/0012): events with numbers above any that they saw, a first event at once, since the
+        // What relays need (docs/decisions/0014): events with numbers above any that they saw, a first event at once, since the
         // server takes its newest row for the newest number, and for every repository a revision above any that they saw.
         "use strict";
 
