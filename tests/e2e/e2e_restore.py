@@ -1,4 +1,4 @@
-"""Backup, drill, and the disaster, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
+"""Backup, drill, the disaster and an upgrade, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
 `pytest tests/e2e/e2e_restore.py -x`, as root.
 
 One bench, one story, in this order. What an owner runs is what docs/operating.md says, word for word. The bucket is an
@@ -21,12 +21,13 @@ from tests.contract.relay import Relay
 from tests.contract.restores import newest
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
-from tests.e2e.images.build import restic_image
+from tests.e2e.images.build import LOCAL_PDS_TAG, restic_image
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing, run
 from tests.s3 import BUCKET, s3_server
 from tools.live.xrpc import Client, RefusedError
 
+IMAGES = Path(__file__).parent / "images"
 S3 = "s3.bench.test"
 UP = ("up", "--yes", "--skip-preview")
 
@@ -203,3 +204,41 @@ def test_a_refused_restore_leaves_the_pds_paused_and_everything_in_place(story: 
     story.bench.pulumi("config", "set", "--path", "pds:pds.paused", "false")
     story.bench.pulumi(*UP)
     story.whole()
+
+
+def _broken(story: Story) -> str:
+    """An image of a server that answers health and creates no records."""
+    context = story.bench.folder / "broken"
+    context.mkdir()
+    refused = 'pds.app.post("/xrpc/com.atproto.repo.createRecord", (_, response) => response.status(500).json({}));'
+    first = "const { stack } = pds.app._router; stack.splice(2, 0, stack.pop());"
+    text = (IMAGES / "pds" / "index.js").read_text()
+    (context / "index.js").write_text(text.replace("await pds.start();", f"{refused}\n  {first}\n  await pds.start();"))
+    (context / "Dockerfile").write_text(f"FROM {LOCAL_PDS_TAG}\nCOPY index.js /app/\n")
+    run(["docker", "build", "--quiet", "--tag", f"{LOCAL_PDS_TAG}-broken", str(context)], story.bench.docker_host)
+    return f"{LOCAL_PDS_TAG}-broken"
+
+
+def test_a_candidate_that_answers_health_and_creates_no_records_goes_no_further(story: Story) -> None:
+    before = (story.bench.project / "Pulumi.bench.yaml").read_text()
+    done = story.bench.pds("upgrade", "--yes", "--to", _broken(story), "--package", "0.4.217", check=False)
+    assert done.code == 1, done.output
+    assert "answers on throw-away data" in done.output
+    assert "createRecord is answered with 500" in done.output
+    assert "Nothing was changed" in done.output
+    assert (story.bench.project / "Pulumi.bench.yaml").read_text() == before
+    story.bench.pulumi("preview", "--expect-no-changes")
+
+
+def test_a_candidate_that_stands_the_trial_is_what_runs_then(story: Story) -> None:
+    image = f"{LOCAL_PDS_TAG}-next"
+    run(["docker", "tag", LOCAL_PDS_TAG, image], story.bench.docker_host)
+    done = story.bench.pds("upgrade", "--yes", "--to", image, "--package", "0.4.217")
+    print(done.output)
+    assert "4 repositories served by the server on the copy: 0 faults" in done.output
+    assert "No database changed its form" in done.output
+    assert image in story.bench.outputs()["pds_job"]
+    story.whole()
+    story.follow()
+    assert story.relay.dropped == []
+    story.bench.pulumi("preview", "--expect-no-changes")
