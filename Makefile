@@ -49,6 +49,7 @@ preview: venv/.tools
 
 bench: venv/.tests
 	@$(RUN) tools.bench
+	@$(RUN) tests.contract.figures
 	@$(RUN) tests.e2e.ratios
 
 e2e: venv/.tests

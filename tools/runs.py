@@ -27,7 +27,8 @@ def api_of(stack: Stack) -> NomadApi:
     missing = [name for name in _NAMES if not found.get(name)]
     if missing:
         raise ProbeError(f"The stack has no {missing[0]} yet: run `pulumi up` to its end.")
-    return NomadApi(*(found[name] for name in _NAMES), found.get("nomad_namespace", "default"))
+    address, ca, cert, key, token = (found[name] for name in _NAMES)
+    return NomadApi(address, ca, cert, key, token, found.get("nomad_namespace", "default"))
 
 
 def dispatch(api: NomadApi, job: str, meta: Mapping[str, str]) -> str:

@@ -111,13 +111,13 @@ class Relay:
                 return None
 
         server = ThreadingHTTPServer((LOOPBACK, 0), Answers)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
             yield f"http://{LOOPBACK}:{server.server_port}"
         finally:
             server.shutdown()
-            thread.join()
+            thread.join(5)
             server.server_close()
 
     def _answer(self, method: str, query: dict[str, str]) -> dict[str, Any] | None:

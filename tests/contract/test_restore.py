@@ -266,7 +266,7 @@ def test_killed_at_a_random_moment_it_can_be_run_again(in_place: Restore, scale:
         with in_place.start() as running:
             time.sleep(chance.uniform(0, seconds))
             running.send_signal(signal.SIGKILL)
-            running.communicate()
+            running.communicate(timeout=120)
             killed += running.returncode == -signal.SIGKILL
         in_place.fetch()
         in_place.run()

@@ -19,7 +19,7 @@ import pytest
 from tests.contract.club import PASSWORD, Club, founded
 from tests.contract.relay import Relay
 from tests.contract.restores import newest
-from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.bench import DEADLINE, HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
 from tests.e2e.images.build import LOCAL_PDS_TAG, restic_image
 from tests.e2e.ingresses import INGRESSES
@@ -163,7 +163,7 @@ def test_the_disaster_is_one_command_after_up(story: Story) -> None:
 
     # docs/operating.md, "Everything is gone but the bucket and the escrow file", from here on.
     pause = ["pulumi", "config", "set", "--path", "pds:pds.paused", "true", "--stack", "bench"]
-    subprocess.run(pause, cwd=story.bench.project, env=dict(story.bench.env), check=True)
+    subprocess.run(pause, cwd=story.bench.project, env=dict(story.bench.env), check=True, timeout=DEADLINE)
     story.bench.pds("rescue", "--yes")
     done = story.bench.pds("restore", "--yes", "--sequence", str(story.relay.cursor))
     print(done.output)

@@ -1,0 +1,197 @@
+"""`make bench`, the part about backups: what they cost a PDS that is written to, and how long a restore takes.
+
+Real PDS, PLC directory, restic and S3 server, on loopback, without Nomad. Nothing is asserted.
+"""
+
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from tests.s3 import BUCKET, s3_server
+from tools.engine import ROOT
+from tools.live.directory import PlcDirectory
+from tools.live.node import PDS_LINES, install
+from tools.live.pds import PdsProcess, applied, differences
+from tools.live.process import free_port
+from tools.stackfile import evaluate_stack
+from tools.trial import task_environment
+from tools.verify import from_plc
+
+from .bucket import Bucket
+from .club import Club
+from .restores import FILES
+from .snapshots import Data
+
+Answer = TypeVar("Answer")
+
+_ACCOUNTS = (10, 50, 200)
+_POSTS = 10
+_SECONDS = 20.0
+_ROUNDS = 3
+_PATIENCE = 600.0
+"""Seconds for one run of anything."""
+_MEBIBYTE = 1024 * 1024
+
+
+def main() -> int:
+    """Print the tables."""
+    console = Console()
+    if not shutil.which("restic"):
+        console.print("Not measured here, backups: restic is missing (`apt-get install restic`).")
+        return 0
+    cache = ROOT / "build" / "cache"
+    pds, plc = install(f"pds-{PDS_LINES[0]}", cache), install("plc", cache)
+    env = dict(task_environment(evaluate_stack("dev"))[0])
+    with tempfile.TemporaryDirectory(prefix="pds-figures-") as name:
+        folder = Path(name)
+        path = folder / "club" / "pds"
+        path.mkdir(parents=True)
+        (folder / "s3").mkdir()
+        with (
+            PlcDirectory(plc, data=folder / "plc", log=folder / "plc.log") as directory,
+            s3_server(folder / "s3", BUCKET) as url,
+        ):
+            changes = differences(env, data=path, plc_url=directory.url, port=free_port(), line=PDS_LINES[0])
+            env = applied(env, changes) | {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+            asked = from_plc(directory.url, httpx.Client(trust_env=False))
+            data = Data(path=path, install=pds, document_key=asked)
+            bucket = Bucket(url=url, place="figures", folder=folder / "alloc")
+            with PdsProcess(pds, env, folder / "pds.log") as server:
+                club = Club(server.url, env["PDS_HOSTNAME"])
+                console.print(_cost(club, data, bucket))
+                console.print(_latency(club, data))
+            console.print(_restore(data, directory.url, folder))
+    return 0
+
+
+def _cost(club: Club, data: Data, bucket: Bucket) -> Table:
+    """Time and bytes of a first backup, and of one after a tenth of the members wrote."""
+    title = f"A backup ({_POSTS} posts and a blob of 50 kB each): the first, then after a tenth of the members wrote"
+    table = Table(
+        "accounts", "copied, MiB", "s", "sent, MiB", "s", "copied again, MiB", "s", "sent, MiB", "s", title=title
+    )
+    for count in _ACCOUNTS:
+        while len(club.members) < count:
+            member = club.join()
+            for number in range(_POSTS):
+                club.post(member, f"post {number}")
+            club.post_blob(member, bytes([len(club.members) % 256]) * 50_000)
+        shutil.rmtree(data.path / ".snapshot", ignore_errors=True)
+        time.sleep(3)  # until no file was written to a moment ago
+        place = replace(bucket, place=f"figures-{count}")
+        row = [*_one(data, place)]
+        for member in club.members[: count // 10]:
+            club.post(member, "one more")
+        time.sleep(3)
+        row += _one(data, place)
+        table.add_row(str(count), *row)
+    return table
+
+
+def _one(data: Data, bucket: Bucket) -> list[str]:
+    copied, copying = _timed(data.take)
+    sent, sending = _timed(lambda: bucket.send(data))
+    moved = re.search(r"Added to the repo(?:sitory)?: ([0-9.]+) (KiB|MiB|GiB)", sent)
+    assert moved, sent
+    mib = float(moved[1]) * {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}[moved[2]]
+    written = re.search(r"([0-9.]+) MiB written", copied)
+    assert written, copied
+    return [written[1], f"{copying:.1f}", f"{mib:.1f}", f"{sending:.1f}"]
+
+
+def _latency(club: Club, data: Data) -> Table:
+    """What a member waits for, with nothing beside it and with one full copy after another."""
+    table = Table("request", "idle, ms", "while copying, ms", "ratio", title="Medians of requests during a backup")
+    member = club.members[0]
+    uri = club.post(member, "to read")
+    _, _, did, collection, rkey = uri.split("/")
+    parameters = {"repo": did, "collection": collection, "rkey": rkey}
+    requests: dict[str, Callable[[], object]] = {
+        "a record read": lambda: member.client.query("com.atproto.repo.getRecord", parameters),
+        "a post written": lambda: club.post(member, "meanwhile"),
+    }
+    for what, request in requests.items():
+        pairs = []
+        for _ in range(_ROUNDS):
+            idle = _median(request)
+            stop = threading.Event()
+            copying = threading.Thread(target=_copies, args=(data, stop), daemon=True)
+            copying.start()
+            busy = _median(request)
+            stop.set()
+            copying.join(60)
+            pairs.append((idle, busy))
+        idle, busy = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
+        table.add_row(what, f"{idle:.1f}", f"{busy:.1f}", f"{busy / idle:.2f}")
+    return table
+
+
+def _copies(data: Data, stop: threading.Event) -> None:
+    while not stop.is_set():
+        shutil.rmtree(data.path / ".snapshot", ignore_errors=True)  # so that everything is copied
+        data.take()
+
+
+def _median(request: Callable[[], object]) -> float:
+    end, found = time.monotonic() + _SECONDS, []
+    while time.monotonic() < end:
+        found.append(_timed(request)[1])
+    return statistics.median(found)
+
+
+def _restore(data: Data, plc_url: str, folder: Path) -> Table:
+    """The restore program on a snapshot that is there, beside `cp` of the same bytes."""
+    snapshot = folder / "snapshot"
+    shutil.copytree(data.snapshot, snapshot)
+    size = sum(path.stat().st_size for path in snapshot.rglob("*") if path.is_file()) / _MEBIBYTE
+    plain, ours = [], []
+    for number in range(_ROUNDS):
+        copied = folder / f"copied-{number}"
+        plain.append(_run(["cp", "-a", str(snapshot), str(copied)]))
+        shutil.rmtree(copied)
+        volume = folder / f"volume-{number}"
+        (volume / ".restore").mkdir(parents=True)
+        subprocess.run(["cp", "-a", snapshot, volume / ".restore" / "fetched"], check=True, timeout=_PATIENCE)
+        env = {
+            "PDS_HOSTNAME": "noted.at",
+            "PDS_DATA_DIRECTORY": str(volume),
+            "PDS_DID_PLC_URL": plc_url,
+            "PDS_SNAPSHOT_RESERVE_MIB": "1",
+        }
+        command = [str(data.install.node), str(FILES / "restore.cjs")]
+        ours.append(_run(command, cwd=data.install.folder, env=env))
+        shutil.rmtree(volume)
+    least, most = statistics.median(plain), statistics.median(ours)
+    title = f"A restore of {_ACCOUNTS[-1]} accounts, {size:.0f} MiB, fetched already ({_ROUNDS} rounds)"
+    table = Table("what", "median, s", "ratio", title=title)
+    table.add_row("`cp -a` of the same bytes", f"{least:.1f}", "1.00")
+    table.add_row("verified, made ready, in place", f"{most:.1f}", f"{most / least:.1f}")
+    return table
+
+
+def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> float:
+    ran = partial(subprocess.run, command, cwd=cwd, env=env, check=True, capture_output=True, timeout=_PATIENCE)
+    return _timed(ran)[1]
+
+
+def _timed(ask: Callable[[], Answer]) -> tuple[Answer, float]:
+    began = time.monotonic()
+    answer = ask()
+    return answer, time.monotonic() - began
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
