@@ -77,7 +77,7 @@ def test_new_members_are_added_and_every_other_line_stays(
 
 def test_the_diff_shows_the_added_lines_alone(tmp_path: Path) -> None:
     _file(tmp_path, HEAD + "  pds:members:\n    - handle: fan.noted.at\n      email: fan@club.org\n")
-    lines = adopt("club", [ANN], {}, tmp_path).diff().splitlines()
+    lines = adopt("club", [ANN], {}, tmp_path).diff("adopted").splitlines()
     assert [line for line in lines[2:] if line[0] in "+-"] == [
         "+    - handle: ann.noted.at",
         "+      email: ann@club.org",

@@ -266,7 +266,7 @@ def _adopt(stack: str, server: accounts.Server, listed: Mapping[str, Any]) -> No
     if not adoption.added:
         print(f"Nothing to write: {adoption.path.name} names every other account.")
         return
-    print(adoption.diff())
+    print(adoption.diff("adopted"))
     adoption.write()
     print(f"Wrote {adoption.path.name}. The next `pulumi up` makes the DNS records; nothing about an account changes.")
 

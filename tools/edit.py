@@ -1,0 +1,152 @@
+"""Stack files, edited as a person would: entries are added, and no other byte is changed.
+
+Comments, order, line ends and encrypted values stay. What was written is read again and is refused unless it is what
+was there and the new entries. For `./pds members --adopt` and `./pds club`.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools.stackfile import StackFileError
+
+Scalar = str | int | bool
+Entry = Mapping[str, Scalar]
+_Lines = Callable[[int, str], list[str]]
+"""Indent and line end to lines."""
+
+_PLAIN = re.compile(r"[a-z][a-z0-9.@+_-]*")
+"""Text that needs no quotes, unless YAML has a word for it, as for `no`."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A stack file before and after, in text."""
+
+    path: Path
+    before: str
+    after: str
+
+    def diff(self, what: str) -> str:
+        """The change as a unified diff; `what` says of the new file what it is."""
+        name = self.path.name
+        return "".join(
+            difflib.unified_diff(self.before.splitlines(True), self.after.splitlines(True), name, f"{name} ({what})")
+        )
+
+    def write(self) -> None:
+        """Put it into the file."""
+        self.path.write_bytes(self.after.encode())
+
+
+def with_items(name: str, text: str, keys: Sequence[str], new: Sequence[Entry]) -> str:
+    """`text` with further items in a list below `config`; `keys` are the spellings of its key, the first one for a
+    list that is not there yet. Raises StackFileError where it is written in a way that lines cannot be added to."""
+
+    def lines(indent: int, end: str) -> list[str]:
+        found = []
+        for entry in new:
+            for number, (key, value) in enumerate(entry.items()):
+                found.append(f"{' ' * indent}{'  ' if number else '- '}{key}: {scalar(value)}{end}")
+        return found
+
+    key, old = _old(text, keys)
+    wanted = [*(old or []), *new]
+    after = _added(text, keys, lines, ", ".join(_flow(entry) for entry in new))
+    return _checked(name, text, key, wanted, after, "".join(lines(4, "\n")))
+
+
+def with_key(name: str, text: str, keys: Sequence[str], new: str, entry: Entry, comment: str = "") -> str:
+    """`text` with the key `new` in a map below `config`; `comment` stands over a map that is not there yet. Raises as
+    `with_items`."""
+
+    def lines(indent: int, end: str) -> list[str]:
+        return [f"{' ' * indent}{scalar(new)}: {_flow(entry)}{end}"]
+
+    key, old = _old(text, keys)
+    wanted = {**(old or {}), new: dict(entry)}
+    after = _added(text, keys, lines, f"{scalar(new)}: {_flow(entry)}", comment)
+    return _checked(name, text, key, wanted, after, "".join(lines(4, "\n")))
+
+
+def _old(text: str, keys: Sequence[str]) -> tuple[str, Any]:
+    config = yaml.safe_load(text)["config"]
+    key = next((key for key in keys if key in config), keys[0])
+    return key, config.get(key)
+
+
+def _checked(name: str, before: str, key: str, wanted: Any, after: str | None, lines: str) -> str:
+    old, now = yaml.safe_load(before), None
+    try:
+        now = yaml.safe_load(after) if after else None
+    except yaml.YAMLError:
+        now = None
+    if after is None or now != {**old, "config": {**old["config"], key: wanted}}:
+        what = key.removeprefix("pds:")
+        raise StackFileError(
+            f"{name} writes its {what} in a way that no lines can be added to. Add them by hand to '{key}':\n{lines}"
+        )
+    return after
+
+
+def _added(text: str, keys: Sequence[str], lines: _Lines, flow: str, comment: str = "") -> str | None:
+    end = "\r\n" if "\r\n" in text else "\n"
+    config = _child(yaml.compose(text, Loader=yaml.SafeLoader), ("config",))
+    if not isinstance(config, yaml.MappingNode) or config.flow_style:
+        return None
+    indent = config.start_mark.column
+    there = _child(config, keys)
+    if there is None:
+        over = [f"{' ' * indent}# {comment}{end}"] if comment else []
+        return _insert(text, _last(config), [*over, f"{' ' * indent}{keys[0]}:{end}", *lines(indent + 2, end)], end)
+    if isinstance(there, yaml.CollectionNode) and not there.flow_style:
+        return _insert(text, _last(there), lines(there.start_mark.column, end), end)
+    if there.value:
+        close = there.end_mark.index - 1
+        return f"{text[:close]}, {flow}{text[close:]}"
+    # `[]`, `{}` or nothing: taken away, and the new entries stand below the key.
+    start, stop = there.start_mark.index, there.end_mark.index
+    if text[start:stop]:
+        text = text[:start].rstrip(" ") + text[stop:]
+    return _insert(text, len(text[:start].rstrip()), lines(indent + 2, end), end)
+
+
+def _child(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for key, value in node.value if key.value in keys), None)
+
+
+def _last(node: yaml.Node) -> int:
+    """The index of the last character of a node; a block's own end mark is behind the comments that follow it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        inner = node.value[-1]
+        return _last(inner[1] if isinstance(inner, tuple) else inner)
+    return int(node.end_mark.index)
+
+
+def _insert(text: str, after: int, lines: list[str], end: str) -> str:
+    """`lines` below the line that the character before `after` is in."""
+    at = text.find("\n", max(after - 1, 0)) + 1
+    if not at:
+        return text + end + "".join(lines)
+    return text[:at] + "".join(lines) + text[at:]
+
+
+def _flow(entry: Entry) -> str:
+    return "{" + ", ".join(f"{key}: {scalar(value)}" for key, value in entry.items()) + "}"
+
+
+def scalar(value: Scalar) -> str:
+    """A value as it is written in a stack file."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    plain = _PLAIN.fullmatch(value) and yaml.safe_load(value) == value
+    return value if plain else "'" + value.replace("'", "''") + "'"
