@@ -1,0 +1,90 @@
+"""Asking a running PDS from the inside: a command in the server's own container, through Nomad's exec endpoint.
+
+What it says goes to this process alone; no log and no job holds it.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlencode
+
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from components.probes import NomadApi, ProbeError, client_tls
+from components.render.pds_job import JOB
+from tools.live.websocket import connect
+
+_TIMEOUT = 30  # seconds
+
+
+class CutOffError(ProbeError):
+    """Nomad's Docker driver does not wait for the rest of what a command wrote once that has ended."""
+
+
+def nomad_of(outputs: Mapping[str, Any]) -> dict[str, str]:
+    """How a stack's Nomad is reached, of its outputs: address, ca_pem, client_cert_pem, client_key_pem, token and,
+    where it is not the default one, namespace."""
+    return {name.removeprefix("nomad_"): value for name, value in outputs.items() if name.startswith("nomad_")}
+
+
+def api_of(nomad: Mapping[str, str]) -> NomadApi:
+    """Its API. Raises ProbeError where certificate and key are not a pair."""
+    return NomadApi(
+        nomad["address"],
+        nomad["ca_pem"],
+        nomad["client_cert_pem"],
+        nomad["client_key_pem"],
+        nomad["token"],
+        nomad.get("namespace", "default"),
+    )
+
+
+def running(api: NomadApi) -> str | None:
+    """The allocation of the server that runs. Raises ProbeError."""
+    found = [item["ID"] for item in api.get(f"/v1/job/{JOB}/allocations") if item["ClientStatus"] == "running"]
+    return str(found[0]) if found else None
+
+
+def ask(nomad: Mapping[str, str], allocation: str, command: list[str], what: str) -> Any:
+    """The last line that a command in the server's container writes, which is JSON. `what` is asked, for the texts.
+
+    The guard, which runs in every Node of the container, has its say first. Raises ProbeError, and CutOffError where it
+    is worth another try.
+    """
+    said = _exec(nomad, allocation, command, what)
+    try:
+        return json.loads(said.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise CutOffError(f"Nomad cut off what {what} said. Run it again.") from error
+
+
+def _exec(nomad: Mapping[str, str], allocation: str, command: list[str], what: str) -> str:
+    """Standard output of a command in the server's container (developer.hashicorp.com/nomad/api-docs/allocations)."""
+    namespace = nomad.get("namespace", "default")
+    query = urlencode({"task": JOB, "tty": "false", "namespace": namespace, "command": json.dumps(command)})
+    url = f"{nomad['address'].replace('http', 'ws', 1)}/v1/client/allocation/{allocation}/exec?{query}"
+    tls = None
+    if url.startswith("wss:"):
+        tls = client_tls(nomad["ca_pem"], nomad["client_cert_pem"], nomad["client_key_pem"])
+    said: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+    try:
+        headers = {"X-Nomad-Token": nomad["token"]}
+        with connect(url, ssl=tls, additional_headers=headers, open_timeout=_TIMEOUT) as connection:
+            with suppress(ConnectionClosed):  # a command that is done already; what it said is still to be read
+                connection.send(json.dumps({"stdin": {"close": True}}))  # else Nomad waits for input
+            while True:
+                frame: dict[str, Any] = json.loads(connection.recv(timeout=_TIMEOUT))
+                for stream in said:
+                    said[stream] += base64.b64decode((frame.get(stream) or {}).get("data") or "")
+                if frame.get("exited"):
+                    code = (frame.get("result") or {}).get("exit_code", 0)
+                    break
+    except (OSError, WebSocketException) as error:
+        raise ProbeError(f"Nomad at {nomad['address']} runs nothing in the server's container ({error}).") from error
+    if code:
+        raise ProbeError(
+            f"{what[:1].upper()}{what[1:]} could not be read: {said['stderr'].decode(errors='replace').strip()}"
+        )
+    return said["stdout"].decode()
