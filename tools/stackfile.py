@@ -67,12 +67,22 @@ def _settings(stack: str, config: dict[Any, Any]) -> Settings:
 
 
 def evaluate_stack(
-    stack: str, *, preview: bool = False, secret: SecretSource = fixed_secret, root: Path = ROOT
+    stack: str,
+    *,
+    preview: bool = False,
+    secret: SecretSource = fixed_secret,
+    root: Path = ROOT,
+    hosts: dict[str, Evaluation] | None = None,
 ) -> Evaluation:
-    """The program, evaluated for `stack`."""
+    """The program, evaluated for `stack`.
+
+    Clubs of one host need its evaluation each: `hosts` keeps it for those that come later.
+    """
     config = read_stack(stack, root)
-    host = read_settings(stack, root).on
-    others = {host.stack: evaluate_stack(host.stack, secret=secret, root=root)} if host and host.stack else {}
+    on = read_settings(stack, root).on
+    others = {} if hosts is None else hosts
+    if on and on.stack and on.stack not in others:
+        others[on.stack] = evaluate_stack(on.stack, secret=secret, root=root)
     return evaluate(
         stack,
         config.values,

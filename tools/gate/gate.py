@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pulumi
 from rich.console import Console
 
 from components.settings.settings import Settings
@@ -23,7 +24,7 @@ from tools.gate.digest import Digest, DigestError, read
 from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
 from tools.gate.view import of_evaluation
 from tools.stack import Stack
-from tools.stackfile import evaluate_stack, read_settings
+from tools.stackfile import StackFileError, evaluate_stack, read_settings
 
 _DEADLINE = 3600.0
 """Seconds for the engine's preview; a host that does not answer costs it one."""
@@ -78,29 +79,58 @@ def _lines(found: dict[str, list[str]]) -> list[str]:
     return [f"{name}: {text}" for name, texts in found.items() for text in texts]
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """A change, looked at from both sides."""
+
+    digest: Digest
+    verdict: Verdict
+    unused: tuple[str, ...]
+    """Names that were allowed, and nothing of that name goes."""
+
+    def tell(self, console: Console) -> None:
+        """For people."""
+        for warning in self.digest.warnings:
+            console.print(f"warning: {warning}", style="yellow", markup=False)
+        show(console, self.digest.changes)
+        if not self.digest.changes:
+            console.print("Nothing would change.")
+        for name in self.unused:
+            console.print(f"allowed, and not replaced or deleted: {name}", style="yellow", markup=False)
+        self.verdict.tell(console)
+
+
+def examine(
+    stack: Stack, preview: str, allowed: Collection[str], hosts: dict[str, Evaluation] | None = None
+) -> Judgement:
+    """Ask everything of the stack's program and of the engine's `preview` of it; `hosts` as `evaluate_stack` has it.
+
+    Raises StackFileError and DigestError.
+    """
+    settings = read_settings(stack.name, stack.root)
+    try:
+        found = of_program(evaluate_stack(stack.name, root=stack.root, hosts=hosts), settings)
+    except pulumi.RunError as error:  # a host that gives it no room, for example
+        raise StackFileError(str(error)) from None
+    digest = read(preview, stack.name, **_chosen(settings))
+    try:
+        found += of_digest(digest, allowed)
+    except LookupError as error:
+        raise DigestError(f"The preview lacks what has to be in it: {error}.") from None
+    lost = {change.name for change in digest.changes if change.loses_state}
+    return Judgement(digest, Verdict(tuple(dict.fromkeys(found))), tuple(sorted(set(allowed) - lost)))
+
+
 def judge(stack: Stack, preview: Path | None, allowed: Collection[str], console: Console) -> int:
     """Ask everything and tell it: 0 where the gate is open, else 1.
 
     `preview` is a file with the engine's preview, `-` for standard input. Raises StackError,
     StackFileError and DigestError.
     """
-    settings = read_settings(stack.name, stack.root)
-    found = of_program(evaluate_stack(stack.name, root=stack.root), settings)
-    digest = read(_preview(stack, preview), stack.name, **_chosen(settings))
-    try:
-        found += of_digest(digest, allowed)
-    except LookupError as error:
-        raise DigestError(f"The preview lacks what has to be in it: {error}.") from None
-    for warning in digest.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
-    show(console, digest.changes)
-    if not digest.changes:
-        console.print("Nothing would change.")
-    for name in sorted(set(allowed) - {change.name for change in digest.changes if change.loses_state}):
-        console.print(f"allowed, and not replaced or deleted: {name}", style="yellow", markup=False)
-    verdict = Verdict(tuple(dict.fromkeys(found)))
-    verdict.tell(console)
-    return 1 if verdict.findings else 0
+    read_settings(stack.name, stack.root)  # refused before the engine is asked
+    judgement = examine(stack, _preview(stack, preview), allowed)
+    judgement.tell(console)
+    return 1 if judgement.verdict.findings else 0
 
 
 def _preview(stack: Stack, file: Path | None) -> str:
