@@ -252,3 +252,8 @@ def test_a_preview_file_that_is_not_there_is_said(
 ) -> None:
     assert pds.main(["gate", "dev", "--preview", str(tmp_path / "none.json")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_another_stack_s_outputs_are_read_at_each_preview_and_that_is_no_change(dev: Evaluation) -> None:
+    item = dev.one("pds-ground-tag")
+    assert read(preview_of(dev, {**same(item), "op": "read"}), "dev").changes == ()

@@ -16,6 +16,9 @@ from tools.gate.view import Item, View, blinded
 _LATE = re.compile(r"Detected that \S+ exited prematurely")
 """An error that the engine reports, now and then, of a plugin that it ended itself after a preview that went well."""
 
+_STAYS = frozenset({"same", "read"})
+"""Operations that change nothing: another stack's outputs are read at each preview."""
+
 _PARTS = frozenset({"create-replacement", "delete-replaced"})
 """The physical steps of a replacement, shown by `--show-replacement-steps` beside the logical one."""
 
@@ -52,7 +55,7 @@ def read(text: str, stack: str, *, nomad_anywhere: bool = False, open_registrati
     items = {step["urn"]: _item(step["newState"]) for step in steps if step.get("newState")}
     return Digest(
         view=View(items=tuple(items.values()), nomad_anywhere=nomad_anywhere, open_registration=open_registration),
-        changes=tuple(_change(step) for step in steps if step["op"] != "same" and not _part(step, steps)),
+        changes=tuple(_change(step) for step in steps if step["op"] not in _STAYS and not _part(step, steps)),
         warnings=_said(digest, "warning"),
         errors=errors,
     )
