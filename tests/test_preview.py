@@ -1,5 +1,6 @@
 """`make preview`, run as people run it, on a copy of the project in a git repository of its own."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -293,3 +294,12 @@ def test_ci_fails_with_the_worst_that_a_stack_file_does_and_shows_the_others(pro
     assert "gate: lost state: Volume pds-ground-volume would be replaced (region)" in done.stdout
     assert "== stack dev" in done.stdout
     assert "== Pulumi.c.yaml is removed" in done.stdout
+
+
+def test_no_tool_takes_an_option_s_key_for_a_picture() -> None:
+    """`pds:on:` would be one, as rich has it."""
+    for path in sorted((ROOT / "tools").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console":
+                told = {item.arg: ast.unparse(item.value) for item in node.keywords}
+                assert told.get("emoji") == "False", f"{path.name}: a console that would"

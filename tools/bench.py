@@ -57,7 +57,7 @@ def _environment() -> dict[str, str]:
 
 def main() -> int:
     """Print the tables; exit code 0 always, since speed is shown and not asserted."""
-    console = Console()
+    console = Console(emoji=False)
     _seconds(_EVALUATE)  # bytecode and file caches, for both alike
     pairs = [(_seconds(_IMPORTS), _seconds(_EVALUATE)) for _ in range(_ROUNDS)]
     imports, evaluate = (statistics.median(column) for column in zip(*pairs, strict=True))

@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
     options = parser.parse_args(arguments)
     # A tree is cut at the terminal's edge; where there is none, as in a file or in CI, nothing is cut.
-    console = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 240)
+    console = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 240)
     try:
         now = evaluate_stack(options.stack)
         settings = read_settings(options.stack)
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 3
             return _gate(console, now, settings, of_changes(changes, names(options.allow)))
     except (StackFileError, pulumi.RunError) as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(str(error), style="red", markup=False)
+        Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(str(error), style="red", markup=False)
         return 1
     console.print(
         f"The wanted graph of stack {options.stack}. It has no state: what exists already is not known here.\n"

@@ -36,13 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
     parser.add_argument("--check", action="store_true", help="stop after the checks; exit non-zero if one failed")
     options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, emoji=False)
     data = ROOT / "build" / "try" / options.stack
     data.mkdir(parents=True, exist_ok=True)
     try:
         evaluation = evaluate_stack(options.stack, secret=KeptSecrets(data / "secrets.json"))
     except (StackFileError, pulumi.RunError) as error:
-        Console(stderr=True).print(str(error), style="red", markup=False)
+        Console(stderr=True, emoji=False).print(str(error), style="red", markup=False)
         return 1
     environment, secret_names = task_environment(evaluation)
     wanted = evaluation.outputs["package_version"]
