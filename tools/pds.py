@@ -17,6 +17,8 @@ from components.render.drill_job import JOB as DRILL
 from tools import adopt, escrow, let_in, mailed, orphans, people, rescue, restore, upgrade
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
+from tools.clubs import verbs as clubs
+from tools.clubs.new import ClubError
 from tools.gate import gate
 from tools.gate.changes import names
 from tools.gate.digest import DigestError
@@ -147,6 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
         run=lambda options: upgrade.upgrade(Stack(options.stack), options.to, options.package, yes=options.yes)
     )
 
+    clubs.add(verbs)
+
     wanted = sys.argv[1:] if arguments is None else arguments
     # argparse hands what follows "--" to any positional argument that has room.
     at = wanted.index("--") if "--" in wanted else len(wanted)
@@ -159,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (escrow.EscrowError, ProbeError, people.UnknownMemberError) as error:
         print(error, file=sys.stderr)
         return 1
-    except (StackError, StackFileError, AccountError, DigestError, LetInError) as error:
+    except (StackError, StackFileError, AccountError, ClubError, DigestError, LetInError) as error:
         print(error, file=sys.stderr)
         return 2
 
@@ -287,7 +291,7 @@ def _token(options: argparse.Namespace) -> None:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     return gate.judge(Stack(options.stack), options.preview, names(options.allow), console)
 
 

@@ -1,0 +1,168 @@
+"""The engine, by Pulumi's Automation API: the same CLI, state and stack files as by hand.
+
+What the API lacks is here. It would select each stack that it works on, under the hands of whoever uses `pulumi` beside
+it; here every command names its stack, and none is selected. And it would leave its engines to themselves: here each
+can be told to end, and is waited for.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pulumi import automation as auto
+
+from tools.gate.digest import DigestError
+from tools.stack import StackError
+
+Say = Callable[[str], Any]
+
+
+class StoppedError(StackError):
+    """Nothing more is begun: somebody said stop."""
+
+
+class FailedError(auto.CommandError):
+    """A command of the engine that ended badly, with what it said."""
+
+    def __init__(self, result: auto.CommandResult) -> None:
+        super().__init__(result)
+        self.output, self.error = result.stdout, result.stderr
+
+    def words(self) -> str:
+        """In one line: the errors among its diagnostics, or what it wrote to its standard error."""
+        found = self.output.partition("Diagnostics:")[2].partition("\nResources:")[0].partition("error:")[2]
+        return " ".join((found or self.error or self.output).split()).removeprefix("error: ") or "it gave no reason"
+
+
+class Engine(auto.PulumiCommand):
+    """The CLI, and those of it that run."""
+
+    def __init__(self) -> None:
+        try:
+            super().__init__()
+        except FileNotFoundError:
+            raise StackError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.") from None
+        except (auto.InvalidVersionError, subprocess.CalledProcessError) as error:
+            raise StackError(f"The Pulumi CLI on PATH is of no use: {error}") from None
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def run(
+        self,
+        args: list[str],
+        cwd: str,
+        additional_env: Mapping[str, str],
+        on_output: Say | None = None,
+        on_error: Say | None = None,
+    ) -> auto.CommandResult:
+        """As the API's own, for a process that `stop` can reach. Raises FailedError and StoppedError."""
+        command = [self.command, "--non-interactive", *args]
+        with self._lock:
+            if self._stopped:
+                raise StoppedError("It was told to stop.")
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**_environment(), **additional_env, "PULUMI_AUTOMATION_API": "true"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                process_group=0,  # Ctrl-C reaches it through `stop` alone: twice would be another word to the engine
+            )
+            self._running.add(process)
+        try:
+            with process:
+                error: list[str] = []
+                reader = threading.Thread(target=_read, args=(process.stderr, error, on_error))
+                reader.start()
+                output: list[str] = []
+                _read(process.stdout, output, on_output)
+                reader.join()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        result = auto.CommandResult("\n".join(output), "\n".join(error), process.returncode)
+        if process.returncode:
+            raise FailedError(result)
+        return result
+
+    def stop(self) -> None:
+        """Begin nothing more, and ask what runs to end in order; asked again, the engine ends at once."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.send_signal(signal.SIGINT)
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "PULUMI_ENABLE_STREAMING_JSON_PREVIEW"}
+
+
+def _read(stream: Any, lines: list[str], say: Say | None) -> None:
+    for line in stream:
+        lines.append(line.rstrip())
+        if say:
+            say(lines[-1])
+
+
+class Workspace(auto.LocalWorkspace):
+    """The project's folder."""
+
+    def __init__(self, engine: Engine, root: Path) -> None:
+        super().__init__(work_dir=str(root), pulumi_command=engine)
+        self.root = root
+
+    def select_stack(self, stack_name: str) -> None:
+        """Nothing: what a person has selected stays so."""
+
+    def names(self) -> list[str]:
+        """The project's stacks in the backend. Raises StackError."""
+        try:
+            # With Pulumi Cloud an organisation's name may come first.
+            return sorted(found.name.rpartition("/")[2] for found in self.list_stacks())
+        except FailedError as failed:
+            raise StackError(f"The stacks cannot be listed: {failed.words()}") from None
+
+    def make(self, stack: str) -> None:
+        """As `pulumi stack init`. Raises StackError."""
+        try:
+            self.create_stack(stack)
+        except FailedError as failed:
+            raise StackError(f"The stack {stack} could not be made: {failed.words()}") from None
+
+    def preview(self, stack: str) -> str:
+        """The engine's preview as JSON, for the gate; of one that failed, too. Raises DigestError where there is none.
+
+        The API's own preview has the count of changes alone.
+        """
+        try:
+            wish = ["preview", "--json", "--show-sames", "--stack", stack]
+            return str(self.pulumi_command.run(wish, str(self.root), {}).stdout)
+        except FailedError as failed:
+            if failed.output.strip():
+                return failed.output
+            raise DigestError(f"The engine made no preview: {failed.words()}") from None
+
+    def up(self, stack: str, say: Say) -> Mapping[str, Any]:
+        """Bring the stack up; its outputs that are no secrets. `say` gets each line that the engine says.
+
+        Raises StackError with the engine's reasons.
+        """
+        try:
+            done = auto.Stack.select(stack, self).up(
+                on_output=say,
+                on_error=say,
+                color="never",
+                show_secrets=False,
+                suppress_outputs=True,
+                suppress_progress=True,
+            )
+        except FailedError as failed:
+            raise StackError(failed.words()) from None
+        return {name: output.value for name, output in done.outputs.items() if not output.secret}

@@ -1,0 +1,61 @@
+"""Which stacks there are: the stack files here and the stacks of the backend; and which of them share a host."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.settings.settings import Settings
+from tools.stackfile import StackFileError, read_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A stack. `settings` is None where there is no file of it here, or one that is refused; `fault` says which."""
+
+    name: str
+    made: bool
+    """Whether the backend has it."""
+    has_a_file: bool
+    settings: Settings | None
+    fault: str = ""
+
+    @property
+    def where(self) -> str:
+        """What its PDS runs on: 'droplet', the host's stack, or a Nomad's address; empty where that is not known."""
+        on = self.settings.on if self.settings else None
+        if on is None:
+            return "droplet" if self.settings else ""
+        return str(on.stack or on.nomad_address)
+
+    @property
+    def host(self) -> str:
+        """By this the stacks that share a host are found."""
+        return self.where if self.settings and self.settings.on else self.name
+
+    @property
+    def has_a_host(self) -> bool:
+        """Whether the host is its own."""
+        return self.settings is not None and self.settings.on is None
+
+
+def known(root: Path, made: Iterable[str]) -> list[Known]:
+    """Every stack, by name; `made` are those of the backend."""
+    names = {file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in root.glob("Pulumi.*.yaml")}
+    there = set(made)
+    found = []
+    for name in sorted(names | there):
+        settings, fault = None, ""
+        try:
+            settings = read_settings(name, root)
+        except StackFileError as error:
+            fault = str(error) if name in names else f"there is no Pulumi.{name}.yaml here."
+        found.append(Known(name=name, made=name in there, has_a_file=name in names, settings=settings, fault=fault))
+    return found
+
+
+def by_host(stacks: Iterable[Known]) -> Mapping[str, Sequence[Known]]:
+    """The stacks of each host: the host's own first, then its clubs by name; hosts with few of them first."""
+    found: dict[str, list[Known]] = {}
+    for stack in sorted(stacks, key=lambda stack: (not stack.has_a_host, stack.name)):
+        found.setdefault(stack.host, []).append(stack)
+    return dict(sorted(found.items(), key=lambda item: (len(item[1]), item[0])))

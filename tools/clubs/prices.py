@@ -1,0 +1,58 @@
+"""What a host costs a month: by the account's own prices where they can be asked, else by a table with its date.
+
+The API has prices of droplets (`price_monthly` of /v2/sizes) and none of volumes. What is in neither is not known: no
+figure is made up. A reserved IP costs nothing while it is assigned. Spaces, where backups go, is a subscription of
+the whole account's, and not in it; nor is traffic beyond what is included, nor tax.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.settings.settings import Settings
+from tools.account import Account
+
+TABLE: Mapping[str, Any] = json.loads(Path(__file__).with_name("prices.json").read_text())
+
+RULE = "A host's droplet and volume, divided by the PDSes on it: its own, and the clubs that its stack file names."
+
+
+@dataclass(frozen=True)
+class Prices:
+    """USD a month by droplet size, and for one GiB of volume; `sources` say where each is from."""
+
+    droplets: Mapping[str, float]
+    gib: float
+    sources: tuple[str, ...]
+
+    def host(self, settings: Settings) -> float | None:
+        """Droplet and volume of a host; None where its size has no known price."""
+        droplet = self.droplets.get(settings.host.size)
+        return None if droplet is None else droplet + self.gib * settings.volume.size_gib
+
+    def each(self, settings: Settings) -> float | None:
+        """The same for each PDS on it."""
+        whole = self.host(settings)
+        return None if whole is None else whole / (1 + len(settings.clubs))
+
+
+def listed() -> Prices:
+    """By the table."""
+    return Prices(
+        TABLE["droplets"]["usd_per_month"],
+        TABLE["volumes"]["usd_per_gib_and_month"],
+        (f"droplets: {_source('droplets')}", f"volumes: {_source('volumes')}"),
+    )
+
+
+def of_account(account: Account) -> Prices:
+    """Droplets by the account's own prices. Raises AccountError."""
+    sizes = {str(size["slug"]): float(size["price_monthly"]) for size in account.every("sizes")}
+    sources = ("droplets: this account's own prices, asked now", f"volumes: {_source('volumes')}")
+    return Prices(sizes, TABLE["volumes"]["usd_per_gib_and_month"], sources)
+
+
+def _source(what: str) -> str:
+    return f"of {TABLE[what]['date']}, {TABLE[what]['source']}"

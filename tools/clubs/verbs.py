@@ -1,0 +1,185 @@
+"""The verbs of many stacks, and what they say."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from tools import preview
+from tools.clubs import every, new, table
+from tools.clubs.engine import Engine, Workspace
+from tools.clubs.every import Run
+from tools.clubs.known import Known, known
+from tools.clubs.screen import Screen
+from tools.engine import ROOT
+from tools.gate.changes import names
+from tools.gate.gate import examine
+from tools.stack import Stack, StackError
+from tools.stackfile import StackFileError, evaluate_stack
+
+_LOGS = ROOT / "build" / "logs"
+
+
+def add(verbs: "argparse._SubParsersAction[Any]") -> None:
+    """Add them to `./pds`."""
+    verb = verbs.add_parser(
+        "club",
+        help="one more PDS: write its stack file, make its stack, preview",
+        description=new.__doc__,
+        epilog="Exit code: 0 it is made and the gate is open, 1 the gate is shut, 2 it is refused or could not look.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("name", metavar="NAME", help="of the stack; its file is Pulumi.NAME.yaml")
+    verb.add_argument("--hostname", required=True, metavar="DOMAIN", help="the PDS's name, for life")
+    verb.add_argument("--on", metavar="STACK", help="whose host it shares; without, it gets a droplet of its own")
+    verb.add_argument("--memory-mib", type=int, metavar="N", help="memory limit of the server")
+    verb.add_argument("--disk-gib", type=int, metavar="N", help="quota on the host; size of a volume of its own")
+    verb.add_argument("--zone", metavar="DOMAIN", help="the DNS zone at DigitalOcean that the name is in")
+    verb.add_argument("--create-zone", action="store_true", help="make that zone, too")
+    verb.add_argument("--manual-dns", action="store_true", help="somebody else has the zone, and makes the records")
+    verb.add_argument("--cidr", action="append", default=[], metavar="RANGE", help="who administers a host of its own")
+    verb.add_argument(
+        "--ssh-key", action="append", default=[], metavar="NAME", help="a key of the account, for the same"
+    )
+    verb.set_defaults(run=_club)
+
+    verb = verbs.add_parser(
+        "clubs",
+        help="every stack: state, version, accounts, disk, memory, backups, cost, and where the next one fits",
+        description=table.__doc__,
+        epilog="Exit code: 0; 2 where there was nothing to ask.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("--json", action="store_true", help="the same for programs")
+    verb.set_defaults(run=_clubs)
+
+    for name, what in (("preview-all", "what `up` would change, of every stack"), ("up-all", "bring every stack up")):
+        verb = verbs.add_parser(
+            name,
+            help=what,
+            description=every.__doc__,
+            epilog="Exit code: 0 all is well, 1 something failed or the gate is shut, 2 it could not look.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.add_argument("stacks", nargs="*", metavar="STACK", help="these alone; every one where none is named")
+        verb.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
+        verb.add_argument("--at-once", type=int, default=4, metavar="N", help="engines that run side by side (4)")
+        if name == "up-all":
+            verb.add_argument("--all", action="store_true", help="also what has no change")
+            verb.add_argument("--canary", metavar="STACK", help="which one goes first, alone")
+        verb.set_defaults(run=_up_all if name == "up-all" else _preview_all)
+
+
+def _club(options: argparse.Namespace) -> int:
+    console = _console()
+    workspace = Workspace(Engine(), ROOT)
+    wish = new.Wish(
+        name=options.name,
+        hostname=options.hostname,
+        on=options.on,
+        memory_mib=options.memory_mib,
+        disk_gib=options.disk_gib,
+        zone=options.zone,
+        create_zone=options.create_zone,
+        manual_dns=options.manual_dns,
+        cidrs=tuple(options.cidr),
+        ssh_keys=tuple(options.ssh_key),
+    )
+    plan = new.plan(wish, workspace.root, workspace.names())
+    if wish.on:
+        Stack(wish.on, workspace.root).outputs()  # opens its secrets, as the club's has to
+    workspace.secrets_provider = plan.secrets_provider
+    plan.carry_out(workspace)
+    if plan.host:
+        console.print(plan.host.diff(f"with {wish.name}"), markup=False)
+    console.print(f"{plan.text}\nWrote {plan.file.name}, and made stack {wish.name}. What it will be:\n", markup=False)
+    console.print(preview.graph(evaluate_stack(wish.name, root=workspace.root)))
+    # A club is told by its host's state what it gets, which the next `up` there writes down.
+    first = wish.on if plan.host and wish.on else wish.name
+    console.print(f"\nThe engine's preview of {first}:\n")
+    stack = Stack(first, workspace.root)
+    judgement = examine(stack, workspace.preview(first), frozenset())
+    judgement.tell(console)
+    ups = [f"pulumi up --stack {one}" for one in dict.fromkeys((first, wish.name))]
+    console.print(f"\nNext: ./pds up-all, or {' && '.join(ups)}", markup=False)
+    return 1 if judgement.verdict.findings else 0
+
+
+def _clubs(options: argparse.Namespace) -> int:
+    stacks = known(ROOT, Workspace(Engine(), ROOT).names())
+    if not stacks:
+        raise StackError("There is no stack: no Pulumi.STACK.yaml here, and none of this project in the backend.")
+    report = table.report(ROOT, stacks)
+    if options.json:
+        print(report.json())
+    else:
+        report.tell(_console())
+    return 0
+
+
+def _preview_all(options: argparse.Namespace) -> int:
+    console = _console()
+    run, stacks = _run(options, console)
+    with run.screen:
+        results = run.preview(stacks)
+    every.tell(results, run.logs, console)
+    return every.exit_code(results)
+
+
+def _up_all(options: argparse.Namespace) -> int:
+    console = _console()
+    run, stacks = _run(options, console)
+    if options.canary:
+        _refuse_unknown([options.canary], stacks)
+    with run.screen:
+        results = run.up(stacks, everything=options.all, canary=options.canary)
+    every.tell(results, run.logs, console)
+    return every.exit_code(results)
+
+
+def _run(options: argparse.Namespace, console: Console) -> tuple[Run, Sequence[Known]]:
+    engine = Engine()
+    workspace = Workspace(engine, ROOT)
+    stacks = _runnable(known(workspace.root, workspace.names()), console)
+    _refuse_unknown(options.stacks, stacks)
+    stacks = [stack for stack in stacks if stack.name in options.stacks or not options.stacks]
+    screen = Screen(console, [stack.name for stack in stacks])
+    allowed = names(options.allow)
+    run = Run(
+        workspace=workspace,
+        engine=engine,
+        screen=screen,
+        logs=_LOGS,
+        allowed=allowed,
+        at_once=max(1, options.at_once),
+    )
+    return run, stacks
+
+
+def _runnable(stacks: Sequence[Known], console: Console) -> Sequence[Known]:
+    """Those that are made and have their file here. Raises StackError and StackFileError, before anything is begun."""
+    found = []
+    for stack in stacks:
+        if stack.made and stack.settings:
+            found.append(stack)
+        elif stack.made and stack.has_a_file:
+            raise StackFileError(stack.fault)
+        else:
+            why = stack.fault if stack.made else f"it is not made (`pulumi stack init {stack.name}`)."
+            console.print(f"{stack.name}: left out, {why}", markup=False)
+    if not found:
+        raise StackError("There is no stack to look at: none is made that has its file here.")
+    return found
+
+
+def _refuse_unknown(wanted: Sequence[str], stacks: Sequence[Known]) -> None:
+    there = [stack.name for stack in stacks]
+    if unknown := [name for name in wanted if name not in there]:
+        raise StackError(f"There is no stack {', '.join(unknown)} here; there are: {', '.join(there)}.")
+
+
+def _console() -> Console:
+    # Where there is no terminal, as in a file or in CI, nothing is cut.
+    return Console(soft_wrap=True, highlight=False, emoji=False, width=None if os.isatty(1) else 200)
