@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.engine_json import Step, deleted, preview_of, replaced, same
+from tests.fake_project import FakeProject, host
+from tests.fake_project import club as club_file
 from tests.fake_pulumi import FakePulumi
 from tests.programs import run, settings_of
 from tools import pds
@@ -18,9 +20,10 @@ from tools.engine import ROOT, Evaluation
 from tools.gate.changes import Change, find_lost_state
 from tools.gate.checks import findings
 from tools.gate.digest import DigestError, read
-from tools.gate.gate import of_digest, of_program
+from tools.gate.gate import examine, of_digest, of_program
 from tools.gate.view import of_evaluation
 from tools.stack import Stack
+from tools.stackfile import StackFileError
 
 
 def judged(text: str, *allowed: str) -> list[str]:
@@ -257,3 +260,11 @@ def test_a_preview_file_that_is_not_there_is_said(
 def test_another_stack_s_outputs_are_read_at_each_preview_and_that_is_no_change(dev: Evaluation) -> None:
     item = dev.one("pds-ground-tag")
     assert read(preview_of(dev, {**same(item), "op": "read"}), "dev").changes == ()
+
+
+def test_a_program_that_refuses_its_stack_file_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = FakeProject(tmp_path, monkeypatch)
+    project.stack("dev", host())
+    project.stack("chess", club_file("chess", 3101))
+    with pytest.raises(StackFileError, match="Stack dev gives chess no room"):
+        examine(Stack("chess", project.root), "{}", ())

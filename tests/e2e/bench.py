@@ -119,7 +119,11 @@ class Stack:
     def pds(self, *arguments: str, check: bool = True) -> Run:
         """Run `./pds` on the stack, as an owner would. Raises BenchError on failure."""
         verb, *rest = arguments
-        command = [sys.executable, "-m", "tools.pds", verb, self.name, *rest]
+        return self.verb(verb, self.name, *rest, check=check)
+
+    def verb(self, *arguments: str, check: bool = True) -> Run:
+        """Run `./pds` as it is. Raises BenchError on failure."""
+        command = [sys.executable, "-m", "tools.pds", *arguments]
         began = time.monotonic()
         done = subprocess.run(
             command,

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import re
 
+from . import catalog
 from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
 from .errors import ApiError, not_found, refused, unknown_route
 from .world import Json, World
@@ -257,6 +258,7 @@ ROUTES = (
     Route("GET", "/v2/account/keys/{key}", lambda call: Answer(200, {"ssh_key": _find_key(call)})),
     Route("PUT", "/v2/account/keys/{key}", _rename_key),
     Route("DELETE", "/v2/account/keys/{key}", _delete_key),
+    Route("GET", "/v2/sizes", lambda call: listed(call, "sizes", catalog.sizes()), PAGING),
     Route("GET", "/v2/tags", _list_tags, PAGING),
     Route("POST", "/v2/tags", _create_tag),
     Route("GET", "/v2/tags/{name}", _get_tag),

@@ -66,6 +66,11 @@ def size(slug: str) -> Json:
     }
 
 
+def sizes() -> list[Json]:
+    """All size objects."""
+    return [size(slug) for slug in _SIZES]
+
+
 def image(slug: str) -> Json:
     """The image object. Raises ApiError for a slug that does not exist."""
     if slug not in _IMAGES:
