@@ -61,6 +61,9 @@ elif verb == "up":
     keep(verb=verb, stack=stack, begun=True)
     told = read("up.json", {{}}).get(stack, {{}})
     def canceled(*_):
+        if told.get("hangs") == "finishes":
+            keep(verb=verb, stack=stack, done=True)
+            sys.exit(0)
         print("error: update canceled", flush=True)
         keep(verb=verb, stack=stack, canceled=True)
         sys.exit(1)
@@ -158,8 +161,8 @@ class FakeProject:
             (self._folder / f"preview-{name}-{number}.json").write_text(text)
 
     def up(self, name: str, **told: Any) -> None:
-        """Let an `up` of this stack go on until it is told to end (`hangs`), or until another's has begun (`meets`), or
-        fail (`fails`)."""
+        """Let an `up` of this stack go on until it is told to end (`hangs`; it may be 'finishes'), or until another's
+        has begun (`meets`), or fail (`fails`)."""
         self._ups[name] = told
         self._write("up.json", self._ups)
 

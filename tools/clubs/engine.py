@@ -50,7 +50,7 @@ class Engine(auto.PulumiCommand):
             raise StackError(f"The Pulumi CLI on PATH is of no use: {error}") from None
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
-        self._stopped = False
+        self.stopped = False
 
     def run(
         self,
@@ -63,7 +63,8 @@ class Engine(auto.PulumiCommand):
         """As the API's own, for a process that `stop` can reach. Raises FailedError and StoppedError."""
         command = [self.command, "--non-interactive", *args]
         with self._lock:
-            if self._stopped:
+            # What came of an `up` may still be asked.
+            if self.stopped and args[0] in ("preview", "up"):
                 raise StoppedError("It was told to stop.")
             process = subprocess.Popen(
                 command,
@@ -95,7 +96,7 @@ class Engine(auto.PulumiCommand):
     def stop(self) -> None:
         """Begin nothing more, and ask what runs to end in order; asked again, the engine ends at once."""
         with self._lock:
-            self._stopped = True
+            self.stopped = True
             for process in self._running:
                 process.send_signal(signal.SIGINT)
 

@@ -159,6 +159,8 @@ class Run:
             return Result(stack=name, outcome="not run")
         except (DigestError, StackFileError) as error:
             print(error, file=log)
+            if self.engine.stopped:  # in the middle of it
+                return Result(stack=name, outcome="not run")
             return Result(stack=name, outcome="no preview", remark=str(error))
         judgement.tell(Console(file=log, width=200, highlight=False, emoji=False))
         return _result(name, judgement)
