@@ -18,7 +18,7 @@ help:
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
 	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost;'
 	@echo '                    MACHINE=1: on a virtual machine that boots the exact user_data; QEMU, debootstrap'
-	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes and memory'
+	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes, memory, many clubs'
 	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
 
@@ -51,6 +51,7 @@ bench: venv/.tests
 	@$(RUN) tools.bench
 	@$(RUN) tests.contract.figures
 	@$(RUN) tests.e2e.ratios
+	@$(RUN) tests.e2e.ratios_clubs
 
 e2e: venv/.tests
 	$(RUN) pytest -x -v $(LONG) $(if $(MACHINE),-s $(MACHINE_STORY),$(filter-out $(MACHINE_STORY),$(wildcard tests/e2e/e2e_$(STORY).py)))

@@ -57,11 +57,8 @@ class BareServer:
         self.answers()
 
     def memory_mib(self) -> float:
-        """What Docker counts as its memory, in MiB; the page cache that could be given back is not in it."""
-        text = run(["docker", "stats", "--no-stream", "--format", "{{json .}}", NAME], self.docker_host)
-        found = re.match(r"([0-9.]+)(KiB|MiB|GiB)", json.loads(text)["MemUsage"])
-        assert found, text
-        return float(found[1]) * {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}[found[2]]
+        """See the function."""
+        return memory_mib(NAME, self.docker_host)
 
     def post(self, count: int) -> None:
         """One account, and `count` posts of it, one after the other."""
@@ -77,6 +74,14 @@ class BareServer:
             record = {"$type": "app.bsky.feed.post", "text": f"Post {number} of {count}.", "createdAt": now}
             made = {"repo": account["did"], "collection": "app.bsky.feed.post", "record": record}
             client.procedure("com.atproto.repo.createRecord", made)
+
+
+def memory_mib(container: str, docker_host: str) -> float:
+    """What Docker counts as a container's memory, in MiB; the page cache that could be given back is not in it."""
+    text = run(["docker", "stats", "--no-stream", "--format", "{{json .}}", container], docker_host)
+    found = re.match(r"([0-9.]+)(KiB|MiB|GiB)", json.loads(text)["MemUsage"])
+    assert found, text
+    return float(found[1]) * {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}[found[2]]
 
 
 @contextmanager

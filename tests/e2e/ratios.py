@@ -112,7 +112,7 @@ def _memory(running: Bench, plc_url: str) -> Table:
         idle = server.memory_mib()
         server.post(_POSTS)
         busy = server.memory_mib()
-    beside = _resident_mib(running)
+    beside = resident_mib(running)
     table = Table("what", "MiB", *(f"fit {gib} GiB" for gib in _DROPLETS_GIB), title="Memory")
     for what, used in (("one PDS, idle", idle), (f"one PDS, after {_POSTS:,} posts", busy)):
         table.add_row(what, f"{used:.0f}", *(str(int((gib * 1024 - beside) // used)) for gib in _DROPLETS_GIB))
@@ -120,7 +120,7 @@ def _memory(running: Bench, plc_url: str) -> Table:
     return table
 
 
-def _resident_mib(running: Bench) -> float:
+def resident_mib(running: Bench) -> float:
     """Memory of the bench's Nomad and Docker and what they start beside containers, in MiB; shared pages by share."""
     [machine] = running.machines.machines()
     marks = (str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0])

@@ -1,0 +1,136 @@
+"""`make bench`, its third part: many clubs on one host, under the real engine; as root, some minutes.
+
+Two questions. How does the time of `./pds preview-all` grow with the number of clubs? And what does a club take of a
+host's memory, and cost, where there are 1, 5 and 20 of them? None of the clubs is up when previews are timed, so each
+shows everything that it would make.
+
+Nothing is asserted. What a host costs is by the table in `tools/clubs/prices.json`: the smallest droplet in it that the
+settings take for these limits, with an ingress, and a volume with room for every quota.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from components.settings.checks import SYSTEM_RESERVE_MIB
+from components.settings.placement import FIRST_CLUB_PORT, Club
+from components.settings.sections import Host, Ingress
+from tests.e2e.bare import memory_mib
+from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
+from tests.e2e.ratios import resident_mib
+from tests.e2e.tools import missing, run
+from tools.clubs.prices import listed
+
+_PREVIEWED = (1, 10, 50)
+_HOSTED = (1, 5, 20)
+_LIMIT_MIB = 192
+"""Of each server: it takes half of it, idle."""
+_SETTLED = 30.0
+
+
+def main() -> int:
+    """Print the tables, or what is missing; exit code 0 in either case, since nothing is asserted."""
+    if lines := missing(*PROGRAMS):
+        print("\n".join(["Not measured here, many clubs under the real engine:", *lines]))
+        return 0
+    console = Console(emoji=False)
+    cache = ROOT / "build" / "cache" / "e2e"
+    with tempfile.TemporaryDirectory(prefix="pds-clubs-") as folder, bench(Path(folder), cache) as running:
+        names = [f"club-{_letters(number)}" for number in range(max(*_PREVIEWED, *_HOSTED))]
+        running.configure(
+            host={"size": "s-8vcpu-16gb"},
+            volume={"size_gib": 100},
+            pds={"memory_mib": _LIMIT_MIB},
+            clubs={name: room(number) for number, name in enumerate(names)},
+        )
+        running.pulumi("up", "--yes", "--skip-preview", show=True)
+        clubs: list[Bench] = []
+        console.print(_previews(running, clubs, names))
+        console.print(_memory(running, clubs))
+        for stack in (*clubs[: max(_HOSTED)], running):
+            stack.pulumi("state", "unprotect", "--all", "--yes")
+            stack.pulumi("destroy", "--yes", "--skip-preview")
+    return 0
+
+
+def _letters(number: int) -> str:
+    return f"{chr(ord('a') + number // 26)}{chr(ord('a') + number % 26)}"
+
+
+def room(number: int) -> dict[str, int]:
+    """What the host gives to a club."""
+    return {"port": FIRST_CLUB_PORT + number, "disk_gib": 1, "memory_mib": _LIMIT_MIB}
+
+
+def _make(running: Bench, clubs: list[Bench], names: Sequence[str]) -> None:
+    """Stacks and files of these clubs, after those that are there."""
+    image = "pds.local/pds:0.4.217"
+    for number, name in list(enumerate(names))[len(clubs) :]:
+        config = {
+            "pds:hostname": f"{name}.test",
+            "pds:on": running.name,
+            "pds:dns": {"zone": f"{name}.test", "create_zone": True, "nameservers": [running.nameserver]},
+            "pds:ingress": {"kind": "none"},
+            "pds:pds": {
+                "image": image,
+                "package_version": image.rpartition(":")[2],
+                "port": room(number)["port"],
+                "memory_mib": _LIMIT_MIB,
+                "new": True,
+                "escrow": "declined",
+                "crawlers": [],
+            },
+        }
+        clubs.append(running.beside(name, config))
+
+
+def _previews(running: Bench, clubs: list[Bench], names: Sequence[str]) -> Table:
+    """`./pds preview-all` over more and more of them; the host's own stack is one more each time."""
+    table = Table("clubs", "s", "s a stack", "ratio to the first", title="./pds preview-all, four engines at once")
+    first = 0.0
+    for count in _PREVIEWED:
+        _make(running, clubs, names[:count])
+        seconds = running.verb("preview-all").seconds
+        each = seconds / (count + 1)
+        first = first or each
+        table.add_row(str(count), f"{seconds:.0f}", f"{each:.2f}", f"{each / first:.2f}")
+    return table
+
+
+def _memory(running: Bench, clubs: list[Bench]) -> Table:
+    """What their containers take, idle, and what a host for so many costs."""
+    columns = ("clubs", "servers, MiB", "each, MiB", "Nomad and Docker, MiB", "by limits, MiB", "droplet", "USD each")
+    table = Table(*columns, title=f"One host, its own PDS and its clubs, idle; limit {_LIMIT_MIB} MiB")
+    up = 0
+    for count in _HOSTED:
+        for club in clubs[up:count]:
+            club.pulumi("up", "--yes", "--skip-preview")
+        up = count
+        time.sleep(_SETTLED)
+        containers = run(["docker", "ps", "--quiet", "--filter", "name=^pds-"], running.docker_host).split()
+        whole = sum(memory_mib(container, running.docker_host) for container in containers)
+        assert len(containers) == count + 1, "every club runs"
+        limits = SYSTEM_RESERVE_MIB + Ingress().memory_mib + _LIMIT_MIB * (count + 1)
+        size, each = _cost(limits, count)
+        cells = (whole, whole / len(containers), resident_mib(running), limits)
+        table.add_row(str(count), *(f"{cell:.0f}" for cell in cells), size, each)
+    return table
+
+
+def _cost(limits: int, count: int) -> tuple[str, str]:
+    """The smallest droplet of the price table with so much memory, and a PDS's share of it and its volume."""
+    prices, gib = listed(), Club.model_fields["disk_gib"].default * (count + 1)
+    fitting = [size for size in prices.droplets if Host(size=size).memory_mib >= limits]
+    if not fitting:
+        return "-", "-"
+    size = min(fitting, key=lambda size: prices.droplets[size])
+    return size, f"{(prices.droplets[size] + prices.gib * gib) / (count + 1):.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
