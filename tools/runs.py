@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from components.probes import NomadApi, ProbeError, until
+from tools import inside
 from tools.stack import Stack
 
 _NAMES = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_token")
@@ -27,8 +28,7 @@ def api_of(stack: Stack) -> NomadApi:
     missing = [name for name in _NAMES if not found.get(name)]
     if missing:
         raise ProbeError(f"The stack has no {missing[0]} yet: run `pulumi up` to its end.")
-    address, ca, cert, key, token = (found[name] for name in _NAMES)
-    return NomadApi(address, ca, cert, key, token, found.get("nomad_namespace", "default"))
+    return inside.api_of(inside.nomad_of(found))
 
 
 def dispatch(api: NomadApi, job: str, meta: Mapping[str, str]) -> str:
