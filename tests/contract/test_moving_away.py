@@ -18,7 +18,7 @@ import pytest
 from components.probes import NomadApi
 from tests import fake_dns
 from tests.test_guard import GUARD
-from tools import mailed
+from tools import inside, mailed
 from tools.live.directory import PlcDirectory
 from tools.live.identity import directory_data
 from tools.live.keys import did_key
@@ -136,7 +136,7 @@ def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "PATH": os.pathsep.join([str(side.install.node.parent), os.defpath]),
     }
 
-    def run(_nomad: Mapping[str, str], _allocation: str, command: list[str]) -> str:
+    def run(_nomad: Mapping[str, str], _allocation: str, command: list[str], _what: str) -> str:
         done = subprocess.run(
             command, cwd=side.install.folder, env=container, capture_output=True, text=True, timeout=60, check=True
         )
@@ -145,7 +145,7 @@ def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
     nomad = {"address": "http://127.0.0.1:1", **dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem"), "")}
     with monkeypatch.context() as patch:
         patch.setattr(NomadApi, "get", lambda _self, _path: [{"ID": "its", "ClientStatus": "running"}])
-        patch.setattr(mailed, "_exec", run)
+        patch.setattr(inside, "_exec", run)
         [token] = mailed.read({**nomad, "token": ""}, did)
     assert token.purpose == "plc_operation"
     return token.token
