@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 from tools.engine import Evaluation, SecretSource, evaluate, fixed_secret
 from tools.stackfile import read_stack
 

@@ -25,7 +25,8 @@ from components.render.cloud_init import (
     user_data,
 )
 from components.settings.checks import SYSTEM_RESERVE_MIB
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 from tools.hcl_text import parse
 
 CERTIFICATES = Certificates(

@@ -2,7 +2,6 @@
 way."""
 
 import json
-import re
 from typing import Any
 
 import pulumi
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from components.settings.faults import SettingsError
 from components.settings.offer import OfferError, accepted
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 from tests.checks import CHECKS, kind
 from tests.programs import CLUB, CLUBS, EXISTING, ON_A_HOST, run, settings_of, shared
 from tools.engine import Evaluation
@@ -132,12 +132,14 @@ def test_a_club_with_everything_stays_in_its_namespace(host: Evaluation) -> None
     for job in whole.of("job:Job"):
         text = job.inputs["jobspec"]
         assert only_job(text)["namespace"] == "chess", job.name
-        sources = re.findall(r"source +=.*", text)
-        assert set(sources) <= {'source    = "pds-chess"'}, f"{job.name}: the host's own volume is closed to it"
+        (group,) = (body for item in only_job(text)["group"] for body in item.values())
+        mounted = {body["source"] for item in group.get("volume", []) for body in item.values()}
+        assert mounted <= {"pds-chess"}, f"{job.name}: the host's own volume is closed to it"
     assert "MonitorAlert" not in {kind(item) for item in whole.resources}, "the droplet is watched by whose it is"
     assert "UptimeCheck" in {kind(item) for item in whole.resources}
     assert rendered(whole).keys() == {
-        "pds.nomad.hcl", "confirm.nomad.hcl", "backup.nomad.hcl", "watch.nomad.hcl", "ingress.hcl",
+        "pds.nomad.hcl", "confirm.nomad.hcl", "watch.nomad.hcl", "ingress.hcl",
+        "backup.nomad.hcl", "restore.nomad.hcl", "drill.nomad.hcl", "candidate.nomad.hcl",
     }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import yaml
 from components.settings.environment import owned_names
 from components.settings.faults import SettingsError
 from components.settings.model import env_of, holds_secret, options, section_of
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 from tests.programs import BACKUP
 from tests.test_settings import DOCUMENT, MAIL, ROTATION_KEY, S3, TEXT_KEY, document, settings
 from tools.generate import ROOT, TABLES, derived, main, option_table, pulumi_yaml, replace_between, stack_schema, stale

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from components.settings.checks import warnings
 from components.settings.faults import Fault, SettingsError
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 from tests.programs import BACKUP
 
 DOCUMENT: dict[str, Any] = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from components.settings.faults import SettingsError
-from components.settings.settings import read
+from components.settings.read import read
 from tests.test_settings import MAIL, ROTATION_KEY, S3, document, fault, faults
 
 

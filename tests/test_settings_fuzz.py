@@ -12,7 +12,8 @@ from components.settings.checks import warnings
 from components.settings.environment import configured_secrets, plain_environment
 from components.settings.faults import SettingsError
 from components.settings.model import holds_secret, options, section_of
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 from tests.programs import BACKUP
 from tests.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, document
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from components.settings.faults import SettingsError
-from components.settings.settings import read
+from components.settings.read import read
 from tests.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, fault, faults, settings
 
 CADDY = {"kind": "caddy"}

@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.settings.faults import SettingsError
 from components.settings.model import options
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 from tools.engine import ROOT, Evaluation, SecretSource, evaluate, fixed_secret
 
 

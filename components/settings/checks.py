@@ -7,17 +7,15 @@ are still made, so that its owner sees every fault at once.
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
 from components.settings.handles import member_faults, removal_faults
-from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME, placement_faults
+from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
+from components.settings.placement_checks import placement_faults
 from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
-
-if TYPE_CHECKING:
-    from components.settings.settings import Settings
+from components.settings.settings import Settings
 
 WATCH_MIB = 128
 """Memory limit of the job that looks at the volume, in MiB."""
@@ -58,7 +56,7 @@ def stack_faults(stack: str) -> Iterator[Fault]:
         )
 
 
-def cross_faults(settings: "Settings", faulty: frozenset[str]) -> list[Fault]:
+def cross_faults(settings: Settings, faulty: frozenset[str]) -> list[Fault]:
     """Faults between options; a check that looks at one of the `faulty` keys is left out."""
     return [
         fault
@@ -72,7 +70,7 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
-def _zone(settings: "Settings") -> Iterator[Fault]:
+def _zone(settings: Settings) -> Iterator[Fault]:
     hostname, zone = settings.hostname, settings.dns.zone
     parent = hostname.partition(".")[2]
     if zone is None and "." in parent and settings.dns.provider == "digitalocean":
@@ -89,7 +87,7 @@ def _zone(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _manual_zone(settings: "Settings") -> Iterator[Fault]:
+def _manual_zone(settings: Settings) -> Iterator[Fault]:
     if settings.dns.provider == "manual" and settings.dns.create_zone:
         yield Fault(
             "dns.create_zone",
@@ -98,7 +96,7 @@ def _manual_zone(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _handle_domains(settings: "Settings") -> Iterator[Fault]:
+def _handle_domains(settings: Settings) -> Iterator[Fault]:
     domains = settings.service_handle_domains
     for inner in domains:
         for outer in domains:
@@ -110,7 +108,7 @@ def _handle_domains(settings: "Settings") -> Iterator[Fault]:
                 )
 
 
-def _open_cidrs(settings: "Settings") -> Iterator[Fault]:
+def _open_cidrs(settings: Settings) -> Iterator[Fault]:
     networks = [ipaddress.ip_network(cidr) for cidr in (settings.operators.cidrs if settings.operators else ())]
     merged: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
     merged += ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv4Network))
@@ -124,7 +122,7 @@ def _open_cidrs(settings: "Settings") -> Iterator[Fault]:
             )
 
 
-def _account_key(settings: "Settings") -> Iterator[Fault]:
+def _account_key(settings: Settings) -> Iterator[Fault]:
     if settings.operators and not settings.operators.account_keys:
         yield Fault(
             "operators.ssh_keys",
@@ -133,7 +131,7 @@ def _account_key(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _nomad_release(settings: "Settings") -> Iterator[Fault]:
+def _nomad_release(settings: Settings) -> Iterator[Fault]:
     nomad = settings.nomad
     defaults = {name: field.default for name, field in Nomad.model_fields.items()}
     if tuple(map(int, nomad.version.split("."))) < _OLDEST_NOMAD:
@@ -146,13 +144,13 @@ def _nomad_release(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _image_tag(settings: "Settings") -> Iterator[Fault]:
+def _image_tag(settings: Settings) -> Iterator[Fault]:
     name, at, _ = settings.pds.image.partition("@")
     if not at and _MOVING_TAG.fullmatch(name.rpartition(":")[2]):
         yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.219', or a digest.")
 
 
-def _package(settings: "Settings") -> Iterator[Fault]:
+def _package(settings: Settings) -> Iterator[Fault]:
     tag = settings.pds.image.partition("@")[0].rpartition(":")[2]
     expected = package_of_tag(tag)
     if expected and expected != settings.pds.package_version:
@@ -163,7 +161,7 @@ def _package(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _invites(settings: "Settings") -> Iterator[Fault]:
+def _invites(settings: Settings) -> Iterator[Fault]:
     if not settings.pds.invite_required and not settings.pds.open_registration:
         yield Fault(
             "pds.invite_required",
@@ -173,7 +171,7 @@ def _invites(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _blobs(settings: "Settings") -> Iterator[Fault]:
+def _blobs(settings: Settings) -> Iterator[Fault]:
     disk = sorted(name for name in settings.pds.extra_env if name.startswith("PDS_BLOBSTORE_DISK_"))
     if settings.s3 and disk:
         yield Fault(
@@ -196,7 +194,7 @@ _OF_KIND = {
 """Options that only some kinds of ingress have."""
 
 
-def _ingress_kind(settings: "Settings") -> Iterator[Fault]:
+def _ingress_kind(settings: Settings) -> Iterator[Fault]:
     kind = settings.ingress.kind
     for name, kinds in _OF_KIND.items():
         if name in settings.ingress.model_fields_set and kind not in kinds:
@@ -205,7 +203,7 @@ def _ingress_kind(settings: "Settings") -> Iterator[Fault]:
             yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'ingress: {{kind: {kinds[0]}}}'.")
 
 
-def _caddy_image(settings: "Settings") -> Iterator[Fault]:
+def _caddy_image(settings: Settings) -> Iterator[Fault]:
     name, at, _ = (settings.ingress.image or INGRESS_IMAGES["caddy"]).partition("@")
     tag = name.rpartition("/")[2].partition(":")[2] or "latest"
     if settings.ingress.kind == "caddy" and not at and _MOVING_TAG.fullmatch(tag):
@@ -216,7 +214,7 @@ def _caddy_image(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _caa(settings: "Settings") -> Iterator[Fault]:
+def _caa(settings: Settings) -> Iterator[Fault]:
     caa, ca = settings.dns.caa, urlsplit(settings.ingress.acme_ca).hostname or ""
     if settings.ingress.kind == "caddy" and caa and ca.endswith(".letsencrypt.org") and "letsencrypt.org" not in caa:
         yield Fault(
@@ -226,7 +224,7 @@ def _caa(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _backup(settings: "Settings") -> Iterator[Fault]:
+def _backup(settings: Settings) -> Iterator[Fault]:
     backup = settings.backup
     if backup is None:
         return
@@ -245,7 +243,7 @@ def _backup(settings: "Settings") -> Iterator[Fault]:
             )
 
 
-def memory_asked(settings: "Settings") -> dict[str, int]:
+def memory_asked(settings: Settings) -> dict[str, int]:
     """What this stack's jobs may take on its host at once, by section, in MiB."""
     ingress = settings.ingress.memory_mib if settings.ingress_is_ours else 0
     watch = WATCH_MIB if settings.alerts and settings.alerts.ping_url else 0
@@ -261,7 +259,7 @@ def memory_asked(settings: "Settings") -> dict[str, int]:
     }
 
 
-def _memory(settings: "Settings") -> Iterator[Fault]:
+def _memory(settings: Settings) -> Iterator[Fault]:
     if settings.on:
         return  # what there is, its owner says
     room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
@@ -278,7 +276,7 @@ def _memory(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def _ports(settings: "Settings") -> Iterator[Fault]:
+def _ports(settings: Settings) -> Iterator[Fault]:
     taken = {4646: "Nomad", 4647: "Nomad", 4648: "Nomad", 4650: "the Nomad endpoint"}
     asked = [("pds.port", settings.pds.port)]
     if settings.ingress.kind == "io":
@@ -294,7 +292,7 @@ def _ports(settings: "Settings") -> Iterator[Fault]:
         taken.setdefault(port, f"'{key}'")
 
 
-def _alerts(settings: "Settings") -> Iterator[Fault]:
+def _alerts(settings: Settings) -> Iterator[Fault]:
     alerts = settings.alerts
     if alerts and not (alerts.email or alerts.slack or alerts.ping_url):
         yield Fault(
@@ -304,7 +302,7 @@ def _alerts(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-_CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], ...] = (
+_CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...] = (
     (frozenset({"on", "operators", "clubs"}), placement_faults),
     (frozenset({"hostname", "dns.zone", "dns.provider"}), _zone),
     (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
@@ -344,7 +342,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[["Settings"], Iterator[Fault]]], .
 )
 
 
-def warnings(settings: "Settings") -> Iterator[str]:
+def warnings(settings: Settings) -> Iterator[str]:
     """What is allowed and will probably hurt; shown at each preview and `up`."""
     if settings.mail and settings.mail.port in BLOCKED_SMTP_PORTS:
         yield (

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from pydantic import BaseModel, SecretStr
@@ -17,9 +17,7 @@ from pydantic import BaseModel, SecretStr
 from components.settings.faults import SECRET_NAME, Fault, dotted, nearest
 from components.settings.model import env_of, options
 from components.settings.server_rules import EXCLUDED, group_faults, value_fault
-
-if TYPE_CHECKING:
-    from components.settings.settings import Settings
+from components.settings.settings import Settings
 
 DATA_DIRECTORY = "/pds"
 """Where the image expects its data (Dockerfile and README of bluesky-social/pds)."""
@@ -48,7 +46,7 @@ def pinned_server(line: str) -> str:
     return str(_table()["versions"][line])
 
 
-def plain_environment(settings: "Settings") -> dict[str, str]:
+def plain_environment(settings: Settings) -> dict[str, str]:
     """The environment that may stand in the job spec, in a fixed order."""
     pds = settings.pds
     environment = {"TZ": settings.time_zone, "PDS_HOSTNAME": settings.hostname, "PDS_PORT": str(pds.port)}
@@ -66,7 +64,7 @@ def plain_environment(settings: "Settings") -> dict[str, str]:
     return environment | dict(sorted(pds.extra_env.items()))
 
 
-def configured_secrets(settings: "Settings") -> dict[str, str]:
+def configured_secrets(settings: Settings) -> dict[str, str]:
     """The secret part of the environment that comes from the stack file; the generated part is not in it."""
     secrets: dict[str, str] = {}
     if settings.mail:
@@ -83,7 +81,7 @@ def configured_secrets(settings: "Settings") -> dict[str, str]:
     return secrets | {name: _reveal(value) for name, value in sorted(settings.pds.extra_secret_env.items())}
 
 
-def owned_names(settings: "Settings") -> dict[str, str]:
+def owned_names(settings: Settings) -> dict[str, str]:
     """Environment names that have an option of their own, and that option's key."""
     owned = {name: key for key, field in options(type(settings)) if (name := env_of(field))}
     return owned | {
@@ -93,7 +91,7 @@ def owned_names(settings: "Settings") -> dict[str, str]:
     }
 
 
-def environment_faults(settings: "Settings") -> Iterator[Fault]:
+def environment_faults(settings: Settings) -> Iterator[Fault]:
     """What is wrong with `extra_env` and `extra_secret_env`: names that the server does not read or that belong to an
     option, values that it would refuse or take for something else, secrets in the open."""
     plain, secret = settings.pds.extra_env, settings.pds.extra_secret_env
@@ -125,7 +123,7 @@ def environment_faults(settings: "Settings") -> Iterator[Fault]:
     yield from group_faults(plain, secret, lambda name: SECRET_NAME.search(name) is not None)
 
 
-def _name_faults(key: str, name: str, settings: "Settings") -> Iterator[Fault]:
+def _name_faults(key: str, name: str, settings: Settings) -> Iterator[Fault]:
     owned, known, line = owned_names(settings), readable_names(), settings.pds.line
     if name in owned:
         yield Fault(key, "the program sets this name itself.", f"Use the option '{owned[name]}'.")

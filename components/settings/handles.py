@@ -9,13 +9,10 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from components.settings.faults import Fault, dotted, shown
-
-if TYPE_CHECKING:
-    from components.settings.sections import Member
-    from components.settings.settings import Settings
+from components.settings.sections import Member
+from components.settings.settings import Settings
 
 SHORTEST, LONGEST = 3, 18
 """Characters before a service domain."""
@@ -44,7 +41,7 @@ def is_reserved(handle: str, domains: tuple[str, ...]) -> bool:
     return domain is not None and handle.removesuffix(domain) in reserved_words()
 
 
-def member_faults(settings: "Settings") -> Iterator[Fault]:
+def member_faults(settings: Settings) -> Iterator[Fault]:
     """Handles that the server would refuse, and members who share what must be one's own."""
     for index, member in enumerate(settings.members):
         yield from _handle_faults(index, member, settings.handle_domains)
@@ -66,7 +63,7 @@ def member_faults(settings: "Settings") -> Iterator[Fault]:
         )
 
 
-def removal_faults(settings: "Settings") -> Iterator[Fault]:
+def removal_faults(settings: Settings) -> Iterator[Fault]:
     """Accounts that are to be there and to be deleted."""
     handles = {member.handle for member in settings.members}
     for handle, did in settings.delete.items():
@@ -82,7 +79,7 @@ def removal_faults(settings: "Settings") -> Iterator[Fault]:
             )
 
 
-def _handle_faults(index: int, member: "Member", domains: tuple[str, ...]) -> Iterator[Fault]:
+def _handle_faults(index: int, member: Member, domains: tuple[str, ...]) -> Iterator[Fault]:
     key = dotted(["members", index, "handle"])
     domain = service_domain(member.handle, domains)
     if domain is None:

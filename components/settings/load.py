@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from components.settings.checks import warnings
 from components.settings.faults import Fault, SettingsError, dotted
 from components.settings.model import holds_secret, key_of, section_of
-from components.settings.settings import Settings, read
+from components.settings.read import read
+from components.settings.settings import Settings
 
 
 def load(config: pulumi.Config, stack: str) -> Settings:

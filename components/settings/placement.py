@@ -1,21 +1,18 @@
 """Where a PDS runs: on a droplet of its own, on another stack's host, or in a Nomad that is there already.
 
-Here are the options of both sides, `on` and `clubs`, and the checks of what goes with which. What the other side really
-offers is not known here: it is held against these at preview (`components/shared.py`, `components/existing.py`).
+Here are the options of both sides, `on` and `clubs`; what goes with which is in `placement_checks.py`. What the other
+side really offers is not known here: it is held against these at preview (`components/shared.py`,
+`components/existing.py`).
 """
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from components.settings.faults import Fault, shown
+from components.settings.faults import shown
 from components.settings.model import Section, option, refuse
 from components.settings.names import Address
-
-if TYPE_CHECKING:
-    from components.settings.settings import Settings
 
 STACK_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 """A stack's name is part of names at DigitalOcean and in Nomad."""
@@ -80,78 +77,3 @@ class Club(Section):
     memory_mib: int = option(
         768, ge=128, le=262144, doc="Most that its jobs may ask for together, in MiB: a PDS 512, its backup 256."
     )
-
-
-_OWN_HOST = {
-    "host": None,
-    "volume": None,
-    "operators": None,
-    "clubs": None,
-    "nomad": ("version", "sha256", "mirror"),
-    "secrets": ("nomad_management_token",),
-}
-"""Options of a droplet of one's own: section, and which of it (None: all)."""
-
-_OF_THE_HOSTS_INGRESS = ("image", "memory_mib", "license_hcl", "ssh_port", "backend", "acme_ca", "acme_email")
-
-
-def placement_faults(settings: "Settings") -> Iterator[Fault]:
-    """What does not go with where the PDS is to run."""
-    on = settings.on
-    if on is None:
-        if settings.operators is None:
-            yield Fault(
-                "operators",
-                "this option is required.",
-                "Write 'operators: {cidrs: [203.0.113.7/32], ssh_keys: [my-laptop]}': who may administer the host. "
-                "Or 'on: STACK' for a PDS on another stack's host.",
-            )
-        return
-    for section, names in _OWN_HOST.items():
-        value = getattr(settings, section)
-        given = value.model_fields_set if isinstance(value, Section) else set(value or ())
-        for name in sorted(given if names is None else given & set(names)):
-            yield Fault(
-                f"{section}.{name}",
-                "it belongs to a droplet of one's own, and 'on' says that there is none.",
-                "Remove it, or 'on'.",
-            )
-    if (on.stack is None) == (on.nomad_address is None):
-        yield Fault(
-            "on",
-            "it has to say one thing: which stack's host, or which Nomad.",
-            "Write 'on: STACK', or 'on: {nomad_address: https://…}'.",
-        )
-    elif on.stack:
-        yield from _on_a_host(settings, on)
-    else:
-        yield from _on_a_nomad(settings, on)
-
-
-def _on_a_host(settings: "Settings", on: On) -> Iterator[Fault]:
-    for name in sorted(on.model_fields_set - {"stack"}):
-        yield Fault(f"on.{name}", "the host's stack says it.", "Remove it.")
-    for name in _OF_THE_HOSTS_INGRESS:
-        if name in settings.ingress.model_fields_set:
-            yield Fault(f"ingress.{name}", "the ingress is the host's.", "Remove it, or write it in its stack file.")
-    if "port" not in settings.pds.model_fields_set:
-        yield Fault(
-            "pds.port",
-            "on a shared host every PDS has a port of its own, and the host's stack says which.",
-            "Write the 'port' that 'clubs' in its stack file gives to this stack.",
-        )
-
-
-def _on_a_nomad(settings: "Settings", on: On) -> Iterator[Fault]:
-    if on.ipv4 is None:
-        yield Fault("on.ipv4", "nobody says where the hostname has to point.", "Write the host's public address.")
-    if on.nomad_token is None:
-        yield Fault(
-            "on.nomad_token",
-            "this option is required.",
-            "Run `pulumi config set --secret --path on.nomad_token`. Without ACLs everybody who reaches that Nomad "
-            "reads the rotation key: run `nomad acl bootstrap` there first.",
-        )
-    if (on.nomad_client_cert_pem is None) != (on.nomad_client_key_pem is None):
-        lacking = "key" if on.nomad_client_key_pem is None else "cert"
-        yield Fault(f"on.nomad_client_{lacking}_pem", "certificate and key go together.", "Give both, or neither.")

@@ -1,14 +1,12 @@
-"""`Settings`: everything a stack file asks for. Checks that need more than one of its sections are in `checks.py`."""
+"""`Settings`: everything a stack file asks for. It is read by `read.py`; what has to go together is in `checks.py`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from components.settings import sections
-from components.settings.checks import cross_faults, stack_faults
-from components.settings.faults import Fault, SettingsError, dotted, from_validation, location_of, shown
-from components.settings.model import Section, is_map, option, section_of
+from components.settings.model import Section, option
 from components.settings.names import Did, Handle, HandleDomain, HandleOrDid, Hostname, TimeZone
 from components.settings.placement import Club, Placement, StackName
 
@@ -88,93 +86,3 @@ class Settings(Section):
     def record_name(self) -> str:
         """The hostname's name inside its zone; '@' for the zone itself."""
         return "@" if self.hostname == self.zone else self.hostname.removesuffix(f".{self.zone}")
-
-
-def read(document: Mapping[str, Any], file: str, stack: str) -> Settings:
-    """Settings from a stack file's `pds:` keys (without the prefix), parsed and decrypted.
-
-    Raises SettingsError with every fault found, before anything is made.
-    """
-    faults = list(stack_faults(stack))
-    settings: Settings | None = None
-    if not isinstance(document, Mapping):
-        whole = Fault("(the whole file)", f"{shown(document)} is not a map.", "Write 'pds:option: value' lines.")
-        raise SettingsError(file, [*faults, whole])
-    document = _readable(document, [], faults)
-    try:
-        settings = Settings.model_validate(document)
-        faults += cross_faults(settings, faulty=frozenset())
-    except ValidationError as error:
-        faults += from_validation(error, Settings)
-        sound, faulty = _sound_part(document, error)
-        faults += cross_faults(Settings.model_validate(sound), faulty)
-    if faults or settings is None:
-        raise SettingsError(file, faults)
-    return settings
-
-
-_DEPTH = 3
-"""How deep keys are looked at: an option that is a map, in a section."""
-
-
-def _readable(values: Mapping[Any, Any], path: list[str | int], faults: list[Fault]) -> dict[str, Any]:
-    """The document without keys that are no text: half a surrogate pair in one makes Pydantic give up on all."""
-    readable: dict[str, Any] = {}
-    for key, value in values.items():
-        if not isinstance(key, str) or (not key.isascii() and key != key.encode(errors="ignore").decode()):
-            where = dotted([*path, key if isinstance(key, str) else shown(key)])
-            faults.append(Fault(where, "this key is not text.", "Write a key of a-z, 0-9 and '_'."))
-        elif isinstance(value, Mapping) and len(path) + 1 < _DEPTH:
-            readable[key] = _readable(value, [*path, key], faults)
-        elif isinstance(value, list) and not path:
-            readable[key] = [
-                _readable(item, [key, index], faults) if isinstance(item, Mapping) else item
-                for index, item in enumerate(value)
-            ]
-        else:
-            readable[key] = value
-    return readable
-
-
-_STAND_INS: Mapping[str, Any] = {
-    "hostname": "pds.stand-in.test",
-    "operators": {"cidrs": ["192.0.2.1/32"], "ssh_keys": ["stand-in"]},
-}
-"""What is put for a faulty option that has no default; no check that looks at it is made."""
-
-
-def _sound_part(document: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], frozenset[str]]:
-    """The document without its faulty options, and their keys, so that one fault does not hide another.
-
-    Findings are independent of each other (no validator looks at two options), so what remains is valid.
-    """
-    known = Settings.model_fields
-    sound = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items() if key in known}
-    faulty: set[str] = set()
-    for details in error.errors(include_url=False):
-        top, option_key, entry = [*location_of(details), None, None][:3]
-        section = sound.get(str(top))
-        if option_key is None or not isinstance(section, dict):
-            faulty.add(str(top))
-            sound.pop(str(top), None)
-            continue
-        faulty.add(f"{top}.{option_key}")
-        if is_map(known[str(top)]):
-            section.pop(option_key, None)
-            continue
-        inner = section.get(str(option_key))
-        if isinstance(inner, Mapping) and entry is not None:
-            section[str(option_key)] = {key: value for key, value in inner.items() if key != entry}
-        else:
-            section.pop(option_key, None)
-    for key in known:
-        stand_in = _STAND_INS.get(key)
-        if key not in sound and stand_in is not None and (key in document or known[key].is_required()):
-            sound[key] = stand_in
-        elif isinstance(stand_in, dict) and isinstance(sound.get(key), dict):
-            sound[key] = stand_in | sound[key]
-        elif section_of(known[key]) and known[key].default is None and any(f.startswith(f"{key}.") for f in faulty):
-            # An optional section with a fault in it may lack what it needs: left out as a whole.
-            faulty.add(key)
-            sound.pop(key, None)
-    return sound, frozenset(faulty)

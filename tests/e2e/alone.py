@@ -20,7 +20,7 @@ _TOKEN = "token-of-the-account"
 _DEADLINE = 600.0
 SETTINGS = """\
 import json, os
-from components.settings.settings import read
+from components.settings.read import read
 
 settings = read(json.loads(os.environ["E2E_DOCUMENT"]), "Pulumi.test.yaml", "test")
 """
