@@ -34,7 +34,7 @@ class At(httpx.HTTPTransport):
 
 
 @contextmanager
-def _public_ports(whole: bool) -> Iterator[None]:
+def public_ports(whole: bool) -> Iterator[None]:
     """80 and 443 of the bench's own addresses, or `whole`: of all of this machine's, which no other bench has then.
 
     Waits for benches that are in the way. Raises BenchError where they stay.
@@ -54,7 +54,7 @@ def _public_ports(whole: bool) -> Iterator[None]:
 
 
 def _io(made: Bench, stack: ExitStack) -> ssl.SSLContext:
-    stack.enter_context(_public_ports(whole=False))
+    stack.enter_context(public_ports(whole=False))
     image = io_image(made.folder / "io", made.docker_host, made.authority.pair(), made.network, made.nomad)
     made.configure(ingress={"kind": "io", "image": image})
     return made.authority.trusted()
@@ -62,7 +62,7 @@ def _io(made: Bench, stack: ExitStack) -> ssl.SSLContext:
 
 def _caddy(made: Bench, stack: ExitStack) -> ssl.SSLContext:
     # As rendered it listens on every address, and finds the server at a fixed port.
-    stack.enter_context(_public_ports(whole=True))
+    stack.enter_context(public_ports(whole=True))
     folder = made.folder / "acme"
     folder.mkdir()
     # It looks the names up in the account, and asks at the reserved IP as the real one does.

@@ -36,6 +36,9 @@ _NOMAD_LABEL = "com.hashicorp.nomad.alloc_id"
 _STOP_PATIENCE = 60
 """Seconds that a container has to end, as `drain.sh` has it."""
 
+HOSTS = 3
+"""So many hosts can a bench have beside each other."""
+
 _PORTS = ("http", "rpc", "serf")
 _SHIMS = {
     # The volume's directory is no mount here; everything else in the script is as on a host.
@@ -63,8 +66,8 @@ class Machine:
 class ProcessMachines:
     """Machines made of processes; the `Machines` of a `World`.
 
-    `folder` gets `machines/ID/` (root and logs) and `volumes/ID/`. `ports` are Nomad's; Raft remembers them, so they
-    are the same for every droplet that gets the volume. Raises BenchError where a program is missing.
+    `folder` gets `machines/ID/` (root and logs) and `volumes/ID/`. `ports` are those of Nomad on the first volume that
+    a droplet boots with; see `ports_of`. Raises BenchError where a program is missing.
     """
 
     def __init__(self, folder: Path, docker_host: str, ports: Mapping[str, int]) -> None:
@@ -73,6 +76,7 @@ class ProcessMachines:
             raise BenchError("A machine's volume has directories of several users: run the bench as root.")
         self._folder, self._docker, self._ports = folder.resolve(), docker_host, ports
         self._machines: dict[int, Machine] = {}
+        self._volumes: list[str] = []
         self._shims = self._folder / "shims"
         self._shims.mkdir(parents=True, exist_ok=True)
         for name, text in _SHIMS.items():
@@ -87,12 +91,16 @@ class ProcessMachines:
         told = _shell_values(root / "etc/pds/host.env")
         if told["VOLUME"] not in volumes:
             raise BenchError(f"droplet {droplet_id} waits for the volume {told['VOLUME']}, and has {list(volumes)}")
-        volume = self.volume_folder(volumes[told["VOLUME"]])
+        number = volumes[told["VOLUME"]]
+        if number not in self._volumes:
+            self._volumes.append(number)
+        volume = self.volume_folder(number)
         if not any(volume.iterdir()):
             (volume / ".pds-volume").write_text(f"{told['STACK']}\n")  # as `volume.sh` formats it
         (root / "srv").mkdir(exist_ok=True)
         (root / "srv/nomad").symlink_to(volume)
-        machine = Machine(droplet_id, root, volume, self._ports)
+        ports = ports_of(self._volumes.index(number), self._ports)
+        machine = Machine(droplet_id, root, volume, ports)
         self._machines[droplet_id] = machine
         self._claim(machine)
         self._write_configuration(machine)
@@ -207,6 +215,11 @@ class ProcessMachines:
         home, root = machine.root.parent, machine.root
         agent = (root / "etc/nomad.d/agent.hcl").read_text()
         agent = agent.replace('"/srv/nomad', f'"{machine.volume}').replace('"/usr/local', f'"{root}/usr/local')
+        # It would take another host's containers, on the one engine that there is, for its own that it lost.
+        reaper = "container   = true\n"
+        if reaper not in agent:
+            raise BenchError(f"the rendered agent configuration has no {reaper!r} to map")
+        agent = agent.replace(reaper, f"{reaper}dangling_containers {{ enabled = false }}\n")
         (home / "agent.hcl").write_text(agent)
         # Nomad gives a plugin no environment, so what its tests set there is written into it.
         plugin = root / "usr/local/lib/nomad/host-volume-plugins/pds-dir"
@@ -246,6 +259,14 @@ class ProcessMachines:
         program = shutil.which("stunnel")
         assert program
         return Service([program, str(home / "stunnel.conf")], home / "stunnel.log", {"PATH": os.environ["PATH"]})
+
+
+def ports_of(host: int, first: Mapping[str, int]) -> Mapping[str, int]:
+    """Nomad's ports on the host of this number, from 0; `first` are the first one's. Raft remembers them, so they are
+    the volume's."""
+    if host >= HOSTS:
+        raise BenchError(f"a bench has ports for {HOSTS} hosts")
+    return {name: port + host * len(_PORTS) for name, port in first.items()}
 
 
 def lay_out(user_data: str, root: Path) -> dict[str, Any]:
@@ -293,7 +314,7 @@ def lot() -> Iterator[Lot]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            if all(_free(port) for port in ports.values()):
+            if all(_free(port) for host in range(HOSTS) for port in ports_of(host, ports).values()):
                 yield Lot(number, f"127.0.{10 + number}", ports)
                 return
     raise BenchError("no free ports for Nomad")

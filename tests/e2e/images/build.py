@@ -79,8 +79,8 @@ def local_pds_image(folder: Path, docker_host: str, authority: Pair, names: Mapp
     return LOCAL_PDS_TAG
 
 
-def io_image(folder: Path, docker_host: str, authority: Pair, network: str, nomad: str) -> str:
-    """Build the stand-in for IO in `folder`; its tag.
+def io_image(folder: Path, docker_host: str, authority: Pair, network: str, nomad: str, tag: str = IO_TAG) -> str:
+    """Build the stand-in for IO in `folder`; its `tag`.
 
     The rendered job stays as it is, so what a bench maps is in the image: `network` has the addresses that stand for
     the host's, `nomad` is the URL of Nomad's API. `authority` signs its certificates. Raises BenchError.
@@ -90,8 +90,8 @@ def io_image(folder: Path, docker_host: str, authority: Pair, network: str, noma
     authority.written(context, "ca.pem")
     shutil.copy2(_HERE / "io" / "Dockerfile", context)
     told = [f"--build-arg=LISTEN={network}", f"--build-arg=NOMAD={nomad}"]
-    run(["docker", "build", "--quiet", *told, "--tag", IO_TAG, str(context)], docker_host)
-    return IO_TAG
+    run(["docker", "build", "--quiet", *told, "--tag", tag, str(context)], docker_host)
+    return tag
 
 
 def io_stand_in(folder: Path) -> Path:
