@@ -21,12 +21,13 @@ from components.target import PATIENCE, NomadTarget
 @dataclass(frozen=True, kw_only=True)
 class ConfirmationArgs:
     """What `Confirmation` is told. `dids` are the members' by e-mail address, empty while pending; `nomad` the inputs
-    by which Nomad's API is asked."""
+    by which Nomad's API is asked; `paused` whether the server is stopped."""
 
     jobspec: str
     target: NomadTarget
     dids: Mapping[str, pulumi.Output[str]]
     nomad: Mapping[str, pulumi.Input[str]]
+    paused: bool
 
 
 class Confirmation(pulumi.ComponentResource):
@@ -58,6 +59,7 @@ class Confirmation(pulumi.ComponentResource):
                 **args.nomad,
                 "job": JOB,
                 "list": dids,
+                "paused": args.paused,
                 # A changed address is confirmed again; guesses at it could be tried against a plain digest.
                 "addresses": as_secret(pulumi.Output.from_input(digest)),
                 "jobspec_sha256": hashlib.sha256(args.jobspec.encode()).hexdigest(),

@@ -232,13 +232,19 @@ class ReadyProvider(Wait):
 
 
 class DispatchedProvider(Wait):
-    """A run of a parameterized Nomad job, to its end, whenever an input changes; nothing while `list` is empty."""
+    """A run of a parameterized Nomad job, to its end, whenever an input changes; nothing while `list` is empty, or the
+    PDS is `paused`: its data may not be there yet."""
 
     def _run(self, news: Props, olds: Props) -> Props:
+        if news["paused"]:
+            return {**news, "state": olds.get("state") or f"pending: {_SHUT['paused']}"}
         if not news["list"]:
             return {**news, "state": "done"}
         probes.run_dispatched(_api(news), news["job"], _RUN_DEADLINE)
         return {**news, "state": "done"}
+
+    def _settled(self, olds: Props) -> bool:
+        return not str(olds.get("state")).startswith("pending")
 
 
 _SHUT = {"0": "its name does not resolve yet", "paused": "the PDS is paused"}

@@ -165,7 +165,7 @@ class Unlisted(_Fact, module="pds", name="Unlisted"):
 
 
 class Dispatched(_Fact, module="pds", name="Dispatched"):
-    """A run of a Nomad job. Inputs: those of the Nomad API, `job`, `list`, and whatever asks for another run."""
+    """A run of a Nomad job. Inputs: those of the Nomad API, `job`, `list`, `paused`, and whatever asks for another."""
 
     state: pulumi.Output[str]
 

@@ -237,6 +237,7 @@ class Pds(pulumi.ComponentResource):
                     target=place.target,
                     dids={asked.email: members[asked.handle].did for asked in confirmed},
                     nomad=place.api,
+                    paused=settings.pds.paused,
                 ),
                 child,
             )

@@ -38,6 +38,7 @@ class SharedHost(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: SharedHostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:SharedHost", name, None, opts)
+        assert args.settings.on
         host = pulumi.StackReference(
             f"{name}-reference", stack_name=args.reference, opts=pulumi.ResourceOptions(parent=self)
         )
@@ -49,7 +50,9 @@ class SharedHost(pulumi.ComponentResource):
         names = ("address", "ca_pem", "cert_pem", "key_pem", "token", "namespace")
         self.api = {key: access[key] for key in names}
         provider = nomad.Provider(
-            f"{name}-provider",
+            # With another host it is another one: one that changed would look there for what is to be deleted on
+            # the old host (docs/decisions/0015).
+            f"{name}-provider-{args.settings.on.stack}",
             address=pulumi.Output.unsecret(access["address"]),
             region=args.settings.nomad.region,
             ca_pem=access["ca_pem"],

@@ -102,11 +102,11 @@ def run(
 def shared(
     *, stack: str = "chess", preview: bool = False, host: Evaluation | None = None, **changes: Any
 ) -> Evaluation:
-    """The program, evaluated for a stack on the host of `dev`; secrets count as encrypted."""
+    """The program, evaluated for a stack on the host of `dev`, or whose `on` it is; secrets count as encrypted."""
     config = {
         f"pds:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in {**ON_A_HOST, **changes}.items()
     }
-    others = {"dev": host or run(**CLUBS)}
+    others = {str(changes.get("on", "dev")): host or run(**CLUBS)}
     secret_keys = frozenset(f"pds:{key}" for key in _HOLD_SECRETS if key in changes)
     return evaluate(stack, config, secret_keys=secret_keys, preview=preview, others=others)

@@ -106,6 +106,15 @@ def test_a_club_makes_no_host_and_no_nomad(chess: Evaluation) -> None:
     assert [item.name for item in chess.of("job:Job")] == ["pds-server-job"], "the ingress is the host's"
 
 
+def test_on_another_host_a_club_has_another_way_in(chess: Evaluation, host: Evaluation) -> None:
+    """What it has on the old one is deleted by the provider that made it, which the engine keeps until then."""
+    there = shared(host=host, on="ground")
+    assert chess.one("pds-host-provider-dev")
+    assert there.one("pds-host-provider-ground")
+    differ = {item.name for item in chess.resources} ^ {item.name for item in there.resources}
+    assert differ == {"pds-host-provider-dev", "pds-host-provider-ground"}, "all else is the same, and replaced"
+
+
 def test_no_secret_of_a_club_is_in_the_open(chess: Evaluation) -> None:
     assert find_secrets_in_the_open(chess) + find_secrets_in_texts(chess) == []
     assert [finding for found in findings(of_evaluation(chess)).values() for finding in found] == []

@@ -284,7 +284,7 @@ def _run_of(status: str, **task: Any) -> list[dict[str, Any]]:
 
 def _bootstrapped(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
     nomad.tokens[TOKEN] = "accessor"
-    return _inputs(nomad.address, job="pds-confirm", list="did:plc:a", **more)
+    return _inputs(nomad.address, job="pds-confirm", list="did:plc:a", paused=False, **more)
 
 
 def test_a_dispatched_job_is_waited_for_to_its_end(nomad: FakeNomad) -> None:
@@ -317,6 +317,17 @@ def test_a_dispatched_job_without_room_says_so(nomad: FakeNomad) -> None:
 def test_nothing_is_run_for_nobody(nomad: FakeNomad) -> None:
     done = DispatchedProvider().create({**_bootstrapped(nomad), "list": ""}).outs or {}
     assert (done["state"], nomad.asked) == ("done", [])
+
+
+def test_nothing_is_run_on_a_paused_pds_whose_data_may_not_be_there_yet(nomad: FakeNomad) -> None:
+    provider, inputs = DispatchedProvider(), {**_bootstrapped(nomad), "paused": True}
+    new = provider.create(inputs).outs or {}
+    assert (new["state"], nomad.asked) == ("pending: the PDS is paused", [])
+    assert provider.diff("id", new, inputs).changes, "the next `up` looks again"
+    kept = provider.update("id", {**new, "state": "done"}, inputs).outs or {}
+    assert (kept["state"], nomad.asked) == ("done", [])
+    assert not provider.diff("id", kept, inputs).changes, "a pause alone leaves nothing to do"
+    assert provider.diff("id", kept, {**inputs, "paused": False}).changes
 
 
 # Mutual TLS.
