@@ -51,6 +51,8 @@ class FakeNomad:
     """Task and stream to what it wrote; where it is empty every task wrote `stderr`."""
     dispatched: list[dict[str, str]] = field(default_factory=list)
     """Meta of each dispatched run."""
+    every_job: list[list[dict[str, Any]]] = field(default_factory=lambda: [[]])
+    """All jobs, as each look in turn sees them; the last one stays."""
     variables: dict[str, dict[str, str]] = field(default_factory=dict)
     """Path to items, as they were written."""
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -115,6 +117,8 @@ class FakeNomad:
             return 200, [{"ID": "node-1"}]
         if path == "/v1/node/node-1":
             return 200, {"ID": "node-1", "Meta": self.meta}
+        if path == "/v1/jobs":
+            return 200, self.every_job.pop(0) if len(self.every_job) > 1 else self.every_job[0]
         if path == "/v1/job/pds":
             return 200, {"Version": self.version, "JobModifyIndex": self.jobs.get("pds", 0)}
         if path.removeprefix("/v1/job/") in self.jobs:

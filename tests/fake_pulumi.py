@@ -1,5 +1,5 @@
 """A `pulumi` on PATH that has a state and outputs as told, keeps what it was asked to run, and changes nothing but the
-stack file, where it is told to."""
+stack files, where it is told to."""
 
 import json
 import os
@@ -23,7 +23,12 @@ elif any(not file.stat().st_size for file in folder.rglob("*.attrs")):
 elif arguments[:2] == ["stack", "export"]:
     print(json.dumps(read("state.json", {{"version": 3, "deployment": {{}}}})))
 elif arguments[:2] == ["stack", "output"]:
-    print(json.dumps(read("outputs.json", {{}})))
+    found = read("outputs.json", {{}})
+    stack = arguments[arguments.index("--stack") + 1]
+    file = pathlib.Path("Pulumi." + stack + ".yaml")
+    on = yaml.safe_load(file.read_text())["config"].get("pds:on", "") if file.exists() else ""
+    found = read("outputs-" + stack + "-on-" + str(on) + ".json", read("outputs-" + stack + ".json", found))
+    sys.exit("error: " + found["error"]) if "error" in found else print(json.dumps(found))
 elif arguments[:2] == ["config", "get"]:
     value = read("config.json", {{}}).get(arguments[2])
     sys.exit("error: no such key") if value is None else print(value)
@@ -35,11 +40,19 @@ else:
     answers = read("answers.json", {{}})
     code, text = answers.get(arguments[0], [[0, ""]]).pop(0) if answers.get(arguments[0]) else (0, "")
     (folder / "answers.json").write_text(json.dumps(answers))
-    if arguments[:3] == ["config", "set", "--path"] and not code:
+    if arguments[0] == "config" and not code:
         file = pathlib.Path("Pulumi." + arguments[arguments.index("--stack") + 1] + ".yaml")
         document = yaml.safe_load(file.read_text())
-        section, option = arguments[3].rsplit(".", 1)
-        document["config"].setdefault(section, {{}})[option] = yaml.safe_load(arguments[4])
+        secret = "--secret" in arguments
+        words = [word for word in arguments[2:] if not word.startswith("--")]
+        *sections, option = words[0].split(".")
+        place = document["config"]
+        for section in sections:
+            place = place.setdefault(section, {{}})
+        if arguments[1] == "rm":
+            place.pop(option, None)
+        else:
+            place[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(words[1])
         file.write_text(yaml.safe_dump(document))
     print(text)
     sys.exit(code)
@@ -82,9 +95,11 @@ class FakePulumi:
             },
         )
 
-    def outputs(self, **outputs: Any) -> None:
-        """Let the stack have these outputs."""
-        self._write("outputs.json", outputs)
+    def outputs(self, stack: str = "", on: str = "", **outputs: Any) -> None:
+        """Let every stack have these outputs, or `stack` alone, or that while its file says this `on`; `error` is what
+        the CLI says instead."""
+        name = f"outputs-{stack}-on-{on}" if on else f"outputs-{stack}" if stack else "outputs"
+        self._write(f"{name}.json", outputs)
 
     def config(self, **values: str) -> None:
         """Let these keys be configured, a colon written as two underscores."""

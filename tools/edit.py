@@ -57,7 +57,7 @@ def with_items(name: str, text: str, keys: Sequence[str], new: Sequence[Entry]) 
 
     key, old = _old(text, keys)
     wanted = [*(old or []), *new]
-    after = _added(text, keys, lines, ", ".join(_flow(entry) for entry in new))
+    after = _added(text, keys, lines, ", ".join(flow(entry) for entry in new))
     return _checked(name, text, key, wanted, after, "".join(lines(4, "\n")))
 
 
@@ -66,11 +66,11 @@ def with_key(name: str, text: str, keys: Sequence[str], new: str, entry: Entry, 
     `with_items`."""
 
     def lines(indent: int, end: str) -> list[str]:
-        return [f"{' ' * indent}{scalar(new)}: {_flow(entry)}{end}"]
+        return [f"{' ' * indent}{scalar(new)}: {flow(entry)}{end}"]
 
     key, old = _old(text, keys)
     wanted = {**(old or {}), new: dict(entry)}
-    after = _added(text, keys, lines, f"{scalar(new)}: {_flow(entry)}", comment)
+    after = _added(text, keys, lines, f"{scalar(new)}: {flow(entry)}", comment)
     return _checked(name, text, key, wanted, after, "".join(lines(4, "\n")))
 
 
@@ -138,7 +138,8 @@ def _insert(text: str, after: int, lines: list[str], end: str) -> str:
     return text[:at] + "".join(lines) + text[at:]
 
 
-def _flow(entry: Entry) -> str:
+def flow(entry: Entry) -> str:
+    """An entry on one line."""
     return "{" + ", ".join(f"{key}: {scalar(value)}" for key, value in entry.items()) + "}"
 
 

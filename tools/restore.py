@@ -5,7 +5,8 @@ relays to come, and checks. What is done to the data is in `components/render/fi
 owner's machine knows: the stack, its lists of who was removed, and the rotation key's public half.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from components.probes import NomadApi, ProbeError
+from components.render.backup_job import JOB as BACKUP
 from components.render.restore_job import JOB, OTHER_PATH
 from components.settings.environment import GENERATED_SECRETS
 from components.settings.settings import Settings
@@ -26,6 +28,7 @@ from tools.stackfile import read_settings
 
 _DEADLINE = 6 * 3600  # seconds; a volume's worth of blobs from another region
 _TIMEOUT = 30.0  # seconds
+_SENT = re.compile(r"snapshot (?P<id>[0-9a-f]{8,}) saved")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +53,10 @@ def restore(stack: Stack, wish: Wish) -> int:
 
     _step(2, "The snapshot is fetched, verified, made ready beside the old data, and takes their place.")
     api = runs.api_of(stack)
-    meta = _meta(stack, settings, wish)
     if items:
         _lend(api, items)
     try:
-        done = runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE)
+        done = put_back(stack, settings, wish, api)
     finally:
         if items:
             _lend(api, None)
@@ -66,9 +68,7 @@ def restore(stack: Stack, wish: Wish) -> int:
         return 1
 
     _step(3, "The PDS runs again.")
-    unpause(stack, yes=wish.yes)
-    for relay in relays_in(stack.outputs()):
-        print(f"{relay}: {_crawl(relay, settings.hostname)}")
+    run_again(stack, settings, yes=wish.yes)
 
     _step(4, "Is everything as it should be?")
     for result in check(subject_of(stack, None, None, None, mail=None, relay=True)):
@@ -78,6 +78,29 @@ def restore(stack: Stack, wish: Wish) -> int:
         f"`./pds restore {stack.name} --forget-old`."
     )
     return 0
+
+
+def put_back(stack: Stack, settings: Settings, wish: Wish, api: NomadApi) -> bool:
+    """Fetch the snapshot on the host of the paused PDS and put it in place; whether it is. Raises as above."""
+    return runs.follow(api, runs.dispatch(api, JOB, _meta(stack, settings, wish)), _DEADLINE)
+
+
+def run_again(stack: Stack, settings: Settings, *, yes: bool) -> None:
+    """Let the PDS run, and ask the relays to come. Raises as above."""
+    unpause(stack, yes=yes)
+    for relay in relays_in(stack.outputs()):
+        print(f"{relay}: {_crawl(relay, settings.hostname)}")
+
+
+def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
+    """Make a backup now; its id in the bucket, None where it failed. Raises ProbeError."""
+    ids: list[str] = []
+
+    def hear(line: str) -> None:
+        show(line)
+        ids.extend(found["id"] for found in _SENT.finditer(line))
+
+    return (ids or [""])[-1] if runs.follow(api, runs.force(api, BACKUP), _DEADLINE, hear) else None
 
 
 def show(stack: Stack) -> int:

@@ -43,6 +43,11 @@ def force(api: NomadApi, job: str) -> str:
     return str(api.get(f"/v1/evaluation/{evaluation}")["JobID"])
 
 
+def under_way(api: NomadApi) -> list[str]:
+    """Runs of batch jobs that have begun, or wait for their place, in the namespace. Raises ProbeError."""
+    return [job["ID"] for job in api.get("/v1/jobs") if job.get("ParentID") and job["Status"] != "dead"]
+
+
 def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
     """Wait for the end of `run` and show what its tasks say; whether all went well. Raises ProbeError."""
     path = f"/v1/job/{quote(run, safe='')}/allocations"

@@ -5,21 +5,18 @@ lets it start on a copy of the newest backup, with no way out. A backup follows,
 A version whose databases an older one cannot read is no way back: what leads back then is a restore, and it is said.
 """
 
-import re
 from dataclasses import dataclass
 
-from components.render.backup_job import JOB as BACKUP
 from components.render.candidate_job import JOB
 from components.settings.sections import package_of_tag
 from components.settings.settings import Settings
 from tools import runs
 from tools.check.run import check, subject_of
 from tools.pause import change, up
-from tools.restore import with_backup
+from tools.restore import back_up, with_backup
 from tools.stack import Stack, StackError
 
 _DEADLINE = 3600  # seconds; an image pull, a fetch, and the migration of large databases
-_SENT = re.compile(r"snapshot (?P<id>[0-9a-f]{8,}) saved")
 _MIGRATES = "MIGRATES "
 
 
@@ -52,10 +49,10 @@ def upgrade(stack: Stack, to: str, package: str | None, *, yes: bool) -> int:
     migrates = [line.removeprefix(_MIGRATES) for line in said if line.startswith(_MIGRATES)]
 
     print("\n2  A backup, to come back to.")
-    if not runs.follow(api, runs.force(api, BACKUP), _DEADLINE, show):
+    sent = back_up(api)
+    if sent is None:
         print("\nThe backup failed. Nothing was changed.")
         return 1
-    sent = [found["id"] for line in said if (found := _SENT.search(line))]
 
     print("\n3  The stack.")
     change(stack, "pds:pds.image", target.image)
@@ -65,7 +62,7 @@ def upgrade(stack: Stack, to: str, package: str | None, *, yes: bool) -> int:
     print("\n4  Is everything as it should be?")
     for result in check(subject_of(stack, None, None, None, mail=None, relay=False)):
         print(result, flush=True)
-    print(_way_back(stack.name, settings, migrates, sent[-1] if sent else ""))
+    print(_way_back(stack.name, settings, migrates, sent))
     return 0
 
 

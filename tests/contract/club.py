@@ -62,6 +62,17 @@ class Club:
         self.members: list[Member] = []
         self.journal = Journal()
 
+    def at(self, base_url: str) -> Club:
+        """The same members, logged in again, and the same journal, where the PDS is now."""
+        club = Club(base_url, self._hostname, self._mail)
+        club._numbers, club.journal = self._numbers, self.journal
+        for member in self.members:
+            client = Client(base_url, self._hostname)
+            body = {"identifier": member.did, "password": PASSWORD}
+            client.log_in(client.procedure("com.atproto.server.createSession", body)["accessJwt"])
+            club.members.append(Member(did=member.did, client=client))
+        return club
+
     def join(self) -> Member:
         """Make an account; it is acknowledged when this returns."""
         name = f"m{next(self._numbers)}-{os.getpid()}"

@@ -77,7 +77,7 @@ def look(stack: Stack, known: Known, disk_limit: int | None) -> Found:
             ended = {name: last_run(api, name) for name in (BACKUP_JOB, DRILL_JOB)}
         allocation = running(api)
         if allocation:
-            inside = _inside(nomad, allocation, disk_limit)
+            inside = usage(nomad, allocation, disk_limit)
             if inside["disk"] is None:
                 notes.append("its files are more than can be counted in 20 s.")
             memory, disk = Used(inside["memory"], inside["memory_limit"]), Used(inside["disk"], disk_limit)
@@ -115,7 +115,8 @@ def _went_well(run: Mapping[str, Any]) -> bool:
     return run["Status"] == "dead" and any(group["Complete"] for group in groups)
 
 
-def _inside(nomad: Mapping[str, str], allocation: str, limit: int | None) -> Mapping[str, Any]:
+def usage(nomad: Mapping[str, str], allocation: str, limit: int | None) -> Mapping[str, Any]:
+    """What a server's container knows of its memory and disk (`usage.sh`), in bytes. Raises ProbeError."""
     command = ["sh", "-c", SCRIPT.read_text(), "usage", str((limit or 0) // 1024)]
     for _ in range(_TRIES - 1):
         try:

@@ -21,7 +21,7 @@ from components.settings.placement import FIRST_CLUB_PORT, Club
 from components.settings.sections import Ingress, Nomad
 from components.settings.settings import Settings
 from tools.clubs.engine import Workspace
-from tools.edit import Edit, scalar, with_key
+from tools.edit import Edit, flow, scalar, with_key
 from tools.stackfile import StackFileError, parse_settings, read_text
 
 _CLUBS = ("pds:clubs", "clubs")
@@ -105,7 +105,7 @@ def _on_a_host(wish: Wish, on: str, file: Path, made: list[str]) -> Plan:
     if gets is None:
         memory = Club.model_fields["memory_mib"].default
         gets = Club(
-            port=_free_port(host),
+            port=free_port(host),
             disk_gib=wish.disk_gib or Club.model_fields["disk_gib"].default,
             memory_mib=wish.memory_mib + BACKUP_MEMORY_MIB if wish.memory_mib else memory,
         )
@@ -129,9 +129,15 @@ def _foreign(on: str) -> str:
     )
 
 
-def _free_port(host: Settings) -> int:
+def free_port(host: Settings) -> int:
+    """The lowest port on the host's loopback that nobody has."""
     taken = {host.pds.port, host.ingress.ssh_port, CADDY_ASK_PORT, *(club.port for club in host.clubs.values())}
     return next(port for port in range(FIRST_CLUB_PORT, 65536) if port not in taken)
+
+
+def room_line(name: str, gets: Club) -> str:
+    """A club's line among the 'clubs' of its host's file."""
+    return f"{scalar(name)}: {flow(gets.model_dump())}"
 
 
 def _secrets_provider(text: str) -> str:

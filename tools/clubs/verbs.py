@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from tools import preview
-from tools.clubs import every, new, table
+from tools.clubs import every, move, new, table
 from tools.clubs.engine import Engine, Workspace
 from tools.clubs.every import Run
 from tools.clubs.known import Known, known
@@ -70,6 +70,18 @@ def add(verbs: "argparse._SubParsersAction[Any]") -> None:
             verb.add_argument("--all", action="store_true", help="also what has no change")
             verb.add_argument("--canary", metavar="STACK", help="which one goes first, alone")
         verb.set_defaults(run=_up_all if name == "up-all" else _preview_all)
+
+    verb = verbs.add_parser(
+        "move",
+        help="bring a club to another host, with all that its server ever acknowledged",
+        description=move.__doc__,
+        epilog="Exit code: 0 moved, 1 not finished, 2 it could not begin or go on. It can be run again at any time.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("club", metavar="CLUB", help="the club's stack")
+    verb.add_argument("--to", required=True, metavar="HOST", help="the stack whose host it goes to")
+    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
+    verb.set_defaults(run=lambda options: move.move(Stack(options.club), options.to, yes=options.yes))
 
 
 def _club(options: argparse.Namespace) -> int:

@@ -1,0 +1,337 @@
+"""A club moves from one host to another while it is written to, with the real engine, Nomad, Docker, PDS, PLC directory
+and restic: `pytest tests/e2e/e2e_move.py -x`, as root.
+
+One account with two droplets, each with its stack, its Nomad and its ingress (IO's stand-in); one story, in this order.
+The bucket is an S3 server's.
+"""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.contract.club import PASSWORD, Club, founded
+from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
+from tests.e2e.directory import directory
+from tests.e2e.docker import gateway
+from tests.e2e.images.build import io_image, restic_image
+from tests.e2e.ingresses import At, public_ports
+from tests.e2e.machine import Machine, ports_of
+from tests.e2e.tools import missing, run
+from tests.e2e.watching import secrets_of, steps
+from tests.s3 import BUCKET, s3_server
+from tools.live.xrpc import Client, RefusedError
+
+S3 = "s3.bench.test"
+NAME = "chess.test"
+UP = ("up", "--yes", "--skip-preview")
+OLD, NEW = 3101, 3105
+"""The club's ports on the two hosts."""
+
+
+@dataclass
+class Story:
+    """Two hosts, and the club's stack."""
+
+    old: Bench
+    new: Bench
+    club: Bench
+    trust: ssl.SSLContext
+    members: Club | None = None
+    session: str = ""
+    """What a member's app has held since before the first move."""
+
+    def machine(self, host: Bench) -> Machine:
+        """The host's."""
+        address = host.outputs()["ipv4"]
+        (found,) = (machine for machine in host.machines.machines() if machine.address == address)
+        return found
+
+    def config(self, stack: Bench) -> dict[str, Any]:
+        """What a stack's file says."""
+        found: dict[str, Any] = yaml.safe_load((stack.project / f"Pulumi.{stack.name}.yaml").read_text())["config"]
+        return found
+
+    def servers(self) -> dict[str, str]:
+        """Containers that run for the club: name to the folder of its data."""
+        ids = run(["docker", "ps", "--quiet"], self.club.docker_host).split()
+        shown = '{{.Name}} {{range .Mounts}}{{if eq .Destination "/pds"}}{{.Source}}{{end}}{{end}}'
+        lines = [run(["docker", "inspect", "--format", shown, each], self.club.docker_host).split() for each in ids]
+        return {line[0].strip("/"): line[1] for line in lines if line[1:] and "/clubs/pds-chess" in line[1]}
+
+    def ingress(self, host: Bench) -> int:
+        """What the ingress of a host answers for the club."""
+        with httpx.Client(transport=At(host.outputs()["ipv4"], verify=self.trust), timeout=10) as client:
+            return client.get(f"https://{NAME}/xrpc/_health").status_code
+
+    def jobs(self, host: Bench) -> set[str]:
+        """Jobs of the club's that a host's Nomad knows and has not ended."""
+        outputs = host.outputs()
+        answer = httpx.get(
+            f"{host.nomad}/v1/jobs?namespace=chess",
+            headers={"X-Nomad-Token": outputs["nomad_management_token"]},
+            timeout=20,
+            trust_env=False,
+        )
+        return {job["ID"] for job in answer.json() or [] if job["Status"] != "dead"}
+
+    def moved(self, host: Bench) -> bool:
+        """It is there, and there alone, with everything; and nobody has anything left to do."""
+        port = {self.old.name: OLD, self.new.name: NEW}[host.name]
+        self.whole(port)
+        assert self.ingress(host) == 200
+        (data,) = self.servers().values()
+        assert Path(data).resolve() == self.machine(host).volume / "clubs/pds-chess"
+        values = self.config(self.club)
+        assert (values["pds:on"], values["pds:pds"]["port"], values["pds:pds"]["paused"]) == (host.name, port, False)
+        assert {record["value"] for record in self.club.outputs()["records"]} == {host.outputs()["ipv4"]}
+        for stack in (self.old, self.new, self.club):
+            stack.pulumi("preview", "--expect-no-changes")
+        return True
+
+    def whole(self, port: int) -> None:
+        """Old passwords work, and all that was ever acknowledged has the CID that it had."""
+        assert self.members
+        accounts, records = self.members.journal.before(time.monotonic())
+        client = Client(f"http://127.0.0.1:{port}", NAME)
+        for did in accounts:
+            client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
+        client.log_in(self.session)
+        assert client.query("com.atproto.server.getSession", {})["did"] == self.members.members[0].did
+        assert len(records) > len(accounts)
+        for uri, cid in records.items():
+            _, _, did, collection, rkey = uri.split("/")
+            parameters = {"repo": did, "collection": collection, "rkey": rkey}
+            assert client.query("com.atproto.repo.getRecord", parameters)["cid"] == cid
+
+
+@contextmanager
+def written_to(club: Club) -> Iterator[list[str]]:
+    """A member writes without a pause until the server is gone or the block ends; what was acknowledged, URI by URI."""
+    ended, acknowledged = threading.Event(), list[str]()
+
+    def write() -> None:
+        while not ended.is_set():
+            try:
+                acknowledged.append(club.post(club.members[0], f"post {len(acknowledged)}"))
+            except (httpx.HTTPError, RefusedError):
+                ended.wait(0.2)  # it is gone, and may come back
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    try:
+        yield acknowledged
+    finally:
+        ended.set()
+        thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    if lines := missing(*PROGRAMS, "go", "restic"):
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        old = stack.enter_context(bench(tmp_path_factory.mktemp("bench"), cache))
+        plc = stack.enter_context(directory(old.folder / "plc", cache, old.docker_host, old.authority))
+        (old.folder / "s3").mkdir()
+        server = s3_server(old.folder / "s3", BUCKET, address=gateway(old.docker_host))
+        address = stack.enter_context(server).removeprefix("http://")
+        restic = restic_image(old.folder / "restic", cache, old.docker_host, S3, address)
+        stack.enter_context(public_ports(whole=False))
+        first = yaml.safe_load((old.project / f"Pulumi.{old.name}.yaml").read_text())["config"]
+        ground = {
+            **first,
+            "pds:hostname": "ground.test",
+            "pds:dns": {**first["pds:dns"], "zone": "ground.test"},
+        }
+        second = int(old.nomad.rpartition(":")[2])
+        port = ports_of(1, {"http": second, "rpc": second + 1, "serf": second + 2})["http"]
+        new = replace(old.beside("ground", ground), nomad=f"http://127.0.0.1:{port}")
+        # Reserved addresses are given in this order; each host's ingress listens at its own.
+        for number, host in enumerate((old, new), 1):
+            where = f"{old.network.rpartition('.')[0]}.{number}/32"
+            image = io_image(
+                old.folder / f"io-{number}",
+                old.docker_host,
+                old.authority.pair(),
+                where,
+                host.nomad,
+                f"io.local/io-stand-in:host-{number}",
+            )
+            host.configure(ingress={"kind": "io", "image": image}, host={"size": "s-2vcpu-4gb"})
+        server_options = {key: first["pds:pds"][key] for key in ("package_version", "escrow", "crawlers")}
+        club = old.beside(
+            "chess",
+            {
+                "pds:hostname": NAME,
+                "pds:on": old.name,
+                "pds:dns": {"zone": NAME, "create_zone": True, "nameservers": [old.nameserver], "ttl": 60},
+                "pds:pds": {
+                    **server_options,
+                    "image": plc.pds_image,
+                    "plc_url": plc.url,
+                    "new": True,
+                    "port": OLD,
+                    "memory_mib": 256,
+                    "invite_required": False,
+                    "open_registration": True,
+                },
+                "pds:backup": {
+                    "endpoint": f"https://{S3}",
+                    "bucket": BUCKET,
+                    "image": restic,
+                    "interval_minutes": 1440,
+                },
+            },
+        )
+        for key, value in (("access_key_id", "DO00TEST"), ("secret_access_key", "only a test")):
+            club.pulumi("config", "set", "--secret", "--path", f"pds:backup.{key}", value)
+        yield Story(old, new, club, old.authority.trusted())
+
+
+def test_a_club_and_two_hosts_come_up(story: Story) -> None:
+    story.old.configure(clubs={"chess": {"port": OLD, "memory_mib": 768}})
+    for stack in (story.old, story.new, story.club):
+        stack.pulumi(*UP)
+    assert story.ingress(story.old) == 200
+    story.members = founded(f"http://127.0.0.1:{OLD}", NAME, members=3, posts=3, mail=f"{NAME}.com")
+    body = {"identifier": story.members.members[0].did, "password": PASSWORD}
+    client = Client(f"http://127.0.0.1:{OLD}", NAME)
+    story.session = client.procedure("com.atproto.server.createSession", body)["accessJwt"]
+    story.club.pulumi(*UP)  # it names who signed up
+    assert len(story.servers()) == 1
+
+
+def test_a_club_made_before_gets_its_way_in_under_the_host_s_name_and_nothing_else(story: Story) -> None:
+    """It had one whose name said nothing of the host."""
+    shown = json.loads(story.club.pulumi("stack", "export").output)["deployment"]["resources"]
+    (urn,) = (item["urn"] for item in shown if item["urn"].endswith("::pds-host-provider-bench"))
+    story.club.pulumi("state", "rename", urn, "pds-host-provider", "--yes")
+    done = story.club.pulumi(*UP)
+    assert set(steps(done)) <= {"pds", "pds-host-provider", "pds-host-provider-bench", "pds-unlisted"}, done.output
+
+
+def test_a_host_that_gives_no_room_is_told_what_to_write(story: Story) -> None:
+    before = story.config(story.club)
+    refused = story.club.pds("move", "--to", "ground", "--yes", check=False)
+    assert refused.code == 2
+    assert "Pulumi.ground.yaml gives chess no room" in refused.output
+    assert "chess: {port: 3101, disk_gib: 5, memory_mib: 768}" in refused.output
+    story.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
+    refused = story.club.pds("move", "--to", "ground", "--yes", check=False)
+    assert "Run `pulumi up --stack ground`" in refused.output
+    story.new.pulumi(*UP)
+    assert story.config(story.club) == before
+    story.whole(OLD)
+
+
+def test_it_moves_while_it_is_written_to(story: Story) -> None:
+    assert story.members
+    with written_to(story.members) as acknowledged:
+        done = story.club.pds("move", "--to", "ground", "--yes", check=False)
+    assert done.code == 0, done.output
+    assert len(acknowledged) > 10
+    assert story.moved(story.new)
+    for name, secret in secrets_of(story.club).items():
+        assert secret not in done.output, name
+
+
+def test_the_old_host_has_the_data_and_nothing_that_runs(story: Story) -> None:
+    assert story.jobs(story.old) == set()
+    (kept,) = (story.machine(story.old).volume / ".trash").glob("*-pds-chess")
+    assert (kept / "account.sqlite").exists(), "renamed, not deleted"
+    assert not (story.machine(story.old).volume / "clubs/pds-chess").exists()
+    with pytest.raises(httpx.HTTPError):
+        story.ingress(story.old)
+    assert "move:note" not in story.config(story.club)
+    assert "chess" not in story.config(story.old).get("pds:clubs", {})
+
+
+def test_an_engine_killed_between_the_two_hosts_is_gone_on_from(story: Story) -> None:
+    """Between the old job's end and the new one's beginning, and everything at once, as when the power goes."""
+    assert story.members
+    story.old.configure(clubs={"chess": {"port": OLD, "memory_mib": 768}})
+    story.old.pulumi(*UP)
+    story.members = story.members.at(f"http://127.0.0.1:{NEW}")
+    with written_to(story.members) as acknowledged:
+        said = killed(story, "bench", "pds-server-job deleted original", whole=True)
+    assert len(acknowledged) > 10
+    assert story.servers() == {}
+    assert "created replacement" not in said.partition("pds-server-job deleted original")[2]
+    story.club.pds("rescue", "--yes")
+    done = story.club.pds("move", "--to", "bench", "--yes")
+    assert "Can chess go" not in done.output, "that was answered"
+    assert story.moved(story.old)
+    assert story.jobs(story.new) == set()
+
+
+def test_before_the_new_server_has_run_the_old_host_takes_it_back(story: Story) -> None:
+    assert story.members
+    story.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
+    story.new.pulumi(*UP)
+    story.members = story.members.at(f"http://127.0.0.1:{OLD}")
+    killed(story, "ground", "4  Backup", whole=True)
+    refused = story.club.pds("move", "--to", "elsewhere", "--yes", check=False)
+    assert "is on its way from bench to ground" in refused.output
+    done = story.club.pds("move", "--to", "bench", "--yes")
+    assert "as before" in done.output
+    assert story.moved(story.old)
+    assert story.jobs(story.new) == set()
+    assert "chess" in story.config(story.old)["pds:clubs"]
+
+
+def test_a_verb_killed_while_its_engine_goes_on_is_gone_on_from(story: Story) -> None:
+    """To where a part of the data lies from the time before."""
+    assert story.members
+    story.members = story.members.at(f"http://127.0.0.1:{OLD}")
+    with written_to(story.members):
+        killed(story, "ground", "2  The PDS is paused", whole=False)
+    done = story.club.pds("move", "--to", "ground", "--yes")
+    assert "Can chess go" not in done.output
+    assert story.moved(story.new)
+    assert story.jobs(story.old) == set()
+    assert len(list((story.machine(story.old).volume / ".trash").glob("*-pds-chess"))) == 2
+
+
+def killed(story: Story, to: str, after: str, *, whole: bool) -> str:
+    """Begin to move, and kill the verb (or the `whole` of it, its engine too) when it has said `after`; what was said
+    until all of it was over."""
+    command = [sys.executable, "-m", "tools.pds", "move", "chess", "--to", to, "--yes"]
+    said: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=story.club.project,
+        env=dict(story.club.env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            said.append(line)
+            if after in line:
+                if whole:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    time.sleep(2)  # into the engine's run
+                    process.kill()
+                break
+        said.extend(process.stdout)  # its engine may go on
+    assert process.returncode == -signal.SIGKILL, "".join(said)
+    return "".join(said)
