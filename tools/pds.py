@@ -14,7 +14,7 @@ from components import accounts
 from components.probes import ProbeError
 from components.render.backup_job import JOB as BACKUP
 from components.render.drill_job import JOB as DRILL
-from tools import adopt, escrow, let_in, mailed, orphans, people, rescue, restore, upgrade
+from tools import adopt, escrow, let_in, mailed, move_in, orphans, people, rescue, restore, upgrade
 from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.clubs import verbs as clubs
@@ -148,6 +148,16 @@ def main(arguments: list[str] | None = None) -> int:
     verb.set_defaults(
         run=lambda options: upgrade.upgrade(Stack(options.stack), options.to, options.package, yes=options.yes)
     )
+
+    verb = verbs.add_parser(
+        "move-in",
+        help="take a PDS of upstream's installer over into a stack",
+        description=move_in.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("stack")
+    verb.add_argument("--env", type=Path, required=True, metavar="FILE", help="a copy of its /pds/pds.env")
+    verb.set_defaults(run=lambda options: move_in.move_in(Stack(options.stack), options.env))
 
     clubs.add(verbs)
 

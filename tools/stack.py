@@ -24,6 +24,8 @@ class UnreadableStateError(StackError):
     """The state is there and the CLI cannot read it: an engine was killed as it wrote."""
 
 
+_DEADLINE = 300  # seconds; for what asks nobody anything
+
 _CUT_SHORT = "failed to load checkpoint: EOF"
 
 
@@ -118,6 +120,15 @@ class Stack:
             return self._ask("config", "get", key).rstrip("\n")
         except StackError:
             return None
+
+    def set_secret(self, key: str, value: str) -> None:
+        """Write a value into the stack file, encrypted; it goes to the CLI by its standard input. Raises StackError."""
+        command = self._shown("config", "set", "--secret", "--path", key, "--non-interactive")
+        done = subprocess.run(
+            command, cwd=self.root, input=value, capture_output=True, text=True
+        )  # no deadline: as ours
+        if done.returncode:
+            raise StackError(f"`{shlex.join(command)}` failed: {done.stderr.strip()}")
 
     def run(self, *arguments: str) -> Ran:
         """Run a command that changes something: shown first, so that the reader learns it, and its output as it comes.

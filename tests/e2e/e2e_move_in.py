@@ -1,0 +1,179 @@
+"""A PDS of upstream's installer comes into a stack, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
+`pytest tests/e2e/e2e_move_in.py -x`, as root.
+
+The old machine is a folder laid out as installer.sh does it, a container of the server as compose.yaml has it, and a
+stand-in for systemctl, whose unit's `down` removes that. One story, in the order of docs/operating.md.
+"""
+
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components.probes import until
+from tests.contract.club import PASSWORD, Club, founded
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.directory import directory
+from tests.e2e.docker import gateway
+from tests.e2e.images.build import restic_image
+from tests.e2e.tools import missing, run
+from tests.s3 import BUCKET, s3_server
+from tools.live.process import free_port
+from tools.live.xrpc import Client
+
+S3 = "s3.bench.test"
+_SYSTEMCTL = """#!/bin/sh
+echo "$*" >>"$(dirname "$0")/asked"
+case $1 in disable) docker stop pds >/dev/null && docker rm pds >/dev/null ;; esac
+"""
+
+
+@dataclass
+class Story:
+    """The stack, and the machine that its PDS is to come from."""
+
+    bench: Bench
+    old: Path
+    port: int
+    image: str
+    env: dict[str, str]
+    club: Club | None = None
+    session: str = ""
+    """What a member's app holds."""
+
+    def leave(self) -> str:
+        """Run the script on the old machine; what it said."""
+        tools = self.old / "tools"
+        path = {"PATH": f"{tools}:{os.environ['PATH']}", "DOCKER_HOST": self.bench.docker_host}
+        script = self.bench.project / "build/move-in.sh"
+        with script.open() as text:
+            done = subprocess.run(
+                ["sh", "-s", str(self.old / "pds")],
+                stdin=text,
+                env=path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=300,
+            )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    if lines := missing(*PROGRAMS, "restic"):
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        made = stack.enter_context(bench(tmp_path_factory.mktemp("bench"), cache))
+        plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
+        (made.folder / "s3").mkdir()
+        server = s3_server(made.folder / "s3", BUCKET, address=gateway(made.docker_host))
+        address = stack.enter_context(server).removeprefix("http://")
+        restic = restic_image(made.folder / "restic", cache, made.docker_host, S3, address)
+        made.configure(
+            pds={"plc_url": plc.url, "image": plc.pds_image, "invite_required": False, "open_registration": True},
+            backup={"endpoint": f"https://{S3}", "bucket": BUCKET, "image": restic, "interval_minutes": 1440},
+        )
+        for key, value in (("access_key_id", "DO00TEST"), ("secret_access_key", "only a test")):
+            made.pulumi("config", "set", "--secret", "--path", f"pds:backup.{key}", value)
+        env = {
+            "PDS_HOSTNAME": HOSTNAME,
+            "PDS_JWT_SECRET": secrets.token_hex(16),
+            "PDS_ADMIN_PASSWORD": secrets.token_hex(16),
+            "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": secrets.token_hex(32),
+            "PDS_DATA_DIRECTORY": "/pds",
+            "PDS_BLOBSTORE_DISK_LOCATION": "/pds/blocks",
+            "PDS_BLOB_UPLOAD_LIMIT": "104857600",
+            "PDS_DID_PLC_URL": plc.url,
+            "PDS_INVITE_REQUIRED": "false",
+            "LOG_ENABLED": "true",
+        }
+        found = Story(made, made.folder / "old", free_port(), plc.pds_image, env)
+        stack.callback(run, ["docker", "rm", "--force", "pds"], made.docker_host, check=False)
+        yield found
+
+
+def test_a_pds_of_the_installer_s_is_lived_in(story: Story) -> None:
+    folder = story.old / "pds"
+    (folder / "caddy/etc/caddy").mkdir(parents=True)
+    (folder / "caddy/etc/caddy/Caddyfile").write_text("{}\n")
+    (folder / "compose.yaml").write_text("services: {}\n")
+    (folder / "pds.env").write_text("".join(f"{name}={value}\n" for name, value in story.env.items()))
+    (folder / "pds.env").chmod(0o600)
+    (story.old / "tools").mkdir()
+    (story.old / "tools/systemctl").write_text(_SYSTEMCTL)
+    (story.old / "tools/systemctl").chmod(0o755)
+    container = ["--name", "pds", "--network", "host", "--restart", "unless-stopped", "--volume", f"{folder}:/pds"]
+    told = ["--env-file", str(folder / "pds.env"), "--env", f"PDS_PORT={story.port}"]
+    run(["docker", "run", "--detach", *container, *told, story.image], story.bench.docker_host)
+    url = f"http://127.0.0.1:{story.port}"
+    until(lambda: _health(url), 120, "The old server")
+    story.club = founded(url, HOSTNAME, members=3, posts=3, mail=f"{HOSTNAME}.com")
+    body = {"identifier": story.club.members[0].did, "password": PASSWORD}
+    story.session = Client(url, HOSTNAME).procedure("com.atproto.server.createSession", body)["accessJwt"]
+    there = {path.name for path in folder.iterdir()}
+    assert {"account.sqlite", "sequencer.sqlite", "did_cache.sqlite", "actors", "blocks", "pds.env"} <= there
+
+
+def _health(url: str) -> str | None:
+    try:
+        return None if httpx.get(f"{url}/xrpc/_health", trust_env=False, timeout=5).is_success else "it refuses"
+    except httpx.HTTPError as error:
+        return str(error)
+
+
+def test_it_comes_in_by_the_same_restore_with_its_secrets(story: Story) -> None:
+    """docs/operating.md, "A PDS of upstream's installer", word for word but for `ssh`."""
+    assert story.club
+    told = story.bench.pds("move-in", "--env", str(story.old / "pds/pds.env"))
+    assert "PDS_BLOB_UPLOAD_LIMIT is 104857600 there" in told.output
+    story.bench.pulumi("up", "--yes", "--skip-preview")
+    assert story.bench.outputs()["state"] == "paused"
+    story.club.post(story.club.members[0], "a last word on the old machine")
+    said = story.leave()
+    assert "snapshot of noted.test: 3 accounts" in said
+    assert "whole; it is of @atproto/pds 0.4.217" in said
+    assert "disable --now pds.service" in (story.old / "tools/asked").read_text(), "not after a reboot either"
+    assert "whole" in story.leave(), "again, with the container gone"
+    (machine,) = story.bench.machines.machines()
+    pipe = f"tar -C '{story.old}/pds' --owner=1000 --group=1000 -c .snapshot | tar -C '{machine.volume}/pds' -x"
+    run(["sh", "-c", pipe])
+    done = story.bench.pds("restore", "--snapshot", "volume", "--sequence", "1", "--yes")
+    assert "ready                        3 accounts in use, 0 not" in done.output
+    story.bench.pulumi("up", "--yes", "--skip-preview")  # it names who signed up
+    story.bench.pulumi("preview", "--expect-no-changes")
+    for text in (told.output, said, done.output):
+        assert [name for name, value in story.env.items() if len(value) >= 32 and value in text] == []
+
+
+def test_members_notice_nothing(story: Story) -> None:
+    assert story.club
+    url = story.bench.health_url()
+    _, records = story.club.journal.before(float("inf"))
+    client = Client(url, HOSTNAME)
+    for member in story.club.members:
+        client.procedure("com.atproto.server.createSession", {"identifier": member.did, "password": PASSWORD})
+    client.log_in(story.session)
+    mine = client.query("com.atproto.server.getSession", {})
+    assert mine["did"] == story.club.members[0].did, "nobody is logged out: the key of the sessions came along"
+    for uri, cid in records.items():
+        _, _, did, collection, rkey = uri.split("/")
+        parameters = {"repo": did, "collection": collection, "rkey": rkey}
+        assert client.query("com.atproto.repo.getRecord", parameters)["cid"] == cid
+    assert story.bench.outputs()["admin_password"] == story.env["PDS_ADMIN_PASSWORD"]
+    assert run(["docker", "ps", "--quiet", "--filter", f"volume={story.old}/pds"], story.bench.docker_host) == ""
+
+
+def test_the_stack_s_own_backups_go_on_from_there(story: Story) -> None:
+    done = story.bench.pds("backup")
+    assert "snapshot of noted.test: 3 accounts" in done.output
+    drilled = story.bench.pds("drill")
+    assert "3 repositories served by the server on the copy: 0 faults" in drilled.output

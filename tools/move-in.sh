@@ -1,0 +1,56 @@
+# Owns the leaving of a PDS of upstream's installer from its machine: the server is stopped for good, and a snapshot of
+# its data is made and verified, in FOLDER/.snapshot. Run there as root: `sh move-in.sh [FOLDER]`, /pds where left out.
+# `./pds move-in` writes it, with the project's own snapshot program; the programs run in the image that the server ran
+# in, without a network. Nothing in FOLDER is changed but for .snapshot, .departures.jsonl and .pds-identity.json, which
+# the old server does not know. It can be run again.
+set -eu
+umask 077
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+folder=$(cd "${1:-/pds}" && pwd)
+[ -f "$folder/pds.env" ] || fail "there is no $folder/pds.env: is this the PDS's machine?"
+[ -f "$folder/account.sqlite" ] || fail "there is no $folder/account.sqlite: where are its data?"
+
+# `down` removes the container, so what it ran is remembered.
+image=$folder/.snapshot/image
+mkdir -p "$folder/.snapshot"
+if docker container inspect pds >/dev/null 2>&1; then
+    docker container inspect --format '{{.Image}}' pds >"$image"
+fi
+[ -s "$image" ] || fail "there is no container 'pds', so nobody says which image it ran. Write its name into $image."
+
+# Never two writers: not now, not after a reboot, and not by the container that keeps the others up to date.
+if command -v systemctl >/dev/null && systemctl cat pds.service >/dev/null 2>&1; then
+    systemctl disable --now pds.service
+fi
+for name in watchtower pds; do
+    if docker container inspect "$name" >/dev/null 2>&1; then
+        docker update --restart no "$name" >/dev/null
+        docker stop --time 60 "$name" >/dev/null
+    fi
+done
+[ "$(docker ps --quiet --filter "volume=$folder")" = "" ] || fail "a container still uses $folder: stop it."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+@PROGRAMS@
+# Docker takes quotes for a part of the value, docker compose does not.
+sed -n 's/^\([A-Z][A-Z0-9_]*\)=\(["'\'']\)\(.*\)\2$/\1=\3/p; t; s/^[A-Z][A-Z0-9_]*=.*/&/p' "$folder/pds.env" >"$work/env"
+
+run() {
+    docker run --rm --network none --user 0:0 --volume "$folder:/pds" --volume "$work:/move-in:ro" \
+        --env-file "$work/env" --env PDS_GUARD_ADOPT=true --entrypoint node "$(cat "$image")" "$@"
+}
+
+run /move-in/guard.cjs
+run /move-in/snapshot.cjs
+run -e '
+  const { manifest, problems } = require("/move-in/verify.cjs").verify("/pds/.snapshot/current", {});
+  for (const problem of problems) console.error(problem);
+  if (problems.length === 0) console.log("whole; it is of @atproto/pds", manifest.package_version);
+  process.exit(problems.length === 0 ? 0 : 1);
+' || fail "the snapshot is not whole, as said above. The server is stopped; 'docker start pds' lets it run again."

@@ -1,0 +1,145 @@
+"""`./pds move-in STACK --env FILE`: a PDS of upstream's installer comes into a stack, by the same restore as any other.
+
+Here its secrets are taken over from its `pds.env` into the stack file, encrypted; what else that file says is held
+against the stack; the stack is paused, so that its first `up` starts nothing; and a script is written for the old
+machine, which stops the server there and makes a verified snapshot (`move-in.sh`). Nothing is asked of that machine
+from here, and no secret goes there. What follows is in docs/operating.md, "A PDS of upstream's installer".
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.render.scripts import script
+from components.render.where import where
+from components.settings.environment import (
+    GENERATED_SECRETS,
+    configured_secrets,
+    owned_names,
+    plain_environment,
+    readable_names,
+)
+from components.settings.faults import SECRET_NAME
+from components.settings.settings import Settings
+from tools.pause import change
+from tools.private import write_private
+from tools.restore import with_backup
+from tools.stack import Stack, StackError
+
+_PROGRAMS = ("guard.cjs", "snapshot.cjs", "departures.cjs", "repository.cjs", "verify.cjs")
+_END = "END-OF-PROGRAM"
+_TEMPLATE = Path(__file__).with_name("move-in.sh")
+_LINE = re.compile(r"""^(?:export )?([A-Za-z_][A-Za-z0-9_]*)=(["']?)(.*)\2$""")
+
+_ELSEWHERE = {"PDS_HOSTNAME", "PDS_PORT", "PDS_DATA_DIRECTORY", "PDS_SERVICE_DID", "NODE_ENV"}
+"""Names that are not compared: they are looked at for themselves, or say how the old container was run."""
+
+
+def move_in(stack: Stack, env: Path) -> int:
+    """Take the PDS with this `pds.env` over into `stack`; the exit code. Raises StackError, StackFileError."""
+    settings = with_backup(stack)
+    values = parse(env)
+    _refuse(stack, settings, values)
+    for key, name in GENERATED_SECRETS.items():
+        stack.set_secret(f"pds:secrets.{key}", values[name])
+    if settings.pds.new:
+        change(stack, "pds:pds.new", "false")  # else a start on the empty volume would be no fault
+    change(stack, "pds:pds.paused", "true")
+    path = stack.root / "build" / "move-in.sh"
+    path.parent.mkdir(exist_ok=True)
+    write_private(path, text().encode())
+    for line in differences(settings, values):
+        print(line)
+    print(_next(stack.name, settings, path.relative_to(stack.root)))
+    return 0
+
+
+def parse(env: Path) -> dict[str, str]:
+    """What a `pds.env` says, as docker compose reads it. Raises StackError."""
+    try:
+        lines = env.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StackError(f"{env} cannot be read: {error}") from None
+    found = (_LINE.match(line.strip()) for line in lines if not line.lstrip().startswith("#"))
+    return {match[1]: match[3] for match in found if match}
+
+
+def text() -> str:
+    """The script for the old machine, whole."""
+    programs = [f"cat >\"$work/{name}\" <<'{_END}'\n{script(name)}{_END}\n" for name in _PROGRAMS]
+    return _TEMPLATE.read_text().replace("@PROGRAMS@\n", "".join(programs))
+
+
+def differences(settings: Settings, values: Mapping[str, str]) -> Iterator[str]:
+    """What the old server was told and the new one is not, a line each with what to write; no secret is shown."""
+    ours, owned = plain_environment(settings), owned_names(settings)
+    secret = configured_secrets(settings)
+    for name, value in sorted(values.items()):
+        if name in _ELSEWHERE or name in GENERATED_SECRETS.values() or name not in readable_names():
+            continue
+        if name.startswith("PDS_BLOBSTORE_DISK"):
+            continue
+        if name == "PDS_EMAIL_SMTP_URL" or SECRET_NAME.search(name):
+            if name not in secret:
+                option = "mail" if name == "PDS_EMAIL_SMTP_URL" else "pds.extra_secret_env"
+                yield f"note: {name} is set there and not here: see '{option}'"
+        elif ours.get(name) != value:
+            here = f"{ours[name]} here" if name in ours else "not set here"
+            yield f"note: {name} is {value} there and {here}: see '{owned.get(name, 'pds.extra_env')}'"
+
+
+def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None:
+    if "PDS_PLC_ROTATION_KEY_KMS_KEY_ID" in values:
+        raise StackError("Its rotation key lies in a KMS and cannot be taken over: nobody can read it there.")
+    lacking = [name for name in ("PDS_HOSTNAME", *GENERATED_SECRETS.values()) if not values.get(name)]
+    if lacking:
+        raise StackError(f"It is no pds.env of a PDS: {', '.join(lacking)} is not in it. Nothing was changed.")
+    if values["PDS_HOSTNAME"] != settings.hostname:
+        raise StackError(
+            f"That PDS is {values['PDS_HOSTNAME']}, and Pulumi.{stack.name}.yaml says {settings.hostname}. A hostname "
+            f"is for life: write 'hostname: {values['PDS_HOSTNAME']}'. Nothing was changed."
+        )
+    bucket = values.get("PDS_BLOBSTORE_S3_BUCKET")
+    if bucket and (settings.s3 is None or settings.s3.bucket != bucket):
+        raise StackError(
+            f"Its blobs are in the bucket {bucket}, and stay there: write 's3: {{bucket: {bucket}, …}}' with the keys "
+            "that its pds.env has. Nothing was changed."
+        )
+    if not bucket and settings.s3:
+        raise StackError(
+            "Its blobs are on its disk, and 's3' puts them into a bucket. Remove 's3'. Nothing was changed."
+        )
+    key = GENERATED_SECRETS["plc_rotation_key"]
+    there = _outputs(stack)
+    ours = ((there.get("escrow") or {}).get("secrets") or {}).get(key)
+    if ours and ours != values[key] and there.get("state") != "paused":
+        raise StackError(
+            f"Stack {stack.name} runs a PDS with a rotation key of its own. Its members' identities hang on that one; "
+            "take another stack, or pause it first if there is nobody on it. Nothing was changed."
+        )
+
+
+def _outputs(stack: Stack) -> Mapping[str, Any]:
+    try:
+        return stack.outputs()
+    except StackError:
+        return {}  # it was never made
+
+
+def _next(name: str, settings: Settings, path: Path) -> str:
+    here = where(settings, name)
+    place = "/srv/nomad/pds" if settings.on is None else f"/srv/nomad/clubs/{here.volume}"
+    return f"""
+Its secrets are in Pulumi.{name}.yaml, encrypted, and {name} is paused. Next, as docs/operating.md has it:
+
+  pulumi up --stack {name}
+  ssh root@OLD sh -s < {path}
+  ssh root@OLD tar -C /pds --owner=1000 --group=1000 -c .snapshot | ssh root@NEW tar -C {place} -x
+  ./pds restore {name} --snapshot volume --sequence 1
+
+OLD is the machine of today, NEW this stack's (`pulumi stack output ipv4 --stack {name}`{_host(settings)})."""
+
+
+def _host(settings: Settings) -> str:
+    return f", the host of {settings.on.stack}" if settings.on and settings.on.stack else ""
