@@ -136,6 +136,7 @@ def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
 
 def test_a_bucket_without_backups_is_named(line: str, bucket: Bucket, tmp_path: Path) -> None:
     assert "holds no backups" in bucket.fetch(tmp_path / "new", code=1)
+    bucket.fetch(tmp_path / "new", NOMAD_META_from="volume")  # what is on the volume needs none
 
 
 def test_without_a_snapshot_nothing_is_sent(faulty: Data, bucket: Bucket) -> None:
