@@ -113,7 +113,7 @@ def refuse_what_is_there(place: Destination, club: str) -> None:
         )
 
 
-def refuse_little_room(club: Stack, outputs: Mapping[str, Any], has: Club | None, gets: Club, to: str) -> str:
+def how_it_fits(club: Stack, outputs: Mapping[str, Any], has: Club | None, gets: Club, to: str) -> str:
     """Raise MoveError where what the club has now does not fit into what it gets; else a sentence on how it fits."""
     try:
         nomad = nomad_of(outputs)

@@ -82,7 +82,7 @@ def _begin(club: Stack, settings: Settings, to: str) -> Note:
     for stack in (club, Stack(source, club.root)):
         _refuse_changes(stack)
     gets = read_settings(to, club.root).clubs[club.name]
-    print(places.refuse_little_room(club, outputs, has, gets, to))
+    print(places.how_it_fits(club, outputs, has, gets, to))
     print(f"{to} has its room, its Nomad answers, and {club.name} and {source} have nothing left to do.")
     if settings.dns.provider == "manual":
         print("Its DNS records are made by hand: after step 3 they have to name the new address.")
@@ -92,7 +92,7 @@ def _begin(club: Stack, settings: Settings, to: str) -> Note:
 
 
 def _leave(club: Stack, note: Note, *, yes: bool) -> Destination:
-    """Stop the server, copy what stands still, and let the club's file name the new host."""
+    """Stop the server, and make a backup of what stands still."""
     place = destination(club, note.to)
     _step(2, f"The PDS is paused on {note.source}. What was acknowledged is on its disk; from now on nobody can write.")
     if read_settings(club.name, club.root).pds.new:
