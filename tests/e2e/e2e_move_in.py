@@ -22,6 +22,7 @@ from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
 from tests.e2e.docker import gateway
 from tests.e2e.images.build import restic_image
+from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing, run
 from tests.s3 import BUCKET, s3_server
 from tools.live.process import free_port
@@ -68,7 +69,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    if lines := missing(*PROGRAMS, "restic"):
+    if lines := missing(*PROGRAMS, "go", "restic"):
         pytest.fail("\n".join(lines), pytrace=False)
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
     with ExitStack() as stack:
@@ -78,6 +79,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         server = s3_server(made.folder / "s3", BUCKET, address=gateway(made.docker_host))
         address = stack.enter_context(server).removeprefix("http://")
         restic = restic_image(made.folder / "restic", cache, made.docker_host, S3, address)
+        INGRESSES["io"](made, stack)
         made.configure(
             pds={"plc_url": plc.url, "image": plc.pds_image, "invite_required": False, "open_registration": True},
             backup={"endpoint": f"https://{S3}", "bucket": BUCKET, "image": restic, "interval_minutes": 1440},
