@@ -162,7 +162,8 @@ def _end(club: Stack, *, yes: bool) -> int:
     address = places.opened(Stack(note.source, club.root))["ipv4"]
     print(
         f"\nMoved. The data as they were are on {note.source}: `ssh root@{address} ls /srv/nomad/.trash` lists them, "
-        f"and only you remove them. `./pds escrow {club.name}` writes down where it is now."
+        f"and only you remove them. `./pds check {club.name}` looks at everything; `./pds escrow {club.name}` writes "
+        "down where it is now."
     )
     return 0
 
