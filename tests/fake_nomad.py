@@ -47,6 +47,8 @@ class FakeNomad:
     """Service to address and port, for anybody who asks; None where the anonymous may read no jobs."""
     runs: list[list[dict[str, Any]]] = field(default_factory=list)
     """Allocations of a dispatched job, as each look in turn sees them; the last one stays."""
+    children: list[list[str]] = field(default_factory=list)
+    """Statuses of a periodic job's runs, as each look in turn sees them; none after the last."""
     logs: dict[tuple[str, str], str] = field(default_factory=dict)
     """Task and stream to what it wrote; where it is empty every task wrote `stderr`."""
     dispatched: list[dict[str, str]] = field(default_factory=list)
@@ -131,6 +133,8 @@ class FakeNomad:
             return 200, {"DispatchedJobID": f"{path.split('/')[3]}/dispatch-1-a", "EvalID": "1"}
         if path.endswith("%2Fdispatch-1-a/allocations"):
             return 200, self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
+        if path.startswith("/v1/jobs?prefix="):
+            return 200, [{"Status": status} for status in (self.children.pop(0) if self.children else [])]
         if method == "POST" and path.endswith("/periodic/force"):
             return 200, {"EvalID": path.split("/")[3]}
         if path.startswith("/v1/evaluation/"):

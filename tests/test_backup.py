@@ -133,6 +133,11 @@ def test_the_snapshot_task_is_the_server_s_image_and_user_with_no_secret() -> No
     assert snapshot["lifecycle"] == [{"hook": "prestart", "sidecar": False}]
 
 
+def test_every_run_that_sends_has_one_host_name() -> None:
+    """So restic tells the lock of a run that was killed from one that is used: by host name and process."""
+    assert task_of(_job(), "send")["config"][0]["hostname"] == "pds-backup"
+
+
 def test_the_send_task_cannot_change_the_data() -> None:
     send = task_of(_job(keep_days=90), "send")
     assert send["volume_mount"] == [{"volume": "pds", "destination": "/pds", "read_only": True}]
@@ -186,11 +191,14 @@ def test_the_droplet_s_own_region_and_blobs_elsewhere_are_warned_of() -> None:
     same = "\n".join(warnings(settings_of(backup=BACKUP | {"region": "fra1"})))
     assert "fra1 is the droplet's region too" in same
     assert "NO BACKUP" not in same
+    assert "nobody hears of a backup or a drill that fails" in same
     s3 = {
         "bucket": "blobs", "region": "fra1", "endpoint": "https://fra1.digitaloceanspaces.com",
         "access_key_id": "a", "secret_access_key": "b",
     }  # fmt: skip
-    assert "no backup of this program copies them" in "\n".join(warnings(settings_of(backup=BACKUP, s3=s3)))
+    both = "\n".join(warnings(settings_of(backup=BACKUP | {"region": "fra1"}, s3=s3)))
+    assert "no backup of this program copies them" in both
+    assert "the droplet's region too" in both
 
 
 def test_a_droplet_without_room_for_the_backup_is_refused() -> None:

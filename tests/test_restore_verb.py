@@ -132,6 +132,13 @@ def test_another_stack_s_backups_are_opened_for_the_run_alone(alice: Owner) -> N
     assert alice.nomad.variables == {}, "also after a run that failed"
 
 
+def test_what_a_killed_restore_had_lent_is_taken_back_by_the_next_one(alice: Owner) -> None:
+    alice.nomad.variables = {"nomad/jobs/pds-restore/pds-restore/fetch": ITEMS}
+    restore.restore(alice.stack, Wish(yes=True))
+    (meta,) = alice.nomad.dispatched
+    assert meta["lent"] == "", "else it would restore another stack's backups"
+
+
 def test_another_pds_s_backups_are_refused_before_anything_is_paused(alice: Owner) -> None:
     alice.write("old", backup=BACKUP, hostname="chess.at", dns={"zone": "chess.at"})
     with pytest.raises(StackError, match="is for life"):

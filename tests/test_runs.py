@@ -52,6 +52,13 @@ def test_what_a_run_says_is_shown_line_by_line_and_once(nomad: FakeNomad, clock:
     ]
 
 
+def test_a_periodic_job_is_started_when_its_other_run_is_over(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.children = [["dead", "running"], ["dead", "running"], ["dead", "dead"]]
+    assert runs.force(_api(nomad), "pds-backup") == "pds-backup/dispatch-1-a"
+    looked = [path for _method, path, _token in nomad.asked if "prefix=pds-backup%2F" in path]
+    assert len(looked) == 3, "two at once would take each other's files away"
+
+
 def test_a_run_that_fails_is_told_in_its_own_words(nomad: FakeNomad, clock: Clock) -> None:
     nomad.runs = [look("failed", "restore")]
     nomad.logs = {("restore", "stderr"): "REFUSED: the server is running on these data. Pause it first.\n"}

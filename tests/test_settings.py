@@ -10,7 +10,7 @@ from components.settings.checks import warnings
 from components.settings.faults import Fault, SettingsError
 from components.settings.read import read
 from components.settings.settings import Settings
-from tests.programs import BACKUP
+from tests.programs import ALERTS, BACKUP
 
 DOCUMENT: dict[str, Any] = {
     "hostname": "noted.at",
@@ -254,5 +254,5 @@ def test_what_will_hurt_is_warned_of(changes: dict[str, Any], said: str) -> None
 
 def test_a_stack_file_that_leaves_nothing_open_has_no_warning() -> None:
     image = f"agentio/io@sha256:{'a' * 64}"
-    closed = settings(mail=MAIL, backup=BACKUP, pds={"escrow": "made"}, ingress={"image": image})
+    closed = settings(mail=MAIL, backup=BACKUP, alerts=ALERTS, pds={"escrow": "made"}, ingress={"image": image})
     assert not list(warnings(closed))

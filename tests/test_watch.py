@@ -295,8 +295,7 @@ _GOOD = {"backup": {"first": _ago(900), "good": _ago(0.2)}, "drill": {"first": _
     ("stamps", "says"),
     [
         (_GOOD, None),
-        # One that failed just now is tried again; the good one is young enough.
-        (_GOOD | {"backup": {"good": _ago(1), "failed": _ago(0.1), "why": "x"}}, None),
+        (_GOOD | {"backup": {"good": _ago(1), "failed": _ago(0.1), "why": "eve has no key"}}, "failed: eve has no key"),
         (_GOOD | {"backup": {"good": _ago(3), "failed": _ago(0.1), "why": "disk full"}}, "disk full"),
         (_GOOD | {"drill": {"good": _ago(200)}}, "no good drill since"),
         (_GOOD | {"drill": {"good": _ago(24), "failed": _ago(1), "why": "did:plc:eve has no key"}}, "eve has no key"),

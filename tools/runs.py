@@ -16,6 +16,7 @@ from tools.stack import Stack
 
 _NAMES = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_token")
 _PLACED = 120  # seconds: Nomad finds a place at once, or there is none
+_OTHER_RUN = 3600  # seconds
 _LAST_LOOKS = 5
 _ENDED = ("complete", "failed", "lost")
 
@@ -38,7 +39,16 @@ def dispatch(api: NomadApi, job: str, meta: Mapping[str, str]) -> str:
 
 
 def force(api: NomadApi, job: str) -> str:
-    """Start a run of a periodic job before its time; its id. Raises ProbeError."""
+    """Start a run of a periodic job before its time; its id. Raises ProbeError.
+
+    Nomad itself keeps apart only those that the time starts, and two at once take each other's files away.
+    """
+
+    def idle() -> str | None:
+        children = api.get(f"/v1/jobs?{urlencode({'prefix': f'{job}/'})}")
+        return "another run is under way" if any(run["Status"] != "dead" for run in children) else None
+
+    until(idle, _OTHER_RUN, f"Job {job}")
     evaluation = api.post(f"/v1/job/{quote(job)}/periodic/force", {})["EvalID"]
     return str(api.get(f"/v1/evaluation/{evaluation}")["JobID"])
 

@@ -92,7 +92,7 @@ def _snapshot(settings: Settings) -> Task:
         config=hardened(settings, pids_limit=128, command="node", args=("/local/snapshot.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment},
-        templates=scripts("snapshot.cjs", "departures.cjs", "repository.cjs"),
+        templates=scripts("snapshot.cjs", "departures.cjs", "repository.cjs", "stamp.cjs"),
         resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )
@@ -102,7 +102,8 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
     return Task(
         name="send",
         user="1000:1000",
-        config=hardened_restic(settings, "send.sh"),
+        # By it restic knows a lock that a killed run left: no other run has this name, and no two of them overlap.
+        config=replace(hardened_restic(settings, "send.sh"), hostname=JOB),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
         env={
             "PDS_HOSTNAME": settings.hostname,

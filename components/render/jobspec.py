@@ -119,6 +119,7 @@ class DockerConfig(Block):
     security_opt: tuple[str, ...] = ()
     pids_limit: int | None = None
     mount: Mount | None = None
+    hostname: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

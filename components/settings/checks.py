@@ -359,9 +359,12 @@ def warnings(settings: Settings) -> Iterator[str]:
         )
     if settings.alerts and not settings.alerts.ping_url:
         yield (
-            "pds:alerts.ping_url: without it nobody hears of a full volume or of too many accounts: DigitalOcean sees "
-            "neither. Add the ping URL of a dead man's switch, for example a check of healthchecks.io."
+            "pds:alerts.ping_url: without it nobody hears of a full volume, of too many accounts, or of backups that "
+            "fail: DigitalOcean sees none of them. Add the ping URL of a dead man's switch, for example a check of "
+            "healthchecks.io."
         )
+    if settings.backup and not settings.alerts:
+        yield "pds:alerts: nobody hears of a backup or a drill that fails. Add 'alerts', with a 'ping_url'."
     if settings.backup is None:
         yield "pds:backup: NO BACKUP. What happens to the volume happens to every member's posts. Add 'backup'."
     elif settings.on is None and settings.backup.region == settings.host.region and not settings.backup.endpoint:
@@ -369,7 +372,7 @@ def warnings(settings: Settings) -> Iterator[str]:
             f"pds:backup.region: {settings.backup.region} is the droplet's region too; what takes the one takes the "
             "other. Write another Spaces region."
         )
-    elif settings.s3:
+    if settings.backup and settings.s3:
         yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
     if settings.pds.escrow == "pending":
         yield (

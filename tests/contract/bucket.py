@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from components.render.backup_job import backup_job
 from components.render.restore_job import restore_job
 from tests.programs import BACKUP, settings_of
-from tests.s3 import BUCKET, KEYS
+from tests.s3 import BUCKET, KEYS, ask
+from tools.child import child
 from tools.hcl_text import job_of, task_of
 
+from .restores import FILES
 from .snapshots import Data
 
 _DEADLINE = 120.0
+
+_OWN_PROCESSES = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--")
+"""As in a container: of a run that was killed no process is left, and restic looks for none of another container's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,22 +57,58 @@ class Bucket:
 
     def send(self, data: Data, *, code: int = 0, **change: str) -> str:
         """Run the send task on the finished snapshot of `data`; what it says."""
-        task = task_of(job_of(backup_job(settings_of(backup=BACKUP), "dev"), "pds-backup"), "send")
-        return self._run(self._script(task, "send.sh"), code, PDS_DATA_DIRECTORY=str(data.path), **change)
+        return self._run(self._sending(), code, PDS_DATA_DIRECTORY=str(data.path), **change)
 
     def fetch(self, volume: Path, *, code: int = 0, **change: str) -> str:
         """Run the restore job's fetch task for a data directory; what it says."""
+        return self._run(self._fetching(), code, **_of(volume) | change)
+
+    def send_killed(self, data: Data, seconds: float) -> bool:
+        """Begin to send, and kill it with all that it started after `seconds`; whether it was still at it."""
+        return self._killed(self._sending(), seconds, PDS_DATA_DIRECTORY=str(data.path))
+
+    def fetch_killed(self, volume: Path, seconds: float) -> bool:
+        """The same with fetching."""
+        return self._killed(self._fetching(), seconds, **_of(volume))
+
+    def stamp(self, data: Data) -> dict[str, str]:
+        """Run the last task; what it leaves."""
+        env = {"PDS_DATA_DIRECTORY": str(data.path), "NOMAD_ALLOC_DIR": str(self.folder)}
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        subprocess.run([data.install.node, FILES / "stamp.cjs"], env=env, check=True, timeout=_DEADLINE)
+        found: dict[str, str] = json.loads((data.path / ".stamps" / "backup.json").read_text())
+        return found
+
+    def leave_a_lock(self) -> None:
+        """Kill a run while it has the place to itself."""
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        # A number that no process of the next run has.
+        command = [*_OWN_PROCESSES, "sh", "-c", "for _ in $(seq 40); do /bin/true; done; restic --no-cache check; :"]
+        with child(command, _DEADLINE, env=self._env(), **quiet) as running:
+            while "<Key>" not in ask("GET", f"{self.url}/{BUCKET}?prefix={self.place}/locks/"):
+                assert running.poll() is None, "it was over before it was seen"
+
+    def _sending(self) -> list[str]:
+        task = task_of(job_of(backup_job(settings_of(backup=BACKUP), "dev"), "pds-backup"), "send")
+        return self._script(task, "send.sh")
+
+    def _fetching(self) -> list[str]:
         task = task_of(job_of(restore_job(settings_of(backup=BACKUP), "dev"), "pds-restore"), "fetch")
         assert task["env"][0]["TARGET"] == "/pds/.restore"
-        change = {"TARGET": str(volume / ".restore"), "PDS_SNAPSHOT_RESERVE_MIB": "1"} | change
-        return self._run(self._script(task, "fetch.sh"), code, **change)
+        return self._script(task, "fetch.sh")
+
+    def _killed(self, command: list[str], seconds: float, **change: str) -> bool:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with child(command, _DEADLINE, env=self._env(**change), start_new_session=True, **quiet) as running:
+            time.sleep(seconds)
+            return running.poll() is None
 
     def _script(self, task: dict[str, Any], name: str) -> list[str]:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         for item in task["template"]:
             if item["destination"].startswith("local/"):
                 (self.folder / Path(item["destination"]).name).write_text(item["data"])
-        return ["/bin/sh", str(self.folder / name)]
+        return [*_OWN_PROCESSES, "/bin/sh", str(self.folder / name)]
 
     def restic(self, *arguments: str, code: int = 0, **change: str) -> str:
         """Run restic on this place; what it says."""
@@ -80,3 +127,36 @@ class Bucket:
         )
         assert done.returncode == code, done.stdout
         return done.stdout
+
+
+@contextmanager
+def somebody_else_s() -> Iterator[str]:
+    """An S3 service in which every bucket is somebody else's."""
+
+    class Denied(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 (the names of http.server)
+
+        def log_message(self, *_arguments: object) -> None:
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Denied)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+
+
+def _of(volume: Path) -> dict[str, str]:
+    return {"TARGET": str(volume / ".restore"), "PDS_SNAPSHOT_RESERVE_MIB": "1"}

@@ -106,8 +106,11 @@ class Club:
         return str(made["uri"])
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Members write, delete and join without a pause, until the block ends. Raises what went wrong meanwhile."""
+    def writing(self, *, patient: bool = False, joining: float = 0.3) -> Iterator[None]:
+        """Members write, delete and join without a pause, until the block ends. Raises what went wrong meanwhile.
+
+        Those who are `patient` try again while nobody answers, as apps do. Somebody new comes every `joining` seconds.
+        """
         stop, failures = threading.Event(), list[BaseException]()
 
         def without_pause(step: Any) -> None:
@@ -115,7 +118,12 @@ class Club:
                 for number in itertools.count():
                     if stop.is_set():
                         return
-                    step(number)
+                    try:
+                        step(number)
+                    except httpx.HTTPError:
+                        if not patient:
+                            raise
+                        stop.wait(0.1)
             except (httpx.HTTPError, RefusedError, KeyError) as error:
                 failures.append(error)
 
@@ -134,7 +142,7 @@ class Club:
 
         def join(number: int) -> None:
             self.post(self.join(), f"hello {number}")
-            stop.wait(0.3)
+            stop.wait(joining)
 
         threads = [threading.Thread(target=without_pause, args=(step,), daemon=True) for step in (write, join)]
         for thread in threads:

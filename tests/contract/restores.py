@@ -124,6 +124,19 @@ def newest(data: Path) -> int:
         return int(db.execute("select coalesce(max(seq), 0) from repo_seq").fetchone()[0])
 
 
+def restoring(data: Data, programs: Path = FILES, **change: str) -> subprocess.Popen[str]:
+    """The restore program on `data`, as the job runs it."""
+    env = {"PATH": os.defpath, "PDS_DATA_DIRECTORY": str(data.path), "PDS_SNAPSHOT_RESERVE_MIB": "1"} | change
+    return subprocess.Popen(
+        [str(data.install.node), str(programs / "restore.cjs")],
+        cwd=data.install.folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Restore:
     """A data directory in which something is to be restored."""
@@ -149,21 +162,8 @@ class Restore:
 
     def start(self, **change: str) -> subprocess.Popen[str]:
         """The program as the job runs it."""
-        env = {
-            "PATH": os.defpath,
-            "PDS_HOSTNAME": self.story.env["PDS_HOSTNAME"],
-            "PDS_DATA_DIRECTORY": str(self.data.path),
-            "PDS_DID_PLC_URL": self.story.directory.url,
-            "PDS_SNAPSHOT_RESERVE_MIB": "1",
-        } | change
-        return subprocess.Popen(
-            [str(self.story.install.node), str(self.programs / "restore.cjs")],
-            cwd=self.story.install.folder,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        known = {"PDS_HOSTNAME": self.story.env["PDS_HOSTNAME"], "PDS_DID_PLC_URL": self.story.directory.url}
+        return restoring(self.data, self.programs, **known | change)
 
     def run(self, *, code: int = 0, **change: str) -> str:
         """Run it to its end; what it says."""

@@ -41,10 +41,14 @@ class Scale:
     posts: int
     rounds: int
     kills: int
+    inside: int
+    """Writes while one copy is made, at least."""
+    lives: int
+    """Of a server that is killed again and again."""
 
 
-SMALL = Scale(members=6, posts=4, rounds=3, kills=6)
-SOAK = Scale(members=50, posts=40, rounds=50, kills=50)
+SMALL = Scale(members=6, posts=4, rounds=3, kills=6, inside=20, lives=2)
+SOAK = Scale(members=50, posts=40, rounds=50, kills=50, inside=200, lives=50)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from tools.hcl_text import job_of, task_of
 from tools.live.node import PDS_LINES
 from tools.verify import verify
 
-from .bucket import Bucket
+from .bucket import Bucket, somebody_else_s
 from .snapshots import Data, Running
 
 # What sends a copy does not know which server it is of.
@@ -71,6 +71,39 @@ def test_a_backup_is_gone_when_its_days_are_over(faulty: Data, bucket: Bucket) -
     times = [item["time"][:10] for item in json.loads(bucket.restic("snapshots", "--json"))]
     assert "2026-01-01" not in times, "what a deleted account left behind goes with it"
     assert len(times) == 2
+
+
+def test_whether_it_went_well_is_left_for_the_job_that_watches(faulty: Data, bucket: Bucket) -> None:
+    faulty.take()
+    assert "the snapshot was not sent" in bucket.stamp(faulty)["why"]
+    bucket.send(faulty)
+    assert bucket.stamp(faulty).keys() == {"first", "good"}
+    (bucket.folder / "data" / "checked").unlink()  # as where the bucket has lost something
+    told = bucket.stamp(faulty)
+    assert told.keys() == {"first", "good", "failed", "why"}, "it was sent, and somebody has to look"
+    assert "went wrong" in told["why"]
+
+
+def test_a_run_that_was_killed_stops_neither_the_next_one_nor_a_restore(
+    faulty: Data, bucket: Bucket, tmp_path: Path
+) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    bucket.leave_a_lock()
+    bucket.fetch(tmp_path / "new")
+    assert "no errors were found" in bucket.send(faulty), "thinned out and read back as always"
+
+
+def test_a_bucket_that_is_somebody_else_s_is_named(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+    faulty.take()
+    with somebody_else_s() as url:
+        theirs = f"s3:{url}/theirs/noted.at"
+        said = bucket.send(faulty, code=1, RESTIC_REPOSITORY=theirs)
+        fetched = bucket.fetch(tmp_path / "new", code=1, RESTIC_REPOSITORY=theirs)
+    for text in (said, fetched):
+        assert f"FAILED: {theirs} is not open to this stack's key" in text
+        assert "Access Denied" in text
+        assert "create repository" not in text, "nothing was tried there"
 
 
 def test_a_wrong_password_is_named_and_nothing_is_written(faulty: Data, bucket: Bucket) -> None:

@@ -9,10 +9,11 @@ import random
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,40 @@ def _nothing_is_lost(running: Running, snapshot: Path, began: float) -> int:
 
 def test_nothing_acknowledged_before_a_snapshot_began_is_missing_from_it(running: Running, scale: Scale) -> None:
     journal = running.club.journal
-    inside = 0
+    inside: list[tuple[int, int]] = []
     for number in range(scale.rounds):
         with running.club.writing():
-            began, written = time.monotonic(), len(journal.records)
-            running.data.take()
-            inside += len(journal.records) - written
+            began, written, joined = time.monotonic(), len(journal.records), len(journal.accounts)
+            _take_on_a_slow_host(running, scale.inside)
+            inside.append((len(journal.records) - written, len(journal.accounts) - joined))
         report = running.data.verify()
         assert report.problems == (), f"round {number}"
         assert _nothing_is_lost(running, running.data.snapshot, began) > 0
-    assert inside > scale.rounds, "the writer wrote while the copies were made"
+    writes, joins = (sorted(column) for column in zip(*inside, strict=True))
+    print(f"in each copy {writes[0]} to {writes[-1]} writes, {joins[0]} to {joins[-1]} new accounts")
+    assert writes[0] >= scale.inside // 2, "the writer wrote while the copies were made"
     running.server.check()
+
+
+def _take_on_a_slow_host(running: Running, writes: int) -> None:
+    """The program gets a moment, then waits for others, in turns, until so many writes came while it copied."""
+    journal = running.club.journal
+    with running.data.start() as process:
+        end = time.monotonic() + 60
+        while process.poll() is None and not (running.data.snapshot.with_name("next") / "actors").exists():
+            time.sleep(0.001)
+        began = len(journal.records)
+        for enough in (writes // 2, *range(writes // 2, writes, max(1, writes // 20))):
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGSTOP)
+            while len(journal.records) - began < enough:
+                assert time.monotonic() < end, "the server answers while a copy is made"
+                time.sleep(0.002)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
 
 
 def test_a_killed_snapshot_leaves_the_one_before_it_or_a_whole_new_one(running: Running, scale: Scale) -> None:
@@ -141,6 +165,7 @@ def test_two_snapshots_at_once_are_one_too_many(faulty: Data) -> None:
     with closing(sqlite3.connect(faulty.path / ".snapshot" / "lock.sqlite")) as lock:
         lock.execute("begin exclusive")
         assert "REFUSED: another snapshot is being made." in faulty.take(code=1)
+        assert not (faulty.path / ".stamps").exists(), "the other one is not over"
     faulty.take()
 
 
@@ -148,7 +173,42 @@ def test_a_volume_without_room_is_refused_before_anything_is_copied(faulty: Data
     said = faulty.take(code=1, PDS_SNAPSHOT_RESERVE_MIB=str(10**9))
     assert "REFUSED: the volume has" in said
     assert "volume: {size_gib:" in said
-    assert not any((faulty.path / ".snapshot" / "next").iterdir())
+    assert not (faulty.path / ".snapshot" / "next").exists()
+    why = _outcome(faulty)["why"]
+    assert "Raise 'volume: {size_gib" in why, "the job that watches tells somebody"
+
+
+def test_a_volume_that_is_full_all_the_same_gets_its_room_back_and_keeps_the_copy_before(
+    faulty: Data, tmp_path: Path
+) -> None:
+    """As when members fill it while the copy is made: the server's files are as they were, and it can go on writing."""
+    place = tmp_path / "small"
+    place.mkdir()
+    used = sum(file.stat().st_size for file in faulty.path.rglob("*") if file.is_file())
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * used // 1024}k", "small", str(place)], check=True)
+    try:
+        small = replace(faulty, path=place / "pds")
+        shutil.copytree(faulty.path, small.path)
+        small.take(PDS_SNAPSHOT_RESERVE_MIB="0")
+        first = small.manifest()
+        disk = os.statvfs(place)
+        keep = 64 * 1024  # enough to begin, and not for one database
+        (place / "members").write_bytes(bytes(disk.f_bavail * disk.f_frsize - keep))
+        said = small.take(code=1, PDS_SNAPSHOT_RESERVE_MIB="-100000")
+        assert "cannot be copied" in said or "ENOSPC" in said
+        assert not (small.path / ".snapshot" / "next").exists()
+        assert os.statvfs(place).f_bavail * disk.f_frsize > keep // 2
+        assert small.manifest() == first
+        assert small.verify().problems == ()
+        assert "REFUSED" in said or "FAILED" in said
+        assert _outcome(small)["failed"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _outcome(data: Data) -> dict[str, str]:
+    found: dict[str, str] = json.loads((data.path / ".stamps" / "backup.json").read_text())
+    return found
 
 
 def test_the_owner_s_verb_says_what_a_folder_holds_and_what_is_wrong_with_it(
@@ -185,6 +245,7 @@ def test_an_account_without_its_key_is_refused_by_name_and_the_copy_before_it_st
     (faulty.path / home(did) / "key").unlink()
     said = faulty.take(code=1)
     assert f"{did} has no signing key" in said
+    assert f"{did} has no signing key" in _outcome(faulty)["why"], "and whoever is told of it is told why"
     assert faulty.verify().problems == ()
 
 

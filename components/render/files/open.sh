@@ -12,10 +12,14 @@ fail() {
 export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
 export REPOSITORY=there
-if ! said=$(restic cat config 2>&1 >/dev/null); then
+# Without a lock: one that a killed run left must keep nobody from a restore.
+if ! said=$(restic cat config --no-lock 2>&1 >/dev/null); then
     case $said in
         *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
 (the escrow file has it), or name another bucket." ;;
+        # restic then says that there may be none, too.
+        *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
+Is the bucket somebody else's, or the key of another one?" ;;
         *"Is there a repository at the following location"* | *"does not exist"*) REPOSITORY=absent ;;
         *) fail "$RESTIC_REPOSITORY cannot be read: $said" ;;
     esac

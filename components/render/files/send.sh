@@ -12,7 +12,8 @@ if [ "$REPOSITORY" = absent ]; then
     restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
 fi
 
-# A run that was killed leaves its lock; restic removes those alone that nobody has refreshed for half an hour.
+# A run that was killed leaves its lock. restic removes those of this host's name whose process is gone, and each run
+# has the same host name, in a container of its own; others, once nobody has refreshed them for half an hour.
 restic unlock --quiet
 
 # Who left is no part of a snapshot: a restore of an old one has to know of it, too (departures.cjs).
@@ -33,3 +34,5 @@ restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
     --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d"
 
 restic check --read-data-subset=1%
+
+: >"$NOMAD_ALLOC_DIR/data/checked"

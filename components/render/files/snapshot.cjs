@@ -18,6 +18,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const departures = require("./departures.cjs");
+const { stamp: noteOutcome } = require("./stamp.cjs");
 
 // The image has the library as a dependency of the server package alone.
 const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
@@ -152,9 +153,11 @@ function manifest(folder) {
 }
 
 function room(before) {
-  let needed = size(path.join(data, "account.sqlite")) + size(path.join(data, "sequencer.sqlite"));
+  // What is in a log and not in its database yet is copied, too.
+  const whole = (name) => size(path.join(data, name)) + size(path.join(data, `${name}-wal`));
+  let needed = whole("account.sqlite") + whole("sequencer.sqlite");
   for (const did of repositories(data)) {
-    if (!unchanged(before, did, stamp(did))) needed += size(path.join(data, home(did), "store.sqlite"));
+    if (!unchanged(before, did, stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
   }
   const disk = fs.statfsSync(stage);
   const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE;
@@ -463,4 +466,11 @@ main().catch((error) => {
   // The copy before this one stays as it is.
   console.error(error instanceof Refused ? `REFUSED: ${error.message}` : `FAILED: ${error.stack}`);
   process.exitCode = 1;
+  if (!alone.held) return; // another run's
+  fs.rmSync(next, { recursive: true, force: true }); // on a full volume its room is the server's
+  try {
+    noteOutcome("backup", [error.message.replace(/\s+/g, " ").slice(0, 500)]);
+  } catch (full) {
+    console.error(`that it failed could not be noted: ${full.message}`);
+  }
 });

@@ -95,8 +95,10 @@ job "pds-watch" {
           const [backup, drill] = ["backup", "drill"].map(stamped);
           const wrong = late("backup", backup, marked?.toISOString(), hours);
           wrong.push(...late("drill", drill, backup.first, drillHours));
-          // A drill that fails is news at once; a backup is tried again soon.
-          if (wrong.length === 0 && drill.failed) wrong.push(`the drill of $${drill.failed} failed: $${drill.why}`);
+          if (wrong.length > 0) return wrong;
+          for (const [name, { failed, why }] of Object.entries({ backup, drill })) {
+            if (failed) wrong.push(`the $${name} of $${failed} failed: $${why}`);
+          }
           return wrong;
         }
 

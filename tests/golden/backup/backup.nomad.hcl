@@ -94,6 +94,7 @@ job "pds-backup" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const departures = require("./departures.cjs");
+        const { stamp: noteOutcome } = require("./stamp.cjs");
 
         // The image has the library as a dependency of the server package alone.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
@@ -228,9 +229,11 @@ job "pds-backup" {
         }
 
         function room(before) {
-          let needed = size(path.join(data, "account.sqlite")) + size(path.join(data, "sequencer.sqlite"));
+          // What is in a log and not in its database yet is copied, too.
+          const whole = (name) => size(path.join(data, name)) + size(path.join(data, `$${name}-wal`));
+          let needed = whole("account.sqlite") + whole("sequencer.sqlite");
           for (const did of repositories(data)) {
-            if (!unchanged(before, did, stamp(did))) needed += size(path.join(data, home(did), "store.sqlite"));
+            if (!unchanged(before, did, stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
           }
           const disk = fs.statfsSync(stage);
           const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE;
@@ -539,6 +542,13 @@ job "pds-backup" {
           // The copy before this one stays as it is.
           console.error(error instanceof Refused ? `REFUSED: $${error.message}` : `FAILED: $${error.stack}`);
           process.exitCode = 1;
+          if (!alone.held) return; // another run's
+          fs.rmSync(next, { recursive: true, force: true }); // on a full volume its room is the server's
+          try {
+            noteOutcome("backup", [error.message.replace(/\s+/g, " ").slice(0, 500)]);
+          } catch (full) {
+            console.error(`that it failed could not be noted: $${full.message}`);
+          }
         });
         EOT
       }
@@ -859,6 +869,56 @@ job "pds-backup" {
         EOT
       }
 
+      template {
+        destination = "local/stamp.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
+        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
+        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+
+        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
+
+        /**
+         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
+         * wrong beside a `good` one.
+         */
+        function stamp(name, problems, more = {}, good = problems.length === 0) {
+          const file = path.join(folder, `$${name}.json`);
+          const now = new Date().toISOString();
+          let before = {};
+          try {
+            before = JSON.parse(fs.readFileSync(file, "utf8"));
+          } catch {
+            // None yet, or one that a crash left empty.
+          }
+          const after = {
+            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+            ...(problems.length > 0 && { failed: now, why: problems[0] }),
+          };
+          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        module.exports = { stamp };
+
+        if (require.main === module) {
+          const [sent, checked] = ["sent", "checked"].map((name) =>
+            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+          );
+          const problems = [];
+          if (!sent) problems.push("the snapshot was not sent");
+          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+          stamp("backup", problems, {}, sent);
+        }
+        EOT
+      }
+
       resources {
         cpu    = 200
         memory = 256
@@ -881,6 +941,7 @@ job "pds-backup" {
         cap_drop        = ["all"]
         security_opt    = ["no-new-privileges"]
         pids_limit      = 128
+        hostname        = "pds-backup"
 
         mount {
           type   = "tmpfs"
@@ -924,7 +985,8 @@ job "pds-backup" {
             restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
         fi
 
-        # A run that was killed leaves its lock; restic removes those alone that nobody has refreshed for half an hour.
+        # A run that was killed leaves its lock. restic removes those of this host's name whose process is gone, and each run
+        # has the same host name, in a container of its own; others, once nobody has refreshed them for half an hour.
         restic unlock --quiet
 
         # Who left is no part of a snapshot: a restore of an old one has to know of it, too (departures.cjs).
@@ -945,6 +1007,8 @@ job "pds-backup" {
             --keep-last 1 --keep-within 2d --keep-within-daily "$${KEEP_DAYS}d"
 
         restic check --read-data-subset=1%
+
+        : >"$NOMAD_ALLOC_DIR/data/checked"
         EOT
       }
 
@@ -966,10 +1030,14 @@ job "pds-backup" {
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        if ! said=$(restic cat config 2>&1 >/dev/null); then
+        # Without a lock: one that a killed run left must keep nobody from a restore.
+        if ! said=$(restic cat config --no-lock 2>&1 >/dev/null); then
             case $said in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
+                # restic then says that there may be none, too.
+                *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
+        Is the bucket somebody else's, or the key of another one?" ;;
                 *"Is there a repository at the following location"* | *"does not exist"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said" ;;
             esac
@@ -1043,7 +1111,7 @@ job "pds-backup" {
         data        = <<-EOT
         // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
         // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-        // not write there.
+        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
         "use strict";
 
         const fs = require("node:fs");
@@ -1051,8 +1119,11 @@ job "pds-backup" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
-        /** Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. */
-        function stamp(name, problems, more) {
+        /**
+         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
+         * wrong beside a `good` one.
+         */
+        function stamp(name, problems, more = {}, good = problems.length === 0) {
           const file = path.join(folder, `$${name}.json`);
           const now = new Date().toISOString();
           let before = {};
@@ -1061,8 +1132,10 @@ job "pds-backup" {
           } catch {
             // None yet, or one that a crash left empty.
           }
-          const failed = { ...before, failed: now, why: problems[0] };
-          const after = problems.length > 0 ? failed : { first: before.first ?? now, good: now, ...more };
+          const after = {
+            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+            ...(problems.length > 0 && { failed: now, why: problems[0] }),
+          };
           fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
           fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
           fs.renameSync(`$${file}.next`, file);
@@ -1071,8 +1144,13 @@ job "pds-backup" {
         module.exports = { stamp };
 
         if (require.main === module) {
-          const sent = fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", "sent"));
-          stamp("backup", sent ? [] : ["no snapshot was made, or it was not sent"], {});
+          const [sent, checked] = ["sent", "checked"].map((name) =>
+            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+          );
+          const problems = [];
+          if (!sent) problems.push("the snapshot was not sent");
+          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+          stamp("backup", problems, {}, sent);
         }
         EOT
       }

@@ -78,10 +78,11 @@ job "pds-candidate" {
         wanted=$${NOMAD_META_snapshot:-latest}
         [ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
 
-        restic unlock --quiet || true # a key that may only read can do without
-
+        # Nothing here takes a lock: a restore is kept from nothing by one that was left behind, a key that may only read does,
+        # and a backup that thins out meanwhile goes on. What that one takes away below this is there under another name at the
+        # second attempt.
         if [ "$${NOMAD_META_show:-}" != "" ]; then
-            restic snapshots --host "$PDS_HOSTNAME" --tag pds --compact
+            restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --compact
             exit 0
         fi
 
@@ -90,12 +91,12 @@ job "pds-candidate" {
 
         # The newest list, whatever the snapshot: what it says of older ones is the point of it.
         rm -rf "$TARGET/list"
-        case $(restic snapshots --host "$PDS_HOSTNAME" --tag departures --json) in
-            *short_id*) restic restore latest --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
+        case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
+            *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
         esac
         [ "$${NOMAD_META_from:-}" != volume ] || exit 0
 
-        if ! said=$(restic snapshots --host "$PDS_HOSTNAME" --tag pds --json "$wanted" 2>&1); then
+        if ! said=$(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json "$wanted" 2>&1); then
             fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY: $said"
         fi
         case $said in
@@ -105,13 +106,17 @@ job "pds-candidate" {
 
         # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
         rm -rf "$fetched" "$fetched.part"
-        size=$(restic stats --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
+        size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
         [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
-        restic restore "$wanted" --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
+        get() {
+            rm -rf "$fetched.part"
+            restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
+        }
+        get || get
         mv "$fetched.part" "$fetched"
         echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"
         EOT
@@ -135,10 +140,14 @@ job "pds-candidate" {
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        if ! said=$(restic cat config 2>&1 >/dev/null); then
+        # Without a lock: one that a killed run left must keep nobody from a restore.
+        if ! said=$(restic cat config --no-lock 2>&1 >/dev/null); then
             case $said in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
+                # restic then says that there may be none, too.
+                *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
+        Is the bucket somebody else's, or the key of another one?" ;;
                 *"Is there a repository at the following location"* | *"does not exist"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said" ;;
             esac

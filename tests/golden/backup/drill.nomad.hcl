@@ -84,10 +84,11 @@ job "pds-drill" {
         wanted=$${NOMAD_META_snapshot:-latest}
         [ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
 
-        restic unlock --quiet || true # a key that may only read can do without
-
+        # Nothing here takes a lock: a restore is kept from nothing by one that was left behind, a key that may only read does,
+        # and a backup that thins out meanwhile goes on. What that one takes away below this is there under another name at the
+        # second attempt.
         if [ "$${NOMAD_META_show:-}" != "" ]; then
-            restic snapshots --host "$PDS_HOSTNAME" --tag pds --compact
+            restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --compact
             exit 0
         fi
 
@@ -96,12 +97,12 @@ job "pds-drill" {
 
         # The newest list, whatever the snapshot: what it says of older ones is the point of it.
         rm -rf "$TARGET/list"
-        case $(restic snapshots --host "$PDS_HOSTNAME" --tag departures --json) in
-            *short_id*) restic restore latest --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
+        case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
+            *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
         esac
         [ "$${NOMAD_META_from:-}" != volume ] || exit 0
 
-        if ! said=$(restic snapshots --host "$PDS_HOSTNAME" --tag pds --json "$wanted" 2>&1); then
+        if ! said=$(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json "$wanted" 2>&1); then
             fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY: $said"
         fi
         case $said in
@@ -111,13 +112,17 @@ job "pds-drill" {
 
         # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
         rm -rf "$fetched" "$fetched.part"
-        size=$(restic stats --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
+        size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
         [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
-        restic restore "$wanted" --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
+        get() {
+            rm -rf "$fetched.part"
+            restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
+        }
+        get || get
         mv "$fetched.part" "$fetched"
         echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"
         EOT
@@ -141,10 +146,14 @@ job "pds-drill" {
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        if ! said=$(restic cat config 2>&1 >/dev/null); then
+        # Without a lock: one that a killed run left must keep nobody from a restore.
+        if ! said=$(restic cat config --no-lock 2>&1 >/dev/null); then
             case $said in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
+                # restic then says that there may be none, too.
+                *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
+        Is the bucket somebody else's, or the key of another one?" ;;
                 *"Is there a repository at the following location"* | *"does not exist"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said" ;;
             esac
@@ -1141,7 +1150,7 @@ job "pds-drill" {
         data        = <<-EOT
         // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
         // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-        // not write there.
+        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
         "use strict";
 
         const fs = require("node:fs");
@@ -1149,8 +1158,11 @@ job "pds-drill" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
-        /** Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. */
-        function stamp(name, problems, more) {
+        /**
+         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
+         * wrong beside a `good` one.
+         */
+        function stamp(name, problems, more = {}, good = problems.length === 0) {
           const file = path.join(folder, `$${name}.json`);
           const now = new Date().toISOString();
           let before = {};
@@ -1159,8 +1171,10 @@ job "pds-drill" {
           } catch {
             // None yet, or one that a crash left empty.
           }
-          const failed = { ...before, failed: now, why: problems[0] };
-          const after = problems.length > 0 ? failed : { first: before.first ?? now, good: now, ...more };
+          const after = {
+            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+            ...(problems.length > 0 && { failed: now, why: problems[0] }),
+          };
           fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
           fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
           fs.renameSync(`$${file}.next`, file);
@@ -1169,8 +1183,13 @@ job "pds-drill" {
         module.exports = { stamp };
 
         if (require.main === module) {
-          const sent = fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", "sent"));
-          stamp("backup", sent ? [] : ["no snapshot was made, or it was not sent"], {});
+          const [sent, checked] = ["sent", "checked"].map((name) =>
+            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+          );
+          const problems = [];
+          if (!sent) problems.push("the snapshot was not sent");
+          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+          stamp("backup", problems, {}, sent);
         }
         EOT
       }
