@@ -12,7 +12,8 @@ LONG = --timeout=7200 -o faulthandler_timeout=7500
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
 	@echo 'make test           lint, types, unit, component and contract tests'
-	@echo 'make soak           snapshots of a club of 50 that is written to, killed 50 times at random moments'
+	@echo 'make soak           a club of 50 that is written to: 50 snapshots, and 50 times each, at random moments, SIGKILL'
+	@echo '                    to snapshot, server, upload, download and restore'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
 	@echo '                    ALLOW="NAME …": what may be replaced or deleted)'
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
@@ -42,7 +43,7 @@ test: venv/.tests
 	$(RUN) pytest -q
 
 soak: venv/.tests
-	$(RUN) pytest -v $(LONG) --soak tests/contract/test_snapshot.py
+	$(RUN) pytest -v -s $(LONG) --soak tests/contract/test_snapshot.py tests/contract/test_killed.py
 
 preview: venv/.tools
 	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF)) $(if $(ALLOW),--allow "$(ALLOW)")
