@@ -108,6 +108,20 @@ def test_a_good_backup_is_served_whole_by_a_server_without_a_network(running: Ru
     assert {path.name for path in drill.live.iterdir()} == {".stamps"}
 
 
+def test_a_repository_whose_account_was_never_finished_is_no_fault(running: Running, drill: Drill) -> None:
+    """As a server leaves it that is killed in between."""
+    drill.verify()
+    did = running.club.members[0].did
+    manifest = json.loads((drill.fetched / "manifest.json").read_text())
+    manifest["accounts"].remove(did)
+    (drill.fetched / "manifest.json").write_text(json.dumps(manifest))
+    for table in ("account", "actor", "repo_root"):
+        _in_accounts(drill, f"delete from {table} where did = '{did}'")  # noqa: S608
+    said = drill.serve()
+    assert f"note: {did} has a repository and no account" in said
+    assert f"{len(running.club.members) - 1} repositories served" in said
+
+
 def _key_gone(drill: Drill, did: str) -> None:
     (drill.fetched / home(did) / "key").unlink()
 

@@ -6,25 +6,32 @@ S3 server's; a relay's part is played by a consumer that follows its rules.
 """
 
 import os
+import re
+import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
 
-from tests.contract.club import PASSWORD, Club, founded
+from components.settings.environment import GENERATED_SECRETS
+from tests.contract.club import PASSWORD, POSTS, Club, founded
 from tests.contract.relay import Relay
 from tests.contract.restores import newest
-from tests.e2e.bench import DEADLINE, HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, Run, Stack, bench, init_stack
 from tests.e2e.directory import directory
+from tests.e2e.e2e_clubs import club_settings
 from tests.e2e.images.build import LOCAL_PDS_TAG, restic_image
 from tests.e2e.ingresses import INGRESSES
+from tests.e2e.owner import follow, orphans
 from tests.e2e.tools import missing, run
 from tests.s3 import BUCKET, s3_server
+from tools import escrow
 from tools.live.xrpc import Client, RefusedError
 
 IMAGES = Path(__file__).parent / "images"
@@ -54,29 +61,69 @@ class Story:
         """The relay hears what there is."""
         self.relay.follow(self.bench.health_url(), newest(self.data))
 
+    def do(self, command: str) -> Run:
+        """A command as the guide has it, where no terminal asks for a yes."""
+        program, verb, *rest = shlex.split(command)
+        if program == "pulumi":
+            return self.bench.pulumi(*(UP if verb == "up" else (verb, *rest)))
+        assert (program, rest[0]) == ("./pds", "dev"), command
+        return self.bench.pds(verb, *rest[1:], "--yes")
+
     def whole(self) -> None:
         """Old passwords work, and what was acknowledged before the newest backup has the CID that it had."""
         assert self.club
-        members, records = self.club.journal.before(self.began)
-        client = Client(self.bench.health_url(), HOSTNAME)
-        for did in members:
-            client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
-        assert len(records) > len(members)
-        for uri, cid in records.items():
-            assert self._cid(client, uri) == cid
-
-    def _cid(self, client: Client, uri: str) -> str:
-        _, _, did, collection, rkey = uri.split("/")
-        parameters = {"repo": did, "collection": collection, "rkey": rkey}
-        return str(client.query("com.atproto.repo.getRecord", parameters)["cid"])
+        whole(Client(self.bench.health_url(), HOSTNAME), self.club, self.began)
 
     def lost(self) -> bool:
         """Whether the post that came after the newest backup is not there."""
-        try:
-            self._cid(Client(self.bench.health_url(), HOSTNAME), self.late)
-        except RefusedError:
-            return True
-        return False
+        return lost(Client(self.bench.health_url(), HOSTNAME), self.late)
+
+    def back_it_up(self) -> None:
+        """A backup, and a post that is not in it."""
+        assert self.club
+        self.began = time.monotonic()
+        self.bench.pds("backup")
+        writer = self.club.members[0]
+        client = Client(self.bench.health_url(), HOSTNAME)
+        session = client.procedure("com.atproto.server.createSession", {"identifier": writer.did, "password": PASSWORD})
+        client.log_in(session["accessJwt"])
+        record = {"$type": POSTS, "text": "after the backup", "createdAt": "2026-01-01T00:00:00.000Z"}
+        body = {"repo": writer.did, "collection": POSTS, "record": record}
+        self.late = client.procedure("com.atproto.repo.createRecord", body)["uri"]
+
+
+def whole(client: Client, club: Club, began: float) -> None:
+    """Old passwords work, and what was acknowledged before `began` has the CID that it had."""
+    members, records = club.journal.before(began)
+    for did in members:
+        client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
+    assert len(records) > len(members)
+    for uri, cid in records.items():
+        assert _cid(client, uri) == cid
+
+
+def lost(client: Client, uri: str) -> bool:
+    """Whether a post is not there."""
+    try:
+        _cid(client, uri)
+    except RefusedError:
+        return True
+    return False
+
+
+def _cid(client: Client, uri: str) -> str:
+    _, _, did, collection, rkey = uri.split("/")
+    parameters = {"repo": did, "collection": collection, "rkey": rkey}
+    return str(client.query("com.atproto.repo.getRecord", parameters)["cid"])
+
+
+def page() -> list[str]:
+    """The commands of the guide's page for a disaster, in their order."""
+    title = "### Everything is gone but the bucket and the escrow file"
+    text = (ROOT / "docs/operating.md").read_text().partition(title)[2].partition("\nMembers log in")[0]
+    found = re.findall(r"`((?:pulumi|\./pds|--sequence) [^`]+)`", text)
+    assert len(found) == 5, f"the page has other steps than this story: {found}"
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +152,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
                 # Every run is the story's own.
                 "interval_minutes": 1440,
             },
+            host={"size": "s-4vcpu-8gb"},
         )
-        for key, value in (("access_key_id", "DO00TEST"), ("secret_access_key", "only a test")):
-            made.pulumi("config", "set", "--secret", "--path", f"pds:backup.{key}", value)
+        give_keys(made)
         yield Story(made, Relay())
+
+
+def give_keys(stack: Stack) -> None:
+    """The bucket's keys, into the stack file."""
+    for key, value in (("access_key_id", "DO00TEST"), ("secret_access_key", "only a test")):
+        stack.pulumi("config", "set", "--secret", "--path", f"pds:backup.{key}", value)
 
 
 def test_up_makes_the_jobs_and_a_backup_is_made_when_asked(story: Story) -> None:
@@ -161,11 +214,10 @@ def test_the_disaster_is_one_command_after_up(story: Story) -> None:
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    # docs/operating.md, "Everything is gone but the bucket and the escrow file", from here on.
-    pause = ["pulumi", "config", "set", "--path", "pds:pds.paused", "true", "--stack", "bench"]
-    subprocess.run(pause, cwd=story.bench.project, env=dict(story.bench.env), check=True, timeout=DEADLINE)
-    story.bench.pds("rescue", "--yes")
-    done = story.bench.pds("restore", "--yes", "--sequence", str(story.relay.cursor))
+    pause, _, rescue, restore, sequence = page()
+    story.do(pause)
+    story.do(rescue)
+    done = story.do(f"{restore} {sequence.replace('N', str(story.relay.cursor))}")
     print(done.output)
     assert "ready                        4 accounts in use, 0 not" in done.output
     story.whole()
@@ -242,3 +294,83 @@ def test_a_candidate_that_stands_the_trial_is_what_runs_then(story: Story) -> No
     story.follow()
     assert story.relay.dropped == []
     story.bench.pulumi("preview", "--expect-no-changes")
+
+
+def test_bucket_and_escrow_file_are_enough(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State lost, and nothing left in the account: a new stack of the same name, by the guide's page."""
+    (tmp_path / "passphrase").write_text("six words that nobody else knows")
+    monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(tmp_path / "passphrase"))
+    bench = replace(story.bench, env={**story.bench.env, escrow.PASSPHRASE_FILE: str(tmp_path / "passphrase")})
+    story.follow()
+    story.back_it_up()
+    story.follow()
+    bench.pds("escrow", "--to", str(tmp_path))
+    (file,) = tmp_path.glob("escrow-*.age")
+    kept = escrow.read(file)
+    bench.pulumi("state", "unprotect", "--all", "--yes")
+    bench.pulumi("destroy", "--yes", "--skip-preview")
+    for orphan in orphans(bench)["orphans"]:
+        for command in orphan["delete"]:
+            follow(bench, command)
+    bench.pulumi("stack", "rm", "--yes")
+
+    # What the page says under 1.
+    config = yaml.safe_load(kept["stack_file"])["config"]
+    config["pds:backup"] = {key: value for key, value in config["pds:backup"].items() if isinstance(value, str | int)}
+    init_stack(bench.project, bench.env, bench.name, config)
+    given = {f"secrets.{name}": kept["secrets"][variable] for name, variable in GENERATED_SECRETS.items()}
+    given["secrets.nomad_management_token"] = kept["nomad_management_token"]
+    given["backup.password"] = kept["backup"]["RESTIC_PASSWORD"]
+    for key, value in given.items():
+        bench.pulumi("config", "set", "--secret", "--path", f"pds:{key}", value)
+    give_keys(bench)
+    pause, up, _, restore, sequence = page()
+    story.do(pause)
+    story.do(up)
+    done = story.do(f"{restore} {sequence.replace('N', str(story.relay.cursor))}")
+    assert "ready                        4 accounts in use, 0 not" in done.output
+    story.whole()
+    assert story.lost()
+    story.follow()
+    assert not story.relay.idle
+    assert story.relay.dropped == []
+    story.bench.pulumi("preview", "--expect-no-changes")
+
+
+def test_a_club_on_the_host_has_backup_drill_and_restore_of_its_own(story: Story) -> None:
+    """In its namespace, with its own token and its own place in the bucket."""
+    story.back_it_up()
+    story.bench.configure(clubs={"chess": {"port": 3101}})
+    story.bench.pulumi(*UP)
+    config = club_settings(story.bench, "io", "chess")
+    host = yaml.safe_load((story.bench.project / f"Pulumi.{story.bench.name}.yaml").read_text())["config"]
+    open_to_all = {key: host["pds:pds"][key] for key in ("plc_url", "invite_required", "open_registration")}
+    config["pds:pds"] |= open_to_all
+    config["pds:backup"] = {key: host["pds:backup"][key] for key in ("endpoint", "bucket", "image", "interval_minutes")}
+    chess = story.bench.beside("chess", config)
+    give_keys(chess)
+    chess.pulumi(*UP)
+    chess.configure(pds={"new": False})
+    chess.pulumi(*UP)
+    club = founded(_address(story.bench, chess), "chess.test", members=2, posts=2, mail="chess.test.com")
+    began = time.monotonic()
+    assert "snapshot of chess.test: 2 accounts" in chess.pds("backup").output
+    assert "2 repositories served by the server on the copy: 0 faults" in chess.pds("drill").output
+    late = club.post(club.members[0], "after the backup")
+    done = chess.pds("restore", "--yes")
+    assert "ready                        2 accounts in use, 0 not" in done.output
+    client = Client(_address(story.bench, chess), "chess.test")
+    whole(client, club, began)
+    assert lost(client, late)
+    assert not story.lost(), "the host's own PDS went on"
+    chess.pulumi(*UP)  # it names who signed up
+    for stack in (story.bench, chess):
+        stack.pulumi("preview", "--expect-no-changes")
+
+
+def _address(bench: Bench, club: Stack) -> str:
+    """Where a club's server answers, by Nomad's word to its own token."""
+    token = club.outputs()["nomad_token"]
+    where, headers = f"{bench.nomad}/v1/service/pds", {"X-Nomad-Token": token}
+    (found,) = httpx.get(where, params={"namespace": club.name}, headers=headers, trust_env=False, timeout=20).json()
+    return f"http://{found['Address']}:{found['Port']}"
