@@ -1,5 +1,6 @@
 """`./pds upgrade`: a version that fails anywhere changes nothing, and the way back is told for what it is."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,16 +11,27 @@ from tests.test_restore_verb import UP, Owner
 from tests.test_restore_verb import alice as alice
 from tests.test_runs import TOKEN, look
 from tools import upgrade
+from tools.check.run import Result
+from tools.clubs.known import known
+from tools.gate import gate
 from tools.hcl_text import job_of, task_of
-from tools.stack import StackError
+from tools.stack import Stack, StackError
 
 NOW, NEXT = "ghcr.io/bluesky-social/pds:0.4.219", "ghcr.io/bluesky-social/pds:0.4.5035"
 
 
+WELL, NOT = Result("certificate", True, "good"), Result("certificate", False, "no answer")
+INVITES = Result("invites", False, "anybody can sign up")
+
+
 @pytest.fixture(autouse=True)
-def checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[list[Result]]:
+    """What the check finds, each time it is asked; the last stays. Whatever it is, the gate is open."""
+    found = [[WELL, INVITES]]
     monkeypatch.setattr(upgrade, "subject_of", lambda *_, **__: None)
-    monkeypatch.setattr(upgrade, "check", lambda _subject: iter(["ok    everything"]))
+    monkeypatch.setattr(upgrade, "check", lambda _subject: iter(found.pop(0) if len(found) > 1 else found[0]))
+    monkeypatch.setattr(gate, "judge", lambda *_: 0)
+    return found
 
 
 def _up(alice: Owner, to: str = "0.4.5035", package: str | None = None) -> int:
@@ -71,6 +83,99 @@ def test_without_a_backup_to_come_back_to_nothing_is_changed(alice: Owner, capsy
     assert _up(alice) == 1
     assert "The backup failed. Nothing was changed." in capsys.readouterr().out
     assert alice.pulumi.ran == []
+
+
+def test_a_gate_that_is_shut_stops_it_before_up(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gate, "judge", lambda *_: 1)
+    assert _up(alice) == 1
+    assert UP not in alice.pulumi.ran
+    assert "It was not brought up. Pulumi.dev.yaml has the new version. No database changed its form; the way back" in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_was_well_before_and_is_not_now_is_no_success(
+    alice: Owner, checked: list[list[Result]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked.append([NOT, INVITES])
+    assert _up(alice) == 1
+    assert "Upgraded, and certificate was well before." in capsys.readouterr().out
+
+
+# --- several stacks
+
+
+@pytest.fixture
+def several(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> Owner:
+    """Two hosts of their own beside `dev`, by the same file."""
+    for name in ("aster", "beech"):
+        alice.write(name, backup=BACKUP)
+    monkeypatch.setattr(upgrade, "Stack", lambda name: Stack(name, alice.stack.root))
+    return alice
+
+
+def _all(owner: Owner, canary: str | None, failing: str = "") -> tuple[int, list[str]]:
+    brought: list[str] = []
+
+    def bring(stack: Any) -> bool:
+        brought.append(stack.name)
+        return bool(stack.name != failing)
+
+    stacks = known(owner.stack.root, ["aster", "beech", "dev"])
+    return upgrade.upgrade_all(stacks, canary, "0.4.5035", None, bring), brought
+
+
+def _images(root: Path) -> list[str]:
+    names = ("aster", "beech", "dev")
+    return [name for name in names if NEXT in (root / f"Pulumi.{name}.yaml").read_text()]
+
+
+def test_of_several_the_canary_stands_the_trial_and_each_has_a_backup_before_it(
+    several: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several.nomad.logs = {("restore", "stdout"): "MIGRATES account.sqlite 008\nsnapshot 33a97191 saved\n"}
+    assert _all(several, "beech") == (0, ["beech", "aster", "dev"])
+    assert _asked(several) == ["/v1/job/pds-candidate/dispatch"] + 3 * ["/v1/job/pds-backup/periodic/force"]
+    assert _images(several.pulumi.root) == ["aster", "beech", "dev"]
+    said = capsys.readouterr().out
+    assert "The canary is beech. Then: aster, dev." in said
+    assert said.count("Going back is a restore") == 3, "what it does to the canary's databases it does to all"
+
+
+def test_where_the_canary_does_not_come_up_the_others_stay_as_they_were(
+    several: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _all(several, None, failing="aster") == (1, ["aster"])
+    assert _images(several.pulumi.root) == ["aster"]
+    assert "Left as they were: beech, dev." in capsys.readouterr().out
+
+
+def test_where_the_canary_is_worse_than_before_the_others_stay_as_they_were(
+    several: Owner, checked: list[list[Result]]
+) -> None:
+    checked.append([NOT])
+    assert _all(several, None) == (1, ["aster"])
+    assert _images(several.pulumi.root) == ["aster"]
+
+
+def test_where_the_trial_fails_nothing_changes_anywhere(several: Owner) -> None:
+    several.nomad.runs = [look("failed", "restore")]
+    assert _all(several, None) == (1, [])
+    assert _images(several.pulumi.root) == []
+
+
+def test_one_without_backups_is_refused_before_anything_is_begun(several: Owner) -> None:
+    several.write("dev")
+    with pytest.raises(StackError, match=r"Pulumi\.dev\.yaml has no 'backup'"):
+        _all(several, None)
+    assert several.nomad.dispatched == []
+
+
+def test_those_that_have_it_are_passed_over(several: Owner) -> None:
+    several.write("aster", backup=BACKUP, pds={"image": NEXT, "package_version": "0.5.35"})
+    assert _all(several, None) == (0, ["beech", "dev"])
 
 
 def test_the_version_that_is_there_is_no_upgrade(alice: Owner) -> None:

@@ -136,18 +136,17 @@ def main(arguments: list[str] | None = None) -> int:
 
     verb = verbs.add_parser(
         "upgrade",
-        help="another version of the server, tried on the host first",
+        help="another version of the server, tried on the host first; of one stack, or of all behind a canary",
         description=upgrade.__doc__,
         epilog="Exit code: 0 upgraded, 1 not, 2 it could not begin.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verb.add_argument("stack")
+    verb.add_argument("stacks", nargs="*", metavar="STACK", help="these alone; every one where none is named")
     verb.add_argument("--to", required=True, metavar="TAG", help="tag of the same image, or another image")
     verb.add_argument("--package", metavar="VERSION", help="version of @atproto/pds in it, where the tag does not say")
     verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
-    verb.set_defaults(
-        run=lambda options: upgrade.upgrade(Stack(options.stack), options.to, options.package, yes=options.yes)
-    )
+    verb.add_argument("--canary", metavar="STACK", help="which of several goes first; else one of the smallest host")
+    verb.set_defaults(run=_upgrade)
 
     verb = verbs.add_parser(
         "move-in",
@@ -176,6 +175,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (StackError, StackFileError, AccountError, ClubError, DigestError, LetInError) as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    if len(options.stacks) == 1:
+        return upgrade.upgrade(Stack(options.stacks[0]), options.to, options.package, yes=options.yes)
+    return clubs.upgrade(options)
 
 
 def _restore_verb(verb: argparse.ArgumentParser) -> None:

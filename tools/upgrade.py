@@ -1,23 +1,35 @@
 """`./pds upgrade`: another version of the server, after it has shown on the host that it does its work.
 
 The stack's job `pds-candidate` puts the image to work on throw-away data (accounts, records, blobs, event stream), then
-lets it start on a copy of the newest backup, with no way out. A backup follows, then the stack file and `pulumi up`.
+lets it start on a copy of the newest backup, with no way out. A backup follows, then the stack file, the gate and
+`pulumi up`. Of several stacks one is the canary: the trial is its own, and the others follow, each with a backup and
+the gate before it, once the canary is as well as it was before. At the first that is not, nothing further is begun.
 A version whose databases an older one cannot read is no way back: what leads back then is a restore, and it is said.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from rich.console import Console
+
+from components.probes import NomadApi
 from components.render.candidate_job import JOB
 from components.settings.sections import package_of_tag
 from components.settings.settings import Settings
 from tools import runs
 from tools.check.run import check, subject_of
+from tools.clubs.known import Known, by_host
+from tools.gate import gate
 from tools.pause import change, up
 from tools.restore import back_up, with_backup
 from tools.stack import Stack, StackError
 
 _DEADLINE = 3600  # seconds; an image pull, a fetch, and the migration of large databases
 _MIGRATES = "MIGRATES "
+
+Bring = Callable[[Stack], bool]
+"""The gate, then `pulumi up`; whether both were well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,40 +42,118 @@ class Target:
 
 def upgrade(stack: Stack, to: str, package: str | None, *, yes: bool) -> int:
     """Bring `stack` to the image tag or image `to`; the exit code. Raises StackError, StackFileError, ProbeError."""
+    target = _wanted(stack, to, package)
+    if target is None:
+        return 0
+    migrates = _trial(stack, target)
+    return 1 if migrates is None else _change(stack, target, migrates, _asking(yes=yes))
+
+
+def upgrade_all(
+    stacks: Sequence[Known], canary: str | None, to: str, package: str | None, bring: Callable[[Known], bool]
+) -> int:
+    """The same for all of them, the canary first; the exit code. Raises as above, before anything is begun where one of
+    them has no backups."""
+    order = [stack for group in by_host(stacks).values() for stack in group]
+    order.sort(key=lambda stack: stack.name != canary)
+    targets = {stack.name: _wanted(Stack(stack.name), to, package) for stack in order}
+    wanted = [(stack, target) for stack in order if (target := targets[stack.name])]
+    if not wanted:
+        return 0
+    names = [stack.name for stack, _ in wanted]
+    print(f"The canary is {names[0]}." + (f" Then: {', '.join(names[1:])}." if names[1:] else ""))
+    # What a version does to one database it does to all: the trial is the canary's alone.
+    migrates = _trial(Stack(names[0]), wanted[0][1])
+    if migrates is None:
+        return 1
+    for number, (stack, target) in enumerate(wanted):
+        print(f"\n{stack.name}")
+        if code := _change(Stack(stack.name), target, migrates, partial(_brought, bring, stack)):
+            if later := names[number + 1 :]:
+                print(f"\nLeft as they were: {', '.join(later)}.")
+            return code
+    return 0
+
+
+def _brought(bring: Callable[[Known], bool], stack: Known, _: Stack) -> bool:
+    return bring(stack)
+
+
+def _wanted(stack: Stack, to: str, package: str | None) -> Target | None:
     settings = with_backup(stack)
     target = _target(settings, to, package)
     if target.image == settings.pds.image:
         print(f"{stack.name} has {target.image} already.")
-        return 0
+        return None
+    return target
+
+
+def _trial(stack: Stack, target: Target) -> list[str] | None:
+    """The migrations that it makes; None where it did not stand the trial."""
     api = runs.api_of(stack)
+    print(f"\n1  {target.image} on throw-away data, then on a copy of the newest backup, with no way out.")
+    said = _followed(api, runs.dispatch(api, JOB, {"image": target.image}))
+    if said is None:
+        print(f"\n{target.image} did not stand the trial. Nothing was changed.")
+        return None
+    return [line.removeprefix(_MIGRATES) for line in said if line.startswith(_MIGRATES)]
+
+
+def _change(stack: Stack, target: Target, migrates: list[str], bring: Bring) -> int:
+    """What follows a trial; the exit code."""
+    settings, api = with_backup(stack), runs.api_of(stack)
+    print("\n2  A backup, to come back to.")
+    sent = back_up(api)
+    if sent is None:
+        print("\nThe backup failed. Nothing was changed.")
+        return 1
+    way_back = _way_back(stack.name, settings, migrates, sent)
+    before = _not_well(stack)
+
+    print("\n3  The stack.")
+    change(stack, "pds:pds.image", target.image)
+    change(stack, "pds:pds.package_version", target.package)
+    if not bring(stack):
+        print(f"\nIt was not brought up. Pulumi.{stack.name}.yaml has the new version. {way_back}")
+        return 1
+
+    print("\n4  Is everything as it should be?")
+    if worse := _not_well(stack, show=True) - before:
+        print(f"\nUpgraded, and {', '.join(sorted(worse))} was well before. {way_back}")
+        return 1
+    print(f"\nUpgraded. {way_back}")
+    return 0
+
+
+def _asking(*, yes: bool) -> Bring:
+    def bring(stack: Stack) -> bool:
+        if gate.judge(stack, None, frozenset(), Console(soft_wrap=True, highlight=False, emoji=False)):
+            return False
+        up(stack, yes=yes)
+        return True
+
+    return bring
+
+
+def _followed(api: NomadApi, run: str) -> list[str] | None:
+    """What a run said, which is shown as it comes; None where it did not end well."""
     said: list[str] = []
 
     def show(line: str) -> None:
         said.append(line)
         print(line, flush=True)
 
-    print(f"\n1  {target.image} on throw-away data, then on a copy of the newest backup, with no way out.")
-    if not runs.follow(api, runs.dispatch(api, JOB, {"image": target.image}), _DEADLINE, show):
-        print(f"\n{target.image} did not stand the trial. Nothing was changed.")
-        return 1
-    migrates = [line.removeprefix(_MIGRATES) for line in said if line.startswith(_MIGRATES)]
+    return said if runs.follow(api, run, _DEADLINE, show) else None
 
-    print("\n2  A backup, to come back to.")
-    sent = back_up(api)
-    if sent is None:
-        print("\nThe backup failed. Nothing was changed.")
-        return 1
 
-    print("\n3  The stack.")
-    change(stack, "pds:pds.image", target.image)
-    change(stack, "pds:pds.package_version", target.package)
-    up(stack, yes=yes)
-
-    print("\n4  Is everything as it should be?")
+def _not_well(stack: Stack, *, show: bool = False) -> set[str]:
+    found = set()
     for result in check(subject_of(stack, None, None, None, mail=None, relay=False)):
-        print(result, flush=True)
-    print(_way_back(stack.name, settings, migrates, sent))
-    return 0
+        if show:
+            print(result, flush=True)
+        if result.ok is False:
+            found.add(result.name)
+    return found
 
 
 def _target(settings: Settings, to: str, package: str | None) -> Target:
@@ -83,9 +173,9 @@ def _way_back(name: str, before: Settings, migrates: list[str], snapshot: str) -
         f"  pulumi config set --path pds:pds.package_version {before.pds.package_version} --stack {name}"
     )
     if not migrates:
-        return f"\nUpgraded. No database changed its form; the way back is\n  {old}\n  pulumi up --stack {name}"
+        return f"No database changed its form; the way back is\n  {old}\n  pulumi up --stack {name}"
     return (
-        f"\nUpgraded. It changed the form of the databases ({', '.join(migrates)}), which the version before cannot "
+        f"It changed the form of the databases ({', '.join(migrates)}), which the version before cannot "
         "read. Going back is a restore, and loses what is written from now on:\n"
         f"  {old}\n  ./pds restore {name} --snapshot {snapshot}"
     )

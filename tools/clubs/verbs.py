@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from tools import preview
+from tools import upgrade as upgrades
 from tools.clubs import every, move, new, table
 from tools.clubs.engine import Engine, Workspace
 from tools.clubs.every import Run
@@ -149,6 +150,25 @@ def _up_all(options: argparse.Namespace) -> int:
         results = run.up(stacks, everything=options.all, canary=options.canary)
     every.tell(results, run.logs, console)
     return every.exit_code(results)
+
+
+def upgrade(options: argparse.Namespace) -> int:
+    """`./pds upgrade` of several stacks; the exit code."""
+    console = _console()
+    options.allow, options.at_once = [], 1
+    _, stacks = _run(options, console)
+    if options.canary:
+        _refuse_unknown([options.canary], stacks)
+
+    def bring(stack: Known) -> bool:
+        options.stacks = [stack.name]
+        run, one = _run(options, console)  # anew: its file has changed
+        with run.screen:
+            results = run.up(one, everything=True, canary=None)
+        every.tell(results, run.logs, console)
+        return every.exit_code(results) == 0
+
+    return upgrades.upgrade_all(stacks, options.canary, options.to, options.package, bring)
 
 
 def _run(options: argparse.Namespace, console: Console) -> tuple[Run, Sequence[Known]]:
