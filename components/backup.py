@@ -53,15 +53,14 @@ class Backup(pulumi.ComponentResource):
         # Made even where one is given: a protected resource that went away would end `up` half-way.
         made = hex_secret(f"{name}-password", 64, self)
         password = pulumi.Output.secret(section.password.get_secret_value()) if section.password else made
-        access_key: pulumi.Input[str] = pulumi.Output.secret(section.access_key_id.get_secret_value())
-        secret_key: pulumi.Input[str] = pulumi.Output.secret(section.secret_access_key.get_secret_value())
-        if section.endpoint is None:
+        items: dict[str, pulumi.Input[str]] = {"RESTIC_PASSWORD": password}
+        if section.endpoint:
+            items["AWS_ACCESS_KEY_ID"], items["AWS_SECRET_ACCESS_KEY"] = _given(section)
+        elif not section.volume:
             key = self._key(name, args, self._bucket(name, args, section))
-            access_key, secret_key = key.access_key, as_secret(key.secret_key)
+            items["AWS_ACCESS_KEY_ID"], items["AWS_SECRET_ACCESS_KEY"] = key.access_key, as_secret(key.secret_key)
         self.repository = repository(args.settings, args.stack)
-        self.items = pulumi.Output.secret(
-            pulumi.Output.all(RESTIC_PASSWORD=password, AWS_ACCESS_KEY_ID=access_key, AWS_SECRET_ACCESS_KEY=secret_key)
-        )
+        self.items = pulumi.Output.secret(pulumi.Output.all(**items))
         variable = nomad.Variable(
             f"{name}-variable",
             namespace=args.target.namespace,
@@ -99,10 +98,11 @@ class Backup(pulumi.ComponentResource):
 
     def _bucket(self, name: str, args: BackupArgs, section: Section) -> digitalocean.SpacesBucket:
         # Spaces takes keys of its own, not the API token; these may make buckets and never reach the host.
+        access_id, secret_key = _given(section)
         spaces = digitalocean.Provider(
             f"{name}-spaces",
-            spaces_access_id=pulumi.Output.secret(section.access_key_id.get_secret_value()),
-            spaces_secret_key=pulumi.Output.secret(section.secret_access_key.get_secret_value()),
+            spaces_access_id=access_id,
+            spaces_secret_key=secret_key,
             opts=pulumi.ResourceOptions(parent=self),
         )
         bucket = bucket_name(args.settings, args.stack)
@@ -138,3 +138,12 @@ class Backup(pulumi.ComponentResource):
             grants=[digitalocean.SpacesKeyGrantArgs(bucket=bucket.name, permission="readwrite")],
             opts=pulumi.ResourceOptions(parent=self),
         )
+
+
+def _given(section: Section) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+    """The keys of the stack file."""
+    assert section.access_key_id
+    assert section.secret_access_key
+    found = (section.access_key_id, section.secret_access_key)
+    access_id, secret_key = (pulumi.Output.secret(item.get_secret_value()) for item in found)
+    return access_id, secret_key

@@ -98,6 +98,28 @@ def test_another_s3_service_needs_no_spaces_at_all() -> None:
     assert evaluation.outputs["backup_repository"] == "s3:https://s3.eu-central-1.amazonaws.com/club-copies/noted.at"
 
 
+def test_another_disk_needs_no_bucket_and_no_key() -> None:
+    evaluation = run(backup={"volume": "second-disk"})
+    assert {kind(item) for item in evaluation.resources} & {"SpacesBucket", "SpacesKey"} == set()
+    assert evaluation.one("pds-backup-variable").inputs["items"].keys() == {"RESTIC_PASSWORD"}
+    assert evaluation.outputs["backup_repository"] == "/backups/noted.at"
+    for job, task, name in (
+        ("backup_job", "send", "pds-backup"),
+        ("restore_job", "fetch", "pds-restore"),
+        ("drill_job", "fetch", "pds-drill"),
+        ("candidate_job", "fetch", "pds-candidate"),
+    ):
+        found = job_of(evaluation.outputs[job], name)
+        claims = [item["backups"]["source"] for item in found["group"][0][name]["volume"] if "backups" in item]
+        assert claims == ["second-disk"]
+        mounts = [mount for mount in task_of(found, task)["volume_mount"] if mount["volume"] == "backups"]
+        assert [(mount["destination"], mount.get("read_only", False)) for mount in mounts] == [
+            ("/backups", task == "fetch")
+        ]
+        assert task_of(found, task)["env"][0]["RESTIC_REPOSITORY"] == "/backups/noted.at"
+    assert any("A bucket in another region" in text for _severity, text in evaluation.messages)
+
+
 def test_a_bucket_that_exists_is_adopted() -> None:
     bucket = run(backup=BACKUP | {"bucket": "club-copies", "adopt": True}).one("pds-backup-bucket")
     assert bucket.options["importId"] == "ams3,club-copies"
@@ -169,6 +191,9 @@ def test_the_server_of_a_drill_has_no_network_and_no_secret() -> None:
     ("section", "key", "problem"),
     [
         ({"access_key_id": "DO00"}, "backup.secret_access_key", "required"),
+        ({"secret_access_key": "x"}, "backup.access_key_id", "required"),
+        ({"volume": "disk", "bucket": "club-copies"}, "backup.bucket", "there is no bucket"),
+        ({"volume": "disk", "access_key_id": "DO00"}, "backup.access_key_id", "there is no bucket"),
         (BACKUP | {"interval_minutes": 1}, "backup.interval_minutes", ""),
         (BACKUP | {"keep_days": 1}, "backup.keep_days", ""),
         (BACKUP | {"endpoint": "https://s3.my-club.org"}, "backup.bucket", "nobody makes a bucket"),

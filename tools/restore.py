@@ -170,6 +170,8 @@ def _opened_by(source: Stack, settings: Settings) -> dict[str, str]:
         )
     assert theirs.backup
     backup: dict[str, str] = source.outputs()["escrow"]["backup"]
+    if theirs.backup.volume:
+        raise StackError(f"The backups of {source.name} are on a disk of its host: copy them to this one's first.")
     return backup | {"AWS_DEFAULT_REGION": theirs.backup.region}
 
 

@@ -36,6 +36,9 @@ JOB = "pds-backup"
 BACKUP_PATH = f"nomad/jobs/{JOB}"
 """The variable with the repository's password and the bucket's keys; a job may read that of its own path."""
 
+_DISK = "/backups"
+"""Where the tasks that use it see the disk with the backups, if that is where they are."""
+
 _FROM_SNAPSHOT = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_LOCATION")
 
 
@@ -46,8 +49,10 @@ def bucket_name(settings: Settings, stack: str) -> str:
 
 
 def repository(settings: Settings, stack: str) -> str:
-    """restic's address of the backups: several PDSes can share a bucket."""
+    """restic's address of the backups: several PDSes can share a bucket, or a disk."""
     assert settings.backup
+    if settings.backup.volume:
+        return f"{_DISK}/{settings.hostname}"
     endpoint = settings.backup.endpoint or f"https://{settings.backup.region}.digitaloceanspaces.com"
     return f"s3:{endpoint.rstrip('/')}/{bucket_name(settings, stack)}/{settings.hostname}"
 
@@ -66,7 +71,7 @@ def backup_job(settings: Settings, stack: str) -> str:
         periodic=Periodic(crons=(_cron(backup.interval_minutes),)),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume), *disk(settings)),
             # A bucket that is away for a moment; beyond that the next run is the next attempt.
             restart=Restart(attempts=1, interval="10m", delay="30s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
@@ -104,7 +109,10 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
         user="1000:1000",
         # By it restic knows a lock that a killed run left: no other run has this name, and no two of them overlap.
         config=replace(hardened_restic(settings, "send.sh"), hostname=JOB),
-        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
+        volume_mounts=(
+            VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),
+            *on_disk(settings, read_only=False),
+        ),
         env={
             "PDS_HOSTNAME": settings.hostname,
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
@@ -135,7 +143,19 @@ def _stamp(settings: Settings) -> Task:
 def restic_environment(settings: Settings, stack: str) -> dict[str, str]:
     """Where restic finds the backups, by its own names; what opens them is not in it."""
     assert settings.backup
-    return {"RESTIC_REPOSITORY": repository(settings, stack), "AWS_DEFAULT_REGION": settings.backup.region}
+    found = {"RESTIC_REPOSITORY": repository(settings, stack)}
+    return found if settings.backup.volume else found | {"AWS_DEFAULT_REGION": settings.backup.region}
+
+
+def disk(settings: Settings) -> tuple[VolumeRequest, ...]:
+    """A group's claim on the disk with the backups, where they are on one."""
+    volume = settings.backup.volume if settings.backup else None
+    return (VolumeRequest(name="backups", source=volume),) if volume else ()
+
+
+def on_disk(settings: Settings, *, read_only: bool) -> tuple[VolumeMount, ...]:
+    """A task's mount of it."""
+    return tuple(VolumeMount(volume=claim.name, destination=_DISK, read_only=read_only) for claim in disk(settings))
 
 
 def opened_by(lines: str) -> Template:

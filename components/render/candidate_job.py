@@ -7,7 +7,7 @@ mount: whatever a candidate does, it does to nobody.
 
 from dataclasses import replace
 
-from components.render.backup_job import hardened_restic, opened_by, restic_environment
+from components.render.backup_job import disk, hardened_restic, on_disk, opened_by, restic_environment
 from components.render.drill_job import WHATEVER
 from components.render.hcl import Raw, write
 from components.render.jobspec import (
@@ -47,6 +47,7 @@ def candidate_job(settings: Settings, stack: str) -> str:
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
         config=replace(hardened_restic(settings, "fetch.sh"), entrypoint=("/bin/sh", "-c", WHATEVER)),
+        volume_mounts=on_disk(settings, read_only=True),
         env={"PDS_HOSTNAME": settings.hostname, **restic_environment(settings, stack)},
         templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(CANDIDATE_PATH))),
         resources=_RESOURCES,
@@ -68,6 +69,7 @@ def candidate_job(settings: Settings, stack: str) -> str:
         parameterized=Parameterized(meta_required=("image",)),
         group=Group(
             name=JOB,
+            volumes=disk(settings),
             restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
             tasks=tasks,

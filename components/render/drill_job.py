@@ -8,7 +8,7 @@ on anybody's own machine, and none has to be on for it.
 
 from dataclasses import replace
 
-from components.render.backup_job import hardened_restic, opened_by, restic_environment
+from components.render.backup_job import disk, hardened_restic, on_disk, opened_by, restic_environment
 from components.render.hcl import write
 from components.render.jobspec import (
     DockerConfig,
@@ -64,7 +64,7 @@ def drill_job(settings: Settings, stack: str) -> str:
         periodic=Periodic(crons=(_WEEKLY,)),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume), *disk(settings)),
             restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
             tasks=(_fetch(settings, stack), _verify(settings), _serve(settings)),
@@ -79,6 +79,7 @@ def _fetch(settings: Settings, stack: str) -> Task:
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
         config=replace(hardened_restic(settings, "fetch.sh"), entrypoint=("/bin/sh", "-c", WHATEVER)),
+        volume_mounts=on_disk(settings, read_only=True),
         env={"PDS_HOSTNAME": settings.hostname, **restic_environment(settings, stack)},
         templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(DRILL_PATH))),
         resources=_RESOURCES,

@@ -4,7 +4,7 @@ It is part of the stack and runs only when `./pds restore` dispatches it, so tha
 engine. What is asked for is the meta of the run; secrets come on the host from the variable at `RESTORE_PATH`.
 """
 
-from components.render.backup_job import hardened_restic, opened_by, restic_environment
+from components.render.backup_job import disk, hardened_restic, on_disk, opened_by, restic_environment
 from components.render.hcl import write
 from components.render.jobspec import (
     Group,
@@ -60,7 +60,7 @@ def restore_job(settings: Settings, stack: str) -> str:
         parameterized=Parameterized(meta_optional=META),
         group=Group(
             name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume),),
+            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume), *disk(settings)),
             # It fails at once, in its own words; it can be run again.
             restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
             reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
@@ -77,7 +77,10 @@ def _fetch(settings: Settings, stack: str) -> Task:
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
         config=hardened_restic(settings, "fetch.sh"),
-        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
+        volume_mounts=(
+            VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),
+            *on_disk(settings, read_only=True),
+        ),
         env={
             "PDS_HOSTNAME": settings.hostname,
             "TARGET": f"{DATA_DIRECTORY}/.restore",

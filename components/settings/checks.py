@@ -228,6 +228,14 @@ def _backup(settings: Settings) -> Iterator[Fault]:
     backup = settings.backup
     if backup is None:
         return
+    for name in ("access_key_id", "secret_access_key"):
+        if not backup.volume and getattr(backup, name) is None:
+            yield Fault(
+                f"backup.{name}", "is required.", "Make a key at DigitalOcean → API → Spaces Keys: full access."
+            )
+    for name in ("bucket", "adopt", "endpoint", "access_key_id", "secret_access_key"):
+        if backup.volume and getattr(backup, name):
+            yield Fault(f"backup.{name}", "with 'volume' there is no bucket.", "Remove it, or 'volume'.")
     if backup.endpoint and not backup.bucket:
         yield Fault("backup.bucket", "with 'endpoint' nobody makes a bucket.", "Write the name of the one you have.")
     if backup.endpoint and backup.adopt:
@@ -367,6 +375,11 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield "pds:alerts: nobody hears of a backup or a drill that fails. Add 'alerts', with a 'ping_url'."
     if settings.backup is None:
         yield "pds:backup: NO BACKUP. What happens to the volume happens to every member's posts. Add 'backup'."
+    elif settings.backup.volume:
+        yield (
+            f"pds:backup.volume: the disk {settings.backup.volume} is on the droplet, or beside it; what takes the one "
+            "takes the other. A bucket in another region outlives both."
+        )
     elif settings.on is None and settings.backup.region == settings.host.region and not settings.backup.endpoint:
         yield (
             f"pds:backup.region: {settings.backup.region} is the droplet's region too; what takes the one takes the "

@@ -376,11 +376,17 @@ class Backup(Section):
         doc="Address of another S3 service; its bucket must exist, and no Spaces bucket or key is made.",
         example="https://s3.eu-central-1.amazonaws.com",
     )
-    access_key_id: SecretStr = option(
+    volume: str | None = option(
+        None,
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,127}$",
+        doc="Another disk of the host's instead of a bucket: name of a Nomad host volume, which you register.",
+    )
+    access_key_id: SecretStr | None = option(
+        None,
         min_length=1,
         doc="Access key that may make Spaces buckets; with `endpoint`, the one that backups use.",
     )
-    secret_access_key: SecretStr = option(min_length=1, doc="Its secret key.")
+    secret_access_key: SecretStr | None = option(None, min_length=1, doc="Its secret key.")
     password: SecretStr | None = option(
         None,
         min_length=16,

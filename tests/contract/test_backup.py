@@ -49,6 +49,16 @@ def test_what_was_sent_is_fetched_whole(running: Running, bucket: Bucket, tmp_pa
     assert report.manifest == running.data.manifest()
 
 
+def test_another_disk_does_as_well(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+    faulty.take()
+    (tmp_path / "disk").mkdir()
+    there = str(tmp_path / "disk" / "noted.at")
+    assert "created restic repository" in bucket.send(faulty, RESTIC_REPOSITORY=there)
+    bucket.fetch(tmp_path / "new", RESTIC_REPOSITORY=there)
+    report = verify(tmp_path / "new" / ".restore" / "fetched", faulty.document_key)
+    assert (report.problems, report.manifest) == ((), faulty.manifest())
+
+
 def test_a_second_backup_sends_what_changed_and_no_more(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
     bucket.send(faulty)
