@@ -13,7 +13,7 @@ import pulumi
 import pulumi_nomad as nomad
 
 from components.entropy import as_secret
-from components.settings.offer import accepted
+from components.settings.offer import accepted, warning
 from components.settings.settings import Settings
 from components.target import NomadTarget
 
@@ -70,6 +70,9 @@ class SharedHost(pulumi.ComponentResource):
 
 def _accepted(args: SharedHostArgs, offers: Mapping[str, Any] | None, opens: bool) -> Mapping[str, Any]:
     try:
-        return accepted(args.settings, args.stack, offers, opens)
+        found = accepted(args.settings, args.stack, offers, opens)
     except ValueError as error:
         raise pulumi.RunError(str(error)) from None
+    if text := warning(args.settings, found):
+        pulumi.warn(text)
+    return found

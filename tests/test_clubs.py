@@ -14,7 +14,7 @@ from components.settings.offer import OfferError, accepted
 from components.settings.read import read
 from components.settings.settings import Settings
 from tests.checks import CHECKS, kind
-from tests.programs import CLUB, CLUBS, EXISTING, ON_A_HOST, run, settings_of, shared
+from tests.programs import BACKUP, CLUB, CLUBS, EXISTING, ON_A_HOST, run, settings_of, shared
 from tools.engine import Evaluation
 from tools.gate.checks import findings
 from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
@@ -32,6 +32,7 @@ OFFER = {
     "dialect": "ingress",
     "datacenter": "dc1",
     "region": "global",
+    "droplet_region": "fra1",
     "ipv4": "203.0.113.10",
 }
 
@@ -180,6 +181,14 @@ def test_a_missing_club_is_the_host_s_up_to_run_first(offers: dict[str, Any] | N
 def test_a_plain_part_without_its_secret_part_is_the_wrong_passphrase() -> None:
     with pytest.raises(OfferError, match="its secrets cannot: stacks that share a host share its passphrase"):
         accepted(chess_settings(), "chess", {"chess": OFFER}, opens=False)
+
+
+def test_a_club_s_bucket_in_the_region_of_the_host_s_droplet_is_warned_of(host: Evaluation) -> None:
+    def said(region: str) -> bool:
+        found = shared(host=host, backup=BACKUP | {"region": region}).messages
+        return any("fra1 is the droplet's region too" in text for _severity, text in found)
+
+    assert (said("fra1"), said("ams3")) == (True, False)
 
 
 def test_an_offer_of_another_version_is_not_guessed_at() -> None:

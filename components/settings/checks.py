@@ -380,11 +380,8 @@ def warnings(settings: Settings) -> Iterator[str]:
             f"pds:backup.volume: the disk {settings.backup.volume} is on the droplet, or beside it; what takes the one "
             "takes the other. A bucket in another region outlives both."
         )
-    elif settings.on is None and settings.backup.region == settings.host.region and not settings.backup.endpoint:
-        yield (
-            f"pds:backup.region: {settings.backup.region} is the droplet's region too; what takes the one takes the "
-            "other. Write another Spaces region."
-        )
+    elif settings.on is None and (near := same_region(settings, settings.host.region)):
+        yield near
     if settings.backup and settings.s3:
         yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
     if settings.pds.escrow == "pending":
@@ -403,3 +400,14 @@ def warnings(settings: Settings) -> Iterator[str]:
         )
     if settings.pds.new:
         yield "pds:pds.new: an empty volume is accepted. Remove it after the first `up`; nothing restarts by that."
+
+
+def same_region(settings: Settings, droplet: str | None) -> str | None:
+    """A warning where the bucket is in the region of the droplet; of another S3 service nobody knows."""
+    backup = settings.backup
+    if backup is None or backup.endpoint or backup.volume or backup.region != droplet:
+        return None
+    return (
+        f"pds:backup.region: {backup.region} is the droplet's region too; what takes the one takes the other. Write "
+        "another Spaces region."
+    )

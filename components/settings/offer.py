@@ -6,7 +6,7 @@ Plain text is here, and what is wrong with it. What opens Nomad for the club is 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.settings.checks import memory_asked
+from components.settings.checks import memory_asked, same_region
 from components.settings.faults import Fault, SettingsError
 from components.settings.placement import Club
 from components.settings.settings import Settings
@@ -30,7 +30,13 @@ def offer(settings: Settings, club: Club) -> dict[str, Any]:
         "dialect": settings.ingress.dialect,
         "datacenter": settings.nomad.datacenter,
         "region": settings.nomad.region,
+        "droplet_region": settings.host.region,
     }
+
+
+def warning(settings: Settings, found: Mapping[str, Any]) -> str | None:
+    """What the owner should know of an offer that was accepted: only the host knows where its droplet is."""
+    return same_region(settings, found.get("droplet_region"))
 
 
 def accepted(settings: Settings, stack: str, offers: Mapping[str, Any] | None, opens: bool) -> Mapping[str, Any]:
