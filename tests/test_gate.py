@@ -14,7 +14,7 @@ from tests.engine_json import Step, deleted, preview_of, replaced, same
 from tests.fake_project import FakeProject, host
 from tests.fake_project import club as club_file
 from tests.fake_pulumi import FakePulumi
-from tests.programs import run, settings_of
+from tests.programs import CLUBS, run, settings_of
 from tools import pds
 from tools.engine import ROOT, Evaluation
 from tools.gate.changes import Change, find_lost_state
@@ -66,6 +66,13 @@ def test_a_planted_replacement_of_the_volume_shuts_the_gate(dev: Evaluation) -> 
 def test_whatever_holds_something_may_not_go(name: str, dev: Evaluation) -> None:
     [finding] = find_lost_state(read(preview_of(dev, deleted(dev.one(name))), "dev").changes)
     assert finding.endswith(f" {name} would be deleted")
+
+
+def test_a_club_is_taken_off_its_host_by_whoever_names_its_room() -> None:
+    host = run(**CLUBS)
+    gone = preview_of(host, deleted(host.one("pds-clubs-chess-room")), deleted(host.one("pds-clubs-chess-token")))
+    assert judged(gone) == ["lost state: ClubRoom pds-clubs-chess-room would be deleted"]
+    assert judged(gone, "pds-clubs-chess-room") == []
 
 
 def test_what_can_be_made_again_may_go(club: Evaluation) -> None:
@@ -214,6 +221,7 @@ def test_the_verb_shows_the_change_and_what_shuts_the_gate(
         "~ Volume pds-ground-volume",
         "    region: 'fra1' -> 'ams3'  REPLACES",
         "gate: lost state: Volume pds-ground-volume would be replaced (region)",
+        "What is meant to go is allowed by its name: `--allow NAME` (docs/ci.md).",
         "The gate is shut.",
     ]
     assert project.ran == [], "no engine was asked"

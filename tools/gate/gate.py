@@ -29,6 +29,8 @@ from tools.stackfile import StackFileError, evaluate_stack, read_settings
 _DEADLINE = 3600.0
 """Seconds for the engine's preview; a host that does not answer costs it one."""
 
+_LOST = "lost state"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -40,6 +42,8 @@ class Verdict:
         """For people."""
         for line in self.findings:
             console.print(f"gate: {line}", style="red", markup=False)
+        if any(line.startswith(f"{_LOST}: ") for line in self.findings):
+            console.print("What is meant to go is allowed by its name: `--allow NAME` (docs/ci.md).", markup=False)
         console.print(f"The gate is {'shut' if self.findings else 'open'}.", style="bold")
 
 
@@ -53,7 +57,7 @@ def of_program(evaluation: Evaluation, settings: Settings) -> list[str]:
 
 def of_changes(changes: Iterable[Change], allowed: Collection[str]) -> list[str]:
     """What the change does to what is there."""
-    return _lines({"lost state": find_lost_state(changes, allowed)})
+    return _lines({_LOST: find_lost_state(changes, allowed)})
 
 
 def of_digest(digest: Digest, allowed: Collection[str]) -> list[str]:
