@@ -143,6 +143,19 @@ def test_the_port_is_the_lowest_that_nobody_has(project: FakeProject) -> None:
     assert config(planned(project, on="dev").text)["pds"]["port"] == 3103
 
 
+def test_fifty_in_a_row_each_get_a_port_of_their_own(project: FakeProject) -> None:
+    project.stack("dev", HOST + "  pds:host: {size: s-8vcpu-32gb}\n  pds:volume: {size_gib: 100}\n")
+    ports = []
+    for number in range(50):
+        name, less = f"club-{number}", {"memory_mib": 256, "disk_gib": 1}
+        found = planned(project, name=name, hostname=f"{name}.test", on="dev", **less)
+        assert found.host
+        found.host.write()
+        ports.append(config(found.text)["pds"]["port"])
+        assert config(found.host.after)["clubs"][name]["port"] == ports[-1], "both files say the same"
+    assert len(set(ports)) == 50
+
+
 def test_a_room_that_the_host_s_file_has_already_is_used(project: FakeProject) -> None:
     project.stack("dev", host("rooks", NAME))
     found = planned(project, on="dev")
