@@ -164,6 +164,15 @@ def test_the_gate_stands_between_preview_and_up() -> None:
     ]
 
 
+def test_the_page_about_ci_has_the_very_commands() -> None:
+    said = dict.fromkeys(line.partition("  #")[0].strip() for line in (ROOT / "docs/ci.md").read_text().splitlines())
+    for name in WITH_SECRETS:
+        for command in _runs(name)[1:]:
+            typed = command.replace('"$STACK"', "club").replace('"$LABEL"', "RUN").replace(' --allow "$ALLOW"', "")
+            typed = typed.removesuffix(" --non-interactive")
+            assert typed in said or f"./pds let-in club -- {typed}" in said, f"{name} runs it"
+
+
 def test_drift_changes_nothing() -> None:
     assert _runs("drift")[2] == (
         'pulumi preview --stack "$STACK" --refresh --diff --expect-no-changes --non-interactive'

@@ -120,12 +120,13 @@ def test_a_club_that_the_host_does_not_name_is_told_so_before_anything_is_made(h
 def test_three_clubs_come_up_beside_the_host_s_own_pds(host: Host) -> None:
     host.stack.configure(clubs=room(*PORTS))
     before = host.allocations()
-    up(host.stack)
-    for name, club in host.clubs.items():
-        up(club)
-        assert club.outputs()["state"] == "serving"
-        assert host.health(hostname(name))[0] == 200
-    assert host.health(HOSTNAME)[0] == 200
+    with polled(lambda: host.health(HOSTNAME)) as seen:
+        up(host.stack)
+        for name, club in host.clubs.items():
+            up(club)
+            assert club.outputs()["state"] == "serving"
+            assert host.health(hostname(name))[0] == 200
+    told(host, f"{len(CLUBS)} clubs are added, one after the other", seen)
     after = host.allocations()
     assert set(after) == {"default", *CLUBS}
     assert after["default"] == before["default"], "the host's own PDS was not touched"
