@@ -147,8 +147,8 @@ def test_fifty_in_a_row_each_get_a_port_of_their_own(project: FakeProject) -> No
     project.stack("dev", HOST + "  pds:host: {size: s-8vcpu-32gb}\n  pds:volume: {size_gib: 100}\n")
     ports = []
     for number in range(50):
-        name, less = f"club-{number}", {"memory_mib": 256, "disk_gib": 1}
-        found = planned(project, name=name, hostname=f"{name}.test", on="dev", **less)
+        name = f"club-{number}"
+        found = planned(project, name=name, hostname=f"{name}.test", on="dev", memory_mib=256, disk_gib=1)
         assert found.host
         found.host.write()
         ports.append(config(found.text)["pds"]["port"])
