@@ -1,0 +1,331 @@
+"""The pages for owners, followed word by word as somebody new would: `pytest tests/e2e/e2e_pages.py -x`, as root.
+
+Each command is typed as the page has it (`reader.py`); what is not typed here is in `ELSEWHERE`, with who does it. One
+story, whose tests follow each other. The owner says yes to what the engine asks, and what she writes into her stack
+files is the page's and what a bench needs. Where a page's host is called `dev`, hers is `club`.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyrage
+import pytest
+import yaml
+
+from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
+from tests.e2e.directory import directory
+from tests.e2e.reader import Reader
+from tests.e2e.tools import missing, run
+from tools.live.xrpc import Client, RefusedError
+
+README, CLUBS, OWNER, CI = "README.md", "docs/clubs.md", "docs/owner.md", "docs/ci.md"
+SECTIONS = {
+    README: ("From a domain and a token to a PDS", "Changes in CI", "Clubs"),
+    OWNER: (),
+    CI: ("A pull request", "The gate", "Deploying", "The way in to Nomad", "Drift"),
+    CLUBS: ("Clubs: several PDSes on one host",),
+}
+ELSEWHERE = {
+    "export DIGITALOCEAN_TOKEN=…": "it is in her environment",
+    "export PULUMI_CONFIG_PASSPHRASE=…": "it is in her environment",
+    "pulumi login --local": "PULUMI_BACKEND_URL says where the state is",
+    "./pds orphans club": "e2e_faults.py, e2e_kill.py",
+    "./pds rescue club": "e2e_kill.py, e2e_up.py",
+    "./pds rescue dev": "e2e_clubs.py",
+    "curl -s https://ifconfig.co": "nobody outside is asked",
+    "ssh root@IP ls /srv/nomad/.trash": "a droplet of this bench is a folder, which is looked into",
+    "systemctl restart nomad": "a droplet of this bench is a folder; its agent is started again",
+    "ssh root@IP cat /run/reboot-required": "a droplet of this bench is a folder",
+    "ssh root@IP systemctl reboot": "e2e_machine.py",
+    "make preview": "with what it is for, under 'Changes in CI'",
+    "./pds gate": "with its stack, above",
+    "pulumi up": "with its place in the order, wherever the page has it",
+}
+RUNNER = "203.0.113.99"
+ESCROW_PASSPHRASE = "six words or more on paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """She, her first stack, and the account of a member of hers."""
+
+    reader: Reader
+    bench: Bench
+    account: dict[str, str]
+
+    @property
+    def club(self) -> Bench:
+        """Her stack, with the passphrase of now."""
+        return replace(self.bench, name="club", env=self.reader.env)
+
+    def chess(self) -> Bench:
+        """The further one."""
+        return replace(self.club, name="chess")
+
+    def client(self) -> Client:
+        """A client of her server, as its host reaches it."""
+        return Client(self.club.health_url(), HOSTNAME)
+
+    def escrow(self, hostname: str) -> Path:
+        """The newest escrow file of this PDS."""
+        return max(self.reader.project.glob(f"escrow-{hostname}-*.age"), key=lambda file: file.stat().st_mtime)
+
+
+@pytest.fixture(scope="module")
+def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    if lines := missing(*PROGRAMS):
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        made = stack.enter_context(bench(tmp_path_factory.mktemp("bench"), cache))
+        plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
+        made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
+        own = yaml.safe_load((made.project / "Pulumi.bench.yaml").read_text())["config"]
+        made.pulumi("stack", "rm", "--yes")  # she makes her own
+        clone(made.project)
+        secret = made.folder / "escrow-passphrase"
+        secret.write_text(ESCROW_PASSPHRASE)
+        env = {**made.env, "PDS_ESCROW_PASSPHRASE_FILE": str(secret)}
+        account = {"config": json.dumps(own)}
+        yield Owner(reader=Reader(made.project, env), bench=made, account=account)
+
+
+def clone(project: Path) -> None:
+    """Make the project's folder a clone of this checkout, with its packages installed."""
+    for name in run(["git", "ls-files", "-z", "--cached"], cwd=ROOT).split("\0"):
+        target = project / name
+        if name and (ROOT / name).is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    (project / "venv").symlink_to(sys.prefix)
+    run(["git", "init", "--quiet", "--initial-branch=main"], cwd=project)
+    commit(project, "As it was cloned")
+
+
+def commit(project: Path, message: str) -> None:
+    """Everything that git does not ignore."""
+    run(["git", "add", "--all"], cwd=project)
+    who = ["-c", "user.name=owner", "-c", "user.email=owner@bench.test"]
+    run(["git", *who, "commit", "--quiet", "--allow-empty", "--message", message], cwd=project)
+
+
+def test_from_a_domain_and_a_token_to_a_pds(owner: Owner) -> None:
+    types = owner.reader.types
+    types(README, "cp Pulumi.dev.yaml Pulumi.club.yaml")
+    for key, value in json.loads(owner.account["config"]).items():
+        owner.club.configure(**{key.removeprefix("pds:"): value})
+    owner.club.configure(pds={"escrow": None, "memory_mib": 256})
+    file = owner.reader.project / "Pulumi.club.yaml"
+    file.write_text(file.read_text().replace("    escrow: null\n", ""))
+    types(README, "make preview STACK=club")
+    said = types(README, "pulumi stack init club && pulumi up").output
+    assert owner.club.health()[0] == 200
+    assert "escrow" in said, "there is something left to do, and it is said"
+
+
+def test_the_first_hour(owner: Owner) -> None:
+    types, project = owner.reader.types, owner.reader.project
+    checked = types(OWNER, "./pds check club", check=False)
+    assert (checked.code, "escrow" in checked.output) == (1, True), (
+        "nobody outside reaches a bench; and it names what is to do"
+    )
+    types(OWNER, "./pds escrow club")
+    file = owner.escrow(HOSTNAME)
+    types(OWNER, "./pds escrow-check FILE", means=f"./pds escrow-check {file.name}")
+    owner.club.configure(pds={"escrow": "made"})
+    document = yaml.safe_load((project / "Pulumi.club.yaml").read_text())
+    document["config"]["pds:pds"].pop("new")
+    (project / "Pulumi.club.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    types(OWNER, "pulumi up")
+    file.rename(owner.bench.folder / file.name)  # put away
+    commit(project, "My stack file")
+    assert owner.club.health()[0] == 200
+
+
+def test_each_month(owner: Owner) -> None:
+    types = owner.reader.types
+    types(OWNER, "./pds clubs")
+    empty = types(OWNER, "pulumi refresh --preview-only").output
+    assert re.search(r"Resources:\s+\d+ unchanged\s*\Z", empty), "nobody changed anything by hand"
+    types(OWNER, "make preview DIFF=HEAD", means="make preview DIFF=HEAD STACK=club")
+
+
+def test_an_address_that_changed(owner: Owner) -> None:
+    types = owner.reader.types
+    owner.club.configure(operators={"cidrs": ["203.0.113.8/32"]})
+    types(OWNER, "pulumi up --target '**::pds-ground-firewall'")
+    types(OWNER, "pulumi up")
+    let_in = f"./pds let-in club --address {RUNNER} -- pulumi up"
+    for page in (OWNER, README):
+        types(page, "./pds let-in club -- pulumi up", means=let_in)
+    owner.club.pulumi("preview", "--expect-no-changes")
+
+
+def test_who_is_logged_out_by_which_new_secret(owner: Owner) -> None:
+    types, client = owner.reader.types, owner.client()
+    own = {"handle": f"ann.{HOSTNAME}", "email": f"ann@{HOSTNAME}", "password": "hers alone"}
+    old = owner.club.outputs()["admin_password"]
+
+    def invite(password: str) -> str:
+        name = "com.atproto.server.createInviteCode"
+        return str(owner.client().procedure(name, {"useCount": 1}, admin_password=password)["code"])
+
+    made = client.procedure("com.atproto.server.createAccount", {**own, "inviteCode": invite(old)})
+    login = {"identifier": own["handle"], "password": own["password"]}
+
+    def session() -> Any:
+        asking = owner.client()
+        asking.log_in(made["accessJwt"])
+        return asking.query("com.atproto.server.getSession", {})
+
+    types(OWNER, "pulumi config set --secret --path secrets.admin_password", says="a-quite-new-one\n")
+    types(OWNER, "pulumi up")
+    assert session()["handle"] == own["handle"], "nobody is logged out"
+    invite("a-quite-new-one")
+    with pytest.raises(RefusedError):
+        invite(old)
+
+    types(OWNER, "pulumi config set --secret --path secrets.jwt_secret", says="0123456789abcdef" * 4 + "\n")
+    types(OWNER, "pulumi up")
+    with pytest.raises(RefusedError):
+        session()  # everybody is
+    assert owner.client().procedure("com.atproto.server.createSession", login)["handle"] == own["handle"]
+
+
+def test_a_larger_disk_and_droplet(owner: Owner) -> None:
+    owner.club.configure(volume={"size_gib": 30})
+    owner.reader.types(OWNER, "pulumi up")
+    for changed in ({"pds": {"paused": True}}, {"host": {"size": "s-4vcpu-8gb"}}, {"pds": {"paused": False}}):
+        owner.club.configure(**changed)
+        owner.reader.types(OWNER, "pulumi up")
+    assert owner.club.health()[0] == 200
+    owner.reader.types(OWNER, "pulumi preview")
+
+
+def test_what_changes_in_ci_by_hand(owner: Owner) -> None:
+    types, project = owner.reader.types, owner.reader.project
+    commit(project, "What has changed since")
+    types(README, "make preview DIFF=main", means="make preview DIFF=main STACK=club")
+    owner.club.configure(host={"generation": 2})
+    commit(project, "A new host")
+    shown = types(CI, ".ci/preview HEAD^1", check=False)
+    assert (shown.code, "== stack club" in shown.output) == (2, True), "its gate is shut"
+    assert "host.generation: changed  REPLACES" in shown.output
+    for page in (CI, README):
+        shut = types(page, "./pds gate club", check=False)
+        assert (shut.code, "Droplet pds-host-droplet would be replaced" in shut.output) == (1, True)
+    types(CI, "./pds gate club --allow pds-host-droplet")
+    owner.club.configure(host={"generation": 1})
+    types(CI, "pulumi preview --json --show-sames --stack club | ./pds gate club --preview -")
+    types(CI, "./pds let-in club --label RUN", means=f"./pds let-in club --label RUN --address {RUNNER}")
+    types(CI, "pulumi preview --stack club --diff")
+    types(CI, "pulumi up --stack club --yes --skip-preview")
+    types(CI, "./pds check club", check=False)
+    types(CI, "./pds let-in club --label RUN --close")
+    through = f"./pds let-in club --address {RUNNER}"
+    for command in (
+        "./pds let-in club -- pulumi up --stack club",
+        "./pds let-in club -- pulumi preview --stack club --refresh --diff --expect-no-changes",
+        "./pds let-in club; …; ./pds let-in club --close",
+    ):
+        types(CI, command, means=command.replace("./pds let-in club", through, 1).replace("…; ", ""))
+
+
+def test_a_club_on_the_same_host(owner: Owner) -> None:
+    types = owner.reader.types
+    token = owner.reader.env["DIGITALOCEAN_TOKEN"]
+    zone = {"name": "chess-club.org"}
+    httpx.post(
+        f"{owner.bench.api.url}/v2/domains", json=zone, headers={"Authorization": f"Bearer {token}"}, trust_env=False
+    ).raise_for_status()
+    types(README, "./pds club chess --hostname pds.chess-club.org --on club")
+    owner.chess().configure(pds=private(owner))
+    types(README, "./pds up-all")
+    assert owner.chess().outputs()["state"] == "serving"
+    told = types(README, "./pds clubs").output
+    assert [line.split()[2] for line in told.splitlines() if line.startswith(("chess ", "club "))] == ["serving"] * 2
+
+
+def private(owner: Owner) -> dict[str, Any]:
+    """What keeps a club of the bench's from being heard of elsewhere."""
+    own = json.loads(owner.account["config"])["pds:pds"]
+    return {key: own[key] for key in ("image", "package_version", "plc_url", "crawlers")}
+
+
+def test_a_club_goes_and_comes_back_with_all_that_it_had(owner: Owner) -> None:
+    types, project = owner.reader.types, owner.reader.project
+    [machine] = owner.bench.machines.machines()
+    mark = (machine.volume / "clubs/pds-chess/.pds-identity.json").read_text()
+    types(CLUBS, "./pds escrow chess")
+    types(CLUBS, "pulumi state unprotect --all --stack chess")
+    types(CLUBS, "pulumi destroy --stack chess")
+    document = yaml.safe_load((project / "Pulumi.club.yaml").read_text())
+    gets = document["config"].pop("pds:clubs")["chess"]
+    (project / "Pulumi.club.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    types(CLUBS, "pulumi up --stack dev", means="pulumi up --stack club")
+    [kept] = (machine.volume / ".trash").iterdir()
+    types(CLUBS, "pulumi stack rm chess")
+
+    owner.club.configure(clubs={"chess": gets})
+    types(CLUBS, "pulumi up --stack dev", means="pulumi up --stack club")
+    (machine.volume / "clubs/pds-chess").rmdir()
+    kept.rename(machine.volume / "clubs/pds-chess")
+    [number] = owner.bench.api.dump()["droplets"]
+    owner.bench.machines.stop(int(number), graceful=True)
+    owner.bench.machines.start(int(number))
+    own = json.loads(owner.account["config"])
+    config = {
+        "pds:hostname": "pds.chess-club.org",
+        "pds:dns": {"zone": "chess-club.org", "nameservers": own["pds:dns"]["nameservers"]},
+        "pds:on": "club",
+        "pds:ingress": own["pds:ingress"],
+        "pds:pds": {"port": gets["port"], **private(owner)},
+    }
+    (project / "Pulumi.chess.yaml").write_text(yaml.safe_dump({"config": config}, sort_keys=False))
+    sealed = owner.escrow("pds.chess-club.org").read_bytes()
+    secrets = json.loads(pyrage.passphrase.decrypt(sealed, ESCROW_PASSPHRASE))["secrets"]
+    # `stack init` selects; then the page's secrets are the club's.
+    types(CLUBS, "pulumi stack init chess && pulumi up --stack chess", means="pulumi stack init chess")
+    for option, name in (
+        ("plc_rotation_key", "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"),
+        ("jwt_secret", "PDS_JWT_SECRET"),
+        ("admin_password", "PDS_ADMIN_PASSWORD"),
+    ):
+        means = f"pulumi config set --secret --path secrets.{option} --stack chess"
+        types(
+            CLUBS,
+            "pulumi config set --secret --path secrets.plc_rotation_key --stack chess",
+            means=means,
+            says=f"{secrets[name]}\n",
+        )
+    types(CLUBS, "pulumi stack init chess && pulumi up --stack chess", means="pulumi up --stack chess")
+    assert owner.chess().outputs()["state"] == "serving"
+    assert (machine.volume / "clubs/pds-chess/.pds-identity.json").read_text() == mark
+
+
+def test_somebody_leaves_the_admins(owner: Owner) -> None:
+    """The last one: from now on the passphrase is another."""
+    changed = "pulumi stack change-secrets-provider passphrase"
+    for name in ("club", "chess"):
+        owner.reader.types(OWNER, changed, means=f"{changed} --stack {name}", says="another one\nanother one\n")
+    old = owner.reader.env["PULUMI_CONFIG_PASSPHRASE"]
+    owner.reader.env["PULUMI_CONFIG_PASSPHRASE"] = "another one"
+    for stack in (owner.club, owner.chess()):
+        stack.pulumi("preview", "--expect-no-changes")
+        with_old = replace(stack, env={**stack.env, "PULUMI_CONFIG_PASSPHRASE": old})
+        with pytest.raises(subprocess.CalledProcessError):
+            with_old.outputs()
+
+
+def test_no_command_of_the_pages_was_left_out(owner: Owner) -> None:
+    assert owner.reader.left(SECTIONS, ELSEWHERE) == []
