@@ -349,6 +349,9 @@ def _connect(*arguments: Any) -> Any:
     return socket.create_connection(*arguments)
 
 
+_NO_PLACE = ("DimensionExhausted", "ConstraintFiltered")
+
+
 class JobRunning:
     """Asks, each time it is called, whether a task of `job` runs with its checks passing: None, or why not.
 
@@ -366,10 +369,10 @@ class JobRunning:
         job = self._job
         every = self._api.get(f"/v1/job/{quote(job)}/allocations")
         if not every:
-            return f"job {job} has no allocation; Nomad found no room for it, or it was stopped"
+            return f"job {job} has no allocation; {self._no_place() or 'it was stopped, or Nomad has not looked yet'}"
         newest = max(every, key=lambda item: int(item["CreateIndex"]))
         if newest["JobVersion"] != self._api.get(f"/v1/job/{quote(job)}")["Version"]:
-            return f"Nomad has not placed the newest version of job {job} yet"
+            return f"Nomad has not placed the newest version of job {job} yet; {self._no_place()}".removesuffix("; ")
         tasks = newest.get("TaskStates") or {}
         failed = [name for name, task in tasks.items() if task.get("Failed")]
         if failed:
@@ -390,6 +393,14 @@ class JobRunning:
         started = rfc3339_ns(task["StartedAt"]) // 1_000_000_000
         passing = [check["Status"] == "success" and check["Timestamp"] > started for check in checks]
         return None if passing and all(passing) else f"the health check of {job} does not pass yet"
+
+    def _no_place(self) -> str:
+        """What its node lacks for the job, by Nomad's last look for a place (AllocMetric in nomad/structs)."""
+        looks = self._api.get(f"/v1/job/{quote(self._job)}/evaluations") or []
+        last = max(looks, key=lambda look: int(look["CreateIndex"]), default={})
+        metrics = (last.get("FailedTGAllocs") or {}).values()
+        lacks = {what for metric in metrics for kind in _NO_PLACE for what in metric.get(kind) or {}}
+        return f"Nomad found no room for it ({', '.join(sorted(lacks))})" if lacks else ""
 
     def _give_up_on(self, allocation: str, task: str, state: Json) -> None:
         self._refused.add(allocation)

@@ -29,6 +29,7 @@ class FakeNomad:
     """Accessor id to name, for tokens made after the bootstrap."""
     meta: dict[str, str] = field(default_factory=lambda: {"pds_configuration": "0123456789abcdef"})
     allocations: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[str, str] = field(default_factory=lambda: {"/xrpc/_health": "success"})
     """Check to status, for the newest allocation."""
     checked: int = 4_102_444_800
@@ -128,6 +129,8 @@ class FakeNomad:
         if path == "/v1/job/pds/allocations":
             self._restart()
             return 200, self.allocations
+        if path == "/v1/job/pds/evaluations":
+            return 200, self.evaluations
         if method == "POST" and path.endswith("/dispatch"):
             self.dispatched.append({"lent": " ".join(self.variables)} | (body.get("Meta") or {}))
             return 200, {"DispatchedJobID": f"{path.split('/')[3]}/dispatch-1-a", "EvalID": "1"}

@@ -176,7 +176,11 @@ def test_a_server_of_the_version_before_is_not_the_one_that_was_asked_for(nomad:
 
 def test_a_job_without_an_allocation_ends_with_the_reason(nomad: FakeNomad) -> None:
     nomad.allocations = []
-    with pytest.raises(probes.ProbeError, match="job pds has no allocation"):
+    with pytest.raises(probes.ProbeError, match="job pds has no allocation; it was stopped"):
+        ReadyProvider().create(_ready(nomad))
+    full = {"DimensionExhausted": {"cpu": 1}, "ConstraintFiltered": None}
+    nomad.evaluations = [{"CreateIndex": 7, "FailedTGAllocs": {"pds": full}}, {"CreateIndex": 3}]
+    with pytest.raises(probes.ProbeError, match=r"no allocation; Nomad found no room for it \(cpu\), after 900 s"):
         ReadyProvider().create(_ready(nomad))
 
 
