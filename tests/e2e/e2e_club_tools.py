@@ -104,8 +104,11 @@ def test_nothing_is_overwritten(place: Place) -> None:
 
 
 def test_up_all_brings_the_host_up_and_then_its_clubs(place: Place) -> None:
-    for club in place.clubs.values():
-        club.configure(pds={"crawlers": [], "escrow": "declined"})
+    # Other ports than the first ones that clubs get: another bench on this machine may have those.
+    ports = {name: 3121 + number for number, name in enumerate(CLUBS)}
+    for name, club in place.clubs.items():
+        club.configure(pds={"crawlers": [], "escrow": "declined", "port": ports[name]})
+    place.stack.configure(clubs={name: {"port": ports[name], "disk_gib": 5, "memory_mib": 384} for name in CLUBS})
     done = place.stack.verb("up-all")
     assert outcomes(done) == dict.fromkeys((STACK, *CLUBS), "up"), done.output
     begun = [line.partition(":")[0] for line in done.output.splitlines() if line.endswith(": up")]

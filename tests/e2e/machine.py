@@ -3,8 +3,8 @@
 What a boot does here: it lays `write_files` out under a root of the droplet's own, gives a new volume the sentinel that
 formatting would, runs the host's own script that claims the volume, and starts the rendered agent and stunnel
 configuration as services. Only these are mapped: paths (`/srv/nomad` is the volume's directory, everything else is
-under the root), Nomad's ports, the address that stunnel accepts on (the reserved IP, since here an interface has it)
-and the account it drops to where the machine has none of that name.
+under the root), Nomad's ports and the processors that it counts, the address that stunnel accepts on (the reserved IP,
+since here an interface has it) and the account it drops to where the machine has none of that name.
 
 What it does not do: packages, users, swap, units, packet filters, formatting and mounting. That is the machine grade's.
 
@@ -40,6 +40,8 @@ HOSTS = 3
 """So many hosts can a bench have beside each other."""
 
 _PORTS = ("http", "rpc", "serf")
+_CPU_MHZ = 16_000
+"""As of eight processors: how many servers Nomad places is a question of the droplet's size, not of this machine's."""
 _SHIMS = {
     # The volume's directory is no mount here; everything else in the script is as on a host.
     "mountpoint": "#!/bin/sh\nexit 0\n",
@@ -226,7 +228,8 @@ class ProcessMachines:
         values = [f"{name}={shlex.quote(value)}\n" for name, value in self._script_environment(machine).items()]
         plugin.write_text(plugin.read_text().replace("set -eu\n", f"set -eu\n{''.join(values)}", 1))
         lines = "\n".join(f"  {name} = {port}" for name, port in machine.ports.items())
-        (home / "ports.hcl").write_text(f"ports {{\n{lines}\n}}\n")
+        mapped = f"ports {{\n{lines}\n}}\nclient {{\n  cpu_total_compute = {_CPU_MHZ}\n}}\n"
+        (home / "ports.hcl").write_text(mapped)
 
     def _start_agent(self, machine: Machine) -> Service:
         home = machine.root.parent

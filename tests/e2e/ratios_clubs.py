@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -31,6 +32,8 @@ _PREVIEWED = (1, 10, 50)
 _HOSTED = (1, 5, 20)
 _LIMIT_MIB = 192
 """Of each server: it takes half of it, idle."""
+_AT_ONCE = 4
+"""Engines, as `up-all` has."""
 _SETTLED = 30.0
 _FIRST_PORT = 13101
 """Another bench on this machine may have the ports that a first club gets."""
@@ -117,8 +120,8 @@ def _memory(running: Bench, clubs: list[Bench]) -> Table:
     table = Table(*columns, title=f"One host, its own PDS and its clubs, idle; limit {_LIMIT_MIB} MiB")
     up = 0
     for count in _HOSTED:
-        for club in clubs[up:count]:
-            club.pulumi("up", "--yes", "--skip-preview")
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda club: club.pulumi("up", "--yes", "--skip-preview"), clubs[up:count]))
         up = count
         time.sleep(_SETTLED)
         containers = run(["docker", "ps", "--quiet", "--filter", "name=^pds-"], running.docker_host).split()
@@ -128,6 +131,7 @@ def _memory(running: Bench, clubs: list[Bench]) -> Table:
         size, each = _cost(limits, count)
         cells = (whole, whole / len(containers), resident_mib(running), limits)
         table.add_row(str(count), *(f"{cell:.0f}" for cell in cells), size, each)
+        print(f"{count} clubs: {whole:.0f} MiB", flush=True)
     return table
 
 
