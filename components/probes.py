@@ -397,7 +397,7 @@ class JobRunning:
     def _no_place(self) -> str:
         """What its node lacks for the job, by Nomad's last look for a place (AllocMetric in nomad/structs)."""
         looks = self._api.get(f"/v1/job/{quote(self._job)}/evaluations") or []
-        last = max(looks, key=lambda look: int(look["CreateIndex"]), default={})
+        last: Json = max(looks, key=lambda look: int(look["CreateIndex"]), default={})
         metrics = (last.get("FailedTGAllocs") or {}).values()
         lacks = {what for metric in metrics for kind in _NO_PLACE for what in metric.get(kind) or {}}
         return f"Nomad found no room for it ({', '.join(sorted(lacks))})" if lacks else ""
