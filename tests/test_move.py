@@ -206,7 +206,7 @@ def test_a_backup_or_drill_that_has_begun_comes_to_its_end_first(alice: Owner, c
     run = {"ID": "pds-drill/periodic-1", "ParentID": "pds-drill", "Status": "running"}
     alice.old.every_job = [[run], [run], []]
     assert move.move(alice.club, "ground", yes=True) == 0
-    paths = [path.partition("?")[0] for _, path, _ in alice.old.asked]
+    paths = [path.partition("?")[0] for _, path, _ in alice.old.asked if "prefix=" not in path]
     assert paths[: paths.index("/v1/job/pds-backup/periodic/force")].count("/v1/jobs") == 3
     assert clock.now > 0
 
