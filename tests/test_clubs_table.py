@@ -301,6 +301,7 @@ def asked(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -352,6 +353,10 @@ def test_files_are_counted_where_the_file_system_is_not_the_pds_s_alone(tmp_path
 
 def test_shellcheck_has_nothing_to_say() -> None:
     done = subprocess.run(
-        [tool("shellcheck", "shellcheck"), "-s", "sh", look.SCRIPT], capture_output=True, text=True, check=False
+        [tool("shellcheck", "shellcheck"), "-s", "sh", look.SCRIPT],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.stdout == ""

@@ -280,10 +280,10 @@ def test_told_to_stop_it_tells_the_engine_waits_for_it_and_begins_nothing_more(
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(target=stop)
+    thread = threading.Thread(target=stop, daemon=True)
     thread.start()
     assert pds.main(["up-all"]) == code
-    thread.join()
+    thread.join(60)
     rows, _ = said(capsys)
     assert any(item.get("canceled") or item.get("done") for item in project.ran), "it was asked, and ended by itself"
     assert (rows["chess"], rows["rooks"]) == (outcome, "not run")

@@ -124,9 +124,9 @@ class Stack:
     def set_secret(self, key: str, value: str) -> None:
         """Write a value into the stack file, encrypted; it goes to the CLI by its standard input. Raises StackError."""
         command = self._shown("config", "set", "--secret", "--path", key, "--non-interactive")
-        done = subprocess.run(
+        done = subprocess.run(  # no deadline: as ours
             command, cwd=self.root, input=value, capture_output=True, text=True
-        )  # no deadline: as ours
+        )
         if done.returncode:
             raise StackError(f"`{shlex.join(command)}` failed: {done.stderr.strip()}")
 

@@ -185,7 +185,9 @@ def test_a_volume_that_is_full_all_the_same_gets_its_room_back_and_keeps_the_cop
     place = tmp_path / "small"
     place.mkdir()
     used = sum(file.stat().st_size for file in faulty.path.rglob("*") if file.is_file())
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * used // 1024}k", "small", str(place)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={4 * used // 1024}k", "small", str(place)]
+    if subprocess.run(mount, capture_output=True, timeout=60, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here (root may), and a volume that fills up was not tried")
     try:
         small = replace(faulty, path=place / "pds")
         shutil.copytree(faulty.path, small.path)
@@ -203,7 +205,7 @@ def test_a_volume_that_is_full_all_the_same_gets_its_room_back_and_keeps_the_cop
         assert "REFUSED" in said or "FAILED" in said
         assert _outcome(small)["failed"]
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", str(place)], check=True, timeout=60)
 
 
 def _outcome(data: Data) -> dict[str, str]:

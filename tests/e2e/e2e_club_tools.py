@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, Run, bench
+from tests.e2e.bench import DEADLINE, HOSTNAME, PROGRAMS, ROOT, STACK, Bench, Run, bench
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing, run
 from tests.e2e.watching import hits, secrets_of
+from tools.child import child
 
 CLUBS = ("chess", "pawns", "rooks")
 
@@ -201,9 +202,8 @@ def test_told_to_stop_it_ends_its_engines_in_order(place: Place) -> None:
     for name in ("chess", "rooks"):
         place.clubs[name].configure(pds={"log_enabled": name == "chess"})
     command = [sys.executable, "-m", "tools.pds", "up-all"]
-    with subprocess.Popen(
-        command, cwd=place.stack.project, env=dict(place.stack.env), stdout=subprocess.PIPE, text=True
-    ) as process:
+    place_of = {"cwd": place.stack.project, "env": dict(place.stack.env)}
+    with child(command, DEADLINE, stdout=subprocess.PIPE, **place_of) as process:
         assert process.stdout
         for line in process.stdout:
             if line.startswith("chess: up"):
@@ -211,6 +211,7 @@ def test_told_to_stop_it_ends_its_engines_in_order(place: Place) -> None:
         time.sleep(3)  # into the engine's run
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
+        process.wait(60)
     assert process.returncode in (0, 1), rest
     assert "rooks" in rest
     assert re.search(r"^rooks +not run", rest, re.M), "nothing further was begun"

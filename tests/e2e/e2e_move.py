@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from tests.contract.club import PASSWORD, Club, founded
-from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
+from tests.e2e.bench import DEADLINE, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
 from tests.e2e.docker import gateway
 from tests.e2e.images.build import io_image, restic_image
@@ -33,6 +33,7 @@ from tests.e2e.machine import Machine, ports_of
 from tests.e2e.tools import missing, run
 from tests.e2e.watching import secrets_of, steps
 from tests.s3 import BUCKET, s3_server
+from tools.child import child
 from tools.live.xrpc import Client, RefusedError
 
 S3 = "s3.bench.test"
@@ -312,14 +313,14 @@ def killed(story: Story, to: str, after: str, *, whole: bool) -> str:
     until all of it was over."""
     command = [sys.executable, "-m", "tools.pds", "move", "chess", "--to", to, "--yes"]
     said: list[str] = []
-    with subprocess.Popen(
+    with child(
         command,
+        DEADLINE,
         cwd=story.club.project,
         env=dict(story.club.env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         process_group=0,
     ) as process:
         assert process.stdout
@@ -333,5 +334,6 @@ def killed(story: Story, to: str, after: str, *, whole: bool) -> str:
                     process.kill()
                 break
         said.extend(process.stdout)  # its engine may go on
+        process.wait(60)
     assert process.returncode == -signal.SIGKILL, "".join(said)
     return "".join(said)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.e2e.api_client import Machines
-from tests.e2e.bench import STACK, Stack, settings, stack
+from tests.e2e.bench import DEADLINE, STACK, Stack, settings, stack
 from tests.e2e.digitalocean import World
 from tests.e2e.tools import missing
 
@@ -29,10 +29,9 @@ def pulumi(made: Stack, *arguments: str) -> str:
     """What the engine says."""
     command = ["pulumi", *arguments, "--non-interactive"]
     env = dict(made.env)
-    done = subprocess.run(
-        command, cwd=made.project, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    piped: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=made.project, env=env, timeout=DEADLINE, check=True, **piped)
+    return str(done.stdout)
 
 
 def lines(file: Path) -> list[str]:

@@ -80,11 +80,11 @@ class Engine(auto.PulumiCommand):
         try:
             with process:
                 error: list[str] = []
-                reader = threading.Thread(target=_read, args=(process.stderr, error, on_error))
+                reader = threading.Thread(target=_read, args=(process.stderr, error, on_error), daemon=True)
                 reader.start()
                 output: list[str] = []
                 _read(process.stdout, output, on_output)
-                reader.join()
+                reader.join()  # no deadline: its pipe ends with the engine, as the one that was read above
         finally:
             with self._lock:
                 self._running.discard(process)
