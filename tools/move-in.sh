@@ -1,8 +1,8 @@
 # Owns the leaving of a PDS of upstream's installer from its machine: the server is stopped for good, and a snapshot of
 # its data is made and verified, in FOLDER/.snapshot. Run there as root: `sh move-in.sh [FOLDER]`, /pds where left out.
 # `./pds move-in` writes it, with the project's own snapshot program; the programs run in the image that the server ran
-# in, without a network. Nothing in FOLDER is changed but for .snapshot, .departures.jsonl and .pds-identity.json, which
-# the old server does not know. It can be run again.
+# in, without a network. Nothing in FOLDER is changed but for .snapshot, .departures.jsonl, .pds-identity.json and
+# .move-in-image, which the old server does not know. It can be run again.
 set -eu
 umask 077
 
@@ -16,8 +16,7 @@ folder=$(cd "${1:-/pds}" && pwd)
 [ -f "$folder/account.sqlite" ] || fail "there is no $folder/account.sqlite: where are its data?"
 
 # `down` removes the container, so what it ran is remembered.
-image=$folder/.snapshot/image
-mkdir -p "$folder/.snapshot"
+image=$folder/.move-in-image
 if docker container inspect pds >/dev/null 2>&1; then
     docker container inspect --format '{{.Image}}' pds >"$image"
 fi
@@ -46,11 +45,12 @@ run() {
         --env-file "$work/env" --env PDS_GUARD_ADOPT=true --entrypoint node "$(cat "$image")" "$@"
 }
 
-run /move-in/guard.cjs
-run /move-in/snapshot.cjs
+stopped="The server is stopped. 'systemctl enable --now pds', or 'docker start pds', lets it run again as it was."
+run /move-in/guard.cjs || fail "$stopped"
+run /move-in/snapshot.cjs || fail "$stopped"
 run -e '
   const { manifest, problems } = require("/move-in/verify.cjs").verify("/pds/.snapshot/current", {});
   for (const problem of problems) console.error(problem);
   if (problems.length === 0) console.log("whole; it is of @atproto/pds", manifest.package_version);
   process.exit(problems.length === 0 ? 0 : 1);
-' || fail "the snapshot is not whole, as said above. The server is stopped; 'docker start pds' lets it run again."
+' || fail "the snapshot is not whole. $stopped"

@@ -25,7 +25,6 @@ class UnreadableStateError(StackError):
 
 
 _DEADLINE = 300  # seconds; for what asks nobody anything
-
 _CUT_SHORT = "failed to load checkpoint: EOF"
 
 
@@ -124,9 +123,7 @@ class Stack:
     def set_secret(self, key: str, value: str) -> None:
         """Write a value into the stack file, encrypted; it goes to the CLI by its standard input. Raises StackError."""
         command = self._shown("config", "set", "--secret", "--path", key, "--non-interactive")
-        done = subprocess.run(  # no deadline: as ours
-            command, cwd=self.root, input=value, capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=self.root, input=value, capture_output=True, text=True, timeout=_DEADLINE)
         if done.returncode:
             raise StackError(f"`{shlex.join(command)}` failed: {done.stderr.strip()}")
 

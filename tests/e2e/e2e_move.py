@@ -24,19 +24,17 @@ import pytest
 import yaml
 
 from tests.contract.club import PASSWORD, Club, founded
+from tests.e2e.backups import backup_section, give_keys
 from tests.e2e.bench import DEADLINE, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
-from tests.e2e.docker import gateway
-from tests.e2e.images.build import io_image, restic_image
+from tests.e2e.images.build import io_image
 from tests.e2e.ingresses import At, public_ports
 from tests.e2e.machine import Machine, ports_of
 from tests.e2e.tools import missing, run
 from tests.e2e.watching import secrets_of, steps
-from tests.s3 import BUCKET, s3_server
 from tools.child import child
 from tools.live.xrpc import Client, RefusedError
 
-S3 = "s3.bench.test"
 NAME = "chess.test"
 UP = ("up", "--yes", "--skip-preview")
 OLD, NEW = 3101, 3105
@@ -148,10 +146,6 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with ExitStack() as stack:
         old = stack.enter_context(bench(tmp_path_factory.mktemp("bench"), cache))
         plc = stack.enter_context(directory(old.folder / "plc", cache, old.docker_host, old.authority))
-        (old.folder / "s3").mkdir()
-        server = s3_server(old.folder / "s3", BUCKET, address=gateway(old.docker_host))
-        address = stack.enter_context(server).removeprefix("http://")
-        restic = restic_image(old.folder / "restic", cache, old.docker_host, S3, address)
         stack.enter_context(public_ports(whole=False))
         first = yaml.safe_load((old.project / f"Pulumi.{old.name}.yaml").read_text())["config"]
         ground = {
@@ -191,16 +185,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
                     "invite_required": False,
                     "open_registration": True,
                 },
-                "pds:backup": {
-                    "endpoint": f"https://{S3}",
-                    "bucket": BUCKET,
-                    "image": restic,
-                    "interval_minutes": 1440,
-                },
+                "pds:backup": backup_section(old, cache, stack),
             },
         )
-        for key, value in (("access_key_id", "DO00TEST"), ("secret_access_key", "only a test")):
-            club.pulumi("config", "set", "--secret", "--path", f"pds:backup.{key}", value)
+        give_keys(club)
         yield Story(old, new, club, old.authority.trusted())
 
 

@@ -18,17 +18,14 @@ import pytest
 
 from components.probes import until
 from tests.contract.club import PASSWORD, Club, founded
+from tests.e2e.backups import backup_section, give_keys
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
-from tests.e2e.docker import gateway
-from tests.e2e.images.build import restic_image
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing, run
-from tests.s3 import BUCKET, s3_server
 from tools.live.process import free_port
 from tools.live.xrpc import Client
 
-S3 = "s3.bench.test"
 _SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"$(dirname "$0")/asked"
 case $1 in disable) docker stop pds && docker rm pds ;; esac >/dev/null 2>&1 || true
@@ -47,6 +44,10 @@ class Story:
     club: Club | None = None
     session: str = ""
     """What a member's app holds."""
+
+    def containers(self) -> str:
+        """Those that use the old machine's data."""
+        return run(["docker", "ps", "--quiet", "--filter", f"volume={self.old}/pds"], self.bench.docker_host)
 
     def leave(self) -> str:
         """Run the script on the old machine; what it said."""
@@ -75,17 +76,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with ExitStack() as stack:
         made = stack.enter_context(bench(tmp_path_factory.mktemp("bench"), cache))
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
-        (made.folder / "s3").mkdir()
-        server = s3_server(made.folder / "s3", BUCKET, address=gateway(made.docker_host))
-        address = stack.enter_context(server).removeprefix("http://")
-        restic = restic_image(made.folder / "restic", cache, made.docker_host, S3, address)
         INGRESSES["io"](made, stack)
         made.configure(
             pds={"plc_url": plc.url, "image": plc.pds_image, "invite_required": False, "open_registration": True},
-            backup={"endpoint": f"https://{S3}", "bucket": BUCKET, "image": restic, "interval_minutes": 1440},
+            backup=backup_section(made, cache, stack),
         )
-        for key, value in (("access_key_id", "DO00TEST"), ("secret_access_key", "only a test")):
-            made.pulumi("config", "set", "--secret", "--path", f"pds:backup.{key}", value)
+        give_keys(made)
         env = {
             "PDS_HOSTNAME": HOSTNAME,
             "PDS_JWT_SECRET": secrets.token_hex(16),
@@ -118,6 +114,7 @@ def test_a_pds_of_the_installer_s_is_lived_in(story: Story) -> None:
     run(["docker", "run", "--detach", *container, *told, story.image], story.bench.docker_host)
     url = f"http://127.0.0.1:{story.port}"
     until(lambda: _health(url), 120, "The old server")
+    assert story.containers() != ""
     story.club = founded(url, HOSTNAME, members=3, posts=3, mail=f"{HOSTNAME}.com")
     body = {"identifier": story.club.members[0].did, "password": PASSWORD}
     story.session = Client(url, HOSTNAME).procedure("com.atproto.server.createSession", body)["accessJwt"]
@@ -171,7 +168,7 @@ def test_members_notice_nothing(story: Story) -> None:
         parameters = {"repo": did, "collection": collection, "rkey": rkey}
         assert client.query("com.atproto.repo.getRecord", parameters)["cid"] == cid
     assert story.bench.outputs()["admin_password"] == story.env["PDS_ADMIN_PASSWORD"]
-    assert run(["docker", "ps", "--quiet", "--filter", f"volume={story.old}/pds"], story.bench.docker_host) == ""
+    assert story.containers() == ""
 
 
 def test_the_stack_s_own_backups_go_on_from_there(story: Story) -> None:
