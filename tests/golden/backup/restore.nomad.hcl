@@ -88,7 +88,10 @@ job "pds-restore" {
         TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
         fetched=$TARGET/fetched
         wanted=$${NOMAD_META_snapshot:-latest}
-        [ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
+        if [ "$REPOSITORY" = absent ]; then
+            [ "$${NOMAD_META_from:-}" != volume ] || exit 0
+            fail "$RESTIC_REPOSITORY holds no backups"
+        fi
 
         # Nothing here takes a lock: a restore is kept from nothing by one that was left behind, a key that may only read does,
         # and a backup that thins out meanwhile goes on. What that one takes away below this is there under another name at the
