@@ -156,8 +156,8 @@ def test_the_snapshot_task_is_the_server_s_image_and_user_with_no_secret() -> No
 
 
 def test_every_run_that_sends_has_one_host_name() -> None:
-    """So restic tells the lock of a run that was killed from one that is used: by host name and process."""
-    assert task_of(_job(), "send")["config"][0]["hostname"] == "pds-backup"
+    """By it the lock of a run that was killed is known, and told from another stack's."""
+    assert task_of(_job(), "send")["config"][0]["hostname"] == "pds-backup-dev"
 
 
 def test_the_send_task_cannot_change_the_data() -> None:

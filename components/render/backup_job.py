@@ -107,8 +107,8 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
     return Task(
         name="send",
         user="1000:1000",
-        # By it restic knows a lock that a killed run left: no other run has this name, and no two of them overlap.
-        config=replace(hardened_restic(settings, "send.sh"), hostname=JOB),
+        # By it a lock in the bucket is known for one that a killed run of this stack left.
+        config=replace(hardened_restic(settings, "send.sh"), hostname=f"{JOB}-{stack}"[:63].rstrip("-")),
         volume_mounts=(
             VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),
             *on_disk(settings, read_only=False),

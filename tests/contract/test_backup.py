@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from components.render.backup_job import backup_job
 from tests.programs import BACKUP, settings_of
 from tests.s3 import BUCKET, s3_server
+from tools.child import child
 from tools.hcl_text import job_of, task_of
 from tools.live.node import PDS_LINES
 from tools.verify import verify
@@ -102,6 +105,17 @@ def test_a_run_that_was_killed_stops_neither_the_next_one_nor_a_restore(
     bucket.leave_a_lock()
     bucket.fetch(tmp_path / "new")
     assert "no errors were found" in bucket.send(faulty), "thinned out and read back as always"
+
+
+def test_another_host_s_lock_is_respected_and_two_do_not_send_at_once(faulty: Data, bucket: Bucket) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    bucket.leave_a_lock("another-host")
+    assert "locked" in bucket.send(faulty, code=1)
+    bucket.restic("unlock", "--remove-all")
+    with child(["flock", str(faulty.snapshot.parent), "cat"], 120, stdin=subprocess.PIPE):
+        time.sleep(1)
+        assert "another run is sending" in bucket.send(faulty, code=1)
 
 
 def test_a_bucket_that_is_somebody_else_s_is_named(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:

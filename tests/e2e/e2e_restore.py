@@ -283,7 +283,7 @@ def test_a_candidate_that_answers_health_and_creates_no_records_goes_no_further(
 
 
 def test_a_candidate_that_stands_the_trial_is_what_runs_then(story: Story) -> None:
-    image = f"{LOCAL_PDS_TAG}-next"
+    image = f"pds.local/next:{LOCAL_PDS_TAG.rpartition(':')[2]}"  # the gate takes no tag that floats
     run(["docker", "tag", LOCAL_PDS_TAG, image], story.bench.docker_host)
     done = story.bench.pds("upgrade", "--yes", "--to", image, "--package", "0.4.217")
     print(done.output)

@@ -12,9 +12,19 @@ if [ "$REPOSITORY" = absent ]; then
     restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
 fi
 
-# A run that was killed leaves its lock. restic removes those of this host's name whose process is gone, and each run
-# has the same host name, in a container of its own; others, once nobody has refreshed them for half an hour.
-restic unlock --quiet
+# A run that was killed leaves its lock in the bucket. restic would ask whether its process is there, and the numbers of a
+# container's processes say nothing in another one. Each run has the same host name, and while this one has the folder
+# no other sends: so a lock of that name is nobody's. Of others, restic removes those that are half an hour old.
+exec 9<"$PDS_DATA_DIRECTORY/.snapshot"
+flock -n 9 || fail "another run is sending; the next one sends what is new"
+here=$(cat /proc/sys/kernel/hostname) all=--remove-all
+for lock in $(restic list locks --no-lock --quiet); do
+    case $(restic cat lock "$lock" --no-lock 2>&1) in
+        *"\"hostname\": \"$here\""*) ;;
+        *) all= ;;
+    esac
+done
+restic unlock --quiet $all
 
 # Who left is no part of a snapshot: a restore of an old one has to know of it, too (departures.cjs).
 cd "$PDS_DATA_DIRECTORY"
