@@ -4,8 +4,8 @@ Two questions. How does the time of `./pds preview-all` grow with the number of 
 host's memory, and cost, where there are 1, 5 and 20 of them? None of the clubs is up when previews are timed, so each
 shows everything that it would make.
 
-Nothing is asserted. What a host costs is by the table in `tools/clubs/prices.json`: the smallest droplet in it that the
-settings take for these limits, with an ingress, and a volume with room for every quota.
+Nothing is asserted. What a host costs is by the table in `tools/clubs/prices.json`: the smallest droplet in it on which
+these limits fit, with an ingress, and a volume with room for every quota.
 """
 
 import os
@@ -34,6 +34,10 @@ _LIMIT_MIB = 192
 """Of each server: it takes half of it, idle."""
 _AT_ONCE = 4
 """Engines, as `up-all` has."""
+_SERVER_MHZ, _INGRESS_MHZ = 500, 300
+"""What their jobs ask of Nomad."""
+_MHZ = 2000
+"""What Nomad counts for a droplet's processor, at least."""
 _SETTLED = 30.0
 _FIRST_PORT = 13101
 """Another bench on this machine may have the ports that a first club gets."""
@@ -136,13 +140,21 @@ def _memory(running: Bench, clubs: list[Bench]) -> Table:
 
 
 def _cost(limits: int, count: int) -> tuple[str, str]:
-    """The smallest droplet of the price table with so much memory, and a PDS's share of it and its volume."""
+    """The smallest droplet of the price table with so much memory and so many processors, and a PDS's share of it and
+    its volume."""
     prices, gib = listed(), Club.model_fields["disk_gib"].default * (count + 1)
-    fitting = [size for size in prices.droplets if Host(size=size).memory_mib >= limits]
+    mhz = _INGRESS_MHZ + _SERVER_MHZ * (count + 1)
+    fitting = [
+        size for size in prices.droplets if Host(size=size).memory_mib >= limits and _processors(size) * _MHZ >= mhz
+    ]
     if not fitting:
         return "-", "-"
     size = min(fitting, key=lambda size: prices.droplets[size])
     return size, f"{(prices.droplets[size] + prices.gib * gib) / (count + 1):.2f}"
+
+
+def _processors(size: str) -> int:
+    return int(size.split("-")[1].removesuffix("vcpu"))
 
 
 if __name__ == "__main__":
