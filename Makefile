@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 STACK ?= dev
 STORY ?= *
 RUN = venv/bin/python -m
-MACHINE_STORY = tests/e2e/e2e_machine.py
+MACHINE_STORIES = $(wildcard tests/e2e/e2e_machine*.py)
 # Stories and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
 LONG = --timeout=7200 -o faulthandler_timeout=7500
 
@@ -55,7 +55,7 @@ bench: venv/.tests
 	@$(RUN) tests.e2e.ratios_clubs
 
 e2e: venv/.tests
-	$(RUN) pytest -x -v $(LONG) $(if $(MACHINE),-s $(MACHINE_STORY),$(filter-out $(MACHINE_STORY),$(wildcard tests/e2e/e2e_$(STORY).py)))
+	$(RUN) pytest -x -v $(LONG) $(if $(MACHINE),-s $(MACHINE_STORIES),$(filter-out $(MACHINE_STORIES),$(wildcard tests/e2e/e2e_$(STORY).py)))
 
 generate: venv/.tests
 	$(RUN) tools.generate
