@@ -47,13 +47,14 @@ class SharedHost(pulumi.ComponentResource):
         offer = pulumi.Output.all(host.get_output("clubs"), opens).apply(lambda both: _accepted(args, *both))
         self.ipv4, self.cluster_id = offer["ipv4"], offer["cluster_id"]
         access = as_secret(pulumi.Output.all(offer, secret).apply(lambda both: both[1][args.stack]))
-        names = ("address", "ca_pem", "cert_pem", "key_pem", "token", "namespace")
-        self.api = {key: access[key] for key in names}
+        names = ("ca_pem", "cert_pem", "key_pem", "token", "namespace")
+        # Where Nomad is, is no secret: whoever asks it says so, where it does not answer.
+        self.api = {"address": pulumi.Output.unsecret(access["address"])} | {key: access[key] for key in names}
         provider = nomad.Provider(
             # With another host it is another one: one that changed would look there for what is to be deleted on
             # the old host (docs/decisions/0015).
             f"{name}-provider-{args.settings.on.stack}",
-            address=pulumi.Output.unsecret(access["address"]),
+            address=self.api["address"],
             region=args.settings.nomad.region,
             ca_pem=access["ca_pem"],
             cert_pem=access["cert_pem"],

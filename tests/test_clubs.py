@@ -121,6 +121,11 @@ def test_no_secret_of_a_club_is_in_the_open(chess: Evaluation) -> None:
     assert [finding for found in findings(of_evaluation(chess)).values() for finding in found] == []
 
 
+def test_where_a_club_s_nomad_is_is_no_secret_and_what_opens_it_is(chess: Evaluation) -> None:
+    assert "nomad_address" not in chess.secret_outputs, "a sentence may name it"
+    assert {"nomad_token", "nomad_client_key_pem"} <= set(chess.secret_outputs)
+
+
 def test_everything_of_a_club_is_in_its_namespace_but_its_file(chess: Evaluation) -> None:
     namespaces = {item.name: item.inputs.get("namespace") for item in chess.of("variable:Variable")}
     assert namespaces.pop("pds-ingress-file-variable") is None
