@@ -139,6 +139,20 @@ def test_what_a_killed_restore_had_lent_is_taken_back_by_the_next_one(alice: Own
     assert meta["lent"] == "", "else it would restore another stack's backups"
 
 
+def test_a_restore_that_a_killed_verb_left_comes_to_its_end_before_another_begins(
+    alice: Owner, capsys: pytest.CaptureFixture[str], clock: Clock
+) -> None:
+    alice.nomad.children = [["running"], ["running"], ["dead"]]
+    assert restore.restore(alice.stack, Wish(yes=True)) == 0
+    assert "Another run of pds-restore is under way" in capsys.readouterr().out
+    paths = [path for _, path, _ in alice.nomad.asked]
+    looks = [number for number, path in enumerate(paths) if path.startswith("/v1/jobs?prefix=pds-restore")]
+    assert len(looks) == 3
+    lent = paths.index("/v1/var/nomad/jobs/pds-restore/pds-restore/fetch")
+    assert looks[-1] < lent < paths.index("/v1/job/pds-restore/dispatch"), "what opens another stack's is still needed"
+    assert clock.now > 0
+
+
 def test_another_pds_s_backups_are_refused_before_anything_is_paused(alice: Owner) -> None:
     alice.write("old", backup=BACKUP, hostname="chess.at", dns={"zone": "chess.at"})
     with pytest.raises(StackError, match="is for life"):

@@ -53,6 +53,7 @@ def restore(stack: Stack, wish: Wish) -> int:
 
     _step(2, "The snapshot is fetched, verified, made ready beside the old data, and takes their place.")
     api = runs.api_of(stack)
+    runs.alone(api, JOB)
     _lend(api, items)  # also none: what a run left that was killed opens another stack's
     try:
         done = put_back(stack, settings, wish, api)

@@ -16,7 +16,7 @@ from tools.stack import Stack
 
 _NAMES = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_token")
 _PLACED = 120  # seconds: Nomad finds a place at once, or there is none
-_OTHER_RUN = 3600  # seconds
+_OTHER_RUN = 6 * 3600  # seconds; a restore of a full volume
 _LAST_LOOKS = 5
 _ENDED = ("complete", "failed", "lost")
 
@@ -38,17 +38,31 @@ def dispatch(api: NomadApi, job: str, meta: Mapping[str, str]) -> str:
     return str(api.post(f"/v1/job/{quote(job)}/dispatch", {"Meta": asked})["DispatchedJobID"])
 
 
-def force(api: NomadApi, job: str) -> str:
-    """Start a run of a periodic job before its time; its id. Raises ProbeError.
+def alone(api: NomadApi, job: str) -> None:
+    """Wait until no run of `job` is under way. Raises ProbeError.
 
-    Nomad itself keeps apart only those that the time starts, and two at once take each other's files away.
+    Nomad itself keeps apart only those of a periodic job that the time starts, and two at once take each other's files
+    away. One may be under way that a killed verb has started.
     """
 
+    told = False
+
     def idle() -> str | None:
+        nonlocal told
         children = api.get(f"/v1/jobs?{urlencode({'prefix': f'{job}/'})}")
-        return "another run is under way" if any(run["Status"] != "dead" for run in children) else None
+        if all(run["Status"] == "dead" for run in children):
+            return None
+        if not told:
+            print(f"Another run of {job} is under way; this one begins after it.", flush=True)
+        told = True
+        return "another run is under way"
 
     until(idle, _OTHER_RUN, f"Job {job}")
+
+
+def force(api: NomadApi, job: str) -> str:
+    """Start a run of a periodic job before its time, once no other is under way; its id. Raises ProbeError."""
+    alone(api, job)
     evaluation = api.post(f"/v1/job/{quote(job)}/periodic/force", {})["EvalID"]
     return str(api.get(f"/v1/evaluation/{evaluation}")["JobID"])
 
