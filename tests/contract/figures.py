@@ -39,6 +39,8 @@ Answer = TypeVar("Answer")
 
 _ACCOUNTS = (10, 50, 200)
 _POSTS = 10
+_FEW, _PICTURES = 10, 20
+"""One in so many has so many further pictures of a megabyte, before the last restore."""
 _SECONDS = 20.0
 _ROUNDS = 3
 _PATIENCE = 600.0
@@ -73,7 +75,12 @@ def main() -> int:
                 club = Club(server.url, env["PDS_HOSTNAME"])
                 console.print(_cost(club, data, bucket))
                 console.print(_latency(club, data))
-            console.print(_restore(data, directory.url, folder))
+                console.print(_restore(data, directory.url, folder))
+                for member in club.members[::_FEW]:
+                    for number in range(_PICTURES):
+                        club.post_blob(member, bytes([number]) * 1_000_000)
+                data.take()
+                console.print(_restore(data, directory.url, folder))
     return 0
 
 
@@ -155,6 +162,7 @@ def _median(request: Callable[[], object]) -> float:
 def _restore(data: Data, plc_url: str, folder: Path) -> Table:
     """The restore program on a snapshot that is there, beside `cp` of the same bytes."""
     snapshot = folder / "snapshot"
+    shutil.rmtree(snapshot, ignore_errors=True)
     shutil.copytree(data.snapshot, snapshot)
     size = sum(path.stat().st_size for path in snapshot.rglob("*") if path.is_file()) / _MEBIBYTE
     plain, ours = [], []
