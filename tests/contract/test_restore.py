@@ -247,7 +247,8 @@ def test_killed_at_any_step_of_the_swap_it_is_finished_by_the_next_run(in_place:
             assert "a restore was cut short" in refused.stderr, "no server starts on half of it"
         again = in_place.run()
         assert "is finished" in again or "ready" in again
-        assert {entry.name for entry in in_place.data.path.iterdir()} == _RESTORED
+        # The copy that was refused has left word of it.
+        assert {entry.name for entry in in_place.data.path.iterdir()} - {".stamps"} == _RESTORED
         assert in_place.story.written_after not in _uris(in_place.data.path, in_place.story.writer.did)
         if step % 5 == 0:
             in_place.data.take()
