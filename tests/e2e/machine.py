@@ -94,14 +94,12 @@ class ProcessMachines:
         if told["VOLUME"] not in volumes:
             raise BenchError(f"droplet {droplet_id} waits for the volume {told['VOLUME']}, and has {list(volumes)}")
         number = volumes[told["VOLUME"]]
-        if number not in self._volumes:
-            self._volumes.append(number)
         volume = self.volume_folder(number)
         if not any(volume.iterdir()):
             (volume / ".pds-volume").write_text(f"{told['STACK']}\n")  # as `volume.sh` formats it
         (root / "srv").mkdir(exist_ok=True)
         (root / "srv/nomad").symlink_to(volume)
-        ports = ports_of(self._volumes.index(number), self._ports)
+        ports = ports_of(self._host_of(number), self._ports)
         machine = Machine(droplet_id, root, volume, ports)
         self._machines[droplet_id] = machine
         self._claim(machine)
@@ -169,6 +167,16 @@ class ProcessMachines:
     def volume_folder(self, volume_id: str) -> Path:
         """Where the volume's files are."""
         return self._folder / "volumes" / volume_id
+
+    def _host_of(self, volume_id: str) -> int:
+        """The number of the host with this volume; that of one whose volume is deleted is given again."""
+        if volume_id not in self._volumes:
+            gone = [at for at, known in enumerate(self._volumes) if not self.volume_folder(known).exists()]
+            if not gone:
+                self._volumes.append(volume_id)
+            else:
+                self._volumes[gone[0]] = volume_id
+        return self._volumes.index(volume_id)
 
     def stop_all(self) -> None:
         """Everything off, by process id, and no container left; for the end of a bench. Roots and volumes stay."""
