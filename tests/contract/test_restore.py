@@ -278,6 +278,19 @@ def test_killed_at_a_random_moment_it_can_be_run_again(in_place: Restore, scale:
     assert killed
 
 
+@one_line
+def test_what_a_killed_reader_left_beside_a_database_is_no_damage_and_what_somebody_wrote_there_is(
+    disaster: Restore,
+) -> None:
+    """SQLite's log and its index, which only a reader that ends in order takes away."""
+    database = disaster.data.path / ".restore" / "fetched" / home(disaster.story.writer.did) / "store.sqlite"
+    log, index = (database.with_name(f"{database.name}-{suffix}") for suffix in ("wal", "shm"))
+    for content, code in ((b"frames", 1), (b"", 0)):
+        log.write_bytes(content)
+        index.write_bytes(bytes(32768))
+        assert f"{log.name} is not in the manifest" in disaster.run(code=code) or not code
+
+
 # --- refused before anything is touched
 
 

@@ -55,7 +55,17 @@ function* identity({ folder, manifest }, whose) {
   }
 }
 
+/** A reader that was killed leaves an empty log beside a database, and its index: nothing that anybody wrote. */
+function sweep({ folder, manifest }) {
+  for (const name of Object.keys(manifest.files)) {
+    const [log, index] = ["-wal", "-shm"].map((suffix) => path.join(folder, name + suffix));
+    if (fs.existsSync(log) && fs.statSync(log).size > 0) continue;
+    for (const left of [log, index]) fs.rmSync(left, { force: true });
+  }
+}
+
 function* files({ folder, manifest }) {
+  sweep({ folder, manifest });
   const found = new Set(walk(folder).filter((name) => name.split(path.sep)[0] !== "blocks" && name !== MANIFEST));
   for (const name of found) if (!(name in manifest.files)) yield `${name} is not in the manifest`;
   for (const [name, known] of Object.entries(manifest.files).sort()) {
