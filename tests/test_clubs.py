@@ -202,7 +202,8 @@ def test_an_offer_of_another_version_is_not_guessed_at() -> None:
 
 
 def test_every_difference_is_named_with_what_to_write() -> None:
-    theirs = {**OFFER, "port": 3109, "ingress": "caddy", "datacenter": "fra", "region": "eu", "memory_mib": 256}
+    # Numbers come with a fraction out of another stack's state.
+    theirs = {**OFFER, "port": 3109.0, "ingress": "caddy", "datacenter": "fra", "region": "eu", "memory_mib": 256.0}
     with pytest.raises(SettingsError) as caught:
         accepted(chess_settings(), "chess", {"chess": theirs}, opens=True)
     assert {fault.key: fault.remedy for fault in caught.value.faults} == {

@@ -61,7 +61,9 @@ def accepted(settings: Settings, stack: str, offers: Mapping[str, Any] | None, o
             f"Stack {host} can be read, its secrets cannot: stacks that share a host share its passphrase, or its "
             f"secrets provider. Use that of {host}, and `pulumi stack change-secrets-provider` for {stack}."
         )
-    faults = list(_differences(settings, found, file))
+    # A stack reference brings every number as one with a fraction.
+    whole = {key: int(value) if isinstance(value, float) else value for key, value in found.items()}
+    faults = list(_differences(settings, whole, file))
     if faults:
         raise SettingsError(f"Pulumi.{stack}.yaml", faults)
     return found

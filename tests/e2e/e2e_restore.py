@@ -25,7 +25,7 @@ from tests.contract.relay import Relay
 from tests.contract.restores import newest
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, Run, Stack, bench, init_stack
 from tests.e2e.directory import directory
-from tests.e2e.e2e_clubs import club_settings
+from tests.e2e.e2e_clubs import PORTS, club_settings
 from tests.e2e.images.build import LOCAL_PDS_TAG, restic_image
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.owner import follow, orphans
@@ -345,7 +345,7 @@ def test_bucket_and_escrow_file_are_enough(story: Story, tmp_path: Path, monkeyp
 def test_a_club_on_the_host_has_backup_drill_and_restore_of_its_own(story: Story) -> None:
     """In its namespace, with its own token and its own place in the bucket."""
     story.back_it_up()
-    story.bench.configure(clubs={"chess": {"port": 3101}})
+    story.bench.configure(clubs={"chess": {"port": PORTS["chess"]}})
     story.bench.pulumi(*UP)
     config = club_settings(story.bench, "io", "chess")
     host = yaml.safe_load((story.bench.project / f"Pulumi.{story.bench.name}.yaml").read_text())["config"]
