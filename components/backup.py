@@ -1,9 +1,10 @@
 """The backup: a bucket that outlives everything else, a key for it alone, a password, and the job that uses them.
 
-The jobs' texts are rendered in `render/backup_job.py`, `restore_job.py` and `drill_job.py`. What is in a snapshot is
-decided by the program that the first runs, `render/files/snapshot.cjs`.
+The jobs' texts are rendered in `render/`. What is in a snapshot is decided by the program that the first runs,
+`render/files/snapshot.cjs`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
@@ -11,13 +12,17 @@ import pulumi_digitalocean as digitalocean
 import pulumi_nomad as nomad
 
 from components.entropy import as_secret, hex_secret
-from components.render.backup_job import BACKUP_PATH, bucket_name, repository
+from components.render.backup_job import BACKUP_PATH
 from components.render.candidate_job import CANDIDATE_PATH
 from components.render.drill_job import DRILL_PATH
+from components.render.restic import bucket_name, repository
 from components.render.restore_job import RESTORE_PATH
 from components.settings.sections import Backup as Section
 from components.settings.settings import Settings
 from components.target import NomadTarget
+
+PATHS = {"backup": BACKUP_PATH, "restore": RESTORE_PATH, "drill": DRILL_PATH, "candidate": CANDIDATE_PATH}
+"""The jobs by role, and the variable of each with what opens the backups."""
 
 VERSION_DAYS = 30
 """For so long the bucket keeps what was overwritten or deleted in it: the key on the host can delete, and be stolen."""
@@ -29,10 +34,8 @@ class BackupArgs:
 
     settings: Settings
     stack: str
-    jobspec: str
-    restore_jobspec: str
-    drill_jobspec: str
-    candidate_jobspec: str
+    jobspecs: Mapping[str, str]
+    """By role, as in `PATHS`."""
     target: NomadTarget
     server: nomad.Job
 
@@ -44,7 +47,6 @@ class Backup(pulumi.ComponentResource):
     """restic's address of the backups."""
     items: pulumi.Output[dict[str, str]]
     """What opens them, by restic's names; secret. For the escrow file."""
-    job: nomad.Job
 
     def __init__(self, name: str, args: BackupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Backup", name, None, opts)
@@ -61,38 +63,21 @@ class Backup(pulumi.ComponentResource):
             items["AWS_ACCESS_KEY_ID"], items["AWS_SECRET_ACCESS_KEY"] = key.access_key, as_secret(key.secret_key)
         self.repository = repository(args.settings, args.stack)
         self.items = pulumi.Output.secret(pulumi.Output.all(**items))
-        variable = nomad.Variable(
-            f"{name}-variable",
-            namespace=args.target.namespace,
-            path=BACKUP_PATH,
-            items=self.items,
-            opts=args.target.options(self),
-        )
-        self.job = nomad.Job(
-            f"{name}-job",
-            jobspec=args.jobspec,
-            detach=True,  # a periodic job has nothing to wait for
-            purge_on_destroy=True,
-            opts=args.target.options(self, depends_on=[variable, args.server]),
-        )
-        for role, path, jobspec in (
-            ("restore", RESTORE_PATH, args.restore_jobspec),
-            ("drill", DRILL_PATH, args.drill_jobspec),
-            ("candidate", CANDIDATE_PATH, args.candidate_jobspec),
-        ):
-            opens = nomad.Variable(
-                f"{name}-{role}-variable",
+        for role, path in PATHS.items():
+            prefix = name if role == "backup" else f"{name}-{role}"
+            variable = nomad.Variable(
+                f"{prefix}-variable",
                 namespace=args.target.namespace,
                 path=path,
                 items=self.items,
                 opts=args.target.options(self),
             )
             nomad.Job(
-                f"{name}-{role}-job",
-                jobspec=jobspec,
-                detach=True,
+                f"{prefix}-job",
+                jobspec=args.jobspecs[role],
+                detach=True,  # each runs later, by itself or when it is asked
                 purge_on_destroy=True,
-                opts=args.target.options(self, depends_on=[opens, args.server]),
+                opts=args.target.options(self, depends_on=[variable, args.server]),
             )
         self.register_outputs({"repository": self.repository})
 

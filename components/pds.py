@@ -81,19 +81,17 @@ class Pds(pulumi.ComponentResource):
             child,
         )
         backup: Backup | None = None
+        copying: dict[str, str] = {}
         if settings.backup:
+            copying = {
+                "backup": backup_job(settings, stack),
+                "restore": restore_job(settings, stack),
+                "drill": drill_job(settings, stack),
+                "candidate": candidate_job(settings, stack),
+            }
             backup = Backup(
                 f"{name}-backup",
-                BackupArgs(
-                    settings=settings,
-                    stack=stack,
-                    jobspec=backup_job(settings, stack),
-                    restore_jobspec=restore_job(settings, stack),
-                    drill_jobspec=drill_job(settings, stack),
-                    candidate_jobspec=candidate_job(settings, stack),
-                    target=place.target,
-                    server=workload.job,
-                ),
+                BackupArgs(settings=settings, stack=stack, jobspecs=copying, target=place.target, server=workload.job),
                 child,
             )
         resolves = Resolves(
@@ -191,13 +189,7 @@ class Pds(pulumi.ComponentResource):
         opens_copies: dict[str, pulumi.Input[object]] = {}
         if backup:
             address = backup.repository
-            copies = {
-                "backup_job": backup_job(settings, stack),
-                "restore_job": restore_job(settings, stack),
-                "drill_job": drill_job(settings, stack),
-                "candidate_job": candidate_job(settings, stack),
-                "backup_repository": address,
-            }
+            copies = {**{f"{role}_job": text for role, text in copying.items()}, "backup_repository": address}
             opens_copies = {"backup": backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})}
         self.outputs = {
             "url": f"https://{settings.hostname}",

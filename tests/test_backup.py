@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from components.render.backup_job import BACKUP_PATH, backup_job, bucket_name
+from components.render.backup_job import BACKUP_PATH, backup_job
 from components.render.drill_job import drill_job
+from components.render.restic import bucket_name
 from components.render.restore_job import META, OTHER_PATH, RESTORE_PATH, restore_job
 from components.settings.checks import warnings
 from tests.checks import CHECKS, kind, of_the_gate, waits_for

@@ -4,25 +4,12 @@ It is part of the stack and runs only when `./pds restore` dispatches it, so tha
 engine. What is asked for is the meta of the run; secrets come on the host from the variable at `RESTORE_PATH`.
 """
 
-from components.render.backup_job import disk, hardened_restic, on_disk, opened_by, restic_environment
-from components.render.hcl import write
-from components.render.jobspec import (
-    Group,
-    Job,
-    Lifecycle,
-    Logs,
-    Parameterized,
-    Reschedule,
-    Resources,
-    Restart,
-    Task,
-    VolumeMount,
-    VolumeRequest,
-)
+from components.render.batch import batch_job, data_volume
+from components.render.jobspec import Lifecycle, Parameterized, Resources, Task, VolumeMount
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened, variable_lines
+from components.render.restic import LOGS, RESOURCES, disk, hardened_restic, on_disk, opened_by, restic_environment
 from components.render.scripts import scripts
-from components.render.where import where
 from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
@@ -50,24 +37,14 @@ _FOR_RESTORE = (
 def restore_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
     assert settings.backup
-    here = where(settings, stack)
-    job = Job(
-        name=JOB,
-        namespace=here.namespace,
-        datacenters=(settings.nomad.datacenter,),
-        region=settings.nomad.region,
-        type="batch",
+    return batch_job(
+        settings,
+        stack,
+        JOB,
         parameterized=Parameterized(meta_optional=META),
-        group=Group(
-            name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume), *disk(settings)),
-            # It fails at once, in its own words; it can be run again.
-            restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
-            reschedule=Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False),
-            tasks=(_fetch(settings, stack), _restore(settings)),
-        ),
+        volumes=(data_volume(settings, stack), *disk(settings)),
+        tasks=(_fetch(settings, stack), _restore(settings)),
     )
-    return write(job) + "\n"
 
 
 def _fetch(settings: Settings, stack: str) -> Task:
@@ -87,8 +64,8 @@ def _fetch(settings: Settings, stack: str) -> Task:
             **restic_environment(settings, stack),
         },
         templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(RESTORE_PATH) + other)),
-        resources=Resources(cpu=200, memory=BACKUP_MEMORY_MIB),
-        logs=Logs(max_files=2, max_file_size=1),
+        resources=RESOURCES,
+        logs=LOGS,
     )
 
 
@@ -102,5 +79,5 @@ def _restore(settings: Settings) -> Task:
         env={name: environment[name] for name in _FOR_RESTORE if name in environment},
         templates=scripts("restore.cjs", "verify.cjs", "repository.cjs", "documents.cjs", "departures.cjs"),
         resources=Resources(cpu=500, memory=BACKUP_MEMORY_MIB),
-        logs=Logs(max_files=2, max_file_size=1),
+        logs=LOGS,
     )

@@ -5,26 +5,12 @@ DigitalOcean's monitoring sees the droplet's own disk, not the volume, and knows
 server's image, which is on the host anyway, reads the volume and writes nothing. Its URL is in a Nomad variable.
 """
 
-from functools import cache
-from pathlib import Path
-
+from components.render.batch import batch_job, data_volume
 from components.render.drill_job import DAYS as DRILL_DAYS
-from components.render.hcl import write
-from components.render.jobspec import (
-    Group,
-    Job,
-    Logs,
-    Periodic,
-    Resources,
-    Restart,
-    Task,
-    Template,
-    VolumeMount,
-    VolumeRequest,
-)
+from components.render.jobspec import Logs, Periodic, Resources, Restart, Task, Template, VolumeMount
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened, variable_lines
-from components.render.where import Where, where
+from components.render.scripts import scripts
 from components.settings.checks import WATCH_MIB
 from components.settings.environment import DATA_DIRECTORY
 from components.settings.sections import Alerts
@@ -43,50 +29,41 @@ _EVERY = "*/15 * * * *"
 
 def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
     """The job file, HCL."""
-    return write(_job(settings, alerts, where(settings, stack))) + "\n"
-
-
-def _job(settings: Settings, alerts: Alerts, here: Where) -> Job:
-    return Job(
-        name=JOB,
-        namespace=here.namespace,
-        datacenters=(settings.nomad.datacenter,),
-        region=settings.nomad.region,
-        type="batch",
-        periodic=Periodic(crons=(_EVERY,)),
-        group=Group(
-            name=JOB,
-            volumes=(VolumeRequest(name=PDS_JOB, source=here.volume, read_only=True),),
-            # The next run is the next try; a switch that hears nothing meanwhile raises the alarm, as it should.
-            restart=Restart(attempts=1, interval="10m", delay="15s", mode="fail"),
-            tasks=(
-                Task(
-                    name="watch",
-                    user="1000:1000",
-                    config=hardened(settings, pids_limit=64, command="node", args=("/local/watch.cjs",)),
-                    volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
-                    env={
-                        "PDS_HOSTNAME": settings.hostname,
-                        "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
-                        "WATCH_VOLUME_PERCENT": str(VOLUME_PERCENT),
-                        "WATCH_ACCOUNTS": str(alerts.accounts),
-                        **_patience(settings),
-                    },
-                    templates=(
-                        Template(destination="local/watch.cjs", change_mode="noop", data=_script()),
-                        Template(
-                            destination="secrets/ping.env",
-                            env=True,
-                            change_mode="noop",
-                            perms="0600",
-                            data=variable_lines(PING_PATH),
-                        ),
-                    ),
-                    resources=Resources(cpu=100, memory=WATCH_MIB),
-                    logs=Logs(max_files=1, max_file_size=1),
-                ),
+    task = Task(
+        name="watch",
+        user="1000:1000",
+        config=hardened(settings, pids_limit=64, command="node", args=("/local/watch.cjs",)),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
+        env={
+            "PDS_HOSTNAME": settings.hostname,
+            "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
+            "WATCH_VOLUME_PERCENT": str(VOLUME_PERCENT),
+            "WATCH_ACCOUNTS": str(alerts.accounts),
+            **_patience(settings),
+        },
+        templates=(
+            *scripts("watch.cjs"),
+            Template(
+                destination="secrets/ping.env",
+                env=True,
+                change_mode="noop",
+                perms="0600",
+                data=variable_lines(PING_PATH),
             ),
         ),
+        resources=Resources(cpu=100, memory=WATCH_MIB),
+        logs=Logs(max_files=1, max_file_size=1),
+    )
+    return batch_job(
+        settings,
+        stack,
+        JOB,
+        periodic=Periodic(crons=(_EVERY,)),
+        volumes=(data_volume(settings, stack, read_only=True),),
+        # The next run is the next try; a switch that hears nothing meanwhile raises the alarm, as it should.
+        restart=Restart(attempts=1, interval="10m", delay="15s", mode="fail"),
+        reschedule=None,
+        tasks=(task,),
     )
 
 
@@ -97,8 +74,3 @@ def _patience(settings: Settings) -> dict[str, str]:
     # Two that fail may be a bucket that is away; the third is somebody's business.
     hours = max(2, -(-3 * settings.backup.interval_minutes // 60))
     return {"WATCH_BACKUP_HOURS": str(hours), "WATCH_DRILL_HOURS": str(24 * (DRILL_DAYS + 1))}
-
-
-@cache
-def _script() -> str:
-    return Path(__file__).with_name("files").joinpath("watch.cjs").read_text()

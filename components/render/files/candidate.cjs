@@ -11,7 +11,7 @@ const fs = require("node:fs");
 const http = require("node:http");
 const path = require("node:path");
 const { directory } = require("./directory.cjs");
-const { decodeAll, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
+const { decodeAll, home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
 const { Server } = require("./server.cjs");
 
 const PATIENCE = 30000; // ms for an event
@@ -94,8 +94,7 @@ async function served(server, did, cid, records) {
   fs.writeFileSync(file, await call(server, "sync.getRepo", { parameters: { did } }));
   const car = openCar(file);
   const { rev } = await call(server, "sync.getLatestCommit", { parameters: { did } });
-  const shelf = crypto.createHash("sha256").update(did).digest("hex").slice(0, 2);
-  const { verifier } = publicKey(fs.readFileSync(path.join(data, "actors", shelf, did, "key")));
+  const { verifier } = publicKey(fs.readFileSync(path.join(data, home(did), "key")));
   const wrong = [...problems({ ...car, rev, did, verifier })];
   for (const { uri, cid } of records) if (!car.blocks.has(cid)) wrong.push(`${uri} is not in its repository`);
   car.close();

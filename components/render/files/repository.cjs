@@ -1,12 +1,14 @@
 // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
 //
 // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-// a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
-// code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+// a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+// wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+// the owner's machine.
 "use strict";
 
 const crypto = require("node:crypto");
 const fs = require("node:fs");
+const path = require("node:path");
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -240,4 +242,24 @@ function openCar(name) {
   };
 }
 
-module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
+// --- where it lies
+
+/** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+function home(did) {
+  return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+}
+
+/** A file's hash, as hex. */
+function sha256(name) {
+  const hash = crypto.createHash("sha256");
+  const buffer = Buffer.allocUnsafe(1024 * 1024);
+  const handle = fs.openSync(name);
+  try {
+    for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+  } finally {
+    fs.closeSync(handle);
+  }
+  return hash.digest("hex");
+}
+
+module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };

@@ -11,7 +11,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const { pipeline } = require("node:stream/promises");
-const { isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
+const { home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
 const { Server } = require("./server.cjs");
 
 const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
@@ -107,8 +107,7 @@ async function wrongWith(server, did, known, blobsToo) {
   try {
     await pipeline(answer.body, fs.createWriteStream(file));
     const car = openCar(file);
-    const shelf = crypto.createHash("sha256").update(did).digest("hex").slice(0, 2);
-    const { verifier } = publicKey(fs.readFileSync(path.join(copy, "actors", shelf, did, "key")));
+    const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
     if (car.root !== known.cid) wrong.push(`${car.root} is served, the manifest says ${known.cid}`);
     else wrong.push(...problems({ ...car, rev: known.rev, did, verifier }));
     car.close();

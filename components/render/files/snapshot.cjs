@@ -13,11 +13,11 @@
 // whenever the server writes, and may never end (docs/decisions/0011).
 "use strict";
 
-const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const departures = require("./departures.cjs");
+const { home, sha256 } = require("./repository.cjs");
 const { stamp: noteOutcome } = require("./stamp.cjs");
 
 // The image has the library as a dependency of the server package alone.
@@ -200,10 +200,6 @@ function column(name, query) {
 }
 
 // --- repositories
-
-function home(did) {
-  return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
-}
 
 function repositories(root) {
   const actors = path.join(root, "actors");
@@ -422,18 +418,6 @@ function link(source, target) {
     if (error.code !== "EXDEV") throw error;
     fs.copyFileSync(source, target); // blobs on a disk of their own
   }
-}
-
-function sha256(name) {
-  const hash = crypto.createHash("sha256");
-  const buffer = Buffer.allocUnsafe(MEBIBYTE);
-  const handle = fs.openSync(name);
-  try {
-    for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
-  } finally {
-    fs.closeSync(handle);
-  }
-  return hash.digest("hex");
 }
 
 function size(name) {

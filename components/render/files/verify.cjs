@@ -2,14 +2,14 @@
 //
 // The same questions, and words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's and
 // SQLite are at hand. Here members' data do not leave the host to be looked at. Repositories are read by
-// repository.cjs; of the server's packages only the SQLite module is used. Nothing in the snapshot is changed.
+// repository.cjs; of the server's packages only the SQLite module is used. Nothing that was written
+// into the snapshot is changed.
 "use strict";
 
-const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
-const { isDigestOf, problems, publicKey } = require("./repository.cjs");
+const { home, isDigestOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
 const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
 const Database = createRequire(server)("better-sqlite3");
@@ -17,7 +17,6 @@ const Database = createRequire(server)("better-sqlite3");
 const MANIFEST = "manifest.json";
 const MARK = ".pds-identity.json";
 const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
-const MEBIBYTE = 1024 * 1024;
 
 /**
  * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
@@ -229,10 +228,6 @@ function held(keys, documents, active, hostname) {
 // --- files
 
 /** Where a repository lies below the data directory. */
-function home(did) {
-  return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
-}
-
 /** Ask a database without changing it; one that may not be written to would leave side files behind. */
 function read(file, ask) {
   const db = new Database(file, { fileMustExist: true });
@@ -254,18 +249,6 @@ function walk(folder, below = "") {
       const name = path.join(below, entry.name);
       return entry.isDirectory() ? walk(folder, name) : [name];
     });
-}
-
-function sha256(name) {
-  const hash = crypto.createHash("sha256");
-  const buffer = Buffer.allocUnsafe(MEBIBYTE);
-  const handle = fs.openSync(name);
-  try {
-    for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
-  } finally {
-    fs.closeSync(handle);
-  }
-  return hash.digest("hex");
 }
 
 module.exports = { Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk };

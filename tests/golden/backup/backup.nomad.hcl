@@ -89,11 +89,11 @@ job "pds-backup" {
         // whenever the server writes, and may never end (docs/decisions/0011).
         "use strict";
 
-        const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const departures = require("./departures.cjs");
+        const { home, sha256 } = require("./repository.cjs");
         const { stamp: noteOutcome } = require("./stamp.cjs");
 
         // The image has the library as a dependency of the server package alone.
@@ -276,10 +276,6 @@ job "pds-backup" {
         }
 
         // --- repositories
-
-        function home(did) {
-          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
-        }
 
         function repositories(root) {
           const actors = path.join(root, "actors");
@@ -500,18 +496,6 @@ job "pds-backup" {
           }
         }
 
-        function sha256(name) {
-          const hash = crypto.createHash("sha256");
-          const buffer = Buffer.allocUnsafe(MEBIBYTE);
-          const handle = fs.openSync(name);
-          try {
-            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
-          } finally {
-            fs.closeSync(handle);
-          }
-          return hash.digest("hex");
-        }
-
         function size(name) {
           return fs.statSync(name, { throwIfNoEntry: false })?.size ?? 0;
         }
@@ -626,12 +610,14 @@ job "pds-backup" {
         // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
-        // code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+        // the owner's machine.
         "use strict";
 
         const crypto = require("node:crypto");
         const fs = require("node:fs");
+        const path = require("node:path");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -865,7 +851,27 @@ job "pds-backup" {
           };
         }
 
-        module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 

@@ -228,7 +228,7 @@ job "pds-candidate" {
         const http = require("node:http");
         const path = require("node:path");
         const { directory } = require("./directory.cjs");
-        const { decodeAll, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
+        const { decodeAll, home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
         const { Server } = require("./server.cjs");
 
         const PATIENCE = 30000; // ms for an event
@@ -311,8 +311,7 @@ job "pds-candidate" {
           fs.writeFileSync(file, await call(server, "sync.getRepo", { parameters: { did } }));
           const car = openCar(file);
           const { rev } = await call(server, "sync.getLatestCommit", { parameters: { did } });
-          const shelf = crypto.createHash("sha256").update(did).digest("hex").slice(0, 2);
-          const { verifier } = publicKey(fs.readFileSync(path.join(data, "actors", shelf, did, "key")));
+          const { verifier } = publicKey(fs.readFileSync(path.join(data, home(did), "key")));
           const wrong = [...problems({ ...car, rev, did, verifier })];
           for (const { uri, cid } of records) if (!car.blocks.has(cid)) wrong.push(`$${uri} is not in its repository`);
           car.close();
@@ -534,12 +533,14 @@ job "pds-candidate" {
         // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
-        // code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+        // the owner's machine.
         "use strict";
 
         const crypto = require("node:crypto");
         const fs = require("node:fs");
+        const path = require("node:path");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -773,7 +774,27 @@ job "pds-candidate" {
           };
         }
 
-        module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 
@@ -841,7 +862,7 @@ job "pds-candidate" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const { pipeline } = require("node:stream/promises");
-        const { isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
+        const { home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
         const { Server } = require("./server.cjs");
 
         const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
@@ -937,8 +958,7 @@ job "pds-candidate" {
           try {
             await pipeline(answer.body, fs.createWriteStream(file));
             const car = openCar(file);
-            const shelf = crypto.createHash("sha256").update(did).digest("hex").slice(0, 2);
-            const { verifier } = publicKey(fs.readFileSync(path.join(copy, "actors", shelf, did, "key")));
+            const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
             if (car.root !== known.cid) wrong.push(`$${car.root} is served, the manifest says $${known.cid}`);
             else wrong.push(...problems({ ...car, rev: known.rev, did, verifier }));
             car.close();
@@ -1058,12 +1078,14 @@ job "pds-candidate" {
         // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
-        // code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+        // the owner's machine.
         "use strict";
 
         const crypto = require("node:crypto");
         const fs = require("node:fs");
+        const path = require("node:path");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -1297,7 +1319,27 @@ job "pds-candidate" {
           };
         }
 
-        module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 

@@ -271,14 +271,14 @@ job "pds-drill" {
         //
         // The same questions, and words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's and
         // SQLite are at hand. Here members' data do not leave the host to be looked at. Repositories are read by
-        // repository.cjs; of the server's packages only the SQLite module is used. Nothing in the snapshot is changed.
+        // repository.cjs; of the server's packages only the SQLite module is used. Nothing that was written
+        // into the snapshot is changed.
         "use strict";
 
-        const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
         const { createRequire } = require("node:module");
-        const { isDigestOf, problems, publicKey } = require("./repository.cjs");
+        const { home, isDigestOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
@@ -286,7 +286,6 @@ job "pds-drill" {
         const MANIFEST = "manifest.json";
         const MARK = ".pds-identity.json";
         const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
-        const MEBIBYTE = 1024 * 1024;
 
         /**
          * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
@@ -498,10 +497,6 @@ job "pds-drill" {
         // --- files
 
         /** Where a repository lies below the data directory. */
-        function home(did) {
-          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
-        }
-
         /** Ask a database without changing it; one that may not be written to would leave side files behind. */
         function read(file, ask) {
           const db = new Database(file, { fileMustExist: true });
@@ -525,18 +520,6 @@ job "pds-drill" {
             });
         }
 
-        function sha256(name) {
-          const hash = crypto.createHash("sha256");
-          const buffer = Buffer.allocUnsafe(MEBIBYTE);
-          const handle = fs.openSync(name);
-          try {
-            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
-          } finally {
-            fs.closeSync(handle);
-          }
-          return hash.digest("hex");
-        }
-
         module.exports = { Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk };
         EOT
       }
@@ -548,12 +531,14 @@ job "pds-drill" {
         // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
-        // code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+        // the owner's machine.
         "use strict";
 
         const crypto = require("node:crypto");
         const fs = require("node:fs");
+        const path = require("node:path");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -787,7 +772,27 @@ job "pds-drill" {
           };
         }
 
-        module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 
@@ -953,7 +958,7 @@ job "pds-drill" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const { pipeline } = require("node:stream/promises");
-        const { isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
+        const { home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
         const { Server } = require("./server.cjs");
 
         const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
@@ -1049,8 +1054,7 @@ job "pds-drill" {
           try {
             await pipeline(answer.body, fs.createWriteStream(file));
             const car = openCar(file);
-            const shelf = crypto.createHash("sha256").update(did).digest("hex").slice(0, 2);
-            const { verifier } = publicKey(fs.readFileSync(path.join(copy, "actors", shelf, did, "key")));
+            const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
             if (car.root !== known.cid) wrong.push(`$${car.root} is served, the manifest says $${known.cid}`);
             else wrong.push(...problems({ ...car, rev: known.rev, did, verifier }));
             car.close();
@@ -1220,12 +1224,14 @@ job "pds-drill" {
         // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
-        // code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+        // the owner's machine.
         "use strict";
 
         const crypto = require("node:crypto");
         const fs = require("node:fs");
+        const path = require("node:path");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -1459,7 +1465,27 @@ job "pds-drill" {
           };
         }
 
-        module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 

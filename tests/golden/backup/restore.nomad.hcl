@@ -686,14 +686,14 @@ job "pds-restore" {
         //
         // The same questions, and words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's and
         // SQLite are at hand. Here members' data do not leave the host to be looked at. Repositories are read by
-        // repository.cjs; of the server's packages only the SQLite module is used. Nothing in the snapshot is changed.
+        // repository.cjs; of the server's packages only the SQLite module is used. Nothing that was written
+        // into the snapshot is changed.
         "use strict";
 
-        const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
         const { createRequire } = require("node:module");
-        const { isDigestOf, problems, publicKey } = require("./repository.cjs");
+        const { home, isDigestOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
@@ -701,7 +701,6 @@ job "pds-restore" {
         const MANIFEST = "manifest.json";
         const MARK = ".pds-identity.json";
         const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
-        const MEBIBYTE = 1024 * 1024;
 
         /**
          * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
@@ -913,10 +912,6 @@ job "pds-restore" {
         // --- files
 
         /** Where a repository lies below the data directory. */
-        function home(did) {
-          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
-        }
-
         /** Ask a database without changing it; one that may not be written to would leave side files behind. */
         function read(file, ask) {
           const db = new Database(file, { fileMustExist: true });
@@ -940,18 +935,6 @@ job "pds-restore" {
             });
         }
 
-        function sha256(name) {
-          const hash = crypto.createHash("sha256");
-          const buffer = Buffer.allocUnsafe(MEBIBYTE);
-          const handle = fs.openSync(name);
-          try {
-            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
-          } finally {
-            fs.closeSync(handle);
-          }
-          return hash.digest("hex");
-        }
-
         module.exports = { Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk };
         EOT
       }
@@ -963,12 +946,14 @@ job "pds-restore" {
         // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format alone. Whoever checks a backup with the code that wrote it learns that the
-        // code agrees with itself; this is a second reading, as tools/repository.py is a third one on the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+        // the owner's machine.
         "use strict";
 
         const crypto = require("node:crypto");
         const fs = require("node:fs");
+        const path = require("node:path");
 
         const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -1202,7 +1187,27 @@ job "pds-restore" {
           };
         }
 
-        module.exports = { decode, decodeAll, isDigestOf, openCar, problems, publicKey };
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 

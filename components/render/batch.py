@@ -1,0 +1,45 @@
+"""The frame of the stack's batch jobs: where they run, and what follows a run that fails."""
+
+from components.render.hcl import write
+from components.render.jobspec import Group, Job, Parameterized, Periodic, Reschedule, Restart, Task, VolumeRequest
+from components.render.pds_job import JOB as PDS_JOB
+from components.render.where import where
+from components.settings.settings import Settings
+
+FAILS_AT_ONCE = Restart(attempts=0, interval="10m", delay="15s", mode="fail")
+"""It ends in its own words, and can be run again."""
+
+NOWHERE_ELSE = Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False)
+
+
+def batch_job(
+    settings: Settings,
+    stack: str,
+    name: str,
+    *,
+    tasks: tuple[Task, ...],
+    volumes: tuple[VolumeRequest, ...],
+    priority: int | None = None,
+    periodic: Periodic | None = None,
+    parameterized: Parameterized | None = None,
+    restart: Restart = FAILS_AT_ONCE,
+    reschedule: Reschedule | None = NOWHERE_ELSE,
+) -> str:
+    """The job file, HCL: one group of these tasks, in the namespace of the stack's PDS."""
+    job = Job(
+        name=name,
+        namespace=where(settings, stack).namespace,
+        datacenters=(settings.nomad.datacenter,),
+        region=settings.nomad.region,
+        type="batch",
+        priority=priority,
+        periodic=periodic,
+        parameterized=parameterized,
+        group=Group(name=name, volumes=volumes, restart=restart, reschedule=reschedule, tasks=tasks),
+    )
+    return write(job) + "\n"
+
+
+def data_volume(settings: Settings, stack: str, *, read_only: bool = False) -> VolumeRequest:
+    """A group's claim on the PDS's data."""
+    return VolumeRequest(name=PDS_JOB, source=where(settings, stack).volume, read_only=read_only)

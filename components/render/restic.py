@@ -1,0 +1,89 @@
+"""restic in the jobs that send or fetch backups: where they are, what opens them, and the task that fetches."""
+
+from dataclasses import replace
+
+from components.render.jobspec import (
+    DockerConfig,
+    Lifecycle,
+    Logs,
+    Resources,
+    Task,
+    Template,
+    VolumeMount,
+    VolumeRequest,
+)
+from components.render.pds_job import hardened, variable_lines
+from components.render.scripts import scripts
+from components.settings.checks import BACKUP_MEMORY_MIB
+from components.settings.settings import Settings
+
+RESOURCES = Resources(cpu=200, memory=BACKUP_MEMORY_MIB)
+LOGS = Logs(max_files=2, max_file_size=1)
+"""Of each task that has backups to do with."""
+
+_DISK = "/backups"
+"""Where the tasks that use it see the disk with the backups, if that is where they are."""
+
+_WHATEVER = "sh /local/fetch.sh || true"
+"""Nomad runs nothing after a first task that failed, and a last one may have to tell of it."""
+
+
+def bucket_name(settings: Settings, stack: str) -> str:
+    """Name of the bucket: as asked for, else made of stack and hostname, 63 characters at most."""
+    assert settings.backup
+    return settings.backup.bucket or f"{stack}-{settings.hostname.replace('.', '-')}"[:56].rstrip("-") + "-backup"
+
+
+def repository(settings: Settings, stack: str) -> str:
+    """restic's address of the backups: several PDSes can share a bucket, or a disk."""
+    assert settings.backup
+    if settings.backup.volume:
+        return f"{_DISK}/{settings.hostname}"
+    endpoint = settings.backup.endpoint or f"https://{settings.backup.region}.digitaloceanspaces.com"
+    return f"s3:{endpoint.rstrip('/')}/{bucket_name(settings, stack)}/{settings.hostname}"
+
+
+def restic_environment(settings: Settings, stack: str) -> dict[str, str]:
+    """Where restic finds the backups, by its own names; what opens them is not in it."""
+    assert settings.backup
+    found = {"RESTIC_REPOSITORY": repository(settings, stack)}
+    return found if settings.backup.volume else found | {"AWS_DEFAULT_REGION": settings.backup.region}
+
+
+def disk(settings: Settings) -> tuple[VolumeRequest, ...]:
+    """A group's claim on the disk with the backups, where they are on one."""
+    volume = settings.backup.volume if settings.backup else None
+    return (VolumeRequest(name="backups", source=volume),) if volume else ()
+
+
+def on_disk(settings: Settings, *, read_only: bool) -> tuple[VolumeMount, ...]:
+    """A task's mount of it."""
+    return tuple(VolumeMount(volume=claim.name, destination=_DISK, read_only=read_only) for claim in disk(settings))
+
+
+def opened_by(lines: str) -> Template:
+    """What opens them, as environment, from the `lines` of a template. It wins over the task's own environment."""
+    return Template(destination="secrets/backup.env", env=True, change_mode="noop", perms="0600", data=lines)
+
+
+def hardened_restic(settings: Settings, name: str) -> DockerConfig:
+    """restic's image, running the script `name`."""
+    assert settings.backup
+    config = hardened(settings, pids_limit=128)
+    return replace(config, image=settings.backup.image, entrypoint=("/bin/sh", f"/local/{name}"))
+
+
+def fetched_for_trial(settings: Settings, stack: str, path: str) -> Task:
+    """A first task that puts the newest backup into the allocation's own folder; what opens it is in the variable at
+    `path`. It never fails: the tasks after it see what is there."""
+    return Task(
+        name="fetch",
+        user="1000:1000",
+        lifecycle=Lifecycle(hook="prestart"),
+        config=replace(hardened_restic(settings, "fetch.sh"), entrypoint=("/bin/sh", "-c", _WHATEVER)),
+        volume_mounts=on_disk(settings, read_only=True),
+        env={"PDS_HOSTNAME": settings.hostname, **restic_environment(settings, stack)},
+        templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(path))),
+        resources=RESOURCES,
+        logs=LOGS,
+    )
