@@ -28,10 +28,17 @@ from tools.stackfile import StackFileError, read_settings
 from tools.verify import from_plc, verify
 
 
+class _Verb(argparse.ArgumentParser):
+    """Its description is a module's own text, with lines and paragraphs as they are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb; the exit code."""
     parser = argparse.ArgumentParser(prog="./pds", description="What an owner does beside `pulumi`.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
 
     verb = verbs.add_parser("escrow", help="write one encrypted file with all that rebuilds the PDS elsewhere")
     verb.add_argument("stack")
@@ -60,7 +67,6 @@ def main(arguments: list[str] | None = None) -> int:
         help="list what the account holds of the stack beyond its state, with what adopts or deletes it",
         description=orphans.__doc__,
         epilog="Exit code: 0 nothing is left over or missing, 1 something is, 2 it could not look.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("stack")
     verb.add_argument("--json", action="store_true", help="the same for programs")
@@ -71,7 +77,6 @@ def main(arguments: list[str] | None = None) -> int:
         help="the way back from a lost droplet, an emptied Nomad, or an engine that was killed",
         description=rescue.__doc__,
         epilog="Exit code: 0 all is well, 1 something is left to do, 2 it could not look.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("stack")
     verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
@@ -98,7 +103,6 @@ def main(arguments: list[str] | None = None) -> int:
         help="before `up`: does the change keep what must be kept? Findings, one line each",
         description=gate.__doc__,
         epilog="Exit code: 0 the gate is open, 1 it is shut, 2 it could not look.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("stack")
     verb.add_argument("--preview", type=Path, metavar="FILE", help="a preview made before; '-' for standard input")
@@ -111,7 +115,6 @@ def main(arguments: list[str] | None = None) -> int:
         usage="./pds let-in STACK [--address IP] [--label NAME] [--close | -- COMMAND…]",
         description=let_in.__doc__,
         epilog="Exit code: the command's; 2 where the door could not be opened, or may still be open.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("stack")
     verb.add_argument("--close", action="store_true", help="close what was opened without a command")
@@ -139,7 +142,6 @@ def main(arguments: list[str] | None = None) -> int:
         help="another version of the server, tried on the host first; of one stack, or of all behind a canary",
         description=upgrade.__doc__,
         epilog="Exit code: 0 upgraded, 1 not, 2 it could not begin.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("stacks", nargs="*", metavar="STACK", help="these alone; every one where none is named")
     verb.add_argument("--to", required=True, metavar="TAG", help="tag of the same image, or another image")
@@ -152,7 +154,6 @@ def main(arguments: list[str] | None = None) -> int:
         "move-in",
         help="take a PDS of upstream's installer over into a stack",
         description=move_in.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("stack")
     verb.add_argument("--env", type=Path, required=True, metavar="FILE", help="a copy of its /pds/pds.env")
@@ -184,7 +185,6 @@ def _upgrade(options: argparse.Namespace) -> int:
 
 
 def _restore_verb(verb: argparse.ArgumentParser) -> None:
-    verb.formatter_class = argparse.RawDescriptionHelpFormatter
     verb.epilog = "Exit code: 0 restored, 1 not, 2 it could not begin. Whatever it was, it can be run again."
     verb.add_argument("stack", help="whose backups")
     verb.add_argument("--snapshot", default="", metavar="ID", help="which one: see --list; 'volume' for the last one "

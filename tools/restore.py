@@ -48,10 +48,10 @@ def restore(stack: Stack, wish: Wish) -> int:
     """Restore onto `stack`; the exit code. Raises StackError, StackFileError, ProbeError."""
     settings = with_backup(stack)
     items = _opened_by(wish.source, settings) if wish.source and wish.source != stack else None
-    _step(1, "The PDS is paused, through the engine.")
+    step(1, "The PDS is paused, through the engine.")
     pause(stack, yes=wish.yes)
 
-    _step(2, "The snapshot is fetched, verified, made ready beside the old data, and takes their place.")
+    step(2, "The snapshot is fetched, verified, made ready beside the old data, and takes their place.")
     api = runs.api_of(stack)
     runs.alone(api, JOB)
     _lend(api, items)  # also none: what a run left that was killed opens another stack's
@@ -67,10 +67,10 @@ def restore(stack: Stack, wish: Wish) -> int:
         )
         return 1
 
-    _step(3, "The PDS runs again.")
+    step(3, "The PDS runs again.")
     run_again(stack, settings, yes=wish.yes)
 
-    _step(4, "Is everything as it should be?")
+    step(4, "Is everything as it should be?")
     for result in check(subject_of(stack, None, None, None, mail=None, relay=True)):
         print(result, flush=True)
     print(
@@ -195,5 +195,6 @@ def _crawl(relay: str, hostname: str) -> str:
     return "comes" if answer.is_success else f"answers {answer.status_code}: {answer.text[:200]}"
 
 
-def _step(number: int, text: str) -> None:
+def step(number: int, text: str) -> None:
+    """Say what a verb of several steps does next."""
     print(f"\n{number}  {text}", flush=True)

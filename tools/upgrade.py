@@ -22,7 +22,7 @@ from tools.check.run import check, subject_of
 from tools.clubs.known import Known, by_host
 from tools.gate import gate
 from tools.pause import change, up
-from tools.restore import back_up, with_backup
+from tools.restore import back_up, step, with_backup
 from tools.stack import Stack, StackError
 
 _DEADLINE = 3600  # seconds; an image pull, a fetch, and the migration of large databases
@@ -91,7 +91,7 @@ def _wanted(stack: Stack, to: str, package: str | None) -> Target | None:
 def _trial(stack: Stack, target: Target) -> list[str] | None:
     """The migrations that it makes; None where it did not stand the trial."""
     api = runs.api_of(stack)
-    print(f"\n1  {target.image} on throw-away data, then on a copy of the newest backup, with no way out.")
+    step(1, f"{target.image} on throw-away data, then on a copy of the newest backup, with no way out.")
     said = _followed(api, runs.dispatch(api, JOB, {"image": target.image}))
     if said is None:
         print(f"\n{target.image} did not stand the trial. Nothing was changed.")
@@ -102,7 +102,7 @@ def _trial(stack: Stack, target: Target) -> list[str] | None:
 def _change(stack: Stack, target: Target, migrates: list[str], bring: Bring) -> int:
     """What follows a trial; the exit code."""
     settings, api = with_backup(stack), runs.api_of(stack)
-    print("\n2  A backup, to come back to.")
+    step(2, "A backup, to come back to.")
     sent = back_up(api)
     if sent is None:
         print("\nThe backup failed. Nothing was changed.")
@@ -110,14 +110,14 @@ def _change(stack: Stack, target: Target, migrates: list[str], bring: Bring) -> 
     way_back = _way_back(stack.name, settings, migrates, sent)
     before = _not_well(stack)
 
-    print("\n3  The stack.")
+    step(3, "The stack.")
     change(stack, "pds:pds.image", target.image)
     change(stack, "pds:pds.package_version", target.package)
     if not bring(stack):
         print(f"\nIt was not brought up. Pulumi.{stack.name}.yaml has the new version. {way_back}")
         return 1
 
-    print("\n4  Is everything as it should be?")
+    step(4, "Is everything as it should be?")
     if worse := _not_well(stack, show=True) - before:
         print(f"\nUpgraded, and {', '.join(sorted(worse))} was well before. {way_back}")
         return 1

@@ -12,13 +12,13 @@ from typing import Any
 from components import accounts
 from components.probes import NomadApi, ProbeError
 from components.render.backup_job import JOB as BACKUP_JOB
+from components.render.drill_job import JOB as DRILL_JOB
 from components.render.pds_job import JOB
 from tools.clubs.known import Known
 from tools.inside import CutOffError, api_of, ask, nomad_of, running
 from tools.stack import Stack, StackError
 
 SCRIPT = Path(__file__).with_name("usage.sh")
-DRILL_JOB = "pds-drill"
 MIB, GIB = 1024**2, 1024**3
 _TIMEOUT = 10.0  # seconds for one request to the PDS
 _TRIES = 5

@@ -24,7 +24,7 @@ from tools.clubs.destination import Destination, MoveError, destination
 from tools.clubs.engine import Engine, Workspace
 from tools.gate.digest import read as read_digest
 from tools.pause import change, pause, up
-from tools.restore import Wish, back_up, put_back, run_again, with_backup
+from tools.restore import Wish, back_up, put_back, run_again, step, with_backup
 from tools.stack import Stack, StackError
 from tools.stackfile import read_settings, read_text
 
@@ -74,7 +74,7 @@ def _begin(club: Stack, settings: Settings, to: str) -> Note:
     source = _host(club)
     if source == to:
         raise MoveError(f"{club.name} is on the host of {to} already.")
-    _step(1, f"Can {club.name} go from {source} to {to}?")
+    step(1, f"Can {club.name} go from {source} to {to}?")
     has = read_settings(source, club.root).clubs.get(club.name)
     place = destination(club, to, has)
     places.refuse_what_is_there(place, club.name)
@@ -94,7 +94,7 @@ def _begin(club: Stack, settings: Settings, to: str) -> Note:
 def _leave(club: Stack, note: Note, *, yes: bool) -> Destination:
     """Stop the server, and make a backup of what stands still."""
     place = destination(club, note.to)
-    _step(2, f"The PDS is paused on {note.source}. What was acknowledged is on its disk; from now on nobody can write.")
+    step(2, f"The PDS is paused on {note.source}. What was acknowledged is on its disk; from now on nobody can write.")
     if read_settings(club.name, club.root).pds.new:
         change(club, "pds:pds.new", "false")  # else a start on the empty volume there would be no fault
     pause(club, yes=yes)
@@ -121,13 +121,13 @@ def _arrive(club: Stack, place: Destination, *, yes: bool) -> bool:
     assert note
     _say_where(club, place)
     settings = read_settings(club.name, club.root)
-    _step(3, f"Jobs and secrets go from {note.source} to {note.to}, and the records to {place.ipv4}.")
+    step(3, f"Jobs and secrets go from {note.source} to {note.to}, and the records to {place.ipv4}.")
     print(
         f"Whoever asked for the name before may go to the old address for {settings.dns.ttl} s more, where nobody "
         "answers for it."
     )
     pause(club, yes=yes)
-    _step(4, f"Backup {note.snapshot} is put in place on {note.to}.")
+    step(4, f"Backup {note.snapshot} is put in place on {note.to}.")
     api = runs.api_of(club)
     _wait(api)
     # The old server's last event is in it, so no relay has to be asked how far it has followed.
@@ -145,7 +145,7 @@ def _end(club: Stack, *, yes: bool) -> int:
     """The new server runs; the old host lets go when it serves."""
     note = _note(club)
     assert note
-    _step(5, f"The PDS runs on {note.to}.")
+    step(5, f"The PDS runs on {note.to}.")
     run_again(club, read_settings(club.name, club.root), yes=yes)
     outputs = club.outputs()
     if outputs["state"] != "serving":
@@ -156,7 +156,7 @@ def _end(club: Stack, *, yes: bool) -> int:
             f"\nWhen the name leads to {outputs['ipv4']}, run the same again: {note.source} keeps its room until then."
         )
         return 1
-    _step(6, f"{note.source} gives up the room; the data there are renamed, and kept.")
+    step(6, f"{note.source} gives up the room; the data there are renamed, and kept.")
     _give_up_room(club, Stack(note.source, club.root), yes=yes)
     _forget(club)
     address = places.opened(Stack(note.source, club.root))["ipv4"]
@@ -183,7 +183,7 @@ def _give_up_room(club: Stack, source: Stack, *, yes: bool) -> None:
 
 def _back(club: Stack, note: Note, *, yes: bool) -> int:
     """The old host's data are whole and nobody has written since: it runs there again."""
-    _step(1, f"{club.name} goes back to {note.source}: the server on {note.to} has never run.")
+    step(1, f"{club.name} goes back to {note.source}: the server on {note.to} has never run.")
     if _host(club) != note.source:
         room = read_settings(note.source, club.root).clubs.get(club.name)
         place = destination(club, note.source, room)
@@ -272,7 +272,3 @@ def _values(note: Note) -> dict[str, str]:
 def _forget(club: Stack) -> None:
     if club.run("config", "rm", _NOTE).code:
         raise StackError(f"Pulumi.{club.name}.yaml could not be changed. Remove '{_NOTE}' from it yourself.")
-
-
-def _step(number: int, text: str) -> None:
-    print(f"\n{number}  {text}", flush=True)

@@ -30,7 +30,6 @@ def add(verbs: "argparse._SubParsersAction[Any]") -> None:
         help="one more PDS: write its stack file, make its stack, preview",
         description=new.__doc__,
         epilog="Exit code: 0 it is made and the gate is open, 1 the gate is shut, 2 it is refused or could not look.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("name", metavar="NAME", help="of the stack; its file is Pulumi.NAME.yaml")
     verb.add_argument("--hostname", required=True, metavar="DOMAIN", help="the PDS's name, for life")
@@ -51,7 +50,6 @@ def add(verbs: "argparse._SubParsersAction[Any]") -> None:
         help="every stack: state, version, accounts, disk, memory, backups, cost, and where the next one fits",
         description=table.__doc__,
         epilog="Exit code: 0; 2 where there was nothing to ask.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("--json", action="store_true", help="the same for programs")
     verb.set_defaults(run=_clubs)
@@ -62,7 +60,6 @@ def add(verbs: "argparse._SubParsersAction[Any]") -> None:
             help=what,
             description=every.__doc__,
             epilog="Exit code: 0 all is well, 1 something failed or the gate is shut, 2 it could not look.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.add_argument("stacks", nargs="*", metavar="STACK", help="these alone; every one where none is named")
         verb.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
@@ -77,7 +74,6 @@ def add(verbs: "argparse._SubParsersAction[Any]") -> None:
         help="bring a club to another host, with all that its server ever acknowledged",
         description=move.__doc__,
         epilog="Exit code: 0 moved, 1 not finished, 2 it could not begin or go on. It can be run again at any time.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("club", metavar="CLUB", help="the club's stack")
     verb.add_argument("--to", required=True, metavar="HOST", help="the stack whose host it goes to")
