@@ -6,14 +6,15 @@ Answers and status codes are Nomad 2.0's, as far as the providers look at them. 
 
 import json
 import ssl
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.serving import LOOPBACK, served
 
 
 @dataclass
@@ -189,22 +190,6 @@ def serve(nomad: FakeNomad, tls: ssl.SSLContext | None = None) -> Iterator[FakeN
 
         do_GET = do_POST = do_PUT = do_DELETE = _do  # noqa: N815 (the names of http.server)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that is turned away at the handshake is what a test wants."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    if tls:
-        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    nomad.address = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with served(Handler, tls=tls) as port:
+        nomad.address = f"{'https' if tls else 'http'}://{LOOPBACK}:{port}"
         yield nomad
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(30)

@@ -7,15 +7,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.e2e.api_client import FIREWALL, TOKEN
 from tests.left_over import Owner, owner
+from tests.serving import LOOPBACK, served
 from tools import let_in, orphans, pds
 from tools.account import Account, AccountError
 from tools.child import child
@@ -275,17 +275,9 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
             self.end_headers()
             self.wfile.write(says[0] if says else b"")
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setattr(let_in, "WHO_AM_I", f"http://127.0.0.1:{server.server_port}/ip")
-    yield says
-    server.shutdown()
-    thread.join(_SOON)
-    server.server_close()
+    with served(Handler) as port:
+        monkeypatch.setattr(let_in, "WHO_AM_I", f"http://{LOOPBACK}:{port}/ip")
+        yield says
 
 
 def test_the_address_is_asked_for(mirror: list[bytes]) -> None:

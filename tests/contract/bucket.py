@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from components.render.backup_job import backup_job
 from components.render.restore_job import restore_job
 from tests.programs import BACKUP, settings_of
 from tests.s3 import BUCKET, KEYS, ask
+from tests.serving import LOOPBACK, served
 from tools.child import child
 from tools.hcl_text import job_of, task_of
 
@@ -144,18 +144,8 @@ def somebody_else_s() -> Iterator[str]:
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 (the names of http.server)
 
-        def log_message(self, *_arguments: object) -> None:
-            return None
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Denied)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(5)
-        server.server_close()
+    with served(Denied) as port:
+        yield f"http://{LOOPBACK}:{port}"
 
 
 def _of(volume: Path) -> dict[str, str]:

@@ -10,18 +10,18 @@ not own: signatures, or the trees themselves.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import libipld
 from websockets.sync.client import connect
 
+from tests.serving import served
 from tools.live.process import LOOPBACK
 
 _DEADLINE = 60.0
@@ -107,18 +107,8 @@ class Relay:
                 self.end_headers()
                 self.wfile.write(content)
 
-            def log_message(self, *_arguments: object) -> None:
-                return None
-
-        server = ThreadingHTTPServer((LOOPBACK, 0), Answers)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://{LOOPBACK}:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join(5)
-            server.server_close()
+        with served(Answers) as port:
+            yield f"http://{LOOPBACK}:{port}"
 
     def _answer(self, method: str, query: dict[str, str]) -> dict[str, Any] | None:
         if method == "getHostStatus":

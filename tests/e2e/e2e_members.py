@@ -7,10 +7,9 @@ in the bench's own directory.
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -27,6 +26,7 @@ from tests.e2e.docker import gateway
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing
 from tests.e2e.watching import steps
+from tests.serving import served
 from tools import mailed
 from tools.live.xrpc import Client
 
@@ -179,19 +179,8 @@ def _switch(address: str, pair: Pair, folder: Path) -> Iterator[tuple[str, "Queu
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer((address, 0), Handler)
-    server.socket = server_context(pair, folder).wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"https://{address}:{server.server_port}/of-the-bench", told
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(30)
+    with served(Handler, address=address, tls=server_context(pair, folder)) as port:
+        yield f"https://{address}:{port}/of-the-bench", told
 
 
 def test_a_changed_handle_and_address_are_the_same_account_confirmed_again(running: Bench) -> None:

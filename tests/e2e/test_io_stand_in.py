@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.certificates import Authority
 from tests.e2e.images.build import io_stand_in
 from tests.fake_nomad import FakeNomad, serve
 from tests.programs import settings_of
+from tests.serving import LOOPBACK, served
 from tools.child import child
 from tools.engine import ROOT
 from tools.live.websocket import connect
@@ -129,21 +130,11 @@ class Backend(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture(scope="session")
 def backend() -> Iterator[tuple[str, int]]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield "127.0.0.1", server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(30)
+    with served(Backend) as port:
+        yield LOOPBACK, port
 
 
 @pytest.fixture
