@@ -157,6 +157,23 @@ class Club:
             raise failures[0]
 
 
+def cid_of(client: Client, uri: str) -> str:
+    """The CID of the record at `uri`. Raises RefusedError where it is not there."""
+    _, _, did, collection, rkey = uri.split("/")
+    parameters = {"repo": did, "collection": collection, "rkey": rkey}
+    return str(client.query("com.atproto.repo.getRecord", parameters)["cid"])
+
+
+def whole(client: Client, club: Club, moment: float) -> None:
+    """Old passwords work, and what was acknowledged before `moment` has the CID that it had."""
+    members, records = club.journal.before(moment)
+    for did in members:
+        client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
+    assert len(records) > len(members)
+    for uri, cid in records.items():
+        assert cid_of(client, uri) == cid, uri
+
+
 def founded(base_url: str, hostname: str, members: int, posts: int, mail: str | None = None) -> Club:
     """A club with members, of whom each has `posts` posts and one blob. `mail` is their addresses' domain, where it is
     not the hostname."""

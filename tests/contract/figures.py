@@ -24,16 +24,15 @@ from tests.s3 import BUCKET, s3_server
 from tools.engine import ROOT
 from tools.live.directory import PlcDirectory
 from tools.live.node import PDS_LINES, install
-from tools.live.pds import PdsProcess, applied, differences
-from tools.live.process import free_port
+from tools.live.pds import PdsProcess
 from tools.stackfile import evaluate_stack
 from tools.trial import task_environment
 from tools.verify import from_plc
 
 from .bucket import Bucket
-from .club import Club
+from .club import Club, cid_of
 from .restores import FILES
-from .snapshots import Data
+from .snapshots import Data, open_environment
 
 Answer = TypeVar("Answer")
 
@@ -66,8 +65,7 @@ def main() -> int:
             PlcDirectory(plc, data=folder / "plc", log=folder / "plc.log") as directory,
             s3_server(folder / "s3", BUCKET) as url,
         ):
-            changes = differences(env, data=path, plc_url=directory.url, port=free_port(), line=PDS_LINES[0])
-            env = applied(env, changes) | {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+            env = open_environment(env, path, directory, PDS_LINES[0])
             asked = from_plc(directory.url, httpx.Client(trust_env=False))
             data = Data(path=path, install=pds, document_key=asked)
             bucket = Bucket(url=url, place="figures", folder=folder / "alloc")
@@ -124,10 +122,8 @@ def _latency(club: Club, data: Data) -> Table:
     table = Table("request", "idle, ms", "while copying, ms", "ratio", title="Medians of requests during a backup")
     member = club.members[0]
     uri = club.post(member, "to read")
-    _, _, did, collection, rkey = uri.split("/")
-    parameters = {"repo": did, "collection": collection, "rkey": rkey}
     requests: dict[str, Callable[[], object]] = {
-        "a record read": lambda: member.client.query("com.atproto.repo.getRecord", parameters),
+        "a record read": lambda: cid_of(member.client, uri),
         "a post written": lambda: club.post(member, "meanwhile"),
     }
     for what, request in requests.items():

@@ -24,13 +24,13 @@ from components import accounts
 from tools.engine import ROOT
 from tools.live.directory import PlcDirectory
 from tools.live.node import Install
-from tools.live.pds import PdsProcess, applied, differences
+from tools.live.pds import PdsProcess
 from tools.live.process import free_port
 from tools.verify import from_plc
 
 from .club import Club, Member, founded
 from .relay import Relay
-from .snapshots import Data
+from .snapshots import Data, open_environment
 
 FILES = ROOT / "components" / "render" / "files"
 ELSEWHERE = "https://rooks.test"
@@ -82,8 +82,7 @@ def story(
     """One story for each version line; nobody changes it."""
     path = tmp_path_factory.mktemp("story") / "pds"
     path.mkdir()
-    env = applied(program_env, differences(program_env, data=path, plc_url=directory.url, port=free_port(), line=line))
-    env |= {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+    env = open_environment(program_env, path, directory, line)
     install, relay = pds_installs[line], Relay()
     asked = from_plc(directory.url, httpx.Client(trust_env=False))
     data = Data(path=path, install=install, document_key=asked)

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -114,6 +114,13 @@ class Running:
     still: Data
 
 
+def open_environment(program_env: Mapping[str, str], data: Path, directory: PlcDirectory, line: str) -> dict[str, str]:
+    """The rendered environment for a server that has its data here, whom anybody may join, and who counts no requests:
+    hundreds of writes a minute from one address are what this is about."""
+    changes = differences(program_env, data=data, plc_url=directory.url, port=free_port(), line=line)
+    return applied(program_env, changes) | {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+
+
 @pytest.fixture(scope="session")
 def running(
     pds_installs: dict[str, Install],
@@ -126,9 +133,7 @@ def running(
     """A server with a club, for all tests of one version line."""
     path = tmp_path_factory.mktemp("club") / "pds"
     path.mkdir()
-    env = applied(program_env, differences(program_env, data=path, plc_url=directory.url, port=free_port(), line=line))
-    # Hundreds of writes a minute from one address are what this is about.
-    env |= {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+    env = open_environment(program_env, path, directory, line)
     with PdsProcess(pds_installs[line], env, path.with_suffix(".log")) as server:
         club = founded(server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
         data = Data(path=path, install=pds_installs[line], document_key=_asked_once(directory.url))

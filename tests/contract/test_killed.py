@@ -25,7 +25,7 @@ import pytest
 from tests.s3 import BUCKET, s3_server
 from tools.live.directory import PlcDirectory
 from tools.live.node import PDS_LINES, Install
-from tools.live.pds import PdsProcess, applied, differences
+from tools.live.pds import PdsProcess
 from tools.live.process import free_port
 from tools.live.xrpc import Client
 from tools.repository import open_unchanged
@@ -34,7 +34,7 @@ from tools.verify import from_plc, home, verify
 from .bucket import Bucket
 from .club import PASSWORD, Club, founded
 from .restores import restoring
-from .snapshots import Data, Scale
+from .snapshots import Data, Scale, open_environment
 from .test_drill import Drill
 
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
@@ -86,8 +86,7 @@ def place(
 ) -> Iterator[Place]:
     path = tmp_path / "live" / "pds"
     path.mkdir(parents=True)
-    env = applied(program_env, differences(program_env, data=path, plc_url=directory.url, port=free_port(), line=line))
-    env |= {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+    env = open_environment(program_env, path, directory, line)
     asked = from_plc(directory.url, httpx.Client(trust_env=False))
     data = Data(path=path, install=pds_installs[line], document_key=asked)
     with s3_server(tmp_path, BUCKET) as url, ExitStack() as lives:

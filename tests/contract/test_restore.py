@@ -19,7 +19,7 @@ from tools.live.pds import PdsProcess
 from tools.live.xrpc import Client, RefusedError
 from tools.verify import MANIFEST, MARK, home, verify
 
-from .club import PASSWORD, Member
+from .club import PASSWORD, Member, cid_of
 from .relay import Relay
 from .restores import Restore, Story, newest
 from .snapshots import Scale
@@ -58,9 +58,7 @@ def _all_is_there(server: PdsProcess, restore: Restore, but: set[str]) -> None:
 
 
 def _cid(server: PdsProcess, restore: Restore, uri: str) -> str:
-    _, _, did, collection, rkey = uri.split("/")
-    parameters = {"repo": did, "collection": collection, "rkey": rkey}
-    return str(_client(server, restore).query("com.atproto.repo.getRecord", parameters)["cid"])
+    return cid_of(_client(server, restore), uri)
 
 
 def _status(client: Client, did: str) -> str:

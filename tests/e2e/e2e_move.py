@@ -23,7 +23,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.contract.club import PASSWORD, Club, founded
+from tests.contract.club import PASSWORD, Club, founded, whole
 from tests.e2e.backups import backup_section, give_keys
 from tests.e2e.bench import DEADLINE, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
@@ -104,17 +104,10 @@ class Story:
     def whole(self, port: int) -> None:
         """Old passwords work, and all that was ever acknowledged has the CID that it had."""
         assert self.members
-        accounts, records = self.members.journal.before(time.monotonic())
         client = Client(f"http://127.0.0.1:{port}", NAME)
-        for did in accounts:
-            client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
+        whole(client, self.members, time.monotonic())
         client.log_in(self.session)
         assert client.query("com.atproto.server.getSession", {})["did"] == self.members.members[0].did
-        assert len(records) > len(accounts)
-        for uri, cid in records.items():
-            _, _, did, collection, rkey = uri.split("/")
-            parameters = {"repo": did, "collection": collection, "rkey": rkey}
-            assert client.query("com.atproto.repo.getRecord", parameters)["cid"] == cid
 
 
 @contextmanager

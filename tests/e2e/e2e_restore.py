@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from components.settings.environment import GENERATED_SECRETS
-from tests.contract.club import PASSWORD, POSTS, Club, founded
+from tests.contract.club import PASSWORD, POSTS, Club, cid_of, founded, whole
 from tests.contract.relay import Relay
 from tests.contract.restores import newest
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, Run, Stack, bench, init_stack
@@ -97,29 +97,13 @@ class Story:
         self.late = client.procedure("com.atproto.repo.createRecord", body)["uri"]
 
 
-def whole(client: Client, club: Club, began: float) -> None:
-    """Old passwords work, and what was acknowledged before `began` has the CID that it had."""
-    members, records = club.journal.before(began)
-    for did in members:
-        client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
-    assert len(records) > len(members)
-    for uri, cid in records.items():
-        assert _cid(client, uri) == cid
-
-
 def lost(client: Client, uri: str) -> bool:
     """Whether a post is not there."""
     try:
-        _cid(client, uri)
+        cid_of(client, uri)
     except RefusedError:
         return True
     return False
-
-
-def _cid(client: Client, uri: str) -> str:
-    _, _, did, collection, rkey = uri.split("/")
-    parameters = {"repo": did, "collection": collection, "rkey": rkey}
-    return str(client.query("com.atproto.repo.getRecord", parameters)["cid"])
 
 
 def page() -> list[str]:
