@@ -3,6 +3,7 @@
 The script on a real machine with a real server's data: `tests/e2e/e2e_move_in.py`.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -125,7 +126,9 @@ def test_a_club_s_data_go_into_its_room(alice: Owner, capsys: pytest.CaptureFixt
 
 def test_the_script_is_whole_and_shellcheck_has_nothing_to_say(tmp_path: Path) -> None:
     text = move_in.text()
-    assert text.count("END-OF-PROGRAM") == 10
+    assert text.count("END-OF-PROGRAM") == 12
+    there = set(re.findall(r'cat >"\$work/([\w.-]+)"', text))
+    assert set(re.findall(r'require\("\./([\w.-]+)"\)', text)) <= there, "a program finds what it requires"
     (tmp_path / "move-in.sh").write_text(text)
     ran = subprocess.run(
         [tool("shellcheck", "shellcheck"), "--shell=sh", tmp_path / "move-in.sh"],

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.render.scripts import script
+from components.render.scripts import needed, script
 from components.render.where import where
 from components.settings.environment import (
     GENERATED_SECRETS,
@@ -27,7 +27,7 @@ from tools.private import write_private
 from tools.restore import with_backup
 from tools.stack import Stack, StackError
 
-_PROGRAMS = ("guard.cjs", "snapshot.cjs", "departures.cjs", "repository.cjs", "verify.cjs")
+_PROGRAMS = ("guard.cjs", "snapshot.cjs", "verify.cjs")
 _END = "END-OF-PROGRAM"
 _TEMPLATE = Path(__file__).with_name("move-in.sh")
 _LINE = re.compile(r"""^(?:export )?([A-Za-z_][A-Za-z0-9_]*)=(["']?)(.*)\2$""")
@@ -67,7 +67,7 @@ def parse(env: Path) -> dict[str, str]:
 
 def text() -> str:
     """The script for the old machine, whole."""
-    programs = [f"cat >\"$work/{name}\" <<'{_END}'\n{script(name)}{_END}\n" for name in _PROGRAMS]
+    programs = [f"cat >\"$work/{name}\" <<'{_END}'\n{script(name)}{_END}\n" for name in needed(*_PROGRAMS)]
     return _TEMPLATE.read_text().replace("@PROGRAMS@\n", "".join(programs))
 
 

@@ -57,7 +57,7 @@ def _snapshot(settings: Settings) -> Task:
         config=hardened(settings, pids_limit=128, command="node", args=("/local/snapshot.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment},
-        templates=scripts("snapshot.cjs", "departures.cjs", "repository.cjs", "stamp.cjs"),
+        templates=scripts("snapshot.cjs"),
         resources=RESOURCES,
         logs=LOGS,
     )

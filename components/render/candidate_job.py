@@ -35,21 +35,21 @@ def candidate_job(settings: Settings, stack: str) -> str:
         volumes=disk(settings),
         tasks=(
             fetched_for_trial(settings, stack, CANDIDATE_PATH),
-            _on_candidate(settings, "candidate", "candidate.cjs", "directory.cjs"),
+            _on_candidate(settings, "candidate", "candidate.cjs"),
             _on_candidate(settings, "serve", "serve.cjs", lifecycle=Lifecycle(hook="poststop")),
         ),
     )
 
 
-def _on_candidate(settings: Settings, name: str, *programs: str, lifecycle: Lifecycle | None = None) -> Task:
+def _on_candidate(settings: Settings, name: str, program: str, lifecycle: Lifecycle | None = None) -> Task:
     environment = plain_environment(settings)
     return Task(
         name=name,
         user="1000:1000",
         lifecycle=lifecycle,
-        config=_without_network(settings, programs[0]),
+        config=_without_network(settings, program),
         env={key: environment[key] for key in FOR_SERVER if key in environment} | {"TRIAL": "candidate"},
-        templates=scripts(*programs, "server.cjs", "repository.cjs"),
+        templates=scripts(program),
         resources=RESOURCES,
         logs=LOGS,
     )

@@ -50,7 +50,7 @@ def _verify(settings: Settings) -> Task:
         user="1000:1000",
         config=_node(settings, "drill.cjs"),
         env={"PDS_HOSTNAME": settings.hostname, "PDS_DID_PLC_URL": settings.pds.plc_url},
-        templates=scripts("drill.cjs", "verify.cjs", "repository.cjs", "documents.cjs"),
+        templates=scripts("drill.cjs"),
         resources=RESOURCES,
         logs=LOGS,
     )
@@ -66,7 +66,7 @@ def _serve(settings: Settings) -> Task:
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in FOR_SERVER if name in environment}
         | {"PDS_DATA_DIRECTORY": DATA_DIRECTORY},
-        templates=scripts("serve.cjs", "server.cjs", "stamp.cjs", "repository.cjs"),
+        templates=scripts("serve.cjs"),
         resources=RESOURCES,
         logs=LOGS,
     )

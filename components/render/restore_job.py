@@ -77,7 +77,7 @@ def _restore(settings: Settings) -> Task:
         config=hardened(settings, pids_limit=128, command="node", args=("/local/restore.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FOR_RESTORE if name in environment},
-        templates=scripts("restore.cjs", "verify.cjs", "repository.cjs", "documents.cjs", "departures.cjs"),
+        templates=scripts("restore.cjs"),
         resources=Resources(cpu=500, memory=BACKUP_MEMORY_MIB),
         logs=LOGS,
     )

@@ -3,6 +3,7 @@
 They find each other by name in the task's own folder. What they do is said in each.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -12,9 +13,23 @@ FOLDER = "local"
 """Below the task's directory, which a container sees at its root."""
 
 
+_REQUIRES = re.compile(r'require\("\./([\w-]+\.cjs)"\)')
+
+
 def scripts(*names: str) -> tuple[Template, ...]:
-    """The files `names` as templates of a task; a change of one restarts nothing."""
-    return tuple(Template(destination=f"{FOLDER}/{name}", change_mode="noop", data=script(name)) for name in names)
+    """The files `names`, and those that they require, as templates of a task; a change of one restarts nothing."""
+    return tuple(
+        Template(destination=f"{FOLDER}/{name}", change_mode="noop", data=script(name)) for name in needed(*names)
+    )
+
+
+@cache
+def needed(*names: str) -> tuple[str, ...]:
+    """`names`, and what they require, and what that does."""
+    found = list(names)
+    for name in found:  # it grows
+        found += [other for other in dict.fromkeys(_REQUIRES.findall(script(name))) if other not in found]
+    return tuple(found)
 
 
 @cache

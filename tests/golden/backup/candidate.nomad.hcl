@@ -440,93 +440,6 @@ job "pds-candidate" {
       }
 
       template {
-        destination = "local/server.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
-        "use strict";
-
-        const { spawn } = require("node:child_process");
-        const crypto = require("node:crypto");
-        const path = require("node:path");
-
-        const PORT = 3000;
-        const START = 120000; // ms; a server that has to bring large databases up to its version
-        const STOP = 30000; // ms
-        const entry = process.env.TRIAL_ENTRY ?? "index.js"; // the image's own
-
-        const secret = () => crypto.randomBytes(32).toString("hex");
-
-        class Server {
-          /** `more` is what the server is told beside the places of its files. */
-          constructor(data, more = {}) {
-            this.url = `http://127.0.0.1:$${PORT}`;
-            this.said = "";
-            this.env = {
-              ...process.env,
-              LOG_ENABLED: "false",
-              PDS_DATA_DIRECTORY: data,
-              PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
-              PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(data, "temp"),
-              PDS_PORT: String(PORT),
-              PDS_RATE_LIMITS_ENABLED: "false",
-              PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
-              PDS_JWT_SECRET: secret(),
-              PDS_ADMIN_PASSWORD: secret(),
-              ...more,
-            };
-          }
-
-          /** Returns once it answers. Throws where it ends, or never does. */
-          async start() {
-            const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
-            this.child = child;
-            this.ended = new Promise((resolve) => child.on("exit", resolve));
-            let over = false;
-            this.ended.then(() => (over = true));
-            for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.said += text));
-            for (const end = Date.now() + START; !(await this.healthy()); ) {
-              if (over || Date.now() > end) throw new Error(this.why());
-              await new Promise((resume) => setTimeout(resume, 200));
-            }
-          }
-
-          why() {
-            const [, migration] = /previously executed migration ([\w-]+) is missing/.exec(this.said) ?? [];
-            if (migration) {
-              return (
-                `this version is older than the data: it does not know their migration $${migration}. ` +
-                "Going back is a restore: of a backup from before it"
-              );
-            }
-            return `the server does not come up. It said:\n$${this.said.split("\n").slice(-20).join("\n")}`;
-          }
-
-          async healthy() {
-            try {
-              const answer = await fetch(`$${this.url}/xrpc/_health`);
-              this.version = (await answer.json()).version;
-              return answer.ok;
-            } catch {
-              return false;
-            }
-          }
-
-          async stop() {
-            if (!this.child) return;
-            const late = setTimeout(() => this.child.kill("SIGKILL"), STOP);
-            this.child.kill();
-            await this.ended;
-            clearTimeout(late);
-            this.child = null;
-          }
-        }
-
-        module.exports = { Server };
-        EOT
-      }
-
-      template {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
@@ -795,6 +708,93 @@ job "pds-candidate" {
         }
 
         module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        EOT
+      }
+
+      template {
+        destination = "local/server.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
+        "use strict";
+
+        const { spawn } = require("node:child_process");
+        const crypto = require("node:crypto");
+        const path = require("node:path");
+
+        const PORT = 3000;
+        const START = 120000; // ms; a server that has to bring large databases up to its version
+        const STOP = 30000; // ms
+        const entry = process.env.TRIAL_ENTRY ?? "index.js"; // the image's own
+
+        const secret = () => crypto.randomBytes(32).toString("hex");
+
+        class Server {
+          /** `more` is what the server is told beside the places of its files. */
+          constructor(data, more = {}) {
+            this.url = `http://127.0.0.1:$${PORT}`;
+            this.said = "";
+            this.env = {
+              ...process.env,
+              LOG_ENABLED: "false",
+              PDS_DATA_DIRECTORY: data,
+              PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
+              PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(data, "temp"),
+              PDS_PORT: String(PORT),
+              PDS_RATE_LIMITS_ENABLED: "false",
+              PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
+              PDS_JWT_SECRET: secret(),
+              PDS_ADMIN_PASSWORD: secret(),
+              ...more,
+            };
+          }
+
+          /** Returns once it answers. Throws where it ends, or never does. */
+          async start() {
+            const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
+            this.child = child;
+            this.ended = new Promise((resolve) => child.on("exit", resolve));
+            let over = false;
+            this.ended.then(() => (over = true));
+            for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.said += text));
+            for (const end = Date.now() + START; !(await this.healthy()); ) {
+              if (over || Date.now() > end) throw new Error(this.why());
+              await new Promise((resume) => setTimeout(resume, 200));
+            }
+          }
+
+          why() {
+            const [, migration] = /previously executed migration ([\w-]+) is missing/.exec(this.said) ?? [];
+            if (migration) {
+              return (
+                `this version is older than the data: it does not know their migration $${migration}. ` +
+                "Going back is a restore: of a backup from before it"
+              );
+            }
+            return `the server does not come up. It said:\n$${this.said.split("\n").slice(-20).join("\n")}`;
+          }
+
+          async healthy() {
+            try {
+              const answer = await fetch(`$${this.url}/xrpc/_health`);
+              this.version = (await answer.json()).version;
+              return answer.ok;
+            } catch {
+              return false;
+            }
+          }
+
+          async stop() {
+            if (!this.child) return;
+            const late = setTimeout(() => this.child.kill("SIGKILL"), STOP);
+            this.child.kill();
+            await this.ended;
+            clearTimeout(late);
+            this.child = null;
+          }
+        }
+
+        module.exports = { Server };
         EOT
       }
 
@@ -985,93 +985,6 @@ job "pds-candidate" {
       }
 
       template {
-        destination = "local/server.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
-        "use strict";
-
-        const { spawn } = require("node:child_process");
-        const crypto = require("node:crypto");
-        const path = require("node:path");
-
-        const PORT = 3000;
-        const START = 120000; // ms; a server that has to bring large databases up to its version
-        const STOP = 30000; // ms
-        const entry = process.env.TRIAL_ENTRY ?? "index.js"; // the image's own
-
-        const secret = () => crypto.randomBytes(32).toString("hex");
-
-        class Server {
-          /** `more` is what the server is told beside the places of its files. */
-          constructor(data, more = {}) {
-            this.url = `http://127.0.0.1:$${PORT}`;
-            this.said = "";
-            this.env = {
-              ...process.env,
-              LOG_ENABLED: "false",
-              PDS_DATA_DIRECTORY: data,
-              PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
-              PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(data, "temp"),
-              PDS_PORT: String(PORT),
-              PDS_RATE_LIMITS_ENABLED: "false",
-              PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
-              PDS_JWT_SECRET: secret(),
-              PDS_ADMIN_PASSWORD: secret(),
-              ...more,
-            };
-          }
-
-          /** Returns once it answers. Throws where it ends, or never does. */
-          async start() {
-            const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
-            this.child = child;
-            this.ended = new Promise((resolve) => child.on("exit", resolve));
-            let over = false;
-            this.ended.then(() => (over = true));
-            for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.said += text));
-            for (const end = Date.now() + START; !(await this.healthy()); ) {
-              if (over || Date.now() > end) throw new Error(this.why());
-              await new Promise((resume) => setTimeout(resume, 200));
-            }
-          }
-
-          why() {
-            const [, migration] = /previously executed migration ([\w-]+) is missing/.exec(this.said) ?? [];
-            if (migration) {
-              return (
-                `this version is older than the data: it does not know their migration $${migration}. ` +
-                "Going back is a restore: of a backup from before it"
-              );
-            }
-            return `the server does not come up. It said:\n$${this.said.split("\n").slice(-20).join("\n")}`;
-          }
-
-          async healthy() {
-            try {
-              const answer = await fetch(`$${this.url}/xrpc/_health`);
-              this.version = (await answer.json()).version;
-              return answer.ok;
-            } catch {
-              return false;
-            }
-          }
-
-          async stop() {
-            if (!this.child) return;
-            const late = setTimeout(() => this.child.kill("SIGKILL"), STOP);
-            this.child.kill();
-            await this.ended;
-            clearTimeout(late);
-            this.child = null;
-          }
-        }
-
-        module.exports = { Server };
-        EOT
-      }
-
-      template {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
@@ -1340,6 +1253,143 @@ job "pds-candidate" {
         }
 
         module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        EOT
+      }
+
+      template {
+        destination = "local/server.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
+        "use strict";
+
+        const { spawn } = require("node:child_process");
+        const crypto = require("node:crypto");
+        const path = require("node:path");
+
+        const PORT = 3000;
+        const START = 120000; // ms; a server that has to bring large databases up to its version
+        const STOP = 30000; // ms
+        const entry = process.env.TRIAL_ENTRY ?? "index.js"; // the image's own
+
+        const secret = () => crypto.randomBytes(32).toString("hex");
+
+        class Server {
+          /** `more` is what the server is told beside the places of its files. */
+          constructor(data, more = {}) {
+            this.url = `http://127.0.0.1:$${PORT}`;
+            this.said = "";
+            this.env = {
+              ...process.env,
+              LOG_ENABLED: "false",
+              PDS_DATA_DIRECTORY: data,
+              PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
+              PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(data, "temp"),
+              PDS_PORT: String(PORT),
+              PDS_RATE_LIMITS_ENABLED: "false",
+              PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
+              PDS_JWT_SECRET: secret(),
+              PDS_ADMIN_PASSWORD: secret(),
+              ...more,
+            };
+          }
+
+          /** Returns once it answers. Throws where it ends, or never does. */
+          async start() {
+            const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
+            this.child = child;
+            this.ended = new Promise((resolve) => child.on("exit", resolve));
+            let over = false;
+            this.ended.then(() => (over = true));
+            for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.said += text));
+            for (const end = Date.now() + START; !(await this.healthy()); ) {
+              if (over || Date.now() > end) throw new Error(this.why());
+              await new Promise((resume) => setTimeout(resume, 200));
+            }
+          }
+
+          why() {
+            const [, migration] = /previously executed migration ([\w-]+) is missing/.exec(this.said) ?? [];
+            if (migration) {
+              return (
+                `this version is older than the data: it does not know their migration $${migration}. ` +
+                "Going back is a restore: of a backup from before it"
+              );
+            }
+            return `the server does not come up. It said:\n$${this.said.split("\n").slice(-20).join("\n")}`;
+          }
+
+          async healthy() {
+            try {
+              const answer = await fetch(`$${this.url}/xrpc/_health`);
+              this.version = (await answer.json()).version;
+              return answer.ok;
+            } catch {
+              return false;
+            }
+          }
+
+          async stop() {
+            if (!this.child) return;
+            const late = setTimeout(() => this.child.kill("SIGKILL"), STOP);
+            this.child.kill();
+            await this.ended;
+            clearTimeout(late);
+            this.child = null;
+          }
+        }
+
+        module.exports = { Server };
+        EOT
+      }
+
+      template {
+        destination = "local/stamp.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
+        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
+        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+
+        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
+
+        /**
+         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
+         * wrong beside a `good` one.
+         */
+        function stamp(name, problems, more = {}, good = problems.length === 0) {
+          const file = path.join(folder, `$${name}.json`);
+          const now = new Date().toISOString();
+          let before = {};
+          try {
+            before = JSON.parse(fs.readFileSync(file, "utf8"));
+          } catch {
+            // None yet, or one that a crash left empty.
+          }
+          const after = {
+            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+            ...(problems.length > 0 && { failed: now, why: problems[0] }),
+          };
+          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        module.exports = { stamp };
+
+        if (require.main === module) {
+          const [sent, checked] = ["sent", "checked"].map((name) =>
+            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+          );
+          const problems = [];
+          if (!sent) problems.push("the snapshot was not sent");
+          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+          stamp("backup", problems, {}, sent);
+        }
         EOT
       }
 

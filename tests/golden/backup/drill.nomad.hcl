@@ -264,6 +264,98 @@ job "pds-drill" {
       }
 
       template {
+        destination = "local/documents.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // What the world says of an account: the key and the server that its DID document names.
+        //
+        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
+        // reached" are two answers: on the first one acts, on the second nobody may.
+        "use strict";
+
+        const ATTEMPTS = 3;
+        const AT_ONCE = 8;
+        const PATIENCE = 10000; // ms for one answer
+
+        /**
+         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
+         * directory's address.
+         */
+        async function documents(dids, plc) {
+          const found = new Map();
+          const left = [...dids];
+          const ask = async () => {
+            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
+          };
+          await Promise.all(Array.from({ length: AT_ONCE }, ask));
+          return found;
+        }
+
+        async function one(did, plc) {
+          let why;
+          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+            try {
+              if (did.startsWith("did:plc:")) return fromPlc(await get(`$${plc}/$${did}/data`));
+              const host = decodeURIComponent(did.slice("did:web:".length));
+              if (did.startsWith("did:web:")) return fromWeb(await get(`https://$${host}/.well-known/did.json`));
+              return { error: "its method is unknown" };
+            } catch (error) {
+              // 404: never registered; 410: ended by its owner (web.plc.directory/spec).
+              if (error.status === 410 || (error.status === 404 && did.startsWith("did:plc:"))) return { gone: error.message };
+              why = error.message;
+            }
+            await new Promise((resume) => setTimeout(resume, 500 * attempt));
+          }
+          return { error: why };
+        }
+
+        async function get(url) {
+          let answer;
+          try {
+            answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
+          } catch (error) {
+            throw new Error(`$${url} does not answer ($${error.cause?.code ?? error.name})`);
+          }
+          if (!answer.ok) throw Object.assign(new Error(`$${url} answers $${answer.status}`), { status: answer.status });
+          return answer.json();
+        }
+
+        function fromPlc(data) {
+          return {
+            key: data.verificationMethods?.atproto ?? null,
+            server: hostOf(data.services?.atproto_pds?.endpoint),
+            handles: handlesOf(data.alsoKnownAs),
+          };
+        }
+
+        function fromWeb(document) {
+          const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
+          const method = entry(document.verificationMethod, "#atproto");
+          return {
+            // The older types give the key without saying of which curve it is; such a key is not compared.
+            key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
+            server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
+            handles: handlesOf(document.alsoKnownAs),
+          };
+        }
+
+        function hostOf(endpoint) {
+          try {
+            return new URL(endpoint).host;
+          } catch {
+            return null;
+          }
+        }
+
+        function handlesOf(names) {
+          return (names ?? []).filter((name) => name.startsWith("at://")).map((name) => name.slice("at://".length));
+        }
+
+        module.exports = { documents };
+        EOT
+      }
+
+      template {
         destination = "local/verify.cjs"
         change_mode = "noop"
         data        = <<-EOT
@@ -796,98 +888,6 @@ job "pds-drill" {
         EOT
       }
 
-      template {
-        destination = "local/documents.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // What the world says of an account: the key and the server that its DID document names.
-        //
-        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
-        // reached" are two answers: on the first one acts, on the second nobody may.
-        "use strict";
-
-        const ATTEMPTS = 3;
-        const AT_ONCE = 8;
-        const PATIENCE = 10000; // ms for one answer
-
-        /**
-         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
-         * directory's address.
-         */
-        async function documents(dids, plc) {
-          const found = new Map();
-          const left = [...dids];
-          const ask = async () => {
-            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
-          };
-          await Promise.all(Array.from({ length: AT_ONCE }, ask));
-          return found;
-        }
-
-        async function one(did, plc) {
-          let why;
-          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-            try {
-              if (did.startsWith("did:plc:")) return fromPlc(await get(`$${plc}/$${did}/data`));
-              const host = decodeURIComponent(did.slice("did:web:".length));
-              if (did.startsWith("did:web:")) return fromWeb(await get(`https://$${host}/.well-known/did.json`));
-              return { error: "its method is unknown" };
-            } catch (error) {
-              // 404: never registered; 410: ended by its owner (web.plc.directory/spec).
-              if (error.status === 410 || (error.status === 404 && did.startsWith("did:plc:"))) return { gone: error.message };
-              why = error.message;
-            }
-            await new Promise((resume) => setTimeout(resume, 500 * attempt));
-          }
-          return { error: why };
-        }
-
-        async function get(url) {
-          let answer;
-          try {
-            answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
-          } catch (error) {
-            throw new Error(`$${url} does not answer ($${error.cause?.code ?? error.name})`);
-          }
-          if (!answer.ok) throw Object.assign(new Error(`$${url} answers $${answer.status}`), { status: answer.status });
-          return answer.json();
-        }
-
-        function fromPlc(data) {
-          return {
-            key: data.verificationMethods?.atproto ?? null,
-            server: hostOf(data.services?.atproto_pds?.endpoint),
-            handles: handlesOf(data.alsoKnownAs),
-          };
-        }
-
-        function fromWeb(document) {
-          const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
-          const method = entry(document.verificationMethod, "#atproto");
-          return {
-            // The older types give the key without saying of which curve it is; such a key is not compared.
-            key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
-            server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
-            handles: handlesOf(document.alsoKnownAs),
-          };
-        }
-
-        function hostOf(endpoint) {
-          try {
-            return new URL(endpoint).host;
-          } catch {
-            return null;
-          }
-        }
-
-        function handlesOf(names) {
-          return (names ?? []).filter((name) => name.startsWith("at://")).map((name) => name.slice("at://".length));
-        }
-
-        module.exports = { documents };
-        EOT
-      }
-
       resources {
         cpu    = 200
         memory = 256
@@ -1077,143 +1077,6 @@ job "pds-drill" {
           console.error(`FAILED: $${error.stack}`);
           process.exit(1);
         });
-        EOT
-      }
-
-      template {
-        destination = "local/server.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
-        "use strict";
-
-        const { spawn } = require("node:child_process");
-        const crypto = require("node:crypto");
-        const path = require("node:path");
-
-        const PORT = 3000;
-        const START = 120000; // ms; a server that has to bring large databases up to its version
-        const STOP = 30000; // ms
-        const entry = process.env.TRIAL_ENTRY ?? "index.js"; // the image's own
-
-        const secret = () => crypto.randomBytes(32).toString("hex");
-
-        class Server {
-          /** `more` is what the server is told beside the places of its files. */
-          constructor(data, more = {}) {
-            this.url = `http://127.0.0.1:$${PORT}`;
-            this.said = "";
-            this.env = {
-              ...process.env,
-              LOG_ENABLED: "false",
-              PDS_DATA_DIRECTORY: data,
-              PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
-              PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(data, "temp"),
-              PDS_PORT: String(PORT),
-              PDS_RATE_LIMITS_ENABLED: "false",
-              PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
-              PDS_JWT_SECRET: secret(),
-              PDS_ADMIN_PASSWORD: secret(),
-              ...more,
-            };
-          }
-
-          /** Returns once it answers. Throws where it ends, or never does. */
-          async start() {
-            const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
-            this.child = child;
-            this.ended = new Promise((resolve) => child.on("exit", resolve));
-            let over = false;
-            this.ended.then(() => (over = true));
-            for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.said += text));
-            for (const end = Date.now() + START; !(await this.healthy()); ) {
-              if (over || Date.now() > end) throw new Error(this.why());
-              await new Promise((resume) => setTimeout(resume, 200));
-            }
-          }
-
-          why() {
-            const [, migration] = /previously executed migration ([\w-]+) is missing/.exec(this.said) ?? [];
-            if (migration) {
-              return (
-                `this version is older than the data: it does not know their migration $${migration}. ` +
-                "Going back is a restore: of a backup from before it"
-              );
-            }
-            return `the server does not come up. It said:\n$${this.said.split("\n").slice(-20).join("\n")}`;
-          }
-
-          async healthy() {
-            try {
-              const answer = await fetch(`$${this.url}/xrpc/_health`);
-              this.version = (await answer.json()).version;
-              return answer.ok;
-            } catch {
-              return false;
-            }
-          }
-
-          async stop() {
-            if (!this.child) return;
-            const late = setTimeout(() => this.child.kill("SIGKILL"), STOP);
-            this.child.kill();
-            await this.ended;
-            clearTimeout(late);
-            this.child = null;
-          }
-        }
-
-        module.exports = { Server };
-        EOT
-      }
-
-      template {
-        destination = "local/stamp.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
-        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
-        "use strict";
-
-        const fs = require("node:fs");
-        const path = require("node:path");
-
-        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
-
-        /**
-         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
-         * wrong beside a `good` one.
-         */
-        function stamp(name, problems, more = {}, good = problems.length === 0) {
-          const file = path.join(folder, `$${name}.json`);
-          const now = new Date().toISOString();
-          let before = {};
-          try {
-            before = JSON.parse(fs.readFileSync(file, "utf8"));
-          } catch {
-            // None yet, or one that a crash left empty.
-          }
-          const after = {
-            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
-            ...(problems.length > 0 && { failed: now, why: problems[0] }),
-          };
-          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
-          fs.renameSync(`$${file}.next`, file);
-        }
-
-        module.exports = { stamp };
-
-        if (require.main === module) {
-          const [sent, checked] = ["sent", "checked"].map((name) =>
-            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
-          );
-          const problems = [];
-          if (!sent) problems.push("the snapshot was not sent");
-          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
-          stamp("backup", problems, {}, sent);
-        }
         EOT
       }
 
@@ -1486,6 +1349,143 @@ job "pds-drill" {
         }
 
         module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        EOT
+      }
+
+      template {
+        destination = "local/server.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
+        "use strict";
+
+        const { spawn } = require("node:child_process");
+        const crypto = require("node:crypto");
+        const path = require("node:path");
+
+        const PORT = 3000;
+        const START = 120000; // ms; a server that has to bring large databases up to its version
+        const STOP = 30000; // ms
+        const entry = process.env.TRIAL_ENTRY ?? "index.js"; // the image's own
+
+        const secret = () => crypto.randomBytes(32).toString("hex");
+
+        class Server {
+          /** `more` is what the server is told beside the places of its files. */
+          constructor(data, more = {}) {
+            this.url = `http://127.0.0.1:$${PORT}`;
+            this.said = "";
+            this.env = {
+              ...process.env,
+              LOG_ENABLED: "false",
+              PDS_DATA_DIRECTORY: data,
+              PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
+              PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(data, "temp"),
+              PDS_PORT: String(PORT),
+              PDS_RATE_LIMITS_ENABLED: "false",
+              PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
+              PDS_JWT_SECRET: secret(),
+              PDS_ADMIN_PASSWORD: secret(),
+              ...more,
+            };
+          }
+
+          /** Returns once it answers. Throws where it ends, or never does. */
+          async start() {
+            const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
+            this.child = child;
+            this.ended = new Promise((resolve) => child.on("exit", resolve));
+            let over = false;
+            this.ended.then(() => (over = true));
+            for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (this.said += text));
+            for (const end = Date.now() + START; !(await this.healthy()); ) {
+              if (over || Date.now() > end) throw new Error(this.why());
+              await new Promise((resume) => setTimeout(resume, 200));
+            }
+          }
+
+          why() {
+            const [, migration] = /previously executed migration ([\w-]+) is missing/.exec(this.said) ?? [];
+            if (migration) {
+              return (
+                `this version is older than the data: it does not know their migration $${migration}. ` +
+                "Going back is a restore: of a backup from before it"
+              );
+            }
+            return `the server does not come up. It said:\n$${this.said.split("\n").slice(-20).join("\n")}`;
+          }
+
+          async healthy() {
+            try {
+              const answer = await fetch(`$${this.url}/xrpc/_health`);
+              this.version = (await answer.json()).version;
+              return answer.ok;
+            } catch {
+              return false;
+            }
+          }
+
+          async stop() {
+            if (!this.child) return;
+            const late = setTimeout(() => this.child.kill("SIGKILL"), STOP);
+            this.child.kill();
+            await this.ended;
+            clearTimeout(late);
+            this.child = null;
+          }
+        }
+
+        module.exports = { Server };
+        EOT
+      }
+
+      template {
+        destination = "local/stamp.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
+        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
+        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+
+        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
+
+        /**
+         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
+         * wrong beside a `good` one.
+         */
+        function stamp(name, problems, more = {}, good = problems.length === 0) {
+          const file = path.join(folder, `$${name}.json`);
+          const now = new Date().toISOString();
+          let before = {};
+          try {
+            before = JSON.parse(fs.readFileSync(file, "utf8"));
+          } catch {
+            // None yet, or one that a crash left empty.
+          }
+          const after = {
+            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+            ...(problems.length > 0 && { failed: now, why: problems[0] }),
+          };
+          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        module.exports = { stamp };
+
+        if (require.main === module) {
+          const [sent, checked] = ["sent", "checked"].map((name) =>
+            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+          );
+          const problems = [];
+          if (!sent) problems.push("the snapshot was not sent");
+          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+          stamp("backup", problems, {}, sent);
+        }
         EOT
       }
 

@@ -679,6 +679,164 @@ job "pds-restore" {
       }
 
       template {
+        destination = "local/departures.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Who left: deletions, takedowns and deactivations, as a list that only grows and is no part of any snapshot.
+        //
+        // A restore brings back what was true when the snapshot was made, and so would bring back whoever was deleted or taken
+        // down since. The server tells of both in its event stream; this keeps those lines. The list is on the volume, outside
+        // of what a restore replaces, and goes to the bucket beside the snapshots, since the volume may be what is lost.
+        "use strict";
+
+        const fs = require("node:fs");
+        const { decode } = require("./repository.cjs");
+
+        const LIST = ".departures.jsonl";
+
+        /** The lines of a list; a last line that a crash cut short is left out. */
+        function lines(file) {
+          if (!fs.existsSync(file)) return [];
+          const text = fs.readFileSync(file, "utf8");
+          return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+        }
+
+        /** Events about accounts in an open sequencer database, after number `after`: in use or not. */
+        function events(sequencer, after) {
+          return sequencer
+            .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > ? order by seq")
+            .all(after)
+            .map(({ seq, did, event, sequencedAt }) => {
+              const { active, status } = decode(event);
+              return { seq, time: sequencedAt, did, status: active ? "active" : status };
+            });
+        }
+
+        /** Both, without what is there twice. That somebody is in use is of interest only where she was not before. */
+        function merged(...lists) {
+          const left = new Set();
+          const all = new Map(lists.flat().map((line) => [`$${line.seq} $${line.did}`, line]));
+          return [...all.values()]
+            .sort((one, other) => one.seq - other.seq)
+            .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
+        }
+
+        /** Add what a sequencer database knows and the list does not. */
+        function append(file, sequencer) {
+          const before = lines(file);
+          const now = merged(before, events(sequencer, before.at(-1)?.seq ?? 0));
+          if (now.length > before.length) write(file, now);
+        }
+
+        /** Written aside and renamed, so that a crash leaves the old list or the new one. */
+        function write(file, list) {
+          const text = list.map((line) => JSON.stringify(line) + "\n").join("");
+          fs.writeFileSync(`$${file}.next`, text, { mode: 0o600, flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        /** DID to its last word since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
+        function since(list, moment) {
+          return new Map(list.filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
+        }
+
+        module.exports = { LIST, append, events, lines, merged, since, write };
+        EOT
+      }
+
+      template {
+        destination = "local/documents.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // What the world says of an account: the key and the server that its DID document names.
+        //
+        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
+        // reached" are two answers: on the first one acts, on the second nobody may.
+        "use strict";
+
+        const ATTEMPTS = 3;
+        const AT_ONCE = 8;
+        const PATIENCE = 10000; // ms for one answer
+
+        /**
+         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
+         * directory's address.
+         */
+        async function documents(dids, plc) {
+          const found = new Map();
+          const left = [...dids];
+          const ask = async () => {
+            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
+          };
+          await Promise.all(Array.from({ length: AT_ONCE }, ask));
+          return found;
+        }
+
+        async function one(did, plc) {
+          let why;
+          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+            try {
+              if (did.startsWith("did:plc:")) return fromPlc(await get(`$${plc}/$${did}/data`));
+              const host = decodeURIComponent(did.slice("did:web:".length));
+              if (did.startsWith("did:web:")) return fromWeb(await get(`https://$${host}/.well-known/did.json`));
+              return { error: "its method is unknown" };
+            } catch (error) {
+              // 404: never registered; 410: ended by its owner (web.plc.directory/spec).
+              if (error.status === 410 || (error.status === 404 && did.startsWith("did:plc:"))) return { gone: error.message };
+              why = error.message;
+            }
+            await new Promise((resume) => setTimeout(resume, 500 * attempt));
+          }
+          return { error: why };
+        }
+
+        async function get(url) {
+          let answer;
+          try {
+            answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
+          } catch (error) {
+            throw new Error(`$${url} does not answer ($${error.cause?.code ?? error.name})`);
+          }
+          if (!answer.ok) throw Object.assign(new Error(`$${url} answers $${answer.status}`), { status: answer.status });
+          return answer.json();
+        }
+
+        function fromPlc(data) {
+          return {
+            key: data.verificationMethods?.atproto ?? null,
+            server: hostOf(data.services?.atproto_pds?.endpoint),
+            handles: handlesOf(data.alsoKnownAs),
+          };
+        }
+
+        function fromWeb(document) {
+          const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
+          const method = entry(document.verificationMethod, "#atproto");
+          return {
+            // The older types give the key without saying of which curve it is; such a key is not compared.
+            key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
+            server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
+            handles: handlesOf(document.alsoKnownAs),
+          };
+        }
+
+        function hostOf(endpoint) {
+          try {
+            return new URL(endpoint).host;
+          } catch {
+            return null;
+          }
+        }
+
+        function handlesOf(names) {
+          return (names ?? []).filter((name) => name.startsWith("at://")).map((name) => name.slice("at://".length));
+        }
+
+        module.exports = { documents };
+        EOT
+      }
+
+      template {
         destination = "local/verify.cjs"
         change_mode = "noop"
         data        = <<-EOT
@@ -1208,164 +1366,6 @@ job "pds-restore" {
         }
 
         module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
-        EOT
-      }
-
-      template {
-        destination = "local/documents.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // What the world says of an account: the key and the server that its DID document names.
-        //
-        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
-        // reached" are two answers: on the first one acts, on the second nobody may.
-        "use strict";
-
-        const ATTEMPTS = 3;
-        const AT_ONCE = 8;
-        const PATIENCE = 10000; // ms for one answer
-
-        /**
-         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
-         * directory's address.
-         */
-        async function documents(dids, plc) {
-          const found = new Map();
-          const left = [...dids];
-          const ask = async () => {
-            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
-          };
-          await Promise.all(Array.from({ length: AT_ONCE }, ask));
-          return found;
-        }
-
-        async function one(did, plc) {
-          let why;
-          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-            try {
-              if (did.startsWith("did:plc:")) return fromPlc(await get(`$${plc}/$${did}/data`));
-              const host = decodeURIComponent(did.slice("did:web:".length));
-              if (did.startsWith("did:web:")) return fromWeb(await get(`https://$${host}/.well-known/did.json`));
-              return { error: "its method is unknown" };
-            } catch (error) {
-              // 404: never registered; 410: ended by its owner (web.plc.directory/spec).
-              if (error.status === 410 || (error.status === 404 && did.startsWith("did:plc:"))) return { gone: error.message };
-              why = error.message;
-            }
-            await new Promise((resume) => setTimeout(resume, 500 * attempt));
-          }
-          return { error: why };
-        }
-
-        async function get(url) {
-          let answer;
-          try {
-            answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
-          } catch (error) {
-            throw new Error(`$${url} does not answer ($${error.cause?.code ?? error.name})`);
-          }
-          if (!answer.ok) throw Object.assign(new Error(`$${url} answers $${answer.status}`), { status: answer.status });
-          return answer.json();
-        }
-
-        function fromPlc(data) {
-          return {
-            key: data.verificationMethods?.atproto ?? null,
-            server: hostOf(data.services?.atproto_pds?.endpoint),
-            handles: handlesOf(data.alsoKnownAs),
-          };
-        }
-
-        function fromWeb(document) {
-          const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
-          const method = entry(document.verificationMethod, "#atproto");
-          return {
-            // The older types give the key without saying of which curve it is; such a key is not compared.
-            key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
-            server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
-            handles: handlesOf(document.alsoKnownAs),
-          };
-        }
-
-        function hostOf(endpoint) {
-          try {
-            return new URL(endpoint).host;
-          } catch {
-            return null;
-          }
-        }
-
-        function handlesOf(names) {
-          return (names ?? []).filter((name) => name.startsWith("at://")).map((name) => name.slice("at://".length));
-        }
-
-        module.exports = { documents };
-        EOT
-      }
-
-      template {
-        destination = "local/departures.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // Who left: deletions, takedowns and deactivations, as a list that only grows and is no part of any snapshot.
-        //
-        // A restore brings back what was true when the snapshot was made, and so would bring back whoever was deleted or taken
-        // down since. The server tells of both in its event stream; this keeps those lines. The list is on the volume, outside
-        // of what a restore replaces, and goes to the bucket beside the snapshots, since the volume may be what is lost.
-        "use strict";
-
-        const fs = require("node:fs");
-        const { decode } = require("./repository.cjs");
-
-        const LIST = ".departures.jsonl";
-
-        /** The lines of a list; a last line that a crash cut short is left out. */
-        function lines(file) {
-          if (!fs.existsSync(file)) return [];
-          const text = fs.readFileSync(file, "utf8");
-          return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
-        }
-
-        /** Events about accounts in an open sequencer database, after number `after`: in use or not. */
-        function events(sequencer, after) {
-          return sequencer
-            .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > ? order by seq")
-            .all(after)
-            .map(({ seq, did, event, sequencedAt }) => {
-              const { active, status } = decode(event);
-              return { seq, time: sequencedAt, did, status: active ? "active" : status };
-            });
-        }
-
-        /** Both, without what is there twice. That somebody is in use is of interest only where she was not before. */
-        function merged(...lists) {
-          const left = new Set();
-          const all = new Map(lists.flat().map((line) => [`$${line.seq} $${line.did}`, line]));
-          return [...all.values()]
-            .sort((one, other) => one.seq - other.seq)
-            .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
-        }
-
-        /** Add what a sequencer database knows and the list does not. */
-        function append(file, sequencer) {
-          const before = lines(file);
-          const now = merged(before, events(sequencer, before.at(-1)?.seq ?? 0));
-          if (now.length > before.length) write(file, now);
-        }
-
-        /** Written aside and renamed, so that a crash leaves the old list or the new one. */
-        function write(file, list) {
-          const text = list.map((line) => JSON.stringify(line) + "\n").join("");
-          fs.writeFileSync(`$${file}.next`, text, { mode: 0o600, flush: true });
-          fs.renameSync(`$${file}.next`, file);
-        }
-
-        /** DID to its last word since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
-        function since(list, moment) {
-          return new Map(list.filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
-        }
-
-        module.exports = { LIST, append, events, lines, merged, since, write };
         EOT
       }
 
