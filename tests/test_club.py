@@ -55,7 +55,7 @@ def test_a_club_on_a_host_says_whose_host_and_which_port(project: FakeProject) -
     }
     assert found.host
     before, after = config(found.host.before), config(found.host.after)
-    assert after.pop("clubs") == {NAME: {"port": 3101, "disk_gib": 5, "memory_mib": 768}}
+    assert after.pop("clubs") == {NAME: {"port": 3101, "disk_gib": 5, "memory_mib": 896}}
     assert after == before
     assert found.secrets_provider == "passphrase"
 
@@ -122,7 +122,7 @@ def test_what_has_to_agree_with_the_host_is_taken_over(project: FakeProject) -> 
         "new": True,
     }
     assert found.host
-    assert config(found.host.after)["clubs"][NAME] == {"port": 3101, "disk_gib": 9, "memory_mib": 300 + 256}
+    assert config(found.host.after)["clubs"][NAME] == {"port": 3101, "disk_gib": 9, "memory_mib": 300 + 384}
     assert found.secrets_provider == "awskms://key"
 
 
@@ -144,7 +144,7 @@ def test_the_port_is_the_lowest_that_nobody_has(project: FakeProject) -> None:
 
 
 def test_fifty_in_a_row_each_get_a_port_of_their_own(project: FakeProject) -> None:
-    project.stack("dev", HOST + "  pds:host: {size: s-8vcpu-32gb}\n  pds:volume: {size_gib: 100}\n")
+    project.stack("dev", HOST + "  pds:host: {size: s-16vcpu-64gb}\n  pds:volume: {size_gib: 100}\n")
     ports = []
     for number in range(50):
         name = f"club-{number}"
@@ -227,7 +227,7 @@ def test_the_verb_writes_both_files_makes_the_stack_and_shows_what_it_will_be(
     here.previews("dev", "")
     assert pds.main(ARGUMENTS) == 0
     said = capsys.readouterr().out
-    assert "+    chess: {port: 3101, disk_gib: 5, memory_mib: 768}" in said
+    assert "+    chess: {port: 3101, disk_gib: 5, memory_mib: 896}" in said
     assert "+  # The stacks whose PDS runs on this host" in said
     assert "PdsJob pds-server" in said
     assert "pulumi up --stack dev && pulumi up --stack chess" in said

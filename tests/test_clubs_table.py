@@ -21,7 +21,14 @@ from tools.clubs.known import known
 from tools.inside import CutOffError
 
 ALLOCATION = "11111111-0000-0000-0000-000000000000"
-INSIDE = {"memory": 104857600, "memory_limit": 536870912, "disk": 2147483648, "backup": None, "drill": None}
+INSIDE = {
+    "memory": 104857600,
+    "memory_limit": 536870912,
+    "disk": 2147483648,
+    "backup": None,
+    "drill": None,
+    "findings": 0,
+}
 OUTPUTS = {
     "url": "https://chess.test",
     "ipv4": "192.0.2.7",
@@ -255,10 +262,10 @@ def test_every_price_of_the_table_has_a_date_and_a_source() -> None:
 @pytest.mark.parametrize(
     ("text", "memory", "disk", "fits"),
     [
-        (HOST, 2048 - 512 - 512 - 256, 20, True),
+        (HOST, 2048 - 512 - 512 - 256, 20, False),
         (HOST + "  pds:volume: {size_gib: 9}\n", 768, 4, False),
         (HOST + "  pds:pds: {memory_mib: 600}\n", 768 - 88, 20, False),
-        (host("a", "b"), 16384 - 512 - 768 - 2 * 768, 10, True),
+        (host("a", "b"), 16384 - 512 - 768 - 2 * 896, 10, True),
     ],
 )
 def test_room_is_what_a_host_s_file_leaves(text: str, memory: int, disk: int, fits: bool, project: FakeProject) -> None:
@@ -272,7 +279,7 @@ def test_the_next_club_is_sent_where_it_fits(project: FakeProject, capsys: pytes
     project.stack("small", HOST + "  pds:pds: {memory_mib: 700}\n", **OUTPUTS)
     pds.main(["clubs"])
     said = capsys.readouterr().out
-    assert "Room on small, by its stack file: 580 MiB" in said
+    assert "Room on small, by its stack file: 452 MiB" in said
     assert "--on dev" in said
     project.stack("dev", HOST + "  pds:pds: {memory_mib: 700}\n", **OUTPUTS)
     pds.main(["clubs"])

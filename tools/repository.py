@@ -9,6 +9,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 _SHA2_256 = 0x12  # multicodec's number of the hash
-_NAMED = 100  # faults of a kind; of a repository that lost its table all records differ
 _PATH = re.compile(rb"[\w~.:-]+/[\w~.:-]+")  # the specification's repo paths, and the server's own check
 # By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
 # "app.bsky.feed-x" is before "app.bsky.feed/". As bytes, since what is damaged may be no text.
@@ -27,6 +27,22 @@ _LISTED = """
     select cast(ifnull(record.uri, '') as blob), cast(record.cid as blob), cast(collection || '/' || rkey as blob),
         repo_block.cid is not null
     from record left join repo_block on repo_block.cid = record.cid order by record.uri"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with a repository, as `repository.cjs` has it.
+
+    `kind` is "block" (`cid`) for one that is not what its name says, "signature" if the newest commit is another
+    account's or key's, "record" for a record (path) without its block, "index" for one that the table has otherwise
+    (`lost` if the table lacks it), "tree" for whatever else does not link up; after a `fatal` one there is no tree."""
+
+    kind: str
+    text: str
+    record: str = ""
+    cid: str = ""
+    lost: bool = False
+    fatal: bool = False
 
 
 class Store:
@@ -51,24 +67,45 @@ class Store:
         """CIDs of the blobs that the server says it keeps; uploads without a record yet are not among them."""
         return {row[0] for row in self._db.execute('select cid from blob where "tempKey" is null')}
 
-    def problems(self, key: bytes) -> Iterator[str]:
+    def problems(self, key: bytes) -> Iterator[Fault]:
         """What is wrong with the repository, whose commits the private key `key` signs. Memory does not grow with it.
 
         Raises LookupError when there is none.
         """
         top, revision = self.root()
-        yield from _named(self._damaged(), "blocks do not hash to their names")
+        yield from self._damaged()
+        faults = list(self._commit(top, revision, key))
+        yield from faults
+        if any(fault.fatal for fault in faults):
+            return
         try:
             commit = libipld.decode_dag_cbor(self._block(top))
-            if commit["rev"] != revision or commit["did"] != self.did:
-                yield f"commit {top} is of {commit['did']} at {commit['rev']}, not of {self.did} at {revision}"
-            if not _is_signed(commit, key):
-                yield f"commit {top} is not signed with the account's key"
             tree = _records(self._block, libipld.encode_cid(commit["data"]))
-            differences = _differences(tree, self._db.execute(_LISTED), f"at://{self.did}/".encode())
-            yield from _named(differences, "records are not whole")
+            yield from _differences(tree, self._db.execute(_LISTED), f"at://{self.did}/".encode())
         except (LookupError, ValueError, TypeError, RecursionError) as error:
-            yield f"the blocks do not link up from the root: {error}"
+            yield Fault(kind="tree", text=f"the blocks do not link up from the root: {error}")
+
+    def _commit(self, top: str, revision: str, key: bytes) -> Iterator[Fault]:
+        try:
+            content = self._block(top)
+            if not is_hash_of(top, content):
+                raise ValueError(f"block {top} does not hash to its name")
+            commit = libipld.decode_dag_cbor(content)
+            signed = _is_signed(commit, key)
+        except (LookupError, ValueError, TypeError, RecursionError) as error:
+            yield Fault(kind="tree", text=f"the blocks do not link up from the root: {error}", fatal=True)
+            return
+        if commit["did"] != self.did:
+            yield Fault(kind="signature", text=f"commit {top} is of {commit['did']}, not of {self.did}")
+        elif commit["rev"] != revision:
+            yield Fault(kind="tree", text=f"commit {top} is at {commit['rev']}, not at {revision}")
+        if not signed:
+            yield Fault(kind="signature", text=f"commit {top} is not signed with the account's key")
+
+    def records_of(self, cid: str) -> list[str]:
+        """Paths of the records whose block it is."""
+        query = "select collection || '/' || rkey from record where cid = ?"
+        return [str(row[0]) for row in self._db.execute(query, (cid,))]
 
     def _block(self, cid: str) -> bytes:
         found = self._db.execute("select content from repo_block where cid = ?", (cid,)).fetchone()
@@ -76,11 +113,11 @@ class Store:
             raise LookupError(f"block {cid} is missing")
         return bytes(found[0])
 
-    def _damaged(self) -> Iterator[str]:
+    def _damaged(self) -> Iterator[Fault]:
         for name, content in self._db.execute("select cast(cid as blob), content from repo_block"):
             cid = name.decode(errors="replace")
             if not is_hash_of(cid, content):
-                yield f"block {cid} does not hash to its name"
+                yield Fault(kind="block", cid=cid, text=f"block {cid} does not hash to its name")
 
 
 def open_unchanged(path: Path) -> sqlite3.Connection:
@@ -186,24 +223,15 @@ def _layer(key: bytes) -> int:
     return (256 - int.from_bytes(hashlib.sha256(key).digest(), "big").bit_length()) // 2
 
 
-def _named(faults: Iterable[str], what: str) -> Iterator[str]:
-    """The first of them, and how many more there are."""
-    count = 0
-    try:
-        for count, fault in enumerate(faults, 1):
-            if count <= _NAMED:
-                yield fault
-    finally:
-        if count > _NAMED:
-            yield f"{count - _NAMED} more {what}"
-
-
-def _differences(tree: Iterable[tuple[bytes, str]], index: Iterator[Any], prefix: bytes) -> Iterator[str]:
+def _differences(tree: Iterable[tuple[bytes, str]], index: Iterator[Any], prefix: bytes) -> Iterator[Fault]:
     """Both are in the order of their URIs: neither is held as a whole."""
 
-    def surplus(row: Any) -> str:
-        path, cid = _text(row[0].removeprefix(prefix)), _text(row[1])
-        return f"record {path} is undefined in the repository and {cid} in the index"
+    def differs(path: str, here: str, there: str) -> Fault:
+        text = f"record {path} is {here} in the repository and {there} in the index"
+        return Fault(kind="index", record=path, lost=there == "undefined", text=text)
+
+    def surplus(row: Any) -> Fault:
+        return differs(_text(row[0].removeprefix(prefix)), "undefined", _text(row[1]))
 
     row = next(index, None)
     for key, cid in tree:
@@ -212,14 +240,14 @@ def _differences(tree: Iterable[tuple[bytes, str]], index: Iterator[Any], prefix
             yield surplus(row)
             row = next(index, None)
         if row is None or row[0] != uri:
-            yield f"record {path} is {cid} in the repository and undefined in the index"
+            yield differs(path, cid, "undefined")
             continue
         if row[1] != cid.encode():
-            yield f"record {path} is {cid} in the repository and {_text(row[1])} in the index"
+            yield differs(path, cid, _text(row[1]))
         elif not row[3]:
-            yield f"record {path} has no block {cid}"
+            yield Fault(kind="record", record=path, text=f"record {path} has no block {cid}")
         if row[2] != key:
-            yield f"record {path} is listed as {_text(row[2])} in the index"
+            yield Fault(kind="index", record=path, text=f"record {path} is listed as {_text(row[2])} in the index")
         row = next(index, None)
     while row is not None:
         yield surplus(row)

@@ -12,7 +12,7 @@ from components.render.drill_job import FOR_SERVER
 from components.render.hcl import Raw
 from components.render.jobspec import DockerConfig, Lifecycle, Parameterized, Task
 from components.render.pds_job import hardened
-from components.render.restic import LOGS, RESOURCES, disk, fetched_for_trial
+from components.render.restic import LOGS, disk, fetched_for_trial, resources
 from components.render.scripts import scripts
 from components.settings.environment import plain_environment
 from components.settings.settings import Settings
@@ -50,7 +50,7 @@ def _on_candidate(settings: Settings, name: str, program: str, lifecycle: Lifecy
         config=_without_network(settings, program),
         env={key: environment[key] for key in FOR_SERVER if key in environment} | {"TRIAL": "candidate"},
         templates=scripts(program),
-        resources=RESOURCES,
+        resources=resources(settings),
         logs=LOGS,
     )
 

@@ -401,6 +401,12 @@ class Backup(Section):
         le=3650,
         doc="Days for which backups are kept; deleted accounts stay in them for so long, and 30 days more.",
     )
+    memory_mib: int = option(
+        256,
+        ge=256,
+        le=262144,
+        doc="Memory limit of each task of backup, drill, restore and upgrade trial, in MiB.",
+    )
     # Source of the tag: git tag v0.19.1 of restic/restic, whose docker/ folder is what Docker Hub's image is made of.
     image: str = option(
         "restic/restic:0.19.1",

@@ -13,7 +13,6 @@ const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./bloc
 const { openCar } = require("./car.cjs");
 
 const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-const NAMED = 100; // faults of a kind; of a repository that lost its table all records differ
 const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
 // --- keys and signatures
@@ -21,6 +20,7 @@ const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#r
 /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
 function publicKey(privateKey) {
   const pair = crypto.createECDH("secp256k1");
+  if (privateKey.length !== 32) throw new Error(`it has ${privateKey.length} bytes`); // OpenSSL takes fewer
   pair.setPrivateKey(privateKey);
   const point = pair.getPublicKey();
   const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -159,55 +159,67 @@ function found(blocks, cid) {
  * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
  * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
  * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+ *
+ * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+ * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+ * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
  */
 function* problems({ blocks, root, rev, did, verifier, index }) {
-  yield* named(damaged(blocks), "blocks do not hash to their names");
+  yield* damaged(blocks);
+  const content = blocks.get(root);
+  const faults = [...commitProblems({ content, root, rev, did, verifier })];
+  yield* faults;
+  if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
   try {
-    const content = found(blocks, root);
-    const commit = decode(content);
-    if (commit.rev !== rev || commit.did !== did) {
-      yield `commit ${root} is of ${commit.did} at ${commit.rev}, not of ${did} at ${rev}`;
-    }
-    const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-    if (!crypto.verify("sha256", unsigned(content), key, commit.sig)) {
-      yield `commit ${root} is not signed with the account's key`;
-    }
-    const tree = records(blocks, commit.data);
-    yield* named(index ? differences(tree, index, `at://${did}/`) : lacking(tree, blocks), "records are not whole");
+    const tree = records(blocks, decode(content).data);
+    yield* index ? differences(tree, index, `at://${did}/`) : lacking(tree, blocks);
   } catch (error) {
-    yield `the blocks do not link up from the root: ${error.message}`;
+    yield { kind: "tree", text: `the blocks do not link up from the root: ${error.message}` };
   }
 }
 
-/** The first of them, and how many more there are. */
-function* named(faults, what) {
-  let count = 0;
+/** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+function* commitProblems({ content, root, rev, did, verifier }) {
+  let commit, signed;
   try {
-    for (const fault of faults) if (++count <= NAMED) yield fault;
-  } finally {
-    if (count > NAMED) yield `${count - NAMED} more ${what}`;
+    if (!content) throw new Error(`block ${root} is missing`);
+    if (!isDigestOf(root, digestOf(content))) throw new Error(`block ${root} does not hash to its name`);
+    commit = decode(content);
+    signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+  } catch (error) {
+    yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: ${error.message}` };
+    return;
   }
+  if (commit.did !== did) yield { kind: "signature", text: `commit ${root} is of ${commit.did}, not of ${did}` };
+  else if (commit.rev !== rev) yield { kind: "tree", text: `commit ${root} is at ${commit.rev}, not at ${rev}` };
+  if (!signed) yield { kind: "signature", text: `commit ${root} is not signed with the account's key` };
 }
 
 function* damaged(blocks) {
   for (const [cid, content] of blocks) {
     const name = typeof cid === "string" ? Cid.from(cid) : cid;
-    if (!name?.names(digestOf(content))) yield `block ${cid} does not hash to its name`;
+    if (name?.names(digestOf(content))) continue;
+    yield { kind: "block", cid: String(cid), text: `block ${cid} does not hash to its name` };
   }
 }
 
+function withoutBlock(record, cid) {
+  return { kind: "record", record, text: `record ${record} has no block ${cid}` };
+}
+
 function* lacking(tree, blocks) {
-  for (const [path, cid] of tree) if (!blocks.has(cid)) yield `record ${path} has no block ${cid}`;
+  for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
 }
 
 /** Both are in the order of their URIs: neither is held as a whole. */
 function* differences(tree, index, prefix) {
   const rows = index[Symbol.iterator]();
   const next = () => rows.next().value;
-  const surplus = ({ uri, cid }) => {
-    const path = uri.startsWith(prefix) ? uri.slice(prefix.length) : uri;
-    return `record ${path} is undefined in the repository and ${cid} in the index`;
+  const differs = (record, here, there) => {
+    const text = `record ${record} is ${here} in the repository and ${there} in the index`;
+    return { kind: "index", record, lost: there === undefined, text };
   };
+  const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
   try {
     let row = next();
     for (const [path, value] of tree) {
@@ -215,9 +227,11 @@ function* differences(tree, index, prefix) {
       for (; row && row.uri < uri; row = next()) yield surplus(row);
       const cid = String(value);
       const same = row?.uri === uri ? row : undefined;
-      if (same?.cid !== cid) yield `record ${path} is ${cid} in the repository and ${same?.cid} in the index`;
-      else if (!same.stored) yield `record ${path} has no block ${cid}`;
-      if (same && same.filed !== path) yield `record ${path} is listed as ${same.filed} in the index`;
+      if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+      else if (!same.stored) yield withoutBlock(path, cid);
+      if (same && same.filed !== path) {
+        yield { kind: "index", record: path, text: `record ${path} is listed as ${same.filed} in the index` };
+      }
       if (same) row = next();
     }
     for (; row; row = next()) yield surplus(row);
@@ -246,4 +260,9 @@ function sha256(name) {
   return hash.digest("hex");
 }
 
-module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+/** Whether `content` is what `cid` (text) names. */
+function isHashOf(cid, content) {
+  return isDigestOf(cid, digestOf(content));
+}
+
+module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };

@@ -65,11 +65,11 @@ job "pds-candidate" {
         # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
         # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
         # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-        # the volume already, `show` anything to list them.
+        # the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
         set -eu
         umask 077
 
-        [ "$${NOMAD_META_forget:-}" = "" ] || exit 0 # the next task's alone
+        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
@@ -107,19 +107,34 @@ job "pds-candidate" {
             *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
         esac
 
+        # Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+        set --
+        only=$${NOMAD_META_only:-}
+        if [ "$only" != "" ]; then
+            shelf=$(printf %s "$only" | sha256sum | cut -c 1-2)
+            for path in /manifest.json /.pds-identity.json /account.sqlite "/actors/$shelf/$only" "/blocks/$only" "/blocks/quarantine/$only"; do
+                set -- "$@" --include "$path"
+            done
+        fi
+
         # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
         rm -rf "$fetched" "$fetched.part"
         size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-        [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
+        # How much of that is one account's is not known before.
+        [ "$only" != "" ] || [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
-        get() {
+        got=no
+        for _attempt in 1 2; do
             rm -rf "$fetched.part"
-            restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
-        }
-        get || get
+            if restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part" "$@"; then
+                got=yes
+                break
+            fi
+        done
+        [ "$got" = yes ] || fail "snapshot $wanted could not be fetched"
         mv "$fetched.part" "$fetched"
         echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"
         EOT
@@ -312,7 +327,7 @@ job "pds-candidate" {
           const car = openCar(file);
           const { rev } = await call(server, "sync.getLatestCommit", { parameters: { did } });
           const { verifier } = publicKey(fs.readFileSync(path.join(data, home(did), "key")));
-          const wrong = [...problems({ ...car, rev, did, verifier })];
+          const wrong = [...problems({ ...car, rev, did, verifier })].map(({ text }) => text);
           for (const { uri, cid } of records) if (!car.blocks.has(cid)) wrong.push(`$${uri} is not in its repository`);
           car.close();
           fs.rmSync(file);
@@ -458,7 +473,6 @@ job "pds-candidate" {
         const { openCar } = require("./car.cjs");
 
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-        const NAMED = 100; // faults of a kind; of a repository that lost its table all records differ
         const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
         // --- keys and signatures
@@ -466,6 +480,7 @@ job "pds-candidate" {
         /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -604,55 +619,67 @@ job "pds-candidate" {
          * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
          * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
          * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         *
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
-          yield* named(damaged(blocks), "blocks do not hash to their names");
+          yield* damaged(blocks);
+          const content = blocks.get(root);
+          const faults = [...commitProblems({ content, root, rev, did, verifier })];
+          yield* faults;
+          if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
           try {
-            const content = found(blocks, root);
-            const commit = decode(content);
-            if (commit.rev !== rev || commit.did !== did) {
-              yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
-            }
-            const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(content), key, commit.sig)) {
-              yield `commit $${root} is not signed with the account's key`;
-            }
-            const tree = records(blocks, commit.data);
-            yield* named(index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks), "records are not whole");
+            const tree = records(blocks, decode(content).data);
+            yield* index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks);
           } catch (error) {
-            yield `the blocks do not link up from the root: $${error.message}`;
+            yield { kind: "tree", text: `the blocks do not link up from the root: $${error.message}` };
           }
         }
 
-        /** The first of them, and how many more there are. */
-        function* named(faults, what) {
-          let count = 0;
+        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        function* commitProblems({ content, root, rev, did, verifier }) {
+          let commit, signed;
           try {
-            for (const fault of faults) if (++count <= NAMED) yield fault;
-          } finally {
-            if (count > NAMED) yield `$${count - NAMED} more $${what}`;
+            if (!content) throw new Error(`block $${root} is missing`);
+            if (!isDigestOf(root, digestOf(content))) throw new Error(`block $${root} does not hash to its name`);
+            commit = decode(content);
+            signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+          } catch (error) {
+            yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: $${error.message}` };
+            return;
           }
+          if (commit.did !== did) yield { kind: "signature", text: `commit $${root} is of $${commit.did}, not of $${did}` };
+          else if (commit.rev !== rev) yield { kind: "tree", text: `commit $${root} is at $${commit.rev}, not at $${rev}` };
+          if (!signed) yield { kind: "signature", text: `commit $${root} is not signed with the account's key` };
         }
 
         function* damaged(blocks) {
           for (const [cid, content] of blocks) {
             const name = typeof cid === "string" ? Cid.from(cid) : cid;
-            if (!name?.names(digestOf(content))) yield `block $${cid} does not hash to its name`;
+            if (name?.names(digestOf(content))) continue;
+            yield { kind: "block", cid: String(cid), text: `block $${cid} does not hash to its name` };
           }
         }
 
+        function withoutBlock(record, cid) {
+          return { kind: "record", record, text: `record $${record} has no block $${cid}` };
+        }
+
         function* lacking(tree, blocks) {
-          for (const [path, cid] of tree) if (!blocks.has(cid)) yield `record $${path} has no block $${cid}`;
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
         /** Both are in the order of their URIs: neither is held as a whole. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
-          const surplus = ({ uri, cid }) => {
-            const path = uri.startsWith(prefix) ? uri.slice(prefix.length) : uri;
-            return `record $${path} is undefined in the repository and $${cid} in the index`;
+          const differs = (record, here, there) => {
+            const text = `record $${record} is $${here} in the repository and $${there} in the index`;
+            return { kind: "index", record, lost: there === undefined, text };
           };
+          const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
           try {
             let row = next();
             for (const [path, value] of tree) {
@@ -660,9 +687,11 @@ job "pds-candidate" {
               for (; row && row.uri < uri; row = next()) yield surplus(row);
               const cid = String(value);
               const same = row?.uri === uri ? row : undefined;
-              if (same?.cid !== cid) yield `record $${path} is $${cid} in the repository and $${same?.cid} in the index`;
-              else if (!same.stored) yield `record $${path} has no block $${cid}`;
-              if (same && same.filed !== path) yield `record $${path} is listed as $${same.filed} in the index`;
+              if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+              else if (!same.stored) yield withoutBlock(path, cid);
+              if (same && same.filed !== path) {
+                yield { kind: "index", record: path, text: `record $${path} is listed as $${same.filed} in the index` };
+              }
               if (same) row = next();
             }
             for (; row; row = next()) yield surplus(row);
@@ -691,7 +720,12 @@ job "pds-candidate" {
           return hash.digest("hex");
         }
 
-        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        /** Whether `content` is what `cid` (text) names. */
+        function isHashOf(cid, content) {
+          return isDigestOf(cid, digestOf(content));
+        }
+
+        module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 
@@ -1175,16 +1209,20 @@ job "pds-candidate" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const { pipeline } = require("node:stream/promises");
+        const { keptBlobs, read } = require("./account_check.cjs");
         const { home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
         const { Server } = require("./server.cjs");
+        const { assessed, lines, verify } = require("./verify.cjs");
 
         const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
         const copy = path.join(scratch, "fetched");
         const drill = process.env.TRIAL !== "candidate";
-        const outcome = drill ? require("./stamp.cjs").stamp : () => {};
+        const { begin, end: outcome } = drill ? require("./stamp.cjs") : { begin: () => {}, end: () => {} };
+        const NAMED = 20; // faults of one account
         const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
         async function main() {
+          begin("drill"); // a server that is killed for its memory says nothing more
           const found = { problems: ["the copy was not looked at: see the task before"] };
           let manifest = null;
           try {
@@ -1195,12 +1233,20 @@ job "pds-candidate" {
             if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
           }
           const known = drill || manifest ? found.problems.length : 0; // they were said
+          if (manifest && known === 0 && !drill) Object.assign(found, await assess());
           if (manifest && known === 0) await serve(manifest, found);
           for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
-          outcome("drill", found.problems, { of: manifest?.started });
+          outcome("drill", found.problems, { of: manifest?.started, findings: found.findings ?? {} });
           for (const problem of found.problems.slice(known)) console.error(`FAULT: $${problem}`);
           if (found.problems.length > 0) process.exit(1);
           if (drill) report(manifest, found);
+        }
+
+        /** What is wrong with single accounts of the copy is no fault of another version of the server. */
+        async function assess() {
+          const { verdicts } = await verify(copy, {});
+          for (const line of lines(verdicts)) console.log(`FINDING: $${line}`);
+          return assessed(verdicts);
         }
 
         function report(manifest, found) {
@@ -1228,7 +1274,9 @@ job "pds-candidate" {
                 console.log(`note: $${did} has a repository and no account`);
                 continue;
               }
-              const wrong = await wrongWith(server, did, known, manifest.blobs === "disk");
+              if (found.left?.includes(did)) continue; // a finding of the first half
+              const lost = found.lost?.[did] ?? [];
+              const wrong = await wrongWith(server, did, found.damaged?.includes(did) ? null : known, manifest.blobs === "disk" && lost);
               found.problems.push(...wrong.map((problem) => `$${did}: $${problem}`));
               served++;
             }
@@ -1258,7 +1306,8 @@ job "pds-candidate" {
           });
         }
 
-        async function wrongWith(server, did, known, blobsToo) {
+        /** What of an account is not served. `known` is null if its records have losses; `lost` are blobs, or false for none at all. */
+        async function wrongWith(server, did, known, lost) {
           const ask = (method, parameters) =>
             fetch(`$${server.url}/xrpc/com.atproto.sync.$${method}?$${new URLSearchParams(parameters)}`);
           const answer = await ask("getRepo", { did });
@@ -1270,16 +1319,13 @@ job "pds-candidate" {
           const file = path.join(scratch, "served.car");
           try {
             await pipeline(answer.body, fs.createWriteStream(file));
-            const car = openCar(file);
-            const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
-            if (car.root !== known.cid) wrong.push(`$${car.root} is served, the manifest says $${known.cid}`);
-            else wrong.push(...problems({ ...car, rev: known.rev, did, verifier }));
-            car.close();
+            if (known) wrong.push(...carProblems(file, did, known));
           } catch (error) {
-            wrong.push(`what is served is no repository: $${error.message}`);
+            if (known) wrong.push(`what is served is no repository: $${error.message}`);
           }
-          for (const cid of blobsToo ? known.blobs : []) {
-            if (fs.existsSync(path.join(copy, "blocks", "quarantine", did, cid))) continue; // taken down
+          const kept = lost ? read(path.join(copy, home(did), "store.sqlite"), keptBlobs) : [];
+          for (const cid of kept) {
+            if (lost.includes(cid) || fs.existsSync(path.join(copy, "blocks", "quarantine", did, cid))) continue; // taken down
             const blob = await ask("getBlob", { did, cid });
             const hash = crypto.createHash("sha256");
             if (!blob.ok) wrong.push(`blob $${cid} is not served: $${(await blob.json()).error}`);
@@ -1289,11 +1335,306 @@ job "pds-candidate" {
           return wrong;
         }
 
+        function carProblems(file, did, known) {
+          const car = openCar(file);
+          try {
+            if (car.root !== known.cid) return [`$${car.root} is served, the manifest says $${known.cid}`];
+            const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
+            return [...problems({ ...car, rev: known.rev, did, verifier })].slice(0, NAMED).map(({ text }) => text);
+          } finally {
+            car.close();
+          }
+        }
+
         main().catch((error) => {
           outcome("drill", [error.message], {});
           console.error(`FAILED: $${error.stack}`);
           process.exit(1);
         });
+        EOT
+      }
+
+      template {
+        destination = "local/account_check.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        //
+        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
+        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
+        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        "use strict";
+
+        const { fork } = require("node:child_process");
+        const fs = require("node:fs");
+        const os = require("node:os");
+        const path = require("node:path");
+        const { createRequire } = require("node:module");
+        const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
+
+        // The image has the library as a dependency of the server package alone.
+        const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
+        const Database = createRequire(server)("better-sqlite3");
+
+        const WHOLE = "whole";
+        const LOSSES = "with losses";
+        const NOT = "not restorable";
+        const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
+        const NAMED = 100; // lost records
+        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+
+        /**
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
+         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
+         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         */
+        function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
+          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
+          if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
+          const pair = readKey(path.join(folder, keyFile), verdict);
+          if (pair && verdict.why.length === 0) {
+            checkStore(path.join(folder, store), { did, verifier: pair.verifier, known, commitOnly }, verdict);
+          }
+          if (verdict.why.length === 0 && !commitOnly) {
+            for (const name of [store, keyFile]) {
+              if (files && !isAsWritten(folder, name, files[name])) verdict.changed.push(`$${name} is not what was written`);
+            }
+            if (blobs) verdict.blobs = lostBlobs(folder, did, path.join(folder, store));
+          }
+          if (verdict.why.length > 0) verdict.state = NOT;
+          else if ([verdict.blobs, verdict.records, verdict.changed].some((list) => list.length > 0) || verdict.rebuild) {
+            verdict.state = LOSSES;
+          }
+          return verdict;
+        }
+
+        /** The same in sentences, the first of them first. */
+        function sentences(verdict) {
+          return [
+            ...verdict.why,
+            ...verdict.records.map((name) => `record $${name} is lost`),
+            ...(verdict.lost > verdict.records.length ? [`$${verdict.lost - verdict.records.length} more records are lost`] : []),
+            ...verdict.blobs.map((cid) => `blob $${cid} is lost`),
+            ...(verdict.rebuild ? ["its tree of records is damaged and is made again from the table of records"] : []),
+            ...verdict.changed,
+          ];
+        }
+
+        function readKey(file, verdict) {
+          try {
+            const pair = publicKey(fs.readFileSync(file));
+            verdict.key = pair.didKey;
+            return pair;
+          } catch (error) {
+            verdict.why.push(error.code === "ENOENT" ? "it has no signing key" : "its signing key is no secp256k1 key");
+            return null;
+          }
+        }
+
+        function isAsWritten(folder, name, written) {
+          if (!written) return false;
+          const file = path.join(folder, name);
+          return fs.statSync(file).size === written.size && sha256(file) === written.sha256;
+        }
+
+        function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
+          try {
+            read(file, (db) => {
+              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
+              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const root = db.prepare("select cid, rev from repo_root").get();
+              if (!root) return verdict.why.push("no repository has been made in it");
+              if (commitOnly) {
+                const content = new Blocks(db).get(root.cid);
+                const faults = commitProblems({ content, root: root.cid, rev: root.rev, did, verifier });
+                return verdict.why.push(...[...faults].map(({ text }) => text));
+              }
+              checkRepository(db, { did, root, known, verifier }, verdict);
+            });
+          } catch (error) {
+            verdict.why.push(`store.sqlite is damaged: $${error.message}`);
+          }
+        }
+
+        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        function checkRepository(db, { did, root, known, verifier }, verdict) {
+          if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
+            verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
+          }
+          const blocks = new Blocks(db);
+          const named = db.prepare("select collection || '/' || rkey from record where cid = ?").pluck();
+          const lose = (record) => {
+            verdict.lost++;
+            if (verdict.records.length < NAMED && !verdict.records.includes(record)) verdict.records.push(record);
+          };
+          for (const fault of problems({ blocks, root: root.cid, rev: root.rev, did, verifier, index: blocks.records() })) {
+            const { kind, record, cid } = fault;
+            if (kind === "signature") verdict.why.push(fault.text);
+            else if (kind === "record" || fault.lost) lose(record);
+            const leaves = kind === "block" ? named.all(cid) : [];
+            for (const name of leaves) lose(name);
+            if (kind === "tree" || kind === "index" || (kind === "block" && leaves.length === 0)) verdict.rebuild = true;
+          }
+          verdict.records.sort();
+        }
+
+        /** Paths of records whose block is missing or is not what its name says. */
+        function* lostRecords(db) {
+          const rows = db.prepare(
+            "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
+          );
+          for (const { name, cid, content } of rows.iterate()) if (!content || !isHashOf(cid, content)) yield name;
+        }
+
+        function lostBlobs(folder, did, store) {
+          return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
+        }
+
+        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        function keptBlobs(db) {
+          return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
+        }
+
+        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        function blobOf(folder, did, cid, { checked = false } = {}) {
+          return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
+            const file = path.join(folder, name);
+            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+          });
+        }
+
+        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        function read(file, ask) {
+          const db = new Database(file, { fileMustExist: true });
+          try {
+            db.pragma("query_only = 1");
+            return ask(db);
+          } finally {
+            db.close();
+          }
+        }
+
+        // --- many accounts, in processes of their own
+
+        /**
+         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
+         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         */
+        async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
+          const verdicts = new Map();
+          const left = [...dids];
+          const count = gently ? 1 : Math.min(AT_ONCE, os.availableParallelism(), Math.ceil(left.length / 4));
+          const workers = Array.from({ length: Math.min(count, left.length) }, () => worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+          await Promise.all(workers);
+          return verdicts;
+        }
+
+        function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {
+          return new Promise((resolve, reject) => {
+            const child = fork(__filename, [folder], { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+            let asked = null;
+            const next = () => {
+              asked = left.shift() ?? null;
+              if (asked === null) return child.disconnect();
+              child.send({ did: asked, gently, commitOnly, ...expected(manifest, asked) });
+            };
+            child.on("message", (verdict) => {
+              verdicts.set(asked, verdict);
+              next();
+            });
+            child.on("error", reject);
+            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            next();
+          });
+        }
+
+        function expected(manifest, did) {
+          const files = {};
+          for (const name of ["store.sqlite", "key"]) files[path.join(home(did), name)] = manifest.files[path.join(home(did), name)];
+          return { files, known: manifest.repositories[did] ?? null, blobs: manifest.blobs === "disk" };
+        }
+
+        /** A check that ended without a verdict. */
+        class Killed extends Error {
+          constructor(did, how) {
+            super(
+              how === "SIGKILL"
+                ? `the check of $${did} was killed; $${outOfMemory() ? "this job ran out of memory" : "it may have run out of memory"}. ` +
+                    "Raise 'backup: {memory_mib: …}'."
+                : `the check of $${did} ended with $${how}`
+            );
+          }
+        }
+
+        /** Whether the kernel has killed a process of this container for its memory. */
+        function outOfMemory() {
+          try {
+            return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
+          } catch {
+            return false; // an older kernel, or no container
+          }
+        }
+
+        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        class Blocks {
+          constructor(db) {
+            this.all = db.prepare("select cid, content from repo_block").raw();
+            this.one = db.prepare("select content from repo_block where cid = ?").pluck();
+            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
+            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            this.listed = db.prepare(
+              `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
+                 repo_block.cid is not null as stored
+               from record left join repo_block on repo_block.cid = record.cid order by record.uri`
+            );
+          }
+
+          get(cid) {
+            return this.one.get(String(cid));
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+
+          [Symbol.iterator]() {
+            return this.all.iterate();
+          }
+
+          /** What the server's own table lists, in the order of the URIs. */
+          *records() {
+            yield* this.listed.iterate();
+          }
+        }
+
+        module.exports = {
+          Database,
+          Killed,
+          LOSSES,
+          NOT,
+          PLACES,
+          WHOLE,
+          blobOf,
+          checkAccount,
+          checkAll,
+          keptBlobs,
+          lostRecords,
+          read,
+          sentences,
+        };
+
+        if (require.main === module) {
+          const folder = process.argv[2];
+          process.on("message", async ({ did, gently, ...expectations }) => {
+            if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
+            const began = performance.now();
+            const verdict = checkAccount(folder, did, expectations);
+            if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
+            process.send(verdict);
+          });
+          process.on("disconnect", () => process.exit(0));
+        }
         EOT
       }
 
@@ -1316,7 +1657,6 @@ job "pds-candidate" {
         const { openCar } = require("./car.cjs");
 
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-        const NAMED = 100; // faults of a kind; of a repository that lost its table all records differ
         const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
         // --- keys and signatures
@@ -1324,6 +1664,7 @@ job "pds-candidate" {
         /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -1462,55 +1803,67 @@ job "pds-candidate" {
          * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
          * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
          * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         *
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
-          yield* named(damaged(blocks), "blocks do not hash to their names");
+          yield* damaged(blocks);
+          const content = blocks.get(root);
+          const faults = [...commitProblems({ content, root, rev, did, verifier })];
+          yield* faults;
+          if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
           try {
-            const content = found(blocks, root);
-            const commit = decode(content);
-            if (commit.rev !== rev || commit.did !== did) {
-              yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
-            }
-            const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(content), key, commit.sig)) {
-              yield `commit $${root} is not signed with the account's key`;
-            }
-            const tree = records(blocks, commit.data);
-            yield* named(index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks), "records are not whole");
+            const tree = records(blocks, decode(content).data);
+            yield* index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks);
           } catch (error) {
-            yield `the blocks do not link up from the root: $${error.message}`;
+            yield { kind: "tree", text: `the blocks do not link up from the root: $${error.message}` };
           }
         }
 
-        /** The first of them, and how many more there are. */
-        function* named(faults, what) {
-          let count = 0;
+        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        function* commitProblems({ content, root, rev, did, verifier }) {
+          let commit, signed;
           try {
-            for (const fault of faults) if (++count <= NAMED) yield fault;
-          } finally {
-            if (count > NAMED) yield `$${count - NAMED} more $${what}`;
+            if (!content) throw new Error(`block $${root} is missing`);
+            if (!isDigestOf(root, digestOf(content))) throw new Error(`block $${root} does not hash to its name`);
+            commit = decode(content);
+            signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+          } catch (error) {
+            yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: $${error.message}` };
+            return;
           }
+          if (commit.did !== did) yield { kind: "signature", text: `commit $${root} is of $${commit.did}, not of $${did}` };
+          else if (commit.rev !== rev) yield { kind: "tree", text: `commit $${root} is at $${commit.rev}, not at $${rev}` };
+          if (!signed) yield { kind: "signature", text: `commit $${root} is not signed with the account's key` };
         }
 
         function* damaged(blocks) {
           for (const [cid, content] of blocks) {
             const name = typeof cid === "string" ? Cid.from(cid) : cid;
-            if (!name?.names(digestOf(content))) yield `block $${cid} does not hash to its name`;
+            if (name?.names(digestOf(content))) continue;
+            yield { kind: "block", cid: String(cid), text: `block $${cid} does not hash to its name` };
           }
         }
 
+        function withoutBlock(record, cid) {
+          return { kind: "record", record, text: `record $${record} has no block $${cid}` };
+        }
+
         function* lacking(tree, blocks) {
-          for (const [path, cid] of tree) if (!blocks.has(cid)) yield `record $${path} has no block $${cid}`;
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
         /** Both are in the order of their URIs: neither is held as a whole. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
-          const surplus = ({ uri, cid }) => {
-            const path = uri.startsWith(prefix) ? uri.slice(prefix.length) : uri;
-            return `record $${path} is undefined in the repository and $${cid} in the index`;
+          const differs = (record, here, there) => {
+            const text = `record $${record} is $${here} in the repository and $${there} in the index`;
+            return { kind: "index", record, lost: there === undefined, text };
           };
+          const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
           try {
             let row = next();
             for (const [path, value] of tree) {
@@ -1518,9 +1871,11 @@ job "pds-candidate" {
               for (; row && row.uri < uri; row = next()) yield surplus(row);
               const cid = String(value);
               const same = row?.uri === uri ? row : undefined;
-              if (same?.cid !== cid) yield `record $${path} is $${cid} in the repository and $${same?.cid} in the index`;
-              else if (!same.stored) yield `record $${path} has no block $${cid}`;
-              if (same && same.filed !== path) yield `record $${path} is listed as $${same.filed} in the index`;
+              if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+              else if (!same.stored) yield withoutBlock(path, cid);
+              if (same && same.filed !== path) {
+                yield { kind: "index", record: path, text: `record $${path} is listed as $${same.filed} in the index` };
+              }
               if (same) row = next();
             }
             for (; row; row = next()) yield surplus(row);
@@ -1549,7 +1904,12 @@ job "pds-candidate" {
           return hash.digest("hex");
         }
 
-        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        /** Whether `content` is what `cid` (text) names. */
+        function isHashOf(cid, content) {
+          return isDigestOf(cid, digestOf(content));
+        }
+
+        module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 
@@ -1641,12 +2001,187 @@ job "pds-candidate" {
       }
 
       template {
+        destination = "local/verify.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Whether a snapshot can be restored, account by account, on the host.
+        //
+        // The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
+        // and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
+        // account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
+        // database cannot be read, or it is another server's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { home, sha256 } = require("./repository.cjs");
+
+        const MANIFEST = "manifest.json";
+        const MARK = ".pds-identity.json";
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+
+        /**
+         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
+         * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
+         * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
+         * folder that has the files of `only` one account the rest is not asked.
+         */
+        async function verify(folder, whose, only = null) {
+          const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
+          const refuse = (text) => ({ ...found, refusals: [text] });
+          let manifest;
+          try {
+            manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
+          } catch (error) {
+            return refuse(`$${MANIFEST} cannot be read: $${error.message}`);
+          }
+          if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
+            return refuse(`$${MANIFEST} is of an unknown format`);
+          }
+          found.refusals.push(...identity(folder, manifest, whose, found.notes));
+          sweep(folder, manifest, found.notes);
+          const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);
+          if (damage) found.refusals.push(damage);
+          if (found.refusals.length > 0) return { ...found, manifest };
+          const events = only ? "not asked" : databaseDamage(folder, manifest, "sequencer.sqlite", found.notes);
+          if (events && !only) found.notes.push(`$${events}; events begin anew`);
+
+          const accounts = read(path.join(folder, "account.sqlite"), (db) => db.prepare("select did from actor").pluck().all());
+          if (accounts.sort().join() !== [...manifest.accounts].sort().join()) {
+            found.notes.push("account.sqlite has other accounts than the manifest");
+          }
+          const all = [...new Set([...accounts, ...Object.keys(manifest.repositories)])].sort();
+          const dids = only ? all.filter((did) => did === only) : all;
+          const verdicts = await checkAll(folder, dids, { manifest });
+          for (const did of dids) if (verdicts.get(did).key) found.keys.set(did, verdicts.get(did).key);
+          return { ...found, manifest: { ...manifest, accounts }, verdicts, sequencer: !events };
+        }
+
+        function* identity(folder, manifest, whose, notes) {
+          for (const [name, wanted] of Object.entries(whose)) {
+            if (wanted && manifest[name] !== wanted) {
+              yield `this is the snapshot of another PDS: its $${name} is $${manifest[name]}, not $${wanted}`;
+            }
+          }
+          let mark;
+          try {
+            mark = JSON.parse(fs.readFileSync(path.join(folder, MARK), "utf8"));
+          } catch (error) {
+            notes.push(`$${MARK} cannot be read: $${error.code ?? error.message}`);
+            return;
+          }
+          if (["hostname", "rotation_public_key"].some((name) => mark[name] !== manifest[name])) {
+            yield `$${MARK} and $${MANIFEST} name two PDSes`;
+          }
+        }
+
+        /**
+         * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
+         * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+         */
+        function sweep(folder, manifest, notes) {
+          const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
+          for (const name of walk(folder).filter((name) => !known(name) && !name.endsWith(".left"))) {
+            const file = path.join(folder, name);
+            const [, base, suffix] = /^(.*)(-wal|-shm)$/.exec(name) ?? [];
+            if (!(base in manifest.files)) notes.push(`$${name} is not in the manifest`);
+            else if (suffix === "-shm" || fs.statSync(file).size === 0) fs.rmSync(file);
+            else {
+              fs.renameSync(file, `$${file}.left`);
+              notes.push(`$${name} is not in the manifest`);
+            }
+          }
+        }
+
+        /** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+        function databaseDamage(folder, manifest, name, notes) {
+          const file = path.join(folder, name);
+          if (!fs.existsSync(file)) return `$${name} is missing`;
+          let verdict;
+          try {
+            verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+          } catch (error) {
+            verdict = error.message;
+          }
+          if (verdict !== "ok") return `$${name} is damaged: $${verdict}`;
+          const written = manifest.files[name];
+          if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
+            notes.push(`$${name} is not what was written: its SHA-256 differs from the manifest's`);
+          }
+          return null;
+        }
+
+        /** What is wrong, a line each: `DID: state: sentence`. */
+        function* lines(verdicts) {
+          for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `$${did}: $${verdict.state}: $${text}`;
+        }
+
+        /**
+         * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
+         * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+         */
+        function assessed(verdicts) {
+          const found = { findings: {}, left: [], lost: {}, damaged: [] };
+          for (const [did, verdict] of verdicts) {
+            if (verdict.state === WHOLE) continue;
+            found.findings[did] = { state: verdict.state, what: sentences(verdict).slice(0, 3).join("; ") };
+            if (verdict.state === NOT) found.left.push(did);
+            if (verdict.blobs.length > 0) found.lost[did] = verdict.blobs;
+            if (verdict.records.length > 0 || verdict.rebuild || verdict.changed.length > 0) found.damaged.push(did);
+          }
+          return found;
+        }
+
+        /**
+         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
+         * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
+         * from DID to whose key it has.
+         */
+        function held(keys, documents, active, hostname) {
+          const owners = new Map([...keys].map(([did, key]) => [key, did]));
+          const found = { unread: new Map(), moved: new Map(), swapped: new Map() };
+          for (const did of active) {
+            const { error, gone, server, key } = documents.get(did);
+            const owner = key && owners.get(key);
+            if (error) found.unread.set(did, `its DID document cannot be read: $${error}`);
+            else if (gone) found.moved.set(did, `its identity is no more: $${gone}`);
+            else if (server !== hostname) found.moved.set(did, `its DID document names the server $${server}`);
+            else if (owner && owner !== did) {
+              found.swapped.set(did, `its DID document names the key $${key}, which is the key that $${owner} has here`);
+            } else if (key && keys.has(did) && key !== keys.get(did)) {
+              found.moved.set(did, `its DID document names the key $${key}, which is not in this snapshot`);
+            }
+          }
+          return found;
+        }
+
+        /** Every file below `folder`, as paths from there, in order. */
+        function walk(folder, below = "") {
+          if (!fs.existsSync(path.join(folder, below))) return [];
+          return fs
+            .readdirSync(path.join(folder, below), { withFileTypes: true })
+            .sort((one, other) => (one.name < other.name ? -1 : 1))
+            .flatMap((entry) => {
+              const name = path.join(below, entry.name);
+              return entry.isDirectory() ? walk(folder, name) : [name];
+            });
+        }
+
+        module.exports = { MANIFEST, MARK, assessed, held, home, lines, verify, walk };
+        EOT
+      }
+
+      template {
         destination = "local/stamp.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
-        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+        // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
+        //
+        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
+        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
+        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
+        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
         "use strict";
 
         const fs = require("node:fs");
@@ -1654,29 +2189,46 @@ job "pds-candidate" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
+        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        function begin(name) {
+          const before = load(name);
+          const now = new Date().toISOString();
+          save(name, { ...before, ...(before.began && killed(before.began)), began: now });
+        }
+
+        function killed(began) {
+          return { failed: began, why: `the run that began at $${began} never ended: it was killed` };
+        }
+
         /**
          * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
          * wrong beside a `good` one.
          */
-        function stamp(name, problems, more = {}, good = problems.length === 0) {
-          const file = path.join(folder, `$${name}.json`);
+        function end(name, problems, more = {}, good = problems.length === 0) {
+          const { began: _ended, ...before } = load(name);
           const now = new Date().toISOString();
-          let before = {};
-          try {
-            before = JSON.parse(fs.readFileSync(file, "utf8"));
-          } catch {
-            // None yet, or one that a crash left empty.
-          }
-          const after = {
+          save(name, {
             ...(good ? { first: before.first ?? now, good: now, ...more } : before),
             ...(problems.length > 0 && { failed: now, why: problems[0] }),
-          };
+          });
+        }
+
+        function load(name) {
+          try {
+            return JSON.parse(fs.readFileSync(path.join(folder, `$${name}.json`), "utf8"));
+          } catch {
+            return {}; // none yet, or one that a crash left empty
+          }
+        }
+
+        function save(name, content) {
+          const file = path.join(folder, `$${name}.json`);
           fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(content) + "\n", { flush: true });
           fs.renameSync(`$${file}.next`, file);
         }
 
-        module.exports = { stamp };
+        module.exports = { begin, end, killed, load, save };
 
         if (require.main === module) {
           const [sent, checked] = ["sent", "checked"].map((name) =>
@@ -1685,7 +2237,16 @@ job "pds-candidate" {
           const problems = [];
           if (!sent) problems.push("the snapshot was not sent");
           else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
-          stamp("backup", problems, {}, sent);
+          end("backup", problems, findings(), sent);
+        }
+
+        function findings() {
+          try {
+            const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
+            return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+          } catch {
+            return {};
+          }
         }
         EOT
       }
