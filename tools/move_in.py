@@ -3,7 +3,8 @@
 Here its secrets are taken over from its `pds.env` into the stack file, encrypted; what else that file says is held
 against the stack; the stack is paused, so that its first `up` starts nothing; and a script is written for the old
 machine, which checks a snapshot of the running server, stops it, and makes the snapshot that moves (`move-in.sh`).
-Nothing is asked of that machine from here, and no secret goes there. What follows is in docs/operating.md, "A PDS of upstream's installer".
+Nothing is asked of that machine from here, and no secret goes there. What follows is in docs/operating.md, "A PDS of
+upstream's installer".
 """
 
 import re
