@@ -77,7 +77,7 @@ function hook(native) {
     // Not before a pragma: this one reads the schema, so it can find the database busy, and the server sets its pragmas
     // outside of what it tries again. A later pragma of the server's does not stand.
     if (/^\s*pragma\b/i.test(source)) {
-      if (/\bsynchronous\b/i.test(source)) full.delete(connection);
+      if (/\bsynchronous\s*[=(]/i.test(source)) full.delete(connection);
       return;
     }
     if (full.has(connection) || connection.memory) return;
@@ -181,7 +181,7 @@ if (isMainThread) {
   let proof;
   net.Server.prototype.listen = function (...rest) {
     if (witness === null) return listen.apply(this, rest);
-    proof ??= prove().catch((error) => refuse(error.message));
+    proof ??= prove().catch((error) => refuse(error.message.split("\n")[0]));
     proof.then(() => listen.apply(this, rest));
     return this;
   };
@@ -230,14 +230,14 @@ async function useStores(place) {
 /** Whether all that is in `place` was made durable, and is what the stores had to make. */
 function inspect(place) {
   const found = [];
-  for (const entry of fs.readdirSync(place, { recursive: true, withFileTypes: true })) {
-    const name = path.join(entry.parentPath ?? entry.path, entry.name);
-    if (path.relative(place, name).startsWith(ASIDE)) continue;
-    const database = witness.databases.has(name.replace(/-(wal|shm|journal)$/, ""));
-    if (!database && !witness.files.has(name)) {
-      throw new Error(`its stores wrote ${path.relative(place, name)} by means that are not known here.`);
+  for (const name of fs.readdirSync(place, { recursive: true }).sort()) {
+    if (name.startsWith(ASIDE)) continue;
+    const whole = path.join(place, name);
+    const database = witness.databases.has(whole.replace(/-(wal|shm|journal)$/, ""));
+    if (!database && !witness.files.has(whole)) {
+      throw new Error(`its stores wrote ${name} by means that are not known here.`);
     }
-    if (entry.isFile()) found.push(`${path.relative(place, name).split(path.sep)[0]} ${database ? "database" : "file"}`);
+    if (fs.statSync(whole).isFile()) found.push(`${name.split(path.sep)[0]} ${database ? "database" : "file"}`);
   }
   const blobs = process.env.PDS_BLOBSTORE_DISK_LOCATION ? ["blocks file", "temp file"] : [];
   const lacking = ["actors database", "actors file", ...blobs].filter((kind) => !found.includes(kind));
