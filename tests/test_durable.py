@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from components.render.candidate_job import candidate_job
+from components.render.pds_job import pds_job
+from tests.programs import BACKUP, settings_of
 from tests.test_guard import GUARD
 from tests.test_guard import _node as node
 
@@ -123,6 +126,27 @@ def test_a_question_that_is_run_in_the_server_s_container_is_left_alone(process:
     assert write == "writeFile"
     (line,) = told.splitlines()
     assert not list(process.data.iterdir()), line
+
+
+def test_a_worker_thread_is_not_kept_waiting(process: Process) -> None:
+    (process.folder / "worker.cjs").write_text(
+        'const server = require("node:net").createServer().listen(0, () => {\n'
+        '  require("node:worker_threads").parentPort.postMessage("listens");\n'
+        "  server.close();\n"
+        "});\n"
+    )
+    said = process.script(
+        '(new (await import("node:worker_threads")).Worker("./worker.cjs")).on("message", console.log);'
+    )
+    assert said == "listens\n", "the proof is the server's, and that is the main thread"
+
+
+def test_without_the_option_neither_the_server_nor_the_trial_of_a_version_has_the_preload() -> None:
+    for render in (pds_job, candidate_job):
+        for durable in (True, False):
+            job = render(settings_of(backup=BACKUP, pds={"durable_writes": durable}), "dev")
+            assert ("/local/durable.cjs" in job) == durable, "in an environment"
+            assert ("local/durable.cjs" in job) == durable, "among the files"
 
 
 def test_a_process_that_listens_without_the_server_s_stores_is_refused(process: Process) -> None:
