@@ -178,6 +178,11 @@ class Pds(Section):
         doc="Port inside the container; on loopback too where the ingress needs it.",
         env="PDS_PORT",
     )
+    durable_writes: bool = option(
+        True,
+        doc="Flush of posts, blobs and keys to the disk before the server acknowledges them. If false, a power cut "
+        "loses the last seconds.",
+    )
     new: bool = option(False, doc="Allow a start on an empty volume: true for the first `up`, then remove it.")
     paused: bool = option(False, doc="Stop the server and keep everything else.")
     escrow: Literal["pending", "made", "declined"] = option(
