@@ -146,8 +146,8 @@ function stored(store, did, verifier) {
   return read(store, (db) => {
     const root = db.prepare("select cid, rev from repo_root").get();
     if (!root) throw new Error("no repository has been made in it");
-    const index = new Map(db.prepare("select collection || '/' || rkey, cid from record").raw().all());
-    const whole = { blocks: new Blocks(db), root: root.cid, rev: root.rev, did, verifier, index };
+    const blocks = new Blocks(db);
+    const whole = { blocks, root: root.cid, rev: root.rev, did, verifier, index: blocks.records() };
     return { root, wrong: [...problems(whole)] };
   });
 }
@@ -157,10 +157,17 @@ class Blocks {
   constructor(db) {
     this.all = db.prepare("select cid, content from repo_block").raw();
     this.one = db.prepare("select content from repo_block where cid = ?").pluck();
+    // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
+    // "app.bsky.feed-x" is before "app.bsky.feed/".
+    this.listed = db.prepare(
+      `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
+         repo_block.cid is not null as stored
+       from record left join repo_block on repo_block.cid = record.cid order by record.uri`
+    );
   }
 
   get(cid) {
-    return this.one.get(cid);
+    return this.one.get(String(cid));
   }
 
   has(cid) {
@@ -169,6 +176,11 @@ class Blocks {
 
   [Symbol.iterator]() {
     return this.all.iterate();
+  }
+
+  /** What the server's own table lists, in the order of the URIs. */
+  *records() {
+    yield* this.listed.iterate();
   }
 }
 

@@ -454,127 +454,14 @@ job "pds-candidate" {
         const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
+        const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./blocks.cjs");
+        const { openCar } = require("./car.cjs");
 
-        const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        const NAMED = 100; // faults of a kind; of a repository that lost its table all records differ
+        const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
-        /** A content identifier; its text is base32 of version 1. */
-        class Cid {
-          constructor(bytes) {
-            this.bytes = bytes;
-          }
-
-          toString() {
-            let bits = 0;
-            let value = 0;
-            let text = "b";
-            for (const byte of this.bytes) {
-              value = (value << 8) | byte;
-              for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
-              value &= 31; // what is left is less than one letter
-            }
-            return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
-          }
-        }
-
-        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
-
-        class Reader {
-          constructor(bytes) {
-            this.bytes = bytes;
-            this.at = 0;
-          }
-
-          take(count) {
-            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
-            this.at += count;
-            return this.bytes.subarray(this.at - count, this.at);
-          }
-
-          head() {
-            const first = this.take(1)[0];
-            const info = first & 31;
-            if (info < 24) return [first >> 5, info];
-            if (info > 27) throw new Error("it has an indefinite length");
-            const width = 1 << (info - 24);
-            const rest = this.take(width);
-            if (first >> 5 === 7) return [7, info, rest];
-            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
-          }
-
-          value() {
-            const [major, count, rest] = this.head();
-            switch (major) {
-              case 0:
-                return count;
-              case 1:
-                return -1 - count;
-              case 2:
-                return Buffer.from(this.take(count));
-              case 3:
-                return this.take(count).toString();
-              case 4:
-                return Array.from({ length: count }, () => this.value());
-              case 5:
-                return this.map(count);
-              case 6:
-                if (count !== 42) throw new Error(`it has the tag $${count}`);
-                return new Cid(this.value().subarray(1)); // a zero comes first
-              default:
-                if (count === 27) return rest.readDoubleBE();
-                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
-                return [false, true, null][count - 20];
-            }
-          }
-
-          map(count, entries = []) {
-            for (; entries.length < count; ) {
-              const from = this.at;
-              const key = this.value();
-              if (typeof key !== "string") throw new Error("it has a key that is no text");
-              entries.push({ key, value: this.value(), from, to: this.at });
-            }
-            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
-          }
-        }
-
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
-        function decode(bytes) {
-          const reader = new Reader(bytes);
-          const value = reader.value();
-          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
-          return value;
-        }
-
-        /** The values that follow one another. Throws as above. */
-        function decodeAll(bytes) {
-          const reader = new Reader(bytes);
-          const values = [];
-          while (reader.at < bytes.length) values.push(reader.value());
-          return values;
-        }
-
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
-        function unsigned(bytes) {
-          const reader = new Reader(bytes);
-          const [, count] = reader.head();
-          const entries = [];
-          reader.map(count, entries);
-          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
-          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
-        }
-
-        // --- hashes and keys
-
-        /** Whether `content` is what `cid` (text) names. */
-        function isHashOf(cid, content) {
-          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
-        }
-
-        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
-        function isDigestOf(cid, digest) {
-          return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
-        }
+        // --- keys and signatures
 
         /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
         function publicKey(privateKey) {
@@ -596,95 +483,192 @@ job "pds-candidate" {
           return text;
         }
 
-        // --- repositories
+        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        function unsigned(bytes) {
+          const reader = new Reader(bytes);
+          const [, count] = reader.head();
+          const entries = [];
+          reader.map(count, entries);
+          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+        }
 
-        /** Path and CID of each record below the tree's node `cid`, in order. */
-        function* records(blocks, cid) {
-          const node = block(blocks, cid);
-          if (node.l) yield* records(blocks, node.l);
-          let before = Buffer.alloc(0);
-          for (const entry of node.e) {
-            before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
-            yield [before.toString(), entry.v.toString()];
-            if (entry.t) yield* records(blocks, entry.t);
+        // --- repositories: walked in order, so that memory does not grow with the records
+
+        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        class Node {
+          constructor(blocks, cid) {
+            this.cid = cid;
+            this.left = null;
+            const reader = new Reader(found(blocks, cid));
+            this.reader = reader;
+            this.decoded(() => {
+              const [major, count] = reader.head();
+              for (let index = 0; index < count && major === 5; index++) this.field(reader.value());
+              if (reader.at !== reader.bytes.length || this.from === undefined) throw new Error("it has other fields");
+            });
+          }
+
+          field(name) {
+            if (name === "l") this.left = this.reader.value();
+            else if (name === "e") this.from = this.reader.skip();
+            else throw new Error("it has other fields");
+            if (!isLink(this.left)) throw new Error("its left side is no link");
+          }
+
+          decoded(read) {
+            try {
+              return read();
+            } catch (error) {
+              throw this.fault(`is no node of a tree: $${error.message}`);
+            }
+          }
+
+          fault(text) {
+            return new Error(`node $${this.cid} $${text}`);
+          }
+
+          /** Key, value and right side of each entry. */
+          *entries() {
+            this.reader.at = this.from;
+            const [major, count] = this.reader.head();
+            if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+            let before = "";
+            for (let index = 0; index < count; index++) {
+              const { p, k, v, t } = this.decoded(() => this.entry());
+              const key = before.slice(0, p) + k.latin1Slice();
+              if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+              const longer = p < before.length && before[p] === key[p];
+              if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
+                throw this.fault(`has $${key} with a wrong prefix`);
+              }
+              yield [key, v, t];
+              before = key;
+            }
+          }
+
+          entry() {
+            const entry = this.reader.value();
+            if (Buffer.isBuffer(entry.k) && entry.v instanceof Cid && isLink(entry.t)) return entry;
+            throw new Error("it has an entry of another form");
           }
         }
 
-        function block(blocks, cid) {
-          const found = blocks.get(cid.toString());
-          if (!found) throw new Error(`block $${cid} is missing`);
-          return decode(found);
+        /** Whether it is a CID, or null, which stands for none. */
+        function isLink(value) {
+          return value === null || value instanceof Cid;
+        }
+
+        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        function layerOf(key) {
+          const digest = digestOf(key);
+          let zeros = 0;
+          while (digest[zeros] === 0) zeros++;
+          return zeros * 4 + ((Math.clz32(digest[zeros]) - 24) >> 1);
         }
 
         /**
-         * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
+         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         */
+        function* records(blocks, top) {
+          let last = "";
+          function* below(node, layer) {
+            let empty = node.left === null;
+            if (layer < 0) throw node.fault("is below the lowest layer");
+            if (node.left) yield* below(new Node(blocks, node.left), layer - 1);
+            for (const [key, value, right] of node.entries()) {
+              empty = false;
+              if (key <= last) throw node.fault(`has $${key} after $${last}`);
+              const own = layerOf(key);
+              if (own !== layer) throw node.fault(`has $${key} in layer $${layer}, not $${own}`);
+              last = key;
+              yield [key, value];
+              if (right) yield* below(new Node(blocks, right), layer - 1);
+            }
+            if (empty) throw node.fault("is empty");
+          }
+          const root = new Node(blocks, top);
+          const [first] = root.entries().next().value ?? [];
+          if (first !== undefined) yield* below(root, layerOf(first));
+          else if (root.left) throw root.fault("is the root and has no key"); // without both there are no records
+        }
+
+        function found(blocks, cid) {
+          const content = blocks.get(cid);
+          if (!content) throw new Error(`block $${cid} is missing`);
+          return content;
+        }
+
+        /**
+         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
+         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
-          for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block $${cid} does not hash to its name`;
-          let tree;
+          yield* named(damaged(blocks), "blocks do not hash to their names");
           try {
-            const commit = block(blocks, root);
+            const content = found(blocks, root);
+            const commit = decode(content);
             if (commit.rev !== rev || commit.did !== did) {
               yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
             }
             const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
+            if (!crypto.verify("sha256", unsigned(content), key, commit.sig)) {
               yield `commit $${root} is not signed with the account's key`;
             }
-            tree = new Map(records(blocks, commit.data));
+            const tree = records(blocks, commit.data);
+            yield* named(index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks), "records are not whole");
           } catch (error) {
             yield `the blocks do not link up from the root: $${error.message}`;
-            return;
-          }
-          index ??= tree;
-          for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
-            if (tree.get(path) !== index.get(path)) {
-              yield `record $${path} is $${tree.get(path)} in the repository and $${index.get(path)} in the index`;
-            } else if (!blocks.has(tree.get(path))) yield `record $${path} has no block $${tree.get(path)}`;
           }
         }
 
-        /**
-         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
-         * map that is not in memory. `close` it.
-         */
-        function openCar(name) {
-          const handle = fs.openSync(name);
-          const { size } = fs.fstatSync(handle);
-          const bytes = (at, count) => {
-            const buffer = Buffer.alloc(count);
-            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
-            return buffer;
-          };
-          const length = (at) => {
-            const head = bytes(at, Math.min(10, size - at));
-            const last = head.findIndex((byte) => byte < 128);
-            if (last < 0) throw new Error("it has a length without an end");
-            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
-            return [at + last + 1, value];
-          };
-          const [start, count] = length(0);
-          const header = decode(bytes(start, count));
-          const places = new Map();
-          for (let at = start + count; at < size; ) {
-            const [from, whole] = length(at);
-            if (from + whole > size) throw new Error("it ends too early");
-            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
-            at = from + whole;
+        /** The first of them, and how many more there are. */
+        function* named(faults, what) {
+          let count = 0;
+          try {
+            for (const fault of faults) if (++count <= NAMED) yield fault;
+          } finally {
+            if (count > NAMED) yield `$${count - NAMED} more $${what}`;
           }
-          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
-          return {
-            root: header.roots[0].toString(),
-            blocks: {
-              get,
-              has: (cid) => places.has(cid),
-              *[Symbol.iterator]() {
-                for (const cid of places.keys()) yield [cid, get(cid)];
-              },
-            },
-            close: () => fs.closeSync(handle),
+        }
+
+        function* damaged(blocks) {
+          for (const [cid, content] of blocks) {
+            const name = typeof cid === "string" ? Cid.from(cid) : cid;
+            if (!name?.names(digestOf(content))) yield `block $${cid} does not hash to its name`;
+          }
+        }
+
+        function* lacking(tree, blocks) {
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield `record $${path} has no block $${cid}`;
+        }
+
+        /** Both are in the order of their URIs: neither is held as a whole. */
+        function* differences(tree, index, prefix) {
+          const rows = index[Symbol.iterator]();
+          const next = () => rows.next().value;
+          const surplus = ({ uri, cid }) => {
+            const path = uri.startsWith(prefix) ? uri.slice(prefix.length) : uri;
+            return `record $${path} is undefined in the repository and $${cid} in the index`;
           };
+          try {
+            let row = next();
+            for (const [path, value] of tree) {
+              const uri = prefix + path;
+              for (; row && row.uri < uri; row = next()) yield surplus(row);
+              const cid = String(value);
+              const same = row?.uri === uri ? row : undefined;
+              if (same?.cid !== cid) yield `record $${path} is $${cid} in the repository and $${same?.cid} in the index`;
+              else if (!same.stored) yield `record $${path} has no block $${cid}`;
+              if (same && same.filed !== path) yield `record $${path} is listed as $${same.filed} in the index`;
+              if (same) row = next();
+            }
+            for (; row; row = next()) yield surplus(row);
+          } finally {
+            rows.return?.(); // a statement that is not at its end keeps its database open
+          }
         }
 
         // --- where it lies
@@ -795,6 +779,335 @@ job "pds-candidate" {
         }
 
         module.exports = { Server };
+        EOT
+      }
+
+      template {
+        destination = "local/blocks.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        //
+        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        "use strict";
+
+        const crypto = require("node:crypto");
+
+        const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+
+        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+          ? (content) => crypto.hash("sha256", content, "buffer")
+          : (content) => crypto.createHash("sha256").update(content).digest();
+
+        /** Whether `cid` (text) names what has this SHA-256. */
+        function isDigestOf(cid, digest) {
+          return Cid.from(cid)?.names(digest) ?? false;
+        }
+
+        /** A content identifier; its text is base32 of version 1. */
+        class Cid {
+          constructor(bytes) {
+            this.bytes = bytes;
+          }
+
+          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          static from(text) {
+            const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 1; index < text.length; index++) {
+              const digit = ALPHABET32.indexOf(text.charCodeAt(index));
+              if (digit < 0) return undefined;
+              value = (value << 5) | digit;
+              bits += 5;
+              if (bits < 8) continue;
+              bits -= 8;
+              bytes[at++] = value >> bits;
+              value &= 255 >> (8 - bits);
+            }
+            return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+          }
+
+          toString() {
+            const { bytes } = this;
+            const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 0; index < bytes.length; index++) {
+              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
+            }
+            if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
+            return `b$${text.latin1Slice()}`;
+          }
+
+          /** Whether it names what has this SHA-256: version 1, any codec. */
+          names(digest) {
+            const { bytes } = this;
+            const hash = bytes.length - 34;
+            if (hash < 2 || bytes[0] !== 1 || bytes[hash] !== 0x12 || bytes[hash + 1] !== 0x20) return false;
+            for (let at = 1; at < hash; at++) if (bytes[at] > 127 !== at < hash - 1) return false; // one number
+            return bytes.compare(digest, 0, 32, hash + 2) === 0;
+          }
+        }
+
+        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
+
+        class Reader {
+          constructor(bytes) {
+            this.bytes = bytes;
+            this.at = 0;
+          }
+
+          take(count) {
+            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
+            this.at += count;
+            return this.bytes.subarray(this.at - count, this.at);
+          }
+
+          head() {
+            const first = this.take(1)[0];
+            const info = first & 31;
+            if (info < 24) return [first >> 5, info];
+            if (info > 27) throw new Error("it has an indefinite length");
+            const width = 1 << (info - 24);
+            const rest = this.take(width);
+            if (first >> 5 === 7) return [7, info, rest];
+            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
+          }
+
+          value() {
+            const [major, count, rest] = this.head();
+            switch (major) {
+              case 0:
+                return count;
+              case 1:
+                return -1 - count;
+              case 2:
+                return Buffer.from(this.take(count));
+              case 3:
+                return this.take(count).toString();
+              case 4:
+                return this.list(count);
+              case 5:
+                return this.map(count);
+              case 6:
+                return this.link(count);
+              default:
+                if (count === 27) return rest.readDoubleBE();
+                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
+                return [false, true, null][count - 20];
+            }
+          }
+
+          /** What follows, unread. Returns where it began. */
+          skip() {
+            const from = this.at;
+            for (let left = 1; left > 0; left--) {
+              const [major, count] = this.head();
+              if (major === 2 || major === 3) this.take(count);
+              else if (major === 6) left += 1;
+              else if (major === 4 || major === 5) left += (major - 3) * count;
+            }
+            return from;
+          }
+
+          /** Not allocated by the count, which may be anything. */
+          list(count) {
+            const values = [];
+            while (values.length < count) values.push(this.value());
+            return values;
+          }
+
+          link(tag) {
+            const bytes = tag === 42 && this.value();
+            if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
+            return new Cid(bytes.subarray(1)); // a zero comes first
+          }
+
+          map(count, entries = []) {
+            for (; entries.length < count; ) {
+              const from = this.at;
+              const key = this.value();
+              if (typeof key !== "string") throw new Error("it has a key that is no text");
+              entries.push({ key, value: this.value(), from, to: this.at });
+            }
+            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
+          }
+        }
+
+        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        function decode(bytes) {
+          const reader = new Reader(bytes);
+          const value = reader.value();
+          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
+          return value;
+        }
+
+        /** The values that follow one another. Throws as above. */
+        function decodeAll(bytes) {
+          const reader = new Reader(bytes);
+          const values = [];
+          while (reader.at < bytes.length) values.push(reader.value());
+          return values;
+        }
+
+        module.exports = { Cid, Reader, decode, decodeAll, digestOf, isDigestOf };
+        EOT
+      }
+
+      template {
+        destination = "local/car.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
+        //
+        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const { Cid, decode } = require("./blocks.cjs");
+
+        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
+
+        /**
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         */
+        function openCar(name) {
+          const blocks = new Car(name);
+          return { root: blocks.root, blocks, close: () => blocks.close() };
+        }
+
+        class Car {
+          constructor(name) {
+            this.handle = fs.openSync(name);
+            try {
+              this.size = fs.fstatSync(this.handle).size;
+              const [count, start] = number(this.read(0, HEAD), 0);
+              this.first = start + count;
+              this.root = String(decode(this.read(start, count, true)).roots[0]);
+              this.places = new Places();
+              for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
+            } catch (error) {
+              this.close();
+              throw error;
+            }
+          }
+
+          close() {
+            fs.closeSync(this.handle);
+          }
+
+          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          read(at, count, all = false, buffer = null) {
+            const there = Math.min(count, this.size - at);
+            if (all && there < count) throw new Error("it ends too early");
+            const into = buffer && there <= buffer.length ? buffer : Buffer.allocUnsafe(there);
+            const got = fs.readSync(this.handle, into, 0, there, at);
+            if (got !== there) throw new Error("it ends too early");
+            return into.subarray(0, there);
+          }
+
+          section(at, read) {
+            const [length, start] = number(read(at, HEAD), 0);
+            const end = start + length;
+            if (at + end > this.size) throw new Error("it ends too early");
+            const bytes = read(at, end);
+            const from = endOfCid(bytes, start);
+            if (from > end) throw new Error("it has a CID that is longer than its block");
+            return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
+          }
+
+          /** Every block, in one pass. What is given is valid until the next one. */
+          *sections() {
+            const buffer = Buffer.allocUnsafe(WINDOW);
+            let [window, start] = [Buffer.alloc(0), 0];
+            const read = (at, count) => {
+              if (at + count > start + window.length) {
+                window = this.read(at, Math.max(count, WINDOW), false, buffer);
+                start = at;
+              }
+              return window.subarray(at - start, at - start + count);
+            };
+            for (let at = this.first; at < this.size; ) {
+              const section = this.section(at, read);
+              yield section;
+              at = section.next;
+            }
+          }
+
+          *[Symbol.iterator]() {
+            for (const { cid, content } of this.sections()) yield [cid, content];
+          }
+
+          get(cid) {
+            const { bytes } = (typeof cid === "string" ? Cid.from(cid) : cid) ?? {};
+            for (const at of bytes ? this.places.of(bytes) : []) {
+              const section = this.section(at, (place, count) => this.read(place, count));
+              if (section.cid.bytes.equals(bytes)) return section.content;
+            }
+            return undefined;
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+        }
+
+        /** Offsets by the end of a CID, in a table with open addressing: 12 bytes a slot, where a map takes some 200 a block. */
+        class Places {
+          constructor() {
+            this.count = 0;
+            this.resize(1024);
+          }
+
+          resize(slots) {
+            const { hashes, offsets } = this;
+            [this.hashes, this.offsets] = [new Uint32Array(slots), new Float64Array(slots)];
+            offsets?.forEach((offset, slot) => offset > 0 && this.put(hashes[slot], offset));
+          }
+
+          add(bytes, offset) {
+            if (++this.count > this.hashes.length * 0.7) this.resize(this.hashes.length * 2);
+            this.put(bytes.readUInt32LE(bytes.length - 4), offset);
+          }
+
+          put(hash, offset) {
+            const last = this.hashes.length - 1;
+            let slot = hash & last;
+            while (this.offsets[slot] > 0) slot = (slot + 1) & last;
+            this.hashes[slot] = hash;
+            this.offsets[slot] = offset;
+          }
+
+          of(bytes) {
+            const hash = bytes.readUInt32LE(bytes.length - 4);
+            const last = this.hashes.length - 1;
+            const offsets = [];
+            for (let slot = hash & last; this.offsets[slot] > 0; slot = (slot + 1) & last) {
+              if (this.hashes[slot] === hash) offsets.push(this.offsets[slot]);
+            }
+            return offsets;
+          }
+        }
+
+        /** A number of variable length, and where it ends. */
+        function number(bytes, at) {
+          let value = 0;
+          for (let index = at, unit = 1; index < at + 10 && index < bytes.length; index++, unit *= 128) {
+            value += (bytes[index] & 127) * unit;
+            if (bytes[index] < 128) return [value, index + 1];
+          }
+          throw new Error("it has a length without an end");
+        }
+
+        function endOfCid(bytes, at) {
+          if (bytes[at] === 0x12 && bytes[at + 1] === 0x20) return at + 34; // version 0
+          let [count, end] = [0, at];
+          for (let field = 0; field < 4; field++) [count, end] = number(bytes, end); // version, codec, hash, its length
+          return end + count;
+        }
+
+        module.exports = { openCar };
         EOT
       }
 
@@ -999,127 +1312,14 @@ job "pds-candidate" {
         const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
+        const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./blocks.cjs");
+        const { openCar } = require("./car.cjs");
 
-        const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        const NAMED = 100; // faults of a kind; of a repository that lost its table all records differ
+        const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
-        /** A content identifier; its text is base32 of version 1. */
-        class Cid {
-          constructor(bytes) {
-            this.bytes = bytes;
-          }
-
-          toString() {
-            let bits = 0;
-            let value = 0;
-            let text = "b";
-            for (const byte of this.bytes) {
-              value = (value << 8) | byte;
-              for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
-              value &= 31; // what is left is less than one letter
-            }
-            return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
-          }
-        }
-
-        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
-
-        class Reader {
-          constructor(bytes) {
-            this.bytes = bytes;
-            this.at = 0;
-          }
-
-          take(count) {
-            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
-            this.at += count;
-            return this.bytes.subarray(this.at - count, this.at);
-          }
-
-          head() {
-            const first = this.take(1)[0];
-            const info = first & 31;
-            if (info < 24) return [first >> 5, info];
-            if (info > 27) throw new Error("it has an indefinite length");
-            const width = 1 << (info - 24);
-            const rest = this.take(width);
-            if (first >> 5 === 7) return [7, info, rest];
-            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
-          }
-
-          value() {
-            const [major, count, rest] = this.head();
-            switch (major) {
-              case 0:
-                return count;
-              case 1:
-                return -1 - count;
-              case 2:
-                return Buffer.from(this.take(count));
-              case 3:
-                return this.take(count).toString();
-              case 4:
-                return Array.from({ length: count }, () => this.value());
-              case 5:
-                return this.map(count);
-              case 6:
-                if (count !== 42) throw new Error(`it has the tag $${count}`);
-                return new Cid(this.value().subarray(1)); // a zero comes first
-              default:
-                if (count === 27) return rest.readDoubleBE();
-                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
-                return [false, true, null][count - 20];
-            }
-          }
-
-          map(count, entries = []) {
-            for (; entries.length < count; ) {
-              const from = this.at;
-              const key = this.value();
-              if (typeof key !== "string") throw new Error("it has a key that is no text");
-              entries.push({ key, value: this.value(), from, to: this.at });
-            }
-            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
-          }
-        }
-
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
-        function decode(bytes) {
-          const reader = new Reader(bytes);
-          const value = reader.value();
-          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
-          return value;
-        }
-
-        /** The values that follow one another. Throws as above. */
-        function decodeAll(bytes) {
-          const reader = new Reader(bytes);
-          const values = [];
-          while (reader.at < bytes.length) values.push(reader.value());
-          return values;
-        }
-
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
-        function unsigned(bytes) {
-          const reader = new Reader(bytes);
-          const [, count] = reader.head();
-          const entries = [];
-          reader.map(count, entries);
-          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
-          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
-        }
-
-        // --- hashes and keys
-
-        /** Whether `content` is what `cid` (text) names. */
-        function isHashOf(cid, content) {
-          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
-        }
-
-        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
-        function isDigestOf(cid, digest) {
-          return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
-        }
+        // --- keys and signatures
 
         /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
         function publicKey(privateKey) {
@@ -1141,95 +1341,192 @@ job "pds-candidate" {
           return text;
         }
 
-        // --- repositories
+        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        function unsigned(bytes) {
+          const reader = new Reader(bytes);
+          const [, count] = reader.head();
+          const entries = [];
+          reader.map(count, entries);
+          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+        }
 
-        /** Path and CID of each record below the tree's node `cid`, in order. */
-        function* records(blocks, cid) {
-          const node = block(blocks, cid);
-          if (node.l) yield* records(blocks, node.l);
-          let before = Buffer.alloc(0);
-          for (const entry of node.e) {
-            before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
-            yield [before.toString(), entry.v.toString()];
-            if (entry.t) yield* records(blocks, entry.t);
+        // --- repositories: walked in order, so that memory does not grow with the records
+
+        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        class Node {
+          constructor(blocks, cid) {
+            this.cid = cid;
+            this.left = null;
+            const reader = new Reader(found(blocks, cid));
+            this.reader = reader;
+            this.decoded(() => {
+              const [major, count] = reader.head();
+              for (let index = 0; index < count && major === 5; index++) this.field(reader.value());
+              if (reader.at !== reader.bytes.length || this.from === undefined) throw new Error("it has other fields");
+            });
+          }
+
+          field(name) {
+            if (name === "l") this.left = this.reader.value();
+            else if (name === "e") this.from = this.reader.skip();
+            else throw new Error("it has other fields");
+            if (!isLink(this.left)) throw new Error("its left side is no link");
+          }
+
+          decoded(read) {
+            try {
+              return read();
+            } catch (error) {
+              throw this.fault(`is no node of a tree: $${error.message}`);
+            }
+          }
+
+          fault(text) {
+            return new Error(`node $${this.cid} $${text}`);
+          }
+
+          /** Key, value and right side of each entry. */
+          *entries() {
+            this.reader.at = this.from;
+            const [major, count] = this.reader.head();
+            if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+            let before = "";
+            for (let index = 0; index < count; index++) {
+              const { p, k, v, t } = this.decoded(() => this.entry());
+              const key = before.slice(0, p) + k.latin1Slice();
+              if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+              const longer = p < before.length && before[p] === key[p];
+              if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
+                throw this.fault(`has $${key} with a wrong prefix`);
+              }
+              yield [key, v, t];
+              before = key;
+            }
+          }
+
+          entry() {
+            const entry = this.reader.value();
+            if (Buffer.isBuffer(entry.k) && entry.v instanceof Cid && isLink(entry.t)) return entry;
+            throw new Error("it has an entry of another form");
           }
         }
 
-        function block(blocks, cid) {
-          const found = blocks.get(cid.toString());
-          if (!found) throw new Error(`block $${cid} is missing`);
-          return decode(found);
+        /** Whether it is a CID, or null, which stands for none. */
+        function isLink(value) {
+          return value === null || value instanceof Cid;
+        }
+
+        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        function layerOf(key) {
+          const digest = digestOf(key);
+          let zeros = 0;
+          while (digest[zeros] === 0) zeros++;
+          return zeros * 4 + ((Math.clz32(digest[zeros]) - 24) >> 1);
         }
 
         /**
-         * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
+         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         */
+        function* records(blocks, top) {
+          let last = "";
+          function* below(node, layer) {
+            let empty = node.left === null;
+            if (layer < 0) throw node.fault("is below the lowest layer");
+            if (node.left) yield* below(new Node(blocks, node.left), layer - 1);
+            for (const [key, value, right] of node.entries()) {
+              empty = false;
+              if (key <= last) throw node.fault(`has $${key} after $${last}`);
+              const own = layerOf(key);
+              if (own !== layer) throw node.fault(`has $${key} in layer $${layer}, not $${own}`);
+              last = key;
+              yield [key, value];
+              if (right) yield* below(new Node(blocks, right), layer - 1);
+            }
+            if (empty) throw node.fault("is empty");
+          }
+          const root = new Node(blocks, top);
+          const [first] = root.entries().next().value ?? [];
+          if (first !== undefined) yield* below(root, layerOf(first));
+          else if (root.left) throw root.fault("is the root and has no key"); // without both there are no records
+        }
+
+        function found(blocks, cid) {
+          const content = blocks.get(cid);
+          if (!content) throw new Error(`block $${cid} is missing`);
+          return content;
+        }
+
+        /**
+         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
+         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
-          for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block $${cid} does not hash to its name`;
-          let tree;
+          yield* named(damaged(blocks), "blocks do not hash to their names");
           try {
-            const commit = block(blocks, root);
+            const content = found(blocks, root);
+            const commit = decode(content);
             if (commit.rev !== rev || commit.did !== did) {
               yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
             }
             const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
+            if (!crypto.verify("sha256", unsigned(content), key, commit.sig)) {
               yield `commit $${root} is not signed with the account's key`;
             }
-            tree = new Map(records(blocks, commit.data));
+            const tree = records(blocks, commit.data);
+            yield* named(index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks), "records are not whole");
           } catch (error) {
             yield `the blocks do not link up from the root: $${error.message}`;
-            return;
-          }
-          index ??= tree;
-          for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
-            if (tree.get(path) !== index.get(path)) {
-              yield `record $${path} is $${tree.get(path)} in the repository and $${index.get(path)} in the index`;
-            } else if (!blocks.has(tree.get(path))) yield `record $${path} has no block $${tree.get(path)}`;
           }
         }
 
-        /**
-         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
-         * map that is not in memory. `close` it.
-         */
-        function openCar(name) {
-          const handle = fs.openSync(name);
-          const { size } = fs.fstatSync(handle);
-          const bytes = (at, count) => {
-            const buffer = Buffer.alloc(count);
-            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
-            return buffer;
-          };
-          const length = (at) => {
-            const head = bytes(at, Math.min(10, size - at));
-            const last = head.findIndex((byte) => byte < 128);
-            if (last < 0) throw new Error("it has a length without an end");
-            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
-            return [at + last + 1, value];
-          };
-          const [start, count] = length(0);
-          const header = decode(bytes(start, count));
-          const places = new Map();
-          for (let at = start + count; at < size; ) {
-            const [from, whole] = length(at);
-            if (from + whole > size) throw new Error("it ends too early");
-            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
-            at = from + whole;
+        /** The first of them, and how many more there are. */
+        function* named(faults, what) {
+          let count = 0;
+          try {
+            for (const fault of faults) if (++count <= NAMED) yield fault;
+          } finally {
+            if (count > NAMED) yield `$${count - NAMED} more $${what}`;
           }
-          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
-          return {
-            root: header.roots[0].toString(),
-            blocks: {
-              get,
-              has: (cid) => places.has(cid),
-              *[Symbol.iterator]() {
-                for (const cid of places.keys()) yield [cid, get(cid)];
-              },
-            },
-            close: () => fs.closeSync(handle),
+        }
+
+        function* damaged(blocks) {
+          for (const [cid, content] of blocks) {
+            const name = typeof cid === "string" ? Cid.from(cid) : cid;
+            if (!name?.names(digestOf(content))) yield `block $${cid} does not hash to its name`;
+          }
+        }
+
+        function* lacking(tree, blocks) {
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield `record $${path} has no block $${cid}`;
+        }
+
+        /** Both are in the order of their URIs: neither is held as a whole. */
+        function* differences(tree, index, prefix) {
+          const rows = index[Symbol.iterator]();
+          const next = () => rows.next().value;
+          const surplus = ({ uri, cid }) => {
+            const path = uri.startsWith(prefix) ? uri.slice(prefix.length) : uri;
+            return `record $${path} is undefined in the repository and $${cid} in the index`;
           };
+          try {
+            let row = next();
+            for (const [path, value] of tree) {
+              const uri = prefix + path;
+              for (; row && row.uri < uri; row = next()) yield surplus(row);
+              const cid = String(value);
+              const same = row?.uri === uri ? row : undefined;
+              if (same?.cid !== cid) yield `record $${path} is $${cid} in the repository and $${same?.cid} in the index`;
+              else if (!same.stored) yield `record $${path} has no block $${cid}`;
+              if (same && same.filed !== path) yield `record $${path} is listed as $${same.filed} in the index`;
+              if (same) row = next();
+            }
+            for (; row; row = next()) yield surplus(row);
+          } finally {
+            rows.return?.(); // a statement that is not at its end keeps its database open
+          }
         }
 
         // --- where it lies
@@ -1390,6 +1687,335 @@ job "pds-candidate" {
           else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
           stamp("backup", problems, {}, sent);
         }
+        EOT
+      }
+
+      template {
+        destination = "local/blocks.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        //
+        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        "use strict";
+
+        const crypto = require("node:crypto");
+
+        const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+
+        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+          ? (content) => crypto.hash("sha256", content, "buffer")
+          : (content) => crypto.createHash("sha256").update(content).digest();
+
+        /** Whether `cid` (text) names what has this SHA-256. */
+        function isDigestOf(cid, digest) {
+          return Cid.from(cid)?.names(digest) ?? false;
+        }
+
+        /** A content identifier; its text is base32 of version 1. */
+        class Cid {
+          constructor(bytes) {
+            this.bytes = bytes;
+          }
+
+          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          static from(text) {
+            const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 1; index < text.length; index++) {
+              const digit = ALPHABET32.indexOf(text.charCodeAt(index));
+              if (digit < 0) return undefined;
+              value = (value << 5) | digit;
+              bits += 5;
+              if (bits < 8) continue;
+              bits -= 8;
+              bytes[at++] = value >> bits;
+              value &= 255 >> (8 - bits);
+            }
+            return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+          }
+
+          toString() {
+            const { bytes } = this;
+            const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 0; index < bytes.length; index++) {
+              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
+            }
+            if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
+            return `b$${text.latin1Slice()}`;
+          }
+
+          /** Whether it names what has this SHA-256: version 1, any codec. */
+          names(digest) {
+            const { bytes } = this;
+            const hash = bytes.length - 34;
+            if (hash < 2 || bytes[0] !== 1 || bytes[hash] !== 0x12 || bytes[hash + 1] !== 0x20) return false;
+            for (let at = 1; at < hash; at++) if (bytes[at] > 127 !== at < hash - 1) return false; // one number
+            return bytes.compare(digest, 0, 32, hash + 2) === 0;
+          }
+        }
+
+        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
+
+        class Reader {
+          constructor(bytes) {
+            this.bytes = bytes;
+            this.at = 0;
+          }
+
+          take(count) {
+            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
+            this.at += count;
+            return this.bytes.subarray(this.at - count, this.at);
+          }
+
+          head() {
+            const first = this.take(1)[0];
+            const info = first & 31;
+            if (info < 24) return [first >> 5, info];
+            if (info > 27) throw new Error("it has an indefinite length");
+            const width = 1 << (info - 24);
+            const rest = this.take(width);
+            if (first >> 5 === 7) return [7, info, rest];
+            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
+          }
+
+          value() {
+            const [major, count, rest] = this.head();
+            switch (major) {
+              case 0:
+                return count;
+              case 1:
+                return -1 - count;
+              case 2:
+                return Buffer.from(this.take(count));
+              case 3:
+                return this.take(count).toString();
+              case 4:
+                return this.list(count);
+              case 5:
+                return this.map(count);
+              case 6:
+                return this.link(count);
+              default:
+                if (count === 27) return rest.readDoubleBE();
+                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
+                return [false, true, null][count - 20];
+            }
+          }
+
+          /** What follows, unread. Returns where it began. */
+          skip() {
+            const from = this.at;
+            for (let left = 1; left > 0; left--) {
+              const [major, count] = this.head();
+              if (major === 2 || major === 3) this.take(count);
+              else if (major === 6) left += 1;
+              else if (major === 4 || major === 5) left += (major - 3) * count;
+            }
+            return from;
+          }
+
+          /** Not allocated by the count, which may be anything. */
+          list(count) {
+            const values = [];
+            while (values.length < count) values.push(this.value());
+            return values;
+          }
+
+          link(tag) {
+            const bytes = tag === 42 && this.value();
+            if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
+            return new Cid(bytes.subarray(1)); // a zero comes first
+          }
+
+          map(count, entries = []) {
+            for (; entries.length < count; ) {
+              const from = this.at;
+              const key = this.value();
+              if (typeof key !== "string") throw new Error("it has a key that is no text");
+              entries.push({ key, value: this.value(), from, to: this.at });
+            }
+            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
+          }
+        }
+
+        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        function decode(bytes) {
+          const reader = new Reader(bytes);
+          const value = reader.value();
+          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
+          return value;
+        }
+
+        /** The values that follow one another. Throws as above. */
+        function decodeAll(bytes) {
+          const reader = new Reader(bytes);
+          const values = [];
+          while (reader.at < bytes.length) values.push(reader.value());
+          return values;
+        }
+
+        module.exports = { Cid, Reader, decode, decodeAll, digestOf, isDigestOf };
+        EOT
+      }
+
+      template {
+        destination = "local/car.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
+        //
+        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const { Cid, decode } = require("./blocks.cjs");
+
+        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
+
+        /**
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         */
+        function openCar(name) {
+          const blocks = new Car(name);
+          return { root: blocks.root, blocks, close: () => blocks.close() };
+        }
+
+        class Car {
+          constructor(name) {
+            this.handle = fs.openSync(name);
+            try {
+              this.size = fs.fstatSync(this.handle).size;
+              const [count, start] = number(this.read(0, HEAD), 0);
+              this.first = start + count;
+              this.root = String(decode(this.read(start, count, true)).roots[0]);
+              this.places = new Places();
+              for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
+            } catch (error) {
+              this.close();
+              throw error;
+            }
+          }
+
+          close() {
+            fs.closeSync(this.handle);
+          }
+
+          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          read(at, count, all = false, buffer = null) {
+            const there = Math.min(count, this.size - at);
+            if (all && there < count) throw new Error("it ends too early");
+            const into = buffer && there <= buffer.length ? buffer : Buffer.allocUnsafe(there);
+            const got = fs.readSync(this.handle, into, 0, there, at);
+            if (got !== there) throw new Error("it ends too early");
+            return into.subarray(0, there);
+          }
+
+          section(at, read) {
+            const [length, start] = number(read(at, HEAD), 0);
+            const end = start + length;
+            if (at + end > this.size) throw new Error("it ends too early");
+            const bytes = read(at, end);
+            const from = endOfCid(bytes, start);
+            if (from > end) throw new Error("it has a CID that is longer than its block");
+            return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
+          }
+
+          /** Every block, in one pass. What is given is valid until the next one. */
+          *sections() {
+            const buffer = Buffer.allocUnsafe(WINDOW);
+            let [window, start] = [Buffer.alloc(0), 0];
+            const read = (at, count) => {
+              if (at + count > start + window.length) {
+                window = this.read(at, Math.max(count, WINDOW), false, buffer);
+                start = at;
+              }
+              return window.subarray(at - start, at - start + count);
+            };
+            for (let at = this.first; at < this.size; ) {
+              const section = this.section(at, read);
+              yield section;
+              at = section.next;
+            }
+          }
+
+          *[Symbol.iterator]() {
+            for (const { cid, content } of this.sections()) yield [cid, content];
+          }
+
+          get(cid) {
+            const { bytes } = (typeof cid === "string" ? Cid.from(cid) : cid) ?? {};
+            for (const at of bytes ? this.places.of(bytes) : []) {
+              const section = this.section(at, (place, count) => this.read(place, count));
+              if (section.cid.bytes.equals(bytes)) return section.content;
+            }
+            return undefined;
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+        }
+
+        /** Offsets by the end of a CID, in a table with open addressing: 12 bytes a slot, where a map takes some 200 a block. */
+        class Places {
+          constructor() {
+            this.count = 0;
+            this.resize(1024);
+          }
+
+          resize(slots) {
+            const { hashes, offsets } = this;
+            [this.hashes, this.offsets] = [new Uint32Array(slots), new Float64Array(slots)];
+            offsets?.forEach((offset, slot) => offset > 0 && this.put(hashes[slot], offset));
+          }
+
+          add(bytes, offset) {
+            if (++this.count > this.hashes.length * 0.7) this.resize(this.hashes.length * 2);
+            this.put(bytes.readUInt32LE(bytes.length - 4), offset);
+          }
+
+          put(hash, offset) {
+            const last = this.hashes.length - 1;
+            let slot = hash & last;
+            while (this.offsets[slot] > 0) slot = (slot + 1) & last;
+            this.hashes[slot] = hash;
+            this.offsets[slot] = offset;
+          }
+
+          of(bytes) {
+            const hash = bytes.readUInt32LE(bytes.length - 4);
+            const last = this.hashes.length - 1;
+            const offsets = [];
+            for (let slot = hash & last; this.offsets[slot] > 0; slot = (slot + 1) & last) {
+              if (this.hashes[slot] === hash) offsets.push(this.offsets[slot]);
+            }
+            return offsets;
+          }
+        }
+
+        /** A number of variable length, and where it ends. */
+        function number(bytes, at) {
+          let value = 0;
+          for (let index = at, unit = 1; index < at + 10 && index < bytes.length; index++, unit *= 128) {
+            value += (bytes[index] & 127) * unit;
+            if (bytes[index] < 128) return [value, index + 1];
+          }
+          throw new Error("it has a length without an end");
+        }
+
+        function endOfCid(bytes, at) {
+          if (bytes[at] === 0x12 && bytes[at + 1] === 0x20) return at + 34; // version 0
+          let [count, end] = [0, at];
+          for (let field = 0; field < 4; field++) [count, end] = number(bytes, end); // version, codec, hash, its length
+          return end + count;
+        }
+
+        module.exports = { openCar };
         EOT
       }
 
