@@ -191,7 +191,7 @@ function* named(faults, what) {
 
 function* damaged(blocks) {
   for (const [cid, content] of blocks) {
-    const name = typeof cid === "string" ? Cid.from(cid) : cid;
+    const name = cid instanceof Cid ? cid : Cid.from(String(cid));
     if (!name?.names(digestOf(content))) yield `block ${cid} does not hash to its name`;
   }
 }

@@ -800,7 +800,7 @@ job "pds-backup" {
 
         function* damaged(blocks) {
           for (const [cid, content] of blocks) {
-            const name = typeof cid === "string" ? Cid.from(cid) : cid;
+            const name = cid instanceof Cid ? cid : Cid.from(String(cid));
             if (!name?.names(digestOf(content))) yield `block $${cid} does not hash to its name`;
           }
         }
@@ -921,6 +921,8 @@ job "pds-backup" {
         const crypto = require("node:crypto");
 
         const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+        const DIGITS = new Int8Array(128).fill(-1);
+        ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
         const digestOf = crypto.hash // of newer Nodes, and twice as fast
           ? (content) => crypto.hash("sha256", content, "buffer")
@@ -939,11 +941,12 @@ job "pds-backup" {
 
           /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
           static from(text) {
+            if (text[0] !== "b") return undefined;
             const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
             let [bits, value, at] = [0, 0, 0];
             for (let index = 1; index < text.length; index++) {
-              const digit = ALPHABET32.indexOf(text.charCodeAt(index));
-              if (digit < 0) return undefined;
+              const digit = DIGITS[text.charCodeAt(index)];
+              if (!(digit >= 0)) return undefined;
               value = (value << 5) | digit;
               bits += 5;
               if (bits < 8) continue;
@@ -951,7 +954,7 @@ job "pds-backup" {
               bytes[at++] = value >> bits;
               value &= 255 >> (8 - bits);
             }
-            return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+            return bits < 5 && value === 0 ? new Cid(bytes) : undefined;
           }
 
           toString() {
