@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import libipld
 import pytest
 
 from tools.live.node import PDS_LINES
@@ -169,12 +170,15 @@ def test_a_served_repository_is_read_in_any_order_and_its_faults_are_named(
     without = car(bytes_of(root), [block for block in blocks if block[0] != bytes_of(record)])
     other = car(bytes_of(root), [(cid, b"" if cid == bytes_of(record) else content) for cid, content in blocks])
     zero = car(bytes_of(root), [*blocks, (bytes_of(record)[2:], b"of version 0")])
+    alike = bytes_of(root)[:10] + bytes(22) + bytes_of(root)[-4:]
+    similar = car(bytes_of(root), [(alike, b"a name that ends alike"), *blocks])
     huge = b"\xff" * 7 + b"\x7f"
     served = {
         "whole": (whole, []),
         "a block of version 0 too many": (zero, [f"block {_text_of(bytes_of(record)[2:])} does not hash to its name"]),
         "without a record": (without, [f"record {path} has no block {record}"]),
         "with another record": (other, [f"block {record} does not hash to its name"]),
+        "a name that ends alike": (similar, [f"block {libipld.encode_cid(alike)} does not hash to its name"]),
         "cut short": (whole[:-10], ["no repository: it ends too early"]),
         "nothing": (b"", ["no repository: it has a length without an end"]),
         "a length beyond the end": (whole + huge, ["no repository: it ends too early"]),

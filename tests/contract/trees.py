@@ -185,6 +185,13 @@ def _unlike(account: Account) -> str:
     return f"node {account.graft(node)[0]} is no node of a tree: it has an entry of another form"
 
 
+def _endless_commit(account: Account) -> str:
+    """A list of 33 million entries instead of a commit, says its head."""
+    (cid,) = account.rows("select cid from repo_root")[0]
+    account.write("update repo_block set content = x'9a01ffffff' where cid = ?", cid)
+    return f"block {cid} does not hash to its name\n\n"
+
+
 STRUCTURE: dict[str, Callable[[Account], str]] = {
     "a loop": _loop,
     "a loop without keys": _deep_loop,
@@ -201,6 +208,7 @@ STRUCTURE: dict[str, Callable[[Account], str]] = {
     "lists in lists": _nested,
     "a list without an end": _endless,
     "a value that is no link": _unlike,
+    "a list without an end for a commit": _endless_commit,
 }
 """The fault that ends the reading of a tree, in what both say of it."""
 
@@ -260,6 +268,15 @@ def _renamed_block(account: Account) -> list[str]:
     return ["block  does not hash to its name", f"record {path} has no block {cid}"]
 
 
+def _other_text(account: Account) -> list[str]:
+    """The last letter of a CID has two bits to spare: four texts decode to the same bytes, and one is its name."""
+    _, path, cid = _first(account)
+    letters = "abcdefghijklmnopqrstuvwxyz234567"
+    other = cid[:-1] + letters[letters.index(cid[-1]) + 1]
+    account.write("update repo_block set cid = ? where cid = ?", other, cid)
+    return [f"block {other} does not hash to its name", f"record {path} has no block {cid}"]
+
+
 def _no_rows(account: Account) -> list[str]:
     rows = account.rows("select collection || '/' || rkey as path, cid from record order by path")
     account.write("delete from record")
@@ -314,6 +331,7 @@ CONTENT: dict[str, Callable[[Account], list[str]]] = {
     "a row that is no text": _bytes_row,
     "a record's block that is lost": _lost_block,
     "a block without a name": _renamed_block,
+    "a block under another text of its name": _other_text,
     "no rows at all": _no_rows,
     "a record of 5 MB": _huge_record,
     "a record of 5 MB, all zeros now": _huge_record_of_other_bytes,
