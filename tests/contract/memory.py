@@ -42,9 +42,12 @@ class Limit:
         return replace(install, node=script)
 
     @property
-    def peak(self) -> int:
-        """The most bytes that were in use at once, page cache among them: near the limit for whoever reads much."""
-        return int((self.folder / ("memory.peak" if self.second else "memory.max_usage_in_bytes")).read_text())
+    def held(self) -> int:
+        """Bytes that the kernel cannot take back: the processes' own memory, and files in memory alone."""
+        names = ("anon", "shmem") if self.second else ("total_rss", "total_shmem")
+        lines = (self.folder / "memory.stat").read_text().splitlines()
+        known = dict(line.split() for line in lines)
+        return sum(int(known.get(name, 0)) for name in names)
 
     @property
     def kills(self) -> int:
