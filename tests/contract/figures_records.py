@@ -43,7 +43,7 @@ _JOBS = ("snapshot", "verify, drill", "serve, drill", "restore")
 
 
 def main(counts: tuple[int, ...]) -> int:
-    """Print the table."""
+    """Print the table, and each row as soon as it is there."""
     console = Console()
     cache = ROOT / "build" / "cache"
     pds, plc = install(f"pds-{PDS_LINES[-1]}", cache), install("plc", cache)
@@ -62,7 +62,9 @@ def main(counts: tuple[int, ...]) -> int:
             table = Table("records", "database, MiB", *_JOBS, title=title)
             try:
                 for count in counts:
-                    table.add_row(*_Account(club, did, count, folder / str(count), directory).row())
+                    row = list(_Account(club, did, count, folder / str(count), directory).row())
+                    print(*row, sep=" | ", flush=True)
+                    table.add_row(*row)
             except NoLimitError as error:
                 console.print(f"Not measured here, large accounts: {error}")
                 return 0

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.live.node import Install
 
 _NUMBERS = itertools.count()
+_PATIENCE = 10.0
 _ENTER = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"']
 
 
@@ -75,7 +78,19 @@ def limited(mebibytes: int) -> Iterator[Limit]:
             (folder / names[1]).write_text("0" if second else str(limit))
         yield Limit(folder=folder, second=second)
     finally:
-        folder.rmdir()
+        _end(folder)
+
+
+def _end(folder: Path) -> None:
+    """With the group ends what is still in it, as with a container: a server outlives a job that was killed."""
+    end = time.monotonic() + _PATIENCE
+    while left := (folder / "cgroup.procs").read_text().split():
+        assert time.monotonic() < end, f"{left} are still in {folder}"
+        for process in left:
+            with suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
+        time.sleep(0.05)
+    folder.rmdir()
 
 
 def _parent() -> tuple[Path, bool]:

@@ -31,14 +31,18 @@ pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1
 _MEMORY_MIB = 128
 _FLIPS = 60
 _ON_THE_HOST = """
-const { repositoryProblems } = require(process.argv[1]);
-const found = JSON.parse(process.argv[2]).map(([folder, did]) => {
-  try {
-    return repositoryProblems(folder, did);
-  } catch (error) {
-    return [`cannot be read: ${error.message}`];
-  }
-});
+const [folder, accounts] = process.argv.slice(1);
+const { Blocks, read } = require(`${folder}/verify.cjs`);
+const { problems, publicKey } = require(`${folder}/repository.cjs`);
+const found = JSON.parse(accounts).map(([store, key, did]) =>
+  read(store, (db) => {
+    const { cid: root, rev } = db.prepare("select cid, rev from repo_root").get();
+    const { verifier } = publicKey(require("node:fs").readFileSync(key));
+    const blocks = new Blocks(db);
+    const faults = problems({ blocks, root, rev, did, verifier, index: blocks.records() });
+    return [...faults].map((fault) => fault.text ?? fault);
+  })
+);
 console.log(JSON.stringify(found));
 """
 _SERVED = """
@@ -47,9 +51,9 @@ const { verifier } = publicKey(require("node:fs").readFileSync(process.argv[2]))
 const found = JSON.parse(process.argv[4]).map(([name, rev]) => {
   try {
     const car = openCar(name);
-    const wrong = [...problems({ ...car, rev, did: process.argv[3], verifier })];
+    const faults = [...problems({ ...car, rev, did: process.argv[3], verifier })];
     car.close();
-    return wrong;
+    return faults.map((fault) => fault.text ?? fault);
   } catch (error) {
     return [`no repository: ${error.message}`];
   }
@@ -94,10 +98,11 @@ def _asked(still: Data, program: str, *arguments: str) -> list[list[str]]:
 
 
 def _by_both(still: Data, accounts: list[Account]) -> Iterator[tuple[list[str], list[str]]]:
-    named = json.dumps([[str(account.data), account.did] for account in accounts])
-    for account, host in zip(accounts, _asked(still, _ON_THE_HOST, str(FILES / "verify.cjs"), named), strict=True):
+    named = json.dumps([[str(account.store), str(account.folder / "key"), account.did] for account in accounts])
+    for account, host in zip(accounts, _asked(still, _ON_THE_HOST, str(FILES), named), strict=True):
         with closing(Store(account.store, account.did)) as store:
-            yield host, list(store.problems((account.folder / "key").read_bytes()))
+            faults = store.problems((account.folder / "key").read_bytes())
+            yield host, [getattr(fault, "text", str(fault)) for fault in faults]
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +134,17 @@ def test_records_that_differ_are_named_with_the_same_words(verdicts: dict[str, V
     verdict = verdicts[name]
     assert verdict.host == verdict.expected
     assert verdict.owner == verdict.expected
+
+
+def test_of_a_repository_without_rows_the_first_records_are_named_with_the_same_words(
+    account: Account, still: Data, tmp_path: Path
+) -> None:
+    broken = account.copy(tmp_path / "pds")
+    rows = broken.rows("select collection || '/' || rkey as path, cid from record order by path limit 100")
+    broken.write("delete from record")
+    ((host, owner),) = _by_both(still, [broken])
+    assert host == owner
+    assert host[:100] == [f"record {path} is {cid} in the repository and undefined in the index" for path, cid in rows]
 
 
 def test_any_byte_that_changes_in_a_block_is_found_and_ends_the_same_way(

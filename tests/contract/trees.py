@@ -277,13 +277,6 @@ def _other_text(account: Account) -> list[str]:
     return [f"block {other} does not hash to its name", f"record {path} has no block {cid}"]
 
 
-def _no_rows(account: Account) -> list[str]:
-    rows = account.rows("select collection || '/' || rkey as path, cid from record order by path")
-    account.write("delete from record")
-    lines = [f"record {path} is {cid} in the repository and undefined in the index" for path, cid in rows]
-    return [*lines[:100], f"{len(lines) - 100} more records are not whole"]
-
-
 def _nothing_wrong(account: Account) -> list[str]:
     return []
 
@@ -332,7 +325,6 @@ CONTENT: dict[str, Callable[[Account], list[str]]] = {
     "a record's block that is lost": _lost_block,
     "a block without a name": _renamed_block,
     "a block under another text of its name": _other_text,
-    "no rows at all": _no_rows,
     "a record of 5 MB": _huge_record,
     "a record of 5 MB, all zeros now": _huge_record_of_other_bytes,
     "a record with another codec": _other_codec,

@@ -263,4 +263,4 @@ function walk(folder, below = "") {
     });
 }
 
-module.exports = { Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk };
+module.exports = { Blocks, Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk };
