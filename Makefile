@@ -51,6 +51,7 @@ preview: venv/.tools
 bench: venv/.tests
 	@$(RUN) tools.bench
 	@$(RUN) tests.contract.figures
+	@$(RUN) tests.contract.figures_records
 	@$(RUN) tests.e2e.ratios
 	@$(RUN) tests.e2e.ratios_clubs
 

@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 _SHA2_256 = 0x12  # multicodec's number of the hash
 _PATH = re.compile(rb"[\w~.:-]+/[\w~.:-]+")  # the specification's repo paths, and the server's own check
+# What is damaged may be no text, and no bytes either.
+_BLOCKS = "select cast(cid as blob), cast(ifnull(content, '') as blob) from repo_block"
 # By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
-# "app.bsky.feed-x" is before "app.bsky.feed/". As bytes, since what is damaged may be no text.
+# "app.bsky.feed-x" is before "app.bsky.feed/".
 _LISTED = """
     select cast(ifnull(record.uri, '') as blob), cast(record.cid as blob), cast(collection || '/' || rkey as blob),
         repo_block.cid is not null
@@ -114,8 +116,8 @@ class Store:
         return bytes(found[0])
 
     def _damaged(self) -> Iterator[Fault]:
-        for name, content in self._db.execute("select cast(cid as blob), content from repo_block"):
-            cid = name.decode(errors="replace")
+        for name, content in self._db.execute(_BLOCKS):
+            cid = _text(name)
             if not is_hash_of(cid, content):
                 yield Fault(kind="block", cid=cid, text=f"block {cid} does not hash to its name")
 

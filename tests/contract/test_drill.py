@@ -34,6 +34,7 @@ class Drill:
     live: Path
     install: Install
     directory: PlcDirectory
+    deadline: float = 180.0
 
     @property
     def fetched(self) -> Path:
@@ -82,7 +83,7 @@ class Drill:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=180,
+            timeout=self.deadline,
             check=False,
         )
         assert done.returncode == code, done.stdout

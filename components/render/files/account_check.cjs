@@ -249,6 +249,7 @@ class Blocks {
 }
 
 module.exports = {
+  Blocks,
   Database,
   Killed,
   LOSSES,

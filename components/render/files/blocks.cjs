@@ -6,6 +6,8 @@
 const crypto = require("node:crypto");
 
 const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+const DIGITS = new Int8Array(128).fill(-1);
+ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
 const digestOf = crypto.hash // of newer Nodes, and twice as fast
   ? (content) => crypto.hash("sha256", content, "buffer")
@@ -24,11 +26,12 @@ class Cid {
 
   /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
   static from(text) {
+    if (text[0] !== "b") return undefined;
     const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
     let [bits, value, at] = [0, 0, 0];
     for (let index = 1; index < text.length; index++) {
-      const digit = ALPHABET32.indexOf(text.charCodeAt(index));
-      if (digit < 0) return undefined;
+      const digit = DIGITS[text.charCodeAt(index)];
+      if (!(digit >= 0)) return undefined;
       value = (value << 5) | digit;
       bits += 5;
       if (bits < 8) continue;
@@ -36,7 +39,7 @@ class Cid {
       bytes[at++] = value >> bits;
       value &= 255 >> (8 - bits);
     }
-    return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+    return bits < 5 && value === 0 ? new Cid(bytes) : undefined;
   }
 
   toString() {

@@ -25,7 +25,9 @@ class Car {
       const [count, start] = number(this.read(0, HEAD), 0);
       this.first = start + count;
       this.root = String(decode(this.read(start, count, true)).roots[0]);
-      this.places = new Places();
+      let blocks = 0;
+      for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+      this.places = new Places(blocks, this.size);
       for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
     } catch (error) {
       this.close();
@@ -93,37 +95,30 @@ class Car {
   }
 }
 
-/** Offsets by the end of a CID, in a table with open addressing: 12 bytes a slot, where a map takes some 200 a block. */
+/**
+ * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
+ * 12 to 24 bytes a block, where a map takes some 200.
+ */
 class Places {
-  constructor() {
-    this.count = 0;
-    this.resize(1024);
-  }
-
-  resize(slots) {
-    const { hashes, offsets } = this;
-    [this.hashes, this.offsets] = [new Uint32Array(slots), new Float64Array(slots)];
-    offsets?.forEach((offset, slot) => offset > 0 && this.put(hashes[slot], offset));
+  constructor(count, size) {
+    const slots = 2 ** Math.ceil(Math.log2(count * 1.5 + 2));
+    this.last = slots - 1;
+    this.hashes = new Uint32Array(slots);
+    this.offsets = size < 2 ** 32 ? new Uint32Array(slots) : new Float64Array(slots);
   }
 
   add(bytes, offset) {
-    if (++this.count > this.hashes.length * 0.7) this.resize(this.hashes.length * 2);
-    this.put(bytes.readUInt32LE(bytes.length - 4), offset);
-  }
-
-  put(hash, offset) {
-    const last = this.hashes.length - 1;
-    let slot = hash & last;
-    while (this.offsets[slot] > 0) slot = (slot + 1) & last;
+    const hash = bytes.readUInt32LE(bytes.length - 4);
+    let slot = hash & this.last;
+    while (this.offsets[slot] > 0) slot = (slot + 1) & this.last;
     this.hashes[slot] = hash;
     this.offsets[slot] = offset;
   }
 
   of(bytes) {
     const hash = bytes.readUInt32LE(bytes.length - 4);
-    const last = this.hashes.length - 1;
     const offsets = [];
-    for (let slot = hash & last; this.offsets[slot] > 0; slot = (slot + 1) & last) {
+    for (let slot = hash & this.last; this.offsets[slot] > 0; slot = (slot + 1) & this.last) {
       if (this.hashes[slot] === hash) offsets.push(this.offsets[slot]);
     }
     return offsets;

@@ -197,7 +197,7 @@ function* commitProblems({ content, root, rev, did, verifier }) {
 
 function* damaged(blocks) {
   for (const [cid, content] of blocks) {
-    const name = typeof cid === "string" ? Cid.from(cid) : cid;
+    const name = cid instanceof Cid ? cid : Cid.from(String(cid));
     if (name?.names(digestOf(content))) continue;
     yield { kind: "block", cid: String(cid), text: `block ${cid} does not hash to its name` };
   }
