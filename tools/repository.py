@@ -131,7 +131,8 @@ def integrity(path: Path) -> str:
     """SQLite's own verdict: "ok", or the first thing that is wrong."""
     try:
         with closing(open_unchanged(path)) as db:
-            return str(db.execute("pragma integrity_check(1)").fetchone()[0])
+            found = str(db.execute("pragma integrity_check(1)").fetchone()[0])
+            return " ".join(found.removeprefix("*** in database main ***").split())
     except sqlite3.DatabaseError as error:
         return str(error)
 

@@ -81,8 +81,8 @@ function isAsWritten(folder, name, written) {
 function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
   try {
     read(file, (db) => {
-      const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
-      if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: ${damage}`);
+      const damage = commitOnly ? null : damageOf(db, "integrity_check");
+      if (damage) return verdict.why.push(`store.sqlite is damaged: ${damage}`);
       const root = db.prepare("select cid, rev from repo_root").get();
       if (!root) return verdict.why.push("no repository has been made in it");
       if (commitOnly) {
@@ -142,6 +142,12 @@ function blobOf(folder, did, cid, { checked = false } = {}) {
     const file = path.join(folder, name);
     return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
   });
+}
+
+/** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+function damageOf(db, check) {
+  const found = db.pragma(`${check}(1)`, { simple: true });
+  return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
 }
 
 /** Ask a database without changing it; one that may not be written to would leave side files behind. */
@@ -259,6 +265,7 @@ module.exports = {
   blobOf,
   checkAccount,
   checkAll,
+  damageOf,
   keptBlobs,
   lostRecords,
   read,

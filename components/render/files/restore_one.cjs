@@ -24,7 +24,8 @@ async function makeOneReady(did) {
   const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
   const found = await verify(source, request.whose(), did);
   const fault = found.refusals[0] ?? (found.verdicts.has(did) ? null : `it has no account ${did}`);
-  let account = fault ? null : { folder: source, verdict: found.verdicts.get(did), of: found.manifest.started, manifest: found.manifest };
+  const of = found.manifest?.repositories[did]?.of ?? found.manifest?.started;
+  let account = fault ? null : { folder: source, verdict: found.verdicts.get(did), of, manifest: found.manifest };
   if (account?.verdict.state !== WHOLE && !asked("snapshot") && !asked("from")) {
     const other = await new accountsOf.Older(desk, found.manifest?.started ?? null, request.olderAreThere).find(did);
     if (other && (!account || account.verdict.state === NOT || other.verdict.state === WHOLE)) account = other;

@@ -19,7 +19,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const departures = require("./departures.cjs");
-const { Database, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+const { Database, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
 const { Copy, WAIT, entries, folders, pause, size } = require("./snapshot_accounts.cjs");
 const { home } = require("./repository.cjs");
 const { begin, end } = require("./stamp.cjs");
@@ -92,8 +92,8 @@ async function serverDatabase(copy, name, query) {
   const refused = (why) => new Refused(`${name} cannot be read: ${why}. The backups keep the copies before it.`);
   try {
     await copy.database(name);
-    const verdict = read(path.join(next, name), (db) => db.pragma("quick_check(1)", { simple: true }));
-    if (verdict !== "ok") throw refused(verdict);
+    const damage = read(path.join(next, name), (db) => damageOf(db, "quick_check"));
+    if (damage) throw refused(damage);
     const found = column(name, query);
     copy.note(name);
     return found;

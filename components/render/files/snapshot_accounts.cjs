@@ -7,7 +7,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, LOSSES, NOT, PLACES, keptBlobs, read } = require("./account_check.cjs");
+const { Database, LOSSES, NOT, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
 const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
 const ATTEMPTS = 3;
@@ -184,8 +184,8 @@ class Copy {
   /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
   rootOf(did, store) {
     return read(path.join(this.next, store), (db) => {
-      const verdict = db.pragma("quick_check(1)", { simple: true });
-      if (verdict !== "ok") return `store.sqlite is damaged: ${verdict}`;
+      const damage = damageOf(db, "quick_check");
+      if (damage) return `store.sqlite is damaged: ${damage}`;
       const root = db.prepare("select cid, rev from repo_root").get();
       if (!root || !this.files[path.join(home(did), "key")]) return root;
       let pair;

@@ -8,7 +8,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+const { NOT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
 const { home, sha256 } = require("./repository.cjs");
 
 const MANIFEST = "manifest.json";
@@ -92,13 +92,13 @@ function sweep(folder, manifest, notes) {
 function databaseDamage(folder, manifest, name, notes) {
   const file = path.join(folder, name);
   if (!fs.existsSync(file)) return `${name} is missing`;
-  let verdict;
+  let damage;
   try {
-    verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+    damage = read(file, (db) => damageOf(db, "integrity_check"));
   } catch (error) {
-    verdict = error.message;
+    damage = error.message;
   }
-  if (verdict !== "ok") return `${name} is damaged: ${verdict}`;
+  if (damage) return `${name} is damaged: ${damage}`;
   const written = manifest.files[name];
   if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
     notes.push(`${name} is not what was written: its SHA-256 differs from the manifest's`);

@@ -95,7 +95,7 @@ job "pds-backup" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const departures = require("./departures.cjs");
-        const { Database, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { Database, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
         const { Copy, WAIT, entries, folders, pause, size } = require("./snapshot_accounts.cjs");
         const { home } = require("./repository.cjs");
         const { begin, end } = require("./stamp.cjs");
@@ -168,8 +168,8 @@ job "pds-backup" {
           const refused = (why) => new Refused(`$${name} cannot be read: $${why}. The backups keep the copies before it.`);
           try {
             await copy.database(name);
-            const verdict = read(path.join(next, name), (db) => db.pragma("quick_check(1)", { simple: true }));
-            if (verdict !== "ok") throw refused(verdict);
+            const damage = read(path.join(next, name), (db) => damageOf(db, "quick_check"));
+            if (damage) throw refused(damage);
             const found = column(name, query);
             copy.note(name);
             return found;
@@ -520,8 +520,8 @@ job "pds-backup" {
         function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
           try {
             read(file, (db) => {
-              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
-              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const damage = commitOnly ? null : damageOf(db, "integrity_check");
+              if (damage) return verdict.why.push(`store.sqlite is damaged: $${damage}`);
               const root = db.prepare("select cid, rev from repo_root").get();
               if (!root) return verdict.why.push("no repository has been made in it");
               if (commitOnly) {
@@ -581,6 +581,12 @@ job "pds-backup" {
             const file = path.join(folder, name);
             return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
           });
+        }
+
+        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        function damageOf(db, check) {
+          const found = db.pragma(`$${check}(1)`, { simple: true });
+          return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
         /** Ask a database without changing it; one that may not be written to would leave side files behind. */
@@ -698,6 +704,7 @@ job "pds-backup" {
           blobOf,
           checkAccount,
           checkAll,
+          damageOf,
           keptBlobs,
           lostRecords,
           read,
@@ -731,7 +738,7 @@ job "pds-backup" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, PLACES, keptBlobs, read } = require("./account_check.cjs");
+        const { Database, LOSSES, NOT, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
         const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
         const ATTEMPTS = 3;
@@ -908,8 +915,8 @@ job "pds-backup" {
           /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
           rootOf(did, store) {
             return read(path.join(this.next, store), (db) => {
-              const verdict = db.pragma("quick_check(1)", { simple: true });
-              if (verdict !== "ok") return `store.sqlite is damaged: $${verdict}`;
+              const damage = damageOf(db, "quick_check");
+              if (damage) return `store.sqlite is damaged: $${damage}`;
               const root = db.prepare("select cid, rev from repo_root").get();
               if (!root || !this.files[path.join(home(did), "key")]) return root;
               let pair;

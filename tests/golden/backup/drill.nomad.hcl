@@ -396,7 +396,7 @@ job "pds-drill" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { NOT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
         const { home, sha256 } = require("./repository.cjs");
 
         const MANIFEST = "manifest.json";
@@ -480,13 +480,13 @@ job "pds-drill" {
         function databaseDamage(folder, manifest, name, notes) {
           const file = path.join(folder, name);
           if (!fs.existsSync(file)) return `$${name} is missing`;
-          let verdict;
+          let damage;
           try {
-            verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+            damage = read(file, (db) => damageOf(db, "integrity_check"));
           } catch (error) {
-            verdict = error.message;
+            damage = error.message;
           }
-          if (verdict !== "ok") return `$${name} is damaged: $${verdict}`;
+          if (damage) return `$${name} is damaged: $${damage}`;
           const written = manifest.files[name];
           if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
             notes.push(`$${name} is not what was written: its SHA-256 differs from the manifest's`);
@@ -641,8 +641,8 @@ job "pds-drill" {
         function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
           try {
             read(file, (db) => {
-              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
-              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const damage = commitOnly ? null : damageOf(db, "integrity_check");
+              if (damage) return verdict.why.push(`store.sqlite is damaged: $${damage}`);
               const root = db.prepare("select cid, rev from repo_root").get();
               if (!root) return verdict.why.push("no repository has been made in it");
               if (commitOnly) {
@@ -702,6 +702,12 @@ job "pds-drill" {
             const file = path.join(folder, name);
             return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
           });
+        }
+
+        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        function damageOf(db, check) {
+          const found = db.pragma(`$${check}(1)`, { simple: true });
+          return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
         /** Ask a database without changing it; one that may not be written to would leave side files behind. */
@@ -819,6 +825,7 @@ job "pds-drill" {
           blobOf,
           checkAccount,
           checkAll,
+          damageOf,
           keptBlobs,
           lostRecords,
           read,
@@ -1743,8 +1750,8 @@ job "pds-drill" {
         function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
           try {
             read(file, (db) => {
-              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
-              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const damage = commitOnly ? null : damageOf(db, "integrity_check");
+              if (damage) return verdict.why.push(`store.sqlite is damaged: $${damage}`);
               const root = db.prepare("select cid, rev from repo_root").get();
               if (!root) return verdict.why.push("no repository has been made in it");
               if (commitOnly) {
@@ -1804,6 +1811,12 @@ job "pds-drill" {
             const file = path.join(folder, name);
             return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
           });
+        }
+
+        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        function damageOf(db, check) {
+          const found = db.pragma(`$${check}(1)`, { simple: true });
+          return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
         /** Ask a database without changing it; one that may not be written to would leave side files behind. */
@@ -1921,6 +1934,7 @@ job "pds-drill" {
           blobOf,
           checkAccount,
           checkAll,
+          damageOf,
           keptBlobs,
           lostRecords,
           read,
@@ -2319,7 +2333,7 @@ job "pds-drill" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { NOT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
         const { home, sha256 } = require("./repository.cjs");
 
         const MANIFEST = "manifest.json";
@@ -2403,13 +2417,13 @@ job "pds-drill" {
         function databaseDamage(folder, manifest, name, notes) {
           const file = path.join(folder, name);
           if (!fs.existsSync(file)) return `$${name} is missing`;
-          let verdict;
+          let damage;
           try {
-            verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+            damage = read(file, (db) => damageOf(db, "integrity_check"));
           } catch (error) {
-            verdict = error.message;
+            damage = error.message;
           }
-          if (verdict !== "ok") return `$${name} is damaged: $${verdict}`;
+          if (damage) return `$${name} is damaged: $${damage}`;
           const written = manifest.files[name];
           if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
             notes.push(`$${name} is not what was written: its SHA-256 differs from the manifest's`);

@@ -1496,8 +1496,8 @@ job "pds-restore" {
         function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
           try {
             read(file, (db) => {
-              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
-              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const damage = commitOnly ? null : damageOf(db, "integrity_check");
+              if (damage) return verdict.why.push(`store.sqlite is damaged: $${damage}`);
               const root = db.prepare("select cid, rev from repo_root").get();
               if (!root) return verdict.why.push("no repository has been made in it");
               if (commitOnly) {
@@ -1557,6 +1557,12 @@ job "pds-restore" {
             const file = path.join(folder, name);
             return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
           });
+        }
+
+        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        function damageOf(db, check) {
+          const found = db.pragma(`$${check}(1)`, { simple: true });
+          return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
         /** Ask a database without changing it; one that may not be written to would leave side files behind. */
@@ -1674,6 +1680,7 @@ job "pds-restore" {
           blobOf,
           checkAccount,
           checkAll,
+          damageOf,
           keptBlobs,
           lostRecords,
           read,
@@ -1999,7 +2006,8 @@ job "pds-restore" {
           const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
           const found = await verify(source, request.whose(), did);
           const fault = found.refusals[0] ?? (found.verdicts.has(did) ? null : `it has no account $${did}`);
-          let account = fault ? null : { folder: source, verdict: found.verdicts.get(did), of: found.manifest.started, manifest: found.manifest };
+          const of = found.manifest?.repositories[did]?.of ?? found.manifest?.started;
+          let account = fault ? null : { folder: source, verdict: found.verdicts.get(did), of, manifest: found.manifest };
           if (account?.verdict.state !== WHOLE && !asked("snapshot") && !asked("from")) {
             const other = await new accountsOf.Older(desk, found.manifest?.started ?? null, request.olderAreThere).find(did);
             if (other && (!account || account.verdict.state === NOT || other.verdict.state === WHOLE)) account = other;
@@ -2219,7 +2227,7 @@ job "pds-restore" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, PLACES, keptBlobs, read } = require("./account_check.cjs");
+        const { Database, LOSSES, NOT, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
         const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
         const ATTEMPTS = 3;
@@ -2396,8 +2404,8 @@ job "pds-restore" {
           /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
           rootOf(did, store) {
             return read(path.join(this.next, store), (db) => {
-              const verdict = db.pragma("quick_check(1)", { simple: true });
-              if (verdict !== "ok") return `store.sqlite is damaged: $${verdict}`;
+              const damage = damageOf(db, "quick_check");
+              if (damage) return `store.sqlite is damaged: $${damage}`;
               const root = db.prepare("select cid, rev from repo_root").get();
               if (!root || !this.files[path.join(home(did), "key")]) return root;
               let pair;
@@ -2619,7 +2627,7 @@ job "pds-restore" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { NOT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
         const { home, sha256 } = require("./repository.cjs");
 
         const MANIFEST = "manifest.json";
@@ -2703,13 +2711,13 @@ job "pds-restore" {
         function databaseDamage(folder, manifest, name, notes) {
           const file = path.join(folder, name);
           if (!fs.existsSync(file)) return `$${name} is missing`;
-          let verdict;
+          let damage;
           try {
-            verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+            damage = read(file, (db) => damageOf(db, "integrity_check"));
           } catch (error) {
-            verdict = error.message;
+            damage = error.message;
           }
-          if (verdict !== "ok") return `$${name} is damaged: $${verdict}`;
+          if (damage) return `$${name} is damaged: $${damage}`;
           const written = manifest.files[name];
           if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
             notes.push(`$${name} is not what was written: its SHA-256 differs from the manifest's`);
