@@ -66,7 +66,6 @@ def test_its_secrets_go_into_the_stack_file_encrypted_and_the_stack_waits(
 def test_what_the_old_server_was_told_and_the_new_one_is_not_is_listed_without_a_secret() -> None:
     told = list(move_in.differences(settings_of(backup=BACKUP), ENV))
     assert told == [
-        "note: PDS_BLOB_UPLOAD_LIMIT is 104857600 there and 52428800 here: see 'pds.blob_upload_limit'",
         "note: PDS_EMAIL_SMTP_URL is set there and not here: see 'mail'",
     ]
 

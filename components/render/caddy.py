@@ -11,6 +11,7 @@ from textwrap import indent
 
 from components.render.ingress_job import files_template, ingress_job
 from components.render.jobspec import ChangeScript, DockerConfig, Logs, Port, Resources, Task, Template, VolumeMount
+from components.settings.capacity import INGRESS_MHZ
 from components.settings.checks import CADDY_ASK_PORT
 from components.settings.settings import Settings
 
@@ -143,7 +144,7 @@ def _task(settings: Settings) -> Task:
                 change_script=reload,
             ),
         ),
-        resources=Resources(cpu=300, memory=settings.ingress.memory_mib),
+        resources=Resources(cpu=INGRESS_MHZ, memory=settings.ingress.memory_mib),
         logs=Logs(max_files=5, max_file_size=10),
     )
 

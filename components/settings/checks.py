@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from components.settings.environment import environment_faults
+from components.settings.capacity import allocatable_mib, processor_faults
+from components.settings.endpoints import SPACES_REGION, backup_faults, s3_faults
+from components.settings.environment import environment_faults, unchecked_names
 from components.settings.faults import Fault, shown
 from components.settings.handles import member_faults, removal_faults
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
@@ -25,6 +27,9 @@ BACKUP_MEMORY_MIB = 256
 
 SYSTEM_RESERVE_MIB = 512
 """What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
+
+SHORT_SECRET = 16
+"""Characters below which an adopted secret is warned of. The server itself demands none."""
 
 CADDY_ASK_PORT = 2020
 """Where Caddy, on loopback, is asked by itself whether a name may have a certificate."""
@@ -106,6 +111,16 @@ def _handle_domains(settings: Settings) -> Iterator[Fault]:
                     f"{inner} lies inside {outer}; the server tells such handles apart by the list's order alone.",
                     f"Keep one of the two, for example '{outer}'.",
                 )
+
+
+def _ipv4_cidrs(settings: Settings) -> Iterator[Fault]:
+    cidrs = settings.operators.cidrs if settings.operators else ()
+    if cidrs and not any(ipaddress.ip_network(cidr).version == 4 for cidr in cidrs):
+        yield Fault(
+            "operators.cidrs",
+            "all of these ranges are IPv6, and the droplet has an IPv4 address alone: nothing could reach it.",
+            "Add your IPv4 address with '/32'; `curl -4 https://icanhazip.com` shows it.",
+        )
 
 
 def _open_cidrs(settings: Settings) -> Iterator[Fault]:
@@ -233,7 +248,7 @@ def _backup(settings: Settings) -> Iterator[Fault]:
             yield Fault(
                 f"backup.{name}", "is required.", "Make a key at DigitalOcean → API → Spaces Keys: full access."
             )
-    for name in ("bucket", "adopt", "endpoint", "access_key_id", "secret_access_key"):
+    for name in ("bucket", "adopt", "endpoint", "region", "access_key_id", "secret_access_key"):
         if backup.volume and getattr(backup, name):
             yield Fault(f"backup.{name}", "with 'volume' there is no bucket.", "Remove it, or 'volume'.")
     if backup.endpoint and not backup.bucket:
@@ -270,16 +285,16 @@ def memory_asked(settings: Settings) -> dict[str, int]:
 def _memory(settings: Settings) -> Iterator[Fault]:
     if settings.on:
         return  # what there is, its owner says
-    room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
+    room = allocatable_mib(settings.host.memory_mib, SYSTEM_RESERVE_MIB)
     asked = memory_asked(settings)
     wanted = sum(asked.values())
     if wanted > room:
-        fitting = [size for gib, size in _SIZES.items() if wanted <= gib * 1024 - SYSTEM_RESERVE_MIB]
+        fitting = [size for gib, size in _SIZES.items() if wanted <= allocatable_mib(gib * 1024, SYSTEM_RESERVE_MIB)]
         larger = f"Write a larger size, for example '{fitting[0]}', or lower" if fitting else "Lower"
         yield Fault(
             "host.size",
-            f"{settings.host.size} has {settings.host.memory_mib} MiB; beside {SYSTEM_RESERVE_MIB} MiB for the system "
-            f"the jobs ask for {wanted} MiB ({', '.join(f'{part} {mib}' for part, mib in asked.items() if mib)}).",
+            f"{settings.host.size} has {room} MiB for jobs, beside what kernel and system keep; "
+            f"they ask for {wanted} MiB ({', '.join(f'{part} {mib}' for part, mib in asked.items() if mib)}).",
             f"{larger} 'pds.memory_mib'.",
         )
 
@@ -316,13 +331,16 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
     (frozenset({"service_handle_domains"}), _handle_domains),
     (frozenset({"operators.cidrs"}), _open_cidrs),
+    (frozenset({"operators.cidrs"}), _ipv4_cidrs),
     (frozenset({"operators.ssh_keys"}), _account_key),
     (frozenset({"nomad.version", "nomad.sha256", "nomad.mirror"}), _nomad_release),
     (frozenset({"pds.image"}), _image_tag),
     (frozenset({"pds.image", "pds.package_version"}), _package),
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"s3"}), _blobs),
+    (frozenset({"s3"}), s3_faults),
     (frozenset({"backup"}), _backup),
+    (frozenset({"backup"}), backup_faults),
     (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind", "clubs"}), _ports),
     (frozenset({"ingress.kind"}), _ingress_kind),
     (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
@@ -343,6 +361,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
         ),
         _memory,
     ),
+    (frozenset({"host.size", "ingress.kind", "alerts.ping_url", "members", "backup", "clubs", "on"}), processor_faults),
     (frozenset({"alerts"}), _alerts),
     (frozenset({"pds.package_version"}), environment_faults),
     (frozenset({"members", "service_handle_domains", "hostname", "relay_raised"}), member_faults),
@@ -384,6 +403,18 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield near
     if settings.backup and settings.s3:
         yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
+    for name, home in unchecked_names(settings):
+        yield f"pds:pds.{home}.{name}: a library of the server reads it; neither name nor value is checked."
+    for key, secret in (
+        ("secrets.jwt_secret", settings.secrets.jwt_secret),
+        ("secrets.admin_password", settings.secrets.admin_password),
+        ("backup.password", settings.backup.password if settings.backup else None),
+    ):
+        if secret and len(secret.get_secret_value()) < SHORT_SECRET:
+            yield (
+                f"pds:{key}: it is shorter than {SHORT_SECRET} characters, and can be guessed. It is taken as it is, "
+                "since it is in use already."
+            )
     if settings.pds.escrow == "pending":
         yield (
             "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "
@@ -405,9 +436,9 @@ def warnings(settings: Settings) -> Iterator[str]:
 def same_region(settings: Settings, droplet: str | None) -> str | None:
     """A warning where the bucket is in the region of the droplet; of another S3 service nobody knows."""
     backup = settings.backup
-    if backup is None or backup.endpoint or backup.volume or backup.region != droplet:
+    if backup is None or backup.endpoint or backup.volume or (region := backup.region or SPACES_REGION) != droplet:
         return None
     return (
-        f"pds:backup.region: {backup.region} is the droplet's region too; what takes the one takes the other. Write "
+        f"pds:backup.region: {region} is the droplet's region too; what takes the one takes the other. Write "
         "another Spaces region."
     )
