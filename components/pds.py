@@ -116,6 +116,7 @@ class Pds(pulumi.ComponentResource):
                     stack=stack,
                     job=kind,
                     text=files["ingress_file"],
+                    plain=caddyfile(settings, plain=True) if kind == "caddy" else None,
                     # The host's ingress is up already, and would order a certificate at once.
                     open=None if settings.ingress_is_ours else resolves.open,
                     target=place.files,
@@ -150,6 +151,8 @@ class Pds(pulumi.ComponentResource):
                 "open": resolves.open if kind != "none" else "none",
                 "paused": settings.pds.paused,
                 "job": JOB,
+                # IO says nothing of what it reads.
+                "ingress_sha256": hashlib.sha256(files["ingress_file"].encode()).hexdigest() if kind == "caddy" else "",
                 "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
                 "secrets_path": SECRETS_PATH,
                 "secrets_digest": secrets.digest,

@@ -43,7 +43,15 @@ def _ready(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
         "job": "pds",
         "secrets_path": "nomad/jobs/pds",
     }
-    return {**inputs, "paused": False, "secrets_digest": "one", "files_sha256": "f", "version": "1", **more}
+    return {
+        **inputs,
+        "paused": False,
+        "ingress_sha256": "",
+        "secrets_digest": "one",
+        "files_sha256": "f",
+        "version": "1",
+        **more,
+    }
 
 
 def test_a_server_whose_check_passes_is_serving(nomad: FakeNomad) -> None:

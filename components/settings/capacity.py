@@ -7,7 +7,7 @@ from components.settings.faults import Fault
 from components.settings.settings import Settings
 
 _SEEN = 0.94
-"""Nomad counts MemTotal, which lacks what kernel and firmware keep: the part of the nominal size that is left at least."""
+"""Nomad counts MemTotal, which lacks what kernel and firmware keep: the least part of the nominal size that is left."""
 
 _MHZ_OF_A_VCPU = 2000
 """The slowest of DigitalOcean's regular processors. Nomad counts what /proc/cpuinfo says."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+from components.settings.caddyfile import ASK_PORT, caddyfile_faults
 from components.settings.capacity import allocatable_mib, processor_faults
 from components.settings.endpoints import SPACES_REGION, backup_faults, s3_faults
 from components.settings.environment import environment_faults, unchecked_names
@@ -16,6 +17,7 @@ from components.settings.faults import Fault, shown
 from components.settings.handles import member_faults, removal_faults
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.placement_checks import placement_faults
+from components.settings.raw_hcl import raw_hcl_faults
 from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
 from components.settings.settings import Settings
 
@@ -31,8 +33,7 @@ SYSTEM_RESERVE_MIB = 512
 SHORT_SECRET = 16
 """Characters below which an adopted secret is warned of. The server itself demands none."""
 
-CADDY_ASK_PORT = 2020
-"""Where Caddy, on loopback, is asked by itself whether a name may have a certificate."""
+CADDY_ASK_PORT = ASK_PORT
 
 CONFIRM_MIB = 128
 """Memory limit of the job that counts addresses as confirmed; it runs beside the others for a moment."""
@@ -205,6 +206,7 @@ _OF_KIND = {
     "acme_ca": ("caddy",),
     "acme_email": ("caddy",),
     "extra_caddyfile": ("caddy",),
+    "site_caddyfile": ("caddy",),
 }
 """Options that only some kinds of ingress have."""
 
@@ -343,6 +345,13 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"backup"}), backup_faults),
     (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind", "clubs"}), _ports),
     (frozenset({"ingress.kind"}), _ingress_kind),
+    (
+        frozenset(
+            {"ingress.extra_caddyfile", "ingress.site_caddyfile", "hostname", "service_handle_domains", "members"}
+        ),
+        caddyfile_faults,
+    ),
+    (frozenset({"ingress.extra_hcl", "ingress.license_hcl", "hostname"}), raw_hcl_faults),
     (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
     (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
     (

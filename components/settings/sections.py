@@ -279,7 +279,13 @@ class Ingress(Section):
         "https://acme-v02.api.letsencrypt.org/directory", doc="Directory of the one CA that Caddy orders from."
     )
     acme_email: Email | None = option(None, doc="Address that Caddy gives to the CA.")
-    extra_caddyfile: str = option("", doc="Raw sites added to this PDS's Caddyfile.")
+    extra_caddyfile: str = option("", doc="Further sites for Caddy, as raw text: whole blocks with their addresses.")
+    site_caddyfile: str = option(
+        "",
+        doc="Directives for the PDS's own site, as raw text: a page at '/', 'robots.txt', a gatekeeper. Each that "
+        "answers requests names its paths; all others go to the server.",
+        example='respond /robots.txt "User-agent: *"',
+    )
 
     @property
     def container_image(self) -> str:
