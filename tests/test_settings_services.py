@@ -92,7 +92,8 @@ class _WrongRegion(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
 
 def _opened(folder: Path, path: str, **env: str) -> subprocess.CompletedProcess[str]:
