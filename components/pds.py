@@ -35,7 +35,7 @@ from components.render.pds_job import JOB, SECRETS_PATH, pds_job
 from components.render.restore_job import restore_job
 from components.render.watch_job import watch_job
 from components.secrets import PdsSecrets, PdsSecretsArgs
-from components.settings.environment import plain_environment
+from components.settings.environment import env_file, plain_environment
 from components.settings.settings import Settings
 from components.shared import SharedHost, SharedHostArgs
 from components.telling import tell, tell_of, tell_of_strangers
@@ -204,7 +204,7 @@ class Pds(pulumi.ComponentResource):
             ),
             "resolves": resolves.state,
             "admin_password": admin_password,
-            "pds_env": secrets.items.apply(lambda items: _env_file(plain_environment(settings) | items)),
+            "pds_env": secrets.items.apply(lambda items: env_file(plain_environment(settings) | items)),
             **files,
             **copies,
             **place.outputs,
@@ -453,8 +453,3 @@ def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
     if settings.pds.paused:
         return "paused"
     return resolves.open if settings.ingress.kind != "none" else "none"
-
-
-def _env_file(environment: dict[str, str]) -> str:
-    """What `pdsadmin` reads from `~/pds.env`."""
-    return "".join(f"{name}={value}\n" for name, value in environment.items())

@@ -7,7 +7,8 @@ their values have to look like is in `server_rules.py`.
 
 import json
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,16 @@ def configured_secrets(settings: Settings) -> dict[str, str]:
     if settings.s3:
         secrets |= _named(settings.s3, secret=True)
     return secrets | {name: _reveal(value) for name, value in sorted(settings.pds.extra_secret_env.items())}
+
+
+def env_file(environment: Mapping[str, str]) -> str:
+    """The environment as a shell's assignments: upstream's `pdsadmin` sources it from `~/pds.env`."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items())
+
+
+def read_env_file(text: str) -> dict[str, str]:
+    """What such a file says."""
+    return dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
 
 
 def owned_names(settings: Settings) -> dict[str, str]:
