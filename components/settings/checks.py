@@ -14,7 +14,7 @@ from components.settings.capacity import allocatable_mib, processor_faults
 from components.settings.endpoints import SPACES_REGION, backup_faults, s3_faults
 from components.settings.environment import environment_faults, unchecked_names
 from components.settings.faults import Fault, shown
-from components.settings.handles import member_faults, removal_faults
+from components.settings.handles import member_faults, removal_faults, wildcards
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.placement_checks import placement_faults
 from components.settings.raw_hcl import raw_hcl_faults
@@ -424,6 +424,17 @@ def warnings(settings: Settings) -> Iterator[str]:
                 f"pds:{key}: it is shorter than {SHORT_SECRET} characters, and can be guessed. It is taken as it is, "
                 "since it is in use already."
             )
+    for domain, record in wildcards(settings).items():
+        if record is None:
+            yield (
+                f"pds:service_handle_domains: {domain} is not in the zone {settings.zone}, so no record is made there. "
+                f"Make 'A *{domain}' with this stack's address, or handles under it have none."
+            )
+    if not settings.dns.wildcard and (settings.invites or not settings.pds.invite_required):
+        yield (
+            "pds:dns.wildcard: without it a handle that is taken with an invite has no address. Members of the stack "
+            "file have records of their own."
+        )
     if settings.pds.escrow == "pending":
         yield (
             "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "

@@ -106,7 +106,7 @@ class Dns(Section):
     zone: Domain | None = option(None, doc="The zone the hostname is in; the hostname itself where it has two labels.")
     create_zone: bool = option(False, doc="Make the zone at DigitalOcean; false where it exists already.")
     ttl: int = option(300, ge=30, le=86400, doc="Time to live of the records, in seconds; DigitalOcean's least is 30.")
-    wildcard: bool = option(True, doc="Also `*.HOSTNAME`, which members' handles are under.")
+    wildcard: bool = option(True, doc="Also a wildcard for each domain of handles, such as `*.HOSTNAME`.")
     caa: Annotated[tuple[Domain, ...], Field(strict=False)] = option(
         (), doc="Certificate authorities allowed for the name, for example 'letsencrypt.org'; empty for no CAA record."
     )
