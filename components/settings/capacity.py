@@ -22,15 +22,15 @@ def allocatable_mib(nominal: int, reserved: int) -> int:
 
 
 def processor_asked(settings: Settings) -> dict[str, int]:
-    """What this stack's jobs may take on its host at once, by section, in MHz; of a club a server and a backup."""
-    backup = BACKUP_MHZ if settings.backup else 0
+    """What this stack's jobs take on its host, by section, in MHz. Of all backups one at a time: the others wait for a
+    place, which a server would do for ever."""
     return {
         "pds": PDS_MHZ,
         "ingress": INGRESS_MHZ if settings.ingress_is_ours else 0,
         "alerts": SMALL_MHZ if settings.alerts and settings.alerts.ping_url else 0,
         "members": SMALL_MHZ if any(member.email_verified for member in settings.members) else 0,
-        "backup": backup,
-        "clubs": len(settings.clubs) * (PDS_MHZ + BACKUP_MHZ),
+        "backup": BACKUP_MHZ if settings.backup or settings.clubs else 0,
+        "clubs": len(settings.clubs) * PDS_MHZ,
     }
 
 
