@@ -254,3 +254,20 @@ def test_clubs_that_ask_for_more_than_the_processors_are_refused() -> None:
     assert "clubs 1500" in found.problem
     assert "2 processors" in found.remedy
     assert settings(host={"size": "s-2vcpu-8gb"}, clubs=clubs)
+
+
+# Other services of the server
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({"app_view_url": "https://api.other.test"}, "app_view_did"),
+        ({"app_view_did": "did:web:api.other.test"}, "app_view_url"),
+        ({"report_service_url": "https://mod.other.test"}, "report_service_did"),
+    ],
+)
+def test_half_of_another_service_is_warned_of(given: dict[str, str], left: str) -> None:
+    assert [line for line in warnings(settings(pds=given)) if line.startswith(f"pds:pds.{left}: it is still")]
+    both = {"app_view_url": "https://api.other.test", "app_view_did": "did:web:api.other.test"}
+    assert not [line for line in warnings(settings(pds=both)) if "it is still" in line]

@@ -188,6 +188,8 @@ def directives(text: str) -> list[list[Token]]:
 
 def caddyfile_faults(settings: Settings) -> Iterator[Fault]:
     """What is wrong with the texts that are added to the Caddyfile."""
+    if settings.ingress.kind != "caddy":
+        return  # there are none to be, which is said elsewhere
     extra, inside = settings.ingress.extra_caddyfile, settings.ingress.site_caddyfile
     if len(extra.encode()) + len(inside.encode()) > _MOST_BYTES:
         yield Fault(

@@ -5,20 +5,20 @@ are still made, so that its owner sees every fault at once.
 """
 
 import ipaddress
-import re
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
 from components.settings.caddyfile import ASK_PORT, caddyfile_faults
 from components.settings.capacity import allocatable_mib, processor_faults
 from components.settings.endpoints import SPACES_REGION, backup_faults, s3_faults
-from components.settings.environment import environment_faults, unchecked_names
+from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
-from components.settings.handles import member_faults, removal_faults, wildcards
+from components.settings.given import given_warnings
+from components.settings.handles import member_faults, removal_faults
+from components.settings.ingress_checks import MOVING_TAG, caa_faults, caddy_image_faults, ingress_kind_faults
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.placement_checks import placement_faults
 from components.settings.raw_hcl import raw_hcl_faults
-from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
+from components.settings.sections import Nomad, package_of_tag
 from components.settings.settings import Settings
 
 WATCH_MIB = 128
@@ -29,9 +29,6 @@ BACKUP_MEMORY_MIB = 256
 
 SYSTEM_RESERVE_MIB = 512
 """What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
-
-SHORT_SECRET = 16
-"""Characters below which an adopted secret is warned of. The server itself demands none."""
 
 CADDY_ASK_PORT = ASK_PORT
 
@@ -47,7 +44,6 @@ _USUAL_TLS = {25: "starttls", 587: "starttls", 2525: "starttls", 2587: "starttls
 _SIZES = {1: "s-1vcpu-1gb", 2: "s-1vcpu-2gb", 4: "s-2vcpu-4gb", 8: "s-4vcpu-8gb", 16: "s-8vcpu-16gb"}
 """Basic droplets by their GiB, to name one that is large enough."""
 
-_MOVING_TAG = re.compile(r"latest|main|master|edge|stable|nightly|[0-9]+(\.[0-9]+)?")
 _OLDEST_NOMAD = (2, 0, 4)
 """Before it, Nomad's Docker driver has known holes."""
 
@@ -162,7 +158,7 @@ def _nomad_release(settings: Settings) -> Iterator[Fault]:
 
 def _image_tag(settings: Settings) -> Iterator[Fault]:
     name, at, _ = settings.pds.image.partition("@")
-    if not at and _MOVING_TAG.fullmatch(name.rpartition(":")[2]):
+    if not at and MOVING_TAG.fullmatch(name.rpartition(":")[2]):
         yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.219', or a digest.")
 
 
@@ -194,50 +190,6 @@ def _blobs(settings: Settings) -> Iterator[Fault]:
             "s3",
             f"'pds.extra_env' asks for blobs on disk ({disk[0]}) beside it; the server takes one of the two.",
             "Remove 's3' for blobs on the volume, or those lines of 'extra_env' for blobs in the bucket.",
-        )
-
-
-_OF_KIND = {
-    "dialect": ("io",),
-    "license_hcl": ("io",),
-    "ssh_port": ("io",),
-    "extra_hcl": ("io",),
-    "backend": ("io", "none"),
-    "acme_ca": ("caddy",),
-    "acme_email": ("caddy",),
-    "extra_caddyfile": ("caddy",),
-    "site_caddyfile": ("caddy",),
-}
-"""Options that only some kinds of ingress have."""
-
-
-def _ingress_kind(settings: Settings) -> Iterator[Fault]:
-    kind = settings.ingress.kind
-    for name, kinds in _OF_KIND.items():
-        if name in settings.ingress.model_fields_set and kind not in kinds:
-            by_port = name == "backend" and kind == "caddy"
-            problem = "Caddy finds the PDS by a fixed port, always." if by_port else f"'{kind}' has no such option."
-            yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'ingress: {{kind: {kinds[0]}}}'.")
-
-
-def _caddy_image(settings: Settings) -> Iterator[Fault]:
-    name, at, _ = (settings.ingress.image or INGRESS_IMAGES["caddy"]).partition("@")
-    tag = name.rpartition("/")[2].partition(":")[2] or "latest"
-    if settings.ingress.kind == "caddy" and not at and _MOVING_TAG.fullmatch(tag):
-        yield Fault(
-            "ingress.image",
-            f"its tag, {tag}, moves.",
-            f"Write an exact tag, for example '{INGRESS_IMAGES['caddy']}', or a digest.",
-        )
-
-
-def _caa(settings: Settings) -> Iterator[Fault]:
-    caa, ca = settings.dns.caa, urlsplit(settings.ingress.acme_ca).hostname or ""
-    if settings.ingress.kind == "caddy" and caa and ca.endswith(".letsencrypt.org") and "letsencrypt.org" not in caa:
-        yield Fault(
-            "dns.caa",
-            f"it allows {', '.join(caa)} alone, and Caddy orders from Let's Encrypt, which would refuse.",
-            "Add 'letsencrypt.org', or write the other authority's directory into 'ingress.acme_ca'.",
         )
 
 
@@ -344,16 +296,23 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"backup"}), _backup),
     (frozenset({"backup"}), backup_faults),
     (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind", "clubs"}), _ports),
-    (frozenset({"ingress.kind"}), _ingress_kind),
+    (frozenset({"ingress.kind"}), ingress_kind_faults),
     (
         frozenset(
-            {"ingress.extra_caddyfile", "ingress.site_caddyfile", "hostname", "service_handle_domains", "members"}
+            {
+                "ingress.kind",
+                "ingress.extra_caddyfile",
+                "ingress.site_caddyfile",
+                "hostname",
+                "service_handle_domains",
+                "members",
+            }
         ),
         caddyfile_faults,
     ),
     (frozenset({"ingress.extra_hcl", "ingress.license_hcl", "hostname"}), raw_hcl_faults),
-    (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
-    (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
+    (frozenset({"ingress.kind", "ingress.image"}), caddy_image_faults),
+    (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), caa_faults),
     (
         frozenset(
             {
@@ -412,29 +371,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield near
     if settings.backup and settings.s3:
         yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
-    for name, home in unchecked_names(settings):
-        yield f"pds:pds.{home}.{name}: a library of the server reads it; neither name nor value is checked."
-    for key, secret in (
-        ("secrets.jwt_secret", settings.secrets.jwt_secret),
-        ("secrets.admin_password", settings.secrets.admin_password),
-        ("backup.password", settings.backup.password if settings.backup else None),
-    ):
-        if secret and len(secret.get_secret_value()) < SHORT_SECRET:
-            yield (
-                f"pds:{key}: it is shorter than {SHORT_SECRET} characters, and can be guessed. It is taken as it is, "
-                "since it is in use already."
-            )
-    for domain, record in wildcards(settings).items():
-        if record is None:
-            yield (
-                f"pds:service_handle_domains: {domain} is not in the zone {settings.zone}, so no record is made there. "
-                f"Make 'A *{domain}' with this stack's address, or handles under it have none."
-            )
-    if not settings.dns.wildcard and (settings.invites or not settings.pds.invite_required):
-        yield (
-            "pds:dns.wildcard: without it a handle that is taken with an invite has no address. Members of the stack "
-            "file have records of their own."
-        )
+    yield from given_warnings(settings)
     if settings.pds.escrow == "pending":
         yield (
             "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "
