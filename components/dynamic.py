@@ -185,8 +185,6 @@ class ReadyProvider(Wait):
     `host_configuration` is the hash of the cloud-init that the host was born with.
     """
 
-    VERSION = "2"
-
     def _run(self, news: Props, olds: Props) -> Props:
         api = _api(news)
         if news["management_token"]:
