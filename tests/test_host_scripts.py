@@ -250,7 +250,7 @@ def test_a_mirror_that_is_away_for_a_while_is_asked_again(machine: Machine) -> N
     assert "install-nomad" in machine.calls()
 
 
-def test_a_source_of_somebody_else_s_that_is_away_does_not_stop_the_first_boot(machine: Machine) -> None:
+def test_a_foreign_source_that_is_away_does_not_stop_the_first_boot(machine: Machine) -> None:
     fresh(machine)
     machine.stand_in("apt-get", body='[ "$1" != update ] || exit 100')
     run = machine.run("setup.sh")

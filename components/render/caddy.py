@@ -34,7 +34,7 @@ _PARTS = f"""\
 _TAB = "\t"
 _ON_DEMAND = "tls {\n\ton_demand\n}\n"
 _RESULTS = """\
-# What became of a text of this stack, for whoever knows its SHA-256: `up` does.
+# What became of a text of this stack, for a client that knows its SHA-256: `up` does.
 handle_path /.well-known/pds-ingress/* {
 	root * /local/results
 	file_server
