@@ -8,7 +8,7 @@ import pytest
 from components.render.backup_job import BACKUP_PATH, backup_job
 from components.render.drill_job import drill_job
 from components.render.restic import bucket_name
-from components.render.restore_job import META, OTHER_PATH, RESTORE_PATH, restore_job
+from components.render.restore_job import META, OTHER_PATHS, RESTORE_PATH, restore_job
 from components.settings.checks import warnings
 from tests.checks import CHECKS, kind, of_the_gate, waits_for
 from tests.programs import BACKUP, run, settings_of
@@ -172,9 +172,10 @@ def test_a_restore_waits_to_be_asked_and_is_told_by_meta_alone() -> None:
     job = job_of(restore_job(settings_of(backup=BACKUP), "dev"), "pds-restore")
     assert job["parameterized"] == [{"payload": "forbidden", "meta_optional": list(META)}]
     assert "nomadVar" not in str(task_of(job, "restore")), "what works on members' data needs no key of the bucket"
-    fetch = task_of(job, "fetch")
-    (opened,) = [item["data"] for item in fetch["template"] if "env" in item]
-    assert opened.index(RESTORE_PATH) < opened.index(OTHER_PATH), "another stack's backups, when lent, win"
+    for name, path in OTHER_PATHS.items():
+        (opened,) = [item["data"] for item in task_of(job, name)["template"] if "env" in item]
+        assert opened.index(RESTORE_PATH) < opened.index(path), "another stack's backups, when lent, win"
+    assert task_of(job, "older")["lifecycle"] == [{"hook": "poststart", "sidecar": True}], "it ends with the restore"
 
 
 def test_the_server_of_a_drill_has_no_network_and_no_secret() -> None:
@@ -228,4 +229,4 @@ def test_the_droplet_s_own_region_and_blobs_elsewhere_are_warned_of() -> None:
 
 
 def test_a_droplet_without_room_for_the_backup_is_refused() -> None:
-    assert "backup 256" in fault("host.size", backup=BACKUP, host={"size": "s-1vcpu-1gb"}).problem
+    assert "backup 384" in fault("host.size", backup=BACKUP, host={"size": "s-1vcpu-1gb"}).problem

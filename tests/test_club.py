@@ -55,7 +55,7 @@ def test_a_club_on_a_host_says_whose_host_and_which_port(project: FakeProject) -
     }
     assert found.host
     before, after = config(found.host.before), config(found.host.after)
-    assert after.pop("clubs") == {NAME: {"port": 3101, "disk_gib": 5, "memory_mib": 768}}
+    assert after.pop("clubs") == {NAME: {"port": 3101, "disk_gib": 5, "memory_mib": 896}}
     assert after == before
     assert found.secrets_provider == "passphrase"
 
@@ -122,7 +122,7 @@ def test_what_has_to_agree_with_the_host_is_taken_over(project: FakeProject) -> 
         "new": True,
     }
     assert found.host
-    assert config(found.host.after)["clubs"][NAME] == {"port": 3101, "disk_gib": 9, "memory_mib": 300 + 256}
+    assert config(found.host.after)["clubs"][NAME] == {"port": 3101, "disk_gib": 9, "memory_mib": 300 + 384}
     assert found.secrets_provider == "awskms://key"
 
 
@@ -227,7 +227,7 @@ def test_the_verb_writes_both_files_makes_the_stack_and_shows_what_it_will_be(
     here.previews("dev", "")
     assert pds.main(ARGUMENTS) == 0
     said = capsys.readouterr().out
-    assert "+    chess: {port: 3101, disk_gib: 5, memory_mib: 768}" in said
+    assert "+    chess: {port: 3101, disk_gib: 5, memory_mib: 896}" in said
     assert "+  # The stacks whose PDS runs on this host" in said
     assert "PdsJob pds-server" in said
     assert "pulumi up --stack dev && pulumi up --stack chess" in said

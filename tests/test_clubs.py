@@ -27,7 +27,7 @@ OFFER = {
     "schema": 1,
     "port": 3101,
     "disk_gib": 5,
-    "memory_mib": 768,
+    "memory_mib": 896,
     "ingress": "io",
     "dialect": "ingress",
     "datacenter": "dc1",
@@ -94,7 +94,7 @@ def test_what_two_would_listen_on_is_refused() -> None:
 
 
 def test_clubs_that_do_not_fit_the_droplet_are_refused_before_they_are_placed() -> None:
-    with pytest.raises(SettingsError, match="clubs 1536"):
+    with pytest.raises(SettingsError, match="clubs 1792"):
         settings_of(clubs=CLUBS["clubs"])
 
 

@@ -21,7 +21,14 @@ from tools.clubs.known import known
 from tools.inside import CutOffError
 
 ALLOCATION = "11111111-0000-0000-0000-000000000000"
-INSIDE = {"memory": 104857600, "memory_limit": 536870912, "disk": 2147483648, "backup": None, "drill": None}
+INSIDE = {
+    "memory": 104857600,
+    "memory_limit": 536870912,
+    "disk": 2147483648,
+    "backup": None,
+    "drill": None,
+    "findings": 0,
+}
 OUTPUTS = {
     "url": "https://chess.test",
     "ipv4": "192.0.2.7",
@@ -258,7 +265,7 @@ def test_every_price_of_the_table_has_a_date_and_a_source() -> None:
         (HOST, 1413 - 512 - 256, 20, False),
         (HOST + "  pds:volume: {size_gib: 9}\n", 645, 4, False),
         (HOST + "  pds:pds: {memory_mib: 600}\n", 645 - 88, 20, False),
-        (host("a", "b"), 14888 - 768 - 2 * 768, 10, True),
+        (host("a", "b"), 14888 - 768 - 2 * 896, 10, True),
     ],
 )
 def test_room_is_what_a_host_s_file_leaves(text: str, memory: int, disk: int, fits: bool, project: FakeProject) -> None:

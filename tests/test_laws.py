@@ -135,7 +135,7 @@ def test_the_nomad_token_is_a_uuid_made_of_the_secret(dev: Evaluation) -> None:
 
 def test_no_environment_name_has_two_values(dev: Evaluation) -> None:
     env = task_of(job_of(dev.outputs["pds_job"], "pds"), "pds")["env"][0]
-    assert env.pop("NODE_OPTIONS").endswith("guard.cjs"), "the guard runs at every start of the server"
+    assert "guard.cjs" in env.pop("NODE_OPTIONS"), "the guard runs at every start of the server"
     assert env == plain_environment(settings_of()), "the job's environment is the settings' and nothing else"
     secret = dev.one("pds-secrets-variable").inputs["items"]
     assert env.keys() & secret.keys() == set()

@@ -163,15 +163,26 @@ NOTE = ["chess: config set move:note.from dev", "chess: config set move:note.to 
 COPIED = ["chess: config set move:note.snapshot 33a97191"]
 
 
+CHECKED = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"]
+
+
+def test_accounts_that_could_not_come_along_are_known_before_anything_is_stopped(alice: Owner) -> None:
+    alice.old.runs = [*(3 * [look("complete")]), look("failed")]  # each run is looked at twice
+    with pytest.raises(MoveError, match=r"Accounts could not come along.*--without DID"):
+        move.move(alice.club, "ground", yes=True)
+    assert alice.did() == []
+
+
 def test_the_old_server_is_stopped_then_copied_and_its_host_lets_go_when_the_new_one_serves(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert move.move(alice.club, "ground", yes=True) == 0
     assert alice.did() == [*NOTE, *PAUSE, *COPIED, *THERE, "chess: up", *OPENED, *LET_GO]
     assert (_asked(alice.old), _asked(alice.new)) == (
-        ["/v1/job/pds-backup/periodic/force"],
+        [*CHECKED, "/v1/job/pds-backup/periodic/force"],
         ["/v1/job/pds-restore/dispatch"],
     )
+    assert alice.old.dispatched[0]["verify"] == "yes", "while the server runs"
     (meta,) = alice.new.dispatched
     assert meta["snapshot"] == "33a97191"
     assert meta["sequence"] == "1", "no relay has to be asked for what the snapshot says"
@@ -207,7 +218,8 @@ def test_a_backup_or_drill_that_has_begun_comes_to_its_end_first(alice: Owner, c
     alice.old.every_job = [[run], [run], []]
     assert move.move(alice.club, "ground", yes=True) == 0
     paths = [path.partition("?")[0] for _, path, _ in alice.old.asked if "prefix=" not in path]
-    assert paths[: paths.index("/v1/job/pds-backup/periodic/force")].count("/v1/jobs") == 3
+    last = len(paths) - 1 - paths[::-1].index("/v1/job/pds-backup/periodic/force")
+    assert paths[:last].count("/v1/jobs") == 3
     assert clock.now > 0
 
 
@@ -279,7 +291,7 @@ def test_a_host_that_is_not_made_is_told_as_that(alice: Owner) -> None:
 
 def test_too_little_memory_there_is_said_with_what_to_write(alice: Owner) -> None:
     alice.hosts(ROOM, NEW_ROOM.replace("port: 3102", "port: 3102, memory_mib: 500"))
-    _refused(alice, r"(?s)its jobs ask for 768 MiB, and the host gives it 500.*'clubs' in Pulumi\.ground\.yaml")
+    _refused(alice, r"(?s)its jobs ask for 896 MiB, and the host gives it 500.*'clubs' in Pulumi\.ground\.yaml")
 
 
 def test_too_little_disk_there_is_said_with_what_to_write(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,11 +328,11 @@ def test_a_pause_that_fails_copies_nothing(alice: Owner) -> None:
     alice.pulumi.answers("up", (1, "error"))
     with pytest.raises(StackError, match="Run the same again"):
         move.move(alice.club, "ground", yes=True)
-    assert (alice.did(), _asked(alice.old)) == ([*NOTE, *PAUSE], [])
+    assert (alice.did(), _asked(alice.old)) == ([*NOTE, *PAUSE], CHECKED)
 
 
 def test_a_backup_that_fails_leaves_it_where_it_is(alice: Owner) -> None:
-    alice.old.runs = [look("failed", "restore")]
+    alice.old.runs = [*(5 * [look("complete")]), look("failed", "restore")]  # the one of the paused PDS
     with pytest.raises(StackError, match=r"'\./pds move chess --to dev'"):
         move.move(alice.club, "ground", yes=True)
     assert alice.did() == [*NOTE, *PAUSE]
@@ -408,7 +420,7 @@ def test_once_the_new_server_may_have_run_the_way_back_is_a_move_with_all_that_w
     alice.new.logs = {("restore", "stdout"): "snapshot 44b08202 saved\n"}
     alice.old.logs = {}
     assert move.move(alice.club, "dev", yes=True) == 0
-    assert _asked(alice.new) == ["/v1/job/pds-backup/periodic/force"]
+    assert _asked(alice.new) == [*CHECKED, "/v1/job/pds-backup/periodic/force"]
     (meta,) = alice.old.dispatched
     assert meta["snapshot"] == "44b08202"
     assert alice.did()[-3:] == ["ground: config rm pds:clubs.chess", "ground: up", "chess: config rm move:note"]
@@ -422,13 +434,13 @@ def test_on_its_way_it_does_not_go_elsewhere(alice: Owner) -> None:
 def test_the_verb_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 
-    def tell(club: Stack, to: str, *, yes: bool) -> int:
-        told.append((club.name, to, yes))
+    def tell(club: Stack, to: str, *, yes: bool, without: tuple[str, ...]) -> int:
+        told.append((club.name, to, yes, without))
         return 0
 
     monkeypatch.setattr(move, "move", tell)
-    assert pds.main(["move", "chess", "--to", "ground", "--yes"]) == 0
-    assert told == [("chess", "ground", True)]
+    assert pds.main(["move", "chess", "--to", "ground", "--yes", "--without", "did:plc:eve"]) == 0
+    assert told == [("chess", "ground", True, ("did:plc:eve",))]
 
 
 def test_the_relays_are_asked_to_come(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:

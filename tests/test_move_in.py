@@ -137,7 +137,7 @@ def test_a_club_s_data_go_into_its_room(alice: Owner, capsys: pytest.CaptureFixt
 
 def test_the_script_is_whole_and_shellcheck_has_nothing_to_say(tmp_path: Path) -> None:
     text = move_in.text()
-    assert text.count("END-OF-PROGRAM") == 12
+    assert text.count("END-OF-PROGRAM") == 2 * len(move_in.PROGRAMS)
     there = set(re.findall(r'cat >"\$work/([\w.-]+)"', text))
     assert set(re.findall(r'require\("\./([\w.-]+)"\)', text)) <= there, "a program finds what it requires"
     (tmp_path / "move-in.sh").write_text(text)

@@ -127,7 +127,7 @@ def test_another_stack_s_backups_are_opened_for_the_run_alone(alice: Owner) -> N
     alice.nomad.runs = [look("failed", "fetch")]
     restore.restore(alice.stack, Wish(source=Stack("old", alice.stack.root), yes=True))
     (meta,) = alice.nomad.dispatched
-    assert meta["lent"] == "nomad/jobs/pds-restore/pds-restore/fetch"
+    assert meta["lent"] == "nomad/jobs/pds-restore/pds-restore/fetch nomad/jobs/pds-restore/pds-restore/older"
     assert "a password" not in json.dumps(meta)
     assert alice.nomad.variables == {}, "also after a run that failed"
 

@@ -98,3 +98,20 @@ def test_a_run_without_a_place_is_not_waited_for_long(nomad: FakeNomad, clock: C
 
 def test_a_periodic_job_s_next_run_is_begun_now(nomad: FakeNomad) -> None:
     assert runs.force(_api(nomad), "pds-backup") == "pds-backup/dispatch-1-a"
+
+
+def test_a_run_that_ran_out_of_memory_is_named_with_the_option_to_raise(nomad: FakeNomad, clock: Clock) -> None:
+    allocation = look("failed", "restore")
+    # As Nomad's Docker driver reports it.
+    allocation[0]["TaskStates"]["restore"]["Events"] = [
+        {
+            "Type": "Terminated",
+            "DisplayMessage": "Exit Code: 137",
+            "Details": {"oom_killed": "true", "exit_code": "137"},
+        }
+    ]
+    nomad.runs = [allocation]
+    nomad.logs = {("restore", "stdout"): "snapshot of today\n"}
+    shown: list[str] = []
+    assert not runs.follow(_api(nomad), "pds-restore/dispatch-1-a", 60, shown.append)
+    assert shown[-1] == "restore: it ran out of memory and was killed. Raise 'backup: {memory_mib: …}'."

@@ -13,7 +13,8 @@ from tools.trial import KeptSecrets, task_environment
 def test_the_environment_is_the_job_s_and_the_variable_s(dev: Evaluation) -> None:
     environment, secret = task_environment(dev)
     variable = dev.one("pds-secrets-variable").inputs["items"]
-    assert environment.pop("NODE_OPTIONS").endswith("guard.cjs"), "the guard runs in the server's process"
+    preloads = environment.pop("NODE_OPTIONS")
+    assert preloads == "--require=/local/guard.cjs --require=/local/durable.cjs", "they run in the server's process"
     assert environment == plain_environment(settings_of(pds={"new": True})) | variable
     assert secret == frozenset(variable), "every item of the variable is secret, and nothing else is"
 

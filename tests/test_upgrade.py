@@ -42,13 +42,31 @@ def _asked(alice: Owner) -> list[str]:
     return [path for method, path, token in alice.nomad.asked if method == "POST" and token == TOKEN]
 
 
+BACKED_UP = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"]
+"""A backup, and the check whether every account can be restored from it."""
+
+
+def test_accounts_that_could_not_come_back_keep_the_version_unless_they_are_named(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice.nomad.logs = {("restore", "stdout"): "snapshot 33a97191 saved\n"}
+    alice.nomad.runs = [*(5 * [look("complete")]), look("failed")]  # each run is looked at twice
+    assert _up(alice) == 1
+    assert "What cannot be restored could not come back either" in capsys.readouterr().out
+    assert alice.pulumi.ran == [], "nothing was changed"
+    alice.nomad.runs = [look("complete")]
+    assert upgrade.upgrade(alice.stack, "0.4.5035", None, yes=True, without=("did:plc:eve",)) == 0
+    assert alice.nomad.dispatched[-1]["without"] == "did:plc:eve"
+
+
 def test_a_version_that_stood_the_trial_is_backed_up_before_and_written_into_the_stack_file(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.nomad.logs = {("restore", "stdout"): "4 repositories served\nsnapshot 33a97191 saved\n"}
     assert _up(alice) == 0
-    assert [meta["image"] for meta in alice.nomad.dispatched] == [NEXT]
-    assert _asked(alice) == ["/v1/job/pds-candidate/dispatch", "/v1/job/pds-backup/periodic/force"]
+    assert [meta.get("image") for meta in alice.nomad.dispatched] == [NEXT, None]
+    assert _asked(alice) == ["/v1/job/pds-candidate/dispatch", *BACKED_UP]
+    assert alice.nomad.dispatched[1]["verify"] == "yes"
     assert [command[:5] for command in alice.pulumi.ran] == [
         ["config", "set", "--path", "pds:pds.image", NEXT],
         ["config", "set", "--path", "pds:pds.package_version", "0.5.35"],
@@ -137,7 +155,7 @@ def test_of_several_the_canary_stands_the_trial_and_each_has_a_backup_before_it(
 ) -> None:
     several.nomad.logs = {("restore", "stdout"): "MIGRATES account.sqlite 008\nsnapshot 33a97191 saved\n"}
     assert _all(several, "beech") == (0, ["beech", "aster", "dev"])
-    assert _asked(several) == ["/v1/job/pds-candidate/dispatch"] + 3 * ["/v1/job/pds-backup/periodic/force"]
+    assert _asked(several) == ["/v1/job/pds-candidate/dispatch", *(3 * BACKED_UP)]
     assert _images(several.pulumi.root) == ["aster", "beech", "dev"]
     said = capsys.readouterr().out
     assert "The canary is beech. Then: aster, dev." in said

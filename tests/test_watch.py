@@ -148,14 +148,12 @@ def test_the_job_counts_for_the_host_s_memory() -> None:
         settings_of(**room, alerts=ALERTS)
 
 
-def test_the_job_only_reads_and_runs_by_itself_every_quarter_of_an_hour(alerted: Evaluation) -> None:
+def test_the_job_runs_by_itself_every_quarter_of_an_hour(alerted: Evaluation) -> None:
     job = parse(alerted.outputs["watch_job"])["job"][0]["pds-watch"]
     assert job["type"] == "batch"
     assert job["periodic"] == [{"crons": ["*/15 * * * *"], "prohibit_overlap": True}]
     group = job["group"][0]["pds-watch"]
     (task,) = (item["watch"] for item in group["task"])
-    assert group["volume"][0]["pds"]["read_only"] is True
-    assert task["volume_mount"][0]["read_only"] is True, "it must never write beside a running server"
     assert task["user"] == "1000:1000"
     assert task["config"][0]["cap_drop"] == ["all"]
     assert task["config"][0]["image"] == settings_of().pds.image, "no second image to pull and to keep up to date"
@@ -277,7 +275,9 @@ def _ago(hours: float) -> str:
     return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
 
 
-def _with_stamps(volume: Path, url: str, stamps: Mapping[str, Mapping[str, str]], marked: float = 1000) -> None:
+def _with_stamps(
+    volume: Path, url: str, stamps: Mapping[str, Mapping[str, Any]], marked: float = 1000, code: int = 0
+) -> None:
     """Look at a volume that was marked so many hours ago, and on which these were left."""
     mark = volume / ".pds-identity.json"
     mark.touch()
@@ -285,10 +285,13 @@ def _with_stamps(volume: Path, url: str, stamps: Mapping[str, Mapping[str, str]]
     (volume / ".stamps").mkdir()
     for name, content in stamps.items():
         (volume / ".stamps" / f"{name}.json").write_text(json.dumps(content))
-    assert _look(volume, url, WATCH_BACKUP_HOURS="2", WATCH_DRILL_HOURS="192").returncode == 0
+    assert _look(volume, url, WATCH_BACKUP_HOURS="2", WATCH_DRILL_HOURS="192").returncode == code
 
 
-_GOOD = {"backup": {"first": _ago(900), "good": _ago(0.2)}, "drill": {"first": _ago(700), "good": _ago(20)}}
+_GOOD: dict[str, dict[str, Any]] = {
+    "backup": {"first": _ago(900), "good": _ago(0.2)},
+    "drill": {"first": _ago(700), "good": _ago(20)},
+}
 
 
 @pytest.mark.parametrize(
@@ -312,6 +315,47 @@ def test_a_backup_or_drill_that_is_overdue_or_failed_is_told(
     ((path, body),) = switch.told
     assert path.endswith("/fail") == (says is not None), body
     assert says is None or says in body
+
+
+_EVE = {"did:plc:eve": {"state": "not restorable", "what": "its folder is gone"}}
+
+
+def test_a_finding_about_an_account_is_told_once_and_hides_no_other_alarm(tmp_path: Path, switch: Switch) -> None:
+    volume = tmp_path / "pds"
+    volume.mkdir()
+    _with_stamps(volume, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}})
+    ((path, body),) = switch.told
+    assert path.endswith("/fail")
+    assert "did:plc:eve: not restorable: its folder is gone" in body
+    written = {file.name for file in (volume / ".stamps").iterdir()}
+    assert written == {"backup.json", "drill.json", "told.json"}, "nothing else is written"
+    again = [_look(volume, switch.url, WATCH_BACKUP_HOURS="2", WATCH_DRILL_HOURS="192") for _ in range(2)]
+    assert {done.returncode for done in again} == {0}
+    assert not any(path.endswith("/fail") for path, _ in switch.told[1:]), "it was told; the switch shows others again"
+    assert "1 findings about accounts (./pds check)" in switch.told[-1][1]
+    worse = _EVE | {"did:plc:bob": {"state": "with losses", "what": "blob bafkrei is missing"}}
+    (volume / ".stamps" / "backup.json").write_text(json.dumps(_GOOD["backup"] | {"findings": worse}))
+    _look(volume, switch.url, WATCH_BACKUP_HOURS="2", WATCH_DRILL_HOURS="192")
+    path, body = switch.told[-1]
+    assert path.endswith("/fail")
+    assert "did:plc:bob" in body
+    assert "did:plc:eve" not in body, "only what is new"
+
+
+def test_what_could_not_be_sent_is_told_by_the_next_run(tmp_path: Path, switch: Switch) -> None:
+    switch.status = 500
+    _with_stamps(tmp_path, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}}, code=1)
+    switch.status = 200
+    _look(tmp_path, switch.url, WATCH_BACKUP_HOURS="2", WATCH_DRILL_HOURS="192")
+    assert "did:plc:eve" in switch.told[-1][1]
+
+
+def test_a_run_that_was_killed_hours_ago_is_told_though_no_other_followed(tmp_path: Path, switch: Switch) -> None:
+    _with_stamps(tmp_path, switch.url, _GOOD | {"drill": {"good": _ago(20), "began": _ago(7)}})
+    assert "never ended: it was killed" in switch.told[0][1]
+    (tmp_path / ".stamps" / "drill.json").write_text(json.dumps({"good": _ago(20), "began": _ago(0.1)}))
+    _look(tmp_path, switch.url, WATCH_BACKUP_HOURS="2", WATCH_DRILL_HOURS="192")
+    assert not switch.told[-1][0].endswith("/fail"), "one that is under way is no fault"
 
 
 def test_a_pds_that_is_hours_old_has_time_for_its_first_backup(tmp_path: Path, switch: Switch) -> None:

@@ -2,8 +2,9 @@
 
 Here its secrets are taken over from its `pds.env` into the stack file, encrypted; what else that file says is held
 against the stack; the stack is paused, so that its first `up` starts nothing; and a script is written for the old
-machine, which stops the server there and makes a verified snapshot (`move-in.sh`). Nothing is asked of that machine
-from here, and no secret goes there. What follows is in docs/operating.md, "A PDS of upstream's installer".
+machine, which checks a snapshot of the running server, stops it, and makes the snapshot that moves (`move-in.sh`).
+Nothing is asked of that machine from here, and no secret goes there. What follows is in docs/operating.md, "A PDS of
+upstream's installer".
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,9 @@ from tools.private import write_private
 from tools.restore import with_backup
 from tools.stack import Stack, StackError
 
-_PROGRAMS = ("guard.cjs", "snapshot.cjs", "verify.cjs")
+PROGRAMS = needed("guard.cjs", "snapshot.cjs", "verify.cjs")
+"""What the script brings along."""
+
 _END = "END-OF-PROGRAM"
 _TEMPLATE = Path(__file__).with_name("move-in.sh")
 
@@ -69,7 +72,7 @@ def parse(env: Path) -> dict[str, str]:
 
 def text() -> str:
     """The script for the old machine, whole."""
-    programs = [f"cat >\"$work/{name}\" <<'{_END}'\n{script(name)}{_END}\n" for name in needed(*_PROGRAMS)]
+    programs = [f"cat >\"$work/{name}\" <<'{_END}'\n{script(name)}{_END}\n" for name in PROGRAMS]
     return _TEMPLATE.read_text().replace("@PROGRAMS@\n", "".join(programs))
 
 

@@ -25,7 +25,7 @@ from tools.gate.digest import DigestError
 from tools.let_in import LetInError
 from tools.stack import Stack, StackError, digitalocean_token
 from tools.stackfile import StackFileError, read_settings
-from tools.verify import from_plc, verify
+from tools.verify import LOSSES, NOT, WHOLE, from_plc, verify
 
 
 class _Verb(argparse.ArgumentParser):
@@ -148,6 +148,8 @@ def main(arguments: list[str] | None = None) -> int:
     verb.add_argument("--package", metavar="VERSION", help="version of @atproto/pds in it, where the tag does not say")
     verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
     verb.add_argument("--canary", metavar="STACK", help="which of several goes first; else one of the smallest host")
+    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="go on although these accounts could not "
+                      "be restored")  # fmt: skip
     verb.set_defaults(run=_upgrade)
 
     verb = verbs.add_parser(
@@ -180,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _upgrade(options: argparse.Namespace) -> int:
     if len(options.stacks) == 1:
-        return upgrade.upgrade(Stack(options.stacks[0]), options.to, options.package, yes=options.yes)
+        without = tuple(map(_did, options.without))
+        return upgrade.upgrade(Stack(options.stacks[0]), options.to, options.package, yes=options.yes, without=without)
     return clubs.upgrade(options)
 
 
@@ -189,6 +192,9 @@ def _restore_verb(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("stack", help="whose backups")
     verb.add_argument("--snapshot", default="", metavar="ID", help="which one: see --list; 'volume' for the last one "
                       "on the volume itself; the newest in the bucket where left out")  # fmt: skip
+    verb.add_argument("--only", default="", metavar="DID", help="bring back this account alone, from the newest backup "
+                      "in which it is whole, or from --snapshot; all others stay as they are")  # fmt: skip
+    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="leave these accounts out")
     verb.add_argument("--to", metavar="STACK", help="another stack with the same hostname, to restore onto")
     verb.add_argument("--sequence", type=int, default=0, metavar="N", help="a number above every event of this PDS, "
                       "where no relay can be asked")  # fmt: skip
@@ -196,7 +202,8 @@ def _restore_verb(verb: argparse.ArgumentParser) -> None:
                       "down since, and shall not be")  # fmt: skip
     verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
     verb.add_argument("--list", action="store_true", help="list the snapshots in the bucket, and no more")
-    verb.add_argument("--forget-old", action="store_true", help="remove the data from before restores, and no more")
+    verb.add_argument("--forget-old", action="store_true", help="remove the data from before restores, and no more; "
+                      "refused while they hold the last copy of a signing key")  # fmt: skip
     verb.set_defaults(run=_restore)
 
 
@@ -208,12 +215,20 @@ def _restore(options: argparse.Namespace) -> int:
         return restore.forget_old(source)
     wish = restore.Wish(
         snapshot=options.snapshot,
+        only=_did(options.only),
+        without=tuple(map(_did, options.without)),
         sequence=options.sequence,
-        bring_back=tuple(options.bring_back),
+        bring_back=tuple(map(_did, options.bring_back)),
         source=source,
         yes=options.yes,
     )
     return restore.restore(Stack(options.to or options.stack), wish)
+
+
+def _did(text: str) -> str:
+    if text and not text.startswith("did:"):
+        raise StackError(f"{text} is no DID. `./pds members STACK` shows the DID of every handle.")
+    return text
 
 
 def _escrow(options: argparse.Namespace) -> None:
@@ -330,17 +345,23 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"note: {note}")
     for problem in report.problems:
         print(problem, file=sys.stderr)
-    if report.problems:
-        print(f"{options.folder}: {len(report.problems)} faults. Do not restore this one.", file=sys.stderr)
+    if report.refusals:
+        print(f"{options.folder}: nothing of it can be restored.", file=sys.stderr)
         return 1
+    states = [verdict.state for verdict in report.accounts.values()]
     counts, manifest = report.manifest["counts"], report.manifest
     print(
-        f"{options.folder} can be restored.\n"
-        f"  PDS      {manifest['hostname']}, server {manifest['package_version']}\n"
+        f"{options.folder} can be restored"
+        + ("" if set(states) <= {WHOLE} else f", but for what is said above: {', '.join(_counted(states))}")
+        + f".\n  PDS      {manifest['hostname']}, server {manifest['package_version']}\n"
         f"  as of    {manifest['started']}: whatever was acknowledged before is in it\n"
-        f"  holds    {counts['accounts']} accounts, {counts['blobs']} blobs; every key is that of its DID document"
+        f"  holds    {counts['accounts']} accounts, {counts['blobs']} blobs"
     )
-    return 0
+    return 0 if set(states) <= {WHOLE} else 1
+
+
+def _counted(states: list[str]) -> list[str]:
+    return [f"{count} {state}" for state in (WHOLE, LOSSES, NOT) if (count := states.count(state))]
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ records (MST), the signed commit on top. Does not own: which repositories there 
 """
 
 import hashlib
+import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,29 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 _SHA2_256 = 0x12  # multicodec's number of the hash
+_PATH = re.compile(rb"[\w~.:-]+/[\w~.:-]+")  # the specification's repo paths, and the server's own check
+# By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
+# "app.bsky.feed-x" is before "app.bsky.feed/". As bytes, since what is damaged may be no text.
+_LISTED = """
+    select cast(ifnull(record.uri, '') as blob), cast(record.cid as blob), cast(collection || '/' || rkey as blob),
+        repo_block.cid is not null
+    from record left join repo_block on repo_block.cid = record.cid order by record.uri"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with a repository, as `repository.cjs` has it.
+
+    `kind` is "block" (`cid`) for one that is not what its name says, "signature" if the newest commit is another
+    account's or key's, "record" for a record (path) without its block, "index" for one that the table has otherwise
+    (`lost` if the table lacks it), "tree" for whatever else does not link up; after a `fatal` one there is no tree."""
+
+    kind: str
+    text: str
+    record: str = ""
+    cid: str = ""
+    lost: bool = False
+    fatal: bool = False
 
 
 class Store:
@@ -42,32 +67,57 @@ class Store:
         """CIDs of the blobs that the server says it keeps; uploads without a record yet are not among them."""
         return {row[0] for row in self._db.execute('select cid from blob where "tempKey" is null')}
 
-    def problems(self, key: bytes) -> Iterator[str]:
-        """What is wrong with the repository, whose commits the private key `key` signs."""
-        blocks = dict(self._db.execute("select cid, content from repo_block"))
-        for cid, content in blocks.items():
-            if not is_hash_of(cid, content):
-                yield f"block {cid} does not hash to its name"
-        try:
-            top, revision = self.root()
-            commit = _decoded(blocks, top)
-            if commit["rev"] != revision or commit["did"] != self.did:
-                yield f"commit {top} is of {commit['did']} at {commit['rev']}, not of {self.did} at {revision}"
-            if not _is_signed(commit, key):
-                yield f"commit {top} is not signed with the account's key"
-            tree = dict(_records(blocks, libipld.encode_cid(commit["data"])))
-        except (LookupError, ValueError, TypeError) as error:
-            yield f"the blocks do not link up from the root: {error}"
+    def problems(self, key: bytes) -> Iterator[Fault]:
+        """What is wrong with the repository, whose commits the private key `key` signs. Memory does not grow with it.
+
+        Raises LookupError when there is none.
+        """
+        top, revision = self.root()
+        yield from self._damaged()
+        faults = list(self._commit(top, revision, key))
+        yield from faults
+        if any(fault.fatal for fault in faults):
             return
-        index = {
-            f"{collection}/{rkey}": cid
-            for collection, rkey, cid in self._db.execute("select collection, rkey, cid from record")
-        }
-        for path in sorted(tree.keys() | index.keys()):
-            if tree.get(path) != index.get(path):
-                yield f"record {path} is {tree.get(path)} in the repository and {index.get(path)} in the index"
-            elif tree[path] not in blocks:
-                yield f"record {path} has no block {tree[path]}"
+        try:
+            commit = libipld.decode_dag_cbor(self._block(top))
+            tree = _records(self._block, libipld.encode_cid(commit["data"]))
+            yield from _differences(tree, self._db.execute(_LISTED), f"at://{self.did}/".encode())
+        except (LookupError, ValueError, TypeError, RecursionError) as error:
+            yield Fault(kind="tree", text=f"the blocks do not link up from the root: {error}")
+
+    def _commit(self, top: str, revision: str, key: bytes) -> Iterator[Fault]:
+        try:
+            content = self._block(top)
+            if not is_hash_of(top, content):
+                raise ValueError(f"block {top} does not hash to its name")
+            commit = libipld.decode_dag_cbor(content)
+            signed = _is_signed(commit, key)
+        except (LookupError, ValueError, TypeError, RecursionError) as error:
+            yield Fault(kind="tree", text=f"the blocks do not link up from the root: {error}", fatal=True)
+            return
+        if commit["did"] != self.did:
+            yield Fault(kind="signature", text=f"commit {top} is of {commit['did']}, not of {self.did}")
+        elif commit["rev"] != revision:
+            yield Fault(kind="tree", text=f"commit {top} is at {commit['rev']}, not at {revision}")
+        if not signed:
+            yield Fault(kind="signature", text=f"commit {top} is not signed with the account's key")
+
+    def records_of(self, cid: str) -> list[str]:
+        """Paths of the records whose block it is."""
+        query = "select collection || '/' || rkey from record where cid = ?"
+        return [str(row[0]) for row in self._db.execute(query, (cid,))]
+
+    def _block(self, cid: str) -> bytes:
+        found = self._db.execute("select content from repo_block where cid = ?", (cid,)).fetchone()
+        if found is None:
+            raise LookupError(f"block {cid} is missing")
+        return bytes(found[0])
+
+    def _damaged(self) -> Iterator[Fault]:
+        for name, content in self._db.execute("select cast(cid as blob), content from repo_block"):
+            cid = name.decode(errors="replace")
+            if not is_hash_of(cid, content):
+                yield Fault(kind="block", cid=cid, text=f"block {cid} does not hash to its name")
 
 
 def open_unchanged(path: Path) -> sqlite3.Connection:
@@ -85,31 +135,127 @@ def integrity(path: Path) -> str:
 
 
 def is_hash_of(cid: str, content: bytes) -> bool:
-    """Whether `content` is what `cid` names."""
+    """Whether `content` is what `cid` names: the base32 text of version 1, any codec, a SHA-256."""
+    digest = hashlib.sha256(content).digest()
+    if libipld.encode_cid(b"\x01\x71\x12\x20" + digest) == cid:  # DAG-CBOR, as nearly all are
+        return True
     try:
-        named = libipld.decode_cid(cid)["hash"]
+        named = libipld.decode_cid(cid)
     except ValueError:
         return False
-    return bool(named["code"] == _SHA2_256 and named["digest"] == hashlib.sha256(content).digest())
+    if named["version"] != 1 or named["hash"]["code"] != _SHA2_256 or named["hash"]["digest"] != digest:
+        return False
+    return bool(libipld.encode_cid(b"\x01" + _varint(named["codec"]) + b"\x12\x20" + digest) == cid)
 
 
-def _decoded(blocks: Mapping[str, bytes], cid: str) -> Any:
-    if cid not in blocks:
-        raise LookupError(f"block {cid} is missing")
-    return libipld.decode_dag_cbor(blocks[cid])
+def _varint(number: int) -> bytes:
+    rest = number >> 7
+    return bytes([number & 127 | 128]) + _varint(rest) if rest else bytes([number])
 
 
-def _records(blocks: Mapping[str, bytes], cid: str) -> Iterator[tuple[str, str]]:
-    """Path and CID of each record below the tree's node `cid`, in order."""
-    node = _decoded(blocks, cid)
-    if node["l"] is not None:
-        yield from _records(blocks, libipld.encode_cid(node["l"]))
+def _records(block: Callable[[str], bytes], top: str) -> Iterator[tuple[bytes, str]]:
+    """Path and CID of each record in the tree below the node `top`, in order. Raises ValueError at what is no tree.
+
+    It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+    """
+    last = b""
+
+    def below(cid: str, node: Mapping[str, Any], layer: int) -> Iterator[tuple[bytes, str]]:
+        nonlocal last
+        if layer < 0:
+            raise ValueError(f"node {cid} is below the lowest layer")
+        if node["l"] is not None:
+            yield from below(*_node(block, node["l"]), layer - 1)
+        for key, value, right in _entries(cid, node):
+            if key <= last:
+                raise ValueError(f"node {cid} has {key.decode()} after {last.decode()}")
+            if (own := _layer(key)) != layer:
+                raise ValueError(f"node {cid} has {key.decode()} in layer {layer}, not {own}")
+            last = key
+            yield key, libipld.encode_cid(value)
+            if right is not None:
+                yield from below(*_node(block, right), layer - 1)
+        if node["l"] is None and not node["e"]:
+            raise ValueError(f"node {cid} is empty")
+
+    cid, root = _node(block, top)
+    if root["e"]:
+        yield from below(cid, root, _layer(next(_entries(cid, root))[0]))
+    elif root["l"] is not None:  # without both there are no records
+        raise ValueError(f"node {cid} is the root and has no key")
+
+
+def _node(block: Callable[[str], bytes], link: str | bytes) -> tuple[str, Any]:
+    """Its CID and what is in it, of which the entries are yet to be looked at."""
+    cid = libipld.encode_cid(link)
+    try:
+        node = libipld.decode_dag_cbor(block(cid))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"node {cid} is no node of a tree: {error}") from error
+    if not isinstance(node, dict) or node.keys() != {"l", "e"} or not isinstance(node["e"], list):
+        raise ValueError(f"node {cid} is no node of a tree: it has other fields")
+    if not isinstance(node["l"], bytes | None):
+        raise ValueError(f"node {cid} is no node of a tree: its left side is no link")
+    return cid, node
+
+
+def _entries(cid: str, node: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes, bytes | None]]:
+    """Key, value and right side of each."""
     before = b""
     for entry in node["e"]:
-        before = before[: entry["p"]] + entry["k"]
-        yield before.decode(), libipld.encode_cid(entry["v"])
-        if entry["t"] is not None:
-            yield from _records(blocks, libipld.encode_cid(entry["t"]))
+        try:
+            prefix, rest, value, right = entry["p"], entry["k"], entry["v"], entry.get("t")
+            key = before[:prefix] + rest
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"node {cid} is no node of a tree: it has an entry of another form") from error
+        if not isinstance(value, bytes) or not isinstance(right, bytes | None):
+            raise ValueError(f"node {cid} is no node of a tree: it has an entry of another form")
+        if len(key) > 1024 or not _PATH.fullmatch(key):
+            raise ValueError(f"node {cid} has a key that is no path")
+        if not 0 <= prefix <= len(before) or rest[:1] == before[prefix : prefix + 1] != b"":
+            raise ValueError(f"node {cid} has {key.decode()} with a wrong prefix")
+        yield key, value, right
+        before = key
+
+
+def _layer(key: bytes) -> int:
+    """The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash."""
+    return (256 - int.from_bytes(hashlib.sha256(key).digest(), "big").bit_length()) // 2
+
+
+def _differences(tree: Iterable[tuple[bytes, str]], index: Iterator[Any], prefix: bytes) -> Iterator[Fault]:
+    """Both are in the order of their URIs: neither is held as a whole."""
+
+    def differs(path: str, here: str, there: str) -> Fault:
+        text = f"record {path} is {here} in the repository and {there} in the index"
+        return Fault(kind="index", record=path, lost=there == "undefined", text=text)
+
+    def surplus(row: Any) -> Fault:
+        return differs(_text(row[0].removeprefix(prefix)), "undefined", _text(row[1]))
+
+    row = next(index, None)
+    for key, cid in tree:
+        uri, path = prefix + key, key.decode()
+        while row is not None and row[0] < uri:
+            yield surplus(row)
+            row = next(index, None)
+        if row is None or row[0] != uri:
+            yield differs(path, cid, "undefined")
+            continue
+        if row[1] != cid.encode():
+            yield differs(path, cid, _text(row[1]))
+        elif not row[3]:
+            yield Fault(kind="record", record=path, text=f"record {path} has no block {cid}")
+        if row[2] != key:
+            yield Fault(kind="index", record=path, text=f"record {path} is listed as {_text(row[2])} in the index")
+        row = next(index, None)
+    while row is not None:
+        yield surplus(row)
+        row = next(index, None)
+
+
+def _text(value: bytes | None) -> str:
+    return "null" if value is None else value.decode(errors="replace")
 
 
 def _is_signed(commit: Mapping[str, Any], key: bytes) -> bool:

@@ -6,7 +6,7 @@ owner's machine knows: the stack, its lists of who was removed, and the rotation
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from components.probes import NomadApi, ProbeError
 from components.render.backup_job import JOB as BACKUP
 from components.render.restic import region_environment
-from components.render.restore_job import JOB, OTHER_PATH
+from components.render.restore_job import JOB, OTHER_PATHS
 from components.settings.environment import GENERATED_SECRETS
 from components.settings.settings import Settings
 from tools import runs
@@ -34,11 +34,16 @@ _SENT = re.compile(r"snapshot (?P<id>[0-9a-f]{8,}) saved")
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is to be restored. `snapshot` is an id, "volume" for the last one on the volume, or empty for the newest in
-    the bucket; `sequence` a number above every event that a relay saw, where nobody can be asked; `bring_back` DIDs
-    that were deleted or taken down since, and shall not be. `source` is the stack whose backups are meant."""
+    """What is to be restored.
+
+    `snapshot` is an id, "volume" for the last one on the volume, or empty for the newest in the bucket. `only` is the
+    DID of the one account that is brought back, `without` those that are left out, `bring_back` those that come back
+    although they were deleted or taken down since. `sequence` is a number above every event that a relay saw, if no
+    relay can be asked. `source` is the stack whose backups are meant."""
 
     snapshot: str = ""
+    only: str = ""
+    without: tuple[str, ...] = ()
     sequence: int = 0
     bring_back: tuple[str, ...] = ()
     source: Stack | None = None
@@ -48,6 +53,8 @@ class Wish:
 def restore(stack: Stack, wish: Wish) -> int:
     """Restore onto `stack`; the exit code. Raises StackError, StackFileError, ProbeError."""
     settings = with_backup(stack)
+    if wish.only:
+        return _restore_one(stack, settings, wish)
     items = _opened_by(wish.source, settings) if wish.source and wish.source != stack else None
     step(1, "The PDS is paused, through the engine.")
     pause(stack, yes=wish.yes)
@@ -72,13 +79,51 @@ def restore(stack: Stack, wish: Wish) -> int:
     run_again(stack, settings, yes=wish.yes)
 
     step(4, "Is everything as it should be?")
-    for result in check(subject_of(stack, None, None, None, mail=None, relay=True)):
-        print(result, flush=True)
+    _check(stack)
     print(
-        "\nRestored. Whoever was left out is listed under 2. The old data are on the volume until you say "
-        f"`./pds restore {stack.name} --forget-old`."
+        "\nRestored. Accounts that were left out, or came from another backup, are listed under 2. The old data are on "
+        f"the volume until you run `./pds restore {stack.name} --forget-old`."
     )
     return 0
+
+
+def _check(stack: Stack) -> None:
+    for result in check(subject_of(stack, None, None, None, mail=None, relay=True)):
+        print(result, flush=True)
+
+
+def _restore_one(stack: Stack, settings: Settings, wish: Wish) -> int:
+    """Bring one account back. The PDS runs on while it is fetched and checked."""
+    if wish.source and wish.source != stack:
+        raise StackError("'--only' takes an account out of the stack's own backups: leave '--to' out.")
+    api = runs.api_of(stack)
+    runs.alone(api, JOB)
+    step(1, "The account is fetched, checked, and made ready. The PDS runs on.")
+    meta = {"only": wish.only, "rotation_public_key": _public_key(stack.outputs())} | _which(wish)
+    if not runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE):
+        print("\nNothing was changed. Read what is said above.")
+        return 1
+
+    step(2, "The PDS is paused, through the engine.")
+    pause(stack, yes=wish.yes)
+    step(3, "The account takes the place of the one that is there, and gets a new revision.")
+    done = runs.follow(api, runs.dispatch(api, JOB, {"only": wish.only, "step": "in"}), _DEADLINE)
+    if not done:
+        print(f"\nThe PDS is paused. Run the same again: it goes on. ./pds restore {stack.name} --only {wish.only}")
+        return 1
+    step(4, "The PDS runs again.")
+    run_again(stack, settings, yes=wish.yes)
+    step(5, "Is everything as it should be?")
+    _check(stack)
+    print(f"\nRestored. What the account was before is on the volume until `./pds restore {stack.name} --forget-old`.")
+    return 0
+
+
+def last_backup_is_restorable(api: NomadApi, without: Sequence[str] = ()) -> bool:
+    """Check the snapshot that the last backup left on the volume, account by account, on the host; whether all accounts
+    can be restored from it, but those in `without`. Raises ProbeError."""
+    meta = {"verify": "yes", "from": "volume", "without": " ".join(without)}
+    return runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE)
 
 
 def put_back(stack: Stack, settings: Settings, wish: Wish, api: NomadApi) -> bool:
@@ -110,8 +155,10 @@ def show(stack: Stack) -> int:
 
 
 def forget_old(stack: Stack) -> int:
-    """Remove what restores left of the data before them; the exit code. Raises as above."""
-    return _alone(stack, {"forget": "yes"})
+    """Remove what restores left of the data before them, unless it holds the last copy of a signing key.
+
+    Returns the exit code. Raises as above."""
+    return _alone(stack, {"forget": "yes", "delete": " ".join(sorted(with_backup(stack).delete.values()))})
 
 
 def _alone(stack: Stack, meta: Mapping[str, str]) -> int:
@@ -142,17 +189,21 @@ def _meta(stack: Stack, settings: Settings, wish: Wish) -> dict[str, str]:
     removals = stack.state().named("pds-removals")
     known: Mapping[str, str] = removals.outputs.get("taken_down") or {} if removals else {}
     hidden = {known.get(entry, entry) for entry in settings.takedown}
-    volume = wish.snapshot == "volume"
-    return {
-        "snapshot": "" if volume else wish.snapshot,
-        "from": "volume" if volume else "",
+    return _which(wish) | {
         "sequence": str(wish.sequence or ""),
         "rotation_public_key": _public_key(stack.outputs()),
         # A handle without a DID is one that no `up` has seen; the one below takes it down.
         "takedown": " ".join(sorted(did for did in hidden if did.startswith("did:"))),
         "delete": " ".join(sorted(settings.delete.values())),
         "bring_back": " ".join(wish.bring_back),
+        "without": " ".join(wish.without),
     }
+
+
+def _which(wish: Wish) -> dict[str, str]:
+    """Which snapshot, in the terms of the job."""
+    volume = wish.snapshot == "volume"
+    return {"snapshot": "" if volume else wish.snapshot, "from": "volume" if volume else ""}
 
 
 def _public_key(outputs: Mapping[str, Any]) -> str:
@@ -179,13 +230,14 @@ def _opened_by(source: Stack, settings: Settings) -> dict[str, str]:
 
 
 def _lend(api: NomadApi, items: Mapping[str, str] | None) -> None:
-    """Let the fetch task, and nothing else, read what opens another stack's backups; with None no more."""
-    if items is None:
-        api.request("DELETE", f"/v1/var/{OTHER_PATH}")
-        return
-    status, said = api.request("PUT", f"/v1/var/{OTHER_PATH}", {"Path": OTHER_PATH, "Items": dict(items)})
-    if status != 200:
-        raise ProbeError(f"Nomad takes no variable at {OTHER_PATH}: {status} {str(said)[:200]}")
+    """Let the tasks that fetch, and nothing else, read what opens another stack's backups; with None no more."""
+    for path in OTHER_PATHS.values():
+        if items is None:
+            api.request("DELETE", f"/v1/var/{path}")
+            continue
+        status, said = api.request("PUT", f"/v1/var/{path}", {"Path": path, "Items": dict(items)})
+        if status != 200:
+            raise ProbeError(f"Nomad takes no variable at {path}: {status} {str(said)[:200]}")
 
 
 def _crawl(relay: str, hostname: str) -> str:

@@ -103,9 +103,17 @@ def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
         return True
     said_nothing = not any(log.said for log in logs.values())
     for name, task in (found.get("TaskStates") or {}).items():
-        if task.get("Failed") and said_nothing:
-            show(f"{name}: {'; '.join(event.get('DisplayMessage', '') for event in task.get('Events') or [])}")
+        events = task.get("Events") or []
+        if any(_out_of_memory(event) for event in events):
+            show(f"{name}: it ran out of memory and was killed. Raise 'backup: {{memory_mib: …}}'.")
+        elif task.get("Failed") and said_nothing:
+            show(f"{name}: {'; '.join(event.get('DisplayMessage', '') for event in events)}")
     return False
+
+
+def _out_of_memory(event: Mapping[str, Any]) -> bool:
+    """As Nomad's Docker driver says it of a task (`oom_killed`, nomad/structs TaskEvent.SetOOMKilled)."""
+    return (event.get("Details") or {}).get("oom_killed") == "true"
 
 
 @dataclass

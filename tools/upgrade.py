@@ -22,7 +22,7 @@ from tools.check.run import check, subject_of
 from tools.clubs.known import Known, by_host
 from tools.gate import gate
 from tools.pause import change, up
-from tools.restore import back_up, step, with_backup
+from tools.restore import back_up, last_backup_is_restorable, step, with_backup
 from tools.stack import Stack, StackError
 
 _DEADLINE = 3600  # seconds; an image pull, a fetch, and the migration of large databases
@@ -40,17 +40,24 @@ class Target:
     package: str
 
 
-def upgrade(stack: Stack, to: str, package: str | None, *, yes: bool) -> int:
-    """Bring `stack` to the image tag or image `to`; the exit code. Raises StackError, StackFileError, ProbeError."""
+def upgrade(stack: Stack, to: str, package: str | None, *, yes: bool, without: Sequence[str] = ()) -> int:
+    """Bring `stack` to the image tag or image `to`, although the accounts `without` could not be restored.
+
+    Returns the exit code. Raises StackError, StackFileError, ProbeError."""
     target = _wanted(stack, to, package)
     if target is None:
         return 0
     migrates = _trial(stack, target)
-    return 1 if migrates is None else _change(stack, target, migrates, _asking(yes=yes))
+    return 1 if migrates is None else _change(stack, target, migrates, _asking(yes=yes), without)
 
 
 def upgrade_all(
-    stacks: Sequence[Known], canary: str | None, to: str, package: str | None, bring: Callable[[Known], bool]
+    stacks: Sequence[Known],
+    canary: str | None,
+    to: str,
+    package: str | None,
+    bring: Callable[[Known], bool],
+    without: Sequence[str] = (),
 ) -> int:
     """The same for all of them, the canary first; the exit code. Raises as above, before anything is begun where one of
     them has no backups."""
@@ -68,7 +75,7 @@ def upgrade_all(
         return 1
     for number, (stack, target) in enumerate(wanted):
         print(f"\n{stack.name}")
-        if code := _change(Stack(stack.name), target, migrates, partial(_brought, bring, stack)):
+        if code := _change(Stack(stack.name), target, migrates, partial(_brought, bring, stack), without):
             if later := names[number + 1 :]:
                 print(f"\nLeft as they were: {', '.join(later)}.")
             return code
@@ -99,13 +106,16 @@ def _trial(stack: Stack, target: Target) -> list[str] | None:
     return [line.removeprefix(_MIGRATES) for line in said if line.startswith(_MIGRATES)]
 
 
-def _change(stack: Stack, target: Target, migrates: list[str], bring: Bring) -> int:
+def _change(stack: Stack, target: Target, migrates: list[str], bring: Bring, without: Sequence[str]) -> int:
     """What follows a trial; the exit code."""
     settings, api = with_backup(stack), runs.api_of(stack)
     step(2, "A backup, to come back to.")
     sent = back_up(api)
     if sent is None:
         print("\nThe backup failed. Nothing was changed.")
+        return 1
+    if not last_backup_is_restorable(api, without):
+        print("\nWhat cannot be restored could not come back either. Nothing was changed.")
         return 1
     way_back = _way_back(stack.name, settings, migrates, sent)
     before = _not_well(stack)

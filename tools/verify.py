@@ -1,31 +1,34 @@
-"""Whether a snapshot of a PDS can be restored: everything in it is opened, hashed and held against everything else.
+"""Whether a snapshot of a PDS can be restored, account by account.
 
-Owns: what has to be in a snapshot (`components/render/files/snapshot.cjs` makes them), and the words for what is wrong.
-Does not own: the repositories' format (`repository`), fetching a snapshot, or starting a server on it. Nothing is
-written, and no library of the server's is used. The only question to the network is one per account, to `document_key`.
+Owns: what has to be in a snapshot (`components/render/files/snapshot.cjs` makes them), and the words for what is wrong,
+which are those of `verify.cjs` and `account_check.cjs` on the host. Does not own: the repositories' format
+(`repository`), fetching a snapshot, or starting a server on it. Nothing is written, and no library of the server's is
+used. The only question to the network is one per account, to `document_key`.
 """
 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tools.live.keys import did_key
-from tools.repository import Store, integrity, is_hash_of, open_unchanged
+from tools.repository import Fault, Store, integrity, is_hash_of, open_unchanged
 
 MANIFEST = "manifest.json"
 MARK = ".pds-identity.json"
-_FIELDS = {"hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"}
-_DATABASES = ("account.sqlite", "sequencer.sqlite")
+WHOLE, LOSSES, NOT = "whole", "with losses", "not restorable"
+_FIELDS = {"hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"}
+_KEY_BYTES = 32
+_NAMED = 100  # lost records of one account
 
 DocumentKey = Callable[[str], str | None]
-"""From a DID to the did:key that its document names for signing; None where it cannot be asked."""
+"""From a DID to the did:key that its document names for signing; None if it cannot be asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +39,54 @@ class Identity:
     rotation_public_key: str
 
 
+@dataclass(kw_only=True)
+class Verdict:
+    """What is wrong with one account: `why` it is not restorable, or what is lost. `rebuild` if its tree of records has
+    to be made again; `changed` what differs from the manifest and holds together; `key` its did:key."""
+
+    why: list[str] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)
+    lost: int = 0
+    blobs: list[str] = field(default_factory=list)
+    rebuild: bool = False
+    changed: list[str] = field(default_factory=list)
+    key: str | None = None
+
+    @property
+    def state(self) -> str:
+        """`WHOLE`, `LOSSES` or `NOT`."""
+        if self.why:
+            return NOT
+        return LOSSES if self.records or self.blobs or self.rebuild or self.changed else WHOLE
+
+    def sentences(self) -> list[str]:
+        """What is wrong, the first thing first."""
+        more = self.lost - len(self.records)
+        return [
+            *self.why,
+            *(f"record {name} is lost" for name in self.records),
+            *([f"{more} more records are lost"] if more else []),
+            *(f"blob {cid} is lost" for cid in self.blobs),
+            *(["its tree of records is damaged and is made again from the table of records"] if self.rebuild else []),
+            *self.changed,
+        ]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found. `problems` is empty for a snapshot that can be restored; `notes` are no faults."""
+    """What was found. `refusals` say why nothing of the snapshot can be restored, `accounts` has a verdict for each
+    DID; `notes` are no faults."""
 
     manifest: dict[str, Any]
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    refusals: tuple[str, ...] = ()
+    accounts: Mapping[str, Verdict] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Everything that is wrong, a line each; none if every account is whole."""
+        lines = (f"{did}: {one.state}: {text}" for did, one in self.accounts.items() for text in one.sentences())
+        return (*self.refusals, *lines)
 
 
 def verify(folder: Path, document_key: DocumentKey, whose: Identity | None = None) -> Report:
@@ -50,12 +94,18 @@ def verify(folder: Path, document_key: DocumentKey, whose: Identity | None = Non
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        return Report(manifest={}, problems=(f"{MANIFEST} cannot be read: {error}",), notes=())
+        return Report(manifest={}, refusals=(f"{MANIFEST} cannot be read: {error}",))
     if not isinstance(manifest, dict) or manifest.get("format") != 1 or not manifest.keys() >= _FIELDS:
-        return Report(manifest={}, problems=(f"{MANIFEST} is of an unknown format",), notes=())
-    check = _Check(folder, manifest, document_key)
-    problems = (*check.identity(whose), *check.files(), *check.databases(), *check.accounts(), *check.blobs())
-    return Report(manifest=manifest, problems=tuple(dict.fromkeys(problems)), notes=tuple(check.notes))
+        return Report(manifest={}, refusals=(f"{MANIFEST} is of an unknown format",))
+    check = _Check(folder, manifest)
+    refusals = (*check.identity(whose), *check.damage("account.sqlite"))
+    if refusals:
+        return Report(manifest=manifest, refusals=refusals, notes=tuple(check.notes))
+    check.notes += [f"{text}; events begin anew" for text in check.damage("sequencer.sqlite")]
+    check.strays()
+    accounts = check.accounts()
+    check.documents(accounts, document_key)
+    return Report(manifest=manifest, accounts=accounts, notes=tuple(check.notes))
 
 
 def from_plc(url: str, client: httpx.Client) -> DocumentKey:
@@ -77,9 +127,8 @@ def home(did: str) -> Path:
 
 
 class _Check:
-    def __init__(self, folder: Path, manifest: dict[str, Any], document_key: DocumentKey) -> None:
-        self._folder, self._manifest, self._document_key = folder, manifest, document_key
-        self._broken: set[str] = set()
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self._folder, self._manifest = folder, manifest
         self.notes: list[str] = []
 
     def identity(self, whose: Identity | None) -> Iterator[str]:
@@ -90,123 +139,134 @@ class _Check:
         try:
             mark = json.loads((self._folder / MARK).read_text())
         except (OSError, ValueError) as error:
-            yield f"{MARK} cannot be read: {error}"
+            self.notes.append(f"{MARK} cannot be read: {'ENOENT' if isinstance(error, FileNotFoundError) else error}")
         else:
             if {key: mark.get(key) for key in named} != named:
                 yield f"{MARK} and {MANIFEST} name two PDSes"
 
-    def files(self) -> Iterator[str]:
-        """Every file of the manifest is there as it was written, and there is no other."""
-        named: dict[str, dict[str, Any]] = self._manifest["files"]
-        found = {
-            str(path.relative_to(self._folder))
-            for path in self._folder.rglob("*")
-            if path.is_file() and path.relative_to(self._folder).parts[0] != "blocks"
-        }
-        for name in sorted(found - named.keys() - {MANIFEST}):
-            yield f"{name} is not in the manifest"
-        for name in sorted(named.keys() - found):
+    def strays(self) -> None:
+        """What lies beside the files of the manifest is no part of the snapshot."""
+        for path in sorted(self._folder.rglob("*")):
+            name = path.relative_to(self._folder)
+            known = str(name) in self._manifest["files"] or name.parts[0] in (MANIFEST, "blocks")
+            if path.is_file() and not known and path.suffix != ".left":
+                self.notes.append(f"{name} is not in the manifest")
+
+    def damage(self, name: str) -> Iterator[str]:
+        """Why a database of the whole server cannot be used."""
+        path = self._folder / name
+        if not path.exists():
             yield f"{name} is missing"
-        for name in sorted(found & named.keys()):
-            path = self._folder / name
-            if path.stat().st_size != named[name]["size"]:
-                yield f"{name} has {path.stat().st_size} bytes, the manifest says {named[name]['size']}"
-            elif _sha256(path) != named[name]["sha256"]:
-                yield f"{name} is not what was written: its SHA-256 differs from the manifest's"
+        elif (verdict := integrity(path)) != "ok":
+            yield f"{name} is damaged: {verdict}"
+        elif not self._as_written(name):
+            self.notes.append(f"{name} is not what was written: its SHA-256 differs from the manifest's")
 
-    def databases(self) -> Iterator[str]:
-        """SQLite's own check of each database."""
-        stores = [str(home(did) / "store.sqlite") for did in self._manifest["repositories"]]
-        for name in (*_DATABASES, *stores):
-            if (self._folder / name).exists() and (verdict := integrity(self._folder / name)) != "ok":
-                self._broken.add(name)
-                yield f"{name} is damaged: {verdict}"
+    def accounts(self) -> dict[str, Verdict]:
+        """A verdict for every account and every repository."""
+        known = self._active()
+        if sorted(known) != sorted(self._manifest["accounts"]):
+            self.notes.append("account.sqlite has other accounts than the manifest")
+        if self._manifest["blobs"] != "disk":
+            self.notes.append("blobs are in a bucket, not in the snapshot")
+        return {did: self._account(did) for did in sorted({*known, *self._manifest["repositories"]})}
 
-    def accounts(self) -> Iterator[str]:
-        """Every account has a repository that holds together, and the key that its DID document names."""
+    def _account(self, did: str) -> Verdict:
+        verdict = Verdict()
+        store, key = (str(home(did) / name) for name in ("store.sqlite", "key"))
+        if not (self._folder / store).exists():
+            verdict.why.append("it has no repository")
+        private = self._key(key, verdict)
+        if private and not verdict.why:
+            self._store(did, store, private, verdict)
+        if not verdict.why:
+            verdict.changed += [
+                f"{name} is not what was written" for name in (store, key) if not self._as_written(name)
+            ]
+        return verdict
+
+    def _key(self, name: str, verdict: Verdict) -> bytes | None:
         try:
-            accounts = self._accounts()
-        except sqlite3.DatabaseError as error:
-            yield f"account.sqlite cannot be read: {error}"
-            return
-        if sorted(accounts) != self._manifest["accounts"]:
-            yield "account.sqlite has other accounts than the manifest"
-        keys: dict[str, str] = {}
-        for did in sorted({*accounts, *self._manifest["repositories"]}):
-            path = self._folder / home(did)
-            if not (path / "store.sqlite").exists():
-                yield f"{did} has no repository"
-            if not (path / "key").exists():
-                yield f"{did} has no signing key"
-                continue
-            key = (path / "key").read_bytes()
-            try:
-                keys[did] = did_key(key.hex())
-            except ValueError:
-                yield f"{did}: its signing key is no secp256k1 key"
-                continue
-            yield from self._repository(did, key)
-        yield from self._documents({did: key for did, key in keys.items() if did in accounts}, accounts)
+            private = (self._folder / name).read_bytes()
+            if len(private) != _KEY_BYTES:
+                raise ValueError("it has another length")
+            verdict.key = did_key(private.hex())
+        except OSError:
+            verdict.why.append("it has no signing key")
+        except ValueError:
+            verdict.why.append("its signing key is no secp256k1 key")
+        else:
+            return private
+        return None
 
-    def _repository(self, did: str, key: bytes) -> Iterator[str]:
-        name = str(home(did) / "store.sqlite")
-        if not (self._folder / name).exists():
+    def _store(self, did: str, name: str, private: bytes, verdict: Verdict) -> None:
+        if (damage := integrity(self._folder / name)) != "ok":
+            verdict.why.append(f"store.sqlite is damaged: {damage}")
             return
         try:
             with closing(Store(self._folder / name, did)) as store:
-                yield from (f"{did}: {problem}" for problem in store.problems(key))
                 known = self._manifest["repositories"].get(did)
-                if known is None:
-                    yield f"{did}: its repository is not in the manifest"
-                elif (known["cid"], known["rev"]) != store.root():
-                    yield f"{did}: its repository is at {store.root()[1]}, the manifest says {known['rev']}"
-        except (sqlite3.DatabaseError, LookupError) as error:
-            if name not in self._broken:
-                yield f"{did}: its repository cannot be read: {error}"
+                cid, rev = store.root()
+                if known and (known["cid"], known["rev"]) != (cid, rev):
+                    verdict.changed.append(f"its repository is at {rev}, the manifest says {known['rev']}")
+                for fault in store.problems(private):
+                    _count(fault, store, verdict)
+                verdict.records.sort()
+                if self._manifest["blobs"] == "disk":
+                    verdict.blobs = [blob for blob in sorted(store.blobs()) if not self._has(did, blob)]
+        except LookupError as error:
+            verdict.why.append(str(error.args[0]))
+        except sqlite3.DatabaseError as error:
+            verdict.why.append(f"store.sqlite is damaged: {error}")
 
-    def _documents(self, keys: dict[str, str], active: dict[str, bool]) -> Iterator[str]:
-        for did, key in keys.items():
+    def _has(self, did: str, cid: str) -> bool:
+        places = (self._folder / "blocks" / place / did / cid for place in ("", "quarantine"))
+        return any(path.exists() and is_hash_of(cid, path.read_bytes()) for path in places)
+
+    def documents(self, accounts: Mapping[str, Verdict], document_key: DocumentKey) -> None:
+        """Hold the keys against the DID documents: an account that moved away is no fault of a snapshot."""
+        active = self._active()
+        owners = {verdict.key: did for did, verdict in accounts.items() if verdict.key}
+        for did, verdict in accounts.items():
+            if verdict.key is None:
+                continue
             try:
-                wanted = self._document_key(did)
+                wanted = document_key(did)
             except (httpx.HTTPError, KeyError, ValueError) as error:
-                yield f"{did}: its DID document could not be read: {error}"
+                self.notes.append(f"{did}: its DID document cannot be read: {error}")
                 continue
             if wanted is None:
                 self.notes.append(f"{did}: its DID document was not asked for")
-            elif wanted != key and active[did]:
-                owner = next((other for other, theirs in keys.items() if theirs == wanted), None)
-                where = f"which is the key that {owner} has here" if owner else "which is not in this snapshot"
-                yield f"{did}: its DID document names the key {wanted}, {where}"
-            elif wanted != key:
-                self.notes.append(f"{did}: deactivated, and its DID document names another server's key")
+            elif wanted != verdict.key and (owner := owners.get(wanted)):
+                verdict.why.append(f"its DID document names the key {wanted}, which is the key that {owner} has here")
+            elif wanted != verdict.key:
+                here = "" if active.get(did) else "deactivated, and "
+                self.notes.append(
+                    f"{did}: {here}its DID document names the key {wanted}, which is not in this snapshot"
+                )
 
-    def blobs(self) -> Iterator[str]:
-        """Every blob that a repository keeps is there, and every one that is there is what its name says."""
-        if self._manifest["blobs"] != "disk":
-            self.notes.append("blobs are in a bucket, not in the snapshot")
-            return
-        found: set[tuple[str, str]] = set()
-        blocks = self._folder / "blocks"
-        for path in sorted((*blocks.glob("did:*/*"), *blocks.glob("quarantine/did:*/*"))):
-            if is_hash_of(path.name, path.read_bytes()):
-                found.add((path.parent.name, path.name))
-            else:
-                yield f"{path.relative_to(self._folder)} does not hash to its name"
-        for did in self._manifest["repositories"]:
-            try:
-                with closing(Store(self._folder / home(did) / "store.sqlite", did)) as store:
-                    wanted = store.blobs()
-            except sqlite3.DatabaseError:
-                continue  # said before
-            for cid in sorted(wanted):
-                if (did, cid) not in found:
-                    yield f"{did}: blob {cid} is missing"
+    def _as_written(self, name: str) -> bool:
+        written, path = self._manifest["files"].get(name), self._folder / name
+        return bool(written) and path.stat().st_size == written["size"] and _sha256(path) == written["sha256"]
 
-    def _accounts(self) -> dict[str, bool]:
+    def _active(self) -> dict[str, bool]:
         """DID to whether the account is in use here: one that moved away, or has yet to arrive, is deactivated."""
         with closing(open_unchanged(self._folder / "account.sqlite")) as db:
             rows = db.execute('select did, "deactivatedAt" is null from actor').fetchall()
             return {did: bool(active) for did, active in rows}
+
+
+def _count(fault: Fault, store: Store, verdict: Verdict) -> None:
+    """What a fault of a repository means for its account (`checkRepository` in account_check.cjs)."""
+    leaves = store.records_of(fault.cid) if fault.kind == "block" else []
+    if fault.kind == "signature":
+        verdict.why.append(fault.text)
+    for name in [*([fault.record] if fault.kind == "record" or fault.lost else []), *leaves]:
+        verdict.lost += 1
+        if len(verdict.records) < _NAMED and name not in verdict.records:
+            verdict.records.append(name)
+    if fault.kind in ("tree", "index") or (fault.kind == "block" and not leaves):
+        verdict.rebuild = True
 
 
 def _sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from components.render.batch import batch_job, data_volume
 from components.render.jobspec import Lifecycle, Logs, Periodic, Resources, Restart, Task, VolumeMount
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened, variable_lines
-from components.render.restic import LOGS, RESOURCES, disk, hardened_restic, on_disk, opened_by, restic_environment
+from components.render.restic import LOGS, disk, hardened_restic, on_disk, opened_by, resources, restic_environment
 from components.render.scripts import scripts
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.sections import Backup
@@ -58,7 +58,7 @@ def _snapshot(settings: Settings) -> Task:
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment},
         templates=scripts("snapshot.cjs"),
-        resources=RESOURCES,
+        resources=resources(settings),
         logs=LOGS,
     )
 
@@ -80,7 +80,7 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
             "KEEP_DAYS": str(backup.keep_days),
         },
         templates=(*scripts("send.sh", "open.sh"), opened_by(variable_lines(BACKUP_PATH))),
-        resources=RESOURCES,
+        resources=resources(settings),
         logs=LOGS,
     )
 

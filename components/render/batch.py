@@ -40,6 +40,6 @@ def batch_job(
     return write(job) + "\n"
 
 
-def data_volume(settings: Settings, stack: str, *, read_only: bool = False) -> VolumeRequest:
+def data_volume(settings: Settings, stack: str) -> VolumeRequest:
     """A group's claim on the PDS's data."""
-    return VolumeRequest(name=PDS_JOB, source=where(settings, stack).volume, read_only=read_only)
+    return VolumeRequest(name=PDS_JOB, source=where(settings, stack).volume)

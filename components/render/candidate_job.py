@@ -11,8 +11,8 @@ from components.render.batch import batch_job
 from components.render.drill_job import FOR_SERVER
 from components.render.hcl import Raw
 from components.render.jobspec import DockerConfig, Lifecycle, Parameterized, Task
-from components.render.pds_job import hardened
-from components.render.restic import LOGS, RESOURCES, disk, fetched_for_trial
+from components.render.pds_job import DURABLE_FILE, hardened
+from components.render.restic import LOGS, disk, fetched_for_trial, resources
 from components.render.scripts import scripts
 from components.settings.environment import plain_environment
 from components.settings.settings import Settings
@@ -43,14 +43,18 @@ def candidate_job(settings: Settings, stack: str) -> str:
 
 def _on_candidate(settings: Settings, name: str, program: str, lifecycle: Lifecycle | None = None) -> Task:
     environment = plain_environment(settings)
+    durable = settings.pds.durable_writes
     return Task(
         name=name,
         user="1000:1000",
         lifecycle=lifecycle,
         config=_without_network(settings, program),
-        env={key: environment[key] for key in FOR_SERVER if key in environment} | {"TRIAL": "candidate"},
-        templates=scripts(program),
-        resources=RESOURCES,
+        env={key: environment[key] for key in FOR_SERVER if key in environment}
+        | {"TRIAL": "candidate"}
+        # A version whose writes cannot be made durable is found here, and not when the server has been stopped.
+        | ({"TRIAL_PRELOAD": DURABLE_FILE} if durable else {}),
+        templates=scripts(program, *(("durable.cjs",) if durable else ())),
+        resources=resources(settings),
         logs=LOGS,
     )
 

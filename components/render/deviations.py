@@ -97,7 +97,12 @@ DEVIATIONS: tuple[Deviation, ...] = (
         "secrets as environment",
         "Every item of the variable becomes a line of the environment; a changed secret restarts the server.",
     ),
-    Deviation(f"{_ENV}.NODE_OPTIONS", _NONE, "the guard", "It runs at every start, also when a secret changed."),
+    Deviation(
+        f"{_ENV}.NODE_OPTIONS",
+        _NONE,
+        "the guard and durable writes",
+        "The guard runs at every start, also when a secret changed; upstream's writes are not flushed (decision 16).",
+    ),
     Deviation(f"{_ENV}.PDS_JWT_SECRET", "in the job", _BY_TEMPLATE, _READABLE),
     Deviation(f"{_ENV}.PDS_ADMIN_PASSWORD", "in the job", _BY_TEMPLATE, _READABLE),
     Deviation(f"{_ENV}.PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", "in the job", _BY_TEMPLATE, _READABLE),

@@ -12,7 +12,7 @@ from components.render.batch import batch_job, data_volume
 from components.render.jobspec import DockerConfig, Lifecycle, Periodic, Task, VolumeMount
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened
-from components.render.restic import LOGS, RESOURCES, disk, fetched_for_trial
+from components.render.restic import LOGS, disk, fetched_for_trial, resources
 from components.render.scripts import scripts
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
@@ -51,7 +51,7 @@ def _verify(settings: Settings) -> Task:
         config=_node(settings, "drill.cjs"),
         env={"PDS_HOSTNAME": settings.hostname, "PDS_DID_PLC_URL": settings.pds.plc_url},
         templates=scripts("drill.cjs"),
-        resources=RESOURCES,
+        resources=resources(settings),
         logs=LOGS,
     )
 
@@ -67,7 +67,7 @@ def _serve(settings: Settings) -> Task:
         env={name: environment[name] for name in FOR_SERVER if name in environment}
         | {"PDS_DATA_DIRECTORY": DATA_DIRECTORY},
         templates=scripts("serve.cjs"),
-        resources=RESOURCES,
+        resources=resources(settings),
         logs=LOGS,
     )
 

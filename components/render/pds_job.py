@@ -30,6 +30,7 @@ from components.render.jobspec import (
     VolumeMount,
     VolumeRequest,
 )
+from components.render.scripts import scripts
 from components.render.where import Where, where
 from components.settings.capacity import PDS_MHZ, SMALL_MHZ
 from components.settings.environment import DATA_DIRECTORY, plain_environment
@@ -46,6 +47,9 @@ GUARD_PATH = f"nomad/jobs/{JOB}/{JOB}"
 of the group, which both of its tasks may read (one task's own path is closed to the other)."""
 
 _GUARD_FILE = "/local/guard.cjs"
+
+DURABLE_FILE = "/local/durable.cjs"
+"""Preloaded into a server whose writes are flushed before they are acknowledged (decision 16)."""
 
 _MEBIBYTE = 1024 * 1024
 
@@ -110,11 +114,10 @@ def _server(settings: Settings) -> Task:
         kill_timeout="60s",
         config=hardened(settings, pids_limit=512, ports=("http",)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
-        # The guard once more, in the server's own process: a changed secret restarts this task alone, and a server that
-        # starts with another rotation key on these data must not.
-        env=plain_environment(settings) | {"NODE_OPTIONS": f"--require={_GUARD_FILE}"},
+        env=plain_environment(settings) | {"NODE_OPTIONS": _preloads(settings)},
         templates=(
             *_guard_templates(),
+            *(scripts("durable.cjs") if settings.pds.durable_writes else ()),
             Template(
                 destination="secrets/pds.env",
                 env=True,
@@ -127,6 +130,16 @@ def _server(settings: Settings) -> Task:
         resources=Resources(cpu=PDS_MHZ, memory=settings.pds.memory_mib),
         logs=Logs(max_files=5, max_file_size=10),
     )
+
+
+def _preloads(settings: Settings) -> str:
+    """What runs in the server's own process before the server.
+
+    The guard once more: a changed secret restarts this task alone, and a server with another rotation key must not
+    start on these data.
+    """
+    files = (_GUARD_FILE, DURABLE_FILE) if settings.pds.durable_writes else (_GUARD_FILE,)
+    return " ".join(f"--require={name}" for name in files)
 
 
 def _guard(settings: Settings) -> Task:

@@ -15,11 +15,9 @@ from components.render.jobspec import (
 from components.render.pds_job import hardened, variable_lines
 from components.render.scripts import scripts
 from components.settings.capacity import BACKUP_MHZ
-from components.settings.checks import BACKUP_MEMORY_MIB
 from components.settings.endpoints import SPACES_REGION, spaces_endpoint
 from components.settings.settings import Settings
 
-RESOURCES = Resources(cpu=BACKUP_MHZ, memory=BACKUP_MEMORY_MIB)
 LOGS = Logs(max_files=2, max_file_size=1)
 """Of each task that has backups to do with."""
 
@@ -28,6 +26,12 @@ _DISK = "/backups"
 
 _WHATEVER = "sh /local/fetch.sh || true"
 """Nomad runs nothing after a first task that failed, and a last one may have to tell of it."""
+
+
+def resources(settings: Settings, *, cpu: int = BACKUP_MHZ) -> Resources:
+    """What each task that has backups to do with may take; `cpu` in MHz, below the server's 500."""
+    assert settings.backup
+    return Resources(cpu=cpu, memory=settings.backup.memory_mib)
 
 
 def bucket_name(settings: Settings, stack: str) -> str:
@@ -95,6 +99,6 @@ def fetched_for_trial(settings: Settings, stack: str, path: str) -> Task:
         volume_mounts=on_disk(settings, read_only=True),
         env={"PDS_HOSTNAME": settings.hostname, **restic_environment(settings, stack)},
         templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(path))),
-        resources=RESOURCES,
+        resources=resources(settings),
         logs=LOGS,
     )

@@ -8,9 +8,9 @@ from components.render.batch import batch_job, data_volume
 from components.render.jobspec import Lifecycle, Parameterized, Resources, Task, VolumeMount
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.pds_job import hardened, variable_lines
-from components.render.restic import LOGS, RESOURCES, disk, hardened_restic, on_disk, opened_by, restic_environment
+from components.render.restic import LOGS, disk, hardened_restic, on_disk, opened_by, resources, restic_environment
 from components.render.scripts import scripts
-from components.settings.checks import BACKUP_MEMORY_MIB
+from components.settings.checks import OLDER_BACKUPS_MIB
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
 
@@ -19,11 +19,25 @@ JOB = "pds-restore"
 RESTORE_PATH = f"nomad/jobs/{JOB}"
 """The variable with what opens this stack's backups. A run of a job reads what its parent may."""
 
-OTHER_PATH = f"nomad/jobs/{JOB}/{JOB}/fetch"
-"""A variable with what opens another stack's backups instead, while `./pds restore --to` runs; the fetch task's own."""
+OTHER_PATHS = {task: f"nomad/jobs/{JOB}/{JOB}/{task}" for task in ("fetch", "older")}
+"""Variables with what opens another stack's backups while `./pds restore --to` runs; each is its task's alone."""
 
-META = ("snapshot", "from", "show", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "forget")
-"""What a run can be told, as the programs `fetch.sh` and `restore.cjs` read it."""
+META = (
+    "snapshot",
+    "from",
+    "show",
+    "verify",
+    "only",
+    "step",
+    "without",
+    "sequence",
+    "rotation_public_key",
+    "takedown",
+    "delete",
+    "bring_back",
+    "forget",
+)
+"""What a run can be told, as the programs `fetch.sh`, `older.sh` and `restore.cjs` read it."""
 
 _FOR_RESTORE = (
     "PDS_HOSTNAME",
@@ -43,17 +57,28 @@ def restore_job(settings: Settings, stack: str) -> str:
         JOB,
         parameterized=Parameterized(meta_optional=META),
         volumes=(data_volume(settings, stack), *disk(settings)),
-        tasks=(_fetch(settings, stack), _restore(settings)),
+        tasks=(_fetch(settings, stack), _restore(settings), _older(settings, stack)),
     )
 
 
 def _fetch(settings: Settings, stack: str) -> Task:
-    other = f'{{{{ if nomadVarExists "{OTHER_PATH}" }}}}{variable_lines(OTHER_PATH).rstrip()}{{{{ end }}}}\n'
+    return _with_the_key(settings, stack, "fetch", Lifecycle(hook="prestart"), resources(settings))
+
+
+def _older(settings: Settings, stack: str) -> Task:
+    """Fetches what the restore asks of older backups; Nomad ends it with the restore."""
+    lifecycle = Lifecycle(hook="poststart", sidecar=True)
+    return _with_the_key(settings, stack, "older", lifecycle, Resources(cpu=100, memory=OLDER_BACKUPS_MIB))
+
+
+def _with_the_key(settings: Settings, stack: str, name: str, lifecycle: Lifecycle, limits: Resources) -> Task:
+    path = OTHER_PATHS[name]
+    other = f'{{{{ if nomadVarExists "{path}" }}}}{variable_lines(path).rstrip()}{{{{ end }}}}\n'
     return Task(
-        name="fetch",
+        name=name,
         user="1000:1000",
-        lifecycle=Lifecycle(hook="prestart"),
-        config=hardened_restic(settings, "fetch.sh"),
+        lifecycle=lifecycle,
+        config=hardened_restic(settings, f"{name}.sh"),
         volume_mounts=(
             VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),
             *on_disk(settings, read_only=True),
@@ -63,8 +88,8 @@ def _fetch(settings: Settings, stack: str) -> Task:
             "TARGET": f"{DATA_DIRECTORY}/.restore",
             **restic_environment(settings, stack),
         },
-        templates=(*scripts("fetch.sh", "open.sh"), opened_by(variable_lines(RESTORE_PATH) + other)),
-        resources=RESOURCES,
+        templates=(*scripts(f"{name}.sh", "open.sh"), opened_by(variable_lines(RESTORE_PATH) + other)),
+        resources=limits,
         logs=LOGS,
     )
 
@@ -76,8 +101,8 @@ def _restore(settings: Settings) -> Task:
         user="1000:1000",
         config=hardened(settings, pids_limit=128, command="node", args=("/local/restore.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
-        env={name: environment[name] for name in _FOR_RESTORE if name in environment},
-        templates=scripts("restore.cjs"),
-        resources=Resources(cpu=500, memory=BACKUP_MEMORY_MIB),
+        env={name: environment[name] for name in _FOR_RESTORE if name in environment} | {"OLDER_BACKUPS": "true"},
+        templates=scripts("restore.cjs", "restore_server.cjs"),
+        resources=resources(settings, cpu=500),
         logs=LOGS,
     )

@@ -2,7 +2,8 @@
 whether backups and drills go well.
 
 DigitalOcean's monitoring sees the droplet's own disk, not the volume, and knows no accounts. The job runs in the
-server's image, which is on the host anyway, reads the volume and writes nothing. Its URL is in a Nomad variable.
+server's image, which is on the host anyway, and reads the volume; it writes which findings about accounts it has sent.
+Its URL is in a Nomad variable.
 """
 
 from components.render.batch import batch_job, data_volume
@@ -33,7 +34,7 @@ def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
         name="watch",
         user="1000:1000",
         config=hardened(settings, pids_limit=64, command="node", args=("/local/watch.cjs",)),
-        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={
             "PDS_HOSTNAME": settings.hostname,
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
@@ -59,7 +60,7 @@ def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
         stack,
         JOB,
         periodic=Periodic(crons=(_EVERY,)),
-        volumes=(data_volume(settings, stack, read_only=True),),
+        volumes=(data_volume(settings, stack),),
         # The next run is the next try; a switch that hears nothing meanwhile raises the alarm, as it should.
         restart=Restart(attempts=1, interval="10m", delay="15s", mode="fail"),
         reschedule=None,

@@ -24,8 +24,8 @@ from components.settings.settings import Settings
 WATCH_MIB = 128
 """Memory limit of the job that looks at the volume, in MiB."""
 
-BACKUP_MEMORY_MIB = 256
-"""Limit of each of the backup's tasks, which run one after the other; restic keeps its index in memory."""
+OLDER_BACKUPS_MIB = 128
+"""Limit of the task that fetches single accounts of older backups, beside the one that restores, in MiB."""
 
 SYSTEM_RESERVE_MIB = 512
 """What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
@@ -225,7 +225,7 @@ def memory_asked(settings: Settings) -> dict[str, int]:
     ingress = settings.ingress.memory_mib if settings.ingress_is_ours else 0
     watch = WATCH_MIB if settings.alerts and settings.alerts.ping_url else 0
     confirm = CONFIRM_MIB if any(member.email_verified for member in settings.members) else 0
-    backup = BACKUP_MEMORY_MIB if settings.backup else 0
+    backup = settings.backup.memory_mib + OLDER_BACKUPS_MIB if settings.backup else 0
     return {
         "pds": settings.pds.memory_mib,
         "ingress": ingress,

@@ -75,5 +75,5 @@ class Club(Section):
     port: int = option(ge=1024, le=65535, doc="Port on the host's loopback, its own alone.", example=3101)
     disk_gib: int = option(5, ge=1, le=16384, doc="Most that its data may take of the volume, in GiB.")
     memory_mib: int = option(
-        768, ge=128, le=262144, doc="Most that its jobs may ask for together, in MiB: a PDS 512, its backup 256."
+        896, ge=128, le=262144, doc="Most that its jobs may ask for together, in MiB: a PDS 512, its backup 384."
     )

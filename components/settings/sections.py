@@ -179,6 +179,11 @@ class Pds(Section):
         doc="Port inside the container; on loopback too where the ingress needs it.",
         env="PDS_PORT",
     )
+    durable_writes: bool = option(
+        True,
+        doc="Flush of posts, blobs and keys to the disk before the server acknowledges them. If false, a power cut "
+        "loses the last seconds.",
+    )
     new: bool = option(False, doc="Allow a start on an empty volume: true for the first `up`, then remove it.")
     paused: bool = option(False, doc="Stop the server and keep everything else.")
     escrow: Literal["pending", "made", "declined"] = option(
@@ -409,6 +414,12 @@ class Backup(Section):
         ge=3,
         le=3650,
         doc="Days for which backups are kept; deleted accounts stay in them for so long, and 30 days more.",
+    )
+    memory_mib: int = option(
+        256,
+        ge=256,
+        le=262144,
+        doc="Memory limit of each task of backup, drill, restore and upgrade trial, in MiB.",
     )
     # Source of the tag: git tag v0.19.1 of restic/restic, whose docker/ folder is what Docker Hub's image is made of.
     image: str = option(

@@ -90,7 +90,10 @@ class Club:
 
     def post_blob(self, member: Member, content: bytes) -> str:
         """Upload a blob and write a record that refers to it; the record's URI."""
-        blob = member.client.upload_blob([content], len(content))
+        return self.refer(member, member.client.upload_blob([content], len(content)))
+
+    def refer(self, member: Member, blob: dict[str, Any]) -> str:
+        """Write a record that refers to an uploaded blob; its URI."""
         return self._create(member, BLOBS, {"$type": BLOBS, "blob": blob})
 
     def delete(self, member: Member, uri: str) -> None:

@@ -1,16 +1,21 @@
-"""`make bench`, the part about backups: what they cost a PDS that is written to, and how long a restore takes.
+"""`make bench`, the part about data: what durable writes and backups cost a PDS, and how long a restore takes.
 
-Real PDS, PLC directory, restic and S3 server, on loopback, without Nomad. Nothing is asserted.
+Real PDS, PLC directory, restic and S3 server, on loopback, without Nomad. Nothing is asserted. `--durable` measures the
+first alone.
 """
 
+import os
 import re
 import shutil
+import sqlite3
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +28,7 @@ from rich.table import Table
 from tests.s3 import BUCKET, s3_server
 from tools.engine import ROOT
 from tools.live.directory import PlcDirectory
-from tools.live.node import PDS_LINES, install
+from tools.live.node import PDS_LINES, Install, install
 from tools.live.pds import PdsProcess
 from tools.stackfile import evaluate_stack
 from tools.trial import task_environment
@@ -41,6 +46,7 @@ _POSTS = 10
 _FEW, _PICTURES = 10, 20
 """One in so many has so many further pictures of a megabyte, before the last restore."""
 _SECONDS = 20.0
+_SHORT = 5.0
 _ROUNDS = 3
 _PATIENCE = 600.0
 """Seconds for one run of anything."""
@@ -50,12 +56,19 @@ _MEBIBYTE = 1024 * 1024
 def main() -> int:
     """Print the tables."""
     console = Console()
-    if not shutil.which("restic"):
-        console.print("Not measured here, backups: restic is missing (`apt-get install restic`).")
-        return 0
     cache = ROOT / "build" / "cache"
     pds, plc = install(f"pds-{PDS_LINES[0]}", cache), install("plc", cache)
     env = dict(task_environment(evaluate_stack("dev"))[0])
+    with (
+        tempfile.TemporaryDirectory(prefix="pds-figures-") as name,
+        PlcDirectory(plc, data=Path(name) / "plc", log=Path(name) / "plc.log") as directory,
+    ):
+        console.print(_durable(pds, env, directory, Path(name)))
+    if "--durable" in sys.argv[1:]:
+        return 0
+    if not shutil.which("restic"):
+        console.print("Not measured here, backups: restic is missing (`apt-get install restic`).")
+        return 0
     with tempfile.TemporaryDirectory(prefix="pds-figures-") as name:
         folder = Path(name)
         path = folder / "club" / "pds"
@@ -80,6 +93,85 @@ def main() -> int:
                 data.take()
                 console.print(_restore(data, directory.url, folder))
     return 0
+
+
+def _durable(pds: Install, env: Mapping[str, str], directory: PlcDirectory, folder: Path) -> Table:
+    """Writes a second with flushed data and without (`pds.durable_writes`), and commits of SQLite alone."""
+    found: dict[str, list[list[float]]] = {}
+    flushes = []
+    for number in range(_ROUNDS):
+        rows: list[dict[str, float]] = []
+        for durable in (False, True):
+            path = folder / f"durable-{number}-{durable}"
+            path.mkdir()
+            whole = open_environment(env, path, directory, PDS_LINES[0])
+            if not durable:
+                whole["NODE_OPTIONS"] = whole["NODE_OPTIONS"].split()[0]  # the guard alone
+            with PdsProcess(pds, whole, path.with_suffix(".log")) as server:
+                rows.append(_served(Club(server.url, whole["PDS_HOSTNAME"])))
+            rows[-1]["SQLite alone, commits"] = _sqlite(path / "alone.sqlite", "FULL" if durable else "NORMAL")
+        for what in rows[0]:
+            found.setdefault(what, []).append([row[what] for row in rows])
+        flushes.append(_flush(folder / "flushed"))
+    title = (
+        f"Writes a second; a flush of 4 KiB takes {statistics.median(flushes) * 1000:.2f} ms here ({_ROUNDS} rounds)"
+    )
+    table = Table("what", "durable_writes: false", "true", "ratio", title=title)
+    for what, pairs in found.items():
+        without, flushed = (statistics.median(column) for column in zip(*pairs, strict=True))
+        table.add_row(what, f"{without:.0f}", f"{flushed:.0f}", f"{flushed / without:.2f}")
+    return table
+
+
+def _served(club: Club) -> dict[str, float]:
+    one, *others = (club.join() for _ in range(4))
+    content = bytes(50_000)
+    return {
+        "posts, one writer": _rates([lambda: club.post(one, "a post")]),
+        "posts, four writers": _rates([partial(club.post, member, "a post") for member in (one, *others)]),
+        "pictures of 50 kB with a post": _rates([lambda: club.post_blob(one, os.urandom(8) + content)]),
+    }
+
+
+def _rates(writers: list[Callable[[], object]]) -> float:
+    """Calls a second, all writers together."""
+    rates: list[float] = []
+
+    def write(step: Callable[[], object]) -> None:
+        rates.append(_rate(step))
+
+    threads = [threading.Thread(target=write, args=(step,), daemon=True) for step in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_PATIENCE)
+    return sum(rates)
+
+
+def _sqlite(file: Path, level: str) -> float:
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("pragma journal_mode = wal")
+        db.execute(f"pragma synchronous = {level}")
+        db.execute("create table post (text text)")
+        return _rate(lambda: db.execute("insert into post values ('a post')"))
+
+
+def _rate(step: Callable[[], object]) -> float:
+    end, count = time.monotonic() + _SHORT, 0
+    while time.monotonic() < end:
+        step()
+        count += 1
+    return count / _SHORT
+
+
+def _flush(file: Path) -> float:
+    with file.open("wb", buffering=0) as opened:
+
+        def step() -> None:
+            opened.write(bytes(4096))
+            os.fsync(opened.fileno())
+
+        return 1 / _rate(step)
 
 
 def _cost(club: Club, data: Data, bucket: Bucket) -> Table:

@@ -55,7 +55,7 @@ class Drill:
 
     def candidate(self, *, code: int = 0, **change: str) -> str:
         """The first half of a trial, with loopback alone; what it says."""
-        return self._alone("candidate.cjs", code, **change)
+        return self._alone("candidate.cjs", code, **{"TRIAL_PRELOAD": str(FILES / "durable.cjs")} | change)
 
     def _alone(self, name: str, code: int, **change: str) -> str:
         assert os.geteuid() == 0, "a container without a network is made by root"
@@ -238,6 +238,19 @@ def test_a_candidate_that_answers_health_and_creates_no_records_is_caught(drill:
     said = drill.candidate(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
     assert "answers on throw-away data" in said
     assert "FAULT: on throw-away data: repo.createRecord is answered with 500" in said
+    assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy is not touched"
+
+
+def test_a_candidate_whose_writes_cannot_be_made_durable_is_caught(drill: Drill, tmp_path: Path) -> None:
+    """It would refuse to start when the server has been stopped for it."""
+    other = tmp_path / "other.mjs"
+    other.write_text(
+        'import { DatabaseSync } from "node:sqlite";\n'
+        "globalThis.kept = new DatabaseSync(`${process.env.PDS_DATA_DIRECTORY}/other.sqlite`);\n"
+        f"await import({json.dumps(str(SERVERS / 'pds.mjs'))});\n"
+    )
+    said = drill.candidate(code=1, TRIAL="candidate", TRIAL_ENTRY=str(other))
+    assert "cannot be made to flush what it acknowledges: it opened" in said
     assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy is not touched"
 
 

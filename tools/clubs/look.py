@@ -80,6 +80,8 @@ def look(stack: Stack, known: Known, disk_limit: int | None) -> Found:
             inside = usage(nomad, allocation, disk_limit)
             if inside["disk"] is None:
                 notes.append("its files are more than can be counted in 20 s.")
+            if inside["findings"]:
+                notes.append(f"its backup has {inside['findings']} findings about accounts: ./pds check {stack.name}")
             memory, disk = Used(inside["memory"], inside["memory_limit"]), Used(inside["disk"], disk_limit)
             ended = {name: inside[name.removeprefix("pds-")] or ended.get(name) for name in (BACKUP_JOB, DRILL_JOB)}
         elif state != "paused":

@@ -10,7 +10,7 @@ How far it is stands in the club's file as `move:note`, so that it goes on where
 with the same files. Back before the new server has run: `--to` the old host, whose data nobody has touched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from tools.clubs.destination import Destination, MoveError, destination
 from tools.clubs.engine import Engine, Workspace
 from tools.gate.digest import read as read_digest
 from tools.pause import change, pause, up
-from tools.restore import Wish, back_up, put_back, run_again, step, with_backup
+from tools.restore import Wish, back_up, last_backup_is_restorable, put_back, run_again, step, with_backup
 from tools.stack import Stack, StackError
 from tools.stackfile import read_settings, read_text
 
@@ -47,8 +47,10 @@ class Note:
     opened: bool = False
 
 
-def move(club: Stack, to: str, *, yes: bool) -> int:
-    """Bring `club` to the host of stack `to`; the exit code. Raises StackError, StackFileError, ProbeError."""
+def move(club: Stack, to: str, *, yes: bool, without: Sequence[str] = ()) -> int:
+    """Bring `club` to the host of stack `to`, if need be without the accounts `without`; the exit code.
+
+    Raises StackError, StackFileError, ProbeError."""
     settings = _a_club_with_backup(club)
     note = _note(club)
     if note and note.to != to:
@@ -61,7 +63,7 @@ def move(club: Stack, to: str, *, yes: bool) -> int:
             return _back(club, note, yes=yes)
         note = None  # the new server has run: back is a move like any other
     if note is None:
-        note = _begin(club, settings, to)
+        note = _begin(club, settings, to, without)
     if not note.opened:
         place = _leave(club, note, yes=yes) if _host(club) == note.source else destination(club, to)
         if not _arrive(club, place, yes=yes):
@@ -69,7 +71,7 @@ def move(club: Stack, to: str, *, yes: bool) -> int:
     return _end(club, yes=yes)
 
 
-def _begin(club: Stack, settings: Settings, to: str) -> Note:
+def _begin(club: Stack, settings: Settings, to: str, without: Sequence[str]) -> Note:
     """All that can be known before, then the note."""
     source = _host(club)
     if source == to:
@@ -86,9 +88,23 @@ def _begin(club: Stack, settings: Settings, to: str) -> Note:
     print(f"{to} has its room, its Nomad answers, and {club.name} and {source} have nothing left to do.")
     if settings.dns.provider == "manual":
         print("Its DNS records are made by hand: after step 3 they have to name the new address.")
+    _refuse_losses(club, without)
     note = Note(source=source, to=to)
     _write(club, note)
     return note
+
+
+def _refuse_losses(club: Stack, without: Sequence[str]) -> None:
+    """What a backup cannot bring to the other host has to be known while the server runs."""
+    print("A backup of the running PDS is made, and checked account by account.", flush=True)
+    api = runs.api_of(club)
+    if back_up(api) is None:
+        raise MoveError("The backup failed: see above. Nothing was changed.")
+    if not last_backup_is_restorable(api, without):
+        raise MoveError(
+            "Accounts could not come along: see above. Nothing was changed. Bring them back first, or leave them "
+            "behind by '--without DID'."
+        )
 
 
 def _leave(club: Stack, note: Note, *, yes: bool) -> Destination:

@@ -14,15 +14,18 @@ from pathlib import Path
 
 import yaml
 
-from components.settings.checks import BACKUP_MEMORY_MIB, CADDY_ASK_PORT
+from components.settings.checks import CADDY_ASK_PORT, OLDER_BACKUPS_MIB
 from components.settings.faults import SettingsError
 from components.settings.offer import accepted, offer
 from components.settings.placement import FIRST_CLUB_PORT, Club
-from components.settings.sections import Ingress, Nomad
+from components.settings.sections import Backup, Ingress, Nomad
 from components.settings.settings import Settings
 from tools.clubs.engine import Workspace
 from tools.edit import Edit, flow, scalar, with_key
 from tools.stackfile import StackFileError, parse_settings, read_text
+
+_BACKUP_MIB = Backup.model_fields["memory_mib"].default + OLDER_BACKUPS_MIB
+"""What the jobs of a club's backups may take beside its server."""
 
 _CLUBS = ("pds:clubs", "clubs")
 _OVER_CLUBS = "The stacks whose PDS runs on this host, and what each gets: port on loopback, quota, memory limit."
@@ -107,7 +110,7 @@ def _on_a_host(wish: Wish, on: str, file: Path, made: list[str]) -> Plan:
         gets = Club(
             port=free_port(host),
             disk_gib=wish.disk_gib or Club.model_fields["disk_gib"].default,
-            memory_mib=wish.memory_mib + BACKUP_MEMORY_MIB if wish.memory_mib else memory,
+            memory_mib=wish.memory_mib + _BACKUP_MIB if wish.memory_mib else memory,
         )
         after = with_key(f"Pulumi.{on}.yaml", before, _CLUBS, wish.name, gets.model_dump(), _OVER_CLUBS)
         host = parse_settings(on, after)

@@ -35,5 +35,8 @@ good() {
     echo "${time:-null}"
 }
 
-printf '{"memory": %s, "memory_limit": %s, "disk": %s, "backup": %s, "drill": %s}\n' \
-    "${memory:-null}" "${most:-null}" "${disk:-null}" "$(good backup)" "$(good drill)"
+# How many accounts the last backup found something wrong with (stamp.cjs).
+findings=$(grep -o '"state":' "$data/.stamps/backup.json" 2>/dev/null | wc -l)
+
+printf '{"memory": %s, "memory_limit": %s, "disk": %s, "backup": %s, "drill": %s, "findings": %s}\n' \
+    "${memory:-null}" "${most:-null}" "${disk:-null}" "$(good backup)" "$(good drill)" "$findings"

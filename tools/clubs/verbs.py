@@ -78,7 +78,10 @@ def add(verbs: "argparse._SubParsersAction[Any]") -> None:
     verb.add_argument("club", metavar="CLUB", help="the club's stack")
     verb.add_argument("--to", required=True, metavar="HOST", help="the stack whose host it goes to")
     verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
-    verb.set_defaults(run=lambda options: move.move(Stack(options.club), options.to, yes=options.yes))
+    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="leave these accounts behind")
+    verb.set_defaults(
+        run=lambda options: move.move(Stack(options.club), options.to, yes=options.yes, without=tuple(options.without))
+    )
 
 
 def _club(options: argparse.Namespace) -> int:
@@ -164,7 +167,7 @@ def upgrade(options: argparse.Namespace) -> int:
         every.tell(results, run.logs, console)
         return every.exit_code(results) == 0
 
-    return upgrades.upgrade_all(stacks, options.canary, options.to, options.package, bring)
+    return upgrades.upgrade_all(stacks, options.canary, options.to, options.package, bring, options.without)
 
 
 def _run(options: argparse.Namespace, console: Console) -> tuple[Run, Sequence[Known]]:

@@ -9,6 +9,7 @@ Does not own: the environment itself, or the container: image, user and file sys
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,8 +22,8 @@ from .process import LOOPBACK, ServerProcess
 IMAGE_ENVIRONMENT = {"NODE_ENV": "production", "UV_USE_IO_URING": "0", "PDS_PORT": "3000"}
 """What upstream's Dockerfile sets before the container's own environment."""
 
-GUARD = Path(__file__).parents[2] / "components" / "render" / "files" / "guard.cjs"
-"""What the job runs in the server's process before the server, and what it refuses ends the server here as there."""
+FILES = Path(__file__).parents[2] / "components" / "render" / "files"
+_PRELOAD = re.compile(r"--require=/local/([\w-]+\.cjs)")
 
 _LOCAL_HOSTS = frozenset({"localhost", LOOPBACK, "::1"})
 _MAIL = (
@@ -66,7 +67,9 @@ def differences(env: Mapping[str, str], *, data: Path, plc_url: str, port: int, 
     if "PDS_BLOBSTORE_S3_BUCKET" in env:
         differ("PDS_BLOBSTORE_DISK_LOCATION", str(data / "blocks"), "no object storage here")
     differ("PDS_DID_PLC_URL", plc_url, "no identity leaves this machine")
-    differ("NODE_OPTIONS", f'--require="{GUARD}"', "the same guard, out of this checkout")
+    # What they refuse ends the server here as there.
+    preloads = _PRELOAD.sub(lambda found: f'--require="{FILES / found[1]}"', env.get("NODE_OPTIONS", ""))
+    differ("NODE_OPTIONS", preloads or None, "the same preloads, out of this checkout")
     for name in ("PDS_GUARD_NEW", "PDS_GUARD_ADOPT"):
         differ(name, "true", "data of this machine's own")
     differ("PDS_CRAWLERS", None, "no relay hears of this server")

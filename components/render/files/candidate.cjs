@@ -95,7 +95,7 @@ async function served(server, did, cid, records) {
   const car = openCar(file);
   const { rev } = await call(server, "sync.getLatestCommit", { parameters: { did } });
   const { verifier } = publicKey(fs.readFileSync(path.join(data, home(did), "key")));
-  const wrong = [...problems({ ...car, rev, did, verifier })];
+  const wrong = [...problems({ ...car, rev, did, verifier })].map(({ text }) => text);
   for (const { uri, cid } of records) if (!car.blocks.has(cid)) wrong.push(`${uri} is not in its repository`);
   car.close();
   fs.rmSync(file);

@@ -8,7 +8,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { documents } = require("./documents.cjs");
-const { held, verify } = require("./verify.cjs");
+const { assessed, held, lines, verify } = require("./verify.cjs");
 
 const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
 const hostname = process.env.PDS_HOSTNAME;
@@ -16,27 +16,39 @@ const hostname = process.env.PDS_HOSTNAME;
 async function main() {
   const began = Date.now();
   if (!fs.existsSync(path.join(scratch, "fetched"))) {
-    return end(["nothing was fetched: the task before this one says why"], began);
+    return end({ problems: ["nothing was fetched: the task before this one says why"] }, began);
   }
-  const { manifest, problems, keys } = verify(path.join(scratch, "fetched"), { hostname });
+  const { manifest, refusals, verdicts, keys, notes } = await verify(path.join(scratch, "fetched"), { hostname });
+  const problems = [...refusals];
+  for (const note of notes) console.log(`note: ${note}`);
+  if (refusals.length === 0) problems.push(...(await identities(manifest.accounts, keys)));
+  for (const line of lines(verdicts)) console.error(`FINDING: ${line}`);
   if (manifest) {
-    const asked = await documents(manifest.accounts, process.env.PDS_DID_PLC_URL);
-    const { problems: wrong, moved, notes } = held(keys, asked, manifest.accounts, hostname);
-    problems.push(...wrong);
-    for (const note of notes) console.log(`note: ${note}`);
-    for (const [did, why] of moved) console.log(`note: ${did}: ${why}`);
     const { accounts, repositories, blobs } = manifest.counts;
     const looked = `${accounts} accounts, ${repositories} repositories, ${blobs} blobs`;
     console.log(`looked at ${looked}: ${problems.length} faults`);
   }
-  end(problems, began);
+  end({ problems, ...assessed(verdicts) }, began);
 }
 
-function end(problems, began) {
-  for (const problem of problems) console.error(`FAULT: ${problem}`);
-  const verdict = { problems, seconds: (Date.now() - began) / 1000 };
-  fs.writeFileSync(path.join(scratch, "verdict.json"), JSON.stringify(verdict), { flush: true });
-  process.exit(problems.length > 0 ? 1 : 0);
+/** What the directory of identities says against the keys. A member who moved away is no fault. */
+async function identities(accounts, keys) {
+  const asked = await documents(accounts, process.env.PDS_DID_PLC_URL);
+  const { unread, moved, swapped } = held(keys, asked, accounts, hostname);
+  for (const [did, why] of moved) console.log(`note: ${did}: ${why}`);
+  const faults = [];
+  for (const [did, why] of unread) {
+    if (did.startsWith("did:plc:")) faults.push(`${did}: ${why}`);
+    else console.log(`note: ${did}: ${why}`);
+  }
+  return [...faults, ...[...swapped].map(([did, why]) => `${did}: ${why}`)];
 }
 
-main();
+function end(verdict, began) {
+  for (const problem of verdict.problems) console.error(`FAULT: ${problem}`);
+  const text = JSON.stringify({ ...verdict, seconds: (Date.now() - began) / 1000 });
+  fs.writeFileSync(path.join(scratch, "verdict.json"), text, { flush: true });
+  process.exit(verdict.problems.length > 0 ? 1 : 0);
+}
+
+main().catch((error) => end({ problems: [error.message] }, Date.now()));

@@ -2,11 +2,11 @@
 # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
 # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
 # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-# the volume already, `show` anything to list them.
+# the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
 set -eu
 umask 077
 
-[ "${NOMAD_META_forget:-}" = "" ] || exit 0 # the next task's alone
+[ "${NOMAD_META_forget:-}${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
 # shellcheck source=/dev/null
 . "$(dirname "$0")/open.sh"
 
@@ -44,18 +44,33 @@ case $said in
     *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
 esac
 
+# Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+set --
+only=${NOMAD_META_only:-}
+if [ "$only" != "" ]; then
+    shelf=$(printf %s "$only" | sha256sum | cut -c 1-2)
+    for path in /manifest.json /.pds-identity.json /account.sqlite "/actors/$shelf/$only" "/blocks/$only" "/blocks/quarantine/$only"; do
+        set -- "$@" --include "$path"
+    done
+fi
+
 # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
 rm -rf "$fetched" "$fetched.part"
 size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
 size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
 free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-[ $((free - size)) -ge "${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
+# How much of that is one account's is not known before.
+[ "$only" != "" ] || [ $((free - size)) -ge "${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
     fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
-get() {
+got=no
+for _attempt in 1 2; do
     rm -rf "$fetched.part"
-    restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
-}
-get || get
+    if restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part" "$@"; then
+        got=yes
+        break
+    fi
+done
+[ "$got" = yes ] || fail "snapshot $wanted could not be fetched"
 mv "$fetched.part" "$fetched"
 echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"

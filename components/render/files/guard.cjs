@@ -58,5 +58,8 @@ if (fs.existsSync(mark)) {
   // Written aside and renamed, so that a crash leaves no half mark.
   fs.writeFileSync(`${mark}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
   fs.renameSync(`${mark}.tmp`, mark);
+  const handle = fs.openSync(directory); // data without a mark would be refused after a power cut
+  fs.fsyncSync(handle);
+  fs.closeSync(handle);
   console.log(`marked the volume as that of ${ours.hostname}`);
 }

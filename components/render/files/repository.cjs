@@ -9,131 +9,18 @@
 const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
+const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./blocks.cjs");
+const { openCar } = require("./car.cjs");
 
-const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
-/** A content identifier; its text is base32 of version 1. */
-class Cid {
-  constructor(bytes) {
-    this.bytes = bytes;
-  }
-
-  toString() {
-    let bits = 0;
-    let value = 0;
-    let text = "b";
-    for (const byte of this.bytes) {
-      value = (value << 8) | byte;
-      for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
-      value &= 31; // what is left is less than one letter
-    }
-    return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
-  }
-}
-
-// --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
-
-class Reader {
-  constructor(bytes) {
-    this.bytes = bytes;
-    this.at = 0;
-  }
-
-  take(count) {
-    if (this.at + count > this.bytes.length) throw new Error("it ends too early");
-    this.at += count;
-    return this.bytes.subarray(this.at - count, this.at);
-  }
-
-  head() {
-    const first = this.take(1)[0];
-    const info = first & 31;
-    if (info < 24) return [first >> 5, info];
-    if (info > 27) throw new Error("it has an indefinite length");
-    const width = 1 << (info - 24);
-    const rest = this.take(width);
-    if (first >> 5 === 7) return [7, info, rest];
-    return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
-  }
-
-  value() {
-    const [major, count, rest] = this.head();
-    switch (major) {
-      case 0:
-        return count;
-      case 1:
-        return -1 - count;
-      case 2:
-        return Buffer.from(this.take(count));
-      case 3:
-        return this.take(count).toString();
-      case 4:
-        return Array.from({ length: count }, () => this.value());
-      case 5:
-        return this.map(count);
-      case 6:
-        if (count !== 42) throw new Error(`it has the tag ${count}`);
-        return new Cid(this.value().subarray(1)); // a zero comes first
-      default:
-        if (count === 27) return rest.readDoubleBE();
-        if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
-        return [false, true, null][count - 20];
-    }
-  }
-
-  map(count, entries = []) {
-    for (; entries.length < count; ) {
-      const from = this.at;
-      const key = this.value();
-      if (typeof key !== "string") throw new Error("it has a key that is no text");
-      entries.push({ key, value: this.value(), from, to: this.at });
-    }
-    return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
-  }
-}
-
-/** The value of a whole block. Throws where it is no DAG-CBOR. */
-function decode(bytes) {
-  const reader = new Reader(bytes);
-  const value = reader.value();
-  if (reader.at !== bytes.length) throw new Error("it goes on after its end");
-  return value;
-}
-
-/** The values that follow one another. Throws as above. */
-function decodeAll(bytes) {
-  const reader = new Reader(bytes);
-  const values = [];
-  while (reader.at < bytes.length) values.push(reader.value());
-  return values;
-}
-
-/** What was signed: the commit's block without its signature. The order of the other entries stays. */
-function unsigned(bytes) {
-  const reader = new Reader(bytes);
-  const [, count] = reader.head();
-  const entries = [];
-  reader.map(count, entries);
-  const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
-  return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
-}
-
-// --- hashes and keys
-
-/** Whether `content` is what `cid` (text) names. */
-function isHashOf(cid, content) {
-  return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
-}
-
-/** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
-function isDigestOf(cid, digest) {
-  return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
-}
+// --- keys and signatures
 
 /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
 function publicKey(privateKey) {
   const pair = crypto.createECDH("secp256k1");
+  if (privateKey.length !== 32) throw new Error(`it has ${privateKey.length} bytes`); // OpenSSL takes fewer
   pair.setPrivateKey(privateKey);
   const point = pair.getPublicKey();
   const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -151,95 +38,206 @@ function base58(bytes) {
   return text;
 }
 
-// --- repositories
+/** What was signed: the commit's block without its signature. The order of the other entries stays. */
+function unsigned(bytes) {
+  const reader = new Reader(bytes);
+  const [, count] = reader.head();
+  const entries = [];
+  reader.map(count, entries);
+  const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+  return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+}
 
-/** Path and CID of each record below the tree's node `cid`, in order. */
-function* records(blocks, cid) {
-  const node = block(blocks, cid);
-  if (node.l) yield* records(blocks, node.l);
-  let before = Buffer.alloc(0);
-  for (const entry of node.e) {
-    before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
-    yield [before.toString(), entry.v.toString()];
-    if (entry.t) yield* records(blocks, entry.t);
+// --- repositories: walked in order, so that memory does not grow with the records
+
+/** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+class Node {
+  constructor(blocks, cid) {
+    this.cid = cid;
+    this.left = null;
+    const reader = new Reader(found(blocks, cid));
+    this.reader = reader;
+    this.decoded(() => {
+      const [major, count] = reader.head();
+      for (let index = 0; index < count && major === 5; index++) this.field(reader.value());
+      if (reader.at !== reader.bytes.length || this.from === undefined) throw new Error("it has other fields");
+    });
+  }
+
+  field(name) {
+    if (name === "l") this.left = this.reader.value();
+    else if (name === "e") this.from = this.reader.skip();
+    else throw new Error("it has other fields");
+    if (!isLink(this.left)) throw new Error("its left side is no link");
+  }
+
+  decoded(read) {
+    try {
+      return read();
+    } catch (error) {
+      throw this.fault(`is no node of a tree: ${error.message}`);
+    }
+  }
+
+  fault(text) {
+    return new Error(`node ${this.cid} ${text}`);
+  }
+
+  /** Key, value and right side of each entry. */
+  *entries() {
+    this.reader.at = this.from;
+    const [major, count] = this.reader.head();
+    if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+    let before = "";
+    for (let index = 0; index < count; index++) {
+      const { p, k, v, t } = this.decoded(() => this.entry());
+      const key = before.slice(0, p) + k.latin1Slice();
+      if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+      const longer = p < before.length && before[p] === key[p];
+      if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
+        throw this.fault(`has ${key} with a wrong prefix`);
+      }
+      yield [key, v, t];
+      before = key;
+    }
+  }
+
+  entry() {
+    const entry = this.reader.value();
+    if (Buffer.isBuffer(entry.k) && entry.v instanceof Cid && isLink(entry.t)) return entry;
+    throw new Error("it has an entry of another form");
   }
 }
 
-function block(blocks, cid) {
-  const found = blocks.get(cid.toString());
-  if (!found) throw new Error(`block ${cid} is missing`);
-  return decode(found);
+/** Whether it is a CID, or null, which stands for none. */
+function isLink(value) {
+  return value === null || value instanceof Cid;
+}
+
+/** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+function layerOf(key) {
+  const digest = digestOf(key);
+  let zeros = 0;
+  while (digest[zeros] === 0) zeros++;
+  return zeros * 4 + ((Math.clz32(digest[zeros]) - 24) >> 1);
 }
 
 /**
- * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
- * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
+ * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
+ * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+ */
+function* records(blocks, top) {
+  let last = "";
+  function* below(node, layer) {
+    let empty = node.left === null;
+    if (layer < 0) throw node.fault("is below the lowest layer");
+    if (node.left) yield* below(new Node(blocks, node.left), layer - 1);
+    for (const [key, value, right] of node.entries()) {
+      empty = false;
+      if (key <= last) throw node.fault(`has ${key} after ${last}`);
+      const own = layerOf(key);
+      if (own !== layer) throw node.fault(`has ${key} in layer ${layer}, not ${own}`);
+      last = key;
+      yield [key, value];
+      if (right) yield* below(new Node(blocks, right), layer - 1);
+    }
+    if (empty) throw node.fault("is empty");
+  }
+  const root = new Node(blocks, top);
+  const [first] = root.entries().next().value ?? [];
+  if (first !== undefined) yield* below(root, layerOf(first));
+  else if (root.left) throw root.fault("is the root and has no key"); // without both there are no records
+}
+
+function found(blocks, cid) {
+  const content = blocks.get(cid);
+  if (!content) throw new Error(`block ${cid} is missing`);
+  return content;
+}
+
+/**
+ * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
+ * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
+ * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+ *
+ * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+ * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+ * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
  */
 function* problems({ blocks, root, rev, did, verifier, index }) {
-  for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block ${cid} does not hash to its name`;
-  let tree;
+  yield* damaged(blocks);
+  const content = blocks.get(root);
+  const faults = [...commitProblems({ content, root, rev, did, verifier })];
+  yield* faults;
+  if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
   try {
-    const commit = block(blocks, root);
-    if (commit.rev !== rev || commit.did !== did) {
-      yield `commit ${root} is of ${commit.did} at ${commit.rev}, not of ${did} at ${rev}`;
-    }
-    const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-    if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
-      yield `commit ${root} is not signed with the account's key`;
-    }
-    tree = new Map(records(blocks, commit.data));
+    const tree = records(blocks, decode(content).data);
+    yield* index ? differences(tree, index, `at://${did}/`) : lacking(tree, blocks);
   } catch (error) {
-    yield `the blocks do not link up from the root: ${error.message}`;
-    return;
-  }
-  index ??= tree;
-  for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
-    if (tree.get(path) !== index.get(path)) {
-      yield `record ${path} is ${tree.get(path)} in the repository and ${index.get(path)} in the index`;
-    } else if (!blocks.has(tree.get(path))) yield `record ${path} has no block ${tree.get(path)}`;
+    yield { kind: "tree", text: `the blocks do not link up from the root: ${error.message}` };
   }
 }
 
-/**
- * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
- * map that is not in memory. `close` it.
- */
-function openCar(name) {
-  const handle = fs.openSync(name);
-  const { size } = fs.fstatSync(handle);
-  const bytes = (at, count) => {
-    const buffer = Buffer.alloc(count);
-    if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
-    return buffer;
-  };
-  const length = (at) => {
-    const head = bytes(at, Math.min(10, size - at));
-    const last = head.findIndex((byte) => byte < 128);
-    if (last < 0) throw new Error("it has a length without an end");
-    const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
-    return [at + last + 1, value];
-  };
-  const [start, count] = length(0);
-  const header = decode(bytes(start, count));
-  const places = new Map();
-  for (let at = start + count; at < size; ) {
-    const [from, whole] = length(at);
-    if (from + whole > size) throw new Error("it ends too early");
-    places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
-    at = from + whole;
+/** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+function* commitProblems({ content, root, rev, did, verifier }) {
+  let commit, signed;
+  try {
+    if (!content) throw new Error(`block ${root} is missing`);
+    if (!isDigestOf(root, digestOf(content))) throw new Error(`block ${root} does not hash to its name`);
+    commit = decode(content);
+    signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+  } catch (error) {
+    yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: ${error.message}` };
+    return;
   }
-  const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
-  return {
-    root: header.roots[0].toString(),
-    blocks: {
-      get,
-      has: (cid) => places.has(cid),
-      *[Symbol.iterator]() {
-        for (const cid of places.keys()) yield [cid, get(cid)];
-      },
-    },
-    close: () => fs.closeSync(handle),
+  if (commit.did !== did) yield { kind: "signature", text: `commit ${root} is of ${commit.did}, not of ${did}` };
+  else if (commit.rev !== rev) yield { kind: "tree", text: `commit ${root} is at ${commit.rev}, not at ${rev}` };
+  if (!signed) yield { kind: "signature", text: `commit ${root} is not signed with the account's key` };
+}
+
+function* damaged(blocks) {
+  for (const [cid, content] of blocks) {
+    const name = typeof cid === "string" ? Cid.from(cid) : cid;
+    if (name?.names(digestOf(content))) continue;
+    yield { kind: "block", cid: String(cid), text: `block ${cid} does not hash to its name` };
+  }
+}
+
+function withoutBlock(record, cid) {
+  return { kind: "record", record, text: `record ${record} has no block ${cid}` };
+}
+
+function* lacking(tree, blocks) {
+  for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
+}
+
+/** Both are in the order of their URIs: neither is held as a whole. */
+function* differences(tree, index, prefix) {
+  const rows = index[Symbol.iterator]();
+  const next = () => rows.next().value;
+  const differs = (record, here, there) => {
+    const text = `record ${record} is ${here} in the repository and ${there} in the index`;
+    return { kind: "index", record, lost: there === undefined, text };
   };
+  const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
+  try {
+    let row = next();
+    for (const [path, value] of tree) {
+      const uri = prefix + path;
+      for (; row && row.uri < uri; row = next()) yield surplus(row);
+      const cid = String(value);
+      const same = row?.uri === uri ? row : undefined;
+      if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+      else if (!same.stored) yield withoutBlock(path, cid);
+      if (same && same.filed !== path) {
+        yield { kind: "index", record: path, text: `record ${path} is listed as ${same.filed} in the index` };
+      }
+      if (same) row = next();
+    }
+    for (; row; row = next()) yield surplus(row);
+  } finally {
+    rows.return?.(); // a statement that is not at its end keeps its database open
+  }
 }
 
 // --- where it lies
@@ -262,4 +260,9 @@ function sha256(name) {
   return hash.digest("hex");
 }
 
-module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+/** Whether `content` is what `cid` (text) names. */
+function isHashOf(cid, content) {
+  return isDigestOf(cid, digestOf(content));
+}
+
+module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };

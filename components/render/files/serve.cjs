@@ -11,16 +11,20 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const { pipeline } = require("node:stream/promises");
+const { keptBlobs, read } = require("./account_check.cjs");
 const { home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
 const { Server } = require("./server.cjs");
+const { assessed, lines, verify } = require("./verify.cjs");
 
 const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
 const copy = path.join(scratch, "fetched");
 const drill = process.env.TRIAL !== "candidate";
-const outcome = drill ? require("./stamp.cjs").stamp : () => {};
+const { begin, end: outcome } = drill ? require("./stamp.cjs") : { begin: () => {}, end: () => {} };
+const NAMED = 20; // faults of one account
 const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
 async function main() {
+  begin("drill"); // a server that is killed for its memory says nothing more
   const found = { problems: ["the copy was not looked at: see the task before"] };
   let manifest = null;
   try {
@@ -31,12 +35,20 @@ async function main() {
     if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
   }
   const known = drill || manifest ? found.problems.length : 0; // they were said
+  if (manifest && known === 0 && !drill) Object.assign(found, await assess());
   if (manifest && known === 0) await serve(manifest, found);
   for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
-  outcome("drill", found.problems, { of: manifest?.started });
+  outcome("drill", found.problems, { of: manifest?.started, findings: found.findings ?? {} });
   for (const problem of found.problems.slice(known)) console.error(`FAULT: ${problem}`);
   if (found.problems.length > 0) process.exit(1);
   if (drill) report(manifest, found);
+}
+
+/** What is wrong with single accounts of the copy is no fault of another version of the server. */
+async function assess() {
+  const { verdicts } = await verify(copy, {});
+  for (const line of lines(verdicts)) console.log(`FINDING: ${line}`);
+  return assessed(verdicts);
 }
 
 function report(manifest, found) {
@@ -64,7 +76,9 @@ async function serve(manifest, found) {
         console.log(`note: ${did} has a repository and no account`);
         continue;
       }
-      const wrong = await wrongWith(server, did, known, manifest.blobs === "disk");
+      if (found.left?.includes(did)) continue; // a finding of the first half
+      const lost = found.lost?.[did] ?? [];
+      const wrong = await wrongWith(server, did, found.damaged?.includes(did) ? null : known, manifest.blobs === "disk" && lost);
       found.problems.push(...wrong.map((problem) => `${did}: ${problem}`));
       served++;
     }
@@ -94,7 +108,8 @@ function migrations() {
   });
 }
 
-async function wrongWith(server, did, known, blobsToo) {
+/** What of an account is not served. `known` is null if its records have losses; `lost` are blobs, or false for none at all. */
+async function wrongWith(server, did, known, lost) {
   const ask = (method, parameters) =>
     fetch(`${server.url}/xrpc/com.atproto.sync.${method}?${new URLSearchParams(parameters)}`);
   const answer = await ask("getRepo", { did });
@@ -106,16 +121,13 @@ async function wrongWith(server, did, known, blobsToo) {
   const file = path.join(scratch, "served.car");
   try {
     await pipeline(answer.body, fs.createWriteStream(file));
-    const car = openCar(file);
-    const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
-    if (car.root !== known.cid) wrong.push(`${car.root} is served, the manifest says ${known.cid}`);
-    else wrong.push(...problems({ ...car, rev: known.rev, did, verifier }));
-    car.close();
+    if (known) wrong.push(...carProblems(file, did, known));
   } catch (error) {
-    wrong.push(`what is served is no repository: ${error.message}`);
+    if (known) wrong.push(`what is served is no repository: ${error.message}`);
   }
-  for (const cid of blobsToo ? known.blobs : []) {
-    if (fs.existsSync(path.join(copy, "blocks", "quarantine", did, cid))) continue; // taken down
+  const kept = lost ? read(path.join(copy, home(did), "store.sqlite"), keptBlobs) : [];
+  for (const cid of kept) {
+    if (lost.includes(cid) || fs.existsSync(path.join(copy, "blocks", "quarantine", did, cid))) continue; // taken down
     const blob = await ask("getBlob", { did, cid });
     const hash = crypto.createHash("sha256");
     if (!blob.ok) wrong.push(`blob ${cid} is not served: ${(await blob.json()).error}`);
@@ -123,6 +135,17 @@ async function wrongWith(server, did, known, blobsToo) {
     if (blob.ok && !isDigestOf(cid, hash.digest())) wrong.push(`blob ${cid} is served as something else`);
   }
   return wrong;
+}
+
+function carProblems(file, did, known) {
+  const car = openCar(file);
+  try {
+    if (car.root !== known.cid) return [`${car.root} is served, the manifest says ${known.cid}`];
+    const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
+    return [...problems({ ...car, rev: known.rev, did, verifier })].slice(0, NAMED).map(({ text }) => text);
+  } finally {
+    car.close();
+  }
 }
 
 main().catch((error) => {

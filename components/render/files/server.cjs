@@ -19,6 +19,8 @@ class Server {
     this.said = "";
     this.env = {
       ...process.env,
+      // What the stack's own server has preloaded (durable.cjs).
+      ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="${process.env.TRIAL_PRELOAD}"` }),
       LOG_ENABLED: "false",
       PDS_DATA_DIRECTORY: data,
       PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),

@@ -1,6 +1,9 @@
-// Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
-// watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-// not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+// The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
+//
+// `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
+// that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
+// which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
+// Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
 "use strict";
 
 const fs = require("node:fs");
@@ -8,29 +11,46 @@ const path = require("node:path");
 
 const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
+/** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+function begin(name) {
+  const before = load(name);
+  const now = new Date().toISOString();
+  save(name, { ...before, ...(before.began && killed(before.began)), began: now });
+}
+
+function killed(began) {
+  return { failed: began, why: `the run that began at ${began} never ended: it was killed` };
+}
+
 /**
  * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
  * wrong beside a `good` one.
  */
-function stamp(name, problems, more = {}, good = problems.length === 0) {
-  const file = path.join(folder, `${name}.json`);
+function end(name, problems, more = {}, good = problems.length === 0) {
+  const { began: _ended, ...before } = load(name);
   const now = new Date().toISOString();
-  let before = {};
-  try {
-    before = JSON.parse(fs.readFileSync(file, "utf8"));
-  } catch {
-    // None yet, or one that a crash left empty.
-  }
-  const after = {
+  save(name, {
     ...(good ? { first: before.first ?? now, good: now, ...more } : before),
     ...(problems.length > 0 && { failed: now, why: problems[0] }),
-  };
+  });
+}
+
+function load(name) {
+  try {
+    return JSON.parse(fs.readFileSync(path.join(folder, `${name}.json`), "utf8"));
+  } catch {
+    return {}; // none yet, or one that a crash left empty
+  }
+}
+
+function save(name, content) {
+  const file = path.join(folder, `${name}.json`);
   fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-  fs.writeFileSync(`${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+  fs.writeFileSync(`${file}.next`, JSON.stringify(content) + "\n", { flush: true });
   fs.renameSync(`${file}.next`, file);
 }
 
-module.exports = { stamp };
+module.exports = { begin, end, killed, load, save };
 
 if (require.main === module) {
   const [sent, checked] = ["sent", "checked"].map((name) =>
@@ -39,5 +59,14 @@ if (require.main === module) {
   const problems = [];
   if (!sent) problems.push("the snapshot was not sent");
   else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
-  stamp("backup", problems, {}, sent);
+  end("backup", problems, findings(), sent);
+}
+
+function findings() {
+  try {
+    const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
+    return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+  } catch {
+    return {};
+  }
 }

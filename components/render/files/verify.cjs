@@ -1,242 +1,153 @@
-// Whether a snapshot can be restored: everything in it is opened, hashed and held against everything else, on the host.
+// Whether a snapshot can be restored, account by account, on the host.
 //
-// The same questions, and words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's and
-// SQLite are at hand. Here members' data do not leave the host to be looked at. Repositories are read by
-// repository.cjs; of the server's packages only the SQLite module is used. Nothing that was written
-// into the snapshot is changed.
+// The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
+// and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
+// account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
+// database cannot be read, or it is another server's.
 "use strict";
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { createRequire } = require("node:module");
-const { home, isDigestOf, problems, publicKey, sha256 } = require("./repository.cjs");
-
-const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
-const Database = createRequire(server)("better-sqlite3");
+const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+const { home, sha256 } = require("./repository.cjs");
 
 const MANIFEST = "manifest.json";
 const MARK = ".pds-identity.json";
-const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
+const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
 
 /**
  * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
- * is left out). Returns `manifest`, `problems` (none: it can be restored), and `keys`: DID to did:key.
+ * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
+ * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
+ * folder that has the files of `only` one account the rest is not asked.
  */
-function verify(folder, whose) {
+async function verify(folder, whose, only = null) {
+  const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
+  const refuse = (text) => ({ ...found, refusals: [text] });
   let manifest;
   try {
     manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
   } catch (error) {
-    return { manifest: null, problems: [`${MANIFEST} cannot be read: ${error.message}`], keys: new Map() };
+    return refuse(`${MANIFEST} cannot be read: ${error.message}`);
   }
   if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
-    return { manifest: null, problems: [`${MANIFEST} is of an unknown format`], keys: new Map() };
+    return refuse(`${MANIFEST} is of an unknown format`);
   }
-  const found = { folder, manifest, keys: new Map(), broken: new Set() };
-  const checks = [identity(found, whose), files(found), databases(found), accounts(found), blobs(found)];
-  const wrong = new Set(checks.flatMap((check) => [...check]));
-  return { manifest, problems: [...wrong], keys: found.keys };
+  found.refusals.push(...identity(folder, manifest, whose, found.notes));
+  sweep(folder, manifest, found.notes);
+  const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);
+  if (damage) found.refusals.push(damage);
+  if (found.refusals.length > 0) return { ...found, manifest };
+  const events = only ? "not asked" : databaseDamage(folder, manifest, "sequencer.sqlite", found.notes);
+  if (events && !only) found.notes.push(`${events}; events begin anew`);
+
+  const accounts = read(path.join(folder, "account.sqlite"), (db) => db.prepare("select did from actor").pluck().all());
+  if (accounts.sort().join() !== [...manifest.accounts].sort().join()) {
+    found.notes.push("account.sqlite has other accounts than the manifest");
+  }
+  const all = [...new Set([...accounts, ...Object.keys(manifest.repositories)])].sort();
+  const dids = only ? all.filter((did) => did === only) : all;
+  const verdicts = await checkAll(folder, dids, { manifest });
+  for (const did of dids) if (verdicts.get(did).key) found.keys.set(did, verdicts.get(did).key);
+  return { ...found, manifest: { ...manifest, accounts }, verdicts, sequencer: !events };
 }
 
-function* identity({ folder, manifest }, whose) {
+function* identity(folder, manifest, whose, notes) {
   for (const [name, wanted] of Object.entries(whose)) {
     if (wanted && manifest[name] !== wanted) {
       yield `this is the snapshot of another PDS: its ${name} is ${manifest[name]}, not ${wanted}`;
     }
   }
+  let mark;
   try {
-    const mark = JSON.parse(fs.readFileSync(path.join(folder, MARK), "utf8"));
-    if (["hostname", "rotation_public_key"].some((name) => mark[name] !== manifest[name])) {
-      yield `${MARK} and ${MANIFEST} name two PDSes`;
-    }
+    mark = JSON.parse(fs.readFileSync(path.join(folder, MARK), "utf8"));
   } catch (error) {
-    yield `${MARK} cannot be read: ${error.message}`;
-  }
-}
-
-/** A reader that was killed leaves an empty log beside a database, and its index: nothing that anybody wrote. */
-function sweep({ folder, manifest }) {
-  for (const name of Object.keys(manifest.files)) {
-    const [log, index] = ["-wal", "-shm"].map((suffix) => path.join(folder, name + suffix));
-    if (fs.existsSync(log) && fs.statSync(log).size > 0) continue;
-    for (const left of [log, index]) fs.rmSync(left, { force: true });
-  }
-}
-
-function* files({ folder, manifest }) {
-  sweep({ folder, manifest });
-  const found = new Set(walk(folder).filter((name) => name.split(path.sep)[0] !== "blocks" && name !== MANIFEST));
-  for (const name of found) if (!(name in manifest.files)) yield `${name} is not in the manifest`;
-  for (const [name, known] of Object.entries(manifest.files).sort()) {
-    if (!found.has(name)) {
-      yield `${name} is missing`;
-      continue;
-    }
-    const { size } = fs.statSync(path.join(folder, name));
-    if (size !== known.size) yield `${name} has ${size} bytes, the manifest says ${known.size}`;
-    else if (sha256(path.join(folder, name)) !== known.sha256) {
-      yield `${name} is not what was written: its SHA-256 differs from the manifest's`;
-    }
-  }
-}
-
-function* databases(found) {
-  const stores = Object.keys(found.manifest.repositories).map((did) => path.join(home(did), "store.sqlite"));
-  for (const name of ["account.sqlite", "sequencer.sqlite", ...stores]) {
-    if (!fs.existsSync(path.join(found.folder, name))) continue;
-    let verdict;
-    try {
-      verdict = read(path.join(found.folder, name), (db) => db.pragma("integrity_check(1)", { simple: true }));
-    } catch (error) {
-      verdict = error.message;
-    }
-    if (verdict === "ok") continue;
-    found.broken.add(name);
-    yield `${name} is damaged: ${verdict}`;
-  }
-}
-
-function* accounts(found) {
-  const { folder, manifest } = found;
-  let known;
-  try {
-    known = read(path.join(folder, "account.sqlite"), (db) => db.prepare("select did from actor").pluck().all());
-  } catch (error) {
-    yield `account.sqlite cannot be read: ${error.message}`;
+    notes.push(`${MARK} cannot be read: ${error.code ?? error.message}`);
     return;
   }
-  if (known.sort().join() !== [...manifest.accounts].sort().join()) {
-    yield "account.sqlite has other accounts than the manifest";
-  }
-  for (const did of [...new Set([...known, ...Object.keys(manifest.repositories)])].sort()) {
-    const [store, key] = ["store.sqlite", "key"].map((name) => path.join(folder, home(did), name));
-    if (!fs.existsSync(store)) yield `${did} has no repository`;
-    if (!fs.existsSync(key)) {
-      yield `${did} has no signing key`;
-      continue;
-    }
-    let pair;
-    try {
-      pair = publicKey(fs.readFileSync(key));
-    } catch {
-      yield `${did}: its signing key is no secp256k1 key`;
-      continue;
-    }
-    found.keys.set(did, pair.didKey);
-    if (fs.existsSync(store)) yield* repository(found, did, store, pair.verifier);
-  }
-}
-
-function* repository({ folder, manifest, broken }, did, store, verifier) {
-  try {
-    const { root, wrong } = stored(store, did, verifier);
-    for (const problem of wrong) yield `${did}: ${problem}`;
-    const known = manifest.repositories[did];
-    if (!known) yield `${did}: its repository is not in the manifest`;
-    else if (known.cid !== root.cid || known.rev !== root.rev) {
-      yield `${did}: its repository is at ${root.rev}, the manifest says ${known.rev}`;
-    }
-  } catch (error) {
-    if (!broken.has(path.relative(folder, store))) yield `${did}: its repository cannot be read: ${error.message}`;
-  }
-}
-
-/** The root that a member's database names, and what is wrong with the repository below it. */
-function stored(store, did, verifier) {
-  return read(store, (db) => {
-    const root = db.prepare("select cid, rev from repo_root").get();
-    if (!root) throw new Error("no repository has been made in it");
-    const index = new Map(db.prepare("select collection || '/' || rkey, cid from record").raw().all());
-    const whole = { blocks: new Blocks(db), root: root.cid, rev: root.rev, did, verifier, index };
-    return { root, wrong: [...problems(whole)] };
-  });
-}
-
-/** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
-class Blocks {
-  constructor(db) {
-    this.all = db.prepare("select cid, content from repo_block").raw();
-    this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-  }
-
-  get(cid) {
-    return this.one.get(cid);
-  }
-
-  has(cid) {
-    return this.get(cid) !== undefined;
-  }
-
-  [Symbol.iterator]() {
-    return this.all.iterate();
-  }
-}
-
-/** What is wrong with one repository below `folder`, whatever a manifest says. */
-function repositoryProblems(folder, did) {
-  const { verifier } = publicKey(fs.readFileSync(path.join(folder, home(did), "key")));
-  return stored(path.join(folder, home(did), "store.sqlite"), did, verifier).wrong;
-}
-
-function* blobs({ folder, manifest }) {
-  if (manifest.blobs !== "disk") return;
-  const there = new Set();
-  const blocks = path.join(folder, "blocks");
-  for (const name of walk(blocks)) {
-    const [cid, did] = name.split(path.sep).reverse();
-    if (isDigestOf(cid, Buffer.from(sha256(path.join(blocks, name)), "hex"))) there.add(`${did} ${cid}`);
-    else yield `${path.join("blocks", name)} does not hash to its name`;
-  }
-  for (const did of Object.keys(manifest.repositories)) {
-    try {
-      const wanted = read(path.join(folder, home(did), "store.sqlite"), (db) =>
-        db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all()
-      );
-      for (const cid of wanted) if (!there.has(`${did} ${cid}`)) yield `${did}: blob ${cid} is missing`;
-    } catch {
-      // Said before.
-    }
+  if (["hostname", "rotation_public_key"].some((name) => mark[name] !== manifest[name])) {
+    yield `${MARK} and ${MANIFEST} name two PDSes`;
   }
 }
 
 /**
- * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `problems`
- * that make the snapshot no good, `moved`: DID to why it is no longer this server's, and `notes`.
+ * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
+ * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
  */
-function held(keys, documents, active, hostname) {
-  const wrong = [];
-  const notes = [];
-  const moved = new Map();
-  for (const did of active) {
-    const document = documents.get(did);
-    const owner = [...keys].find(([other, key]) => other !== did && key === document.key)?.[0];
-    if (document.error) {
-      // One domain that is away says nothing of the others; the directory that is away says nothing of anybody.
-      const text = `${did}: its DID document could not be read: ${document.error}`;
-      (did.startsWith("did:web:") ? notes : wrong).push(text);
-    } else if (document.gone) moved.set(did, `its identity is no more: ${document.gone}`);
-    else if (document.server !== hostname) moved.set(did, `its DID document names the server ${document.server}`);
-    else if (owner) {
-      wrong.push(`${did}: its DID document names the key ${document.key}, which is the key that ${owner} has here`);
-    } else if (document.key && document.key !== keys.get(did)) {
-      moved.set(did, `its DID document names the key ${document.key}, which is not in this snapshot`);
+function sweep(folder, manifest, notes) {
+  const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
+  for (const name of walk(folder).filter((name) => !known(name) && !name.endsWith(".left"))) {
+    const file = path.join(folder, name);
+    const [, base, suffix] = /^(.*)(-wal|-shm)$/.exec(name) ?? [];
+    if (!(base in manifest.files)) notes.push(`${name} is not in the manifest`);
+    else if (suffix === "-shm" || fs.statSync(file).size === 0) fs.rmSync(file);
+    else {
+      fs.renameSync(file, `${file}.left`);
+      notes.push(`${name} is not in the manifest`);
     }
   }
-  return { problems: wrong, moved, notes };
 }
 
-// --- files
-
-/** Where a repository lies below the data directory. */
-/** Ask a database without changing it; one that may not be written to would leave side files behind. */
-function read(file, ask) {
-  const db = new Database(file, { fileMustExist: true });
+/** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+function databaseDamage(folder, manifest, name, notes) {
+  const file = path.join(folder, name);
+  if (!fs.existsSync(file)) return `${name} is missing`;
+  let verdict;
   try {
-    db.pragma("query_only = 1");
-    return ask(db);
-  } finally {
-    db.close();
+    verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+  } catch (error) {
+    verdict = error.message;
   }
+  if (verdict !== "ok") return `${name} is damaged: ${verdict}`;
+  const written = manifest.files[name];
+  if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
+    notes.push(`${name} is not what was written: its SHA-256 differs from the manifest's`);
+  }
+  return null;
+}
+
+/** What is wrong, a line each: `DID: state: sentence`. */
+function* lines(verdicts) {
+  for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `${did}: ${verdict.state}: ${text}`;
+}
+
+/**
+ * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
+ * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+ */
+function assessed(verdicts) {
+  const found = { findings: {}, left: [], lost: {}, damaged: [] };
+  for (const [did, verdict] of verdicts) {
+    if (verdict.state === WHOLE) continue;
+    found.findings[did] = { state: verdict.state, what: sentences(verdict).slice(0, 3).join("; ") };
+    if (verdict.state === NOT) found.left.push(did);
+    if (verdict.blobs.length > 0) found.lost[did] = verdict.blobs;
+    if (verdict.records.length > 0 || verdict.rebuild || verdict.changed.length > 0) found.damaged.push(did);
+  }
+  return found;
+}
+
+/**
+ * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
+ * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
+ * from DID to whose key it has.
+ */
+function held(keys, documents, active, hostname) {
+  const owners = new Map([...keys].map(([did, key]) => [key, did]));
+  const found = { unread: new Map(), moved: new Map(), swapped: new Map() };
+  for (const did of active) {
+    const { error, gone, server, key } = documents.get(did);
+    const owner = key && owners.get(key);
+    if (error) found.unread.set(did, `its DID document cannot be read: ${error}`);
+    else if (gone) found.moved.set(did, `its identity is no more: ${gone}`);
+    else if (server !== hostname) found.moved.set(did, `its DID document names the server ${server}`);
+    else if (owner && owner !== did) {
+      found.swapped.set(did, `its DID document names the key ${key}, which is the key that ${owner} has here`);
+    } else if (key && keys.has(did) && key !== keys.get(did)) {
+      found.moved.set(did, `its DID document names the key ${key}, which is not in this snapshot`);
+    }
+  }
+  return found;
 }
 
 /** Every file below `folder`, as paths from there, in order. */
@@ -251,4 +162,4 @@ function walk(folder, below = "") {
     });
 }
 
-module.exports = { Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk };
+module.exports = { MANIFEST, MARK, assessed, held, home, lines, verify, walk };

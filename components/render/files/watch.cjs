@@ -3,6 +3,11 @@
 // itself, so a host that is gone is noticed too.
 const fs = require("node:fs");
 const path = require("node:path");
+const { killed, load, save } = require("./stamp.cjs");
+
+const NAMED = 5; // findings in one message
+const STUCK = 6 * 3600000; // ms; far longer than any backup or drill takes
+const TOLD = "told";
 
 const directory = process.env.PDS_DATA_DIRECTORY;
 
@@ -20,13 +25,13 @@ function accounts() {
   return names.filter((name) => name.startsWith("did:")).length;
 }
 
-// What stamp.cjs left. Before the first backup, time is counted from when the volume was marked as this PDS's; before
+// By what stamp.cjs keeps. Before the first backup, time is counted from when the volume was marked as this PDS's; before
 // the first drill, from the first backup.
 function overdue() {
   const { WATCH_BACKUP_HOURS: hours, WATCH_DRILL_HOURS: drillHours } = process.env;
   if (!hours) return [];
   const marked = fs.statSync(path.join(directory, ".pds-identity.json"), { throwIfNoEntry: false })?.mtime;
-  const [backup, drill] = ["backup", "drill"].map(stamped);
+  const [backup, drill] = ["backup", "drill"].map(status);
   const wrong = late("backup", backup, marked?.toISOString(), hours);
   wrong.push(...late("drill", drill, backup.first, drillHours));
   if (wrong.length > 0) return wrong;
@@ -36,9 +41,25 @@ function overdue() {
   return wrong;
 }
 
-function stamped(name) {
-  const file = path.join(directory, ".stamps", `${name}.json`);
-  return fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : {};
+/** The status of a run. One that began hours ago and has not ended was killed: then its next run says so, or this does. */
+function status(name) {
+  const found = load(name);
+  const lasted = found.began ? Date.now() - Date.parse(found.began) : 0;
+  return lasted > STUCK ? { ...found, ...killed(found.began) } : found;
+}
+
+/**
+ * What backups and drills found wrong with single accounts. It is told once, when it is new: it would hide every other
+ * alarm if each run told it. What was told is kept beside the statuses. Returns all of it, the new part, and its keeper.
+ */
+function accountFindings() {
+  const all = {};
+  for (const name of ["drill", "backup"]) {
+    for (const [did, { state, what }] of Object.entries(load(name).findings ?? {})) all[did] = `${did}: ${state}: ${what}`;
+  }
+  const told = load(TOLD);
+  const fresh = Object.entries(all).filter(([did, text]) => told[did] !== text);
+  return { count: Object.keys(all).length, fresh: fresh.map(([, text]) => text), keep: () => save(TOLD, all) };
 }
 
 function late(name, { good, failed, why }, first, hours) {
@@ -62,20 +83,34 @@ function findings() {
   return [wrong, `volume ${space} % full, ${count} accounts`];
 }
 
+function keep({ fresh, keep: save }) {
+  if (fresh.length === 0) return;
+  try {
+    save();
+  } catch (error) {
+    console.error(`that the findings were sent could not be noted, so they are sent again: ${error.code}`);
+  }
+}
+
 async function main() {
-  let wrong, summary;
+  let wrong, summary, accounts;
   try {
     [wrong, summary] = findings();
+    accounts = accountFindings();
   } catch (error) {
     [wrong, summary] = [[`the volume cannot be read: ${error.code ?? error.name}`], "volume not readable"];
+    accounts = { count: 0, fresh: [], keep: () => {} };
   }
+  const more = accounts.fresh.length > NAMED ? [`and ${accounts.fresh.length - NAMED} more: ./pds check`] : [];
+  wrong.push(...accounts.fresh.slice(0, NAMED), ...more);
+  if (accounts.count > 0) summary += `, ${accounts.count} findings about accounts (./pds check)`;
   const text = `${process.env.PDS_HOSTNAME}: ${wrong.length > 0 ? wrong.join("; ") : summary}`;
   console.log(text);
-  // Whoever has the URL can silence the alarm: it is never printed, nor is an error that may hold it.
+  // The URL is enough to silence the alarm: it is never printed, nor is an error that may hold it.
   try {
     const url = process.env.PING_URL + (wrong.length > 0 ? "/fail" : "");
     const answer = await fetch(url, { method: "POST", body: text, signal: AbortSignal.timeout(30000) });
-    if (answer.ok) return;
+    if (answer.ok) return keep(accounts);
     console.error(`the ping was answered with ${answer.status}`);
   } catch (error) {
     console.error(`the ping did not arrive: ${error.cause?.code ?? error.name}`);

@@ -13,7 +13,7 @@ job "pds-watch" {
 
     volume "pds" {
       type      = "host"
-      read_only = true
+      read_only = false
       source    = "pds"
     }
 
@@ -50,7 +50,7 @@ job "pds-watch" {
       volume_mount {
         volume      = "pds"
         destination = "/pds"
-        read_only   = true
+        read_only   = false
       }
 
       env {
@@ -69,6 +69,11 @@ job "pds-watch" {
         // itself, so a host that is gone is noticed too.
         const fs = require("node:fs");
         const path = require("node:path");
+        const { killed, load, save } = require("./stamp.cjs");
+
+        const NAMED = 5; // findings in one message
+        const STUCK = 6 * 3600000; // ms; far longer than any backup or drill takes
+        const TOLD = "told";
 
         const directory = process.env.PDS_DATA_DIRECTORY;
 
@@ -86,13 +91,13 @@ job "pds-watch" {
           return names.filter((name) => name.startsWith("did:")).length;
         }
 
-        // What stamp.cjs left. Before the first backup, time is counted from when the volume was marked as this PDS's; before
+        // By what stamp.cjs keeps. Before the first backup, time is counted from when the volume was marked as this PDS's; before
         // the first drill, from the first backup.
         function overdue() {
           const { WATCH_BACKUP_HOURS: hours, WATCH_DRILL_HOURS: drillHours } = process.env;
           if (!hours) return [];
           const marked = fs.statSync(path.join(directory, ".pds-identity.json"), { throwIfNoEntry: false })?.mtime;
-          const [backup, drill] = ["backup", "drill"].map(stamped);
+          const [backup, drill] = ["backup", "drill"].map(status);
           const wrong = late("backup", backup, marked?.toISOString(), hours);
           wrong.push(...late("drill", drill, backup.first, drillHours));
           if (wrong.length > 0) return wrong;
@@ -102,9 +107,25 @@ job "pds-watch" {
           return wrong;
         }
 
-        function stamped(name) {
-          const file = path.join(directory, ".stamps", `$${name}.json`);
-          return fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : {};
+        /** The status of a run. One that began hours ago and has not ended was killed: then its next run says so, or this does. */
+        function status(name) {
+          const found = load(name);
+          const lasted = found.began ? Date.now() - Date.parse(found.began) : 0;
+          return lasted > STUCK ? { ...found, ...killed(found.began) } : found;
+        }
+
+        /**
+         * What backups and drills found wrong with single accounts. It is told once, when it is new: it would hide every other
+         * alarm if each run told it. What was told is kept beside the statuses. Returns all of it, the new part, and its keeper.
+         */
+        function accountFindings() {
+          const all = {};
+          for (const name of ["drill", "backup"]) {
+            for (const [did, { state, what }] of Object.entries(load(name).findings ?? {})) all[did] = `$${did}: $${state}: $${what}`;
+          }
+          const told = load(TOLD);
+          const fresh = Object.entries(all).filter(([did, text]) => told[did] !== text);
+          return { count: Object.keys(all).length, fresh: fresh.map(([, text]) => text), keep: () => save(TOLD, all) };
         }
 
         function late(name, { good, failed, why }, first, hours) {
@@ -128,20 +149,34 @@ job "pds-watch" {
           return [wrong, `volume $${space} % full, $${count} accounts`];
         }
 
+        function keep({ fresh, keep: save }) {
+          if (fresh.length === 0) return;
+          try {
+            save();
+          } catch (error) {
+            console.error(`that the findings were sent could not be noted, so they are sent again: $${error.code}`);
+          }
+        }
+
         async function main() {
-          let wrong, summary;
+          let wrong, summary, accounts;
           try {
             [wrong, summary] = findings();
+            accounts = accountFindings();
           } catch (error) {
             [wrong, summary] = [[`the volume cannot be read: $${error.code ?? error.name}`], "volume not readable"];
+            accounts = { count: 0, fresh: [], keep: () => {} };
           }
+          const more = accounts.fresh.length > NAMED ? [`and $${accounts.fresh.length - NAMED} more: ./pds check`] : [];
+          wrong.push(...accounts.fresh.slice(0, NAMED), ...more);
+          if (accounts.count > 0) summary += `, $${accounts.count} findings about accounts (./pds check)`;
           const text = `$${process.env.PDS_HOSTNAME}: $${wrong.length > 0 ? wrong.join("; ") : summary}`;
           console.log(text);
-          // Whoever has the URL can silence the alarm: it is never printed, nor is an error that may hold it.
+          // The URL is enough to silence the alarm: it is never printed, nor is an error that may hold it.
           try {
             const url = process.env.PING_URL + (wrong.length > 0 ? "/fail" : "");
             const answer = await fetch(url, { method: "POST", body: text, signal: AbortSignal.timeout(30000) });
-            if (answer.ok) return;
+            if (answer.ok) return keep(accounts);
             console.error(`the ping was answered with $${answer.status}`);
           } catch (error) {
             console.error(`the ping did not arrive: $${error.cause?.code ?? error.name}`);
@@ -150,6 +185,85 @@ job "pds-watch" {
         }
 
         main();
+        EOT
+      }
+
+      template {
+        destination = "local/stamp.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
+        //
+        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
+        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
+        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
+        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+
+        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
+
+        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        function begin(name) {
+          const before = load(name);
+          const now = new Date().toISOString();
+          save(name, { ...before, ...(before.began && killed(before.began)), began: now });
+        }
+
+        function killed(began) {
+          return { failed: began, why: `the run that began at $${began} never ended: it was killed` };
+        }
+
+        /**
+         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
+         * wrong beside a `good` one.
+         */
+        function end(name, problems, more = {}, good = problems.length === 0) {
+          const { began: _ended, ...before } = load(name);
+          const now = new Date().toISOString();
+          save(name, {
+            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+            ...(problems.length > 0 && { failed: now, why: problems[0] }),
+          });
+        }
+
+        function load(name) {
+          try {
+            return JSON.parse(fs.readFileSync(path.join(folder, `$${name}.json`), "utf8"));
+          } catch {
+            return {}; // none yet, or one that a crash left empty
+          }
+        }
+
+        function save(name, content) {
+          const file = path.join(folder, `$${name}.json`);
+          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(content) + "\n", { flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        module.exports = { begin, end, killed, load, save };
+
+        if (require.main === module) {
+          const [sent, checked] = ["sent", "checked"].map((name) =>
+            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+          );
+          const problems = [];
+          if (!sent) problems.push("the snapshot was not sent");
+          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+          end("backup", problems, findings(), sent);
+        }
+
+        function findings() {
+          try {
+            const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
+            return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+          } catch {
+            return {};
+          }
+        }
         EOT
       }
 

@@ -76,14 +76,16 @@ job "pds-backup" {
         data        = <<-EOT
         // Makes one consistent copy of a PDS's data while the server goes on writing: DATA/.snapshot/current, with a manifest.
         //
-        // Runs in the server's own image, with its own SQLite library. Owns what is copied, in which order, and when a copy is
-        // refused; where it is then sent is another task's. The order is the design, since no moment is common to all files:
+        // Runs in the server's own image, with its own SQLite library. Owns the order in which things are copied, and when a copy
+        // is refused: if the account database cannot be read, or the volume has no room. What is wrong with one account is a
+        // finding (snapshot_accounts.cjs), which the manifest and the run's status carry. The order is the design, since no
+        // moment is common to all files:
         //
         //   1 repositories with their keys    what was acknowledged before the start is in them
         //   2 the account database            later than 1: an account's repository is never newer than its account
         //   3 the sequencer                   later than 1: the server's own recovery brings a repository up to it, never down
         //   4 repositories that 2 or 3 know and 1 lacks
-        //   5 blobs                           last, so that what a recovered record refers to is there
+        //   5 blobs                           after their repository: what a recovered record refers to is there
         //
         // Each database is copied with all its pages in one step. The library's default, 100 pages a step, begins again
         // whenever the server writes, and may never end (docs/decisions/0011).
@@ -93,86 +95,155 @@ job "pds-backup" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const departures = require("./departures.cjs");
-        const { home, sha256 } = require("./repository.cjs");
-        const { stamp: noteOutcome } = require("./stamp.cjs");
+        const { Database, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { Copy, WAIT, entries, folders, pause, size } = require("./snapshot_accounts.cjs");
+        const { home } = require("./repository.cjs");
+        const { begin, end } = require("./stamp.cjs");
 
-        // The image has the library as a dependency of the server package alone.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
-        const Database = createRequire(server)("better-sqlite3");
 
         const ATTEMPTS = 3;
+        const ALL_CHECKED = 20 * 3600 * 1000; // ms; a day, less what a run or two may be late
+        const BREATH = 2; // ms between accounts: the server's members wait for the same disk and processor
         const MEBIBYTE = 1024 * 1024;
-        const SETTLED = 2000; // ms; far above any file system's granularity of times
-        const WAIT = 5000; // ms; a database is locked for moments only, when its last user closes it
 
         class Refused extends Error {}
 
         const data = process.env.PDS_DATA_DIRECTORY;
-        const blocks = process.env.PDS_BLOBSTORE_DISK_LOCATION; // unset where blobs are in a bucket
+        const blocks = process.env.PDS_BLOBSTORE_DISK_LOCATION; // unset if blobs are in a bucket
         // On the volume itself: a hard link cannot leave its mount. The server looks into none of its names.
         const stage = path.join(data, ".snapshot");
         const [current, next, old] = ["current", "next", "old"].map((name) => path.join(stage, name));
-        const kept = new Set(); // repositories taken from the copy before this one
-        let written = 0; // bytes
 
         async function main() {
           process.umask(0o077);
           const started = new Date();
           fs.mkdirSync(stage, { recursive: true, mode: 0o700 });
           alone();
+          begin("backup");
           if (fs.existsSync(path.join(data, ".restore", "swap.json"))) {
             throw new Refused("a restore was cut short between the old data and the new: run it again.");
           }
           noteDepartures();
           tidy();
           const before = manifest(current);
-          room(before);
-          const identity = JSON.parse(read(path.join(data, ".pds-identity.json"), "the volume has no mark of its PDS"));
-          const copy = { files: {}, repositories: {}, before };
+          const copy = new Copy({ data, blocks, next, current, before });
+          room(copy);
+          const identity = JSON.parse(readMark());
 
-          file(copy, ".pds-identity.json");
-          for (const did of repositories(data)) await repository(copy, did);
-          let accounts, lacking;
+          copy.file(".pds-identity.json");
+          for (const did of folders(data)) {
+            await copy.account(did);
+            if (!copy.kept.has(did)) await pause(BREATH);
+          }
+          const accounts = await accountsAndEvents(copy);
+          leaveOut(copy, new Set(accounts));
+          const content = describe(copy, identity, accounts, started);
+          await checkShare(copy, content);
+          content.finished = new Date().toISOString();
+          fs.writeFileSync(path.join(next, "manifest.json"), JSON.stringify(content, null, 1) + "\n", { flush: true });
+          publish();
+          report(copy, content, started);
+        }
+
+        /** The databases of the whole server, then what they know and the first pass lacks. Returns the accounts. */
+        async function accountsAndEvents(copy) {
           for (let attempt = 1; ; attempt++) {
-            await database("account.sqlite");
-            await database("sequencer.sqlite");
-            accounts = column("account.sqlite", "select did from actor union select did from account");
-            const known = new Set([...accounts, ...column("sequencer.sqlite", "select distinct did from repo_seq")]);
-            for (const did of known) if (!whole(copy, did)) await repository(copy, did);
-            reserved(copy);
-            lacking = accounts.filter((did) => !whole(copy, did));
+            const accounts = await serverDatabase(copy, "account.sqlite", "select did from actor union select did from account");
+            const events = await sequencer(copy);
+            for (const did of new Set([...accounts, ...events])) if (!copy.whole(did) && !copy.findings[did]) await copy.account(did);
+            for (const name of entries(path.join(data, "actors", "reserved_keys"))) copy.file(path.join("actors", "reserved_keys", name));
+            const lacking = accounts.filter((did) => !copy.whole(did) && !copy.findings[did]);
             // An account that is being deleted loses its files a moment after, in older servers before, its row.
-            if (lacking.length === 0 || attempt === ATTEMPTS) break;
+            if (lacking.length === 0 || attempt === ATTEMPTS) {
+              for (const did of lacking) copy.lacking(did);
+              return accounts;
+            }
             await pause(1000);
           }
-          if (lacking.length > 0) {
-            const named = lacking.map((did) => `  $${did} has no $${missing(copy, did).join(" and no ")}`);
-            throw new Refused(`$${lacking.length} of $${accounts.length} accounts would be lost:\n$${named.join("\n")}`);
-          }
-          for (const name of ["account.sqlite", "sequencer.sqlite"]) note(copy, name);
-          leaveOut(copy, new Set(accounts));
-          const blobs = blocks ? await allBlobs(copy) : 0;
-          const count = Object.keys(copy.repositories).length;
+        }
 
-          const content = {
+        /** Copy a database of the whole server; what it answers to `query`. */
+        async function serverDatabase(copy, name, query) {
+          const refused = (why) => new Refused(`$${name} cannot be read: $${why}. The backups keep the copies before it.`);
+          try {
+            await copy.database(name);
+            const verdict = read(path.join(next, name), (db) => db.pragma("quick_check(1)", { simple: true }));
+            if (verdict !== "ok") throw refused(verdict);
+            const found = column(name, query);
+            copy.note(name);
+            return found;
+          } catch (error) {
+            throw error instanceof Refused || ["ENOSPC", "SQLITE_FULL"].includes(error.code) ? error : refused(error.message);
+          }
+        }
+
+        /** The DIDs of the events. Without its events a server can be restored: they are of use for some minutes. */
+        async function sequencer(copy) {
+          const name = "sequencer.sqlite";
+          try {
+            return await serverDatabase(copy, name, "select distinct did from repo_seq");
+          } catch (error) {
+            if (!(error instanceof Refused)) throw error;
+            fs.rmSync(path.join(next, name), { force: true });
+            delete copy.files[name];
+            copy.find(name, "damaged", `$${error.message} A restore begins new events`);
+            return [];
+          }
+        }
+
+        function describe(copy, identity, accounts, started) {
+          const events = copy.files["sequencer.sqlite"];
+          return {
             format: 1,
             hostname: identity.hostname,
             rotation_public_key: identity.rotation_public_key,
             package_version: JSON.parse(fs.readFileSync(server, "utf8")).version,
             started: started.toISOString(),
-            finished: new Date().toISOString(),
-            counts: { accounts: accounts.length, repositories: count, blobs },
+            finished: "", // once all is checked
+            counts: { accounts: accounts.length, repositories: Object.keys(copy.repositories).length, blobs: copy.blobs },
             blobs: blocks ? "disk" : "elsewhere",
-            sequence: column("sequencer.sqlite", "select coalesce(max(seq), 0) from repo_seq")[0],
+            sequence: events ? column("sequencer.sqlite", "select coalesce(max(seq), 0) from repo_seq")[0] : 0,
             accounts: accounts.sort(),
             repositories: copy.repositories,
             files: copy.files,
+            findings: copy.findings,
           };
-          fs.writeFileSync(path.join(next, "manifest.json"), JSON.stringify(content, null, 1) + "\n", { flush: true });
-          publish();
+        }
+
+        /**
+         * Check a share of the accounts whole, so that each of them is once a day, the one first that has waited longest. What
+         * changed is only looked at while it is copied: SQLite's quick check, the newest commit and the account's key.
+         */
+        async function checkShare(copy, content) {
+          const { repositories, started } = content;
+          const dids = Object.keys(repositories).sort((one, other) =>
+            (repositories[one].checked ?? "") < (repositories[other].checked ?? "") ? -1 : 1
+          );
+          const since = copy.before ? Date.parse(started) - Date.parse(copy.before.started) : Infinity;
+          const share = Math.ceil(dids.length * Math.min(1, since / ALL_CHECKED));
+          const suspects = dids.filter((did) => copy.suspects.has(did) || (copy.findings[did] && !copy.kept.has(did)));
+          const verdicts = await checkAll(next, [...new Set([...suspects, ...dids.slice(0, share)])], { manifest: content, gently: true });
+          for (const [did, verdict] of verdicts) {
+            repositories[did].checked = new Date().toISOString();
+            // Of an account that could not be copied now, that finding says more than the verdict on its last copy.
+            if (copy.findings[did] && !copy.findings[did].checked) continue;
+            if (verdict.state === WHOLE) delete copy.findings[did];
+            else copy.find(did, verdict.state, told(did, verdict), { checked: true });
+          }
+        }
+
+        function told(did, verdict) {
+          const all = sentences(verdict);
+          const more = all.length > 3 ? ` (and $${all.length - 3} more)` : "";
+          return `$${all.slice(0, 3).join("; ")}$${more}. An older backup may have it whole: \`./pds restore STACK --only $${did}\``;
+        }
+
+        function report(copy, { hostname, counts, findings }, started) {
+          for (const [did, { state, what }] of Object.entries(findings)) console.error(`FINDING: $${did}: $${state}: $${what}`);
           console.log(
-            `snapshot of $${identity.hostname}: $${accounts.length} accounts, $${count - kept.size} repositories copied and ` +
-              `$${kept.size} as before, $${blobs} blobs, $${(written / MEBIBYTE).toFixed(1)} MiB written in ` +
+            `snapshot of $${hostname}: $${counts.accounts} accounts, $${counts.repositories - copy.kept.size} repositories copied ` +
+              `and $${copy.kept.size} as before, $${counts.blobs} blobs, $${(copy.written / MEBIBYTE).toFixed(1)} MiB written in ` +
               `$${((Date.now() - started) / 1000).toFixed(1)} s`
           );
         }
@@ -191,15 +262,18 @@ job "pds-backup" {
           }
         }
 
-        /** Who left is noted even where the copy is then refused. */
+        /** Departures are noted even if the copy is then refused. */
         function noteDepartures() {
           const file = path.join(data, "sequencer.sqlite");
-          if (!fs.existsSync(file)) return; // said below
-          const sequencer = new Database(file, { readonly: true, fileMustExist: true, timeout: WAIT });
+          if (!fs.existsSync(file)) return; // a finding, below
+          let sequencer;
           try {
+            sequencer = new Database(file, { readonly: true, fileMustExist: true, timeout: WAIT });
             departures.append(path.join(data, departures.LIST), sequencer);
+          } catch (error) {
+            console.error(`note: sequencer.sqlite cannot be read: $${error.message}`);
           } finally {
-            sequencer.close();
+            sequencer?.close();
           }
         }
 
@@ -222,18 +296,18 @@ job "pds-backup" {
         function manifest(folder) {
           try {
             const found = JSON.parse(fs.readFileSync(path.join(folder, "manifest.json"), "utf8"));
-            return found.format === 1 ? found : null;
+            return found.format === 1 && found.findings ? found : null;
           } catch {
             return null; // without one everything is copied
           }
         }
 
-        function room(before) {
+        function room(copy) {
           // What is in a log and not in its database yet is copied, too.
           const whole = (name) => size(path.join(data, name)) + size(path.join(data, `$${name}-wal`));
           let needed = whole("account.sqlite") + whole("sequencer.sqlite");
-          for (const did of repositories(data)) {
-            if (!unchanged(before, did, stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
+          for (const did of folders(data)) {
+            if (!copy.unchanged(did, copy.stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
           }
           const disk = fs.statfsSync(stage);
           const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE;
@@ -246,24 +320,15 @@ job "pds-backup" {
           }
         }
 
-        // --- databases
-
-        /** Copy a database of the data directory to the same place in the copy: all pages, one step, one moment. */
-        async function database(name) {
-          const target = path.join(next, name);
-          fs.rmSync(target, { force: true });
-          let source;
-          try {
-            // Read-only, so that this program cannot change what it copies.
-            source = new Database(path.join(data, name), { readonly: true, fileMustExist: true, timeout: WAIT });
-            await source.backup(target, { progress: () => 0x7fffffff });
-          } catch (error) {
-            throw new Refused(`$${name} cannot be copied: $${error.message}`);
-          } finally {
-            source?.close();
+        function readMark() {
+          const mark = path.join(data, ".pds-identity.json");
+          if (!fs.existsSync(mark)) {
+            throw new Refused("the volume has no mark of its PDS (.pds-identity.json): start the server once.");
           }
-          written += size(target);
+          return fs.readFileSync(mark, "utf8");
         }
+
+        // --- the copy
 
         function column(name, query) {
           // Not read-only: the last reader of a WAL database that may not write leaves its side files behind.
@@ -275,251 +340,16 @@ job "pds-backup" {
           }
         }
 
-        // --- repositories
-
-        function repositories(root) {
-          const actors = path.join(root, "actors");
-          const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
-          return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
-        }
-
-        /**
-         * What changes with every write to a repository: size and times of its files, taken before they are copied.
-         *
-         * A write always moves the time of the database or of its log. It could leave the time as it was only within one tick
-         * of the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
-         */
-        function stamp(did) {
-          const parts = [];
-          for (const name of ["store.sqlite", "store.sqlite-wal", "key", "did-op"]) {
-            const found = fs.statSync(path.join(data, home(did), name), { bigint: true, throwIfNoEntry: false });
-            // An empty log is none; a reader may make one.
-            if (!found || (name.endsWith("-wal") && found.size === 0n)) {
-              parts.push("-");
-              continue;
-            }
-            if (Date.now() - Number(found.mtimeMs) < SETTLED) return null;
-            // Not the time of the inode's change: SQLite as root sets the owner of a log whenever it opens it.
-            parts.push(`$${found.ino}:$${found.size}:$${found.mtimeNs}`);
-          }
-          return parts.join(" ");
-        }
-
-        function unchanged(before, did, now) {
-          return now !== null && before?.repositories[did]?.stamp === now;
-        }
-
-        async function repository(copy, did) {
-          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-            const entry = await oneRepository(copy, did);
-            if (!entry) return;
-            const gone = blocks ? await theirBlobs(did, entry) : [];
-            // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
-            delete entry.missing_blobs;
-            if (gone.length === 0) return;
-            entry.missing_blobs = gone;
-            entry.stamp = null;
-            if (attempt < ATTEMPTS) await pause(200);
-          }
-          for (const cid of copy.repositories[did].missing_blobs) {
-            console.error(`MISSING: $${did} refers to blob $${cid}, which is not on the volume, or not whole`);
-          }
-        }
-
-        async function oneRepository(copy, did) {
-          const folder = home(did);
-          const names = ["key", "did-op", "store.sqlite"].map((name) => path.join(folder, name));
-          const now = stamp(did);
-          fs.mkdirSync(path.join(next, folder), { recursive: true });
-          if (unchanged(copy.before, did, now) && names.every((name) => keep(copy, name))) {
-            kept.add(did);
-            return (copy.repositories[did] = structuredClone(copy.before.repositories[did]));
-          }
-          delete copy.repositories[did];
-          kept.delete(did);
-          for (const name of names.slice(0, 2)) file(copy, name);
-          if (!fs.existsSync(path.join(data, names[2]))) return null;
-          try {
-            await database(names[2]);
-          } catch (error) {
-            // Deleted under our hands: whether that may be is decided when the accounts are known.
-            if (!fs.existsSync(path.join(data, names[2]))) return null;
-            throw error;
-          }
-          let root, permanent;
-          try {
-            const opened = new Database(path.join(next, names[2]), { fileMustExist: true });
-            try {
-              root = opened.prepare("select cid, rev from repo_root").get();
-              permanent = opened.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
-            } finally {
-              opened.close();
-            }
-          } catch (error) {
-            if (/no such table/.test(error.message)) return null; // an account that is being made
-            throw new Refused(`$${names[2]} cannot be read: $${error.message}`);
-          }
-          if (!root) return null;
-          note(copy, names[2]);
-          return (copy.repositories[did] = { cid: root.cid, rev: root.rev, stamp: now, blobs: permanent });
-        }
-
-        function missing(copy, did) {
-          const lacks = [];
-          if (!copy.repositories[did]) lacks.push("repository");
-          if (!copy.files[path.join(home(did), "key")]) lacks.push("signing key");
-          return lacks;
-        }
-
-        function whole(copy, did) {
-          return missing(copy, did).length === 0;
-        }
-
         /** Repositories without an account: deleted ones leave the copy; those that are being made stay, with their keys. */
         function leaveOut(copy, accounts) {
-          for (const did of repositories(next)) {
-            if (accounts.has(did) || (whole(copy, did) && fs.existsSync(path.join(data, home(did), "key")))) continue;
-            for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
-              fs.rmSync(path.join(next, tree), { recursive: true, force: true });
-            }
-            for (const name of Object.keys(copy.files)) if (name.startsWith(home(did) + path.sep)) delete copy.files[name];
-            delete copy.repositories[did];
-            kept.delete(did);
+          for (const did of folders(next)) {
+            if (accounts.has(did) || (copy.whole(did) && fs.existsSync(path.join(data, home(did), "key")))) continue;
+            copy.drop(did);
           }
-        }
-
-        /** Keys that were promised to accounts which are moving here. */
-        function reserved(copy) {
-          const folder = path.join("actors", "reserved_keys");
-          for (const name of entries(path.join(data, folder))) file(copy, path.join(folder, name));
-        }
-
-        // --- blobs: files that never change, named by their hash; a hard link is a copy that needs no room
-
-        const PLACES = ["", "quarantine"];
-
-        /** Link what the copied repository says is on the disk; returns what is not. */
-        async function theirBlobs(did, entry) {
-          const gone = [];
-          for (const cid of entry.blobs) {
-            let found = false;
-            for (const place of PLACES) found ||= await blob(place, did, cid);
-            if (!found) gone.push(cid);
-          }
-          return gone;
-        }
-
-        async function allBlobs(copy) {
-          let count = 0;
-          for (const did of Object.keys(copy.repositories)) {
-            for (const place of PLACES) {
-              for (const cid of entries(path.join(blocks, place, did))) if (await blob(place, did, cid)) count++;
-            }
-          }
-          return count;
-        }
-
-        async function blob(place, did, cid) {
-          const source = path.join(blocks, place, did, cid);
-          const name = path.join("blocks", place, did, cid);
-          const target = path.join(next, name);
-          if (fs.existsSync(target)) return true;
-          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-            try {
-              const found = fs.statSync(source);
-              const known = fs.statSync(path.join(current, name), { throwIfNoEntry: false });
-              const checked = known?.ino === found.ino && known?.dev === found.dev && known?.size === found.size;
-              if (checked || sha256(source) === digest(cid)) {
-                fs.mkdirSync(path.dirname(target), { recursive: true });
-                link(source, target);
-                return true;
-              }
-            } catch (error) {
-              if (error.code === "ENOENT") return false;
-              throw error;
-            }
-            await pause(200); // the server may be writing it: it writes under the final name
-          }
-          return false;
-        }
-
-        /** The hex SHA-256 in a CID: base32 of version 1, codec raw (0x55), hash sha2-256 (0x12) of 32 bytes. */
-        function digest(cid) {
-          let bits = 0n;
-          for (const letter of cid.slice(1)) bits = bits * 32n + BigInt("abcdefghijklmnopqrstuvwxyz234567".indexOf(letter));
-          const spare = ((cid.length - 1) * 5) % 8;
-          const hex = (bits >> BigInt(spare)).toString(16).padStart(72, "0");
-          return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
-        }
-
-        // --- files
-
-        /** Copy a small file as it is; whether it was there. */
-        function file(copy, name) {
-          let content;
-          try {
-            content = fs.readFileSync(path.join(data, name));
-          } catch (error) {
-            if (error.code !== "ENOENT") throw error;
-            delete copy.files[name];
-            return;
-          }
-          const target = path.join(next, name);
-          fs.mkdirSync(path.dirname(target), { recursive: true });
-          fs.rmSync(target, { force: true }); // never through a link into the copy before this one
-          fs.writeFileSync(target, content, { flush: true });
-          note(copy, name);
-        }
-
-        /** Take a file from the copy before this one; false where that one is not what its manifest says. */
-        function keep(copy, name) {
-          const known = copy.before.files[name];
-          if (!known) return name.endsWith("did-op"); // most have none
-          if (size(path.join(current, name)) !== known.size) return false;
-          fs.rmSync(path.join(next, name), { force: true });
-          fs.linkSync(path.join(current, name), path.join(next, name));
-          copy.files[name] = known;
-          return true;
-        }
-
-        function note(copy, name) {
-          const target = path.join(next, name);
-          copy.files[name] = { size: size(target), sha256: sha256(target) };
-        }
-
-        function link(source, target) {
-          try {
-            fs.linkSync(source, target);
-          } catch (error) {
-            if (error.code !== "EXDEV") throw error;
-            fs.copyFileSync(source, target); // blobs on a disk of their own
-          }
-        }
-
-        function size(name) {
-          return fs.statSync(name, { throwIfNoEntry: false })?.size ?? 0;
-        }
-
-        function entries(folder) {
-          try {
-            return fs.readdirSync(folder);
-          } catch (error) {
-            if (error.code === "ENOENT") return [];
-            throw error;
-          }
-        }
-
-        function read(name, problem) {
-          if (!fs.existsSync(name)) throw new Refused(`$${problem} ($${path.basename(name)}): start the server once.`);
-          return fs.readFileSync(name, "utf8");
         }
 
         function mebibytes(bytes) {
           return `$${Math.floor(bytes / MEBIBYTE)} MiB`;
-        }
-
-        function pause(milliseconds) {
-          return new Promise((resume) => setTimeout(resume, milliseconds));
         }
 
         main().catch((error) => {
@@ -529,7 +359,7 @@ job "pds-backup" {
           if (!alone.held) return; // another run's
           fs.rmSync(next, { recursive: true, force: true }); // on a full volume its room is the server's
           try {
-            noteOutcome("backup", [error.message.replace(/\s+/g, " ").slice(0, 500)]);
+            end("backup", [error.message.replace(/\s+/g, " ").slice(0, 500)]);
           } catch (full) {
             console.error(`that it failed could not be noted: $${full.message}`);
           }
@@ -604,6 +434,689 @@ job "pds-backup" {
       }
 
       template {
+        destination = "local/account_check.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        //
+        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
+        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
+        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        "use strict";
+
+        const { fork } = require("node:child_process");
+        const fs = require("node:fs");
+        const os = require("node:os");
+        const path = require("node:path");
+        const { createRequire } = require("node:module");
+        const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
+
+        // The image has the library as a dependency of the server package alone.
+        const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
+        const Database = createRequire(server)("better-sqlite3");
+
+        const WHOLE = "whole";
+        const LOSSES = "with losses";
+        const NOT = "not restorable";
+        const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
+        const NAMED = 100; // lost records
+        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+
+        /**
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
+         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
+         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         */
+        function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
+          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
+          if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
+          const pair = readKey(path.join(folder, keyFile), verdict);
+          if (pair && verdict.why.length === 0) {
+            checkStore(path.join(folder, store), { did, verifier: pair.verifier, known, commitOnly }, verdict);
+          }
+          if (verdict.why.length === 0 && !commitOnly) {
+            for (const name of [store, keyFile]) {
+              if (files && !isAsWritten(folder, name, files[name])) verdict.changed.push(`$${name} is not what was written`);
+            }
+            if (blobs) verdict.blobs = lostBlobs(folder, did, path.join(folder, store));
+          }
+          if (verdict.why.length > 0) verdict.state = NOT;
+          else if ([verdict.blobs, verdict.records, verdict.changed].some((list) => list.length > 0) || verdict.rebuild) {
+            verdict.state = LOSSES;
+          }
+          return verdict;
+        }
+
+        /** The same in sentences, the first of them first. */
+        function sentences(verdict) {
+          return [
+            ...verdict.why,
+            ...verdict.records.map((name) => `record $${name} is lost`),
+            ...(verdict.lost > verdict.records.length ? [`$${verdict.lost - verdict.records.length} more records are lost`] : []),
+            ...verdict.blobs.map((cid) => `blob $${cid} is lost`),
+            ...(verdict.rebuild ? ["its tree of records is damaged and is made again from the table of records"] : []),
+            ...verdict.changed,
+          ];
+        }
+
+        function readKey(file, verdict) {
+          try {
+            const pair = publicKey(fs.readFileSync(file));
+            verdict.key = pair.didKey;
+            return pair;
+          } catch (error) {
+            verdict.why.push(error.code === "ENOENT" ? "it has no signing key" : "its signing key is no secp256k1 key");
+            return null;
+          }
+        }
+
+        function isAsWritten(folder, name, written) {
+          if (!written) return false;
+          const file = path.join(folder, name);
+          return fs.statSync(file).size === written.size && sha256(file) === written.sha256;
+        }
+
+        function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
+          try {
+            read(file, (db) => {
+              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
+              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const root = db.prepare("select cid, rev from repo_root").get();
+              if (!root) return verdict.why.push("no repository has been made in it");
+              if (commitOnly) {
+                const content = new Blocks(db).get(root.cid);
+                const faults = commitProblems({ content, root: root.cid, rev: root.rev, did, verifier });
+                return verdict.why.push(...[...faults].map(({ text }) => text));
+              }
+              checkRepository(db, { did, root, known, verifier }, verdict);
+            });
+          } catch (error) {
+            verdict.why.push(`store.sqlite is damaged: $${error.message}`);
+          }
+        }
+
+        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        function checkRepository(db, { did, root, known, verifier }, verdict) {
+          if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
+            verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
+          }
+          const blocks = new Blocks(db);
+          const named = db.prepare("select collection || '/' || rkey from record where cid = ?").pluck();
+          const lose = (record) => {
+            verdict.lost++;
+            if (verdict.records.length < NAMED && !verdict.records.includes(record)) verdict.records.push(record);
+          };
+          for (const fault of problems({ blocks, root: root.cid, rev: root.rev, did, verifier, index: blocks.records() })) {
+            const { kind, record, cid } = fault;
+            if (kind === "signature") verdict.why.push(fault.text);
+            else if (kind === "record" || fault.lost) lose(record);
+            const leaves = kind === "block" ? named.all(cid) : [];
+            for (const name of leaves) lose(name);
+            if (kind === "tree" || kind === "index" || (kind === "block" && leaves.length === 0)) verdict.rebuild = true;
+          }
+          verdict.records.sort();
+        }
+
+        /** Paths of records whose block is missing or is not what its name says. */
+        function* lostRecords(db) {
+          const rows = db.prepare(
+            "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
+          );
+          for (const { name, cid, content } of rows.iterate()) if (!content || !isHashOf(cid, content)) yield name;
+        }
+
+        function lostBlobs(folder, did, store) {
+          return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
+        }
+
+        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        function keptBlobs(db) {
+          return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
+        }
+
+        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        function blobOf(folder, did, cid, { checked = false } = {}) {
+          return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
+            const file = path.join(folder, name);
+            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+          });
+        }
+
+        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        function read(file, ask) {
+          const db = new Database(file, { fileMustExist: true });
+          try {
+            db.pragma("query_only = 1");
+            return ask(db);
+          } finally {
+            db.close();
+          }
+        }
+
+        // --- many accounts, in processes of their own
+
+        /**
+         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
+         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         */
+        async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
+          const verdicts = new Map();
+          const left = [...dids];
+          const count = gently ? 1 : Math.min(AT_ONCE, os.availableParallelism(), Math.ceil(left.length / 4));
+          const workers = Array.from({ length: Math.min(count, left.length) }, () => worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+          await Promise.all(workers);
+          return verdicts;
+        }
+
+        function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {
+          return new Promise((resolve, reject) => {
+            const child = fork(__filename, [folder], { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+            let asked = null;
+            const next = () => {
+              asked = left.shift() ?? null;
+              if (asked === null) return child.disconnect();
+              child.send({ did: asked, gently, commitOnly, ...expected(manifest, asked) });
+            };
+            child.on("message", (verdict) => {
+              verdicts.set(asked, verdict);
+              next();
+            });
+            child.on("error", reject);
+            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            next();
+          });
+        }
+
+        function expected(manifest, did) {
+          const files = {};
+          for (const name of ["store.sqlite", "key"]) files[path.join(home(did), name)] = manifest.files[path.join(home(did), name)];
+          return { files, known: manifest.repositories[did] ?? null, blobs: manifest.blobs === "disk" };
+        }
+
+        /** A check that ended without a verdict. */
+        class Killed extends Error {
+          constructor(did, how) {
+            super(
+              how === "SIGKILL"
+                ? `the check of $${did} was killed; $${outOfMemory() ? "this job ran out of memory" : "it may have run out of memory"}. ` +
+                    "Raise 'backup: {memory_mib: …}'."
+                : `the check of $${did} ended with $${how}`
+            );
+          }
+        }
+
+        /** Whether the kernel has killed a process of this container for its memory. */
+        function outOfMemory() {
+          try {
+            return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
+          } catch {
+            return false; // an older kernel, or no container
+          }
+        }
+
+        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        class Blocks {
+          constructor(db) {
+            this.all = db.prepare("select cid, content from repo_block").raw();
+            this.one = db.prepare("select content from repo_block where cid = ?").pluck();
+            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
+            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            this.listed = db.prepare(
+              `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
+                 repo_block.cid is not null as stored
+               from record left join repo_block on repo_block.cid = record.cid order by record.uri`
+            );
+          }
+
+          get(cid) {
+            return this.one.get(String(cid));
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+
+          [Symbol.iterator]() {
+            return this.all.iterate();
+          }
+
+          /** What the server's own table lists, in the order of the URIs. */
+          *records() {
+            yield* this.listed.iterate();
+          }
+        }
+
+        module.exports = {
+          Database,
+          Killed,
+          LOSSES,
+          NOT,
+          PLACES,
+          WHOLE,
+          blobOf,
+          checkAccount,
+          checkAll,
+          keptBlobs,
+          lostRecords,
+          read,
+          sentences,
+        };
+
+        if (require.main === module) {
+          const folder = process.argv[2];
+          process.on("message", async ({ did, gently, ...expectations }) => {
+            if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
+            const began = performance.now();
+            const verdict = checkAccount(folder, did, expectations);
+            if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
+            process.send(verdict);
+          });
+          process.on("disconnect", () => process.exit(0));
+        }
+        EOT
+      }
+
+      template {
+        destination = "local/snapshot_accounts.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The accounts' part of a snapshot: each account's repository, key and blobs are copied from the live data, or kept from
+        // the copy before. Owns what is copied again, and what becomes of an account that cannot be copied whole: its last whole
+        // copy stays in the snapshot, and the account is among the findings. One member's damage is nobody else's.
+        //
+        // Order and lock are snapshot.cjs's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { Database, LOSSES, NOT, PLACES, keptBlobs, read } = require("./account_check.cjs");
+        const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
+
+        const ATTEMPTS = 3;
+        const SETTLED = 2000; // ms; far above any file system's granularity of times
+        const WAIT = 5000; // ms; a database is locked for moments only, when its last user closes it
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
+        const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
+
+        class Copy {
+          /** From `data` and `blocks` (undefined if blobs are in a bucket) to `next`; `current` is the copy before, with its manifest. */
+          constructor({ data, blocks, next, current, before }) {
+            Object.assign(this, { data, blocks, next, current, before });
+            this.files = {}; // path to size and SHA-256
+            this.repositories = {}; // DID to cid, rev, stamp, checked, and since when it is no newer (`of`)
+            this.findings = {}; // DID to state, what, remedy, since
+            this.kept = new Set(); // DIDs
+            this.suspects = new Set(); // DIDs of accounts that are checked whole in this run
+            this.blobs = 0;
+            this.written = 0; // bytes
+          }
+
+          // --- databases and files
+
+          /** Copy a database to the same place in the copy: all pages, one step, one moment. Throws what SQLite says. */
+          async database(name) {
+            const target = path.join(this.next, name);
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            fs.rmSync(target, { force: true });
+            let source;
+            try {
+              // Read-only, so that this program cannot change what it copies.
+              source = new Database(path.join(this.data, name), { readonly: true, fileMustExist: true, timeout: WAIT });
+              await source.backup(target, { progress: () => 0x7fffffff });
+            } finally {
+              source?.close();
+            }
+            this.written += size(target);
+          }
+
+          /** Copy a small file as it is, if it is there. */
+          file(name) {
+            let content;
+            try {
+              content = fs.readFileSync(path.join(this.data, name));
+            } catch (error) {
+              if (error.code !== "ENOENT") throw error;
+              delete this.files[name];
+              return;
+            }
+            const target = path.join(this.next, name);
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            fs.rmSync(target, { force: true }); // never through a link into the copy before this one
+            fs.writeFileSync(target, content, { flush: true });
+            this.note(name);
+          }
+
+          note(name) {
+            const target = path.join(this.next, name);
+            this.files[name] = { size: size(target), sha256: sha256(target) };
+          }
+
+          /** Take a file from the copy before this one; false if that one is not what its manifest says. */
+          keepFile(name) {
+            const known = this.before.files[name];
+            if (!known) return name.endsWith("did-op"); // most have none
+            if (size(path.join(this.current, name)) !== known.size) return false;
+            const target = path.join(this.next, name);
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            fs.rmSync(target, { force: true });
+            fs.linkSync(path.join(this.current, name), target);
+            this.files[name] = known;
+            return true;
+          }
+
+          // --- accounts
+
+          /**
+           * What changes with every write to a repository: size and times of its files, taken before they are copied.
+           *
+           * A write always moves the time of the database or of its log. It could leave the time as it was only within one tick
+           * of the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
+           */
+          stamp(did) {
+            const parts = [];
+            for (const name of ["store.sqlite", "store.sqlite-wal", "key", "did-op"]) {
+              const found = fs.statSync(path.join(this.data, home(did), name), { bigint: true, throwIfNoEntry: false });
+              // An empty log is none; a reader may make one.
+              if (!found || (name.endsWith("-wal") && found.size === 0n)) {
+                parts.push("-");
+                continue;
+              }
+              if (Date.now() - Number(found.mtimeMs) < SETTLED) return null;
+              // Not the time of the inode's change: SQLite as root sets the owner of a log whenever it opens it.
+              parts.push(`$${found.ino}:$${found.size}:$${found.mtimeNs}`);
+            }
+            return parts.join(" ");
+          }
+
+          unchanged(did, now) {
+            return now !== null && this.before?.repositories[did]?.stamp === now;
+          }
+
+          /** Copy an account, or keep it; without a repository in the data nothing is copied. Throws only if there is no room. */
+          async account(did) {
+            try {
+              await this.copyOrKeep(did);
+            } catch (error) {
+              if (NO_ROOM.includes(error.code)) throw error;
+              this.carry(did, null, `it cannot be read: $${error.message}`); // a damaged disk
+            }
+          }
+
+          async copyOrKeep(did) {
+            const now = this.stamp(did);
+            if (this.unchanged(did, now) && this.keep(did)) return this.blobsAsBefore(did);
+            let gone = [];
+            for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+              const damage = await this.repository(did, now);
+              if (damage === undefined) return;
+              if (damage) return this.carry(did, now, damage);
+              gone = this.blocks ? await this.theirBlobs(did) : [];
+              // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
+              if (gone.length === 0) return;
+              if (attempt < ATTEMPTS) await pause(200);
+            }
+            this.find(did, LOSSES, lost(gone));
+          }
+
+          /** Of an account whose repository is as it was: blobs that were missing may have come back. */
+          async blobsAsBefore(did) {
+            const { state, checked } = this.findings[did] ?? {};
+            if (state === LOSSES && !checked) delete this.findings[did];
+            this.keptBlobs(did);
+            if (state !== LOSSES || checked || !this.blocks) return;
+            const gone = await this.theirBlobs(did);
+            if (gone.length > 0) this.find(did, LOSSES, lost(gone));
+          }
+
+          keep(did) {
+            const entry = this.before.repositories[did];
+            if (!NAMES.every((name) => this.keepFile(path.join(home(did), name)))) return false;
+            this.kept.add(did);
+            this.repositories[did] = structuredClone(entry);
+            if (this.before.findings[did]) this.findings[did] = this.before.findings[did];
+            return true;
+          }
+
+          /** Copy key and database: undefined if there is none, else what is wrong with it, or "". */
+          async repository(did, now) {
+            const [key, operation, store] = NAMES.map((name) => path.join(home(did), name));
+            delete this.repositories[did];
+            delete this.findings[did];
+            this.kept.delete(did);
+            for (const name of [key, operation]) this.file(name);
+            if (!fs.existsSync(path.join(this.data, store))) return undefined;
+            let root;
+            try {
+              await this.database(store);
+              root = this.rootOf(did, store);
+            } catch (error) {
+              // Deleted under our hands: whether that may be is decided when the accounts are known.
+              if (!fs.existsSync(path.join(this.data, store)) || /no such table/.test(error.message)) return undefined;
+              if (NO_ROOM.includes(error.code)) throw error;
+              return `store.sqlite is damaged: $${error.message}`;
+            }
+            if (typeof root === "string") return root;
+            if (!root) return undefined;
+            this.note(store);
+            const { checked } = this.before?.repositories[did] ?? {};
+            this.repositories[did] = { cid: root.cid, rev: root.rev, stamp: now, ...(checked && { checked }) };
+            return "";
+          }
+
+          /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
+          rootOf(did, store) {
+            return read(path.join(this.next, store), (db) => {
+              const verdict = db.pragma("quick_check(1)", { simple: true });
+              if (verdict !== "ok") return `store.sqlite is damaged: $${verdict}`;
+              const root = db.prepare("select cid, rev from repo_root").get();
+              if (!root || !this.files[path.join(home(did), "key")]) return root;
+              let pair;
+              try {
+                pair = publicKey(fs.readFileSync(path.join(this.next, home(did), "key")));
+              } catch {
+                return "its signing key is no secp256k1 key";
+              }
+              const content = db.prepare("select content from repo_block where cid = ?").pluck().get(root.cid);
+              const faults = [...commitProblems({ content, root: root.cid, rev: root.rev, did, verifier: pair.verifier })];
+              if (faults.length > 0) this.suspects.add(did);
+              return faults.find(({ kind }) => kind === "signature")?.text ?? root;
+            });
+          }
+
+          /**
+           * An account that cannot be copied: the last copy of it that was whole stays, however old. Without one, what there is
+           * goes along as it is: a key may be the last of its kind, and a damaged database can be tried to be read by hand.
+           */
+          carry(did, now, what) {
+            const last = this.before?.repositories[did];
+            this.drop(did);
+            if (last && this.keep(did)) {
+              const of = last.of ?? this.before.started;
+              Object.assign(this.repositories[did], { of, stamp: now });
+              this.keptBlobs(did);
+              return this.find(did, NOT, `$${what}. The backups keep its copy of $${of}: \`./pds restore STACK --only $${did}\``);
+            }
+            this.drop(did);
+            this.asItIs(did);
+            const remedy = `an older one may have it: \`./pds restore STACK --only $${did}\``;
+            const gone = `If it is meant to be gone, list it under 'delete' in the stack file: 'HANDLE: $${did}'`;
+            this.find(did, NOT, `$${what}. There is no whole copy of it in this backup; $${remedy}. $${gone}`);
+          }
+
+          asItIs(did) {
+            const store = path.join(home(did), "store.sqlite");
+            try {
+              for (const name of NAMES.slice(0, 2)) this.file(path.join(home(did), name));
+              if (size(path.join(this.data, store)) === 0) return;
+              fs.mkdirSync(path.join(this.next, home(did)), { recursive: true });
+              fs.copyFileSync(path.join(this.data, store), path.join(this.next, `$${store}.damaged`));
+              this.note(`$${store}.damaged`);
+            } catch (error) {
+              if (NO_ROOM.includes(error.code)) throw error; // else what cannot be read is not there
+            }
+          }
+
+          /** An account of the account database without a repository or a key in the data. */
+          lacking(did) {
+            const folder = path.join(this.data, home(did));
+            const lacks = ["store.sqlite", "key"].filter((name) => size(path.join(folder, name)) === 0);
+            const what = !fs.existsSync(folder) ? "its folder is gone" : `it has no $${lacks.join(" and no ") || "repository in it"}`;
+            this.carry(did, this.stamp(did), what);
+          }
+
+          /** Note what is wrong with an account; `more` says how it was found. */
+          find(did, state, what, more = {}) {
+            const known = this.before?.findings[did];
+            const since = known?.what === what ? known.since : new Date().toISOString();
+            this.findings[did] = { state, what, since, ...more };
+          }
+
+          whole(did) {
+            return Boolean(this.repositories[did]) && Boolean(this.files[path.join(home(did), "key")]);
+          }
+
+          /** Take an account out of the copy. */
+          drop(did) {
+            for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
+              fs.rmSync(path.join(this.next, tree), { recursive: true, force: true });
+            }
+            for (const name of Object.keys(this.files)) if (name.startsWith(home(did) + path.sep)) delete this.files[name];
+            delete this.repositories[did];
+            delete this.findings[did];
+            this.kept.delete(did);
+          }
+
+          // --- blobs: files that never change, named by their hash; a hard link is a copy that needs no room
+
+          /** Link what the copied repository says is on the disk; returns what is not. */
+          async theirBlobs(did) {
+            const gone = [];
+            for (const cid of read(path.join(this.next, home(did), "store.sqlite"), keptBlobs)) {
+              let found = false;
+              for (const place of PLACES) found ||= await this.blob(place, did, cid);
+              if (!found && !PLACES.some((place) => this.healed(place, did, cid))) gone.push(cid);
+            }
+            return gone;
+          }
+
+          /** Link again what the copy before has of an account whose repository is as it was. */
+          keptBlobs(did) {
+            if (!this.blocks) return;
+            const away = [];
+            for (const place of PLACES) {
+              for (const cid of entries(path.join(this.current, "blocks", place, did))) {
+                const name = path.join("blocks", place, did, cid);
+                this.link(path.join(this.current, name), name);
+                if (!this.isSame(name, path.join(this.blocks, place, did, cid))) away.push(cid);
+              }
+            }
+            if (away.length > 0 && !this.findings[did]) this.find(did, LOSSES, heldHere(did, away));
+          }
+
+          isSame(name, source) {
+            const [theirs, ours] = [source, path.join(this.current, name)].map((file) => fs.statSync(file, { throwIfNoEntry: false }));
+            return theirs !== undefined && theirs.size === ours.size;
+          }
+
+          async blob(place, did, cid) {
+            const source = path.join(this.blocks, place, did, cid);
+            const name = path.join("blocks", place, did, cid);
+            if (fs.existsSync(path.join(this.next, name))) return true;
+            for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+              try {
+                const found = fs.statSync(source);
+                const known = fs.statSync(path.join(this.current, name), { throwIfNoEntry: false });
+                const checked = known?.ino === found.ino && known?.dev === found.dev && known?.size === found.size;
+                if (checked || sha256(source) === digest(cid)) {
+                  this.link(source, name);
+                  return true;
+                }
+              } catch (error) {
+                if (error.code === "ENOENT" || error.code === "EIO") return false;
+                throw error;
+              }
+              await pause(200); // the server may be writing it: it writes under the final name
+            }
+            return false;
+          }
+
+          /** Whether the copy before still has a blob that the server has lost. */
+          healed(place, did, cid) {
+            const name = path.join("blocks", place, did, cid);
+            if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
+            this.link(path.join(this.current, name), name);
+            if (!this.findings[did]) this.find(did, LOSSES, heldHere(did, [cid]));
+            return true;
+          }
+
+          link(source, name) {
+            const target = path.join(this.next, name);
+            if (fs.existsSync(target)) return;
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            this.blobs++;
+            try {
+              fs.linkSync(source, target);
+            } catch (error) {
+              if (error.code !== "EXDEV") throw error;
+              fs.copyFileSync(source, target); // blobs on a disk of their own
+            }
+          }
+        }
+
+        /** Blobs that the backups have and the server has not. */
+        function heldHere(did, cids) {
+          return `$${listed(cids)} missing on the server. The backups keep what is missing: \`./pds restore STACK --only $${did}\``;
+        }
+
+        /** Blobs that neither has. */
+        function lost(cids) {
+          return `$${listed(cids)} missing. An older backup may have it; else the member has to post it again`;
+        }
+
+        function listed(cids) {
+          const more = cids.length > 3 ? ` and $${cids.length - 3} more` : "";
+          return `$${cids.length === 1 ? "blob" : "blobs"} $${cids.slice(0, 3).join(", ")}$${more} $${cids.length === 1 ? "is" : "are"}`;
+        }
+
+        /** The hex SHA-256 in a CID: base32 of version 1, codec raw (0x55), hash sha2-256 (0x12) of 32 bytes. */
+        function digest(cid) {
+          let bits = 0n;
+          for (const letter of cid.slice(1)) bits = bits * 32n + BigInt("abcdefghijklmnopqrstuvwxyz234567".indexOf(letter));
+          const spare = ((cid.length - 1) * 5) % 8;
+          const hex = (bits >> BigInt(spare)).toString(16).padStart(72, "0");
+          return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
+        }
+
+        /** DIDs of the accounts whose folders are below `root`. */
+        function folders(root) {
+          const actors = path.join(root, "actors");
+          const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
+          return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
+        }
+
+        function size(name) {
+          return fs.statSync(name, { throwIfNoEntry: false })?.size ?? 0;
+        }
+
+        function entries(folder) {
+          try {
+            return fs.readdirSync(folder);
+          } catch (error) {
+            if (error.code === "ENOENT") return [];
+            throw error;
+          }
+        }
+
+        function pause(milliseconds) {
+          return new Promise((resume) => setTimeout(resume, milliseconds));
+        }
+
+        module.exports = { Copy, WAIT, entries, folders, pause, size };
+        EOT
+      }
+
+      template {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
@@ -618,9 +1131,366 @@ job "pds-backup" {
         const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
+        const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./blocks.cjs");
+        const { openCar } = require("./car.cjs");
 
-        const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
+
+        // --- keys and signatures
+
+        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        function publicKey(privateKey) {
+          const pair = crypto.createECDH("secp256k1");
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          pair.setPrivateKey(privateKey);
+          const point = pair.getPublicKey();
+          const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
+          const compressed = pair.getPublicKey(null, "compressed");
+          return {
+            verifier: crypto.createPublicKey({ key: { kty: "EC", crv: "secp256k1", x, y }, format: "jwk" }),
+            didKey: `did:key:z$${base58(Buffer.from([0xe7, 0x01, ...compressed]))}`,
+          };
+        }
+
+        function base58(bytes) {
+          let number = BigInt(`0x$${bytes.toString("hex")}`);
+          let text = "";
+          for (; number > 0n; number /= 58n) text = BASE58[Number(number % 58n)] + text;
+          return text;
+        }
+
+        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        function unsigned(bytes) {
+          const reader = new Reader(bytes);
+          const [, count] = reader.head();
+          const entries = [];
+          reader.map(count, entries);
+          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+        }
+
+        // --- repositories: walked in order, so that memory does not grow with the records
+
+        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        class Node {
+          constructor(blocks, cid) {
+            this.cid = cid;
+            this.left = null;
+            const reader = new Reader(found(blocks, cid));
+            this.reader = reader;
+            this.decoded(() => {
+              const [major, count] = reader.head();
+              for (let index = 0; index < count && major === 5; index++) this.field(reader.value());
+              if (reader.at !== reader.bytes.length || this.from === undefined) throw new Error("it has other fields");
+            });
+          }
+
+          field(name) {
+            if (name === "l") this.left = this.reader.value();
+            else if (name === "e") this.from = this.reader.skip();
+            else throw new Error("it has other fields");
+            if (!isLink(this.left)) throw new Error("its left side is no link");
+          }
+
+          decoded(read) {
+            try {
+              return read();
+            } catch (error) {
+              throw this.fault(`is no node of a tree: $${error.message}`);
+            }
+          }
+
+          fault(text) {
+            return new Error(`node $${this.cid} $${text}`);
+          }
+
+          /** Key, value and right side of each entry. */
+          *entries() {
+            this.reader.at = this.from;
+            const [major, count] = this.reader.head();
+            if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+            let before = "";
+            for (let index = 0; index < count; index++) {
+              const { p, k, v, t } = this.decoded(() => this.entry());
+              const key = before.slice(0, p) + k.latin1Slice();
+              if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+              const longer = p < before.length && before[p] === key[p];
+              if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
+                throw this.fault(`has $${key} with a wrong prefix`);
+              }
+              yield [key, v, t];
+              before = key;
+            }
+          }
+
+          entry() {
+            const entry = this.reader.value();
+            if (Buffer.isBuffer(entry.k) && entry.v instanceof Cid && isLink(entry.t)) return entry;
+            throw new Error("it has an entry of another form");
+          }
+        }
+
+        /** Whether it is a CID, or null, which stands for none. */
+        function isLink(value) {
+          return value === null || value instanceof Cid;
+        }
+
+        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        function layerOf(key) {
+          const digest = digestOf(key);
+          let zeros = 0;
+          while (digest[zeros] === 0) zeros++;
+          return zeros * 4 + ((Math.clz32(digest[zeros]) - 24) >> 1);
+        }
+
+        /**
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
+         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         */
+        function* records(blocks, top) {
+          let last = "";
+          function* below(node, layer) {
+            let empty = node.left === null;
+            if (layer < 0) throw node.fault("is below the lowest layer");
+            if (node.left) yield* below(new Node(blocks, node.left), layer - 1);
+            for (const [key, value, right] of node.entries()) {
+              empty = false;
+              if (key <= last) throw node.fault(`has $${key} after $${last}`);
+              const own = layerOf(key);
+              if (own !== layer) throw node.fault(`has $${key} in layer $${layer}, not $${own}`);
+              last = key;
+              yield [key, value];
+              if (right) yield* below(new Node(blocks, right), layer - 1);
+            }
+            if (empty) throw node.fault("is empty");
+          }
+          const root = new Node(blocks, top);
+          const [first] = root.entries().next().value ?? [];
+          if (first !== undefined) yield* below(root, layerOf(first));
+          else if (root.left) throw root.fault("is the root and has no key"); // without both there are no records
+        }
+
+        function found(blocks, cid) {
+          const content = blocks.get(cid);
+          if (!content) throw new Error(`block $${cid} is missing`);
+          return content;
+        }
+
+        /**
+         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
+         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         *
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         */
+        function* problems({ blocks, root, rev, did, verifier, index }) {
+          yield* damaged(blocks);
+          const content = blocks.get(root);
+          const faults = [...commitProblems({ content, root, rev, did, verifier })];
+          yield* faults;
+          if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
+          try {
+            const tree = records(blocks, decode(content).data);
+            yield* index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks);
+          } catch (error) {
+            yield { kind: "tree", text: `the blocks do not link up from the root: $${error.message}` };
+          }
+        }
+
+        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        function* commitProblems({ content, root, rev, did, verifier }) {
+          let commit, signed;
+          try {
+            if (!content) throw new Error(`block $${root} is missing`);
+            if (!isDigestOf(root, digestOf(content))) throw new Error(`block $${root} does not hash to its name`);
+            commit = decode(content);
+            signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+          } catch (error) {
+            yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: $${error.message}` };
+            return;
+          }
+          if (commit.did !== did) yield { kind: "signature", text: `commit $${root} is of $${commit.did}, not of $${did}` };
+          else if (commit.rev !== rev) yield { kind: "tree", text: `commit $${root} is at $${commit.rev}, not at $${rev}` };
+          if (!signed) yield { kind: "signature", text: `commit $${root} is not signed with the account's key` };
+        }
+
+        function* damaged(blocks) {
+          for (const [cid, content] of blocks) {
+            const name = typeof cid === "string" ? Cid.from(cid) : cid;
+            if (name?.names(digestOf(content))) continue;
+            yield { kind: "block", cid: String(cid), text: `block $${cid} does not hash to its name` };
+          }
+        }
+
+        function withoutBlock(record, cid) {
+          return { kind: "record", record, text: `record $${record} has no block $${cid}` };
+        }
+
+        function* lacking(tree, blocks) {
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
+        }
+
+        /** Both are in the order of their URIs: neither is held as a whole. */
+        function* differences(tree, index, prefix) {
+          const rows = index[Symbol.iterator]();
+          const next = () => rows.next().value;
+          const differs = (record, here, there) => {
+            const text = `record $${record} is $${here} in the repository and $${there} in the index`;
+            return { kind: "index", record, lost: there === undefined, text };
+          };
+          const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
+          try {
+            let row = next();
+            for (const [path, value] of tree) {
+              const uri = prefix + path;
+              for (; row && row.uri < uri; row = next()) yield surplus(row);
+              const cid = String(value);
+              const same = row?.uri === uri ? row : undefined;
+              if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+              else if (!same.stored) yield withoutBlock(path, cid);
+              if (same && same.filed !== path) {
+                yield { kind: "index", record: path, text: `record $${path} is listed as $${same.filed} in the index` };
+              }
+              if (same) row = next();
+            }
+            for (; row; row = next()) yield surplus(row);
+          } finally {
+            rows.return?.(); // a statement that is not at its end keeps its database open
+          }
+        }
+
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        /** Whether `content` is what `cid` (text) names. */
+        function isHashOf(cid, content) {
+          return isDigestOf(cid, digestOf(content));
+        }
+
+        module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };
+        EOT
+      }
+
+      template {
+        destination = "local/stamp.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
+        //
+        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
+        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
+        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
+        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+
+        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
+
+        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        function begin(name) {
+          const before = load(name);
+          const now = new Date().toISOString();
+          save(name, { ...before, ...(before.began && killed(before.began)), began: now });
+        }
+
+        function killed(began) {
+          return { failed: began, why: `the run that began at $${began} never ended: it was killed` };
+        }
+
+        /**
+         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
+         * wrong beside a `good` one.
+         */
+        function end(name, problems, more = {}, good = problems.length === 0) {
+          const { began: _ended, ...before } = load(name);
+          const now = new Date().toISOString();
+          save(name, {
+            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+            ...(problems.length > 0 && { failed: now, why: problems[0] }),
+          });
+        }
+
+        function load(name) {
+          try {
+            return JSON.parse(fs.readFileSync(path.join(folder, `$${name}.json`), "utf8"));
+          } catch {
+            return {}; // none yet, or one that a crash left empty
+          }
+        }
+
+        function save(name, content) {
+          const file = path.join(folder, `$${name}.json`);
+          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(content) + "\n", { flush: true });
+          fs.renameSync(`$${file}.next`, file);
+        }
+
+        module.exports = { begin, end, killed, load, save };
+
+        if (require.main === module) {
+          const [sent, checked] = ["sent", "checked"].map((name) =>
+            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+          );
+          const problems = [];
+          if (!sent) problems.push("the snapshot was not sent");
+          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+          end("backup", problems, findings(), sent);
+        }
+
+        function findings() {
+          try {
+            const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
+            return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+          } catch {
+            return {};
+          }
+        }
+        EOT
+      }
+
+      template {
+        destination = "local/blocks.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        //
+        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        "use strict";
+
+        const crypto = require("node:crypto");
+
+        const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+
+        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+          ? (content) => crypto.hash("sha256", content, "buffer")
+          : (content) => crypto.createHash("sha256").update(content).digest();
+
+        /** Whether `cid` (text) names what has this SHA-256. */
+        function isDigestOf(cid, digest) {
+          return Cid.from(cid)?.names(digest) ?? false;
+        }
 
         /** A content identifier; its text is base32 of version 1. */
         class Cid {
@@ -628,16 +1498,42 @@ job "pds-backup" {
             this.bytes = bytes;
           }
 
-          toString() {
-            let bits = 0;
-            let value = 0;
-            let text = "b";
-            for (const byte of this.bytes) {
-              value = (value << 8) | byte;
-              for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
-              value &= 31; // what is left is less than one letter
+          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          static from(text) {
+            const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 1; index < text.length; index++) {
+              const digit = ALPHABET32.indexOf(text.charCodeAt(index));
+              if (digit < 0) return undefined;
+              value = (value << 5) | digit;
+              bits += 5;
+              if (bits < 8) continue;
+              bits -= 8;
+              bytes[at++] = value >> bits;
+              value &= 255 >> (8 - bits);
             }
-            return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
+            return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+          }
+
+          toString() {
+            const { bytes } = this;
+            const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 0; index < bytes.length; index++) {
+              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
+            }
+            if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
+            return `b$${text.latin1Slice()}`;
+          }
+
+          /** Whether it names what has this SHA-256: version 1, any codec. */
+          names(digest) {
+            const { bytes } = this;
+            const hash = bytes.length - 34;
+            if (hash < 2 || bytes[0] !== 1 || bytes[hash] !== 0x12 || bytes[hash + 1] !== 0x20) return false;
+            for (let at = 1; at < hash; at++) if (bytes[at] > 127 !== at < hash - 1) return false; // one number
+            return bytes.compare(digest, 0, 32, hash + 2) === 0;
           }
         }
 
@@ -678,17 +1574,41 @@ job "pds-backup" {
               case 3:
                 return this.take(count).toString();
               case 4:
-                return Array.from({ length: count }, () => this.value());
+                return this.list(count);
               case 5:
                 return this.map(count);
               case 6:
-                if (count !== 42) throw new Error(`it has the tag $${count}`);
-                return new Cid(this.value().subarray(1)); // a zero comes first
+                return this.link(count);
               default:
                 if (count === 27) return rest.readDoubleBE();
                 if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
                 return [false, true, null][count - 20];
             }
+          }
+
+          /** What follows, unread. Returns where it began. */
+          skip() {
+            const from = this.at;
+            for (let left = 1; left > 0; left--) {
+              const [major, count] = this.head();
+              if (major === 2 || major === 3) this.take(count);
+              else if (major === 6) left += 1;
+              else if (major === 4 || major === 5) left += (major - 3) * count;
+            }
+            return from;
+          }
+
+          /** Not allocated by the count, which may be anything. */
+          list(count) {
+            const values = [];
+            while (values.length < count) values.push(this.value());
+            return values;
+          }
+
+          link(tag) {
+            const bytes = tag === 42 && this.value();
+            if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
+            return new Cid(bytes.subarray(1)); // a zero comes first
           }
 
           map(count, entries = []) {
@@ -718,210 +1638,164 @@ job "pds-backup" {
           return values;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
-        function unsigned(bytes) {
-          const reader = new Reader(bytes);
-          const [, count] = reader.head();
-          const entries = [];
-          reader.map(count, entries);
-          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
-          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
-        }
-
-        // --- hashes and keys
-
-        /** Whether `content` is what `cid` (text) names. */
-        function isHashOf(cid, content) {
-          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
-        }
-
-        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
-        function isDigestOf(cid, digest) {
-          return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
-        }
-
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
-        function publicKey(privateKey) {
-          const pair = crypto.createECDH("secp256k1");
-          pair.setPrivateKey(privateKey);
-          const point = pair.getPublicKey();
-          const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
-          const compressed = pair.getPublicKey(null, "compressed");
-          return {
-            verifier: crypto.createPublicKey({ key: { kty: "EC", crv: "secp256k1", x, y }, format: "jwk" }),
-            didKey: `did:key:z$${base58(Buffer.from([0xe7, 0x01, ...compressed]))}`,
-          };
-        }
-
-        function base58(bytes) {
-          let number = BigInt(`0x$${bytes.toString("hex")}`);
-          let text = "";
-          for (; number > 0n; number /= 58n) text = BASE58[Number(number % 58n)] + text;
-          return text;
-        }
-
-        // --- repositories
-
-        /** Path and CID of each record below the tree's node `cid`, in order. */
-        function* records(blocks, cid) {
-          const node = block(blocks, cid);
-          if (node.l) yield* records(blocks, node.l);
-          let before = Buffer.alloc(0);
-          for (const entry of node.e) {
-            before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
-            yield [before.toString(), entry.v.toString()];
-            if (entry.t) yield* records(blocks, entry.t);
-          }
-        }
-
-        function block(blocks, cid) {
-          const found = blocks.get(cid.toString());
-          if (!found) throw new Error(`block $${cid} is missing`);
-          return decode(found);
-        }
-
-        /**
-         * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
-         */
-        function* problems({ blocks, root, rev, did, verifier, index }) {
-          for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block $${cid} does not hash to its name`;
-          let tree;
-          try {
-            const commit = block(blocks, root);
-            if (commit.rev !== rev || commit.did !== did) {
-              yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
-            }
-            const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
-              yield `commit $${root} is not signed with the account's key`;
-            }
-            tree = new Map(records(blocks, commit.data));
-          } catch (error) {
-            yield `the blocks do not link up from the root: $${error.message}`;
-            return;
-          }
-          index ??= tree;
-          for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
-            if (tree.get(path) !== index.get(path)) {
-              yield `record $${path} is $${tree.get(path)} in the repository and $${index.get(path)} in the index`;
-            } else if (!blocks.has(tree.get(path))) yield `record $${path} has no block $${tree.get(path)}`;
-          }
-        }
-
-        /**
-         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
-         * map that is not in memory. `close` it.
-         */
-        function openCar(name) {
-          const handle = fs.openSync(name);
-          const { size } = fs.fstatSync(handle);
-          const bytes = (at, count) => {
-            const buffer = Buffer.alloc(count);
-            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
-            return buffer;
-          };
-          const length = (at) => {
-            const head = bytes(at, Math.min(10, size - at));
-            const last = head.findIndex((byte) => byte < 128);
-            if (last < 0) throw new Error("it has a length without an end");
-            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
-            return [at + last + 1, value];
-          };
-          const [start, count] = length(0);
-          const header = decode(bytes(start, count));
-          const places = new Map();
-          for (let at = start + count; at < size; ) {
-            const [from, whole] = length(at);
-            if (from + whole > size) throw new Error("it ends too early");
-            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
-            at = from + whole;
-          }
-          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
-          return {
-            root: header.roots[0].toString(),
-            blocks: {
-              get,
-              has: (cid) => places.has(cid),
-              *[Symbol.iterator]() {
-                for (const cid of places.keys()) yield [cid, get(cid)];
-              },
-            },
-            close: () => fs.closeSync(handle),
-          };
-        }
-
-        // --- where it lies
-
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
-        function home(did) {
-          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
-        }
-
-        /** A file's hash, as hex. */
-        function sha256(name) {
-          const hash = crypto.createHash("sha256");
-          const buffer = Buffer.allocUnsafe(1024 * 1024);
-          const handle = fs.openSync(name);
-          try {
-            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
-          } finally {
-            fs.closeSync(handle);
-          }
-          return hash.digest("hex");
-        }
-
-        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        module.exports = { Cid, Reader, decode, decodeAll, digestOf, isDigestOf };
         EOT
       }
 
       template {
-        destination = "local/stamp.cjs"
+        destination = "local/car.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
-        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+        // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
+        //
+        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
         "use strict";
 
         const fs = require("node:fs");
-        const path = require("node:path");
+        const { Cid, decode } = require("./blocks.cjs");
 
-        const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
+        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
-         * wrong beside a `good` one.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
          */
-        function stamp(name, problems, more = {}, good = problems.length === 0) {
-          const file = path.join(folder, `$${name}.json`);
-          const now = new Date().toISOString();
-          let before = {};
-          try {
-            before = JSON.parse(fs.readFileSync(file, "utf8"));
-          } catch {
-            // None yet, or one that a crash left empty.
+        function openCar(name) {
+          const blocks = new Car(name);
+          return { root: blocks.root, blocks, close: () => blocks.close() };
+        }
+
+        class Car {
+          constructor(name) {
+            this.handle = fs.openSync(name);
+            try {
+              this.size = fs.fstatSync(this.handle).size;
+              const [count, start] = number(this.read(0, HEAD), 0);
+              this.first = start + count;
+              this.root = String(decode(this.read(start, count, true)).roots[0]);
+              this.places = new Places();
+              for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
+            } catch (error) {
+              this.close();
+              throw error;
+            }
           }
-          const after = {
-            ...(good ? { first: before.first ?? now, good: now, ...more } : before),
-            ...(problems.length > 0 && { failed: now, why: problems[0] }),
-          };
-          fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
-          fs.renameSync(`$${file}.next`, file);
+
+          close() {
+            fs.closeSync(this.handle);
+          }
+
+          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          read(at, count, all = false, buffer = null) {
+            const there = Math.min(count, this.size - at);
+            if (all && there < count) throw new Error("it ends too early");
+            const into = buffer && there <= buffer.length ? buffer : Buffer.allocUnsafe(there);
+            const got = fs.readSync(this.handle, into, 0, there, at);
+            if (got !== there) throw new Error("it ends too early");
+            return into.subarray(0, there);
+          }
+
+          section(at, read) {
+            const [length, start] = number(read(at, HEAD), 0);
+            const end = start + length;
+            if (at + end > this.size) throw new Error("it ends too early");
+            const bytes = read(at, end);
+            const from = endOfCid(bytes, start);
+            if (from > end) throw new Error("it has a CID that is longer than its block");
+            return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
+          }
+
+          /** Every block, in one pass. What is given is valid until the next one. */
+          *sections() {
+            const buffer = Buffer.allocUnsafe(WINDOW);
+            let [window, start] = [Buffer.alloc(0), 0];
+            const read = (at, count) => {
+              if (at + count > start + window.length) {
+                window = this.read(at, Math.max(count, WINDOW), false, buffer);
+                start = at;
+              }
+              return window.subarray(at - start, at - start + count);
+            };
+            for (let at = this.first; at < this.size; ) {
+              const section = this.section(at, read);
+              yield section;
+              at = section.next;
+            }
+          }
+
+          *[Symbol.iterator]() {
+            for (const { cid, content } of this.sections()) yield [cid, content];
+          }
+
+          get(cid) {
+            const { bytes } = (typeof cid === "string" ? Cid.from(cid) : cid) ?? {};
+            for (const at of bytes ? this.places.of(bytes) : []) {
+              const section = this.section(at, (place, count) => this.read(place, count));
+              if (section.cid.bytes.equals(bytes)) return section.content;
+            }
+            return undefined;
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
         }
 
-        module.exports = { stamp };
+        /** Offsets by the end of a CID, in a table with open addressing: 12 bytes a slot, where a map takes some 200 a block. */
+        class Places {
+          constructor() {
+            this.count = 0;
+            this.resize(1024);
+          }
 
-        if (require.main === module) {
-          const [sent, checked] = ["sent", "checked"].map((name) =>
-            fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
-          );
-          const problems = [];
-          if (!sent) problems.push("the snapshot was not sent");
-          else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
-          stamp("backup", problems, {}, sent);
+          resize(slots) {
+            const { hashes, offsets } = this;
+            [this.hashes, this.offsets] = [new Uint32Array(slots), new Float64Array(slots)];
+            offsets?.forEach((offset, slot) => offset > 0 && this.put(hashes[slot], offset));
+          }
+
+          add(bytes, offset) {
+            if (++this.count > this.hashes.length * 0.7) this.resize(this.hashes.length * 2);
+            this.put(bytes.readUInt32LE(bytes.length - 4), offset);
+          }
+
+          put(hash, offset) {
+            const last = this.hashes.length - 1;
+            let slot = hash & last;
+            while (this.offsets[slot] > 0) slot = (slot + 1) & last;
+            this.hashes[slot] = hash;
+            this.offsets[slot] = offset;
+          }
+
+          of(bytes) {
+            const hash = bytes.readUInt32LE(bytes.length - 4);
+            const last = this.hashes.length - 1;
+            const offsets = [];
+            for (let slot = hash & last; this.offsets[slot] > 0; slot = (slot + 1) & last) {
+              if (this.hashes[slot] === hash) offsets.push(this.offsets[slot]);
+            }
+            return offsets;
+          }
         }
+
+        /** A number of variable length, and where it ends. */
+        function number(bytes, at) {
+          let value = 0;
+          for (let index = at, unit = 1; index < at + 10 && index < bytes.length; index++, unit *= 128) {
+            value += (bytes[index] & 127) * unit;
+            if (bytes[index] < 128) return [value, index + 1];
+          }
+          throw new Error("it has a length without an end");
+        }
+
+        function endOfCid(bytes, at) {
+          if (bytes[at] === 0x12 && bytes[at + 1] === 0x20) return at + 34; // version 0
+          let [count, end] = [0, at];
+          for (let field = 0; field < 4; field++) [count, end] = number(bytes, end); // version, codec, hash, its length
+          return end + count;
+        }
+
+        module.exports = { openCar };
         EOT
       }
 
@@ -1130,9 +2004,12 @@ job "pds-backup" {
         destination = "local/stamp.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
-        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+        // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
+        //
+        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
+        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
+        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
+        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
         "use strict";
 
         const fs = require("node:fs");
@@ -1140,29 +2017,46 @@ job "pds-backup" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
+        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        function begin(name) {
+          const before = load(name);
+          const now = new Date().toISOString();
+          save(name, { ...before, ...(before.began && killed(before.began)), began: now });
+        }
+
+        function killed(began) {
+          return { failed: began, why: `the run that began at $${began} never ended: it was killed` };
+        }
+
         /**
          * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
          * wrong beside a `good` one.
          */
-        function stamp(name, problems, more = {}, good = problems.length === 0) {
-          const file = path.join(folder, `$${name}.json`);
+        function end(name, problems, more = {}, good = problems.length === 0) {
+          const { began: _ended, ...before } = load(name);
           const now = new Date().toISOString();
-          let before = {};
-          try {
-            before = JSON.parse(fs.readFileSync(file, "utf8"));
-          } catch {
-            // None yet, or one that a crash left empty.
-          }
-          const after = {
+          save(name, {
             ...(good ? { first: before.first ?? now, good: now, ...more } : before),
             ...(problems.length > 0 && { failed: now, why: problems[0] }),
-          };
+          });
+        }
+
+        function load(name) {
+          try {
+            return JSON.parse(fs.readFileSync(path.join(folder, `$${name}.json`), "utf8"));
+          } catch {
+            return {}; // none yet, or one that a crash left empty
+          }
+        }
+
+        function save(name, content) {
+          const file = path.join(folder, `$${name}.json`);
           fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(content) + "\n", { flush: true });
           fs.renameSync(`$${file}.next`, file);
         }
 
-        module.exports = { stamp };
+        module.exports = { begin, end, killed, load, save };
 
         if (require.main === module) {
           const [sent, checked] = ["sent", "checked"].map((name) =>
@@ -1171,7 +2065,16 @@ job "pds-backup" {
           const problems = [];
           if (!sent) problems.push("the snapshot was not sent");
           else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
-          stamp("backup", problems, {}, sent);
+          end("backup", problems, findings(), sent);
+        }
+
+        function findings() {
+          try {
+            const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
+            return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+          } catch {
+            return {};
+          }
         }
         EOT
       }

@@ -65,11 +65,11 @@ job "pds-candidate" {
         # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
         # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
         # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-        # the volume already, `show` anything to list them.
+        # the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
         set -eu
         umask 077
 
-        [ "$${NOMAD_META_forget:-}" = "" ] || exit 0 # the next task's alone
+        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
@@ -107,19 +107,34 @@ job "pds-candidate" {
             *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
         esac
 
+        # Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+        set --
+        only=$${NOMAD_META_only:-}
+        if [ "$only" != "" ]; then
+            shelf=$(printf %s "$only" | sha256sum | cut -c 1-2)
+            for path in /manifest.json /.pds-identity.json /account.sqlite "/actors/$shelf/$only" "/blocks/$only" "/blocks/quarantine/$only"; do
+                set -- "$@" --include "$path"
+            done
+        fi
+
         # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
         rm -rf "$fetched" "$fetched.part"
         size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-        [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
+        # How much of that is one account's is not known before.
+        [ "$only" != "" ] || [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
-        get() {
+        got=no
+        for _attempt in 1 2; do
             rm -rf "$fetched.part"
-            restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
-        }
-        get || get
+            if restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part" "$@"; then
+                got=yes
+                break
+            fi
+        done
+        [ "$got" = yes ] || fail "snapshot $wanted could not be fetched"
         mv "$fetched.part" "$fetched"
         echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"
         EOT
@@ -214,6 +229,7 @@ job "pds-candidate" {
         PDS_HOSTNAME    = "noted.at"
         PDS_DID_PLC_URL = "https://plc.directory"
         TRIAL           = "candidate"
+        TRIAL_PRELOAD   = "/local/durable.cjs"
       }
 
       template {
@@ -317,7 +333,7 @@ job "pds-candidate" {
           const car = openCar(file);
           const { rev } = await call(server, "sync.getLatestCommit", { parameters: { did } });
           const { verifier } = publicKey(fs.readFileSync(path.join(data, home(did), "key")));
-          const wrong = [...problems({ ...car, rev, did, verifier })];
+          const wrong = [...problems({ ...car, rev, did, verifier })].map(({ text }) => text);
           for (const { uri, cid } of records) if (!car.blocks.has(cid)) wrong.push(`$${uri} is not in its repository`);
           car.close();
           fs.rmSync(file);
@@ -394,6 +410,276 @@ job "pds-candidate" {
       }
 
       template {
+        destination = "local/durable.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Preloaded into the server's process: what the server acknowledges is on the disk, so that a power cut loses none of it.
+        //
+        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is opened again has
+        // `synchronous = NORMAL`, which flushes at checkpoints only. Blobs and keys are written without a flush.
+        // Here every connection gets FULL, and files and directories below the data directory are flushed before a call returns.
+        //
+        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is not
+        // flushed, or a database is open that was not given FULL, the server refuses to start (`pds.durable_writes`).
+        // Other Node processes of the container (`node -e`) are left as they are.
+        "use strict";
+
+        if (process.execArgv.some((argument) => /^(-e|-p|-pe|--eval|--print)\b/.test(argument))) return;
+
+        const crypto = require("node:crypto");
+        const fs = require("node:fs");
+        const net = require("node:net");
+        const os = require("node:os");
+        const path = require("node:path");
+        const { createRequire, syncBuiltinESMExports } = require("node:module");
+        const { pathToFileURL } = require("node:url");
+        const { isMainThread } = require("node:worker_threads");
+
+        const ASIDE = ".writing"; // below a root, on the same file system
+        const FULL = 2;
+
+        const { lstat, mkdir, open, rename, rm, writeFile } = fs.promises;
+        const roots = [
+          process.env.PDS_DATA_DIRECTORY,
+          process.env.PDS_ACTOR_STORE_DIRECTORY,
+          process.env.PDS_BLOBSTORE_DISK_LOCATION,
+          process.env.PDS_BLOBSTORE_DISK_TMP_LOCATION,
+        ]
+          .filter(Boolean)
+          .map((name) => path.resolve(name));
+
+        // What was made durable so far, for the proof; not kept after it.
+        let witness = isMainThread ? { files: new Set(), databases: new Set() } : null;
+
+        function real(name) {
+          return fs.existsSync(name) ? fs.realpathSync(name) : name;
+        }
+
+        function refuse(problem) {
+          console.error(
+            `REFUSED: this version of the server cannot be made to flush what it acknowledges: $${problem}\n` +
+              "  A power cut would lose posts, pictures or an account's key. Go back to the version before, or accept the loss " +
+              "with 'pds: {durable_writes: false}' in the stack file."
+          );
+          process.exit(1);
+        }
+
+        // --- databases: FULL, once per connection
+
+        const full = new WeakSet();
+
+        const { dlopen } = process;
+        process.dlopen = function (module, ...rest) {
+          const result = dlopen.call(this, module, ...rest);
+          // better-sqlite3's addon, by what it has: whichever copy, and whoever loads it.
+          const native = module.exports?.Database?.prototype;
+          if (typeof native?.prepare === "function" && typeof native.exec === "function") hook(native);
+          return result;
+        };
+
+        function hook(native) {
+          const { prepare, exec } = native;
+          native.prepare = function (source, ...rest) {
+            beforeStatement(this, source);
+            return prepare.call(this, source, ...rest);
+          };
+          native.exec = function (source, ...rest) {
+            beforeStatement(this, source);
+            return exec.call(this, source, ...rest);
+          };
+
+          function beforeStatement(connection, source) {
+            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server sets its pragmas
+            // outside of what it tries again. A later pragma of the server's does not stand.
+            if (/^\s*pragma\b/i.test(source)) {
+              if (/\bsynchronous\s*[=(]/i.test(source)) full.delete(connection);
+              return;
+            }
+            if (full.has(connection) || connection.memory) return;
+            exec.call(connection, "PRAGMA synchronous = FULL");
+            const answer = prepare.call(connection, "PRAGMA synchronous", connection, true).pluck().get();
+            if (answer !== FULL) refuse(`its database library answers 'PRAGMA synchronous' with $${answer}, not $${FULL}.`);
+            full.add(connection);
+            witness?.databases.add(real(connection.name));
+          }
+        }
+
+        // --- files and directories: the content, then the entry
+
+        const rootOf = (name) =>
+          typeof name === "string" ? roots.find((root) => path.resolve(name).startsWith(root + path.sep)) : undefined;
+
+        async function flush(name) {
+          const handle = await open(name, "r");
+          try {
+            await handle.sync();
+          } finally {
+            await handle.close();
+          }
+        }
+
+        // A directory that another call has made may be used before its entry is flushed: who writes in it waits for that.
+        const entries = new Set();
+
+        function whileFlushing(promise) {
+          const done = () => entries.delete(promise);
+          entries.add(promise);
+          promise.then(done, done);
+          return promise;
+        }
+
+        Object.assign(fs.promises, {
+          async mkdir(name, options) {
+            const made = await mkdir(name, options);
+            if (!rootOf(name)) return made;
+            const last = path.resolve(name);
+            const first = options?.recursive ? made && path.resolve(made) : last;
+            const created = [];
+            if (first) for (let one = last; one.length >= first.length; one = path.dirname(one)) created.push(one);
+            await whileFlushing(Promise.all(created.map((one) => flush(path.dirname(one)))));
+            for (const one of created) witness?.files.add(one);
+            return made;
+          },
+
+          async rename(from, to) {
+            if (!rootOf(from) && !rootOf(to)) return rename(from, to);
+            // A file that was written aside by whatever means. If it is not there, `rename` says so.
+            await flush(from).catch((error) => error.code === "ENOENT" || Promise.reject(error));
+            await rename(from, to);
+            const folders = new Set([to, from].map((name) => path.dirname(path.resolve(name))));
+            await Promise.all([...folders].map(flush));
+            witness?.files.add(path.resolve(to));
+          },
+
+          async writeFile(name, data, options) {
+            const root = rootOf(name);
+            if (!root) return writeFile(name, data, options);
+            const target = path.resolve(name);
+            const found = await lstat(target).catch(() => null);
+            const how = typeof options === "string" ? { encoding: options } : { ...options };
+            if ((how.flag ?? "w") === "w" && (!found || found.isFile())) {
+              // Written aside: half a file under its final name would be taken for a blob that is there already.
+              await replaceFile(root, target, data, how, found ? found.mode & 0o777 : (how.mode ?? 0o666));
+            } else {
+              await writeFile(name, data, options);
+              await flush(target);
+            }
+            await flush(path.dirname(target));
+            await Promise.all(entries);
+            witness?.files.add(target);
+          },
+        });
+        syncBuiltinESMExports();
+
+        async function replaceFile(root, target, data, { encoding, signal }, mode) {
+          await mkdir(path.join(root, ASIDE), { recursive: true, mode: 0o700 });
+          const aside = path.join(root, ASIDE, crypto.randomUUID());
+          try {
+            const handle = await open(aside, "wx", mode);
+            try {
+              await handle.writeFile(data, { encoding, signal });
+              await handle.sync();
+            } finally {
+              await handle.close();
+            }
+            await rename(aside, target);
+          } catch (error) {
+            await rm(aside, { force: true });
+            throw error;
+          }
+        }
+
+        // --- the proof, before the server listens
+
+        if (isMainThread) {
+          const { listen } = net.Server.prototype;
+          let proof;
+          net.Server.prototype.listen = function (...rest) {
+            if (witness === null) return listen.apply(this, rest);
+            proof ??= prove().catch((error) => refuse(error.message.split("\n")[0]));
+            proof.then(() => listen.apply(this, rest));
+            return this;
+          };
+        }
+
+        async function prove() {
+          for (const root of roots) await rm(path.join(root, ASIDE), { recursive: true, force: true }); // left by a power cut
+          const place = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "durable-")));
+          roots.push(place);
+          try {
+            await useStores(place);
+            inspect(place);
+          } finally {
+            roots.pop();
+            await rm(place, { recursive: true, force: true });
+          }
+          const unknown = openDatabases().filter((name) => !witness.databases.has(name));
+          if (unknown.length > 0) throw new Error(`it opened $${unknown.join(", ")} by other means than better-sqlite3.`);
+          witness = null;
+          console.log("what the server acknowledges is flushed to the disk");
+        }
+
+        /** The server's own stores, as its two version lines have them, make an account and a blob in `place`. */
+        async function useStores(place) {
+          const app = createRequire(path.join(process.cwd(), "x.js"));
+          const server = path.join(path.dirname(app.resolve("@atproto/pds/package.json")), "dist");
+          const load = (name) => import(pathToFileURL(path.join(server, name)));
+          const did = "did:plc:trial";
+
+          const { ActorStore } = await load("actor-store/actor-store.js");
+          const accounts = new ActorStore({ directory: path.join(place, "actors"), cacheSize: 1 }, {});
+          await accounts.create(did, { export: async () => crypto.randomBytes(32) });
+          await accounts.storePlcOp(did, Buffer.from("trial"));
+          await accounts.reserveKeypair(did);
+
+          if (!process.env.PDS_BLOBSTORE_DISK_LOCATION) return; // object storage
+          const { DiskBlobStore } = await load("disk-blobstore.js");
+          const blobs = DiskBlobStore.creator(path.join(place, "blocks"), path.join(place, "temp"))(did);
+          const cid = (name) => ({ toString: () => name });
+          await blobs.putTemp(Buffer.from("trial"));
+          await blobs.makePermanent(await blobs.putTemp(Buffer.from("trial")), cid("moved"));
+          await blobs.putPermanent(cid("put"), Buffer.from("trial"));
+          await blobs.quarantine(cid("put"));
+        }
+
+        /** Whether all that is in `place` was made durable, and is what the stores had to make. */
+        function inspect(place) {
+          const found = [];
+          for (const name of fs.readdirSync(place, { recursive: true }).sort()) {
+            if (name.startsWith(ASIDE)) continue;
+            const whole = path.join(place, name);
+            const database = witness.databases.has(whole.replace(/-(wal|shm|journal)$/, ""));
+            if (!database && !witness.files.has(whole)) {
+              throw new Error(`its stores wrote $${name} by means that are not known here.`);
+            }
+            if (fs.statSync(whole).isFile()) found.push(`$${name.split(path.sep)[0]} $${database ? "database" : "file"}`);
+          }
+          const blobs = process.env.PDS_BLOBSTORE_DISK_LOCATION ? ["blocks file", "temp file"] : [];
+          const lacking = ["actors database", "actors file", ...blobs].filter((kind) => !found.includes(kind));
+          if (lacking.length > 0) throw new Error(`its stores left nothing to look at ($${lacking.join(", ")}).`);
+        }
+
+        /** The databases below the data directory that this process has open, where the system tells. */
+        function openDatabases() {
+          const table = "/proc/self/fd";
+          const names = fs.existsSync(table) ? fs.readdirSync(table) : [];
+          // By name alone: to open and close a database here would drop the locks that SQLite holds on it.
+          const opened = names.map((number) => target(path.join(table, number)).replace(/-wal$/, ""));
+          const ours = (name) => roots.some((root) => name.startsWith(real(root) + path.sep));
+          return [...new Set(opened.filter((name) => ours(name) && /\.(sqlite3?|db)$/.test(name)))];
+        }
+
+        function target(link) {
+          try {
+            return fs.readlinkSync(link);
+          } catch {
+            return ""; // closed meanwhile
+          }
+        }
+        EOT
+      }
+
+      template {
         destination = "local/directory.cjs"
         change_mode = "noop"
         data        = <<-EOT
@@ -459,131 +745,18 @@ job "pds-candidate" {
         const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
+        const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./blocks.cjs");
+        const { openCar } = require("./car.cjs");
 
-        const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
-        /** A content identifier; its text is base32 of version 1. */
-        class Cid {
-          constructor(bytes) {
-            this.bytes = bytes;
-          }
-
-          toString() {
-            let bits = 0;
-            let value = 0;
-            let text = "b";
-            for (const byte of this.bytes) {
-              value = (value << 8) | byte;
-              for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
-              value &= 31; // what is left is less than one letter
-            }
-            return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
-          }
-        }
-
-        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
-
-        class Reader {
-          constructor(bytes) {
-            this.bytes = bytes;
-            this.at = 0;
-          }
-
-          take(count) {
-            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
-            this.at += count;
-            return this.bytes.subarray(this.at - count, this.at);
-          }
-
-          head() {
-            const first = this.take(1)[0];
-            const info = first & 31;
-            if (info < 24) return [first >> 5, info];
-            if (info > 27) throw new Error("it has an indefinite length");
-            const width = 1 << (info - 24);
-            const rest = this.take(width);
-            if (first >> 5 === 7) return [7, info, rest];
-            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
-          }
-
-          value() {
-            const [major, count, rest] = this.head();
-            switch (major) {
-              case 0:
-                return count;
-              case 1:
-                return -1 - count;
-              case 2:
-                return Buffer.from(this.take(count));
-              case 3:
-                return this.take(count).toString();
-              case 4:
-                return Array.from({ length: count }, () => this.value());
-              case 5:
-                return this.map(count);
-              case 6:
-                if (count !== 42) throw new Error(`it has the tag $${count}`);
-                return new Cid(this.value().subarray(1)); // a zero comes first
-              default:
-                if (count === 27) return rest.readDoubleBE();
-                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
-                return [false, true, null][count - 20];
-            }
-          }
-
-          map(count, entries = []) {
-            for (; entries.length < count; ) {
-              const from = this.at;
-              const key = this.value();
-              if (typeof key !== "string") throw new Error("it has a key that is no text");
-              entries.push({ key, value: this.value(), from, to: this.at });
-            }
-            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
-          }
-        }
-
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
-        function decode(bytes) {
-          const reader = new Reader(bytes);
-          const value = reader.value();
-          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
-          return value;
-        }
-
-        /** The values that follow one another. Throws as above. */
-        function decodeAll(bytes) {
-          const reader = new Reader(bytes);
-          const values = [];
-          while (reader.at < bytes.length) values.push(reader.value());
-          return values;
-        }
-
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
-        function unsigned(bytes) {
-          const reader = new Reader(bytes);
-          const [, count] = reader.head();
-          const entries = [];
-          reader.map(count, entries);
-          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
-          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
-        }
-
-        // --- hashes and keys
-
-        /** Whether `content` is what `cid` (text) names. */
-        function isHashOf(cid, content) {
-          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
-        }
-
-        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
-        function isDigestOf(cid, digest) {
-          return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
-        }
+        // --- keys and signatures
 
         /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -601,95 +774,206 @@ job "pds-candidate" {
           return text;
         }
 
-        // --- repositories
+        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        function unsigned(bytes) {
+          const reader = new Reader(bytes);
+          const [, count] = reader.head();
+          const entries = [];
+          reader.map(count, entries);
+          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+        }
 
-        /** Path and CID of each record below the tree's node `cid`, in order. */
-        function* records(blocks, cid) {
-          const node = block(blocks, cid);
-          if (node.l) yield* records(blocks, node.l);
-          let before = Buffer.alloc(0);
-          for (const entry of node.e) {
-            before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
-            yield [before.toString(), entry.v.toString()];
-            if (entry.t) yield* records(blocks, entry.t);
+        // --- repositories: walked in order, so that memory does not grow with the records
+
+        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        class Node {
+          constructor(blocks, cid) {
+            this.cid = cid;
+            this.left = null;
+            const reader = new Reader(found(blocks, cid));
+            this.reader = reader;
+            this.decoded(() => {
+              const [major, count] = reader.head();
+              for (let index = 0; index < count && major === 5; index++) this.field(reader.value());
+              if (reader.at !== reader.bytes.length || this.from === undefined) throw new Error("it has other fields");
+            });
+          }
+
+          field(name) {
+            if (name === "l") this.left = this.reader.value();
+            else if (name === "e") this.from = this.reader.skip();
+            else throw new Error("it has other fields");
+            if (!isLink(this.left)) throw new Error("its left side is no link");
+          }
+
+          decoded(read) {
+            try {
+              return read();
+            } catch (error) {
+              throw this.fault(`is no node of a tree: $${error.message}`);
+            }
+          }
+
+          fault(text) {
+            return new Error(`node $${this.cid} $${text}`);
+          }
+
+          /** Key, value and right side of each entry. */
+          *entries() {
+            this.reader.at = this.from;
+            const [major, count] = this.reader.head();
+            if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+            let before = "";
+            for (let index = 0; index < count; index++) {
+              const { p, k, v, t } = this.decoded(() => this.entry());
+              const key = before.slice(0, p) + k.latin1Slice();
+              if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+              const longer = p < before.length && before[p] === key[p];
+              if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
+                throw this.fault(`has $${key} with a wrong prefix`);
+              }
+              yield [key, v, t];
+              before = key;
+            }
+          }
+
+          entry() {
+            const entry = this.reader.value();
+            if (Buffer.isBuffer(entry.k) && entry.v instanceof Cid && isLink(entry.t)) return entry;
+            throw new Error("it has an entry of another form");
           }
         }
 
-        function block(blocks, cid) {
-          const found = blocks.get(cid.toString());
-          if (!found) throw new Error(`block $${cid} is missing`);
-          return decode(found);
+        /** Whether it is a CID, or null, which stands for none. */
+        function isLink(value) {
+          return value === null || value instanceof Cid;
+        }
+
+        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        function layerOf(key) {
+          const digest = digestOf(key);
+          let zeros = 0;
+          while (digest[zeros] === 0) zeros++;
+          return zeros * 4 + ((Math.clz32(digest[zeros]) - 24) >> 1);
         }
 
         /**
-         * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
+         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         */
+        function* records(blocks, top) {
+          let last = "";
+          function* below(node, layer) {
+            let empty = node.left === null;
+            if (layer < 0) throw node.fault("is below the lowest layer");
+            if (node.left) yield* below(new Node(blocks, node.left), layer - 1);
+            for (const [key, value, right] of node.entries()) {
+              empty = false;
+              if (key <= last) throw node.fault(`has $${key} after $${last}`);
+              const own = layerOf(key);
+              if (own !== layer) throw node.fault(`has $${key} in layer $${layer}, not $${own}`);
+              last = key;
+              yield [key, value];
+              if (right) yield* below(new Node(blocks, right), layer - 1);
+            }
+            if (empty) throw node.fault("is empty");
+          }
+          const root = new Node(blocks, top);
+          const [first] = root.entries().next().value ?? [];
+          if (first !== undefined) yield* below(root, layerOf(first));
+          else if (root.left) throw root.fault("is the root and has no key"); // without both there are no records
+        }
+
+        function found(blocks, cid) {
+          const content = blocks.get(cid);
+          if (!content) throw new Error(`block $${cid} is missing`);
+          return content;
+        }
+
+        /**
+         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
+         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         *
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
-          for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block $${cid} does not hash to its name`;
-          let tree;
+          yield* damaged(blocks);
+          const content = blocks.get(root);
+          const faults = [...commitProblems({ content, root, rev, did, verifier })];
+          yield* faults;
+          if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
           try {
-            const commit = block(blocks, root);
-            if (commit.rev !== rev || commit.did !== did) {
-              yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
-            }
-            const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
-              yield `commit $${root} is not signed with the account's key`;
-            }
-            tree = new Map(records(blocks, commit.data));
+            const tree = records(blocks, decode(content).data);
+            yield* index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks);
           } catch (error) {
-            yield `the blocks do not link up from the root: $${error.message}`;
-            return;
-          }
-          index ??= tree;
-          for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
-            if (tree.get(path) !== index.get(path)) {
-              yield `record $${path} is $${tree.get(path)} in the repository and $${index.get(path)} in the index`;
-            } else if (!blocks.has(tree.get(path))) yield `record $${path} has no block $${tree.get(path)}`;
+            yield { kind: "tree", text: `the blocks do not link up from the root: $${error.message}` };
           }
         }
 
-        /**
-         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
-         * map that is not in memory. `close` it.
-         */
-        function openCar(name) {
-          const handle = fs.openSync(name);
-          const { size } = fs.fstatSync(handle);
-          const bytes = (at, count) => {
-            const buffer = Buffer.alloc(count);
-            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
-            return buffer;
-          };
-          const length = (at) => {
-            const head = bytes(at, Math.min(10, size - at));
-            const last = head.findIndex((byte) => byte < 128);
-            if (last < 0) throw new Error("it has a length without an end");
-            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
-            return [at + last + 1, value];
-          };
-          const [start, count] = length(0);
-          const header = decode(bytes(start, count));
-          const places = new Map();
-          for (let at = start + count; at < size; ) {
-            const [from, whole] = length(at);
-            if (from + whole > size) throw new Error("it ends too early");
-            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
-            at = from + whole;
+        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        function* commitProblems({ content, root, rev, did, verifier }) {
+          let commit, signed;
+          try {
+            if (!content) throw new Error(`block $${root} is missing`);
+            if (!isDigestOf(root, digestOf(content))) throw new Error(`block $${root} does not hash to its name`);
+            commit = decode(content);
+            signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+          } catch (error) {
+            yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: $${error.message}` };
+            return;
           }
-          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
-          return {
-            root: header.roots[0].toString(),
-            blocks: {
-              get,
-              has: (cid) => places.has(cid),
-              *[Symbol.iterator]() {
-                for (const cid of places.keys()) yield [cid, get(cid)];
-              },
-            },
-            close: () => fs.closeSync(handle),
+          if (commit.did !== did) yield { kind: "signature", text: `commit $${root} is of $${commit.did}, not of $${did}` };
+          else if (commit.rev !== rev) yield { kind: "tree", text: `commit $${root} is at $${commit.rev}, not at $${rev}` };
+          if (!signed) yield { kind: "signature", text: `commit $${root} is not signed with the account's key` };
+        }
+
+        function* damaged(blocks) {
+          for (const [cid, content] of blocks) {
+            const name = typeof cid === "string" ? Cid.from(cid) : cid;
+            if (name?.names(digestOf(content))) continue;
+            yield { kind: "block", cid: String(cid), text: `block $${cid} does not hash to its name` };
+          }
+        }
+
+        function withoutBlock(record, cid) {
+          return { kind: "record", record, text: `record $${record} has no block $${cid}` };
+        }
+
+        function* lacking(tree, blocks) {
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
+        }
+
+        /** Both are in the order of their URIs: neither is held as a whole. */
+        function* differences(tree, index, prefix) {
+          const rows = index[Symbol.iterator]();
+          const next = () => rows.next().value;
+          const differs = (record, here, there) => {
+            const text = `record $${record} is $${here} in the repository and $${there} in the index`;
+            return { kind: "index", record, lost: there === undefined, text };
           };
+          const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
+          try {
+            let row = next();
+            for (const [path, value] of tree) {
+              const uri = prefix + path;
+              for (; row && row.uri < uri; row = next()) yield surplus(row);
+              const cid = String(value);
+              const same = row?.uri === uri ? row : undefined;
+              if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+              else if (!same.stored) yield withoutBlock(path, cid);
+              if (same && same.filed !== path) {
+                yield { kind: "index", record: path, text: `record $${path} is listed as $${same.filed} in the index` };
+              }
+              if (same) row = next();
+            }
+            for (; row; row = next()) yield surplus(row);
+          } finally {
+            rows.return?.(); // a statement that is not at its end keeps its database open
+          }
         }
 
         // --- where it lies
@@ -712,7 +996,12 @@ job "pds-candidate" {
           return hash.digest("hex");
         }
 
-        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        /** Whether `content` is what `cid` (text) names. */
+        function isHashOf(cid, content) {
+          return isDigestOf(cid, digestOf(content));
+        }
+
+        module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 
@@ -741,6 +1030,8 @@ job "pds-candidate" {
             this.said = "";
             this.env = {
               ...process.env,
+              // What the stack's own server has preloaded (durable.cjs).
+              ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="$${process.env.TRIAL_PRELOAD}"` }),
               LOG_ENABLED: "false",
               PDS_DATA_DIRECTORY: data,
               PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
@@ -800,6 +1091,335 @@ job "pds-candidate" {
         }
 
         module.exports = { Server };
+        EOT
+      }
+
+      template {
+        destination = "local/blocks.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        //
+        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        "use strict";
+
+        const crypto = require("node:crypto");
+
+        const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+
+        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+          ? (content) => crypto.hash("sha256", content, "buffer")
+          : (content) => crypto.createHash("sha256").update(content).digest();
+
+        /** Whether `cid` (text) names what has this SHA-256. */
+        function isDigestOf(cid, digest) {
+          return Cid.from(cid)?.names(digest) ?? false;
+        }
+
+        /** A content identifier; its text is base32 of version 1. */
+        class Cid {
+          constructor(bytes) {
+            this.bytes = bytes;
+          }
+
+          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          static from(text) {
+            const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 1; index < text.length; index++) {
+              const digit = ALPHABET32.indexOf(text.charCodeAt(index));
+              if (digit < 0) return undefined;
+              value = (value << 5) | digit;
+              bits += 5;
+              if (bits < 8) continue;
+              bits -= 8;
+              bytes[at++] = value >> bits;
+              value &= 255 >> (8 - bits);
+            }
+            return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+          }
+
+          toString() {
+            const { bytes } = this;
+            const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 0; index < bytes.length; index++) {
+              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
+            }
+            if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
+            return `b$${text.latin1Slice()}`;
+          }
+
+          /** Whether it names what has this SHA-256: version 1, any codec. */
+          names(digest) {
+            const { bytes } = this;
+            const hash = bytes.length - 34;
+            if (hash < 2 || bytes[0] !== 1 || bytes[hash] !== 0x12 || bytes[hash + 1] !== 0x20) return false;
+            for (let at = 1; at < hash; at++) if (bytes[at] > 127 !== at < hash - 1) return false; // one number
+            return bytes.compare(digest, 0, 32, hash + 2) === 0;
+          }
+        }
+
+        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
+
+        class Reader {
+          constructor(bytes) {
+            this.bytes = bytes;
+            this.at = 0;
+          }
+
+          take(count) {
+            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
+            this.at += count;
+            return this.bytes.subarray(this.at - count, this.at);
+          }
+
+          head() {
+            const first = this.take(1)[0];
+            const info = first & 31;
+            if (info < 24) return [first >> 5, info];
+            if (info > 27) throw new Error("it has an indefinite length");
+            const width = 1 << (info - 24);
+            const rest = this.take(width);
+            if (first >> 5 === 7) return [7, info, rest];
+            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
+          }
+
+          value() {
+            const [major, count, rest] = this.head();
+            switch (major) {
+              case 0:
+                return count;
+              case 1:
+                return -1 - count;
+              case 2:
+                return Buffer.from(this.take(count));
+              case 3:
+                return this.take(count).toString();
+              case 4:
+                return this.list(count);
+              case 5:
+                return this.map(count);
+              case 6:
+                return this.link(count);
+              default:
+                if (count === 27) return rest.readDoubleBE();
+                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
+                return [false, true, null][count - 20];
+            }
+          }
+
+          /** What follows, unread. Returns where it began. */
+          skip() {
+            const from = this.at;
+            for (let left = 1; left > 0; left--) {
+              const [major, count] = this.head();
+              if (major === 2 || major === 3) this.take(count);
+              else if (major === 6) left += 1;
+              else if (major === 4 || major === 5) left += (major - 3) * count;
+            }
+            return from;
+          }
+
+          /** Not allocated by the count, which may be anything. */
+          list(count) {
+            const values = [];
+            while (values.length < count) values.push(this.value());
+            return values;
+          }
+
+          link(tag) {
+            const bytes = tag === 42 && this.value();
+            if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
+            return new Cid(bytes.subarray(1)); // a zero comes first
+          }
+
+          map(count, entries = []) {
+            for (; entries.length < count; ) {
+              const from = this.at;
+              const key = this.value();
+              if (typeof key !== "string") throw new Error("it has a key that is no text");
+              entries.push({ key, value: this.value(), from, to: this.at });
+            }
+            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
+          }
+        }
+
+        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        function decode(bytes) {
+          const reader = new Reader(bytes);
+          const value = reader.value();
+          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
+          return value;
+        }
+
+        /** The values that follow one another. Throws as above. */
+        function decodeAll(bytes) {
+          const reader = new Reader(bytes);
+          const values = [];
+          while (reader.at < bytes.length) values.push(reader.value());
+          return values;
+        }
+
+        module.exports = { Cid, Reader, decode, decodeAll, digestOf, isDigestOf };
+        EOT
+      }
+
+      template {
+        destination = "local/car.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
+        //
+        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const { Cid, decode } = require("./blocks.cjs");
+
+        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
+
+        /**
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         */
+        function openCar(name) {
+          const blocks = new Car(name);
+          return { root: blocks.root, blocks, close: () => blocks.close() };
+        }
+
+        class Car {
+          constructor(name) {
+            this.handle = fs.openSync(name);
+            try {
+              this.size = fs.fstatSync(this.handle).size;
+              const [count, start] = number(this.read(0, HEAD), 0);
+              this.first = start + count;
+              this.root = String(decode(this.read(start, count, true)).roots[0]);
+              this.places = new Places();
+              for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
+            } catch (error) {
+              this.close();
+              throw error;
+            }
+          }
+
+          close() {
+            fs.closeSync(this.handle);
+          }
+
+          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          read(at, count, all = false, buffer = null) {
+            const there = Math.min(count, this.size - at);
+            if (all && there < count) throw new Error("it ends too early");
+            const into = buffer && there <= buffer.length ? buffer : Buffer.allocUnsafe(there);
+            const got = fs.readSync(this.handle, into, 0, there, at);
+            if (got !== there) throw new Error("it ends too early");
+            return into.subarray(0, there);
+          }
+
+          section(at, read) {
+            const [length, start] = number(read(at, HEAD), 0);
+            const end = start + length;
+            if (at + end > this.size) throw new Error("it ends too early");
+            const bytes = read(at, end);
+            const from = endOfCid(bytes, start);
+            if (from > end) throw new Error("it has a CID that is longer than its block");
+            return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
+          }
+
+          /** Every block, in one pass. What is given is valid until the next one. */
+          *sections() {
+            const buffer = Buffer.allocUnsafe(WINDOW);
+            let [window, start] = [Buffer.alloc(0), 0];
+            const read = (at, count) => {
+              if (at + count > start + window.length) {
+                window = this.read(at, Math.max(count, WINDOW), false, buffer);
+                start = at;
+              }
+              return window.subarray(at - start, at - start + count);
+            };
+            for (let at = this.first; at < this.size; ) {
+              const section = this.section(at, read);
+              yield section;
+              at = section.next;
+            }
+          }
+
+          *[Symbol.iterator]() {
+            for (const { cid, content } of this.sections()) yield [cid, content];
+          }
+
+          get(cid) {
+            const { bytes } = (typeof cid === "string" ? Cid.from(cid) : cid) ?? {};
+            for (const at of bytes ? this.places.of(bytes) : []) {
+              const section = this.section(at, (place, count) => this.read(place, count));
+              if (section.cid.bytes.equals(bytes)) return section.content;
+            }
+            return undefined;
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+        }
+
+        /** Offsets by the end of a CID, in a table with open addressing: 12 bytes a slot, where a map takes some 200 a block. */
+        class Places {
+          constructor() {
+            this.count = 0;
+            this.resize(1024);
+          }
+
+          resize(slots) {
+            const { hashes, offsets } = this;
+            [this.hashes, this.offsets] = [new Uint32Array(slots), new Float64Array(slots)];
+            offsets?.forEach((offset, slot) => offset > 0 && this.put(hashes[slot], offset));
+          }
+
+          add(bytes, offset) {
+            if (++this.count > this.hashes.length * 0.7) this.resize(this.hashes.length * 2);
+            this.put(bytes.readUInt32LE(bytes.length - 4), offset);
+          }
+
+          put(hash, offset) {
+            const last = this.hashes.length - 1;
+            let slot = hash & last;
+            while (this.offsets[slot] > 0) slot = (slot + 1) & last;
+            this.hashes[slot] = hash;
+            this.offsets[slot] = offset;
+          }
+
+          of(bytes) {
+            const hash = bytes.readUInt32LE(bytes.length - 4);
+            const last = this.hashes.length - 1;
+            const offsets = [];
+            for (let slot = hash & last; this.offsets[slot] > 0; slot = (slot + 1) & last) {
+              if (this.hashes[slot] === hash) offsets.push(this.offsets[slot]);
+            }
+            return offsets;
+          }
+        }
+
+        /** A number of variable length, and where it ends. */
+        function number(bytes, at) {
+          let value = 0;
+          for (let index = at, unit = 1; index < at + 10 && index < bytes.length; index++, unit *= 128) {
+            value += (bytes[index] & 127) * unit;
+            if (bytes[index] < 128) return [value, index + 1];
+          }
+          throw new Error("it has a length without an end");
+        }
+
+        function endOfCid(bytes, at) {
+          if (bytes[at] === 0x12 && bytes[at + 1] === 0x20) return at + 34; // version 0
+          let [count, end] = [0, at];
+          for (let field = 0; field < 4; field++) [count, end] = number(bytes, end); // version, codec, hash, its length
+          return end + count;
+        }
+
+        module.exports = { openCar };
         EOT
       }
 
@@ -848,6 +1468,7 @@ job "pds-candidate" {
         PDS_HOSTNAME    = "noted.at"
         PDS_DID_PLC_URL = "https://plc.directory"
         TRIAL           = "candidate"
+        TRIAL_PRELOAD   = "/local/durable.cjs"
       }
 
       template {
@@ -867,16 +1488,20 @@ job "pds-candidate" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const { pipeline } = require("node:stream/promises");
+        const { keptBlobs, read } = require("./account_check.cjs");
         const { home, isDigestOf, openCar, problems, publicKey } = require("./repository.cjs");
         const { Server } = require("./server.cjs");
+        const { assessed, lines, verify } = require("./verify.cjs");
 
         const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
         const copy = path.join(scratch, "fetched");
         const drill = process.env.TRIAL !== "candidate";
-        const outcome = drill ? require("./stamp.cjs").stamp : () => {};
+        const { begin, end: outcome } = drill ? require("./stamp.cjs") : { begin: () => {}, end: () => {} };
+        const NAMED = 20; // faults of one account
         const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
         async function main() {
+          begin("drill"); // a server that is killed for its memory says nothing more
           const found = { problems: ["the copy was not looked at: see the task before"] };
           let manifest = null;
           try {
@@ -887,12 +1512,20 @@ job "pds-candidate" {
             if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
           }
           const known = drill || manifest ? found.problems.length : 0; // they were said
+          if (manifest && known === 0 && !drill) Object.assign(found, await assess());
           if (manifest && known === 0) await serve(manifest, found);
           for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
-          outcome("drill", found.problems, { of: manifest?.started });
+          outcome("drill", found.problems, { of: manifest?.started, findings: found.findings ?? {} });
           for (const problem of found.problems.slice(known)) console.error(`FAULT: $${problem}`);
           if (found.problems.length > 0) process.exit(1);
           if (drill) report(manifest, found);
+        }
+
+        /** What is wrong with single accounts of the copy is no fault of another version of the server. */
+        async function assess() {
+          const { verdicts } = await verify(copy, {});
+          for (const line of lines(verdicts)) console.log(`FINDING: $${line}`);
+          return assessed(verdicts);
         }
 
         function report(manifest, found) {
@@ -920,7 +1553,9 @@ job "pds-candidate" {
                 console.log(`note: $${did} has a repository and no account`);
                 continue;
               }
-              const wrong = await wrongWith(server, did, known, manifest.blobs === "disk");
+              if (found.left?.includes(did)) continue; // a finding of the first half
+              const lost = found.lost?.[did] ?? [];
+              const wrong = await wrongWith(server, did, found.damaged?.includes(did) ? null : known, manifest.blobs === "disk" && lost);
               found.problems.push(...wrong.map((problem) => `$${did}: $${problem}`));
               served++;
             }
@@ -950,7 +1585,8 @@ job "pds-candidate" {
           });
         }
 
-        async function wrongWith(server, did, known, blobsToo) {
+        /** What of an account is not served. `known` is null if its records have losses; `lost` are blobs, or false for none at all. */
+        async function wrongWith(server, did, known, lost) {
           const ask = (method, parameters) =>
             fetch(`$${server.url}/xrpc/com.atproto.sync.$${method}?$${new URLSearchParams(parameters)}`);
           const answer = await ask("getRepo", { did });
@@ -962,16 +1598,13 @@ job "pds-candidate" {
           const file = path.join(scratch, "served.car");
           try {
             await pipeline(answer.body, fs.createWriteStream(file));
-            const car = openCar(file);
-            const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
-            if (car.root !== known.cid) wrong.push(`$${car.root} is served, the manifest says $${known.cid}`);
-            else wrong.push(...problems({ ...car, rev: known.rev, did, verifier }));
-            car.close();
+            if (known) wrong.push(...carProblems(file, did, known));
           } catch (error) {
-            wrong.push(`what is served is no repository: $${error.message}`);
+            if (known) wrong.push(`what is served is no repository: $${error.message}`);
           }
-          for (const cid of blobsToo ? known.blobs : []) {
-            if (fs.existsSync(path.join(copy, "blocks", "quarantine", did, cid))) continue; // taken down
+          const kept = lost ? read(path.join(copy, home(did), "store.sqlite"), keptBlobs) : [];
+          for (const cid of kept) {
+            if (lost.includes(cid) || fs.existsSync(path.join(copy, "blocks", "quarantine", did, cid))) continue; // taken down
             const blob = await ask("getBlob", { did, cid });
             const hash = crypto.createHash("sha256");
             if (!blob.ok) wrong.push(`blob $${cid} is not served: $${(await blob.json()).error}`);
@@ -981,11 +1614,576 @@ job "pds-candidate" {
           return wrong;
         }
 
+        function carProblems(file, did, known) {
+          const car = openCar(file);
+          try {
+            if (car.root !== known.cid) return [`$${car.root} is served, the manifest says $${known.cid}`];
+            const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
+            return [...problems({ ...car, rev: known.rev, did, verifier })].slice(0, NAMED).map(({ text }) => text);
+          } finally {
+            car.close();
+          }
+        }
+
         main().catch((error) => {
           outcome("drill", [error.message], {});
           console.error(`FAILED: $${error.stack}`);
           process.exit(1);
         });
+        EOT
+      }
+
+      template {
+        destination = "local/durable.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Preloaded into the server's process: what the server acknowledges is on the disk, so that a power cut loses none of it.
+        //
+        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is opened again has
+        // `synchronous = NORMAL`, which flushes at checkpoints only. Blobs and keys are written without a flush.
+        // Here every connection gets FULL, and files and directories below the data directory are flushed before a call returns.
+        //
+        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is not
+        // flushed, or a database is open that was not given FULL, the server refuses to start (`pds.durable_writes`).
+        // Other Node processes of the container (`node -e`) are left as they are.
+        "use strict";
+
+        if (process.execArgv.some((argument) => /^(-e|-p|-pe|--eval|--print)\b/.test(argument))) return;
+
+        const crypto = require("node:crypto");
+        const fs = require("node:fs");
+        const net = require("node:net");
+        const os = require("node:os");
+        const path = require("node:path");
+        const { createRequire, syncBuiltinESMExports } = require("node:module");
+        const { pathToFileURL } = require("node:url");
+        const { isMainThread } = require("node:worker_threads");
+
+        const ASIDE = ".writing"; // below a root, on the same file system
+        const FULL = 2;
+
+        const { lstat, mkdir, open, rename, rm, writeFile } = fs.promises;
+        const roots = [
+          process.env.PDS_DATA_DIRECTORY,
+          process.env.PDS_ACTOR_STORE_DIRECTORY,
+          process.env.PDS_BLOBSTORE_DISK_LOCATION,
+          process.env.PDS_BLOBSTORE_DISK_TMP_LOCATION,
+        ]
+          .filter(Boolean)
+          .map((name) => path.resolve(name));
+
+        // What was made durable so far, for the proof; not kept after it.
+        let witness = isMainThread ? { files: new Set(), databases: new Set() } : null;
+
+        function real(name) {
+          return fs.existsSync(name) ? fs.realpathSync(name) : name;
+        }
+
+        function refuse(problem) {
+          console.error(
+            `REFUSED: this version of the server cannot be made to flush what it acknowledges: $${problem}\n` +
+              "  A power cut would lose posts, pictures or an account's key. Go back to the version before, or accept the loss " +
+              "with 'pds: {durable_writes: false}' in the stack file."
+          );
+          process.exit(1);
+        }
+
+        // --- databases: FULL, once per connection
+
+        const full = new WeakSet();
+
+        const { dlopen } = process;
+        process.dlopen = function (module, ...rest) {
+          const result = dlopen.call(this, module, ...rest);
+          // better-sqlite3's addon, by what it has: whichever copy, and whoever loads it.
+          const native = module.exports?.Database?.prototype;
+          if (typeof native?.prepare === "function" && typeof native.exec === "function") hook(native);
+          return result;
+        };
+
+        function hook(native) {
+          const { prepare, exec } = native;
+          native.prepare = function (source, ...rest) {
+            beforeStatement(this, source);
+            return prepare.call(this, source, ...rest);
+          };
+          native.exec = function (source, ...rest) {
+            beforeStatement(this, source);
+            return exec.call(this, source, ...rest);
+          };
+
+          function beforeStatement(connection, source) {
+            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server sets its pragmas
+            // outside of what it tries again. A later pragma of the server's does not stand.
+            if (/^\s*pragma\b/i.test(source)) {
+              if (/\bsynchronous\s*[=(]/i.test(source)) full.delete(connection);
+              return;
+            }
+            if (full.has(connection) || connection.memory) return;
+            exec.call(connection, "PRAGMA synchronous = FULL");
+            const answer = prepare.call(connection, "PRAGMA synchronous", connection, true).pluck().get();
+            if (answer !== FULL) refuse(`its database library answers 'PRAGMA synchronous' with $${answer}, not $${FULL}.`);
+            full.add(connection);
+            witness?.databases.add(real(connection.name));
+          }
+        }
+
+        // --- files and directories: the content, then the entry
+
+        const rootOf = (name) =>
+          typeof name === "string" ? roots.find((root) => path.resolve(name).startsWith(root + path.sep)) : undefined;
+
+        async function flush(name) {
+          const handle = await open(name, "r");
+          try {
+            await handle.sync();
+          } finally {
+            await handle.close();
+          }
+        }
+
+        // A directory that another call has made may be used before its entry is flushed: who writes in it waits for that.
+        const entries = new Set();
+
+        function whileFlushing(promise) {
+          const done = () => entries.delete(promise);
+          entries.add(promise);
+          promise.then(done, done);
+          return promise;
+        }
+
+        Object.assign(fs.promises, {
+          async mkdir(name, options) {
+            const made = await mkdir(name, options);
+            if (!rootOf(name)) return made;
+            const last = path.resolve(name);
+            const first = options?.recursive ? made && path.resolve(made) : last;
+            const created = [];
+            if (first) for (let one = last; one.length >= first.length; one = path.dirname(one)) created.push(one);
+            await whileFlushing(Promise.all(created.map((one) => flush(path.dirname(one)))));
+            for (const one of created) witness?.files.add(one);
+            return made;
+          },
+
+          async rename(from, to) {
+            if (!rootOf(from) && !rootOf(to)) return rename(from, to);
+            // A file that was written aside by whatever means. If it is not there, `rename` says so.
+            await flush(from).catch((error) => error.code === "ENOENT" || Promise.reject(error));
+            await rename(from, to);
+            const folders = new Set([to, from].map((name) => path.dirname(path.resolve(name))));
+            await Promise.all([...folders].map(flush));
+            witness?.files.add(path.resolve(to));
+          },
+
+          async writeFile(name, data, options) {
+            const root = rootOf(name);
+            if (!root) return writeFile(name, data, options);
+            const target = path.resolve(name);
+            const found = await lstat(target).catch(() => null);
+            const how = typeof options === "string" ? { encoding: options } : { ...options };
+            if ((how.flag ?? "w") === "w" && (!found || found.isFile())) {
+              // Written aside: half a file under its final name would be taken for a blob that is there already.
+              await replaceFile(root, target, data, how, found ? found.mode & 0o777 : (how.mode ?? 0o666));
+            } else {
+              await writeFile(name, data, options);
+              await flush(target);
+            }
+            await flush(path.dirname(target));
+            await Promise.all(entries);
+            witness?.files.add(target);
+          },
+        });
+        syncBuiltinESMExports();
+
+        async function replaceFile(root, target, data, { encoding, signal }, mode) {
+          await mkdir(path.join(root, ASIDE), { recursive: true, mode: 0o700 });
+          const aside = path.join(root, ASIDE, crypto.randomUUID());
+          try {
+            const handle = await open(aside, "wx", mode);
+            try {
+              await handle.writeFile(data, { encoding, signal });
+              await handle.sync();
+            } finally {
+              await handle.close();
+            }
+            await rename(aside, target);
+          } catch (error) {
+            await rm(aside, { force: true });
+            throw error;
+          }
+        }
+
+        // --- the proof, before the server listens
+
+        if (isMainThread) {
+          const { listen } = net.Server.prototype;
+          let proof;
+          net.Server.prototype.listen = function (...rest) {
+            if (witness === null) return listen.apply(this, rest);
+            proof ??= prove().catch((error) => refuse(error.message.split("\n")[0]));
+            proof.then(() => listen.apply(this, rest));
+            return this;
+          };
+        }
+
+        async function prove() {
+          for (const root of roots) await rm(path.join(root, ASIDE), { recursive: true, force: true }); // left by a power cut
+          const place = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), "durable-")));
+          roots.push(place);
+          try {
+            await useStores(place);
+            inspect(place);
+          } finally {
+            roots.pop();
+            await rm(place, { recursive: true, force: true });
+          }
+          const unknown = openDatabases().filter((name) => !witness.databases.has(name));
+          if (unknown.length > 0) throw new Error(`it opened $${unknown.join(", ")} by other means than better-sqlite3.`);
+          witness = null;
+          console.log("what the server acknowledges is flushed to the disk");
+        }
+
+        /** The server's own stores, as its two version lines have them, make an account and a blob in `place`. */
+        async function useStores(place) {
+          const app = createRequire(path.join(process.cwd(), "x.js"));
+          const server = path.join(path.dirname(app.resolve("@atproto/pds/package.json")), "dist");
+          const load = (name) => import(pathToFileURL(path.join(server, name)));
+          const did = "did:plc:trial";
+
+          const { ActorStore } = await load("actor-store/actor-store.js");
+          const accounts = new ActorStore({ directory: path.join(place, "actors"), cacheSize: 1 }, {});
+          await accounts.create(did, { export: async () => crypto.randomBytes(32) });
+          await accounts.storePlcOp(did, Buffer.from("trial"));
+          await accounts.reserveKeypair(did);
+
+          if (!process.env.PDS_BLOBSTORE_DISK_LOCATION) return; // object storage
+          const { DiskBlobStore } = await load("disk-blobstore.js");
+          const blobs = DiskBlobStore.creator(path.join(place, "blocks"), path.join(place, "temp"))(did);
+          const cid = (name) => ({ toString: () => name });
+          await blobs.putTemp(Buffer.from("trial"));
+          await blobs.makePermanent(await blobs.putTemp(Buffer.from("trial")), cid("moved"));
+          await blobs.putPermanent(cid("put"), Buffer.from("trial"));
+          await blobs.quarantine(cid("put"));
+        }
+
+        /** Whether all that is in `place` was made durable, and is what the stores had to make. */
+        function inspect(place) {
+          const found = [];
+          for (const name of fs.readdirSync(place, { recursive: true }).sort()) {
+            if (name.startsWith(ASIDE)) continue;
+            const whole = path.join(place, name);
+            const database = witness.databases.has(whole.replace(/-(wal|shm|journal)$/, ""));
+            if (!database && !witness.files.has(whole)) {
+              throw new Error(`its stores wrote $${name} by means that are not known here.`);
+            }
+            if (fs.statSync(whole).isFile()) found.push(`$${name.split(path.sep)[0]} $${database ? "database" : "file"}`);
+          }
+          const blobs = process.env.PDS_BLOBSTORE_DISK_LOCATION ? ["blocks file", "temp file"] : [];
+          const lacking = ["actors database", "actors file", ...blobs].filter((kind) => !found.includes(kind));
+          if (lacking.length > 0) throw new Error(`its stores left nothing to look at ($${lacking.join(", ")}).`);
+        }
+
+        /** The databases below the data directory that this process has open, where the system tells. */
+        function openDatabases() {
+          const table = "/proc/self/fd";
+          const names = fs.existsSync(table) ? fs.readdirSync(table) : [];
+          // By name alone: to open and close a database here would drop the locks that SQLite holds on it.
+          const opened = names.map((number) => target(path.join(table, number)).replace(/-wal$/, ""));
+          const ours = (name) => roots.some((root) => name.startsWith(real(root) + path.sep));
+          return [...new Set(opened.filter((name) => ours(name) && /\.(sqlite3?|db)$/.test(name)))];
+        }
+
+        function target(link) {
+          try {
+            return fs.readlinkSync(link);
+          } catch {
+            return ""; // closed meanwhile
+          }
+        }
+        EOT
+      }
+
+      template {
+        destination = "local/account_check.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        //
+        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
+        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
+        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        "use strict";
+
+        const { fork } = require("node:child_process");
+        const fs = require("node:fs");
+        const os = require("node:os");
+        const path = require("node:path");
+        const { createRequire } = require("node:module");
+        const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
+
+        // The image has the library as a dependency of the server package alone.
+        const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
+        const Database = createRequire(server)("better-sqlite3");
+
+        const WHOLE = "whole";
+        const LOSSES = "with losses";
+        const NOT = "not restorable";
+        const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
+        const NAMED = 100; // lost records
+        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+
+        /**
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
+         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
+         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         */
+        function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
+          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
+          if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
+          const pair = readKey(path.join(folder, keyFile), verdict);
+          if (pair && verdict.why.length === 0) {
+            checkStore(path.join(folder, store), { did, verifier: pair.verifier, known, commitOnly }, verdict);
+          }
+          if (verdict.why.length === 0 && !commitOnly) {
+            for (const name of [store, keyFile]) {
+              if (files && !isAsWritten(folder, name, files[name])) verdict.changed.push(`$${name} is not what was written`);
+            }
+            if (blobs) verdict.blobs = lostBlobs(folder, did, path.join(folder, store));
+          }
+          if (verdict.why.length > 0) verdict.state = NOT;
+          else if ([verdict.blobs, verdict.records, verdict.changed].some((list) => list.length > 0) || verdict.rebuild) {
+            verdict.state = LOSSES;
+          }
+          return verdict;
+        }
+
+        /** The same in sentences, the first of them first. */
+        function sentences(verdict) {
+          return [
+            ...verdict.why,
+            ...verdict.records.map((name) => `record $${name} is lost`),
+            ...(verdict.lost > verdict.records.length ? [`$${verdict.lost - verdict.records.length} more records are lost`] : []),
+            ...verdict.blobs.map((cid) => `blob $${cid} is lost`),
+            ...(verdict.rebuild ? ["its tree of records is damaged and is made again from the table of records"] : []),
+            ...verdict.changed,
+          ];
+        }
+
+        function readKey(file, verdict) {
+          try {
+            const pair = publicKey(fs.readFileSync(file));
+            verdict.key = pair.didKey;
+            return pair;
+          } catch (error) {
+            verdict.why.push(error.code === "ENOENT" ? "it has no signing key" : "its signing key is no secp256k1 key");
+            return null;
+          }
+        }
+
+        function isAsWritten(folder, name, written) {
+          if (!written) return false;
+          const file = path.join(folder, name);
+          return fs.statSync(file).size === written.size && sha256(file) === written.sha256;
+        }
+
+        function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
+          try {
+            read(file, (db) => {
+              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
+              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const root = db.prepare("select cid, rev from repo_root").get();
+              if (!root) return verdict.why.push("no repository has been made in it");
+              if (commitOnly) {
+                const content = new Blocks(db).get(root.cid);
+                const faults = commitProblems({ content, root: root.cid, rev: root.rev, did, verifier });
+                return verdict.why.push(...[...faults].map(({ text }) => text));
+              }
+              checkRepository(db, { did, root, known, verifier }, verdict);
+            });
+          } catch (error) {
+            verdict.why.push(`store.sqlite is damaged: $${error.message}`);
+          }
+        }
+
+        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        function checkRepository(db, { did, root, known, verifier }, verdict) {
+          if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
+            verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
+          }
+          const blocks = new Blocks(db);
+          const named = db.prepare("select collection || '/' || rkey from record where cid = ?").pluck();
+          const lose = (record) => {
+            verdict.lost++;
+            if (verdict.records.length < NAMED && !verdict.records.includes(record)) verdict.records.push(record);
+          };
+          for (const fault of problems({ blocks, root: root.cid, rev: root.rev, did, verifier, index: blocks.records() })) {
+            const { kind, record, cid } = fault;
+            if (kind === "signature") verdict.why.push(fault.text);
+            else if (kind === "record" || fault.lost) lose(record);
+            const leaves = kind === "block" ? named.all(cid) : [];
+            for (const name of leaves) lose(name);
+            if (kind === "tree" || kind === "index" || (kind === "block" && leaves.length === 0)) verdict.rebuild = true;
+          }
+          verdict.records.sort();
+        }
+
+        /** Paths of records whose block is missing or is not what its name says. */
+        function* lostRecords(db) {
+          const rows = db.prepare(
+            "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
+          );
+          for (const { name, cid, content } of rows.iterate()) if (!content || !isHashOf(cid, content)) yield name;
+        }
+
+        function lostBlobs(folder, did, store) {
+          return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
+        }
+
+        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        function keptBlobs(db) {
+          return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
+        }
+
+        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        function blobOf(folder, did, cid, { checked = false } = {}) {
+          return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
+            const file = path.join(folder, name);
+            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+          });
+        }
+
+        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        function read(file, ask) {
+          const db = new Database(file, { fileMustExist: true });
+          try {
+            db.pragma("query_only = 1");
+            return ask(db);
+          } finally {
+            db.close();
+          }
+        }
+
+        // --- many accounts, in processes of their own
+
+        /**
+         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
+         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         */
+        async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
+          const verdicts = new Map();
+          const left = [...dids];
+          const count = gently ? 1 : Math.min(AT_ONCE, os.availableParallelism(), Math.ceil(left.length / 4));
+          const workers = Array.from({ length: Math.min(count, left.length) }, () => worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+          await Promise.all(workers);
+          return verdicts;
+        }
+
+        function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {
+          return new Promise((resolve, reject) => {
+            const child = fork(__filename, [folder], { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+            let asked = null;
+            const next = () => {
+              asked = left.shift() ?? null;
+              if (asked === null) return child.disconnect();
+              child.send({ did: asked, gently, commitOnly, ...expected(manifest, asked) });
+            };
+            child.on("message", (verdict) => {
+              verdicts.set(asked, verdict);
+              next();
+            });
+            child.on("error", reject);
+            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            next();
+          });
+        }
+
+        function expected(manifest, did) {
+          const files = {};
+          for (const name of ["store.sqlite", "key"]) files[path.join(home(did), name)] = manifest.files[path.join(home(did), name)];
+          return { files, known: manifest.repositories[did] ?? null, blobs: manifest.blobs === "disk" };
+        }
+
+        /** A check that ended without a verdict. */
+        class Killed extends Error {
+          constructor(did, how) {
+            super(
+              how === "SIGKILL"
+                ? `the check of $${did} was killed; $${outOfMemory() ? "this job ran out of memory" : "it may have run out of memory"}. ` +
+                    "Raise 'backup: {memory_mib: …}'."
+                : `the check of $${did} ended with $${how}`
+            );
+          }
+        }
+
+        /** Whether the kernel has killed a process of this container for its memory. */
+        function outOfMemory() {
+          try {
+            return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
+          } catch {
+            return false; // an older kernel, or no container
+          }
+        }
+
+        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        class Blocks {
+          constructor(db) {
+            this.all = db.prepare("select cid, content from repo_block").raw();
+            this.one = db.prepare("select content from repo_block where cid = ?").pluck();
+            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
+            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            this.listed = db.prepare(
+              `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
+                 repo_block.cid is not null as stored
+               from record left join repo_block on repo_block.cid = record.cid order by record.uri`
+            );
+          }
+
+          get(cid) {
+            return this.one.get(String(cid));
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+
+          [Symbol.iterator]() {
+            return this.all.iterate();
+          }
+
+          /** What the server's own table lists, in the order of the URIs. */
+          *records() {
+            yield* this.listed.iterate();
+          }
+        }
+
+        module.exports = {
+          Database,
+          Killed,
+          LOSSES,
+          NOT,
+          PLACES,
+          WHOLE,
+          blobOf,
+          checkAccount,
+          checkAll,
+          keptBlobs,
+          lostRecords,
+          read,
+          sentences,
+        };
+
+        if (require.main === module) {
+          const folder = process.argv[2];
+          process.on("message", async ({ did, gently, ...expectations }) => {
+            if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
+            const began = performance.now();
+            const verdict = checkAccount(folder, did, expectations);
+            if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
+            process.send(verdict);
+          });
+          process.on("disconnect", () => process.exit(0));
+        }
         EOT
       }
 
@@ -1004,131 +2202,18 @@ job "pds-candidate" {
         const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
+        const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./blocks.cjs");
+        const { openCar } = require("./car.cjs");
 
-        const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
         const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
 
-        /** A content identifier; its text is base32 of version 1. */
-        class Cid {
-          constructor(bytes) {
-            this.bytes = bytes;
-          }
-
-          toString() {
-            let bits = 0;
-            let value = 0;
-            let text = "b";
-            for (const byte of this.bytes) {
-              value = (value << 8) | byte;
-              for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
-              value &= 31; // what is left is less than one letter
-            }
-            return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
-          }
-        }
-
-        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
-
-        class Reader {
-          constructor(bytes) {
-            this.bytes = bytes;
-            this.at = 0;
-          }
-
-          take(count) {
-            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
-            this.at += count;
-            return this.bytes.subarray(this.at - count, this.at);
-          }
-
-          head() {
-            const first = this.take(1)[0];
-            const info = first & 31;
-            if (info < 24) return [first >> 5, info];
-            if (info > 27) throw new Error("it has an indefinite length");
-            const width = 1 << (info - 24);
-            const rest = this.take(width);
-            if (first >> 5 === 7) return [7, info, rest];
-            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
-          }
-
-          value() {
-            const [major, count, rest] = this.head();
-            switch (major) {
-              case 0:
-                return count;
-              case 1:
-                return -1 - count;
-              case 2:
-                return Buffer.from(this.take(count));
-              case 3:
-                return this.take(count).toString();
-              case 4:
-                return Array.from({ length: count }, () => this.value());
-              case 5:
-                return this.map(count);
-              case 6:
-                if (count !== 42) throw new Error(`it has the tag $${count}`);
-                return new Cid(this.value().subarray(1)); // a zero comes first
-              default:
-                if (count === 27) return rest.readDoubleBE();
-                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
-                return [false, true, null][count - 20];
-            }
-          }
-
-          map(count, entries = []) {
-            for (; entries.length < count; ) {
-              const from = this.at;
-              const key = this.value();
-              if (typeof key !== "string") throw new Error("it has a key that is no text");
-              entries.push({ key, value: this.value(), from, to: this.at });
-            }
-            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
-          }
-        }
-
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
-        function decode(bytes) {
-          const reader = new Reader(bytes);
-          const value = reader.value();
-          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
-          return value;
-        }
-
-        /** The values that follow one another. Throws as above. */
-        function decodeAll(bytes) {
-          const reader = new Reader(bytes);
-          const values = [];
-          while (reader.at < bytes.length) values.push(reader.value());
-          return values;
-        }
-
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
-        function unsigned(bytes) {
-          const reader = new Reader(bytes);
-          const [, count] = reader.head();
-          const entries = [];
-          reader.map(count, entries);
-          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
-          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
-        }
-
-        // --- hashes and keys
-
-        /** Whether `content` is what `cid` (text) names. */
-        function isHashOf(cid, content) {
-          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
-        }
-
-        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
-        function isDigestOf(cid, digest) {
-          return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
-        }
+        // --- keys and signatures
 
         /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -1146,95 +2231,206 @@ job "pds-candidate" {
           return text;
         }
 
-        // --- repositories
+        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        function unsigned(bytes) {
+          const reader = new Reader(bytes);
+          const [, count] = reader.head();
+          const entries = [];
+          reader.map(count, entries);
+          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+        }
 
-        /** Path and CID of each record below the tree's node `cid`, in order. */
-        function* records(blocks, cid) {
-          const node = block(blocks, cid);
-          if (node.l) yield* records(blocks, node.l);
-          let before = Buffer.alloc(0);
-          for (const entry of node.e) {
-            before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
-            yield [before.toString(), entry.v.toString()];
-            if (entry.t) yield* records(blocks, entry.t);
+        // --- repositories: walked in order, so that memory does not grow with the records
+
+        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        class Node {
+          constructor(blocks, cid) {
+            this.cid = cid;
+            this.left = null;
+            const reader = new Reader(found(blocks, cid));
+            this.reader = reader;
+            this.decoded(() => {
+              const [major, count] = reader.head();
+              for (let index = 0; index < count && major === 5; index++) this.field(reader.value());
+              if (reader.at !== reader.bytes.length || this.from === undefined) throw new Error("it has other fields");
+            });
+          }
+
+          field(name) {
+            if (name === "l") this.left = this.reader.value();
+            else if (name === "e") this.from = this.reader.skip();
+            else throw new Error("it has other fields");
+            if (!isLink(this.left)) throw new Error("its left side is no link");
+          }
+
+          decoded(read) {
+            try {
+              return read();
+            } catch (error) {
+              throw this.fault(`is no node of a tree: $${error.message}`);
+            }
+          }
+
+          fault(text) {
+            return new Error(`node $${this.cid} $${text}`);
+          }
+
+          /** Key, value and right side of each entry. */
+          *entries() {
+            this.reader.at = this.from;
+            const [major, count] = this.reader.head();
+            if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+            let before = "";
+            for (let index = 0; index < count; index++) {
+              const { p, k, v, t } = this.decoded(() => this.entry());
+              const key = before.slice(0, p) + k.latin1Slice();
+              if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+              const longer = p < before.length && before[p] === key[p];
+              if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
+                throw this.fault(`has $${key} with a wrong prefix`);
+              }
+              yield [key, v, t];
+              before = key;
+            }
+          }
+
+          entry() {
+            const entry = this.reader.value();
+            if (Buffer.isBuffer(entry.k) && entry.v instanceof Cid && isLink(entry.t)) return entry;
+            throw new Error("it has an entry of another form");
           }
         }
 
-        function block(blocks, cid) {
-          const found = blocks.get(cid.toString());
-          if (!found) throw new Error(`block $${cid} is missing`);
-          return decode(found);
+        /** Whether it is a CID, or null, which stands for none. */
+        function isLink(value) {
+          return value === null || value instanceof Cid;
+        }
+
+        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        function layerOf(key) {
+          const digest = digestOf(key);
+          let zeros = 0;
+          while (digest[zeros] === 0) zeros++;
+          return zeros * 4 + ((Math.clz32(digest[zeros]) - 24) >> 1);
         }
 
         /**
-         * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
+         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         */
+        function* records(blocks, top) {
+          let last = "";
+          function* below(node, layer) {
+            let empty = node.left === null;
+            if (layer < 0) throw node.fault("is below the lowest layer");
+            if (node.left) yield* below(new Node(blocks, node.left), layer - 1);
+            for (const [key, value, right] of node.entries()) {
+              empty = false;
+              if (key <= last) throw node.fault(`has $${key} after $${last}`);
+              const own = layerOf(key);
+              if (own !== layer) throw node.fault(`has $${key} in layer $${layer}, not $${own}`);
+              last = key;
+              yield [key, value];
+              if (right) yield* below(new Node(blocks, right), layer - 1);
+            }
+            if (empty) throw node.fault("is empty");
+          }
+          const root = new Node(blocks, top);
+          const [first] = root.entries().next().value ?? [];
+          if (first !== undefined) yield* below(root, layerOf(first));
+          else if (root.left) throw root.fault("is the root and has no key"); // without both there are no records
+        }
+
+        function found(blocks, cid) {
+          const content = blocks.get(cid);
+          if (!content) throw new Error(`block $${cid} is missing`);
+          return content;
+        }
+
+        /**
+         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
+         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         *
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
-          for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block $${cid} does not hash to its name`;
-          let tree;
+          yield* damaged(blocks);
+          const content = blocks.get(root);
+          const faults = [...commitProblems({ content, root, rev, did, verifier })];
+          yield* faults;
+          if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
           try {
-            const commit = block(blocks, root);
-            if (commit.rev !== rev || commit.did !== did) {
-              yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
-            }
-            const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
-              yield `commit $${root} is not signed with the account's key`;
-            }
-            tree = new Map(records(blocks, commit.data));
+            const tree = records(blocks, decode(content).data);
+            yield* index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks);
           } catch (error) {
-            yield `the blocks do not link up from the root: $${error.message}`;
-            return;
-          }
-          index ??= tree;
-          for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
-            if (tree.get(path) !== index.get(path)) {
-              yield `record $${path} is $${tree.get(path)} in the repository and $${index.get(path)} in the index`;
-            } else if (!blocks.has(tree.get(path))) yield `record $${path} has no block $${tree.get(path)}`;
+            yield { kind: "tree", text: `the blocks do not link up from the root: $${error.message}` };
           }
         }
 
-        /**
-         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
-         * map that is not in memory. `close` it.
-         */
-        function openCar(name) {
-          const handle = fs.openSync(name);
-          const { size } = fs.fstatSync(handle);
-          const bytes = (at, count) => {
-            const buffer = Buffer.alloc(count);
-            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
-            return buffer;
-          };
-          const length = (at) => {
-            const head = bytes(at, Math.min(10, size - at));
-            const last = head.findIndex((byte) => byte < 128);
-            if (last < 0) throw new Error("it has a length without an end");
-            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
-            return [at + last + 1, value];
-          };
-          const [start, count] = length(0);
-          const header = decode(bytes(start, count));
-          const places = new Map();
-          for (let at = start + count; at < size; ) {
-            const [from, whole] = length(at);
-            if (from + whole > size) throw new Error("it ends too early");
-            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
-            at = from + whole;
+        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        function* commitProblems({ content, root, rev, did, verifier }) {
+          let commit, signed;
+          try {
+            if (!content) throw new Error(`block $${root} is missing`);
+            if (!isDigestOf(root, digestOf(content))) throw new Error(`block $${root} does not hash to its name`);
+            commit = decode(content);
+            signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+          } catch (error) {
+            yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: $${error.message}` };
+            return;
           }
-          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
-          return {
-            root: header.roots[0].toString(),
-            blocks: {
-              get,
-              has: (cid) => places.has(cid),
-              *[Symbol.iterator]() {
-                for (const cid of places.keys()) yield [cid, get(cid)];
-              },
-            },
-            close: () => fs.closeSync(handle),
+          if (commit.did !== did) yield { kind: "signature", text: `commit $${root} is of $${commit.did}, not of $${did}` };
+          else if (commit.rev !== rev) yield { kind: "tree", text: `commit $${root} is at $${commit.rev}, not at $${rev}` };
+          if (!signed) yield { kind: "signature", text: `commit $${root} is not signed with the account's key` };
+        }
+
+        function* damaged(blocks) {
+          for (const [cid, content] of blocks) {
+            const name = typeof cid === "string" ? Cid.from(cid) : cid;
+            if (name?.names(digestOf(content))) continue;
+            yield { kind: "block", cid: String(cid), text: `block $${cid} does not hash to its name` };
+          }
+        }
+
+        function withoutBlock(record, cid) {
+          return { kind: "record", record, text: `record $${record} has no block $${cid}` };
+        }
+
+        function* lacking(tree, blocks) {
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
+        }
+
+        /** Both are in the order of their URIs: neither is held as a whole. */
+        function* differences(tree, index, prefix) {
+          const rows = index[Symbol.iterator]();
+          const next = () => rows.next().value;
+          const differs = (record, here, there) => {
+            const text = `record $${record} is $${here} in the repository and $${there} in the index`;
+            return { kind: "index", record, lost: there === undefined, text };
           };
+          const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
+          try {
+            let row = next();
+            for (const [path, value] of tree) {
+              const uri = prefix + path;
+              for (; row && row.uri < uri; row = next()) yield surplus(row);
+              const cid = String(value);
+              const same = row?.uri === uri ? row : undefined;
+              if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+              else if (!same.stored) yield withoutBlock(path, cid);
+              if (same && same.filed !== path) {
+                yield { kind: "index", record: path, text: `record $${path} is listed as $${same.filed} in the index` };
+              }
+              if (same) row = next();
+            }
+            for (; row; row = next()) yield surplus(row);
+          } finally {
+            rows.return?.(); // a statement that is not at its end keeps its database open
+          }
         }
 
         // --- where it lies
@@ -1257,7 +2453,12 @@ job "pds-candidate" {
           return hash.digest("hex");
         }
 
-        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        /** Whether `content` is what `cid` (text) names. */
+        function isHashOf(cid, content) {
+          return isDigestOf(cid, digestOf(content));
+        }
+
+        module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };
         EOT
       }
 
@@ -1286,6 +2487,8 @@ job "pds-candidate" {
             this.said = "";
             this.env = {
               ...process.env,
+              // What the stack's own server has preloaded (durable.cjs).
+              ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="$${process.env.TRIAL_PRELOAD}"` }),
               LOG_ENABLED: "false",
               PDS_DATA_DIRECTORY: data,
               PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),
@@ -1349,12 +2552,187 @@ job "pds-candidate" {
       }
 
       template {
+        destination = "local/verify.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Whether a snapshot can be restored, account by account, on the host.
+        //
+        // The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
+        // and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
+        // account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
+        // database cannot be read, or it is another server's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { home, sha256 } = require("./repository.cjs");
+
+        const MANIFEST = "manifest.json";
+        const MARK = ".pds-identity.json";
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+
+        /**
+         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
+         * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
+         * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
+         * folder that has the files of `only` one account the rest is not asked.
+         */
+        async function verify(folder, whose, only = null) {
+          const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
+          const refuse = (text) => ({ ...found, refusals: [text] });
+          let manifest;
+          try {
+            manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
+          } catch (error) {
+            return refuse(`$${MANIFEST} cannot be read: $${error.message}`);
+          }
+          if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
+            return refuse(`$${MANIFEST} is of an unknown format`);
+          }
+          found.refusals.push(...identity(folder, manifest, whose, found.notes));
+          sweep(folder, manifest, found.notes);
+          const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);
+          if (damage) found.refusals.push(damage);
+          if (found.refusals.length > 0) return { ...found, manifest };
+          const events = only ? "not asked" : databaseDamage(folder, manifest, "sequencer.sqlite", found.notes);
+          if (events && !only) found.notes.push(`$${events}; events begin anew`);
+
+          const accounts = read(path.join(folder, "account.sqlite"), (db) => db.prepare("select did from actor").pluck().all());
+          if (accounts.sort().join() !== [...manifest.accounts].sort().join()) {
+            found.notes.push("account.sqlite has other accounts than the manifest");
+          }
+          const all = [...new Set([...accounts, ...Object.keys(manifest.repositories)])].sort();
+          const dids = only ? all.filter((did) => did === only) : all;
+          const verdicts = await checkAll(folder, dids, { manifest });
+          for (const did of dids) if (verdicts.get(did).key) found.keys.set(did, verdicts.get(did).key);
+          return { ...found, manifest: { ...manifest, accounts }, verdicts, sequencer: !events };
+        }
+
+        function* identity(folder, manifest, whose, notes) {
+          for (const [name, wanted] of Object.entries(whose)) {
+            if (wanted && manifest[name] !== wanted) {
+              yield `this is the snapshot of another PDS: its $${name} is $${manifest[name]}, not $${wanted}`;
+            }
+          }
+          let mark;
+          try {
+            mark = JSON.parse(fs.readFileSync(path.join(folder, MARK), "utf8"));
+          } catch (error) {
+            notes.push(`$${MARK} cannot be read: $${error.code ?? error.message}`);
+            return;
+          }
+          if (["hostname", "rotation_public_key"].some((name) => mark[name] !== manifest[name])) {
+            yield `$${MARK} and $${MANIFEST} name two PDSes`;
+          }
+        }
+
+        /**
+         * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
+         * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+         */
+        function sweep(folder, manifest, notes) {
+          const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
+          for (const name of walk(folder).filter((name) => !known(name) && !name.endsWith(".left"))) {
+            const file = path.join(folder, name);
+            const [, base, suffix] = /^(.*)(-wal|-shm)$/.exec(name) ?? [];
+            if (!(base in manifest.files)) notes.push(`$${name} is not in the manifest`);
+            else if (suffix === "-shm" || fs.statSync(file).size === 0) fs.rmSync(file);
+            else {
+              fs.renameSync(file, `$${file}.left`);
+              notes.push(`$${name} is not in the manifest`);
+            }
+          }
+        }
+
+        /** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+        function databaseDamage(folder, manifest, name, notes) {
+          const file = path.join(folder, name);
+          if (!fs.existsSync(file)) return `$${name} is missing`;
+          let verdict;
+          try {
+            verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+          } catch (error) {
+            verdict = error.message;
+          }
+          if (verdict !== "ok") return `$${name} is damaged: $${verdict}`;
+          const written = manifest.files[name];
+          if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
+            notes.push(`$${name} is not what was written: its SHA-256 differs from the manifest's`);
+          }
+          return null;
+        }
+
+        /** What is wrong, a line each: `DID: state: sentence`. */
+        function* lines(verdicts) {
+          for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `$${did}: $${verdict.state}: $${text}`;
+        }
+
+        /**
+         * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
+         * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+         */
+        function assessed(verdicts) {
+          const found = { findings: {}, left: [], lost: {}, damaged: [] };
+          for (const [did, verdict] of verdicts) {
+            if (verdict.state === WHOLE) continue;
+            found.findings[did] = { state: verdict.state, what: sentences(verdict).slice(0, 3).join("; ") };
+            if (verdict.state === NOT) found.left.push(did);
+            if (verdict.blobs.length > 0) found.lost[did] = verdict.blobs;
+            if (verdict.records.length > 0 || verdict.rebuild || verdict.changed.length > 0) found.damaged.push(did);
+          }
+          return found;
+        }
+
+        /**
+         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
+         * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
+         * from DID to whose key it has.
+         */
+        function held(keys, documents, active, hostname) {
+          const owners = new Map([...keys].map(([did, key]) => [key, did]));
+          const found = { unread: new Map(), moved: new Map(), swapped: new Map() };
+          for (const did of active) {
+            const { error, gone, server, key } = documents.get(did);
+            const owner = key && owners.get(key);
+            if (error) found.unread.set(did, `its DID document cannot be read: $${error}`);
+            else if (gone) found.moved.set(did, `its identity is no more: $${gone}`);
+            else if (server !== hostname) found.moved.set(did, `its DID document names the server $${server}`);
+            else if (owner && owner !== did) {
+              found.swapped.set(did, `its DID document names the key $${key}, which is the key that $${owner} has here`);
+            } else if (key && keys.has(did) && key !== keys.get(did)) {
+              found.moved.set(did, `its DID document names the key $${key}, which is not in this snapshot`);
+            }
+          }
+          return found;
+        }
+
+        /** Every file below `folder`, as paths from there, in order. */
+        function walk(folder, below = "") {
+          if (!fs.existsSync(path.join(folder, below))) return [];
+          return fs
+            .readdirSync(path.join(folder, below), { withFileTypes: true })
+            .sort((one, other) => (one.name < other.name ? -1 : 1))
+            .flatMap((entry) => {
+              const name = path.join(below, entry.name);
+              return entry.isDirectory() ? walk(folder, name) : [name];
+            });
+        }
+
+        module.exports = { MANIFEST, MARK, assessed, held, home, lines, verify, walk };
+        EOT
+      }
+
+      template {
         destination = "local/stamp.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Leaves behind when a backup or drill first and last went well, and whether it went wrong since, for the job that
-        // watches: DATA/.stamps/NAME.json. Run by itself it is the last task of a backup, after the one that sends, which may
-        // not write there. Nomad does not run it after a snapshot that failed; snapshot.cjs says so itself.
+        // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
+        //
+        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
+        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
+        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
+        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
         "use strict";
 
         const fs = require("node:fs");
@@ -1362,29 +2740,46 @@ job "pds-candidate" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
+        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        function begin(name) {
+          const before = load(name);
+          const now = new Date().toISOString();
+          save(name, { ...before, ...(before.began && killed(before.began)), began: now });
+        }
+
+        function killed(began) {
+          return { failed: began, why: `the run that began at $${began} never ended: it was killed` };
+        }
+
         /**
          * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
          * wrong beside a `good` one.
          */
-        function stamp(name, problems, more = {}, good = problems.length === 0) {
-          const file = path.join(folder, `$${name}.json`);
+        function end(name, problems, more = {}, good = problems.length === 0) {
+          const { began: _ended, ...before } = load(name);
           const now = new Date().toISOString();
-          let before = {};
-          try {
-            before = JSON.parse(fs.readFileSync(file, "utf8"));
-          } catch {
-            // None yet, or one that a crash left empty.
-          }
-          const after = {
+          save(name, {
             ...(good ? { first: before.first ?? now, good: now, ...more } : before),
             ...(problems.length > 0 && { failed: now, why: problems[0] }),
-          };
+          });
+        }
+
+        function load(name) {
+          try {
+            return JSON.parse(fs.readFileSync(path.join(folder, `$${name}.json`), "utf8"));
+          } catch {
+            return {}; // none yet, or one that a crash left empty
+          }
+        }
+
+        function save(name, content) {
+          const file = path.join(folder, `$${name}.json`);
           fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
-          fs.writeFileSync(`$${file}.next`, JSON.stringify(after) + "\n", { flush: true });
+          fs.writeFileSync(`$${file}.next`, JSON.stringify(content) + "\n", { flush: true });
           fs.renameSync(`$${file}.next`, file);
         }
 
-        module.exports = { stamp };
+        module.exports = { begin, end, killed, load, save };
 
         if (require.main === module) {
           const [sent, checked] = ["sent", "checked"].map((name) =>
@@ -1393,8 +2788,346 @@ job "pds-candidate" {
           const problems = [];
           if (!sent) problems.push("the snapshot was not sent");
           else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
-          stamp("backup", problems, {}, sent);
+          end("backup", problems, findings(), sent);
         }
+
+        function findings() {
+          try {
+            const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
+            return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+          } catch {
+            return {};
+          }
+        }
+        EOT
+      }
+
+      template {
+        destination = "local/blocks.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        //
+        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        "use strict";
+
+        const crypto = require("node:crypto");
+
+        const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+
+        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+          ? (content) => crypto.hash("sha256", content, "buffer")
+          : (content) => crypto.createHash("sha256").update(content).digest();
+
+        /** Whether `cid` (text) names what has this SHA-256. */
+        function isDigestOf(cid, digest) {
+          return Cid.from(cid)?.names(digest) ?? false;
+        }
+
+        /** A content identifier; its text is base32 of version 1. */
+        class Cid {
+          constructor(bytes) {
+            this.bytes = bytes;
+          }
+
+          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          static from(text) {
+            const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 1; index < text.length; index++) {
+              const digit = ALPHABET32.indexOf(text.charCodeAt(index));
+              if (digit < 0) return undefined;
+              value = (value << 5) | digit;
+              bits += 5;
+              if (bits < 8) continue;
+              bits -= 8;
+              bytes[at++] = value >> bits;
+              value &= 255 >> (8 - bits);
+            }
+            return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+          }
+
+          toString() {
+            const { bytes } = this;
+            const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 0; index < bytes.length; index++) {
+              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
+            }
+            if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
+            return `b$${text.latin1Slice()}`;
+          }
+
+          /** Whether it names what has this SHA-256: version 1, any codec. */
+          names(digest) {
+            const { bytes } = this;
+            const hash = bytes.length - 34;
+            if (hash < 2 || bytes[0] !== 1 || bytes[hash] !== 0x12 || bytes[hash + 1] !== 0x20) return false;
+            for (let at = 1; at < hash; at++) if (bytes[at] > 127 !== at < hash - 1) return false; // one number
+            return bytes.compare(digest, 0, 32, hash + 2) === 0;
+          }
+        }
+
+        // --- DAG-CBOR (https://ipld.io/specs/codecs/dag-cbor/spec/): definite lengths, text keys, one tag
+
+        class Reader {
+          constructor(bytes) {
+            this.bytes = bytes;
+            this.at = 0;
+          }
+
+          take(count) {
+            if (this.at + count > this.bytes.length) throw new Error("it ends too early");
+            this.at += count;
+            return this.bytes.subarray(this.at - count, this.at);
+          }
+
+          head() {
+            const first = this.take(1)[0];
+            const info = first & 31;
+            if (info < 24) return [first >> 5, info];
+            if (info > 27) throw new Error("it has an indefinite length");
+            const width = 1 << (info - 24);
+            const rest = this.take(width);
+            if (first >> 5 === 7) return [7, info, rest];
+            return [first >> 5, width === 8 ? Number(rest.readBigUInt64BE()) : rest.readUIntBE(0, width)];
+          }
+
+          value() {
+            const [major, count, rest] = this.head();
+            switch (major) {
+              case 0:
+                return count;
+              case 1:
+                return -1 - count;
+              case 2:
+                return Buffer.from(this.take(count));
+              case 3:
+                return this.take(count).toString();
+              case 4:
+                return this.list(count);
+              case 5:
+                return this.map(count);
+              case 6:
+                return this.link(count);
+              default:
+                if (count === 27) return rest.readDoubleBE();
+                if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
+                return [false, true, null][count - 20];
+            }
+          }
+
+          /** What follows, unread. Returns where it began. */
+          skip() {
+            const from = this.at;
+            for (let left = 1; left > 0; left--) {
+              const [major, count] = this.head();
+              if (major === 2 || major === 3) this.take(count);
+              else if (major === 6) left += 1;
+              else if (major === 4 || major === 5) left += (major - 3) * count;
+            }
+            return from;
+          }
+
+          /** Not allocated by the count, which may be anything. */
+          list(count) {
+            const values = [];
+            while (values.length < count) values.push(this.value());
+            return values;
+          }
+
+          link(tag) {
+            const bytes = tag === 42 && this.value();
+            if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
+            return new Cid(bytes.subarray(1)); // a zero comes first
+          }
+
+          map(count, entries = []) {
+            for (; entries.length < count; ) {
+              const from = this.at;
+              const key = this.value();
+              if (typeof key !== "string") throw new Error("it has a key that is no text");
+              entries.push({ key, value: this.value(), from, to: this.at });
+            }
+            return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
+          }
+        }
+
+        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        function decode(bytes) {
+          const reader = new Reader(bytes);
+          const value = reader.value();
+          if (reader.at !== bytes.length) throw new Error("it goes on after its end");
+          return value;
+        }
+
+        /** The values that follow one another. Throws as above. */
+        function decodeAll(bytes) {
+          const reader = new Reader(bytes);
+          const values = [];
+          while (reader.at < bytes.length) values.push(reader.value());
+          return values;
+        }
+
+        module.exports = { Cid, Reader, decode, decodeAll, digestOf, isDigestOf };
+        EOT
+      }
+
+      template {
+        destination = "local/car.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
+        //
+        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const { Cid, decode } = require("./blocks.cjs");
+
+        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
+
+        /**
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         */
+        function openCar(name) {
+          const blocks = new Car(name);
+          return { root: blocks.root, blocks, close: () => blocks.close() };
+        }
+
+        class Car {
+          constructor(name) {
+            this.handle = fs.openSync(name);
+            try {
+              this.size = fs.fstatSync(this.handle).size;
+              const [count, start] = number(this.read(0, HEAD), 0);
+              this.first = start + count;
+              this.root = String(decode(this.read(start, count, true)).roots[0]);
+              this.places = new Places();
+              for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
+            } catch (error) {
+              this.close();
+              throw error;
+            }
+          }
+
+          close() {
+            fs.closeSync(this.handle);
+          }
+
+          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          read(at, count, all = false, buffer = null) {
+            const there = Math.min(count, this.size - at);
+            if (all && there < count) throw new Error("it ends too early");
+            const into = buffer && there <= buffer.length ? buffer : Buffer.allocUnsafe(there);
+            const got = fs.readSync(this.handle, into, 0, there, at);
+            if (got !== there) throw new Error("it ends too early");
+            return into.subarray(0, there);
+          }
+
+          section(at, read) {
+            const [length, start] = number(read(at, HEAD), 0);
+            const end = start + length;
+            if (at + end > this.size) throw new Error("it ends too early");
+            const bytes = read(at, end);
+            const from = endOfCid(bytes, start);
+            if (from > end) throw new Error("it has a CID that is longer than its block");
+            return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
+          }
+
+          /** Every block, in one pass. What is given is valid until the next one. */
+          *sections() {
+            const buffer = Buffer.allocUnsafe(WINDOW);
+            let [window, start] = [Buffer.alloc(0), 0];
+            const read = (at, count) => {
+              if (at + count > start + window.length) {
+                window = this.read(at, Math.max(count, WINDOW), false, buffer);
+                start = at;
+              }
+              return window.subarray(at - start, at - start + count);
+            };
+            for (let at = this.first; at < this.size; ) {
+              const section = this.section(at, read);
+              yield section;
+              at = section.next;
+            }
+          }
+
+          *[Symbol.iterator]() {
+            for (const { cid, content } of this.sections()) yield [cid, content];
+          }
+
+          get(cid) {
+            const { bytes } = (typeof cid === "string" ? Cid.from(cid) : cid) ?? {};
+            for (const at of bytes ? this.places.of(bytes) : []) {
+              const section = this.section(at, (place, count) => this.read(place, count));
+              if (section.cid.bytes.equals(bytes)) return section.content;
+            }
+            return undefined;
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+        }
+
+        /** Offsets by the end of a CID, in a table with open addressing: 12 bytes a slot, where a map takes some 200 a block. */
+        class Places {
+          constructor() {
+            this.count = 0;
+            this.resize(1024);
+          }
+
+          resize(slots) {
+            const { hashes, offsets } = this;
+            [this.hashes, this.offsets] = [new Uint32Array(slots), new Float64Array(slots)];
+            offsets?.forEach((offset, slot) => offset > 0 && this.put(hashes[slot], offset));
+          }
+
+          add(bytes, offset) {
+            if (++this.count > this.hashes.length * 0.7) this.resize(this.hashes.length * 2);
+            this.put(bytes.readUInt32LE(bytes.length - 4), offset);
+          }
+
+          put(hash, offset) {
+            const last = this.hashes.length - 1;
+            let slot = hash & last;
+            while (this.offsets[slot] > 0) slot = (slot + 1) & last;
+            this.hashes[slot] = hash;
+            this.offsets[slot] = offset;
+          }
+
+          of(bytes) {
+            const hash = bytes.readUInt32LE(bytes.length - 4);
+            const last = this.hashes.length - 1;
+            const offsets = [];
+            for (let slot = hash & last; this.offsets[slot] > 0; slot = (slot + 1) & last) {
+              if (this.hashes[slot] === hash) offsets.push(this.offsets[slot]);
+            }
+            return offsets;
+          }
+        }
+
+        /** A number of variable length, and where it ends. */
+        function number(bytes, at) {
+          let value = 0;
+          for (let index = at, unit = 1; index < at + 10 && index < bytes.length; index++, unit *= 128) {
+            value += (bytes[index] & 127) * unit;
+            if (bytes[index] < 128) return [value, index + 1];
+          }
+          throw new Error("it has a length without an end");
+        }
+
+        function endOfCid(bytes, at) {
+          if (bytes[at] === 0x12 && bytes[at + 1] === 0x20) return at + 34; // version 0
+          let [count, end] = [0, at];
+          for (let field = 0; field < 4; field++) [count, end] = number(bytes, end); // version, codec, hash, its length
+          return end + count;
+        }
+
+        module.exports = { openCar };
         EOT
       }
 

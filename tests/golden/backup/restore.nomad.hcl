@@ -5,7 +5,7 @@ job "pds-restore" {
 
   parameterized {
     payload       = "forbidden"
-    meta_optional = ["snapshot", "from", "show", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "forget"]
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "forget"]
   }
 
   group "pds-restore" {
@@ -77,11 +77,11 @@ job "pds-restore" {
         # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
         # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
         # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-        # the volume already, `show` anything to list them.
+        # the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
         set -eu
         umask 077
 
-        [ "$${NOMAD_META_forget:-}" = "" ] || exit 0 # the next task's alone
+        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
@@ -119,19 +119,34 @@ job "pds-restore" {
             *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
         esac
 
+        # Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+        set --
+        only=$${NOMAD_META_only:-}
+        if [ "$only" != "" ]; then
+            shelf=$(printf %s "$only" | sha256sum | cut -c 1-2)
+            for path in /manifest.json /.pds-identity.json /account.sqlite "/actors/$shelf/$only" "/blocks/$only" "/blocks/quarantine/$only"; do
+                set -- "$@" --include "$path"
+            done
+        fi
+
         # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
         rm -rf "$fetched" "$fetched.part"
         size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-        [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
+        # How much of that is one account's is not known before.
+        [ "$only" != "" ] || [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
-        get() {
+        got=no
+        for _attempt in 1 2; do
             rm -rf "$fetched.part"
-            restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part"
-        }
-        get || get
+            if restic restore "$wanted" --no-lock --host "$PDS_HOSTNAME" --tag pds --target "$fetched.part" "$@"; then
+                got=yes
+                break
+            fi
+        done
+        [ "$got" = yes ] || fail "snapshot $wanted could not be fetched"
         mv "$fetched.part" "$fetched"
         echo "{\"seconds\": $(($(date +%s) - began))}" >"$TARGET/fetched.json"
         EOT
@@ -233,6 +248,7 @@ job "pds-restore" {
         PDS_DATA_DIRECTORY = "/pds"
         PDS_DID_PLC_URL    = "https://plc.directory"
         PDS_CRAWLERS       = "https://bsky.network"
+        OLDER_BACKUPS      = "true"
       }
 
       template {
@@ -244,124 +260,184 @@ job "pds-restore" {
         // Runs in the server's own image. Everything is done beside the old data, in DATA/.restore/new: copy, the server's own
         // recovery, what happened since the snapshot, what relays need. The swap comes last and is renames alone. Killed before
         // it, the old data are as they were and the next run begins anew; killed in it, the next run finishes it first.
-        // The old data stay in DATA/.restore/old-… until their owner says otherwise.
+        // The old data stay in DATA/.restore/old-… until the operator removes them.
         //
-        // What relays need (docs/decisions/0014): events with numbers above any that they saw, a first event at once, since the
-        // server takes its newest row for the newest number, and for every repository a revision above any that they saw.
+        // One account alone (`only`) is made ready while the server runs, in DATA/.restore/only, and put in place by a second run
+        // (`step` is "in") while it stands still, which takes seconds.
         "use strict";
 
-        const crypto = require("node:crypto");
         const fs = require("node:fs");
         const path = require("node:path");
-        const { createRequire } = require("node:module");
         const departures = require("./departures.cjs");
-        const { documents } = require("./documents.cjs");
-        const { Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk } = require("./verify.cjs");
+        const accountsOf = require("./restore_accounts.cjs");
+        const request = require("./restore_request.cjs");
+        const swaps = require("./restore_swap.cjs");
+        const { Killed, NOT, checkAll, sentences } = require("./account_check.cjs");
+        const { home } = require("./repository.cjs");
+        const { finishOne, makeOneReady, putOneInPlace } = require("./restore_one.cjs");
+        const { Unknown, oldData, whoLeft, world } = require("./restore_world.cjs");
+        const { folders } = require("./snapshot_accounts.cjs");
+        const { MARK, verify } = require("./verify.cjs");
 
-        const MARGIN = 10000; // event numbers; who was not asked is not further ahead than this
         const MEBIBYTE = 1024 * 1024;
-        const PATIENCE = 10000; // ms for a relay's answer
-        const RACE = 60000; // ms; the server writes a repository first and its event a moment later
-        const WAIT = 15 * 60 * 1000; // ms; a snapshot that is being made comes to its end
+        const RACE = 60000; // ms; a clock that is a little behind is no fault
 
-        class Refused extends Error {}
-
-        const hostname = process.env.PDS_HOSTNAME;
-        const data = process.env.PDS_DATA_DIRECTORY;
-        const plc = process.env.PDS_DID_PLC_URL;
-        const relays = (process.env.PDS_CRAWLERS ?? "").split(",").filter(Boolean);
-        const place = path.join(data, ".restore");
-        const [fetched, next, plan] = ["fetched", "new", "swap.json"].map((name) => path.join(place, name));
+        const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
+        const { place, fetched, next, older: desk } = swaps.places(data);
         const list = path.join(data, departures.LIST);
-        const STAYS = [".restore", ".snapshot", ".stamps", departures.LIST, "lost+found"];
-
-        // What the owner asked for (Nomad's meta of a dispatched job).
-        const asked = (name) => process.env[`NOMAD_META_$${name}`] ?? "";
-        const dids = (name) => asked(name).split(" ").filter(Boolean);
 
         async function main() {
           if (asked("show")) return; // the list was the task's before this one
           process.umask(0o077);
-          const began = Date.now();
           fs.mkdirSync(place, { recursive: true, mode: 0o700 });
+          if (asked("verify")) return verifyAlone();
+          if (asked("only") && asked("step") !== "in") return makeOneReady(asked("only"));
           fs.mkdirSync(path.join(data, ".snapshot"), { recursive: true, mode: 0o700 });
-          alone();
-          if (fs.existsSync(plan)) {
-            swap();
-            say("a restore that was cut short", "is finished");
-          }
+          request.alone();
+          await finishWhatWasCutShort();
           if (asked("forget")) return forget();
           notServing();
+          return asked("only") ? putOneInPlace(asked("only")) : restoreAll();
+        }
 
+        // --- a whole server
+
+        async function restoreAll() {
+          const began = Date.now();
           const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
-          const { manifest, keys } = verified(source);
-          say("snapshot", `of $${manifest.started}, $${manifest.counts.accounts} accounts, whole`);
-          room(manifest);
-          const before = whatWas();
-          const known = departures.merged(before.list, departures.lines(path.join(place, "list", departures.LIST)));
-          const world = await ask(manifest, keys, before);
-          say("identities", `$${keys.size} asked, $${world.moved.size} are another server's`);
-          say("events", `go on after number $${world.sequence}`);
+          const found = await verified(source);
+          room(found.manifest);
+          const before = oldData(data, notServing.held);
+          const departed = departures.merged(before.list, departures.lines(path.join(place, "list", departures.LIST)));
+          const since = departures.since(departed, found.manifest.started);
+          const accounts = await choices(source, found, before, since);
+          const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
+          const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest);
+          say("identities", `$${keys.size} asked, $${Object.keys(told.moved).length} are another server's`);
+          say("events", `go on after number $${told.sequence}`);
 
-          fs.rmSync(next, { recursive: true, force: true });
-          stage(source, manifest);
-          const done = await onTheServer((server) => work(server, manifest, world, departures.since(known, manifest.started)));
-          clean(keys);
-          if (known.length > 0) departures.write(list, known);
-          swap({ old: path.join(place, `old-$${new Date().toISOString().replace(/[:.]/g, "")}`) });
-          fs.rmSync(fetched, { recursive: true, force: true });
-
-          for (const line of [...world.notes, ...done.notes]) console.log(`note: $${line}`);
-          for (const [did, why] of done.left) console.log(`LEFT OUT: $${did}: $${why}`);
-          const gone = manifest.accounts.length - done.active;
+          stage(source, found, accounts);
+          const left = whoLeft({ since, statuses: told.statuses, wanted: wanted() });
+          const done = await onTheServer(wholeJob(found, accounts, told, left));
+          await holdsTogether(accounts, done);
+          if (departed.length > 0) departures.write(list, departed);
+          const todo = { step: "out", old: swaps.aside(data) };
+          swaps.writePlan(data, todo);
+          swaps.swapAll(data, todo);
+          for (const name of [fetched, desk, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
+          for (const line of [...told.notes, ...left.notes, ...accounts.notes, ...done.notes]) console.log(`note: $${line}`);
+          for (const [did, why] of done.left) if (!accounts.leftOut.has(did)) console.log(`LEFT OUT: $${did}: $${why}`);
+          for (const [did, why] of accounts.leftOut) console.log(`NOT RESTORED: $${did}: $${why}`);
+          const gone = found.manifest.accounts.length + accounts.newer - done.active;
           say("ready", `$${done.active} accounts in use, $${gone} not; $${((Date.now() - began) / 1000).toFixed(1)} s`);
         }
 
-        function say(what, text) {
-          console.log(`$${what.padEnd(28)} $${text}`);
+        function wanted() {
+          return { delete: dids("delete"), takedown: dids("takedown"), bring_back: dids("bring_back") };
         }
 
-        // --- before anything is touched
-
-        function alone() {
-          // The lock of the snapshot program: no copy is made of data that change places.
-          try {
-            const lock = new Database(path.join(data, ".snapshot", "lock.sqlite"), { timeout: WAIT });
-            lock.exec("begin exclusive");
-            alone.held = lock;
-          } catch (error) {
-            if (error.code === "SQLITE_BUSY") throw new Refused("a snapshot, or another restore, is under way.");
-            throw error;
-          }
-        }
-
-        /** The server has its account database open as long as it runs, and then nobody else can have it alone. */
-        function notServing() {
-          const file = path.join(data, "account.sqlite");
-          if (!fs.existsSync(file)) return;
-          try {
-            const db = new Database(file, { fileMustExist: true, timeout: 2000 });
-            db.pragma("locking_mode = exclusive");
-            db.exec("begin immediate");
-            db.exec("rollback");
-            notServing.held = db; // and so no server starts on it meanwhile
-          } catch (error) {
-            if (error.code === "SQLITE_BUSY") throw new Refused("the server is running on these data. Pause it first.");
-            console.log(`note: the old account.sqlite cannot be read ($${error.message}); it is kept as it is`);
-          }
-        }
-
-        function verified(source) {
-          const mark = path.join(data, MARK);
-          const old = fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
-          const found = verify(source, { hostname, rotation_public_key: asked("rotation_public_key") || old });
-          if (found.problems.length > 0) {
-            throw new Refused(`this snapshot cannot be restored. Nothing was changed.\n  $${found.problems.join("\n  ")}`);
+        async function verified(source) {
+          const found = await verify(source, request.whose());
+          if (found.refusals.length > 0) {
+            throw new Refused(`this snapshot cannot be restored. Nothing was changed.\n  $${found.refusals.join("\n  ")}`);
           }
           if (Date.parse(found.manifest.started) > Date.now() + RACE) {
             throw new Refused(`the snapshot is of $${found.manifest.started}, which is to come: this host's clock is behind.`);
           }
+          request.tell(found);
           return found;
+        }
+
+        async function choices(source, found, before, since) {
+          const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data));
+          const older = new accountsOf.Older(desk, found.manifest.started, request.olderAreThere);
+          const shared = { found, old, scratch: place, without: dids("without") };
+          const { chosen, leftOut } = await accountsOf.choose({ ...shared, source, older });
+          const ended = [...since].filter(([, status]) => status === "deleted").map(([did]) => did);
+          const carried = await accountsOf.newer({ ...shared, deleted: [...ended, ...dids("delete")] });
+          for (const [did, { of, instead }] of chosen) {
+            if (instead) console.log(`FROM $${of ? `THE BACKUP OF $${of}` : "THE OLD DATA"}: $${did}: $${instead}`);
+            else if (of) console.log(`AS OF $${of}: $${did}: $${found.manifest.findings[did]?.what ?? "its last whole copy"}`);
+          }
+          for (const did of carried.chosen.keys()) console.log(`CARRIED OVER: $${did}: it was made after the snapshot`);
+          return {
+            snapshot: new Set(chosen.keys()),
+            chosen: new Map([...chosen, ...carried.chosen]),
+            carried: [...carried.chosen.keys()],
+            leftOut: new Map([...leftOut, ...carried.leftOut]),
+            newer: carried.chosen.size,
+            notes: [],
+          };
+        }
+
+        async function outside(accounts, keys, before, manifest) {
+          const known = { manifest: manifest.sequence, given: Number(asked("sequence") || 0), old: before.sequence };
+          try {
+            return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions });
+          } catch (error) {
+            if (error instanceof Unknown) throw new Refused(`$${error.message} Nothing was changed.`);
+            throw error;
+          }
+        }
+
+        function stage(source, { manifest, sequencer }, accounts) {
+          fs.rmSync(next, { recursive: true, force: true });
+          fs.mkdirSync(next, { recursive: true });
+          const { hostname: name, rotation_public_key } = manifest;
+          fs.writeFileSync(path.join(next, MARK), JSON.stringify({ hostname: name, rotation_public_key }, null, 2) + "\n");
+          for (const file of ["account.sqlite", ...(sequencer ? ["sequencer.sqlite"] : [])]) {
+            fs.copyFileSync(path.join(source, file), path.join(next, file));
+          }
+          for (const did of accounts.carried) {
+            try {
+              const note = accountsOf.copyRows(notServing.held, path.join(next, "account.sqlite"), did);
+              if (note) accounts.notes.push(note);
+            } catch (error) {
+              accounts.leftOut.set(did, `it was made after the snapshot, which has another account with its e-mail address ($${error.message})`);
+              accounts.chosen.delete(did);
+              accounts.newer--;
+            }
+          }
+          const disk = manifest.blobs === "disk";
+          for (const [did, account] of accounts.chosen) accountsOf.stageAccount(next, did, account, disk);
+          for (const did of accounts.leftOut.keys()) accountsOf.stageKey(next, did, source);
+          accountsOf.stageReservedKeys(next, [source, data]);
+        }
+
+        function wholeJob({ manifest, sequencer }, accounts, told, left) {
+          const others = [...accounts.chosen].filter(([did, { of }]) => of || !accounts.snapshot.has(did)).map(([did]) => did);
+          return {
+            directory: next,
+            started: manifest.started,
+            recover: sequencer,
+            without: [...others, ...accounts.leftOut.keys()],
+            leftOut: [...accounts.leftOut],
+            repairs: repairs(accounts.chosen),
+            moved: told.moved,
+            resting: { ...told.resting, ...left.resting },
+            deleted: left.deleted,
+            hidden: left.hidden,
+            revisions: told.revisions,
+            handles: Object.fromEntries([...told.documents].map(([did, { handles }]) => [did, handles])),
+            sequence: told.sequence,
+          };
+        }
+
+        /** What was done to an account's records has to hold together; of the others only the newest commit is new. */
+        async function holdsTogether(accounts, done) {
+          swaps.toDisk(next);
+          for (const name of fs.readdirSync(next)) {
+            if (/^(recovery|did_cache)\.sqlite|^temp$/.test(name)) fs.rmSync(path.join(next, name), { recursive: true });
+          }
+          const touched = new Set([...repairs(accounts.chosen).map(([did]) => did), ...done.recovered]);
+          const rest = [...accounts.chosen.keys()].filter((did) => fs.existsSync(path.join(next, home(did), "store.sqlite")));
+          const manifest = { files: {}, repositories: {}, blobs: "elsewhere" };
+          const verdicts = await checkAll(next, rest.filter((did) => touched.has(did)), { manifest });
+          const brief = await checkAll(next, rest.filter((did) => !touched.has(did)), { manifest, commitOnly: true });
+          const wrong = [...verdicts, ...brief].filter(([, verdict]) => verdict.why.length + verdict.records.length > 0 || verdict.rebuild);
+          if (wrong.length === 0) return;
+          const lines = wrong.map(([did, verdict]) => `$${did}: $${sentences(verdict).join("; ")}`);
+          throw new Error(`what was restored does not hold together:\n  $${lines.join("\n  ")}`);
         }
 
         function room(manifest) {
@@ -375,103 +451,89 @@ job "pds-restore" {
           }
         }
 
-        /** What the old data still tell, as far as they can be read: who left, and how far events and repositories were. */
-        function whatWas() {
-          const before = { list: departures.lines(list), sequence: 0, revisions: new Map() };
-          const sequencer = path.join(data, "sequencer.sqlite");
-          try {
-            // The account database is open already, and nobody else can open it.
-            const revisions = notServing.held?.prepare("select did, rev from repo_root").raw().all();
-            before.revisions = new Map(revisions ?? []);
-            if (!fs.existsSync(sequencer)) return before;
-            const db = new Database(sequencer, { readonly: true, fileMustExist: true });
-            before.sequence = db.prepare("select seq from sqlite_sequence where name = 'repo_seq'").pluck().get() ?? 0;
-            before.list = departures.merged(before.list, departures.events(db, before.list.at(-1)?.seq ?? 0));
-            db.close();
-          } catch (error) {
-            console.log(`note: the old data do not tell everything: $${error.message}`);
-          }
-          return before;
+        async function finishWhatWasCutShort() {
+          const todo = swaps.readPlan(data);
+          if (!todo) return;
+          if (todo.did) await finishOne(todo);
+          else swaps.swapAll(data, todo);
+          say("a restore that was cut short", "is finished");
         }
 
-        async function ask(manifest, keys, before) {
-          const found = await documents(manifest.accounts, plc);
-          const { problems, moved, notes } = held(keys, found, manifest.accounts, hostname);
-          if (problems.length > 0) {
-            throw new Refused(`identities do not fit. Nothing was changed.\n  $${problems.join("\n  ")}`);
-          }
-          const seen = await Promise.all(
-            relays.map(async (relay) => [relay, await answer(relay, "getHostStatus", { hostname })])
-          );
-          const told = seen.filter(([, status]) => status !== null);
-          for (const [relay, status] of seen) if (status === null) notes.push(`$${relay} did not say how far it is`);
-          const given = Number(asked("sequence") || 0);
-          if (relays.length > 0 && told.length === 0 && !given && !before.sequence) {
+        // --- without touching anything
+
+        /** Whether the snapshot can be restored, account by account. */
+        async function verifyAlone() {
+          const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
+          const found = await verified(source);
+          const without = dids("without");
+          const broken = found.manifest.accounts.filter((did) => found.verdicts.get(did).state === NOT && !without.includes(did));
+          if (source === fetched) fs.rmSync(fetched, { recursive: true, force: true });
+          if (broken.length > 0) {
             throw new Refused(
-              "no relay says how far it has followed this server's events, and the old ones are not here. Nothing was " +
-                "changed. Give a number that is surely above: --sequence N."
+              `$${broken.length} of $${found.manifest.accounts.length} accounts cannot be restored from it. To go on without ` +
+                `them: $${broken.map((did) => `--without $${did}`).join(" ")}`
             );
           }
-          const heard = told.map(([, status]) => Number(status.seq ?? 0));
-          const most = Math.max(manifest.sequence, given, before.sequence, ...heard);
-          const revisions = new Map(before.revisions);
-          const statuses = new Map();
-          const [relay] = told[0] ?? [];
-          for (const did of relay ? manifest.accounts : []) {
-            const status = await answer(relay, "getRepoStatus", { did });
-            if (status?.rev > (revisions.get(did) ?? "")) revisions.set(did, status.rev);
-            if (status?.active === false) statuses.set(did, status.status);
-          }
-          return { moved, notes, documents: found, sequence: most + MARGIN, revisions, statuses };
+          say("verified", "it can be restored");
         }
 
-        /** A relay's answer; {} where it does not know the name, null where it cannot be asked. */
-        async function answer(relay, method, parameters) {
-          const url = `$${relay}/xrpc/com.atproto.sync.$${method}?$${new URLSearchParams(parameters)}`;
+        async function forget() {
+          const { olds, refused } = await swaps.forget(data, { plc, deleted: dids("delete") });
+          if (refused.length > 0) {
+            throw new Refused(
+              `the old data hold the last copy of a signing key. Nothing was removed.\n  $${refused.join("\n  ")}\n` +
+                "Bring these accounts back, or list those that are meant to be gone under 'delete' in the stack file."
+            );
+          }
+          say("old data", olds.length > 0 ? `removed: $${olds.join(", ")}` : "there are none");
+        }
+
+        main().then(
+          () => process.exit(0), // not when the last idle connection ends
+          (error) => {
+            // Before the swap the old data are as they were.
+            const plain = error instanceof Refused || error instanceof Killed;
+            console.error(plain ? `REFUSED: $${error.message}` : `FAILED: $${error.stack}`);
+            process.exit(1);
+          }
+        );
+        EOT
+      }
+
+      template {
+        destination = "local/restore_server.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The part of a restore that the server's own code does, in a process of its own: its recovery, new revisions, events.
+        //
+        // Started by restore.cjs with the job as its first message, it answers with the outcome and ends. The server's code sees
+        // one data directory, can reach no relay, and can change no identity. What relays need (docs/decisions/0014): events with
+        // numbers above any that they saw, a first event at once, since the server takes its newest row for the newest number,
+        // and for every repository a revision above any that they saw.
+        "use strict";
+
+        const crypto = require("node:crypto");
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { createRequire } = require("node:module");
+        const { Database, lostRecords, read } = require("./account_check.cjs");
+        const { home, isHashOf } = require("./repository.cjs");
+
+        const RACE = 60000; // ms; the server writes a repository first and its event a moment later
+        const WRITES = 100; // in one commit; the server takes 200
+        const app = createRequire(path.join(process.cwd(), "x.js"));
+
+        class Refused extends Error {}
+
+        /**
+         * Do the `job` on its `directory`: of a whole restore everything, of one account (`only`) its revision and events. Resolves
+         * to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
+         */
+        async function work(job) {
+          const pds = await load(job.directory);
           try {
-            const response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
-            const body = await response.json();
-            if (response.ok) return body;
-            return response.status < 500 && /NotFound/.test(body.error) ? {} : null;
-          } catch {
-            return null;
-          }
-        }
-
-        // --- beside the old data
-
-        function stage(source, manifest) {
-          for (const name of Object.keys(manifest.files)) {
-            fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
-            fs.copyFileSync(path.join(source, name), path.join(next, name));
-          }
-          for (const name of walk(path.join(source, "blocks"))) {
-            const target = path.join(next, "blocks", name);
-            fs.mkdirSync(path.dirname(target), { recursive: true });
-            fs.linkSync(path.join(source, "blocks", name), target); // blobs never change
-          }
-        }
-
-        /** The server's own code on the staged data: it can neither reach a relay nor change an identity. */
-        async function onTheServer(job) {
-          const keep = ["PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL"];
-          const given = Object.keys(process.env).filter((name) => name.startsWith("PDS_"));
-          for (const name of given) if (!keep.includes(name)) delete process.env[name];
-          const key = () => crypto.randomBytes(32).toString("hex");
-          Object.assign(process.env, {
-            LOG_ENABLED: "false",
-            PDS_DATA_DIRECTORY: next,
-            PDS_BLOBSTORE_DISK_LOCATION: path.join(next, "blocks"),
-            PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(next, "temp"),
-            PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
-            PDS_JWT_SECRET: key(),
-            PDS_ADMIN_PASSWORD: key(),
-          });
-          const library = createRequire(path.join(process.cwd(), "x.js"))("@atproto/pds");
-          const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
-          try {
-            await pds.ctx.sequencer.start(); // brings its database up to this version
-            return await job({ ctx: pds.ctx, scripts: library.scripts });
+            const server = { ctx: pds.ctx, scripts: app("@atproto/pds").scripts, job };
+            return await (job.only ? oneAccount(server) : allAccounts(server));
           } finally {
             await pds.destroy();
             // With its last connection a database takes in its log.
@@ -479,92 +541,178 @@ job "pds-restore" {
           }
         }
 
-        async function work(server, manifest, world, since) {
-          const { ctx } = server;
-          const left = new Map();
-          const notes = [];
-          await recover(server, manifest);
-          const accounts = () => read(path.join(next, "account.sqlite"), (db) => db.prepare("select * from actor").all());
-          const there = new Set(accounts().map(({ did }) => did));
-          for (const did of Object.keys(manifest.repositories)) {
-            if (!there.has(did)) notes.push(`$${did} was being made, or deleted; it has a repository here and no account`);
-          }
+        async function load(directory) {
+          const keep = ["PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL"];
+          const given = Object.keys(process.env).filter((name) => name.startsWith("PDS_"));
+          for (const name of given) if (!keep.includes(name)) delete process.env[name];
+          const key = () => crypto.randomBytes(32).toString("hex");
+          Object.assign(process.env, {
+            LOG_ENABLED: "false",
+            PDS_DATA_DIRECTORY: directory,
+            PDS_BLOBSTORE_DISK_LOCATION: path.join(directory, "blocks"),
+            PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(directory, "temp"),
+            PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
+            PDS_JWT_SECRET: key(),
+            PDS_ADMIN_PASSWORD: key(),
+          });
+          const library = app("@atproto/pds");
+          withoutFlush();
+          const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
+          await pds.ctx.sequencer.start(); // brings its database up to this version
+          return pds;
+        }
 
-          const deleted = new Set(dids("delete"));
-          const hidden = new Set(dids("takedown"));
-          const resting = new Map(world.moved);
-          const broughtBack = new Set(dids("bring_back"));
-          for (const [did, status] of since) {
-            if (broughtBack.has(did)) continue;
-            if (status === "deleted") deleted.add(did);
-            if (status === "takendown" || status === "suspended") hidden.add(did);
-            if (status === "deactivated") resting.set(did, "it was deactivated after the snapshot");
-            if (status === "active") notes.push(`$${did} came into use again after the snapshot; here it is as it was then`);
+        /** Nothing that is written here counts before restore.cjs has brought all of it to the disk, once. */
+        function withoutFlush() {
+          const prepare = Database.prototype.prepare;
+          const seen = new WeakSet();
+          Database.prototype.prepare = function (...rest) {
+            if (!seen.has(this) && !this.inTransaction) {
+              seen.add(this);
+              this.pragma("synchronous = off");
+            }
+            return prepare.apply(this, rest);
+          };
+        }
+
+        // --- a whole restore
+
+        async function allAccounts(server) {
+          const { ctx, job } = server;
+          const found = { left: new Map(job.leftOut), notes: [], active: 0, recovered: [] };
+          if (job.recover) found.recovered = await recover(server);
+          for (const [did, loss] of job.repairs) await repair(server, did, loss, found);
+          await closeThoseWhoLeft(server, found);
+          raise(ctx, job.sequence);
+          for (const [did, deleted] of found.left) if (deleted === true) await announceDeleted(ctx, did);
+          for (const { did, handle, takedownRef, deactivatedAt } of accounts(job.directory)) {
+            if (job.moved[did]) continue; // its events are another server's
+            const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
+            const sync = fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))
+              ? await newRevision(ctx, did, job.revisions[did])
+              : null;
+            found.active += status === "active";
+            await announce(ctx, did, handle, status, sync);
           }
-          for (const [did, status] of world.statuses) {
-            if (broughtBack.has(did)) continue;
-            if (["deleted", "deactivated"].includes(status)) resting.set(did, `the relay says that it was $${status}`);
-            else notes.push(`the relay passes nothing on of $${did} ($${status}); if you took it down, do so again`);
-          }
-          for (const did of deleted) {
+          return { ...found, left: [...found.left].map(([did, why]) => [did, why === true ? DELETED : why]) };
+        }
+
+        const DELETED = "it was deleted after the snapshot";
+
+        function accounts(directory) {
+          return read(path.join(directory, "account.sqlite"), (db) => db.prepare("select * from actor").all());
+        }
+
+        async function closeThoseWhoLeft({ ctx, job }, found) {
+          const there = new Map(accounts(job.directory).map((account) => [account.did, account]));
+          for (const did of job.deleted) {
             if (!there.has(did)) continue;
-            left.set(did, "it was deleted after the snapshot");
+            found.left.set(did, true);
+            there.delete(did);
             await ctx.actorStore.destroy(did);
             await ctx.accountManager.deleteAccount(did);
           }
-          for (const { did, handle, takedownRef, deactivatedAt } of accounts()) {
+          const hidden = new Set(job.hidden);
+          const resting = new Map([...Object.entries(job.moved), ...Object.entries(job.resting), ...job.leftOut, ...found.left]);
+          for (const { did, handle, takedownRef, deactivatedAt } of there.values()) {
             if (hidden.has(did) && !takedownRef) {
-              left.set(did, "it was taken down after the snapshot");
-              close(did, "takedownRef");
+              found.left.set(did, "it was taken down after the snapshot");
+              close(job.directory, did, "takedownRef");
             }
-            if (resting.has(did) && !deactivatedAt) {
-              left.set(did, resting.get(did));
-              close(did, "deactivatedAt");
+            if (typeof resting.get(did) === "string" && !deactivatedAt) {
+              found.left.set(did, resting.get(did));
+              close(job.directory, did, "deactivatedAt");
             }
-            const names = world.documents.get(did)?.handles;
-            if (names?.length && !names.includes(handle)) notes.push(`$${did}, $${handle} here, is $${names[0]} by its document`);
+            const names = job.handles[did];
+            if (names?.length && !names.includes(handle)) {
+              found.notes.push(`$${did}, $${handle} here, is $${names[0]} by its document`);
+            }
           }
-
-          raise(ctx, world.sequence);
-          for (const did of left.keys()) if (deleted.has(did)) await announceDeleted(ctx, did);
-          let active = 0;
-          for (const { did, handle, takedownRef, deactivatedAt } of accounts()) {
-            if (world.moved.has(did)) continue; // its events are another server's
-            const sync = await newRevision(ctx, did, world.revisions.get(did));
-            const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
-            active += status === "active";
-            await announce(ctx, did, handle, status, sync);
-          }
-          return { left, notes, active };
         }
 
         /** The server's own recovery: repositories that are behind the event stream are brought up to it. */
-        async function recover(server, manifest) {
-          const { ctx, scripts } = server;
+        async function recover({ ctx, scripts, job }) {
           // Not from the beginning: an account that was deleted long ago and came back would be deleted again.
-          const from = new Date(Date.parse(manifest.started) - RACE).toISOString();
+          const from = new Date(Date.parse(job.started) - RACE).toISOString();
           const first = await ctx.sequencer.earliestAfterTime(from);
-          const told = console.log;
-          console.log = () => {};
-          const ask = (query) => read(path.join(next, "recovery.sqlite"), (db) => db.prepare(query).pluck().all());
-          try {
-            if (first) await scripts["sequencer-recovery"](ctx, [String(first.seq - 1), "4"]);
-            if (first && ask("select did from failed").length > 0) await scripts["recovery-repair-repos"](ctx, []);
-          } finally {
-            console.log = told;
-          }
-          const failed = first ? ask("select did from failed where fixed = 0") : [];
+          if (!first) return [];
+          // Of accounts that are not as the snapshot has them, events say nothing that could be applied.
+          const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
+          for (const did of job.without) db.prepare("delete from repo_seq where did = ?").run(did);
+          db.close();
+          const ask = (query) => read(path.join(job.directory, "recovery.sqlite"), (db) => db.prepare(query).pluck().all());
+          await quietly(async () => {
+            await scripts["sequencer-recovery"](ctx, [String(first.seq - 1), "4"]);
+            if (ask("select did from failed").length > 0) await scripts["recovery-repair-repos"](ctx, []);
+          });
+          const failed = ask("select did from failed where fixed = 0");
           if (failed.length > 0) throw new Error(`the server's own recovery failed for $${failed.join(", ")}`);
-          const made = first ? ask("select did from new_account") : [];
+          const made = ask("select did from new_account");
           if (made.length > 0) throw new Error(`the server's own recovery made new keys for $${made.join(", ")}`);
+          return read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+        }
+
+        async function quietly(task) {
+          const log = console.log;
+          console.log = () => {};
+          try {
+            return await task();
+          } finally {
+            console.log = log;
+          }
+        }
+
+        /** Take the lost records out of a repository, so that what is left of it holds together. */
+        async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
+          const store = path.join(job.directory, home(did), "store.sqlite");
+          try {
+            if (rebuild) {
+              forgetRecords(store);
+              await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has answered its question
+              return;
+            }
+            const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
+            const lost = read(store, (db) => [...lostRecords(db)]);
+            for (let from = 0; from < lost.length; from += WRITES) {
+              const writes = lost
+                .slice(from, from + WRITES)
+                .map((name) => ({ action: "delete", uri: new AtUri(`at://$${did}/$${name}`) }));
+              const commit = await ctx.actorStore.transact(did, (actor) => actor.repo.processWrites(writes));
+              await ctx.accountManager.updateRepoRoot(did, commit.cid, commit.rev);
+            }
+          } catch (error) {
+            found.left.set(did, `it could not be repaired: $${error.message}`);
+          }
+        }
+
+        function forgetRecords(store) {
+          const db = new Database(store, { fileMustExist: true });
+          const rows = db.prepare("select uri, cid from record where collection || '/' || rkey = ?");
+          try {
+            for (const name of [...lostRecords(db)]) {
+              for (const { uri, cid } of rows.all(name)) {
+                db.prepare("delete from repo_block where cid = ?").run(cid);
+                db.prepare("delete from record where uri = ?").run(uri);
+                db.prepare("delete from backlink where uri = ?").run(uri);
+                db.prepare('delete from record_blob where "recordUri" = ?').run(uri);
+              }
+            }
+            // The rebuilt tree has its own; one that is damaged under a name that it needs must not pass for whole.
+            const blocks = db.prepare("select cid, content from repo_block").raw();
+            const bad = [];
+            for (const [cid, content] of blocks.iterate()) if (!isHashOf(cid, content)) bad.push(cid);
+            for (const cid of bad) db.prepare("delete from repo_block where cid = ?").run(cid);
+          } finally {
+            db.close();
+          }
         }
 
         /** A takedown or deactivation without an event: what is announced is decided in one place. */
-        function close(did, column) {
-          const db = new Database(path.join(next, "account.sqlite"), { fileMustExist: true, timeout: 10000 });
+        function close(directory, did, column) {
+          const db = new Database(path.join(directory, "account.sqlite"), { fileMustExist: true, timeout: 10000 });
           try {
             db.prepare(`update actor set "$${column}" = ? where did = ?`).run(new Date().toISOString(), did);
-            // As the server does: a takedown ends every session; who deactivated herself may come back by logging in.
+            // As the server does: a takedown ends every session; a member who is deactivated may come back by logging in.
             const ended = column === "takedownRef" ? ["refresh_token", "token"] : [];
             for (const table of ended) db.prepare(`delete from $${table} where did = ?`).run(did);
           } finally {
@@ -581,6 +729,21 @@ job "pds-restore" {
           } finally {
             db.close();
           }
+        }
+
+        // --- one account in the data of a server that stands still
+
+        async function oneAccount({ ctx, scripts, job }) {
+          const did = job.only;
+          const found = { left: new Map() };
+          for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, found);
+          if (found.left.size > 0) throw new Error(`$${did}: $${found.left.get(did)}`);
+          const account = accounts(job.directory).find((other) => other.did === did);
+          const sync = await newRevision(ctx, did, job.revisions[did]);
+          const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
+          if (job.back) await announce(ctx, did, account.handle, status, sync);
+          else if (status === "active") await announceSync(ctx, did, sync);
+          return { left: [], notes: [] };
         }
 
         /** An empty signed commit. Its revision is the time, and has to be above what anybody saw of this repository. */
@@ -601,8 +764,12 @@ job "pds-restore" {
         async function announce(ctx, did, handle, status, sync) {
           const events = ctx.sequencer;
           await (events.sequenceAccount ?? events.sequenceAccountEvt).call(events, did, status);
-          if (status !== "active") return;
+          if (status !== "active" || !sync) return;
           await (events.sequenceIdentity ?? events.sequenceIdentityEvt).call(events, did, handle);
+          await announceSync(ctx, did, sync);
+        }
+
+        async function announceSync({ sequencer: events }, did, sync) {
           await (events.sequenceSync ?? events.sequenceSyncEvt).call(events, did, sync);
         }
 
@@ -612,74 +779,16 @@ job "pds-restore" {
           else await events.deleteAllForUser(did, [await events.sequenceAccountEvt(did, "deleted")]);
         }
 
-        /** Only what a server needs is left, it holds together after all that was done to it, and it is on the disk. */
-        function clean(keys) {
-          for (const name of fs.readdirSync(next)) {
-            if (/^(recovery|did_cache)\.sqlite|^temp$/.test(name)) fs.rmSync(path.join(next, name), { recursive: true });
-          }
-          const wrong = [...keys.keys()]
-            .filter((did) => fs.existsSync(path.join(next, home(did))))
-            .flatMap((did) => repositoryProblems(next, did).map((problem) => `$${did}: $${problem}`));
-          if (wrong.length > 0) throw new Error(`what was restored does not hold together:\n  $${wrong.join("\n  ")}`);
-          const handles = [...walk(next), ...new Set(walk(next).map(path.dirname))];
-          for (const name of [...handles, "."]) sync(path.join(next, name));
-        }
-
-        // --- the swap
-
-        /** Old data out, new data in. What is still to be done is written down first; doing it twice is doing it once. */
-        function swap(begun) {
-          const todo = begun ? { ...begun, step: "out" } : JSON.parse(fs.readFileSync(plan, "utf8"));
-          const remember = () => {
-            fs.writeFileSync(`$${plan}.next`, JSON.stringify(todo), { flush: true });
-            fs.renameSync(`$${plan}.next`, plan);
-            sync(place);
-          };
-          if (begun) remember();
-          if (todo.step === "out") {
-            fs.mkdirSync(todo.old, { recursive: true });
-            move(data, todo.old, (name) => !STAYS.includes(name));
-            if (fs.readdirSync(todo.old).length === 0) fs.rmdirSync(todo.old); // a new volume
-            todo.step = "in";
-            remember();
-          }
-          if (fs.existsSync(next)) {
-            move(next, data, (name) => name !== MARK);
-            move(next, data, () => true); // the mark last: with it the server may start
-            fs.rmdirSync(next);
-          }
-          fs.rmSync(plan);
-          sync(place);
-        }
-
-        function move(from, to, which) {
-          for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
-          for (const folder of [from, to]) sync(folder);
-        }
-
-        function sync(name) {
-          const handle = fs.openSync(name);
+        process.once("disconnect", () => process.exit(1)); // restore.cjs was killed
+        process.once("message", async (job) => {
+          let answer;
           try {
-            fs.fsyncSync(handle);
-          } finally {
-            fs.closeSync(handle);
+            answer = await work(job);
+          } catch (error) {
+            answer = { refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
           }
-        }
-
-        function forget() {
-          const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
-          for (const name of olds) fs.rmSync(path.join(place, name), { recursive: true });
-          say("old data", olds.length > 0 ? `removed: $${olds.join(", ")}` : "there are none");
-        }
-
-        main().then(
-          () => process.exit(0), // not when the last idle connection ends
-          (error) => {
-            // Before the swap the old data are as they were.
-            console.error(error instanceof Refused ? `REFUSED: $${error.message}` : `FAILED: $${error.stack}`);
-            process.exit(1);
-          }
-        );
+          process.send(answer, () => process.exit(0)); // not when the last idle connection ends
+        });
         EOT
       }
 
@@ -746,6 +855,1929 @@ job "pds-restore" {
         }
 
         module.exports = { LIST, append, events, lines, merged, since, write };
+        EOT
+      }
+
+      template {
+        destination = "local/restore_accounts.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // From where each account of a restore comes: the snapshot; if it is not restorable there the newest older backup in which
+        // it is whole, else the old data on the volume; else it is left out by name. Accounts that are newer than the snapshot are
+        // carried over from the old data. Owns those choices, and putting what was chosen into one new data directory.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { Database, LOSSES, NOT, WHOLE, blobOf, checkAll, keptBlobs, read, sentences } = require("./account_check.cjs");
+        const { home, publicKey, sha256 } = require("./repository.cjs");
+        const { MANIFEST } = require("./verify.cjs");
+
+        const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
+        const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
+        const LOOK = 200; // ms
+
+        // --- older backups: restic has their key, in another task (older.sh); the two talk by files in this folder
+
+        class Older {
+          /** `desk` is the folder; `before` the time of the snapshot than which they are older, or null for all; `on` whether there is such a task. */
+          constructor(desk, before, on) {
+            Object.assign(this, { desk, before, on });
+            this.judged = new Map(); // hashes of an account's files to the verdict on them
+          }
+
+          async ask(...words) {
+            fs.mkdirSync(this.desk, { recursive: true });
+            const [request, answer] = ["request", "answer"].map((name) => path.join(this.desk, name));
+            fs.rmSync(answer, { force: true });
+            fs.writeFileSync(`$${request}.next`, `$${words.join(" ")}\n`);
+            fs.renameSync(`$${request}.next`, request);
+            for (const end = Date.now() + PATIENCE; !fs.existsSync(answer); ) {
+              if (Date.now() > end) return false;
+              await new Promise((resume) => setTimeout(resume, LOOK));
+            }
+            return fs.readFileSync(answer, "utf8").trim() === "ok";
+          }
+
+          /** Ids of older backups, the newest first. */
+          async list() {
+            if (!this.on) return [];
+            if (!this.ids) {
+              const got = await this.ask("list");
+              const found = got ? JSON.parse(fs.readFileSync(path.join(this.desk, "list.json"), "utf8")) : [];
+              const older = found.filter(({ time }) => !this.before || Date.parse(time) < Date.parse(this.before));
+              this.ids = older.sort((one, other) => Date.parse(other.time) - Date.parse(one.time)).map(({ id }) => id);
+            }
+            return this.ids;
+          }
+
+          /** The newest older backup in which the account is whole, else the newest in which it has losses; null if none has it. */
+          async find(did) {
+            let second = null;
+            for (const id of await this.list()) {
+              const folder = path.join(this.desk, id);
+              if (!(await this.ask("get", id, home(did), did)) || !fs.existsSync(path.join(folder, MANIFEST))) continue;
+              const manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
+              const verdict = await this.judge(folder, did, manifest);
+              const found = { folder, verdict, of: manifest.repositories[did]?.of ?? manifest.started, manifest };
+              if (verdict.state === WHOLE) return found;
+              if (verdict.state === LOSSES) second ??= found;
+            }
+            return second;
+          }
+
+          async judge(folder, did, manifest) {
+            const files = NAMES.map((name) => path.join(folder, home(did), name));
+            const hashes = files.map((file) => (fs.existsSync(file) ? sha256(file) : "-")).join();
+            if (!this.judged.has(hashes)) this.judged.set(hashes, (await checkAll(folder, [did], { manifest })).get(did));
+            return this.judged.get(hashes);
+          }
+        }
+
+        // --- choices
+
+        /**
+         * Where each account comes from: `chosen`, a map from DID to `folder`, `verdict`, and `of`, the time that its data are of
+         * if it is another than the snapshot's; and `leftOut`, a map from DID to why. `found` is what `verify` said of `source`.
+         */
+        async function choose({ source, found, older, old, scratch, without }) {
+          const result = { chosen: new Map(), leftOut: new Map() };
+          for (const [did, verdict] of found.verdicts) {
+            if (without.includes(did)) result.leftOut.set(did, "you left it out (--without)");
+            else if (verdict.state !== NOT) result.chosen.set(did, { folder: source, verdict, of: found.manifest.repositories[did]?.of });
+            else if (!found.manifest.accounts.includes(did)) result.leftOut.set(did, "it has no account, and its repository is damaged");
+            else {
+              const other = (await older.find(did)) ?? (await fromOldData(old, scratch, did, found.manifest));
+              if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
+              else result.leftOut.set(did, sentences(verdict).join("; "));
+            }
+          }
+          return result;
+        }
+
+        /** Accounts that the old data have and the snapshot has not, likewise; those that are to be deleted are none. */
+        async function newer({ found, old, scratch, deleted, without }) {
+          const result = { chosen: new Map(), leftOut: new Map() };
+          const known = new Set([...found.manifest.accounts, ...deleted]);
+          for (const did of old.dids.filter((did) => !known.has(did))) {
+            const carried = without.includes(did) ? null : await fromOldData(old, scratch, did, found.manifest);
+            if (carried) result.chosen.set(did, { ...carried, of: null });
+            else result.leftOut.set(did, without.includes(did) ? "you left it out (--without)" : `it was made after the snapshot, and $${old.why(did)}`);
+          }
+          return result;
+        }
+
+        /** The old data on the volume: `data`, an open connection to their account database, and the DIDs of their accounts. */
+        function oldAccounts(data, accounts, dids, folderDids) {
+          const faults = new Map();
+          return {
+            data,
+            accounts,
+            dids: dids ?? folderDids, // without an account database the folders still say whose keys are there
+            faults,
+            why: (did) => (accounts ? (faults.get(did) ?? "it cannot be read in the old data") : "the old account.sqlite cannot be read"),
+          };
+        }
+
+        async function fromOldData(old, scratch, did, manifest) {
+          if (!old.accounts || !old.dids.includes(did)) return null;
+          const folder = path.join(scratch, "carried");
+          fs.mkdirSync(path.join(folder, home(did)), { recursive: true });
+          try {
+            await copyDatabase(path.join(old.data, home(did), "store.sqlite"), path.join(folder, home(did), "store.sqlite"));
+            for (const name of NAMES.slice(1)) {
+              const file = path.join(old.data, home(did), name);
+              if (fs.existsSync(file)) fs.copyFileSync(file, path.join(folder, home(did), name));
+            }
+            if (manifest.blobs === "disk") for (const place of ["", "quarantine"]) linkBlobs(old.data, folder, place, did);
+          } catch (error) {
+            old.faults.set(did, `its data cannot be read: $${error.message}`);
+            return null;
+          }
+          const expected = { files: {}, repositories: {}, blobs: manifest.blobs };
+          const verdict = (await checkAll(folder, [did], { manifest: expected })).get(did);
+          verdict.changed = []; // there is no manifest of the old data
+          if (verdict.state !== NOT) return { folder, verdict, of: null };
+          old.faults.set(did, verdict.why.join("; "));
+          return null;
+        }
+
+        async function copyDatabase(from, to) {
+          fs.rmSync(to, { force: true });
+          const source = new Database(from, { readonly: true, fileMustExist: true });
+          try {
+            await source.backup(to, { progress: () => 0x7fffffff });
+          } finally {
+            source.close();
+          }
+        }
+
+        function linkBlobs(from, to, place, did) {
+          const folder = path.join(from, "blocks", place, did);
+          if (!fs.existsSync(folder)) return;
+          fs.mkdirSync(path.join(to, "blocks", place, did), { recursive: true });
+          for (const cid of fs.readdirSync(folder)) {
+            const target = path.join(to, "blocks", place, did, cid);
+            fs.rmSync(target, { force: true });
+            fs.linkSync(path.join(folder, cid), target);
+          }
+        }
+
+        // --- one new data directory
+
+        /** Put an account's files and whole blobs into `next`: blobs never change, and are linked. */
+        function stageAccount(next, did, { folder, verdict }, disk) {
+          for (const name of NAMES) {
+            const file = path.join(folder, home(did), name);
+            if (!fs.existsSync(file)) continue;
+            fs.mkdirSync(path.join(next, home(did)), { recursive: true });
+            fs.copyFileSync(file, path.join(next, home(did), name));
+          }
+          if (!disk) return;
+          for (const cid of read(path.join(folder, home(did), "store.sqlite"), keptBlobs)) {
+            const name = blobOf(folder, did, cid, { checked: true });
+            if (!name || verdict.blobs.includes(cid)) continue;
+            fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
+            fs.rmSync(path.join(next, name), { force: true });
+            fs.linkSync(path.join(folder, name), path.join(next, name));
+          }
+        }
+
+        /** Of an account that is left out its key goes along, if it is one: there may be no other. */
+        function stageKey(next, did, folder) {
+          const file = path.join(folder, home(did), "key");
+          try {
+            publicKey(fs.readFileSync(file));
+          } catch {
+            return;
+          }
+          fs.mkdirSync(path.join(next, home(did)), { recursive: true });
+          fs.copyFileSync(file, path.join(next, home(did), "key"));
+        }
+
+        /** Keys that were promised to accounts which are moving here, from any of `folders`. */
+        function stageReservedKeys(next, folders) {
+          for (const folder of folders.map((name) => path.join(name, "actors", "reserved_keys"))) {
+            if (!fs.existsSync(folder)) continue;
+            fs.mkdirSync(path.join(next, "actors", "reserved_keys"), { recursive: true });
+            for (const name of fs.readdirSync(folder)) {
+              const target = path.join(next, "actors", "reserved_keys", name);
+              if (!fs.existsSync(target)) fs.copyFileSync(path.join(folder, name), target);
+            }
+          }
+        }
+
+        // --- an account's rows
+
+        const FIRST = ["actor", "account"]; // others refer to them
+        const NUMBERED = { token: "id" }; // columns that a database numbers by itself
+
+        /**
+         * Copy an account's rows from the account database `from` (an open connection) to the one in the file `to`: password,
+         * e-mail address, app passwords, sessions, invite codes. Throws if another account has the e-mail address. A handle that
+         * another account has is left empty: the server gives it back when the DID document names it. Returns a note, or null.
+         */
+        function copyRows(from, to, did) {
+          const db = new Database(to, { fileMustExist: true, timeout: 10000 });
+          try {
+            return db.transaction(() => copyInto(from, db, did))();
+          } finally {
+            db.close();
+          }
+        }
+
+        function copyInto(from, db, did) {
+          const tables = db.prepare("select name from sqlite_master where type = 'table'").pluck().all();
+          const columns = (base, table) => base.pragma(`table_info("$${table}")`).map(({ name }) => name);
+          const owned = tables.filter((table) => columns(from, table).includes("did") && columns(db, table).includes("did"));
+          const rest = owned.filter((table) => !FIRST.includes(table) && table !== "authorization_request");
+          let note = null;
+          const copy = (table, condition) => {
+            const names = columns(db, table).filter((name) => columns(from, table).includes(name) && NUMBERED[table] !== name);
+            const listed = names.map((name) => `"$${name}"`).join();
+            const insert = db.prepare(`insert or $${FIRST.includes(table) ? "abort" : "ignore"} into "$${table}" ($${listed}) values ($${names.map(() => "?").join()})`);
+            for (const row of from.prepare(`select $${listed} from "$${table}" where $${condition}`).raw().all(did)) {
+              if (table === "actor" && taken(db, row[names.indexOf("handle")])) {
+                note = `$${did}: its handle $${row[names.indexOf("handle")]} is another account's in the snapshot; it is without one`;
+                row[names.indexOf("handle")] = null;
+              }
+              insert.run(...row);
+            }
+          };
+          for (const table of FIRST) copy(table, "did = ?");
+          if (tables.includes("account_device")) copy("device", 'id in (select "deviceId" from account_device where did = ?)');
+          for (const table of rest) copy(table, "did = ?");
+          copy("invite_code", '"forAccount" = ?');
+          copy("invite_code_use", '"usedBy" = ?');
+          return note;
+        }
+
+        function taken(db, handle) {
+          return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
+        }
+
+        module.exports = { Older, choose, copyRows, newer, oldAccounts, stageAccount, stageKey, stageReservedKeys };
+        EOT
+      }
+
+      template {
+        destination = "local/restore_request.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // What a restore is asked for, what it says, who else is at the data, and how the server's code is run: the parts that a
+        // restore of a whole server (restore.cjs) and of one account (restore_one.cjs) share.
+        "use strict";
+
+        const { fork } = require("node:child_process");
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+        const { places } = require("./restore_swap.cjs");
+        const { MARK } = require("./verify.cjs");
+
+        const NAMED = 20; // losses of one account
+        const WAIT = 15 * 60 * 1000; // ms; a snapshot that is being made comes to its end
+
+        /** Nothing was changed, and the message says why not. */
+        class Refused extends Error {}
+
+        const hostname = process.env.PDS_HOSTNAME;
+        const data = process.env.PDS_DATA_DIRECTORY;
+        const plc = process.env.PDS_DID_PLC_URL;
+        const relays = (process.env.PDS_CRAWLERS ?? "").split(",").filter(Boolean);
+        const olderAreThere = process.env.OLDER_BACKUPS === "true"; // a task that has the key of the backups (older.sh)
+
+        /** What the operator asked for (Nomad's meta of a dispatched job): a text, or a list of DIDs. */
+        const asked = (name) => process.env[`NOMAD_META_$${name}`] ?? "";
+        const dids = (name) => asked(name).split(" ").filter(Boolean);
+
+        function say(what, text) {
+          console.log(`$${what.padEnd(28)} $${text}`);
+        }
+
+        function whose() {
+          const mark = path.join(data, MARK);
+          const old = fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
+          return { hostname, rotation_public_key: asked("rotation_public_key") || old };
+        }
+
+        /** One line for all whole accounts, and a line for whatever is wrong with another. Returns those that are not restorable. */
+        function tell({ manifest, verdicts, notes }) {
+          const counts = { [WHOLE]: 0, [LOSSES]: 0, [NOT]: 0 };
+          for (const verdict of verdicts.values()) counts[verdict.state]++;
+          say("snapshot", `of $${manifest.started}, $${Object.entries(counts).map(([state, count]) => `$${count} $${state}`).join(", ")}`);
+          for (const note of notes) console.log(`note: $${note}`);
+          for (const [did, { state, what }] of Object.entries(manifest.findings)) {
+            if (!verdicts.has(did) || verdicts.get(did).state === WHOLE) console.log(`note: at the backup, $${did}: $${state}: $${what}`);
+          }
+          for (const [did, verdict] of verdicts) if (verdict.state === LOSSES) tellLosses(did, verdict);
+          const broken = [...verdicts].filter(([, { state }]) => state === NOT);
+          for (const [did, verdict] of broken) console.log(`NOT RESTORABLE: $${did}: $${sentences(verdict).join("; ")}`);
+          return broken.map(([did]) => did);
+        }
+
+        function tellLosses(did, verdict) {
+          const all = sentences(verdict);
+          for (const text of all.slice(0, NAMED)) console.log(`WITH LOSSES: $${did}: $${text}`);
+          if (all.length > NAMED) console.log(`WITH LOSSES: $${did}: and $${all.length - NAMED} more`);
+        }
+
+        // --- who else is at the data
+
+        function alone() {
+          // The lock of the snapshot program: no copy is made of data that change places.
+          try {
+            const lock = new Database(path.join(data, ".snapshot", "lock.sqlite"), { timeout: WAIT });
+            lock.exec("begin exclusive");
+            alone.held = lock;
+          } catch (error) {
+            if (error.code === "SQLITE_BUSY") throw new Refused("a snapshot, or another restore, is under way.");
+            throw error;
+          }
+        }
+
+        /** The server has its account database open as long as it runs, and then no other program can have it alone. */
+        function notServing() {
+          const file = path.join(data, "account.sqlite");
+          if (!fs.existsSync(file)) return;
+          try {
+            const db = new Database(file, { fileMustExist: true, timeout: 2000 });
+            db.pragma("locking_mode = exclusive");
+            db.exec("begin immediate");
+            db.exec("rollback");
+            notServing.held = db; // and so no server starts on it meanwhile
+          } catch (error) {
+            if (error.code === "SQLITE_BUSY") throw new Refused("the server is running on these data. Pause it first.");
+            console.log(`note: the old account.sqlite cannot be read ($${error.message}); it is kept as it is`);
+          }
+        }
+
+        /** Run restore_server.cjs, which has the server's code, on the `job`; what it did. */
+        function onTheServer(job) {
+          return new Promise((resolve, reject) => {
+            const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
+            child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks whether to go on: an empty line says so
+            child.on("message", ({ error, refused, ...done }) => {
+              if (error) reject(refused ? new Refused(error) : new Error(error));
+              else resolve(done);
+            });
+            child.on("error", reject);
+            child.on("exit", (code, signal) => reject(new Killed("the restored data", signal ?? code)));
+            child.send(job);
+          });
+        }
+
+        function repairs(chosen) {
+          return [...chosen].filter(([, { verdict }]) => verdict.records.length > 0 || verdict.rebuild).map(([did, { verdict }]) => [did, verdict]);
+        }
+
+        module.exports = {
+          Refused,
+          alone,
+          asked,
+          data,
+          dids,
+          hostname,
+          notServing,
+          olderAreThere,
+          onTheServer,
+          plc,
+          relays,
+          repairs,
+          say,
+          tell,
+          tellLosses,
+          whose,
+        };
+        EOT
+      }
+
+      template {
+        destination = "local/restore_swap.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // How restored data take the place of the old ones, and when the old ones may be removed.
+        //
+        // The swap is renames alone. What is still to be done is written down first, and doing it twice is doing it once: killed
+        // anywhere, the next run finishes it. While the plan is there, no server starts (guard.cjs) and no snapshot is made.
+        "use strict";
+
+        const { spawnSync } = require("node:child_process");
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const departures = require("./departures.cjs");
+        const { documents } = require("./documents.cjs");
+        const { home, publicKey } = require("./repository.cjs");
+        const { folders } = require("./snapshot_accounts.cjs");
+        const { MARK, walk } = require("./verify.cjs");
+
+        const STAYS = [".restore", ".snapshot", ".stamps", departures.LIST, "lost+found"];
+
+        /** The places of a restore below `data`. */
+        function places(data) {
+          const place = path.join(data, ".restore");
+          const below = (name) => path.join(place, name);
+          return { place, fetched: below("fetched"), next: below("new"), only: below("only"), older: below("older"), plan: below("swap.json") };
+        }
+
+        /** Where the old data of a restore that begins now are kept. */
+        function aside(data) {
+          return path.join(data, ".restore", `old-$${new Date().toISOString().replace(/[:.]/g, "")}`);
+        }
+
+        function readPlan(data) {
+          const { plan } = places(data);
+          return fs.existsSync(plan) ? JSON.parse(fs.readFileSync(plan, "utf8")) : null;
+        }
+
+        function writePlan(data, todo) {
+          const { place, plan } = places(data);
+          fs.writeFileSync(`$${plan}.next`, JSON.stringify(todo), { flush: true });
+          fs.renameSync(`$${plan}.next`, plan);
+          sync(place);
+        }
+
+        function forgetPlan(data) {
+          const { place, plan } = places(data);
+          fs.rmSync(plan);
+          sync(place);
+        }
+
+        /** Old data out, new data in: all of a server's. */
+        function swapAll(data, todo) {
+          const { next } = places(data);
+          if (todo.step === "out") {
+            fs.mkdirSync(todo.old, { recursive: true });
+            move(data, todo.old, (name) => !STAYS.includes(name));
+            if (fs.readdirSync(todo.old).length === 0) fs.rmdirSync(todo.old); // a new volume
+            writePlan(data, { ...todo, step: "in" });
+          }
+          if (fs.existsSync(next)) {
+            move(next, data, (name) => name !== MARK);
+            move(next, data, () => true); // the mark last: with it the server may start
+            fs.rmdirSync(next);
+          }
+          forgetPlan(data);
+        }
+
+        /** Old data out, new data in: one account's. The plan stays, for the revision and the events that come next. */
+        function swapOne(data, todo) {
+          const { only } = places(data);
+          const folder = home(todo.did);
+          if (todo.step === "out") {
+            fs.mkdirSync(path.dirname(path.join(todo.old, folder)), { recursive: true });
+            if (fs.existsSync(path.join(data, folder))) fs.renameSync(path.join(data, folder), path.join(todo.old, folder));
+            writePlan(data, { ...todo, step: "in" });
+          }
+          if (fs.existsSync(path.join(only, folder))) {
+            fs.mkdirSync(path.dirname(path.join(data, folder)), { recursive: true });
+            fs.renameSync(path.join(only, folder), path.join(data, folder));
+          }
+          for (const name of walk(path.join(only, "blocks"))) {
+            const target = path.join(data, "blocks", name);
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            fs.renameSync(path.join(only, "blocks", name), target);
+          }
+          toDisk(data);
+          writePlan(data, { ...todo, step: "events" });
+        }
+
+        function move(from, to, which) {
+          for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
+          for (const folder of [from, to]) sync(folder);
+        }
+
+        function sync(name) {
+          const handle = fs.openSync(name);
+          try {
+            fs.fsyncSync(handle);
+          } finally {
+            fs.closeSync(handle);
+          }
+        }
+
+        /** Bring everything below `folder` to the disk: by one `sync`, or file by file if the image has no such program. */
+        function toDisk(folder) {
+          if (spawnSync("sync").status === 0) return;
+          const names = walk(folder);
+          for (const name of [...names, ...new Set(names.map(path.dirname)), "."]) sync(path.join(folder, name));
+        }
+
+        // --- the old data
+
+        /**
+         * Remove the old data of earlier restores. Returns their names. A signing key that is nowhere else, and that its account's
+         * identity still names, is kept with all that is beside it: then `refused` has a line for each such account.
+         */
+        async function forget(data, { plc, deleted }) {
+          const { place } = places(data);
+          const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
+          const list = departures.lines(path.join(data, departures.LIST));
+          const gone = new Set([...deleted, ...[...departures.since(list, "")].filter(([, status]) => status === "deleted").map(([did]) => did)]);
+          const last = new Map();
+          for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.set(did, { old, key });
+          const refused = [];
+          const asked = await documents([...last.keys()].filter((did) => did.startsWith("did:")), plc);
+          for (const [did, { old, key }] of last) {
+            const { error, gone: ended, key: named } = asked.get(did) ?? { error: "it is a reserved key" };
+            if (ended || (!error && named !== didKey(key))) continue; // its identity needs another key, or none
+            refused.push(`$${did}: its signing key is in .restore/$${old} alone$${error ? ` ($${error})` : ""}`);
+          }
+          if (refused.length === 0) for (const old of olds) fs.rmSync(path.join(place, old), { recursive: true });
+          return { olds, refused };
+        }
+
+        function* keysIn(folder) {
+          for (const did of folders(folder)) {
+            const key = path.join(folder, home(did), "key");
+            if (fs.existsSync(key)) yield [did, fs.readFileSync(key)];
+          }
+          const reserved = path.join(folder, "actors", "reserved_keys");
+          for (const name of walk(reserved)) yield [`reserved_keys/$${name}`, fs.readFileSync(path.join(reserved, name))];
+        }
+
+        function isIn(data, did, key) {
+          const name = did.startsWith("did:") ? path.join(home(did), "key") : path.join("actors", did);
+          const file = path.join(data, name);
+          return fs.existsSync(file) && fs.readFileSync(file).equals(key);
+        }
+
+        function didKey(key) {
+          try {
+            return publicKey(key).didKey;
+          } catch {
+            return null; // no key: nobody's identity names it
+          }
+        }
+
+        module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapOne, toDisk, writePlan };
+        EOT
+      }
+
+      template {
+        destination = "local/account_check.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        //
+        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
+        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
+        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        "use strict";
+
+        const { fork } = require("node:child_process");
+        const fs = require("node:fs");
+        const os = require("node:os");
+        const path = require("node:path");
+        const { createRequire } = require("node:module");
+        const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
+
+        // The image has the library as a dependency of the server package alone.
+        const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
+        const Database = createRequire(server)("better-sqlite3");
+
+        const WHOLE = "whole";
+        const LOSSES = "with losses";
+        const NOT = "not restorable";
+        const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
+        const NAMED = 100; // lost records
+        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+
+        /**
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
+         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
+         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         */
+        function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
+          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
+          if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
+          const pair = readKey(path.join(folder, keyFile), verdict);
+          if (pair && verdict.why.length === 0) {
+            checkStore(path.join(folder, store), { did, verifier: pair.verifier, known, commitOnly }, verdict);
+          }
+          if (verdict.why.length === 0 && !commitOnly) {
+            for (const name of [store, keyFile]) {
+              if (files && !isAsWritten(folder, name, files[name])) verdict.changed.push(`$${name} is not what was written`);
+            }
+            if (blobs) verdict.blobs = lostBlobs(folder, did, path.join(folder, store));
+          }
+          if (verdict.why.length > 0) verdict.state = NOT;
+          else if ([verdict.blobs, verdict.records, verdict.changed].some((list) => list.length > 0) || verdict.rebuild) {
+            verdict.state = LOSSES;
+          }
+          return verdict;
+        }
+
+        /** The same in sentences, the first of them first. */
+        function sentences(verdict) {
+          return [
+            ...verdict.why,
+            ...verdict.records.map((name) => `record $${name} is lost`),
+            ...(verdict.lost > verdict.records.length ? [`$${verdict.lost - verdict.records.length} more records are lost`] : []),
+            ...verdict.blobs.map((cid) => `blob $${cid} is lost`),
+            ...(verdict.rebuild ? ["its tree of records is damaged and is made again from the table of records"] : []),
+            ...verdict.changed,
+          ];
+        }
+
+        function readKey(file, verdict) {
+          try {
+            const pair = publicKey(fs.readFileSync(file));
+            verdict.key = pair.didKey;
+            return pair;
+          } catch (error) {
+            verdict.why.push(error.code === "ENOENT" ? "it has no signing key" : "its signing key is no secp256k1 key");
+            return null;
+          }
+        }
+
+        function isAsWritten(folder, name, written) {
+          if (!written) return false;
+          const file = path.join(folder, name);
+          return fs.statSync(file).size === written.size && sha256(file) === written.sha256;
+        }
+
+        function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
+          try {
+            read(file, (db) => {
+              const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
+              if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: $${damage}`);
+              const root = db.prepare("select cid, rev from repo_root").get();
+              if (!root) return verdict.why.push("no repository has been made in it");
+              if (commitOnly) {
+                const content = new Blocks(db).get(root.cid);
+                const faults = commitProblems({ content, root: root.cid, rev: root.rev, did, verifier });
+                return verdict.why.push(...[...faults].map(({ text }) => text));
+              }
+              checkRepository(db, { did, root, known, verifier }, verdict);
+            });
+          } catch (error) {
+            verdict.why.push(`store.sqlite is damaged: $${error.message}`);
+          }
+        }
+
+        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        function checkRepository(db, { did, root, known, verifier }, verdict) {
+          if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
+            verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
+          }
+          const blocks = new Blocks(db);
+          const named = db.prepare("select collection || '/' || rkey from record where cid = ?").pluck();
+          const lose = (record) => {
+            verdict.lost++;
+            if (verdict.records.length < NAMED && !verdict.records.includes(record)) verdict.records.push(record);
+          };
+          for (const fault of problems({ blocks, root: root.cid, rev: root.rev, did, verifier, index: blocks.records() })) {
+            const { kind, record, cid } = fault;
+            if (kind === "signature") verdict.why.push(fault.text);
+            else if (kind === "record" || fault.lost) lose(record);
+            const leaves = kind === "block" ? named.all(cid) : [];
+            for (const name of leaves) lose(name);
+            if (kind === "tree" || kind === "index" || (kind === "block" && leaves.length === 0)) verdict.rebuild = true;
+          }
+          verdict.records.sort();
+        }
+
+        /** Paths of records whose block is missing or is not what its name says. */
+        function* lostRecords(db) {
+          const rows = db.prepare(
+            "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
+          );
+          for (const { name, cid, content } of rows.iterate()) if (!content || !isHashOf(cid, content)) yield name;
+        }
+
+        function lostBlobs(folder, did, store) {
+          return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
+        }
+
+        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        function keptBlobs(db) {
+          return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
+        }
+
+        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        function blobOf(folder, did, cid, { checked = false } = {}) {
+          return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
+            const file = path.join(folder, name);
+            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+          });
+        }
+
+        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        function read(file, ask) {
+          const db = new Database(file, { fileMustExist: true });
+          try {
+            db.pragma("query_only = 1");
+            return ask(db);
+          } finally {
+            db.close();
+          }
+        }
+
+        // --- many accounts, in processes of their own
+
+        /**
+         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
+         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         */
+        async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
+          const verdicts = new Map();
+          const left = [...dids];
+          const count = gently ? 1 : Math.min(AT_ONCE, os.availableParallelism(), Math.ceil(left.length / 4));
+          const workers = Array.from({ length: Math.min(count, left.length) }, () => worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+          await Promise.all(workers);
+          return verdicts;
+        }
+
+        function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {
+          return new Promise((resolve, reject) => {
+            const child = fork(__filename, [folder], { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+            let asked = null;
+            const next = () => {
+              asked = left.shift() ?? null;
+              if (asked === null) return child.disconnect();
+              child.send({ did: asked, gently, commitOnly, ...expected(manifest, asked) });
+            };
+            child.on("message", (verdict) => {
+              verdicts.set(asked, verdict);
+              next();
+            });
+            child.on("error", reject);
+            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            next();
+          });
+        }
+
+        function expected(manifest, did) {
+          const files = {};
+          for (const name of ["store.sqlite", "key"]) files[path.join(home(did), name)] = manifest.files[path.join(home(did), name)];
+          return { files, known: manifest.repositories[did] ?? null, blobs: manifest.blobs === "disk" };
+        }
+
+        /** A check that ended without a verdict. */
+        class Killed extends Error {
+          constructor(did, how) {
+            super(
+              how === "SIGKILL"
+                ? `the check of $${did} was killed; $${outOfMemory() ? "this job ran out of memory" : "it may have run out of memory"}. ` +
+                    "Raise 'backup: {memory_mib: …}'."
+                : `the check of $${did} ended with $${how}`
+            );
+          }
+        }
+
+        /** Whether the kernel has killed a process of this container for its memory. */
+        function outOfMemory() {
+          try {
+            return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
+          } catch {
+            return false; // an older kernel, or no container
+          }
+        }
+
+        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        class Blocks {
+          constructor(db) {
+            this.all = db.prepare("select cid, content from repo_block").raw();
+            this.one = db.prepare("select content from repo_block where cid = ?").pluck();
+            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
+            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            this.listed = db.prepare(
+              `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
+                 repo_block.cid is not null as stored
+               from record left join repo_block on repo_block.cid = record.cid order by record.uri`
+            );
+          }
+
+          get(cid) {
+            return this.one.get(String(cid));
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
+
+          [Symbol.iterator]() {
+            return this.all.iterate();
+          }
+
+          /** What the server's own table lists, in the order of the URIs. */
+          *records() {
+            yield* this.listed.iterate();
+          }
+        }
+
+        module.exports = {
+          Database,
+          Killed,
+          LOSSES,
+          NOT,
+          PLACES,
+          WHOLE,
+          blobOf,
+          checkAccount,
+          checkAll,
+          keptBlobs,
+          lostRecords,
+          read,
+          sentences,
+        };
+
+        if (require.main === module) {
+          const folder = process.argv[2];
+          process.on("message", async ({ did, gently, ...expectations }) => {
+            if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
+            const began = performance.now();
+            const verdict = checkAccount(folder, did, expectations);
+            if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
+            process.send(verdict);
+          });
+          process.on("disconnect", () => process.exit(0));
+        }
+        EOT
+      }
+
+      template {
+        destination = "local/repository.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        //
+        // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
+        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
+        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
+        // the owner's machine.
+        "use strict";
+
+        const crypto = require("node:crypto");
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { Cid, Reader, decode, decodeAll, digestOf, isDigestOf } = require("./blocks.cjs");
+        const { openCar } = require("./car.cjs");
+
+        const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#repo-paths, and the server's own check
+
+        // --- keys and signatures
+
+        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        function publicKey(privateKey) {
+          const pair = crypto.createECDH("secp256k1");
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          pair.setPrivateKey(privateKey);
+          const point = pair.getPublicKey();
+          const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
+          const compressed = pair.getPublicKey(null, "compressed");
+          return {
+            verifier: crypto.createPublicKey({ key: { kty: "EC", crv: "secp256k1", x, y }, format: "jwk" }),
+            didKey: `did:key:z$${base58(Buffer.from([0xe7, 0x01, ...compressed]))}`,
+          };
+        }
+
+        function base58(bytes) {
+          let number = BigInt(`0x$${bytes.toString("hex")}`);
+          let text = "";
+          for (; number > 0n; number /= 58n) text = BASE58[Number(number % 58n)] + text;
+          return text;
+        }
+
+        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        function unsigned(bytes) {
+          const reader = new Reader(bytes);
+          const [, count] = reader.head();
+          const entries = [];
+          reader.map(count, entries);
+          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
+          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
+        }
+
+        // --- repositories: walked in order, so that memory does not grow with the records
+
+        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        class Node {
+          constructor(blocks, cid) {
+            this.cid = cid;
+            this.left = null;
+            const reader = new Reader(found(blocks, cid));
+            this.reader = reader;
+            this.decoded(() => {
+              const [major, count] = reader.head();
+              for (let index = 0; index < count && major === 5; index++) this.field(reader.value());
+              if (reader.at !== reader.bytes.length || this.from === undefined) throw new Error("it has other fields");
+            });
+          }
+
+          field(name) {
+            if (name === "l") this.left = this.reader.value();
+            else if (name === "e") this.from = this.reader.skip();
+            else throw new Error("it has other fields");
+            if (!isLink(this.left)) throw new Error("its left side is no link");
+          }
+
+          decoded(read) {
+            try {
+              return read();
+            } catch (error) {
+              throw this.fault(`is no node of a tree: $${error.message}`);
+            }
+          }
+
+          fault(text) {
+            return new Error(`node $${this.cid} $${text}`);
+          }
+
+          /** Key, value and right side of each entry. */
+          *entries() {
+            this.reader.at = this.from;
+            const [major, count] = this.reader.head();
+            if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+            let before = "";
+            for (let index = 0; index < count; index++) {
+              const { p, k, v, t } = this.decoded(() => this.entry());
+              const key = before.slice(0, p) + k.latin1Slice();
+              if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+              const longer = p < before.length && before[p] === key[p];
+              if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
+                throw this.fault(`has $${key} with a wrong prefix`);
+              }
+              yield [key, v, t];
+              before = key;
+            }
+          }
+
+          entry() {
+            const entry = this.reader.value();
+            if (Buffer.isBuffer(entry.k) && entry.v instanceof Cid && isLink(entry.t)) return entry;
+            throw new Error("it has an entry of another form");
+          }
+        }
+
+        /** Whether it is a CID, or null, which stands for none. */
+        function isLink(value) {
+          return value === null || value instanceof Cid;
+        }
+
+        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        function layerOf(key) {
+          const digest = digestOf(key);
+          let zeros = 0;
+          while (digest[zeros] === 0) zeros++;
+          return zeros * 4 + ((Math.clz32(digest[zeros]) - 24) >> 1);
+        }
+
+        /**
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
+         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         */
+        function* records(blocks, top) {
+          let last = "";
+          function* below(node, layer) {
+            let empty = node.left === null;
+            if (layer < 0) throw node.fault("is below the lowest layer");
+            if (node.left) yield* below(new Node(blocks, node.left), layer - 1);
+            for (const [key, value, right] of node.entries()) {
+              empty = false;
+              if (key <= last) throw node.fault(`has $${key} after $${last}`);
+              const own = layerOf(key);
+              if (own !== layer) throw node.fault(`has $${key} in layer $${layer}, not $${own}`);
+              last = key;
+              yield [key, value];
+              if (right) yield* below(new Node(blocks, right), layer - 1);
+            }
+            if (empty) throw node.fault("is empty");
+          }
+          const root = new Node(blocks, top);
+          const [first] = root.entries().next().value ?? [];
+          if (first !== undefined) yield* below(root, layerOf(first));
+          else if (root.left) throw root.fault("is the root and has no key"); // without both there are no records
+        }
+
+        function found(blocks, cid) {
+          const content = blocks.get(cid);
+          if (!content) throw new Error(`block $${cid} is missing`);
+          return content;
+        }
+
+        /**
+         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
+         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         *
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
+         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
+         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         */
+        function* problems({ blocks, root, rev, did, verifier, index }) {
+          yield* damaged(blocks);
+          const content = blocks.get(root);
+          const faults = [...commitProblems({ content, root, rev, did, verifier })];
+          yield* faults;
+          if (faults.some(({ kind, fatal }) => kind === "tree" && fatal)) return;
+          try {
+            const tree = records(blocks, decode(content).data);
+            yield* index ? differences(tree, index, `at://$${did}/`) : lacking(tree, blocks);
+          } catch (error) {
+            yield { kind: "tree", text: `the blocks do not link up from the root: $${error.message}` };
+          }
+        }
+
+        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        function* commitProblems({ content, root, rev, did, verifier }) {
+          let commit, signed;
+          try {
+            if (!content) throw new Error(`block $${root} is missing`);
+            if (!isDigestOf(root, digestOf(content))) throw new Error(`block $${root} does not hash to its name`);
+            commit = decode(content);
+            signed = crypto.verify("sha256", unsigned(content), { key: verifier, dsaEncoding: "ieee-p1363" }, commit.sig);
+          } catch (error) {
+            yield { kind: "tree", fatal: true, text: `the blocks do not link up from the root: $${error.message}` };
+            return;
+          }
+          if (commit.did !== did) yield { kind: "signature", text: `commit $${root} is of $${commit.did}, not of $${did}` };
+          else if (commit.rev !== rev) yield { kind: "tree", text: `commit $${root} is at $${commit.rev}, not at $${rev}` };
+          if (!signed) yield { kind: "signature", text: `commit $${root} is not signed with the account's key` };
+        }
+
+        function* damaged(blocks) {
+          for (const [cid, content] of blocks) {
+            const name = typeof cid === "string" ? Cid.from(cid) : cid;
+            if (name?.names(digestOf(content))) continue;
+            yield { kind: "block", cid: String(cid), text: `block $${cid} does not hash to its name` };
+          }
+        }
+
+        function withoutBlock(record, cid) {
+          return { kind: "record", record, text: `record $${record} has no block $${cid}` };
+        }
+
+        function* lacking(tree, blocks) {
+          for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
+        }
+
+        /** Both are in the order of their URIs: neither is held as a whole. */
+        function* differences(tree, index, prefix) {
+          const rows = index[Symbol.iterator]();
+          const next = () => rows.next().value;
+          const differs = (record, here, there) => {
+            const text = `record $${record} is $${here} in the repository and $${there} in the index`;
+            return { kind: "index", record, lost: there === undefined, text };
+          };
+          const surplus = ({ uri, cid }) => differs(uri.startsWith(prefix) ? uri.slice(prefix.length) : uri, undefined, cid);
+          try {
+            let row = next();
+            for (const [path, value] of tree) {
+              const uri = prefix + path;
+              for (; row && row.uri < uri; row = next()) yield surplus(row);
+              const cid = String(value);
+              const same = row?.uri === uri ? row : undefined;
+              if (same?.cid !== cid) yield differs(path, cid, same?.cid);
+              else if (!same.stored) yield withoutBlock(path, cid);
+              if (same && same.filed !== path) {
+                yield { kind: "index", record: path, text: `record $${path} is listed as $${same.filed} in the index` };
+              }
+              if (same) row = next();
+            }
+            for (; row; row = next()) yield surplus(row);
+          } finally {
+            rows.return?.(); // a statement that is not at its end keeps its database open
+          }
+        }
+
+        // --- where it lies
+
+        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        function home(did) {
+          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
+        }
+
+        /** A file's hash, as hex. */
+        function sha256(name) {
+          const hash = crypto.createHash("sha256");
+          const buffer = Buffer.allocUnsafe(1024 * 1024);
+          const handle = fs.openSync(name);
+          try {
+            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
+          } finally {
+            fs.closeSync(handle);
+          }
+          return hash.digest("hex");
+        }
+
+        /** Whether `content` is what `cid` (text) names. */
+        function isHashOf(cid, content) {
+          return isDigestOf(cid, digestOf(content));
+        }
+
+        module.exports = { commitProblems, decode, decodeAll, home, isDigestOf, isHashOf, openCar, problems, publicKey, sha256 };
+        EOT
+      }
+
+      template {
+        destination = "local/restore_one.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // One account of a backup, put back while all others stay as they are.
+        //
+        // It is made ready beside the running server, in DATA/.restore/only: fetched, checked, its identity asked for. Then it is
+        // put in place while the server stands still, which takes seconds: renames, a new revision, and its events. Killed
+        // before the plan is written nothing has changed; killed after it, the next run goes on, and no server starts before.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { Database, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+        const accountsOf = require("./restore_accounts.cjs");
+        const request = require("./restore_request.cjs");
+        const swaps = require("./restore_swap.cjs");
+        const { Unknown, world } = require("./restore_world.cjs");
+        const { verify } = require("./verify.cjs");
+
+        const { Refused, asked, data, hostname, notServing, plc, relays, say } = request;
+        const { fetched, only, older: desk } = swaps.places(data);
+
+        /** Fetch, check and stage one account beside the running server. */
+        async function makeOneReady(did) {
+          // What a run that was cut short has staged is needed to finish it, which the run after this one does.
+          if (swaps.readPlan(data)) return say("a restore that was cut short", "is finished with the server at rest");
+          const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
+          const found = await verify(source, request.whose(), did);
+          const fault = found.refusals[0] ?? (found.verdicts.has(did) ? null : `it has no account $${did}`);
+          let account = fault ? null : { folder: source, verdict: found.verdicts.get(did), of: found.manifest.started, manifest: found.manifest };
+          if (account?.verdict.state !== WHOLE && !asked("snapshot") && !asked("from")) {
+            const other = await new accountsOf.Older(desk, found.manifest?.started ?? null, request.olderAreThere).find(did);
+            if (other && (!account || account.verdict.state === NOT || other.verdict.state === WHOLE)) account = other;
+          }
+          if (!account || account.verdict.state === NOT) {
+            const why = fault ?? sentences(account.verdict).join("; ");
+            throw new Refused(`$${did} cannot be restored from $${asked("snapshot") || "any backup"}: $${why}. Nothing was changed.`);
+          }
+          const told = await outsideOf(did, account.verdict.key);
+          fs.rmSync(only, { recursive: true, force: true });
+          accountsOf.stageAccount(only, did, account, account.manifest.blobs === "disk");
+          fs.copyFileSync(path.join(source, "account.sqlite"), path.join(only, "account.sqlite"));
+          const ready = { did, of: account.of, verdict: account.verdict, revisions: told.revisions };
+          fs.writeFileSync(path.join(only, "ready.json"), JSON.stringify(ready));
+          swaps.toDisk(only);
+          for (const name of [fetched, desk]) fs.rmSync(name, { recursive: true, force: true });
+          if (account.verdict.state === LOSSES) request.tellLosses(did, account.verdict);
+          say("ready", `$${did} as of $${account.of}, $${account.verdict.state}; the server has not been touched`);
+        }
+
+        async function outsideOf(did, key) {
+          const known = { manifest: 0, given: 1, old: 1 };
+          const told = await world({ dids: [did], keys: new Map([[did, key]]), hostname, plc, relays, known, revisions: {} }).catch((error) => {
+            throw error instanceof Unknown ? new Refused(`$${error.message} Nothing was changed.`) : error;
+          });
+          const elsewhere = told.moved[did] ?? told.swapped.get(did);
+          if (elsewhere) throw new Refused(`$${did}: $${elsewhere}. Nothing was changed.`);
+          return told;
+        }
+
+        /** Put the account that was made ready in place of the one that is there. The server stands still. */
+        async function putOneInPlace(did) {
+          const file = path.join(only, "ready.json");
+          if (!fs.existsSync(file)) return say("ready", "it is in place already");
+          const ready = JSON.parse(fs.readFileSync(file, "utf8"));
+          if (ready.did !== did) throw new Refused(`what was made ready is $${ready.did}, not $${did}: begin again.`);
+          if (!notServing.held) throw new Refused("the server's account.sqlite cannot be read: restore all of it.");
+          const old = notServing.held.prepare("select rev from repo_root where did = ?").pluck().get(did);
+          const there = notServing.held.prepare("select 1 from actor where did = ?").get(did) !== undefined;
+          if (old > (ready.revisions[did] ?? "")) ready.revisions[did] = old;
+          const todo = { step: "out", did, old: swaps.aside(data), back: !there, ...ready };
+          swaps.writePlan(data, todo);
+          await finishOne(todo);
+          say("in place", `$${did} as of $${ready.of}; all others are as they were`);
+        }
+
+        async function finishOne(todo) {
+          const { did, verdict, revisions } = todo;
+          notServing.held?.close(); // the plan keeps every server from starting
+          notServing.held = null;
+          if (todo.step !== "events") swaps.swapOne(data, todo);
+          if (todo.back) restoreRows(did);
+          const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions };
+          await request.onTheServer(job);
+          swaps.toDisk(data);
+          fs.rmSync(only, { recursive: true, force: true });
+          swaps.forgetPlan(data);
+        }
+
+        function restoreRows(did) {
+          const source = new Database(path.join(only, "account.sqlite"), { fileMustExist: true });
+          try {
+            const there = new Database(path.join(data, "account.sqlite"), { fileMustExist: true });
+            const known = there.prepare("select 1 from actor where did = ?").get(did);
+            there.close();
+            if (!known) accountsOf.copyRows(source, path.join(data, "account.sqlite"), did);
+          } finally {
+            source.close();
+          }
+        }
+
+        module.exports = { finishOne, makeOneReady, putOneInPlace };
+        EOT
+      }
+
+      template {
+        destination = "local/restore_world.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // What the world outside a snapshot says before it is restored: the old data on the volume, the DID documents, relays.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const departures = require("./departures.cjs");
+        const { Database } = require("./account_check.cjs");
+        const { documents } = require("./documents.cjs");
+        const { held } = require("./verify.cjs");
+
+        const AT_ONCE = 8; // questions to a relay
+        const MARGIN = 10000; // event numbers; relays that were not asked are not further ahead than this
+        const PATIENCE = 10000; // ms for a relay's answer
+
+        /** The world's answer is not enough to restore by: the message says what is missing. */
+        class Unknown extends Error {}
+
+        /**
+         * What the old data in `data` still say, as far as they can be read: who left, and how far events and repositories were.
+         * `accounts` is an open connection to the old account database, or undefined.
+         */
+        function oldData(data, accounts) {
+          const list = departures.lines(path.join(data, departures.LIST));
+          const before = { list, sequence: 0, revisions: {}, accounts: null };
+          const sequencer = path.join(data, "sequencer.sqlite");
+          try {
+            before.revisions = Object.fromEntries(accounts?.prepare("select did, rev from repo_root").raw().all() ?? []);
+            before.accounts = accounts ? accounts.prepare("select did from actor order by did").pluck().all() : null;
+          } catch (error) {
+            console.log(`note: the old account.sqlite cannot be read: $${error.message}`);
+          }
+          if (!fs.existsSync(sequencer)) return before;
+          try {
+            const db = new Database(sequencer, { readonly: true, fileMustExist: true });
+            before.sequence = db.prepare("select seq from sqlite_sequence where name = 'repo_seq'").pluck().get() ?? 0;
+            before.list = departures.merged(list, departures.events(db, list.at(-1)?.seq ?? 0));
+            db.close();
+          } catch (error) {
+            console.log(`note: the old events cannot be read: $${error.message}`);
+          }
+          return before;
+        }
+
+        /**
+         * Ask the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers that others
+         * know: `manifest`, `given` (by the operator) and `old`. Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`,
+         * `sequence`, `revisions` and `statuses`. Throws Unknown if the directory is away, or if no event number is known.
+         */
+        async function world({ dids, keys, hostname, plc, relays, known, revisions }) {
+          const found = await documents(dids, plc);
+          const { unread, moved, swapped } = held(keys, found, dids, hostname);
+          const fromPlc = dids.filter((did) => did.startsWith("did:plc:"));
+          const silent = [...unread.keys()].filter((did) => did.startsWith("did:plc:"));
+          if (silent.length > 0 && silent.length === fromPlc.length) {
+            throw new Unknown(`$${silent[0]}: $${unread.get(silent[0])}. The directory of identities has to answer.`);
+          }
+          const notes = [...unread].filter(([did]) => !silent.includes(did)).map(([did, why]) => `$${did}: $${why}`);
+          const answers = await Promise.all(relays.map(async (relay) => [relay, await ask(relay, "getHostStatus", { hostname })]));
+          for (const [relay, status] of answers) if (status === null) notes.push(`$${relay} did not say how far it is`);
+          const heard = answers.filter(([, status]) => status !== null);
+          if (relays.length > 0 && heard.length === 0 && !known.given && !known.old) {
+            throw new Unknown(
+              "no relay says how far it has followed this server's events, and the old ones are not here. Give a number that is " +
+                "surely above: --sequence N."
+            );
+          }
+          const sequence = Math.max(known.manifest, known.given, known.old, ...heard.map(([, status]) => Number(status.seq ?? 0)));
+          const followed = heard.length > 0 ? await repositoriesAt(heard[0][0], dids) : new Map();
+          const seen = { ...revisions };
+          const statuses = new Map();
+          for (const [did, status] of followed) {
+            if (status?.rev > (seen[did] ?? "")) seen[did] = status.rev;
+            if (status?.active === false) statuses.set(did, status.status);
+          }
+          const resting = Object.fromEntries(silent.map((did) => [did, `$${unread.get(did)}. The member can reactivate it`]));
+          return { documents: found, moved: Object.fromEntries(moved), resting, swapped, notes, sequence: sequence + MARGIN, revisions: seen, statuses };
+        }
+
+        async function repositoriesAt(relay, dids) {
+          const found = new Map();
+          const left = [...dids];
+          const next = async () => {
+            for (let did; (did = left.shift()); ) found.set(did, await ask(relay, "getRepoStatus", { did }));
+          };
+          await Promise.all(Array.from({ length: AT_ONCE }, next));
+          return found;
+        }
+
+        /** A relay's answer; {} if it does not know the name, null if it cannot be asked. */
+        async function ask(relay, method, parameters) {
+          const url = `$${relay}/xrpc/com.atproto.sync.$${method}?$${new URLSearchParams(parameters)}`;
+          try {
+            const response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
+            const body = await response.json();
+            if (response.ok) return body;
+            return response.status < 500 && /NotFound/.test(body.error) ? {} : null;
+          } catch {
+            return null;
+          }
+        }
+
+        /**
+         * What happened to accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `since`
+         * maps a DID to its last word in the list of departures; `wanted` has what the operator asked for (DIDs).
+         */
+        function whoLeft({ since, statuses, wanted }) {
+          const left = { deleted: new Set(wanted.delete), hidden: new Set(wanted.takedown), resting: {}, notes: [] };
+          const back = new Set(wanted.bring_back);
+          for (const [did, status] of since) {
+            if (back.has(did)) continue;
+            if (status === "deleted") left.deleted.add(did);
+            if (status === "takendown" || status === "suspended") left.hidden.add(did);
+            if (status === "deactivated") left.resting[did] = "it was deactivated after the snapshot";
+            if (status === "active") left.notes.push(`$${did} came into use again after the snapshot; here it is as it was then`);
+          }
+          for (const [did, status] of statuses) {
+            if (back.has(did)) continue;
+            if (["deleted", "deactivated"].includes(status)) left.resting[did] = `the relay says that it was $${status}`;
+            else left.notes.push(`the relay passes nothing on of $${did} ($${status}); if you took it down, do so again`);
+          }
+          return { ...left, deleted: [...left.deleted], hidden: [...left.hidden] };
+        }
+
+        module.exports = { Unknown, oldData, whoLeft, world };
+        EOT
+      }
+
+      template {
+        destination = "local/snapshot_accounts.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // The accounts' part of a snapshot: each account's repository, key and blobs are copied from the live data, or kept from
+        // the copy before. Owns what is copied again, and what becomes of an account that cannot be copied whole: its last whole
+        // copy stays in the snapshot, and the account is among the findings. One member's damage is nobody else's.
+        //
+        // Order and lock are snapshot.cjs's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { Database, LOSSES, NOT, PLACES, keptBlobs, read } = require("./account_check.cjs");
+        const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
+
+        const ATTEMPTS = 3;
+        const SETTLED = 2000; // ms; far above any file system's granularity of times
+        const WAIT = 5000; // ms; a database is locked for moments only, when its last user closes it
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
+        const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
+
+        class Copy {
+          /** From `data` and `blocks` (undefined if blobs are in a bucket) to `next`; `current` is the copy before, with its manifest. */
+          constructor({ data, blocks, next, current, before }) {
+            Object.assign(this, { data, blocks, next, current, before });
+            this.files = {}; // path to size and SHA-256
+            this.repositories = {}; // DID to cid, rev, stamp, checked, and since when it is no newer (`of`)
+            this.findings = {}; // DID to state, what, remedy, since
+            this.kept = new Set(); // DIDs
+            this.suspects = new Set(); // DIDs of accounts that are checked whole in this run
+            this.blobs = 0;
+            this.written = 0; // bytes
+          }
+
+          // --- databases and files
+
+          /** Copy a database to the same place in the copy: all pages, one step, one moment. Throws what SQLite says. */
+          async database(name) {
+            const target = path.join(this.next, name);
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            fs.rmSync(target, { force: true });
+            let source;
+            try {
+              // Read-only, so that this program cannot change what it copies.
+              source = new Database(path.join(this.data, name), { readonly: true, fileMustExist: true, timeout: WAIT });
+              await source.backup(target, { progress: () => 0x7fffffff });
+            } finally {
+              source?.close();
+            }
+            this.written += size(target);
+          }
+
+          /** Copy a small file as it is, if it is there. */
+          file(name) {
+            let content;
+            try {
+              content = fs.readFileSync(path.join(this.data, name));
+            } catch (error) {
+              if (error.code !== "ENOENT") throw error;
+              delete this.files[name];
+              return;
+            }
+            const target = path.join(this.next, name);
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            fs.rmSync(target, { force: true }); // never through a link into the copy before this one
+            fs.writeFileSync(target, content, { flush: true });
+            this.note(name);
+          }
+
+          note(name) {
+            const target = path.join(this.next, name);
+            this.files[name] = { size: size(target), sha256: sha256(target) };
+          }
+
+          /** Take a file from the copy before this one; false if that one is not what its manifest says. */
+          keepFile(name) {
+            const known = this.before.files[name];
+            if (!known) return name.endsWith("did-op"); // most have none
+            if (size(path.join(this.current, name)) !== known.size) return false;
+            const target = path.join(this.next, name);
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            fs.rmSync(target, { force: true });
+            fs.linkSync(path.join(this.current, name), target);
+            this.files[name] = known;
+            return true;
+          }
+
+          // --- accounts
+
+          /**
+           * What changes with every write to a repository: size and times of its files, taken before they are copied.
+           *
+           * A write always moves the time of the database or of its log. It could leave the time as it was only within one tick
+           * of the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
+           */
+          stamp(did) {
+            const parts = [];
+            for (const name of ["store.sqlite", "store.sqlite-wal", "key", "did-op"]) {
+              const found = fs.statSync(path.join(this.data, home(did), name), { bigint: true, throwIfNoEntry: false });
+              // An empty log is none; a reader may make one.
+              if (!found || (name.endsWith("-wal") && found.size === 0n)) {
+                parts.push("-");
+                continue;
+              }
+              if (Date.now() - Number(found.mtimeMs) < SETTLED) return null;
+              // Not the time of the inode's change: SQLite as root sets the owner of a log whenever it opens it.
+              parts.push(`$${found.ino}:$${found.size}:$${found.mtimeNs}`);
+            }
+            return parts.join(" ");
+          }
+
+          unchanged(did, now) {
+            return now !== null && this.before?.repositories[did]?.stamp === now;
+          }
+
+          /** Copy an account, or keep it; without a repository in the data nothing is copied. Throws only if there is no room. */
+          async account(did) {
+            try {
+              await this.copyOrKeep(did);
+            } catch (error) {
+              if (NO_ROOM.includes(error.code)) throw error;
+              this.carry(did, null, `it cannot be read: $${error.message}`); // a damaged disk
+            }
+          }
+
+          async copyOrKeep(did) {
+            const now = this.stamp(did);
+            if (this.unchanged(did, now) && this.keep(did)) return this.blobsAsBefore(did);
+            let gone = [];
+            for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+              const damage = await this.repository(did, now);
+              if (damage === undefined) return;
+              if (damage) return this.carry(did, now, damage);
+              gone = this.blocks ? await this.theirBlobs(did) : [];
+              // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
+              if (gone.length === 0) return;
+              if (attempt < ATTEMPTS) await pause(200);
+            }
+            this.find(did, LOSSES, lost(gone));
+          }
+
+          /** Of an account whose repository is as it was: blobs that were missing may have come back. */
+          async blobsAsBefore(did) {
+            const { state, checked } = this.findings[did] ?? {};
+            if (state === LOSSES && !checked) delete this.findings[did];
+            this.keptBlobs(did);
+            if (state !== LOSSES || checked || !this.blocks) return;
+            const gone = await this.theirBlobs(did);
+            if (gone.length > 0) this.find(did, LOSSES, lost(gone));
+          }
+
+          keep(did) {
+            const entry = this.before.repositories[did];
+            if (!NAMES.every((name) => this.keepFile(path.join(home(did), name)))) return false;
+            this.kept.add(did);
+            this.repositories[did] = structuredClone(entry);
+            if (this.before.findings[did]) this.findings[did] = this.before.findings[did];
+            return true;
+          }
+
+          /** Copy key and database: undefined if there is none, else what is wrong with it, or "". */
+          async repository(did, now) {
+            const [key, operation, store] = NAMES.map((name) => path.join(home(did), name));
+            delete this.repositories[did];
+            delete this.findings[did];
+            this.kept.delete(did);
+            for (const name of [key, operation]) this.file(name);
+            if (!fs.existsSync(path.join(this.data, store))) return undefined;
+            let root;
+            try {
+              await this.database(store);
+              root = this.rootOf(did, store);
+            } catch (error) {
+              // Deleted under our hands: whether that may be is decided when the accounts are known.
+              if (!fs.existsSync(path.join(this.data, store)) || /no such table/.test(error.message)) return undefined;
+              if (NO_ROOM.includes(error.code)) throw error;
+              return `store.sqlite is damaged: $${error.message}`;
+            }
+            if (typeof root === "string") return root;
+            if (!root) return undefined;
+            this.note(store);
+            const { checked } = this.before?.repositories[did] ?? {};
+            this.repositories[did] = { cid: root.cid, rev: root.rev, stamp: now, ...(checked && { checked }) };
+            return "";
+          }
+
+          /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
+          rootOf(did, store) {
+            return read(path.join(this.next, store), (db) => {
+              const verdict = db.pragma("quick_check(1)", { simple: true });
+              if (verdict !== "ok") return `store.sqlite is damaged: $${verdict}`;
+              const root = db.prepare("select cid, rev from repo_root").get();
+              if (!root || !this.files[path.join(home(did), "key")]) return root;
+              let pair;
+              try {
+                pair = publicKey(fs.readFileSync(path.join(this.next, home(did), "key")));
+              } catch {
+                return "its signing key is no secp256k1 key";
+              }
+              const content = db.prepare("select content from repo_block where cid = ?").pluck().get(root.cid);
+              const faults = [...commitProblems({ content, root: root.cid, rev: root.rev, did, verifier: pair.verifier })];
+              if (faults.length > 0) this.suspects.add(did);
+              return faults.find(({ kind }) => kind === "signature")?.text ?? root;
+            });
+          }
+
+          /**
+           * An account that cannot be copied: the last copy of it that was whole stays, however old. Without one, what there is
+           * goes along as it is: a key may be the last of its kind, and a damaged database can be tried to be read by hand.
+           */
+          carry(did, now, what) {
+            const last = this.before?.repositories[did];
+            this.drop(did);
+            if (last && this.keep(did)) {
+              const of = last.of ?? this.before.started;
+              Object.assign(this.repositories[did], { of, stamp: now });
+              this.keptBlobs(did);
+              return this.find(did, NOT, `$${what}. The backups keep its copy of $${of}: \`./pds restore STACK --only $${did}\``);
+            }
+            this.drop(did);
+            this.asItIs(did);
+            const remedy = `an older one may have it: \`./pds restore STACK --only $${did}\``;
+            const gone = `If it is meant to be gone, list it under 'delete' in the stack file: 'HANDLE: $${did}'`;
+            this.find(did, NOT, `$${what}. There is no whole copy of it in this backup; $${remedy}. $${gone}`);
+          }
+
+          asItIs(did) {
+            const store = path.join(home(did), "store.sqlite");
+            try {
+              for (const name of NAMES.slice(0, 2)) this.file(path.join(home(did), name));
+              if (size(path.join(this.data, store)) === 0) return;
+              fs.mkdirSync(path.join(this.next, home(did)), { recursive: true });
+              fs.copyFileSync(path.join(this.data, store), path.join(this.next, `$${store}.damaged`));
+              this.note(`$${store}.damaged`);
+            } catch (error) {
+              if (NO_ROOM.includes(error.code)) throw error; // else what cannot be read is not there
+            }
+          }
+
+          /** An account of the account database without a repository or a key in the data. */
+          lacking(did) {
+            const folder = path.join(this.data, home(did));
+            const lacks = ["store.sqlite", "key"].filter((name) => size(path.join(folder, name)) === 0);
+            const what = !fs.existsSync(folder) ? "its folder is gone" : `it has no $${lacks.join(" and no ") || "repository in it"}`;
+            this.carry(did, this.stamp(did), what);
+          }
+
+          /** Note what is wrong with an account; `more` says how it was found. */
+          find(did, state, what, more = {}) {
+            const known = this.before?.findings[did];
+            const since = known?.what === what ? known.since : new Date().toISOString();
+            this.findings[did] = { state, what, since, ...more };
+          }
+
+          whole(did) {
+            return Boolean(this.repositories[did]) && Boolean(this.files[path.join(home(did), "key")]);
+          }
+
+          /** Take an account out of the copy. */
+          drop(did) {
+            for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
+              fs.rmSync(path.join(this.next, tree), { recursive: true, force: true });
+            }
+            for (const name of Object.keys(this.files)) if (name.startsWith(home(did) + path.sep)) delete this.files[name];
+            delete this.repositories[did];
+            delete this.findings[did];
+            this.kept.delete(did);
+          }
+
+          // --- blobs: files that never change, named by their hash; a hard link is a copy that needs no room
+
+          /** Link what the copied repository says is on the disk; returns what is not. */
+          async theirBlobs(did) {
+            const gone = [];
+            for (const cid of read(path.join(this.next, home(did), "store.sqlite"), keptBlobs)) {
+              let found = false;
+              for (const place of PLACES) found ||= await this.blob(place, did, cid);
+              if (!found && !PLACES.some((place) => this.healed(place, did, cid))) gone.push(cid);
+            }
+            return gone;
+          }
+
+          /** Link again what the copy before has of an account whose repository is as it was. */
+          keptBlobs(did) {
+            if (!this.blocks) return;
+            const away = [];
+            for (const place of PLACES) {
+              for (const cid of entries(path.join(this.current, "blocks", place, did))) {
+                const name = path.join("blocks", place, did, cid);
+                this.link(path.join(this.current, name), name);
+                if (!this.isSame(name, path.join(this.blocks, place, did, cid))) away.push(cid);
+              }
+            }
+            if (away.length > 0 && !this.findings[did]) this.find(did, LOSSES, heldHere(did, away));
+          }
+
+          isSame(name, source) {
+            const [theirs, ours] = [source, path.join(this.current, name)].map((file) => fs.statSync(file, { throwIfNoEntry: false }));
+            return theirs !== undefined && theirs.size === ours.size;
+          }
+
+          async blob(place, did, cid) {
+            const source = path.join(this.blocks, place, did, cid);
+            const name = path.join("blocks", place, did, cid);
+            if (fs.existsSync(path.join(this.next, name))) return true;
+            for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+              try {
+                const found = fs.statSync(source);
+                const known = fs.statSync(path.join(this.current, name), { throwIfNoEntry: false });
+                const checked = known?.ino === found.ino && known?.dev === found.dev && known?.size === found.size;
+                if (checked || sha256(source) === digest(cid)) {
+                  this.link(source, name);
+                  return true;
+                }
+              } catch (error) {
+                if (error.code === "ENOENT" || error.code === "EIO") return false;
+                throw error;
+              }
+              await pause(200); // the server may be writing it: it writes under the final name
+            }
+            return false;
+          }
+
+          /** Whether the copy before still has a blob that the server has lost. */
+          healed(place, did, cid) {
+            const name = path.join("blocks", place, did, cid);
+            if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
+            this.link(path.join(this.current, name), name);
+            if (!this.findings[did]) this.find(did, LOSSES, heldHere(did, [cid]));
+            return true;
+          }
+
+          link(source, name) {
+            const target = path.join(this.next, name);
+            if (fs.existsSync(target)) return;
+            fs.mkdirSync(path.dirname(target), { recursive: true });
+            this.blobs++;
+            try {
+              fs.linkSync(source, target);
+            } catch (error) {
+              if (error.code !== "EXDEV") throw error;
+              fs.copyFileSync(source, target); // blobs on a disk of their own
+            }
+          }
+        }
+
+        /** Blobs that the backups have and the server has not. */
+        function heldHere(did, cids) {
+          return `$${listed(cids)} missing on the server. The backups keep what is missing: \`./pds restore STACK --only $${did}\``;
+        }
+
+        /** Blobs that neither has. */
+        function lost(cids) {
+          return `$${listed(cids)} missing. An older backup may have it; else the member has to post it again`;
+        }
+
+        function listed(cids) {
+          const more = cids.length > 3 ? ` and $${cids.length - 3} more` : "";
+          return `$${cids.length === 1 ? "blob" : "blobs"} $${cids.slice(0, 3).join(", ")}$${more} $${cids.length === 1 ? "is" : "are"}`;
+        }
+
+        /** The hex SHA-256 in a CID: base32 of version 1, codec raw (0x55), hash sha2-256 (0x12) of 32 bytes. */
+        function digest(cid) {
+          let bits = 0n;
+          for (const letter of cid.slice(1)) bits = bits * 32n + BigInt("abcdefghijklmnopqrstuvwxyz234567".indexOf(letter));
+          const spare = ((cid.length - 1) * 5) % 8;
+          const hex = (bits >> BigInt(spare)).toString(16).padStart(72, "0");
+          return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
+        }
+
+        /** DIDs of the accounts whose folders are below `root`. */
+        function folders(root) {
+          const actors = path.join(root, "actors");
+          const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
+          return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
+        }
+
+        function size(name) {
+          return fs.statSync(name, { throwIfNoEntry: false })?.size ?? 0;
+        }
+
+        function entries(folder) {
+          try {
+            return fs.readdirSync(folder);
+          } catch (error) {
+            if (error.code === "ENOENT") return [];
+            throw error;
+          }
+        }
+
+        function pause(milliseconds) {
+          return new Promise((resume) => setTimeout(resume, milliseconds));
+        }
+
+        module.exports = { Copy, WAIT, entries, folders, pause, size };
+        EOT
+      }
+
+      template {
+        destination = "local/verify.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // Whether a snapshot can be restored, account by account, on the host.
+        //
+        // The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
+        // and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
+        // account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
+        // database cannot be read, or it is another server's.
+        "use strict";
+
+        const fs = require("node:fs");
+        const path = require("node:path");
+        const { NOT, WHOLE, checkAll, read, sentences } = require("./account_check.cjs");
+        const { home, sha256 } = require("./repository.cjs");
+
+        const MANIFEST = "manifest.json";
+        const MARK = ".pds-identity.json";
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+
+        /**
+         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
+         * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
+         * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
+         * folder that has the files of `only` one account the rest is not asked.
+         */
+        async function verify(folder, whose, only = null) {
+          const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
+          const refuse = (text) => ({ ...found, refusals: [text] });
+          let manifest;
+          try {
+            manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
+          } catch (error) {
+            return refuse(`$${MANIFEST} cannot be read: $${error.message}`);
+          }
+          if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
+            return refuse(`$${MANIFEST} is of an unknown format`);
+          }
+          found.refusals.push(...identity(folder, manifest, whose, found.notes));
+          sweep(folder, manifest, found.notes);
+          const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);
+          if (damage) found.refusals.push(damage);
+          if (found.refusals.length > 0) return { ...found, manifest };
+          const events = only ? "not asked" : databaseDamage(folder, manifest, "sequencer.sqlite", found.notes);
+          if (events && !only) found.notes.push(`$${events}; events begin anew`);
+
+          const accounts = read(path.join(folder, "account.sqlite"), (db) => db.prepare("select did from actor").pluck().all());
+          if (accounts.sort().join() !== [...manifest.accounts].sort().join()) {
+            found.notes.push("account.sqlite has other accounts than the manifest");
+          }
+          const all = [...new Set([...accounts, ...Object.keys(manifest.repositories)])].sort();
+          const dids = only ? all.filter((did) => did === only) : all;
+          const verdicts = await checkAll(folder, dids, { manifest });
+          for (const did of dids) if (verdicts.get(did).key) found.keys.set(did, verdicts.get(did).key);
+          return { ...found, manifest: { ...manifest, accounts }, verdicts, sequencer: !events };
+        }
+
+        function* identity(folder, manifest, whose, notes) {
+          for (const [name, wanted] of Object.entries(whose)) {
+            if (wanted && manifest[name] !== wanted) {
+              yield `this is the snapshot of another PDS: its $${name} is $${manifest[name]}, not $${wanted}`;
+            }
+          }
+          let mark;
+          try {
+            mark = JSON.parse(fs.readFileSync(path.join(folder, MARK), "utf8"));
+          } catch (error) {
+            notes.push(`$${MARK} cannot be read: $${error.code ?? error.message}`);
+            return;
+          }
+          if (["hostname", "rotation_public_key"].some((name) => mark[name] !== manifest[name])) {
+            yield `$${MARK} and $${MANIFEST} name two PDSes`;
+          }
+        }
+
+        /**
+         * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
+         * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+         */
+        function sweep(folder, manifest, notes) {
+          const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
+          for (const name of walk(folder).filter((name) => !known(name) && !name.endsWith(".left"))) {
+            const file = path.join(folder, name);
+            const [, base, suffix] = /^(.*)(-wal|-shm)$/.exec(name) ?? [];
+            if (!(base in manifest.files)) notes.push(`$${name} is not in the manifest`);
+            else if (suffix === "-shm" || fs.statSync(file).size === 0) fs.rmSync(file);
+            else {
+              fs.renameSync(file, `$${file}.left`);
+              notes.push(`$${name} is not in the manifest`);
+            }
+          }
+        }
+
+        /** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+        function databaseDamage(folder, manifest, name, notes) {
+          const file = path.join(folder, name);
+          if (!fs.existsSync(file)) return `$${name} is missing`;
+          let verdict;
+          try {
+            verdict = read(file, (db) => db.pragma("integrity_check(1)", { simple: true }));
+          } catch (error) {
+            verdict = error.message;
+          }
+          if (verdict !== "ok") return `$${name} is damaged: $${verdict}`;
+          const written = manifest.files[name];
+          if (fs.statSync(file).size !== written?.size || sha256(file) !== written.sha256) {
+            notes.push(`$${name} is not what was written: its SHA-256 differs from the manifest's`);
+          }
+          return null;
+        }
+
+        /** What is wrong, a line each: `DID: state: sentence`. */
+        function* lines(verdicts) {
+          for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `$${did}: $${verdict.state}: $${text}`;
+        }
+
+        /**
+         * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
+         * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+         */
+        function assessed(verdicts) {
+          const found = { findings: {}, left: [], lost: {}, damaged: [] };
+          for (const [did, verdict] of verdicts) {
+            if (verdict.state === WHOLE) continue;
+            found.findings[did] = { state: verdict.state, what: sentences(verdict).slice(0, 3).join("; ") };
+            if (verdict.state === NOT) found.left.push(did);
+            if (verdict.blobs.length > 0) found.lost[did] = verdict.blobs;
+            if (verdict.records.length > 0 || verdict.rebuild || verdict.changed.length > 0) found.damaged.push(did);
+          }
+          return found;
+        }
+
+        /**
+         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
+         * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
+         * from DID to whose key it has.
+         */
+        function held(keys, documents, active, hostname) {
+          const owners = new Map([...keys].map(([did, key]) => [key, did]));
+          const found = { unread: new Map(), moved: new Map(), swapped: new Map() };
+          for (const did of active) {
+            const { error, gone, server, key } = documents.get(did);
+            const owner = key && owners.get(key);
+            if (error) found.unread.set(did, `its DID document cannot be read: $${error}`);
+            else if (gone) found.moved.set(did, `its identity is no more: $${gone}`);
+            else if (server !== hostname) found.moved.set(did, `its DID document names the server $${server}`);
+            else if (owner && owner !== did) {
+              found.swapped.set(did, `its DID document names the key $${key}, which is the key that $${owner} has here`);
+            } else if (key && keys.has(did) && key !== keys.get(did)) {
+              found.moved.set(did, `its DID document names the key $${key}, which is not in this snapshot`);
+            }
+          }
+          return found;
+        }
+
+        /** Every file below `folder`, as paths from there, in order. */
+        function walk(folder, below = "") {
+          if (!fs.existsSync(path.join(folder, below))) return [];
+          return fs
+            .readdirSync(path.join(folder, below), { withFileTypes: true })
+            .sort((one, other) => (one.name < other.name ? -1 : 1))
+            .flatMap((entry) => {
+              const name = path.join(below, entry.name);
+              return entry.isDirectory() ? walk(folder, name) : [name];
+            });
+        }
+
+        module.exports = { MANIFEST, MARK, assessed, held, home, lines, verify, walk };
         EOT
       }
 
@@ -842,284 +2874,26 @@ job "pds-restore" {
       }
 
       template {
-        destination = "local/verify.cjs"
+        destination = "local/blocks.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether a snapshot can be restored: everything in it is opened, hashed and held against everything else, on the host.
+        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
         //
-        // The same questions, and words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's and
-        // SQLite are at hand. Here members' data do not leave the host to be looked at. Repositories are read by
-        // repository.cjs; of the server's packages only the SQLite module is used. Nothing that was written
-        // into the snapshot is changed.
-        "use strict";
-
-        const fs = require("node:fs");
-        const path = require("node:path");
-        const { createRequire } = require("node:module");
-        const { home, isDigestOf, problems, publicKey, sha256 } = require("./repository.cjs");
-
-        const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
-        const Database = createRequire(server)("better-sqlite3");
-
-        const MANIFEST = "manifest.json";
-        const MARK = ".pds-identity.json";
-        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
-
-        /**
-         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
-         * is left out). Returns `manifest`, `problems` (none: it can be restored), and `keys`: DID to did:key.
-         */
-        function verify(folder, whose) {
-          let manifest;
-          try {
-            manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
-          } catch (error) {
-            return { manifest: null, problems: [`$${MANIFEST} cannot be read: $${error.message}`], keys: new Map() };
-          }
-          if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
-            return { manifest: null, problems: [`$${MANIFEST} is of an unknown format`], keys: new Map() };
-          }
-          const found = { folder, manifest, keys: new Map(), broken: new Set() };
-          const checks = [identity(found, whose), files(found), databases(found), accounts(found), blobs(found)];
-          const wrong = new Set(checks.flatMap((check) => [...check]));
-          return { manifest, problems: [...wrong], keys: found.keys };
-        }
-
-        function* identity({ folder, manifest }, whose) {
-          for (const [name, wanted] of Object.entries(whose)) {
-            if (wanted && manifest[name] !== wanted) {
-              yield `this is the snapshot of another PDS: its $${name} is $${manifest[name]}, not $${wanted}`;
-            }
-          }
-          try {
-            const mark = JSON.parse(fs.readFileSync(path.join(folder, MARK), "utf8"));
-            if (["hostname", "rotation_public_key"].some((name) => mark[name] !== manifest[name])) {
-              yield `$${MARK} and $${MANIFEST} name two PDSes`;
-            }
-          } catch (error) {
-            yield `$${MARK} cannot be read: $${error.message}`;
-          }
-        }
-
-        /** A reader that was killed leaves an empty log beside a database, and its index: nothing that anybody wrote. */
-        function sweep({ folder, manifest }) {
-          for (const name of Object.keys(manifest.files)) {
-            const [log, index] = ["-wal", "-shm"].map((suffix) => path.join(folder, name + suffix));
-            if (fs.existsSync(log) && fs.statSync(log).size > 0) continue;
-            for (const left of [log, index]) fs.rmSync(left, { force: true });
-          }
-        }
-
-        function* files({ folder, manifest }) {
-          sweep({ folder, manifest });
-          const found = new Set(walk(folder).filter((name) => name.split(path.sep)[0] !== "blocks" && name !== MANIFEST));
-          for (const name of found) if (!(name in manifest.files)) yield `$${name} is not in the manifest`;
-          for (const [name, known] of Object.entries(manifest.files).sort()) {
-            if (!found.has(name)) {
-              yield `$${name} is missing`;
-              continue;
-            }
-            const { size } = fs.statSync(path.join(folder, name));
-            if (size !== known.size) yield `$${name} has $${size} bytes, the manifest says $${known.size}`;
-            else if (sha256(path.join(folder, name)) !== known.sha256) {
-              yield `$${name} is not what was written: its SHA-256 differs from the manifest's`;
-            }
-          }
-        }
-
-        function* databases(found) {
-          const stores = Object.keys(found.manifest.repositories).map((did) => path.join(home(did), "store.sqlite"));
-          for (const name of ["account.sqlite", "sequencer.sqlite", ...stores]) {
-            if (!fs.existsSync(path.join(found.folder, name))) continue;
-            let verdict;
-            try {
-              verdict = read(path.join(found.folder, name), (db) => db.pragma("integrity_check(1)", { simple: true }));
-            } catch (error) {
-              verdict = error.message;
-            }
-            if (verdict === "ok") continue;
-            found.broken.add(name);
-            yield `$${name} is damaged: $${verdict}`;
-          }
-        }
-
-        function* accounts(found) {
-          const { folder, manifest } = found;
-          let known;
-          try {
-            known = read(path.join(folder, "account.sqlite"), (db) => db.prepare("select did from actor").pluck().all());
-          } catch (error) {
-            yield `account.sqlite cannot be read: $${error.message}`;
-            return;
-          }
-          if (known.sort().join() !== [...manifest.accounts].sort().join()) {
-            yield "account.sqlite has other accounts than the manifest";
-          }
-          for (const did of [...new Set([...known, ...Object.keys(manifest.repositories)])].sort()) {
-            const [store, key] = ["store.sqlite", "key"].map((name) => path.join(folder, home(did), name));
-            if (!fs.existsSync(store)) yield `$${did} has no repository`;
-            if (!fs.existsSync(key)) {
-              yield `$${did} has no signing key`;
-              continue;
-            }
-            let pair;
-            try {
-              pair = publicKey(fs.readFileSync(key));
-            } catch {
-              yield `$${did}: its signing key is no secp256k1 key`;
-              continue;
-            }
-            found.keys.set(did, pair.didKey);
-            if (fs.existsSync(store)) yield* repository(found, did, store, pair.verifier);
-          }
-        }
-
-        function* repository({ folder, manifest, broken }, did, store, verifier) {
-          try {
-            const { root, wrong } = stored(store, did, verifier);
-            for (const problem of wrong) yield `$${did}: $${problem}`;
-            const known = manifest.repositories[did];
-            if (!known) yield `$${did}: its repository is not in the manifest`;
-            else if (known.cid !== root.cid || known.rev !== root.rev) {
-              yield `$${did}: its repository is at $${root.rev}, the manifest says $${known.rev}`;
-            }
-          } catch (error) {
-            if (!broken.has(path.relative(folder, store))) yield `$${did}: its repository cannot be read: $${error.message}`;
-          }
-        }
-
-        /** The root that a member's database names, and what is wrong with the repository below it. */
-        function stored(store, did, verifier) {
-          return read(store, (db) => {
-            const root = db.prepare("select cid, rev from repo_root").get();
-            if (!root) throw new Error("no repository has been made in it");
-            const index = new Map(db.prepare("select collection || '/' || rkey, cid from record").raw().all());
-            const whole = { blocks: new Blocks(db), root: root.cid, rev: root.rev, did, verifier, index };
-            return { root, wrong: [...problems(whole)] };
-          });
-        }
-
-        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
-        class Blocks {
-          constructor(db) {
-            this.all = db.prepare("select cid, content from repo_block").raw();
-            this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-          }
-
-          get(cid) {
-            return this.one.get(cid);
-          }
-
-          has(cid) {
-            return this.get(cid) !== undefined;
-          }
-
-          [Symbol.iterator]() {
-            return this.all.iterate();
-          }
-        }
-
-        /** What is wrong with one repository below `folder`, whatever a manifest says. */
-        function repositoryProblems(folder, did) {
-          const { verifier } = publicKey(fs.readFileSync(path.join(folder, home(did), "key")));
-          return stored(path.join(folder, home(did), "store.sqlite"), did, verifier).wrong;
-        }
-
-        function* blobs({ folder, manifest }) {
-          if (manifest.blobs !== "disk") return;
-          const there = new Set();
-          const blocks = path.join(folder, "blocks");
-          for (const name of walk(blocks)) {
-            const [cid, did] = name.split(path.sep).reverse();
-            if (isDigestOf(cid, Buffer.from(sha256(path.join(blocks, name)), "hex"))) there.add(`$${did} $${cid}`);
-            else yield `$${path.join("blocks", name)} does not hash to its name`;
-          }
-          for (const did of Object.keys(manifest.repositories)) {
-            try {
-              const wanted = read(path.join(folder, home(did), "store.sqlite"), (db) =>
-                db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all()
-              );
-              for (const cid of wanted) if (!there.has(`$${did} $${cid}`)) yield `$${did}: blob $${cid} is missing`;
-            } catch {
-              // Said before.
-            }
-          }
-        }
-
-        /**
-         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `problems`
-         * that make the snapshot no good, `moved`: DID to why it is no longer this server's, and `notes`.
-         */
-        function held(keys, documents, active, hostname) {
-          const wrong = [];
-          const notes = [];
-          const moved = new Map();
-          for (const did of active) {
-            const document = documents.get(did);
-            const owner = [...keys].find(([other, key]) => other !== did && key === document.key)?.[0];
-            if (document.error) {
-              // One domain that is away says nothing of the others; the directory that is away says nothing of anybody.
-              const text = `$${did}: its DID document could not be read: $${document.error}`;
-              (did.startsWith("did:web:") ? notes : wrong).push(text);
-            } else if (document.gone) moved.set(did, `its identity is no more: $${document.gone}`);
-            else if (document.server !== hostname) moved.set(did, `its DID document names the server $${document.server}`);
-            else if (owner) {
-              wrong.push(`$${did}: its DID document names the key $${document.key}, which is the key that $${owner} has here`);
-            } else if (document.key && document.key !== keys.get(did)) {
-              moved.set(did, `its DID document names the key $${document.key}, which is not in this snapshot`);
-            }
-          }
-          return { problems: wrong, moved, notes };
-        }
-
-        // --- files
-
-        /** Where a repository lies below the data directory. */
-        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
-        function read(file, ask) {
-          const db = new Database(file, { fileMustExist: true });
-          try {
-            db.pragma("query_only = 1");
-            return ask(db);
-          } finally {
-            db.close();
-          }
-        }
-
-        /** Every file below `folder`, as paths from there, in order. */
-        function walk(folder, below = "") {
-          if (!fs.existsSync(path.join(folder, below))) return [];
-          return fs
-            .readdirSync(path.join(folder, below), { withFileTypes: true })
-            .sort((one, other) => (one.name < other.name ? -1 : 1))
-            .flatMap((entry) => {
-              const name = path.join(below, entry.name);
-              return entry.isDirectory() ? walk(folder, name) : [name];
-            });
-        }
-
-        module.exports = { Database, MANIFEST, MARK, held, home, read, repositoryProblems, verify, walk };
-        EOT
-      }
-
-      template {
-        destination = "local/repository.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
-        //
-        // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-        // the owner's machine.
+        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
         "use strict";
 
         const crypto = require("node:crypto");
-        const fs = require("node:fs");
-        const path = require("node:path");
 
-        const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
-        const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+        const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
+
+        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+          ? (content) => crypto.hash("sha256", content, "buffer")
+          : (content) => crypto.createHash("sha256").update(content).digest();
+
+        /** Whether `cid` (text) names what has this SHA-256. */
+        function isDigestOf(cid, digest) {
+          return Cid.from(cid)?.names(digest) ?? false;
+        }
 
         /** A content identifier; its text is base32 of version 1. */
         class Cid {
@@ -1127,16 +2901,42 @@ job "pds-restore" {
             this.bytes = bytes;
           }
 
-          toString() {
-            let bits = 0;
-            let value = 0;
-            let text = "b";
-            for (const byte of this.bytes) {
-              value = (value << 8) | byte;
-              for (bits += 8; bits >= 5; bits -= 5) text += BASE32[(value >> (bits - 5)) & 31];
-              value &= 31; // what is left is less than one letter
+          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          static from(text) {
+            const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 1; index < text.length; index++) {
+              const digit = ALPHABET32.indexOf(text.charCodeAt(index));
+              if (digit < 0) return undefined;
+              value = (value << 5) | digit;
+              bits += 5;
+              if (bits < 8) continue;
+              bits -= 8;
+              bytes[at++] = value >> bits;
+              value &= 255 >> (8 - bits);
             }
-            return bits > 0 ? text + BASE32[(value << (5 - bits)) & 31] : text;
+            return text[0] === "b" && bits < 5 && value === 0 ? new Cid(bytes) : undefined;
+          }
+
+          toString() {
+            const { bytes } = this;
+            const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
+            let [bits, value, at] = [0, 0, 0];
+            for (let index = 0; index < bytes.length; index++) {
+              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
+            }
+            if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
+            return `b$${text.latin1Slice()}`;
+          }
+
+          /** Whether it names what has this SHA-256: version 1, any codec. */
+          names(digest) {
+            const { bytes } = this;
+            const hash = bytes.length - 34;
+            if (hash < 2 || bytes[0] !== 1 || bytes[hash] !== 0x12 || bytes[hash + 1] !== 0x20) return false;
+            for (let at = 1; at < hash; at++) if (bytes[at] > 127 !== at < hash - 1) return false; // one number
+            return bytes.compare(digest, 0, 32, hash + 2) === 0;
           }
         }
 
@@ -1177,17 +2977,41 @@ job "pds-restore" {
               case 3:
                 return this.take(count).toString();
               case 4:
-                return Array.from({ length: count }, () => this.value());
+                return this.list(count);
               case 5:
                 return this.map(count);
               case 6:
-                if (count !== 42) throw new Error(`it has the tag $${count}`);
-                return new Cid(this.value().subarray(1)); // a zero comes first
+                return this.link(count);
               default:
                 if (count === 27) return rest.readDoubleBE();
                 if (count < 20 || count > 22) throw new Error("it has an unknown simple value");
                 return [false, true, null][count - 20];
             }
+          }
+
+          /** What follows, unread. Returns where it began. */
+          skip() {
+            const from = this.at;
+            for (let left = 1; left > 0; left--) {
+              const [major, count] = this.head();
+              if (major === 2 || major === 3) this.take(count);
+              else if (major === 6) left += 1;
+              else if (major === 4 || major === 5) left += (major - 3) * count;
+            }
+            return from;
+          }
+
+          /** Not allocated by the count, which may be anything. */
+          list(count) {
+            const values = [];
+            while (values.length < count) values.push(this.value());
+            return values;
+          }
+
+          link(tag) {
+            const bytes = tag === 42 && this.value();
+            if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
+            return new Cid(bytes.subarray(1)); // a zero comes first
           }
 
           map(count, entries = []) {
@@ -1217,166 +3041,313 @@ job "pds-restore" {
           return values;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
-        function unsigned(bytes) {
-          const reader = new Reader(bytes);
-          const [, count] = reader.head();
-          const entries = [];
-          reader.map(count, entries);
-          const kept = entries.filter(({ key }) => key !== "sig").map(({ from, to }) => bytes.subarray(from, to));
-          return Buffer.concat([Buffer.from([0xa0 | kept.length]), ...kept]);
-        }
+        module.exports = { Cid, Reader, decode, decodeAll, digestOf, isDigestOf };
+        EOT
+      }
 
-        // --- hashes and keys
+      template {
+        destination = "local/car.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
+        //
+        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        "use strict";
 
-        /** Whether `content` is what `cid` (text) names. */
-        function isHashOf(cid, content) {
-          return isDigestOf(cid, crypto.createHash("sha256").update(content).digest());
-        }
+        const fs = require("node:fs");
+        const { Cid, decode } = require("./blocks.cjs");
 
-        /** Whether `cid` names what has this SHA-256: version 1, of a record or of raw bytes. */
-        function isDigestOf(cid, digest) {
-          return [0x71, 0x55].some((codec) => new Cid(Buffer.from([1, codec, 0x12, 0x20, ...digest])).toString() === cid);
-        }
-
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
-        function publicKey(privateKey) {
-          const pair = crypto.createECDH("secp256k1");
-          pair.setPrivateKey(privateKey);
-          const point = pair.getPublicKey();
-          const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
-          const compressed = pair.getPublicKey(null, "compressed");
-          return {
-            verifier: crypto.createPublicKey({ key: { kty: "EC", crv: "secp256k1", x, y }, format: "jwk" }),
-            didKey: `did:key:z$${base58(Buffer.from([0xe7, 0x01, ...compressed]))}`,
-          };
-        }
-
-        function base58(bytes) {
-          let number = BigInt(`0x$${bytes.toString("hex")}`);
-          let text = "";
-          for (; number > 0n; number /= 58n) text = BASE58[Number(number % 58n)] + text;
-          return text;
-        }
-
-        // --- repositories
-
-        /** Path and CID of each record below the tree's node `cid`, in order. */
-        function* records(blocks, cid) {
-          const node = block(blocks, cid);
-          if (node.l) yield* records(blocks, node.l);
-          let before = Buffer.alloc(0);
-          for (const entry of node.e) {
-            before = Buffer.concat([before.subarray(0, entry.p), entry.k]);
-            yield [before.toString(), entry.v.toString()];
-            if (entry.t) yield* records(blocks, entry.t);
-          }
-        }
-
-        function block(blocks, cid) {
-          const found = blocks.get(cid.toString());
-          if (!found) throw new Error(`block $${cid} is missing`);
-          return decode(found);
-        }
+        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * What is wrong with a repository: `blocks` by CID, its newest commit `root` at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, path to CID, where there is one.
-         */
-        function* problems({ blocks, root, rev, did, verifier, index }) {
-          for (const [cid, content] of blocks) if (!isHashOf(cid, content)) yield `block $${cid} does not hash to its name`;
-          let tree;
-          try {
-            const commit = block(blocks, root);
-            if (commit.rev !== rev || commit.did !== did) {
-              yield `commit $${root} is of $${commit.did} at $${commit.rev}, not of $${did} at $${rev}`;
-            }
-            const key = { key: verifier, dsaEncoding: "ieee-p1363" };
-            if (!crypto.verify("sha256", unsigned(blocks.get(root)), key, commit.sig)) {
-              yield `commit $${root} is not signed with the account's key`;
-            }
-            tree = new Map(records(blocks, commit.data));
-          } catch (error) {
-            yield `the blocks do not link up from the root: $${error.message}`;
-            return;
-          }
-          index ??= tree;
-          for (const path of [...new Set([...tree.keys(), ...index.keys()])].sort()) {
-            if (tree.get(path) !== index.get(path)) {
-              yield `record $${path} is $${tree.get(path)} in the repository and $${index.get(path)} in the index`;
-            } else if (!blocks.has(tree.get(path))) yield `record $${path} has no block $${tree.get(path)}`;
-          }
-        }
-
-        /**
-         * An exported repository in the file `name` (https://ipld.io/specs/transport/car/carv1/): its root, and its blocks as a
-         * map that is not in memory. `close` it.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
          */
         function openCar(name) {
-          const handle = fs.openSync(name);
-          const { size } = fs.fstatSync(handle);
-          const bytes = (at, count) => {
-            const buffer = Buffer.alloc(count);
-            if (fs.readSync(handle, buffer, 0, count, at) !== count) throw new Error("it ends too early");
-            return buffer;
-          };
-          const length = (at) => {
-            const head = bytes(at, Math.min(10, size - at));
-            const last = head.findIndex((byte) => byte < 128);
-            if (last < 0) throw new Error("it has a length without an end");
-            const value = head.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 127), 0);
-            return [at + last + 1, value];
-          };
-          const [start, count] = length(0);
-          const header = decode(bytes(start, count));
-          const places = new Map();
-          for (let at = start + count; at < size; ) {
-            const [from, whole] = length(at);
-            if (from + whole > size) throw new Error("it ends too early");
-            places.set(new Cid(bytes(from, 36)).toString(), [from + 36, whole - 36]);
-            at = from + whole;
+          const blocks = new Car(name);
+          return { root: blocks.root, blocks, close: () => blocks.close() };
+        }
+
+        class Car {
+          constructor(name) {
+            this.handle = fs.openSync(name);
+            try {
+              this.size = fs.fstatSync(this.handle).size;
+              const [count, start] = number(this.read(0, HEAD), 0);
+              this.first = start + count;
+              this.root = String(decode(this.read(start, count, true)).roots[0]);
+              this.places = new Places();
+              for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
+            } catch (error) {
+              this.close();
+              throw error;
+            }
           }
-          const get = (cid) => (places.has(cid) ? bytes(...places.get(cid)) : undefined);
-          return {
-            root: header.roots[0].toString(),
-            blocks: {
-              get,
-              has: (cid) => places.has(cid),
-              *[Symbol.iterator]() {
-                for (const cid of places.keys()) yield [cid, get(cid)];
-              },
-            },
-            close: () => fs.closeSync(handle),
-          };
-        }
 
-        // --- where it lies
-
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
-        function home(did) {
-          return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
-        }
-
-        /** A file's hash, as hex. */
-        function sha256(name) {
-          const hash = crypto.createHash("sha256");
-          const buffer = Buffer.allocUnsafe(1024 * 1024);
-          const handle = fs.openSync(name);
-          try {
-            for (let got; (got = fs.readSync(handle, buffer)) > 0; ) hash.update(buffer.subarray(0, got));
-          } finally {
-            fs.closeSync(handle);
+          close() {
+            fs.closeSync(this.handle);
           }
-          return hash.digest("hex");
+
+          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          read(at, count, all = false, buffer = null) {
+            const there = Math.min(count, this.size - at);
+            if (all && there < count) throw new Error("it ends too early");
+            const into = buffer && there <= buffer.length ? buffer : Buffer.allocUnsafe(there);
+            const got = fs.readSync(this.handle, into, 0, there, at);
+            if (got !== there) throw new Error("it ends too early");
+            return into.subarray(0, there);
+          }
+
+          section(at, read) {
+            const [length, start] = number(read(at, HEAD), 0);
+            const end = start + length;
+            if (at + end > this.size) throw new Error("it ends too early");
+            const bytes = read(at, end);
+            const from = endOfCid(bytes, start);
+            if (from > end) throw new Error("it has a CID that is longer than its block");
+            return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
+          }
+
+          /** Every block, in one pass. What is given is valid until the next one. */
+          *sections() {
+            const buffer = Buffer.allocUnsafe(WINDOW);
+            let [window, start] = [Buffer.alloc(0), 0];
+            const read = (at, count) => {
+              if (at + count > start + window.length) {
+                window = this.read(at, Math.max(count, WINDOW), false, buffer);
+                start = at;
+              }
+              return window.subarray(at - start, at - start + count);
+            };
+            for (let at = this.first; at < this.size; ) {
+              const section = this.section(at, read);
+              yield section;
+              at = section.next;
+            }
+          }
+
+          *[Symbol.iterator]() {
+            for (const { cid, content } of this.sections()) yield [cid, content];
+          }
+
+          get(cid) {
+            const { bytes } = (typeof cid === "string" ? Cid.from(cid) : cid) ?? {};
+            for (const at of bytes ? this.places.of(bytes) : []) {
+              const section = this.section(at, (place, count) => this.read(place, count));
+              if (section.cid.bytes.equals(bytes)) return section.content;
+            }
+            return undefined;
+          }
+
+          has(cid) {
+            return this.get(cid) !== undefined;
+          }
         }
 
-        module.exports = { decode, decodeAll, home, isDigestOf, openCar, problems, publicKey, sha256 };
+        /** Offsets by the end of a CID, in a table with open addressing: 12 bytes a slot, where a map takes some 200 a block. */
+        class Places {
+          constructor() {
+            this.count = 0;
+            this.resize(1024);
+          }
+
+          resize(slots) {
+            const { hashes, offsets } = this;
+            [this.hashes, this.offsets] = [new Uint32Array(slots), new Float64Array(slots)];
+            offsets?.forEach((offset, slot) => offset > 0 && this.put(hashes[slot], offset));
+          }
+
+          add(bytes, offset) {
+            if (++this.count > this.hashes.length * 0.7) this.resize(this.hashes.length * 2);
+            this.put(bytes.readUInt32LE(bytes.length - 4), offset);
+          }
+
+          put(hash, offset) {
+            const last = this.hashes.length - 1;
+            let slot = hash & last;
+            while (this.offsets[slot] > 0) slot = (slot + 1) & last;
+            this.hashes[slot] = hash;
+            this.offsets[slot] = offset;
+          }
+
+          of(bytes) {
+            const hash = bytes.readUInt32LE(bytes.length - 4);
+            const last = this.hashes.length - 1;
+            const offsets = [];
+            for (let slot = hash & last; this.offsets[slot] > 0; slot = (slot + 1) & last) {
+              if (this.hashes[slot] === hash) offsets.push(this.offsets[slot]);
+            }
+            return offsets;
+          }
+        }
+
+        /** A number of variable length, and where it ends. */
+        function number(bytes, at) {
+          let value = 0;
+          for (let index = at, unit = 1; index < at + 10 && index < bytes.length; index++, unit *= 128) {
+            value += (bytes[index] & 127) * unit;
+            if (bytes[index] < 128) return [value, index + 1];
+          }
+          throw new Error("it has a length without an end");
+        }
+
+        function endOfCid(bytes, at) {
+          if (bytes[at] === 0x12 && bytes[at + 1] === 0x20) return at + 34; // version 0
+          let [count, end] = [0, at];
+          for (let field = 0; field < 4; field++) [count, end] = number(bytes, end); // version, codec, hash, its length
+          return end + count;
+        }
+
+        module.exports = { openCar };
         EOT
       }
 
       resources {
         cpu    = 500
         memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "older" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "poststart"
+        sidecar = true
+      }
+
+      config {
+        image           = "restic/restic:0.19.1"
+        entrypoint      = ["/bin/sh", "/local/older.sh"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME       = "noted.at"
+        TARGET             = "/pds/.restore"
+        RESTIC_REPOSITORY  = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION = "ams3"
+      }
+
+      template {
+        destination = "local/older.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+        #!/bin/sh
+        # Gives a restore what it asks of older backups, since the restore itself has no key of the bucket. Runs in restic's image
+        # beside the task that restores, and ends with it. The two talk by files in TARGET/older: a `request` is "list", answered
+        # with list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed".
+        set -eu
+        umask 077
+
+        desk=$TARGET/older
+        rm -rf "$desk"
+        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}$${NOMAD_META_show:-}$${NOMAD_META_verify:-}" = "" ] || exit 0
+        # shellcheck source=/dev/null
+        . "$(dirname "$0")/open.sh"
+
+        list() {
+            [ "$REPOSITORY" = there ] || return 1
+            restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$desk/list.json"
+        }
+
+        get() {
+            restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$desk/$1" --include /manifest.json \
+                --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
+        }
+
+        trap 'exit 0' TERM
+        while :; do
+            if [ -f "$desk/request" ]; then
+                # shellcheck disable=SC2046 # its words
+                set -- $(cat "$desk/request")
+                rm "$desk/request"
+                if "$@"; then echo ok >"$desk/answer.part"; else echo failed >"$desk/answer.part"; fi
+                mv "$desk/answer.part" "$desk/answer"
+            fi
+            sleep 1
+        done
+        EOT
+      }
+
+      template {
+        destination = "local/open.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+        #!/bin/sh
+        # Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
+        # Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+        set -eu
+
+        fail() {
+            echo "FAILED: $*" >&2
+            exit 1
+        }
+
+        # Pack files are put together here; the container's /tmp is memory.
+        export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
+
+        export REPOSITORY=there
+        # Without a lock: one that a killed run left must keep nobody from a restore.
+        code=0
+        said=$(restic cat config --no-lock 2>&1 >/dev/null) || code=$?
+        if [ "$code" -ne 0 ]; then
+            # restic asks "Is there a repository at the following location?" after every fault, one of the region among them. That
+            # the service has no such object is said by the code 10 (restic 0.17 and newer) or by the first line.
+            case "$code:$said" in
+                *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
+        (the escrow file has it), or name another bucket." ;;
+                # restic then says that there may be none, too.
+                *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
+        Is the bucket somebody else's, or the key of another one?" ;;
+                10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
+                *) fail "$RESTIC_REPOSITORY cannot be read: $said
+        Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;
+            esac
+        fi
+        EOT
+      }
+
+      template {
+        destination = "secrets/backup.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-restore" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        {{ if nomadVarExists "nomad/jobs/pds-restore/pds-restore/older" }}{{ with nomadVar "nomad/jobs/pds-restore/pds-restore/older" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 100
+        memory = 128
       }
 
       logs {

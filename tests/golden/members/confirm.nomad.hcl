@@ -78,6 +78,7 @@ job "pds-confirm" {
         const dids = process.env.PDS_CONFIRM_DIDS.split(" ").filter((word) => word.startsWith("did:"));
 
         const db = new Database(file, { fileMustExist: true, timeout: 20000 });
+        db.pragma("synchronous = FULL"); // the stack's state will say that it is done (decision 16)
         const known = db.prepare("SELECT 1 FROM account WHERE did = ?");
         const update = db.prepare("UPDATE account SET emailConfirmedAt = ? WHERE did = ? AND emailConfirmedAt IS NULL");
         const now = new Date().toISOString();

@@ -1,0 +1,277 @@
+// Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+//
+// Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
+// own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
+// check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+"use strict";
+
+const { fork } = require("node:child_process");
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+const { createRequire } = require("node:module");
+const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
+
+// The image has the library as a dependency of the server package alone.
+const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
+const Database = createRequire(server)("better-sqlite3");
+
+const WHOLE = "whole";
+const LOSSES = "with losses";
+const NOT = "not restorable";
+const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
+const NAMED = 100; // lost records
+const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+
+/**
+ * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
+ * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
+ * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+ */
+function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
+  const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+  const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
+  if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
+  const pair = readKey(path.join(folder, keyFile), verdict);
+  if (pair && verdict.why.length === 0) {
+    checkStore(path.join(folder, store), { did, verifier: pair.verifier, known, commitOnly }, verdict);
+  }
+  if (verdict.why.length === 0 && !commitOnly) {
+    for (const name of [store, keyFile]) {
+      if (files && !isAsWritten(folder, name, files[name])) verdict.changed.push(`${name} is not what was written`);
+    }
+    if (blobs) verdict.blobs = lostBlobs(folder, did, path.join(folder, store));
+  }
+  if (verdict.why.length > 0) verdict.state = NOT;
+  else if ([verdict.blobs, verdict.records, verdict.changed].some((list) => list.length > 0) || verdict.rebuild) {
+    verdict.state = LOSSES;
+  }
+  return verdict;
+}
+
+/** The same in sentences, the first of them first. */
+function sentences(verdict) {
+  return [
+    ...verdict.why,
+    ...verdict.records.map((name) => `record ${name} is lost`),
+    ...(verdict.lost > verdict.records.length ? [`${verdict.lost - verdict.records.length} more records are lost`] : []),
+    ...verdict.blobs.map((cid) => `blob ${cid} is lost`),
+    ...(verdict.rebuild ? ["its tree of records is damaged and is made again from the table of records"] : []),
+    ...verdict.changed,
+  ];
+}
+
+function readKey(file, verdict) {
+  try {
+    const pair = publicKey(fs.readFileSync(file));
+    verdict.key = pair.didKey;
+    return pair;
+  } catch (error) {
+    verdict.why.push(error.code === "ENOENT" ? "it has no signing key" : "its signing key is no secp256k1 key");
+    return null;
+  }
+}
+
+function isAsWritten(folder, name, written) {
+  if (!written) return false;
+  const file = path.join(folder, name);
+  return fs.statSync(file).size === written.size && sha256(file) === written.sha256;
+}
+
+function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
+  try {
+    read(file, (db) => {
+      const damage = commitOnly ? "ok" : db.pragma("integrity_check(1)", { simple: true });
+      if (damage !== "ok") return verdict.why.push(`store.sqlite is damaged: ${damage}`);
+      const root = db.prepare("select cid, rev from repo_root").get();
+      if (!root) return verdict.why.push("no repository has been made in it");
+      if (commitOnly) {
+        const content = new Blocks(db).get(root.cid);
+        const faults = commitProblems({ content, root: root.cid, rev: root.rev, did, verifier });
+        return verdict.why.push(...[...faults].map(({ text }) => text));
+      }
+      checkRepository(db, { did, root, known, verifier }, verdict);
+    });
+  } catch (error) {
+    verdict.why.push(`store.sqlite is damaged: ${error.message}`);
+  }
+}
+
+/** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+function checkRepository(db, { did, root, known, verifier }, verdict) {
+  if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
+    verdict.changed.push(`its repository is at ${root.rev}, the manifest says ${known.rev}`);
+  }
+  const blocks = new Blocks(db);
+  const named = db.prepare("select collection || '/' || rkey from record where cid = ?").pluck();
+  const lose = (record) => {
+    verdict.lost++;
+    if (verdict.records.length < NAMED && !verdict.records.includes(record)) verdict.records.push(record);
+  };
+  for (const fault of problems({ blocks, root: root.cid, rev: root.rev, did, verifier, index: blocks.records() })) {
+    const { kind, record, cid } = fault;
+    if (kind === "signature") verdict.why.push(fault.text);
+    else if (kind === "record" || fault.lost) lose(record);
+    const leaves = kind === "block" ? named.all(cid) : [];
+    for (const name of leaves) lose(name);
+    if (kind === "tree" || kind === "index" || (kind === "block" && leaves.length === 0)) verdict.rebuild = true;
+  }
+  verdict.records.sort();
+}
+
+/** Paths of records whose block is missing or is not what its name says. */
+function* lostRecords(db) {
+  const rows = db.prepare(
+    "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
+  );
+  for (const { name, cid, content } of rows.iterate()) if (!content || !isHashOf(cid, content)) yield name;
+}
+
+function lostBlobs(folder, did, store) {
+  return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
+}
+
+/** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+function keptBlobs(db) {
+  return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
+}
+
+/** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+function blobOf(folder, did, cid, { checked = false } = {}) {
+  return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
+    const file = path.join(folder, name);
+    return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+  });
+}
+
+/** Ask a database without changing it; one that may not be written to would leave side files behind. */
+function read(file, ask) {
+  const db = new Database(file, { fileMustExist: true });
+  try {
+    db.pragma("query_only = 1");
+    return ask(db);
+  } finally {
+    db.close();
+  }
+}
+
+// --- many accounts, in processes of their own
+
+/**
+ * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
+ * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+ */
+async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
+  const verdicts = new Map();
+  const left = [...dids];
+  const count = gently ? 1 : Math.min(AT_ONCE, os.availableParallelism(), Math.ceil(left.length / 4));
+  const workers = Array.from({ length: Math.min(count, left.length) }, () => worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+  await Promise.all(workers);
+  return verdicts;
+}
+
+function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {
+  return new Promise((resolve, reject) => {
+    const child = fork(__filename, [folder], { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    let asked = null;
+    const next = () => {
+      asked = left.shift() ?? null;
+      if (asked === null) return child.disconnect();
+      child.send({ did: asked, gently, commitOnly, ...expected(manifest, asked) });
+    };
+    child.on("message", (verdict) => {
+      verdicts.set(asked, verdict);
+      next();
+    });
+    child.on("error", reject);
+    child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+    next();
+  });
+}
+
+function expected(manifest, did) {
+  const files = {};
+  for (const name of ["store.sqlite", "key"]) files[path.join(home(did), name)] = manifest.files[path.join(home(did), name)];
+  return { files, known: manifest.repositories[did] ?? null, blobs: manifest.blobs === "disk" };
+}
+
+/** A check that ended without a verdict. */
+class Killed extends Error {
+  constructor(did, how) {
+    super(
+      how === "SIGKILL"
+        ? `the check of ${did} was killed; ${outOfMemory() ? "this job ran out of memory" : "it may have run out of memory"}. ` +
+            "Raise 'backup: {memory_mib: …}'."
+        : `the check of ${did} ended with ${how}`
+    );
+  }
+}
+
+/** Whether the kernel has killed a process of this container for its memory. */
+function outOfMemory() {
+  try {
+    return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
+  } catch {
+    return false; // an older kernel, or no container
+  }
+}
+
+/** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+class Blocks {
+  constructor(db) {
+    this.all = db.prepare("select cid, content from repo_block").raw();
+    this.one = db.prepare("select content from repo_block where cid = ?").pluck();
+    // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
+    // "app.bsky.feed-x" is before "app.bsky.feed/".
+    this.listed = db.prepare(
+      `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
+         repo_block.cid is not null as stored
+       from record left join repo_block on repo_block.cid = record.cid order by record.uri`
+    );
+  }
+
+  get(cid) {
+    return this.one.get(String(cid));
+  }
+
+  has(cid) {
+    return this.get(cid) !== undefined;
+  }
+
+  [Symbol.iterator]() {
+    return this.all.iterate();
+  }
+
+  /** What the server's own table lists, in the order of the URIs. */
+  *records() {
+    yield* this.listed.iterate();
+  }
+}
+
+module.exports = {
+  Database,
+  Killed,
+  LOSSES,
+  NOT,
+  PLACES,
+  WHOLE,
+  blobOf,
+  checkAccount,
+  checkAll,
+  keptBlobs,
+  lostRecords,
+  read,
+  sentences,
+};
+
+if (require.main === module) {
+  const folder = process.argv[2];
+  process.on("message", async ({ did, gently, ...expectations }) => {
+    if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
+    const began = performance.now();
+    const verdict = checkAccount(folder, did, expectations);
+    if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
+    process.send(verdict);
+  });
+  process.on("disconnect", () => process.exit(0));
+}

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Gives a restore what it asks of older backups, since the restore itself has no key of the bucket. Runs in restic's image
+# beside the task that restores, and ends with it. The two talk by files in TARGET/older: a `request` is "list", answered
+# with list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed".
+set -eu
+umask 077
+
+desk=$TARGET/older
+rm -rf "$desk"
+[ "${NOMAD_META_forget:-}${NOMAD_META_step:-}${NOMAD_META_show:-}${NOMAD_META_verify:-}" = "" ] || exit 0
+# shellcheck source=/dev/null
+. "$(dirname "$0")/open.sh"
+
+list() {
+    [ "$REPOSITORY" = there ] || return 1
+    restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$desk/list.json"
+}
+
+get() {
+    restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$desk/$1" --include /manifest.json \
+        --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
+}
+
+trap 'exit 0' TERM
+while :; do
+    if [ -f "$desk/request" ]; then
+        # shellcheck disable=SC2046 # its words
+        set -- $(cat "$desk/request")
+        rm "$desk/request"
+        if "$@"; then echo ok >"$desk/answer.part"; else echo failed >"$desk/answer.part"; fi
+        mv "$desk/answer.part" "$desk/answer"
+    fi
+    sleep 1
+done

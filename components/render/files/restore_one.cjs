@@ -1,0 +1,99 @@
+// One account of a backup, put back while all others stay as they are.
+//
+// It is made ready beside the running server, in DATA/.restore/only: fetched, checked, its identity asked for. Then it is
+// put in place while the server stands still, which takes seconds: renames, a new revision, and its events. Killed
+// before the plan is written nothing has changed; killed after it, the next run goes on, and no server starts before.
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const { Database, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+const accountsOf = require("./restore_accounts.cjs");
+const request = require("./restore_request.cjs");
+const swaps = require("./restore_swap.cjs");
+const { Unknown, world } = require("./restore_world.cjs");
+const { verify } = require("./verify.cjs");
+
+const { Refused, asked, data, hostname, notServing, plc, relays, say } = request;
+const { fetched, only, older: desk } = swaps.places(data);
+
+/** Fetch, check and stage one account beside the running server. */
+async function makeOneReady(did) {
+  // What a run that was cut short has staged is needed to finish it, which the run after this one does.
+  if (swaps.readPlan(data)) return say("a restore that was cut short", "is finished with the server at rest");
+  const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
+  const found = await verify(source, request.whose(), did);
+  const fault = found.refusals[0] ?? (found.verdicts.has(did) ? null : `it has no account ${did}`);
+  let account = fault ? null : { folder: source, verdict: found.verdicts.get(did), of: found.manifest.started, manifest: found.manifest };
+  if (account?.verdict.state !== WHOLE && !asked("snapshot") && !asked("from")) {
+    const other = await new accountsOf.Older(desk, found.manifest?.started ?? null, request.olderAreThere).find(did);
+    if (other && (!account || account.verdict.state === NOT || other.verdict.state === WHOLE)) account = other;
+  }
+  if (!account || account.verdict.state === NOT) {
+    const why = fault ?? sentences(account.verdict).join("; ");
+    throw new Refused(`${did} cannot be restored from ${asked("snapshot") || "any backup"}: ${why}. Nothing was changed.`);
+  }
+  const told = await outsideOf(did, account.verdict.key);
+  fs.rmSync(only, { recursive: true, force: true });
+  accountsOf.stageAccount(only, did, account, account.manifest.blobs === "disk");
+  fs.copyFileSync(path.join(source, "account.sqlite"), path.join(only, "account.sqlite"));
+  const ready = { did, of: account.of, verdict: account.verdict, revisions: told.revisions };
+  fs.writeFileSync(path.join(only, "ready.json"), JSON.stringify(ready));
+  swaps.toDisk(only);
+  for (const name of [fetched, desk]) fs.rmSync(name, { recursive: true, force: true });
+  if (account.verdict.state === LOSSES) request.tellLosses(did, account.verdict);
+  say("ready", `${did} as of ${account.of}, ${account.verdict.state}; the server has not been touched`);
+}
+
+async function outsideOf(did, key) {
+  const known = { manifest: 0, given: 1, old: 1 };
+  const told = await world({ dids: [did], keys: new Map([[did, key]]), hostname, plc, relays, known, revisions: {} }).catch((error) => {
+    throw error instanceof Unknown ? new Refused(`${error.message} Nothing was changed.`) : error;
+  });
+  const elsewhere = told.moved[did] ?? told.swapped.get(did);
+  if (elsewhere) throw new Refused(`${did}: ${elsewhere}. Nothing was changed.`);
+  return told;
+}
+
+/** Put the account that was made ready in place of the one that is there. The server stands still. */
+async function putOneInPlace(did) {
+  const file = path.join(only, "ready.json");
+  if (!fs.existsSync(file)) return say("ready", "it is in place already");
+  const ready = JSON.parse(fs.readFileSync(file, "utf8"));
+  if (ready.did !== did) throw new Refused(`what was made ready is ${ready.did}, not ${did}: begin again.`);
+  if (!notServing.held) throw new Refused("the server's account.sqlite cannot be read: restore all of it.");
+  const old = notServing.held.prepare("select rev from repo_root where did = ?").pluck().get(did);
+  const there = notServing.held.prepare("select 1 from actor where did = ?").get(did) !== undefined;
+  if (old > (ready.revisions[did] ?? "")) ready.revisions[did] = old;
+  const todo = { step: "out", did, old: swaps.aside(data), back: !there, ...ready };
+  swaps.writePlan(data, todo);
+  await finishOne(todo);
+  say("in place", `${did} as of ${ready.of}; all others are as they were`);
+}
+
+async function finishOne(todo) {
+  const { did, verdict, revisions } = todo;
+  notServing.held?.close(); // the plan keeps every server from starting
+  notServing.held = null;
+  if (todo.step !== "events") swaps.swapOne(data, todo);
+  if (todo.back) restoreRows(did);
+  const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions };
+  await request.onTheServer(job);
+  swaps.toDisk(data);
+  fs.rmSync(only, { recursive: true, force: true });
+  swaps.forgetPlan(data);
+}
+
+function restoreRows(did) {
+  const source = new Database(path.join(only, "account.sqlite"), { fileMustExist: true });
+  try {
+    const there = new Database(path.join(data, "account.sqlite"), { fileMustExist: true });
+    const known = there.prepare("select 1 from actor where did = ?").get(did);
+    there.close();
+    if (!known) accountsOf.copyRows(source, path.join(data, "account.sqlite"), did);
+  } finally {
+    source.close();
+  }
+}
+
+module.exports = { finishOne, makeOneReady, putOneInPlace };

@@ -1,0 +1,125 @@
+// What a restore is asked for, what it says, who else is at the data, and how the server's code is run: the parts that a
+// restore of a whole server (restore.cjs) and of one account (restore_one.cjs) share.
+"use strict";
+
+const { fork } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+const { places } = require("./restore_swap.cjs");
+const { MARK } = require("./verify.cjs");
+
+const NAMED = 20; // losses of one account
+const WAIT = 15 * 60 * 1000; // ms; a snapshot that is being made comes to its end
+
+/** Nothing was changed, and the message says why not. */
+class Refused extends Error {}
+
+const hostname = process.env.PDS_HOSTNAME;
+const data = process.env.PDS_DATA_DIRECTORY;
+const plc = process.env.PDS_DID_PLC_URL;
+const relays = (process.env.PDS_CRAWLERS ?? "").split(",").filter(Boolean);
+const olderAreThere = process.env.OLDER_BACKUPS === "true"; // a task that has the key of the backups (older.sh)
+
+/** What the operator asked for (Nomad's meta of a dispatched job): a text, or a list of DIDs. */
+const asked = (name) => process.env[`NOMAD_META_${name}`] ?? "";
+const dids = (name) => asked(name).split(" ").filter(Boolean);
+
+function say(what, text) {
+  console.log(`${what.padEnd(28)} ${text}`);
+}
+
+function whose() {
+  const mark = path.join(data, MARK);
+  const old = fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
+  return { hostname, rotation_public_key: asked("rotation_public_key") || old };
+}
+
+/** One line for all whole accounts, and a line for whatever is wrong with another. Returns those that are not restorable. */
+function tell({ manifest, verdicts, notes }) {
+  const counts = { [WHOLE]: 0, [LOSSES]: 0, [NOT]: 0 };
+  for (const verdict of verdicts.values()) counts[verdict.state]++;
+  say("snapshot", `of ${manifest.started}, ${Object.entries(counts).map(([state, count]) => `${count} ${state}`).join(", ")}`);
+  for (const note of notes) console.log(`note: ${note}`);
+  for (const [did, { state, what }] of Object.entries(manifest.findings)) {
+    if (!verdicts.has(did) || verdicts.get(did).state === WHOLE) console.log(`note: at the backup, ${did}: ${state}: ${what}`);
+  }
+  for (const [did, verdict] of verdicts) if (verdict.state === LOSSES) tellLosses(did, verdict);
+  const broken = [...verdicts].filter(([, { state }]) => state === NOT);
+  for (const [did, verdict] of broken) console.log(`NOT RESTORABLE: ${did}: ${sentences(verdict).join("; ")}`);
+  return broken.map(([did]) => did);
+}
+
+function tellLosses(did, verdict) {
+  const all = sentences(verdict);
+  for (const text of all.slice(0, NAMED)) console.log(`WITH LOSSES: ${did}: ${text}`);
+  if (all.length > NAMED) console.log(`WITH LOSSES: ${did}: and ${all.length - NAMED} more`);
+}
+
+// --- who else is at the data
+
+function alone() {
+  // The lock of the snapshot program: no copy is made of data that change places.
+  try {
+    const lock = new Database(path.join(data, ".snapshot", "lock.sqlite"), { timeout: WAIT });
+    lock.exec("begin exclusive");
+    alone.held = lock;
+  } catch (error) {
+    if (error.code === "SQLITE_BUSY") throw new Refused("a snapshot, or another restore, is under way.");
+    throw error;
+  }
+}
+
+/** The server has its account database open as long as it runs, and then no other program can have it alone. */
+function notServing() {
+  const file = path.join(data, "account.sqlite");
+  if (!fs.existsSync(file)) return;
+  try {
+    const db = new Database(file, { fileMustExist: true, timeout: 2000 });
+    db.pragma("locking_mode = exclusive");
+    db.exec("begin immediate");
+    db.exec("rollback");
+    notServing.held = db; // and so no server starts on it meanwhile
+  } catch (error) {
+    if (error.code === "SQLITE_BUSY") throw new Refused("the server is running on these data. Pause it first.");
+    console.log(`note: the old account.sqlite cannot be read (${error.message}); it is kept as it is`);
+  }
+}
+
+/** Run restore_server.cjs, which has the server's code, on the `job`; what it did. */
+function onTheServer(job) {
+  return new Promise((resolve, reject) => {
+    const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
+    child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks whether to go on: an empty line says so
+    child.on("message", ({ error, refused, ...done }) => {
+      if (error) reject(refused ? new Refused(error) : new Error(error));
+      else resolve(done);
+    });
+    child.on("error", reject);
+    child.on("exit", (code, signal) => reject(new Killed("the restored data", signal ?? code)));
+    child.send(job);
+  });
+}
+
+function repairs(chosen) {
+  return [...chosen].filter(([, { verdict }]) => verdict.records.length > 0 || verdict.rebuild).map(([did, { verdict }]) => [did, verdict]);
+}
+
+module.exports = {
+  Refused,
+  alone,
+  asked,
+  data,
+  dids,
+  hostname,
+  notServing,
+  olderAreThere,
+  onTheServer,
+  plc,
+  relays,
+  repairs,
+  say,
+  tell,
+  tellLosses,
+  whose,
+};

@@ -1,0 +1,285 @@
+// The part of a restore that the server's own code does, in a process of its own: its recovery, new revisions, events.
+//
+// Started by restore.cjs with the job as its first message, it answers with the outcome and ends. The server's code sees
+// one data directory, can reach no relay, and can change no identity. What relays need (docs/decisions/0014): events with
+// numbers above any that they saw, a first event at once, since the server takes its newest row for the newest number,
+// and for every repository a revision above any that they saw.
+"use strict";
+
+const crypto = require("node:crypto");
+const fs = require("node:fs");
+const path = require("node:path");
+const { createRequire } = require("node:module");
+const { Database, lostRecords, read } = require("./account_check.cjs");
+const { home, isHashOf } = require("./repository.cjs");
+
+const RACE = 60000; // ms; the server writes a repository first and its event a moment later
+const WRITES = 100; // in one commit; the server takes 200
+const app = createRequire(path.join(process.cwd(), "x.js"));
+
+class Refused extends Error {}
+
+/**
+ * Do the `job` on its `directory`: of a whole restore everything, of one account (`only`) its revision and events. Resolves
+ * to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
+ */
+async function work(job) {
+  const pds = await load(job.directory);
+  try {
+    const server = { ctx: pds.ctx, scripts: app("@atproto/pds").scripts, job };
+    return await (job.only ? oneAccount(server) : allAccounts(server));
+  } finally {
+    await pds.destroy();
+    // With its last connection a database takes in its log.
+    for (const { db } of [pds.ctx.sequencer.db, pds.ctx.accountManager.db]) await db.destroy();
+  }
+}
+
+async function load(directory) {
+  const keep = ["PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL"];
+  const given = Object.keys(process.env).filter((name) => name.startsWith("PDS_"));
+  for (const name of given) if (!keep.includes(name)) delete process.env[name];
+  const key = () => crypto.randomBytes(32).toString("hex");
+  Object.assign(process.env, {
+    LOG_ENABLED: "false",
+    PDS_DATA_DIRECTORY: directory,
+    PDS_BLOBSTORE_DISK_LOCATION: path.join(directory, "blocks"),
+    PDS_BLOBSTORE_DISK_TMP_LOCATION: path.join(directory, "temp"),
+    PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX: "1".padStart(64, "0"),
+    PDS_JWT_SECRET: key(),
+    PDS_ADMIN_PASSWORD: key(),
+  });
+  const library = app("@atproto/pds");
+  withoutFlush();
+  const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
+  await pds.ctx.sequencer.start(); // brings its database up to this version
+  return pds;
+}
+
+/** Nothing that is written here counts before restore.cjs has brought all of it to the disk, once. */
+function withoutFlush() {
+  const prepare = Database.prototype.prepare;
+  const seen = new WeakSet();
+  Database.prototype.prepare = function (...rest) {
+    if (!seen.has(this) && !this.inTransaction) {
+      seen.add(this);
+      this.pragma("synchronous = off");
+    }
+    return prepare.apply(this, rest);
+  };
+}
+
+// --- a whole restore
+
+async function allAccounts(server) {
+  const { ctx, job } = server;
+  const found = { left: new Map(job.leftOut), notes: [], active: 0, recovered: [] };
+  if (job.recover) found.recovered = await recover(server);
+  for (const [did, loss] of job.repairs) await repair(server, did, loss, found);
+  await closeThoseWhoLeft(server, found);
+  raise(ctx, job.sequence);
+  for (const [did, deleted] of found.left) if (deleted === true) await announceDeleted(ctx, did);
+  for (const { did, handle, takedownRef, deactivatedAt } of accounts(job.directory)) {
+    if (job.moved[did]) continue; // its events are another server's
+    const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
+    const sync = fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))
+      ? await newRevision(ctx, did, job.revisions[did])
+      : null;
+    found.active += status === "active";
+    await announce(ctx, did, handle, status, sync);
+  }
+  return { ...found, left: [...found.left].map(([did, why]) => [did, why === true ? DELETED : why]) };
+}
+
+const DELETED = "it was deleted after the snapshot";
+
+function accounts(directory) {
+  return read(path.join(directory, "account.sqlite"), (db) => db.prepare("select * from actor").all());
+}
+
+async function closeThoseWhoLeft({ ctx, job }, found) {
+  const there = new Map(accounts(job.directory).map((account) => [account.did, account]));
+  for (const did of job.deleted) {
+    if (!there.has(did)) continue;
+    found.left.set(did, true);
+    there.delete(did);
+    await ctx.actorStore.destroy(did);
+    await ctx.accountManager.deleteAccount(did);
+  }
+  const hidden = new Set(job.hidden);
+  const resting = new Map([...Object.entries(job.moved), ...Object.entries(job.resting), ...job.leftOut, ...found.left]);
+  for (const { did, handle, takedownRef, deactivatedAt } of there.values()) {
+    if (hidden.has(did) && !takedownRef) {
+      found.left.set(did, "it was taken down after the snapshot");
+      close(job.directory, did, "takedownRef");
+    }
+    if (typeof resting.get(did) === "string" && !deactivatedAt) {
+      found.left.set(did, resting.get(did));
+      close(job.directory, did, "deactivatedAt");
+    }
+    const names = job.handles[did];
+    if (names?.length && !names.includes(handle)) {
+      found.notes.push(`${did}, ${handle} here, is ${names[0]} by its document`);
+    }
+  }
+}
+
+/** The server's own recovery: repositories that are behind the event stream are brought up to it. */
+async function recover({ ctx, scripts, job }) {
+  // Not from the beginning: an account that was deleted long ago and came back would be deleted again.
+  const from = new Date(Date.parse(job.started) - RACE).toISOString();
+  const first = await ctx.sequencer.earliestAfterTime(from);
+  if (!first) return [];
+  // Of accounts that are not as the snapshot has them, events say nothing that could be applied.
+  const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
+  for (const did of job.without) db.prepare("delete from repo_seq where did = ?").run(did);
+  db.close();
+  const ask = (query) => read(path.join(job.directory, "recovery.sqlite"), (db) => db.prepare(query).pluck().all());
+  await quietly(async () => {
+    await scripts["sequencer-recovery"](ctx, [String(first.seq - 1), "4"]);
+    if (ask("select did from failed").length > 0) await scripts["recovery-repair-repos"](ctx, []);
+  });
+  const failed = ask("select did from failed where fixed = 0");
+  if (failed.length > 0) throw new Error(`the server's own recovery failed for ${failed.join(", ")}`);
+  const made = ask("select did from new_account");
+  if (made.length > 0) throw new Error(`the server's own recovery made new keys for ${made.join(", ")}`);
+  return read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+}
+
+async function quietly(task) {
+  const log = console.log;
+  console.log = () => {};
+  try {
+    return await task();
+  } finally {
+    console.log = log;
+  }
+}
+
+/** Take the lost records out of a repository, so that what is left of it holds together. */
+async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
+  const store = path.join(job.directory, home(did), "store.sqlite");
+  try {
+    if (rebuild) {
+      forgetRecords(store);
+      await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has answered its question
+      return;
+    }
+    const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
+    const lost = read(store, (db) => [...lostRecords(db)]);
+    for (let from = 0; from < lost.length; from += WRITES) {
+      const writes = lost
+        .slice(from, from + WRITES)
+        .map((name) => ({ action: "delete", uri: new AtUri(`at://${did}/${name}`) }));
+      const commit = await ctx.actorStore.transact(did, (actor) => actor.repo.processWrites(writes));
+      await ctx.accountManager.updateRepoRoot(did, commit.cid, commit.rev);
+    }
+  } catch (error) {
+    found.left.set(did, `it could not be repaired: ${error.message}`);
+  }
+}
+
+function forgetRecords(store) {
+  const db = new Database(store, { fileMustExist: true });
+  const rows = db.prepare("select uri, cid from record where collection || '/' || rkey = ?");
+  try {
+    for (const name of [...lostRecords(db)]) {
+      for (const { uri, cid } of rows.all(name)) {
+        db.prepare("delete from repo_block where cid = ?").run(cid);
+        db.prepare("delete from record where uri = ?").run(uri);
+        db.prepare("delete from backlink where uri = ?").run(uri);
+        db.prepare('delete from record_blob where "recordUri" = ?').run(uri);
+      }
+    }
+    // The rebuilt tree has its own; one that is damaged under a name that it needs must not pass for whole.
+    const blocks = db.prepare("select cid, content from repo_block").raw();
+    const bad = [];
+    for (const [cid, content] of blocks.iterate()) if (!isHashOf(cid, content)) bad.push(cid);
+    for (const cid of bad) db.prepare("delete from repo_block where cid = ?").run(cid);
+  } finally {
+    db.close();
+  }
+}
+
+/** A takedown or deactivation without an event: what is announced is decided in one place. */
+function close(directory, did, column) {
+  const db = new Database(path.join(directory, "account.sqlite"), { fileMustExist: true, timeout: 10000 });
+  try {
+    db.prepare(`update actor set "${column}" = ? where did = ?`).run(new Date().toISOString(), did);
+    // As the server does: a takedown ends every session; a member who is deactivated may come back by logging in.
+    const ended = column === "takedownRef" ? ["refresh_token", "token"] : [];
+    for (const table of ended) db.prepare(`delete from ${table} where did = ?`).run(did);
+  } finally {
+    db.close();
+  }
+}
+
+function raise(ctx, sequence) {
+  const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
+  try {
+    db.exec("begin immediate; delete from sqlite_sequence where name = 'repo_seq'");
+    db.prepare("insert into sqlite_sequence (name, seq) values ('repo_seq', ?)").run(sequence);
+    db.exec("commit");
+  } finally {
+    db.close();
+  }
+}
+
+// --- one account in the data of a server that stands still
+
+async function oneAccount({ ctx, scripts, job }) {
+  const did = job.only;
+  const found = { left: new Map() };
+  for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, found);
+  if (found.left.size > 0) throw new Error(`${did}: ${found.left.get(did)}`);
+  const account = accounts(job.directory).find((other) => other.did === did);
+  const sync = await newRevision(ctx, did, job.revisions[did]);
+  const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
+  if (job.back) await announce(ctx, did, account.handle, status, sync);
+  else if (status === "active") await announceSync(ctx, did, sync);
+  return { left: [], notes: [] };
+}
+
+/** An empty signed commit. Its revision is the time, and has to be above what anybody saw of this repository. */
+async function newRevision(ctx, did, seen) {
+  const sync = await ctx.actorStore.transact(did, async (store) => {
+    await store.repo.processWrites([]);
+    return store.repo.getSyncEventData();
+  });
+  if (seen && sync.rev <= seen) {
+    throw new Refused(`${did} was at ${seen} and is at ${sync.rev} now: this host's clock is behind.`);
+  }
+  await ctx.accountManager.updateRepoRoot(did, sync.cid, sync.rev);
+  return sync;
+}
+
+// The two version lines of the server name these differently.
+
+async function announce(ctx, did, handle, status, sync) {
+  const events = ctx.sequencer;
+  await (events.sequenceAccount ?? events.sequenceAccountEvt).call(events, did, status);
+  if (status !== "active" || !sync) return;
+  await (events.sequenceIdentity ?? events.sequenceIdentityEvt).call(events, did, handle);
+  await announceSync(ctx, did, sync);
+}
+
+async function announceSync({ sequencer: events }, did, sync) {
+  await (events.sequenceSync ?? events.sequenceSyncEvt).call(events, did, sync);
+}
+
+async function announceDeleted(ctx, did) {
+  const events = ctx.sequencer;
+  if (events.sequenceAccountDeletion) await events.sequenceAccountDeletion(did);
+  else await events.deleteAllForUser(did, [await events.sequenceAccountEvt(did, "deleted")]);
+}
+
+process.once("disconnect", () => process.exit(1)); // restore.cjs was killed
+process.once("message", async (job) => {
+  let answer;
+  try {
+    answer = await work(job);
+  } catch (error) {
+    answer = { refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
+  }
+  process.send(answer, () => process.exit(0)); // not when the last idle connection ends
+});

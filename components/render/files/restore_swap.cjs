@@ -1,0 +1,155 @@
+// How restored data take the place of the old ones, and when the old ones may be removed.
+//
+// The swap is renames alone. What is still to be done is written down first, and doing it twice is doing it once: killed
+// anywhere, the next run finishes it. While the plan is there, no server starts (guard.cjs) and no snapshot is made.
+"use strict";
+
+const { spawnSync } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const departures = require("./departures.cjs");
+const { documents } = require("./documents.cjs");
+const { home, publicKey } = require("./repository.cjs");
+const { folders } = require("./snapshot_accounts.cjs");
+const { MARK, walk } = require("./verify.cjs");
+
+const STAYS = [".restore", ".snapshot", ".stamps", departures.LIST, "lost+found"];
+
+/** The places of a restore below `data`. */
+function places(data) {
+  const place = path.join(data, ".restore");
+  const below = (name) => path.join(place, name);
+  return { place, fetched: below("fetched"), next: below("new"), only: below("only"), older: below("older"), plan: below("swap.json") };
+}
+
+/** Where the old data of a restore that begins now are kept. */
+function aside(data) {
+  return path.join(data, ".restore", `old-${new Date().toISOString().replace(/[:.]/g, "")}`);
+}
+
+function readPlan(data) {
+  const { plan } = places(data);
+  return fs.existsSync(plan) ? JSON.parse(fs.readFileSync(plan, "utf8")) : null;
+}
+
+function writePlan(data, todo) {
+  const { place, plan } = places(data);
+  fs.writeFileSync(`${plan}.next`, JSON.stringify(todo), { flush: true });
+  fs.renameSync(`${plan}.next`, plan);
+  sync(place);
+}
+
+function forgetPlan(data) {
+  const { place, plan } = places(data);
+  fs.rmSync(plan);
+  sync(place);
+}
+
+/** Old data out, new data in: all of a server's. */
+function swapAll(data, todo) {
+  const { next } = places(data);
+  if (todo.step === "out") {
+    fs.mkdirSync(todo.old, { recursive: true });
+    move(data, todo.old, (name) => !STAYS.includes(name));
+    if (fs.readdirSync(todo.old).length === 0) fs.rmdirSync(todo.old); // a new volume
+    writePlan(data, { ...todo, step: "in" });
+  }
+  if (fs.existsSync(next)) {
+    move(next, data, (name) => name !== MARK);
+    move(next, data, () => true); // the mark last: with it the server may start
+    fs.rmdirSync(next);
+  }
+  forgetPlan(data);
+}
+
+/** Old data out, new data in: one account's. The plan stays, for the revision and the events that come next. */
+function swapOne(data, todo) {
+  const { only } = places(data);
+  const folder = home(todo.did);
+  if (todo.step === "out") {
+    fs.mkdirSync(path.dirname(path.join(todo.old, folder)), { recursive: true });
+    if (fs.existsSync(path.join(data, folder))) fs.renameSync(path.join(data, folder), path.join(todo.old, folder));
+    writePlan(data, { ...todo, step: "in" });
+  }
+  if (fs.existsSync(path.join(only, folder))) {
+    fs.mkdirSync(path.dirname(path.join(data, folder)), { recursive: true });
+    fs.renameSync(path.join(only, folder), path.join(data, folder));
+  }
+  for (const name of walk(path.join(only, "blocks"))) {
+    const target = path.join(data, "blocks", name);
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    fs.renameSync(path.join(only, "blocks", name), target);
+  }
+  toDisk(data);
+  writePlan(data, { ...todo, step: "events" });
+}
+
+function move(from, to, which) {
+  for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
+  for (const folder of [from, to]) sync(folder);
+}
+
+function sync(name) {
+  const handle = fs.openSync(name);
+  try {
+    fs.fsyncSync(handle);
+  } finally {
+    fs.closeSync(handle);
+  }
+}
+
+/** Bring everything below `folder` to the disk: by one `sync`, or file by file if the image has no such program. */
+function toDisk(folder) {
+  if (spawnSync("sync").status === 0) return;
+  const names = walk(folder);
+  for (const name of [...names, ...new Set(names.map(path.dirname)), "."]) sync(path.join(folder, name));
+}
+
+// --- the old data
+
+/**
+ * Remove the old data of earlier restores. Returns their names. A signing key that is nowhere else, and that its account's
+ * identity still names, is kept with all that is beside it: then `refused` has a line for each such account.
+ */
+async function forget(data, { plc, deleted }) {
+  const { place } = places(data);
+  const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
+  const list = departures.lines(path.join(data, departures.LIST));
+  const gone = new Set([...deleted, ...[...departures.since(list, "")].filter(([, status]) => status === "deleted").map(([did]) => did)]);
+  const last = new Map();
+  for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.set(did, { old, key });
+  const refused = [];
+  const asked = await documents([...last.keys()].filter((did) => did.startsWith("did:")), plc);
+  for (const [did, { old, key }] of last) {
+    const { error, gone: ended, key: named } = asked.get(did) ?? { error: "it is a reserved key" };
+    if (ended || (!error && named !== didKey(key))) continue; // its identity needs another key, or none
+    refused.push(`${did}: its signing key is in .restore/${old} alone${error ? ` (${error})` : ""}`);
+  }
+  if (refused.length === 0) for (const old of olds) fs.rmSync(path.join(place, old), { recursive: true });
+  return { olds, refused };
+}
+
+function* keysIn(folder) {
+  for (const did of folders(folder)) {
+    const key = path.join(folder, home(did), "key");
+    if (fs.existsSync(key)) yield [did, fs.readFileSync(key)];
+  }
+  const reserved = path.join(folder, "actors", "reserved_keys");
+  for (const name of walk(reserved)) yield [`reserved_keys/${name}`, fs.readFileSync(path.join(reserved, name))];
+}
+
+function isIn(data, did, key) {
+  const name = did.startsWith("did:") ? path.join(home(did), "key") : path.join("actors", did);
+  const file = path.join(data, name);
+  return fs.existsSync(file) && fs.readFileSync(file).equals(key);
+}
+
+function didKey(key) {
+  try {
+    return publicKey(key).didKey;
+  } catch {
+    return null; // no key: nobody's identity names it
+  }
+}
+
+module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapOne, toDisk, writePlan };

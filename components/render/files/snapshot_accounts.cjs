@@ -1,0 +1,392 @@
+// The accounts' part of a snapshot: each account's repository, key and blobs are copied from the live data, or kept from
+// the copy before. Owns what is copied again, and what becomes of an account that cannot be copied whole: its last whole
+// copy stays in the snapshot, and the account is among the findings. One member's damage is nobody else's.
+//
+// Order and lock are snapshot.cjs's.
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const { Database, LOSSES, NOT, PLACES, keptBlobs, read } = require("./account_check.cjs");
+const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
+
+const ATTEMPTS = 3;
+const SETTLED = 2000; // ms; far above any file system's granularity of times
+const WAIT = 5000; // ms; a database is locked for moments only, when its last user closes it
+const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
+const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
+
+class Copy {
+  /** From `data` and `blocks` (undefined if blobs are in a bucket) to `next`; `current` is the copy before, with its manifest. */
+  constructor({ data, blocks, next, current, before }) {
+    Object.assign(this, { data, blocks, next, current, before });
+    this.files = {}; // path to size and SHA-256
+    this.repositories = {}; // DID to cid, rev, stamp, checked, and since when it is no newer (`of`)
+    this.findings = {}; // DID to state, what, remedy, since
+    this.kept = new Set(); // DIDs
+    this.suspects = new Set(); // DIDs of accounts that are checked whole in this run
+    this.blobs = 0;
+    this.written = 0; // bytes
+  }
+
+  // --- databases and files
+
+  /** Copy a database to the same place in the copy: all pages, one step, one moment. Throws what SQLite says. */
+  async database(name) {
+    const target = path.join(this.next, name);
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    fs.rmSync(target, { force: true });
+    let source;
+    try {
+      // Read-only, so that this program cannot change what it copies.
+      source = new Database(path.join(this.data, name), { readonly: true, fileMustExist: true, timeout: WAIT });
+      await source.backup(target, { progress: () => 0x7fffffff });
+    } finally {
+      source?.close();
+    }
+    this.written += size(target);
+  }
+
+  /** Copy a small file as it is, if it is there. */
+  file(name) {
+    let content;
+    try {
+      content = fs.readFileSync(path.join(this.data, name));
+    } catch (error) {
+      if (error.code !== "ENOENT") throw error;
+      delete this.files[name];
+      return;
+    }
+    const target = path.join(this.next, name);
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    fs.rmSync(target, { force: true }); // never through a link into the copy before this one
+    fs.writeFileSync(target, content, { flush: true });
+    this.note(name);
+  }
+
+  note(name) {
+    const target = path.join(this.next, name);
+    this.files[name] = { size: size(target), sha256: sha256(target) };
+  }
+
+  /** Take a file from the copy before this one; false if that one is not what its manifest says. */
+  keepFile(name) {
+    const known = this.before.files[name];
+    if (!known) return name.endsWith("did-op"); // most have none
+    if (size(path.join(this.current, name)) !== known.size) return false;
+    const target = path.join(this.next, name);
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    fs.rmSync(target, { force: true });
+    fs.linkSync(path.join(this.current, name), target);
+    this.files[name] = known;
+    return true;
+  }
+
+  // --- accounts
+
+  /**
+   * What changes with every write to a repository: size and times of its files, taken before they are copied.
+   *
+   * A write always moves the time of the database or of its log. It could leave the time as it was only within one tick
+   * of the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
+   */
+  stamp(did) {
+    const parts = [];
+    for (const name of ["store.sqlite", "store.sqlite-wal", "key", "did-op"]) {
+      const found = fs.statSync(path.join(this.data, home(did), name), { bigint: true, throwIfNoEntry: false });
+      // An empty log is none; a reader may make one.
+      if (!found || (name.endsWith("-wal") && found.size === 0n)) {
+        parts.push("-");
+        continue;
+      }
+      if (Date.now() - Number(found.mtimeMs) < SETTLED) return null;
+      // Not the time of the inode's change: SQLite as root sets the owner of a log whenever it opens it.
+      parts.push(`${found.ino}:${found.size}:${found.mtimeNs}`);
+    }
+    return parts.join(" ");
+  }
+
+  unchanged(did, now) {
+    return now !== null && this.before?.repositories[did]?.stamp === now;
+  }
+
+  /** Copy an account, or keep it; without a repository in the data nothing is copied. Throws only if there is no room. */
+  async account(did) {
+    try {
+      await this.copyOrKeep(did);
+    } catch (error) {
+      if (NO_ROOM.includes(error.code)) throw error;
+      this.carry(did, null, `it cannot be read: ${error.message}`); // a damaged disk
+    }
+  }
+
+  async copyOrKeep(did) {
+    const now = this.stamp(did);
+    if (this.unchanged(did, now) && this.keep(did)) return this.blobsAsBefore(did);
+    let gone = [];
+    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+      const damage = await this.repository(did, now);
+      if (damage === undefined) return;
+      if (damage) return this.carry(did, now, damage);
+      gone = this.blocks ? await this.theirBlobs(did) : [];
+      // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
+      if (gone.length === 0) return;
+      if (attempt < ATTEMPTS) await pause(200);
+    }
+    this.find(did, LOSSES, lost(gone));
+  }
+
+  /** Of an account whose repository is as it was: blobs that were missing may have come back. */
+  async blobsAsBefore(did) {
+    const { state, checked } = this.findings[did] ?? {};
+    if (state === LOSSES && !checked) delete this.findings[did];
+    this.keptBlobs(did);
+    if (state !== LOSSES || checked || !this.blocks) return;
+    const gone = await this.theirBlobs(did);
+    if (gone.length > 0) this.find(did, LOSSES, lost(gone));
+  }
+
+  keep(did) {
+    const entry = this.before.repositories[did];
+    if (!NAMES.every((name) => this.keepFile(path.join(home(did), name)))) return false;
+    this.kept.add(did);
+    this.repositories[did] = structuredClone(entry);
+    if (this.before.findings[did]) this.findings[did] = this.before.findings[did];
+    return true;
+  }
+
+  /** Copy key and database: undefined if there is none, else what is wrong with it, or "". */
+  async repository(did, now) {
+    const [key, operation, store] = NAMES.map((name) => path.join(home(did), name));
+    delete this.repositories[did];
+    delete this.findings[did];
+    this.kept.delete(did);
+    for (const name of [key, operation]) this.file(name);
+    if (!fs.existsSync(path.join(this.data, store))) return undefined;
+    let root;
+    try {
+      await this.database(store);
+      root = this.rootOf(did, store);
+    } catch (error) {
+      // Deleted under our hands: whether that may be is decided when the accounts are known.
+      if (!fs.existsSync(path.join(this.data, store)) || /no such table/.test(error.message)) return undefined;
+      if (NO_ROOM.includes(error.code)) throw error;
+      return `store.sqlite is damaged: ${error.message}`;
+    }
+    if (typeof root === "string") return root;
+    if (!root) return undefined;
+    this.note(store);
+    const { checked } = this.before?.repositories[did] ?? {};
+    this.repositories[did] = { cid: root.cid, rev: root.rev, stamp: now, ...(checked && { checked }) };
+    return "";
+  }
+
+  /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
+  rootOf(did, store) {
+    return read(path.join(this.next, store), (db) => {
+      const verdict = db.pragma("quick_check(1)", { simple: true });
+      if (verdict !== "ok") return `store.sqlite is damaged: ${verdict}`;
+      const root = db.prepare("select cid, rev from repo_root").get();
+      if (!root || !this.files[path.join(home(did), "key")]) return root;
+      let pair;
+      try {
+        pair = publicKey(fs.readFileSync(path.join(this.next, home(did), "key")));
+      } catch {
+        return "its signing key is no secp256k1 key";
+      }
+      const content = db.prepare("select content from repo_block where cid = ?").pluck().get(root.cid);
+      const faults = [...commitProblems({ content, root: root.cid, rev: root.rev, did, verifier: pair.verifier })];
+      if (faults.length > 0) this.suspects.add(did);
+      return faults.find(({ kind }) => kind === "signature")?.text ?? root;
+    });
+  }
+
+  /**
+   * An account that cannot be copied: the last copy of it that was whole stays, however old. Without one, what there is
+   * goes along as it is: a key may be the last of its kind, and a damaged database can be tried to be read by hand.
+   */
+  carry(did, now, what) {
+    const last = this.before?.repositories[did];
+    this.drop(did);
+    if (last && this.keep(did)) {
+      const of = last.of ?? this.before.started;
+      Object.assign(this.repositories[did], { of, stamp: now });
+      this.keptBlobs(did);
+      return this.find(did, NOT, `${what}. The backups keep its copy of ${of}: \`./pds restore STACK --only ${did}\``);
+    }
+    this.drop(did);
+    this.asItIs(did);
+    const remedy = `an older one may have it: \`./pds restore STACK --only ${did}\``;
+    const gone = `If it is meant to be gone, list it under 'delete' in the stack file: 'HANDLE: ${did}'`;
+    this.find(did, NOT, `${what}. There is no whole copy of it in this backup; ${remedy}. ${gone}`);
+  }
+
+  asItIs(did) {
+    const store = path.join(home(did), "store.sqlite");
+    try {
+      for (const name of NAMES.slice(0, 2)) this.file(path.join(home(did), name));
+      if (size(path.join(this.data, store)) === 0) return;
+      fs.mkdirSync(path.join(this.next, home(did)), { recursive: true });
+      fs.copyFileSync(path.join(this.data, store), path.join(this.next, `${store}.damaged`));
+      this.note(`${store}.damaged`);
+    } catch (error) {
+      if (NO_ROOM.includes(error.code)) throw error; // else what cannot be read is not there
+    }
+  }
+
+  /** An account of the account database without a repository or a key in the data. */
+  lacking(did) {
+    const folder = path.join(this.data, home(did));
+    const lacks = ["store.sqlite", "key"].filter((name) => size(path.join(folder, name)) === 0);
+    const what = !fs.existsSync(folder) ? "its folder is gone" : `it has no ${lacks.join(" and no ") || "repository in it"}`;
+    this.carry(did, this.stamp(did), what);
+  }
+
+  /** Note what is wrong with an account; `more` says how it was found. */
+  find(did, state, what, more = {}) {
+    const known = this.before?.findings[did];
+    const since = known?.what === what ? known.since : new Date().toISOString();
+    this.findings[did] = { state, what, since, ...more };
+  }
+
+  whole(did) {
+    return Boolean(this.repositories[did]) && Boolean(this.files[path.join(home(did), "key")]);
+  }
+
+  /** Take an account out of the copy. */
+  drop(did) {
+    for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
+      fs.rmSync(path.join(this.next, tree), { recursive: true, force: true });
+    }
+    for (const name of Object.keys(this.files)) if (name.startsWith(home(did) + path.sep)) delete this.files[name];
+    delete this.repositories[did];
+    delete this.findings[did];
+    this.kept.delete(did);
+  }
+
+  // --- blobs: files that never change, named by their hash; a hard link is a copy that needs no room
+
+  /** Link what the copied repository says is on the disk; returns what is not. */
+  async theirBlobs(did) {
+    const gone = [];
+    for (const cid of read(path.join(this.next, home(did), "store.sqlite"), keptBlobs)) {
+      let found = false;
+      for (const place of PLACES) found ||= await this.blob(place, did, cid);
+      if (!found && !PLACES.some((place) => this.healed(place, did, cid))) gone.push(cid);
+    }
+    return gone;
+  }
+
+  /** Link again what the copy before has of an account whose repository is as it was. */
+  keptBlobs(did) {
+    if (!this.blocks) return;
+    const away = [];
+    for (const place of PLACES) {
+      for (const cid of entries(path.join(this.current, "blocks", place, did))) {
+        const name = path.join("blocks", place, did, cid);
+        this.link(path.join(this.current, name), name);
+        if (!this.isSame(name, path.join(this.blocks, place, did, cid))) away.push(cid);
+      }
+    }
+    if (away.length > 0 && !this.findings[did]) this.find(did, LOSSES, heldHere(did, away));
+  }
+
+  isSame(name, source) {
+    const [theirs, ours] = [source, path.join(this.current, name)].map((file) => fs.statSync(file, { throwIfNoEntry: false }));
+    return theirs !== undefined && theirs.size === ours.size;
+  }
+
+  async blob(place, did, cid) {
+    const source = path.join(this.blocks, place, did, cid);
+    const name = path.join("blocks", place, did, cid);
+    if (fs.existsSync(path.join(this.next, name))) return true;
+    for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+      try {
+        const found = fs.statSync(source);
+        const known = fs.statSync(path.join(this.current, name), { throwIfNoEntry: false });
+        const checked = known?.ino === found.ino && known?.dev === found.dev && known?.size === found.size;
+        if (checked || sha256(source) === digest(cid)) {
+          this.link(source, name);
+          return true;
+        }
+      } catch (error) {
+        if (error.code === "ENOENT" || error.code === "EIO") return false;
+        throw error;
+      }
+      await pause(200); // the server may be writing it: it writes under the final name
+    }
+    return false;
+  }
+
+  /** Whether the copy before still has a blob that the server has lost. */
+  healed(place, did, cid) {
+    const name = path.join("blocks", place, did, cid);
+    if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
+    this.link(path.join(this.current, name), name);
+    if (!this.findings[did]) this.find(did, LOSSES, heldHere(did, [cid]));
+    return true;
+  }
+
+  link(source, name) {
+    const target = path.join(this.next, name);
+    if (fs.existsSync(target)) return;
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    this.blobs++;
+    try {
+      fs.linkSync(source, target);
+    } catch (error) {
+      if (error.code !== "EXDEV") throw error;
+      fs.copyFileSync(source, target); // blobs on a disk of their own
+    }
+  }
+}
+
+/** Blobs that the backups have and the server has not. */
+function heldHere(did, cids) {
+  return `${listed(cids)} missing on the server. The backups keep what is missing: \`./pds restore STACK --only ${did}\``;
+}
+
+/** Blobs that neither has. */
+function lost(cids) {
+  return `${listed(cids)} missing. An older backup may have it; else the member has to post it again`;
+}
+
+function listed(cids) {
+  const more = cids.length > 3 ? ` and ${cids.length - 3} more` : "";
+  return `${cids.length === 1 ? "blob" : "blobs"} ${cids.slice(0, 3).join(", ")}${more} ${cids.length === 1 ? "is" : "are"}`;
+}
+
+/** The hex SHA-256 in a CID: base32 of version 1, codec raw (0x55), hash sha2-256 (0x12) of 32 bytes. */
+function digest(cid) {
+  let bits = 0n;
+  for (const letter of cid.slice(1)) bits = bits * 32n + BigInt("abcdefghijklmnopqrstuvwxyz234567".indexOf(letter));
+  const spare = ((cid.length - 1) * 5) % 8;
+  const hex = (bits >> BigInt(spare)).toString(16).padStart(72, "0");
+  return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
+}
+
+/** DIDs of the accounts whose folders are below `root`. */
+function folders(root) {
+  const actors = path.join(root, "actors");
+  const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
+  return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
+}
+
+function size(name) {
+  return fs.statSync(name, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+function entries(folder) {
+  try {
+    return fs.readdirSync(folder);
+  } catch (error) {
+    if (error.code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+function pause(milliseconds) {
+  return new Promise((resume) => setTimeout(resume, milliseconds));
+}
+
+module.exports = { Copy, WAIT, entries, folders, pause, size };

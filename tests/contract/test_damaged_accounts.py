@@ -1,0 +1,292 @@
+"""What is damaged in one account of a server is nobody else's: backup, check and drill name it, and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.live.directory import PlcDirectory
+from tools.verify import LOSSES, MANIFEST, NOT, WHOLE, home, verify
+
+from .snapshots import Data, Running
+from .test_drill import Drill
+
+pytestmark = pytest.mark.contract
+
+
+def status_of(data: Data, name: str = "backup") -> dict[str, Any]:
+    """What the job that watches reads."""
+    found: dict[str, Any] = json.loads((data.path / ".stamps" / f"{name}.json").read_text())
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """Something that befalls the live data of an account, and the state in which a backup finds it."""
+
+    name: str
+    do: Callable[[Data, str, str], None]
+    """Of the data, the account, and another one."""
+    state: str
+    says: str
+    """In the backup's finding, or in the verdict on the copy."""
+
+
+def key_of(data: Data, did: str) -> Path:
+    """The file with an account's signing key."""
+    return data.path / home(did) / "key"
+
+
+def store_of(data: Data, did: str) -> Path:
+    """An account's database."""
+    return data.path / home(did) / "store.sqlite"
+
+
+def overwrite_pages(data: Data, did: str, _other: str = "") -> None:
+    """As a bad disk does to three pages in the middle."""
+    with store_of(data, did).open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(os.urandom(3 * 4096))
+
+
+def lose_a_blob(data: Data, did: str, _other: str = "") -> None:
+    """One picture is gone."""
+    next((data.path / "blocks" / did).iterdir()).unlink()
+
+
+def flip_a_blob(data: Data, did: str, _other: str = "") -> None:
+    """One picture has a wrong bit, and the size that it had."""
+    blob = next((data.path / "blocks" / did).iterdir())
+    content = bytearray(blob.read_bytes())
+    content[len(content) // 2] ^= 1
+    blob.unlink()
+    blob.write_bytes(content)
+
+
+def _swap_keys(data: Data, did: str, other: str) -> None:
+    one, two = key_of(data, did), key_of(data, other)
+    contents = one.read_bytes(), two.read_bytes()
+    one.write_bytes(contents[1])
+    two.write_bytes(contents[0])
+
+
+def _leave_a_log(data: Data, did: str, _other: str) -> None:
+    """A crash left a log whose last frame is torn: SQLite takes in what is whole before it, here nothing."""
+    Path(f"{store_of(data, did)}-wal").write_bytes(os.urandom(4096))
+
+
+def _in_store(data: Data, did: str, *statements: str) -> None:
+    with closing(sqlite3.connect(store_of(data, did))) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+
+
+def lose_a_record(data: Data, did: str, _other: str = "") -> None:
+    """One record's block is gone."""
+    one = "(select cid from repo_block where cid in (select cid from record) limit 1)"
+    _in_store(data, did, f"delete from repo_block where cid = {one}")  # noqa: S608
+
+
+def _flip_a_record(data: Data, did: str, _other: str) -> None:
+    with closing(sqlite3.connect(store_of(data, did))) as db:
+        cid, content = db.execute("select b.cid, content from repo_block b join record r on r.cid = b.cid").fetchone()
+        db.execute("update repo_block set content = ? where cid = ?", (content[:-1] + bytes([content[-1] ^ 1]), cid))
+        db.commit()
+
+
+def lose_the_tree(data: Data, did: str, _other: str = "") -> None:
+    """All nodes of the tree of records are gone; the newest commit and the records are there."""
+    kept = "select cid from record union select cid from repo_root"
+    _in_store(data, did, f"delete from repo_block where cid not in ({kept})")  # noqa: S608
+
+
+DAMAGES = (
+    Damage(name="key gone", do=lambda at, did, _: key_of(at, did).unlink(), state=NOT, says="it has no key"),
+    Damage(name="key cut", do=lambda at, did, _: os.truncate(key_of(at, did), 16), state=NOT, says="no secp256k1 key"),
+    Damage(name="keys swapped", do=_swap_keys, state=NOT, says="is not signed with the account's key"),
+    Damage(
+        name="folder gone", do=lambda at, did, _: shutil.rmtree(at.path / home(did)), state=NOT, says="folder is gone"
+    ),
+    Damage(
+        name="store empty",
+        do=lambda at, did, _: os.truncate(store_of(at, did), 0),
+        state=NOT,
+        says="it has no store.sqlite",
+    ),
+    Damage(name="store cut", do=lambda at, did, _: os.truncate(store_of(at, did), 8192), state=NOT, says="damaged"),
+    Damage(name="pages overwritten", do=overwrite_pages, state=NOT, says="store.sqlite is damaged"),
+    Damage(name="blob gone", do=lose_a_blob, state=LOSSES, says="blob bafkrei"),
+    Damage(name="blob flipped", do=flip_a_blob, state=LOSSES, says="blob bafkrei"),
+    Damage(name="record gone", do=lose_a_record, state=LOSSES, says="is lost"),
+    Damage(name="record flipped", do=_flip_a_record, state=LOSSES, says="is lost"),
+    Damage(name="tree gone", do=lose_the_tree, state=LOSSES, says="made again from the table"),
+    Damage(name="log left behind", do=_leave_a_log, state=WHOLE, says=""),
+)
+
+
+def _did(running: Running, number: int) -> str:
+    return running.club.members[number].did
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_a_backup_names_the_damaged_account_and_copies_the_others(
+    running: Running, faulty: Data, damage: Damage
+) -> None:
+    did, other = _did(running, 3), _did(running, 4)
+    damage.do(faulty, did, other)
+    said = faulty.take()
+    findings = faulty.manifest()["findings"]
+    concerned = {did} | ({other} if damage.name == "keys swapped" else set())
+    if damage.state == WHOLE:
+        assert findings == {}
+        assert faulty.verify().problems == ()
+        return
+    assert findings.keys() == concerned
+    assert findings[did]["state"] == damage.state
+    assert damage.says in findings[did]["what"]
+    assert f"FINDING: {did}: {damage.state}" in said
+    assert "./pds restore STACK --only" in findings[did]["what"] or "post it again" in findings[did]["what"], "a remedy"
+    report = faulty.verify()
+    assert report.refusals == ()
+    others = {one: verdict.state for one, verdict in report.accounts.items() if one not in concerned}
+    assert set(others.values()) == {WHOLE}
+    assert len(others) == len(report.manifest["accounts"]) - len(concerned)
+    assert report.accounts[did].state == damage.state
+
+
+@pytest.mark.parametrize(
+    "damage", [damage for damage in DAMAGES if damage.state == NOT], ids=lambda damage: damage.name
+)
+def test_the_last_whole_copy_of_a_damaged_account_stays_in_the_backups(
+    running: Running, faulty: Data, damage: Damage
+) -> None:
+    did, other = _did(running, 3), _did(running, 4)
+    faulty.take()
+    first = faulty.manifest()
+    damage.do(faulty, did, other)
+    for _ in range(3):  # and it is not the age of the copy before that counts, but of the last whole one
+        faulty.take()
+        finding = faulty.manifest()["findings"][did]
+        assert f"keep its copy of {first['started']}" in finding["what"]
+        assert faulty.manifest()["repositories"][did]["of"] == first["started"]
+        assert faulty.verify().problems == (), "every account of the copy is whole"
+    assert finding["since"] <= faulty.manifest()["started"], "it is told once: it is as old as when it was first seen"
+
+
+def test_a_blob_that_the_server_lost_stays_in_the_backups_that_had_it(running: Running, faulty: Data) -> None:
+    did = _did(running, 3)
+    for damage in (lose_a_blob, flip_a_blob):
+        faulty.take()
+        copied = next((faulty.snapshot / "blocks" / did).iterdir()).read_bytes()
+        damage(faulty, did)
+        with closing(sqlite3.connect(store_of(faulty, did))) as db:
+            db.execute("update repo_root set indexedAt = indexedAt || ' '")  # its database is copied again
+            db.commit()
+        faulty.take()
+        assert "missing on the server. The backups keep" in faulty.manifest()["findings"][did]["what"]
+        blob = next((faulty.snapshot / "blocks" / did).iterdir())
+        assert blob.read_bytes() == copied
+        assert faulty.verify().problems == ()
+        shutil.copy(blob, faulty.path / "blocks" / did / blob.name)
+        faulty.take()
+        assert faulty.manifest()["findings"] == {}, "what came back is no finding any more"
+
+
+def test_a_key_without_anything_else_is_kept(running: Running, faulty: Data) -> None:
+    did = _did(running, 3)
+    overwrite_pages(faulty, did)
+    faulty.take()
+    assert (faulty.snapshot / home(did) / "key").read_bytes() == key_of(faulty, did).read_bytes()
+    assert (faulty.snapshot / home(did) / "store.sqlite.damaged").exists(), "it can be tried to be read by hand"
+
+
+def test_each_account_is_checked_whole_within_a_day_and_not_all_at_once(running: Running, faulty: Data) -> None:
+    faulty.take()
+    manifest = faulty.manifest()
+    assert all(entry["checked"] for entry in manifest["repositories"].values()), "the first backup checks all"
+    _set_back(faulty, hours=2)
+    faulty.take()
+    again = {did for did, entry in faulty.manifest()["repositories"].items() if entry["checked"] > manifest["finished"]}
+    assert 0 < len(again) < len(manifest["repositories"]), "a share of them for two hours of a day"
+    _set_back(faulty, hours=24)
+    faulty.take()
+    later = faulty.manifest()
+    assert all(entry["checked"] > later["started"] for entry in later["repositories"].values())
+
+
+def _set_back(data: Data, hours: int) -> None:
+    """As if the last backup was made so many hours ago."""
+    manifest = data.manifest()
+    manifest["started"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+    (data.snapshot / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_without_its_events_a_server_is_backed_up_and_the_owner_told(faulty: Data) -> None:
+    (faulty.path / "sequencer.sqlite").write_bytes(os.urandom(8192))
+    faulty.take()
+    assert "A restore begins new events" in faulty.manifest()["findings"]["sequencer.sqlite"]["what"]
+    report = faulty.verify()
+    assert report.problems == ()
+    assert any("events begin anew" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", None])
+def test_an_account_database_that_cannot_be_read_ends_the_backup_and_the_copy_before_stays(
+    faulty: Data, content: bytes | None
+) -> None:
+    faulty.take()
+    before = faulty.manifest()
+    (faulty.path / "account.sqlite").unlink()
+    if content is not None:
+        (faulty.path / "account.sqlite").write_bytes(content)
+    assert "REFUSED: account.sqlite cannot be read" in faulty.take(code=1)
+    assert "account.sqlite cannot be read" in status_of(faulty)["why"]
+    assert faulty.manifest() == before
+
+
+def test_a_run_that_was_killed_is_a_failed_run(faulty: Data) -> None:
+    with faulty.start() as process:
+        while not (faulty.path / ".stamps" / "backup.json").exists():
+            assert process.poll() is None
+        process.kill()
+        process.wait(60)
+    began = status_of(faulty)["began"]
+    faulty.take()
+    assert status_of(faulty)["failed"] == began
+    assert "it was killed" in status_of(faulty)["why"]
+
+
+def test_a_drill_of_a_backup_with_damaged_accounts_serves_the_others_and_names_them(
+    running: Running, faulty: Data, directory: PlcDirectory, tmp_path: Path
+) -> None:
+    broken, pictures, posts = (_did(running, number) for number in (1, 2, 3))
+    overwrite_pages(faulty, broken)
+    lose_a_blob(faulty, pictures)
+    lose_a_record(faulty, posts)
+    faulty.take()
+    drill = Drill(folder=tmp_path / "alloc", live=tmp_path / "live", install=faulty.install, directory=directory)
+    shutil.copytree(faulty.snapshot, drill.fetched)
+    (drill.folder / "data" / "fetched.json").write_text('{"seconds": 3}\n')
+    drill.live.mkdir()
+    count = drill.accounts
+    said = drill.verify()
+    assert ": 0 faults" in said
+    assert f"FINDING: {broken}: {NOT}" in said
+    assert f"{count - 1} repositories served by the server on the copy: 0 faults" in drill.serve()
+    outcome: dict[str, Any] = dict(drill.outcome())
+    assert "good" in outcome, "the backup can be restored"
+    assert {did: finding["state"] for did, finding in outcome["findings"].items()} == {
+        broken: NOT, pictures: LOSSES, posts: LOSSES
+    }  # fmt: skip
+    assert verify(faulty.snapshot, faulty.document_key).accounts[posts].records

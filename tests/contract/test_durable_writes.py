@@ -1,0 +1,214 @@
+"""What the preload `durable.cjs` makes of the real server: flushed databases, blobs and keys, or no server at all.
+
+What it is for, a power cut, is in `test_power_cut.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.render.pds_job import pds_job
+from tests.programs import settings_of
+from tools.hcl_text import job_of, task_of
+from tools.live.directory import PlcDirectory
+from tools.live.node import Install
+from tools.live.pds import PdsProcess
+from tools.live.process import ServerEndedError
+from tools.verify import home
+
+from .club import Club
+from .restores import FILES
+from .snapshots import open_environment
+
+pytestmark = pytest.mark.contract
+
+_SERVER = "@atproto/pds"
+_REPORT = Path(__file__).with_name("report.cjs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a server of one version line runs, and its environment as the program renders it."""
+
+    install: Install
+    env: dict[str, str]
+    data: Path
+
+    def server(self, **change: str) -> PdsProcess:
+        """The server, with `change` in its environment."""
+        return PdsProcess(self.install, self.env | change, self.data.with_suffix(".log"))
+
+    def reported(self, options: str) -> tuple[list[dict[str, Any]], str]:
+        """What `report.cjs` tells of a server with these preloads on which an account with a blob is made; its DID."""
+        report = self.data.with_suffix(".report")
+        options = f'{options} --require="{_REPORT}"'
+        with self.server(NODE_OPTIONS=options, REPORT=str(report)) as server:
+            club = Club(server.url, self.env["PDS_HOSTNAME"])
+            member = club.join()
+            club.post_blob(member, b"a picture")
+        return [json.loads(line) for line in report.read_text().splitlines()], member.did
+
+
+@pytest.fixture
+def place(
+    pds_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
+) -> Place:
+    data = tmp_path / "pds"
+    data.mkdir()
+    return Place(install=pds_installs[line], env=open_environment(program_env, data, directory, line), data=data)
+
+
+def test_every_connection_that_writes_is_full_and_every_file_is_flushed_with_its_folders(place: Place) -> None:
+    lines, did = place.reported(place.env["NODE_OPTIONS"])
+    levels = {Path(line["database"]).name: line["synchronous"] for line in lines if "database" in line}
+    assert {"account.sqlite", "sequencer.sqlite", "store.sqlite"} <= levels.keys()
+    assert {line["synchronous"] for line in lines if "database" in line} == {2}, f"2 is FULL: {levels}"
+    flushed = {line["inode"] for line in lines if "inode" in line}
+    (blob,) = (place.data / "blocks" / did).iterdir()
+    key = place.data / home(did) / "key"
+    entries = [folder for file in (blob, key) for folder in (file, *file.parents) if folder.is_relative_to(place.data)]
+    assert [name for name in entries if name.stat().st_ino not in flushed] == [], "a power cut loses these"
+    assert list((place.data / ".writing").iterdir()) == [], "nothing is left beside the data"
+
+
+def test_without_the_option_the_server_is_as_upstream_makes_it(place: Place) -> None:
+    settings = settings_of(pds={"durable_writes": False})
+    job: dict[str, Any] = job_of(pds_job(settings, "dev"), "pds")
+    assert "durable.cjs" not in json.dumps(job), "neither in the environment nor among the files"
+    [env] = task_of(job, "pds")["env"]
+    assert env["NODE_OPTIONS"] == "--require=/local/guard.cjs"
+    lines, _ = place.reported(f'--require="{FILES / "guard.cjs"}"')
+    assert 1 in {line["synchronous"] for line in lines if "database" in line}, "NORMAL, or the preload is not needed"
+    assert not [line for line in lines if "inode" in line]
+
+
+# --- a server whose internals are others
+
+_OTHER_DRIVER = """
+class OTHER {
+  constructor(name) { this.db = new (process.getBuiltinModule("node:sqlite").DatabaseSync)(name); }
+  pragma(text) { this.db.exec(`PRAGMA ${text}`); }
+  close() { this.db.close(); }
+  prepare(sql) {
+    const made = this.db.prepare(sql);
+    const reader = made.columns().length > 0;
+    return { reader, all: (given) => made.all(...given), run: (given) => made.run(...given) };
+  }
+}
+"""
+_PAST_THE_LIBRARY = """
+const { DatabaseSync } = process.getBuiltinModule("node:sqlite");
+globalThis.kept = new DatabaseSync(`${process.env.PDS_DATA_DIRECTORY}/other.sqlite`);
+"""
+_DEAF = """
+const { dlopen } = process;
+process.dlopen = function (module, ...rest) {
+  dlopen.call(this, module, ...rest);
+  const native = module.exports?.Database?.prototype;
+  const exec = native?.exec;
+  if (exec) native.exec = function (sql) { if (!/synchronous/.test(sql)) exec.call(this, sql); };
+};
+"""
+_OTHER_WRITE = 'const OTHER = async (...rest) => process.getBuiltinModule("node:fs").writeFileSync(...rest);'
+
+
+def _copied(install: Install, folder: Path) -> Install:
+    """An install beside the real one: links, but for a copy of the server's package."""
+    for path in (install.folder / "node_modules").iterdir():
+        scope = path.name == _SERVER.split("/")[0]
+        for inner in path.iterdir() if scope else (path,):
+            link = folder / inner.relative_to(install.folder)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(inner)
+    shutil.copy(install.folder / "package.json", folder)
+    (folder / "node_modules" / _SERVER).unlink()
+    shutil.copytree(install.folder / "node_modules" / _SERVER, folder / "node_modules" / _SERVER)
+    return replace(install, folder=folder.resolve())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a later version might do in one of its files, and what the server says then."""
+
+    file: str
+    old: str
+    new: str
+    says: str
+    more: str = ""
+
+    def plant(self, server: Path) -> None:
+        """Make it in the package at `server`. `old` may be written in the manner of either version line."""
+        file = server / "dist" / self.file
+        text, count = re.subn(self.old, self.new, file.read_text())
+        assert count, f"{file} has changed; nothing is planted"
+        file.write_text(f"{text}\n{self.more}\n")  # the last line is a comment without an end
+
+
+_CHANGES = {
+    "blobs written in another way": Change(
+        file="disk-blobstore.js",
+        old=r"(promises_1\.default|fs)\.writeFile\(",
+        new="OTHER(",
+        more=_OTHER_WRITE,
+        says="its stores wrote blocks/did:plc:trial/",
+    ),
+    "keys written in another way": Change(
+        file="actor-store/actor-store.js",
+        old=r"(promises_1\.default|fs)\.writeFile\(",
+        new="OTHER(",
+        more=_OTHER_WRITE,
+        says="its stores wrote actors/",
+    ),
+    "another database library": Change(
+        file="db/db.js",
+        old=r"new (better_sqlite3_1\.default|SqliteDB)\(",
+        new="new OTHER(",
+        more=_OTHER_DRIVER,
+        says="store.sqlite by means that are not known here",
+    ),
+    "a blob store with other methods": Change(
+        file="disk-blobstore.js", old=r"async putTemp\(", new="async keepTemp(", says="putTemp is not a function"
+    ),
+}
+
+
+def _refusal(server: PdsProcess) -> str:
+    with pytest.raises(ServerEndedError) as refused, server:
+        pass
+    return refused.value.last_lines
+
+
+@pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES.keys())
+def test_a_server_whose_internals_are_others_is_refused_before_it_listens(
+    place: Place, change: Change, tmp_path: Path
+) -> None:
+    changed = _copied(place.install, tmp_path / "changed")
+    change.plant(changed.folder / "node_modules" / _SERVER)
+    said = _refusal(replace(place, install=changed).server())
+    assert "REFUSED: this version of the server cannot be made to flush what it acknowledges: " in said
+    assert change.says in said, "what is wrong"
+    assert "'pds: {durable_writes: false}'" in said, "what to do"
+
+
+def test_a_connection_that_stays_normal_is_refused(place: Place, tmp_path: Path) -> None:
+    """As from a library that takes the pragma and does something else."""
+    deaf = tmp_path / "deaf.cjs"
+    deaf.write_text(_DEAF)
+    said = _refusal(place.server(NODE_OPTIONS=f'--require="{deaf}" {place.env["NODE_OPTIONS"]}'))
+    assert "REFUSED: " in said
+    assert "answers 'PRAGMA synchronous' with 1, not 2" in said
+
+
+def test_a_database_that_is_opened_past_the_library_is_refused(place: Place, tmp_path: Path) -> None:
+    """As by a worker thread of a later version."""
+    other = tmp_path / "other.cjs"
+    other.write_text(_PAST_THE_LIBRARY)
+    said = _refusal(place.server(NODE_OPTIONS=f'{place.env["NODE_OPTIONS"]} --require="{other}"'))
+    assert f"it opened {place.data}/other.sqlite by other means than better-sqlite3" in said
