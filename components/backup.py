@@ -17,6 +17,7 @@ from components.render.candidate_job import CANDIDATE_PATH
 from components.render.drill_job import DRILL_PATH
 from components.render.restic import bucket_name, repository
 from components.render.restore_job import RESTORE_PATH
+from components.settings.endpoints import SPACES_REGION
 from components.settings.sections import Backup as Section
 from components.settings.settings import Settings
 from components.target import NomadTarget
@@ -91,10 +92,11 @@ class Backup(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         bucket = bucket_name(args.settings, args.stack)
+        region = section.region or SPACES_REGION
         return digitalocean.SpacesBucket(
             f"{name}-bucket",
             name=bucket,
-            region=section.region,
+            region=region,
             acl="private",
             force_destroy=False,
             versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
@@ -102,6 +104,9 @@ class Backup(pulumi.ComponentResource):
                 digitalocean.SpacesBucketLifecycleRuleArgs(
                     enabled=True,
                     abort_incomplete_multipart_upload_days=1,
+                    # restic deletes a lock after each run. Of an object whose versions have all expired there would
+                    # remain a marker for ever, and a listing of locks reads them all.
+                    expiration=digitalocean.SpacesBucketLifecycleRuleExpirationArgs(expired_object_delete_marker=True),
                     noncurrent_version_expiration=digitalocean.SpacesBucketLifecycleRuleNoncurrentVersionExpirationArgs(
                         days=VERSION_DAYS
                     ),
@@ -112,7 +117,10 @@ class Backup(pulumi.ComponentResource):
                 provider=spaces,
                 protect=True,
                 retain_on_delete=True,
-                import_=f"{section.region},{bucket}" if section.adopt else None,
+                import_=f"{region},{bucket}" if section.adopt else None,
+                # The provider takes another name for an update and does nothing (resource_spaces_bucket.go has no
+                # ForceNew there), and the key's grants then name a bucket that does not exist.
+                replace_on_changes=["name"],
             ),
         )
 
@@ -121,7 +129,8 @@ class Backup(pulumi.ComponentResource):
             f"{name}-key",
             name=f"pds-{args.stack}-backup",
             grants=[digitalocean.SpacesKeyGrantArgs(bucket=bucket.name, permission="readwrite")],
-            opts=pulumi.ResourceOptions(parent=self),
+            # Of a key the API changes the name alone (digitalocean/openapi, spaces/key_update.yml).
+            opts=pulumi.ResourceOptions(parent=self, replace_on_changes=["grants"]),
         )
 
 

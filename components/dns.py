@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_digitalocean as digitalocean
 
+from components.settings.handles import wildcards
 from components.settings.settings import Settings
 
 
@@ -28,12 +29,14 @@ class Dns(pulumi.ComponentResource):
         super().__init__("pds:index:Dns", name, None, opts)
         dns, zone = args.settings.dns, args.settings.zone
         host = args.settings.record_name
-        wildcard = "*" if host == "@" else f"*.{host}"
+        domains = wildcards(args.settings)
 
         # Role, type, name, and the value where it is not the address.
         wanted = [("a", "A", host, "")]
-        if dns.wildcard:
-            wanted.append(("wildcard", "A", wildcard, ""))
+        for handles, covering in domains.items():
+            if covering is not None:
+                own = handles == f".{args.settings.hostname}"
+                wanted.append(("wildcard" if own else f"wildcard{handles.replace('.', '-')}", "A", covering, ""))
         # The API gives a CAA value back with a trailing dot; without it every preview would show a change.
         wanted += [(f"caa-{issuer}", "CAA", host, f"{issuer}.") for issuer in dns.caa]
 
@@ -57,17 +60,24 @@ class Dns(pulumi.ComponentResource):
                     tag="issue" if kind == "CAA" else None,
                     opts=pulumi.ResourceOptions(parent=self),
                 )
+        elsewhere = [handles.removeprefix(".") for handles, covering in domains.items() if covering is None]
         self.zone = pulumi.Output.from_input(domain)
         self.records = args.ipv4.apply(
-            lambda ipv4: [
-                {
-                    "zone": zone,
-                    "name": record,
-                    "type": kind,
-                    "value": f'0 issue "{value.removesuffix(".")}"' if kind == "CAA" else ipv4,
-                    "ttl": str(dns.ttl),
-                }
-                for _role, kind, record, value in wanted
-            ]
+            lambda ipv4: (
+                [
+                    {
+                        "zone": zone,
+                        "name": record,
+                        "type": kind,
+                        "value": f'0 issue "{value.removesuffix(".")}"' if kind == "CAA" else ipv4,
+                        "ttl": str(dns.ttl),
+                    }
+                    for _role, kind, record, value in wanted
+                ]
+                + [
+                    {"zone": f"({other})", "name": f"*.{other}", "type": "A", "value": ipv4, "ttl": str(dns.ttl)}
+                    for other in elsewhere
+                ]
+            )
         )
         self.register_outputs({"records": self.records})

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
-from components import accounts, needs, probes, rooms
+from components import accounts, loaded, needs, probes, rooms
 
 Props = dict[str, Any]
 T = TypeVar("T")
@@ -32,6 +32,7 @@ _NOTICE_DEADLINE = 30  # seconds: Nomad's template sees a written variable withi
 _RUN_DEADLINE = 300  # seconds: a place, a container of an image that is there, one transaction
 _PREVIEW_TIMEOUT = 5  # seconds: a preview tells what it can without waiting for a host that hangs
 _HTTPS_DEADLINE = 180  # seconds: one certificate order
+_RELOAD_DEADLINE = 150  # seconds: the change script of Caddy's job has 120
 
 
 def _in_words(operation: Callable[..., T]) -> Callable[..., T]:
@@ -179,8 +180,9 @@ class ReadyProvider(Wait):
     """The PDS answers again after whatever changed: on the host by Nomad's check, then over HTTPS.
 
     Input `open` is "1" or "0", or "none" where the ingress is not ours. Output `state` tells how far it came; HTTPS
-    that is not there yet is a state, not a failure, and the next `up` looks again. Output `host_configuration` is the
-    hash of the cloud-init that the host was born with.
+    that is not there yet is a state, not a failure, and the next `up` looks again. A text that the ingress refused is a
+    failure: input `ingress_sha256` is that of this stack's, empty where the ingress does not say what it serves. Output
+    `host_configuration` is the hash of the cloud-init that the host was born with.
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -213,6 +215,8 @@ class ReadyProvider(Wait):
         if news["open"] != "1":
             return "serving on the host; not open to the Internet yet"
         fault = probes.https_health(news["hostname"], news["ip"], _HTTPS_DEADLINE)
+        if not fault and news["ingress_sha256"]:
+            loaded.require(news["hostname"], news["ip"], news["ingress_sha256"], _RELOAD_DEADLINE)
         return f"serving on the host; HTTPS pending: {fault}" if fault else "serving"
 
     def _wait_for_health(self, api: probes.NomadApi, news: Props, olds: Props) -> None:

@@ -10,6 +10,7 @@ import pulumi_nomad as nomad
 
 from components.facts import Offers
 from components.render.pds_job import JOB
+from components.settings.capacity import processor_asked
 from components.settings.checks import memory_asked
 from components.settings.placement import On
 from components.settings.settings import Settings
@@ -52,6 +53,7 @@ class ExistingNomad(pulumi.ComponentResource):
                     "namespace": on.namespace,
                     "datacenter": settings.nomad.datacenter,
                     "memory_mib": sum(memory_asked(settings).values()),
+                    "mhz": sum(processor_asked(settings).values()),
                     "ports": [settings.pds.port] if settings.fixed_port else [],
                     "ingress": settings.ingress.kind if settings.ingress_is_ours else "",
                 },

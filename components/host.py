@@ -12,6 +12,7 @@ import pulumi_digitalocean as digitalocean
 
 from components.entropy import as_secret
 from components.render.cloud_init import Certificates, user_data, volume_name
+from components.settings.names import is_fingerprint
 from components.settings.settings import Settings
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
@@ -183,6 +184,6 @@ def _inbound(settings: Settings) -> list[digitalocean.FirewallInboundRuleArgs]:
 
 def _key_id(key: str) -> pulumi.Output[str]:
     """What the Droplet takes for a key of the account: a fingerprint as it is, a name looked up."""
-    if key.count(":") == 15 or key.startswith("SHA256:"):
+    if is_fingerprint(key):
         return pulumi.Output.from_input(key)
     return digitalocean.get_ssh_key_output(name=key).fingerprint

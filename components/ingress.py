@@ -25,6 +25,8 @@ class IngressFileArgs:
     stack: str
     job: str
     text: str
+    plain: str | None = None
+    """The program's own part of `text`, for an ingress that refuses what the owner added; None where it tries none."""
     open: pulumi.Output[str] | None
     target: NomadTarget
 
@@ -38,18 +40,23 @@ class IngressFile(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: IngressFileArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:IngressFile", name, None, opts)
-        text: pulumi.Input[str] = args.text
-        if args.open is not None:
-            text = args.open.apply(lambda open_: args.text if open_ == "1" else _SHUT)
+        texts = {"text": args.text} | ({} if args.plain is None else {"plain": args.plain})
+        items: dict[str, pulumi.Input[str]] = dict(texts)
+        if (open_ := args.open) is not None:
+            items = {key: _when_open(open_, text) for key, text in texts.items()}
         self.variable = nomad.Variable(
             f"{name}-variable",
             namespace=args.target.namespace,
             path=f"{args.job}/files/{args.stack}",
-            items={"text": text},
+            items=items,
             opts=args.target.options(self),
         )
         self.text = pulumi.Output.from_input(args.text)
         self.register_outputs({"text": self.text})
+
+
+def _when_open(open_: pulumi.Output[str], text: str) -> pulumi.Output[str]:
+    return open_.apply(lambda value: text if value == "1" else _SHUT)
 
 
 @dataclass(frozen=True, kw_only=True)

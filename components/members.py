@@ -90,7 +90,7 @@ class Member(pulumi.ComponentResource):
         proof = account.did.apply(lambda did: f"did={did}" if did else _NO_ACCOUNT)
         # Role, type, name, value.
         wanted: list[tuple[str, str, str, pulumi.Input[str]]] = [("proof", "TXT", f"_atproto.{member.handle}", proof)]
-        if settings.dns.wildcard and not external and member.handle.endswith(f".{settings.hostname}"):
+        if settings.dns.wildcard and not external:
             # The record above makes her name one that exists, so that the wildcard no longer covers it (RFC 4592).
             wanted.append(("address", "A", member.handle, args.ipv4))
         made = [

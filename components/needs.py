@@ -19,7 +19,7 @@ _NO_ACLS = "acls-disabled"
 def lacking(api: NomadApi, wants: Mapping[str, Any]) -> list[str]:
     """What that Nomad lacks, each with what to do; empty where nothing.
 
-    `wants` has `volume`, `job`, `namespace`, `datacenter`, `memory_mib`, `ports` (static ones, of loopback) and
+    `wants` has `volume`, `job`, `namespace`, `datacenter`, `memory_mib`, `mhz`, `ports` (static ones, of loopback) and
     `ingress` ("" where it is not ours). Raises NotYetError where Nomad does not answer.
     """
     found = list(_rights(api, wants))
@@ -79,13 +79,15 @@ def _of_node(api: NomadApi, node_id: str, wants: Mapping[str, Any]) -> Iterator[
 def _room(api: NomadApi, node: Json, wants: Mapping[str, Any]) -> Iterator[str]:
     mine = (wants["namespace"], wants["job"])
     taken: dict[int, str] = {}
-    used = 0
+    used = used_mhz = 0
     for item in api.get(f"/v1/node/{node['ID']}/allocations") or []:
         owner = (item["Namespace"], item["JobID"].partition("/")[0])
         if item["ClientStatus"] not in ("pending", "running") or owner == mine or owner[1] == wants["ingress"]:
             continue
         resources = item.get("AllocatedResources") or {}
-        used += sum(task["Memory"]["MemoryMB"] for task in (resources.get("Tasks") or {}).values())
+        tasks = (resources.get("Tasks") or {}).values()
+        used += sum(task["Memory"]["MemoryMB"] for task in tasks)
+        used_mhz += sum(_mhz(task) for task in tasks)
         taken |= {port["Value"]: item["JobID"] for port in (resources.get("Shared") or {}).get("Ports") or []}
     for port in wants["ports"]:
         if port in taken:
@@ -94,6 +96,14 @@ def _room(api: NomadApi, node: Json, wants: Mapping[str, Any]) -> Iterator[str]:
     free = there - (node.get("ReservedResources") or {}).get("Memory", {}).get("MemoryMB", 0) - used
     if free < wants["memory_mib"]:
         yield f"{wants['memory_mib']} MiB of memory on {node['Name']}: {free} of its {there} are free"
+    mhz = _mhz(node["NodeResources"])
+    free = mhz - _mhz(node.get("ReservedResources") or {}) - used_mhz
+    if mhz and free < wants["mhz"]:  # 0: a node that does not say it
+        yield f"{wants['mhz']} MHz of processors on {node['Name']}: {free} of its {mhz} are free"
+
+
+def _mhz(resources: Json) -> int:
+    return int((resources.get("Cpu") or {}).get("CpuShares") or 0)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

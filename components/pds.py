@@ -35,7 +35,7 @@ from components.render.pds_job import JOB, SECRETS_PATH, pds_job
 from components.render.restore_job import restore_job
 from components.render.watch_job import watch_job
 from components.secrets import PdsSecrets, PdsSecretsArgs
-from components.settings.environment import plain_environment
+from components.settings.environment import env_file, plain_environment
 from components.settings.settings import Settings
 from components.shared import SharedHost, SharedHostArgs
 from components.telling import tell, tell_of, tell_of_strangers
@@ -116,6 +116,7 @@ class Pds(pulumi.ComponentResource):
                     stack=stack,
                     job=kind,
                     text=files["ingress_file"],
+                    plain=caddyfile(settings, plain=True) if kind == "caddy" else None,
                     # The host's ingress is up already, and would order a certificate at once.
                     open=None if settings.ingress_is_ours else resolves.open,
                     target=place.files,
@@ -150,6 +151,8 @@ class Pds(pulumi.ComponentResource):
                 "open": resolves.open if kind != "none" else "none",
                 "paused": settings.pds.paused,
                 "job": JOB,
+                # IO says nothing of what it reads.
+                "ingress_sha256": hashlib.sha256(files["ingress_file"].encode()).hexdigest() if kind == "caddy" else "",
                 "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
                 "secrets_path": SECRETS_PATH,
                 "secrets_digest": secrets.digest,
@@ -201,7 +204,7 @@ class Pds(pulumi.ComponentResource):
             ),
             "resolves": resolves.state,
             "admin_password": admin_password,
-            "pds_env": secrets.items.apply(lambda items: _env_file(plain_environment(settings) | items)),
+            "pds_env": secrets.items.apply(lambda items: env_file(plain_environment(settings) | items)),
             **files,
             **copies,
             **place.outputs,
@@ -450,8 +453,3 @@ def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
     if settings.pds.paused:
         return "paused"
     return resolves.open if settings.ingress.kind != "none" else "none"
-
-
-def _env_file(environment: dict[str, str]) -> str:
-    """What `pdsadmin` reads from `~/pds.env`."""
-    return "".join(f"{name}={value}\n" for name, value in environment.items())

@@ -1,5 +1,6 @@
 """The second ingress: what is rendered for `ingress.kind: caddy`, read by Debian's Caddy and by the laws."""
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -49,12 +50,21 @@ def test_a_stack_behind_caddy_keeps_the_law_of(law: str, with_caddy: Evaluation)
     [
         {},
         {"ingress": CADDY | {"acme_email": "#a`b@my-club.org", "extra_caddyfile": "www.noted.at {\n\tabort\n}"}},
+        {"ingress": CADDY | {"site_caddyfile": "\trespond / hi"}, "pds": {"max_import_size": 7}},
         {"service_handle_domains": [".noted.at", ".my-club.org"], "pds": {"max_import_size": 104857600, "port": 3007}},
         {"pds": {"image": "registry.my-club.org/our-pds:1.2.3", "blob_upload_limit": 1}},
         {"hostname": f"{'a' * 63}.noted.at", "dns": {"zone": "noted.at"}},
         {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}, "service_handle_domains": [".noted.at"]},
     ],
-    ids=["plain", "address and sites", "domains and limits", "own image", "long name", "among the handles"],
+    ids=[
+        "plain",
+        "address and sites",
+        "inside the site",
+        "domains and limits",
+        "own image",
+        "long name",
+        "among the handles",
+    ],
 )
 def test_caddy_takes_the_file_and_finds_it_well_formatted(changes: dict[str, Any], tmp_path: Path) -> None:
     _adapted(tmp_path, **changes)
@@ -114,20 +124,27 @@ def test_the_container_has_one_capability_and_is_not_root(with_caddy: Evaluation
 
 
 def test_a_changed_file_is_read_without_a_restart(with_caddy: Evaluation) -> None:
-    (template,) = task_of(job_of(with_caddy.outputs["ingress_job"], "caddy"), "caddy")["template"]
-    assert template["change_mode"] == "script"
-    (script,) = template["change_script"]
-    assert [script["command"], *script["args"]][:2] == ["caddy", "reload"]
+    task = task_of(job_of(with_caddy.outputs["ingress_job"], "caddy"), "caddy")
+    by_name = {item["destination"]: item for item in task["template"]}
+    assert [name for name, item in by_name.items() if item["change_mode"] != "noop"] == ["local/parts"]
+    (script,) = by_name["local/parts"]["change_script"]
+    assert [script["command"], *script["args"]] == ["/bin/sh", "/local/caddy.sh", "reload"]
     assert script["fail_on_error"] is False, "one stack's bad file must not end the ingress of all"
+    (config,) = task["config"]
+    assert [*config["entrypoint"], *config["args"]] == ["/bin/sh", "/local/caddy.sh", "start"]
 
 
 def test_each_stack_has_a_file_of_its_own_and_the_job_reads_them_all(with_caddy: Evaluation) -> None:
     variable = with_caddy.one("pds-ingress-file-variable").inputs
-    assert variable == {"path": "caddy/files/dev", "items": {"text": with_caddy.outputs["ingress_file"]}}
+    text = with_caddy.outputs["ingress_file"]
+    assert variable == {"path": "caddy/files/dev", "items": {"text": text, "plain": text}}
     policy = with_caddy.one("pds-ingress-policy").inputs
     assert (policy["name"], policy["jobAcl"]["jobId"]) == ("caddy-files", "caddy")
     assert 'path "caddy/*"' in policy["rulesHcl"]
-    assert 'range nomadVarList "caddy/files"' in with_caddy.outputs["ingress_job"]
+    templates = task_of(job_of(with_caddy.outputs["ingress_job"], "caddy"), "caddy")["template"]
+    (parts,) = [item["data"] for item in templates if item["destination"] == "local/parts"]
+    assert 'range $file := nomadVarList "caddy/files"' in parts
+    assert ".V | base64Encode" in parts, "no line of a text is taken for another stack's"
 
 
 def test_the_gate_opens_caddy_s_job_too(with_caddy: Evaluation) -> None:
@@ -158,3 +175,14 @@ def test_the_own_image_is_asked_for_the_proof_that_every_server_has() -> None:
     own = caddyfile(settings_of(ingress=CADDY, pds={"image": "my-club.org/pds:1.2.3"}))
     assert "tls-check" not in own
     assert "rewrite * /.well-known/atproto-did" in own
+
+
+def test_up_asks_for_the_text_by_its_sum_and_the_text_without_its_owner_s_lines_is_there_too() -> None:
+    own = {"site_caddyfile": 'respond / "hi"', "extra_caddyfile": "www.noted.at {\n\tabort\n}"}
+    found = run(ingress=CADDY | own)
+    items = found.one("pds-ingress-file-variable").inputs["items"]
+    assert items["plain"] == run(ingress=CADDY).outputs["ingress_file"], "served where Caddy refuses the lines"
+    assert items["text"] == found.outputs["ingress_file"]
+    sha256 = hashlib.sha256(items["text"].encode()).hexdigest()
+    assert found.one("pds-ready").inputs["ingress_sha256"] == sha256
+    assert run().one("pds-ready").inputs["ingress_sha256"] == "", "IO says nothing of what it reads"

@@ -144,7 +144,7 @@ def test_the_port_is_the_lowest_that_nobody_has(project: FakeProject) -> None:
 
 
 def test_fifty_in_a_row_each_get_a_port_of_their_own(project: FakeProject) -> None:
-    project.stack("dev", HOST + "  pds:host: {size: s-16vcpu-64gb}\n  pds:volume: {size_gib: 100}\n")
+    project.stack("dev", HOST + "  pds:host: {size: s-24vcpu-128gb}\n  pds:volume: {size_gib: 100}\n")
     ports = []
     for number in range(50):
         name = f"club-{number}"

@@ -305,7 +305,7 @@ NAMES = st.lists(
 @given(names=NAMES)
 def test_fifty_clubs_never_get_in_each_other_s_way(names: list[str]) -> None:
     clubs = {name: {"port": 3101 + number, "memory_mib": 512, "disk_gib": 1} for number, name in enumerate(names)}
-    host = run(clubs=clubs, host={"size": "s-8vcpu-32gb"})
+    host = run(clubs=clubs, host={"size": "s-24vcpu-128gb"})
     seen: dict[str, list[Any]] = {
         "records": [],
         "namespaces": [],

@@ -230,25 +230,33 @@ def test_a_first_boot_goes_from_packages_to_the_volume_and_nomad_comes_last(mach
         "systemctl restart docker.service",
         "systemctl start pds-volume-prepare.service",
         "systemctl start pds-volume-claim.service",
-        "systemctl start --no-block nomad.service stunnel@nomad.service pds-grow.timer",
+        "systemctl start --no-block nomad.service stunnel@nomad.service pds-grow.timer pds-updates.timer",
     ]
     calls = machine.calls()
     assert [call for call in calls if call in milestones] == milestones
     assert calls[-1] == milestones[-1]
     [enabled] = [call for call in calls if call.startswith("systemctl enable nomad")]
-    assert {"pds-metadata.service", "pds-drain.service", "stunnel@nomad.service", "pds-grow.timer"} <= set(
-        enabled.split()
-    )
+    units = {"pds-metadata.service", "pds-drain.service", "stunnel@nomad.service", "pds-grow.timer"}
+    assert units | {"pds-updates.timer"} <= set(enabled.split())
 
 
 def test_a_mirror_that_is_away_for_a_while_is_asked_again(machine: Machine) -> None:
     fresh(machine)
     count = machine.stands / "count"
     count.write_text("")
-    machine.stand_in("apt-get", body=f'echo x >>"{count}"; [ "$(wc -l <"{count}")" -gt 2 ] || exit 100')
+    machine.stand_in("apt-get", body=f'echo x >>"{count}"; [ "$(wc -l <"{count}")" -gt 4 ] || exit 100')
     assert machine.run("setup.sh").returncode == 0
     assert machine.calls("sleep") == ["sleep 20"] * 2
     assert "install-nomad" in machine.calls()
+
+
+def test_a_foreign_source_that_is_away_does_not_stop_the_first_boot(machine: Machine) -> None:
+    fresh(machine)
+    machine.stand_in("apt-get", body='[ "$1" != update ] || exit 100')
+    run = machine.run("setup.sh")
+    assert run.returncode == 0, run.stderr
+    assert "not every source could be read" in run.stdout
+    assert machine.calls("sleep") == [], "what is installed decides, at the first try"
 
 
 def test_without_packages_nothing_is_started(machine: Machine) -> None:
@@ -302,3 +310,59 @@ def test_swap_follows_the_settings_at_every_run(machine: Machine) -> None:
             assert swap.stat().st_size == int(gib) * 1024**3
             assert stat.S_IMODE(swap.stat().st_mode) == 0o600
     assert len(machine.calls("mkswap")) == 2, "an unchanged size is no new swap file"
+
+
+# What runs after a security update
+
+
+def daemon(machine: Machine, unit: str, pid: int, program: str, library: str = "") -> None:
+    """A running unit: the file that its process runs, and a library that it has mapped."""
+    folder = machine.root / "proc" / str(pid)
+    folder.mkdir(parents=True)
+    (folder / "exe").symlink_to(program)
+    (folder / "maps").write_text(f"7f0a-7f0b r-xp 00000000 fe:01 77    /usr/lib/{library or 'libc.so.6'}\n")
+    with (machine.stands / ".pids").open("a") as known:
+        known.write(f"{unit} {pid}\n")
+
+
+@pytest.fixture
+def daemons(machine: Machine) -> Machine:
+    """A machine whose `systemctl show` tells the main process of each unit."""
+    (machine.stands / ".pids").write_text("")
+    pids = machine.stands / ".pids"
+    machine.stand_in("systemctl", body=f'[ "$1" != show ] || sed -n "s/^$4 //p" "{pids}"')
+    return machine
+
+
+def updated(machine: Machine) -> list[str]:
+    run = machine.run("updates.sh")
+    assert run.returncode == 0, run.stderr
+    return [call for call in machine.calls("systemctl") if "restart" in call]
+
+
+def test_daemons_that_run_what_is_installed_are_left_alone(daemons: Machine) -> None:
+    daemon(daemons, "docker.service", 11, "/usr/sbin/dockerd")
+    daemon(daemons, "containerd.service", 12, "/usr/bin/containerd")
+    assert updated(daemons) == [], "and stunnel does not run yet"
+
+
+def test_a_docker_that_was_updated_is_restarted_and_nomad_with_it_by_its_unit(daemons: Machine) -> None:
+    daemon(daemons, "docker.service", 11, "/usr/sbin/dockerd (deleted)")
+    daemon(daemons, "containerd.service", 12, "/usr/bin/containerd")
+    assert updated(daemons) == ["systemctl restart docker.service"]
+    unit = (SCRIPTS[0].parent / "nomad.service").read_text()
+    assert "Requires=docker.service" in unit, (
+        "its agent is stopped before Docker; while it runs it would kill the tasks"
+    )
+    assert "KillMode=process" in unit
+
+
+def test_containerd_is_restarted_together_with_docker(daemons: Machine) -> None:
+    daemon(daemons, "containerd.service", 12, "/usr/bin/containerd (deleted)")
+    daemon(daemons, "docker.service", 11, "/usr/sbin/dockerd (deleted)")
+    assert updated(daemons) == ["systemctl restart containerd.service docker.service"]
+
+
+def test_a_replaced_library_counts_as_well(daemons: Machine) -> None:
+    daemon(daemons, "stunnel@nomad.service", 13, "/usr/bin/stunnel4", "x86_64-linux-gnu/libssl.so.3 (deleted)")
+    assert updated(daemons) == ["systemctl restart stunnel@nomad.service"]

@@ -44,8 +44,9 @@ ROOMS = {
         "settings",
     },
     "facts": {"dynamic"},
-    "dynamic": {"accounts", "needs", "probes", "rooms"},
+    "dynamic": {"accounts", "loaded", "needs", "probes", "rooms"},
     "accounts": {"probes"},
+    "loaded": {"probes"},
     "needs": {"probes"},
     "rooms": {"probes"},
     "place": {"target"},
@@ -57,7 +58,7 @@ ROOMS = {
     "probes": set[str](),
     "__init__": {"pds", "settings"},
 }
-ASKING = ("accounts", "needs", "probes", "rooms")
+ASKING = ("accounts", "loaded", "needs", "probes", "rooms")
 """What asks the outside; only dynamic providers do, when the engine tells them."""
 
 COMPONENT_MAY = {"facts", "target", "entropy", "render", "settings"}

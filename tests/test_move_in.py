@@ -66,18 +66,26 @@ def test_its_secrets_go_into_the_stack_file_encrypted_and_the_stack_waits(
 def test_what_the_old_server_was_told_and_the_new_one_is_not_is_listed_without_a_secret() -> None:
     told = list(move_in.differences(settings_of(backup=BACKUP), ENV))
     assert told == [
-        "note: PDS_BLOB_UPLOAD_LIMIT is 104857600 there and 52428800 here: see 'pds.blob_upload_limit'",
         "note: PDS_EMAIL_SMTP_URL is set there and not here: see 'mail'",
     ]
 
 
-@pytest.mark.parametrize(
-    ("line", "value"),
-    [("A=b", "b"), ('A="b c"', "b c"), ("A='b'", "b"), ("export A=b=c", "b=c"), ("A=", ""), ('A="b', '"b')],
-)
-def test_the_file_is_read_as_docker_compose_reads_it(tmp_path: Path, line: str, value: str) -> None:
-    (tmp_path / "pds.env").write_text(f"# A=no\n{line}\n")
-    assert move_in.parse(tmp_path / "pds.env") == {"A": value}
+def test_a_value_with_a_comment_after_it_comes_without_it(alice: Owner) -> None:
+    alice.pulumi.outputs(error="no stack named 'dev' found")
+    alice.write(backup=BACKUP)
+    key, jwt = f'"{OTHER}" # the key', "0123456789abcdef # as it was"
+    env = _env(alice, PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX=key, PDS_JWT_SECRET=jwt)
+    move_in.move_in(alice.stack, env)
+    written = (alice.pulumi.root / "Pulumi.dev.yaml").read_text()
+    assert re.findall(r"secure: '([0-9]+)'", written) == ["32", "16", "64"], (
+        "lengths: password, session key, rotation key"
+    )
+
+
+def test_a_short_secret_that_the_server_took_comes_along(alice: Owner) -> None:
+    alice.pulumi.outputs(error="no stack named 'dev' found")
+    alice.write(backup=BACKUP)
+    assert move_in.move_in(alice.stack, _env(alice, PDS_JWT_SECRET="thirteen-char", PDS_ADMIN_PASSWORD="short")) == 0
 
 
 @pytest.mark.parametrize(
@@ -85,6 +93,9 @@ def test_the_file_is_read_as_docker_compose_reads_it(tmp_path: Path, line: str, 
     [
         ({"PDS_HOSTNAME": "chess.at"}, "write 'hostname: chess.at'"),
         ({"PDS_JWT_SECRET": None}, "PDS_JWT_SECRET is not in it"),
+        ({"PDS_JWT_SECRET": '"never closed'}, "quotation mark in line 3 is never closed"),
+        ({"PDS_ADMIN_PASSWORD": "$ELSEWHERE"}, r"ELSEWHERE\} is not set in this file"),
+        ({"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": "0" * 64}, "no secp256k1 private key"),
         ({"PDS_PLC_ROTATION_KEY_KMS_KEY_ID": "k"}, "lies in a KMS"),
         ({"PDS_BLOBSTORE_S3_BUCKET": "blobs"}, "write 's3: {bucket: blobs"),
     ],

@@ -15,6 +15,7 @@ WANTS: dict[str, Any] = {
     "namespace": "default",
     "datacenter": "dc1",
     "memory_mib": 768,
+    "mhz": 800,
     "ports": [3000],
     "ingress": "io",
 }
@@ -26,6 +27,7 @@ NODE: dict[str, Any] = {
     "HostVolumes": {"pds": {"ReadOnly": False}, "io": {"ReadOnly": False}},
     "NodeResources": {
         "Memory": {"MemoryMB": 2000},
+        "Cpu": {"CpuShares": 2000},
         "NodeNetworks": [{"Addresses": [{"Alias": "loopback", "Address": "127.0.0.1"}]}],
     },
     "ReservedResources": {"Memory": {"MemoryMB": 256}},
@@ -63,6 +65,14 @@ def node(**changes: Any) -> dict[str, Any]:
 def test_a_nomad_that_has_it_all_lacks_nothing() -> None:
     others = (running("pds", 512, 3000), running("other", 900, 8080), running("gone", 9000, 3000, "complete"))
     assert needs.lacking(nomad(NODE, *others), WANTS) == [], "its own job, and one that has ended, take nothing from it"
+
+
+def test_processors_that_other_jobs_have_taken_are_counted() -> None:
+    busy = running("other", 100)
+    busy["AllocatedResources"]["Tasks"]["other"]["Cpu"] = {"CpuShares": 1300}
+    assert needs.lacking(nomad(NODE, busy), WANTS) == ["800 MHz of processors on droplet: 700 of its 2000 are free"]
+    silent = node(NodeResources={key: value for key, value in NODE["NodeResources"].items() if key != "Cpu"})
+    assert needs.lacking(nomad(silent, busy), WANTS) == [], "a node that does not say it is taken as it is"
 
 
 LACKS = {

@@ -190,7 +190,7 @@ def test_a_harmless_change_shows_the_diff_of_its_file_and_ends_with_exit_code_0(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "~ Job pds-server-job" in done.stdout
     assert "+++ b/pds.nomad.hcl" in done.stdout
-    assert '-        PDS_BLOB_UPLOAD_LIMIT           = "52428800"' in done.stdout
+    assert '-        PDS_BLOB_UPLOAD_LIMIT           = "104857600"' in done.stdout
     assert '+        PDS_BLOB_UPLOAD_LIMIT           = "1234567"' in done.stdout
     assert "cloud-init differs" not in done.stdout
     assert "REPLACES" not in done.stdout

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from components.settings.environment import read_env_file
 from tests.checks import find_disorder, kind, waits_for
 from tools import hcl_text
 from tools.engine import RESERVED_IP, ROOT, Evaluation
@@ -212,7 +213,7 @@ def test_the_outputs_are_those_of_the_readme_and_the_secret_ones_are_secret(eval
 
 
 def test_pds_env_is_the_job_s_environment_and_the_secrets(dev: Evaluation) -> None:
-    env = dict(line.split("=", 1) for line in dev.outputs["pds_env"].splitlines())
+    env = read_env_file(dev.outputs["pds_env"])
     secrets = dev.one("pds-secrets-variable").inputs["items"]
     assert env == dev.outputs["escrow"]["environment"] | secrets, "pdsadmin reads the whole environment from this file"
     assert len(secrets) == 3, "the dev stack generates three secrets"

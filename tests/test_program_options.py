@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from components.settings.checks import warnings
 from components.settings.faults import SettingsError
 from tests.checks import CHECKS, kind
 from tests.programs import run, settings_of
@@ -230,3 +231,42 @@ def test_ssh_keys_by_name_by_fingerprint_and_as_text() -> None:
     assert fingerprint in droplet["sshKeys"]
     assert text in droplet["userData"], "it goes into cloud-init"
     assert "ssh_authorized_keys" in droplet["userData"]
+
+
+def test_each_domain_of_handles_in_the_stack_s_zone_has_a_wildcard() -> None:
+    names: dict[str, Any] = {"hostname": "pds.my-club.org", "dns": {"zone": "my-club.org"}}
+    found = run(**names, service_handle_domains=[".my-club.org"])
+    records = {item.name: (item.inputs["type"], item.inputs["name"]) for item in found.of(":DnsRecord")}
+    assert records == {"pds-dns-a": ("A", "pds"), "pds-dns-wildcard-my-club-org": ("A", "*")}, (
+        "a handle that is taken with an invite has an address; under *.pds there are none"
+    )
+    own = run(**names)
+    assert {item.inputs["name"] for item in own.of(":DnsRecord")} == {"pds", "*.pds"}
+
+
+def test_a_domain_of_handles_in_another_zone_is_a_line_in_the_table_and_a_warning() -> None:
+    domains = [".noted.at", ".my-club.org"]
+    found = run(service_handle_domains=domains)
+    assert {item.inputs["name"] for item in found.of(":DnsRecord")} == {"@", "*"}
+    (line,) = [record for record in found.outputs["records"] if "my-club" in record["name"]]
+    assert line | {"value": "", "ttl": ""} == {
+        "zone": "(my-club.org)", "name": "*.my-club.org", "type": "A", "value": "", "ttl": "",
+    }  # fmt: skip
+    assert line["value"] == found.outputs["ipv4"]
+    said = "\n".join(warnings(settings_of(service_handle_domains=domains)))
+    assert "Make 'A *.my-club.org' with this stack's address" in said
+    manual = run(service_handle_domains=domains, dns={"provider": "manual", "zone": "noted.at"})
+    assert {record["name"] for record in manual.outputs["records"]} >= {"@", "*", "*.my-club.org"}
+
+
+def test_a_member_under_any_domain_of_handles_keeps_an_address_beside_her_proof() -> None:
+    names: dict[str, Any] = {"hostname": "pds.my-club.org", "dns": {"zone": "my-club.org"}}
+    names["service_handle_domains"] = [".my-club.org"]
+    found = run(**names, members=[{"handle": "ann.my-club.org", "email": "ann@my-club.org"}])
+    records = {(item.inputs["type"], item.inputs["name"]) for item in found.of(":DnsRecord")}
+    assert {("TXT", "_atproto.ann"), ("A", "ann")} <= records, "the wildcard no longer covers a name that exists"
+
+
+def test_invites_without_a_wildcard_are_warned_of() -> None:
+    said = "\n".join(warnings(settings_of(dns={"wildcard": False}, invites={"count": 1})))
+    assert "has no address" in said

@@ -43,7 +43,15 @@ def _ready(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
         "job": "pds",
         "secrets_path": "nomad/jobs/pds",
     }
-    return {**inputs, "paused": False, "secrets_digest": "one", "files_sha256": "f", "version": "1", **more}
+    return {
+        **inputs,
+        "paused": False,
+        "ingress_sha256": "",
+        "secrets_digest": "one",
+        "files_sha256": "f",
+        "version": "1",
+        **more,
+    }
 
 
 def test_a_server_whose_check_passes_is_serving(nomad: FakeNomad) -> None:
@@ -296,3 +304,23 @@ def test_an_ingress_that_has_no_server_is_pending(nomad: FakeNomad, pds: dict[st
     pds["trust"]()
     pds["status"] = 502
     assert "it answers 502" in (ReadyProvider().create(_ready(nomad, open="1")).outs or {})["state"]
+
+
+def test_a_text_that_the_ingress_refused_fails_up_once_the_server_answers(
+    nomad: FakeNomad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refused(hostname: str, address: str, sha256: str, seconds: float) -> None:
+        asked.append(sha256)
+        raise probes.ProbeError("Caddy refused this stack's text")
+
+    monkeypatch.setattr("components.loaded.require", refused)
+    monkeypatch.setattr(probes, "https_health", lambda *_: None)
+    assert (ReadyProvider().create(_ready(nomad, open="1")).outs or {})["state"] == "serving", "IO is not asked"
+    with pytest.raises(probes.ProbeError, match="Caddy refused"):
+        ReadyProvider().create(_ready(nomad, open="1", ingress_sha256="5" * 64))
+    assert asked == ["5" * 64]
+    monkeypatch.setattr(probes, "https_health", lambda *_: "no certificate yet")
+    pending = ReadyProvider().create(_ready(nomad, open="1", ingress_sha256="5" * 64)).outs or {}
+    assert pending["state"].endswith("HTTPS pending: no certificate yet"), "nor is a site that does not answer"

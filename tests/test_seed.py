@@ -58,6 +58,7 @@ def test_most_of_the_post_s_job_is_kept_as_it_is() -> None:
         "image",
         "TZ",
         "PDS_HOSTNAME",
+        "PDS_BLOB_UPLOAD_LIMIT",
         "PDS_JWT_SECRET",
         "PDS_ADMIN_PASSWORD",
         "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX",

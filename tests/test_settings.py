@@ -105,9 +105,9 @@ def test_a_time_zone_is_utc_or_a_place(zone: str) -> None:
     ],
 )
 def test_operators_come_from_addresses_and_ranges_of_both_families(given: str, kept: str) -> None:
-    operators = settings(operators={"cidrs": [given]}).operators
+    operators = settings(operators={"cidrs": [given, "192.0.2.0/24"]}).operators
     assert operators
-    assert operators.cidrs == (kept,)
+    assert operators.cidrs == (kept, "192.0.2.0/24")
 
 
 def test_nomad_alone_may_be_opened_to_all() -> None:
@@ -180,7 +180,7 @@ def test_a_droplet_size_tells_its_memory(size: str, memory: int) -> None:
 
 
 def test_without_an_ingress_its_memory_is_not_counted() -> None:
-    small = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 512}}
+    small = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 448}}
     assert settings(**small, ingress={"kind": "none"}).host.memory_mib == 1024
     assert fault("host.size", **small)
 

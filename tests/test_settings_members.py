@@ -109,7 +109,7 @@ def test_invites_are_a_count_and_uses_or_none() -> None:
 
 
 def test_the_job_that_confirms_addresses_has_to_have_room() -> None:
-    tight: dict[str, Any] = {"pds": {"memory_mib": 1280}, "ingress": {"memory_mib": 256}}
+    tight: dict[str, Any] = {"pds": {"memory_mib": 1156}, "ingress": {"memory_mib": 256}}
     assert settings(members=[_member("ann.noted.at")], **tight)
     found = fault("host.size", members=[_member("ann.noted.at", email_verified=True)], **tight)
     assert "members 128" in found.problem

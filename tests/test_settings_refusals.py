@@ -83,7 +83,7 @@ def test_a_zone_that_cannot_be_guessed_is_asked_for() -> None:
     assert "'zone: co.uk' or 'zone: noted.co.uk'" in found.remedy
 
 
-@pytest.mark.parametrize("cidrs", [["0.0.0.0/0"], ["::/0"], ["0.0.0.0/1", "128.0.0.0/1"]])
+@pytest.mark.parametrize("cidrs", [["0.0.0.0/0"], ["::/0", "192.0.2.1/32"], ["0.0.0.0/1", "128.0.0.0/1"]])
 def test_operators_everywhere_are_refused_also_where_nomad_may_be_reached_from_everywhere(cidrs: list[str]) -> None:
     for anywhere in (False, True):
         found = fault("operators.cidrs", operators={"cidrs": cidrs, "nomad_anywhere": anywhere})
@@ -226,7 +226,7 @@ def test_a_stack_name_that_digitalocean_refuses_is_refused(stack: str) -> None:
         ("dns.caa", {"ingress": CADDY, "dns": {"caa": ["sectigo.com"]}}, "'letsencrypt.org'"),
         ("pds.port", {"ingress": CADDY, "pds": {"port": 2020}}, "3000"),
         ("s3.bucket", {"s3": S3 | {"bucket": "Blobs"}}, "'my-club-blobs'"),
-        ("secrets.jwt_secret", {"secrets": {"jwt_secret": "short"}}, "16 characters"),
+        ("secrets.jwt_secret", {"secrets": {"jwt_secret": ""}}, "one character"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_one_that_can(key: str, changes: dict[str, Any], remedy: str) -> None:

@@ -7,10 +7,11 @@ Nothing is asked of that machine from here, and no secret goes there. What follo
 upstream's installer".
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from components.render.scripts import needed, script
 from components.render.where import where
@@ -21,8 +22,10 @@ from components.settings.environment import (
     plain_environment,
     readable_names,
 )
-from components.settings.faults import SECRET_NAME
+from components.settings.faults import SECRET_NAME, from_validation
+from components.settings.sections import Secrets
 from components.settings.settings import Settings
+from tools import dotenv
 from tools.pause import change
 from tools.private import write_private
 from tools.restore import with_backup
@@ -33,7 +36,6 @@ PROGRAMS = needed("guard.cjs", "snapshot.cjs", "verify.cjs")
 
 _END = "END-OF-PROGRAM"
 _TEMPLATE = Path(__file__).with_name("move-in.sh")
-_LINE = re.compile(r"""^(?:export )?([A-Za-z_][A-Za-z0-9_]*)=(["']?)(.*)\2$""")
 
 _ELSEWHERE = {"PDS_HOSTNAME", "PDS_PORT", "PDS_DATA_DIRECTORY", "PDS_SERVICE_DID", "NODE_ENV"}
 """Names that are not compared: they are looked at for themselves, or say how the old container was run."""
@@ -61,11 +63,11 @@ def move_in(stack: Stack, env: Path) -> int:
 def parse(env: Path) -> dict[str, str]:
     """What a `pds.env` says, as docker compose reads it. Raises StackError."""
     try:
-        lines = env.read_text().splitlines()
+        return dotenv.parse(env.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(f"{env} cannot be read: {error}") from None
-    found = (_LINE.match(line.strip()) for line in lines if not line.lstrip().startswith("#"))
-    return {match[1]: match[3] for match in found if match}
+    except dotenv.DotenvError as error:
+        raise StackError(f"{env}: {error}. Nothing was changed.") from None
 
 
 def text() -> str:
@@ -98,6 +100,11 @@ def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None
     lacking = [name for name in ("PDS_HOSTNAME", *GENERATED_SECRETS.values()) if not values.get(name)]
     if lacking:
         raise StackError(f"It is no pds.env of a PDS: {', '.join(lacking)} is not in it. Nothing was changed.")
+    try:
+        Secrets.model_validate({key: values[name] for key, name in GENERATED_SECRETS.items()})
+    except ValidationError as error:
+        found = "; ".join(f"{fault.problem} {fault.remedy}" for fault in from_validation(error, Secrets))
+        raise StackError(f"Its secrets cannot be taken over: {found} Nothing was changed.") from None
     if values["PDS_HOSTNAME"] != settings.hostname:
         raise StackError(
             f"That PDS is {values['PDS_HOSTNAME']}, and Pulumi.{stack.name}.yaml says {settings.hostname}. A hostname "

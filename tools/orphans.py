@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from components.render.cloud_init import volume_name
+from components.settings.handles import wildcards
 from components.settings.settings import Settings
 from tools.account import Account, Json
 from tools.let_in import doors
@@ -232,7 +233,7 @@ class _Search:
         if self._settings.dns.provider != "digitalocean":
             return []
         host = self._settings.record_name
-        names = {host, "*" if host == "@" else f"*.{host}"}
+        names = {host, *wildcards(self._settings).values()}
         return [
             item
             for item in self._account.every(f"domains/{self._settings.zone}/records")

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from components import accounts, probes
+from components.settings.environment import read_env_file
 from tools.stack import Stack
 
 _DIGITS = 32
@@ -49,8 +50,7 @@ def relays_of(stack: str) -> list[str]:
 
 def relays_in(outputs: Mapping[str, Any]) -> list[str]:
     """The same, from a stack's outputs."""
-    lines = str(outputs.get("pds_env", "")).splitlines()
-    named = next((line.partition("=")[2] for line in lines if line.startswith("PDS_CRAWLERS=")), "")
+    named = read_env_file(str(outputs.get("pds_env", ""))).get("PDS_CRAWLERS", "")
     return [url for url in named.split(",") if url]
 
 

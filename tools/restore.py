@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from components.probes import NomadApi, ProbeError
 from components.render.backup_job import JOB as BACKUP
+from components.render.restic import region_environment
 from components.render.restore_job import JOB, OTHER_PATHS
 from components.settings.environment import GENERATED_SECRETS
 from components.settings.settings import Settings
@@ -224,7 +225,8 @@ def _opened_by(source: Stack, settings: Settings) -> dict[str, str]:
     backup: dict[str, str] = source.outputs()["escrow"]["backup"]
     if theirs.backup.volume:
         raise StackError(f"The backups of {source.name} are on a disk of its host: copy them to this one's first.")
-    return backup | {"AWS_DEFAULT_REGION": theirs.backup.region}
+    # Empty, not left out: these are laid over the environment of this stack's task, whose region is its own service's.
+    return backup | {"AWS_DEFAULT_REGION": region_environment(theirs).get("AWS_DEFAULT_REGION", "")}
 
 
 def _lend(api: NomadApi, items: Mapping[str, str] | None) -> None:

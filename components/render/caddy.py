@@ -9,8 +9,10 @@ which the job runs. Directives: caddyserver.com/docs/caddyfile.
 import re
 from textwrap import indent
 
-from components.render.ingress_job import files_template, ingress_job
+from components.render.ingress_job import ingress_job
 from components.render.jobspec import ChangeScript, DockerConfig, Logs, Port, Resources, Task, Template, VolumeMount
+from components.render.scripts import scripts
+from components.settings.capacity import INGRESS_MHZ
 from components.settings.checks import CADDY_ASK_PORT
 from components.settings.settings import Settings
 
@@ -23,26 +25,37 @@ _UPSTREAMS_IMAGE = re.compile(r"(^|/)bluesky-social/pds[:@]")
 """An image whose entry point answers `/tls-check` (service/index.js of bluesky-social/pds, in every 0.4 tag)."""
 
 _IMPORT = "/xrpc/com.atproto.repo.importRepo"
-_FILE = "/local/Caddyfile"
+_SCRIPT = "/local/caddy.sh"
+_PARTS = f"""\
+{{{{ range $file := nomadVarList "{JOB}/files" }}}}{{{{ with nomadVar $file.Path }}}}{{{{ range .Tuples }}}}\
+{{{{ $file.Path }}}} {{{{ .K }}}} {{{{ .V | base64Encode }}}}
+{{{{ end }}}}{{{{ end }}}}{{{{ end }}}}"""
+"""A line for each item of each stack's file; in base64, so that no text is taken for the line of another stack."""
 _TAB = "\t"
 _ON_DEMAND = "tls {\n\ton_demand\n}\n"
+_RESULTS = """\
+# What became of a text of this stack, for a client that knows its SHA-256: `up` does.
+handle_path /.well-known/pds-ingress/* {
+	root * /local/results
+	file_server
+}
+"""
 
 
-def caddyfile(settings: Settings) -> str:
-    """This stack's part of the Caddyfile."""
+def caddyfile(settings: Settings, *, plain: bool = False) -> str:
+    """This stack's part of the Caddyfile; with `plain` without the texts that its owner adds."""
     backend = f"127.0.0.1:{settings.pds.port}"
     domains = settings.service_handle_domains or (f".{settings.hostname}",)
-    limit, import_limit = settings.pds.blob_upload_limit, settings.pds.max_import_size
-    served = _to_the_server(backend, limit)
-    if import_limit is not None:
-        moving = f"handle {_IMPORT} {{\n{indent(_to_the_server(backend, import_limit), _TAB)}}}\n"
-        served = f"{moving}handle {{\n{indent(served, _TAB)}}}\n"
+    served = f"{_RESULTS}{_limits(settings)}{_to_the_server(backend)}"
     among_handles = f".{settings.hostname.partition('.')[2]}" in domains
     if among_handles:
         served = f"{_ON_DEMAND}{served}"
+    # First among directives of one kind; Caddy sorts the kinds, and the server's is the last. Not indented: that would
+    # change a quoted text of several lines.
+    inside = "" if plain else settings.ingress.site_caddyfile.rstrip().strip("\n")
     text = f"""\
 {settings.hostname} {{
-{indent(served, _TAB)}\
+{f"{inside}{chr(10)}" if inside else ""}{indent(served, _TAB)}\
 }}
 
 {", ".join(f"*{domain}" for domain in domains)} {{
@@ -71,20 +84,42 @@ http://{settings.hostname}:{CADDY_ASK_PORT} {{
 }}
 """
     extra = settings.ingress.extra_caddyfile.strip()
-    return f"{text}\n{extra}\n" if extra else text
+    return f"{text}\n{extra}\n" if extra and not plain else text
 
 
-def _to_the_server(backend: str, limit: int) -> str:
-    """What is done with a request for the hostname; `limit` of its body is in bytes.
+def _limits(settings: Settings) -> str:
+    """How long a request's body may be, in bytes. Without `handle`, in which an owner's own directives would be lost.
 
     Not a byte more than the server allows: version 0.4.217 ends itself over a longer body whose length was not told.
     """
+    limit, import_limit = settings.pds.blob_upload_limit, settings.pds.max_import_size
+    if import_limit is None:
+        return f"@pds_large {_longer_than(limit)}\n{_limit('pds_large', '', limit)}"
     return f"""\
-@large expression `{{header.Content-Length}} != "" && int({{header.Content-Length}}) > {limit}`
-respond @large 413
-request_body {{
-	max_size {limit}
+@pds_large_import {{
+	path {_IMPORT}
+	{_longer_than(import_limit)}
 }}
+{_limit("pds_large_import", f"{_IMPORT} ", import_limit)}\
+@pds_other not path {_IMPORT}
+@pds_large {{
+	not path {_IMPORT}
+	{_longer_than(limit)}
+}}
+{_limit("pds_large", "@pds_other ", limit)}"""
+
+
+def _longer_than(limit: int) -> str:
+    return f'expression `{{header.Content-Length}} != "" && int({{header.Content-Length}}) > {limit}`'
+
+
+def _limit(longer: str, matcher: str, limit: int) -> str:
+    return f"respond @{longer} 413\nrequest_body {matcher}{{\n\tmax_size {limit}\n}}\n"
+
+
+def _to_the_server(backend: str) -> str:
+    """What is done with a request for the hostname."""
+    return f"""\
 reverse_proxy {backend} {{
 	# A server that is being restarted is waited for.
 	lb_try_duration 20s
@@ -107,10 +142,10 @@ def caddy_job(settings: Settings, stack: str) -> str:
 
 def _task(settings: Settings) -> Task:
     reload = ChangeScript(
-        command="caddy",
-        args=("reload", "--config", _FILE, "--adapter", "caddyfile"),
-        timeout="30s",
-        # A file that Caddy refuses leaves it running with the one before.
+        command="/bin/sh",
+        args=(_SCRIPT, "reload"),
+        timeout="120s",
+        # A text that Caddy refuses leaves it running with the one before; `up` of its stack says so.
         fail_on_error=False,
     )
     return Task(
@@ -120,8 +155,8 @@ def _task(settings: Settings) -> Task:
         kill_timeout="10s",
         config=DockerConfig(
             image=settings.ingress.container_image,
-            command="caddy",
-            args=("run", "--config", _FILE, "--adapter", "caddyfile"),
+            entrypoint=("/bin/sh", _SCRIPT),
+            args=("start",),
             network_mode="host",
             force_pull=False,
             readonly_rootfs=True,
@@ -135,15 +170,17 @@ def _task(settings: Settings) -> Task:
         # Certificates and the CA's account go to the volume; the copy of its configuration that Caddy keeps does not.
         env={"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/local"},
         templates=(
+            *scripts("caddy.sh"),
+            Template(destination="local/options", change_mode="noop", data=_global_options(settings)),
             Template(
-                destination="local/Caddyfile",
+                destination="local/parts",
                 change_mode="script",
                 splay="0s",
-                data=_global_options(settings) + files_template(f"{JOB}/files"),
+                data=_PARTS,
                 change_script=reload,
             ),
         ),
-        resources=Resources(cpu=300, memory=settings.ingress.memory_mib),
+        resources=Resources(cpu=INGRESS_MHZ, memory=settings.ingress.memory_mib),
         logs=Logs(max_files=5, max_file_size=10),
     )
 

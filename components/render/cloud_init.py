@@ -122,6 +122,7 @@ def host_files(settings: Settings, stack: str, certificates: Certificates, confi
         _script(f"{_LIBRARY}/volume", "volume.sh"),
         _script(f"{_LIBRARY}/metadata", "metadata.sh"),
         _script(f"{_LIBRARY}/drain", "drain.sh"),
+        _script(f"{_LIBRARY}/updates", "updates.sh"),
         _script("/usr/local/lib/nomad/host-volume-plugins/pds-dir", "pds-dir.sh"),
         HostFile("/etc/nomad.d/agent.hcl", agent_config(settings, configuration)),
         # JSON has no comments, so its reasons are here. live-restore: Docker can be upgraded under running containers.
@@ -144,6 +145,8 @@ def host_files(settings: Settings, stack: str, certificates: Certificates, confi
         _static(f"{units}/pds-volume-claim.service", "pds-volume-claim.service"),
         _static(f"{units}/pds-grow.service", "pds-grow.service"),
         _static(f"{units}/pds-grow.timer", "pds-grow.timer"),
+        _static(f"{units}/pds-updates.service", "pds-updates.service"),
+        _static(f"{units}/pds-updates.timer", "pds-updates.timer"),
         _static(f"{units}/pds-metadata.service", "pds-metadata.service"),
         _static(f"{units}/docker.service.d/pds.conf", "docker-pds.conf"),
         _static(f"{units}/do-agent.service.d/pds.conf", "do-agent-pds.conf"),

@@ -115,6 +115,12 @@ DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(f"{_ENV}.PDS_HOSTNAME", "redacted", "noted.at", "The stack's own; the post shows none in the job."),
     Deviation(f"{_ENV}.PDS_PORT", _NONE, "3000", "The image's default, written out: the port mapping depends on it."),
     Deviation(
+        f"{_ENV}.PDS_BLOB_UPLOAD_LIMIT",
+        "52428800",
+        "104857600",
+        "What upstream's installer writes since 2025-11-05; a video of 60 MB, or an import with one, would be refused.",
+    ),
+    Deviation(
         f"{_ENV}.PDS_INVITE_REQUIRED", _NONE, "true", "The server's default, written out: a new default would open it."
     ),
     Deviation(f"{_ENV}.PDS_RATE_LIMITS_ENABLED", _NONE, "true", "Off unless asked for."),

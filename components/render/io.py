@@ -10,6 +10,7 @@ from components.render.ingress_job import files_template, ingress_job
 from components.render.jobspec import DockerConfig, Logs, Port, Resources, Task, Template, VolumeMount
 from components.render.pds_job import JOB as PDS_JOB
 from components.render.where import where
+from components.settings.capacity import INGRESS_MHZ
 from components.settings.settings import Settings
 
 JOB = "io"
@@ -53,6 +54,6 @@ def _task(settings: Settings) -> Task:
         ),
         volume_mounts=(VolumeMount(volume=JOB, destination="/io"),),
         templates=(files, *((license_file,) if licensed else ())),
-        resources=Resources(cpu=300, memory=settings.ingress.memory_mib),
+        resources=Resources(cpu=INGRESS_MHZ, memory=settings.ingress.memory_mib),
         logs=Logs(max_files=5, max_file_size=10),
     )

@@ -32,6 +32,7 @@ from components.render.jobspec import (
 )
 from components.render.scripts import scripts
 from components.render.where import Where, where
+from components.settings.capacity import PDS_MHZ, SMALL_MHZ
 from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
 
@@ -126,7 +127,7 @@ def _server(settings: Settings) -> Task:
                 data=variable_lines(SECRETS_PATH),
             ),
         ),
-        resources=Resources(cpu=500, memory=settings.pds.memory_mib),
+        resources=Resources(cpu=PDS_MHZ, memory=settings.pds.memory_mib),
         logs=Logs(max_files=5, max_file_size=10),
     )
 
@@ -161,7 +162,7 @@ def _guard(settings: Settings) -> Task:
                 data=variable_lines(SECRETS_PATH),
             ),
         ),
-        resources=Resources(cpu=100, memory=128),
+        resources=Resources(cpu=SMALL_MHZ, memory=128),
         logs=Logs(max_files=2, max_file_size=1),
     )
 

@@ -14,6 +14,8 @@ from components.render.jobspec import (
 )
 from components.render.pds_job import hardened, variable_lines
 from components.render.scripts import scripts
+from components.settings.capacity import BACKUP_MHZ
+from components.settings.endpoints import SPACES_REGION, spaces_endpoint
 from components.settings.settings import Settings
 
 LOGS = Logs(max_files=2, max_file_size=1)
@@ -26,7 +28,7 @@ _WHATEVER = "sh /local/fetch.sh || true"
 """Nomad runs nothing after a first task that failed, and a last one may have to tell of it."""
 
 
-def resources(settings: Settings, *, cpu: int = 200) -> Resources:
+def resources(settings: Settings, *, cpu: int = BACKUP_MHZ) -> Resources:
     """What each task that has backups to do with may take; `cpu` in MHz, below the server's 500."""
     assert settings.backup
     return Resources(cpu=cpu, memory=settings.backup.memory_mib)
@@ -43,15 +45,24 @@ def repository(settings: Settings, stack: str) -> str:
     assert settings.backup
     if settings.backup.volume:
         return f"{_DISK}/{settings.hostname}"
-    endpoint = settings.backup.endpoint or f"https://{settings.backup.region}.digitaloceanspaces.com"
+    endpoint = settings.backup.endpoint or spaces_endpoint(settings.backup.region or SPACES_REGION)
     return f"s3:{endpoint.rstrip('/')}/{bucket_name(settings, stack)}/{settings.hostname}"
 
 
 def restic_environment(settings: Settings, stack: str) -> dict[str, str]:
     """Where restic finds the backups, by its own names; what opens them is not in it."""
     assert settings.backup
-    found = {"RESTIC_REPOSITORY": repository(settings, stack)}
-    return found if settings.backup.volume else found | {"AWS_DEFAULT_REGION": settings.backup.region}
+    return {"RESTIC_REPOSITORY": repository(settings, stack)} | region_environment(settings)
+
+
+def region_environment(settings: Settings) -> dict[str, str]:
+    """The region that requests are signed for. Of another service it is only what the stack file says: a wrong one is
+    refused with 400, and without one restic asks the service."""
+    assert settings.backup
+    if settings.backup.volume:
+        return {}
+    region = settings.backup.region or (None if settings.backup.endpoint else SPACES_REGION)
+    return {"AWS_DEFAULT_REGION": region} if region else {}
 
 
 def disk(settings: Settings) -> tuple[VolumeRequest, ...]:

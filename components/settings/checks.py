@@ -5,16 +5,20 @@ are still made, so that its owner sees every fault at once.
 """
 
 import ipaddress
-import re
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
+from components.settings.caddyfile import ASK_PORT, caddyfile_faults
+from components.settings.capacity import allocatable_mib, processor_faults
+from components.settings.endpoints import SPACES_REGION, backup_faults, s3_faults
 from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
+from components.settings.given import given_warnings
 from components.settings.handles import member_faults, removal_faults
+from components.settings.ingress_checks import MOVING_TAG, caa_faults, caddy_image_faults, ingress_kind_faults
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.placement_checks import placement_faults
-from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag
+from components.settings.raw_hcl import raw_hcl_faults
+from components.settings.sections import Nomad, package_of_tag
 from components.settings.settings import Settings
 
 WATCH_MIB = 128
@@ -26,8 +30,7 @@ OLDER_BACKUPS_MIB = 128
 SYSTEM_RESERVE_MIB = 512
 """What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
 
-CADDY_ASK_PORT = 2020
-"""Where Caddy, on loopback, is asked by itself whether a name may have a certificate."""
+CADDY_ASK_PORT = ASK_PORT
 
 CONFIRM_MIB = 128
 """Memory limit of the job that counts addresses as confirmed; it runs beside the others for a moment."""
@@ -41,7 +44,6 @@ _USUAL_TLS = {25: "starttls", 587: "starttls", 2525: "starttls", 2587: "starttls
 _SIZES = {1: "s-1vcpu-1gb", 2: "s-1vcpu-2gb", 4: "s-2vcpu-4gb", 8: "s-4vcpu-8gb", 16: "s-8vcpu-16gb"}
 """Basic droplets by their GiB, to name one that is large enough."""
 
-_MOVING_TAG = re.compile(r"latest|main|master|edge|stable|nightly|[0-9]+(\.[0-9]+)?")
 _OLDEST_NOMAD = (2, 0, 4)
 """Before it, Nomad's Docker driver has known holes."""
 
@@ -108,6 +110,16 @@ def _handle_domains(settings: Settings) -> Iterator[Fault]:
                 )
 
 
+def _ipv4_cidrs(settings: Settings) -> Iterator[Fault]:
+    cidrs = settings.operators.cidrs if settings.operators else ()
+    if cidrs and not any(ipaddress.ip_network(cidr).version == 4 for cidr in cidrs):
+        yield Fault(
+            "operators.cidrs",
+            "all of these ranges are IPv6, and the droplet has an IPv4 address alone: nothing could reach it.",
+            "Add your IPv4 address with '/32'; `curl -4 https://icanhazip.com` shows it.",
+        )
+
+
 def _open_cidrs(settings: Settings) -> Iterator[Fault]:
     networks = [ipaddress.ip_network(cidr) for cidr in (settings.operators.cidrs if settings.operators else ())]
     merged: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
@@ -146,7 +158,7 @@ def _nomad_release(settings: Settings) -> Iterator[Fault]:
 
 def _image_tag(settings: Settings) -> Iterator[Fault]:
     name, at, _ = settings.pds.image.partition("@")
-    if not at and _MOVING_TAG.fullmatch(name.rpartition(":")[2]):
+    if not at and MOVING_TAG.fullmatch(name.rpartition(":")[2]):
         yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.219', or a digest.")
 
 
@@ -181,49 +193,6 @@ def _blobs(settings: Settings) -> Iterator[Fault]:
         )
 
 
-_OF_KIND = {
-    "dialect": ("io",),
-    "license_hcl": ("io",),
-    "ssh_port": ("io",),
-    "extra_hcl": ("io",),
-    "backend": ("io", "none"),
-    "acme_ca": ("caddy",),
-    "acme_email": ("caddy",),
-    "extra_caddyfile": ("caddy",),
-}
-"""Options that only some kinds of ingress have."""
-
-
-def _ingress_kind(settings: Settings) -> Iterator[Fault]:
-    kind = settings.ingress.kind
-    for name, kinds in _OF_KIND.items():
-        if name in settings.ingress.model_fields_set and kind not in kinds:
-            by_port = name == "backend" and kind == "caddy"
-            problem = "Caddy finds the PDS by a fixed port, always." if by_port else f"'{kind}' has no such option."
-            yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'ingress: {{kind: {kinds[0]}}}'.")
-
-
-def _caddy_image(settings: Settings) -> Iterator[Fault]:
-    name, at, _ = (settings.ingress.image or INGRESS_IMAGES["caddy"]).partition("@")
-    tag = name.rpartition("/")[2].partition(":")[2] or "latest"
-    if settings.ingress.kind == "caddy" and not at and _MOVING_TAG.fullmatch(tag):
-        yield Fault(
-            "ingress.image",
-            f"its tag, {tag}, moves.",
-            f"Write an exact tag, for example '{INGRESS_IMAGES['caddy']}', or a digest.",
-        )
-
-
-def _caa(settings: Settings) -> Iterator[Fault]:
-    caa, ca = settings.dns.caa, urlsplit(settings.ingress.acme_ca).hostname or ""
-    if settings.ingress.kind == "caddy" and caa and ca.endswith(".letsencrypt.org") and "letsencrypt.org" not in caa:
-        yield Fault(
-            "dns.caa",
-            f"it allows {', '.join(caa)} alone, and Caddy orders from Let's Encrypt, which would refuse.",
-            "Add 'letsencrypt.org', or write the other authority's directory into 'ingress.acme_ca'.",
-        )
-
-
 def _backup(settings: Settings) -> Iterator[Fault]:
     backup = settings.backup
     if backup is None:
@@ -233,7 +202,7 @@ def _backup(settings: Settings) -> Iterator[Fault]:
             yield Fault(
                 f"backup.{name}", "is required.", "Make a key at DigitalOcean → API → Spaces Keys: full access."
             )
-    for name in ("bucket", "adopt", "endpoint", "access_key_id", "secret_access_key"):
+    for name in ("bucket", "adopt", "endpoint", "region", "access_key_id", "secret_access_key"):
         if backup.volume and getattr(backup, name):
             yield Fault(f"backup.{name}", "with 'volume' there is no bucket.", "Remove it, or 'volume'.")
     if backup.endpoint and not backup.bucket:
@@ -270,16 +239,16 @@ def memory_asked(settings: Settings) -> dict[str, int]:
 def _memory(settings: Settings) -> Iterator[Fault]:
     if settings.on:
         return  # what there is, its owner says
-    room = settings.host.memory_mib - SYSTEM_RESERVE_MIB
+    room = allocatable_mib(settings.host.memory_mib, SYSTEM_RESERVE_MIB)
     asked = memory_asked(settings)
     wanted = sum(asked.values())
     if wanted > room:
-        fitting = [size for gib, size in _SIZES.items() if wanted <= gib * 1024 - SYSTEM_RESERVE_MIB]
+        fitting = [size for gib, size in _SIZES.items() if wanted <= allocatable_mib(gib * 1024, SYSTEM_RESERVE_MIB)]
         larger = f"Write a larger size, for example '{fitting[0]}', or lower" if fitting else "Lower"
         yield Fault(
             "host.size",
-            f"{settings.host.size} has {settings.host.memory_mib} MiB; beside {SYSTEM_RESERVE_MIB} MiB for the system "
-            f"the jobs ask for {wanted} MiB ({', '.join(f'{part} {mib}' for part, mib in asked.items() if mib)}).",
+            f"{settings.host.size} has {room} MiB for jobs, beside what kernel and system keep; "
+            f"they ask for {wanted} MiB ({', '.join(f'{part} {mib}' for part, mib in asked.items() if mib)}).",
             f"{larger} 'pds.memory_mib'.",
         )
 
@@ -316,17 +285,34 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
     (frozenset({"service_handle_domains"}), _handle_domains),
     (frozenset({"operators.cidrs"}), _open_cidrs),
+    (frozenset({"operators.cidrs"}), _ipv4_cidrs),
     (frozenset({"operators.ssh_keys"}), _account_key),
     (frozenset({"nomad.version", "nomad.sha256", "nomad.mirror"}), _nomad_release),
     (frozenset({"pds.image"}), _image_tag),
     (frozenset({"pds.image", "pds.package_version"}), _package),
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"s3"}), _blobs),
+    (frozenset({"s3"}), s3_faults),
     (frozenset({"backup"}), _backup),
+    (frozenset({"backup"}), backup_faults),
     (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind", "clubs"}), _ports),
-    (frozenset({"ingress.kind"}), _ingress_kind),
-    (frozenset({"ingress.kind", "ingress.image"}), _caddy_image),
-    (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), _caa),
+    (frozenset({"ingress.kind"}), ingress_kind_faults),
+    (
+        frozenset(
+            {
+                "ingress.kind",
+                "ingress.extra_caddyfile",
+                "ingress.site_caddyfile",
+                "hostname",
+                "service_handle_domains",
+                "members",
+            }
+        ),
+        caddyfile_faults,
+    ),
+    (frozenset({"ingress.extra_hcl", "ingress.license_hcl", "hostname"}), raw_hcl_faults),
+    (frozenset({"ingress.kind", "ingress.image"}), caddy_image_faults),
+    (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), caa_faults),
     (
         frozenset(
             {
@@ -343,6 +329,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
         ),
         _memory,
     ),
+    (frozenset({"host.size", "ingress.kind", "alerts.ping_url", "members", "backup", "clubs", "on"}), processor_faults),
     (frozenset({"alerts"}), _alerts),
     (frozenset({"pds.package_version"}), environment_faults),
     (frozenset({"members", "service_handle_domains", "hostname", "relay_raised"}), member_faults),
@@ -384,6 +371,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield near
     if settings.backup and settings.s3:
         yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
+    yield from given_warnings(settings)
     if settings.pds.escrow == "pending":
         yield (
             "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "
@@ -405,9 +393,9 @@ def warnings(settings: Settings) -> Iterator[str]:
 def same_region(settings: Settings, droplet: str | None) -> str | None:
     """A warning where the bucket is in the region of the droplet; of another S3 service nobody knows."""
     backup = settings.backup
-    if backup is None or backup.endpoint or backup.volume or backup.region != droplet:
+    if backup is None or backup.endpoint or backup.volume or (region := backup.region or SPACES_REGION) != droplet:
         return None
     return (
-        f"pds:backup.region: {backup.region} is the droplet's region too; what takes the one takes the other. Write "
+        f"pds:backup.region: {region} is the droplet's region too; what takes the one takes the other. Write "
         "another Spaces region."
     )

@@ -6,7 +6,9 @@ their values have to look like is in `server_rules.py`.
 """
 
 import json
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,19 @@ GENERATED_SECRETS = {
     "admin_password": "PDS_ADMIN_PASSWORD",
 }
 """Secrets that every PDS has: made by the program, or given in `secrets`."""
+
+
+# aws-sdk-js-v3, packages/middleware-flexible-checksums: since 3.729 the client adds a CRC checksum to each upload
+# unless it is told otherwise, and services other than Amazon's refuse or ignore them.
+_S3_CHECKSUMS = {
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_REQUIRED",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "WHEN_REQUIRED",
+}
+
+_OF_A_LIBRARY = re.compile(
+    r"(AWS|OTEL)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY|(https?|no)_proxy|NODE_EXTRA_CA_CERTS|NODE_USE_ENV_PROXY"
+)
+"""Names that the server itself does not read and its libraries do: the AWS SDK, OpenTelemetry, Node."""
 
 
 @cache
@@ -57,7 +72,7 @@ def plain_environment(settings: Settings) -> dict[str, str]:
         environment["PDS_BLOBSTORE_DISK_LOCATION"] = f"{DATA_DIRECTORY}/blocks"
         environment["PDS_BLOBSTORE_DISK_TMP_LOCATION"] = f"{DATA_DIRECTORY}/temp"
     else:
-        environment |= _named(settings.s3)
+        environment |= _S3_CHECKSUMS | _named(settings.s3)
     environment |= _named(pds)
     if settings.mail:
         environment |= _named(settings.mail)
@@ -79,6 +94,16 @@ def configured_secrets(settings: Settings) -> dict[str, str]:
     if settings.s3:
         secrets |= _named(settings.s3, secret=True)
     return secrets | {name: _reveal(value) for name, value in sorted(settings.pds.extra_secret_env.items())}
+
+
+def env_file(environment: Mapping[str, str]) -> str:
+    """The environment as a shell's assignments: upstream's `pdsadmin` sources it from `~/pds.env`."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items())
+
+
+def read_env_file(text: str) -> dict[str, str]:
+    """What such a file says."""
+    return dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
 
 
 def owned_names(settings: Settings) -> dict[str, str]:
@@ -104,7 +129,7 @@ def environment_faults(settings: Settings) -> Iterator[Fault]:
             yield Fault(
                 key, "this name holds a secret, and the job spec is readable.", "Move it to 'extra_secret_env'."
             )
-        elif not misplaced and (wrong := value_fault(key, name, value, kind=known[name]["kind"], secret=False)):
+        elif not misplaced and (wrong := value_fault(key, name, value, kind=_kind(name, known), secret=False)):
             yield wrong
         elif "${" in value or "%{" in value:
             yield Fault(
@@ -116,11 +141,22 @@ def environment_faults(settings: Settings) -> Iterator[Fault]:
         yield from misplaced
         if name in plain:
             yield Fault(key, "this name is in 'extra_env' as well.", "Keep it here, and remove it there.")
-        elif not misplaced and (
-            wrong := value_fault(key, name, _reveal(hidden), kind=known[name]["kind"], secret=True)
-        ):
+        elif not misplaced and (wrong := value_fault(key, name, _reveal(hidden), kind=_kind(name, known), secret=True)):
             yield wrong
     yield from group_faults(plain, secret, lambda name: SECRET_NAME.search(name) is not None)
+
+
+def unchecked_names(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Names given by hand that only a library of the server reads, and the option that each is in."""
+    known = readable_names()
+    for home, names in (("extra_env", settings.pds.extra_env), ("extra_secret_env", settings.pds.extra_secret_env)):
+        for name in names:
+            if name not in known and _OF_A_LIBRARY.fullmatch(name):
+                yield name, home
+
+
+def _kind(name: str, known: dict[str, dict[str, Any]]) -> str:
+    return str(known[name]["kind"]) if name in known else "str"
 
 
 def _name_faults(key: str, name: str, settings: Settings) -> Iterator[Fault]:
@@ -129,6 +165,10 @@ def _name_faults(key: str, name: str, settings: Settings) -> Iterator[Fault]:
         yield Fault(key, "the program sets this name itself.", f"Use the option '{owned[name]}'.")
     elif name in EXCLUDED:
         yield Fault(key, *EXCLUDED[name])
+    elif name == "NODE_OPTIONS":
+        yield Fault(key, "the program sets this name itself, to check the volume at each start.", "Remove it.")
+    elif name not in known and _OF_A_LIBRARY.fullmatch(name):
+        return
     elif name not in known:
         guess = nearest(name, known)
         hint = f"Write '{guess}'." if guess else "Names are listed in components/settings/pds_env.json."

@@ -35,6 +35,17 @@ def service_domain(handle: str, domains: tuple[str, ...]) -> str | None:
     return next((domain for domain in domains if handle.endswith(domain)), None)
 
 
+def wildcards(settings: Settings) -> dict[str, str | None]:
+    """Each domain of handles, and the name in the stack's zone of the record that gives its handles an address, or None
+    for a domain outside that zone. Empty where no such records are wanted."""
+    if not settings.dns.wildcard:
+        return {}
+    zone = f".{settings.zone}"
+    return {
+        domain: f"*{domain}".removesuffix(zone) if domain.endswith(zone) else None for domain in settings.handle_domains
+    }
+
+
 def is_reserved(handle: str, domains: tuple[str, ...]) -> bool:
     """Whether only an admin's rename gives this handle."""
     domain = service_domain(handle, domains)

@@ -211,6 +211,30 @@ def _ssh_key(text: str) -> str:
         )
     if not text.strip() or not text.isprintable():
         refuse(f"{shown(text)} is no key's name.", "Write a name, a fingerprint or a public key in one line.")
+    # digitalocean/openapi, ssh_key_fingerprint.yml: an MD5 of 16 bytes is the one form that the API knows. `ssh-keygen
+    # -E md5` writes 'MD5:' before it.
+    if re.match(r"([0-9]{3,5} )?SHA256:", text):
+        refuse(
+            f"{shown(text)} is a SHA-256 fingerprint, and DigitalOcean knows keys by their MD5 fingerprint alone.",
+            "Write what `ssh-keygen -E md5 -lf KEY.pub` shows after 'MD5:', the key's name in the account, or the line "
+            "of its '.pub' file.",
+        )
+    bare = text.removeprefix("MD5:").lower()
+    return bare if is_fingerprint(bare) else text
+
+
+def is_fingerprint(text: str) -> bool:
+    """Whether an SSH key is given by the fingerprint that DigitalOcean has of it."""
+    return bool(re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){15}", text))
+
+
+def _mail_user(text: str) -> str:
+    # nodemailer/lib/shared/index.js, parseConnectionUrl: it decodes user and password and then splits them at a colon.
+    if ":" in text:
+        refuse(
+            "this user name has a colon, and the server takes what follows it for the password.",
+            "Ask the relay for a user name without ':'.",
+        )
     return text
 
 
@@ -291,6 +315,7 @@ VpcRange = Annotated[str, AfterValidator(_vpc_range), _pattern("^[0-9.]+/(1[6-9]
 Address = Annotated[str, AfterValidator(_address), _pattern(r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")]
 NameServer = Annotated[str, AfterValidator(_name_server)]
 SshKey = Annotated[str, AfterValidator(_ssh_key)]
+MailUser = Annotated[str, AfterValidator(_mail_user)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url), _pattern("^https?://[^@]+$")]
 Did = Annotated[str, AfterValidator(_did), _pattern("^did:[a-z]+:.+$")]
 DidKey = Annotated[str, AfterValidator(_did_key), _pattern("^did:key:z[1-9A-HJ-NP-Za-km-z]+$")]

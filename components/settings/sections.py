@@ -21,6 +21,7 @@ from components.settings.names import (
     Email,
     Handle,
     HttpsUrl,
+    MailUser,
     ManagementToken,
     NameServer,
     RotationKey,
@@ -105,7 +106,7 @@ class Dns(Section):
     zone: Domain | None = option(None, doc="The zone the hostname is in; the hostname itself where it has two labels.")
     create_zone: bool = option(False, doc="Make the zone at DigitalOcean; false where it exists already.")
     ttl: int = option(300, ge=30, le=86400, doc="Time to live of the records, in seconds; DigitalOcean's least is 30.")
-    wildcard: bool = option(True, doc="Also `*.HOSTNAME`, which members' handles are under.")
+    wildcard: bool = option(True, doc="Also a wildcard for each domain of handles, such as `*.HOSTNAME`.")
     caa: Annotated[tuple[Domain, ...], Field(strict=False)] = option(
         (), doc="Certificate authorities allowed for the name, for example 'letsencrypt.org'; empty for no CAA record."
     )
@@ -124,7 +125,7 @@ class Operators(Section):
         False, doc="Open the Nomad endpoint (client certificate and token demanded) to every address."
     )
     ssh_keys: Annotated[tuple[SshKey, ...], Field(strict=False, min_length=1)] = option(
-        doc="SSH keys: the name or fingerprint of a key in the account (one at least), or a public key as text.",
+        doc="SSH keys: the name or MD5 fingerprint of a key in the account (one at least), or a public key as text.",
         example=["my-laptop"],
     )
 
@@ -194,7 +195,7 @@ class Pds(Section):
         False, doc="Say it again where invites are off: sign-up has no captcha and the relay stops at 100 accounts."
     )
     blob_upload_limit: int = option(
-        52_428_800, ge=1, le=_LARGEST, doc="Largest blob accepted, in bytes.", env="PDS_BLOB_UPLOAD_LIMIT"
+        104_857_600, ge=1, le=_LARGEST, doc="Largest blob accepted, in bytes.", env="PDS_BLOB_UPLOAD_LIMIT"
     )
     rate_limits: bool = option(True, doc="Limit requests by client address.", env="PDS_RATE_LIMITS_ENABLED")
     log_enabled: bool = option(True, doc="Write the server's log.", env="LOG_ENABLED")
@@ -283,7 +284,13 @@ class Ingress(Section):
         "https://acme-v02.api.letsencrypt.org/directory", doc="Directory of the one CA that Caddy orders from."
     )
     acme_email: Email | None = option(None, doc="Address that Caddy gives to the CA.")
-    extra_caddyfile: str = option("", doc="Raw sites added to this PDS's Caddyfile.")
+    extra_caddyfile: str = option("", doc="Further sites for Caddy, as raw text: whole blocks with their addresses.")
+    site_caddyfile: str = option(
+        "",
+        doc="Directives for the PDS's own site, as raw text: a page at '/', 'robots.txt', a gatekeeper. Each that "
+        "answers requests names its paths; all others go to the server.",
+        example='respond /robots.txt "User-agent: *"',
+    )
 
     @property
     def container_image(self) -> str:
@@ -304,7 +311,7 @@ class Mail(Section):
     tls: Literal["implicit", "starttls"] = option(
         "implicit", doc="'implicit' for 465-like ports, 'starttls' for 587-like."
     )
-    user: str = option(
+    user: MailUser = option(
         min_length=1, doc="User name at the relay, as it is: it is percent-encoded for you.", example="postmaster"
     )
     password: SecretStr = option(
@@ -365,10 +372,12 @@ class Alerts(Section):
 class Backup(Section):
     """Where copies of the PDS go, how often, and how long they are kept. Without this section there are none."""
 
-    region: str = option(
-        "ams3",
-        pattern=r"^[a-z]{3}[0-9]$",
-        doc="Spaces region of the bucket; another than the droplet's, so that one fire does not take both.",
+    region: str | None = option(
+        None,
+        pattern=r"^[a-z0-9-]{1,64}$",
+        doc="Region of the bucket. For Spaces `ams3` if left out; choose another one than the droplet's. With "
+        "`endpoint` any region of that service; if left out, its client finds it.",
+        example="ams3",
     )
     bucket: str | None = option(
         None,
@@ -394,7 +403,7 @@ class Backup(Section):
     secret_access_key: SecretStr | None = option(None, min_length=1, doc="Its secret key.")
     password: SecretStr | None = option(
         None,
-        min_length=16,
+        min_length=1,
         doc="Password of backups that exist, from the escrow file; generated where left out.",
     )
     interval_minutes: Literal[5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440] = option(
@@ -426,11 +435,11 @@ class Secrets(Section):
     plc_rotation_key: RotationKey | None = option(
         None, doc="PLC rotation key, 64 hex digits.", env="PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
     )
-    jwt_secret: SecretStr | None = option(None, min_length=16, doc="Session key.", env="PDS_JWT_SECRET")
+    jwt_secret: SecretStr | None = option(None, min_length=1, doc="Session key.", env="PDS_JWT_SECRET")
     nomad_management_token: ManagementToken | None = option(
         None, doc="Token of the Nomad on an adopted volume, from the escrow file."
     )
-    admin_password: SecretStr | None = option(None, min_length=8, doc="Admin password.", env="PDS_ADMIN_PASSWORD")
+    admin_password: SecretStr | None = option(None, min_length=1, doc="Admin password.", env="PDS_ADMIN_PASSWORD")
 
 
 class Member(Section):

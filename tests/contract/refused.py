@@ -317,11 +317,6 @@ ACCEPTED_BUT_WRONG = (
         meaning="There is no captcha, and no word about it.",
     ),
     Refusal(
-        name="JWT secret of one letter",
-        change={"PDS_JWT_SECRET": "a"},
-        meaning="Sessions can be forged by trying.",
-    ),
-    Refusal(
         name="service DID that is none, older server",
         change={"PDS_SERVICE_DID": "noted.at"},
         meaning="Tokens are made for an audience that is no DID.",

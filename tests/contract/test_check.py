@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from components.settings.environment import env_file
 from tests import fake_dns
 from tests.certificates import Authority, server_context
 from tests.ingress import Ingress, Planted
@@ -128,7 +129,7 @@ def place(
             subject = Subject(
                 stack="dev",
                 outputs={
-                    "pds_env": "".join(f"{name}={value}\n" for name, value in env.items()),
+                    "pds_env": env_file(env),
                     "package_version": version,
                     "state": "serving",
                     "host_configuration": CONFIGURATION,
@@ -293,7 +294,7 @@ def test_a_paused_server_is_said_to_be_paused(place: Place) -> None:
 
 def _with_env(place: Place, **changes: str) -> dict[str, Any]:
     env = place.subject.environment | changes
-    return {**place.subject.outputs, "pds_env": "".join(f"{name}={value}\n" for name, value in env.items())}
+    return {**place.subject.outputs, "pds_env": env_file(env)}
 
 
 def test_documents_that_our_key_cannot_change_are_found(place: Place) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import httpx
 
+from components.settings.environment import read_env_file
 from tests.e2e.bench import HOSTNAME, Bench
 from tests.e2e.tools import BenchError, run
 from tools.live.pds import applied, differences
@@ -88,7 +89,7 @@ def memory_mib(container: str, docker_host: str) -> float:
 def bare_server(running: Bench, plc_url: str) -> Iterator[BareServer]:
     """Start it and wait for it; container and data are gone at the end. Raises BenchError where it does not come up."""
     outputs = running.outputs()
-    told = dict(line.split("=", 1) for line in outputs["pds_env"].splitlines())
+    told = read_env_file(outputs["pds_env"])
     data = running.folder / "bare"
     data.mkdir(exist_ok=True)
     line = ".".join(outputs["package_version"].split(".")[:2])

@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from components.probes import until
+from components.settings.environment import read_env_file
 from tests.e2e import tools
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import Directory, directory
@@ -145,7 +146,7 @@ def test_up_from_nothing_serves_over_https(running: Running) -> None:
 def test_a_member_is_made_with_the_exported_environment(running: Running) -> None:
     """What `pdsadmin account create` and `account list` ask, with `pds_env` in the place of `~/pds.env`; and her first
     post is heard on the event stream."""
-    env = dict(line.split("=", 1) for line in running.bench.outputs()["pds_env"].splitlines())
+    env = read_env_file(running.bench.outputs()["pds_env"])
     assert env["PDS_HOSTNAME"] == HOSTNAME
     admin = ("admin", env["PDS_ADMIN_PASSWORD"])
     address = (running.bench.outputs()["ipv4"], 443)

@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from components.settings.environment import read_env_file
 from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
 from tests.e2e.digitalocean.world import Json, Limits
 from tests.e2e.killing import Strike, agent, engine, held, interrupted, program, said
@@ -74,7 +75,7 @@ def one_of_each(running: Bench) -> None:
     assert orphans(running) == {"orphans": [], "missing": [], "empty": False}
     no_secret_is_lost(running)
     [machine] = running.machines.machines()
-    environment = dict(line.split("=", 1) for line in running.outputs()["pds_env"].splitlines())
+    environment = read_env_file(running.outputs()["pds_env"])
     public = ec.derive_private_key(int(environment[ROTATION_KEY], 16), ec.SECP256K1()).public_key()
     mark = json.loads((machine.volume / "pds/.pds-identity.json").read_text())
     assert mark["rotation_public_key"] == public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()

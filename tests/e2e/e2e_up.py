@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from components.settings.environment import GENERATED_SECRETS
+from components.settings.environment import GENERATED_SECRETS, read_env_file
 from tests.certificates import Authority
 from tests.e2e import tools
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, STACK, Bench, bench, complaint
@@ -318,7 +318,7 @@ def test_destroy_leaves_what_is_retained(running: Bench) -> None:
     """Nothing goes while it is protected; then a host that is dead is destroyed by the documented steps. Only the
     retained things are left, and listed with what removes them."""
     before = running.api.dump()
-    environment = dict(line.split("=", 1) for line in running.outputs()["pds_env"].splitlines())
+    environment = read_env_file(running.outputs()["pds_env"])
     _OLD.update({name: environment[variable] for name, variable in GENERATED_SECRETS.items()})
     _OLD["nomad_management_token"] = running.outputs()["nomad_management_token"]
     _OLD_MARK.append(_data(running)[0])

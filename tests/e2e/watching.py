@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from components.settings.environment import read_env_file
 from tests.e2e.bench import Bench, Run, Stack
 from tests.e2e.tools import BenchError
 
@@ -99,8 +100,7 @@ def _parts(name: str, value: object) -> Iterator[tuple[str, str]]:
             elif name.endswith(".secrets"):
                 yield f"{name}.{key}", str(inner)
     elif isinstance(value, str) and name == "pds_env":
-        for line in value.splitlines():
-            key, _, text = line.partition("=")
+        for key, text in read_env_file(value).items():
             if re.search("KEY|SECRET|PASSWORD|SMTP", key) and not _NOT_SECRET.match(text):
                 yield f"{name}.{key}", text
     elif isinstance(value, str):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.settings.environment import read_env_file
 from tools.check.site import Site
 
 
@@ -53,8 +54,7 @@ class Subject:
     @property
     def environment(self) -> dict[str, str]:
         """The server's whole environment, secrets included."""
-        lines = str(self.outputs.get("pds_env", "")).splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line)
+        return read_env_file(str(self.outputs.get("pds_env", "")))
 
     @property
     def hostname(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from components.settings.capacity import allocatable_mib
 from components.settings.checks import SYSTEM_RESERVE_MIB, memory_asked
 from components.settings.placement import Club
 from tools.account import Account, AccountError
@@ -171,7 +172,7 @@ def _cost(stack: Known, stacks: Mapping[str, Known], found: Prices) -> float | N
 def _room(stack: Known) -> Room:
     settings = stack.settings
     assert settings
-    memory = settings.host.memory_mib - SYSTEM_RESERVE_MIB - sum(memory_asked(settings).values())
+    memory = allocatable_mib(settings.host.memory_mib, SYSTEM_RESERVE_MIB) - sum(memory_asked(settings).values())
     # Its own PDS has no quota: as much is left to it as a club gets unless told otherwise.
     disk = settings.volume.size_gib - NEXT.disk_gib - sum(club.disk_gib for club in settings.clubs.values())
     return Room(host=stack.name, memory_mib=memory, disk_gib=disk)

@@ -57,10 +57,23 @@ def names(texts: Iterable[str]) -> frozenset[str]:
 def find_lost_state(changes: Iterable[Change], allowed: Collection[str] = ()) -> list[str]:
     """Nothing stateful is replaced or deleted, unless its name is in `allowed`."""
     return [
-        f"{change.kind} {change.name} would be {_DONE.get(change.op, change.op)}{_because(change)}"
+        f"{change.kind} {change.name} would be {_DONE.get(change.op, change.op)}{_because(change)}{_remedy(change)}"
         for change in changes
         if change.loses_state and change.name not in allowed
     ]
+
+
+_REMEDIES = {
+    ("SpacesBucket", "name"): "a bucket keeps its name. Put 'backup.bucket' back, or remove 'backup' for one `up` and "
+    "then write the new one: the backups so far stay in the old bucket",
+    ("SpacesBucket", "region"): "a bucket keeps its region. Put 'backup.region' back",
+}
+"""By type and input: what to do instead of a replacement that loses data."""
+
+
+def _remedy(change: Change) -> str:
+    found = [text for (kind, key), text in _REMEDIES.items() if change.kind == kind and key in change.reasons]
+    return f": {'; '.join(found)}" if found and change.op == "replace" else ""
 
 
 def _because(change: Change) -> str:
@@ -100,7 +113,8 @@ def _pairs(was: Recorded, becomes: Recorded) -> dict[str, tuple[Any, Any]]:
 
 def _replacing(was: Recorded, becomes: Recorded, inputs: Iterable[str]) -> list[str]:
     ignored = set(becomes.options.get("ignoreChanges", []))
-    reasons = [key for key in inputs if key not in ignored and key in replaced_by(becomes.type)]
+    replacing = replaced_by(becomes.type) | set(becomes.options.get("replaceOnChanges", []))
+    reasons = [key for key in inputs if key not in ignored and key in replacing]
     if was.options.get("replacementTrigger") != becomes.options.get("replacementTrigger"):
         reasons.append("host.generation" if becomes.type.endswith(":Droplet") else "replacement trigger")
     return reasons

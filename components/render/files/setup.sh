@@ -18,8 +18,11 @@ packages() {
     # Not cloud-init's own `packages:`, because that tries once and goes on without them; a mirror that is away for a
     # minute would leave a host without Docker.
     for try in 1 2 3 4 5 6; do
+        # Of several sources one may be away, such as DigitalOcean's own for monitoring, and then `update` fails. Whether
+        # the packages are there decides, not that.
+        apt-get update || say "packages: not every source could be read"
         # shellcheck disable=SC2086 # a list of names, made by the renderer
-        if apt-get update && apt-get install -y --no-install-recommends $PACKAGES; then
+        if apt-get install -y --no-install-recommends $PACKAGES; then
             return 0
         fi
         say "packages: try $try of 6 failed"
@@ -90,8 +93,8 @@ systemctl restart docker.service
 systemctl start pds-volume-prepare.service
 systemctl start pds-volume-claim.service
 
-systemctl enable nomad.service pds-metadata.service pds-drain.service stunnel@nomad.service pds-grow.timer
+systemctl enable nomad.service pds-metadata.service pds-drain.service stunnel@nomad.service pds-grow.timer pds-updates.timer
 # Without waiting: Nomad is ordered after the metadata rules, these after cloud-init's last stage, and that stage is
 # what runs this script.
-systemctl start --no-block nomad.service stunnel@nomad.service pds-grow.timer
+systemctl start --no-block nomad.service stunnel@nomad.service pds-grow.timer pds-updates.timer
 say "done; Nomad starts as soon as cloud-init has finished"

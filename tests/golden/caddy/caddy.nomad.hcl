@@ -65,8 +65,8 @@ job "caddy" {
 
       config {
         image           = "caddy:2.11.4"
-        command         = "caddy"
-        args            = ["run", "--config", "/local/Caddyfile", "--adapter", "caddyfile"]
+        entrypoint      = ["/bin/sh", "/local/caddy.sh"]
+        args            = ["start"]
         network_mode    = "host"
         force_pull      = false
         readonly_rootfs = true
@@ -88,9 +88,179 @@ job "caddy" {
       }
 
       template {
-        destination = "local/Caddyfile"
-        change_mode = "script"
-        splay       = "0s"
+        destination = "local/caddy.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+        #!/bin/sh
+        # Owns which text Caddy runs with. The texts of all stacks on the host are one file, and Caddy takes it whole or not at
+        # all; so each stack's text is tried by itself, and one that Caddy refuses leaves what that stack had before.
+        #
+        #   caddy.sh start     the container's command: with texts that Caddy has run before, then with the new ones
+        #   caddy.sh reload    when the texts change: the change script of Nomad's template
+        #
+        # PARTS has a line `PATH KEY BASE64` for each stack and key: `text`, and `plain`, which is the program's own part of it.
+        # Of a text with the SHA-256 SUM, results/SUM says "loaded" or "refused: " and Caddy's words; Caddy serves that file to
+        # `up`, which knows the sum. Runs in Caddy's image: busybox or more.
+        set -eu
+        umask 077
+
+        mode=$1
+        local=$${PDS_LOCAL:-/local}
+        kept=$${PDS_KEPT:-/data/pds-parts} # on the volume: the text of each stack that Caddy ran last
+        new=$local/new serving=$local/serving results=$local/results
+        options=$local/options parts=$local/parts
+
+        exec 9>"$local/lock"
+        flock 9
+        case $mode in
+            start) rm -f "$local/admin.sock" ;; # of a Caddy that was killed
+            *)
+                tries=300
+                until [ -S "$local/admin.sock" ] || [ "$tries" = 0 ]; do
+                    tries=$((tries - 1))
+                    sleep 0.2
+                done
+                ;;
+        esac
+
+        mkdir -p "$kept" "$serving" "$results"
+        rm -rf "$new"
+        mkdir "$new"
+        while read -r path key coded; do
+            name=$${path##*/}
+            printf %s "$coded" | base64 -d >"$new/$name.$key"
+            [ -f "$new/$name.plain" ] || cp "$new/$name.$key" "$new/$name.plain"
+        done <"$parts"
+
+        # A stack that has left.
+        gone=
+        for file in "$serving"/* "$kept"/*; do
+            [ -f "$file" ] && [ ! -f "$new/$${file##*/}.text" ] && rm "$file" && gone=1
+        done
+
+        # write FOLDER: the whole file, of the texts in FOLDER.
+        write() {
+            { cat "$options" && find "$1" -type f | sort | while read -r file; do cat "$file" && echo; done; } >"$local/next"
+        }
+
+        # takes FOLDER: whether Caddy takes the texts in FOLDER together; if not, its words are in `said`. A reload is the only
+        # proof: a port that is in use, for example, is found by no check. But one that fails half-way leaves Caddy 2.6 without
+        # certificates until it loads what it had once more; so a check comes first.
+        takes() {
+            write "$1"
+            said=$(caddy validate --config "$local/next" --adapter caddyfile 2>&1) || return 1
+            if [ "$mode" != start ] && ! said=$(caddy reload --config "$local/next" --adapter caddyfile 2>&1); then
+                caddy reload --force --config "$local/Caddyfile" --adapter caddyfile >/dev/null 2>&1 || true
+                return 1
+            fi
+            mv "$local/next" "$local/Caddyfile"
+        }
+
+        # first NAME: the text that is tried for a stack. A start comes without an owner who looks.
+        first() {
+            if [ "$mode" != start ]; then
+                echo "$new/$1.text"
+            elif [ -f "$kept/$1" ]; then
+                echo "$kept/$1"
+            else
+                echo "$new/$1.plain"
+            fi
+        }
+
+        # words NAME: why Caddy refuses the stack's text, in its own words, with the lines of that text where they are known.
+        words() {
+            rm -rf "$local/alone"
+            mkdir "$local/alone"
+            cp "$new/$1.text" "$local/alone/$1"
+            write "$local/alone"
+            before=$(wc -l <"$options")
+            alone=$(caddy adapt --config "$local/next" --adapter caddyfile 2>&1 >/dev/null) || said=$alone
+            printf '%s\n' "$said" | grep '^Error: ' | cut -c 1-1000 | awk -v file="$local/next:" -v before="$before" '
+                {
+                    while ((at = index($0, file)) > 0) {
+                        rest = substr($0, at + length(file))
+                        match(rest, /^[0-9]+/)
+                        $0 = substr($0, 1, at - 1) "line " (substr(rest, 1, RLENGTH) - before) substr(rest, RLENGTH + 1)
+                    }
+                    print
+                }'
+        }
+
+        result() {
+            sum=$(sha256sum <"$new/$1.text")
+            cat >"$results/.part"
+            chmod 0644 "$results/.part"
+            mv "$results/.part" "$results/$${sum%% *}"
+        }
+
+        # use NAME FILE: serve FILE for the stack, if Caddy takes it beside what is served now.
+        use() {
+            rm -rf "$local/trial"
+            cp -R "$serving" "$local/trial"
+            cp "$2" "$local/trial/$1"
+            takes "$local/trial" && cp "$2" "$serving/$1"
+        }
+
+        names() {
+            find "$new" -name '*.text' | sed 's|.*/||; s|\.text$||' | sort
+        }
+
+        one_by_one() {
+            for name in $(names); do
+                wanted=$(first "$name")
+                if cmp -s "$wanted" "$serving/$name" || use "$name" "$wanted"; then
+                    continue
+                fi
+                if [ "$mode" != start ]; then
+                    echo "refused: $(words "$name")" | result "$name"
+                    echo "caddy.sh: the text of $name is refused: $said" >&2
+                fi
+                [ -f "$serving/$name" ] && continue
+                for other in "$kept/$name" "$new/$name.plain"; do
+                    if [ -f "$other" ] && use "$name" "$other"; then
+                        break
+                    fi
+                done
+            done
+        }
+
+        # All of them at once, as it is nearly always.
+        rm -rf "$local/all"
+        mkdir "$local/all"
+        changed=$gone
+        for name in $(names); do
+            cp "$(first "$name")" "$local/all/$name"
+            cmp -s "$local/all/$name" "$serving/$name" || changed=1
+        done
+        if [ "$changed" ] || [ "$mode" = start ]; then
+            if takes "$local/all"; then
+                rm -rf "$serving"
+                cp -R "$local/all" "$serving"
+            else
+                one_by_one
+                takes "$serving" || true # a stack that left and is the only change
+            fi
+        fi
+
+        if [ "$mode" = start ]; then
+            [ -f "$local/Caddyfile" ] || cp "$options" "$local/Caddyfile"
+            # The new texts, as soon as there is a Caddy to reload.
+            sh "$0" reload 9>&- &
+            exec caddy run --config "$local/Caddyfile" --adapter caddyfile 9>&-
+        fi
+
+        for name in $(names); do
+            if cmp -s "$new/$name.text" "$serving/$name"; then
+                cp "$serving/$name" "$kept/$name"
+                echo loaded | result "$name"
+            fi
+        done
+        EOT
+      }
+
+      template {
+        destination = "local/options"
+        change_mode = "noop"
         data        = <<-EOT
         {
         	# A socket in the task's own directory: by TCP every program on the host could give Caddy orders.
@@ -120,14 +290,19 @@ job "caddy" {
         	}
         }
 
-        {{ range nomadVarList "caddy/files" }}{{ with nomadVar .Path }}{{ .text }}
-        {{ end }}{{ end }}
         EOT
+      }
+
+      template {
+        destination = "local/parts"
+        change_mode = "script"
+        splay       = "0s"
+        data        = "{{ range $file := nomadVarList \"caddy/files\" }}{{ with nomadVar $file.Path }}{{ range .Tuples }}{{ $file.Path }} {{ .K }} {{ .V | base64Encode }}\n{{ end }}{{ end }}{{ end }}"
 
         change_script {
-          command       = "caddy"
-          args          = ["reload", "--config", "/local/Caddyfile", "--adapter", "caddyfile"]
-          timeout       = "30s"
+          command       = "/bin/sh"
+          args          = ["/local/caddy.sh", "reload"]
+          timeout       = "120s"
           fail_on_error = false
         }
       }

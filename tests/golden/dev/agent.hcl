@@ -87,7 +87,7 @@ client {
   }
 
   meta {
-    pds_configuration = "59eb7e9df2edff7a"
+    pds_configuration = "77cff14cc549f814"
   }
 }
 

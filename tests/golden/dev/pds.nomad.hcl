@@ -243,7 +243,7 @@ job "pds" {
         PDS_BLOBSTORE_DISK_LOCATION     = "/pds/blocks"
         PDS_BLOBSTORE_DISK_TMP_LOCATION = "/pds/temp"
         PDS_INVITE_REQUIRED             = "true"
-        PDS_BLOB_UPLOAD_LIMIT           = "52428800"
+        PDS_BLOB_UPLOAD_LIMIT           = "104857600"
         PDS_RATE_LIMITS_ENABLED         = "true"
         LOG_ENABLED                     = "true"
         PDS_DID_PLC_URL                 = "https://plc.directory"

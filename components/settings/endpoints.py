@@ -1,0 +1,89 @@
+"""The addresses of S3 services: whose they are, and what is wrong with them.
+
+A bucket, a region and an endpoint belong to one service. Each is checked here against the others, once for 's3' and
+once for 'backup', so that no value of one service reaches another.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from components.settings.faults import Fault
+from components.settings.settings import Settings
+
+SPACES = "digitaloceanspaces.com"
+SPACES_REGION = "ams3"
+"""The region of a new Spaces bucket for backups; another one than the default of 'host.region'."""
+
+_SPACES_REGION = re.compile(r"[a-z]{3}[0-9]")
+_AMAZON = re.compile(r"(?:.+\.)?s3(?:[.-]dualstack)?[.-]([a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com(?:\.cn)?")
+"""docs.aws.amazon.com/general/latest/gr/s3.html; the group is the region."""
+
+
+def spaces_endpoint(region: str) -> str:
+    """The S3 endpoint of a Spaces region."""
+    return f"https://{region}.{SPACES}"
+
+
+def s3_faults(settings: Settings) -> Iterator[Fault]:
+    """What is wrong with the bucket for blobs."""
+    if settings.s3:
+        yield from _endpoint_faults("s3", settings.s3.endpoint, settings.s3.bucket, settings.s3.region)
+
+
+def backup_faults(settings: Settings) -> Iterator[Fault]:
+    """What is wrong with the address of the bucket for backups."""
+    backup = settings.backup
+    if backup is None:
+        return
+    if backup.endpoint:
+        yield from _endpoint_faults("backup", backup.endpoint, backup.bucket, backup.region)
+    elif backup.region and not _SPACES_REGION.fullmatch(backup.region):
+        yield Fault(
+            "backup.region",
+            f"'{backup.region}' is not a Spaces region.",
+            f"Write three letters and a digit, for example '{SPACES_REGION}', or the 'endpoint' of the other service.",
+        )
+
+
+def _endpoint_faults(section: str, endpoint: str, bucket: str | None, region: str | None) -> Iterator[Fault]:
+    """At most one fault of the endpoint itself, then the region beside it."""
+    key = f"{section}.endpoint"
+    url = urlsplit(endpoint)
+    host = (url.hostname or "").rstrip(".")
+    port = f":{url.port}" if url.port else ""
+    right = f"{url.scheme}://{_service(host, bucket)}{port}"
+    if _service(host, bucket) != host:
+        named = "the bucket's name" if ".cdn." not in f".{host}" else "an address of the CDN"
+        yield Fault(key, f"it has {named} in it; clients put the bucket before it themselves.", f"Write '{right}'.")
+    elif url.path:
+        yield Fault(key, f"it has the path '{url.path}'; an endpoint is a host alone.", f"Write '{right}'.")
+    elif (url.hostname or "") != host:
+        yield Fault(key, "it ends with a dot, which no certificate has.", f"Write '{right}'.")
+    elif url.scheme == "http" and not _private(host):
+        yield Fault(
+            key, "without TLS everyone on the way reads and changes the data.", f"Write 'https://{host}{port}'."
+        )
+    elif region and (found := _AMAZON.fullmatch(host)) and found[1] != region:
+        yield Fault(
+            f"{section}.region",
+            f"'{region}' is not the region of {host}, and the service refuses requests that are signed for another.",
+            f"Write 'region: {found[1]}'.",
+        )
+
+
+def _service(host: str, bucket: str | None) -> str:
+    """The host of the service alone: without the bucket, and the origin in place of its CDN."""
+    if host.endswith(f".{SPACES}"):
+        labels = [label for label in host.removesuffix(f".{SPACES}").split(".") if label != "cdn"]
+        return f"{labels[-1]}.{SPACES}" if labels else host
+    return host.removeprefix(f"{bucket}.") if bucket else host
+
+
+def _private(host: str) -> bool:
+    """Whether the host is reached without the public Internet."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost"

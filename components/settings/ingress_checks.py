@@ -1,0 +1,58 @@
+"""What does not go with the kind of ingress that was asked for."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from components.settings.faults import Fault
+from components.settings.sections import INGRESS_IMAGES
+from components.settings.settings import Settings
+
+MOVING_TAG = re.compile(r"latest|main|master|edge|stable|nightly|[0-9]+(\.[0-9]+)?")
+"""Tags of images that are another image later."""
+
+_OF_KIND = {
+    "dialect": ("io",),
+    "license_hcl": ("io",),
+    "ssh_port": ("io",),
+    "extra_hcl": ("io",),
+    "backend": ("io", "none"),
+    "acme_ca": ("caddy",),
+    "acme_email": ("caddy",),
+    "extra_caddyfile": ("caddy",),
+    "site_caddyfile": ("caddy",),
+}
+"""Options that only some kinds of ingress have."""
+
+
+def ingress_kind_faults(settings: Settings) -> Iterator[Fault]:
+    """Options that the asked kind of ingress does not have."""
+    kind = settings.ingress.kind
+    for name, kinds in _OF_KIND.items():
+        if name in settings.ingress.model_fields_set and kind not in kinds:
+            by_port = name == "backend" and kind == "caddy"
+            problem = "Caddy finds the PDS by a fixed port, always." if by_port else f"'{kind}' has no such option."
+            yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'ingress: {{kind: {kinds[0]}}}'.")
+
+
+def caddy_image_faults(settings: Settings) -> Iterator[Fault]:
+    """An image of Caddy that would be another one after a restart."""
+    name, at, _ = (settings.ingress.image or INGRESS_IMAGES["caddy"]).partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2] or "latest"
+    if settings.ingress.kind == "caddy" and not at and MOVING_TAG.fullmatch(tag):
+        yield Fault(
+            "ingress.image",
+            f"its tag, {tag}, moves.",
+            f"Write an exact tag, for example '{INGRESS_IMAGES['caddy']}', or a digest.",
+        )
+
+
+def caa_faults(settings: Settings) -> Iterator[Fault]:
+    """A CAA record that forbids the certificates which Caddy orders."""
+    caa, ca = settings.dns.caa, urlsplit(settings.ingress.acme_ca).hostname or ""
+    if settings.ingress.kind == "caddy" and caa and ca.endswith(".letsencrypt.org") and "letsencrypt.org" not in caa:
+        yield Fault(
+            "dns.caa",
+            f"it allows {', '.join(caa)} alone, and Caddy orders from Let's Encrypt, which would refuse.",
+            "Add 'letsencrypt.org', or write the other authority's directory into 'ingress.acme_ca'.",
+        )

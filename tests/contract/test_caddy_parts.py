@@ -1,0 +1,276 @@
+"""The script that puts the texts of all stacks together, with a real Caddy: one stack's text is that stack's alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components.render.caddy import caddy_job, caddyfile
+from components.render.scripts import script
+from components.settings.settings import Settings
+from tests.host_machine import tool
+from tests.programs import settings_of
+from tests.serving import LOOPBACK, served
+from tools.hcl_text import job_of, task_of
+from tools.live.process import free_port
+
+from .front import ENDS_WITH_US, Ports
+
+pytestmark = pytest.mark.contract
+
+HOST, CLUB = "noted.at", "chess.test"
+
+
+class _Server(BaseHTTPRequestHandler):
+    """In the place of a PDS: says which path was asked for."""
+
+    def do_GET(self) -> None:
+        body = f"server: {self.path}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Machine:
+    """A host's ingress task: the rendered template's lines, the script, and Caddy when it was started."""
+
+    def __init__(self, folder: Path, backend: int) -> None:
+        self.backend, self.folder, self.ports = backend, folder, Ports.free()
+        self.parts: dict[str, dict[str, str]] = {}
+        self._caddy: subprocess.Popen[bytes] | None = None
+        folder.mkdir()
+        (folder / "caddy.sh").write_text(script("caddy.sh"))
+        self.stack("dev")
+
+    def settings(self, hostname: str = HOST, **ingress: str) -> Settings:
+        """What a stack with this hostname says."""
+        zone = {"zone": hostname}
+        return settings_of(
+            hostname=hostname, dns=zone, ingress={"kind": "caddy", **ingress}, pds={"port": self.backend}
+        )
+
+    def stack(self, name: str, hostname: str = HOST, added: str = "", **ingress: str) -> str:
+        """Leave a stack's file; the SHA-256 of its text. `added` is past what the settings would take."""
+        settings = self.settings(hostname, **ingress)
+        text = caddyfile(settings) + added
+        self.parts[name] = {"text": text, "plain": caddyfile(settings, plain=True)}
+        return hashlib.sha256(self._mapped(text).encode()).hexdigest()
+
+    def _mapped(self, text: str) -> str:
+        return text.replace("/local/", f"{self.folder}/").replace(":2020", f":{self.ports.ask}")
+
+    def _write(self) -> None:
+        (template,) = [
+            item
+            for item in task_of(job_of(caddy_job(self.settings(), "dev"), "caddy"), "caddy")["template"]
+            if item["destination"] == "local/options"
+        ]
+        lines = [line for line in template["data"].splitlines() if not line.strip().startswith("acme_ca")]
+        here = f"\thttp_port {self.ports.http}\n\thttps_port {self.ports.https}\n\tdefault_bind {LOOPBACK}\n"
+        own = f"{{\n{here}\tlocal_certs\n\tskip_install_trust\n"
+        options = self._mapped("\n".join(lines))
+        (self.folder / "options").write_text(own + options.removeprefix("{\n") + "\n")
+        coded = [
+            f"caddy/files/{name} {key} {base64.b64encode(self._mapped(text).encode()).decode()}\n"
+            for name, items in sorted(self.parts.items())
+            for key, text in sorted(items.items())
+        ]
+        (self.folder / "parts").write_text("".join(coded))
+
+    def _environment(self) -> dict[str, str]:
+        folders = {
+            "PDS_LOCAL": str(self.folder),
+            "PDS_KEPT": str(self.folder.parent / "kept"),
+            "HOME": str(self.folder),
+        }
+        caddys = {"XDG_DATA_HOME": str(self.folder.parent / "data"), "XDG_CONFIG_HOME": str(self.folder)}
+        return {"PATH": f"{Path(tool('caddy', 'caddy')).parent}:{os.defpath}", **folders, **caddys}
+
+    def start(self) -> None:
+        """Start the container's command; back once a stack's site answers."""
+        self._write()
+        with (self.folder / "caddy.log").open("wb") as log:
+            command = [*ENDS_WITH_US, "/bin/sh", str(self.folder / "caddy.sh"), "start"]
+            self._caddy = subprocess.Popen(command, env=self._environment(), stdout=log, stderr=log)
+        for _ in range(200):
+            if self._caddy.poll() is not None:
+                raise AssertionError((self.folder / "caddy.log").read_text())
+            try:
+                self.get(HOST, "/xrpc/_health")
+                break
+            except (OSError, httpx.HTTPError):
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Kill Caddy, as a host that loses its power does."""
+        if self._caddy:
+            self._caddy.kill()
+            self._caddy.wait(30)
+            self._caddy = None
+
+    def reload(self) -> None:
+        """Have Nomad's change script run."""
+        self._write()
+        done = subprocess.run(
+            ["/bin/sh", str(self.folder / "caddy.sh"), "reload"],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def get(self, host: str, path: str) -> httpx.Response:
+        """An answer of `https://HOST`. Raises httpx.HTTPError where there is no such site."""
+        trust = ssl.create_default_context()
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+        with httpx.Client(verify=trust, trust_env=False, timeout=20) as client:
+            request = client.build_request(
+                "GET", f"https://{LOOPBACK}:{self.ports.https}{path}", headers={"Host": host}
+            )
+            request.extensions = {**request.extensions, "sni_hostname": host}
+            return client.send(request)
+
+    def result(self, host: str, sha256: str) -> str:
+        """What Caddy says of a text, as `up` asks for it; empty where it knows nothing."""
+        answer = self.get(host, f"/.well-known/pds-ingress/{sha256}")
+        return answer.text.strip() if answer.status_code == httpx.codes.OK else ""
+
+    def settled(self, host: str, sha256: str) -> str:
+        """The same, once the new texts were tried, and certificates are there again after a load that failed."""
+        for _ in range(200):
+            with suppress(httpx.HTTPError):
+                if found := self.result(host, sha256):
+                    return found
+            time.sleep(0.1)
+        return ""
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[int]:
+    with served(_Server) as port:
+        yield port
+
+
+@pytest.fixture
+def machine(tmp_path: Path, backend: int) -> Iterator[Machine]:
+    made = Machine(tmp_path / "local", backend)
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+UNCLOSED = "www.chess.test {\n\trespond hi\n"
+NO_DIRECTIVE = "www.chess.test {\n\tserve_my_files\n}\n"
+
+
+def test_a_text_that_caddy_refuses_leaves_what_was_served_and_the_other_stacks_alone(machine: Machine) -> None:
+    machine.stack("chess", CLUB, extra_caddyfile='www.chess.test {\n\trespond "one"\n}')
+    machine.start()
+    machine.reload()
+    assert machine.get("www.chess.test", "/").text == "one"
+    other = machine.stack("dev", extra_caddyfile='www.noted.at {\n\trespond "mine"\n}')
+    sha256 = machine.stack("chess", CLUB, NO_DIRECTIVE)
+    machine.reload()
+    assert machine.get("www.chess.test", "/").text == "one", "the last text of the club that Caddy took"
+    assert machine.get("www.noted.at", "/").text == "mine", "another stack's new text counts all the same"
+    assert machine.result(HOST, other) == "loaded"
+    said = machine.result(CLUB, sha256)
+    assert said.startswith("refused: ")
+    assert "unrecognized directive: serve_my_files" in said
+    lines = machine.parts["chess"]["text"].splitlines()
+    assert f"line {lines.index(chr(9) + 'serve_my_files') + 1}" in said, "a line of the text as its owner has it"
+
+
+@pytest.mark.parametrize("text", [UNCLOSED, NO_DIRECTIVE, "}\n", "{\n\tdebug\n}\n"])
+def test_a_new_start_of_caddy_takes_no_stack_down(machine: Machine, text: str) -> None:
+    machine.stack("chess", CLUB)
+    machine.start()
+    machine.reload()
+    sha256 = machine.stack("chess", CLUB, text)
+    machine.reload()
+    assert machine.result(CLUB, sha256).startswith("refused: ")
+    machine.stop()
+    machine.start()
+    assert machine.settled(CLUB, sha256).startswith("refused: "), "and says so again"
+    assert machine.get(HOST, "/xrpc/_health").text == "server: /xrpc/_health"
+    assert machine.get(CLUB, "/xrpc/_health").text == "server: /xrpc/_health"
+
+
+def test_a_first_text_that_is_refused_leaves_the_program_s_own_part(machine: Machine) -> None:
+    sha256 = machine.stack("chess", CLUB, NO_DIRECTIVE)
+    machine.start()
+    assert machine.settled(CLUB, sha256).startswith("refused: ")
+    assert machine.get(CLUB, "/xrpc/_health").text == "server: /xrpc/_health"
+
+
+def test_an_address_of_another_stack_is_refused_to_the_one_that_came_later(machine: Machine) -> None:
+    machine.start()
+    machine.reload()
+    sha256 = machine.stack("a-thief", CLUB, f'{HOST} {{\n\trespond "stolen"\n}}\n')
+    machine.reload()
+    assert machine.get(HOST, "/").text == "server: /"
+    assert "ambiguous site definition" in machine.result(CLUB, sha256)
+
+
+def test_a_text_that_fails_only_when_it_runs_is_not_kept_for_the_next_start(machine: Machine) -> None:
+    with socket.create_server((LOOPBACK, free_port())) as taken:
+        machine.start()
+        machine.reload()
+        sha256 = machine.stack("dev", added=f"http://www.noted.at:{taken.getsockname()[1]} {{\n\trespond hi\n}}\n")
+        machine.reload()
+        assert "address already in use" in machine.settled(HOST, sha256)
+        machine.stop()
+        machine.start()
+        assert machine.get(HOST, "/xrpc/_health").text == "server: /xrpc/_health"
+
+
+def test_a_stack_that_left_is_served_no_more(machine: Machine) -> None:
+    machine.stack("chess", CLUB)
+    machine.start()
+    machine.reload()
+    assert machine.get(CLUB, "/").text == "server: /"
+    del machine.parts["chess"]
+    machine.reload()
+    with pytest.raises(httpx.HTTPError):
+        machine.get(CLUB, "/")
+    assert not (machine.folder.parent / "kept" / "chess").exists(), "nor does a new start bring it back"
+
+
+def test_lines_inside_the_site_are_served_and_every_other_path_is_the_server_s(machine: Machine) -> None:
+    inside = (
+        'respond / "our club"\nrespond /robots.txt "User-agent: *\nDisallow: /"\n'
+        "@gate path /xrpc/com.atproto.server.createAccount /gate/*\n"
+        'handle @gate {\n\trespond "the gatekeeper"\n}\nheader X-Club chess\n'
+    )
+    sha256 = machine.stack("dev", site_caddyfile=inside)
+    machine.start()
+    assert machine.settled(HOST, sha256) == "loaded"
+    assert machine.get(HOST, "/").text == "our club"
+    assert machine.get(HOST, "/robots.txt").text == "User-agent: *\nDisallow: /", "as it was written"
+    assert machine.get(HOST, "/gate/x").text == "the gatekeeper"
+    assert machine.get(HOST, "/xrpc/com.atproto.server.createAccount").text == "the gatekeeper"
+    for path in (
+        "/xrpc/_health",
+        "/xrpc/com.atproto.server.describeServer",
+        "/oauth/authorize",
+        "/.well-known/did.json",
+    ):
+        answer = machine.get(HOST, path)
+        assert answer.text == f"server: {path}"
+        assert answer.headers["x-club"] == "chess"

@@ -1,0 +1,118 @@
+"""An env file as docker compose reads it, since that is how the server of upstream's installer got its environment.
+
+The rules are those of compose-spec/compose-go, dotenv/parser.go and template/template.go: quotes, escapes, comments,
+spaces around '=', and `${NAME}` of the same file. Where compose would take a value from elsewhere the file is refused.
+"""
+
+import re
+from collections.abc import Mapping
+
+_SPACE = " \t\v\f\r\x85\xa0"
+_KEY = re.compile(rf"(?:export[{_SPACE}\n]+)?([^\W\d][\w.\[\]-]*)[{_SPACE}]*([=:\n]|$)")
+_DOUBLE = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+_SINGLE = re.compile(r"'((?:\\.|[^'\\])*)'", re.DOTALL)
+_ESCAPE = re.compile(r'\\([abcfnrtv$"\\]|0[0-7]{0,3})')
+_ESCAPED = {
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+    '"': '"',
+    "\\": "\\",
+    "$": "$$",
+}
+_REFERENCE = re.compile(
+    r"\$(?:(?P<dollar>\$)|(?P<name>[A-Za-z_]\w*)"
+    r"|\{(?P<braced>[A-Za-z_]\w*)(?:(?P<op>:?[-+?])(?P<word>[^{}]*))?\}|(?P<bad>\{))",
+    re.ASCII,
+)
+
+
+class DotenvError(ValueError):
+    """The file cannot be read as compose reads it. The text says in which line and why, and shows no value."""
+
+
+def parse(text: str) -> dict[str, str]:
+    """Every name of the file and its value. Raises DotenvError."""
+    values: dict[str, str] = {}
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    at = 0
+    while (at := _statement(text, at)) < len(text):
+        line = text.count("\n", 0, at) + 1
+        found = _KEY.match(text, at)
+        if not found:
+            raise DotenvError(f"line {line} is not 'NAME=value'")
+        name, at = found[1], found.end()
+        if found[2] in ("\n", ""):
+            raise DotenvError(f"line {line}: {name} has no value, and compose takes it from the environment there")
+        at += len(text[at:]) - len(text[at:].lstrip(_SPACE))
+        values[name], at = _value(text, at, values, line)
+    return values
+
+
+def _statement(text: str, at: int) -> int:
+    """Where the next statement begins."""
+    while at < len(text) and (text[at].isspace() or text[at] == "#"):
+        at = _line_end(text, at) if text[at] == "#" else at + 1
+    return at
+
+
+def _line_end(text: str, at: int) -> int:
+    found = text.find("\n", at)
+    return len(text) if found < 0 else found
+
+
+def _value(text: str, at: int, values: Mapping[str, str], line: int) -> tuple[str, int]:
+    if text[at : at + 1] == '"':
+        found = _DOUBLE.match(text, at)
+        if not found:
+            raise DotenvError(f"the quotation mark in line {line} is never closed")
+        plain = found[1].replace('\\"', '"') if "\\" in found[1] else found[1]
+        return _expanded(_ESCAPE.sub(_escape, plain), values, line), _rest(text, found.end(), line)
+    if text[at : at + 1] == "'":
+        found = _SINGLE.match(text, at)
+        if not found:
+            raise DotenvError(f"the quotation mark in line {line} is never closed")
+        return found[1].replace("\\'", "'"), _rest(text, found.end(), line)
+    end = _line_end(text, at)
+    return _expanded(text[at:end].partition(" #")[0].rstrip(), values, line), end
+
+
+def _escape(found: re.Match[str]) -> str:
+    letter = found[1]
+    if letter.startswith("0"):
+        return chr(int(letter, 8)) if len(letter) == 4 else found[0]
+    return _ESCAPED.get(letter, found[0])
+
+
+def _rest(text: str, at: int, line: int) -> int:
+    """The end of a line after a quoted value. Compose would take what follows for another name."""
+    end = _line_end(text, at)
+    rest = text[at:end].strip()
+    if rest and not rest.startswith("#"):
+        raise DotenvError(f"line {line}: something follows the closing quotation mark")
+    return end
+
+
+def _expanded(value: str, values: Mapping[str, str], line: int) -> str:
+    def meant(found: re.Match[str]) -> str:
+        if found["dollar"]:
+            return "$"
+        name = found["name"] or found["braced"]
+        if not name:
+            raise DotenvError(f"line {line}: compose refuses the '${{' there. Put the value into single quotes")
+        operator, word = found["op"] or "", found["word"] or ""
+        given = values.get(name)
+        present = bool(given) if operator.startswith(":") else given is not None
+        if operator.endswith("-"):
+            return str(given) if present else word
+        if operator.endswith("+"):
+            return word if present else ""
+        if given is None or (operator and not present):
+            raise DotenvError(f"line {line}: ${{{name}}} is not set in this file above it. Write its value")
+        return given
+
+    return _REFERENCE.sub(meant, value)
