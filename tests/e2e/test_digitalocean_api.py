@@ -216,21 +216,6 @@ def test_domains_and_records(client: Client) -> None:
     assert len(client.ask("GET", f"{path}?type=A&name=noted.test")["domain_records"]) == 2
 
 
-def test_projects_hold_what_is_made(client: Client) -> None:
-    volume = client.volume()
-    default = client.ask("GET", "/projects/default/resources")["resources"]
-    assert [item["urn"] for item in default] == [f"do:volume:{volume['id']}"]
-    wish = {"name": "club", "purpose": "Bluesky", "environment": "Production"}
-    project = client.ask("POST", "/projects", wish, 201)["project"]
-    assert project["purpose"] == "Other: Bluesky"
-    path = f"/projects/{project['id']}"
-    moved = client.ask("POST", f"{path}/resources", {"resources": [f"do:volume:{volume['id']}"]})["resources"]
-    assert moved[0]["status"] == "assigned"
-    assert "with resources" in client.refused("DELETE", path, status=412)
-    client.ask("DELETE", f"/volumes/{volume['id']}", status=204)
-    client.ask("DELETE", path, status=204)
-
-
 def test_lists_come_in_pages(client: Client) -> None:
     for number in range(5):
         client.ask("POST", "/tags", {"name": f"tag-{number}"}, 201)

@@ -113,7 +113,7 @@ def _create(call: Call) -> Answer:
     world.droplets[number] = droplet
     for volume in volumes:
         volume["droplet_ids"] = [number]
-    world.projects[world.default_project]["resources"].append(f"do:droplet:{number}")
+    world.place(f"do:droplet:{number}", world.default_project)
     disks = {volume["name"]: volume["id"] for volume in volumes}
     user_data = wish.get("user_data", "")
     action = world.begin(
@@ -171,8 +171,7 @@ def _delete(call: Call) -> Answer:
                 address["droplet_id"] = None
         for firewall in world.firewalls.values():
             firewall["droplet_ids"] = [item for item in firewall["droplet_ids"] if item != number]
-        for project in world.projects.values():
-            project["resources"] = [urn for urn in project["resources"] if urn != f"do:droplet:{number}"]
+        world.place(f"do:droplet:{number}", None)
 
     where = ("droplet", number)
     world.begin("destroy", where, droplet["region"], gone, lambda: world.machines.destroy(number), droplet_id=number)

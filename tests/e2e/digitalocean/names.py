@@ -35,7 +35,7 @@ def add_domain(world: World, name: str) -> Json:
     world.records[name] = {}
     for server in ("ns1", "ns2", "ns3"):
         _add(world, name, {"type": "NS", "name": "@", "data": f"{server}.digitalocean.com", "ttl": 1800})
-    world.projects[world.default_project]["resources"].append(f"do:domain:{name}")
+    world.place(f"do:domain:{name}", world.default_project)
     return world.domains[name]
 
 
@@ -130,8 +130,7 @@ def _list_domains(call: Call) -> Answer:
 def _delete_domain(call: Call) -> Answer:
     name = _find(call)["name"]
     del call.world.domains[name], call.world.records[name]
-    for project in call.world.projects.values():
-        project["resources"] = [urn for urn in project["resources"] if urn != f"do:domain:{name}"]
+    call.world.place(f"do:domain:{name}", None)
     return Answer(204)
 
 

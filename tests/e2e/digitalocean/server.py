@@ -22,7 +22,7 @@ from typing import Any, Self
 import httpx
 from aiohttp import web
 
-from . import account, addresses, alerts, droplets, names, networks, spaces, volumes
+from . import account, addresses, alerts, droplets, names, networks, projects, spaces, volumes
 from .calls import Answer, Call, Route
 from .errors import ApiError, refused, too_many, unauthorized, unknown_route
 from .faults import Fault, Faults
@@ -35,6 +35,7 @@ ROUTES: tuple[Route, ...] = (
     *droplets.ROUTES,
     *names.ROUTES,
     *networks.ROUTES,
+    *projects.ROUTES,
     *spaces.ROUTES,
     *volumes.ROUTES,
 )

@@ -66,7 +66,7 @@ def _create(call: Call) -> Answer:
         "filesystem_label": wish.get("filesystem_label", ""),
         "tags": list(wish.get("tags", [])),
     }
-    world.projects[world.default_project]["resources"].append(f"do:volume:{identity}")
+    world.place(f"do:volume:{identity}", world.default_project)
     return Answer(201, {"volume": shown(world.volumes[identity])})
 
 
@@ -93,8 +93,7 @@ def _delete(call: Call) -> Answer:
         )
     del call.world.volumes[volume["id"]]
     call.world.machines.drop_volume(volume["id"])
-    for project in call.world.projects.values():
-        project["resources"] = [urn for urn in project["resources"] if urn != f"do:volume:{volume['id']}"]
+    call.world.place(f"do:volume:{volume['id']}", None)
     return Answer(204)
 
 

@@ -228,6 +228,30 @@ class World:
         """Whether an action on this droplet is under way."""
         return any(item.status == "in-progress" and item.droplet_id == droplet_id for item in self.actions.values())
 
+    def project_of(self, urn: str) -> str | None:
+        """The project that a thing is in; everything that exists and can be is in one."""
+        return next((number for number, item in self.projects.items() if urn in item["resources"]), None)
+
+    def place(self, urn: str, project: str | None) -> None:
+        """Put a thing into a project, or out of all; what is attached or assigned to a droplet goes with it."""
+        for item in self.projects.values():
+            item["resources"] = [other for other in item["resources"] if other != urn]
+        if project is None:
+            return
+        self.projects[project]["resources"].append(urn)
+        if urn.startswith("do:droplet:"):
+            self.follow(int(urn.removeprefix("do:droplet:")))
+
+    def follow(self, droplet_id: int) -> None:
+        """A droplet's volumes and addresses are in its project; see `projects`."""
+        project = self.project_of(f"do:droplet:{droplet_id}")
+        for volume in self.volumes.values():
+            if droplet_id in volume["droplet_ids"]:
+                self.place(f"do:volume:{volume['id']}", project)
+        for address in self.reserved_ips.values():
+            if address["droplet_id"] == droplet_id:
+                self.place(f"do:floatingip:{address['ip']}", project)
+
     def close(self) -> None:
         """Wait for what machines are doing."""
         self._pool.shutdown(wait=True)
