@@ -162,7 +162,10 @@ class Host(pulumi.ComponentResource):
             digitalocean.ProjectResources(
                 f"{name}-project-resources",
                 project=project.id,
-                resources=[self.droplet.droplet_urn, args.volume.volume_urn, args.reserved_ip.reserved_ip_urn],
+                # Volume and address are in their droplet's project, and go with it. By itself an address cannot be
+                # moved (412), and it is listed under another URN than it was assigned by, so that each refresh would
+                # find a difference (digitalocean/terraform-provider-digitalocean#1264).
+                resources=[self.droplet.droplet_urn],
                 opts=pulumi.ResourceOptions(parent=self),
             )
         self.register_outputs({"droplet_id": self.droplet.id})
