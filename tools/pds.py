@@ -316,7 +316,9 @@ def _let_in(options: argparse.Namespace) -> int:
         raise LetInError(f"The Nomad at {on.nomad_address} is not this program's: its owner opens the way to it.")
     with Account(digitalocean_token(Stack(options.stack))) as account:
         # The way to a club's Nomad is that to its host's.
-        doors = let_in.Doors(account, on.stack if on and on.stack else options.stack, options.label)
+        doors = let_in.Doors(
+            account, on.stack if on and on.stack else options.stack, options.label, alone=bool(options.command)
+        )
         if options.close:
             let_in.close(doors)
             return 0
