@@ -70,18 +70,29 @@ def _delete_key(call: Call) -> Answer:
     return Answer(204)
 
 
-def make_tag(world: World, name: str) -> Json:
-    """The tag, made if it is not there. Raises ApiError for a name that is none."""
+def make_tag(world: World, name: str) -> str:
+    """The tag's name, made if it is not there. Raises ApiError for a name that is none.
+
+    Whoever made it decided on capitals, and all who name it get those (digitalocean/openapi, tags/models/tags.yml).
+    """
     if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_:-]{1,255}", name):
         raise refused("tag names may only contain letters, numbers, colons, dashes, and underscores")
-    return world.tags.setdefault(name, {"name": name})
+    there = find_tag(world, name)
+    if there is None:
+        there = world.tags[name] = {"name": name}
+    return str(there["name"])
+
+
+def find_tag(world: World, name: str) -> Json | None:
+    """The tag, in whatever capitals it is asked for."""
+    return next((tag for tag in world.tags.values() if tag["name"].casefold() == name.casefold()), None)
 
 
 def _tag(call: Call) -> Json:
-    for name, tag in call.world.tags.items():
-        if name == call.path["name"]:
-            return tag
-    raise not_found()
+    found = find_tag(call.world, call.path["name"])
+    if found is None:
+        raise not_found()
+    return found
 
 
 def _shown_tag(world: World, tag: Json) -> Json:
@@ -99,7 +110,8 @@ def _shown_tag(world: World, tag: Json) -> Json:
 
 def _create_tag(call: Call) -> Answer:
     wish = call.fields({"name": str}, required=("name",))
-    return Answer(201, {"tag": _shown_tag(call.world, make_tag(call.world, wish["name"]))})
+    name = make_tag(call.world, wish["name"])
+    return Answer(201, {"tag": _shown_tag(call.world, call.world.tags[name])})
 
 
 def _get_tag(call: Call) -> Answer:
@@ -145,8 +157,16 @@ def _take_tag(call: Call) -> Answer:
 def _delete_tag(call: Call) -> Answer:
     world, name = call.world, _tag(call)["name"]
     del world.tags[name]
-    for thing in [*world.droplets.values(), *world.volumes.values(), *world.firewalls.values()]:
-        thing["tags"] = [item for item in thing["tags"] if item != name]
+    peers = [
+        rule.get(side, {})
+        for firewall in world.firewalls.values()
+        for rules, side in (("inbound_rules", "sources"), ("outbound_rules", "destinations"))
+        for rule in firewall[rules]
+    ]
+    # A firewall that had this tag alone applies to nothing from here on.
+    for thing in [*world.droplets.values(), *world.volumes.values(), *world.firewalls.values(), *peers]:
+        if "tags" in thing:
+            thing["tags"] = [item for item in thing["tags"] if item != name]
     return Answer(204)
 
 

@@ -99,12 +99,17 @@ def _checked(call: Call, old: Json | None) -> Json:
             (ipaddress.IPv4Address if wish["type"] == "A" else ipaddress.IPv6Address)(wish["data"])
         except ValueError:
             raise refused("IP address did not match IPv4 or IPv6 format") from None
-    if wish["type"] in _POINTS_AT_A_NAME and "data" in given and wish["data"] != "@":
+    # An iodef is a mail address or a URL; the provider puts no dot on it either (resource_record.go).
+    name = wish["type"] in _POINTS_AT_A_NAME and wish.get("tag") != "iodef"
+    if name and "data" in given and wish["data"] != "@":
         if not wish["data"].endswith("."):
             raise refused("Data needs to end with a dot (.)")
         wish["data"] = wish["data"].removesuffix(".")
     if wish["type"] == "CAA" and (wish.get("tag") not in ("issue", "issuewild", "iodef") or "flags" not in wish):
         raise refused("CAA records need flags and a tag of issue, issuewild or iodef")
+    for kind, field in (("MX", "priority"), ("SRV", "priority"), ("SRV", "port"), ("SRV", "weight")):
+        if wish["type"] == kind and wish.get(field) is None:
+            raise refused(f"{kind} records need a {field}")
     same = [item for item in call.world.records[domain].values() if item["name"] == wish["name"] and item is not old]
     if any("CNAME" in (item["type"], wish["type"]) for item in same):
         raise refused("CNAME records cannot share a name with other records")

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 import httpx
 from aiohttp import web
@@ -53,7 +54,7 @@ _COMPILED = [(route, _pattern(route.path)) for route in ROUTES]
 
 
 def answer(world: World, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
-    """What the API says to a request with a good token. Raises ApiError."""
+    """What the API says to a request with a good token; `path` is as it was sent. Raises ApiError."""
     for route, pattern in _COMPILED:
         found = pattern.fullmatch(path)
         if found is None or route.method != method:
@@ -61,7 +62,8 @@ def answer(world: World, method: str, path: str, query: Mapping[str, str], body:
         unknown = sorted(set(query) - route.query)
         if unknown:
             raise refused(f"{unknown[0]} is no query parameter that this API knows for {method} {route.path}")
-        return route.handler(Call(world=world, path=found.groupdict(), query=query, body=body))
+        parts = {name: unquote(part) for name, part in found.groupdict().items()}
+        return route.handler(Call(world=world, path=parts, query=query, body=body))
     raise unknown_route(method, path)
 
 
@@ -193,7 +195,7 @@ class Api:
                 about["fault"] = fault.kind
                 await self._go_wrong(fault, about)
             self.world.settle()
-            done = answer(self.world, request.method, request.path, request.query, about["body"])
+            done = answer(self.world, request.method, request.rel_url.raw_path, request.query, about["body"])
         except _Cut:
             return self._cut(request)
         except ApiError as error:

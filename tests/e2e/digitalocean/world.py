@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,6 +77,36 @@ class NoMachines:
         """No disk is dropped."""
 
 
+class Spaces(Protocol):
+    """The S3 service that the account's Spaces keys are for."""
+
+    def buckets(self) -> Collection[str]:
+        """The account's buckets."""
+
+    def add_key(self, access_key: str, secret: str, grants: Sequence[Json]) -> None:
+        """It opens what the grants say."""
+
+    def drop_key(self, access_key: str) -> None:
+        """It opens nothing any more."""
+
+
+@dataclass
+class NoSpaces:
+    """Buckets that are only names."""
+
+    names: set[str] = field(default_factory=set)
+
+    def buckets(self) -> Collection[str]:
+        """Those names."""
+        return self.names
+
+    def add_key(self, access_key: str, secret: str, grants: Sequence[Json]) -> None:
+        """It opens nothing."""
+
+    def drop_key(self, access_key: str) -> None:
+        """It opened nothing."""
+
+
 @dataclass
 class Action:
     """Something under way. `due` is a monotonic time; `work` the machine's part."""
@@ -112,6 +142,7 @@ class World:
     """One account. `action_seconds` is how long an asynchronous action takes at least."""
 
     machines: Machines = field(default_factory=NoMachines)
+    spaces: Spaces = field(default_factory=NoSpaces)
     action_seconds: float = 1.0
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
