@@ -178,6 +178,7 @@ def test_a_host_that_does_not_answer_is_said_and_the_command_runs(
     alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(let_in, "_PATIENCE", 0.05)
+    alice.client.api.world.action_seconds = 0.0
     monkeypatch.setattr(let_in, "_answers", lambda address: False)
     assert run("--", "true") == 0, "an `up` may be what brings the host back"
     ip = alice.made["pds-ground-ip"][2]

@@ -70,6 +70,15 @@ def test_a_droplet_is_rebuilt_in_its_project_and_leaves_it_empty(stack: Alone) -
     assert inside(stack, "first-project") == ["floatingip", "volume"], "what a destroy leaves is there"
 
 
+def test_a_changed_firewall_is_no_drift_once_it_applies(stack: Alone) -> None:
+    stack.up()
+    other = {"cidrs": ["203.0.113.8/32"], "ssh_keys": ["a key"]}
+    stack.up(operators=other)
+    (firewall,) = stack.api.dump()["firewalls"].values()
+    assert firewall["inbound_rules"]
+    stack("preview", "--refresh", "--expect-no-changes", operators=other)
+
+
 def test_a_project_is_added_to_a_host_and_taken_away_again(stack: Alone) -> None:
     stack.up()
     stack.up(host={"project": "club"})

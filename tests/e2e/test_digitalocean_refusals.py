@@ -70,6 +70,16 @@ def test_a_firewall_whose_tag_is_deleted_covers_nothing_and_stays(client: Client
     assert client.ask("GET", covering)["firewalls"] == [], "a new tag of that name is another one"
 
 
+def test_a_firewall_waits_until_it_applies_to_the_droplets_that_it_covers(client: Client) -> None:
+    number = client.droplet(tags=["web"])["id"]
+    made = client.ask("POST", "/firewalls", {**FIREWALL, "tags": ["web"]}, 202)["firewall"]
+    assert (made["status"], made["pending_changes"][0]["droplet_id"]) == ("waiting", number)
+    path = f"/firewalls/{made['id']}"
+    applied = client.until(lambda: client.ask("GET", path)["firewall"], lambda it: it["status"] == "succeeded")
+    assert applied["pending_changes"] == []
+    assert client.ask("PUT", path, {**FIREWALL, "tags": ["web"]})["firewall"]["status"] == "waiting"
+
+
 def test_a_tag_taken_off_a_droplet_takes_its_firewall_away(client: Client) -> None:
     number = client.droplet(tags=["web"])["id"]
     client.ask("POST", "/firewalls", {**FIREWALL, "tags": ["web"]}, 202)

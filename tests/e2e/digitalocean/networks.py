@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from dataclasses import replace
 from typing import Any
 
 from . import catalog
@@ -95,18 +96,30 @@ def _find_firewall(call: Call) -> Json:
     return call.world.firewalls[call.path["id"]]
 
 
+def _applied(world: World, firewall: Json) -> Answer:
+    """The answer to a change, which takes its time where the firewall covers droplets: until then it is `waiting`
+    (digitalocean/openapi, firewalls/models/firewall.yml)."""
+    covered = [number for number, droplet in world.droplets.items() if covers(firewall, droplet)]
+    if covered:
+        changes = [{"droplet_id": number, "removing": False, "status": "waiting"} for number in covered]
+        firewall.update(status="waiting", pending_changes=changes)
+        done = {"status": "succeeded", "pending_changes": []}
+        world.begin("apply_firewall", ("firewall", None), "", lambda: firewall.update(done))
+    return Answer(200, {"firewall": dict(firewall)})
+
+
 def _create_firewall(call: Call) -> Answer:
     made = _firewall(call, None)
     identity = call.world.new_uuid()
     about = {"id": identity, "status": "succeeded", "created_at": call.world.now(), "pending_changes": []}
     call.world.firewalls[identity] = {**about, **made}
-    return Answer(202, {"firewall": call.world.firewalls[identity]})
+    return replace(_applied(call.world, call.world.firewalls[identity]), status=202)
 
 
 def _update_firewall(call: Call) -> Answer:
     firewall = _find_firewall(call)
     firewall.update(_firewall(call, firewall))
-    return Answer(200, {"firewall": firewall})
+    return _applied(call.world, firewall)
 
 
 def _get_firewall(call: Call) -> Answer:
