@@ -85,7 +85,10 @@ class Gate:
         operation = operation_of(request.method, bucket, path, dict(request.query))
         _check_body(request, operation, self.checksums)
         key = self.keys[access_key]
-        if not key.may(operation, bucket):
+        source = unquote(request.headers.get("x-amz-copy-source", "")).removeprefix("/").partition("/")[0]
+        if not key.may(operation, bucket) or (source and not key.may("GetObject", source)):
+            raise access_denied()
+        if source and self.owners.get(source, key.account) != key.account:
             raise access_denied()
         if operation == "CreateBucket":
             self._create(environ, bucket, key, request.body)

@@ -188,6 +188,10 @@ def test_a_limited_key_does_what_its_permission_says_in_its_bucket_alone(url: st
     assert code(reader.delete_object, Bucket=BUCKET, Key="there") == (403, "AccessDenied")
     writer.put_object(Bucket=BUCKET, Key="b", Body=b"")
     writer.delete_object(Bucket=BUCKET, Key="b")
+    writer.copy_object(Bucket=BUCKET, Key="c", CopySource={"Bucket": BUCKET, "Key": "there"})
+    for source in ("versions", "theirs"):
+        elsewhere = {"CopySource": {"Bucket": source, "Key": "there"}}
+        assert code(writer.copy_object, Bucket=BUCKET, Key="c", **elsewhere) == (403, "AccessDenied")
     versions = {"VersioningConfiguration": {"Status": "Suspended"}}
     assert code(writer.put_bucket_versioning, Bucket=BUCKET, **versions) == (403, "AccessDenied")
     assert code(writer.delete_object, Bucket=BUCKET, Key="there", VersionId="1") == (403, "AccessDenied")
