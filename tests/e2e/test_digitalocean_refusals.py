@@ -157,6 +157,12 @@ def test_what_a_record_may_not_be(client: Client, record: Json, message: str) ->
     assert message in client.refused("POST", "/domains/noted.test/records", record)
 
 
+def test_a_new_zone_lists_its_soa_and_the_name_servers(client: Client) -> None:
+    client.ask("POST", "/domains", {"name": "noted.test"}, 201)
+    records = client.ask("GET", "/domains/noted.test/records")["domain_records"]
+    assert sorted(item["type"] for item in records) == ["NS", "NS", "NS", "SOA"]
+
+
 def test_the_address_of_an_iodef_needs_no_dot(client: Client) -> None:
     client.ask("POST", "/domains", {"name": "noted.test"}, 201)
     wish = {"type": "CAA", "name": "@", "data": "mailto:owner@noted.test", "flags": 0, "tag": "iodef"}

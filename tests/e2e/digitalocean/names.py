@@ -26,13 +26,15 @@ _NAME = re.compile(rf"@|\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 
 def add_domain(world: World, name: str) -> Json:
-    """A zone with DigitalOcean's name servers in it. Raises ApiError."""
+    """A zone with its SOA record and DigitalOcean's name servers in it. Raises ApiError."""
     if not re.fullmatch(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]+", name):
         raise refused("Domain name is invalid")
     if name in world.domains:
         raise refused("Name already exists")
     world.domains[name] = {"name": name, "ttl": 1800}
     world.records[name] = {}
+    # A zone lists its SOA record, which is the service's own (DNSControl/dnscontrol#485).
+    _add(world, name, {"type": "SOA", "name": "@", "data": "1800", "ttl": 1800})
     for server in ("ns1", "ns2", "ns3"):
         _add(world, name, {"type": "NS", "name": "@", "data": f"{server}.digitalocean.com", "ttl": 1800})
     world.place(f"do:domain:{name}", world.default_project)
