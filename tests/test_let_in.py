@@ -117,6 +117,22 @@ def test_before_the_first_up_the_tag_is_made(alice: Owner) -> None:
     assert alice.client.ask("GET", "/tags/pds-dev")["tag"]["name"] == "pds-dev"
 
 
+def test_the_documented_token_is_enough_and_not_too_much(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    documented = "The token needs *firewall* (read, create, delete), *tag* and *droplet* (read), *reserved_ip* (read)."
+    assert documented in (ROOT / "docs/ci.md").read_text()
+    kinds = {"firewall": ("read", "create", "delete"), "tag": ("read",), "droplet": ("read",), "reserved_ip": ("read",)}
+    scopes = {f"{kind}:{verb}" for kind, verbs in kinds.items() for verb in verbs}
+    alice.client.api.world.scopes = frozenset(scopes)
+    assert run("--", "true") == 0
+    monkeypatch.setattr(let_in, "_PATIENCE", 0.0)
+    alice.client.api.world.action_seconds = 0.0
+    for scope in sorted(scopes):
+        alice.client.api.world.scopes = frozenset(scopes - {scope})
+        assert run("--", "true") == 2, f"without {scope}"
+    alice.client.api.world.scopes = None
+    run("--close")
+
+
 def test_a_lost_answer_leaves_no_door_and_runs_nothing(
     alice: Owner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

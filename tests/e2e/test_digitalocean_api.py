@@ -23,6 +23,14 @@ def test_a_token_is_needed(client: Client) -> None:
     assert client.ask("GET", "/account")["account"]["reserved_ip_limit"] == 3
 
 
+def test_a_token_with_scopes_does_what_they_say(client: Client) -> None:
+    client.api.world.scopes = frozenset({"tag:read", "tag:create"})
+    client.ask("POST", "/tags", {"name": "a"}, 201)
+    client.ask("GET", "/tags/a")
+    for method, path in (("DELETE", "/tags/a"), ("GET", "/account"), ("GET", "/account/keys"), ("POST", "/droplets")):
+        assert "not authorized" in client.refused(method, path, {}, 403)
+
+
 def test_every_answer_tells_the_rate_limit(client: Client) -> None:
     assert client.http.get("/account").headers["ratelimit-limit"] == "5000"
 

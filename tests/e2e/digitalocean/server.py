@@ -25,8 +25,9 @@ from aiohttp import web
 
 from . import account, addresses, alerts, droplets, names, networks, projects, spaces, volumes
 from .calls import Answer, Call, Route
-from .errors import ApiError, refused, too_many, unauthorized, unknown_route
+from .errors import ApiError, forbidden, refused, too_many, unauthorized, unknown_route
 from .faults import Fault, Faults
+from .scopes import scopes
 from .world import Json, World
 
 ROUTES: tuple[Route, ...] = (
@@ -59,6 +60,8 @@ def answer(world: World, method: str, path: str, query: Mapping[str, str], body:
         found = pattern.fullmatch(path)
         if found is None or route.method != method:
             continue
+        if world.scopes is not None and not world.scopes.intersection(scopes(method, route.path)):
+            raise forbidden()
         unknown = sorted(set(query) - route.query)
         if unknown:
             raise refused(f"{unknown[0]} is no query parameter that this API knows for {method} {route.path}")

@@ -147,6 +147,8 @@ class World:
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
     """The account's token; where none is set, any will do."""
+    scopes: frozenset[str] | None = None
+    """What the token may do; where none are set, everything."""
     verified_emails: tuple[str, ...] = ("owner@bench.test",)
     """Members of the account; the first is its owner."""
     network: str = "127.0.10"
