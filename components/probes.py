@@ -158,6 +158,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def said(name: str) -> str:
+    """What the operator's shell says of `name`, for a confirmation that must not stay in a file; empty if nothing."""
+    return os.environ.get(name, "")
+
+
 def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
     """Call `ready` until it returns None, at most for `seconds`; else LateError with the last reason it gave."""
     deadline = time.monotonic() + seconds

@@ -41,6 +41,8 @@ class FakeNomad:
     """The PDS job's."""
     jobs: dict[str, int] = field(default_factory=dict)
     """Job to the index of its last change."""
+    jobs_of: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Namespace to the stubs of its jobs; a namespace that is not there has none."""
     modify_time: int = 0
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
@@ -91,7 +93,7 @@ class FakeNomad:
     def answer(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
         """Status and answer of one request."""
         self.asked.append((method, path, token))
-        path = path.removesuffix("namespace=chess").rstrip("?&")
+        whole, path = path, path.removesuffix("namespace=chess").rstrip("?&")
         if self.leaderless_answers > 0:
             self.leaderless_answers -= 1
             return 500, "No cluster leader"
@@ -121,6 +123,8 @@ class FakeNomad:
             return 200, [{"ID": "node-1"}]
         if path == "/v1/node/node-1":
             return 200, {"ID": "node-1", "Meta": self.meta}
+        if whole.startswith("/v1/jobs?namespace="):
+            return 200, self.jobs_of.get(whole.partition("=")[2], [])
         if path == "/v1/jobs":
             return 200, self.every_job.pop(0) if len(self.every_job) > 1 else self.every_job[0]
         if path == "/v1/job/pds":

@@ -44,7 +44,7 @@ ROOMS = {
         "settings",
     },
     "facts": {"dynamic"},
-    "dynamic": {"accounts", "needs", "probes", "rooms"},
+    "dynamic": {"accounts", "identity", "needs", "probes", "rooms"},
     "accounts": {"probes"},
     "needs": {"probes"},
     "rooms": {"probes"},
@@ -55,6 +55,7 @@ ROOMS = {
     "target": set[str](),
     "entropy": set[str](),
     "probes": set[str](),
+    "identity": set[str](),
     "__init__": {"pds", "settings"},
 }
 ASKING = ("accounts", "needs", "probes", "rooms")

@@ -50,6 +50,7 @@ GRAPH = {
     "pds-server": ("pds:index:PdsJob", "pds"),
     "pds-server-guard": (f"{_NOMAD}/variable:Variable", "pds-server"),
     "pds-server-job": (f"{_NOMAD}/job:Job", "pds-server"),
+    "pds-identity": ("pulumi-python:dynamic/pds:StackIdentity", "pds"),
     "pds-resolves": ("pulumi-python:dynamic/pds:Resolves", "pds"),
     "pds-ingress-file": ("pds:index:IngressFile", "pds"),
     "pds-ingress-file-variable": (f"{_NOMAD}/variable:Variable", "pds-ingress-file"),

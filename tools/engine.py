@@ -152,6 +152,8 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "nomad:index/variable:Variable": _same,
     "nomad:index/job:Job": lambda n, i: {"status": "running", "modifyIndex": "1"},
     "pulumi-python:dynamic/pds:NomadBootstrap": lambda n, i: {"cluster_id": _uuid(n)},
+    "pulumi-python:dynamic/pds:StackIdentity": _same,
+    "pulumi-python:dynamic/pds:HostInUse": _same,
     "pulumi-python:dynamic/pds:Offers": _same,
     "pulumi-python:dynamic/pds:ClubRoom": lambda n, i: {"volume_id": _uuid(n)},
     "pulumi-python:dynamic/pds:Resolves": lambda n, i: {"open": "1", "state": "evaluated without a network"},

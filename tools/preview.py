@@ -62,6 +62,8 @@ _SHOWN_INPUTS = {
     "RandomPassword": ("length",),
     "LocallySignedCert": ("validityPeriodHours",),
     "SelfSignedCert": ("validityPeriodHours",),
+    "StackIdentity": ("hostname", "region", "volume"),
+    "HostInUse": ("clubs",),
     "Resolves": ("hostname", "wait"),
     "UptimeCheck": ("target",),
     "UptimeAlert": ("type", "threshold"),
