@@ -46,10 +46,11 @@ class LetInError(Exception):
 
 
 class Doors:
-    """The doors of one stack's host; `label` names the one that this run opens and closes."""
+    """The doors of one stack's host; `label` names the one that this run opens and closes, `tag` the droplet's tag,
+    which a renamed stack has kept."""
 
-    def __init__(self, account: Account, stack: str, label: str | None = None) -> None:
-        self._account, self._tag = account, f"pds-{stack}"
+    def __init__(self, account: Account, stack: str, label: str | None = None, tag: str = "") -> None:
+        self._account, self._tag = account, tag or f"pds-{stack}"
         self._stack, self._name = stack, f"{_prefix(stack)}{_spelled(label or socket.gethostname())}"
 
     def open(self, address: str) -> None:
@@ -77,7 +78,7 @@ class Doors:
         """Close the door of this label, and those that outlived any run; their names. Raises AccountError."""
         now = datetime.now(UTC)
         closed = []
-        for door in doors(self._account, self._stack):
+        for door in doors(self._account, self._stack, self._tag):
             if door["name"] == self._name or now - datetime.fromisoformat(door["created_at"]) > LONGEST_RUN:
                 self._account.remove(f"firewalls/{door['id']}")
                 closed.append(str(door["name"]))
@@ -110,8 +111,9 @@ class Doors:
         return todo
 
 
-def doors(account: Account, stack: str) -> list[Json]:
-    """Every door of the stack: by its name, and by the one tag and the one rule that it has. Raises AccountError.
+def doors(account: Account, stack: str, tag: str = "") -> list[Json]:
+    """Every door of the stack: by its name, and by the one tag and the one rule that it has. `tag` is that of a stack
+    that was renamed. Raises AccountError.
 
     Another stack may have a name that begins alike, but not this one's tag.
     """
@@ -119,7 +121,7 @@ def doors(account: Account, stack: str) -> list[Json]:
         item
         for item in account.every("firewalls")
         if item["name"].startswith(_prefix(stack))
-        and item["tags"] == [f"pds-{stack}"]
+        and item["tags"] == [tag or f"pds-{stack}"]
         and [rule["ports"] for rule in item["inbound_rules"] or []] == [str(NOMAD_PORT)]
         and not item["outbound_rules"]
     ]

@@ -61,6 +61,7 @@ def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
     _interrupted(plan, state)
     _in_the_way(plan, report)
     _missing(plan, stack, report, settings)
+    _uncovered(plan, report)
     _half_replaced(plan, state, report)
     _running(plan, stack, state, account)
 
@@ -123,6 +124,16 @@ def _missing(plan: Plan, stack: Stack, report: Report, settings: Settings) -> No
             f"a new {'volume' if 'Volume' in gone else 'address'} needs a new host. Put the old one away: "
             f"`doctl compute droplet delete pds-{stack.name}`."
         )
+
+
+def _uncovered(plan: Plan, report: Report) -> None:
+    """What the firewall lets through; what `up` cannot mend is the owner's to judge."""
+    for hole in report.holes:
+        if hole.targets:
+            plan.found.append(hole.text)
+            plan.targets += hole.targets
+        else:
+            plan.notes.append(hole.text)
 
 
 def _half_replaced(plan: Plan, state: State, report: Report) -> None:
