@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
-from components import accounts, identity, needs, probes, rooms
+from components import accounts, identity, needs, probes, resolving, rooms
 
 Props = dict[str, Any]
 T = TypeVar("T")
@@ -197,7 +197,9 @@ class ResolvesProvider(Wait):
 
     def _run(self, news: Props, olds: Props) -> Props:
         def answer() -> str | None:
-            return probes.resolves(news["hostname"], news["ip"], news["zone"], list(news["nameservers"]))
+            return resolving.resolves(
+                news["hostname"], news["ip"], news["zone"], list(news["nameservers"]), news["issuer"]
+            )
 
         try:
             probes.until(answer, float(news["wait"]), "DNS", pause=5)
@@ -416,7 +418,7 @@ class HandleProvider(_OnThePds):
         if news["external"]:
             try:
                 probes.until(
-                    lambda: probes.names_did(wanted, did, list(news["nameservers"])), float(news["wait"]), "DNS", 5
+                    lambda: resolving.names_did(wanted, did, list(news["nameservers"])), float(news["wait"]), "DNS", 5
                 )
             except probes.ProbeError as error:
                 raise probes.NotYetError(str(error)) from error

@@ -96,7 +96,8 @@ class ClubRoom(_Fact, module="pds", name="ClubRoom"):
 
 
 class Resolves(_Fact, module="pds", name="Resolves"):
-    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone`, `nameservers`, `wait` (seconds)."""
+    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone` (empty where its records are made by hand),
+    `nameservers`, `issuer` (the domain of the CA that the ingress orders from, or empty), `wait` (seconds)."""
 
     open: pulumi.Output[str]
     """"1" or "0", for the ingress job's variable."""

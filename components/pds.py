@@ -100,8 +100,9 @@ class Pds(pulumi.ComponentResource):
             {
                 "hostname": settings.hostname,
                 "ip": place.ipv4,
-                "zone": settings.zone,
+                "zone": settings.zone if settings.dns.provider == "digitalocean" else "",
                 "nameservers": list(settings.dns.nameservers),
+                "issuer": settings.ingress.issuer if settings.ingress_is_ours else "",
                 "wait": _DNS_PATIENCE if settings.dns.provider == "digitalocean" else 0,
             },
             pulumi.ResourceOptions(parent=self, depends_on=[dns, workload.job]),

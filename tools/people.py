@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from components import accounts, probes
+from components import accounts, probes, resolving
 from tools.stack import Stack
 
 _DIGITS = 32
@@ -98,7 +98,7 @@ def resolves_by(server: accounts.Server, handle: str, did: str) -> str:
 
     DNS is asked at the zone's own name servers; HTTPS at the PDS itself, which serves the names under its own.
     """
-    said = probes.names_did(handle, did, [])
+    said = resolving.names_did(handle, did, [])
     if said is None:
         return "DNS"
     found = _well_known(server, handle)
