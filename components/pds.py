@@ -191,7 +191,7 @@ class Pds(pulumi.ComponentResource):
         opens_copies: dict[str, pulumi.Input[object]] = {}
         if backup:
             address = backup.repository
-            copies = {**{f"{role}_job": text for role, text in copying.items()}, "backup_repository": address}
+            copies = {"backup_repository": address}
             opens_copies = {"backup": backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})}
         self.outputs = {
             "url": f"https://{settings.hostname}",
@@ -204,7 +204,7 @@ class Pds(pulumi.ComponentResource):
             "resolves": resolves.state,
             "admin_password": admin_password,
             "pds_env": secrets.items.apply(lambda items: _env_file(plain_environment(settings) | items)),
-            **files,
+            **({"ingress_file": files["ingress_file"]} if "ingress_file" in files else {}),
             **copies,
             **place.outputs,
             "host_configuration": ready.host_configuration,
@@ -223,7 +223,7 @@ class Pds(pulumi.ComponentResource):
         }
         confirmed = [asked for asked in settings.members if asked.email_verified]
         if confirmed:
-            self.outputs["confirm_job"] = jobspec = confirm_job(settings, stack)
+            files["confirm_job"] = jobspec = confirm_job(settings, stack)
             confirmation = Confirmation(
                 f"{name}-confirmation",
                 ConfirmationArgs(
@@ -280,6 +280,9 @@ class Pds(pulumi.ComponentResource):
                 {**place.api, "token": place.management_token, **_clubs_of(args, f"{name}-host-in-use")},
                 pulumi.ResourceOptions(depends_on=[self]),
             )
+        # Whole files, scripts and all, would be in every preview's and every refresh's list of outputs.
+        jobs = files | {f"{role}_job": text for role, text in copying.items()}
+        self.outputs["files"] = {role: _digest(text) for role, text in jobs.items()}
         self.register_outputs({"url": self.outputs["url"], "ipv4": place.ipv4})
 
     def _place(self, name: str, args: PdsArgs, identity: StackIdentity) -> Place:
@@ -485,6 +488,11 @@ def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
     if settings.pds.paused:
         return "paused"
     return resolves.open if settings.ingress.kind != "none" else "none"
+
+
+def _digest(text: str) -> str:
+    """By which a file is told from another; its text is the resource's own, and in `build/STACK`."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _env_file(environment: dict[str, str]) -> str:
