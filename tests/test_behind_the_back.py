@@ -79,7 +79,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         alice.remember()
         records = {ZONE: [ip], "*": [ip]}
         with fake_dns.serve(_Wildcard(records)) as server, alice.account() as account:
-            outputs = {
+            outputs: dict[str, Any] = {
                 "ipv4": ip,
                 "nomad_address": nomad.address,
                 **dict.fromkeys(("nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem"), "x"),

@@ -349,12 +349,13 @@ def test_nothing_is_sent_unless_asked(place: Place) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "ok"),
     [
-        (200, {"status": "active", "accountCount": 3}, True),
+        (200, {"status": "active", "accountCount": 3, "seq": 0}, True),
+        (200, {"status": "idle", "accountCount": 3, "seq": 1_000_000}, False),
         (200, {"status": "throttled"}, False),
         (200, {"status": "banned"}, False),
         (400, {"error": "HostNotFound"}, False),
     ],
-    ids=["active", "throttled", "banned", "unknown"],
+    ids=["active", "ahead of the server", "throttled", "banned", "unknown"],
 )
 def test_the_relays_are_asked_when_wanted(place: Place, status: int, body: dict[str, Any], ok: bool) -> None:
     answer = Planted(status, json.dumps(body))

@@ -1,4 +1,4 @@
-"""Questions about the accounts: do handles resolve, do documents name this server, do the relays hear it?"""
+"""Questions about the accounts: do handles resolve, do documents name this server?"""
 
 import secrets
 from collections.abc import Iterator
@@ -118,34 +118,3 @@ def documents(subject: Subject) -> Verdict:
             "'Rotating' in docs/operating.md."
         )
     return good(f"{looked} name this server and our rotation key") if looked else skipped("there is no account yet")
-
-
-def relay(subject: Subject) -> Verdict:
-    """Do the relays hear this server? Asked only when wanted: it is the one question to a third party about you."""
-    crawlers = [url for url in subject.environment.get("PDS_CRAWLERS", "").split(",") if url]
-    if not subject.relay:
-        return skipped("not asked: --relay asks the relays what they think of this server")
-    if not crawlers:
-        return skipped("the stack names no relay")
-    seen, wrong = [], []
-    for crawler in crawlers:
-        name = crawler.partition("//")[2]
-        answer = httpx.get(
-            f"{crawler}/xrpc/com.atproto.sync.getHostStatus",
-            params={"hostname": subject.hostname},
-            timeout=20.0,
-            trust_env=False,
-        )
-        status = answer.json().get("status") if answer.status_code == 200 else None
-        if status in ("active", "idle"):
-            seen.append(f"{name}: {status}, {answer.json().get('accountCount', 'unknown')} accounts")
-        elif status == "throttled":
-            wrong.append(f"{name} throttles it: ask there for a higher limit of accounts (the first is 100)")
-        elif status:
-            wrong.append(f"{name} says {status}: POST com.atproto.sync.requestCrawl there with the hostname")
-        else:
-            wrong.append(
-                f"{name} does not know it ({answer.status_code}): it hears of it with the first post, or by "
-                "com.atproto.sync.requestCrawl"
-            )
-    return todo("; ".join(wrong) + ".") if wrong else good("; ".join(seen))

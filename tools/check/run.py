@@ -10,7 +10,7 @@ import pulumi
 from components.probes import ProbeError
 from components.settings.settings import Settings
 from tools.account import Account, AccountError
-from tools.check import account, host, identity, names, project, server
+from tools.check import account, host, identity, names, project, relays, server
 from tools.check.host import Host
 from tools.check.site import Site
 from tools.check.subject import Subject, Verdict, todo
@@ -40,7 +40,7 @@ BY_THEMSELVES: tuple[tuple[str, Check], ...] = (
     ("account", account.things),
     ("host", project.host),
     ("escrow", project.escrow_made),
-    ("relay", identity.relay),
+    ("relay", relays.relays),
 )
 
 
