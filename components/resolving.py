@@ -96,6 +96,14 @@ def values(name: str, kind: str, nameservers: Sequence[str]) -> list[str]:
     return sorted(_followed(servers[0], name, kind, nameservers)[0])
 
 
+def leads_to(name: str, address: str, nameservers: Sequence[str]) -> bool:
+    """Whether `name` has `address` among its own; also where no name server can be asked."""
+    try:
+        return address in values(name, "A", nameservers)
+    except NotYetError:
+        return True
+
+
 def zone_of(name: str) -> tuple[str, list[str]]:
     """The zone that `name` is in, and the addresses of all of its name servers. Raises NotYetError.
 

@@ -109,6 +109,10 @@ class _Search:
             *self._tags(),
         ]
 
+    def _urn(self, name: str) -> str:
+        item = self._state.named(name)
+        return item.urn if item else name
+
     def _configure(self, key: str, value: str) -> tuple[str, ...]:
         return ("pulumi", "config", "set", "--stack", self._stack, "--path", f"pds:{key}", value)
 
@@ -198,6 +202,14 @@ class _Search:
             else:
                 whose = "Assigned to nothing. A reserved IP has no name: this may be somebody else's."
             told = " The stack file adopts it: the next `up` takes it." if asked else ""
+            if known and not asked:
+                told = (
+                    f" This stack has {', '.join(sorted(known))}, made by an `up` that did not adopt this one. To go "
+                    f"back to it: 'host: {{reserved_ip_adopt: {ip}}}' and a raised 'host.generation' in Pulumi."
+                    f"{self._stack}.yaml, `pulumi state unprotect --stack {self._stack} "
+                    f"'{self._urn('pds-ground-ip')}'`, `pulumi up`; the address is in the host's certificate, so it "
+                    f"takes a new host."
+                )
             yield Orphan(
                 kind="reserved-ip",
                 id=ip,

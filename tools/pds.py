@@ -277,7 +277,7 @@ def _members(options: argparse.Namespace) -> None:
         _adopt(options.stack, server, listed)
         return
     relays = people.relays_of(options.stack) if options.relay else None
-    print(people.table(people.rows(server, listed, relays)))
+    print(people.table(people.rows(server, listed, relays, read_settings(options.stack))))
 
 
 def _adopt(stack: str, server: accounts.Server, listed: Mapping[str, Any]) -> None:
