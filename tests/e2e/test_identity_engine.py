@@ -1,6 +1,7 @@
 """What a stack keeps for life, with the real engine and provider: our sentence comes first, and a renamed stack keeps
 its firewall. The host is a record of the account; nothing boots."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from tests.e2e.api_client import Machines
 from tests.e2e.bench import HOSTNAME, STACK, Run, Stack, settings, stack
 from tests.e2e.digitalocean import World
 from tests.e2e.tools import missing
+from tests.fake_nomad import FakeNomad, serve
 from tools.gate import digest
 
 PROGRAM = """\
@@ -119,3 +121,57 @@ def test_a_renamed_stack_keeps_tag_and_firewall(made: Stack) -> None:
     renamed.pulumi("refresh", "--yes", *(part for name in names for part in ("--target", f"**::{name}")))
     up(renamed)
     assert "lacks the tag" not in renamed.pds("orphans", check=False).output, "as `rescue` does"
+
+
+HOST = """\
+import pulumi
+import pulumi_random as random
+
+from components.facts import HostInUse
+
+class Host(pulumi.ComponentResource):
+    def __init__(self):
+        super().__init__("pds:index:Pds", "pds", None, None)
+        for name in ("one", "two"):
+            random.RandomPassword(f"pds-{name}", length=32, opts=pulumi.ResourceOptions(parent=self))
+        keys = dict.fromkeys(("ca_pem", "cert_pem", "key_pem"), "")
+        urn = "urn:pulumi:inuse::pds::pulumi-python:dynamic/pds:HostInUse::pds-host-in-use"
+        inputs = {"address": pulumi.Config().require("hostname"), "token": pulumi.Output.secret("ADMIN"), **keys}
+        inputs |= {"clubs": ["chess"], "stack": "inuse", "urn": urn}
+        HostInUse("pds-host-in-use", inputs, pulumi.ResourceOptions(depends_on=[self]))
+        self.register_outputs({})
+
+Host()
+"""
+
+
+def test_a_host_is_asked_before_anything_of_it_is_destroyed(made: Stack) -> None:
+    program = made.project / "__main__.py"
+    kept = program.read_text()
+    program.write_text(HOST)
+    try:
+        with serve(FakeNomad(tokens={"ADMIN": "accessor-1"})) as nomad:
+            host = made.beside("inuse", {"pds:hostname": nomad.address})
+            up(host)
+            nomad.jobs_of = {"chess": [{"ID": "pds", "ParentID": "", "Stop": False}]}
+            refused = host.pulumi("destroy", "--yes", check=False)
+            assert refused.code, refused.output
+            said = " ".join(refused.output.split())
+            assert "The PDS of stack chess is on this host" in said
+            assert "`pulumi destroy --stack chess` ends it" in said
+            assert "deleted" not in refused.output, "nothing of the host went"
+            nomad.jobs_of = {}
+            resources = host.pulumi("stack", "export").output.count('"urn"')
+            assert resources >= 5, "stack, component, both passwords, and what asks"
+            host.pulumi("destroy", "--yes")
+        # A Nomad that is gone for good: the command that the refusal says.
+        with serve(FakeNomad(tokens={"ADMIN": "accessor-1"})) as nomad:
+            host.configure(hostname=nomad.address)
+            up(host)
+        refused = host.pulumi("destroy", "--yes", check=False)
+        assert refused.code
+        [urn] = set(re.findall(r"'(urn:pulumi:inuse::\S+)'", " ".join(refused.output.split())))
+        host.pulumi("state", "delete", urn, "--yes")
+        host.pulumi("destroy", "--yes")
+    finally:
+        program.write_text(kept)
