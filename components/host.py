@@ -26,6 +26,8 @@ class GroundArgs:
 
     settings: Settings
     stack: str
+    identity: pulumi.Resource
+    """What refuses another region or volume, before the engine looks at either."""
 
 
 class Ground(pulumi.ComponentResource):
@@ -43,8 +45,15 @@ class Ground(pulumi.ComponentResource):
         super().__init__("pds:index:Ground", name, None, opts)
         host, volume = args.settings.host, args.settings.volume
         child = pulumi.ResourceOptions(parent=self)
+        first = [args.identity]
 
-        tag = digitalocean.Tag(f"{name}-tag", name=f"pds-{args.stack}", opts=child)
+        # It keeps the name that it was made with. A renamed stack would delete it first, and DigitalOcean takes a
+        # deleted tag off droplet and firewall at once: the host would have no firewall.
+        tag = digitalocean.Tag(
+            f"{name}-tag",
+            name=f"pds-{args.stack}",
+            opts=pulumi.ResourceOptions(parent=self, depends_on=first, ignore_changes=["name"]),
+        )
         self.tag = tag.name
         # By tag, and before the droplet: it applies from the droplet's first second.
         self.firewall = digitalocean.Firewall(
@@ -67,7 +76,7 @@ class Ground(pulumi.ComponentResource):
             f"{name}-ip",
             region=host.region,
             opts=pulumi.ResourceOptions(
-                parent=self, protect=True, retain_on_delete=True, import_=host.reserved_ip_adopt
+                parent=self, depends_on=first, protect=True, retain_on_delete=True, import_=host.reserved_ip_adopt
             ),
         )
         self.ipv4 = self.reserved_ip.ip_address
@@ -76,7 +85,9 @@ class Ground(pulumi.ComponentResource):
             name=volume_name(args.settings, args.stack),
             region=host.region,
             size=volume.size_gib,
-            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True, import_=volume.adopt),
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=first, protect=True, retain_on_delete=True, import_=volume.adopt
+            ),
         )
         self.vpc_uuid = None
         if host.vpc_ip_range:

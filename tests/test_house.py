@@ -44,9 +44,10 @@ ROOMS = {
         "settings",
     },
     "facts": {"dynamic"},
-    "dynamic": {"accounts", "needs", "probes", "rooms"},
+    "dynamic": {"accounts", "identity", "needs", "probes", "resolving", "rooms"},
     "accounts": {"probes"},
     "needs": {"probes"},
+    "resolving": {"probes"},
     "rooms": {"probes"},
     "place": {"target"},
     "telling": {"facts"},
@@ -55,9 +56,10 @@ ROOMS = {
     "target": set[str](),
     "entropy": set[str](),
     "probes": set[str](),
+    "identity": set[str](),
     "__init__": {"pds", "settings"},
 }
-ASKING = ("accounts", "needs", "probes", "rooms")
+ASKING = ("accounts", "needs", "probes", "resolving", "rooms")
 """What asks the outside; only dynamic providers do, when the engine tells them."""
 
 COMPONENT_MAY = {"facts", "target", "entropy", "render", "settings"}

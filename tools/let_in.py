@@ -50,10 +50,13 @@ class LetInError(Exception):
 
 
 class Doors:
-    """The doors of one stack's host; `label` names the one that is opened and closed, `alone` makes it this run's."""
+    """The doors of one stack's host; `label` names the one that is opened and closed, `tag` the droplet's tag, which a
+    renamed stack has kept, `alone` makes the door this run's."""
 
-    def __init__(self, account: Account, stack: str, label: str | None = None, *, alone: bool = False) -> None:
-        self._account, self._tag, self._stack = account, f"pds-{stack}", stack
+    def __init__(
+        self, account: Account, stack: str, label: str | None = None, tag: str = "", *, alone: bool = False
+    ) -> None:
+        self._account, self._tag, self._stack = account, tag or f"pds-{stack}", stack
         self._label = f"{_prefix(stack)}{_spelled(label or socket.gethostname())}"
         self._name = f"{self._label}{_of_run(os.getpid())}" if alone else self._label
 
@@ -82,7 +85,7 @@ class Doors:
         """Close one's own door, and those that outlived their run or any run; their names. Raises AccountError."""
         now = datetime.now(UTC)
         closed = []
-        for door in doors(self._account, self._stack):
+        for door in doors(self._account, self._stack, self._tag):
             late = now - datetime.fromisoformat(door["created_at"]) > LONGEST_RUN
             if late or door["name"] == self._name or self._outlived(door["name"]):
                 self._account.remove(f"firewalls/{door['id']}")
@@ -121,8 +124,9 @@ class Doors:
         return todo
 
 
-def doors(account: Account, stack: str) -> list[Json]:
-    """Every door of the stack: by its name, and by the one tag and the one rule that it has. Raises AccountError.
+def doors(account: Account, stack: str, tag: str = "") -> list[Json]:
+    """Every door of the stack: by its name, and by the one tag and the one rule that it has. `tag` is that of a stack
+    that was renamed. Raises AccountError.
 
     Another stack may have a name that begins alike, but not this one's tag.
     """
@@ -130,7 +134,7 @@ def doors(account: Account, stack: str) -> list[Json]:
         item
         for item in account.every("firewalls")
         if item["name"].startswith(_prefix(stack))
-        and item["tags"] == [f"pds-{stack}"]
+        and item["tags"] == [tag or f"pds-{stack}"]
         and [rule["ports"] for rule in item["inbound_rules"] or []] == [str(NOMAD_PORT)]
         and not item["outbound_rules"]
     ]

@@ -16,7 +16,8 @@ PROGRAM = """\
 import pulumi
 from components.host import Ground, GroundArgs, Host, HostArgs
 
-ground = Ground("pds-ground", GroundArgs(settings=settings, stack="test"))
+nothing = pulumi.ComponentResource("test:index:Nothing", "nothing")
+ground = Ground("pds-ground", GroundArgs(settings=settings, stack="test", identity=nothing))
 pem = pulumi.Output.from_input("no certificate")
 Host(
     "pds-host",
