@@ -15,6 +15,8 @@ class DnsArgs:
 
     settings: Settings
     ipv4: pulumi.Output[str]
+    identity: pulumi.Resource
+    """What refuses another hostname, before a record is touched."""
 
 
 class Dns(pulumi.ComponentResource):
@@ -46,7 +48,9 @@ class Dns(pulumi.ComponentResource):
                 domain = digitalocean.Domain(
                     f"{name}-zone",
                     name=zone,
-                    opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
+                    opts=pulumi.ResourceOptions(
+                        parent=self, depends_on=[args.identity], protect=True, retain_on_delete=True
+                    ),
                 ).name
             for role, kind, record, value in wanted:
                 digitalocean.DnsRecord(
@@ -58,7 +62,7 @@ class Dns(pulumi.ComponentResource):
                     ttl=dns.ttl,
                     flags=0 if kind == "CAA" else None,
                     tag="issue" if kind == "CAA" else None,
-                    opts=pulumi.ResourceOptions(parent=self),
+                    opts=pulumi.ResourceOptions(parent=self, depends_on=[args.identity]),
                 )
         elsewhere = [handles.removeprefix(".") for handles, covering in domains.items() if covering is None]
         self.zone = pulumi.Output.from_input(domain)

@@ -6,7 +6,8 @@ input. Only the standard library and Pulumi are imported at the top, since every
 
 Each provider writes out diff, read, update and delete, and returns every output from create and update alike: the
 engine replaces all outputs by what update returns. Nothing is ever deleted here: these are waits and facts, not things;
-a club's room, whose data are renamed, is the exception. The resources that have these providers are in `facts.py`.
+a club's room, whose data are renamed, is the exception. One `delete` only refuses. The resources that have these
+providers are in `facts.py`.
 """
 
 import functools
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
-from components import accounts, loaded, needs, probes, rooms
+from components import accounts, identity, loaded, needs, probes, resolving, rooms
 
 Props = dict[str, Any]
 T = TypeVar("T")
@@ -104,6 +105,27 @@ def _api(props: Props) -> probes.NomadApi:
     )
 
 
+class StackIdentityProvider(Wait):
+    """Remembers what has to stay as it is, and refuses another hostname, region or volume at the preview already."""
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        self._refuse(olds, news)
+        return dict(news)
+
+    @_in_words
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        self._refuse(_olds, _news)
+        return super().diff(_id, _olds, _news)
+
+    @staticmethod
+    def _refuse(olds: Props, news: Props) -> None:
+        if not olds:
+            return
+        forgotten = {"hostname": news["hostname"]} if probes.said(identity.FORGET) == olds["hostname"] else {}
+        if fault := identity.fault({**olds, **forgotten}, news):
+            raise probes.ProbeError(fault)
+
+
 class BootstrapProvider(Wait):
     """Waits for Nomad and bootstraps its ACLs with a token chosen in advance.
 
@@ -156,6 +178,18 @@ class ClubRoomProvider(Wait):
         rooms.give_up(_api(_props), _props["club"], _props["volume"])
 
 
+class HostInUseProvider(Wait):
+    """Refuses to be deleted while the PDS of a club is on the host: a destroyed host would leave it dark, and its own
+    stack could not be destroyed any more. What depends on everything else of a stack is deleted before all of it."""
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        return dict(news)
+
+    @_in_words
+    def delete(self, _id: str, _props: Props) -> None:
+        rooms.refuse_in_use(_api(_props), _props["clubs"], _props["stack"], _props["urn"])
+
+
 class ResolvesProvider(Wait):
     """Asks the zone's own name servers for the hostname, for at most `wait` seconds.
 
@@ -164,7 +198,9 @@ class ResolvesProvider(Wait):
 
     def _run(self, news: Props, olds: Props) -> Props:
         def answer() -> str | None:
-            return probes.resolves(news["hostname"], news["ip"], news["zone"], list(news["nameservers"]))
+            return resolving.resolves(
+                news["hostname"], news["ip"], news["zone"], list(news["nameservers"]), news["issuer"]
+            )
 
         try:
             probes.until(answer, float(news["wait"]), "DNS", pause=5)
@@ -386,7 +422,7 @@ class HandleProvider(_OnThePds):
         if news["external"]:
             try:
                 probes.until(
-                    lambda: probes.names_did(wanted, did, list(news["nameservers"])), float(news["wait"]), "DNS", 5
+                    lambda: resolving.names_did(wanted, did, list(news["nameservers"])), float(news["wait"]), "DNS", 5
                 )
             except probes.ProbeError as error:
                 raise probes.NotYetError(str(error)) from error

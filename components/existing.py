@@ -23,6 +23,8 @@ class ExistingNomadArgs:
 
     settings: Settings
     on: On
+    identity: pulumi.Resource
+    """What refuses another hostname, before anything in Nomad is touched."""
 
 
 class ExistingNomad(pulumi.ComponentResource):
@@ -58,7 +60,7 @@ class ExistingNomad(pulumi.ComponentResource):
                     "ingress": settings.ingress.kind if settings.ingress_is_ours else "",
                 },
             },
-            pulumi.ResourceOptions(parent=self),
+            pulumi.ResourceOptions(parent=self, depends_on=[args.identity]),
         )
         provider = nomad.Provider(
             f"{name}-provider",

@@ -15,11 +15,13 @@ from components.dynamic import (
     ClubRoomProvider,
     DispatchedProvider,
     HandleProvider,
+    HostInUseProvider,
     InvitesProvider,
     OffersProvider,
     ReadyProvider,
     RemovalsProvider,
     ResolvesProvider,
+    StackIdentityProvider,
     UnlistedProvider,
     Wait,
 )
@@ -45,6 +47,21 @@ class _Fact(Resource):
 
 
 _NOMAD_SECRETS = ("ca_pem", "cert_pem", "key_pem", "token")
+
+
+class StackIdentity(_Fact, module="pds", name="StackIdentity"):
+    """What a stack's life depends on. Inputs: those of `identity.fault`. Whatever can lose data waits for it."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(StackIdentityProvider(), name, inputs, (), (), opts)
+
+
+class HostInUse(_Fact, module="pds", name="HostInUse"):
+    """Clubs on a host, which keep it from being destroyed. Inputs: those of the Nomad API with a management token,
+    `clubs` (their names), `stack`, and its own `urn`, by which it can be forgotten."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(HostInUseProvider(), name, inputs, (), _NOMAD_SECRETS, opts)
 
 
 class Bootstrap(_Fact, module="pds", name="NomadBootstrap"):
@@ -79,7 +96,8 @@ class ClubRoom(_Fact, module="pds", name="ClubRoom"):
 
 
 class Resolves(_Fact, module="pds", name="Resolves"):
-    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone`, `nameservers`, `wait` (seconds)."""
+    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone` (empty where its records are made by hand),
+    `nameservers`, `issuer` (the domain of the CA that the ingress orders from, or empty), `wait` (seconds)."""
 
     open: pulumi.Output[str]
     """"1" or "0", for the ingress job's variable."""

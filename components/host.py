@@ -27,6 +27,8 @@ class GroundArgs:
 
     settings: Settings
     stack: str
+    identity: pulumi.Resource
+    """What refuses another region or volume, before the engine looks at either."""
 
 
 class Ground(pulumi.ComponentResource):
@@ -44,8 +46,15 @@ class Ground(pulumi.ComponentResource):
         super().__init__("pds:index:Ground", name, None, opts)
         host, volume = args.settings.host, args.settings.volume
         child = pulumi.ResourceOptions(parent=self)
+        first = [args.identity]
 
-        tag = digitalocean.Tag(f"{name}-tag", name=f"pds-{args.stack}", opts=child)
+        # It keeps the name that it was made with. A renamed stack would delete it first, and DigitalOcean takes a
+        # deleted tag off droplet and firewall at once: the host would have no firewall.
+        tag = digitalocean.Tag(
+            f"{name}-tag",
+            name=f"pds-{args.stack}",
+            opts=pulumi.ResourceOptions(parent=self, depends_on=first, ignore_changes=["name"]),
+        )
         self.tag = tag.name
         # By tag, and before the droplet: it applies from the droplet's first second.
         self.firewall = digitalocean.Firewall(
@@ -68,7 +77,7 @@ class Ground(pulumi.ComponentResource):
             f"{name}-ip",
             region=host.region,
             opts=pulumi.ResourceOptions(
-                parent=self, protect=True, retain_on_delete=True, import_=host.reserved_ip_adopt
+                parent=self, depends_on=first, protect=True, retain_on_delete=True, import_=host.reserved_ip_adopt
             ),
         )
         self.ipv4 = self.reserved_ip.ip_address
@@ -77,7 +86,9 @@ class Ground(pulumi.ComponentResource):
             name=volume_name(args.settings, args.stack),
             region=host.region,
             size=volume.size_gib,
-            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True, import_=volume.adopt),
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=first, protect=True, retain_on_delete=True, import_=volume.adopt
+            ),
         )
         self.vpc_uuid = None
         if host.vpc_ip_range:
@@ -163,7 +174,10 @@ class Host(pulumi.ComponentResource):
             digitalocean.ProjectResources(
                 f"{name}-project-resources",
                 project=project.id,
-                resources=[self.droplet.droplet_urn, args.volume.volume_urn, args.reserved_ip.reserved_ip_urn],
+                # Volume and address are in their droplet's project, and go with it. By itself an address cannot be
+                # moved (412), and it is listed under another URN than it was assigned by, so that each refresh would
+                # find a difference (digitalocean/terraform-provider-digitalocean#1264).
+                resources=[self.droplet.droplet_urn],
                 opts=pulumi.ResourceOptions(parent=self),
             )
         self.register_outputs({"droplet_id": self.droplet.id})

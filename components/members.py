@@ -36,6 +36,11 @@ def temporary_handle(handle: str, domains: tuple[str, ...]) -> str | None:
     return f"m-{hashlib.sha256(handle.encode()).hexdigest()[:12]}{domains[0]}"
 
 
+def is_temporary(live: str, handle: str) -> bool:
+    """Whether `live` is the temporary handle of an account that is to be called `handle`."""
+    return live.startswith("m-") and live == temporary_handle(handle, (f".{live.partition('.')[2]}",))
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemberArgs:
     """What `Member` is told. `server` are the inputs by which the PDS is asked, `zone` our zone's name once it is

@@ -18,7 +18,7 @@ from components.confirmation import Confirmation, ConfirmationArgs
 from components.dns import Dns, DnsArgs
 from components.entropy import as_secret
 from components.existing import ExistingNomad, ExistingNomadArgs
-from components.facts import Invites, Ready, Removals, Resolves, Unlisted
+from components.facts import HostInUse, Invites, Ready, Removals, Resolves, StackIdentity, Unlisted
 from components.host import Ground, GroundArgs, Host, HostArgs
 from components.ingress import Ingress, IngressArgs, IngressFile, IngressFileArgs
 from components.members import Member, MemberArgs
@@ -27,7 +27,7 @@ from components.place import Place
 from components.render.backup_job import backup_job
 from components.render.caddy import caddy_job, caddyfile
 from components.render.candidate_job import candidate_job
-from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
+from components.render.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long, volume_name
 from components.render.confirm_job import confirm_job
 from components.render.drill_job import drill_job
 from components.render.io import ingress_file, io_job
@@ -71,8 +71,9 @@ class Pds(pulumi.ComponentResource):
         super().__init__("pds:index:Pds", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
 
-        place = self._place(name, args)
-        dns = Dns(f"{name}-dns", DnsArgs(settings=settings, ipv4=place.ipv4), child)
+        identity = StackIdentity(f"{name}-identity", _identity(args), child)
+        place = self._place(name, args, identity)
+        dns = Dns(f"{name}-dns", DnsArgs(settings=settings, ipv4=place.ipv4, identity=identity), child)
         secrets = PdsSecrets(f"{name}-secrets", PdsSecretsArgs(settings=settings, target=place.target), child)
         jobspec = pds_job(settings, stack)
         workload = PdsJob(
@@ -99,8 +100,9 @@ class Pds(pulumi.ComponentResource):
             {
                 "hostname": settings.hostname,
                 "ip": place.ipv4,
-                "zone": settings.zone,
+                "zone": settings.zone if settings.dns.provider == "digitalocean" else "",
                 "nameservers": list(settings.dns.nameservers),
+                "issuer": settings.ingress.issuer if settings.ingress_is_ours else "",
                 "wait": _DNS_PATIENCE if settings.dns.provider == "digitalocean" else 0,
             },
             pulumi.ResourceOptions(parent=self, depends_on=[dns, workload.job]),
@@ -192,7 +194,7 @@ class Pds(pulumi.ComponentResource):
         opens_copies: dict[str, pulumi.Input[object]] = {}
         if backup:
             address = backup.repository
-            copies = {**{f"{role}_job": text for role, text in copying.items()}, "backup_repository": address}
+            copies = {"backup_repository": address}
             opens_copies = {"backup": backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})}
         self.outputs = {
             "url": f"https://{settings.hostname}",
@@ -205,7 +207,7 @@ class Pds(pulumi.ComponentResource):
             "resolves": resolves.state,
             "admin_password": admin_password,
             "pds_env": secrets.items.apply(lambda items: env_file(plain_environment(settings) | items)),
-            **files,
+            **({"ingress_file": files["ingress_file"]} if "ingress_file" in files else {}),
             **copies,
             **place.outputs,
             "host_configuration": ready.host_configuration,
@@ -224,7 +226,7 @@ class Pds(pulumi.ComponentResource):
         }
         confirmed = [asked for asked in settings.members if asked.email_verified]
         if confirmed:
-            self.outputs["confirm_job"] = jobspec = confirm_job(settings, stack)
+            files["confirm_job"] = jobspec = confirm_job(settings, stack)
             confirmation = Confirmation(
                 f"{name}-confirmation",
                 ConfirmationArgs(
@@ -274,17 +276,32 @@ class Pds(pulumi.ComponentResource):
             )
             tell_of("Accounts that the stack file does not name", unlisted.state)
             tell_of_strangers(stack, unlisted.unlisted)
+        if settings.clubs:
+            # Not a child: it depends on every one of them, so that a `destroy` asks it before any of them goes.
+            HostInUse(
+                f"{name}-host-in-use",
+                {**place.api, "token": place.management_token, **_clubs_of(args, f"{name}-host-in-use")},
+                pulumi.ResourceOptions(depends_on=[self]),
+            )
+        # Whole files, scripts and all, would be in every preview's and every refresh's list of outputs.
+        jobs = files | {f"{role}_job": text for role, text in copying.items()}
+        self.outputs["files"] = {role: _digest(text) for role, text in jobs.items()}
         self.register_outputs({"url": self.outputs["url"], "ipv4": place.ipv4})
 
-    def _place(self, name: str, args: PdsArgs) -> Place:
+    def _place(self, name: str, args: PdsArgs, identity: StackIdentity) -> Place:
         """Where this PDS runs, made or found."""
         on = args.settings.on
         if on is None:
-            return self._own_host(name, args)
+            return self._own_host(name, args, identity)
         if on.stack:
             shared = SharedHost(
                 f"{name}-host",
-                SharedHostArgs(settings=args.settings, stack=args.stack, reference=f"{args.project}/{on.stack}"),
+                SharedHostArgs(
+                    settings=args.settings,
+                    stack=args.stack,
+                    reference=f"{args.project}/{on.stack}",
+                    identity=identity,
+                ),
                 pulumi.ResourceOptions(parent=self),
             )
             return Place(
@@ -299,7 +316,7 @@ class Pds(pulumi.ComponentResource):
             )
         found = ExistingNomad(
             f"{name}-host",
-            ExistingNomadArgs(settings=args.settings, on=on),
+            ExistingNomadArgs(settings=args.settings, on=on, identity=identity),
             pulumi.ResourceOptions(parent=self),
         )
         address = str(on.nomad_address)
@@ -314,10 +331,10 @@ class Pds(pulumi.ComponentResource):
             escrow={"on": address},
         )
 
-    def _own_host(self, name: str, args: PdsArgs) -> Place:
+    def _own_host(self, name: str, args: PdsArgs, identity: StackIdentity) -> Place:
         settings, stack = args.settings, args.stack
         child = pulumi.ResourceOptions(parent=self)
-        ground = Ground(f"{name}-ground", GroundArgs(settings=settings, stack=stack), child)
+        ground = Ground(f"{name}-ground", GroundArgs(settings=settings, stack=stack, identity=identity), child)
         certificates = NomadCertificates(f"{name}-certificates", CertificatesArgs(ipv4=ground.ipv4), child)
         machine = Host(
             f"{name}-host",
@@ -436,6 +453,27 @@ class Pds(pulumi.ComponentResource):
         return members
 
 
+def _identity(args: PdsArgs) -> dict[str, pulumi.Input[object]]:
+    """What `StackIdentity` remembers."""
+    settings, on = args.settings, args.settings.on
+    return {
+        "stack": args.stack,
+        "hostname": settings.hostname,
+        "on": (on.stack or "") if on else "",
+        "region": "" if on else settings.host.region,
+        "volume": "" if on else volume_name(settings, args.stack),
+        "volume_gib": 0 if on else settings.volume.size_gib,
+        "adopt": settings.volume.adopt or "",
+    }
+
+
+def _clubs_of(args: PdsArgs, name: str) -> dict[str, pulumi.Input[object]]:
+    """What `HostInUse` of this name asks for."""
+    project = args.project.rpartition("/")[2]
+    urn = f"urn:pulumi:{args.stack}::{project}::pulumi-python:dynamic/pds:HostInUse::{name}"
+    return {"clubs": list(args.settings.clubs), "stack": args.stack, "urn": urn}
+
+
 def _way_in(api: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[object]]:
     """Outputs by which Nomad is reached; the names are the ones that tools look for."""
     found: dict[str, pulumi.Input[object]] = {
@@ -453,3 +491,8 @@ def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
     if settings.pds.paused:
         return "paused"
     return resolves.open if settings.ingress.kind != "none" else "none"
+
+
+def _digest(text: str) -> str:
+    """By which a file is told from another; its text is the resource's own, and in `build/STACK`."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,8 +1,7 @@
-"""What is asked of the outside during `up`: Nomad's API, name servers, the PDS over HTTPS.
+"""What is asked of the outside during `up`: Nomad's API, and the PDS over HTTPS. Name servers are in `resolving.py`.
 
 Plain functions with deadlines, no Pulumi. Used by the dynamic providers, which are pickled by name and so must load
-fast: the standard library only, except `dnspython`, which is imported when a name server is asked. Nothing here writes
-a file: certificates and keys reach OpenSSL through pipes.
+fast: the standard library only. Nothing here writes a file: certificates and keys reach OpenSSL through pipes.
 """
 
 import http.client
@@ -158,6 +157,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def said(name: str) -> str:
+    """What the operator's shell says of `name`, for a confirmation that must not stay in a file; empty if nothing."""
+    return os.environ.get(name, "")
+
+
 def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
     """Call `ready` until it returns None, at most for `seconds`; else LateError with the last reason it gave."""
     deadline = time.monotonic() + seconds
@@ -172,7 +176,7 @@ def until(ready: Callable[[], str | None], seconds: float, what: str, pause: flo
         if reason is None:
             return
         if time.monotonic() + pause > deadline:
-            raise LateError(f"{what}: {reason}, after {seconds:.0f} s.")
+            raise LateError(f"{what}: {reason}{f', after {seconds:.0f} s' if seconds else ''}.")
         time.sleep(pause)
 
 
@@ -216,94 +220,6 @@ def _pipe(text: str) -> Iterator[str]:
             # A reader that never came leaves the writer waiting: open and drop the other end.
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
             writer.join(5)
-
-
-def resolves(hostname: str, address: str, zone: str, nameservers: list[str]) -> str | None:
-    """None where every asked name server answers `hostname` with `address` alone, else what it says instead.
-
-    Asked are `nameservers` (`IP` or `IP:PORT`), or where there are none the zone's own, found by the system's
-    resolver. Never a cache: a resolver asked too early would remember the 'no'.
-    """
-    try:
-        for server in nameservers or _servers_of(zone):
-            found = sorted(_answers(server, hostname, "A"))
-            if found != [address]:
-                return f"name server {server} says {', '.join(found) or 'nothing'} for {hostname}, not {address}"
-    except NotYetError as error:
-        return str(error)
-    return None
-
-
-def names_did(handle: str, did: str, nameservers: list[str]) -> str | None:
-    """None where every asked name server has the TXT record by which `handle` names `did`, else what it says instead.
-
-    Asked are `nameservers`, or where there are none those of the zone that the handle is in, found downwards from its
-    last two labels: of these only the upmost is looked for with a resolver, which can remember no 'no' of a name below.
-    """
-    record = f"_atproto.{handle}"
-    try:
-        for server in nameservers or _servers_above(handle):
-            # Other TXT records may stand there; several DIDs make a handle invalid (atproto.com/specs/handle).
-            found = sorted(text for text in _answers(server, record, "TXT") if text.startswith("did="))
-            if found != [f"did={did}"]:
-                return f"name server {server} says {', '.join(found) or 'nothing'} for {record}, not did={did}"
-    except NotYetError as error:
-        return str(error)
-    return None
-
-
-def _servers_of(zone: str) -> list[str]:
-    import dns.exception
-    import dns.resolver
-
-    try:
-        names = [name.target for name in dns.resolver.resolve(zone, "NS", lifetime=10)]
-        return [item.to_text() for name in names for item in dns.resolver.resolve(name, "A", lifetime=10)]
-    except dns.exception.DNSException as error:
-        raise NotYetError(f"the zone {zone} is not delegated: {error}") from error
-
-
-def _servers_above(name: str) -> list[str]:
-    labels = name.split(".")
-    servers = _servers_of(".".join(labels[-2:]))
-    for start in range(len(labels) - 3, -1, -1):
-        below = sorted(_answers(servers[0], ".".join(labels[start:]), "NS"))
-        if below:
-            servers = [address for server in below for address in _addresses(server)]
-    return servers
-
-
-def _addresses(name: str) -> list[str]:
-    import dns.exception
-    import dns.resolver
-
-    try:
-        return [item.to_text() for item in dns.resolver.resolve(name, "A", lifetime=10)]
-    except dns.exception.DNSException as error:
-        raise NotYetError(f"name server {name} has no address: {error}") from error
-
-
-def _answers(server: str, name: str, kind: str) -> list[str]:
-    """What a name server (`IP` or `IP:PORT`) says, as text; for NS a referral to the name's own servers counts too."""
-    import dns.exception
-    import dns.message
-    import dns.name
-    import dns.query
-    import dns.rdatatype
-
-    host, _, port = server.partition(":")
-    wanted = dns.rdatatype.from_text(kind)
-    try:
-        question = dns.message.make_query(name, wanted)
-        answer, _tcp = dns.query.udp_with_fallback(question, host, timeout=5, port=int(port or 53))
-    except (dns.exception.DNSException, OSError) as error:
-        raise NotYetError(f"name server {server} does not answer: {type(error).__name__}") from error
-    asked = dns.name.from_text(name)
-    sections = [*answer.answer, *(rrset for rrset in answer.authority if kind == "NS" and rrset.name == asked)]
-    items = [item for rrset in sections for item in rrset if item.rdtype == wanted]
-    if kind == "TXT":
-        return [b"".join(item.strings).decode(errors="replace") for item in items]
-    return [item.to_text() for item in items]
 
 
 def connection_to(url: str, address: str, timeout: float) -> http.client.HTTPConnection:

@@ -87,6 +87,40 @@ def give_up(api: NomadApi, club: str, volume: str) -> None:
         _delete(api, club, f"/v1/namespace/{club}")
 
 
+def refuse_in_use(api: NomadApi, clubs: list[str], stack: str, urn: str) -> None:
+    """Raises ProbeError while a club of `clubs` has a job on this host, and if Nomad cannot say so.
+
+    `urn` is that of the resource which asks, in the state of the host's `stack`.
+    """
+    try:
+        there = [club for club in clubs if _jobs(api, club)]
+    except ProbeError as error:
+        raise ProbeError(
+            f"Whether the PDS of {_and(clubs)} is still on this host cannot be asked. {str(error).rstrip('.')}. "
+            f"Nothing was destroyed. Let Nomad answer (`./pds rescue {stack}`), then destroy again. Only if the host "
+            f"is gone for good, and its clubs with it: `pulumi state delete --stack {stack} '{urn}'`."
+        ) from error
+    if there:
+        steps = "; ".join(
+            f"`./pds move {club} --to STACK` takes {club} to another host, `pulumi destroy --stack {club}` ends it"
+            for club in there
+        )
+        raise ProbeError(
+            f"The PDS of {_and(there)} is on this host, and its members would be cut off. Nothing was destroyed. "
+            f"First: {steps}."
+        )
+
+
+def _jobs(api: NomadApi, club: str) -> list[str]:
+    """Jobs of the club that were not taken away: its PDS may be paused, and is here all the same."""
+    # No parents' runs: those of a job that is gone are remembered for a while.
+    return [job["ID"] for job in api.get(f"/v1/jobs?namespace={club}") if not job["Stop"] and not job["ParentID"]]
+
+
+def _and(names: list[str]) -> str:
+    return " and of ".join(f"stack {name}" for name in names)
+
+
 def _delete(api: NomadApi, club: str, path: str) -> None:
     status, answer = api.request("DELETE", path)
     if status == 200:

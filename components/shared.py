@@ -25,6 +25,8 @@ class SharedHostArgs:
     settings: Settings
     stack: str
     reference: str
+    identity: pulumi.Resource
+    """What refuses another hostname or name of the stack, before anything in Nomad is touched."""
 
 
 class SharedHost(pulumi.ComponentResource):
@@ -62,7 +64,7 @@ class SharedHost(pulumi.ComponentResource):
             secret_id=access["token"],
             # The operator's own shell may point at another Nomad.
             ignore_env_vars={"NOMAD_NAMESPACE": True, "NOMAD_REGION": True},
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.identity]),
         )
         self.target = NomadTarget(provider=provider, cluster_id=self.cluster_id, droplet=None, namespace=args.stack)
         self.files = NomadTarget(provider=provider, cluster_id=self.cluster_id, droplet=None)

@@ -17,7 +17,8 @@ Records = Mapping[str, list[str]]
 
 @contextmanager
 def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[str]:
-    """Serve `records`; a name that is not there is NXDOMAIN; None is silence. Yields IP:PORT.
+    """Serve `records`; a name that is not there is NXDOMAIN; None is silence. Targets of CNAME records are not added,
+    as by a server of another zone. Yields IP:PORT.
 
     Each question is added to `asked` as `TYPE NAME`. Changes of `records` count at once.
     """
@@ -41,6 +42,9 @@ def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[s
             response = dns.message.make_response(question)
             response.flags |= dns.flags.AA
             found = records.get(text if kind == "A" else f"{kind} {text}")
+            alias = records.get(f"CNAME {text}")
+            if alias:  # whatever was asked: a name with a CNAME has nothing else (RFC 1034)
+                found, kind = alias, "CNAME"
             if found:
                 values = [f'"{value}"' if kind == "TXT" else value for value in found]
                 response.answer.append(dns.rrset.from_text_list(name, 60, "IN", kind, values))

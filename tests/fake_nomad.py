@@ -5,6 +5,7 @@ Answers and status codes are Nomad 2.0's, as far as the providers look at them. 
 """
 
 import json
+import re
 import ssl
 import uuid
 from collections.abc import Iterator
@@ -41,6 +42,10 @@ class FakeNomad:
     """The PDS job's."""
     jobs: dict[str, int] = field(default_factory=dict)
     """Job to the index of its last change."""
+    jobs_of: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Namespace to the stubs of its jobs; a namespace that is not there has none."""
+    plans: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Job to what Nomad says that a registration of its text would change; nothing where it is not here."""
     modify_time: int = 0
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
@@ -91,7 +96,7 @@ class FakeNomad:
     def answer(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
         """Status and answer of one request."""
         self.asked.append((method, path, token))
-        path = path.removesuffix("namespace=chess").rstrip("?&")
+        whole, path = path, path.removesuffix("namespace=chess").rstrip("?&")
         if self.leaderless_answers > 0:
             self.leaderless_answers -= 1
             return 500, "No cluster leader"
@@ -121,9 +126,16 @@ class FakeNomad:
             return 200, [{"ID": "node-1"}]
         if path == "/v1/node/node-1":
             return 200, {"ID": "node-1", "Meta": self.meta}
+        if whole.startswith("/v1/jobs?namespace="):
+            return 200, self.jobs_of.get(whole.partition("=")[2], [])
         if path == "/v1/jobs":
             return 200, self.every_job.pop(0) if len(self.every_job) > 1 else self.every_job[0]
-        if path == "/v1/job/pds":
+        if path == "/v1/jobs/parse":
+            name = re.search(r'job "([^"]+)"', body["JobHCL"])
+            return (200, {"ID": name[1]}) if name else (500, "Failed to parse job")
+        if method == "POST" and path.endswith("/plan"):
+            return 200, {"Diff": self.plans.get(path.split("/")[3], {"Type": "None"})}
+        if path == "/v1/job/pds" and "pds" not in self.plans:
             return 200, {"Version": self.version, "JobModifyIndex": self.jobs.get("pds", 0)}
         if path.removeprefix("/v1/job/") in self.jobs:
             return 200, {"JobModifyIndex": self.jobs[path.removeprefix("/v1/job/")]}

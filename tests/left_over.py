@@ -17,6 +17,11 @@ from tools.orphans import Orphan, Report
 from tools.stack import Stack
 
 ZONE = "noted.at"
+RULES: Mapping[str, Any] = {
+    "inboundRules": [{"protocol": "tcp", "portRange": "443", "sourceAddresses": ["0.0.0.0/0", "::/0"]}],
+    "outboundRules": [{"protocol": "icmp", "portRange": "", "destinationAddresses": ["0.0.0.0/0"]}],
+}
+"""`FIREWALL`'s, as the provider writes them into the state."""
 
 
 @dataclass
@@ -108,7 +113,7 @@ def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
         index = "digitalocean:index"
         made: list[Made] = [
             ("pds-ground-tag", f"{index}/tag:Tag", "pds-dev", {}),
-            ("pds-ground-firewall", f"{index}/firewall:Firewall", firewall["firewall"]["id"], {}),
+            ("pds-ground-firewall", f"{index}/firewall:Firewall", firewall["firewall"]["id"], dict(RULES)),
             ("pds-ground-volume", f"{index}/volume:Volume", volume, {}),
             ("pds-ground-ip", f"{index}/reservedIp:ReservedIp", ip, {}),
             ("pds-host-droplet", f"{index}/droplet:Droplet", str(droplet), {}),

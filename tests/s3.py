@@ -1,44 +1,113 @@
-"""An S3 server on loopback: moto's. It keeps buckets and objects in memory, takes any key and checks no signature."""
+"""An S3 service on loopback, in memory: `tests/s3_service.py`, which checks what real ones check.
 
-import os
+A signature, the region that it names, what the key may do and whose the bucket is decide, as they do at Spaces and at
+Amazon; docs/test-doubles.md lists it all.
+"""
+
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tests.s3_service import CONTROL
+from tools.engine import ROOT
 from tools.live.process import LOOPBACK, ServerProcess, free_port
 
 BUCKET = "copies"
 """Of backups."""
 KEYS = {"AWS_ACCESS_KEY_ID": "DO00TEST", "AWS_SECRET_ACCESS_KEY": "only a test"}
-_SIGNED = "AWS4-HMAC-SHA256 Credential=DO00TEST/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
-"""The server reads the service out of this."""
+"""Of the account that the buckets belong to; they may do everything."""
+LIMITED = {"AWS_ACCESS_KEY_ID": "DO00LIMITED", "AWS_SECRET_ACCESS_KEY": "limited to a bucket"}
+"""Like the key that the program makes for backups: `readwrite` in the buckets that are there from the start."""
+REGION = "ams3"
+"""The backups' default region."""
+STRANGER = "someone else"
+"""An account that no key of these tests belongs to."""
 
 
 @contextmanager
-def s3_server(folder: Path, *buckets: str, hosts: Sequence[str] = (), address: str = LOOPBACK) -> Iterator[str]:
-    """The URL of a server at `address` with these buckets, empty; `folder` gets its log.
+def s3_server(
+    folder: Path,
+    *buckets: str,
+    hosts: Sequence[str] = (),
+    address: str = LOOPBACK,
+    region: str = REGION,
+    spaces: bool = False,
+    checksums: bool = True,
+    strangers: Sequence[str] = (),
+) -> Iterator[str]:
+    """The URL of a service at `address` with these buckets, empty; `folder` gets its log.
 
-    At `hosts` a bucket is the path's first part; at any other name, but for loopback's, it is the first label.
+    At `hosts`, and at an IP address, a bucket is the path's first part; in front of one of them it is the first label.
+    A signature has to be for `region`; of `spaces` also for us-east-1, as its documentation has it for SDKs that know
+    Amazon's regions only (docs.digitalocean.com/products/spaces/how-to/use-aws-sdks). Without `checksums` the service
+    refuses the CRCs of newer SDKs. Buckets of `strangers` exist and belong to another account.
+    Keys are `KEYS` and `LIMITED`; see `add_key`.
     """
     port = free_port()
     url = f"http://{address}:{port}"
+    limited = {"secret": LIMITED["AWS_SECRET_ACCESS_KEY"], "grants": [(bucket, "readwrite") for bucket in buckets]}
+    keys = {KEYS["AWS_ACCESS_KEY_ID"]: {"secret": KEYS["AWS_SECRET_ACCESS_KEY"]}, LIMITED["AWS_ACCESS_KEY_ID"]: limited}
+    wish = {
+        "address": address,
+        "port": port,
+        "keys": keys,
+        "owners": {**dict.fromkeys(buckets, "ours"), **dict.fromkeys(strangers, STRANGER)},
+        "regions": [region, *(("us-east-1",) if spaces else ())],
+        "hosts": list(hosts),
+        "checksums": checksums,
+    }
     with ServerProcess(
         name="S3 server",
-        command=[sys.executable, "-m", "moto.server", "-H", address, "-p", str(port)],
+        command=[sys.executable, "-m", "tests.s3_service"],
         folder=folder,
-        env={"PATH": os.defpath, "MOTO_S3_CUSTOM_ENDPOINTS": ",".join(hosts)},
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "S3_SERVICE": json.dumps(wish)},
         log=folder / "s3.log",
-        health=f"{url}/moto-api/",
+        health=f"{url}{CONTROL}health",
     ):
-        for bucket in buckets:
-            ask("PUT", f"{url}/{bucket}")
         yield url
 
 
-def ask(method: str, url: str) -> str:
-    """The body of an answer."""
-    with urlopen(Request(url, method=method, headers={"Authorization": _SIGNED}), timeout=60) as answer:
+def ask(method: str, url: str, *, region: str = REGION) -> str:
+    """The body of an answer to a request that is signed with `KEYS`."""
+    url = url.partition("?")[0] + "?" + quote(url.partition("?")[2], safe="=&")  # as signed
+    request = AWSRequest(method=method, url=url, headers={})
+    S3SigV4Auth(Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]), "s3", region).add_auth(request)
+    with urlopen(Request(url, method=method, headers=dict(request.headers)), timeout=60) as answer:
         text: str = answer.read().decode()
         return text
+
+
+def add_key(url: str, access_key: str, secret: str, grants: Sequence[tuple[str, str]] | None, **more: str) -> None:
+    """A further key of the account, limited to `grants` of (bucket, permission) unless there are none to speak of."""
+    _control(url, "PUT", f"keys/{access_key}", {"secret": secret, "grants": grants, **more})
+
+
+def drop_key(url: str, access_key: str) -> None:
+    """The key opens nothing any more."""
+    _control(url, "DELETE", f"keys/{access_key}")
+
+
+def buckets_of(url: str) -> Mapping[str, str]:
+    """The owners of all buckets."""
+    found: Mapping[str, str] = _control(url, "GET", "buckets")
+    return found
+
+
+def pass_days(url: str, days: int) -> None:
+    """Lifecycle rules are applied as if so many days had gone by."""
+    _control(url, "POST", "days", days)
+
+
+def _control(url: str, method: str, what: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(f"{url}{CONTROL}{what}", method=method, data=data), timeout=60) as answer:
+        return json.load(answer)

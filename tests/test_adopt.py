@@ -8,6 +8,7 @@ import yaml
 
 from components import accounts
 from components.accounts import Account
+from components.members import temporary_handle
 from tools import adopt as adoption
 from tools import pds, people
 from tools.adopt import adopt
@@ -172,3 +173,13 @@ def test_the_verb_writes_the_file_shows_the_diff_and_says_what_is_next(
     assert "ann.noted.at" in path.read_text()
     assert pds.main(["members", "club", "--adopt"]) == 0
     assert "Nothing to write" in capsys.readouterr().out
+
+
+def test_a_member_who_waits_for_her_domain_is_not_adopted_under_her_temporary_handle(tmp_path: Path) -> None:
+    _file(tmp_path, HEAD + "  pds:members:\n    - handle: ann.her.org\n      email: ann@her.org\n")
+    live = temporary_handle("ann.her.org", (".noted.at",)) or ""
+    waiting = Account(did="did:plc:ann", handle=live, email="ann@her.org")
+    found = adopt("club", [waiting, BOB], {}, tmp_path)  # no output knows her: her `up` was cut short
+    assert found.added == (BOB.handle,)
+    assert live not in found.after
+    assert found.left == (), "she is named already"

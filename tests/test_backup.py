@@ -38,7 +38,7 @@ def test_every_law_holds_with_backups(backed_up: Evaluation) -> None:
 
 def test_without_the_section_nothing_is_made_and_the_owner_hears_of_it(dev: Evaluation) -> None:
     assert [item.name for item in dev.resources if "backup" in item.name] == []
-    assert "backup_job" not in dev.outputs
+    assert "backup_job" not in dev.outputs["files"]
     assert any("NO BACKUP" in text for _severity, text in dev.messages)
 
 
@@ -104,13 +104,13 @@ def test_another_disk_needs_no_bucket_and_no_key() -> None:
     assert {kind(item) for item in evaluation.resources} & {"SpacesBucket", "SpacesKey"} == set()
     assert evaluation.one("pds-backup-variable").inputs["items"].keys() == {"RESTIC_PASSWORD"}
     assert evaluation.outputs["backup_repository"] == "/backups/noted.at"
-    for job, task, name in (
-        ("backup_job", "send", "pds-backup"),
-        ("restore_job", "fetch", "pds-restore"),
-        ("drill_job", "fetch", "pds-drill"),
-        ("candidate_job", "fetch", "pds-candidate"),
+    for task, name in (
+        ("send", "pds-backup"),
+        ("fetch", "pds-restore"),
+        ("fetch", "pds-drill"),
+        ("fetch", "pds-candidate"),
     ):
-        found = job_of(evaluation.outputs[job], name)
+        found = job_of(evaluation.jobspec(name), name)
         claims = [item["backups"]["source"] for item in found["group"][0][name]["volume"] if "backups" in item]
         assert claims == ["second-disk"]
         mounts = [mount for mount in task_of(found, task)["volume_mount"] if mount["volume"] == "backups"]

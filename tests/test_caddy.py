@@ -114,7 +114,7 @@ def test_a_hostname_among_its_handles_is_asked_for_as_they_are() -> None:
 
 
 def test_the_container_has_one_capability_and_is_not_root(with_caddy: Evaluation) -> None:
-    task = task_of(job_of(with_caddy.outputs["ingress_job"], "caddy"), "caddy")
+    task = task_of(job_of(with_caddy.jobspec("caddy"), "caddy"), "caddy")
     (config,) = task["config"]
     assert (config["cap_drop"], config["cap_add"]) == (["all"], ["net_bind_service"])
     assert config["readonly_rootfs"] is True
@@ -124,7 +124,7 @@ def test_the_container_has_one_capability_and_is_not_root(with_caddy: Evaluation
 
 
 def test_a_changed_file_is_read_without_a_restart(with_caddy: Evaluation) -> None:
-    task = task_of(job_of(with_caddy.outputs["ingress_job"], "caddy"), "caddy")
+    task = task_of(job_of(with_caddy.jobspec("caddy"), "caddy"), "caddy")
     by_name = {item["destination"]: item for item in task["template"]}
     assert [name for name, item in by_name.items() if item["change_mode"] != "noop"] == ["local/parts"]
     (script,) = by_name["local/parts"]["change_script"]
@@ -141,7 +141,7 @@ def test_each_stack_has_a_file_of_its_own_and_the_job_reads_them_all(with_caddy:
     policy = with_caddy.one("pds-ingress-policy").inputs
     assert (policy["name"], policy["jobAcl"]["jobId"]) == ("caddy-files", "caddy")
     assert 'path "caddy/*"' in policy["rulesHcl"]
-    templates = task_of(job_of(with_caddy.outputs["ingress_job"], "caddy"), "caddy")["template"]
+    templates = task_of(job_of(with_caddy.jobspec("caddy"), "caddy"), "caddy")["template"]
     (parts,) = [item["data"] for item in templates if item["destination"] == "local/parts"]
     assert 'range $file := nomadVarList "caddy/files"' in parts
     assert ".V | base64Encode" in parts, "no line of a text is taken for another stack's"
@@ -150,11 +150,11 @@ def test_each_stack_has_a_file_of_its_own_and_the_job_reads_them_all(with_caddy:
 def test_the_gate_opens_caddy_s_job_too(with_caddy: Evaluation) -> None:
     open_ = with_caddy.one("pds-resolves").outputs["open"]
     assert with_caddy.one("pds-ingress-job").inputs["hcl2"]["vars"] == {"open": open_}
-    assert "count          = var.open" in with_caddy.outputs["ingress_job"]
+    assert "count          = var.open" in with_caddy.jobspec("caddy")
 
 
 def test_the_server_has_a_fixed_port_and_the_console_of_io_has_none(with_caddy: Evaluation) -> None:
-    (network,) = job_of(with_caddy.outputs["pds_job"], "pds")["group"][0]["pds"]["network"]
+    (network,) = job_of(with_caddy.jobspec("pds"), "pds")["group"][0]["pds"]["network"]
     assert network["port"] == [{"http": {"static": 3000, "to": 3000, "host_network": "loopback"}}]
     ports = {rule["portRange"] for rule in with_caddy.of(":Firewall")[0].inputs["inboundRules"]}
     assert ports == {"80", "443", "22", "4650"}

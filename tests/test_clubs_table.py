@@ -130,11 +130,13 @@ def test_a_backup_is_the_newest_that_went_well_by_nomad_or_by_its_own_stamp(
     world.ran("pds-backup", (1_790_000_000, "dead", 1), (1_790_000_900, "dead", 0), (1_790_001_800, "running", 0))
     world.ran("pds-drill")
     rows, _ = shown(capsys)
-    assert (rows["chess"]["backup"], rows["chess"]["drill"]) == ("2026-09-21T14:13:20+00:00", None)
+    assert (rows["chess"]["backup"], rows["chess"]["drill"]) == ("2026-09-21T14:13:20+00:00", "none yet")
     world.inside = {**INSIDE, "backup": "2026-09-21T14:20:00.000Z", "drill": "2026-09-20T04:41:00.000Z"}
     rows, _ = shown(capsys)
     assert rows["chess"]["drill"] == "2026-09-20T04:41:00.000Z", "which Nomad forgets after a day"
     assert rows["chess"]["backup"] == "2026-09-21T14:20:00.000Z"
+    assert pds.main(["clubs"]) == 0
+    assert "2026-09-21 14:20 UTC" in capsys.readouterr().out, "a time says of which zone it is"
     pds.main(["clubs"])
     assert "2026-09-21 14:20" in capsys.readouterr().out
 

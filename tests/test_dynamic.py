@@ -24,11 +24,13 @@ from components.dynamic import (
     ClubRoomProvider,
     DispatchedProvider,
     HandleProvider,
+    HostInUseProvider,
     InvitesProvider,
     OffersProvider,
     ReadyProvider,
     RemovalsProvider,
     ResolvesProvider,
+    StackIdentityProvider,
     UnlistedProvider,
 )
 from tests.certificates import Authority, server_context
@@ -55,6 +57,8 @@ FROZEN = {
     "pds-host-offers": "gASVLAAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMDk9mZmVyc1Byb3ZpZGVylJOUKYGULg==",
     "pds-clubs-chess-room": "gASVLgAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEENsdWJSb29tUHJvdmlkZXKUk5QpgZQu",
     "pds-confirmation-run": ("gASVMAAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEkRpc3BhdGNoZWRQcm92aWRlcpSTlCmBlC4="),
+    "pds-identity": "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFVN0YWNrSWRlbnRpdHlQcm92aWRlcpSTlCmBlC4=",
+    "pds-host-in-use": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUhvc3RJblVzZVByb3ZpZGVylJOUKYGULg==",
 }
 """What live stacks hold as their providers. Never edit a line here: make its provider load again."""
 PROVIDERS = (
@@ -69,6 +73,8 @@ PROVIDERS = (
     OffersProvider,
     ClubRoomProvider,
     DispatchedProvider,
+    StackIdentityProvider,
+    HostInUseProvider,
 )
 
 
@@ -121,6 +127,8 @@ def test_every_dynamic_resource_has_its_version_as_an_input(one: Callable[[str],
     [
         ("pds-nomad-bootstrap", {"ca_pem", "cert_pem", "key_pem", "token"}),
         ("pds-ready", {"ca_pem", "cert_pem", "key_pem", "token", "management_token", "secrets_digest"}),
+        ("pds-identity", set()),
+        ("pds-host-in-use", {"ca_pem", "cert_pem", "key_pem", "token"}),
         ("pds-resolves", set()),
         (
             "pds-member-kexpfan.noted.at-account",
@@ -153,7 +161,7 @@ def test_every_input_that_a_provider_reads_is_given_to_it(one: Callable[[str], R
             item.slice.value
             for item in ast.walk(node)
             if isinstance(item, ast.Subscript) and isinstance(item.slice, ast.Constant)
-            if ast.unparse(item.value) in ("news", "props")
+            if ast.unparse(item.value) in ("news", "props", "_props")
         }
         assert read, f"{provider.__name__} reads something"
         read |= api if "_api" in ast.unparse(node) else set()
@@ -248,7 +256,8 @@ def test_a_changed_input_is_a_change_and_a_declared_output_is_none(nomad: FakeNo
 
 
 def test_deleting_a_fact_asks_nobody(nomad: FakeNomad) -> None:
-    for provider in set(PROVIDERS) - {ClubRoomProvider}:  # a room is a thing; see `test_rooms.py`
+    # A room is a thing, and a host with clubs refuses; see `test_rooms.py` and `test_identity.py`.
+    for provider in set(PROVIDERS) - {ClubRoomProvider, HostInUseProvider}:
         provider().delete("id", _inputs("http://127.0.0.1:1"))
     assert nomad.asked == []
 

@@ -53,6 +53,17 @@ def test_the_file_opens_with_the_passphrase_and_holds_all_that_rebuilds_the_pds(
     assert opened["nomad_ca_key_pem"], "the CA's key is needed to make a new client certificate"
 
 
+def test_a_second_file_of_a_day_leaves_the_first_as_it_is(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    first = sealed(content)
+    before = first.read_bytes()
+    second, third = sealed(content), sealed(content)
+    assert len({first, second, third}) == 3
+    assert second.name == first.name.replace(".age", "-2.age")
+    assert first.read_bytes() == before, "it may be the one whose passphrase is remembered"
+
+
 def test_nothing_of_it_is_readable_without_the_passphrase_and_only_its_owner_reads_it(
     sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
 ) -> None:

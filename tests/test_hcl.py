@@ -190,4 +190,4 @@ def test_a_secret_with_every_sign_stays_out_of_the_job_and_whole_in_the_variable
     secrets = {"plc_rotation_key": "1" * 64, "jwt_secret": "given jwt/secret+0123", "admin_password": password}
     evaluation = run(secrets=secrets)
     assert evaluation.one("pds-secrets-variable").inputs["items"]["PDS_ADMIN_PASSWORD"] == password
-    assert evaluation.outputs["pds_job"] == run().outputs["pds_job"], "secrets change no job"
+    assert evaluation.jobspec("pds") == run().jobspec("pds"), "secrets change no job"

@@ -44,10 +44,11 @@ ROOMS = {
         "settings",
     },
     "facts": {"dynamic"},
-    "dynamic": {"accounts", "loaded", "needs", "probes", "rooms"},
+    "dynamic": {"accounts", "identity", "loaded", "needs", "probes", "resolving", "rooms"},
     "accounts": {"probes"},
     "loaded": {"probes"},
     "needs": {"probes"},
+    "resolving": {"probes"},
     "rooms": {"probes"},
     "place": {"target"},
     "telling": {"facts"},
@@ -56,9 +57,10 @@ ROOMS = {
     "target": set[str](),
     "entropy": set[str](),
     "probes": set[str](),
+    "identity": set[str](),
     "__init__": {"pds", "settings"},
 }
-ASKING = ("accounts", "loaded", "needs", "probes", "rooms")
+ASKING = ("accounts", "loaded", "needs", "probes", "resolving", "rooms")
 """What asks the outside; only dynamic providers do, when the engine tells them."""
 
 COMPONENT_MAY = {"facts", "target", "entropy", "render", "settings"}

@@ -134,7 +134,7 @@ def test_the_nomad_token_is_a_uuid_made_of_the_secret(dev: Evaluation) -> None:
 
 
 def test_no_environment_name_has_two_values(dev: Evaluation) -> None:
-    env = task_of(job_of(dev.outputs["pds_job"], "pds"), "pds")["env"][0]
+    env = task_of(job_of(dev.jobspec("pds"), "pds"), "pds")["env"][0]
     assert "guard.cjs" in env.pop("NODE_OPTIONS"), "the guard runs at every start of the server"
     assert env == plain_environment(settings_of()), "the job's environment is the settings' and nothing else"
     secret = dev.one("pds-secrets-variable").inputs["items"]
@@ -154,7 +154,7 @@ def test_nothing_that_can_be_made_again_is_protected(dev: Evaluation) -> None:
 
 def test_a_first_start_is_not_cut_short_while_up_still_waits_for_it(dev: Evaluation) -> None:
     """Nomad's grace begins with the allocation, so that pulling the image and running the guard use it up."""
-    [service] = job_of(dev.outputs["pds_job"], "pds")["group"][0]["pds"]["service"]
+    [service] = job_of(dev.jobspec("pds"), "pds")["group"][0]["pds"]["service"]
     [check] = service["check"]
     [restart] = check["check_restart"]
     assert seconds(restart["grace"]) >= dynamic._SETTLE_DEADLINE
@@ -162,7 +162,7 @@ def test_a_first_start_is_not_cut_short_while_up_still_waits_for_it(dev: Evaluat
 
 def test_a_restart_after_a_crash_has_two_minutes_to_become_healthy(dev: Evaluation) -> None:
     """Nomad begins no new grace then: its check watcher counts from the crash on."""
-    group = job_of(dev.outputs["pds_job"], "pds")["group"][0]["pds"]
+    group = job_of(dev.jobspec("pds"), "pds")["group"][0]["pds"]
     [check] = group["service"][0]["check"]
     limit = int(check["check_restart"][0]["limit"]) - 1
     assert limit * seconds(check["interval"]) - seconds(group["restart"][0]["delay"]) >= 120

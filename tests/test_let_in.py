@@ -1,6 +1,7 @@
 """`./pds let-in` on an account of our own: what is opened, for whom, and that it is closed again whatever happens."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,13 @@ def firewalls(alice: Owner) -> dict[str, Json]:
     return {item["name"]: item for item in alice.client.ask("GET", "/firewalls")["firewalls"]}
 
 
+def opened(alice: Owner) -> set[str]:
+    """The doors, by what follows the stack in their names; the digits that tell runs apart are left out."""
+    names = [name.removeprefix("pds-dev-let-in-") for name in firewalls(alice) if name.startswith("pds-dev-let-in-")]
+    assert len(set(names)) == len(names)
+    return {re.sub(r"-run\d+-[0-9a-f]{6}$", " of a run", name) for name in names}
+
+
 def run(*arguments: str, label: str = "this-run") -> int:
     """The verb on the stack `dev`."""
     options = ["--label", label] if "--close" in arguments else ["--label", label, "--address", HERE]
@@ -69,9 +77,9 @@ def test_the_door_is_open_while_the_command_runs_and_closed_afterwards(
     script = f"{ask}.every('firewalls')]; open(sys.argv[1], 'w').write(' '.join(names)); sys.exit(7)"
     command = [sys.executable, "-c", script, str(seen), TOKEN, alice.client.api.url]
     assert run("--", *command) == 7, "the exit code is the command's"
-    assert "pds-dev-let-in-this-run" in seen.read_text().split()
-    assert "pds-dev-let-in-this-run" not in firewalls(alice)
-    assert capfd.readouterr().out == f"{HERE} is let in to Nomad.\nClosed: pds-dev-let-in-this-run.\n"
+    [name] = [name for name in seen.read_text().split() if name.startswith("pds-dev-let-in-this-run-")]
+    assert opened(alice) == set()
+    assert capfd.readouterr().out == f"{HERE} is let in to Nomad.\nClosed: {name}.\n"
 
 
 def test_opening_again_moves_the_door_and_makes_no_second(alice: Owner) -> None:
@@ -107,6 +115,22 @@ def test_before_the_first_up_the_tag_is_made(alice: Owner) -> None:
     alice.client.ask("DELETE", "/tags/pds-dev", status=204)
     assert run() == 0
     assert alice.client.ask("GET", "/tags/pds-dev")["tag"]["name"] == "pds-dev"
+
+
+def test_the_documented_token_is_enough_and_not_too_much(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    documented = "The token needs *firewall* (read, create, delete), *tag* and *droplet* (read), *reserved_ip* (read)."
+    assert documented in (ROOT / "docs/ci.md").read_text()
+    kinds = {"firewall": ("read", "create", "delete"), "tag": ("read",), "droplet": ("read",), "reserved_ip": ("read",)}
+    scopes = {f"{kind}:{verb}" for kind, verbs in kinds.items() for verb in verbs}
+    alice.client.api.world.scopes = frozenset(scopes)
+    assert run("--", "true") == 0
+    monkeypatch.setattr(let_in, "_PATIENCE", 0.0)
+    alice.client.api.world.action_seconds = 0.0
+    for scope in sorted(scopes):
+        alice.client.api.world.scopes = frozenset(scopes - {scope})
+        assert run("--", "true") == 2, f"without {scope}"
+    alice.client.api.world.scopes = None
+    run("--close")
 
 
 def test_a_lost_answer_leaves_no_door_and_runs_nothing(
@@ -170,6 +194,7 @@ def test_a_host_that_does_not_answer_is_said_and_the_command_runs(
     alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(let_in, "_PATIENCE", 0.05)
+    alice.client.api.world.action_seconds = 0.0
     monkeypatch.setattr(let_in, "_answers", lambda address: False)
     assert run("--", "true") == 0, "an `up` may be what brings the host back"
     ip = alice.made["pds-ground-ip"][2]
@@ -230,18 +255,18 @@ def process(alice: Owner, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-c", start, *verb, sys.executable, "-c", _STUBBORN, str(tmp_path)]
     with child(command, 120, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE) as running:
         until(lambda: (tmp_path / "started").exists())
-        assert "pds-dev-let-in-this-run" in firewalls(alice)
+        assert opened(alice) == {"this-run of a run"}
         yield running
 
 
 def test_ctrl_c_is_the_command_s_and_comes_once(alice: Owner, process: "subprocess.Popen[str]", tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     until(lambda: (tmp_path / "signals").exists())
-    assert "pds-dev-let-in-this-run" in firewalls(alice), "the engine needs its way to Nomad to end in order"
+    assert opened(alice) == {"this-run of a run"}, "the engine needs its way to Nomad to end in order"
     assert process.wait(_SOON) == 0
     assert (tmp_path / "done").exists()
     assert (tmp_path / "signals").read_text().split() == ["SIGINT"], "a second one would end `pulumi up` at once"
-    assert "pds-dev-let-in-this-run" not in firewalls(alice)
+    assert opened(alice) == set()
 
 
 def test_asked_to_end_it_ends_the_command_and_closes(
@@ -250,15 +275,31 @@ def test_asked_to_end_it_ends_the_command_and_closes(
     process.terminate()
     assert process.wait(_SOON) == 0
     assert (tmp_path / "signals").read_text().split() == ["SIGTERM"]
-    assert "pds-dev-let-in-this-run" not in firewalls(alice)
+    assert opened(alice) == set()
 
 
 def test_killed_it_leaves_a_door_that_a_step_after_it_closes(alice: Owner, process: "subprocess.Popen[str]") -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(_SOON)
-    assert "pds-dev-let-in-this-run" in firewalls(alice)
+    assert opened(alice) == {"this-run of a run"}
+    assert run("--close", label="another") == 0
+    assert opened(alice) == {"this-run of a run"}, "whether it runs on is known where it ran"
     assert run("--close") == 0
-    assert "pds-dev-let-in-this-run" not in firewalls(alice)
+    assert opened(alice) == set()
+
+
+def test_of_two_runs_on_one_machine_the_first_to_end_leaves_the_other_s_door(
+    alice: Owner, process: "subprocess.Popen[str]"
+) -> None:
+    assert run("--", "true") == 0
+    assert opened(alice) == {"this-run of a run"}, "that of the run that goes on"
+    assert run() == 0
+    assert opened(alice) == {"this-run of a run", "this-run"}
+    assert run("--close") == 0
+    assert opened(alice) == {"this-run of a run"}, "what a run opened it closes itself"
+    process.terminate()
+    assert process.wait(_SOON) == 0
+    assert opened(alice) == set()
 
 
 # This machine's address.

@@ -210,7 +210,7 @@ def test_the_list_of_confirmed_accounts_travels_by_a_variable_and_a_changed_addr
 def test_the_confirming_job_runs_only_when_it_is_asked_and_beside_the_server(club: Evaluation) -> None:
     job = job_of(club.one("pds-confirmation-job").inputs["jobspec"], "pds-confirm")
     assert (job["type"], "parameterized" in job) == ("batch", True)
-    server = task_of(job_of(club.outputs["pds_job"], "pds"), "pds")
+    server = task_of(job_of(club.jobspec("pds"), "pds"), "pds")
     task = task_of(job, "confirm")
     same = ("image", "readonly_rootfs", "cap_drop", "security_opt")
     assert [task["config"][0][key] for key in same] == [server["config"][0][key] for key in same]

@@ -67,6 +67,8 @@ def test_a_second_reserved_ip_may_be_somebody_elses(alice: Owner) -> None:
     assert found.id == ip
     assert "may be somebody else's" in found.about
     assert found.adopt == (), "the stack has an address, which members' records point to"
+    assert f"reserved_ip_adopt: {ip}" in found.about, "an `up` may have forgotten to adopt it"
+    assert "takes a new host" in found.about
     assert found.delete == (("doctl", "compute", "reserved-ip", "delete", ip),)
 
 

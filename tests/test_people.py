@@ -6,7 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from components import accounts, probes
+from components import accounts, resolving
+from components.members import temporary_handle
+from tests import fake_dns
+from tests.programs import settings_of
 from tools import pds, people
 
 SERVER = accounts.Server("https://noted.at", "127.0.0.1", "an admin password")
@@ -29,9 +32,43 @@ NOTHING = "name server 192.0.2.1 says nothing for _atproto.ann.noted.at, not did
 def test_a_handle_resolves_by_dns_or_https_or_to_somebody_else(
     dns: str | None, https: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "names_did", lambda _handle, _did, _servers: dns)
+    monkeypatch.setattr(resolving, "names_did", lambda _handle, _did, _servers: dns)
+    monkeypatch.setattr(resolving, "leads_to", lambda _handle, _address, _servers: True)
     monkeypatch.setattr(people, "_well_known", lambda _server, _handle: https)
     assert people.resolves_by(SERVER, "ann.noted.at", DID) == said
+
+
+def test_a_name_that_leads_elsewhere_is_not_asked_over_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def well_known(_server: accounts.Server, handle: str) -> str:
+        asked.append(handle)
+        return DID
+
+    monkeypatch.setattr(people, "_well_known", well_known)
+    with fake_dns.serve({"bob.noted.at": ["127.0.0.1"], "eve.noted.at": ["198.51.100.1"]}) as server:
+        found = [people.resolves_by(SERVER, f"{name}.noted.at", DID, [server]) for name in ("ann", "bob", "eve")]
+    assert found == ["neither", "HTTPS", "neither"]
+    assert asked == ["bob.noted.at"], "for another name the ingress would order a certificate that fails"
+
+
+def test_the_name_servers_of_the_stack_file_are_asked_for_names_in_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosted = [accounts.Account(did=DID, handle=handle, email="") for handle in ("ann.noted.at", "ann.her.org")]
+    monkeypatch.setattr(accounts, "hosted", lambda _server: hosted)
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(people, "resolves_by", lambda _server, handle, _did, names: asked.update({handle: names}))
+    people.rows(SERVER, {}, settings=settings_of(dns={"nameservers": ["192.0.2.53"]}))
+    assert asked == {"ann.noted.at": ("192.0.2.53",), "ann.her.org": ()}
+
+
+def test_a_member_who_waits_is_shown_under_her_own_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = temporary_handle("ann.her.org", (".noted.at",)) or ""
+    monkeypatch.setattr(accounts, "hosted", lambda _server: [accounts.Account(did=DID, handle=live, email="")])
+    monkeypatch.setattr(people, "resolves_by", lambda *_asked: "neither")
+    [row] = people.rows(SERVER, {"ann.her.org": {"did": DID}})
+    assert row.handle == f"ann.her.org (waits as {live})"
+    [renamed] = people.rows(SERVER, {"ann.noted.at": {"did": DID}})
+    assert renamed.handle == live, "a handle that she has chosen herself is hers"
 
 
 def test_a_host_that_does_not_answer_is_no_resolution() -> None:

@@ -177,7 +177,9 @@ def test_another_region_replaces_the_volume_and_ends_with_exit_code_2(project: P
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "    region: 'fra1' -> 'ams3'  REPLACES" in done.stdout
-    assert [line for line in done.stdout.splitlines() if line.startswith("gate: ")] == [
+    first, *lost = [line for line in done.stdout.splitlines() if line.startswith("gate: ")]
+    assert "Write 'region: fra1' back" in first, "the advice that loses nothing comes before anything else"
+    assert lost == [
         "gate: lost state: ReservedIp pds-ground-ip would be replaced (region)",
         "gate: lost state: Volume pds-ground-volume would be replaced (region)",
         "gate: lost state: Droplet pds-host-droplet would be replaced (region)",

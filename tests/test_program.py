@@ -1,6 +1,7 @@
 """The real `__main__.py` with `Pulumi.dev.yaml`: what it registers, in which order, with which options and outputs."""
 
 import ast
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from components.settings.environment import read_env_file
 from tests.checks import find_disorder, kind, waits_for
+from tests.programs import ALERTS, BACKUP, CLUB, run
 from tools import hcl_text
 from tools.engine import RESERVED_IP, ROOT, Evaluation
 
@@ -51,6 +53,7 @@ GRAPH = {
     "pds-server": ("pds:index:PdsJob", "pds"),
     "pds-server-guard": (f"{_NOMAD}/variable:Variable", "pds-server"),
     "pds-server-job": (f"{_NOMAD}/job:Job", "pds-server"),
+    "pds-identity": ("pulumi-python:dynamic/pds:StackIdentity", "pds"),
     "pds-resolves": ("pulumi-python:dynamic/pds:Resolves", "pds"),
     "pds-ingress-file": ("pds:index:IngressFile", "pds"),
     "pds-ingress-file-variable": (f"{_NOMAD}/variable:Variable", "pds-ingress-file"),
@@ -79,9 +82,8 @@ PLAIN_OUTPUTS = {
     "nomad_address",
     "nomad_ca_pem",
     "nomad_client_cert_pem",
-    "pds_job",
+    "files",
     "ingress_file",
-    "ingress_job",
     "host_configuration",
 }
 
@@ -187,7 +189,7 @@ def test_the_first_preview_shows_the_whole_jobs_and_the_hash_of_cloud_init(
 ) -> None:
     for name in ("pds-server-job", "pds-ingress-job"):
         assert dev_preview.one(name).inputs["jobspec"] == dev.one(name).inputs["jobspec"], "an Output entered the job"
-    for key in ("pds_job", "ingress_job", "ingress_file", "url", "package_version"):
+    for key in ("files", "ingress_file", "url", "package_version"):
         assert dev_preview.outputs[key] == dev.outputs[key], f"the preview does not know {key}"
     known = dev_preview.one("pds-ready").inputs["configuration"]
     assert known == dev.one("pds-ready").inputs["configuration"], "the preview says whether cloud-init differs"
@@ -239,3 +241,13 @@ def test_main_is_short_and_has_no_branch() -> None:
     branches = (ast.If, ast.IfExp, ast.Match, ast.Try, ast.While, ast.BoolOp, ast.comprehension)
     found = [type(node).__name__ for node in ast.walk(ast.parse(source)) if isinstance(node, branches)]
     assert found == [], "what a stack is, the settings and the components decide"
+
+
+def test_no_output_is_a_whole_script() -> None:
+    evaluation = run(backup=BACKUP, alerts=ALERTS, **CLUB)
+    large = {name: len(json.dumps(value)) for name, value in evaluation.outputs.items()}
+    shown = {name: size for name, size in large.items() if name not in evaluation.secret_outputs}
+    assert sum(shown.values()) < 5000, f"`pulumi stack output`, and each refresh of `rescue`, prints them: {shown}"
+    jobs = [item for item in evaluation.resources if item.type.endswith(":Job")]
+    digests = {f"sha256:{hashlib.sha256(item.inputs['jobspec'].encode()).hexdigest()}" for item in jobs}
+    assert digests <= set(evaluation.outputs["files"].values()), "each file is told from its next version"

@@ -74,7 +74,7 @@ def test_removing_new_from_the_stack_file_leaves_the_job_alone(dev: Evaluation) 
     evaluation = run(pds={"new": False})
     assert dev.one("pds-server-guard").inputs["items"]["PDS_GUARD_NEW"] == "true", "the first start"
     assert evaluation.one("pds-server-guard").inputs["items"]["PDS_GUARD_NEW"] == "false"
-    assert evaluation.outputs["pds_job"] == dev.outputs["pds_job"], "the advice to remove it must not cost a restart"
+    assert evaluation.jobspec("pds") == dev.jobspec("pds"), "the advice to remove it must not cost a restart"
     digests = {item.one("pds-ready").inputs["secrets_digest"] for item in (dev, evaluation)}
     assert len(digests) == 1, "and no restart is waited for"
 
@@ -124,7 +124,7 @@ def test_configured_secrets_go_into_the_variable_and_nowhere_else() -> None:
     assert items["PDS_EMAIL_SMTP_URL"] == "smtps://me%40club:mail%20p%2Fss%2Bword@smtp.my-relay.org:2465/"
     assert items["PDS_HCAPTCHA_SECRET_KEY"] == "captcha secret"
     assert items["PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY"] == keys["secret_access_key"]
-    env = task_of(job_of(evaluation.outputs["pds_job"], "pds"), "pds")["env"][0]
+    env = task_of(job_of(evaluation.jobspec("pds"), "pds"), "pds")["env"][0]
     assert env.keys() & items.keys() == set(), "a name in both places has two values"
     given = [MAIL["password"], *keys.values(), *captcha.values()]
     assert find_secrets_in_the_open(evaluation, given) == []
@@ -137,13 +137,13 @@ def test_a_vpc_and_a_project_are_made_when_asked_for(dev: Evaluation) -> None:
     evaluation = run(host={"vpc_ip_range": "10.20.0.0/24", "project": "club"})
     assert evaluation.one("pds-host-droplet").inputs["vpcUuid"] == evaluation.of(":Vpc")[0].id
     moved = evaluation.of(":ProjectResources")[0].inputs["resources"]
-    assert [urn.rpartition(":")[0] for urn in moved] == ["do:droplet", "do:volume", "do:reservedip"]
+    assert [urn.rpartition(":")[0] for urn in moved] == ["do:droplet"], "the rest follows it"
     _sound(evaluation)
 
 
 def test_a_paused_stack_has_no_server_and_keeps_everything_else(dev: Evaluation) -> None:
     evaluation = run(pds={"paused": True})
-    job = job_of(evaluation.outputs["pds_job"], "pds")
+    job = job_of(evaluation.jobspec("pds"), "pds")
     assert job["group"][0]["pds"]["count"] == 0
     assert [item.name for item in evaluation.resources if item not in dev.resources] != []
     assert {item.name for item in evaluation.resources} == {item.name for item in dev.resources}
@@ -154,7 +154,8 @@ def test_a_paused_stack_has_no_server_and_keeps_everything_else(dev: Evaluation)
 def test_without_an_ingress_of_ours_none_of_it_is_made() -> None:
     evaluation = run(ingress={"kind": "none"})
     assert [item.name for item in evaluation.resources if "ingress" in item.name] == []
-    assert not {"ingress_file", "ingress_job"} & evaluation.outputs.keys()
+    assert "ingress_file" not in evaluation.outputs
+    assert evaluation.outputs["files"].keys() == {"pds_job"}
     assert evaluation.one("pds-ready").inputs["open"] == "none", "HTTPS is not ours to wait for"
     ports = {rule["portRange"] for rule in evaluation.of(":Firewall")[0].inputs["inboundRules"]}
     assert ports == {"80", "443", "22", "4650"}, "IO's console has no port"
@@ -167,7 +168,7 @@ def test_a_licence_is_a_secret_variable_and_a_second_file_of_the_job() -> None:
     variable = evaluation.one("pds-ingress-license")
     assert variable.inputs == {"path": "io/license", "items": {"text": licence}}
     assert is_secret(variable.raw["items"]), "a licence is the owner's alone"
-    task = task_of(job_of(evaluation.outputs["ingress_job"], "io"), "io")
+    task = task_of(job_of(evaluation.jobspec("io"), "io"), "io")
     assert task["config"][0]["args"] == ["-c", "/local/io.hcl", "-c", "/secrets/license.hcl"]
     assert variable.urn in evaluation.one("pds-ingress-job").options["dependencies"], "the template waits for it"
     assert find_secrets_in_the_open(evaluation, [licence, "licence key 0123456789"]) == []
@@ -176,7 +177,7 @@ def test_a_licence_is_a_secret_variable_and_a_second_file_of_the_job() -> None:
 
 
 def test_without_a_licence_the_job_reads_no_licence(dev: Evaluation) -> None:
-    task = task_of(job_of(dev.outputs["ingress_job"], "io"), "io")
+    task = task_of(job_of(dev.jobspec("io"), "io"), "io")
     assert task["config"][0]["args"] == ["-c", "/local/io.hcl"]
     assert len(task["template"]) == 1
 
@@ -190,7 +191,7 @@ def test_a_static_backend_names_the_port_on_loopback() -> None:
 
 
 def _network(evaluation: Evaluation) -> dict[str, Any]:
-    network: dict[str, Any] = job_of(evaluation.outputs["pds_job"], "pds")["group"][0]["pds"]["network"][0]
+    network: dict[str, Any] = job_of(evaluation.jobspec("pds"), "pds")["group"][0]["pds"]["network"][0]
     return network
 
 
@@ -220,7 +221,7 @@ def test_a_raised_generation_is_the_droplet_s_trigger() -> None:
 
 def test_the_resolves_gate_s_answer_opens_the_ingress_job(dev: Evaluation) -> None:
     assert dev.one("pds-ingress-job").inputs["hcl2"]["vars"] == {"open": dev.one("pds-resolves").outputs["open"]}
-    assert "count          = var.open" in dev.outputs["ingress_job"]
+    assert "count          = var.open" in dev.jobspec("io")
 
 
 def test_ssh_keys_by_name_by_fingerprint_and_as_text() -> None:

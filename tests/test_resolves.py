@@ -8,7 +8,7 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-from components import probes
+from components import resolving
 from components.dynamic import ResolvesProvider
 from tests import fake_dns
 from tests.conftest import Clock
@@ -20,7 +20,8 @@ HOST = "noted.at"
 
 
 def _question(*nameservers: str, wait: int = 0) -> dict[str, Any]:
-    return {"hostname": HOST, "ip": IP, "zone": HOST, "nameservers": list(nameservers), "wait": wait, "version": "1"}
+    where = {"hostname": HOST, "ip": IP, "zone": HOST, "nameservers": list(nameservers), "issuer": "letsencrypt.org"}
+    return {**where, "wait": wait, "version": "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(*args: Any, **kwargs: Any) -> Any:
         return patient(*args, **{**kwargs, "timeout": 0.3})
 
+    def none(*_args: Any, **_kwargs: Any) -> Any:
+        raise dns.resolver.NoNameservers
+
     monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
+    monkeypatch.setattr(dns.resolver, "resolve", none)  # no test asks the outside
 
 
 def test_a_name_that_has_the_right_address_opens_the_gate() -> None:
@@ -74,6 +79,7 @@ def test_a_zone_that_is_not_delegated_is_pending(monkeypatch: pytest.MonkeyPatch
     found = ResolvesProvider().create(_question()).outs or {}
     assert found["open"] == "0"
     assert f"the zone {HOST} is not delegated" in found["state"]
+    assert "ns1.digitalocean.com" in found["state"], "it says which records to make, and where"
 
 
 def test_a_record_that_was_just_made_is_waited_for(clock: Clock) -> None:
@@ -118,7 +124,7 @@ def test_update_of_the_gate_returns_every_output_that_create_does() -> None:
 
 
 class _Delegated:
-    """The resolver's view: who serves the upmost zone, and where each name server is."""
+    """The resolver's view: who serves the top level, and where each name server is."""
 
     def __init__(self, zone: str, addresses: dict[str, str]) -> None:
         self.zone, self.addresses = zone, addresses
@@ -138,23 +144,23 @@ def _on_port(monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:
     real = dns.query.udp_with_fallback
 
     def ask(question: Any, where: str, **kwargs: Any) -> Any:
-        host, _, port = servers[where].partition(":")
+        host, _, port = servers.get(f"{where}:{kwargs['port']}", servers.get(where, "")).partition(":")
         return real(question, host, **{**kwargs, "port": int(port)})
 
     monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
 
 
 def test_a_handle_s_own_name_servers_are_found_from_above_and_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = _Delegated("her.test", {"ns1.test": "192.0.2.1", "ns2.test": "192.0.2.2"})
+    world = _Delegated("test", {"ns1.test": "192.0.2.1", "ns2.test": "192.0.2.2"})
     monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
     record = "TXT _atproto.ann.club.her.test"
     below: dict[str, list[str]] = {record: ["did=did:plc:a"]}
-    above = {"NS club.her.test": ["ns2.test."], record: ["did=did:plc:stale"]}
+    above = {"NS her.test": ["ns1.test."], "NS club.her.test": ["ns2.test."], record: ["did=did:plc:stale"]}
     with fake_dns.serve(above) as upper, fake_dns.serve(below) as lower:
         _on_port(monkeypatch, {"192.0.2.1": upper, "192.0.2.2": lower})
-        assert probes.names_did("ann.club.her.test", "did:plc:a", []) is None
+        assert resolving.names_did("ann.club.her.test", "did:plc:a", []) is None
         below[record] = ["did=did:plc:b"]
-        said = probes.names_did("ann.club.her.test", "did:plc:a", [])
+        said = resolving.names_did("ann.club.her.test", "did:plc:a", [])
     assert said == "name server 192.0.2.2 says did=did:plc:b for _atproto.ann.club.her.test, not did=did:plc:a"
     assert "ann.club.her.test" not in world.asked, "no cache was asked for the name itself"
 
@@ -164,4 +170,97 @@ def test_a_domain_that_nobody_serves_is_pending_in_a_sentence(monkeypatch: pytes
         raise dns.resolver.NoNameservers
 
     monkeypatch.setattr(dns.resolver, "resolve", none)
-    assert "the zone her.test is not delegated" in str(probes.names_did("ann.her.test", "did:plc:a", []))
+    assert "the zone test is not delegated" in str(resolving.names_did("ann.her.test", "did:plc:a", []))
+
+
+def test_a_zone_is_found_where_a_suffix_of_two_labels_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = _Delegated("jp", {"ns1.test": "192.0.2.1", "ns2.test": "192.0.2.2"})
+    monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
+    record = {"TXT _atproto.ann.example.co.jp": ["did=did:plc:a"]}
+    # co.jp is no zone: its names are delegated by the servers of jp.
+    top = {"A co.jp": ["192.0.2.80"], "NS example.co.jp": ["ns2.test."]}
+    with fake_dns.serve(top) as jp, fake_dns.serve(record) as example:
+        _on_port(monkeypatch, {"192.0.2.1": jp, "192.0.2.2": example})
+        assert resolving.names_did("ann.example.co.jp", "did:plc:a", []) is None
+        assert resolving.zone_of("ann.example.co.jp") == ("example.co.jp", ["192.0.2.2"])
+        # A hostname whose records are made by hand may be in any of the zones above it.
+        assert resolving.resolves("pds.ann.example.co.jp", IP, "", []) == (
+            f"name server 192.0.2.2 says nothing for pds.ann.example.co.jp, not {IP}"
+        )
+        nobody = str(resolving.names_did("ann.nowhere.jp", "did:plc:a", []))
+    assert "there is none below 'jp'" in nobody
+    assert "ns1.digitalocean.com" in nobody, "it says which records to make"
+
+
+# What answers with the right address, and keeps a certificate from being made.
+
+
+def _state(records: fake_dns.Records, **changes: Any) -> str:
+    with fake_dns.serve(records) as server:
+        found = ResolvesProvider().create({**_question(server), **changes}).outs or {}
+    assert (found["open"] == "1") == (not found["state"].startswith("pending"))
+    return str(found["state"])
+
+
+def test_a_left_over_ipv6_address_is_named_with_what_to_delete() -> None:
+    said = _state({HOST: [IP], f"AAAA {HOST}": ["2001:db8::1"]})
+    assert f"has AAAA 2001:db8::1 for {HOST}" in said
+    assert "Delete that record" in said, "the certificate authority would ask there first, and fail"
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (['0 issue "digicert.com"'], f"the CAA record of {HOST} allows digicert.com alone"),
+        (['0 issue ";"'], "allows no authority alone"),
+        (['0 issue "letsencrypt.org; validationmethods=dns-01"', '0 issue "digicert.com"'], ""),
+        (['0 iodef "mailto:me@noted.at"'], ""),
+        ([], ""),
+    ],
+    ids=["another authority", "none at all", "ours among others", "only where to complain", "no record"],
+)
+def test_a_caa_record_of_another_authority_is_named_with_what_to_add(records: list[str], said: str) -> None:
+    found = _state({HOST: [IP], f"CAA {HOST}": records})
+    assert said in found
+    assert found.startswith("pending") == bool(said)
+    if said:
+        assert '0 issue "letsencrypt.org"' in found
+
+
+def test_a_caa_record_of_the_domain_above_counts_and_one_nearer_hides_it() -> None:
+    name = {"hostname": f"pds.{HOST}"}
+    above = {f"pds.{HOST}": [IP], f"CAA {HOST}": ['0 issue "digicert.com"']}
+    assert f"the CAA record of {HOST}" in _state(above, **name)
+    assert not _state(above | {f"CAA pds.{HOST}": ['0 issue "letsencrypt.org"']}, **name).startswith("pending")
+
+
+def test_of_an_unknown_authority_no_caa_record_is_wrong() -> None:
+    assert not _state({HOST: [IP], f"CAA {HOST}": ['0 issue "digicert.com"']}, issuer="").startswith("pending")
+
+
+def test_a_hostname_that_is_a_cname_is_followed() -> None:
+    assert not _state({f"CNAME {HOST}": ["pds.hosting.test."], "pds.hosting.test": [IP]}).startswith("pending")
+    wrong = _state({f"CNAME {HOST}": ["pds.hosting.test."], "pds.hosting.test": ["198.51.100.1"]})
+    assert f"says 198.51.100.1 for {HOST} (a CNAME for pds.hosting.test), not {IP}" in wrong
+    assert "replace the CNAME by an A record" in wrong
+    sixth = _state({f"CNAME {HOST}": ["h.test."], "h.test": [IP], "AAAA h.test": ["2001:db8::1"]})
+    assert "has AAAA 2001:db8::1 for h.test" in sixth
+
+
+def test_a_cname_into_another_zone_is_followed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = _Delegated("test", {"ns1.test": "192.0.2.1"})
+    monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
+    hosting = {"NS hosting.test": ["ns1.test."], "pds.hosting.test": [IP]}
+    with fake_dns.serve({f"CNAME {HOST}": ["pds.hosting.test."]}) as own, fake_dns.serve(hosting) as other:
+        _on_port(monkeypatch, {"192.0.2.1": other, "127.0.0.1": own, own: own})
+        assert resolving.resolves(HOST, IP, "", [own]) is None
+
+
+def test_cnames_in_a_circle_are_named() -> None:
+    assert "leads in a circle: noted.at -> a.test -> noted.at" in _state(
+        {f"CNAME {HOST}": ["a.test."], "CNAME a.test": [f"{HOST}."]}
+    )
+
+
+def test_records_that_are_looked_at_once_are_not_said_to_have_been_waited_for() -> None:
+    assert "after 0 s" not in _state({})

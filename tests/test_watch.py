@@ -149,7 +149,7 @@ def test_the_job_counts_for_the_host_s_memory() -> None:
 
 
 def test_the_job_runs_by_itself_every_quarter_of_an_hour(alerted: Evaluation) -> None:
-    job = parse(alerted.outputs["watch_job"])["job"][0]["pds-watch"]
+    job = parse(alerted.jobspec("pds-watch"))["job"][0]["pds-watch"]
     assert job["type"] == "batch"
     assert job["periodic"] == [{"crons": ["*/15 * * * *"], "prohibit_overlap": True}]
     group = job["group"][0]["pds-watch"]

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components import accounts
+from components.members import is_temporary
 from components.settings.handles import is_reserved
 from components.settings.sections import Member
 from components.settings.settings import Settings
@@ -39,6 +40,8 @@ def adopt(
     settings = parse_settings(stack, before)
     known = {member["did"] for member in members.values()}
     named = {handle for member in settings.members for handle in (member.handle, member.was)}
+    # One whose `up` was cut short, or that waits for a record of her own domain.
+    named |= {one.handle for one in there if any(is_temporary(one.handle, item.handle) for item in settings.members)}
     new: list[Entry] = []
     left = []
     for one in sorted(there, key=lambda one: one.handle):

@@ -8,6 +8,7 @@ Pulumi's mocks hide a resource's options; the monitor here keeps them.
 import asyncio
 import base64
 import hashlib
+import re
 import runpy
 import threading
 from collections.abc import Callable, Mapping
@@ -71,6 +72,14 @@ class Evaluation:
         if not found:
             raise LookupError(f"the program registered no {type_end}")
         return found
+
+    def jobspec(self, job: str) -> str:
+        """The text of the Nomad job of this id."""
+        found = [str(item.inputs["jobspec"]) for item in self.of("job:Job")]
+        texts = [text for text in found if re.match(rf'(.*\n)*job "{re.escape(job)}" ', text)]
+        if len(texts) != 1:
+            raise LookupError(f"{len(texts)} jobs are called {job}")
+        return texts[0]
 
     def one(self, name: str) -> Recorded:
         """The resource of this name."""
@@ -152,6 +161,8 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "nomad:index/variable:Variable": _same,
     "nomad:index/job:Job": lambda n, i: {"status": "running", "modifyIndex": "1"},
     "pulumi-python:dynamic/pds:NomadBootstrap": lambda n, i: {"cluster_id": _uuid(n)},
+    "pulumi-python:dynamic/pds:StackIdentity": _same,
+    "pulumi-python:dynamic/pds:HostInUse": _same,
     "pulumi-python:dynamic/pds:Offers": _same,
     "pulumi-python:dynamic/pds:ClubRoom": lambda n, i: {"volume_id": _uuid(n)},
     "pulumi-python:dynamic/pds:Resolves": lambda n, i: {"open": "1", "state": "evaluated without a network"},

@@ -7,6 +7,7 @@ reaches a command line, an unencrypted file or a log.
 
 import datetime
 import getpass
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -38,9 +39,15 @@ def write(stack: str, folder: Path) -> Path:
     content["stack_file"] = _stack_file(stack)
     content["written"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     check(content)
-    path = folder / f"escrow-{content['hostname']}-{content['written'][:10]}.age"
+    path = _free(folder, f"escrow-{content['hostname']}-{content['written'][:10]}")
     write_private(path, pyrage.passphrase.encrypt(json.dumps(content, indent=1).encode(), _passphrase(new=True)))
     return path
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A file that is not there: an older escrow may be the only one that opens with the passphrase one remembers."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder / f"{name}.age").exists())
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -11,11 +11,14 @@ The stack's own firewall is the program's: a rule added there would be drift, an
 it talks to Nomad. But the firewalls of a droplet add up (docs.digitalocean.com, networking/firewalls/how-to/
 manage-droplets). So the door is a firewall of its own, for the stack's tag, with one rule: port 4650 from one address.
 The engine does not know it. Its name has a label, by which it is found and closed again, also when the answer to its
-making was lost. A door that nobody closed is closed by the stack's next `let-in` once it is older than a run may last;
-`./pds orphans` lists it.
+making was lost. With a command each run has an opening of its own, named after its process, so that of two runs on one
+machine neither closes the other's. What a killed run left open is closed by the next `let-in` on that machine with that
+label, `--close` included, and by any of the stack's once it is older than a run may last. `./pds orphans` lists it.
 """
 
+import hashlib
 import ipaddress
+import os
 import re
 import signal
 import socket
@@ -25,6 +28,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import FrameType
 
 import httpx
@@ -46,11 +50,15 @@ class LetInError(Exception):
 
 
 class Doors:
-    """The doors of one stack's host; `label` names the one that this run opens and closes."""
+    """The doors of one stack's host; `label` names the one that is opened and closed, `tag` the droplet's tag, which a
+    renamed stack has kept, `alone` makes the door this run's."""
 
-    def __init__(self, account: Account, stack: str, label: str | None = None) -> None:
-        self._account, self._tag = account, f"pds-{stack}"
-        self._stack, self._name = stack, f"{_prefix(stack)}{_spelled(label or socket.gethostname())}"
+    def __init__(
+        self, account: Account, stack: str, label: str | None = None, tag: str = "", *, alone: bool = False
+    ) -> None:
+        self._account, self._tag, self._stack = account, tag or f"pds-{stack}", stack
+        self._label = f"{_prefix(stack)}{_spelled(label or socket.gethostname())}"
+        self._name = f"{self._label}{_of_run(os.getpid())}" if alone else self._label
 
     def open(self, address: str) -> None:
         """Let `address` in, and wait until that holds. Raises AccountError and LetInError.
@@ -74,14 +82,20 @@ class Doors:
             )
 
     def close(self) -> list[str]:
-        """Close the door of this label, and those that outlived any run; their names. Raises AccountError."""
+        """Close one's own door, and those that outlived their run or any run; their names. Raises AccountError."""
         now = datetime.now(UTC)
         closed = []
-        for door in doors(self._account, self._stack):
-            if door["name"] == self._name or now - datetime.fromisoformat(door["created_at"]) > LONGEST_RUN:
+        for door in doors(self._account, self._stack, self._tag):
+            late = now - datetime.fromisoformat(door["created_at"]) > LONGEST_RUN
+            if late or door["name"] == self._name or self._outlived(door["name"]):
                 self._account.remove(f"firewalls/{door['id']}")
                 closed.append(str(door["name"]))
         return closed
+
+    def _outlived(self, name: str) -> bool:
+        """Whether a run on this machine with this label made the door, and its process is gone."""
+        found = re.fullmatch(rf"{re.escape(self._label)}(-run(\d+)-[0-9a-f]+)", name)
+        return found is not None and found[1] == _of_run(int(found[2])) and not _runs(int(found[2]))
 
     def close_for_certain(self) -> list[str]:
         """As `close`, and again where the API fails, for a minute. Raises LetInError."""
@@ -110,8 +124,9 @@ class Doors:
         return todo
 
 
-def doors(account: Account, stack: str) -> list[Json]:
-    """Every door of the stack: by its name, and by the one tag and the one rule that it has. Raises AccountError.
+def doors(account: Account, stack: str, tag: str = "") -> list[Json]:
+    """Every door of the stack: by its name, and by the one tag and the one rule that it has. `tag` is that of a stack
+    that was renamed. Raises AccountError.
 
     Another stack may have a name that begins alike, but not this one's tag.
     """
@@ -119,7 +134,7 @@ def doors(account: Account, stack: str) -> list[Json]:
         item
         for item in account.every("firewalls")
         if item["name"].startswith(_prefix(stack))
-        and item["tags"] == [f"pds-{stack}"]
+        and item["tags"] == [tag or f"pds-{stack}"]
         and [rule["ports"] for rule in item["inbound_rules"] or []] == [str(NOMAD_PORT)]
         and not item["outbound_rules"]
     ]
@@ -132,6 +147,23 @@ def _prefix(stack: str) -> str:
 def _spelled(label: str) -> str:
     """The label as a firewall's name takes it (digitalocean/openapi, firewalls/models/firewall.yml)."""
     return re.sub(r"[^a-zA-Z0-9.-]+", "-", label)
+
+
+def _of_run(process: int) -> str:
+    """What the door's name of a process ends in; the digits are the machine's, as several may have one label."""
+    machine = Path("/etc/machine-id")
+    here = f"{socket.gethostname()} {machine.read_text() if machine.exists() else ''}"
+    return f"-run{process}-{hashlib.sha256(here.encode()).hexdigest()[:6]}"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _answers(address: str) -> bool:

@@ -1,8 +1,8 @@
 """`./pds orphans`: what the account holds of a stack beyond its state, and what the state names that is not there.
 
 An answer that is lost, or an engine that is killed, leaves things that nobody remembers; `pulumi destroy` leaves those
-that are kept on purpose. Each is listed with the next command: one that hands it to the stack, one that removes it.
-This tool changes nothing.
+that are kept on purpose. Each is listed with the next command: one that hands it to the stack, one that removes it. It
+also says whether the firewall covers the droplet. This tool changes nothing.
 
 DigitalOcean knows a stack by names alone: tag, droplet, firewall and volume are called `pds-STACK`. Another stack of
 that name in the same account looks alike. A reserved IP has no name at all.
@@ -17,6 +17,7 @@ from components.render.cloud_init import volume_name
 from components.settings.handles import wildcards
 from components.settings.settings import Settings
 from tools.account import Account, Json
+from tools.firewall import Hole, holes, tag_of
 from tools.let_in import doors
 from tools.stack import Resource, Stack, State
 from tools.stackfile import read_settings
@@ -59,10 +60,12 @@ class Missing:
 
 @dataclass(frozen=True)
 class Report:
-    """Both. `empty` is a state without a resource: the account's things are left over, or the state is lost."""
+    """All of it. `holes` are what the firewall lets through. `empty` is a state without a resource: the account's
+    things are left over, or the state is lost."""
 
     orphans: list[Orphan] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
+    holes: list[Hole] = field(default_factory=list)
     empty: bool = False
 
     def json(self) -> str:
@@ -77,6 +80,7 @@ def look(stack: Stack, account: Account) -> Report:
     return Report(
         orphans=_Search(stack.name, settings, state, account).all(),
         missing=missing(stack.name, state, account),
+        holes=holes(stack.name, state, account),
         empty=not state.resources,
     )
 
@@ -86,7 +90,7 @@ class _Search:
 
     def __init__(self, stack: str, settings: Settings, state: State, account: Account) -> None:
         self._stack, self._settings, self._state, self._account = stack, settings, state, account
-        self._name = f"pds-{stack}"
+        self._name, self._tag = f"pds-{stack}", tag_of(stack, state)
 
     def all(self) -> list[Orphan]:
         """What is there beyond the state; what stands in the way of others first."""
@@ -106,11 +110,15 @@ class _Search:
             *self._tags(),
         ]
 
+    def _urn(self, name: str) -> str:
+        item = self._state.named(name)
+        return item.urn if item else name
+
     def _configure(self, key: str, value: str) -> tuple[str, ...]:
         return ("pulumi", "config", "set", "--stack", self._stack, "--path", f"pds:{key}", value)
 
     def _own_droplets(self) -> list[Json]:
-        by_tag = self._account.every("droplets", tag_name=self._name)
+        by_tag = self._account.every("droplets", tag_name=self._tag)
         by_name = self._account.every("droplets", name=self._name)
         return list({item["id"]: item for item in [*by_tag, *by_name]}.values())
 
@@ -195,6 +203,14 @@ class _Search:
             else:
                 whose = "Assigned to nothing. A reserved IP has no name: this may be somebody else's."
             told = " The stack file adopts it: the next `up` takes it." if asked else ""
+            if known and not asked:
+                told = (
+                    f" This stack has {', '.join(sorted(known))}, made by an `up` that did not adopt this one. To go "
+                    f"back to it: 'host: {{reserved_ip_adopt: {ip}}}' and a raised 'host.generation' in Pulumi."
+                    f"{self._stack}.yaml, `pulumi state unprotect --stack {self._stack} "
+                    f"'{self._urn('pds-ground-ip')}'`, `pulumi up`; the address is in the host's certificate, so it "
+                    f"takes a new host."
+                )
             yield Orphan(
                 kind="reserved-ip",
                 id=ip,
@@ -218,7 +234,7 @@ class _Search:
                 )
 
     def _doors(self) -> Iterator[Orphan]:
-        for item in doors(self._account, self._stack):
+        for item in doors(self._account, self._stack, self._tag):
             (rule,) = item["inbound_rules"]
             yield Orphan(
                 kind="door",
@@ -382,6 +398,9 @@ def text(stack: str, report: Report) -> str:
         if item.delete:
             label = "to delete it for good, with all it holds:" if item.data else "to delete it:"
             lines.append(f"    {label:13} {' && '.join(shlex.join(command) for command in item.delete)}")
+    if report.holes:
+        lines += ["", f"The firewall of stack {stack} (`./pds rescue {stack}`):"]
+        lines += [f"  {hole.text}" for hole in report.holes]
     if report.missing:
         lines += ["", f"The state of stack {stack} names what the account does not have (`./pds rescue {stack}`):"]
     for gone in report.missing:

@@ -4,6 +4,7 @@ import argparse
 import ipaddress
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tools.account import Account, AccountError
 from tools.check.run import check, subject_of
 from tools.clubs import verbs as clubs
 from tools.clubs.new import ClubError
+from tools.firewall import tag_of
 from tools.gate import gate
 from tools.gate.changes import names
 from tools.gate.digest import DigestError
@@ -274,7 +276,7 @@ def _orphans(options: argparse.Namespace) -> int:
     with Account(digitalocean_token(stack)) as account:
         report = orphans.look(stack, account)
     print(report.json() if options.json else orphans.text(stack.name, report))
-    return 1 if report.orphans or report.missing else 0
+    return 1 if report.orphans or report.missing or report.holes else 0
 
 
 def _rescue(options: argparse.Namespace) -> int:
@@ -290,7 +292,7 @@ def _members(options: argparse.Namespace) -> None:
         _adopt(options.stack, server, listed)
         return
     relays = people.relays_of(options.stack) if options.relay else None
-    print(people.table(people.rows(server, listed, relays)))
+    print(people.table(people.rows(server, listed, relays, read_settings(options.stack))))
 
 
 def _adopt(stack: str, server: accounts.Server, listed: Mapping[str, Any]) -> None:
@@ -331,11 +333,19 @@ def _let_in(options: argparse.Namespace) -> int:
         raise LetInError(f"The Nomad at {on.nomad_address} is not this program's: its owner opens the way to it.")
     with Account(digitalocean_token(Stack(options.stack))) as account:
         # The way to a club's Nomad is that to its host's.
-        doors = let_in.Doors(account, on.stack if on and on.stack else options.stack, options.label)
+        host = on.stack if on and on.stack else options.stack
+        doors = let_in.Doors(account, host, options.label, tag=_tag_of(host), alone=bool(options.command))
         if options.close:
             let_in.close(doors)
             return 0
         return let_in.let_in(doors, str(options.address or let_in.own_address()), options.command)
+
+
+def _tag_of(stack: str) -> str:
+    """The tag of the stack's droplet; before the first `up` the one that it will have."""
+    with suppress(StackError):
+        return tag_of(stack, Stack(stack).state())
+    return ""
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx
 
-from components import accounts, probes
+from components import accounts, probes, resolving
+from components.members import is_temporary
 from components.settings.environment import read_env_file
+from components.settings.settings import Settings
 from tools.stack import Stack
 
 _DIGITS = 32
@@ -54,22 +56,43 @@ def relays_in(outputs: Mapping[str, Any]) -> list[str]:
     return [url for url in named.split(",") if url]
 
 
-def rows(server: accounts.Server, listed: Mapping[str, Any], relays: Sequence[str] | None = None) -> list[Row]:
-    """Every account on the PDS, by handle; `listed` is the stack's output `members`, `relays` those to ask. Raises
-    ProbeError."""
-    dids = {member["did"] for member in listed.values()}
-    return [
-        Row(
-            one.handle,
-            one.did,
-            resolves_by(server, one.handle, one.did),
-            one.confirmed,
-            one.revision,
-            one.did in dids,
-            None if relays is None else "; ".join(seen_by(relay, one) for relay in relays) or "the stack names none",
+def rows(
+    server: accounts.Server,
+    listed: Mapping[str, Any],
+    relays: Sequence[str] | None = None,
+    settings: Settings | None = None,
+) -> list[Row]:
+    """Every account on the PDS, by handle; `listed` is the stack's output `members`, `relays` those to ask.
+
+    A member who still has a temporary handle is shown under the one that the stack file gives. Raises ProbeError.
+    """
+    wanted = {member["did"]: handle for handle, member in listed.items()}
+    found = []
+    for one in accounts.hosted(server):
+        handle = wanted.get(one.did, one.handle)
+        waits = handle != one.handle and is_temporary(one.handle, handle)
+        name = handle if waits else one.handle
+        found.append(
+            Row(
+                f"{name} (waits as {one.handle})" if waits else name,
+                one.did,
+                resolves_by(server, name, one.did, _nameservers(settings, name)),
+                one.confirmed,
+                one.revision,
+                one.did in wanted,
+                None if relays is None else "; ".join(seen_by(relay, one) for relay in relays) or _NO_RELAY,
+            )
         )
-        for one in sorted(accounts.hosted(server), key=lambda one: one.handle)
-    ]
+    return sorted(found, key=lambda row: row.handle)
+
+
+_NO_RELAY = "the stack names none"
+
+
+def _nameservers(settings: Settings | None, handle: str) -> Sequence[str]:
+    """Those that the stack file names, for a handle in its zone."""
+    ours = settings and (handle == settings.zone or handle.endswith(f".{settings.zone}"))
+    return settings.dns.nameservers if settings and ours else ()
 
 
 def seen_by(relay: str, account: accounts.Account) -> str:
@@ -93,15 +116,16 @@ def seen_by(relay: str, account: accounts.Account) -> str:
     return "behind" if str(said.get("rev") or account.revision) < account.revision else "yes"
 
 
-def resolves_by(server: accounts.Server, handle: str, did: str) -> str:
+def resolves_by(server: accounts.Server, handle: str, did: str, nameservers: Sequence[str] = ()) -> str:
     """'DNS', 'HTTPS', 'neither' or 'somebody else': how the world finds the DID of `handle`.
 
-    DNS is asked at the zone's own name servers; HTTPS at the PDS itself, which serves the names under its own.
+    DNS is asked at `nameservers`, or the zone's own; HTTPS at the PDS itself, and only for a name that leads there: for
+    any other its ingress would order a certificate that no authority gives.
     """
-    said = probes.names_did(handle, did, [])
+    said = resolving.names_did(handle, did, list(nameservers))
     if said is None:
         return "DNS"
-    found = _well_known(server, handle)
+    found = _well_known(server, handle) if resolving.leads_to(handle, server.address, nameservers) else ""
     if found == did:
         return "HTTPS"
     return "somebody else" if found.startswith("did:") or "says did=" in said else "neither"

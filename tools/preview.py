@@ -28,17 +28,17 @@ from tools.gate.gate import Verdict, of_changes, of_program
 from tools.stackfile import StackFileError, evaluate_stack, read_settings
 
 FILES: dict[str, Callable[[Evaluation], object]] = {
-    "pds.nomad.hcl": lambda evaluation: evaluation.outputs.get("pds_job"),
-    "confirm.nomad.hcl": lambda evaluation: evaluation.outputs.get("confirm_job"),
-    "backup.nomad.hcl": lambda evaluation: evaluation.outputs.get("backup_job"),
-    "candidate.nomad.hcl": lambda evaluation: evaluation.outputs.get("candidate_job"),
-    "drill.nomad.hcl": lambda evaluation: evaluation.outputs.get("drill_job"),
-    "restore.nomad.hcl": lambda evaluation: evaluation.outputs.get("restore_job"),
-    "io.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_job"),
-    "ingress.hcl": lambda evaluation: _of_ingress(evaluation, "io", "ingress_file"),
-    "caddy.nomad.hcl": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_job"),
-    "Caddyfile": lambda evaluation: _of_ingress(evaluation, "caddy", "ingress_file"),
-    "watch.nomad.hcl": lambda evaluation: evaluation.outputs.get("watch_job"),
+    "pds.nomad.hcl": lambda evaluation: _job(evaluation, "pds"),
+    "confirm.nomad.hcl": lambda evaluation: _job(evaluation, "pds-confirm"),
+    "backup.nomad.hcl": lambda evaluation: _job(evaluation, "pds-backup"),
+    "candidate.nomad.hcl": lambda evaluation: _job(evaluation, "pds-candidate"),
+    "drill.nomad.hcl": lambda evaluation: _job(evaluation, "pds-drill"),
+    "restore.nomad.hcl": lambda evaluation: _job(evaluation, "pds-restore"),
+    "io.nomad.hcl": lambda evaluation: _job(evaluation, "io"),
+    "ingress.hcl": lambda evaluation: _ingress_file(evaluation, "io"),
+    "caddy.nomad.hcl": lambda evaluation: _job(evaluation, "caddy"),
+    "Caddyfile": lambda evaluation: _ingress_file(evaluation, "caddy"),
+    "watch.nomad.hcl": lambda evaluation: _job(evaluation, "pds-watch"),
     "cloud-init.yaml": lambda evaluation: _user_data(evaluation),
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
@@ -62,6 +62,8 @@ _SHOWN_INPUTS = {
     "RandomPassword": ("length",),
     "LocallySignedCert": ("validityPeriodHours",),
     "SelfSignedCert": ("validityPeriodHours",),
+    "StackIdentity": ("hostname", "region", "volume"),
+    "HostInUse": ("clubs",),
     "Resolves": ("hostname", "wait"),
     "UptimeCheck": ("target",),
     "UptimeAlert": ("type", "threshold"),
@@ -183,9 +185,17 @@ def rendered(evaluation: Evaluation) -> dict[str, str]:
     return {name: str(text) for name, text in found.items() if text}
 
 
-def _of_ingress(evaluation: Evaluation, kind: str, output: str) -> object:
+def _job(evaluation: Evaluation, name: str) -> str | None:
+    """None where the stack has no such job."""
+    try:
+        return evaluation.jobspec(name)
+    except LookupError:
+        return None
+
+
+def _ingress_file(evaluation: Evaluation, kind: str) -> object:
     files = [item.inputs["path"] for item in evaluation.resources if item.name == "pds-ingress-file-variable"]
-    return evaluation.outputs.get(output) if files and files[0].startswith(f"{kind}/") else None
+    return evaluation.outputs.get("ingress_file") if files and files[0].startswith(f"{kind}/") else None
 
 
 def _user_data(evaluation: Evaluation) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from components.probes import NomadApi, ProbeError
 from components.settings.settings import Settings
-from tools import orphans
+from tools import nomad_jobs, orphans
 from tools.account import Account
 from tools.orphans import Report
 from tools.stack import Ran, Stack, State, UnreadableStateError
@@ -61,6 +61,7 @@ def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
     _interrupted(plan, state)
     _in_the_way(plan, report)
     _missing(plan, stack, report, settings)
+    _uncovered(plan, report)
     _half_replaced(plan, state, report)
     _running(plan, stack, state, account)
 
@@ -125,6 +126,16 @@ def _missing(plan: Plan, stack: Stack, report: Report, settings: Settings) -> No
         )
 
 
+def _uncovered(plan: Plan, report: Report) -> None:
+    """What the firewall lets through; what `up` cannot mend is the owner's to judge."""
+    for hole in report.holes:
+        if hole.targets:
+            plan.found.append(hole.text)
+            plan.targets += hole.targets
+        else:
+            plan.notes.append(hole.text)
+
+
 def _half_replaced(plan: Plan, state: State, report: Report) -> None:
     """A rebuild that ended between the old host and the new one.
 
@@ -176,7 +187,7 @@ def _running(plan: Plan, stack: Stack, state: State, account: Account) -> None:
         plan.notes.append("no `up` of this stack has come to its end; Nomad was not asked.")
         return
     try:
-        _nomad(plan, state, NomadApi(*(outputs[name] for name in _NEEDED)), outputs)
+        _nomad(plan, stack.name, state, NomadApi(*(outputs[name] for name in _NEEDED)), outputs)
     except (ProbeError, OSError) as error:
         plan.found.append(f"Nomad cannot be asked: {error}")
         plan.first.append(
@@ -187,7 +198,7 @@ def _running(plan: Plan, stack: Stack, state: State, account: Account) -> None:
         )
 
 
-def _nomad(plan: Plan, state: State, api: NomadApi, outputs: Mapping[str, str]) -> None:
+def _nomad(plan: Plan, stack: str, state: State, api: NomadApi, outputs: Mapping[str, str]) -> None:
     """Raises ProbeError or OSError where it does not answer."""
     if api.accessor(outputs["nomad_management_token"]) is None:
         plan.found.append("Nomad answers and does not know this stack's token: it has lost its state.")
@@ -197,13 +208,19 @@ def _nomad(plan: Plan, state: State, api: NomadApi, outputs: Mapping[str, str]) 
         plan.found.append("Nomad knows the management token and not the program's own, which somebody deleted.")
         plan.targets.append("pds-nomad-token")
     for item in state.of("Job"):
-        status, job = api.request("GET", f"/v1/job/{item.id}")
         # An index that the state does not have makes the next change of the job fail ("modify index has changed").
-        if status != 200 or str(job["JobModifyIndex"]) != str(item.outputs.get("modifyIndex")):
+        if nomad_jobs.changed_outside(api, item):
             plan.found.append(
                 f"job {item.id} is not as the state has it: it was changed outside, or an answer was lost."
             )
             plan.targets.append(item.name)
+        elif found := nomad_jobs.differences(api, item):
+            # A refresh of a change that came without its text leaves index and text equal: `up` sees nothing to do.
+            plan.found.append(f"job {item.id} is not as the stack registered it: {'; '.join(found)}.")
+            plan.first.append(
+                f"`pulumi up --stack {stack} --replace '**::{item.name}'` registers it anew. If it is the server's, "
+                f"the PDS is away for about a minute."
+            )
 
 
 def _in_account(state: State, name: str) -> bool:

@@ -40,7 +40,7 @@ def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
             "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
             "WATCH_VOLUME_PERCENT": str(VOLUME_PERCENT),
             "WATCH_ACCOUNTS": str(alerts.accounts),
-            **_patience(settings),
+            **patience(settings),
         },
         templates=(
             *scripts("watch.cjs"),
@@ -68,7 +68,7 @@ def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
     )
 
 
-def _patience(settings: Settings) -> dict[str, str]:
+def patience(settings: Settings) -> dict[str, str]:
     """For how many hours there may be no good backup, and none of the drills that are due."""
     if settings.backup is None:
         return {}

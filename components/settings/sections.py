@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainSerializer, SecretStr
 
@@ -257,6 +258,10 @@ INGRESS_IMAGES = {
 """The image of each kind where none is asked for."""
 
 
+_ISSUERS = {".letsencrypt.org": "letsencrypt.org", ".zerossl.com": "sectigo.com", ".pki.goog": "pki.goog"}
+"""ACME directories' hosts by their end, and what their CA's documents say of CAA records."""
+
+
 class Ingress(Section):
     """What answers on ports 80 and 443 in front of the PDS: Agent IO's ingress "IO", or Caddy."""
 
@@ -301,6 +306,14 @@ class Ingress(Section):
     def fixed_port(self) -> bool:
         """Whether the PDS is found by a port that is always the same."""
         return self.kind == "caddy" or self.backend == "static"
+
+    @property
+    def issuer(self) -> str:
+        """The domain by which a CAA record allows the CA that certificates are ordered from; empty if unknown."""
+        if self.kind == "io":
+            return "letsencrypt.org"
+        ca = urlsplit(self.acme_ca).hostname or ""
+        return next((name for end, name in _ISSUERS.items() if ca.endswith(end)), "") if self.kind == "caddy" else ""
 
 
 class Mail(Section):

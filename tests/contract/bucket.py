@@ -7,18 +7,14 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from components.render.backup_job import backup_job
 from components.render.restore_job import restore_job
 from tests.programs import BACKUP, settings_of
-from tests.s3 import BUCKET, KEYS, ask
-from tests.serving import LOOPBACK, served
+from tests.s3 import BUCKET, LIMITED, ask
 from tools.child import child
 from tools.hcl_text import job_of, task_of
 
@@ -50,7 +46,7 @@ class Bucket:
                 "NOMAD_ALLOC_DIR": str(self.folder),
                 "RESTIC_REPOSITORY": f"s3:{self.url}/{BUCKET}/{self.place}",
                 "RESTIC_PASSWORD": "a password for the tests",
-                **KEYS,
+                **LIMITED,
             }
             | change
         )
@@ -127,25 +123,6 @@ class Bucket:
         )
         assert done.returncode == code, done.stdout
         return done.stdout
-
-
-@contextmanager
-def somebody_else_s() -> Iterator[str]:
-    """An S3 service in which every bucket is somebody else's."""
-
-    class Denied(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-            self.send_response(403)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 (the names of http.server)
-
-    with served(Denied) as port:
-        yield f"http://{LOOPBACK}:{port}"
 
 
 def _of(volume: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from tools.hcl_text import job_of, task_of
 from tools.live.node import PDS_LINES
 from tools.verify import verify
 
-from .bucket import Bucket, somebody_else_s
+from .bucket import Bucket
 from .snapshots import Data, Running
 
 # What sends a copy does not know which server it is of.
@@ -29,8 +29,8 @@ _DEADLINE = 120.0
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server with one empty bucket."""
-    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as url:
+    """The address of an S3 server with one empty bucket, and one of another account."""
+    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET, strangers=("theirs",)) as url:
         yield url
 
 
@@ -120,10 +120,9 @@ def test_another_host_s_lock_is_respected_and_two_do_not_send_at_once(faulty: Da
 
 def test_a_bucket_that_is_somebody_else_s_is_named(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
-    with somebody_else_s() as url:
-        theirs = f"s3:{url}/theirs/noted.at"
-        said = bucket.send(faulty, code=1, RESTIC_REPOSITORY=theirs)
-        fetched = bucket.fetch(tmp_path / "new", code=1, RESTIC_REPOSITORY=theirs)
+    theirs = f"s3:{bucket.url}/theirs/noted.at"
+    said = bucket.send(faulty, code=1, RESTIC_REPOSITORY=theirs)
+    fetched = bucket.fetch(tmp_path / "new", code=1, RESTIC_REPOSITORY=theirs)
     for text in (said, fetched):
         assert f"FAILED: {theirs} is not open to this stack's key" in text
         assert "Access Denied" in text

@@ -70,11 +70,11 @@ class Alone:
 
 
 @contextmanager
-def alone(folder: Path, program: str, more: Mapping[str, str]) -> Iterator[Alone]:
-    """A stack that nothing was made of yet; `more` is for the engine's environment. A program that is missing is a
-    failure with its source."""
+def alone(folder: Path, program: str, more: Mapping[str, str], **world: Any) -> Iterator[Alone]:
+    """A stack that nothing was made of yet; `more` is for the engine's environment, `world` for the account. A program
+    that is missing is a failure with its source."""
     assert missing("pulumi", "pulumi-language-python") == []
     project = folder / "project"
     project.mkdir()
-    with Api(World(action_seconds=0.1, token=_TOKEN), folder / "api") as api:
+    with Api(World(action_seconds=0.1, token=_TOKEN, **world), folder / "api") as api:
         yield Alone(project, api, program, more)

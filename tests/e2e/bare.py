@@ -113,6 +113,6 @@ def bare_server(running: Bench, plc_url: str) -> Iterator[BareServer]:
 
 
 def _image(running: Bench) -> str:
-    found = re.search(r'image\s*=\s*"([^"]+)"', running.outputs()["pds_job"])
+    found = re.search(r'image\s*=\s*"([^"]+)"', running.jobspec("pds-server-job"))
     assert found, "the job names its image"
     return found[1]

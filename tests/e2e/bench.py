@@ -142,8 +142,17 @@ class Stack:
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, secrets in plain text."""
+        return self._said("output", "--json", "--show-secrets")
+
+    def jobspec(self, name: str) -> str:
+        """The text of the Nomad job that the state has by this name."""
+        resources = self._said("export")["deployment"]["resources"]
+        [found] = [item for item in resources if item["urn"].endswith(f"::{name}")]
+        return str(found["outputs"]["jobspec"])
+
+    def _said(self, *arguments: str) -> dict[str, Any]:
         text = subprocess.run(
-            ["pulumi", "stack", "output", "--stack", self.name, "--json", "--show-secrets", "--non-interactive"],
+            ["pulumi", "stack", *arguments, "--stack", self.name, "--non-interactive"],
             cwd=self.project,
             env=dict(self.env),
             stdin=subprocess.DEVNULL,

@@ -278,7 +278,7 @@ def test_a_candidate_that_stands_the_trial_is_what_runs_then(story: Story) -> No
     print(done.output)
     assert "4 repositories served by the server on the copy: 0 faults" in done.output
     assert "No database changed its form" in done.output
-    assert image in story.bench.outputs()["pds_job"]
+    assert image in story.bench.jobspec("pds-server-job")
     story.whole()
     story.follow()
     assert story.relay.dropped == []

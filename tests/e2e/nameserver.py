@@ -63,6 +63,8 @@ def _answer(question: dns.message.Message, zones: Json) -> dns.message.Message:
     if not found:
         answer.set_rcode(dns.rcode.NXDOMAIN)
     kind = dns.rdatatype.to_text(asked.rdtype)
+    if any(item["type"] == "CNAME" for item in found):
+        kind = "CNAME"  # a name with one has nothing else; its target is the asker's to look for
     data = [_text(item) for item in found if item["type"] == kind]
     if data:
         ttl = min(item["ttl"] for item in found if item["type"] == kind)

@@ -23,6 +23,14 @@ def test_a_token_is_needed(client: Client) -> None:
     assert client.ask("GET", "/account")["account"]["reserved_ip_limit"] == 3
 
 
+def test_a_token_with_scopes_does_what_they_say(client: Client) -> None:
+    client.api.world.scopes = frozenset({"tag:read", "tag:create"})
+    client.ask("POST", "/tags", {"name": "a"}, 201)
+    client.ask("GET", "/tags/a")
+    for method, path in (("DELETE", "/tags/a"), ("GET", "/account"), ("GET", "/account/keys"), ("POST", "/droplets")):
+        assert "not authorized" in client.refused(method, path, {}, 403)
+
+
 def test_every_answer_tells_the_rate_limit(client: Client) -> None:
     assert client.http.get("/account").headers["ratelimit-limit"] == "5000"
 
@@ -214,21 +222,6 @@ def test_domains_and_records(client: Client) -> None:
     client.ask("POST", path, {**wish, "data": "127.0.10.2", "ttl": 60}, 201)
     assert client.ask("GET", f"{path}/{record['id']}")["domain_record"]["ttl"] == 60
     assert len(client.ask("GET", f"{path}?type=A&name=noted.test")["domain_records"]) == 2
-
-
-def test_projects_hold_what_is_made(client: Client) -> None:
-    volume = client.volume()
-    default = client.ask("GET", "/projects/default/resources")["resources"]
-    assert [item["urn"] for item in default] == [f"do:volume:{volume['id']}"]
-    wish = {"name": "club", "purpose": "Bluesky", "environment": "Production"}
-    project = client.ask("POST", "/projects", wish, 201)["project"]
-    assert project["purpose"] == "Other: Bluesky"
-    path = f"/projects/{project['id']}"
-    moved = client.ask("POST", f"{path}/resources", {"resources": [f"do:volume:{volume['id']}"]})["resources"]
-    assert moved[0]["status"] == "assigned"
-    assert "with resources" in client.refused("DELETE", path, status=412)
-    client.ask("DELETE", f"/volumes/{volume['id']}", status=204)
-    client.ask("DELETE", path, status=204)
 
 
 def test_lists_come_in_pages(client: Client) -> None:

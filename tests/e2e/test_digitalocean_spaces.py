@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.api_client import Client, served
+from tests.e2e.digitalocean.world import NoSpaces
 
 KEY: Mapping[str, Any] = {"name": "pds-test", "grants": [{"bucket": "a-bucket", "permission": "readwrite"}]}
 
@@ -14,6 +15,7 @@ KEY: Mapping[str, Any] = {"name": "pds-test", "grants": [{"bucket": "a-bucket", 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
     with served(tmp_path) as made:
+        made.api.world.spaces = NoSpaces({"a-bucket", "another"})
         yield made
 
 
@@ -32,10 +34,14 @@ def test_a_key_s_secret_is_told_once(client: Client) -> None:
 @pytest.mark.parametrize(
     ("grants", "message"),
     [
-        ([], "opens nothing"),
+        ([{"bucket": "nothing", "permission": "readwrite"}], "bucket nothing does not exist"),
         ([{"bucket": "a-bucket", "permission": "write"}], "one of read, readwrite, fullaccess"),
         ([{"bucket": "", "permission": "read"}], "names a bucket"),
         ([{"bucket": "a-bucket", "permission": "fullaccess"}], "unless it is for full access"),
+        (
+            [{"bucket": "a-bucket", "permission": "read"}, {"bucket": "", "permission": "fullaccess"}],
+            "cannot mix fullaccess permission with scoped permissions.",
+        ),
     ],
 )
 def test_what_a_key_may_not_be(client: Client, grants: list[dict[str, str]], message: str) -> None:
@@ -44,5 +50,26 @@ def test_what_a_key_may_not_be(client: Client, grants: list[dict[str, str]], mes
 
 def test_a_key_is_for_what_it_was_made_for(client: Client) -> None:
     made = client.ask("POST", "/spaces/keys", KEY, 201)["key"]
-    other = {**KEY, "grants": [{"bucket": "", "permission": "fullaccess"}]}
-    assert "only the name" in client.ask("PUT", f"/spaces/keys/{made['access_key']}", other, 400)["message"]
+    for grant in ({"bucket": "", "permission": "fullaccess"}, {"bucket": "another", "permission": "readwrite"}):
+        other = {**KEY, "grants": [grant]}
+        assert "only the name" in client.ask("PUT", f"/spaces/keys/{made['access_key']}", other, 400)["message"]
+
+
+def test_a_key_of_a_bucket_that_is_gone_cannot_even_be_renamed(client: Client) -> None:
+    made = client.ask("POST", "/spaces/keys", KEY, 201)["key"]
+    client.api.world.spaces = NoSpaces()
+    renamed = {**KEY, "name": "another"}
+    assert "does not exist" in client.ask("PUT", f"/spaces/keys/{made['access_key']}", renamed, 400)["message"]
+
+
+def test_a_key_without_grants_is_made_and_keys_are_found_by_bucket(client: Client) -> None:
+    client.ask("POST", "/spaces/keys", {"name": "nothing"}, 201)
+    client.ask("POST", "/spaces/keys", KEY, 201)
+    assert [key["name"] for key in client.ask("GET", "/spaces/keys?bucket=a-bucket")["keys"]] == ["pds-test"]
+    assert [key["grants"] for key in client.ask("GET", "/spaces/keys?name=nothing")["keys"]] == [[]]
+
+
+def test_an_account_has_200_keys(client: Client) -> None:
+    for number in range(200):
+        client.ask("POST", "/spaces/keys", {"name": f"key-{number}"}, 201)
+    assert "200" in client.refused("POST", "/spaces/keys", KEY)

@@ -90,8 +90,8 @@ class Place:
         """Everything in it, by name."""
         if isinstance(self.files, Path):
             return {str(file): file.read_text() for file in self.files.rglob("*") if file.is_file()}
-        names = re.findall(r"<Key>(.*?)</Key>", ask("GET", self.files))
-        return {name: ask("GET", f"{self.files}/{name}") for name in names}
+        names = re.findall(r"<Key>(.*?)</Key>", ask("GET", self.files, region="fra1"))
+        return {name: ask("GET", f"{self.files}/{name}", region="fra1") for name in names}
 
     def locks(self) -> list[str]:
         """The locks in it."""
@@ -106,7 +106,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "folder":
         yield Place(f"file://{tmp_path}/state", tmp_path / "state")
         return
-    with s3_server(tmp_path, "states") as server:
+    with s3_server(tmp_path, "states", region="fra1", spaces=True) as server:
         url = DOCUMENTED.replace("BUCKET", "states").replace("https://fra1.digitaloceanspaces.com", server)
         yield Place(url, f"{server}/states")
 

@@ -1,4 +1,4 @@
-"""Questions about the accounts: do handles resolve, do documents name this server, do the relays hear it?"""
+"""Questions about the accounts: do handles resolve, do documents name this server?"""
 
 import secrets
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import dns.exception
 import dns.resolver
 import httpx
 
+from components import resolving
 from tools.check.subject import Subject, Verdict, good, skipped, todo
 from tools.live.identity import directory_data, wrong_in
 
@@ -53,14 +54,19 @@ def handles(subject: Subject) -> Verdict:
         return skipped("there is no account yet; a handle that nobody has does not resolve, as it should")
     if _by_server(subject, account.handle) != account.did:
         return todo(f"the server does not know its own {account.handle}. Look at its log.")
-    ways = {"DNS": _by_dns(subject, account.handle), "HTTPS": _by_https(subject, account.handle)}
+    ways = {"DNS": _by_dns(subject, account.handle)}
+    leads = resolving.leads_to(account.handle, str(subject.outputs.get("ipv4")), subject.nameservers)
+    if ways["DNS"] is None and (leads or "ipv4" not in subject.outputs):
+        # Not otherwise: the ingress would order a certificate that no authority gives.
+        ways["HTTPS"] = _by_https(subject, account.handle)
     wrong = {way: did for way, did in ways.items() if did not in (None, account.did)}
     if wrong:
         return todo(f"by {' and '.join(wrong)} {account.handle} is {next(iter(wrong.values()))}, not {account.did}.")
     if not any(ways.values()):
         return todo(
             f"{account.handle} resolves neither by DNS nor by HTTPS: apps show 'invalid handle'. Make the TXT record "
-            f"_atproto.{account.handle} with the text did={account.did}, or let the ingress serve that name."
+            f"_atproto.{account.handle} with the text did={account.did}, or let the name lead here and the ingress "
+            "serve it."
         )
     seen = " and ".join(way for way, did in ways.items() if did)
     return good(f"{account.handle} resolves by {seen}; one that nobody has does not")
@@ -103,8 +109,19 @@ def documents(subject: Subject) -> Verdict:
         if not account.did.startswith("did:plc:"):
             continue
         looked += 1
+        directory = environment["PDS_DID_PLC_URL"]
+        try:
+            data = directory_data(directory, account.did)
+        except httpx.TransportError as error:
+            return todo(
+                f"the directory {directory} does not answer ({str(error) or type(error).__name__}): it is another's "
+                "service, and the server needs it as well. Try again later."
+            )
+        except httpx.HTTPStatusError as error:
+            wrong.append(f"{account.did}: {directory} answers {error.response.status_code}")
+            continue
         fault = wrong_in(
-            directory_data(environment["PDS_DID_PLC_URL"], account.did),
+            data,
             handle=account.handle,
             hostname=subject.hostname,
             rotation_key_hex=environment[_ROTATION_KEY],
@@ -118,34 +135,3 @@ def documents(subject: Subject) -> Verdict:
             "'Rotating' in docs/operating.md."
         )
     return good(f"{looked} name this server and our rotation key") if looked else skipped("there is no account yet")
-
-
-def relay(subject: Subject) -> Verdict:
-    """Do the relays hear this server? Asked only when wanted: it is the one question to a third party about you."""
-    crawlers = [url for url in subject.environment.get("PDS_CRAWLERS", "").split(",") if url]
-    if not subject.relay:
-        return skipped("not asked: --relay asks the relays what they think of this server")
-    if not crawlers:
-        return skipped("the stack names no relay")
-    seen, wrong = [], []
-    for crawler in crawlers:
-        name = crawler.partition("//")[2]
-        answer = httpx.get(
-            f"{crawler}/xrpc/com.atproto.sync.getHostStatus",
-            params={"hostname": subject.hostname},
-            timeout=20.0,
-            trust_env=False,
-        )
-        status = answer.json().get("status") if answer.status_code == 200 else None
-        if status in ("active", "idle"):
-            seen.append(f"{name}: {status}, {answer.json().get('accountCount', 'unknown')} accounts")
-        elif status == "throttled":
-            wrong.append(f"{name} throttles it: ask there for a higher limit of accounts (the first is 100)")
-        elif status:
-            wrong.append(f"{name} says {status}: POST com.atproto.sync.requestCrawl there with the hostname")
-        else:
-            wrong.append(
-                f"{name} does not know it ({answer.status_code}): it hears of it with the first post, or by "
-                "com.atproto.sync.requestCrawl"
-            )
-    return todo("; ".join(wrong) + ".") if wrong else good("; ".join(seen))

@@ -1,17 +1,21 @@
 """The questions in order, and what is printed of the answers."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pulumi
 
-from tools.check import identity, project, server
+from components.probes import ProbeError
+from components.settings.settings import Settings
+from tools.account import Account, AccountError
+from tools.check import account, host, identity, names, project, relays, server
+from tools.check.host import Host
 from tools.check.site import Site
 from tools.check.subject import Subject, Verdict, todo
-from tools.stack import Stack, StackError
-from tools.stackfile import StackFileError, evaluate_stack, read_stack
+from tools.stack import Stack, StackError, State, digitalocean_token
+from tools.stackfile import StackFileError, evaluate_stack, read_settings
 
 Check = Callable[[Subject], Verdict]
 
@@ -30,10 +34,28 @@ THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
 )
 
 BY_THEMSELVES: tuple[tuple[str, Check], ...] = (
+    ("DNS", names.name),
+    ("records", names.records),
+    ("firewall", account.firewall),
+    ("account", account.things),
     ("host", project.host),
     ("escrow", project.escrow_made),
-    ("relay", identity.relay),
+    ("relay", relays.relays),
 )
+
+
+THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
+    ("Nomad", host.nomad),
+    ("jobs", host.jobs),
+    ("disk", host.disk),
+    ("backup", host.backup),
+    ("drill", host.drill),
+    ("metadata", host.metadata),
+)
+"""Where the first is not good, the others would only repeat it."""
+
+LINES: dict[str, Check] = dict((*GATES, *THROUGH_THE_INGRESS, *BY_THEMSELVES, *THROUGH_NOMAD))
+"""All of them, by name."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +74,32 @@ class Result:
 def check(subject: Subject) -> Iterator[Result]:
     """Every question and its answer; raises nothing that a server could cause."""
     open_way = True
-    for name, ask in GATES:
-        result = _asked(name, ask, subject) if open_way else Result(name, None, "not looked at: see above")
+    for name, _ask in GATES:
+        result = asked(name, subject) if open_way else Result(name, None, _ABOVE)
         open_way = open_way and result.ok is not False
         yield result
-    for name, ask in THROUGH_THE_INGRESS:
-        yield _asked(name, ask, subject) if open_way else Result(name, None, "not looked at: see above")
-    for name, ask in BY_THEMSELVES:
-        yield _asked(name, ask, subject)
+    for name, _ask in THROUGH_THE_INGRESS:
+        yield asked(name, subject) if open_way else Result(name, None, _ABOVE)
+    for name, _ask in BY_THEMSELVES:
+        yield asked(name, subject)
+    (first, _ask), *others = THROUGH_NOMAD
+    yield (answers := asked(first, subject))
+    for name, _ask in others:
+        yield asked(name, subject) if answers.ok is not False else Result(name, None, _ABOVE)
 
 
-def _asked(name: str, ask: Check, subject: Subject) -> Result:
+_ABOVE = "not looked at: see above"
+
+
+def asked(name: str, subject: Subject) -> Result:
+    """The answer to the question of this name."""
+    ask = LINES[name]
     try:
         verdict = ask(subject)
     except httpx.HTTPStatusError as error:
         verdict = todo(f"{error.request.url.path} answers {error.response.status_code}. Look at the server's log.")
+    except (ProbeError, AccountError) as error:
+        verdict = todo(str(error))
     except (httpx.HTTPError, OSError) as error:
         verdict = todo(f"no answer: {str(error) or type(error).__name__}. Try again, then look at the ingress's log.")
     except (KeyError, ValueError, TypeError) as error:
@@ -91,26 +124,38 @@ def subject_of(
         second = Site.at(hostname, where, ca_file, source) if source else None
     except (OSError, ValueError) as error:
         raise StackError(f"--at or --ca: {error}") from None
-    escrow, configuration, nameservers = _from_stack_file(stack)
+    settings, resolves, configuration = _from_stack_file(stack)
+    token = digitalocean_token(stack)
     return Subject(
         stack=stack.name,
         outputs=outputs,
         site=site,
         second=second,
-        escrow=escrow,
+        escrow=settings.pds.escrow if settings else "pending",
         configuration=configuration,
-        nameservers=nameservers,
+        nameservers=tuple(settings.dns.nameservers) if settings else (),
+        settings=settings,
+        resolves=resolves,
+        state=_state(stack),
+        account=Account(token) if token else None,
+        host=Host(outputs),
         mail=mail,
         relay=relay,
     )
 
 
-def _from_stack_file(stack: Stack) -> tuple[str, str | None, tuple[str, ...]]:
-    """What it says of the escrow, the hash of the cloud-init that it renders to, and the name servers it names."""
+def _state(stack: Stack) -> State | None:
     try:
-        options = json.loads(read_stack(stack.name, stack.root).values.get("pds:pds", "{}"))
-        evaluation = evaluate_stack(stack.name)
+        return stack.state()
+    except StackError:
+        return None
+
+
+def _from_stack_file(stack: Stack) -> tuple[Settings | None, Mapping[str, Any] | None, str | None]:
+    """What it asks for, how the program looks for the hostname, and the hash of the cloud-init that it renders to."""
+    try:
+        settings, evaluation = read_settings(stack.name, stack.root), evaluate_stack(stack.name)
     except (StackFileError, pulumi.RunError, ValueError):
-        return "pending", None, ()
-    nameservers = evaluation.one("pds-resolves").inputs["nameservers"]
-    return options.get("escrow", "pending"), evaluation.one("pds-ready").inputs["configuration"], tuple(nameservers)
+        return None, None, None
+    ready, resolves = evaluation.one("pds-ready").inputs, evaluation.one("pds-resolves").inputs
+    return settings, resolves, ready["configuration"]

@@ -14,6 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection
+
+from tools.live.websocket import connect
 
 _SECONDS = 20.0
 _EARLY = 3.0
@@ -102,6 +106,22 @@ class Site:
             found = connection.getpeercert()
         assert found, "a context that verifies has it"
         return dict(found)
+
+    def stream(self, path: str) -> ClientConnection:
+        """A WebSocket that stays open, a context manager. Raises OSError, WebSocketException."""
+        plain = socket.create_connection((self.address, self.port), timeout=_SECONDS)
+        scheme = "wss" if self.tls else "ws"
+        try:
+            return connect(
+                f"{scheme}://{self.hostname}{path}",
+                sock=plain,
+                ssl=self.tls,
+                open_timeout=_SECONDS,
+                **({"server_hostname": self.hostname} if self.tls else {}),
+            )
+        except (OSError, WebSocketException):
+            plain.close()
+            raise
 
     def upgrade(self, path: str) -> int:
         """The status that a wish for a WebSocket is answered with: 101 where it is open; it is closed again at once.

@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.settings.environment import read_env_file
+from components.settings.settings import Settings
+from tools.account import Account
 from tools.check.site import Site
+from tools.stack import State
+
+if TYPE_CHECKING:
+    from tools.check.host import Host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,16 @@ class Subject:
     """Hash of the cloud-init that the program renders now; None where the stack file cannot be read here."""
     nameservers: tuple[str, ...] = ()
     """Addresses (`IP` or `IP:PORT`) to ask for handles; the system's where empty."""
+    settings: Settings | None = None
+    """What the stack file asks for; None where it cannot be read here."""
+    resolves: Mapping[str, Any] | None = None
+    """How the hostname is looked for: `zone` and `issuer`, as the program has them."""
+    state: State | None = None
+    """What the engine remembers; None where it cannot be read here."""
+    account: Account | None = None
+    """The DigitalOcean account; None without a token."""
+    host: "Host | None" = None
+    """Nomad and the server's container; None where they are not to be asked."""
     mail: str | None = None
     """Address of an account that a message shall be sent to."""
     relay: bool = False

@@ -43,7 +43,8 @@ class Found:
     disk: Used = field(default_factory=Used)
     memory: Used = field(default_factory=Used)
     backup: str | None = None
-    """When the last backup that went well began or, where it left a stamp, ended; 'none' where none is asked for."""
+    """When the last backup that went well began or, where it left a stamp, ended; 'none yet', or 'none' where none is
+    asked for."""
     drill: str | None = None
     notes: tuple[str, ...] = ()
     """Why something is not known, a line each."""
@@ -83,7 +84,10 @@ def look(stack: Stack, known: Known, disk_limit: int | None) -> Found:
             if inside["findings"]:
                 notes.append(f"its backup has {inside['findings']} findings about accounts: ./pds check {stack.name}")
             memory, disk = Used(inside["memory"], inside["memory_limit"]), Used(inside["disk"], disk_limit)
-            ended = {name: inside[name.removeprefix("pds-")] or ended.get(name) for name in (BACKUP_JOB, DRILL_JOB)}
+            ended = {
+                name: inside[name.removeprefix("pds-")] or ended.get(name) or "none yet"
+                for name in (BACKUP_JOB, DRILL_JOB)
+            }
         elif state != "paused":
             notes.append(f"job {JOB} does not run, so neither disk nor memory is known.")
         else:

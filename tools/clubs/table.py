@@ -212,4 +212,4 @@ def _size(count: int) -> str:
 
 def _time(text: str | None) -> str:
     """To the minute, in UTC."""
-    return "-" if text is None else text if text == "none" else f"{text[:10]} {text[11:16]}"
+    return "-" if text is None else text if text.startswith("none") else f"{text[:10]} {text[11:16]} UTC"

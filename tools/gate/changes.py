@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from components import identity
 from tools.engine import Evaluation, Recorded
 from tools.gate.checks import precious
 from tools.gate.view import SECRET, blinded
@@ -20,6 +21,7 @@ HARMLESS = frozenset({"same", "create", "update", "read", "refresh", "import", "
 _IN_USE = frozenset({"Droplet", "ClubRoom"})
 """Stateful, and not protected, since an owner may want it to go: the host of a PDS, a club's directory on a host."""
 
+_IDENTITY = ":StackIdentity"
 _MARKS = {"create": ("+", "green"), "delete": ("-", "red"), "replace": ("~", "red")}
 _DONE = {"replace": "replaced", "delete": "deleted"}
 _BREVITY = 80
@@ -37,6 +39,8 @@ class Change:
     """Input to what becomes of it, for people; secrets are hidden."""
     reasons: tuple[str, ...] = ()
     """What replaces it: inputs, or what its replacement is triggered by, as a droplet's is by 'host.generation'."""
+    refusal: str = ""
+    """Why `up` would refuse it at once; of the engine's own previews it is among the errors."""
 
     @property
     def kind(self) -> str:
@@ -76,6 +80,11 @@ def _remedy(change: Change) -> str:
     return f": {'; '.join(found)}" if found and change.op == "replace" else ""
 
 
+def find_other_identity(changes: Iterable[Change]) -> list[str]:
+    """The stack stays the PDS that it is: hostname, region and volume."""
+    return [change.refusal for change in changes if change.refusal]
+
+
 def _because(change: Change) -> str:
     return f" ({', '.join(change.reasons)})" if change.reasons else ""
 
@@ -101,6 +110,7 @@ def between(before: Evaluation, now: Evaluation) -> list[Change]:
                     op="replace" if reasons else "update",
                     inputs={key: SECRET if key in hidden else _arrow(*pair) for key, pair in inputs.items()},
                     reasons=tuple(reasons),
+                    refusal=(identity.fault(was.inputs, becomes.inputs) or "") if kind.endswith(_IDENTITY) else "",
                 )
             )
     return changes

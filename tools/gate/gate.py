@@ -18,7 +18,7 @@ from rich.console import Console
 
 from components.settings.settings import Settings
 from tools.engine import Evaluation
-from tools.gate.changes import Change, find_lost_state, show
+from tools.gate.changes import Change, find_lost_state, find_other_identity, show
 from tools.gate.checks import findings
 from tools.gate.digest import Digest, DigestError, read
 from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
@@ -57,7 +57,8 @@ def of_program(evaluation: Evaluation, settings: Settings) -> list[str]:
 
 def of_changes(changes: Iterable[Change], allowed: Collection[str]) -> list[str]:
     """What the change does to what is there."""
-    return _lines({_LOST: find_lost_state(changes, allowed)})
+    found = list(changes)
+    return _lines({"identity": find_other_identity(found), _LOST: find_lost_state(found, allowed)})
 
 
 def of_digest(digest: Digest, allowed: Collection[str]) -> list[str]:

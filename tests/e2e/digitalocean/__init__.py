@@ -8,7 +8,8 @@ specification (github.com/digitalocean/openapi) and from what its own provider a
     python -m tests.e2e.digitalocean --state DIR      by itself
 
 Rooms: `world` holds the account, `calls` a request and its fields, `server` the HTTP side; `account`, `addresses`,
-`alerts`, `droplets`, `names`, `networks`, `spaces` and `volumes` answer for their things; `faults` makes calls fail.
+`alerts`, `droplets`, `names`, `networks`, `projects`, `spaces` and `volumes` answer for their things; `faults` makes
+calls fail. What is checked and what is not is listed in docs/test-doubles.md.
 """
 
 from .server import Api

@@ -1,4 +1,4 @@
-"""The account itself, its SSH keys, its tags and its projects."""
+"""The account itself, its SSH keys and its tags."""
 
 import base64
 import binascii
@@ -6,11 +6,9 @@ import hashlib
 import re
 
 from . import catalog
-from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
-from .errors import ApiError, not_found, refused, unknown_route
+from .calls import PAGING, Answer, Call, Route, listed, read_fields
+from .errors import not_found, refused, unknown_route
 from .world import Json, World
-
-_PROJECT: Fields = {"name": str, "description": str, "purpose": str, "environment": str, "is_default": bool}
 
 
 def _account(call: Call) -> Answer:
@@ -72,18 +70,29 @@ def _delete_key(call: Call) -> Answer:
     return Answer(204)
 
 
-def make_tag(world: World, name: str) -> Json:
-    """The tag, made if it is not there. Raises ApiError for a name that is none."""
+def make_tag(world: World, name: str) -> str:
+    """The tag's name, made if it is not there. Raises ApiError for a name that is none.
+
+    Whoever made it decided on capitals, and all who name it get those (digitalocean/openapi, tags/models/tags.yml).
+    """
     if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_:-]{1,255}", name):
         raise refused("tag names may only contain letters, numbers, colons, dashes, and underscores")
-    return world.tags.setdefault(name, {"name": name})
+    there = find_tag(world, name)
+    if there is None:
+        there = world.tags[name] = {"name": name}
+    return str(there["name"])
+
+
+def find_tag(world: World, name: str) -> Json | None:
+    """The tag, in whatever capitals it is asked for."""
+    return next((tag for tag in world.tags.values() if tag["name"].casefold() == name.casefold()), None)
 
 
 def _tag(call: Call) -> Json:
-    for name, tag in call.world.tags.items():
-        if name == call.path["name"]:
-            return tag
-    raise not_found()
+    found = find_tag(call.world, call.path["name"])
+    if found is None:
+        raise not_found()
+    return found
 
 
 def _shown_tag(world: World, tag: Json) -> Json:
@@ -101,7 +110,8 @@ def _shown_tag(world: World, tag: Json) -> Json:
 
 def _create_tag(call: Call) -> Answer:
     wish = call.fields({"name": str}, required=("name",))
-    return Answer(201, {"tag": _shown_tag(call.world, make_tag(call.world, wish["name"]))})
+    name = make_tag(call.world, wish["name"])
+    return Answer(201, {"tag": _shown_tag(call.world, call.world.tags[name])})
 
 
 def _get_tag(call: Call) -> Answer:
@@ -147,108 +157,17 @@ def _take_tag(call: Call) -> Answer:
 def _delete_tag(call: Call) -> Answer:
     world, name = call.world, _tag(call)["name"]
     del world.tags[name]
-    for thing in [*world.droplets.values(), *world.volumes.values(), *world.firewalls.values()]:
-        thing["tags"] = [item for item in thing["tags"] if item != name]
+    peers = [
+        rule.get(side, {})
+        for firewall in world.firewalls.values()
+        for rules, side in (("inbound_rules", "sources"), ("outbound_rules", "destinations"))
+        for rule in firewall[rules]
+    ]
+    # A firewall that had this tag alone applies to nothing from here on.
+    for thing in [*world.droplets.values(), *world.volumes.values(), *world.firewalls.values(), *peers]:
+        if "tags" in thing:
+            thing["tags"] = [item for item in thing["tags"] if item != name]
     return Answer(204)
-
-
-def _project(call: Call) -> Json:
-    wanted = call.world.default_project if call.path["id"] == "default" else call.path["id"]
-    if wanted not in call.world.projects:
-        raise not_found()
-    return call.world.projects[wanted]
-
-
-def _shown_project(project: Json) -> Json:
-    return {name: value for name, value in project.items() if name != "resources"}
-
-
-_PURPOSES = (
-    "Just trying out DigitalOcean",
-    "Class project / Educational purposes",
-    "Website or blog",
-    "Web Application",
-    "Service or API",
-    "Mobile Application",
-    "Machine learning / AI / Data processing",
-    "IoT",
-    "Operational / Developer tooling",
-)
-
-
-def _project_fields(call: Call, old: Json | None, required: tuple[str, ...]) -> Json:
-    wish = call.fields(_PROJECT, required)
-    for name, longest in (("name", 175), ("purpose", 255), ("description", 255)):
-        if len(wish.get(name, "")) > longest:
-            raise refused(f"{name} is too long")
-    if wish.get("environment") not in (None, "", "Development", "Staging", "Production"):
-        raise refused("environment has to be Development, Staging or Production")
-    if any(item["name"] == wish.get("name") and item is not old for item in call.world.projects.values()):
-        raise ApiError(409, "conflict", "name is already in use")
-    purpose = wish.get("purpose")
-    if purpose and purpose not in _PURPOSES and not purpose.startswith("Other: "):
-        wish["purpose"] = f"Other: {purpose}"
-    return wish
-
-
-def _create_project(call: Call) -> Answer:
-    world = call.world
-    wish = _project_fields(call, None, ("name", "purpose"))
-    identity = world.new_uuid()
-    about = {"owner_uuid": world.account_uuid, "owner_id": 258992, "created_at": world.now(), "updated_at": world.now()}
-    defaults = {"description": "", "environment": "", "is_default": False}
-    world.projects[identity] = {"id": identity, **about, **defaults, **wish, "resources": []}
-    return Answer(201, {"project": _shown_project(world.projects[identity])})
-
-
-def _update_project(call: Call) -> Answer:
-    project = _project(call)
-    wish = _project_fields(call, project, ())
-    if wish.pop("is_default", project["is_default"]) != project["is_default"]:
-        raise unknown_route("PATCH", "/v2/projects/ID with another is_default")
-    project.update(wish, updated_at=call.world.now())
-    return Answer(200, {"project": _shown_project(project)})
-
-
-def _get_project(call: Call) -> Answer:
-    return Answer(200, {"project": _shown_project(_project(call))})
-
-
-def _delete_project(call: Call) -> Answer:
-    project = _project(call)
-    if project["resources"] or project["is_default"]:
-        message = "cannot delete a project with resources. move or remove the resources first"
-        raise ApiError(412, "precondition_failed", message)
-    del call.world.projects[project["id"]]
-    return Answer(204)
-
-
-def _list_projects(call: Call) -> Answer:
-    return listed(call, "projects", [_shown_project(item) for item in call.world.projects.values()])
-
-
-def _in_project(urn: str, status: str, world: World) -> Json:
-    _do, kind, name = urn.split(":", 2)
-    path = {"droplet": "droplets", "volume": "volumes", "reservedip": "reserved_ips", "domain": "domains"}[kind]
-    self_link = f"https://api.digitalocean.com/v2/{path}/{name}"
-    return {"urn": urn, "assigned_at": world.now(), "links": {"self": self_link}, "status": status}
-
-
-def _project_resources(call: Call) -> Answer:
-    return listed(call, "resources", [_in_project(urn, "ok", call.world) for urn in _project(call)["resources"]])
-
-
-def _assign_to_project(call: Call) -> Answer:
-    world, project = call.world, _project(call)
-    urns = call.fields({"resources": list}, required=("resources",))["resources"]
-    known = {urn for item in world.projects.values() for urn in item["resources"]}
-    for urn in urns:
-        if urn not in known:
-            raise refused(f"resource {urn} does not exist")
-    for item in world.projects.values():
-        item["resources"] = [urn for urn in item["resources"] if urn not in urns]
-    project["resources"] += urns
-    return Answer(200, {"resources": [_in_project(urn, "assigned", world) for urn in urns]})
 
 
 ROUTES = (
@@ -265,11 +184,4 @@ ROUTES = (
     Route("DELETE", "/v2/tags/{name}", _delete_tag),
     Route("POST", "/v2/tags/{name}/resources", _put_tag),
     Route("DELETE", "/v2/tags/{name}/resources", _take_tag),
-    Route("GET", "/v2/projects", _list_projects, PAGING),
-    Route("POST", "/v2/projects", _create_project),
-    Route("GET", "/v2/projects/{id}", _get_project),
-    Route("PATCH", "/v2/projects/{id}", _update_project),
-    Route("DELETE", "/v2/projects/{id}", _delete_project),
-    Route("GET", "/v2/projects/{id}/resources", _project_resources, PAGING),
-    Route("POST", "/v2/projects/{id}/resources", _assign_to_project),
 )

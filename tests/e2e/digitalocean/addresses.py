@@ -14,12 +14,13 @@ def shown(world: World, address: Json) -> Json:
         "region": catalog.region(address["region"]),
         "droplet": droplets.shown(world, droplet) if droplet else None,
         "locked": _busy(world, address["ip"]),
-        "project_id": next(
-            number
-            for number, project in world.projects.items()
-            if f"do:reservedip:{address['ip']}" in project["resources"]
-        ),
+        "project_id": world.project_of(_urn(address)),
     }
+
+
+def _urn(address: Json) -> str:
+    """As a project shows it; see `projects`."""
+    return f"do:floatingip:{address['ip']}"
 
 
 def _busy(world: World, ip: str) -> bool:
@@ -47,7 +48,7 @@ def _create(call: Call) -> Answer:
         raise refused("project not found")
     ip = world.new_address()
     world.reserved_ips[ip] = {"ip": ip, "region": region, "droplet_id": None}
-    project["resources"].append(f"do:reservedip:{ip}")
+    world.place(f"do:floatingip:{ip}", project["id"])
     return Answer(202, {"reserved_ip": shown(world, world.reserved_ips[ip]), "links": {}})
 
 
@@ -66,9 +67,7 @@ def _delete(call: Call) -> Answer:
     if address["droplet_id"]:
         raise refused("The reserved IP is assigned to a Droplet; unassign it first.")
     del call.world.reserved_ips[address["ip"]]
-    urn = f"do:reservedip:{address['ip']}"
-    for project in call.world.projects.values():
-        project["resources"] = [item for item in project["resources"] if item != urn]
+    call.world.place(_urn(address), None)
     return Answer(204)
 
 
@@ -97,6 +96,7 @@ def _act(call: Call) -> Answer:
 
         def moved() -> None:
             address["droplet_id"] = number
+            world.follow(number)
 
         def move() -> None:
             if before and before != number:

@@ -23,6 +23,11 @@ def unauthorized() -> ApiError:
     return ApiError(401, "unauthorized", "Unable to authenticate you.")
 
 
+def forbidden() -> ApiError:
+    """The token is the account's and may not do this."""
+    return ApiError(403, "forbidden", "You are not authorized to perform this operation")
+
+
 def not_found() -> ApiError:
     """The thing that the path names does not exist."""
     return ApiError(404, "not_found", "The resource you requested could not be found.")

@@ -26,16 +26,18 @@ _NAME = re.compile(rf"@|\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 
 def add_domain(world: World, name: str) -> Json:
-    """A zone with DigitalOcean's name servers in it. Raises ApiError."""
+    """A zone with its SOA record and DigitalOcean's name servers in it. Raises ApiError."""
     if not re.fullmatch(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]+", name):
         raise refused("Domain name is invalid")
     if name in world.domains:
         raise refused("Name already exists")
     world.domains[name] = {"name": name, "ttl": 1800}
     world.records[name] = {}
+    # A zone lists its SOA record, which is the service's own (DNSControl/dnscontrol#485).
+    _add(world, name, {"type": "SOA", "name": "@", "data": "1800", "ttl": 1800})
     for server in ("ns1", "ns2", "ns3"):
         _add(world, name, {"type": "NS", "name": "@", "data": f"{server}.digitalocean.com", "ttl": 1800})
-    world.projects[world.default_project]["resources"].append(f"do:domain:{name}")
+    world.place(f"do:domain:{name}", world.default_project)
     return world.domains[name]
 
 
@@ -99,12 +101,17 @@ def _checked(call: Call, old: Json | None) -> Json:
             (ipaddress.IPv4Address if wish["type"] == "A" else ipaddress.IPv6Address)(wish["data"])
         except ValueError:
             raise refused("IP address did not match IPv4 or IPv6 format") from None
-    if wish["type"] in _POINTS_AT_A_NAME and "data" in given and wish["data"] != "@":
+    # An iodef is a mail address or a URL; the provider puts no dot on it either (resource_record.go).
+    name = wish["type"] in _POINTS_AT_A_NAME and wish.get("tag") != "iodef"
+    if name and "data" in given and wish["data"] != "@":
         if not wish["data"].endswith("."):
             raise refused("Data needs to end with a dot (.)")
         wish["data"] = wish["data"].removesuffix(".")
     if wish["type"] == "CAA" and (wish.get("tag") not in ("issue", "issuewild", "iodef") or "flags" not in wish):
         raise refused("CAA records need flags and a tag of issue, issuewild or iodef")
+    for kind, field in (("MX", "priority"), ("SRV", "priority"), ("SRV", "port"), ("SRV", "weight")):
+        if wish["type"] == kind and wish.get(field) is None:
+            raise refused(f"{kind} records need a {field}")
     same = [item for item in call.world.records[domain].values() if item["name"] == wish["name"] and item is not old]
     if any("CNAME" in (item["type"], wish["type"]) for item in same):
         raise refused("CNAME records cannot share a name with other records")
@@ -130,8 +137,7 @@ def _list_domains(call: Call) -> Answer:
 def _delete_domain(call: Call) -> Answer:
     name = _find(call)["name"]
     del call.world.domains[name], call.world.records[name]
-    for project in call.world.projects.values():
-        project["resources"] = [urn for urn in project["resources"] if urn != f"do:domain:{name}"]
+    call.world.place(f"do:domain:{name}", None)
     return Answer(204)
 
 

@@ -2,9 +2,11 @@
 
 import ipaddress
 import re
+from dataclasses import replace
 from typing import Any
 
 from . import catalog
+from .account import find_tag
 from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
 from .errors import ApiError, conflict, not_found, refused
 from .world import Json, World
@@ -46,7 +48,7 @@ def _rule(rule: Any, side: str, world: World) -> Json:
         except ValueError:
             raise refused(f"invalid address: {address!r}") from None
     for tag in peers.get("tags", []):
-        if tag not in world.tags:
+        if find_tag(world, tag) is None:
             raise refused(f"tag {tag} does not exist")
     if not any(peers.values()):
         raise refused(f"a rule has to name at least one of its {side}")
@@ -65,8 +67,11 @@ def _firewall(call: Call, old: Json | None) -> Json:
     # Limits: docs.digitalocean.com/products/networking/firewalls/details/limits.
     if len(wish.get("droplet_ids", [])) > 10 or len(wish.get("tags", [])) > 5:
         raise refused("a firewall has 10 Droplets and 5 tags at most")
+    if len(wish.get("inbound_rules", [])) + len(wish.get("outbound_rules", [])) > 50:
+        raise refused("a firewall has 50 rules at most")
     for tag in wish.get("tags", []):
-        if tag not in world.tags:
+        # A droplet's tags are made on the way; a firewall's have to exist (shared/attributes/existing_tags_array.yml).
+        if find_tag(world, tag) is None:
             raise refused(f"tag {tag} does not exist")
     for number in wish.get("droplet_ids", []):
         if number not in world.droplets:
@@ -76,8 +81,13 @@ def _firewall(call: Call, old: Json | None) -> Json:
         "inbound_rules": _rules(wish.get("inbound_rules", []), "sources", world),
         "outbound_rules": _rules(wish.get("outbound_rules", []), "destinations", world),
         "droplet_ids": list(wish.get("droplet_ids", [])),
-        "tags": list(wish.get("tags", [])),
+        "tags": [tag["name"] for name in wish.get("tags", []) if (tag := find_tag(world, name))],
     }
+
+
+def covers(firewall: Json, droplet: Json) -> bool:
+    """Whether it applies to the droplet; one without droplets and tags applies to nothing."""
+    return droplet["id"] in firewall["droplet_ids"] or bool(set(firewall["tags"]) & set(droplet["tags"]))
 
 
 def _find_firewall(call: Call) -> Json:
@@ -86,18 +96,30 @@ def _find_firewall(call: Call) -> Json:
     return call.world.firewalls[call.path["id"]]
 
 
+def _applied(world: World, firewall: Json) -> Answer:
+    """The answer to a change, which takes its time where the firewall covers droplets: until then it is `waiting`
+    (digitalocean/openapi, firewalls/models/firewall.yml)."""
+    covered = [number for number, droplet in world.droplets.items() if covers(firewall, droplet)]
+    if covered:
+        changes = [{"droplet_id": number, "removing": False, "status": "waiting"} for number in covered]
+        firewall.update(status="waiting", pending_changes=changes)
+        done = {"status": "succeeded", "pending_changes": []}
+        world.begin("apply_firewall", ("firewall", None), "", lambda: firewall.update(done))
+    return Answer(200, {"firewall": dict(firewall)})
+
+
 def _create_firewall(call: Call) -> Answer:
     made = _firewall(call, None)
     identity = call.world.new_uuid()
     about = {"id": identity, "status": "succeeded", "created_at": call.world.now(), "pending_changes": []}
     call.world.firewalls[identity] = {**about, **made}
-    return Answer(202, {"firewall": call.world.firewalls[identity]})
+    return replace(_applied(call.world, call.world.firewalls[identity]), status=202)
 
 
 def _update_firewall(call: Call) -> Answer:
     firewall = _find_firewall(call)
     firewall.update(_firewall(call, firewall))
-    return Answer(200, {"firewall": firewall})
+    return _applied(call.world, firewall)
 
 
 def _get_firewall(call: Call) -> Answer:
@@ -140,6 +162,8 @@ def _add_vpc(world: World, wish: Json, region: str, default: bool) -> Json:
 def _create_vpc(call: Call) -> Answer:
     world = call.world
     wish = call.fields(_VPC, required=("name", "region"))
+    if len(wish.get("description", "")) > 255:
+        raise refused("description is too long")
     region = catalog.region(wish["region"])["slug"]
     if not re.fullmatch(r"[a-zA-Z0-9.-]+", wish["name"]):
         raise refused("name may only contain alphanumeric characters, dashes, and periods")

@@ -18,14 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 import httpx
 from aiohttp import web
 
-from . import account, addresses, alerts, droplets, names, networks, spaces, volumes
+from . import account, addresses, alerts, droplets, names, networks, projects, spaces, volumes
 from .calls import Answer, Call, Route
-from .errors import ApiError, refused, too_many, unauthorized, unknown_route
+from .errors import ApiError, forbidden, refused, too_many, unauthorized, unknown_route
 from .faults import Fault, Faults
+from .scopes import scopes
 from .world import Json, World
 
 ROUTES: tuple[Route, ...] = (
@@ -35,6 +37,7 @@ ROUTES: tuple[Route, ...] = (
     *droplets.ROUTES,
     *names.ROUTES,
     *networks.ROUTES,
+    *projects.ROUTES,
     *spaces.ROUTES,
     *volumes.ROUTES,
 )
@@ -52,15 +55,18 @@ _COMPILED = [(route, _pattern(route.path)) for route in ROUTES]
 
 
 def answer(world: World, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
-    """What the API says to a request with a good token. Raises ApiError."""
+    """What the API says to a request with a good token; `path` is as it was sent. Raises ApiError."""
     for route, pattern in _COMPILED:
         found = pattern.fullmatch(path)
         if found is None or route.method != method:
             continue
+        if world.scopes is not None and not world.scopes.intersection(scopes(method, route.path)):
+            raise forbidden()
         unknown = sorted(set(query) - route.query)
         if unknown:
             raise refused(f"{unknown[0]} is no query parameter that this API knows for {method} {route.path}")
-        return route.handler(Call(world=world, path=found.groupdict(), query=query, body=body))
+        parts = {name: unquote(part) for name, part in found.groupdict().items()}
+        return route.handler(Call(world=world, path=parts, query=query, body=body))
     raise unknown_route(method, path)
 
 
@@ -192,7 +198,7 @@ class Api:
                 about["fault"] = fault.kind
                 await self._go_wrong(fault, about)
             self.world.settle()
-            done = answer(self.world, request.method, request.path, request.query, about["body"])
+            done = answer(self.world, request.method, request.rel_url.raw_path, request.query, about["body"])
         except _Cut:
             return self._cut(request)
         except ApiError as error:

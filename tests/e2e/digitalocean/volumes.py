@@ -5,7 +5,7 @@ import re
 from . import catalog
 from .account import make_tag
 from .calls import PAGING, Answer, Call, Fields, Route, acted, action_body, listed
-from .errors import ApiError, conflict, not_found, refused, unknown_route
+from .errors import ApiError, conflict, not_found, pending, refused, unknown_route
 from .world import Json, World
 
 _CREATE: Fields = {
@@ -21,6 +21,8 @@ _CREATE: Fields = {
 _ACTION: Fields = {"type": str, "droplet_id": int, "region": str, "size_gigabytes": int, "tags": list}
 _LARGEST = 16 * 1024
 """GiB."""
+_LABELS = {"ext4": 16, "xfs": 12}
+"""File systems, and how long a label may be (digitalocean/openapi, volumes_ext4.yml and volumes_xfs.yml)."""
 
 
 def shown(volume: Json) -> Json:
@@ -44,14 +46,18 @@ def _create(call: Call) -> Answer:
         raise refused("invalid volume size")
     if wish.get("snapshot_id"):
         raise unknown_route("POST", "/v2/volumes with a snapshot_id")
+    system, label = wish.get("filesystem_type") or "", wish.get("filesystem_label") or ""
+    if system and system not in _LABELS:
+        raise refused("invalid filesystem type: one of ext4, xfs")
+    if label and len(label) > _LABELS.get(system, 0):
+        raise refused("invalid filesystem label: too long for its filesystem, or without one")
     region = catalog.region(wish["region"])["slug"]
     if any((item["name"], item["region"]) == (wish["name"], region) for item in world.volumes.values()):
         # Seen so in hashicorp/terraform#8023 and ansible/ansible#39655.
         raise conflict("already exists", "already_exists")
     if len(world.volumes) >= world.limits.volumes:
         raise ApiError(403, "forbidden", "failed to create volume: volume/snapshot count limit exceeded")
-    for tag in wish.get("tags", []):
-        make_tag(world, tag)
+    tags = list(dict.fromkeys(make_tag(world, tag) for tag in wish.get("tags", [])))
     identity = world.new_uuid()
     world.machines.make_volume(identity, wish["size_gigabytes"])
     world.volumes[identity] = {
@@ -64,9 +70,9 @@ def _create(call: Call) -> Answer:
         "created_at": world.now(),
         "filesystem_type": wish.get("filesystem_type", ""),
         "filesystem_label": wish.get("filesystem_label", ""),
-        "tags": list(wish.get("tags", [])),
+        "tags": tags,
     }
-    world.projects[world.default_project]["resources"].append(f"do:volume:{identity}")
+    world.place(f"do:volume:{identity}", world.default_project)
     return Answer(201, {"volume": shown(world.volumes[identity])})
 
 
@@ -93,8 +99,7 @@ def _delete(call: Call) -> Answer:
         )
     del call.world.volumes[volume["id"]]
     call.world.machines.drop_volume(volume["id"])
-    for project in call.world.projects.values():
-        project["resources"] = [urn for urn in project["resources"] if urn != f"do:volume:{volume['id']}"]
+    call.world.place(f"do:volume:{volume['id']}", None)
     return Answer(204)
 
 
@@ -107,7 +112,7 @@ def _act(call: Call) -> Answer:
     number = wish.get("droplet_id", 0)
     here = ("volume", None)
     if kind == "resize":
-        if not volume["size_gigabytes"] <= wish.get("size_gigabytes", 0) <= _LARGEST:
+        if not volume["size_gigabytes"] < wish.get("size_gigabytes", 0) <= _LARGEST:
             raise refused("invalid volume size: volumes can only grow, to 16 TiB at most")
 
         def grown() -> None:
@@ -127,6 +132,8 @@ def _act(call: Call) -> Answer:
         if number not in volume["droplet_ids"]:
             # Seen so in digitalocean/doctl#207.
             raise refused("Attachment not found")
+        if world.busy(number):
+            raise pending()
 
         def free() -> None:
             volume["droplet_ids"] = []

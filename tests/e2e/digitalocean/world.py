@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,6 +77,36 @@ class NoMachines:
         """No disk is dropped."""
 
 
+class Spaces(Protocol):
+    """The S3 service that the account's Spaces keys are for."""
+
+    def buckets(self) -> Collection[str]:
+        """The account's buckets."""
+
+    def add_key(self, access_key: str, secret: str, grants: Sequence[Json]) -> None:
+        """It opens what the grants say."""
+
+    def drop_key(self, access_key: str) -> None:
+        """It opens nothing any more."""
+
+
+@dataclass
+class NoSpaces:
+    """Buckets that are only names."""
+
+    names: set[str] = field(default_factory=set)
+
+    def buckets(self) -> Collection[str]:
+        """Those names."""
+        return self.names
+
+    def add_key(self, access_key: str, secret: str, grants: Sequence[Json]) -> None:
+        """It opens nothing."""
+
+    def drop_key(self, access_key: str) -> None:
+        """It opened nothing."""
+
+
 @dataclass
 class Action:
     """Something under way. `due` is a monotonic time; `work` the machine's part."""
@@ -112,10 +142,13 @@ class World:
     """One account. `action_seconds` is how long an asynchronous action takes at least."""
 
     machines: Machines = field(default_factory=NoMachines)
+    spaces: Spaces = field(default_factory=NoSpaces)
     action_seconds: float = 1.0
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
     """The account's token; where none is set, any will do."""
+    scopes: frozenset[str] | None = None
+    """What the token may do; where none are set, everything."""
     verified_emails: tuple[str, ...] = ("owner@bench.test",)
     """Members of the account; the first is its owner."""
     network: str = "127.0.10"
@@ -227,6 +260,30 @@ class World:
     def busy(self, droplet_id: int) -> bool:
         """Whether an action on this droplet is under way."""
         return any(item.status == "in-progress" and item.droplet_id == droplet_id for item in self.actions.values())
+
+    def project_of(self, urn: str) -> str | None:
+        """The project that a thing is in; everything that exists and can be is in one."""
+        return next((number for number, item in self.projects.items() if urn in item["resources"]), None)
+
+    def place(self, urn: str, project: str | None) -> None:
+        """Put a thing into a project, or out of all; what is attached or assigned to a droplet goes with it."""
+        for item in self.projects.values():
+            item["resources"] = [other for other in item["resources"] if other != urn]
+        if project is None:
+            return
+        self.projects[project]["resources"].append(urn)
+        if urn.startswith("do:droplet:"):
+            self.follow(int(urn.removeprefix("do:droplet:")))
+
+    def follow(self, droplet_id: int) -> None:
+        """A droplet's volumes and addresses are in its project; see `projects`."""
+        project = self.project_of(f"do:droplet:{droplet_id}")
+        for volume in self.volumes.values():
+            if droplet_id in volume["droplet_ids"]:
+                self.place(f"do:volume:{volume['id']}", project)
+        for address in self.reserved_ips.values():
+            if address["droplet_id"] == droplet_id:
+                self.place(f"do:floatingip:{address['ip']}", project)
 
     def close(self) -> None:
         """Wait for what machines are doing."""

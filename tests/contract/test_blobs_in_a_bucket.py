@@ -1,0 +1,88 @@
+"""The real server with its blobs in a bucket: what `s3` renders works with a service that checks what real ones do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from components.settings.environment import configured_secrets, plain_environment
+from tests.programs import settings_of
+from tests.s3 import BUCKET, LIMITED, REGION, ask, s3_server
+from tools.live.xrpc import RefusedError
+
+from .club import Club
+from .conftest import StartPds
+
+pytestmark = pytest.mark.contract
+
+_LOCAL = {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
+_CHECKSUMS = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+PICTURE = bytes(range(256)) * 4096
+"""Of 1 MiB."""
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("s3"), BUCKET) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that knows no CRC checksums."""
+    with s3_server(tmp_path_factory.mktemp("older"), BUCKET, checksums=False) as url:
+        yield url
+
+
+def environment(url: str, **section: str) -> dict[str, str | None]:
+    """What the section `s3` renders; the service is on loopback."""
+    keys = {"access_key_id": LIMITED["AWS_ACCESS_KEY_ID"], "secret_access_key": LIMITED["AWS_SECRET_ACCESS_KEY"]}
+    where = {"bucket": BUCKET, "region": REGION, "endpoint": "https://s3.club.test", **section}
+    settings = settings_of(s3={**where, **keys})
+    rendered = plain_environment(settings) | configured_secrets(settings)
+    found = {name: value for name, value in rendered.items() if name.startswith(("PDS_BLOBSTORE_", "AWS_"))}
+    disk = dict.fromkeys(("PDS_BLOBSTORE_DISK_LOCATION", "PDS_BLOBSTORE_DISK_TMP_LOCATION"))
+    return {**_LOCAL, **disk, **found, "PDS_BLOBSTORE_S3_ENDPOINT": url}
+
+
+def keys_in(url: str) -> list[str]:
+    return re.findall("<Key>(.*?)</Key>", ask("GET", f"{url}/{BUCKET}"))
+
+
+def upload(start_pds: StartPds, env: Mapping[str, str], change: Mapping[str, str | None]) -> None:
+    """A picture by somebody new."""
+    with start_pds(env, change) as server:
+        club = Club(server.url, env["PDS_HOSTNAME"])
+        club.post_blob(club.join(), PICTURE)
+
+
+def test_a_picture_goes_to_the_bucket_and_back_by_a_key_for_that_bucket(
+    start_pds: StartPds, program_env: dict[str, str], s3: str
+) -> None:
+    with start_pds(program_env, environment(s3)) as server:
+        club = Club(server.url, program_env["PDS_HOSTNAME"])
+        member = club.join()
+        club.post_blob(member, PICTURE)
+        [cid] = member.client.query("com.atproto.sync.listBlobs", {"did": member.did})["cids"]
+        assert f"blocks/{member.did}/{cid}" in keys_in(s3)
+        assert [key for key in keys_in(s3) if key.startswith("tmp/")] == []
+        blob = {"did": member.did, "cid": cid}
+        assert member.client.http.get("/xrpc/com.atproto.sync.getBlob", params=blob).content == PICTURE
+
+
+def test_a_region_that_is_not_the_service_s_is_refused_at_the_first_picture(
+    start_pds: StartPds, program_env: dict[str, str], s3: str
+) -> None:
+    with pytest.raises(RefusedError):
+        upload(start_pds, program_env, environment(s3, region="fra1"))
+
+
+def test_a_service_without_crc_checksums_takes_pictures_if_the_sdk_is_told(
+    start_pds: StartPds, program_env: dict[str, str], older: str
+) -> None:
+    with pytest.raises(RefusedError):
+        upload(start_pds, program_env, environment(older) | dict.fromkeys(_CHECKSUMS))
+    upload(start_pds, program_env, environment(older) | dict.fromkeys(_CHECKSUMS, "WHEN_REQUIRED"))
+    assert [key for key in keys_in(older) if key.startswith("blocks/")]

@@ -1,0 +1,46 @@
+"""Questions to the DigitalOcean account: is everything there that the state names, does the firewall cover the host?"""
+
+from tools import orphans
+from tools.account import Account
+from tools.check.subject import Subject, Verdict, good, skipped, todo
+from tools.firewall import holes
+from tools.stack import State
+
+
+def _asked(subject: Subject) -> tuple[Account, State] | str:
+    """The account and the state, or why they are not looked at."""
+    if subject.settings and subject.settings.on:
+        return "the host is not this stack's"
+    if subject.account is None:
+        return "there is no DigitalOcean token here: set DIGITALOCEAN_TOKEN"
+    if subject.state is None or not subject.state.resources:
+        return "no `up` of this stack has come to its end"
+    return subject.account, subject.state
+
+
+def firewall(subject: Subject) -> Verdict:
+    """Does the firewall cover the droplet, with the stack's rules and no others?"""
+    asked = _asked(subject)
+    if isinstance(asked, str):
+        return skipped(asked)
+    account, state = asked
+    found = holes(subject.stack, state, account)
+    if found:
+        mends = f" `./pds rescue {subject.stack}` mends it; a plain `up` does not see it."
+        return todo(" ".join(hole.text for hole in found) + (mends if any(hole.targets for hole in found) else ""))
+    return good("it covers the droplet, with the stack's rules")
+
+
+def things(subject: Subject) -> Verdict:
+    """Is everything in the account that the state names, and does the address lead to the droplet?"""
+    asked = _asked(subject)
+    if isinstance(asked, str):
+        if not (subject.account and subject.state and subject.settings and subject.settings.on):
+            return skipped(asked)
+        asked = subject.account, subject.state  # of a club its records
+    account, state = asked
+    missing = orphans.missing(subject.stack, state, account)
+    if missing:
+        gone = "; ".join(f"{item.kind} {item.id} ({item.name}) is not there" for item in missing)
+        return todo(f"{gone}. `./pds rescue {subject.stack}` makes it again; a plain `up` does not see it.")
+    return good("everything that the state names is there")

@@ -1,0 +1,193 @@
+"""Questions to the host, through its Nomad: are the jobs as the stack has them, is there room, is there a backup?
+
+Asked is Nomad's API, and the server's container for what only it sees (`host.sh`). Nothing is changed. A further file
+that a job of the host leaves in DATA/.stamps is `Host.stamps["its name"]`: a new line of the check reads it there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from components.probes import NomadApi
+from components.render.watch_job import VOLUME_PERCENT, patience
+from tools import nomad_jobs
+from tools.check.subject import Subject, Verdict, good, skipped, todo
+from tools.inside import CutOffError, api_of, ask, nomad_of, running
+
+SCRIPT = Path(__file__).with_name("host.sh")
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Host:
+    """A stack's Nomad and the container of its server, asked once. Raises ProbeError where they do not answer."""
+
+    outputs: Mapping[str, Any]
+
+    @cached_property
+    def api(self) -> NomadApi:
+        """Nomad, with the program's own token."""
+        return api_of(nomad_of(self.outputs))
+
+    @cached_property
+    def seen(self) -> Mapping[str, Any]:
+        """What `host.sh` says; empty while no server runs."""
+        allocation = running(self.api)
+        if allocation is None:
+            return {}
+        command = ["sh", "-c", SCRIPT.read_text()]
+        for _ in range(_TRIES - 1):
+            try:
+                return dict(ask(nomad_of(self.outputs), allocation, command, "its volume"))
+            except CutOffError:
+                continue
+        return dict(ask(nomad_of(self.outputs), allocation, command, "its volume"))
+
+    @property
+    def stamps(self) -> Mapping[str, Mapping[str, Any]]:
+        """What jobs of the host left in DATA/.stamps, by file."""
+        stamps: Mapping[str, Mapping[str, Any]] = self.seen.get("stamps", {})
+        return stamps
+
+
+def _host(subject: Subject) -> Host | None:
+    """None where no `up` has come to its end."""
+    return subject.host if subject.host and subject.host.outputs.get("nomad_address") else None
+
+
+_NO_UP = "no `up` of this stack has come to its end"
+_NOT_RUNNING = "no server runs that could look"
+
+
+def nomad(subject: Subject) -> Verdict:
+    """Does Nomad answer, know this stack's tokens, and have its node?"""
+    host = _host(subject)
+    if host is None:
+        return skipped(_NO_UP)
+    tokens = {"the program's": subject.outputs["nomad_token"]}
+    if management := subject.outputs.get("nomad_management_token"):
+        tokens["the management"] = management
+    lost = [name for name, token in tokens.items() if host.api.accessor(str(token)) is None]
+    if lost:
+        return todo(
+            f"it does not know {' and '.join(lost)} token: it has lost its state, or somebody deleted the token. "
+            f"{_rescue(subject)}"
+        )
+    return good("it answers, and knows this stack's tokens")
+
+
+def _rescue(subject: Subject) -> str:
+    """What mends it; of a club its host's stack does."""
+    stack = subject.settings.on.stack if subject.settings and subject.settings.on else None
+    return f"Run `./pds rescue {stack or subject.stack}`; a plain `up` does not see it."
+
+
+def jobs(subject: Subject) -> Verdict:
+    """Are the jobs in Nomad those that the stack registered?"""
+    host = _host(subject)
+    if host is None or subject.state is None:
+        return skipped(_NO_UP)
+    every = subject.state.of("Job")
+    wrong = [f"{item.id}: {'; '.join(found)}" for item in every if (found := nomad_jobs.differences(host.api, item))]
+    if wrong:
+        return todo(
+            f"changed outside: {'. '.join(wrong)}. `./pds rescue {subject.stack}` registers the stack's own again; a "
+            "plain `up` does not see it."
+        )
+    return good(f"{len(every)} are as the stack registered them") if every else skipped(_NO_UP)
+
+
+def disk(subject: Subject) -> Verdict:
+    """Is there room on the volume?"""
+    host = _host(subject)
+    seen = host.seen if host else {}
+    if not seen:
+        return skipped(_NOT_RUNNING)
+    space, files = _percent(seen["used"], seen["free"]), _percent(seen["files_used"], seen["files_free"])
+    kind = "'clubs' in the host's stack file: 'disk_gib'" if _is_club(subject) else "'volume.size_gib'"
+    advice = f"Raise {kind}, then `pulumi up`; a full one stops every write and every backup."
+    if space is not None and space >= VOLUME_PERCENT:
+        return todo(f"the volume is {space} % full. {advice}")
+    if files is not None and files >= VOLUME_PERCENT:
+        return todo(f"{files} % of the volume's files are used. {advice}")
+    return good(f"{space} % of the volume is used")
+
+
+def _percent(used: int | None, free: int | None) -> int | None:
+    """As `df` counts; None if it does not say."""
+    if used is None or free is None or used + free == 0:
+        return None
+    return -(-100 * used // (used + free))
+
+
+def _is_club(subject: Subject) -> bool:
+    return bool(subject.settings and subject.settings.on and subject.settings.on.stack)
+
+
+def backup(subject: Subject) -> Verdict:
+    """Is there a backup, and is it new enough?"""
+    run = f"`./pds backup {subject.stack}` makes one now and shows what it says."
+    if subject.settings is None:
+        return skipped(_no_file(subject))
+    if subject.settings.backup is None:
+        return todo("none is configured: what happens to the volume happens to every post. Add 'backup'.")
+    hours = patience(subject.settings)["WATCH_BACKUP_HOURS"]
+    return _fresh(subject, "backup", int(hours), run)
+
+
+def drill(subject: Subject) -> Verdict:
+    """Was a backup put back lately, to see that it can be?"""
+    if subject.settings is None:
+        return skipped(_no_file(subject))
+    if subject.settings.backup is None:
+        return skipped("without backups there is nothing to drill")
+    hours = patience(subject.settings)["WATCH_DRILL_HOURS"]
+    return _fresh(subject, "drill", int(hours), f"`./pds drill {subject.stack}` makes one now and shows what it says.")
+
+
+def _no_file(subject: Subject) -> str:
+    return f"Pulumi.{subject.stack}.yaml cannot be read here"
+
+
+def _fresh(subject: Subject, name: str, hours: int, run: str) -> Verdict:
+    host = _host(subject)
+    if not host or not host.seen:
+        return skipped(_NOT_RUNNING)
+    stamp = host.stamps.get(name, {})
+    well, failed = stamp.get("good"), stamp.get("failed")
+    why = f" The one of {shown(failed)} failed: {str(stamp.get('why', '')).rstrip('.')}." if failed else ""
+    if not well:
+        return todo(f"none has gone well yet.{why} {run}")
+    if datetime.now(UTC) - datetime.fromisoformat(well) > timedelta(hours=hours):
+        return todo(f"the last good one is of {shown(well)}, more than {hours} hours ago.{why} {run}")
+    if failed and datetime.fromisoformat(failed) >= datetime.fromisoformat(well):
+        return todo(f"the last good one is of {shown(well)}.{why} {run}")
+    return good(f"the last one went well at {shown(well)}")
+
+
+def shown(time: str) -> str:
+    """A time of the host's, to the minute."""
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def metadata(subject: Subject) -> Verdict:
+    """Is the address that serves user_data out of a container's reach?"""
+    host = _host(subject)
+    seen = host.seen if host else {}
+    if not seen:
+        return skipped(_NOT_RUNNING)
+    if subject.settings and subject.settings.on and not subject.settings.on.stack:
+        return skipped("the host is its owner's")
+    if seen["metadata"] is None:
+        return skipped("the server's image has no wget to ask with")
+    if seen["metadata"]:
+        unit = "`systemctl restart pds-metadata docker`"
+        return todo(
+            "169.254.169.254 answers the server's container: any process in it reads user_data, with the key of "
+            f"Nomad's endpoint. On the host: {unit}; its rules come back at each boot. Neither `up` nor `rescue` looks "
+            f"at them."
+        )
+    return good("a container cannot reach user_data")

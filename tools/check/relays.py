@@ -1,0 +1,95 @@
+"""Do the relays hear this server? Asked only when wanted: it is the one question to a third party about it.
+
+A relay's word for a host does not say whether it hears what is new. Its number does: the last event that it has. One
+that the server has not reached yet is a "cursor from the future" (com.atproto.sync.subscribeRepos): the relay is turned
+away with it, calls the host idle, and nobody sees a post.
+"""
+
+from typing import Any, Literal
+
+import httpx
+import libipld
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from tools.check.site import Site
+from tools.check.subject import Subject, Verdict, good, skipped, todo
+
+Place = Literal["level", "behind", "ahead"]
+"""Where a relay is, compared with the server."""
+
+SILENCE = 3.0
+"""Seconds without an event after which there is none that the relay lacks; older ones are sent at once."""
+_PATH = "/xrpc/com.atproto.sync.subscribeRepos"
+
+
+def relays(subject: Subject) -> Verdict:
+    """What each relay knows of this server, and what helps."""
+    crawlers = [url for url in subject.environment.get("PDS_CRAWLERS", "").split(",") if url]
+    if not subject.relay:
+        return skipped("not asked: --relay asks the relays what they think of this server")
+    if not crawlers:
+        return skipped("the stack names no relay")
+    seen, wrong = [], []
+    for crawler in crawlers:
+        answer = httpx.get(
+            f"{crawler}/xrpc/com.atproto.sync.getHostStatus",
+            params={"hostname": subject.hostname},
+            timeout=20.0,
+            trust_env=False,
+        )
+        name = crawler.partition("//")[2]
+        found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+        if fault := _fault(subject, name, found, answer.status_code):
+            wrong.append(fault)
+        else:
+            seen.append(f"{name}: {found['status']}, {found.get('accountCount', 'unknown')} accounts, nothing missed")
+    return todo("; ".join(wrong) + ".") if wrong else good("; ".join(seen))
+
+
+def _fault(subject: Subject, name: str, found: dict[str, Any], code: int) -> str | None:
+    """What is wrong at the relay `name`, with what helps; None if it hears what is new."""
+    status, crawl = found.get("status"), "POST com.atproto.sync.requestCrawl there with the hostname"
+    match status:
+        case None:
+            return f"{name} does not know it ({code}): it hears of it with the first post, or by requestCrawl ({crawl})"
+        case "banned":
+            return f"{name} has banned it: only that relay's operators can lift that. requestCrawl does not help"
+        case "throttled":
+            return f"{name} throttles it: ask there for a higher limit of accounts (the first is 100)"
+        case "active" | "idle":
+            pass
+        case _:
+            return f"{name} says {status}: when the server answers, {crawl}"
+    number = found.get("seq")
+    if number is None:
+        return None if status == "active" else f"{name} says {status}, and no number to compare: {crawl}"
+    place = where(subject.site, int(number))
+    if place == "ahead":
+        return (
+            f"{name} has events up to {number}, which this server has not reached: it takes nothing of it, and nobody "
+            f"sees a post. requestCrawl does not help. `./pds backup {subject.stack}`, then "
+            f"`./pds restore {subject.stack} --sequence {number}` brings the server's numbers above it"
+        )
+    if place == "behind" and status == "idle":
+        return f"{name} is not connected, and lacks what came after {number}: {crawl}"
+    return None
+
+
+def where(site: Site, number: int) -> Place:
+    """Where a relay is that has events up to `number`. Raises OSError."""
+    try:
+        with site.stream(f"{_PATH}?cursor={number}") as stream:
+            while True:
+                try:
+                    frame = stream.recv(timeout=SILENCE)
+                except TimeoutError:
+                    return "level"
+                header, body = libipld.decode_dag_cbor_multi(frame.encode() if isinstance(frame, str) else frame)
+                if header["op"] != 1:
+                    return "ahead" if body.get("error") == "FutureCursor" else "level"
+                if body.get("seq", number + 1) > number:  # an #info says that there is more than is kept
+                    return "behind"
+    except ConnectionClosed:
+        return "level"
+    except WebSocketException as error:
+        raise ConnectionError(f"{_PATH}: {error}") from error

@@ -1,0 +1,132 @@
+"""Does the stack's firewall cover its droplet, with the stack's rules and no others? Asked of the account; nothing is
+changed.
+
+The engine does not see it by itself: a tag that was taken off the droplet, or a rule that was added in the panel, is
+no change of the stack file. Rules of several firewalls add up, so another one that covers the droplet counts, too.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tools.account import Account, Json
+from tools.let_in import doors
+from tools.stack import Resource, State
+
+DROPLET, FIREWALL, TAG = "pds-host-droplet", "pds-ground-firewall", "pds-ground-tag"
+
+Rule = tuple[str, str, frozenset[str]]
+"""Protocol, ports and addresses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hole:
+    """What is not as the stack has it, in a sentence, and which resources a refresh has to look at for `up` to mend it;
+    none where `up` cannot."""
+
+    text: str
+    targets: tuple[str, ...] = ()
+
+
+def tag_of(stack: str, state: State) -> str:
+    """The tag by which the firewall finds the droplet: it has the name that the stack had when it was made."""
+    return next(iter(state.ids("Tag")), f"pds-{stack}")
+
+
+def holes(stack: str, state: State, account: Account) -> list[Hole]:
+    """Everything that is wrong; empty where there is no droplet to cover. Raises AccountError."""
+    known, firewall = state.named(DROPLET), state.named(FIREWALL)
+    droplet = account.one(f"droplets/{known.id}") if known else None
+    if droplet is None or firewall is None:
+        return []
+    there = account.one(f"firewalls/{firewall.id}")
+    if there is None:
+        text = f"firewall {firewall.id} is gone: every port of droplet {droplet['id']} is open to everyone."
+        return [Hole(text=text, targets=(FIREWALL,))]
+    tag = tag_of(stack, state)
+    others = [item for item in account.every("firewalls") if item["id"] != there["id"]]
+    return [
+        *_cover(there, droplet, tag),
+        *_rules(there, firewall),
+        *_others(others, there, droplet, {item["id"] for item in doors(account, stack, tag)}),
+        *_shared_tag(account.every("droplets", tag_name=tag), droplet, tag),
+    ]
+
+
+def covers(firewall: Json, droplet: Json) -> bool:
+    """Whether it applies to the droplet, by its tags or its id."""
+    return bool(set(firewall["tags"] or ()) & set(droplet["tags"])) or droplet["id"] in (firewall["droplet_ids"] or ())
+
+
+def _cover(firewall: Json, droplet: Json, tag: str) -> Iterator[Hole]:
+    if not covers(firewall, droplet):
+        lacks = " and ".join(
+            name
+            for name, thing in ((f"droplet {droplet['id']}", droplet), ("the firewall", firewall))
+            if tag not in (thing["tags"] or ())
+        )
+        yield Hole(
+            text=f"no firewall of this stack covers droplet {droplet['id']}: {lacks} lacks the tag {tag}. SSH and "
+            f"Nomad's endpoint are open to everyone.",
+            targets=(DROPLET, FIREWALL),
+        )
+    elif firewall["status"] == "failed":
+        yield Hole(text=f"DigitalOcean could not apply firewall {firewall['name']}.", targets=(FIREWALL,))
+
+
+def _rules(there: Json, firewall: Resource) -> Iterator[Hole]:
+    for way, key, peers in (("in", "inbound_rules", "sources"), ("out", "outbound_rules", "destinations")):
+        wanted = firewall.outputs.get(f"{way}boundRules")
+        if wanted is None:
+            continue  # an older state, or one that was never refreshed
+        asked, real = {_wanted(rule) for rule in wanted}, {_real(rule, peers) for rule in there[key] or ()}
+        for rule in sorted(real - asked, key=str):
+            yield Hole(
+                text=f"its firewall lets {_shown(rule, way)}, which the stack does not say.", targets=(FIREWALL,)
+            )
+        for rule in sorted(asked - real, key=str):
+            yield Hole(text=f"its firewall no longer lets {_shown(rule, way)}.", targets=(FIREWALL,))
+
+
+def _wanted(rule: Mapping[str, Any]) -> Rule:
+    addresses = rule.get("sourceAddresses") or rule.get("destinationAddresses") or ()
+    return rule["protocol"], _ports(rule.get("portRange")), frozenset(addresses)
+
+
+def _real(rule: Json, peers: str) -> Rule:
+    # Of droplets, load balancers, tags the program names none; what is named all the same is another rule.
+    named = {f"{kind} {item}" for kind, items in rule[peers].items() if kind != "addresses" for item in items or ()}
+    return rule["protocol"], _ports(rule.get("ports")), frozenset(rule[peers].get("addresses") or ()) | named
+
+
+def _ports(ports: str | None) -> str:
+    """'all' in the spellings of API and provider."""
+    return "all" if ports in (None, "", "0", "all", "1-65535") else str(ports)
+
+
+def _shown(rule: Rule, way: str) -> str:
+    protocol, ports, addresses = rule
+    where = "in from" if way == "in" else "out to"
+    return f"{protocol} {'' if protocol == 'icmp' else f'port {ports} '}{where} {', '.join(sorted(addresses))}"
+
+
+def _others(others: list[Json], own: Json, droplet: Json, let_in: set[str]) -> Iterator[Hole]:
+    allowed = {_real(rule, "sources") for rule in own["inbound_rules"] or ()}
+    for item in others:
+        if item["id"] in let_in or not covers(item, droplet):
+            continue
+        for rule in sorted({_real(rule, "sources") for rule in item["inbound_rules"] or ()} - allowed, key=str):
+            yield Hole(
+                text=f"firewall {item['name']} covers the droplet too and lets {_shown(rule, 'in')}. If it is not "
+                f"meant: `doctl compute firewall delete {item['id']}`."
+            )
+
+
+def _shared_tag(tagged: list[Json], droplet: Json, tag: str) -> Iterator[Hole]:
+    for item in tagged:
+        if item["id"] != droplet["id"]:
+            yield Hole(
+                text=f"droplet {item['id']} ({item['name']}) has the tag {tag}, too. If it is another stack's, its "
+                f"`destroy` would take the tag, and with it this firewall, off yours: `pulumi stack rename` that one "
+                "before its first `up`, or give it away."
+            )
