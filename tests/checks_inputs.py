@@ -79,6 +79,11 @@ def _fields(args: type) -> dict[str, tuple[Any, bool]]:
     }
 
 
+def wire_names(args: type) -> frozenset[str]:
+    """The inputs of an `…Args` class, as they go over the wire."""
+    return frozenset(_fields(args))
+
+
 def _against(args: type, value: Mapping[str, Any], where: str) -> Iterator[str]:
     fields = _fields(args)
     for key in value.keys() - fields.keys():

@@ -98,7 +98,7 @@ def one(club: Evaluation) -> Callable[[str], Recorded]:
 
 
 def _named(provider: str) -> bytes:
-    """A pickle without its protocol, which is Python's default: 4 up to Python 3.13, 5 from 3.14 on. Each reads both."""
+    """A pickle without its protocol, which is Python's default: 4, and 5 from 3.14 on. Each Python reads both."""
     content = base64.b64decode(provider)
     assert content[:1] == pickle.PROTO
     return content[2:]

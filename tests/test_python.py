@@ -91,7 +91,7 @@ def test_a_missing_make_is_named_with_its_package(tmp_path: Path) -> None:
     shutil.copy2(ROOT / "pds", tmp_path)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/dirname").symlink_to(shutil.which("dirname") or "")
-    command = [shutil.which("sh") or "", tmp_path / "pds", "--help"]
+    command = [shutil.which("sh") or "", str(tmp_path / "pds"), "--help"]
     done = subprocess.run(command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith("make is missing: install it (Debian, Ubuntu: apt install make;")
