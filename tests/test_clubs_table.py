@@ -25,7 +25,7 @@ INSIDE = {"memory": 104857600, "memory_limit": 536870912, "disk": 2147483648, "b
 OUTPUTS = {
     "url": "https://chess.test",
     "ipv4": "192.0.2.7",
-    "package_version": "0.4.219",
+    "package_version": "0.5.37",
     "admin_password": "an-admin-password",
     "nomad_address": "http://127.0.0.1:1",
     "nomad_token": "a-token-of-nomad",
@@ -139,7 +139,7 @@ def test_what_does_not_answer_is_a_dash_with_one_line_why(
     world.inside = ProbeError("Nomad at http://127.0.0.1:1 runs nothing in the server's container (gone).")
     rows, found = shown(capsys)
     row = rows["chess"]
-    assert (row["version"], row["accounts"]) == ("0.4.219", None), "the version is what was put there"
+    assert (row["version"], row["accounts"]) == ("0.5.37", None), "the version is what was put there"
     assert (row["memory"]["used"], row["disk"]["used"]) == (None, None)
     assert [note for note in found["notes"] if note.startswith("chess: ")] == [
         "chess: https://chess.test does not answer at 192.0.2.7 (refused)",
