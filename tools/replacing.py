@@ -82,9 +82,7 @@ def main() -> int:
 def table_of(schemas: Mapping[str, dict[str, Any]]) -> str:
     """The text of the table, from the schema of each package."""
     inputs = {
-        kind: {
-            key: bool(value.get("willReplaceOnChanges")) for key, value in sorted(schema["inputProperties"].items())
-        }
+        kind: {key: bool(value.get("willReplaceOnChanges")) for key, value in sorted(schema["inputProperties"].items())}
         for package in schemas.values()
         for kind, schema in sorted(package["resources"].items())
         if kind in COMPUTED
