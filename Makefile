@@ -33,20 +33,20 @@ endif
 
 venv/.tools: requirements.txt tools/requirements.txt
 	@venv/bin/python -c '' 2>/dev/null || { python=$$(sh tools/find-python.sh $(PYTHON)) && "$$python" -m venv --clear venv; }
-	venv/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt
+	$(RUN) pip install --quiet --disable-pip-version-check -r tools/requirements.txt
 	@touch $@
 
 venv/.tests: venv/.tools tests/requirements.txt tests/e2e/requirements.txt
-	venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(RUN) pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
 try: venv/.tools
 	@$(RUN) tools.trial --stack $(STACK) $(if $(CHECK),--check)
 
 test: venv/.tests
-	venv/bin/ruff check .
-	venv/bin/ruff format --check .
-	venv/bin/mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
 	$(RUN) tools.generate --check
 	$(RUN) pytest -q
 
