@@ -199,7 +199,7 @@ def test_a_stack_name_that_digitalocean_refuses_is_refused(stack: str) -> None:
         ("mail.port", {"mail": MAIL | {"port": 65536}}, "at most 65535"),
         ("mail.tls", {"mail": MAIL | {"tls": "ssl"}}, "'implicit' or 'starttls'"),
         ("nomad.version", {"nomad": {"version": "2.0.3"}}, "2.0.4"),
-        ("nomad.version", {"nomad": {"version": "1" * 5000 + ".0.0"}}, "'2.0.4'"),
+        ("nomad.version", {"nomad": {"version": "1" * 5000 + ".0.0"}}, "'2.0.6'"),
         ("nomad.sha256", {"nomad": {"version": "2.1.0"}}, "nomad_2.1.0_SHA256SUMS"),
         ("nomad.sha256", {"nomad": {"sha256": "abc"}}, "SHA256SUMS"),
         ("pds.image", {"pds": {"image": "ghcr.io/bluesky-social/pds"}}, "pds:0.4.5037"),

@@ -144,10 +144,10 @@ class Operators(Section):
 class Nomad(Section):
     """The Nomad agent on the host."""
 
-    version: str = option("2.0.4", pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){2}$", doc=f"Nomad release; {_LEAST} or newer.")
+    version: str = option("2.0.6", pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){2}$", doc=f"Nomad release; {_LEAST} or newer.")
     # Source of the sum: hashicorp/homebrew-tap, Formula/nomad.rb, linux/amd64; renovate.json reads it.
     sha256: Sha256 = option(
-        "f6b0d555f65de7d81ef3274d7d7dfcad6ff24d6e6214a806deb5c50b909e47b7",
+        "c6da734081a41d51cadf15ec880d5eab0313093a29d2ee0984ca5ae1cdf867ec",
         doc="SHA-256 of the release's linux_amd64 zip; changes with `version`.",
     )
     mirror: HttpsUrl = option("https://releases.hashicorp.com/nomad", doc="Where `VERSION/nomad_VERSION_….zip` is.")

@@ -87,7 +87,7 @@ client {
   }
 
   meta {
-    pds_configuration = "59eb7e9df2edff7a"
+    pds_configuration = "2dcab6e32f4108ad"
   }
 }
 
