@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from components.settings.checks import warnings
 from components.settings.faults import Fault, SettingsError
+from components.settings.images import package_of_health, package_of_tag, tag_of
 from components.settings.read import read
-from components.settings.sections import Pds, package_of_health, package_of_tag, tag_of
+from components.settings.sections import Pds
 from components.settings.settings import Settings
 from tests.programs import ALERTS, BACKUP
 from tools.live.node import PDS_LINES

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from components.probes import NomadApi
 from components.render.candidate_job import JOB
-from components.settings.sections import package_of_tag, tag_of
+from components.settings.images import package_of_tag, tag_of
 from components.settings.settings import Settings
 from tools import runs
 from tools.check.run import check, subject_of

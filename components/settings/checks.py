@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
 from components.settings.handles import member_faults, removal_faults
+from components.settings.images import package_of_tag, tag_of
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.placement_checks import placement_faults
-from components.settings.sections import INGRESS_IMAGES, Nomad, package_of_tag, tag_of
+from components.settings.sections import INGRESS_IMAGES, Nomad
 from components.settings.settings import Settings
 
 WATCH_MIB = 128

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from components.settings.sections import package_of_health
+from components.settings.images import package_of_health
 from tools.check.site import Site
 from tools.check.subject import Subject, Verdict, good, skipped, todo
 from tools.live.session import CODE_BLOB_LIMIT

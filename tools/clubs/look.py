@@ -14,7 +14,7 @@ from components.probes import NomadApi, ProbeError
 from components.render.backup_job import JOB as BACKUP_JOB
 from components.render.drill_job import JOB as DRILL_JOB
 from components.render.pds_job import JOB
-from components.settings.sections import package_of_health
+from components.settings.images import package_of_health
 from tools.clubs.known import Known
 from tools.inside import CutOffError, api_of, ask, nomad_of, running
 from tools.stack import Stack, StackError

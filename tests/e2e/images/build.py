@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.settings.sections import package_of_tag, tag_of
+from components.settings.images import package_of_tag, tag_of
 from tests.certificates import Pair
 from tests.e2e.tools import need, run
 
