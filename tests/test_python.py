@@ -97,6 +97,14 @@ def test_a_missing_make_is_named_with_its_package(tmp_path: Path) -> None:
     assert done.stderr.startswith("make is missing: install it (Debian, Ubuntu: apt install make;")
 
 
+def test_readme_names_every_package_that_ci_installs() -> None:
+    pairs = re.findall(r"\S+:(\S+)", re.findall(r"for pair in (.*); do", (ROOT / ".ci/run").read_text())[0])
+    named = {
+        word for line in re.findall(r"`apt install ([^`]+)`", (ROOT / "README.md").read_text()) for word in line.split()
+    }
+    assert named == {*pairs, "python3", "python3-venv"}
+
+
 def test_readme_ci_and_finder_name_the_same_pythons() -> None:
     newest, oldest = re.findall(r"newest=(\d+) oldest=(\d+)", FINDER.read_text())[0]
     assert f"Python 3.{oldest} to 3.{newest}" in (ROOT / "README.md").read_text()
