@@ -1,5 +1,6 @@
 # The commands of this project. Everything they make is under venv/ and build/.
-PYTHON ?= python3.11
+# PYTHON=COMMAND makes venv/ with that Python; else the newest suitable one on PATH is taken (tools/find-python.sh).
+PYTHON ?=
 STACK ?= dev
 STORY ?= *
 RUN = venv/bin/python -m
@@ -23,22 +24,29 @@ help:
 	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
 
+# A virtual environment whose Python is gone, after an upgrade of the system, is made anew.
+ifneq ($(wildcard venv/.tools),)
+ifneq ($(shell venv/bin/python -c 'print(0)' 2>&1),0)
+$(shell rm -f venv/.tools venv/.tests)
+endif
+endif
+
 venv/.tools: requirements.txt tools/requirements.txt
-	$(PYTHON) -m venv venv
-	venv/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt
+	@venv/bin/python -c '' 2>/dev/null || { python=$$(sh tools/find-python.sh $(PYTHON)) && "$$python" -m venv --clear venv; }
+	$(RUN) pip install --quiet --disable-pip-version-check -r tools/requirements.txt
 	@touch $@
 
 venv/.tests: venv/.tools tests/requirements.txt tests/e2e/requirements.txt
-	venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(RUN) pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
 try: venv/.tools
 	@$(RUN) tools.trial --stack $(STACK) $(if $(CHECK),--check)
 
 test: venv/.tests
-	venv/bin/ruff check .
-	venv/bin/ruff format --check .
-	venv/bin/mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
 	$(RUN) tools.generate --check
 	$(RUN) pytest -q
 

@@ -69,7 +69,9 @@ def _opened(value: Any) -> Any:
 def _fields(args: type) -> dict[str, tuple[Any, bool]]:
     """Wire name to type and whether it is required."""
     constructor = vars(args)["__init__"]
-    hints = typing.get_type_hints(constructor, vars(sys.modules[args.__module__]))
+    # `pulumi.Input` names `Output[T]` by text, which Python 3.14 looks for in the given names alone.
+    names_there = {**vars(pulumi.output), **vars(sys.modules[args.__module__])}
+    hints = typing.get_type_hints(constructor, names_there)
     names = _types.input_type_py_to_pulumi_names(args)
     parameters = inspect.signature(constructor).parameters
     return {
@@ -77,6 +79,11 @@ def _fields(args: type) -> dict[str, tuple[Any, bool]]:
         for key, parameter in parameters.items()
         if key in names
     }
+
+
+def wire_names(args: type) -> frozenset[str]:
+    """The inputs of an `…Args` class, as they go over the wire."""
+    return frozenset(_fields(args))
 
 
 def _against(args: type, value: Mapping[str, Any], where: str) -> Iterator[str]:

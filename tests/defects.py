@@ -194,15 +194,15 @@ def _open_port(patch: pytest.MonkeyPatch, port: str) -> None:
 
 
 def _latest_image(patch: pytest.MonkeyPatch) -> None:
-    in_job(patch, "bluesky-social/pds:0.4.219", "bluesky-social/pds:latest")
+    in_job(patch, "bluesky-social/pds:0.4.5037", "bluesky-social/pds:latest")
 
 
 def _untagged_image(patch: pytest.MonkeyPatch) -> None:
-    in_job(patch, "bluesky-social/pds:0.4.219", "bluesky-social/pds")
+    in_job(patch, "bluesky-social/pds:0.4.5037", "bluesky-social/pds")
 
 
 def _moving_minor_image(patch: pytest.MonkeyPatch) -> None:
-    in_job(patch, "bluesky-social/pds:0.4.219", "bluesky-social/pds:0.4")
+    in_job(patch, "bluesky-social/pds:0.4.5037", "bluesky-social/pds:0.4")
 
 
 def _invites_off(patch: pytest.MonkeyPatch) -> None:

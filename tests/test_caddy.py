@@ -168,9 +168,9 @@ def test_another_kind_of_ingress_takes_the_place_of_the_first(dev: Evaluation, w
 
 
 def test_the_own_image_is_asked_for_the_proof_that_every_server_has() -> None:
-    upstreams = ("ghcr.io/bluesky-social/pds:0.4.219", "registry.my-club.org/bluesky-social/pds@sha256:" + "a" * 64)
+    upstreams = ("ghcr.io/bluesky-social/pds:0.4.5037", "registry.my-club.org/bluesky-social/pds@sha256:" + "a" * 64)
     for image in upstreams:
-        changes = {"image": image, "package_version": "0.4.219"}
+        changes = {"image": image, "package_version": "0.5.37"}
         assert "/tls-check?domain={host}" in caddyfile(settings_of(ingress=CADDY, pds=changes))
     own = caddyfile(settings_of(ingress=CADDY, pds={"image": "my-club.org/pds:1.2.3"}))
     assert "tls-check" not in own

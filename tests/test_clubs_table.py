@@ -32,7 +32,7 @@ INSIDE = {
 OUTPUTS = {
     "url": "https://chess.test",
     "ipv4": "192.0.2.7",
-    "package_version": "0.4.219",
+    "package_version": "0.5.37",
     "admin_password": "an-admin-password",
     "nomad_address": "http://127.0.0.1:1",
     "nomad_token": "a-token-of-nomad",
@@ -148,7 +148,7 @@ def test_what_does_not_answer_is_a_dash_with_one_line_why(
     world.inside = ProbeError("Nomad at http://127.0.0.1:1 runs nothing in the server's container (gone).")
     rows, found = shown(capsys)
     row = rows["chess"]
-    assert (row["version"], row["accounts"]) == ("0.4.219", None), "the version is what was put there"
+    assert (row["version"], row["accounts"]) == ("0.5.37", None), "the version is what was put there"
     assert (row["memory"]["used"], row["disk"]["used"]) == (None, None)
     assert [note for note in found["notes"] if note.startswith("chess: ")] == [
         "chess: https://chess.test does not answer at 192.0.2.7 (refused)",

@@ -6,7 +6,9 @@ import pulumi
 import pulumi_digitalocean as digitalocean
 import pulumi_random as random
 import pytest
+from pulumi.runtime.proto import resource_pb2
 
+from tools import engine
 from tools.engine import COMPUTED, Evaluation, evaluate, fixed_secret
 
 
@@ -133,6 +135,18 @@ def test_evaluations_are_independent_of_each_other() -> None:
     assert [len(one.resources), len(two.resources)] == [1, 1], "neither holds the other's"
     assert (one.outputs, two.outputs) == ({"stack": "test"}, {"stack": "other"})
     assert [text for severity, text in two.messages if severity == "warning"] == ["a warning"]
+
+
+@pytest.mark.parametrize("first", [{}, {"stack": "test"}], ids=["none first", "the program's first"])
+def test_outputs_are_kept_whichever_registration_of_the_stack_arrives_first(first: dict[str, str]) -> None:
+    evaluation = Evaluation("test")
+    monitor = engine._Monitor(engine._Providers(fixed_secret, False, {}), evaluation)
+    for outputs in (first, {} if first else {"stack": "test"}):
+        urn = "urn:pulumi:test::pds::pulumi:pulumi:Stack::pds-test"
+        request = resource_pb2.RegisterResourceOutputsRequest(urn=urn)
+        request.outputs.update(outputs)
+        monitor.RegisterResourceOutputs(request)
+    assert evaluation.outputs == {"stack": "test"}
 
 
 def test_configuration_of_one_evaluation_is_gone_in_the_next() -> None:

@@ -12,6 +12,7 @@ from components.settings.environment import owned_names
 from components.settings.faults import SettingsError
 from components.settings.model import env_of, holds_secret, options, section_of
 from components.settings.read import read
+from components.settings.sections import Pds
 from components.settings.settings import Settings
 from tests.programs import BACKUP
 from tests.test_settings import DOCUMENT, MAIL, ROTATION_KEY, S3, TEXT_KEY, document, settings
@@ -50,12 +51,12 @@ def test_the_worked_example_is_accepted_and_names_its_schema() -> None:
     read({key.removeprefix("pds:"): value for key, value in example["config"].items()}, EXAMPLE.name, "dev")
 
 
-def test_the_worked_example_says_what_is_required_and_that_it_is_new() -> None:
+def test_the_worked_example_says_what_is_required_its_server_and_that_it_is_new() -> None:
     config = yaml.safe_load(EXAMPLE.read_text())["config"]
     assert set(config) == {"pds:hostname", "pds:operators", "pds:pds"}
     assert config["pds:hostname"] == "noted.at"
     assert set(config["pds:operators"]) == {"cidrs", "ssh_keys"}
-    assert config["pds:pds"] == {"new": True}
+    assert config["pds:pds"] == {"image": Pds().image, "new": True}
 
 
 GOOD: list[dict[str, Any]] = [

@@ -251,7 +251,7 @@ def pds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state["paths"].append((self.headers["Host"], self.path))
-            body = json.dumps({"version": "0.4.219"}).encode()
+            body = json.dumps({"version": "0.4.5037"}).encode()
             self.send_response(state["status"])
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -8,9 +8,12 @@ from pydantic import ValidationError
 
 from components.settings.checks import warnings
 from components.settings.faults import Fault, SettingsError
+from components.settings.images import package_of_health, package_of_tag, tag_of
 from components.settings.read import read
+from components.settings.sections import Pds
 from components.settings.settings import Settings
 from tests.programs import ALERTS, BACKUP
+from tools.live.node import PDS_LINES
 
 DOCUMENT: dict[str, Any] = {
     "hostname": "noted.at",
@@ -72,7 +75,7 @@ def test_the_least_stack_file_is_hostname_and_operators() -> None:
     assert read_settings.zone == "noted.at"
     assert read_settings.record_name == "@"
     assert read_settings.host.memory_mib == 2048
-    assert read_settings.pds.line == "0.4"
+    assert read_settings.pds.line == "0.5"
     assert read_settings.mail is None
     assert read_settings.s3 is None
     assert not read_settings.pds.new
@@ -169,6 +172,32 @@ def test_an_optional_section_may_be_null(key: str) -> None:
 )
 def test_an_image_is_one_exact_tag_or_a_digest(image: str, version: str, line: str) -> None:
     assert settings(pds={"image": image, "package_version": version}).pds.line == line
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("ghcr.io/bluesky-social/pds:0.4.219", "0.4.219"),
+        ("ghcr.io/bluesky-social/pds:0.4.5000", "0.5.0"),
+        (f"registry.test:5000/pds:0.4.5012@sha256:{'a' * 64}", "0.5.12"),
+    ],
+)
+def test_a_tag_of_upstream_s_says_which_package_is_in_the_image(image: str, version: str) -> None:
+    assert settings(pds={"image": image}).pds.package_version == version
+
+
+def test_new_stacks_start_on_the_current_line_and_image_and_package_agree() -> None:
+    defaults = Pds()
+    assert package_of_tag(tag_of(defaults.image)) == defaults.package_version
+    assert defaults.line == PDS_LINES[-1]
+    assert settings().pds.image == defaults.image, "what the example says is what the program would take"
+
+
+@pytest.mark.parametrize(
+    ("reported", "package"), [("0.4.5037", "0.5.37"), ("0.5.35", "0.5.35"), ("0.4.219", "0.4.219"), ("dev", "dev")]
+)
+def test_health_reports_the_tag_in_upstream_s_images_and_the_package_in_others(reported: str, package: str) -> None:
+    assert package_of_health(reported) == package
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_the_generated_secrets_are_options_by_the_same_names() -> None:
         ("PDS_SERVICE_NAM", "reads no such name", "'PDS_SERVICE_NAME'"),
         ("pds_service_name", "reads no such name", "'PDS_SERVICE_NAME'"),
         ("QUUX", "reads no such name", "pds_env.json"),
-        ("PDS_INFO_COLOR", "0.4.219 does not read it; 0.5 does", "Remove it"),
+        ("PDS_LIGHT_COLOR", "0.5.37 does not read it; 0.4 does", "Remove it"),
     ],
 )
 def test_a_name_added_by_hand_is_one_that_the_server_reads_and_no_option_owns(
@@ -214,11 +214,10 @@ def test_one_faulty_entry_does_not_hide_the_next(names: None) -> None:
 
 
 def test_the_other_version_line_reads_other_names(names: None) -> None:
-    newer = {"image": "ghcr.io/bluesky-social/pds:0.4.5009", "package_version": "0.5.9"}
-    assert settings(pds={**newer, "extra_env": {"PDS_INFO_COLOR": "#010203"}})
+    older = {"image": "ghcr.io/bluesky-social/pds:0.4.219"}
+    assert settings(pds={**older, "extra_env": {"PDS_LIGHT_COLOR": "#010203"}})
     assert (
-        "0.4 does"
-        in fault("pds.extra_env.PDS_LIGHT_COLOR", pds={**newer, "extra_env": {"PDS_LIGHT_COLOR": "1"}}).problem
+        "0.5 does" in fault("pds.extra_env.PDS_INFO_COLOR", pds={**older, "extra_env": {"PDS_INFO_COLOR": "1"}}).problem
     )
 
 

@@ -36,6 +36,7 @@ NEAR_VALID = st.sampled_from(
         *("PDT", "UTC", "Europe/Berlin", "europe/berlin", "fra1", "s-1vcpu-2gb", "s-1vcpu-1gb", "-2gb", "io", "none"),
         *(
             "0.4.219",
+            "0.4.5037",
             "0.4.5009",
             "ghcr.io/bluesky-social/pds:0.4",
             "x:latest",

@@ -25,8 +25,8 @@ from tests.test_settings import MAIL, S3, faults, settings
 
 ENTRIES = {entry.name: entry for entry in BAD_ENVIRONMENTS + ACCEPTED_BUT_WRONG}
 IMAGES = {
-    "0.4": {},
-    "0.5": {"image": "ghcr.io/bluesky-social/pds:0.4.5009", "package_version": "0.5.9"},
+    "0.4": {"image": "ghcr.io/bluesky-social/pds:0.4.219"},
+    "0.5": {},
 }
 ROTATION_KEY = ("secrets.plc_rotation_key", "[1, n-1] as 64 lower-case hex digits", "leave it out")
 
@@ -179,7 +179,7 @@ BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
 """The fault (parts of problem and remedy) at the names without an option, given in the one map or the other."""
 
 ALWAYS_SET = {name for name in plain_environment(settings()) if "_DISK_" not in name} | set(GENERATED_SECRETS.values())
-DOCUMENTS: tuple[dict[str, Any], ...] = ({}, {"mail": MAIL}, {"s3": S3}, {"pds": IMAGES["0.5"]})
+DOCUMENTS: tuple[dict[str, Any], ...] = ({}, {"mail": MAIL}, {"s3": S3}, {"pds": IMAGES["0.4"]})
 
 
 def _met(found: tuple[Fault, ...], key: str, problem: str, remedy: str) -> bool:
@@ -284,12 +284,14 @@ GOOD: dict[str, str] = {
 }
 
 
-def test_good_values_reach_the_server_as_they_are() -> None:
+@pytest.mark.parametrize("line", BOTH)
+def test_good_values_reach_the_server_as_they_are(line: str) -> None:
+    good = {name: value for name, value in GOOD.items() if line in readable_names()[name]["lines"]}
     extra: dict[str, dict[str, str]] = {"extra_env": {}, "extra_secret_env": {}}
-    for name, value in GOOD.items():
+    for name, value in good.items():
         extra["extra_secret_env" if SECRET_NAME.search(name) else "extra_env"][name] = value
-    asked = settings(pds=extra)
-    assert (plain_environment(asked) | configured_secrets(asked)).items() >= GOOD.items()
+    asked = settings(pds={**IMAGES[line], **extra})
+    assert (plain_environment(asked) | configured_secrets(asked)).items() >= good.items()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,8 @@ def test_good_values_reach_the_server_as_they_are() -> None:
 )
 @pytest.mark.parametrize("where", ["extra_env", "extra_secret_env"])
 def test_a_value_near_a_good_one_is_refused_wherever_it_stands(name: str, value: str, where: str) -> None:
-    assert [one.key for one in faults(pds={where: {name: value}})] == [f"pds.{where}.{name}"]
+    image = IMAGES[readable_names()[name]["lines"][-1]]
+    assert [one.key for one in faults(pds={**image, where: {name: value}})] == [f"pds.{where}.{name}"]
 
 
 @pytest.mark.parametrize("names", [names for names, _ in GROUPS], ids=lambda names: names[0])

@@ -17,7 +17,7 @@ from tools.gate import gate
 from tools.hcl_text import job_of, task_of
 from tools.stack import Stack, StackError
 
-NOW, NEXT = "ghcr.io/bluesky-social/pds:0.4.219", "ghcr.io/bluesky-social/pds:0.4.5035"
+NOW, NEXT = "ghcr.io/bluesky-social/pds:0.4.5037", "ghcr.io/bluesky-social/pds:0.4.5038"
 
 
 WELL, NOT = Result("certificate", True, "good"), Result("certificate", False, "no answer")
@@ -34,7 +34,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[list[Result]]:
     return found
 
 
-def _up(alice: Owner, to: str = "0.4.5035", package: str | None = None) -> int:
+def _up(alice: Owner, to: str = "0.4.5038", package: str | None = None) -> int:
     return upgrade.upgrade(alice.stack, to, package, yes=True)
 
 
@@ -69,7 +69,7 @@ def test_a_version_that_stood_the_trial_is_backed_up_before_and_written_into_the
     assert alice.nomad.dispatched[1]["verify"] == "yes"
     assert [command[:5] for command in alice.pulumi.ran] == [
         ["config", "set", "--path", "pds:pds.image", NEXT],
-        ["config", "set", "--path", "pds:pds.package_version", "0.5.35"],
+        ["config", "set", "--path", "pds:pds.package_version", "0.5.38"],
         UP,
     ]
     said = capsys.readouterr().out
@@ -142,7 +142,7 @@ def _all(owner: Owner, canary: str | None, failing: str = "") -> tuple[int, list
         return bool(stack.name != failing)
 
     stacks = known(owner.stack.root, ["aster", "beech", "dev"])
-    return upgrade.upgrade_all(stacks, canary, "0.4.5035", None, bring), brought
+    return upgrade.upgrade_all(stacks, canary, "0.4.5038", None, bring), brought
 
 
 def _images(root: Path) -> list[str]:
@@ -192,12 +192,12 @@ def test_one_without_backups_is_refused_before_anything_is_begun(several: Owner)
 
 
 def test_those_that_have_it_are_passed_over(several: Owner) -> None:
-    several.write("aster", backup=BACKUP, pds={"image": NEXT, "package_version": "0.5.35"})
+    several.write("aster", backup=BACKUP, pds={"image": NEXT, "package_version": "0.5.38"})
     assert _all(several, None) == (0, ["beech", "dev"])
 
 
 def test_the_version_that_is_there_is_no_upgrade(alice: Owner) -> None:
-    assert _up(alice, "0.4.219") == 0
+    assert _up(alice, "0.4.5037") == 0
     assert (_asked(alice), alice.pulumi.ran) == ([], [])
 
 

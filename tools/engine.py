@@ -276,10 +276,14 @@ class _Monitor(mocks.MockMonitor):
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         raw = json_format.MessageToDict(request.outputs)
-        self._evaluation.registered[request.urn] = raw
-        if "pulumi:pulumi:Stack" in request.urn:
-            self._evaluation.outputs = _plain(raw)
-            self._evaluation.secret_outputs = frozenset(key for key, value in raw.items() if _holds_secret(value))
+        # `set_mocks` makes a stack that registers no outputs. The program's come second, from another thread, and
+        # either registration may arrive first.
+        with self._lock:
+            known = self._evaluation.registered.setdefault(request.urn, {})
+            known |= raw
+            if "pulumi:pulumi:Stack" in request.urn:
+                self._evaluation.outputs = _plain(known)
+                self._evaluation.secret_outputs = frozenset(key for key, value in known.items() if _holds_secret(value))
         return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
 
 

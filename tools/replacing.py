@@ -1,8 +1,9 @@
 """Which inputs replace a resource when they change, without asking a provider.
 
-`replacing.json` is generated from the providers' schemas for the types this program uses, with the package versions it
-holds for: `python -m tools.replacing` asks `pulumi package get-schema` (CLI and plugins on PATH). A test compares the
-versions with the installed packages.
+`replacing.json` is generated from the providers' schemas for the types this program uses, and names the versions of
+these schemas: `python -m tools.replacing` asks `pulumi package get-schema` (CLI and plugins on PATH). It lists every
+input of a type. An input that a later package added is unknown, and counts as one that replaces: the safe reading,
+until the table is made anew.
 """
 
 import importlib.metadata
@@ -10,8 +11,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tools.engine import COMPUTED
 
@@ -37,36 +40,55 @@ _BY_CODE = {
 }
 
 
+Table = dict[str, dict[str, bool]]
+"""Type, input, whether its change replaces the resource."""
+
+
 @cache
-def _table() -> dict[str, list[str]]:
-    table: dict[str, list[str]] = json.loads(TABLE.read_text())["replaced_by"]
+def _table() -> Table:
+    table: Table = json.loads(TABLE.read_text())["inputs"]
     return table
 
 
-def replaced_by(kind: str) -> frozenset[str]:
-    """Inputs of the type `kind` (a full token) whose change replaces the resource."""
-    return frozenset(_BY_CODE.get(kind, "").split()) | frozenset(_table().get(kind, ()))
+def known(kind: str) -> frozenset[str]:
+    """Inputs of the type `kind` (a full token) that the table knows; empty for a type that it does not list."""
+    return frozenset(_table().get(kind, ()))
+
+
+def replaces(kind: str, key: str) -> bool:
+    """Whether a change of the input `key` replaces a resource of the type `kind` (a full token)."""
+    listed = _table().get(kind)
+    return key in _BY_CODE.get(kind, "").split() if listed is None else listed.get(key, True)
 
 
 def main() -> int:
-    """Write `replacing.json` from the schemas of the installed package versions."""
+    """Write `replacing.json` from the schemas of the plugins on PATH, else of the installed packages' versions."""
     if not shutil.which("pulumi"):
         print("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.", file=sys.stderr)
         return 1
     versions = {name: importlib.metadata.version(f"pulumi-{name}") for name in PACKAGES}
-    replaced: dict[str, list[str]] = {}
+    schemas = {}
     for name, version in versions.items():
         # A plugin on PATH is taken as it is; else the CLI fetches the version asked for.
         plugin = shutil.which(f"pulumi-resource-{name}") or f"{name}@{version}"
         answer = subprocess.run(
             ["pulumi", "package", "get-schema", plugin], check=True, capture_output=True, text=True, timeout=300
         )
-        for kind, schema in json.loads(answer.stdout)["resources"].items():
-            if kind in COMPUTED:
-                inputs = schema.get("inputProperties", {})
-                replaced[kind] = sorted(key for key, value in inputs.items() if value.get("willReplaceOnChanges"))
-    TABLE.write_text(json.dumps({"packages": versions, "replaced_by": dict(sorted(replaced.items()))}, indent=1) + "\n")
+        schemas[name] = json.loads(answer.stdout)
+    TABLE.write_text(table_of(schemas))
     return 0
+
+
+def table_of(schemas: Mapping[str, dict[str, Any]]) -> str:
+    """The text of the table, from the schema of each package."""
+    inputs = {
+        kind: {key: bool(value.get("willReplaceOnChanges")) for key, value in sorted(schema["inputProperties"].items())}
+        for package in schemas.values()
+        for kind, schema in sorted(package["resources"].items())
+        if kind in COMPUTED
+    }
+    versions = {name: str(schema.get("version", "")) for name, schema in schemas.items()}
+    return json.dumps({"schemas": versions, "inputs": inputs}, indent=1) + "\n"
 
 
 if __name__ == "__main__":

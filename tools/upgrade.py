@@ -15,7 +15,7 @@ from rich.console import Console
 
 from components.probes import NomadApi
 from components.render.candidate_job import JOB
-from components.settings.sections import package_of_tag
+from components.settings.images import package_of_tag, tag_of
 from components.settings.settings import Settings
 from tools import runs
 from tools.check.run import check, subject_of
@@ -169,7 +169,7 @@ def _not_well(stack: Stack, *, show: bool = False) -> set[str]:
 def _target(settings: Settings, to: str, package: str | None) -> Target:
     name = settings.pds.image.partition("@")[0].rpartition(":")[0]
     image = to if ":" in to or "@" in to else f"{name}:{to}"
-    found = package or package_of_tag(image.partition("@")[0].rpartition(":")[2])
+    found = package or package_of_tag(tag_of(image))
     if found is None:
         raise StackError(
             f"Which version of @atproto/pds is in {image}? Say it, '--package 0.5.N': it decides which options exist."

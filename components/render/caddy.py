@@ -22,7 +22,7 @@ USER = "1001:1001"
 """The account `caddy` of `files/setup.sh`. Not root: in the host's network root reaches other programs' sockets."""
 
 _UPSTREAMS_IMAGE = re.compile(r"(^|/)bluesky-social/pds[:@]")
-"""An image whose entry point answers `/tls-check` (service/index.js of bluesky-social/pds, in every 0.4 tag)."""
+"""An image whose entry point answers `/tls-check`: service/index.js of bluesky-social/pds to 0.4.219, then index.ts."""
 
 _IMPORT = "/xrpc/com.atproto.repo.importRepo"
 _SCRIPT = "/local/caddy.sh"

@@ -72,8 +72,9 @@ DEVIATIONS: tuple[Deviation, ...] = (
     Deviation(
         f"{_TASK}.config.image",
         "ghcr.io/bluesky-social/pds:0.4",
-        "one exact tag",
-        "`0.4` moves: the same job would run another server after a restart.",
+        "one exact tag of the line 0.4.50xx",
+        "`0.4` moves: the same job would run another server after a restart. Upstream left the line before at 0.4.219, "
+        "on which an app on a sibling subdomain cannot sign in (mended in package 0.5.27).",
     ),
     Deviation(f"{_TASK}.user", _NONE, "1000:1000", "The server needs no root; its image would give it root."),
     Deviation(

@@ -14,11 +14,12 @@ from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
 from components.settings.given import given_warnings
 from components.settings.handles import member_faults, removal_faults
+from components.settings.images import package_of_tag, tag_of
 from components.settings.ingress_checks import MOVING_TAG, caa_faults, caddy_image_faults, ingress_kind_faults
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.placement_checks import placement_faults
 from components.settings.raw_hcl import raw_hcl_faults
-from components.settings.sections import Nomad, package_of_tag
+from components.settings.sections import Nomad
 from components.settings.settings import Settings
 
 WATCH_MIB = 128
@@ -159,11 +160,11 @@ def _nomad_release(settings: Settings) -> Iterator[Fault]:
 def _image_tag(settings: Settings) -> Iterator[Fault]:
     name, at, _ = settings.pds.image.partition("@")
     if not at and MOVING_TAG.fullmatch(name.rpartition(":")[2]):
-        yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.219', or a digest.")
+        yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.5037', or a digest.")
 
 
 def _package(settings: Settings) -> Iterator[Fault]:
-    tag = settings.pds.image.partition("@")[0].rpartition(":")[2]
+    tag = tag_of(settings.pds.image)
     expected = package_of_tag(tag)
     if expected and expected != settings.pds.package_version:
         yield Fault(

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PlainSerializer, SecretStr
+from pydantic import AfterValidator, Field, PlainSerializer, SecretStr, model_validator
 
+from components.settings.images import package_of_tag, tag_of
 from components.settings.model import Section, option
 from components.settings.names import (
     Address,
@@ -34,6 +35,8 @@ from components.settings.names import (
 )
 
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_LEAST = "2.0.4"
+"""Nomad's; it does not move with the default."""
 _LARGEST = 2**53 - 1
 """The largest whole number that JavaScript, so the server, counts exactly."""
 
@@ -144,10 +147,10 @@ class Operators(Section):
 class Nomad(Section):
     """The Nomad agent on the host."""
 
-    version: str = option("2.0.4", pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){2}$", doc="Nomad release; 2.0.4 or newer.")
-    # Source of the sum: hashicorp/homebrew-tap, Formula/nomad.rb, which pins 2.0.4 for linux/amd64.
+    version: str = option("2.0.6", pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){2}$", doc=f"Nomad release; {_LEAST} or newer.")
+    # Source of the sum: hashicorp/homebrew-tap, Formula/nomad.rb, linux/amd64; renovate.json reads it.
     sha256: Sha256 = option(
-        "f6b0d555f65de7d81ef3274d7d7dfcad6ff24d6e6214a806deb5c50b909e47b7",
+        "c6da734081a41d51cadf15ec880d5eab0313093a29d2ee0984ca5ae1cdf867ec",
         doc="SHA-256 of the release's linux_amd64 zip; changes with `version`.",
     )
     mirror: HttpsUrl = option("https://releases.hashicorp.com/nomad", doc="Where `VERSION/nomad_VERSION_….zip` is.")
@@ -161,16 +164,18 @@ class Pds(Section):
     All other server options go by `extra_env` and `extra_secret_env`.
     """
 
-    # Source of the tag: git tag v0.4.219 of bluesky-social/pds; its PUBLISH.md makes image tags from git tags.
+    # Source of the tag: three public repositories pin it in October and November 2026, as the newest release or as the
+    # one that their CI runs. `package_of_tag` says what it holds.
     image: str = option(
-        "ghcr.io/bluesky-social/pds:0.4.219",
+        "ghcr.io/bluesky-social/pds:0.4.5037",
         pattern=r"^[a-z0-9./:_-]+(:[A-Za-z0-9._-]{1,128}|(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64})$",
         doc="Server image: one exact tag, or a digest.",
     )
     package_version: str = option(
-        "0.4.219",
+        "0.5.37",
         pattern=r"^0\.[45]\.[0-9]{1,5}$",
-        doc="Version of @atproto/pds in that image (tag 0.4.5009 is package 0.5.9); it decides which options exist.",
+        doc="Version of @atproto/pds in that image, which decides which options exist. If left out, upstream's tag "
+        "says it: 0.4.5009 is package 0.5.9.",
     )
     memory_mib: int = option(512, ge=128, le=262144, doc="Memory limit of the server, in MiB.")
     port: int = option(
@@ -234,19 +239,19 @@ class Pds(Section):
         default_factory=dict, doc="The same for secrets: they go into the Nomad variable, never into the job."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _package_of_image(cls, given: Any) -> Any:
+        """So that a newer tag is one line of a stack file."""
+        if isinstance(given, Mapping) and isinstance(given.get("image"), str) and "package_version" not in given:
+            found = package_of_tag(tag_of(given["image"]))
+            return {**given, "package_version": found} if found else given
+        return given
+
     @property
     def line(self) -> Literal["0.4", "0.5"]:
         """The version line of the server package in the image."""
         return "0.4" if self.package_version.startswith("0.4.") else "0.5"
-
-
-def package_of_tag(tag: str) -> str | None:
-    """The @atproto/pds version in an image tag: 0.4.219 is itself, 0.4.5009 is 0.5.9 (`ver` in upstream's index.ts)."""
-    found = re.fullmatch(r"0\.4\.([0-9]{1,6})", tag)
-    if not found:
-        return None
-    patch = int(found[1])
-    return tag if patch < 5000 else f"0.5.{patch - 5000}"
 
 
 INGRESS_IMAGES = {

@@ -57,7 +57,7 @@ def main() -> int:
     """Print the tables."""
     console = Console()
     cache = ROOT / "build" / "cache"
-    pds, plc = install(f"pds-{PDS_LINES[0]}", cache), install("plc", cache)
+    pds, plc = install(f"pds-{PDS_LINES[-1]}", cache), install("plc", cache)
     env = dict(task_environment(evaluate_stack("dev"))[0])
     with (
         tempfile.TemporaryDirectory(prefix="pds-figures-") as name,
@@ -78,7 +78,7 @@ def main() -> int:
             PlcDirectory(plc, data=folder / "plc", log=folder / "plc.log") as directory,
             s3_server(folder / "s3", BUCKET) as url,
         ):
-            env = open_environment(env, path, directory, PDS_LINES[0])
+            env = open_environment(env, path, directory, PDS_LINES[-1])
             asked = from_plc(directory.url, httpx.Client(trust_env=False))
             data = Data(path=path, install=pds, document_key=asked)
             bucket = Bucket(url=url, place="figures", folder=folder / "alloc")

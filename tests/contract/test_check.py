@@ -169,6 +169,17 @@ def test_a_server_that_is_as_it_should_be_is_green(place: Place) -> None:
     assert any(EMAIL in line for line in place.relay.taken), "the message went through the server to its own relay"
 
 
+def test_a_version_that_is_reported_as_the_image_s_tag_is_the_one_that_the_stack_asks_for(place: Place) -> None:
+    """`getEnv` in service/index.ts of bluesky-social/pds, from the line 0.4.50xx on."""
+    package = place.subject.outputs["package_version"]
+    tag = f"0.4.50{package.rpartition('.')[2]}" if package.startswith("0.5.") else package
+    place.ingress.planted[f"{HOST}/xrpc/_health"] = Planted(200, json.dumps({"version": tag}))
+    try:
+        assert place.results()["health"].ok
+    finally:
+        place.ingress.planted.clear()
+
+
 def test_no_secret_is_said(place: Place, program_env: dict[str, str], program_secrets: frozenset[str]) -> None:
     said = "\n".join(map(str, place.results().values()))
     assert [name for name in program_secrets if program_env[name] in said] == []

@@ -256,7 +256,6 @@ def settings(image: str, names: str) -> dict[str, Any]:
         "pds:ingress": {"kind": "none"},
         "pds:pds": {
             "image": image,
-            "package_version": image.rpartition(":")[2],
             "new": True,
             "escrow": "declined",
             "crawlers": [],

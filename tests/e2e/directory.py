@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ class Directory:
     url: str
     local_url: str
     pds_image: str
+    names: Mapping[str, str]
+    """What such an image has to know: names, and where they lead."""
 
     def data(self, did: str) -> dict[str, object]:
         """What it holds about an identity."""
@@ -55,8 +57,9 @@ def directory(folder: Path, cache: Path, docker_host: str, authority: Authority)
         terminator = _terminator(folder, authority, f"{address}:{port}", plain.url.rpartition(":")[2])
         try:
             _wait(address, port, terminator)
-            image = local_pds_image(folder / "image", docker_host, authority.pair(), {NAME: address})
-            yield Directory(f"https://{NAME}:{port}", plain.url, image)
+            names = {NAME: address}
+            image = local_pds_image(folder / "image", docker_host, authority.pair(), names)
+            yield Directory(f"https://{NAME}:{port}", plain.url, image, names)
         finally:
             terminator.stop()
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.bench import DEADLINE, HOSTNAME, PROGRAMS, ROOT, STACK, Bench, Run, bench
+from tests.e2e.images.build import SERVER
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing, run
 from tests.e2e.watching import hits, secrets_of
@@ -131,7 +132,7 @@ def test_the_table_has_what_is_there(place: Place) -> None:
     servers = place.servers()
     for name in CLUBS:
         row = found["clubs"][name]
-        assert (row["host"], row["state"], row["version"], row["accounts"]) == (STACK, "serving", "0.4.217", 0)
+        assert (row["host"], row["state"], row["version"], row["accounts"]) == (STACK, "serving", SERVER.package, 0)
         assert (row["backup"], row["drill"]) == ("none", "none"), "it asks for none"
         stats = ["docker", "stats", "--no-stream", "--format", "{{.MemPerc}}", servers[name]]
         share = float(run(stats, place.stack.docker_host).strip().rstrip("%")) / 100

@@ -21,6 +21,7 @@ from tests.contract.club import PASSWORD, Club, founded, whole
 from tests.e2e.backups import backup_section, give_keys
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, bench
 from tests.e2e.directory import directory
+from tests.e2e.images.build import SERVER
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.tools import missing, run
 from tools.live.process import free_port
@@ -139,7 +140,7 @@ def test_it_comes_in_by_the_same_restore_with_its_secrets(story: Story) -> None:
     story.club.post(story.club.members[0], "a last word on the old machine")
     said = story.leave()
     assert "snapshot of noted.test: 3 accounts" in said
-    assert "whole; it is of @atproto/pds 0.4.217" in said
+    assert f"whole; it is of @atproto/pds {SERVER.package}" in said
     assert "disable --now pds.service" in (story.old / "tools/asked").read_text(), "not after a reboot either"
     assert "whole" in story.leave(), "again, with the container gone"
     (machine,) = story.bench.machines.machines()

@@ -1,8 +1,9 @@
 """Backup, drill, the disaster and an upgrade, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
 `pytest tests/e2e/e2e_restore.py -x`, as root.
 
-One bench, one story, in this order. What an owner runs is what docs/operating.md says, word for word. The bucket is an
-S3 server's; a relay's part is played by a consumer that follows its rules.
+One bench, one story, in this order; it begins on the older line of the server and goes on with the current one. What an
+owner runs is what docs/operating.md says, word for word. The bucket is an S3 server's; a relay's part is played by a
+consumer that follows its rules.
 """
 
 import os
@@ -26,7 +27,7 @@ from tests.contract.restores import newest
 from tests.e2e.bench import HOSTNAME, PROGRAMS, ROOT, Bench, Run, Stack, bench, init_stack
 from tests.e2e.directory import directory
 from tests.e2e.e2e_clubs import PORTS, club_settings
-from tests.e2e.images.build import LOCAL_PDS_TAG, restic_image
+from tests.e2e.images.build import OLD_SERVER, SERVER, local_pds_image, pds_image, restic_image
 from tests.e2e.ingresses import INGRESSES
 from tests.e2e.owner import follow, orphans
 from tests.e2e.tools import missing, run
@@ -132,8 +133,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         address = stack.enter_context(s3_server(made.folder / "s3", BUCKET, address=gateway)).removeprefix("http://")
         image = restic_image(made.folder / "restic", cache, made.docker_host, S3, address)
         INGRESSES["io"](made, stack)
+        pds_image(cache, made.docker_host, OLD_SERVER)
+        old = local_pds_image(made.folder / "old", made.docker_host, made.authority.pair(), plc.names, OLD_SERVER)
         made.configure(
-            pds={"plc_url": plc.url, "image": plc.pds_image, "invite_required": False, "open_registration": True},
+            pds={"plc_url": plc.url, "image": old, "invite_required": False, "open_registration": True},
             backup={
                 "endpoint": f"https://{S3}",
                 "bucket": BUCKET,
@@ -248,21 +251,26 @@ def test_a_refused_restore_leaves_the_pds_paused_and_everything_in_place(story: 
 
 
 def _broken(story: Story) -> str:
-    """An image of a server that answers health and creates no records."""
+    """An image of the current line whose server answers health and creates no records."""
     context = story.bench.folder / "broken"
     context.mkdir()
-    refused = 'pds.app.post("/xrpc/com.atproto.repo.createRecord", (_, response) => response.status(500).json({}));'
-    first = "const { stack } = pds.app._router; stack.splice(2, 0, stack.pop());"
-    text = (IMAGES / "pds" / "index.js").read_text()
-    (context / "index.js").write_text(text.replace("await pds.start();", f"{refused}\n  {first}\n  await pds.start();"))
-    (context / "Dockerfile").write_text(f"FROM {LOCAL_PDS_TAG}\nCOPY index.js /app/\n")
-    run(["docker", "build", "--quiet", "--tag", f"{LOCAL_PDS_TAG}-broken", str(context)], story.bench.docker_host)
-    return f"{LOCAL_PDS_TAG}-broken"
+    refusing = """(pds) => {
+  pds.app.post("/xrpc/com.atproto.repo.createRecord", (_, response) => response.status(500).json({}));
+  const { stack } = (pds.app as any)._router;
+  stack.splice(2, 0, stack.pop());
+}"""
+    text = (IMAGES / SERVER.folder / SERVER.entry).read_text()
+    assert "onCreated: answerIngress" in text
+    (context / SERVER.entry).write_text(text.replace("onCreated: answerIngress", f"onCreated: {refusing}"))
+    (context / "Dockerfile").write_text(f"FROM {SERVER.local_tag}\nCOPY {SERVER.entry} /app/\n")
+    image = f"{SERVER.local_tag}-broken"
+    run(["docker", "build", "--quiet", "--tag", image, str(context)], story.bench.docker_host)
+    return image
 
 
 def test_a_candidate_that_answers_health_and_creates_no_records_goes_no_further(story: Story) -> None:
     before = (story.bench.project / "Pulumi.bench.yaml").read_text()
-    done = story.bench.pds("upgrade", "--yes", "--to", _broken(story), "--package", "0.4.217", check=False)
+    done = story.bench.pds("upgrade", "--yes", "--to", _broken(story), "--package", SERVER.package, check=False)
     assert done.code == 1, done.output
     assert "answers on throw-away data" in done.output
     assert "createRecord is answered with 500" in done.output
@@ -271,14 +279,20 @@ def test_a_candidate_that_answers_health_and_creates_no_records_goes_no_further(
     story.bench.pulumi("preview", "--expect-no-changes")
 
 
-def test_a_candidate_that_stands_the_trial_is_what_runs_then(story: Story) -> None:
-    image = f"pds.local/next:{LOCAL_PDS_TAG.rpartition(':')[2]}"  # the gate takes no tag that floats
-    run(["docker", "tag", LOCAL_PDS_TAG, image], story.bench.docker_host)
-    done = story.bench.pds("upgrade", "--yes", "--to", image, "--package", "0.4.217")
+def test_the_current_line_stands_the_trial_on_the_older_one_s_data_and_is_what_runs_then(story: Story) -> None:
+    """By the tag alone, as docs/operating.md has it: the tag says which package it is."""
+    tag = SERVER.tag.rpartition(":")[2]
+    assert story.bench.outputs()["package_version"] == OLD_SERVER.package
+    done = story.bench.pds("upgrade", "--yes", "--to", tag)
     print(done.output)
+    assert f"candidate {tag} answers on throw-away data" in done.output
     assert "4 repositories served by the server on the copy: 0 faults" in done.output
     assert "No database changed its form" in done.output
-    assert image in story.bench.jobspec("pds-server-job")
+    assert f"pds:pds.image {OLD_SERVER.local_tag}" in done.output, "the way back"
+    outputs = story.bench.outputs()
+    assert SERVER.local_tag in story.bench.jobspec("pds-server-job")
+    assert outputs["package_version"] == SERVER.package
+    assert f"version {SERVER.package} answers" in story.bench.pds("check", check=False).output
     story.whole()
     story.follow()
     assert story.relay.dropped == []

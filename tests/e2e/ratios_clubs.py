@@ -24,6 +24,7 @@ from components.settings.placement import Club
 from components.settings.sections import Host, Ingress
 from tests.e2e.bare import memory_mib
 from tests.e2e.bench import PROGRAMS, ROOT, Bench, bench
+from tests.e2e.images.build import PDS_TAG
 from tests.e2e.ratios import resident_mib
 from tests.e2e.tools import missing, run
 from tools.clubs.prices import listed
@@ -76,7 +77,6 @@ def room(number: int) -> dict[str, int]:
 
 def _make(running: Bench, clubs: list[Bench], names: Sequence[str]) -> None:
     """Stacks and files of these clubs, after those that are there."""
-    image = "pds.local/pds:0.4.217"
     for number, name in list(enumerate(names))[len(clubs) :]:
         config = {
             "pds:hostname": f"{name}.test",
@@ -84,8 +84,7 @@ def _make(running: Bench, clubs: list[Bench], names: Sequence[str]) -> None:
             "pds:dns": {"zone": f"{name}.test", "create_zone": True, "nameservers": [running.nameserver]},
             "pds:ingress": {"kind": "none"},
             "pds:pds": {
-                "image": image,
-                "package_version": image.rpartition(":")[2],
+                "image": PDS_TAG,
                 "port": room(number)["port"],
                 "memory_mib": _LIMIT_MIB,
                 "new": True,

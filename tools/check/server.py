@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from components.settings.images import package_of_health
 from tools.check.site import Site
 from tools.check.subject import Subject, Verdict, good, skipped, todo
 from tools.live.session import CODE_BLOB_LIMIT
@@ -29,7 +30,7 @@ def health(subject: Subject) -> Verdict:
         return todo(_silent(subject, state, error))
     if answer.status_code != 200:
         return todo(f"/xrpc/_health answers {answer.status_code}. Look at `nomad job status pds` and its log.")
-    running, wanted = answer.json()["version"], subject.outputs.get("package_version")
+    running, wanted = package_of_health(str(answer.json()["version"])), subject.outputs.get("package_version")
     if running != wanted:
         return todo(f"version {running} runs, the stack asks for {wanted}. Run `pulumi up`.")
     return good(f"version {running} answers")

@@ -14,6 +14,7 @@ from components.probes import NomadApi, ProbeError
 from components.render.backup_job import JOB as BACKUP_JOB
 from components.render.drill_job import JOB as DRILL_JOB
 from components.render.pds_job import JOB
+from components.settings.images import package_of_health
 from tools.clubs.known import Known
 from tools.inside import CutOffError, api_of, ask, nomad_of, running
 from tools.stack import Stack, StackError
@@ -66,7 +67,7 @@ def look(stack: Stack, known: Known, disk_limit: int | None) -> Found:
     if state != "paused":
         try:
             server = accounts.Server(outputs["url"], outputs["ipv4"], outputs["admin_password"], _TIMEOUT)
-            version = str(server.query("_health")["version"])
+            version = package_of_health(str(server.query("_health")["version"]))
             count = len(accounts.hosted(server))
         except ProbeError as error:
             notes.append(str(error))

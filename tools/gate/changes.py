@@ -13,7 +13,7 @@ from components import identity
 from tools.engine import Evaluation, Recorded
 from tools.gate.checks import precious
 from tools.gate.view import SECRET, blinded
-from tools.replacing import replaced_by
+from tools.replacing import replaces
 
 HARMLESS = frozenset({"same", "create", "update", "read", "refresh", "import", "diff", "extend-parameterize"})
 """Operations of the engine after which what was there is still there (pulumi, pkg/resource/deploy/step.go)."""
@@ -123,8 +123,8 @@ def _pairs(was: Recorded, becomes: Recorded) -> dict[str, tuple[Any, Any]]:
 
 def _replacing(was: Recorded, becomes: Recorded, inputs: Iterable[str]) -> list[str]:
     ignored = set(becomes.options.get("ignoreChanges", []))
-    replacing = replaced_by(becomes.type) | set(becomes.options.get("replaceOnChanges", []))
-    reasons = [key for key in inputs if key not in ignored and key in replacing]
+    replaced = set(becomes.options.get("replaceOnChanges", []))
+    reasons = [key for key in inputs if key not in ignored and (key in replaced or replaces(becomes.type, key))]
     if was.options.get("replacementTrigger") != becomes.options.get("replacementTrigger"):
         reasons.append("host.generation" if becomes.type.endswith(":Droplet") else "replacement trigger")
     return reasons

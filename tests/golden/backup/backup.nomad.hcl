@@ -40,7 +40,7 @@ job "pds-backup" {
       }
 
       config {
-        image           = "ghcr.io/bluesky-social/pds:0.4.219"
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
         command         = "node"
         args            = ["/local/snapshot.cjs"]
         readonly_rootfs = true
@@ -1978,7 +1978,7 @@ job "pds-backup" {
       }
 
       config {
-        image           = "ghcr.io/bluesky-social/pds:0.4.219"
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
         command         = "node"
         args            = ["/local/stamp.cjs"]
         readonly_rootfs = true

@@ -219,7 +219,7 @@ job "pds-restore" {
       user   = "1000:1000"
 
       config {
-        image           = "ghcr.io/bluesky-social/pds:0.4.219"
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
         command         = "node"
         args            = ["/local/restore.cjs"]
         readonly_rootfs = true

@@ -87,7 +87,7 @@ client {
   }
 
   meta {
-    pds_configuration = "77cff14cc549f814"
+    pds_configuration = "134c0126a11ea1ed"
   }
 }
 

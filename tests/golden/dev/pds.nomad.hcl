@@ -72,7 +72,7 @@ job "pds" {
       }
 
       config {
-        image           = "ghcr.io/bluesky-social/pds:0.4.219"
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
         command         = "node"
         args            = ["/local/guard.cjs"]
         readonly_rootfs = true
@@ -212,7 +212,7 @@ job "pds" {
       kill_timeout = "60s"
 
       config {
-        image           = "ghcr.io/bluesky-social/pds:0.4.219"
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
         ports           = ["http"]
         readonly_rootfs = true
         cap_drop        = ["all"]

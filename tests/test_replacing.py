@@ -1,0 +1,49 @@
+"""The table of what replaces a resource: it knows all that the program uses, and takes the unknown for the worse."""
+
+from collections.abc import Iterator
+
+from tests.checks_inputs import args_class, wire_names
+from tools import replacing
+from tools.engine import COMPUTED, Evaluation
+
+NEVER_REPLACES = {"earlyRenewalHours"}
+"""Left out of `_BY_CODE` (terraform-provider-tls, resource_locally_signed_cert.go: no plan modifier replaces it)."""
+
+
+def _used(*evaluations: Evaluation) -> Iterator[tuple[str, str]]:
+    for evaluation in evaluations:
+        for item in evaluation.resources:
+            if item.type.split(":")[0] in (*replacing.PACKAGES, "random", "tls"):
+                yield from ((item.type, key) for key in item.inputs)
+
+
+def test_every_input_that_the_program_uses_is_in_the_table(dev: Evaluation, club: Evaluation) -> None:
+    used = set(_used(dev, club))
+    unknown = {
+        (kind, key)
+        for kind, key in used
+        if key not in replacing.known(kind) and not replacing.replaces(kind, key) and key not in NEVER_REPLACES
+    }
+    assert unknown == set(), "make the table anew: python -m tools.replacing"
+    listed = {kind for kind, _ in used if kind.split(":")[0] in replacing.PACKAGES}
+    assert all(replacing.known(kind) for kind in listed)
+
+
+def test_the_table_lists_no_input_that_the_pinned_packages_lack() -> None:
+    for kind in COMPUTED:
+        if replacing.known(kind):
+            args = args_class(kind)
+            assert args is not None
+            assert replacing.known(kind) <= wire_names(args), f"{kind}: make the table anew: python -m tools.replacing"
+
+
+def test_an_input_that_a_later_package_added_counts_as_one_that_replaces() -> None:
+    droplet = "digitalocean:index/droplet:Droplet"
+    assert "gpuPartitionMode" not in replacing.known(droplet), "it came after the schema of the table"
+    assert replacing.replaces(droplet, "gpuPartitionMode"), "a green gate must not come from not knowing"
+    assert replacing.replaces(droplet, "region")
+    assert not replacing.replaces(droplet, "tags")
+
+
+def test_a_type_of_ours_is_judged_by_its_own_diff_alone() -> None:
+    assert not replacing.replaces("pulumi-python:dynamic/pds:Account", "handle")
