@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.alone import Alone, alone
 from tests.programs import BACKUP
-from tests.s3 import REGION, add_key, buckets_of, drop_key, s3_server
+from tests.s3 import REGION, add_key, ask, buckets_of, drop_key, pass_days, s3_server
 
 PROGRAM = """\
 from types import SimpleNamespace
@@ -102,6 +102,27 @@ def test_a_bucket_name_that_another_account_has_is_refused_in_the_service_s_word
     assert restic(s3, "init", **secrets) == 0, "which makes the bucket"
     assert "BucketAlreadyExists" in stack.up(fails=True, backup=BACKUP)
     assert stack.api.dump()["spaces_keys"] == {}
+
+
+def test_another_bucket_s_name_is_a_replacement_that_protection_stops(stack: Alone, s3: str) -> None:
+    stack.up(backup=BACKUP)
+    renamed = {**BACKUP, "bucket": "another-one"}
+    assert "protect" in stack("preview", fails=True, backup=renamed)
+    assert "protect" in stack.up(fails=True, backup=renamed)
+    assert list(buckets_of(s3)) == [BUCKET]
+    stack("preview", "--expect-no-changes", backup=BACKUP)
+
+
+def test_nothing_of_a_lock_is_left_when_its_days_are_over(stack: Alone, s3: str) -> None:
+    stack.up(backup=BACKUP)
+    keys = {"AWS_ACCESS_KEY_ID": BACKUP["access_key_id"], "AWS_SECRET_ACCESS_KEY": BACKUP["secret_access_key"]}
+    assert restic(s3, "init", **keys) == 0
+    assert restic(s3, "check", **keys) == 0, "which makes a lock and deletes it"
+    versions = f"{s3}/{BUCKET}?prefix=noted.test/locks/&versions"
+    assert "<DeleteMarker>" in ask("GET", versions)
+    pass_days(s3, 31)
+    assert "locks/" not in ask("GET", versions).partition("</Prefix>")[2]
+    assert restic(s3, "cat", "config", **keys) == 0
 
 
 def restic(s3: str, *arguments: str, **keys: str) -> int:
