@@ -16,6 +16,7 @@ const accountsOf = require("./restore_accounts.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
 const { Killed, NOT, checkAll, sentences } = require("./account_check.cjs");
+const { documents } = require("./documents.cjs");
 const { home } = require("./repository.cjs");
 const { finishOne, makeOneReady, putOneInPlace } = require("./restore_one.cjs");
 const { Unknown, oldData, whoLeft, world } = require("./restore_world.cjs");
@@ -48,14 +49,15 @@ async function main() {
 async function restoreAll() {
   const began = Date.now();
   const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
-  const found = await verified(source);
+  let asking; // the directory answers while both cores check
+  const found = await verified(source, (accounts) => (asking = documents(accounts, plc)));
   room(found.manifest);
   const before = oldData(data, notServing.held);
   const departed = departures.merged(before.list, departures.lines(path.join(place, "list", departures.LIST)));
   const since = departures.since(departed, found.manifest.started);
   const accounts = await choices(source, found, before, since);
   const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
-  const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest);
+  const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest, await asking);
   say("identities", `${keys.size} asked, ${Object.keys(told.moved).length} are another server's`);
   say("events", `go on after number ${told.sequence}`);
 
@@ -79,8 +81,8 @@ function wanted() {
   return { delete: dids("delete"), takedown: dids("takedown"), bring_back: dids("bring_back") };
 }
 
-async function verified(source) {
-  const found = await verify(source, request.whose());
+async function verified(source, onAccounts) {
+  const found = await verify(source, request.whose(), null, onAccounts);
   if (found.refusals.length > 0) {
     throw new Refused(`this snapshot cannot be restored. Nothing was changed.\n  ${found.refusals.join("\n  ")}`);
   }
@@ -113,10 +115,10 @@ async function choices(source, found, before, since) {
   };
 }
 
-async function outside(accounts, keys, before, manifest) {
+async function outside(accounts, keys, before, manifest, asked) {
   const known = { manifest: manifest.sequence, given: Number(asked("sequence") || 0), old: before.sequence };
   try {
-    return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions });
+    return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked });
   } catch (error) {
     if (error instanceof Unknown) throw new Refused(`${error.message} Nothing was changed.`);
     throw error;

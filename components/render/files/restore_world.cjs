@@ -43,11 +43,13 @@ function oldData(data, accounts) {
 
 /**
  * Ask the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers that others
- * know: `manifest`, `given` (by the operator) and `old`. Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`,
+ * know: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are there already. Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`,
  * `sequence`, `revisions` and `statuses`. Throws Unknown if the directory is away, or if no event number is known.
  */
-async function world({ dids, keys, hostname, plc, relays, known, revisions }) {
-  const found = await documents(dids, plc);
+async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map() }) {
+  const rest = dids.filter((did) => !asked.has(did));
+  const wanted = new Set(dids);
+  const found = new Map([...asked, ...(await documents(rest, plc))].filter(([did]) => wanted.has(did)));
   const { unread, moved, swapped } = held(keys, found, dids, hostname);
   const fromPlc = dids.filter((did) => did.startsWith("did:plc:"));
   const silent = [...unread.keys()].filter((did) => did.startsWith("did:plc:"));

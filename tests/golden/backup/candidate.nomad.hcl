@@ -2586,9 +2586,10 @@ job "pds-candidate" {
          * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
          * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
          * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
-         * folder that has the files of `only` one account the rest is not asked.
+         * folder that has the files of `only` one account the rest is not asked. `onAccounts` gets the DIDs before they are
+         * checked: what has to be asked about them elsewhere can be asked meanwhile.
          */
-        async function verify(folder, whose, only = null) {
+        async function verify(folder, whose, only = null, onAccounts = () => {}) {
           const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
           const refuse = (text) => ({ ...found, refusals: [text] });
           let manifest;
@@ -2614,6 +2615,7 @@ job "pds-candidate" {
           }
           const all = [...new Set([...accounts, ...Object.keys(manifest.repositories)])].sort();
           const dids = only ? all.filter((did) => did === only) : all;
+          onAccounts(dids);
           const verdicts = await checkAll(folder, dids, { manifest });
           for (const did of dids) if (verdicts.get(did).key) found.keys.set(did, verdicts.get(did).key);
           return { ...found, manifest: { ...manifest, accounts }, verdicts, sequencer: !events };

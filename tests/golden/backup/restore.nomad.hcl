@@ -273,6 +273,7 @@ job "pds-restore" {
         const request = require("./restore_request.cjs");
         const swaps = require("./restore_swap.cjs");
         const { Killed, NOT, checkAll, sentences } = require("./account_check.cjs");
+        const { documents } = require("./documents.cjs");
         const { home } = require("./repository.cjs");
         const { finishOne, makeOneReady, putOneInPlace } = require("./restore_one.cjs");
         const { Unknown, oldData, whoLeft, world } = require("./restore_world.cjs");
@@ -305,14 +306,15 @@ job "pds-restore" {
         async function restoreAll() {
           const began = Date.now();
           const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
-          const found = await verified(source);
+          let asking; // the directory answers while both cores check
+          const found = await verified(source, (accounts) => (asking = documents(accounts, plc)));
           room(found.manifest);
           const before = oldData(data, notServing.held);
           const departed = departures.merged(before.list, departures.lines(path.join(place, "list", departures.LIST)));
           const since = departures.since(departed, found.manifest.started);
           const accounts = await choices(source, found, before, since);
           const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
-          const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest);
+          const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest, await asking);
           say("identities", `$${keys.size} asked, $${Object.keys(told.moved).length} are another server's`);
           say("events", `go on after number $${told.sequence}`);
 
@@ -336,8 +338,8 @@ job "pds-restore" {
           return { delete: dids("delete"), takedown: dids("takedown"), bring_back: dids("bring_back") };
         }
 
-        async function verified(source) {
-          const found = await verify(source, request.whose());
+        async function verified(source, onAccounts) {
+          const found = await verify(source, request.whose(), null, onAccounts);
           if (found.refusals.length > 0) {
             throw new Refused(`this snapshot cannot be restored. Nothing was changed.\n  $${found.refusals.join("\n  ")}`);
           }
@@ -370,10 +372,10 @@ job "pds-restore" {
           };
         }
 
-        async function outside(accounts, keys, before, manifest) {
+        async function outside(accounts, keys, before, manifest, asked) {
           const known = { manifest: manifest.sequence, given: Number(asked("sequence") || 0), old: before.sequence };
           try {
-            return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions });
+            return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked });
           } catch (error) {
             if (error instanceof Unknown) throw new Refused(`$${error.message} Nothing was changed.`);
             throw error;
@@ -1707,6 +1709,98 @@ job "pds-restore" {
       }
 
       template {
+        destination = "local/documents.cjs"
+        change_mode = "noop"
+        data        = <<-EOT
+        // What the world says of an account: the key and the server that its DID document names.
+        //
+        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
+        // reached" are two answers: on the first one acts, on the second nobody may.
+        "use strict";
+
+        const ATTEMPTS = 3;
+        const AT_ONCE = 8;
+        const PATIENCE = 10000; // ms for one answer
+
+        /**
+         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
+         * directory's address.
+         */
+        async function documents(dids, plc) {
+          const found = new Map();
+          const left = [...dids];
+          const ask = async () => {
+            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
+          };
+          await Promise.all(Array.from({ length: AT_ONCE }, ask));
+          return found;
+        }
+
+        async function one(did, plc) {
+          let why;
+          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+            try {
+              if (did.startsWith("did:plc:")) return fromPlc(await get(`$${plc}/$${did}/data`));
+              const host = decodeURIComponent(did.slice("did:web:".length));
+              if (did.startsWith("did:web:")) return fromWeb(await get(`https://$${host}/.well-known/did.json`));
+              return { error: "its method is unknown" };
+            } catch (error) {
+              // 404: never registered; 410: ended by its owner (web.plc.directory/spec).
+              if (error.status === 410 || (error.status === 404 && did.startsWith("did:plc:"))) return { gone: error.message };
+              why = error.message;
+            }
+            await new Promise((resume) => setTimeout(resume, 500 * attempt));
+          }
+          return { error: why };
+        }
+
+        async function get(url) {
+          let answer;
+          try {
+            answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
+          } catch (error) {
+            throw new Error(`$${url} does not answer ($${error.cause?.code ?? error.name})`);
+          }
+          if (!answer.ok) throw Object.assign(new Error(`$${url} answers $${answer.status}`), { status: answer.status });
+          return answer.json();
+        }
+
+        function fromPlc(data) {
+          return {
+            key: data.verificationMethods?.atproto ?? null,
+            server: hostOf(data.services?.atproto_pds?.endpoint),
+            handles: handlesOf(data.alsoKnownAs),
+          };
+        }
+
+        function fromWeb(document) {
+          const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
+          const method = entry(document.verificationMethod, "#atproto");
+          return {
+            // The older types give the key without saying of which curve it is; such a key is not compared.
+            key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
+            server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
+            handles: handlesOf(document.alsoKnownAs),
+          };
+        }
+
+        function hostOf(endpoint) {
+          try {
+            return new URL(endpoint).host;
+          } catch {
+            return null;
+          }
+        }
+
+        function handlesOf(names) {
+          return (names ?? []).filter((name) => name.startsWith("at://")).map((name) => name.slice("at://".length));
+        }
+
+        module.exports = { documents };
+        EOT
+      }
+
+      template {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
@@ -2137,11 +2231,13 @@ job "pds-restore" {
 
         /**
          * Ask the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers that others
-         * know: `manifest`, `given` (by the operator) and `old`. Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`,
+         * know: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are there already. Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`,
          * `sequence`, `revisions` and `statuses`. Throws Unknown if the directory is away, or if no event number is known.
          */
-        async function world({ dids, keys, hostname, plc, relays, known, revisions }) {
-          const found = await documents(dids, plc);
+        async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map() }) {
+          const rest = dids.filter((did) => !asked.has(did));
+          const wanted = new Set(dids);
+          const found = new Map([...asked, ...(await documents(rest, plc))].filter(([did]) => wanted.has(did)));
           const { unread, moved, swapped } = held(keys, found, dids, hostname);
           const fromPlc = dids.filter((did) => did.startsWith("did:plc:"));
           const silent = [...unread.keys()].filter((did) => did.startsWith("did:plc:"));
@@ -2643,9 +2739,10 @@ job "pds-restore" {
          * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
          * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
          * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
-         * folder that has the files of `only` one account the rest is not asked.
+         * folder that has the files of `only` one account the rest is not asked. `onAccounts` gets the DIDs before they are
+         * checked: what has to be asked about them elsewhere can be asked meanwhile.
          */
-        async function verify(folder, whose, only = null) {
+        async function verify(folder, whose, only = null, onAccounts = () => {}) {
           const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
           const refuse = (text) => ({ ...found, refusals: [text] });
           let manifest;
@@ -2671,6 +2768,7 @@ job "pds-restore" {
           }
           const all = [...new Set([...accounts, ...Object.keys(manifest.repositories)])].sort();
           const dids = only ? all.filter((did) => did === only) : all;
+          onAccounts(dids);
           const verdicts = await checkAll(folder, dids, { manifest });
           for (const did of dids) if (verdicts.get(did).key) found.keys.set(did, verdicts.get(did).key);
           return { ...found, manifest: { ...manifest, accounts }, verdicts, sequencer: !events };
@@ -2787,98 +2885,6 @@ job "pds-restore" {
         }
 
         module.exports = { MANIFEST, MARK, assessed, held, home, lines, verify, walk };
-        EOT
-      }
-
-      template {
-        destination = "local/documents.cjs"
-        change_mode = "noop"
-        data        = <<-EOT
-        // What the world says of an account: the key and the server that its DID document names.
-        //
-        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
-        // reached" are two answers: on the first one acts, on the second nobody may.
-        "use strict";
-
-        const ATTEMPTS = 3;
-        const AT_ONCE = 8;
-        const PATIENCE = 10000; // ms for one answer
-
-        /**
-         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
-         * directory's address.
-         */
-        async function documents(dids, plc) {
-          const found = new Map();
-          const left = [...dids];
-          const ask = async () => {
-            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
-          };
-          await Promise.all(Array.from({ length: AT_ONCE }, ask));
-          return found;
-        }
-
-        async function one(did, plc) {
-          let why;
-          for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-            try {
-              if (did.startsWith("did:plc:")) return fromPlc(await get(`$${plc}/$${did}/data`));
-              const host = decodeURIComponent(did.slice("did:web:".length));
-              if (did.startsWith("did:web:")) return fromWeb(await get(`https://$${host}/.well-known/did.json`));
-              return { error: "its method is unknown" };
-            } catch (error) {
-              // 404: never registered; 410: ended by its owner (web.plc.directory/spec).
-              if (error.status === 410 || (error.status === 404 && did.startsWith("did:plc:"))) return { gone: error.message };
-              why = error.message;
-            }
-            await new Promise((resume) => setTimeout(resume, 500 * attempt));
-          }
-          return { error: why };
-        }
-
-        async function get(url) {
-          let answer;
-          try {
-            answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
-          } catch (error) {
-            throw new Error(`$${url} does not answer ($${error.cause?.code ?? error.name})`);
-          }
-          if (!answer.ok) throw Object.assign(new Error(`$${url} answers $${answer.status}`), { status: answer.status });
-          return answer.json();
-        }
-
-        function fromPlc(data) {
-          return {
-            key: data.verificationMethods?.atproto ?? null,
-            server: hostOf(data.services?.atproto_pds?.endpoint),
-            handles: handlesOf(data.alsoKnownAs),
-          };
-        }
-
-        function fromWeb(document) {
-          const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
-          const method = entry(document.verificationMethod, "#atproto");
-          return {
-            // The older types give the key without saying of which curve it is; such a key is not compared.
-            key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
-            server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
-            handles: handlesOf(document.alsoKnownAs),
-          };
-        }
-
-        function hostOf(endpoint) {
-          try {
-            return new URL(endpoint).host;
-          } catch {
-            return null;
-          }
-        }
-
-        function handlesOf(names) {
-          return (names ?? []).filter((name) => name.startsWith("at://")).map((name) => name.slice("at://".length));
-        }
-
-        module.exports = { documents };
         EOT
       }
 
