@@ -123,6 +123,16 @@ def test_a_renamed_stack_keeps_tag_and_firewall(made: Stack) -> None:
     assert "lacks the tag" not in renamed.pds("orphans", check=False).output, "as `rescue` does"
 
 
+def test_without_a_token_the_preview_ends_in_a_sentence(made: Stack) -> None:
+    env = {name: value for name, value in made.env.items() if not name.startswith("DIGITALOCEAN_TOKEN")}
+    done = replace(made, env=env).pulumi("preview", check=False)
+    assert done.code
+    said = " ".join(done.output.split())
+    assert "pds:operators.ssh_keys: DigitalOcean gives no key 'laptop'" in said, done.output
+    assert "Set DIGITALOCEAN_TOKEN" in said
+    assert "get_ssh_key" not in done.output, "no traceback of the SDK's"
+
+
 HOST = """\
 import pulumi
 import pulumi_random as random
