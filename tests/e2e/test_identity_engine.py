@@ -92,6 +92,10 @@ def test_our_sentence_is_all_that_preview_and_up_say_and_nothing_is_touched(
     assert account(made) == before
 
 
+def test_a_stack_that_was_just_made_has_nothing_left_over_and_no_hole(made: Stack) -> None:
+    assert made.pds("orphans").code == 0, "the provider's rules are those of the API"
+
+
 def test_a_renamed_stack_keeps_tag_and_firewall(made: Stack) -> None:
     made.pulumi("stack", "rename", "renamed")
     old, new = made.project / f"Pulumi.{STACK}.yaml", made.project / "Pulumi.renamed.yaml"
