@@ -200,4 +200,13 @@ def _key_id(key: str) -> pulumi.Output[str]:
     """What the Droplet takes for a key of the account: a fingerprint as it is, a name looked up."""
     if is_fingerprint(key):
         return pulumi.Output.from_input(key)
-    return digitalocean.get_ssh_key_output(name=key).fingerprint
+    try:
+        # Not by an Output: what such a call ends in is a traceback. It is the first thing that the account is asked
+        # for, so a missing token is found here.
+        return pulumi.Output.from_input(digitalocean.get_ssh_key(name=key).fingerprint)
+    except Exception as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise pulumi.RunError(
+            f"pds:operators.ssh_keys: DigitalOcean gives no key '{key}' ({why[:300]}). Set DIGITALOCEAN_TOKEN, or "
+            "`pulumi config set --secret digitalocean:token`; `doctl compute ssh-key list` shows the account's keys."
+        ) from None

@@ -64,7 +64,8 @@ def _wrong_issuer(server: str, hostname: str, issuer: str, nameservers: Sequence
         if not found:
             continue
         issue = [text.split(" ", 2)[2].strip('"') for text in found if text.split(" ")[1].lower() == "issue"]
-        allowed = {value.partition(";")[0].strip() for value in issue}
+        # DigitalOcean's API writes the authority's name with a dot at its end.
+        allowed = {value.partition(";")[0].strip().rstrip(".") for value in issue}
         if issue and issuer not in allowed:
             only = ", ".join(sorted(allowed - {""})) or "no authority"
             return (

@@ -214,10 +214,18 @@ def test_a_left_over_ipv6_address_is_named_with_what_to_delete() -> None:
         (['0 issue "digicert.com"'], f"the CAA record of {HOST} allows digicert.com alone"),
         (['0 issue ";"'], "allows no authority alone"),
         (['0 issue "letsencrypt.org; validationmethods=dns-01"', '0 issue "digicert.com"'], ""),
+        (['0 issue "letsencrypt.org."'], ""),
         (['0 iodef "mailto:me@noted.at"'], ""),
         ([], ""),
     ],
-    ids=["another authority", "none at all", "ours among others", "only where to complain", "no record"],
+    ids=[
+        "another authority",
+        "none at all",
+        "ours among others",
+        "as the API writes it",
+        "only where to complain",
+        "no record",
+    ],
 )
 def test_a_caa_record_of_another_authority_is_named_with_what_to_add(records: list[str], said: str) -> None:
     found = _state({HOST: [IP], f"CAA {HOST}": records})

@@ -18,6 +18,7 @@ from components.probes import NomadApi, ProbeError
 from components.settings.settings import Settings
 from tools import nomad_jobs, orphans
 from tools.account import Account
+from tools.missing import PATHS, refresh
 from tools.orphans import Report
 from tools.stack import Ran, Stack, State, UnreadableStateError
 from tools.stackfile import read_settings
@@ -225,7 +226,7 @@ def _nomad(plan: Plan, stack: str, state: State, api: NomadApi, outputs: Mapping
 
 def _in_account(state: State, name: str) -> bool:
     item = state.named(name)
-    return item is not None and item.type in orphans.PATHS
+    return item is not None and item.type in PATHS
 
 
 def _act(plan: Plan, stack: Stack, state: State, *, yes: bool) -> int:
@@ -240,7 +241,7 @@ def _act(plan: Plan, stack: Stack, state: State, *, yes: bool) -> int:
             print("\nThe state, without `pendingReplacement` at what went with the host:")
             if not _run(plan, stack, ["stack", "import", "--file", str(file)]):
                 return 1
-    if not _run(plan, stack, orphans.refresh(targets, *more)):
+    if not _run(plan, stack, refresh(targets, *more)):
         return 1
     if not plan.found:
         print("\nNothing to rescue: state, account and Nomad agree. `pulumi up` goes on as always.")

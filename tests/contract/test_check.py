@@ -405,6 +405,7 @@ def test_the_command_prints_a_line_each_and_its_exit_code_says_whether_there_is_
     cli.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr("components.resolving.resolves", lambda *_names, **_more: None)
+    monkeypatch.setattr("components.resolving.leads_to", lambda *_names: True)
     monkeypatch.delenv("DIGITALOCEAN_TOKEN", raising=False)
     monkeypatch.delenv("DIGITALOCEAN_ACCESS_TOKEN", raising=False)
     code = verbs.main(["check", "dev", "--at", place.ingress.url, "--ca", str(place.folder / "ca.pem")])

@@ -129,16 +129,17 @@ def test_what_mail_would_have_carried_is_read_in_the_server_s_own_container(runn
         assert signed["operation"]["sig"], "she can leave"
 
 
-def test_the_owner_s_own_questions_are_answered(running: Bench, kind: str) -> None:
+def test_the_owner_s_own_questions_are_answered(running: Bench) -> None:
     """`./pds members` and `./pds check`, after an `up`."""
     did = running.outputs()["members"][FAN]["did"]
     [hers] = [line for line in running.pds("members").output.splitlines() if FAN in line]
-    # Nobody delegates the bench's zone; and IO has no host for a handle that its file does not name.
-    assert hers.split()[:3] == [FAN, did, {"caddy": "HTTPS", "io": "neither"}[kind]]
+    assert hers.split()[:3] == [FAN, did, "DNS"], "by the name servers that the stack file gives"
     found = running.pds("check", check=False)
     print(found.output)
-    todo = [line.partition(":")[0] for line in found.output.splitlines() if line.startswith("to do")]
-    assert todo == ["to do  DID documents"], "the bench's directory has a name that containers alone know"
+    todo = {line[7:].partition(":")[0] for line in found.output.splitlines() if line.startswith("to do")}
+    assert todo == {"DID documents", "backup"}, (
+        "the bench's directory has a name that containers alone know, and this stack makes no backups"
+    )
 
 
 def test_the_switch_is_told_of_volume_and_accounts(running: Bench, tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ def test_our_sentence_is_all_that_preview_and_up_say_and_nothing_is_touched(
     assert account(made) == before
 
 
+def test_a_stack_that_was_just_made_has_nothing_left_over_and_no_hole(made: Stack) -> None:
+    assert made.pds("orphans").code == 0, "the provider's rules are those of the API"
+
+
 def test_a_renamed_stack_keeps_tag_and_firewall(made: Stack) -> None:
     made.pulumi("stack", "rename", "renamed")
     old, new = made.project / f"Pulumi.{STACK}.yaml", made.project / "Pulumi.renamed.yaml"
@@ -121,6 +125,16 @@ def test_a_renamed_stack_keeps_tag_and_firewall(made: Stack) -> None:
     renamed.pulumi("refresh", "--yes", *(part for name in names for part in ("--target", f"**::{name}")))
     up(renamed)
     assert "lacks the tag" not in renamed.pds("orphans", check=False).output, "as `rescue` does"
+
+
+def test_without_a_token_the_preview_ends_in_a_sentence(made: Stack) -> None:
+    env = {name: value for name, value in made.env.items() if not name.startswith("DIGITALOCEAN_TOKEN")}
+    done = replace(made, env=env).pulumi("preview", check=False)
+    assert done.code
+    said = " ".join(done.output.split())
+    assert "pds:operators.ssh_keys: DigitalOcean gives no key 'laptop'" in said, done.output
+    assert "Set DIGITALOCEAN_TOKEN" in said
+    assert "get_ssh_key" not in done.output, "no traceback of the SDK's"
 
 
 HOST = """\

@@ -1,9 +1,9 @@
 """Questions to the DigitalOcean account: is everything there that the state names, does the firewall cover the host?"""
 
-from tools import orphans
 from tools.account import Account
 from tools.check.subject import Subject, Verdict, good, skipped, todo
 from tools.firewall import holes
+from tools.missing import missing
 from tools.stack import State
 
 
@@ -39,8 +39,8 @@ def things(subject: Subject) -> Verdict:
             return skipped(asked)
         asked = subject.account, subject.state  # of a club its records
     account, state = asked
-    missing = orphans.missing(subject.stack, state, account)
-    if missing:
-        gone = "; ".join(f"{item.kind} {item.id} ({item.name}) is not there" for item in missing)
-        return todo(f"{gone}. `./pds rescue {subject.stack}` makes it again; a plain `up` does not see it.")
+    gone = missing(subject.stack, state, account)
+    if gone:
+        names = "; ".join(f"{item.kind} {item.id} ({item.name}) is not there" for item in gone)
+        return todo(f"{names}. `./pds rescue {subject.stack}` makes it again; a plain `up` does not see it.")
     return good("everything that the state names is there")

@@ -1,0 +1,86 @@
+"""What the state of a stack names and the account does not have, with the commands that make the state true again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tools.account import Account, Json
+from tools.stack import Resource, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A resource of the state that the account does not have."""
+
+    kind: str
+    name: str
+    urn: str
+    id: str
+    about: str
+    command: tuple[str, ...]
+    """What makes the state true again, for `pulumi up`."""
+    leave: tuple[str, ...]
+    """The same for `pulumi destroy`. A droplet takes along what lived on it: none of that can be asked to delete."""
+
+
+PATHS: Mapping[str, str] = {
+    "Droplet": "droplets/{id}",
+    "Volume": "volumes/{id}",
+    "ReservedIp": "reserved_ips/{id}",
+    "ReservedIpAssignment": "reserved_ips/{ipAddress}",
+    "Firewall": "firewalls/{id}",
+    "Domain": "domains/{id}",
+    "DnsRecord": "domains/{domain}/records/{id}",
+    "Vpc": "vpcs/{id}",
+    "Tag": "tags/{id}",
+    "Project": "projects/{id}",
+}
+"""Where the API has a resource of the state."""
+
+
+def missing(stack: str, state: State, account: Account) -> list[Missing]:
+    """The resources of the state that the account does not have. Raises AccountError."""
+    found = []
+    for item in state.resources:
+        if item.type not in PATHS or not item.id:
+            continue
+        thing = account.one(PATHS[item.type].format(**{**item.outputs, "id": item.id}))
+        if thing is None or (item.type == "ReservedIpAssignment" and not _leads_to(thing, item)):
+            found.append(
+                Missing(
+                    kind=item.type,
+                    name=item.name,
+                    urn=item.urn,
+                    id=item.id,
+                    about=_gone(item),
+                    command=(again := ("pulumi", *refresh([item.name]), "--stack", stack)),
+                    leave=_without_dependents(stack, item) if item.type == "Droplet" else again,
+                )
+            )
+    return found
+
+
+def refresh(names: Sequence[str], *more: str) -> tuple[str, ...]:
+    """Arguments of `pulumi` that make the state true for these resources, and for no other."""
+    targets = [part for name in names for part in ("--target", f"**::{name}")]
+    return ("refresh", "--yes", "--skip-preview", *more, *targets)
+
+
+def _without_dependents(stack: str, item: Resource) -> tuple[str, ...]:
+    return ("pulumi", "state", "delete", "--stack", stack, "--yes", "--target-dependents", item.urn)
+
+
+def _leads_to(address: Json, assignment: Resource) -> bool:
+    droplet = address["droplet"]
+    return droplet is not None and int(droplet["id"]) == int(assignment.outputs["dropletId"])
+
+
+def _gone(item: Resource) -> str:
+    match item.type:
+        case "Volume":
+            return "With it the members' data is gone from the account; a backup or snapshot may have it."
+        case "ReservedIp":
+            return "Whoever has the address now, the PDS's records point there."
+        case "ReservedIpAssignment":
+            return "The address does not lead to the droplet that the state names."
+        case _:
+            return "The next `up` does not notice by itself."
