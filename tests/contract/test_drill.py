@@ -105,6 +105,12 @@ def drill(running: Running, still: Data, directory: PlcDirectory, tmp_path: Path
     return made
 
 
+def test_a_connection_that_ended_meanwhile_is_no_fault_of_the_backup(drill: Drill) -> None:
+    drill.verify()
+    said = drill.serve(NODE_OPTIONS=f"--require={Path(__file__).with_name('hangs_up_once.cjs')}")
+    assert "0 faults" in said
+
+
 def test_a_good_backup_is_served_whole_by_a_server_without_a_network(drill: Drill) -> None:
     count = drill.accounts
     said = drill.verify()

@@ -40,7 +40,7 @@ const found = JSON.parse(accounts).map(([store, key, did]) =>
     const { verifier } = publicKey(require("node:fs").readFileSync(key));
     const blocks = new Blocks(db);
     const faults = problems({ blocks, root, rev, did, verifier, index: blocks.records() });
-    return [...faults].map((fault) => fault.text ?? fault);
+    return [...faults].map(({ text }) => text);
   })
 );
 console.log(JSON.stringify(found));
@@ -53,7 +53,7 @@ const found = JSON.parse(process.argv[4]).map(([name, rev]) => {
     const car = openCar(name);
     const faults = [...problems({ ...car, rev, did: process.argv[3], verifier })];
     car.close();
-    return faults.map((fault) => fault.text ?? fault);
+    return faults.map(({ text }) => text);
   } catch (error) {
     return [`no repository: ${error.message}`];
   }
@@ -102,7 +102,7 @@ def _by_both(still: Data, accounts: list[Account]) -> Iterator[tuple[list[str], 
     for account, host in zip(accounts, _asked(still, _ON_THE_HOST, str(FILES), named), strict=True):
         with closing(Store(account.store, account.did)) as store:
             faults = store.problems((account.folder / "key").read_bytes())
-            yield host, [getattr(fault, "text", str(fault)) for fault in faults]
+            yield host, [fault.text for fault in faults]
 
 
 @pytest.fixture(scope="module")
