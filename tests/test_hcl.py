@@ -22,7 +22,7 @@ from components.settings.settings import Settings
 from tests.programs import run, settings_of
 from tools.hcl_text import job_of, parse, task_of
 
-quick = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
 _NASTY = ("}", '"', "\\", "\n", "\r\n", "\t", "EOT", "\nEOT\n", "<<-EOT\n", "#", "//", "/*", "\b", "\f", "\0")
 _OPENINGS = ("${", "%{", "$${", "%%{", "${a}", "%{ if a }", "$", "%")

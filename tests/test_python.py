@@ -97,6 +97,14 @@ def test_a_missing_make_is_named_with_its_package(tmp_path: Path) -> None:
     assert done.stderr.startswith("make is missing: install it (Debian, Ubuntu: apt install make;")
 
 
+def test_ci_installs_every_program_that_a_test_looks_for() -> None:
+    text = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    wanted = {f"{name}:{package}" for name, package in re.findall(r'\btool\("([\w.-]+)", "([\w.-]+)"\)', text)}
+    wanted.discard("mkfs.ext4:e2fsprogs")  # in every Debian
+    assert len(wanted) >= 5
+    assert [pair for pair in sorted(wanted) if f" {pair}" not in (ROOT / ".ci/run").read_text()] == []
+
+
 def test_readme_names_every_package_that_ci_installs() -> None:
     pairs = re.findall(r"\S+:(\S+)", re.findall(r"for pair in (.*); do", (ROOT / ".ci/run").read_text())[0])
     named = {
