@@ -235,6 +235,20 @@ LOSSES: dict[str, Loss] = {
         line="backup",
         said="failed: the bucket says 403. `./pds backup dev`",
     ),
+    "records, blobs or keys of single accounts": Loss(
+        take=lambda world: world.inside["stamps"]["backup"].update(
+            findings={
+                "did:plc:eve": {"state": "not restorable", "what": "run `./pds restore STACK --only did:plc:eve`"}
+            }
+        ),
+        line="accounts",
+        said="`./pds restore dev --only did:plc:eve`",
+    ),
+    "a drill that was killed": Loss(
+        take=lambda world: world.inside["stamps"]["drill"].update(good=ago(days=9), began=ago(hours=7)),
+        line="drill",
+        said="never ended: it was killed",
+    ),
     "drills": Loss(
         take=lambda world: world.inside["stamps"]["drill"].update(good=ago(days=9)), line="drill", said="192 hours ago"
     ),

@@ -18,6 +18,9 @@ from tools.check.subject import Subject, Verdict, good, skipped, todo
 from tools.inside import CutOffError, api_of, ask, nomad_of, running
 
 SCRIPT = Path(__file__).with_name("host.sh")
+_LONGEST = timedelta(hours=6)
+"""No backup or drill lasts so long."""
+_NAMED = 5  # findings in one line
 _TRIES = 5
 
 
@@ -159,6 +162,10 @@ def _fresh(subject: Subject, name: str, hours: int, run: str) -> Verdict:
     stamp = host.stamps.get(name, {})
     well, failed = stamp.get("good"), stamp.get("failed")
     why = f" The one of {shown(failed)} failed: {str(stamp.get('why', '')).rstrip('.')}." if failed else ""
+    if began := _killed(stamp):
+        why = f" The one that began at {shown(began)} never ended: it was killed. If Nomad names memory, raise "
+        why += "'backup.memory_mib'."
+        failed = began
     if not well:
         return todo(f"none has gone well yet.{why} {run}")
     if datetime.now(UTC) - datetime.fromisoformat(well) > timedelta(hours=hours):
@@ -166,6 +173,31 @@ def _fresh(subject: Subject, name: str, hours: int, run: str) -> Verdict:
     if failed and datetime.fromisoformat(failed) >= datetime.fromisoformat(well):
         return todo(f"the last good one is of {shown(well)}.{why} {run}")
     return good(f"the last one went well at {shown(well)}")
+
+
+def _killed(stamp: Mapping[str, Any]) -> str | None:
+    """When a run began that has not ended for longer than any lasts."""
+    began = stamp.get("began")
+    return began if began and datetime.now(UTC) - datetime.fromisoformat(began) > _LONGEST else None
+
+
+def accounts(subject: Subject) -> Verdict:
+    """Did a backup or a drill find single accounts damaged?"""
+    host = _host(subject)
+    if not host or not host.seen:
+        return skipped(_NOT_RUNNING)
+    if not host.stamps.get("backup", {}).get("good"):
+        return skipped("no backup has looked at them yet")
+    found = {**host.stamps.get("drill", {}).get("findings", {}), **host.stamps["backup"].get("findings", {})}
+    if not found:
+        return good("the last backup and drill found none damaged")
+    lines = [f"{did}: {finding['state']}: {finding['what']}" for did, finding in list(found.items())[:_NAMED]]
+    more = f" And {len(found) - _NAMED} more." if len(found) > _NAMED else ""
+    return todo(
+        f"{len(found)} damaged. {' '.join(line.rstrip('.') + '.' for line in lines)}{more}".replace(
+            "STACK", subject.stack
+        )
+    )
 
 
 def shown(time: str) -> str:

@@ -50,6 +50,7 @@ THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
     ("disk", host.disk),
     ("backup", host.backup),
     ("drill", host.drill),
+    ("accounts", host.accounts),
     ("metadata", host.metadata),
 )
 """Where the first is not good, the others would only repeat it."""
