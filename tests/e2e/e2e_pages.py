@@ -262,7 +262,7 @@ def test_a_club_on_the_same_host(owner: Owner) -> None:
 def private(owner: Owner) -> dict[str, Any]:
     """What keeps a club of the bench's from being heard of elsewhere."""
     own = json.loads(owner.account["config"])["pds:pds"]
-    return {key: own[key] for key in ("image", "package_version", "plc_url", "crawlers")}
+    return {key: own[key] for key in ("image", "plc_url", "crawlers")}
 
 
 def test_a_club_goes_and_comes_back_with_all_that_it_had(owner: Owner) -> None:
