@@ -223,6 +223,7 @@ def test_what_changes_in_ci_by_hand(owner: Owner) -> None:
     types, project = owner.reader.types, owner.reader.project
     commit(project, "What has changed since")
     types(CI, "make preview DIFF=main", means="make preview DIFF=main STACK=club")
+    types(CI, "make preview STACK=club")
     owner.club.configure(host={"generation": 2})
     commit(project, "A new host")
     shown = types(CI, ".ci/preview HEAD^1", check=False)
