@@ -37,8 +37,8 @@ class _Verb(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a verb; the exit code."""
+def parsers() -> tuple[argparse.ArgumentParser, "argparse._SubParsersAction[Any]"]:
+    """The parser of `./pds`, and those of its verbs."""
     parser = argparse.ArgumentParser(prog="./pds", description="What an owner does beside `pulumi`.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
 
@@ -164,7 +164,12 @@ def main(arguments: list[str] | None = None) -> int:
     verb.set_defaults(run=lambda options: move_in.move_in(Stack(options.stack), options.env))
 
     clubs.add(verbs)
+    return parser, verbs
 
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a verb; the exit code."""
+    parser, _ = parsers()
     wanted = sys.argv[1:] if arguments is None else arguments
     # argparse hands what follows "--" to any positional argument that has room.
     at = wanted.index("--") if "--" in wanted else len(wanted)
