@@ -60,6 +60,7 @@ bench: venv/.tests
 	@$(RUN) tools.bench
 	@$(RUN) tests.contract.figures
 	@$(RUN) tests.contract.figures_records
+	@$(RUN) tests.contract.figures_accounts
 	@$(RUN) tests.e2e.ratios
 	@$(RUN) tests.e2e.ratios_clubs
 

@@ -57,7 +57,7 @@ def main(counts: tuple[int, ...]) -> int:
             asked = from_plc(directory.url, httpx.Client(trust_env=False))
             with PdsProcess(pds, env, folder / "pds.log") as server:
                 did = founded(server.url, env["PDS_HOSTNAME"], members=2, posts=3).members[0].did
-            club = Data(path=path, install=pds, document_key=asked)
+            club = Data(path=path, install=pds, document_key=asked, deadline=_PATIENCE)
             title = f"One account by its records: s, MiB held at most, limit in MiB (of {_LIMITS_MIB})"
             table = Table("records", "database, MiB", *_JOBS, title=title)
             try:

@@ -64,6 +64,8 @@ class Data:
     path: Path
     install: Install
     document_key: DocumentKey
+    deadline: float = DEADLINE
+    """Seconds for one run of the program."""
 
     @property
     def snapshot(self) -> Path:
@@ -80,7 +82,7 @@ class Data:
         } | change
         return child(
             [str(self.install.node), str(PROGRAM)],
-            DEADLINE,
+            self.deadline,
             cwd=self.install.folder,
             env=env,
             stdout=subprocess.PIPE,
@@ -90,7 +92,7 @@ class Data:
     def take(self, *, code: int = 0, **change: str) -> str:
         """Run it to its end; what it says."""
         with self.start(**change) as running:
-            said, _ = running.communicate(timeout=DEADLINE)
+            said, _ = running.communicate(timeout=self.deadline)
         assert running.returncode == code, said
         return said
 
