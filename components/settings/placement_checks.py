@@ -1,4 +1,4 @@
-"""What does not go with where a PDS is to run."""
+"""Options that conflict with the placement of a PDS."""
 
 from collections.abc import Iterator
 
@@ -15,13 +15,13 @@ _OWN_HOST = {
     "nomad": ("version", "sha256", "mirror"),
     "secrets": ("nomad_management_token",),
 }
-"""Options of a droplet of one's own: section, and which of it (None: all)."""
+"""Options of the stack's own droplet: section, and its options (None: all)."""
 
 _OF_THE_HOSTS_INGRESS = ("image", "memory_mib", "license_hcl", "ssh_port", "backend", "acme_ca", "acme_email")
 
 
 def placement_faults(settings: Settings) -> Iterator[Fault]:
-    """What does not go with where the PDS is to run."""
+    """Options that conflict with the placement of the PDS."""
     on = settings.on
     if on is None:
         if settings.operators is None:
