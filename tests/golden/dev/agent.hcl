@@ -87,7 +87,7 @@ client {
   }
 
   meta {
-    pds_configuration = "134c0126a11ea1ed"
+    pds_configuration = "d34004f966069c1f"
   }
 }
 
