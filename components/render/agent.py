@@ -1,6 +1,6 @@
 """The Nomad agent's configuration: one server and one client in one process, on loopback.
 
-Owns everything Nomad is told at its start. It does not own how others reach it (`files/stunnel.conf`), when it starts
+Owns the agent's whole configuration, but not the access to it (`files/stunnel.conf`), its start
 (`files/nomad.service`), or its jobs. Names and defaults: `command/agent/config.go` and `drivers/docker/config.go` in
 hashicorp/nomad at v2.0.4.
 """
@@ -11,7 +11,7 @@ from components.settings.checks import SYSTEM_RESERVE_MIB
 from components.settings.settings import Settings
 
 PIDS_LIMIT = 2048
-"""Most processes and threads of one container; a job may ask for fewer, never for more."""
+"""Limit of processes and threads of one container. A job may request fewer, never more."""
 
 ALLOWED_CAPABILITIES = ("chown", "dac_override", "fowner", "kill", "net_bind_service", "setgid", "setuid")
 """Linux capabilities that a container may have.
@@ -24,8 +24,8 @@ audit records. The PDS drops all; the rest is for the ingress, which binds 80 an
 def agent_config(settings: Settings, configuration: str) -> str:
     """HCL for `/etc/nomad.d/agent.hcl`.
 
-    `configuration` is the hash of the cloud-init that made the host; it becomes the node's `pds_configuration`, where a
-    preview reads what a running host was born with.
+    `configuration` is the hash of the cloud-init that built the host. It becomes the node's `pds_configuration`, where
+    a preview reads the configuration of a running host.
     """
     capabilities = json.dumps(ALLOWED_CAPABILITIES)
     return f"""\
