@@ -121,7 +121,7 @@ def _to_the_server(backend: str) -> str:
     """Handles a request for the hostname."""
     return f"""\
 reverse_proxy {backend} {{
-	# A server that is being restarted is waited for.
+	# Waits for a server that is restarting.
 	lb_try_duration 20s
 }}
 """
@@ -190,9 +190,9 @@ def _global_options(settings: Settings) -> str:
     email = f'\temail "{settings.ingress.acme_email}"\n' if settings.ingress.acme_email else ""
     return f"""\
 {{
-	# A socket in the task's own directory: by TCP every program on the host could give Caddy orders.
+	# A socket in the task's own directory: by TCP every program on the host could control Caddy.
 	admin unix//local/admin.sock
-	# Named, because Caddy would go to another CA where this one fails, and a CAA record may forbid that.
+	# Set, because Caddy would use another CA if this one fails, and a CAA record may forbid that.
 	acme_ca "{settings.ingress.acme_ca}"
 {email}\
 	on_demand_tls {{
@@ -204,7 +204,7 @@ def _global_options(settings: Settings) -> str:
 	}}
 }}
 
-# May this name have a certificate? Asked of the stack whose site it is.
+# Whether this name may have a certificate; the site's stack answers.
 http://:{CADDY_ASK_PORT} {{
 	bind 127.0.0.1
 	handle /ask {{

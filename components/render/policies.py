@@ -1,8 +1,8 @@
 """Nomad ACL policies, as HCL."""
 
 ANONYMOUS = """\
-# IO resolves `nomad:SERVICE` on the host's loopback and has no setting for a token. Reading jobs is all there is to
-# see: the API is on loopback, and job specs hold no secret.
+# IO resolves `nomad:SERVICE` on the host's loopback and has no setting for a token. This exposes jobs
+# only: the API is on loopback, and job specs hold no secret.
 namespace "default" {
   capabilities = ["read-job"]
 }
@@ -71,7 +71,7 @@ namespace "{name}" {{
   }}
 }}
 
-# Its file among those of the host's ingress.
+# The club's file among those of the host's ingress.
 namespace "default" {{
   variables {{
     path "io/files/{name}" {{

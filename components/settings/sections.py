@@ -206,7 +206,9 @@ class Pds(Section):
     plc_url: HttpsUrl = option("https://plc.directory", doc="Directory of did:plc identities.", env="PDS_DID_PLC_URL")
     app_view_url: HttpsUrl = option("https://api.bsky.app", doc="URL of the app view.", env="PDS_BSKY_APP_VIEW_URL")
     app_view_did: Did = option("did:web:api.bsky.app", doc="DID of the app view.", env="PDS_BSKY_APP_VIEW_DID")
-    report_service_url: HttpsUrl = option("https://mod.bsky.app", doc="Report service.", env="PDS_REPORT_SERVICE_URL")
+    report_service_url: HttpsUrl = option(
+        "https://mod.bsky.app", doc="URL of the report service.", env="PDS_REPORT_SERVICE_URL"
+    )
     report_service_did: Did = option(
         "did:plc:ar7c4by46qjdydhdevvrndac", doc="DID of the report service.", env="PDS_REPORT_SERVICE_DID"
     )
@@ -226,8 +228,10 @@ class Pds(Section):
         env="PDS_MAX_REPO_IMPORT_SIZE",
     )
     contact_email: Email | None = option(None, doc="Contact address for members.", env="PDS_CONTACT_EMAIL_ADDRESS")
-    privacy_policy_url: HttpsUrl | None = option(None, doc="Privacy policy.", env="PDS_PRIVACY_POLICY_URL")
-    terms_of_service_url: HttpsUrl | None = option(None, doc="Terms of service.", env="PDS_TERMS_OF_SERVICE_URL")
+    privacy_policy_url: HttpsUrl | None = option(None, doc="URL of the privacy policy.", env="PDS_PRIVACY_POLICY_URL")
+    terms_of_service_url: HttpsUrl | None = option(
+        None, doc="URL of the terms of service.", env="PDS_TERMS_OF_SERVICE_URL"
+    )
 
     extra_env: Annotated[Mapping[str, str], *SEALED] = option(
         default_factory=dict,
@@ -347,13 +351,15 @@ class S3(Section):
         env="PDS_BLOBSTORE_S3_BUCKET",
         example="my-club-blobs",
     )
-    region: str = option(pattern=r"^[a-z0-9-]+$", doc="Region.", env="PDS_BLOBSTORE_S3_REGION", example="fra1")
+    region: str = option(
+        pattern=r"^[a-z0-9-]+$", doc="Region of the bucket.", env="PDS_BLOBSTORE_S3_REGION", example="fra1"
+    )
     endpoint: HttpsUrl = option(
         doc="Endpoint URL, for example of Spaces.",
         env="PDS_BLOBSTORE_S3_ENDPOINT",
         example="https://fra1.digitaloceanspaces.com",
     )
-    force_path_style: bool = option(False, doc="Path-style URLs.", env="PDS_BLOBSTORE_S3_FORCE_PATH_STYLE")
+    force_path_style: bool = option(False, doc="Use path-style URLs.", env="PDS_BLOBSTORE_S3_FORCE_PATH_STYLE")
     access_key_id: SecretStr = option(min_length=1, doc="Access key ID.", env="PDS_BLOBSTORE_S3_ACCESS_KEY_ID")
     secret_access_key: SecretStr = option(min_length=1, doc="Secret key.", env="PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY")
 

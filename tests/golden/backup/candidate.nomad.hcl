@@ -169,7 +169,7 @@ job "pds-candidate" {
         (the escrow file has it), or name another bucket." ;;
                 # restic also suggests then that there may be none.
                 *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
-        Is the bucket somebody else's, or the key of another one?" ;;
+        The bucket may belong to another account, or the key to another bucket." ;;
                 10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said
         Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;

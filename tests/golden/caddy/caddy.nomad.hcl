@@ -263,9 +263,9 @@ job "caddy" {
         change_mode = "noop"
         data        = <<-EOT
         {
-        	# A socket in the task's own directory: by TCP every program on the host could give Caddy orders.
+        	# A socket in the task's own directory: by TCP every program on the host could control Caddy.
         	admin unix//local/admin.sock
-        	# Named, because Caddy would go to another CA where this one fails, and a CAA record may forbid that.
+        	# Set, because Caddy would use another CA if this one fails, and a CAA record may forbid that.
         	acme_ca "https://acme-v02.api.letsencrypt.org/directory"
         	on_demand_tls {
         		ask http://127.0.0.1:2020/ask
@@ -276,7 +276,7 @@ job "caddy" {
         	}
         }
 
-        # May this name have a certificate? Asked of the stack whose site it is.
+        # Whether this name may have a certificate; the site's stack answers.
         http://:2020 {
         	bind 127.0.0.1
         	handle /ask {
