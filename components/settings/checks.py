@@ -95,7 +95,7 @@ def _manual_zone(settings: Settings) -> Iterator[Fault]:
     if settings.dns.provider == "manual" and settings.dns.create_zone:
         yield Fault(
             "dns.create_zone",
-            "with 'provider: manual' nobody makes a zone.",
+            "with 'provider: manual' no zone is created.",
             "Remove it, or the line 'provider: manual'.",
         )
 
@@ -208,7 +208,7 @@ def _backup(settings: Settings) -> Iterator[Fault]:
         if backup.volume and getattr(backup, name):
             yield Fault(f"backup.{name}", "with 'volume' there is no bucket.", "Remove it, or 'volume'.")
     if backup.endpoint and not backup.bucket:
-        yield Fault("backup.bucket", "with 'endpoint' nobody makes a bucket.", "Write the name of the one you have.")
+        yield Fault("backup.bucket", "with 'endpoint' no bucket is created.", "Write the name of the one you have.")
     if backup.endpoint and backup.adopt:
         yield Fault("backup.adopt", "with 'endpoint' the bucket is always one that you have.", "Remove it.")
     if backup.adopt and not backup.endpoint and not backup.bucket:
@@ -276,7 +276,7 @@ def _alerts(settings: Settings) -> Iterator[Fault]:
     if alerts and not (alerts.email or alerts.slack or alerts.ping_url):
         yield Fault(
             "alerts",
-            "it names nobody to tell.",
+            "it has no recipient.",
             "Write 'email: [you@…]', 'slack' or 'ping_url', or remove 'alerts' altogether.",
         )
 
@@ -356,12 +356,12 @@ def warnings(settings: Settings) -> Iterator[str]:
         )
     if settings.alerts and not settings.alerts.ping_url:
         yield (
-            "pds:alerts.ping_url: without it nobody hears of a full volume, of too many accounts, or of backups that "
+            "pds:alerts.ping_url: without it there is no alert for a full volume, too many accounts, or backups that "
             "fail: DigitalOcean sees none of them. Add the ping URL of a dead man's switch, for example a check of "
             "healthchecks.io."
         )
     if settings.backup and not settings.alerts:
-        yield "pds:alerts: nobody hears of a backup or a drill that fails. Add 'alerts', with a 'ping_url'."
+        yield "pds:alerts: no alert reports a failed backup or drill. Add 'alerts', with a 'ping_url'."
     if settings.backup is None:
         yield "pds:backup: NO BACKUP. What happens to the volume happens to every member's posts. Add 'backup'."
     elif settings.backup.volume:
@@ -376,7 +376,7 @@ def warnings(settings: Settings) -> Iterator[str]:
     yield from given_warnings(settings)
     if settings.pds.escrow == "pending":
         yield (
-            "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "
+            "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state. Losing it "
             "loses every identity on this server. Run `./pds escrow STACK`, put the file away, then set "
             "'pds: {escrow: made}'."
         )

@@ -63,7 +63,7 @@ def member_faults(settings: Settings) -> Iterator[Fault]:
             yield Fault(
                 dotted(["members", index, "was"]),
                 f"{member.was} is a member's handle in this file.",
-                "Write the handle that she has until now, or remove it.",
+                "Write the member's current handle, or remove it.",
             )
     if len(settings.members) > MOST_MEMBERS and not settings.relay_raised:
         yield Fault(
@@ -105,7 +105,7 @@ def _handle_faults(index: int, member: Member, domains: tuple[str, ...]) -> Iter
         yield Fault(
             key,
             f"{shown(front)} has {len(front)} characters; the server takes {SHORTEST} to {LONGEST} before {domain}.",
-            f"Write {'a longer' if len(front) < SHORTEST else 'a shorter'} name, or a handle of her own domain.",
+            f"Write {'a longer' if len(front) < SHORTEST else 'a shorter'} name, or a handle of another domain.",
         )
     elif is_reserved(member.handle, domains) and not member.reserved:
         yield Fault(key, f"the server reserves {shown(front)}.", "Write another name, or 'reserved: true' beside it.")
@@ -117,5 +117,5 @@ def _shared(option: str, values: list[str]) -> Iterator[Fault]:
             yield Fault(
                 dotted(["members", index, option]),
                 f"{shown(value)} is that of {dotted(['members', first])}, too.",
-                "Write one of her own, or remove one of the two.",
+                "Write another one, or remove one of the two members.",
             )

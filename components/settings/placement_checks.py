@@ -69,13 +69,13 @@ def _on_a_host(settings: Settings, on: On) -> Iterator[Fault]:
 
 def _on_a_nomad(settings: Settings, on: On) -> Iterator[Fault]:
     if on.ipv4 is None:
-        yield Fault("on.ipv4", "nobody says where the hostname has to point.", "Write the host's public address.")
+        yield Fault("on.ipv4", "the address of the hostname is missing.", "Write the host's public address.")
     if on.nomad_token is None:
         yield Fault(
             "on.nomad_token",
             "this option is required.",
-            "Run `pulumi config set --secret --path on.nomad_token`. Without ACLs everybody who reaches that Nomad "
-            "reads the rotation key: run `nomad acl bootstrap` there first.",
+            "Run `pulumi config set --secret --path on.nomad_token`. Without ACLs every client of that Nomad "
+            "can read the rotation key: run `nomad acl bootstrap` there first.",
         )
     if (on.nomad_client_cert_pem is None) != (on.nomad_client_key_pem is None):
         lacking = "key" if on.nomad_client_key_pem is None else "cert"
