@@ -1,15 +1,15 @@
-"""The map of the house. Imports go one way, downwards:
+"""The map of this package. Modules import only from lines below their own:
 
     __main__
-    pds                                                  composes; the order in it is the design
-    host  nomad  clubs | shared | existing               where it runs: a host of its own, another's, any Nomad
+    pds                                                  composes all components, in the order of the design
+    host  nomad  clubs | shared | existing               where it runs: its own host, another stack's, any Nomad
     dns  secrets  workload  ingress  watch
-    members  confirmation  backup                        one noun, one file: the resources; none knows another
-    facts  place  target  entropy  telling               what several of them use: waits, ways, options, secrets, words
-    dynamic                                              how the facts come about, when the engine says so
-    probes  accounts  needs  rooms                       what asks the outside, for `dynamic` alone
-    render/                                              what text it becomes; pure functions
-    settings/                                            what was asked; every option once
+    members  confirmation  backup                        one topic a file: the resources; none imports another
+    facts  place  target  entropy  telling               shared: dynamic resources, connections, secrets, messages
+    dynamic                                              the providers of the dynamic resources
+    probes  accounts  needs  rooms                       blocking I/O, for `dynamic` only
+    render/                                              the rendered texts; pure functions
+    settings/                                            the stack file; every option once
 
-`dynamic` is loaded by the engine for each of its resources, so nothing is imported here.
+The engine loads `dynamic` for each of its resources, so this file imports nothing.
 """

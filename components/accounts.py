@@ -1,9 +1,9 @@
-"""Accounts of the PDS over its HTTP interface (XRPC): what an admin asks and does, as plain functions.
+"""Accounts of the PDS over its HTTP interface (XRPC): an admin's queries and changes, as plain functions.
 
-The standard library alone and no Pulumi, like `probes.py`: the dynamic providers load it. Every request has a deadline.
-What a stack file's owner can put right is a ProbeError in a sentence with the next step; a server that does not answer
-now is a NotYetError, which the providers take for pending. Nothing here decides when an account is changed. Endpoints
-are those of `api/com/atproto` in @atproto/pds, the same in both version lines.
+The standard library only and no Pulumi, like `probes.py`, because the dynamic providers load it. Every request has a
+deadline. An error that the operator can fix is a ProbeError with the next step. A server that does not answer now is a
+NotYetError, which the providers report as pending. This module does not decide when an account changes. Endpoints are
+those of `api/com/atproto` in @atproto/pds, the same in both version lines.
 """
 
 import base64
@@ -18,12 +18,12 @@ from components.probes import NotYetError, ProbeError, connection_to
 
 Json = Any
 
-_TIMEOUT = 30  # seconds; an account is made with a call to the PLC directory in between
+_TIMEOUT = 30  # seconds; creating an account includes a call to the PLC directory
 _PAGE = 100
 
 
 class RefusedError(ProbeError):
-    """The server said no; `error` is the protocol's name for it, `message` the server's words."""
+    """The server refused; `error` is the protocol's name for it, `message` the server's text."""
 
     def __init__(self, method: str, status: int, error: str, message: str) -> None:
         self.status, self.error, self.message = status, error, message
@@ -32,7 +32,7 @@ class RefusedError(ProbeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """An account as this PDS has it."""
+    """An account of this PDS."""
 
     did: str
     handle: str
@@ -40,12 +40,12 @@ class Account:
     confirmed: bool = False
     """Whether its e-mail address counts as confirmed."""
     revision: str = ""
-    """Of its repository, where `hosted` found it: a TID, later ones sort behind earlier ones."""
+    """Revision of its repository, if `hosted` found it: a TID, later ones sort behind earlier ones."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A PDS: its public URL, the address to ask it at whatever the name resolves to, and its admin password."""
+    """A PDS: its public URL, the address to query whatever the name resolves to, and its admin password."""
 
     url: str
     address: str
@@ -62,11 +62,11 @@ class Server:
         return self._ask("POST", method, body, self._admin)
 
     def sign_up(self, body: Mapping[str, str]) -> Json:
-        """createAccount, as anybody with an invite code. Raises as above."""
+        """createAccount, with an invite code and no other rights. Raises as above."""
         return self._ask("POST", "com.atproto.server.createAccount", body, None)
 
     def accepts_password(self, did: str, password: str) -> bool:
-        """Whether a member could log in with `password`; the session is ended at once."""
+        """Whether a member could log in with `password`. Ends the session at once."""
         try:
             body = {"identifier": did, "password": password}
             session = self._ask("POST", "com.atproto.server.createSession", body, None)
@@ -112,20 +112,20 @@ class Server:
                 "set elsewhere, write it into 'secrets.admin_password'."
             )
         if status >= 500 or status == http.HTTPStatus.TOO_MANY_REQUESTS or not error:
-            # Without the protocol's own words somebody else answered: the ingress, or a page in front of it.
+            # An answer without the protocol's fields is not the PDS's: the ingress's, or that of a page in front of it.
             raise NotYetError(f"{self.url} answers {status} to {method} ({message or text[:80].strip()})")
         raise RefusedError(method, status, error, message)
 
 
 def server_of(props: Mapping[str, Json]) -> Server:
-    """The server that a dynamic resource's inputs name. Raises ProbeError for a URL without a host."""
+    """The server in a dynamic resource's inputs. Raises ProbeError for a URL without a host."""
     if not urlsplit(props["url"]).hostname:
         raise ProbeError(f"{props['url']} is not the URL of a server.")
     return Server(props["url"], props["ip"], props["admin_password"])
 
 
 def hosted(server: Server) -> list[Account]:
-    """Every account on this PDS, those that are deactivated or taken down included, which `resolveHandle` hides."""
+    """Every account on this PDS, including deactivated and taken down ones, which `resolveHandle` hides."""
     found: list[Account] = []
     cursor: dict[str, str] = {}
     while True:
@@ -140,7 +140,7 @@ def hosted(server: Server) -> list[Account]:
 
 
 def account(server: Server, did: str) -> Account | None:
-    """The account `did`, or None where this PDS has none."""
+    """The account `did`, or None if this PDS has none."""
     try:
         return _account(server.query("com.atproto.admin.getAccountInfo", did=did))
     except RefusedError as refusal:
@@ -150,13 +150,13 @@ def account(server: Server, did: str) -> Account | None:
 
 
 def create(server: Server, *, handle: str, email: str, password: str, recovery_key: str | None) -> Account:
-    """A new account, by an invite made for it alone. Raises ProbeError with the next step."""
+    """Creates an account with an invite made only for it. Raises ProbeError with the next step."""
     code = server.procedure("com.atproto.server.createInviteCode", useCount=1)["code"]
     body = {"handle": handle, "email": email, "password": password, "inviteCode": code}
     try:
         made = server.sign_up(body | ({"recoveryKey": recovery_key} if recovery_key else {}))
     except RefusedError as refusal:
-        # Nothing half-made: the code is nobody's.
+        # Leave no unused invite code.
         server.procedure("com.atproto.admin.disableInviteCodes", codes=[code], accounts=[])
         raise ProbeError(_why_not_created(handle, refusal)) from refusal
     return Account(did=made["did"], handle=made["handle"], email=email)
@@ -165,9 +165,7 @@ def create(server: Server, *, handle: str, email: str, password: str, recovery_k
 def _why_not_created(handle: str, refusal: RefusedError) -> str:
     match refusal.error, refusal.message:
         case "InvalidInviteCode", _:
-            return (
-                f"The invite made for {handle} was used up by somebody else. Run `pulumi up` again: it makes another."
-            )
+            return f"The invite made for {handle} was used by another account. Run `pulumi up` again: it makes another."
         case _, message if "already taken" in message:
             return f"{message}. Write a handle and an e-mail address that no other account here has."
         case _, message if "email address" in message:
@@ -177,8 +175,8 @@ def _why_not_created(handle: str, refusal: RefusedError) -> str:
 
 
 def rename(server: Server, did: str, handle: str) -> None:
-    """Change a handle as the admin. Raises NotYetError where the server cannot resolve it yet, ProbeError where it is
-    somebody else's."""
+    """Change a handle as the admin. Raises NotYetError if the server cannot resolve it yet, ProbeError if another
+    account has it."""
     try:
         server.procedure("com.atproto.admin.updateAccountHandle", did=did, handle=handle)
     except RefusedError as refusal:
@@ -190,32 +188,32 @@ def rename(server: Server, did: str, handle: str) -> None:
 
 
 def change_email(server: Server, did: str, email: str) -> None:
-    """Change an address as the admin, which also takes its confirmation away. Raises ProbeError where it is taken: the
-    server would fall over it with a 500."""
+    """Change an address as the admin, which also removes its confirmation. Raises ProbeError if another account has it:
+    the server would answer 500."""
     if any(other.email.lower() == email.lower() and other.did != did for other in hosted(server)):
         raise ProbeError(f"{did} cannot have an e-mail address that another account here has. Write another one.")
     server.procedure("com.atproto.admin.updateAccountEmail", account=did, email=email)
 
 
 def set_password(server: Server, did: str, password: str) -> None:
-    """Set another password as the admin; every session of the account ends."""
+    """Set another password as the admin. Ends every session of the account."""
     server.procedure("com.atproto.admin.updateAccountPassword", did=did, password=password)
 
 
 def take_down(server: Server, did: str, applied: bool) -> None:
-    """Hide an account from everybody, or show it again."""
+    """Hide an account from the public, or show it again."""
     subject = {"$type": "com.atproto.admin.defs#repoRef", "did": did}
     takedown = {"applied": applied, **({"ref": "stack file"} if applied else {})}
     server.procedure("com.atproto.admin.updateSubjectStatus", subject=subject, takedown=takedown)
 
 
 def delete(server: Server, did: str) -> None:
-    """Delete an account with everything in it, for ever."""
+    """Delete an account and all of its data permanently."""
     server.procedure("com.atproto.admin.deleteAccount", did=did)
 
 
 def invite_codes(server: Server, count: int, uses: int) -> list[str]:
-    """`count` new codes, each good for `uses` accounts."""
+    """`count` new codes, each valid for `uses` accounts."""
     made = server.procedure("com.atproto.server.createInviteCodes", codeCount=count, useCount=uses)
     return [code for each in made["codes"] for code in each["codes"]]
 

@@ -1,7 +1,6 @@
-"""The backup: a bucket that outlives everything else, a key for it alone, a password, and the job that uses them.
+"""The backup: a bucket that outlives all other resources, its own key, a password, and the jobs that use them.
 
-The jobs' texts are rendered in `render/`. What is in a snapshot is decided by the program that the first runs,
-`render/files/snapshot.cjs`.
+`render/` renders the jobs. The first job's program, `render/files/snapshot.cjs`, decides the content of a snapshot.
 """
 
 from collections.abc import Mapping
@@ -23,15 +22,15 @@ from components.settings.settings import Settings
 from components.target import NomadTarget
 
 PATHS = {"backup": BACKUP_PATH, "restore": RESTORE_PATH, "drill": DRILL_PATH, "candidate": CANDIDATE_PATH}
-"""The jobs by role, and the variable of each with what opens the backups."""
+"""The jobs by role, and the variable of each with the backups' credentials."""
 
 VERSION_DAYS = 30
-"""For so long the bucket keeps what was overwritten or deleted in it: the key on the host can delete, and be stolen."""
+"""Days the bucket keeps overwritten or deleted objects. The key on the host can delete objects and could be stolen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackupArgs:
-    """What `Backup` is told: the jobs' texts, where they go, and the server's job: its first start marks the volume."""
+    """Arguments of `Backup`: the jobs' texts, their Nomad, and the server's job, whose first start marks the volume."""
 
     settings: Settings
     stack: str
@@ -47,13 +46,13 @@ class Backup(pulumi.ComponentResource):
     repository: str
     """restic's address of the backups."""
     items: pulumi.Output[dict[str, str]]
-    """What opens them, by restic's names; secret. For the escrow file."""
+    """Credentials of the backups, by restic's names; secret. For the escrow file."""
 
     def __init__(self, name: str, args: BackupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Backup", name, None, opts)
         section = args.settings.backup
         assert section
-        # Made even where one is given: a protected resource that went away would end `up` half-way.
+        # Created even if one is given: removing a protected resource would fail `up` half-way.
         made = hex_secret(f"{name}-password", 64, self)
         password = pulumi.Output.secret(section.password.get_secret_value()) if section.password else made
         items: dict[str, pulumi.Input[str]] = {"RESTIC_PASSWORD": password}
@@ -76,14 +75,14 @@ class Backup(pulumi.ComponentResource):
             nomad.Job(
                 f"{prefix}-job",
                 jobspec=args.jobspecs[role],
-                detach=True,  # each runs later, by itself or when it is asked
+                detach=True,  # each runs later, on schedule or when dispatched
                 purge_on_destroy=True,
                 opts=args.target.options(self, depends_on=[variable, args.server]),
             )
         self.register_outputs({"repository": self.repository})
 
     def _bucket(self, name: str, args: BackupArgs, section: Section) -> digitalocean.SpacesBucket:
-        # Spaces takes keys of its own, not the API token; these may make buckets and never reach the host.
+        # Spaces takes keys of its own, not the API token. These may create buckets and never reach the host.
         access_id, secret_key = _given(section)
         spaces = digitalocean.Provider(
             f"{name}-spaces",
@@ -104,8 +103,8 @@ class Backup(pulumi.ComponentResource):
                 digitalocean.SpacesBucketLifecycleRuleArgs(
                     enabled=True,
                     abort_incomplete_multipart_upload_days=1,
-                    # restic deletes a lock after each run. Of an object whose versions have all expired there would
-                    # remain a marker for ever, and a listing of locks reads them all.
+                    # restic deletes a lock after each run. Without this, a marker would remain for each object whose
+                    # versions have all expired, and a listing of locks reads them all.
                     expiration=digitalocean.SpacesBucketLifecycleRuleExpirationArgs(expired_object_delete_marker=True),
                     noncurrent_version_expiration=digitalocean.SpacesBucketLifecycleRuleNoncurrentVersionExpirationArgs(
                         days=VERSION_DAYS
@@ -118,7 +117,7 @@ class Backup(pulumi.ComponentResource):
                 protect=True,
                 retain_on_delete=True,
                 import_=f"{region},{bucket}" if section.adopt else None,
-                # The provider takes another name for an update and does nothing (resource_spaces_bucket.go has no
+                # The provider accepts another name as an update and does nothing (resource_spaces_bucket.go has no
                 # ForceNew there), and the key's grants then name a bucket that does not exist.
                 replace_on_changes=["name"],
             ),
@@ -129,7 +128,7 @@ class Backup(pulumi.ComponentResource):
             f"{name}-key",
             name=f"pds-{args.stack}-backup",
             grants=[digitalocean.SpacesKeyGrantArgs(bucket=bucket.name, permission="readwrite")],
-            # Of a key the API changes the name alone (digitalocean/openapi, spaces/key_update.yml).
+            # The API can change only a key's name (digitalocean/openapi, spaces/key_update.yml).
             opts=pulumi.ResourceOptions(parent=self, replace_on_changes=["grants"]),
         )
 

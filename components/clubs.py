@@ -1,8 +1,8 @@
-"""What a host gives to the other stacks whose PDS runs on it: to each a namespace, a token for it alone, and a volume.
+"""A host's resources for the other stacks whose PDS runs on it: for each a namespace, its own token, and a volume.
 
-What a club is told in plain text is in `settings/offer.py`; its other end is `shared.py`. A club's jobs, secrets and
-records are its own stack's. A club that is taken off the list loses its token; its data are renamed, never
-deleted (`render/files/pds-dir.sh`).
+`settings/offer.py` makes the plain text values for a club; `shared.py` reads them. The club's own stack owns its jobs,
+secrets and records. A club that is removed from the list loses its token. Its data are renamed, never deleted
+(`render/files/pds-dir.sh`).
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ from components.settings.settings import Settings
 from components.target import NomadTarget
 
 CLUB_TOKEN = "pds-club-"  # noqa: S105 (the beginning of a name)
-"""Names of clubs' tokens and policies begin so."""
+"""Prefix of the names of clubs' tokens and policies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClubsArgs:
-    """What `Clubs` is told: who gets what, and how a club reaches this host."""
+    """Arguments of `Clubs`: the resources of each club, and how a club reaches this host."""
 
     settings: Settings
     admin: NomadTarget
@@ -40,11 +40,11 @@ class Clubs(pulumi.ComponentResource):
     """Namespaces, tokens and volumes of the clubs on this host."""
 
     offers: dict[str, dict[str, pulumi.Input[Any]]]
-    """By club, in plain text: what it gets."""
+    """By club, in plain text: its resources."""
     access: pulumi.Output[dict[str, Any]]
-    """By club: what opens Nomad for it; secret."""
+    """By club: its credentials for Nomad; secret."""
     tokens: dict[str, pulumi.Output[str]]
-    """By name: the accessor id of each club's token."""
+    """By name: the accessor ID of each club's token."""
 
     def __init__(self, name: str, args: ClubsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Clubs", name, None, opts)
@@ -73,7 +73,7 @@ class Clubs(pulumi.ComponentResource):
             rules_hcl=club_policy(club, club_volume(club)),
             opts=args.admin.options(self),
         )
-        # When the club is gone it can do nothing: its policy is gone too. `Ready` deletes it when there is a newer one.
+        # A removed club's token has no rights: its policy is removed too. `Ready` deletes it once there is a newer one.
         token = nomad.AclToken(
             f"{name}-token",
             name=f"{CLUB_TOKEN}{club}",
@@ -81,8 +81,8 @@ class Clubs(pulumi.ComponentResource):
             policies=[policy.name],
             opts=args.admin.options(self, left=True),
         )
-        # After the token: when a club is taken off the list the room goes first, and that is refused while the club's
-        # server runs. Then nothing of it has changed.
+        # After the token: when a club is removed from the list, this goes first, and Nomad refuses that while the
+        # club's server runs. Then nothing of it has changed.
         ClubRoom(
             f"{name}-room",
             {

@@ -1,7 +1,6 @@
-"""E-mail addresses that count as confirmed where no mail can be sent: a job in the PDS's own image, run when `up` asks.
+"""Marks e-mail addresses as confirmed if no mail can be sent: a job in the PDS's own image, dispatched by `up`.
 
-The job's text is rendered in `render/confirm_job.py`; what a PDS without mail costs its members is in
-docs/operating.md.
+`render/confirm_job.py` renders the job. docs/operating.md describes the limits of a PDS without mail.
 """
 
 import hashlib
@@ -20,8 +19,8 @@ from components.target import PATIENCE, NomadTarget
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmationArgs:
-    """What `Confirmation` is told. `dids` are the members' by e-mail address, empty while pending; `nomad` the inputs
-    by which Nomad's API is asked; `paused` whether the server is stopped."""
+    """Arguments of `Confirmation`. `dids` are the members' by e-mail address, empty while pending; `nomad` the inputs
+    for Nomad's API; `paused` whether the server is stopped."""
 
     jobspec: str
     target: NomadTarget
@@ -60,7 +59,7 @@ class Confirmation(pulumi.ComponentResource):
                 "job": JOB,
                 "list": dids,
                 "paused": args.paused,
-                # A changed address is confirmed again; guesses at it could be tried against a plain digest.
+                # A changed address is confirmed again. A plain digest of it could be guessed.
                 "addresses": as_secret(pulumi.Output.from_input(digest)),
                 "jobspec_sha256": hashlib.sha256(args.jobspec.encode()).hexdigest(),
             },

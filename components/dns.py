@@ -1,4 +1,4 @@
-"""The records of the PDS's own name. Members' records are not here."""
+"""The DNS records of the PDS's hostname. `members.py` makes members' records."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,21 @@ from components.settings.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class DnsArgs:
-    """What `Dns` is told."""
+    """Arguments of `Dns`."""
 
     settings: Settings
     ipv4: pulumi.Output[str]
     identity: pulumi.Resource
-    """What refuses another hostname, before a record is touched."""
+    """Refuses another hostname before a record changes."""
 
 
 class Dns(pulumi.ComponentResource):
-    """A, wildcard and CAA records, made at DigitalOcean or listed to be made by hand."""
+    """A, wildcard and CAA records, created at DigitalOcean or listed for manual creation."""
 
     records: pulumi.Output[list[dict[str, str]]]
-    """Every record the PDS needs: zone, name, type, value, ttl (seconds)."""
+    """Every record that the PDS needs: zone, name, type, value, ttl (seconds)."""
     zone: pulumi.Output[str]
-    """The zone's name, once the zone is there."""
+    """The zone's name, once the zone exists."""
 
     def __init__(self, name: str, args: DnsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Dns", name, None, opts)
@@ -33,13 +33,13 @@ class Dns(pulumi.ComponentResource):
         host = args.settings.record_name
         domains = wildcards(args.settings)
 
-        # Role, type, name, and the value where it is not the address.
+        # Role, type, name, and the value; empty means the address.
         wanted = [("a", "A", host, "")]
         for handles, covering in domains.items():
             if covering is not None:
                 own = handles == f".{args.settings.hostname}"
                 wanted.append(("wildcard" if own else f"wildcard{handles.replace('.', '-')}", "A", covering, ""))
-        # The API gives a CAA value back with a trailing dot; without it every preview would show a change.
+        # The API returns a CAA value with a trailing dot; without it every preview would show a change.
         wanted += [(f"caa-{issuer}", "CAA", host, f"{issuer}.") for issuer in dns.caa]
 
         domain: pulumi.Input[str] = zone

@@ -1,13 +1,12 @@
-"""The providers of our dynamic resources: what no provider offers, done from the machine that runs `pulumi`.
+"""The providers of our dynamic resources, for tasks that no provider supports; they run where `pulumi` runs.
 
 FROZEN: live stacks hold these providers pickled by module path and class name. Renaming this module or a provider class
 breaks every one of them; a test pins both. A change of behaviour raises the provider's VERSION instead, which is an
-input. Only the standard library and Pulumi are imported at the top, since every operation loads this module.
+input. Only the standard library and Pulumi are imported at the top, because every operation loads this module.
 
-Each provider writes out diff, read, update and delete, and returns every output from create and update alike: the
-engine replaces all outputs by what update returns. Nothing is ever deleted here: these are waits and facts, not things;
-a club's room, whose data are renamed, is the exception. One `delete` only refuses. The resources that have these
-providers are in `facts.py`.
+Each provider defines diff, read, update and delete, and returns every output from create and update alike: the engine
+replaces all outputs by the result of update. Providers never delete anything, except ClubRoom, which renames the club's
+data directory. One `delete` only refuses. `facts.py` has the resources of these providers.
 """
 
 import functools
@@ -28,19 +27,19 @@ _THE_SDKS_HOST = "pulumi.dynamic.__main__"
 
 _HOST_DEADLINE = 900  # seconds: a droplet's first boot installs Docker and fetches Nomad
 _SETTLE_DEADLINE = 900  # seconds: an image pull on a first start, a stop of at most 60, a start and a check
-_STOP_DEADLINE = 150  # seconds: a server has 60 to stop in order, after two in which nothing is sent to it any more
-_NOTICE_DEADLINE = 30  # seconds: Nomad's template sees a written variable within some
-_RUN_DEADLINE = 300  # seconds: a place, a container of an image that is there, one transaction
-_PREVIEW_TIMEOUT = 5  # seconds: a preview tells what it can without waiting for a host that hangs
+_STOP_DEADLINE = 150  # seconds: a server has 60 to stop, after two without new requests
+_NOTICE_DEADLINE = 30  # seconds: Nomad's template notices a written variable within some
+_RUN_DEADLINE = 300  # seconds: a placement, a container of a present image, one transaction
+_PREVIEW_TIMEOUT = 5  # seconds: a preview does not wait for a host that hangs
 _HTTPS_DEADLINE = 180  # seconds: one certificate order
 _RELOAD_DEADLINE = 150  # seconds: the change script of Caddy's job has 120
 
 
 def _in_words(operation: Callable[..., T]) -> Callable[..., T]:
-    """`operation`, of whose ProbeError the engine is told the sentence alone.
+    """Wraps `operation` so that the engine gets only the message of a ProbeError.
 
-    The SDK's host of dynamic providers tells it a formatted traceback (pulumi/dynamic/__main__.py), whose length is
-    Python's `tracebacklimit`. That is the whole process's, so it is left alone in any other.
+    The SDK's host of dynamic providers sends a formatted traceback (pulumi/dynamic/__main__.py), whose length is
+    Python's `tracebacklimit`. That setting is process-wide, so it is not changed in any other process.
     """
 
     @functools.wraps(operation)
@@ -57,7 +56,7 @@ def _in_words(operation: Callable[..., T]) -> Callable[..., T]:
 
 
 class Wait(ResourceProvider):
-    """A provider whose create and update are the same wait; outputs are the inputs and what was found out."""
+    """A provider whose create and update are the same wait. Outputs are the inputs and the results."""
 
     VERSION = "1"
     serialize_as_secret_always = False
@@ -66,7 +65,7 @@ class Wait(ResourceProvider):
         raise NotImplementedError
 
     def _settled(self, olds: Props) -> bool:
-        """Whether the last run reached its aim; if not, the next `up` goes on."""
+        """Whether the last run succeeded; if not, the next `up` continues."""
         return True
 
     @_in_words
@@ -74,12 +73,12 @@ class Wait(ResourceProvider):
         return CreateResult(id_=type(self).__name__.strip("_"), outs=self._run(props, {}))
 
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        # Outputs stand among the inputs as None, to be declared; they are no wish.
+        # Outputs are among the inputs as None, which declares them; they are not requested values.
         wishes = {key: value for key, value in _news.items() if key != "__provider" and value is not None}
         changed = any(_olds.get(key) != value for key, value in wishes.items())
         settled = self._settled(_olds)
         if not settled and _olds.get("state"):
-            # Nothing else would tell why the preview of an unchanged stack is not empty.
+            # Explains why the preview of an unchanged stack is not empty.
             probes.say(f"{_news.get('handle') or type(self).__name__.removesuffix('Provider')}: {_olds['state']}")
         return DiffResult(changes=changed or not settled, replaces=[])
 
@@ -106,7 +105,7 @@ def _api(props: Props) -> probes.NomadApi:
 
 
 class StackIdentityProvider(Wait):
-    """Remembers what has to stay as it is, and refuses another hostname, region or volume at the preview already."""
+    """Stores what must not change, and refuses another hostname, region or volume already at the preview."""
 
     def _run(self, news: Props, olds: Props) -> Props:
         self._refuse(olds, news)
@@ -127,10 +126,10 @@ class StackIdentityProvider(Wait):
 
 
 class BootstrapProvider(Wait):
-    """Waits for Nomad and bootstraps its ACLs with a token chosen in advance.
+    """Waits for Nomad and bootstraps its ACLs with a predefined token.
 
-    Output `cluster_id` is the token's accessor id, which Nomad draws anew at each bootstrap: an emptied Nomad shows
-    as a changed `cluster_id`. 'Already done', with our token known, is the normal case after a rebuild.
+    Output `cluster_id` is the token's accessor ID, which Nomad generates at each bootstrap: an emptied Nomad shows as a
+    changed `cluster_id`. 'Already done', with our token known, is the normal case after a rebuild.
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -148,7 +147,7 @@ class BootstrapProvider(Wait):
 
 
 class OffersProvider(Wait):
-    """Asks a Nomad that is there already for all that the PDS needs of it, before anything is put into it."""
+    """Checks an existing Nomad for everything that the PDS needs, before anything is put into it."""
 
     def _run(self, news: Props, olds: Props) -> Props:
         needs.require(_api(news), news["wants"])
@@ -156,10 +155,10 @@ class OffersProvider(Wait):
 
 
 class ClubRoomProvider(Wait):
-    """A club's namespace and volume on this host. The one thing here that `delete` gives back; its data are renamed,
-    never deleted.
+    """A club's namespace and volume on this host. Only this provider's `delete` removes something; the data are
+    renamed, never deleted.
 
-    Output `volume_id` is empty where a refresh found none: the next `up` makes it again, on the same directory.
+    Output `volume_id` is empty if a refresh found none: the next `up` creates it again, on the same directory.
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -179,8 +178,8 @@ class ClubRoomProvider(Wait):
 
 
 class HostInUseProvider(Wait):
-    """Refuses to be deleted while the PDS of a club is on the host: a destroyed host would leave it dark, and its own
-    stack could not be destroyed any more. What depends on everything else of a stack is deleted before all of it."""
+    """Refuses its deletion while the PDS of a club is on the host: destroying the host would stop that PDS, and its own
+    stack could not be destroyed any more. A resource that depends on all others of a stack is deleted before them."""
 
     def _run(self, news: Props, olds: Props) -> Props:
         return dict(news)
@@ -191,7 +190,7 @@ class HostInUseProvider(Wait):
 
 
 class ResolvesProvider(Wait):
-    """Asks the zone's own name servers for the hostname, for at most `wait` seconds.
+    """Queries the zone's own name servers for the hostname, for at most `wait` seconds.
 
     Output `open` is "1" once they all answer with the reserved IP, and stays so; "0" is pending, and `state` says why.
     """
@@ -213,12 +212,12 @@ class ResolvesProvider(Wait):
 
 
 class ReadyProvider(Wait):
-    """The PDS answers again after whatever changed: on the host by Nomad's check, then over HTTPS.
+    """Waits until the PDS answers again after any change: on the host by Nomad's check, then over HTTPS.
 
-    Input `open` is "1" or "0", or "none" where the ingress is not ours. Output `state` tells how far it came; HTTPS
-    that is not there yet is a state, not a failure, and the next `up` looks again. A text that the ingress refused is a
-    failure: input `ingress_sha256` is that of this stack's, empty where the ingress does not say what it serves. Output
-    `host_configuration` is the hash of the cloud-init that the host was born with.
+    Input `open` is "1" or "0", or "none" if the ingress is not ours. Output `state` reports the progress. Missing HTTPS
+    is a state, not a failure, and the next `up` checks again. A text that the ingress refused is a failure: input
+    `ingress_sha256` is that of this stack's, empty if the ingress does not report what it serves. Output
+    `host_configuration` is the hash of the cloud-init that built the host.
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -235,7 +234,7 @@ class ReadyProvider(Wait):
 
     @staticmethod
     def _paused(api: probes.NomadApi, news: Props) -> str:
-        # Whoever pauses wants to do something with the data next, which has one writer.
+        # The operator usually pauses to work on the data next, which allow one writer.
         probes.until(lambda: probes.stopping(api, news["job"]), _STOP_DEADLINE, "The PDS")
         return "paused"
 
@@ -256,11 +255,11 @@ class ReadyProvider(Wait):
         return f"serving on the host; HTTPS pending: {fault}" if fault else "serving"
 
     def _wait_for_health(self, api: probes.NomadApi, news: Props, olds: Props) -> None:
-        """A changed secret restarts the task some moments after the variable was written. Where the same secrets are
-        written again nothing restarts, and there is nothing to wait for."""
+        """A changed secret restarts the task some moments after the variable was written. Writing the same secrets
+        again restarts nothing, so there is nothing to wait for."""
         written = api.get(f"/v1/var/{news['secrets_path']}")["ModifyTime"]
         if not olds:
-            # An adopted Nomad may run the job already, with the secrets of before; it gets a moment to notice.
+            # An adopted Nomad may run the job already with the previous secrets; it gets time to notice.
             with suppress(probes.LateError):
                 probes.until(probes.JobRunning(api, news["job"], written), _NOTICE_DEADLINE, "The PDS")
                 return
@@ -272,8 +271,8 @@ class ReadyProvider(Wait):
 
 
 class DispatchedProvider(Wait):
-    """A run of a parameterized Nomad job, to its end, whenever an input changes; nothing while `list` is empty, or the
-    PDS is `paused`: its data may not be there yet."""
+    """Runs a parameterized Nomad job to its end whenever an input changes. Does nothing while `list` is empty, or the
+    PDS is `paused`: its data may not exist yet."""
 
     def _run(self, news: Props, olds: Props) -> Props:
         if news["paused"]:
@@ -288,21 +287,21 @@ class DispatchedProvider(Wait):
 
 
 _SHUT = {"0": "its name does not resolve yet", "paused": "the PDS is paused"}
-"""Values of the input `open` with which the PDS is not asked, and why."""
+"""Values of the input `open` with which the PDS is not queried, and why."""
 
 
 class _OnThePds(Wait):
     """A provider that works on the PDS over HTTPS, from the inputs `url`, `ip`, `admin_password` and `open`.
 
-    What cannot be done yet fails nothing: output `state` begins with 'pending', the outputs in `FOUND` stay as they
-    were, and the next `up` goes on. Members own their accounts: nothing is undone here that they did.
+    What cannot be done yet is no failure: output `state` begins with 'pending', the outputs in `FOUND` stay unchanged,
+    and the next `up` continues. Members own their accounts: this provider undoes none of their changes.
     """
 
     FOUND: ClassVar[Mapping[str, Any]] = {}
-    """Outputs beside `state`, and what they are before anything was done."""
+    """Outputs beside `state`, and their values before the first run."""
 
     def _do(self, server: accounts.Server, news: Props, olds: Props) -> Props:
-        """What has changed among the outputs, `state` among them."""
+        """The changed outputs, including `state`."""
         raise NotImplementedError
 
     def _run(self, news: Props, olds: Props) -> Props:
@@ -321,11 +320,11 @@ class _OnThePds(Wait):
 
 
 class AccountProvider(_OnThePds):
-    """One member's account: made once, or found here; its e-mail address is written when the stack file's changes.
+    """One member's account: created once, or found. Its e-mail address is written if the stack file's changes.
 
-    Found is an account of this PDS with the handle, one that she had until now (`was`), or the temporary one. One with
-    her e-mail address and another handle is an error with the way out: taken for hers, it would lose the records of the
-    handle that it has. Output `initial_password` is empty where it is not known to be the account's.
+    An account is found by its handle, a previous handle of the member (`was`), or the temporary one. An account with
+    the member's e-mail address and another handle is an error with a remedy: adopting it would lose the records of its
+    handle. Output `initial_password` is empty if it is not known to be the account's.
     """
 
     FOUND: ClassVar[Mapping[str, Any]] = {
@@ -366,23 +365,23 @@ class AccountProvider(_OnThePds):
         half_made = by_handle.get(news["temporary"])
         if half_made and half_made.email.lower() != news["email"].lower():
             raise probes.ProbeError(
-                f"{news['temporary']}, the temporary handle for {news['handle']}, is the account {half_made.did} of "
-                "somebody else. Ask its owner for another handle."
+                f"{news['temporary']}, the temporary handle for {news['handle']}, is the account {half_made.did} "
+                "with another e-mail address. Ask the member for another handle."
             )
         named = [by_handle[handle] for handle in (news["handle"], *news["was"]) if handle in by_handle]
         found = named[0] if named else half_made
         other = by_email.get(news["email"].lower())
         if found is None and other:
             raise probes.ProbeError(
-                f"The e-mail address of {news['handle']} is that of the account {other.handle} ({other.did}). If that "
-                f"is her, write 'was: {other.handle}' beside the handle to change it, or 'handle: {other.handle}' to "
-                "keep it; if not, write another address."
+                f"The e-mail address of {news['handle']} is that of the account {other.handle} ({other.did}). If it is "
+                f"this member's, write 'was: {other.handle}' beside the handle to change it, or "
+                f"'handle: {other.handle}' to keep it; if not, write another address."
             )
         return found
 
     @_in_words
     def read(self, id_: str, props: Props) -> ReadResult:
-        """What the account is now. A PDS that does not answer leaves a refresh of everything else alone."""
+        """The account's current state. If the PDS does not answer, a refresh of everything else is not affected."""
         if props.get("did") and props["open"] not in _SHUT:
             with suppress(probes.NotYetError):
                 mine = accounts.account(accounts.server_of(props), props["did"])
@@ -391,16 +390,16 @@ class AccountProvider(_OnThePds):
 
 
 def _seen(account: accounts.Account, news: Props) -> Props:
-    other = "" if account.email.lower() == news["email"].lower() else "; her e-mail address is not the stack file's"
+    other = "" if account.email.lower() == news["email"].lower() else "; its e-mail address is not the stack file's"
     live = {"did": account.did, "live_handle": account.handle, "live_email": account.email}
     return {**live, "state": f"there{other}"}
 
 
 class HandleProvider(_OnThePds):
-    """One account's handle: changed when the stack file's is, and when the account still has the temporary one.
+    """One account's handle: changed if the stack file's changes, or if the account still has the temporary one.
 
-    A domain of her own is changed to once all of its own name servers name the DID, for at most `wait` seconds. A
-    handle that she has changed herself is shown and left.
+    A member's own domain becomes the handle once all of its own name servers name the DID, for at most `wait` seconds.
+    A handle that the member changed is shown and kept.
     """
 
     FOUND: ClassVar[Mapping[str, Any]] = {"live_handle": "", "applied_handle": "", "applied_was": []}
@@ -417,8 +416,8 @@ class HandleProvider(_OnThePds):
         unfinished = mine.handle == news["temporary"]
         asked = mine.handle in news["was"] and olds["applied_was"] != news["was"]
         if not (moved or unfinished or asked):
-            advice = f"write 'was: {mine.handle}' beside it to change hers, or her handle to keep it"
-            return {**done, "live_handle": mine.handle, "state": f"her handle is {mine.handle}: {advice}"}
+            advice = f"write 'was: {mine.handle}' beside it to change it, or this handle to keep it"
+            return {**done, "live_handle": mine.handle, "state": f"the account's handle is {mine.handle}: {advice}"}
         if news["external"]:
             try:
                 probes.until(
@@ -431,7 +430,8 @@ class HandleProvider(_OnThePds):
 
 
 class RemovalsProvider(_OnThePds):
-    """Accounts to take down and to delete, as the stack file lists them; one taken off the first list is shown again.
+    """Accounts to take down and to delete, as the stack file lists them. Removal from the first list restores the
+    account.
 
     Everything is looked up before anything is done. Output `taken_down` keeps each entry's DID, `deleted` what is gone.
     """
@@ -473,7 +473,7 @@ def _hosted_did(there: Sequence[accounts.Account], entry: str) -> str:
 
 
 class InvitesProvider(_OnThePds):
-    """Invite codes, made once; a larger `count` makes further ones. Nothing takes a code back."""
+    """Invite codes, created once. A larger `count` creates additional ones. No code is ever revoked."""
 
     FOUND: ClassVar[Mapping[str, Any]] = {"codes": []}
 
@@ -486,10 +486,10 @@ class InvitesProvider(_OnThePds):
 
 
 class UnlistedProvider(_OnThePds):
-    """Who signed up here and is no member of the stack file: output `unlisted`, handles.
+    """Accounts on this PDS that are no member of the stack file: output `unlisted`, handles.
 
-    Its diff asks the server, since nobody tells the stack file of a sign-up; it only reads, and a server that cannot
-    be asked is no change. So a preview is empty until somebody has come or gone.
+    Its diff queries the server, because the stack file does not change at a sign-up. It only reads, and an unreachable
+    server is no change. So a preview is empty until an account appears or disappears.
     """
 
     FOUND: ClassVar[Mapping[str, Any]] = {"unlisted": []}
@@ -500,12 +500,12 @@ class UnlistedProvider(_OnThePds):
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
         found = super().diff(_id, _olds, _news)
         if not found.changes and _olds["open"] not in _SHUT:
-            # What cannot be asked now is told by the resources that have something to do there.
+            # Resources with pending changes report an unreachable server.
             with suppress(probes.ProbeError):
                 server = replace(accounts.server_of(_olds), timeout=_PREVIEW_TIMEOUT)
                 now = self._unlisted(server, _olds["dids"], _olds["known"])
                 if now != _olds["unlisted"]:
-                    probes.say(f"{', '.join(now) or 'nobody'}: here, and not in the stack file")
+                    probes.say(f"{', '.join(now) or 'no account'}: on the PDS, and not in the stack file")
                     return DiffResult(changes=True, replaces=[])
         return found
 

@@ -1,4 +1,4 @@
-"""The one way in which a secret is generated, and the one in which something becomes one."""
+"""Generates secrets, and marks values as secret. No other module does."""
 
 from typing import TypeVar, cast
 
@@ -14,10 +14,10 @@ def as_secret(output: pulumi.Output[T]) -> pulumi.Output[T]:
 
 
 def hex_secret(name: str, digits: int, parent: pulumi.Resource, *, protect: bool = True) -> pulumi.Output[str]:
-    """`digits` random lower-case hex digits, secret; protected, unless losing it loses nothing.
+    """`digits` random lower-case hex digits, secret; protected, unless its loss is harmless.
 
-    A RandomPassword, because its resource id is always `none`: those of RandomBytes, RandomUuid, RandomId and
-    RandomString are the secret itself, and ids are never encrypted. Not retained on delete: the state is the only copy,
+    A RandomPassword, because its resource ID is always `none`: those of RandomBytes, RandomUuid, RandomId and
+    RandomString are the secret itself, and IDs are never encrypted. Not retained on delete: the state is the only copy,
     so retaining it would lose it.
     """
     made = random.RandomPassword(

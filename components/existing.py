@@ -1,6 +1,6 @@
-"""A PDS in a Nomad that is there already, as the post's author had one. Nothing of that host is made or changed here.
+"""A PDS in an existing Nomad, like the one of the post's author. Creates and changes nothing on that host.
 
-What it has to offer is asked first (`needs.py`), and what it lacks is said in one list.
+`needs.py` checks first what that Nomad provides, and reports everything it lacks in one list.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from components.target import NomadTarget
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingNomadArgs:
-    """What `ExistingNomad` is told."""
+    """Arguments of `ExistingNomad`."""
 
     settings: Settings
     on: On
     identity: pulumi.Resource
-    """What refuses another hostname, before anything in Nomad is touched."""
+    """Refuses another hostname before anything in Nomad changes."""
 
 
 class ExistingNomad(pulumi.ComponentResource):
-    """The way in to a Nomad that somebody else runs."""
+    """The connection to a Nomad of another operator."""
 
     api: dict[str, pulumi.Input[str]]
     target: NomadTarget
@@ -73,7 +73,7 @@ class ExistingNomad(pulumi.ComponentResource):
             ignore_env_vars={"NOMAD_NAMESPACE": True, "NOMAD_REGION": True},
             opts=pulumi.ResourceOptions(parent=self),
         )
-        # That Nomad's state is its owner's: nothing here tells when it was lost.
+        # That Nomad's state is its operator's: this stack cannot detect its loss.
         known = pulumi.Output.from_input(str(on.nomad_address))
         namespace = None if on.namespace == "default" else on.namespace
         self.target = NomadTarget(provider=provider, cluster_id=known, droplet=None, namespace=namespace)

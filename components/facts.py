@@ -1,6 +1,6 @@
-"""The dynamic resources, as components use them: what no provider offers. What each does is in `dynamic.py`.
+"""The dynamic resources, for tasks that no provider supports. `dynamic.py` describes what each does.
 
-All outputs are secret unless listed, and `version` is an input: changed code alone is no diff.
+All outputs are secret unless listed. `version` is an input, so changed code alone is no diff.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ from components.dynamic import (
 
 
 class _Fact(Resource):
-    """A dynamic resource whose outputs are all secret unless listed: the host of dynamic providers loses the secret
-    marks of the inputs that it echoes."""
+    """A dynamic resource whose outputs are all secret unless listed: the host of dynamic providers drops the secret
+    marks of the inputs that it returns."""
 
     def __init__(
         self,
@@ -50,53 +50,55 @@ _NOMAD_SECRETS = ("ca_pem", "cert_pem", "key_pem", "token")
 
 
 class StackIdentity(_Fact, module="pds", name="StackIdentity"):
-    """What a stack's life depends on. Inputs: those of `identity.fault`. Whatever can lose data waits for it."""
+    """Values that must not change in a stack's life. Inputs: those of `identity.fault`. All risky resources wait for
+    it."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(StackIdentityProvider(), name, inputs, (), (), opts)
 
 
 class HostInUse(_Fact, module="pds", name="HostInUse"):
-    """Clubs on a host, which keep it from being destroyed. Inputs: those of the Nomad API with a management token,
-    `clubs` (their names), `stack`, and its own `urn`, by which it can be forgotten."""
+    """Clubs on a host, which prevent its destruction. Inputs: those of the Nomad API with a management token, `clubs`
+    (their names), `stack`, and its own `urn`, by which it can be removed from the state."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(HostInUseProvider(), name, inputs, (), _NOMAD_SECRETS, opts)
 
 
 class Bootstrap(_Fact, module="pds", name="NomadBootstrap"):
-    """A Nomad that answers, with ACLs of ours. Inputs: `address`, `ca_pem`, `cert_pem`, `key_pem`, `token`, and the
-    ids of droplet and volume, with which it is asked again."""
+    """A Nomad that answers, with our ACLs. Inputs: `address`, `ca_pem`, `cert_pem`, `key_pem`, `token`, and the IDs of
+    droplet and volume, whose change repeats the wait."""
 
     address: pulumi.Output[str]
-    """The endpoint's URL, known to answer. At a preview it stays known, for it is an input too."""
+    """The endpoint's URL, known to answer. It is known at a preview, because it is an input too."""
     cluster_id: pulumi.Output[str]
-    """Changes when this Nomad has lost its state."""
+    """Changes if this Nomad has lost its state."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(BootstrapProvider(), name, inputs, ("cluster_id",), _NOMAD_SECRETS, opts)
 
 
 class Offers(_Fact, module="pds", name="Offers"):
-    """A Nomad of somebody else's that has what it takes. Inputs: those of the Nomad API, and `wants` (`needs.py`)."""
+    """Another operator's Nomad that fulfils the PDS's needs. Inputs: those of the Nomad API, and `wants`
+    (`needs.py`)."""
 
     address: pulumi.Output[str]
-    """As the input of this name; what waits for it waits for the answer."""
+    """Equals the input; resources that use it wait for the check."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(OffersProvider(), name, inputs, (), _NOMAD_SECRETS, opts)
 
 
 class ClubRoom(_Fact, module="pds", name="ClubRoom"):
-    """A club's namespace and volume. Inputs: those of the Nomad API with a management token, `cluster_id`, with which
-    it is made again, `club`, `volume` (its name), `disk_gib`."""
+    """A club's namespace and volume. Inputs: those of the Nomad API with a management token, `cluster_id`, whose change
+    creates it again, `club`, `volume` (its name), `disk_gib`."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(ClubRoomProvider(), name, inputs, ("volume_id",), _NOMAD_SECRETS, opts)
 
 
 class Resolves(_Fact, module="pds", name="Resolves"):
-    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone` (empty where its records are made by hand),
+    """Whether the hostname resolves. Inputs: `hostname`, `ip`, `zone` (empty if its records are made by hand),
     `nameservers`, `issuer` (the domain of the CA that the ingress orders from, or empty), `wait` (seconds)."""
 
     open: pulumi.Output[str]
@@ -108,9 +110,9 @@ class Resolves(_Fact, module="pds", name="Resolves"):
 
 
 class Ready(_Fact, module="pds", name="Ready"):
-    """Whether the PDS serves. Inputs: those of the Nomad API, `management_token` and `tokens` (names to the
-    accessor id that stays; others of that name go), `hostname`, `ip`, `open`, `paused`, `job`, the files' hash,
-    `secrets_path`, a digest of the secrets, the host's id, and its `configuration`, empty where it is another's."""
+    """Whether the PDS serves. Inputs: those of the Nomad API, `management_token` and `tokens` (names to the current
+    accessor ID; other tokens of that name are deleted), `hostname`, `ip`, `open`, `paused`, `job`, the files' hash,
+    `secrets_path`, a digest of the secrets, the host's ID, and its `configuration`, empty if it is another stack's."""
 
     state: pulumi.Output[str]
     host_configuration: pulumi.Output[str]
@@ -124,7 +126,7 @@ class Ready(_Fact, module="pds", name="Ready"):
 
 class Account(_Fact, module="pds", name="Account"):
     """One member's account. Inputs: `url`, `ip`, `open`, `admin_password`, `handle`, `was` (a list), `temporary` (the
-    handle to make it under, or empty), `email`, `password`, `recovery_key`."""
+    handle for its creation, or empty), `email`, `password`, `recovery_key`."""
 
     did: pulumi.Output[str]
     """Empty while it is pending."""
@@ -171,8 +173,8 @@ class Invites(_Fact, module="pds", name="Invites"):
 
 
 class Unlisted(_Fact, module="pds", name="Unlisted"):
-    """People whom the stack file does not name. Inputs: `url`, `ip`, `open`, `admin_password`, `dids` of the members,
-    and `known`: handles or DIDs that are not told of either."""
+    """Accounts that the stack file does not name. Inputs: `url`, `ip`, `open`, `admin_password`, `dids` of the members,
+    and `known`: handles or DIDs to omit as well."""
 
     unlisted: pulumi.Output[list[str]]
     state: pulumi.Output[str]
@@ -183,7 +185,8 @@ class Unlisted(_Fact, module="pds", name="Unlisted"):
 
 
 class Dispatched(_Fact, module="pds", name="Dispatched"):
-    """A run of a Nomad job. Inputs: those of the Nomad API, `job`, `list`, `paused`, and whatever asks for another."""
+    """A run of a Nomad job. Inputs: those of the Nomad API, `job`, `list`, `paused`, and any that trigger another
+    run."""
 
     state: pulumi.Output[str]
 

@@ -1,8 +1,8 @@
-"""The droplet, and everything that must outlive it.
+"""The droplet, and the resources that must outlive it.
 
-`Ground` is made first and survives every droplet: tag, firewall, reserved IP, volume, VPC. `Host` is the droplet on it,
-its address assignment and the project. Not here: what runs on the host (cloud-init is rendered in `render/`), and the
-way in to Nomad.
+`Ground` is created first and survives every droplet: tag, firewall, reserved IP, volume, VPC. `Host` is the droplet,
+its address assignment and the project. Not here: what runs on the host (`render/` renders cloud-init), and the
+connection to Nomad.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from components.settings.settings import Settings
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 NOMAD_PORT = 4650
-"""Where the endpoint in front of Nomad's loopback API listens, demanding a client certificate."""
+"""Port of the endpoint in front of Nomad's loopback API. It requires a client certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroundArgs:
-    """What `Ground` is told."""
+    """Arguments of `Ground`."""
 
     settings: Settings
     stack: str
     identity: pulumi.Resource
-    """What refuses another region or volume, before the engine looks at either."""
+    """Refuses another region or volume, before the engine examines either."""
 
 
 class Ground(pulumi.ComponentResource):
-    """What a droplet stands on and does not take with it: tag, firewall, reserved IP, volume, VPC."""
+    """The resources that outlive a droplet: tag, firewall, reserved IP, volume, VPC."""
 
     ipv4: pulumi.Output[str]
     """The reserved address; known before any droplet exists."""
@@ -48,8 +48,8 @@ class Ground(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         first = [args.identity]
 
-        # It keeps the name that it was made with. A renamed stack would delete it first, and DigitalOcean takes a
-        # deleted tag off droplet and firewall at once: the host would have no firewall.
+        # It keeps its original name. A renamed stack would delete it first, and DigitalOcean removes a deleted tag from
+        # droplet and firewall at once: the host would have no firewall.
         tag = digitalocean.Tag(
             f"{name}-tag",
             name=f"pds-{args.stack}",
@@ -101,7 +101,7 @@ class Ground(pulumi.ComponentResource):
 
 @dataclass(frozen=True, kw_only=True)
 class HostArgs:
-    """What `Host` is told. The certificates are for its Nomad endpoint; the server's key is the one secret in it."""
+    """Arguments of `Host`. The certificates are for its Nomad endpoint; only the server's key is secret."""
 
     settings: Settings
     stack: str
@@ -116,7 +116,7 @@ class HostArgs:
 
 
 class Host(pulumi.ComponentResource):
-    """The droplet. It is rebuilt when, and only when, `host.generation` is raised."""
+    """The droplet. Raising `host.generation` rebuilds it; nothing else does."""
 
     droplet: digitalocean.Droplet
     assignment: digitalocean.ReservedIpAssignment
@@ -134,7 +134,7 @@ class Host(pulumi.ComponentResource):
             image=host.image,
             size=host.size,
             region=host.region,
-            resize_disk=False,  # a larger disk could never be made smaller again; the data is on the volume
+            resize_disk=False,  # a larger disk could never shrink again; the data are on the volume
             vpc_uuid=args.vpc_uuid,
             ssh_keys=[_key_id(key) for key in operators.account_keys],
             tags=[args.tag, *host.tags],
@@ -147,11 +147,11 @@ class Host(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[args.firewall],
-                # A volume has one droplet; and text edits must not rebuild a machine with people's data on it.
+                # A volume attaches to one droplet, and text edits must not rebuild a machine with people's data on it.
                 delete_before_replace=True,
                 replacement_trigger=host.generation,
                 ignore_changes=["userData", "sshKeys", "image"],
-                # The provider's own delete waits 60 s, less than a PDS may take to stop in order.
+                # The provider's own delete waits 60 s, less than a PDS may take to stop cleanly.
                 custom_timeouts=pulumi.CustomTimeouts(create="20m", delete="10m"),
             ),
         )
@@ -159,8 +159,8 @@ class Host(pulumi.ComponentResource):
             f"{name}-address",
             ip_address=args.reserved_ip.ip_address,
             droplet_id=self.droplet.id.apply(int),
-            # The assignment ends with its droplet, by DigitalOcean's doing. The provider's delete crashes where the
-            # droplet is gone, which it is after a rebuild that was cut short (resource_reserved_ip_assignment.go).
+            # DigitalOcean ends the assignment with its droplet. The provider's delete crashes if the droplet is gone,
+            # as it is after an interrupted rebuild (resource_reserved_ip_assignment.go).
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, retain_on_delete=True),
         )
         if host.project:
@@ -174,9 +174,9 @@ class Host(pulumi.ComponentResource):
             digitalocean.ProjectResources(
                 f"{name}-project-resources",
                 project=project.id,
-                # Volume and address are in their droplet's project, and go with it. By itself an address cannot be
-                # moved (412), and it is listed under another URN than it was assigned by, so that each refresh would
-                # find a difference (digitalocean/terraform-provider-digitalocean#1264).
+                # Volume and address are in their droplet's project, and move with it. An address alone cannot be moved
+                # (412), and it is listed under another URN than it was assigned by, so that each refresh would find a
+                # difference (digitalocean/terraform-provider-digitalocean#1264).
                 resources=[self.droplet.droplet_urn],
                 opts=pulumi.ResourceOptions(parent=self),
             )
@@ -197,12 +197,12 @@ def _inbound(settings: Settings) -> list[digitalocean.FirewallInboundRuleArgs]:
 
 
 def _key_id(key: str) -> pulumi.Output[str]:
-    """What the Droplet takes for a key of the account: a fingerprint as it is, a name looked up."""
+    """The Droplet's input for a key of the account: a fingerprint unchanged, a name looked up."""
     if is_fingerprint(key):
         return pulumi.Output.from_input(key)
     try:
-        # Not by an Output: what such a call ends in is a traceback. It is the first thing that the account is asked
-        # for, so a missing token is found here.
+        # Not by an Output, whose failing call ends in a traceback. This is the first query to the account, so it
+        # detects a missing token.
         return pulumi.Output.from_input(digitalocean.get_ssh_key(name=key).fingerprint)
     except Exception as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

@@ -1,8 +1,8 @@
-"""What has to stay as it is for as long as a stack lives: hostname, place of the volume, and the name it is found by.
+"""Values that must stay the same for a stack's life: hostname, location of the volume, and the volume's name.
 
-Pure functions over two sets of values: those that the state knows, and those that the stack file asks for now. The
-dynamic resource `StackIdentity` compares them at each preview, before the engine looks at anything else: its own advice
-for a volume in another region is to take the protection off.
+Pure functions over two sets of values: the state's, and the stack file's. The dynamic resource `StackIdentity` compares
+them at each preview, before the engine examines anything else: the engine's own advice for a volume in another region
+is to remove its protection.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ NOT_TOUCHED = "Nothing was changed."
 
 
 def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """Why `wanted` cannot follow `known`, in a sentence with the way back; None if it can.
+    """Why `wanted` cannot follow `known`, in a sentence with a remedy; None if it can.
 
     Both hold the inputs of `StackIdentity`: `stack`, `hostname`, `on` (the stack whose host it shares), and `region`,
-    `volume` (its name), `volume_gib`, `adopt` (a volume's id), which are empty for a stack without a host of its own.
+    `volume` (its name), `volume_gib`, `adopt` (a volume's ID), which are empty for a stack without its own host.
     """
     stack, file = wanted["stack"], f"Pulumi.{wanted['stack']}.yaml"
     if known["hostname"] != wanted["hostname"]:
@@ -42,7 +42,7 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
             "region needs another stack, with a backup restored onto it (docs/operating.md)."
         )
     if wanted["adopt"] and wanted["adopt"] != known["adopt"]:
-        return None  # another volume, on purpose: the engine imports it as it is
+        return None  # another volume, on purpose: the engine imports it unchanged
     return _volume_fault(known, wanted, file)
 
 
@@ -68,5 +68,5 @@ def _volume_fault(known: Mapping[str, Any], wanted: Mapping[str, Any], file: str
 
 
 def _differ(known: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> bool:
-    """Whether both have the value and it is another one: a stack may give up a host of its own."""
+    """Whether both have the value and they differ: a stack may give up its own host."""
     return bool(known[name] and wanted[name] and known[name] != wanted[name])

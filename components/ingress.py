@@ -1,7 +1,7 @@
 """The ingress: this stack's file, as a resource, and the job that runs IO or Caddy with all such files.
 
-The text of file and job is rendered in `render/io.py` and `render/caddy.py`. When the ingress starts is not decided
-here: `open` says whether the hostname resolves.
+`render/io.py` and `render/caddy.py` render file and job. `open`, which says whether the hostname resolves, decides when
+the ingress starts.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from components.render.policies import ingress_files
 from components.target import PATIENCE, NomadTarget
 
 _SHUT = "# This hostname does not resolve to this host yet.\n"
-"""In the file's place until then; a comment for both ingresses."""
+"""Content of the file until then; a comment for both ingresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngressFileArgs:
-    """What `IngressFile` is told. `open` is "1" once the hostname resolves; None where the ingress itself waits."""
+    """Arguments of `IngressFile`. `open` is "1" once the hostname resolves; None if the ingress itself waits."""
 
     stack: str
     job: str
     text: str
     plain: str | None = None
-    """The program's own part of `text`, for an ingress that refuses what the owner added; None where it tries none."""
+    """The program's own part of `text`, for an ingress that refuses the operator's part; None if it tries none."""
     open: pulumi.Output[str] | None
     target: NomadTarget
 
@@ -35,7 +35,7 @@ class IngressFile(pulumi.ComponentResource):
     """One stack's part of the ingress's configuration: a file that no other stack writes."""
 
     text: pulumi.Output[str]
-    """The file, in plain text: a variable's items are hidden in every preview, so its diff is read here."""
+    """The file, in plain text: previews hide a variable's items, so this output shows its diff."""
     variable: nomad.Variable
 
     def __init__(self, name: str, args: IngressFileArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -61,7 +61,7 @@ def _when_open(open_: pulumi.Output[str], text: str) -> pulumi.Output[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class IngressArgs:
-    """What `Ingress` is told: the job's id and text, and IO's licence. `open` is "1" once the hostname resolves."""
+    """Arguments of `Ingress`: the job's ID and text, and IO's licence. `open` is "1" once the hostname resolves."""
 
     job: str
     jobspec: str

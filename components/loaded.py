@@ -1,7 +1,7 @@
-"""Whether the ingress serves this stack's text, asked of the ingress itself by the text's SHA-256.
+"""Checks whether the ingress serves this stack's text, by a query to the ingress for the text's SHA-256.
 
-Caddy goes on with the text before where it refuses one, and the site answers as ever: only this tells. What is at the
-path is written by `render/files/caddy.sh`. The standard library only, as in `probes.py`.
+If Caddy refuses a text, it keeps the previous one and the site answers as before, so only this check detects it.
+`render/files/caddy.sh` writes the queried file. The standard library only, as in `probes.py`.
 """
 
 import http.client
@@ -9,11 +9,12 @@ import http.client
 from components import probes
 
 _MOST = 2000
-"""Bytes that are read of an answer."""
+"""Limit of an answer, in bytes."""
 
 
 def require(hostname: str, address: str, sha256: str, seconds: float) -> None:
-    """Return once Caddy serves the text with this sum. Raises ProbeError with Caddy's words where it refused it."""
+    """Return once Caddy serves the text with this sum. Raises ProbeError with Caddy's message if it refused the
+    text."""
 
     def served() -> str | None:
         connection = probes.connection_to(f"https://{hostname}", address, timeout=10)

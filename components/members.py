@@ -1,7 +1,7 @@
-"""One member: her account, the DNS record by which her handle names it, and the handle itself.
+"""One member: the account, the DNS record that proves the handle, and the handle itself.
 
-The account is hers (docs/decisions/0010): it is made once, and destroying this stack does nothing to it. Which handles
-the server takes is checked in `settings/handles.py`; what is asked of the PDS is in `accounts.py`.
+The account belongs to the member (docs/decisions/0010): it is created once, and destroying this stack does not change
+it. `settings/handles.py` checks which handles the server accepts; `accounts.py` queries the PDS.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from components.settings.settings import Settings
 
 _PASSWORD_DIGITS = 32
 _NO_ACCOUNT = "no account yet"
-"""Value of a record whose account is pending; no resolver takes it for a DID."""
+"""Value of a record whose account is pending. Resolvers do not accept it as a DID."""
 
 
 def temporary_handle(handle: str, domains: tuple[str, ...]) -> str | None:
-    """The handle that an account is made under, where the server refuses `handle` itself at that moment; else None.
+    """The handle under which an account is created if the server then refuses `handle` itself; else None.
 
-    Refused are domains of one's own, and reserved words. It is 'm-' and 12 hex digits of the handle's SHA-256 under the
-    first service domain: 14 characters, 3 to 18 are allowed; no two of a hundred members collide but once in 10^10,
-    and then the second is refused, since the account's e-mail address has to be hers. The same handle gives the same
-    one, so that an interrupted `up` finds the account again; after the rename it is free.
+    The server refuses members' own domains, and reserved words. It is 'm-' and 12 hex digits of the handle's SHA-256
+    under the first service domain: 14 characters, 3 to 18 are allowed. Two of a hundred members collide once in 10^10;
+    then the second is refused, because the account's e-mail address must be the member's. The same handle gives the
+    same one, so that an interrupted `up` finds the account again; after the rename it is free.
     """
     if service_domain(handle, domains) and not is_reserved(handle, domains):
         return None
@@ -37,14 +37,14 @@ def temporary_handle(handle: str, domains: tuple[str, ...]) -> str | None:
 
 
 def is_temporary(live: str, handle: str) -> bool:
-    """Whether `live` is the temporary handle of an account that is to be called `handle`."""
+    """Whether `live` is the temporary handle of an account whose handle will be `handle`."""
     return live.startswith("m-") and live == temporary_handle(handle, (f".{live.partition('.')[2]}",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberArgs:
-    """What `Member` is told. `server` are the inputs by which the PDS is asked, `zone` our zone's name once it is
-    there, `wait` the seconds that a record of ours is waited for."""
+    """Arguments of `Member`. `server` are the inputs for queries to the PDS, `zone` our zone's name once it exists,
+    `wait` the seconds to wait for a record of ours."""
 
     settings: Settings
     member: MemberSettings
@@ -64,9 +64,9 @@ class Member(pulumi.ComponentResource):
     handle_state: pulumi.Output[str]
     live_handle: pulumi.Output[str]
     initial_password: pulumi.Output[str]
-    """Empty where the account was there before; secret."""
+    """Empty if the account existed before; secret."""
     records: pulumi.Output[list[dict[str, str]]]
-    """Zone, name, type, value and ttl (seconds) of her records."""
+    """Zone, name, type, value and ttl (seconds) of the member's records."""
 
     def __init__(self, name: str, args: MemberArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Member", name, None, opts)
@@ -76,14 +76,14 @@ class Member(pulumi.ComponentResource):
             temporary_handle(handle, settings.handle_domains) or "" for handle in (member.handle, member.was) if handle
         )
         common: dict[str, pulumi.Input[Any]] = {**args.server, "handle": member.handle, "temporary": temporary}
-        # Her account may still have the temporary one of the handle that she is to give up.
+        # The account may still have the temporary handle that was made for a previous handle.
         common["was"] = [handle for handle in (member.was, *was) if handle]
         account = Account(
             f"{name}-account",
             {
                 **common,
                 "email": pulumi.Output.secret(member.email),
-                # Not protected: she sets her own, and an admin can set another.
+                # Not protected: members set their own, and an admin can set another.
                 "password": hex_secret(f"{name}-password", _PASSWORD_DIGITS, self, protect=False),
                 "recovery_key": member.recovery_key or "",
             },
@@ -96,7 +96,7 @@ class Member(pulumi.ComponentResource):
         # Role, type, name, value.
         wanted: list[tuple[str, str, str, pulumi.Input[str]]] = [("proof", "TXT", f"_atproto.{member.handle}", proof)]
         if settings.dns.wildcard and not external:
-            # The record above makes her name one that exists, so that the wildcard no longer covers it (RFC 4592).
+            # The record above makes the name exist, so that the wildcard no longer covers it (RFC 4592).
             wanted.append(("address", "A", member.handle, args.ipv4))
         made = [
             digitalocean.DnsRecord(
@@ -128,7 +128,7 @@ class Member(pulumi.ComponentResource):
         self.records = pulumi.Output.all(*(value for *_, value in wanted)).apply(
             lambda values: [
                 {
-                    "zone": settings.zone if in_zone else "(her own)",
+                    "zone": settings.zone if in_zone else "(the member's own)",
                     "name": record.removesuffix(f".{settings.zone}") if in_zone else record,
                     "type": kind,
                     "value": value,

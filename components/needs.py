@@ -1,6 +1,6 @@
-"""What a Nomad that is there already has to offer before a PDS is put into it; all that it lacks, in one list.
+"""Checks that an existing Nomad fulfils the needs of a PDS, and reports everything it lacks in one list.
 
-Asked during `up` by a dynamic resource, so the standard library only. Facts: the API's answers to /v1/nodes,
+A dynamic resource runs it during `up`, so it uses the standard library only. Facts: the API's answers to /v1/nodes,
 /v1/node/ID and /v1/node/ID/allocations (developer.hashicorp.com/nomad/api-docs/nodes).
 """
 
@@ -10,21 +10,21 @@ from typing import Any
 from components.probes import Json, NomadApi, ProbeError
 
 _OLDEST = (2, 0, 4)
-"""Before it, Nomad's Docker driver has known holes."""
+"""Nomad's Docker driver has known vulnerabilities before this version."""
 
 _NO_ACLS = "acls-disabled"
-"""Accessor id of every token, where there are no ACLs (nomad/structs/acl.go)."""
+"""Accessor ID of every token if ACLs are disabled (nomad/structs/acl.go)."""
 
 
 def lacking(api: NomadApi, wants: Mapping[str, Any]) -> list[str]:
-    """What that Nomad lacks, each with what to do; empty where nothing.
+    """What that Nomad lacks, each with a remedy; empty if nothing is missing.
 
     `wants` has `volume`, `job`, `namespace`, `datacenter`, `memory_mib`, `mhz`, `ports` (static ones, of loopback) and
-    `ingress` ("" where it is not ours). Raises NotYetError where Nomad does not answer.
+    `ingress` ("" if it is not ours). Raises NotYetError if Nomad does not answer.
     """
     found = list(_rights(api, wants))
     if found:
-        return found  # without them nothing else can be asked
+        return found  # the other queries need them
     names = {item["Name"] for item in api.get("/v1/namespaces")}
     if wants["namespace"] not in names:
         found.append(f"namespace {wants['namespace']}: run `nomad namespace apply {wants['namespace']}`")
@@ -33,14 +33,14 @@ def lacking(api: NomadApi, wants: Mapping[str, Any]) -> list[str]:
     if not here:
         there = ", ".join(sorted({item["Datacenter"] for item in nodes})) or "none"
         return [*found, f"a ready node in datacenter {wants['datacenter']}; there are: {there}. Set 'nomad.datacenter'"]
-    # Of several nodes the one that lacks least is the one to mend.
+    # With several nodes, report the one with the fewest missing requirements.
     return found + min((list(_of_node(api, item["ID"], wants)) for item in here), key=len)
 
 
 def _rights(api: NomadApi, wants: Mapping[str, Any]) -> Iterator[str]:
     status, answer = api.request("GET", "/v1/acl/token/self")
     if status == 200 and answer["AccessorID"] == _NO_ACLS:
-        yield "ACLs: without them everybody who reaches it reads the rotation key. Set 'acl { enabled = true }'"
+        yield "ACLs: without them every client of this Nomad can read the rotation key. Set 'acl { enabled = true }'"
         return
     if status != 200:
         yield f"the token: it is answered with {status} ({str(answer).strip()[:80]}). Set 'on.nomad_token' anew"
@@ -49,9 +49,9 @@ def _rights(api: NomadApi, wants: Mapping[str, Any]) -> Iterator[str]:
             "a management token: the ingress's job gets a right of its own. Give one, or run the ingress yourself and "
             "write 'ingress: {kind: none}'"
         )
-    # A list would be answered with nothing in it, whoever asks.
+    # Not a list request, which returns an empty list for any token.
     if api.request("GET", f"/v1/var/nomad/jobs/{wants['job']}", token="")[0] != 403:
-        yield "closed variables: anybody may read them without a token. Take that from the anonymous policy"
+        yield "closed variables: they are readable without a token. Take that from the anonymous policy"
 
 
 def _of_node(api: NomadApi, node_id: str, wants: Mapping[str, Any]) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _room(api: NomadApi, node: Json, wants: Mapping[str, Any]) -> Iterator[str]:
         yield f"{wants['memory_mib']} MiB of memory on {node['Name']}: {free} of its {there} are free"
     mhz = _mhz(node["NodeResources"])
     free = mhz - _mhz(node.get("ReservedResources") or {}) - used_mhz
-    if mhz and free < wants["mhz"]:  # 0: a node that does not say it
+    if mhz and free < wants["mhz"]:  # 0: the node does not report it
         yield f"{wants['mhz']} MHz of processors on {node['Name']}: {free} of its {mhz} are free"
 
 
@@ -112,7 +112,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def require(api: NomadApi, wants: Mapping[str, Any]) -> None:
-    """Raise ProbeError with everything that is lacking."""
+    """Raise ProbeError with everything that is missing."""
     found = lacking(api, wants)
     if found:
         lines = "\n".join(f"  - {item}." for item in found)

@@ -1,7 +1,7 @@
-"""The way in to Nomad: certificates, ACL bootstrap, provider, and a token of limited rights.
+"""The connection to Nomad: certificates, ACL bootstrap, provider, and a token of limited rights.
 
-Nomad's API listens on the host's loopback; an endpoint that demands a client certificate serves it to operators. What
-runs in Nomad is not here.
+Nomad's API listens on the host's loopback; an endpoint that requires a client certificate serves it to operators. This
+module does not define what runs in Nomad.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _TWO_MONTHS = 60 * 24
 
 @dataclass(frozen=True, kw_only=True)
 class CertificatesArgs:
-    """What `NomadCertificates` is told: the address that the endpoint is reached at."""
+    """Arguments of `NomadCertificates`: the address of the endpoint."""
 
     ipv4: pulumi.Output[str]
 
@@ -36,7 +36,7 @@ class NomadCertificates(pulumi.ComponentResource):
     """A private CA for one endpoint and one client.
 
     CA and server certificate live twenty years without early renewal: the server's is in cloud-init, and a renewed one
-    would ask for a rebuilt host. The client's is renewed by `up`, two months before its year is over.
+    would require a rebuilt host. `up` renews the client's two months before its year is over.
     """
 
     ca_pem: pulumi.Output[str]
@@ -103,7 +103,7 @@ class NomadCertificates(pulumi.ComponentResource):
 
 @dataclass(frozen=True, kw_only=True)
 class NomadArgs:
-    """What `NomadAccess` is told: where Nomad is, how to prove who we are, and what has to be there first."""
+    """Arguments of `NomadAccess`: Nomad's address, our credentials, and the resources that it depends on."""
 
     settings: Settings
     ipv4: pulumi.Output[str]
@@ -118,17 +118,17 @@ class NomadArgs:
 
 
 class NomadAccess(pulumi.ComponentResource):
-    """Nomad, bootstrapped: who may do what, and the providers for the resources that go there."""
+    """A bootstrapped Nomad: its policies and tokens, and the providers for resources in it."""
 
     address: pulumi.Output[str]
     management_token: pulumi.Output[str]
-    """For rescue. The program itself uses `token`."""
+    """For emergencies. The program itself uses `token`."""
     token: pulumi.Output[str]
     accessor_id: pulumi.Output[str]
     """Of `token`."""
     target: NomadTarget
     admin: NomadTarget
-    """With the management token, for ACL resources alone."""
+    """With the management token, for ACL resources only."""
 
     def __init__(self, name: str, args: NomadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:NomadAccess", name, None, opts)
@@ -146,7 +146,7 @@ class NomadAccess(pulumi.ComponentResource):
                 "droplet_id": args.droplet.id,
                 "volume_id": args.volume.id,
             },
-            # A changed operator address has to be let in before anything talks to Nomad.
+            # The firewall must allow a changed operator address before anything connects to Nomad.
             pulumi.ResourceOptions(parent=self, depends_on=[args.firewall, args.assignment]),
         )
         self.address = bootstrap.address
@@ -166,13 +166,13 @@ class NomadAccess(pulumi.ComponentResource):
             rules_hcl=PROGRAM,
             opts=self.admin.options(self),
         )
-        # After both policies, so that whatever uses the token, the ingress too, finds the anonymous one there.
+        # After both policies, so that every user of the token, including the ingress, finds the anonymous policy.
         token = nomad.AclToken(
             f"{name}-token",
             name=PROGRAM_TOKEN,
             type="client",
             policies=[policy.name],
-            opts=self.admin.options(self, left=True, depends_on=[anonymous]),  # others of this name `Ready` deletes
+            opts=self.admin.options(self, left=True, depends_on=[anonymous]),  # `Ready` deletes others of this name
         )
         # Not by the property: it warns at each run, recommending an ephemeral resource that Pulumi does not have.
         self.token, self.accessor_id = as_secret(pulumi.get(token, "secret_id")), token.accessor_id
@@ -188,7 +188,7 @@ class NomadAccess(pulumi.ComponentResource):
             cert_pem=args.client_cert_pem,
             key_pem=as_secret(args.client_key_pem),
             secret_id=token,
-            # The operator's own shell may point at another Nomad.
+            # The operator's own shell may name another Nomad.
             ignore_env_vars={"NOMAD_NAMESPACE": True, "NOMAD_REGION": True},
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -196,5 +196,5 @@ class NomadAccess(pulumi.ComponentResource):
 
 
 def _as_uuid(digits: str) -> str:
-    """Nomad takes a bootstrap token in a UUID's form only."""
+    """Nomad accepts a bootstrap token only in a UUID's form."""
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -1,7 +1,7 @@
-"""`Pds`: one Personal Data Server, whole. The only component that builds components.
+"""`Pds`: one complete Personal Data Server. Only this component creates components.
 
-Order is the design: what must outlive the droplet, then the droplet, then Nomad, then secrets and job, then, once the
-name resolves, the ingress; last, the proof that it serves. Each component is handed what it needs of the earlier ones.
+The order is the design: resources that must outlive the droplet, the droplet, Nomad, secrets and job; once the name
+resolves, the ingress; last, the check that it serves. Each component receives values of the earlier ones.
 """
 
 import hashlib
@@ -43,12 +43,12 @@ from components.watch import Watch, WatchArgs
 from components.workload import PdsJob, PdsJobArgs
 
 _DNS_PATIENCE = 120
-"""Seconds that `up` waits for records which it has just made; records made by hand are looked at once."""
+"""Seconds that `up` waits for records that it created. Records made by hand are checked once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PdsArgs:
-    """What `Pds` is told: the settings, the stack's name, and the project as the engine knows it, ORGANIZATION/NAME."""
+    """Arguments of `Pds`: the settings, the stack's name, and the project's name in the engine, ORGANIZATION/NAME."""
 
     settings: Settings
     stack: str
@@ -59,7 +59,7 @@ class Pds(pulumi.ComponentResource):
     """A PDS with host, address, name, secrets, job and ingress."""
 
     outputs: dict[str, pulumi.Input[object]]
-    """What the stack exports."""
+    """The stack's exports."""
 
     def __init__(self, name: str, args: PdsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         settings, stack = args.settings, args.stack
@@ -119,7 +119,7 @@ class Pds(pulumi.ComponentResource):
                     job=kind,
                     text=files["ingress_file"],
                     plain=caddyfile(settings, plain=True) if kind == "caddy" else None,
-                    # The host's ingress is up already, and would order a certificate at once.
+                    # The host's ingress is running already, and would order a certificate at once.
                     open=None if settings.ingress_is_ours else resolves.open,
                     target=place.files,
                 ),
@@ -153,7 +153,7 @@ class Pds(pulumi.ComponentResource):
                 "open": resolves.open if kind != "none" else "none",
                 "paused": settings.pds.paused,
                 "job": JOB,
-                # IO says nothing of what it reads.
+                # IO does not report what it reads.
                 "ingress_sha256": hashlib.sha256(files["ingress_file"].encode()).hexdigest() if kind == "caddy" else "",
                 "files_sha256": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
                 "secrets_path": SECRETS_PATH,
@@ -263,7 +263,7 @@ class Pds(pulumi.ComponentResource):
             tell_of("Invite codes", invites.state)
             self.outputs["invite_codes"] = as_secret(invites.codes)
         open_to_others = settings.invites or not settings.pds.invite_required
-        # Caddy serves every hosted handle's name; behind another ingress it takes the record that a member has.
+        # Caddy serves every hosted handle's name. Behind another ingress a handle needs a DNS record like a member's.
         if open_to_others and kind != "caddy":
             unlisted = Unlisted(
                 f"{name}-unlisted",
@@ -277,19 +277,19 @@ class Pds(pulumi.ComponentResource):
             tell_of("Accounts that the stack file does not name", unlisted.state)
             tell_of_strangers(stack, unlisted.unlisted)
         if settings.clubs:
-            # Not a child: it depends on every one of them, so that a `destroy` asks it before any of them goes.
+            # Not a child: it depends on every one of them, so that a `destroy` deletes it before any of them.
             HostInUse(
                 f"{name}-host-in-use",
                 {**place.api, "token": place.management_token, **_clubs_of(args, f"{name}-host-in-use")},
                 pulumi.ResourceOptions(depends_on=[self]),
             )
-        # Whole files, scripts and all, would be in every preview's and every refresh's list of outputs.
+        # Not exported: every preview and refresh would list whole files, including scripts.
         jobs = files | {f"{role}_job": text for role, text in copying.items()}
         self.outputs["files"] = {role: _digest(text) for role, text in jobs.items()}
         self.register_outputs({"url": self.outputs["url"], "ipv4": place.ipv4})
 
     def _place(self, name: str, args: PdsArgs, identity: StackIdentity) -> Place:
-        """Where this PDS runs, made or found."""
+        """The host of this PDS, created or found."""
         on = args.settings.on
         if on is None:
             return self._own_host(name, args, identity)
@@ -432,7 +432,7 @@ class Pds(pulumi.ComponentResource):
             after.append(removals)
         members: dict[str, Member] = {}
         for asked in settings.members:
-            # A changed handle is the same member: her account's state is found under the name that it had.
+            # A changed handle is the same member: the account's state has the previous name.
             was = [pulumi.Alias(name=f"{name}-member-{asked.was}")] if asked.was else []
             member = Member(
                 f"{name}-member-{asked.handle}",
@@ -454,7 +454,7 @@ class Pds(pulumi.ComponentResource):
 
 
 def _identity(args: PdsArgs) -> dict[str, pulumi.Input[object]]:
-    """What `StackIdentity` remembers."""
+    """Inputs of `StackIdentity`."""
     settings, on = args.settings, args.settings.on
     return {
         "stack": args.stack,
@@ -468,14 +468,14 @@ def _identity(args: PdsArgs) -> dict[str, pulumi.Input[object]]:
 
 
 def _clubs_of(args: PdsArgs, name: str) -> dict[str, pulumi.Input[object]]:
-    """What `HostInUse` of this name asks for."""
+    """Inputs of the `HostInUse` with this name."""
     project = args.project.rpartition("/")[2]
     urn = f"urn:pulumi:{args.stack}::{project}::pulumi-python:dynamic/pds:HostInUse::{name}"
     return {"clubs": list(args.settings.clubs), "stack": args.stack, "urn": urn}
 
 
 def _way_in(api: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[object]]:
-    """Outputs by which Nomad is reached; the names are the ones that tools look for."""
+    """Outputs for connections to Nomad, under the names that tools read."""
     found: dict[str, pulumi.Input[object]] = {
         "nomad_address": api["address"],
         "nomad_token": api["token"],
@@ -487,12 +487,12 @@ def _way_in(api: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Input[obje
 
 
 def _open(settings: Settings, resolves: Resolves) -> pulumi.Input[str]:
-    """Whether the PDS is asked over HTTPS: "1" or "0", "none" where the ingress is not ours, or "paused"."""
+    """Whether to query the PDS over HTTPS: "1" or "0", "none" if the ingress is not ours, or "paused"."""
     if settings.pds.paused:
         return "paused"
     return resolves.open if settings.ingress.kind != "none" else "none"
 
 
 def _digest(text: str) -> str:
-    """By which a file is told from another; its text is the resource's own, and in `build/STACK`."""
+    """Identifies a file's content; the resource itself and `build/STACK` have its text."""
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

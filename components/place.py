@@ -1,7 +1,7 @@
-"""`Place`: what a PDS has to know of where it runs, whoever made that. No resource is made here.
+"""`Place`: the properties of a PDS's host, whichever component made it. No resource is created here.
 
-Handed by `pds.py` from the components that made the way in (`host.py` and `nomad.py`, `shared.py` or `existing.py`) to
-those that use it.
+`pds.py` passes it from the components that made the connection (`host.py` and `nomad.py`, `shared.py` or `existing.py`)
+to those that use it.
 """
 
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ class Place:
     """A Nomad that answers, and the address on which its ingress listens."""
 
     ipv4: pulumi.Output[str]
-    """Where the hostname has to point."""
+    """The address that the hostname must have."""
     api: Mapping[str, pulumi.Input[str]]
-    """How Nomad is asked: address, ca_pem, cert_pem, key_pem, token, namespace; inputs of the dynamic resources."""
+    """Connection to Nomad: address, ca_pem, cert_pem, key_pem, token, namespace; inputs of the dynamic resources."""
     target: NomadTarget
-    """For everything of this PDS's own."""
+    """For all of this PDS's own resources."""
     files: NomadTarget
     """For its file among those of the ingress."""
     admin: NomadTarget | None
-    """For rights of the ingress; None where the ingress is not this stack's."""
+    """For rights of the ingress; None if the ingress is not this stack's."""
     host_id: pulumi.Output[str]
-    """Another one after the host was rebuilt."""
+    """Changes with a rebuild of the host."""
     configuration: str = ""
-    """Hash of the cloud-init that the program renders now; empty where the host is not this stack's."""
+    """Hash of the cloud-init that the program renders now; empty if the host is not this stack's."""
     management_token: pulumi.Input[str] = ""
-    """For sweeping tokens that a rebuilt host remembers; empty where that is not this stack's to do."""
+    """For deleting tokens that a rebuilt host remembers; empty if that is not this stack's task."""
     tokens: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
-    """Accessor ids of the tokens that this stack has made, by name."""
+    """Accessor IDs of the tokens that this stack has created, by name."""
     tag: pulumi.Output[str] | None = None
-    """DigitalOcean's tag of the droplet; None where it is not this stack's."""
+    """DigitalOcean's tag of the droplet; None if it is not this stack's."""
     outputs: Mapping[str, pulumi.Input[object]] = field(default_factory=dict)
-    """What the stack exports about it."""
+    """The stack's exports about the host."""
     escrow: Mapping[str, pulumi.Input[object]] = field(default_factory=dict)
-    """What of it is needed to rebuild the PDS elsewhere."""
+    """The host's part of the escrow file, needed to rebuild the PDS elsewhere."""

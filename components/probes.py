@@ -1,7 +1,7 @@
-"""What is asked of the outside during `up`: Nomad's API, and the PDS over HTTPS. Name servers are in `resolving.py`.
+"""Queries during `up`: Nomad's API, and the PDS over HTTPS. `resolving.py` queries name servers.
 
-Plain functions with deadlines, no Pulumi. Used by the dynamic providers, which are pickled by name and so must load
-fast: the standard library only. Nothing here writes a file: certificates and keys reach OpenSSL through pipes.
+Plain functions with deadlines, no Pulumi. The dynamic providers use them; these are pickled by name and so must load
+fast: the standard library only. This module writes no file: certificates and keys reach OpenSSL through pipes.
 """
 
 import http.client
@@ -22,19 +22,19 @@ Json = Any
 
 
 class ProbeError(Exception):
-    """What did not answer as it should, in a sentence for the operator, with the next step."""
+    """A failed check, in a sentence for the operator, with the next step."""
 
 
 class LateError(ProbeError):
-    """What `until` waited for did not come in time."""
+    """`until` reached its deadline."""
 
 
 class NotYetError(ProbeError):
-    """It does not answer, or says that it cannot now; asked again it may."""
+    """No answer, or a temporary refusal; a later attempt may succeed."""
 
 
 class NomadApi:
-    """Nomad's HTTP API, most often behind an endpoint that demands a client certificate.
+    """Nomad's HTTP API, most often behind an endpoint that requires a client certificate.
 
     `token` is an ACL secret, `namespace` that of every request; requests end after `timeout` seconds. Raises
     ProbeError.
@@ -57,7 +57,7 @@ class NomadApi:
         self._tls = client_tls(ca_pem, cert_pem, key_pem) if address.startswith("https:") else None
 
     def request(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
-        """Status and decoded answer (text where it isn't JSON). Raises OSError where nothing answers."""
+        """Status and decoded answer (text if it is not JSON). Raises OSError if the connection fails."""
         where = urlsplit(self.address)
         assert where.hostname, "the settings build this address"
         connection: http.client.HTTPConnection
@@ -106,7 +106,7 @@ class NomadApi:
         return self._changed("PUT", path, body)
 
     def _ask(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
-        """As `request`; raises NotYetError where nothing answers, or Nomad has no leader to answer with."""
+        """Like `request`, but raises NotYetError if Nomad does not answer or has no leader."""
         try:
             status, answer = self.request(method, path, body, token)
         except OSError as error:
@@ -125,9 +125,9 @@ class NomadApi:
         until(ready, seconds, f"Nomad at {self.address}")
 
     def bootstrap(self, token: str) -> str:
-        """Bootstrap the ACLs with `token`; the accessor id of it, also where that was done before.
+        """Bootstrap the ACLs with `token`. Returns its accessor ID, also if that was done before.
 
-        Raises ProbeError where Nomad was bootstrapped with another token.
+        Raises ProbeError if Nomad was bootstrapped with another token.
         """
         status, answer = self._ask("POST", "/v1/acl/bootstrap", {"BootstrapSecret": token})
         if status == 200:
@@ -141,29 +141,29 @@ class NomadApi:
         )
 
     def accessor(self, token: str) -> str | None:
-        """The accessor id of `token`, or None where it is not known here. Raises NotYetError where Nomad cannot say."""
+        """The accessor ID of `token`, or None if it is unknown here. Raises NotYetError if Nomad cannot answer."""
         status, answer = self._ask("GET", "/v1/acl/token/self", token=token)
         return str(answer["AccessorID"]) if status == 200 else None
 
     def forget_tokens(self, name: str, but: str) -> None:
-        """Delete every ACL token called `name` except the one with the accessor id `but`."""
+        """Delete every ACL token named `name` except the one with the accessor ID `but`."""
         for item in self.get("/v1/acl/tokens"):
             if item["Name"] == name and item["AccessorID"] != but:
                 self._ask("DELETE", f"/v1/acl/token/{item['AccessorID']}")
 
 
 def say(text: str) -> None:
-    """Tell whoever runs the engine, which shows what its host of dynamic providers prints."""
+    """Print to the operator: the engine shows the output of its host of dynamic providers."""
     print(text, file=sys.stderr, flush=True)
 
 
 def said(name: str) -> str:
-    """What the operator's shell says of `name`, for a confirmation that must not stay in a file; empty if nothing."""
+    """The operator's shell variable `name`, for a confirmation that must not stay in a file; empty if unset."""
     return os.environ.get(name, "")
 
 
 def until(ready: Callable[[], str | None], seconds: float, what: str, pause: float = 2) -> None:
-    """Call `ready` until it returns None, at most for `seconds`; else LateError with the last reason it gave."""
+    """Call `ready` until it returns None, for at most `seconds`; else LateError with its last reason."""
     deadline = time.monotonic() + seconds
     reason: str | None = "it was not asked"
     while True:
@@ -181,9 +181,9 @@ def until(ready: Callable[[], str | None], seconds: float, what: str, pause: flo
 
 
 def client_tls(ca_pem: str, cert_pem: str, key_pem: str) -> ssl.SSLContext:
-    """A TLS context that trusts `ca_pem` alone and shows the client certificate. No key touches a disk.
+    """A TLS context that trusts `ca_pem` only and presents the client certificate. No key touches a disk.
 
-    Without `ca_pem` the system's CAs are trusted; without a certificate none is shown. Raises ProbeError where
+    Without `ca_pem` the system's CAs are trusted; without a certificate none is presented. Raises ProbeError if
     certificate and key are not a pair.
     """
     context = ssl.create_default_context(cadata=ca_pem or None)
@@ -203,13 +203,13 @@ def client_tls(ca_pem: str, cert_pem: str, key_pem: str) -> ssl.SSLContext:
 
 @contextmanager
 def _pipe(text: str) -> Iterator[str]:
-    # OpenSSL takes a certificate by path only. A named pipe is a path that keeps nothing.
+    # OpenSSL accepts a certificate by path only. A named pipe is a path that stores nothing.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pem"
         os.mkfifo(path, 0o600)
 
         def feed() -> None:
-            with suppress(OSError):  # the reader went away; load_cert_chain says why
+            with suppress(OSError):  # the reader ended; load_cert_chain reports why
                 path.write_text(text)
 
         writer = threading.Thread(target=feed, daemon=True)
@@ -217,13 +217,13 @@ def _pipe(text: str) -> Iterator[str]:
         try:
             yield str(path)
         finally:
-            # A reader that never came leaves the writer waiting: open and drop the other end.
+            # A missing reader leaves the writer waiting: open and close the other end.
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
             writer.join(5)
 
 
 def connection_to(url: str, address: str, timeout: float) -> http.client.HTTPConnection:
-    """An HTTP connection for `url` straight to `address`, so that a stale cache of names says nothing about the PDS.
+    """An HTTP connection for `url` directly to `address`, so that a stale DNS cache does not affect the result.
 
     The certificate is checked for the URL's name.
     """
@@ -269,10 +269,10 @@ _NO_PLACE = ("DimensionExhausted", "ConstraintFiltered")
 
 
 class JobRunning:
-    """Asks, each time it is called, whether a task of `job` runs with its checks passing: None, or why not.
+    """Checks at each call whether a task of `job` runs with its checks passing: None, or why not.
 
-    The task has to have started after the given time (Unix, ns). A task that fails twice while one waits is a
-    ProbeError with its own words: once may be the last try before whatever was wrong was put right.
+    The task must have started after the given time (Unix, ns). A task that fails twice during the wait is a ProbeError
+    with its own message: the first failure may be the last retry before a fault was fixed.
     """
 
     def __init__(self, api: NomadApi, job: str, started_after_ns: int = 0) -> None:
@@ -281,7 +281,7 @@ class JobRunning:
         self._old_ends: set[int] | None = None
 
     def __call__(self) -> str | None:
-        """None where it runs, else the reason."""
+        """None if it runs, else the reason."""
         job = self._job
         every = self._api.get(f"/v1/job/{quote(job)}/allocations")
         if not every:
@@ -305,13 +305,13 @@ class JobRunning:
         if rfc3339_ns(task["StartedAt"]) < self._started_after_ns:
             return f"job {job} has not restarted with the new secrets yet"
         checks = (self._api.get(f"/v1/client/allocation/{newest['ID']}/checks") or {}).values()
-        # A result in whole seconds; one from before a restart of the task says nothing about it.
+        # A result has whole seconds. One from before a restart of the task is outdated.
         started = rfc3339_ns(task["StartedAt"]) // 1_000_000_000
         passing = [check["Status"] == "success" and check["Timestamp"] > started for check in checks]
         return None if passing and all(passing) else f"the health check of {job} does not pass yet"
 
     def _no_place(self) -> str:
-        """What its node lacks for the job, by Nomad's last look for a place (AllocMetric in nomad/structs)."""
+        """What its node lacks for the job, by Nomad's last placement attempt (AllocMetric in nomad/structs)."""
         looks = self._api.get(f"/v1/job/{quote(self._job)}/evaluations") or []
         last: Json = max(looks, key=lambda look: int(look["CreateIndex"]), default={})
         metrics = (last.get("FailedTGAllocs") or {}).values()
@@ -339,7 +339,7 @@ def _words_of(api: NomadApi, job: str, allocation: str, task: str, state: Json, 
 
 
 def run_dispatched(api: NomadApi, job: str, seconds: float) -> None:
-    """Dispatch a parameterized job and wait for its end. Raises ProbeError with the words of a task that failed."""
+    """Dispatch a parameterized job and wait for its end. Raises ProbeError with the message of a failed task."""
     child = api.post(f"/v1/job/{quote(job)}/dispatch", {})["DispatchedJobID"]
 
     def ended() -> str | None:

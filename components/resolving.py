@@ -1,8 +1,9 @@
-"""What the public's name servers say of a hostname or a handle: never a cache, which would remember an early 'no'.
+"""Queries authoritative name servers for a hostname or a handle: never a cache, which would keep an early negative
+answer.
 
-Plain functions for the dynamic providers and the tools; `dnspython` is imported when a server is asked. Asked are given
-name servers (`IP` or `IP:PORT`), or those of the zone that a name is in. That zone is found from the top level down, by
-the delegations that its parents' servers give, since neither the number of labels nor a cache says where it begins.
+Plain functions for the dynamic providers and the tools; the first query imports `dnspython`. They query the given name
+servers (`IP` or `IP:PORT`), or those of the name's zone. That zone is found from the top level down, by the delegations
+of its parents' servers, because neither the number of labels nor a cache determines where it begins.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from components.probes import NotYetError
 
 _LONGEST_CHAIN = 8
-"""CNAME records in a row; resolvers end after about as many."""
+"""CNAME records in a row; resolvers stop after about as many."""
 
 REGISTRAR = (
     "Enter the name servers of the service that holds it at the registrar of the domain (or as NS records in the zone "
@@ -21,11 +22,11 @@ REGISTRAR = (
 
 
 def resolves(hostname: str, address: str, zone: str, nameservers: Sequence[str], issuer: str = "") -> str | None:
-    """None if every asked name server answers `hostname` with `address` alone, else what stands in the way.
+    """None if every queried name server answers `hostname` with `address` only, else the obstacle.
 
-    In the way are also what keeps a certificate from being made: an IPv6 address, which a certificate authority asks
-    first, and a CAA record that does not allow `issuer` (a CA's domain; empty if it is not known). `zone` is the one
-    that has to be delegated; empty if the hostname's records are made by hand, in whatever zone it is.
+    Obstacles include what prevents a certificate: an IPv6 address, which a certificate authority tries first, and a CAA
+    record that does not allow `issuer` (a CA's domain; empty if unknown). `zone` must be delegated; it is empty if the
+    hostname's records are made by hand, in any zone.
     """
     try:
         servers = list(nameservers) or (_servers_of(zone) if zone else zone_of(hostname)[1])
@@ -54,13 +55,13 @@ def _wrong_address(server: str, hostname: str, address: str, nameservers: Sequen
 
 
 def _wrong_issuer(server: str, hostname: str, issuer: str, nameservers: Sequence[str]) -> str | None:
-    """The CAA records nearest to the name count, its parents' as well (RFC 8659)."""
+    """Checks the CAA records nearest to the name, including its parents' (RFC 8659)."""
     labels = hostname.split(".")
     for start in range(len(labels) - 1):
         name = ".".join(labels[start:])
         found, _name = _followed(server, name, "CAA", nameservers)
         if not found and not nameservers and start:
-            found = _cached(name, "CAA")  # it may be in a zone above; a remembered 'no' harms nothing here
+            found = _cached(name, "CAA")  # it may be in a zone above; a cached negative answer is harmless here
         if not found:
             continue
         issue = [text.split(" ", 2)[2].strip('"') for text in found if text.split(" ")[1].lower() == "issue"]
@@ -77,11 +78,11 @@ def _wrong_issuer(server: str, hostname: str, issuer: str, nameservers: Sequence
 
 
 def names_did(handle: str, did: str, nameservers: Sequence[str]) -> str | None:
-    """None if every asked name server has the TXT record by which `handle` names `did`, else what it says instead."""
+    """None if every queried name server has the TXT record by which `handle` names `did`, else what it has instead."""
     record = f"_atproto.{handle}"
     try:
         for server in nameservers or zone_of(handle)[1]:
-            # Other TXT records may stand there; several DIDs make a handle invalid (atproto.com/specs/handle).
+            # Other TXT records may exist; several DIDs make a handle invalid (atproto.com/specs/handle).
             texts, _name = _followed(server, record, "TXT", nameservers)
             found = sorted(text for text in texts if text.startswith("did="))
             if found != [f"did={did}"]:
@@ -92,13 +93,13 @@ def names_did(handle: str, did: str, nameservers: Sequence[str]) -> str | None:
 
 
 def values(name: str, kind: str, nameservers: Sequence[str]) -> list[str]:
-    """What the first name server that answers has for `name`, as text. Raises NotYetError."""
+    """The values for `name` from the first name server that answers, as text. Raises NotYetError."""
     servers = list(nameservers) or zone_of(name)[1]
     return sorted(_followed(servers[0], name, kind, nameservers)[0])
 
 
 def leads_to(name: str, address: str, nameservers: Sequence[str]) -> bool:
-    """Whether `name` has `address` among its own; also where no name server can be asked."""
+    """Whether `address` is one of the addresses of `name`; also if no name server can be queried."""
     try:
         return address in values(name, "A", nameservers)
     except NotYetError:
@@ -106,9 +107,9 @@ def leads_to(name: str, address: str, nameservers: Sequence[str]) -> bool:
 
 
 def zone_of(name: str) -> tuple[str, list[str]]:
-    """The zone that `name` is in, and the addresses of all of its name servers. Raises NotYetError.
+    """The zone of `name`, and the addresses of all of its name servers. Raises NotYetError.
 
-    Only the top level is looked for with a resolver, which so can remember no 'no' of a name below.
+    Only the top level is looked up with a resolver, which therefore cannot cache a negative answer for a name below.
     """
     labels = name.split(".")
     zone, hosts = labels[-1], _hosts_of(labels[-1])
@@ -168,14 +169,14 @@ def _cached(name: str, kind: str) -> list[str]:
 
 
 def _followed(server: str, name: str, kind: str, nameservers: Sequence[str]) -> tuple[list[str], str]:
-    """What `server` has for `name`, and the name that has it: CNAME records are followed, into other zones, too."""
+    """The values of `name` at `server`, and the name that has them. Follows CNAME records, also into other zones."""
     seen = [name]
     while True:
         found, end = _in_message(_asked(server, seen[-1], kind), seen[-1], kind)
         if found or end == seen[-1]:
             if found or len(seen) == 1 or server not in nameservers:
                 return found, end
-            with suppress(NotYetError):  # the servers that were named may not have the target
+            with suppress(NotYetError):  # the named servers may not have the target
                 server = zone_of(end)[1][0]
                 continue
             return found, end

@@ -1,9 +1,8 @@
-"""A club's room on a host, by Nomad's API: a namespace and a volume; made, changed and given up as often as one likes.
+"""A club's namespace and volume on a host, by Nomad's API. Every operation can be repeated.
 
-Not by the provider's Namespace and DynamicHostVolume (docs/decisions/0013). It cannot make a volume that is there, as
-it is after a rebuilt host, and it cannot delete what is gone, as it is after an emptied Nomad; either would end `up`
-for ever. The directory behind the volume is the business of `render/files/pds-dir.sh`. The standard library only, as in
-`probes.py`.
+Not by the provider's Namespace and DynamicHostVolume (docs/decisions/0013). It cannot create an existing volume, as
+after a rebuilt host, and it cannot delete a missing one, as after an emptied Nomad; both would block `up` for ever.
+`render/files/pds-dir.sh` owns the directory behind the volume. The standard library only, as in `probes.py`.
 """
 
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 from components.probes import Json, NomadApi, ProbeError, until
 
 _MODES = ("single-node-writer", "single-node-reader-only")
-"""A mount that only reads needs one of its own (scheduler/feasible.go)."""
+"""A read-only mount needs a mode of its own (scheduler/feasible.go)."""
 
 _READY = 60  # seconds: a directory and a quota
 
 
 def make(api: NomadApi, club: str, volume: str, gib: int) -> str:
-    """Make the club's namespace, and its volume with this quota, or let the one that is there grow to it; its id.
+    """Create the club's namespace, and its volume with this quota, or grow the existing one. Returns the volume's ID.
 
     Raises ProbeError for a smaller quota, and for a larger one while a job uses the volume: Nomad refuses both
     (nomad/structs/host_volumes.go, ValidateUpdate).
@@ -74,12 +73,12 @@ def _fits(api: NomadApi, club: str, volume_id: str, gib: int) -> bool:
 
 
 def there(api: NomadApi, club: str, volume: str) -> str:
-    """The volume's id; empty where there is none."""
+    """The volume's ID; empty if there is none."""
     return str((_named(api, club, volume) or {}).get("ID", ""))
 
 
 def give_up(api: NomadApi, club: str, volume: str) -> None:
-    """Let Nomad forget it all, which renames the directory. Raises ProbeError while anything of the club is there."""
+    """Remove both from Nomad, which renames the directory. Raises ProbeError while the club still has a job."""
     found = _named(api, club, volume)
     if found:
         _delete(api, club, f"/v1/volume/host/{found['ID']}?namespace={club}")
@@ -88,9 +87,9 @@ def give_up(api: NomadApi, club: str, volume: str) -> None:
 
 
 def refuse_in_use(api: NomadApi, clubs: list[str], stack: str, urn: str) -> None:
-    """Raises ProbeError while a club of `clubs` has a job on this host, and if Nomad cannot say so.
+    """Raises ProbeError while a club of `clubs` has a job on this host, and if Nomad cannot answer.
 
-    `urn` is that of the resource which asks, in the state of the host's `stack`.
+    `urn` is that of the calling resource, in the state of the host's `stack`.
     """
     try:
         there = [club for club in clubs if _jobs(api, club)]
@@ -112,8 +111,8 @@ def refuse_in_use(api: NomadApi, clubs: list[str], stack: str, urn: str) -> None
 
 
 def _jobs(api: NomadApi, club: str) -> list[str]:
-    """Jobs of the club that were not taken away: its PDS may be paused, and is here all the same."""
-    # No parents' runs: those of a job that is gone are remembered for a while.
+    """The club's jobs that are not stopped: a paused PDS is on this host, too."""
+    # Without dispatched runs: Nomad remembers those of a removed job for a while.
     return [job["ID"] for job in api.get(f"/v1/jobs?namespace={club}") if not job["Stop"] and not job["ParentID"]]
 
 

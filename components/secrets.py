@@ -1,7 +1,7 @@
-"""The secrets of the PDS: made here or given in the stack file, and handed to the host through one Nomad variable.
+"""The secrets of the PDS: generated here or given in the stack file, and passed to the host in one Nomad variable.
 
-They never stand in a job spec, in cloud-init or in a resource's id. Nomad's own tokens and certificates are in
-`nomad.py`.
+They never appear in a job spec, in cloud-init or in a resource's ID. `nomad.py` has Nomad's own tokens and
+certificates.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _DIGITS = {"plc_rotation_key": 64, "jwt_secret": 32, "admin_password": 32}
 
 @dataclass(frozen=True, kw_only=True)
 class PdsSecretsArgs:
-    """What `PdsSecrets` is told."""
+    """Arguments of `PdsSecrets`."""
 
     settings: Settings
     target: NomadTarget
@@ -44,7 +44,7 @@ class PdsSecrets(pulumi.ComponentResource):
         given = args.settings.secrets
         values: dict[str, pulumi.Input[str]] = {}
         for key, environment_name in GENERATED_SECRETS.items():
-            # Made even where one is given: a protected resource that went away would end `up` half-way.
+            # Created even if one is given: removing a protected resource would fail `up` half-way.
             made = hex_secret(f"{name}-{key.replace('_', '-')}", _DIGITS[key], self)
             configured = getattr(given, key)
             values[environment_name] = pulumi.Output.secret(configured.get_secret_value()) if configured else made
@@ -58,7 +58,7 @@ class PdsSecrets(pulumi.ComponentResource):
             items=self.items,
             opts=args.target.options(self),
         )
-        # Salted with the rotation key, which every item set holds, so that the digest tells nothing about a password.
+        # Salted with the rotation key, which every item set holds, so that the digest reveals nothing about a password.
         self.digest = self.items.apply(
             lambda items: hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
         )

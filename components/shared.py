@@ -1,8 +1,8 @@
-"""A PDS on another stack's host: what that stack offers, held against what this one asks for.
+"""A PDS on another stack's host: compares that stack's offer with this one's settings.
 
-The offer is read through a stack reference, at each preview. What is rendered here does not come from it: the stack
-file says port, ingress and datacenter itself, so that every file is known offline, and any difference is an error
-before anything is made (docs/decisions/0012). What is offered is in `settings/offer.py` and `clubs.py`.
+A stack reference reads the offer at each preview. Rendered files do not use it: the stack file sets port, ingress and
+datacenter itself, so that every file is known offline, and any difference is an error before any resource is created
+(docs/decisions/0012). `settings/offer.py` and `clubs.py` make the offer.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from components.target import NomadTarget
 
 @dataclass(frozen=True, kw_only=True)
 class SharedHostArgs:
-    """What `SharedHost` is told; `reference` is the engine's full name of the host's stack."""
+    """Arguments of `SharedHost`; `reference` is the engine's full name of the host's stack."""
 
     settings: Settings
     stack: str
     reference: str
     identity: pulumi.Resource
-    """What refuses another hostname or name of the stack, before anything in Nomad is touched."""
+    """Refuses another hostname or name of the stack, before anything in Nomad changes."""
 
 
 class SharedHost(pulumi.ComponentResource):
-    """The way in to a Nomad that another stack made."""
+    """The connection to a Nomad that another stack made."""
 
     ipv4: pulumi.Output[str]
     api: dict[str, pulumi.Output[str]]
@@ -50,11 +50,11 @@ class SharedHost(pulumi.ComponentResource):
         self.ipv4, self.cluster_id = offer["ipv4"], offer["cluster_id"]
         access = as_secret(pulumi.Output.all(offer, secret).apply(lambda both: both[1][args.stack]))
         names = ("ca_pem", "cert_pem", "key_pem", "token", "namespace")
-        # Where Nomad is, is no secret: whoever asks it says so, where it does not answer.
+        # Nomad's address is not secret: an error about an unreachable Nomad names it.
         self.api = {"address": pulumi.Output.unsecret(access["address"])} | {key: access[key] for key in names}
         provider = nomad.Provider(
-            # With another host it is another one: one that changed would look there for what is to be deleted on
-            # the old host (docs/decisions/0015).
+            # Another host is another provider: a changed one would look on the new host for what it has to delete on
+            # the old one (docs/decisions/0015).
             f"{name}-provider-{args.settings.on.stack}",
             address=self.api["address"],
             region=args.settings.nomad.region,
@@ -62,7 +62,7 @@ class SharedHost(pulumi.ComponentResource):
             cert_pem=access["cert_pem"],
             key_pem=access["key_pem"],
             secret_id=access["token"],
-            # The operator's own shell may point at another Nomad.
+            # The operator's own shell may name another Nomad.
             ignore_env_vars={"NOMAD_NAMESPACE": True, "NOMAD_REGION": True},
             opts=pulumi.ResourceOptions(parent=self, depends_on=[args.identity]),
         )

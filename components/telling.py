@@ -1,26 +1,26 @@
-"""What `up` says at its end: what is pending, what differs from the stack file, and what to do. Words only."""
+"""Messages at the end of `up`: what is pending, what differs from the stack file, and what to do."""
 
 import pulumi
 
 from components.facts import Ready, Resolves
 
 _AS_ASKED = ("there", "hers", "done", "made")
-"""States in which nothing is left to say."""
+"""States that need no message."""
 
 
 def tell_of(what: str, state: pulumi.Output[str]) -> None:
-    """Say at the end of `up` what is pending, and what differs from the stack file."""
+    """Print at the end of `up` what is pending, and what differs from the stack file."""
 
     def say(found: str) -> None:
         if found not in _AS_ASKED:
-            later = ". The next `pulumi up` goes on" if found.startswith("pending") else ""
+            later = ". The next `pulumi up` continues" if found.startswith("pending") else ""
             pulumi.warn(f"{what}: {found.removesuffix('.')}{later}.")
 
     state.apply(say)
 
 
 def tell_of_strangers(stack: str, handles: pulumi.Output[list[str]]) -> None:
-    """Say at the end of `up` whose handle has no DNS record, and what makes it."""
+    """Print at the end of `up` which handles have no DNS record, and what creates it."""
 
     def say(found: list[str]) -> None:
         if found:
@@ -34,12 +34,12 @@ def tell_of_strangers(stack: str, handles: pulumi.Output[list[str]]) -> None:
 
 
 def tell(ready: Ready, resolves: Resolves, configuration: str) -> None:
-    """Say at the end of `up` what is not as it should be, and what to do."""
+    """Print at the end of `up` what is not as expected, and what to do."""
 
     def say(found: list[str]) -> None:
         state, dns, born = found
         if state not in ("serving", "paused"):
-            pulumi.warn(f"The PDS is {state}. {dns}. The next `pulumi up` looks again.")
+            pulumi.warn(f"The PDS is {state}. {dns}. The next `pulumi up` checks again.")
         if configuration and born != configuration:
             pulumi.warn(
                 f"The host was built from cloud-init {born or 'unknown'}, the program now has {configuration}. "

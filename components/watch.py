@@ -1,8 +1,8 @@
-"""Alerts to a person: DigitalOcean's uptime check and monitoring, and a job that looks at what these do not see.
+"""Alerts for operators: DigitalOcean's uptime check and monitoring, and a job for what these do not cover.
 
-DigitalOcean writes to `alerts.email` and `alerts.slack`; it takes e-mail addresses of verified members of the account
-only and answers others with "invalid email". Volume and accounts are told to `alerts.ping_url` by a job on the host
-(`render/watch_job.py`). Not here: whether the server is healthy, which `Ready` asks, and restarts, which Nomad does.
+DigitalOcean sends to `alerts.email` and `alerts.slack`. It accepts only e-mail addresses of verified members of the
+account and answers others with "invalid email". A job on the host (`render/watch_job.py`) reports volume and accounts
+to `alerts.ping_url`. Not here: the server's health, which `Ready` checks, and restarts, which Nomad does.
 """
 
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from components.target import PATIENCE, NomadTarget
 
 _REGIONS = ("eu_west", "us_east")
 
-# Kind, threshold, comparison, how long. Milliseconds for `latency`, days for `ssl_expiry` (digitalocean/openapi,
-# uptime/create_alert.yml). Down is down in every region: one region's own trouble is no reason to wake anybody. For it
-# the API knows no threshold, but its console writes 'less than 1'; with nothing the provider would send '' and 0.
+# Kind, threshold, comparison, duration. Milliseconds for `latency`, days for `ssl_expiry` (digitalocean/openapi,
+# uptime/create_alert.yml). Down means down in every region: trouble of one region is no reason for an alarm. The API
+# has no threshold for it, but its console writes 'less than 1'; without one the provider would send '' and 0.
 _UPTIME = {
     "down": ("down_global", 1, "less_than", "2m"),
     "slow": ("latency", 5000, "greater_than", "5m"),
-    # Certificates of 90 days, and of 45, are renewed when a third of that is left: a week means that it went wrong.
+    # Certificates of 90 days, and of 45, are renewed when a third of that is left: a week means that renewal failed.
     "certificate": ("ssl_expiry", 7, "less_than", "1h"),
 }
 
-# Type, percent, how long. The disk is the droplet's own, with Docker's images and the logs.
+# Type, percent, duration. The disk is the droplet's own, with Docker's images and the logs.
 _MONITORS = {
     "cpu": ("v1/insights/droplet/cpu", 90, "30m"),
     "memory": ("v1/insights/droplet/memory_utilization_percent", 90, "10m"),
@@ -38,7 +38,7 @@ _MONITORS = {
 
 @dataclass(frozen=True, kw_only=True)
 class WatchArgs:
-    """What `Watch` is told. `jobspec` is the job that pings; `ready` says that the PDS serves, or when it will."""
+    """Arguments of `Watch`. `jobspec` is the job that pings; `ready` says that the PDS serves, or when it will."""
 
     settings: Settings
     alerts: Alerts
@@ -50,14 +50,14 @@ class WatchArgs:
 
 
 class Watch(pulumi.ComponentResource):
-    """Who is told when something is wrong. Made last: a PDS that is still being made is not down."""
+    """Alerts about a PDS. Created last: a PDS that is still being created is not down."""
 
     def __init__(self, name: str, args: WatchArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Watch", name, None, opts)
         child = pulumi.ResourceOptions(parent=self, depends_on=[args.ready])
         if args.alerts.email or args.alerts.slack:
             _uptime(name, args, child)
-            if args.tag is not None:  # the droplet is watched by whose it is
+            if args.tag is not None:  # the host's own stack monitors the droplet
                 _monitors(name, args, args.tag, child)
         if args.alerts.ping_url:
             ping = nomad.Variable(
@@ -122,7 +122,7 @@ def _monitors(name: str, args: WatchArgs, tag: pulumi.Output[str], child: pulumi
             compare="GreaterThan",
             value=percent,
             window=window,
-            tags=[tag],  # not the droplet's id: a rebuilt host is watched without a change
+            tags=[tag],  # not the droplet's ID: a rebuilt host is monitored without a change
             alerts=digitalocean.MonitorAlertAlertsArgs(
                 emails=list(args.alerts.email) or None,
                 slacks=[

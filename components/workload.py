@@ -1,4 +1,4 @@
-"""The PDS as a Nomad job. Its text is rendered in `render/pds_job.py`."""
+"""The PDS as a Nomad job, which `render/pds_job.py` renders."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from components.target import PATIENCE, NomadTarget
 
 @dataclass(frozen=True, kw_only=True)
 class PdsJobArgs:
-    """What `PdsJob` is told: the job's text, where it goes, and the variable that has to be there first."""
+    """Arguments of `PdsJob`: the job's text, its Nomad, and the variable that must exist first."""
 
     settings: Settings
     jobspec: str
@@ -21,7 +21,7 @@ class PdsJobArgs:
 
 
 class PdsJob(pulumi.ComponentResource):
-    """The server. Registered here; whether it is healthy is asked by `Ready`."""
+    """The server's job. Only registered here; `Ready` checks whether it is healthy."""
 
     job: nomad.Job
 
@@ -37,8 +37,8 @@ class PdsJob(pulumi.ComponentResource):
         self.job = nomad.Job(
             f"{name}-job",
             jobspec=args.jobspec,
-            # `Ready` waits for health. The provider would wait for the registration's own evaluation, and when Nomad
-            # restarts meanwhile that one is cancelled in favour of a later one: an end that the provider does not know.
+            # `Ready` waits for health. The provider would wait for the registration's own evaluation. If Nomad restarts
+            # meanwhile, that one is cancelled in favour of a later one, a status that the provider does not know.
             detach=True,
             purge_on_destroy=True,
             opts=args.target.options(self, depends_on=[args.secrets, guard], custom_timeouts=PATIENCE),

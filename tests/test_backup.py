@@ -198,7 +198,7 @@ def test_the_server_of_a_drill_has_no_network_and_no_secret() -> None:
         ({"volume": "disk", "access_key_id": "DO00"}, "backup.access_key_id", "there is no bucket"),
         (BACKUP | {"interval_minutes": 1}, "backup.interval_minutes", ""),
         (BACKUP | {"keep_days": 1}, "backup.keep_days", ""),
-        (BACKUP | {"endpoint": "https://s3.my-club.org"}, "backup.bucket", "nobody makes a bucket"),
+        (BACKUP | {"endpoint": "https://s3.my-club.org"}, "backup.bucket", "no bucket is created"),
         (ELSEWHERE | {"adopt": True}, "backup.adopt", "always one that you have"),
         (BACKUP | {"adopt": True}, "backup.adopt", "which bucket"),
         (BACKUP | {"image": "restic/restic"}, "backup.image", ""),
@@ -218,7 +218,7 @@ def test_the_droplet_s_own_region_and_blobs_elsewhere_are_warned_of() -> None:
     same = "\n".join(warnings(settings_of(backup=BACKUP | {"region": "fra1"})))
     assert "fra1 is the droplet's region too" in same
     assert "NO BACKUP" not in same
-    assert "nobody hears of a backup or a drill that fails" in same
+    assert "no alert reports a failed backup or drill" in same
     s3 = {
         "bucket": "blobs", "region": "fra1", "endpoint": "https://fra1.digitaloceanspaces.com",
         "access_key_id": "a", "secret_access_key": "b",

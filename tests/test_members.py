@@ -172,12 +172,12 @@ def test_a_pending_member_has_no_false_record_and_is_told(monkeypatch: pytest.Mo
     evaluation = _one(handle="ann.noted.at", email_verified=True)
     assert evaluation.one("pds-member-ann.noted.at-proof").inputs["value"] == "no account yet"
     assert evaluation.one("pds-confirmation-run").inputs["list"] == "", "nobody to confirm"
-    said = "The account of ann.noted.at: pending: its name does not resolve yet. The next `pulumi up` goes on."
+    said = "The account of ann.noted.at: pending: its name does not resolve yet. The next `pulumi up` continues."
     assert said in _warnings(evaluation)
 
 
 def test_what_differs_from_the_stack_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = "her handle is an.noted.at: write 'was: an.noted.at' beside it to change hers, or her handle to keep it"
+    state = "the account's handle is an.noted.at: write 'was: an.noted.at' beside it"
     monkeypatch.setitem(COMPUTED, HANDLE, lambda name, inputs: {"live_handle": "an.noted.at", "state": state})
     assert f"The handle ann.noted.at: {state}." in _warnings(_one(handle="ann.noted.at"))
 

@@ -78,7 +78,7 @@ def test_processors_that_other_jobs_have_taken_are_counted() -> None:
 LACKS = {
     "ACLs": (
         nomad(answers={"GET /v1/acl/token/self": (200, {"AccessorID": "acls-disabled", "Type": "client"})}),
-        "everybody who reaches it reads",
+        "every client of this Nomad can read",
     ),
     "a token that is known": (nomad(answers={"GET /v1/acl/token/self": (403, "token not found")}), "on.nomad_token"),
     "a management token": (

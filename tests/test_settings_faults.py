@@ -105,7 +105,7 @@ def test_the_text_names_file_key_problem_and_remedy() -> None:
     assert str(caught.value).splitlines()[:3] == [
         "Pulumi.club.yaml has 2 faults; nothing was touched.",
         "  pds:dns.ttl: 5 is too small.",
-        "      Write a number from 30 up. Time to live of the records, in seconds; DigitalOcean's least is 30.",
+        "      Write a number from 30 up. Time to live of the records in seconds. DigitalOcean's minimum is 30.",
     ]
 
 

@@ -117,7 +117,7 @@ def test_each_way_alone_makes_what_it_needs(alerts: dict[str, Any], kinds: set[s
 
 
 def test_alerts_that_name_nobody_are_refused() -> None:
-    with pytest.raises(SettingsError, match="names nobody"):
+    with pytest.raises(SettingsError, match="has no recipient"):
         settings_of(alerts={"accounts": 90})
 
 

@@ -1,1 +1,1 @@
-"""What text it becomes: cloud-init, the Nomad agent, job specs, IO's file. Pure functions of the settings, str out."""
+"""Renders text: cloud-init, the Nomad agent, job specs, IO's file. Pure functions from settings to str."""

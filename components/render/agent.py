@@ -1,6 +1,6 @@
 """The Nomad agent's configuration: one server and one client in one process, on loopback.
 
-Owns everything Nomad is told at its start. It does not own how others reach it (`files/stunnel.conf`), when it starts
+Owns the agent's whole configuration, but not the access to it (`files/stunnel.conf`), its start
 (`files/nomad.service`), or its jobs. Names and defaults: `command/agent/config.go` and `drivers/docker/config.go` in
 hashicorp/nomad at v2.0.4.
 """
@@ -11,7 +11,7 @@ from components.settings.checks import SYSTEM_RESERVE_MIB
 from components.settings.settings import Settings
 
 PIDS_LIMIT = 2048
-"""Most processes and threads of one container; a job may ask for fewer, never for more."""
+"""Limit of processes and threads of one container. A job may request fewer, never more."""
 
 ALLOWED_CAPABILITIES = ("chown", "dac_override", "fowner", "kill", "net_bind_service", "setgid", "setuid")
 """Linux capabilities that a container may have.
@@ -24,18 +24,18 @@ audit records. The PDS drops all; the rest is for the ingress, which binds 80 an
 def agent_config(settings: Settings, configuration: str) -> str:
     """HCL for `/etc/nomad.d/agent.hcl`.
 
-    `configuration` is the hash of the cloud-init that made the host; it becomes the node's `pds_configuration`, where a
-    preview reads what a running host was born with.
+    `configuration` is the hash of the cloud-init that built the host. It becomes the node's `pds_configuration`, where
+    a preview reads the configuration of a running host.
     """
     capabilities = json.dumps(ALLOWED_CAPABILITIES)
     return f"""\
-# The name is the same on every rebuilt host: Raft and Serf remember it, and their state is on the volume.
+# The same name on every rebuilt host: Raft and Serf store it, and their state is on the volume.
 name       = "pds"
 region     = {json.dumps(settings.nomad.region)}
 datacenter = {json.dumps(settings.nomad.datacenter)}
 data_dir   = "/srv/nomad/agent"
 
-# Loopback only; stunnel is the way in. With a loopback bind Nomad demands to be told what to advertise.
+# Loopback only; operators connect through stunnel. With a loopback bind Nomad requires advertised addresses.
 bind_addr = "127.0.0.1"
 
 advertise {{
@@ -44,11 +44,11 @@ advertise {{
   serf = "127.0.0.1"
 }}
 
-# A restart of the agent is no farewell: tasks go on and are found again.
+# A restart of the agent does not stop tasks; the new agent finds them again.
 leave_on_interrupt = false
 leave_on_terminate = false
 
-# Nothing is reported to anybody.
+# No reports to HashiCorp.
 disable_update_check        = true
 disable_anonymous_signature = true
 
@@ -97,14 +97,14 @@ client {{
 
   host_volume_plugin_dir = "/usr/local/lib/nomad/host-volume-plugins"
 
-  # What Debian, Docker and this agent keep; the ports are SSH and stunnel.
+  # For Debian, Docker and this agent; the ports are SSH's and stunnel's.
   reserved {{
     memory         = {SYSTEM_RESERVE_MIB}
     disk           = 1024
     reserved_ports = "22,4650"
   }}
 
-  # 0 is 'for ever': while the agent's server is away, a task keeps the secrets it has and is not killed.
+  # 0 is 'for ever': while the agent's server is unreachable, a task keeps its secrets and is not killed.
   template {{
     nomad_retry {{
       attempts = 0
@@ -113,7 +113,7 @@ client {{
 
   options = {{
     "driver.allowlist" = "docker"
-    # These ask the metadata service or look for products that are not here; each would wait for its timeout.
+    # These query the metadata service or products that are not installed; each would wait for its timeout.
     "fingerprint.denylist" = "consul,env_aws,env_azure,env_digitalocean,env_gce,vault"
   }}
 
@@ -128,12 +128,12 @@ plugin "docker" {{
     allow_caps       = {capabilities}
     pids_limit       = {PIDS_LIMIT}
 
-    # Bind mounts of the host's paths, that is. Host volumes are Nomad's own and work.
+    # Disables bind mounts of the host's paths. Nomad's host volumes still work.
     volumes {{
       enabled = false
     }}
 
-    # The default, 3 minutes, makes a restart after a short pause a pull, and a pull needs the registry.
+    # With the default, 3 minutes, a restart after a short pause pulls the image, which needs the registry.
     gc {{
       image       = true
       image_delay = "72h"

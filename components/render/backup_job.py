@@ -1,7 +1,7 @@
 """The backup as a periodic Nomad job: a snapshot by the server's own image, then restic to a bucket.
 
-A pure function of the settings, as `pds_job.py`. The snapshot's program sees no key of the bucket; restic sees the data
-read-only. Secrets come on the host from the variable at `BACKUP_PATH`.
+A pure function of the settings, like `pds_job.py`. The snapshot program has no key of the bucket; restic mounts the
+data read-only. On the host, the variable at `BACKUP_PATH` provides the secrets.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from components.settings.settings import Settings
 JOB = "pds-backup"
 
 BACKUP_PATH = f"nomad/jobs/{JOB}"
-"""The variable with the repository's password and the bucket's keys; a job may read that of its own path."""
+"""The variable with the repository's password and the bucket's keys. A job may read the variable of its own path."""
 
 _FROM_SNAPSHOT = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_LOCATION")
 
@@ -35,7 +35,7 @@ def backup_job(settings: Settings, stack: str) -> str:
         priority=40,  # below the PDS's 50
         periodic=Periodic(crons=(_cron(backup.interval_minutes),)),
         volumes=(data_volume(settings, stack), *disk(settings)),
-        # A bucket that is away for a moment; beyond that the next run is the next attempt.
+        # For a bucket that is briefly unreachable. After that, the next run is the next attempt.
         restart=Restart(attempts=1, interval="10m", delay="30s", mode="fail"),
         tasks=(_snapshot(settings), _send(settings, backup, stack), _stamp(settings)),
     )
@@ -44,7 +44,7 @@ def backup_job(settings: Settings, stack: str) -> str:
 def _cron(minutes: int) -> str:
     if minutes < 60:
         return f"*/{minutes} * * * *"
-    # Not at the full hour, when everybody's jobs run.
+    # Not at the full hour, when other jobs usually run.
     return f"7 */{minutes // 60} * * *" if minutes < 1440 else "7 3 * * *"
 
 
@@ -67,7 +67,7 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
     return Task(
         name="send",
         user="1000:1000",
-        # By it a lock in the bucket is known for one that a killed run of this stack left.
+        # Identifies a lock in the bucket as left by a killed run of this stack.
         config=replace(hardened_restic(settings, "send.sh"), hostname=f"{JOB}-{stack}"[:63].rstrip("-")),
         volume_mounts=(
             VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),
@@ -86,7 +86,7 @@ def _send(settings: Settings, backup: Backup, stack: str) -> Task:
 
 
 def _stamp(settings: Settings) -> Task:
-    """Whether it went well, for the job that watches; the send task may not write to the volume."""
+    """Records the outcome for the job that watches. The send task may not write to the volume."""
     return Task(
         name="stamp",
         user="1000:1000",

@@ -1,4 +1,4 @@
-"""The frame of the stack's batch jobs: where they run, and what follows a run that fails."""
+"""The common frame of the stack's batch jobs: their placement, and their restart policy."""
 
 from components.render.hcl import write
 from components.render.jobspec import Group, Job, Parameterized, Periodic, Reschedule, Restart, Task, VolumeRequest
@@ -7,7 +7,7 @@ from components.render.where import where
 from components.settings.settings import Settings
 
 FAILS_AT_ONCE = Restart(attempts=0, interval="10m", delay="15s", mode="fail")
-"""It ends in its own words, and can be run again."""
+"""The task reports the failure itself, and can be run again."""
 
 NOWHERE_ELSE = Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False)
 
@@ -41,5 +41,5 @@ def batch_job(
 
 
 def data_volume(settings: Settings, stack: str) -> VolumeRequest:
-    """A group's claim on the PDS's data."""
+    """A group's claim on the PDS's data volume."""
     return VolumeRequest(name=PDS_JOB, source=where(settings, stack).volume)

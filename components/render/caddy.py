@@ -1,9 +1,9 @@
-"""Caddy in front of the PDS: this stack's Caddyfile, and the Nomad job that runs Caddy with every stack's.
+"""Caddy in front of the PDS: this stack's Caddyfile, and the Nomad job that runs Caddy with every stack's file.
 
-The hostname gets an ordinary certificate; a handle's is ordered when it is first asked for, and only if the PDS knows
-the handle. A handle host serves the proof of identity and nothing else: whatever else the PDS serves, sign-in among it,
-would be a page under a member's name. Written for Caddy 2.6.2, which Debian packages and the tests run, and for 2.11,
-which the job runs. Directives: caddyserver.com/docs/caddyfile.
+The hostname gets an ordinary certificate. A handle's certificate is ordered at its first request, and only if the PDS
+knows the handle. A handle host serves only the proof of identity: any other page of the PDS, including sign-in, would
+be a page under a member's name. Supports Caddy 2.6.2, which Debian packages and the tests run, and 2.11, which the job
+runs. Directives: caddyserver.com/docs/caddyfile.
 """
 
 import re
@@ -22,7 +22,7 @@ USER = "1001:1001"
 """The account `caddy` of `files/setup.sh`. Not root: in the host's network root reaches other programs' sockets."""
 
 _UPSTREAMS_IMAGE = re.compile(r"(^|/)bluesky-social/pds[:@]")
-"""An image whose entry point answers `/tls-check`: service/index.js of bluesky-social/pds to 0.4.219, then index.ts."""
+"""An image whose entry point serves `/tls-check`: service/index.js of bluesky-social/pds to 0.4.219, then index.ts."""
 
 _IMPORT = "/xrpc/com.atproto.repo.importRepo"
 _SCRIPT = "/local/caddy.sh"
@@ -30,7 +30,7 @@ _PARTS = f"""\
 {{{{ range $file := nomadVarList "{JOB}/files" }}}}{{{{ with nomadVar $file.Path }}}}{{{{ range .Tuples }}}}\
 {{{{ $file.Path }}}} {{{{ .K }}}} {{{{ .V | base64Encode }}}}
 {{{{ end }}}}{{{{ end }}}}{{{{ end }}}}"""
-"""A line for each item of each stack's file; in base64, so that no text is taken for the line of another stack."""
+"""A line for each item of each stack's file, in base64, so that no text can pass for a line of another stack."""
 _TAB = "\t"
 _ON_DEMAND = "tls {\n\ton_demand\n}\n"
 _RESULTS = """\
@@ -43,7 +43,7 @@ handle_path /.well-known/pds-ingress/* {
 
 
 def caddyfile(settings: Settings, *, plain: bool = False) -> str:
-    """This stack's part of the Caddyfile; with `plain` without the texts that its owner adds."""
+    """This stack's part of the Caddyfile. `plain` omits the operator's own texts."""
     backend = f"127.0.0.1:{settings.pds.port}"
     domains = settings.service_handle_domains or (f".{settings.hostname}",)
     served = f"{_RESULTS}{_limits(settings)}{_to_the_server(backend)}"
@@ -51,7 +51,7 @@ def caddyfile(settings: Settings, *, plain: bool = False) -> str:
     if among_handles:
         served = f"{_ON_DEMAND}{served}"
     # First among directives of one kind; Caddy sorts the kinds, and the server's is the last. Not indented: that would
-    # change a quoted text of several lines.
+    # change a quoted multi-line text.
     inside = "" if plain else settings.ingress.site_caddyfile.rstrip().strip("\n")
     text = f"""\
 {settings.hostname} {{
@@ -88,9 +88,9 @@ http://{settings.hostname}:{CADDY_ASK_PORT} {{
 
 
 def _limits(settings: Settings) -> str:
-    """How long a request's body may be, in bytes. Without `handle`, in which an owner's own directives would be lost.
+    """Limits of request bodies, in bytes. Without `handle`, which would shadow the operator's own directives.
 
-    Not a byte more than the server allows: version 0.4.217 ends itself over a longer body whose length was not told.
+    Exactly the server's limit: version 0.4.217 crashes on a longer body of unknown length.
     """
     limit, import_limit = settings.pds.blob_upload_limit, settings.pds.max_import_size
     if import_limit is None:
@@ -118,10 +118,10 @@ def _limit(longer: str, matcher: str, limit: int) -> str:
 
 
 def _to_the_server(backend: str) -> str:
-    """What is done with a request for the hostname."""
+    """Handles a request for the hostname."""
     return f"""\
 reverse_proxy {backend} {{
-	# A server that is being restarted is waited for.
+	# Waits for a server that is restarting.
 	lb_try_duration 20s
 }}
 """
@@ -130,12 +130,12 @@ reverse_proxy {backend} {{
 def _question(settings: Settings) -> str:
     if _UPSTREAMS_IMAGE.search(settings.pds.image):
         return "/tls-check?domain={host}"
-    return "/.well-known/atproto-did"  # of the handle whose Host this is; every PDS answers it
+    return "/.well-known/atproto-did"  # of the handle in Host; every PDS serves it
 
 
 def caddy_job(settings: Settings, stack: str) -> str:
     """Caddy's job file, HCL."""
-    # Loopback: the name that Caddy asks for itself. In the table of ports, so that no other job is given it.
+    # Loopback: Caddy queries itself whether a name is allowed. Listed as a port, so that no other job gets it.
     ask = Port(name="ask", static=CADDY_ASK_PORT, host_network="loopback")
     return ingress_job(settings, stack, _task(settings), ports=(ask,))
 
@@ -145,13 +145,13 @@ def _task(settings: Settings) -> Task:
         command="/bin/sh",
         args=(_SCRIPT, "reload"),
         timeout="120s",
-        # A text that Caddy refuses leaves it running with the one before; `up` of its stack says so.
+        # If Caddy refuses a text, it keeps running with the previous one; `up` of that stack reports it.
         fail_on_error=False,
     )
     return Task(
         name=JOB,
         user=USER,
-        # On a reload Caddy waits for requests that are under way; at its end, this long at most.
+        # On a reload Caddy waits for active requests; at its end, this long at most.
         kill_timeout="10s",
         config=DockerConfig(
             image=settings.ingress.container_image,
@@ -162,12 +162,12 @@ def _task(settings: Settings) -> Task:
             readonly_rootfs=True,
             cap_drop=("all",),
             cap_add=("net_bind_service",),
-            # The image's binary carries that capability as a file's; a process that is not root gets it no other way.
+            # The image's binary has that capability as a file capability. A non-root process gets it no other way.
             security_opt=("no-new-privileges=false",),
             pids_limit=512,
         ),
         volume_mounts=(VolumeMount(volume=JOB, destination="/data"),),
-        # Certificates and the CA's account go to the volume; the copy of its configuration that Caddy keeps does not.
+        # Certificates and the CA's account go to the volume; Caddy's copy of its configuration does not.
         env={"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/local"},
         templates=(
             *scripts("caddy.sh"),
@@ -186,13 +186,13 @@ def _task(settings: Settings) -> Task:
 
 
 def _global_options(settings: Settings) -> str:
-    """What stands once in the file that Caddy reads, before every stack's part."""
+    """The global options, which appear once in Caddy's file, before every stack's part."""
     email = f'\temail "{settings.ingress.acme_email}"\n' if settings.ingress.acme_email else ""
     return f"""\
 {{
-	# A socket in the task's own directory: by TCP every program on the host could give Caddy orders.
+	# A socket in the task's own directory: by TCP every program on the host could control Caddy.
 	admin unix//local/admin.sock
-	# Named, because Caddy would go to another CA where this one fails, and a CAA record may forbid that.
+	# Set, because Caddy would use another CA if this one fails, and a CAA record may forbid that.
 	acme_ca "{settings.ingress.acme_ca}"
 {email}\
 	on_demand_tls {{
@@ -204,7 +204,7 @@ def _global_options(settings: Settings) -> str:
 	}}
 }}
 
-# May this name have a certificate? Asked of the stack whose site it is.
+# Whether this name may have a certificate; the site's stack answers.
 http://:{CADDY_ASK_PORT} {{
 	bind 127.0.0.1
 	handle /ask {{

@@ -1,8 +1,9 @@
-"""The trial of another version of the server, in Nomad, on the host: it waits registered until `./pds upgrade` asks.
+"""The trial of another version of the server, as a Nomad job that is registered and runs when `./pds upgrade`
+dispatches it.
 
-Which image is the meta of the run. `fetch` gets the newest backup; `candidate` puts the image's server to work on
-throw-away data; `serve` lets it start on the copy of the backup. The latter two have no network, no secret and no
-mount: whatever a candidate does, it does to nobody.
+The meta of the run names the image. `fetch` gets the newest backup; `candidate` tests the image's server on throw-away
+data; `serve` starts it on the copy of the backup. The latter two have no network, no secret and no mount, so a
+candidate can harm nothing.
 """
 
 from dataclasses import replace
@@ -20,7 +21,7 @@ from components.settings.settings import Settings
 JOB = "pds-candidate"
 
 CANDIDATE_PATH = f"nomad/jobs/{JOB}"
-"""The variable with what opens the backups."""
+"""The variable with the backups' credentials."""
 
 
 def candidate_job(settings: Settings, stack: str) -> str:
@@ -51,7 +52,7 @@ def _on_candidate(settings: Settings, name: str, program: str, lifecycle: Lifecy
         config=_without_network(settings, program),
         env={key: environment[key] for key in FOR_SERVER if key in environment}
         | {"TRIAL": "candidate"}
-        # A version whose writes cannot be made durable is found here, and not when the server has been stopped.
+        # Detects a version whose writes cannot be made durable before the server is stopped.
         | ({"TRIAL_PRELOAD": DURABLE_FILE} if durable else {}),
         templates=scripts(program, *(("durable.cjs",) if durable else ())),
         resources=resources(settings),
@@ -61,5 +62,5 @@ def _on_candidate(settings: Settings, name: str, program: str, lifecycle: Lifecy
 
 def _without_network(settings: Settings, program: str) -> DockerConfig:
     config = hardened(settings, pids_limit=128, command="node", args=(f"/local/{program}",))
-    # Nomad puts the meta of the run in; for HCL it is text.
+    # Nomad inserts the meta of the run; for HCL it is text.
     return replace(config, image=Raw('"${NOMAD_META_image}"'), network_mode="none")

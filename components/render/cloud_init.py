@@ -1,11 +1,11 @@
-"""The host's `user_data`: a `#cloud-config` document that makes a Debian 13 droplet a Nomad host.
+"""The host's `user_data`: a `#cloud-config` document that turns a Debian 13 droplet into a Nomad host.
 
-Owns which file goes where, with which mode, and the order of cloud-init's parts. What the files say is in `files/`, as
-the scripts, units and configurations they become; a value reaches them by `/etc/pds/host.env` or, where a format has no
-variables, by `@VOLUME@`. It does not own when a host is rebuilt: that is `host.generation` alone.
+Owns the path and mode of each file, and the order of cloud-init's parts. `files/` has the content, as the scripts,
+units and configurations that they become. Values reach them by `/etc/pds/host.env` or, if a format has no variables, by
+`@VOLUME@`. It does not decide when a host is rebuilt: only `host.generation` does.
 
-The document carries one secret, the private key of the Nomad endpoint. DigitalOcean serves the document to any process
-on the droplet that asks, which `files/metadata.sh` ends once cloud-init is done.
+The document contains one secret, the private key of the Nomad endpoint. DigitalOcean serves the document to any process
+on the droplet; `files/metadata.sh` stops that once cloud-init is done.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ PACKAGES = (
     "apparmor", "ca-certificates", "containerd", "curl", "docker-cli", "docker.io", "e2fsprogs", "iproute2", "iptables",
     "jq", "quota", "runc", "stunnel4", "tzdata", "unattended-upgrades", "unzip",
 )  # fmt: skip
-"""Debian packages, without the ones they merely recommend; hence those named here that Docker recommends.
+"""Debian packages, without those that they only recommend; hence the listed ones that Docker recommends.
 
-Nomad runs `ip` when it starts and gives up without it; `jq` is for people.
+Nomad runs `ip` at its start and fails without it; `jq` is for operators.
 """
 
 _FILES = Path(__file__).with_name("files")
@@ -45,12 +45,12 @@ class Certificates:
 
 
 class UserDataTooLongError(ValueError):
-    """The document is longer than DigitalOcean takes. The text says what to shorten."""
+    """The document exceeds DigitalOcean's limit. The message says what to shorten."""
 
 
 @dataclass(frozen=True)
 class HostFile:
-    """A file on the host. Its owner is root."""
+    """A file on the host, owned by root."""
 
     path: str
     content: str
@@ -58,12 +58,12 @@ class HostFile:
 
 
 def volume_name(settings: Settings, stack: str) -> str:
-    """The name of the stack's volume at DigitalOcean; the host finds its disk by it."""
+    """The name of the stack's volume at DigitalOcean, by which the host finds its disk."""
     return settings.volume.name or f"pds-{stack}"
 
 
 def configuration_hash(settings: Settings, stack: str) -> str:
-    """16 hex digits that change when, and only when, the host's configuration does. Certificates are left out."""
+    """16 hex digits that change only with the host's configuration. Certificates are excluded."""
     document = _document(settings, stack, Certificates("", "", ""), configuration="")
     return hashlib.sha256(document.encode()).hexdigest()[:16]
 
@@ -81,7 +81,8 @@ def user_data(settings: Settings, stack: str, certificates: Certificates) -> str
 
 
 def refuse_too_long(settings: Settings, stack: str) -> None:
-    """Raise UserDataTooLongError before anything is made; the certificates' length is known within some bytes."""
+    """Raise UserDataTooLongError before any resource is created. The certificates' length is known within some
+    bytes."""
     pem = "-" * 1_000
     user_data(settings, stack, Certificates(pem, pem, pem))
 
@@ -90,20 +91,20 @@ def _document(settings: Settings, stack: str, certificates: Certificates, config
     assert settings.operators, "cloud-init is for a host of one's own, which has them"
     config: dict[str, Any] = {
         "timezone": settings.time_zone,
-        # No account but root, and no password for it. cloud-init's default account would be uid 1000, which is the
-        # server's in its container. Without a default account, keys (DigitalOcean's and those below) go to root alone,
-        # and unrestricted once `disable_root` is off.
+        # No account except root, and no password for it. cloud-init's default account would be uid 1000, which is the
+        # server's in its container. Without a default account, only root gets the keys (DigitalOcean's and those
+        # below), unrestricted once `disable_root` is off.
         "users": [{"name": "root", "lock_passwd": True}],
         "disable_root": False,
         "ssh_pwauth": False,
         "ssh_authorized_keys": list(settings.operators.text_keys),
-        # Security fixes before anything runs that a restart would interrupt.
+        # Security fixes first: a restart would interrupt programs that already run.
         "package_upgrade": True,
         "write_files": [
             {"path": file.path, "owner": "root:root", "permissions": file.mode, "content": file.content}
             for file in host_files(settings, stack, certificates, configuration)
         ],
-        # cloud-init's last step. Nothing of Nomad starts before: the script orders what follows.
+        # cloud-init's last step. Nomad does not start before it: the script orders what follows.
         "runcmd": [[f"{_LIBRARY}/setup"]],
     }
     if not config["ssh_authorized_keys"]:
@@ -112,7 +113,7 @@ def _document(settings: Settings, stack: str, certificates: Certificates, config
 
 
 def host_files(settings: Settings, stack: str, certificates: Certificates, configuration: str) -> tuple[HostFile, ...]:
-    """Every file that cloud-init writes, in the order it writes them."""
+    """Every file that cloud-init writes, in this order."""
     volume = volume_name(settings, stack)
     units = "/etc/systemd/system"
     return (
@@ -128,8 +129,8 @@ def host_files(settings: Settings, stack: str, certificates: Certificates, confi
         # JSON has no comments, so its reasons are here. live-restore: Docker can be upgraded under running containers.
         # ip: a port published without an address is on loopback, not on the Internet past every firewall of the host.
         # userland-proxy stays on: without it Docker reaches loopback ports by making 127.0.0.0/8 routable on its
-        # bridges. icc: containers of two clubs cannot talk to each other. log-opts: for containers that are not
-        # Nomad's, which brings its own. cgroup-parent is left alone: Nomad expects containers in system.slice.
+        # bridges. icc: containers of two clubs cannot reach each other. log-opts: for containers other than Nomad's,
+        # which set their own. cgroup-parent is not set: Nomad expects containers in system.slice.
         _static("/etc/docker/daemon.json", "daemon.json"),
         _static("/etc/stunnel/nomad.conf", "stunnel.conf"),
         HostFile("/etc/stunnel/pds/ca.pem", certificates.ca_pem),
@@ -157,7 +158,7 @@ def host_files(settings: Settings, stack: str, certificates: Certificates, confi
 
 
 def _environment(settings: Settings, stack: str) -> str:
-    """What the scripts need to know, as shell assignments."""
+    """The scripts' parameters, as shell assignments."""
     values = {
         "STACK": stack,
         "VOLUME": volume_name(settings, stack),
@@ -181,7 +182,7 @@ def _script(path: str, source: str) -> HostFile:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Writes texts of several lines as blocks: a diff of the document then reads like one of the files themselves."""
+    """Writes multi-line texts as blocks, so that a diff of the document reads like a diff of the files."""
 
 
 def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:

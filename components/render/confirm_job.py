@@ -1,8 +1,8 @@
-"""The Nomad job that counts members' e-mail addresses as confirmed, in the PDS's own image; pure text.
+"""The Nomad job that marks members' e-mail addresses as confirmed, in the PDS's own image.
 
-It waits registered and runs only when `up` asks for it (`parameterized`). A plain batch job would be forgotten by Nomad
-four hours after its end, and its next change would fail with it. Which accounts, says the variable at `DIDS_PATH`: DIDs
-are known only after members were made, and no Output enters a job.
+It is registered and runs only when `up` dispatches it (`parameterized`). Nomad would forget a plain batch job four
+hours after its end, and its next change would then fail. The variable at `DIDS_PATH` lists the accounts: DIDs are known
+only after members were created, and no Output enters a job.
 """
 
 from components.render.batch import batch_job, data_volume
@@ -17,13 +17,13 @@ from components.settings.settings import Settings
 JOB = "pds-confirm"
 
 DIDS_PATH = f"nomad/jobs/{JOB}"
-"""The variable with the item `dids`: DIDs with spaces between them. A run of a job reads what its parent may."""
+"""The variable with the item `dids`: DIDs separated by spaces. A run of a job may read its parent's variables."""
 
 _DIDS = f"""\
 {{{{ with nomadVar "{DIDS_PATH}" }}}}PDS_CONFIRM_DIDS={{{{ .dids | toJSON }}}}{{{{ end }}}}
 """
 _PLACES = ("PDS_DATA_DIRECTORY", "PDS_ACCOUNT_DB_LOCATION")
-"""What of the server's environment says where its databases are."""
+"""The server's variables that locate its databases."""
 
 
 def confirm_job(settings: Settings, stack: str) -> str:

@@ -1,9 +1,9 @@
-"""The drill: once a week the newest backup is fetched, looked at, and a server started on it; in Nomad, on the host.
+"""The drill: once a week, on the host, Nomad fetches the newest backup, checks it, and starts a server on it.
 
-Three tasks, one after the other, each with the least that it needs. `fetch` has the bucket's key and no data; `verify`
-may read the directory of identities; `serve` runs the pinned server without a network, and leaves the outcome for the
-job that watches. The copy is in the allocation's own folder. Nothing leaves the host: members' data are not looked at
-on anybody's own machine, and none has to be on for it.
+Three consecutive tasks, each with minimal access. `fetch` has the bucket's key and no data; `verify` may read the
+directory of identities; `serve` runs the pinned server without a network, and records the outcome for the job that
+watches. The copy is in the allocation's own folder. Members' data never leave the host, and no operator's machine has
+to be on for a drill.
 """
 
 from dataclasses import replace
@@ -20,14 +20,14 @@ from components.settings.settings import Settings
 JOB = "pds-drill"
 
 DRILL_PATH = f"nomad/jobs/{JOB}"
-"""The variable with what opens the backups."""
+"""The variable with the backups' credentials."""
 
 DAYS = 7
-"""From one drill to the next."""
+"""Days between drills."""
 
 _WEEKLY = "41 4 * * 0"
 FOR_SERVER = ("TZ", "PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL")
-"""What the server on the copy is told: what it needs to serve. Relays, mail and other services are not for it."""
+"""Environment of the server on the copy: what it needs to serve, without relays, mail and other services."""
 
 
 def drill_job(settings: Settings, stack: str) -> str:

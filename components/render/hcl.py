@@ -1,10 +1,10 @@
-"""HCL text from dataclasses: one generic writer for job specs and ingress files.
+"""Writes HCL text from dataclasses: one generic writer for job specs and ingress files.
 
 A dataclass that derives from `Block` is a block: its fields, in order, are its attributes and nested blocks; `label`
-fields are its labels. What a field holds decides how it is written: a `Block` or a tuple of them nests, a dict is a map
-attribute, a number, boolean or list is itself, None is left out. Text is quoted whole, so that no value can end its
-string or begin an interpolation; `Raw` is the one way to write an expression. Parsing is not done here: the tests read
-everything back with an independent parser.
+fields are its labels. The type of a field's value decides its form: a `Block` or a tuple of them nests, a dict becomes
+a map attribute, a number, boolean or list is written directly, None is omitted. Text is fully quoted, so that no value
+can end its string or begin an interpolation; only `Raw` writes an expression. This module does not parse: the tests
+read everything back with an independent parser.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 
 class Raw(str):
-    """Text that is written as it stands: an HCL expression such as `var.open`."""
+    """Text that is written unquoted: an HCL expression such as `var.open`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ def label() -> Any:
 
 
 def quote(text: str) -> str:
-    """`text` as an HCL string literal in which nothing is interpolated. HCL reads all text as Unicode's form NFC."""
-    # JSON's escapes are HCL's, but for two that HCL does not know.
+    """`text` as an HCL string literal without interpolation. HCL normalizes all text to Unicode's form NFC."""
+    # JSON's escapes are HCL's, except two that HCL does not know.
     literal = re.sub(
         r"\\\\|\\[bf]", lambda found: _NO_HCL.get(found[0], found[0]), json.dumps(text, ensure_ascii=False)
     )
@@ -42,16 +42,16 @@ _NO_HCL = {r"\b": r"\u0008", r"\f": r"\u000c"}
 
 
 def heredoc(text: str, indent: str) -> str:
-    """`text`, of which `fits_heredoc` is true, as an indented heredoc in which nothing is interpolated."""
+    """`text`, which must pass `fits_heredoc`, as an indented heredoc without interpolation."""
     escaped = text.removesuffix("\n").replace("${", "$${").replace("%{", "%%{")
     body = "\n".join(f"{indent}{line}" if line else "" for line in escaped.split("\n"))
     return f"<<-EOT\n{body}\n{indent}EOT"
 
 
 def fits_heredoc(text: str) -> bool:
-    """Whether an indented heredoc gives `text` back as it is.
+    """Whether an indented heredoc preserves `text`.
 
-    It ends with a newline; HCL takes the least indentation of all lines away, which has to be the writer's own; and a
+    A heredoc ends with a newline. HCL removes the smallest indentation of all lines, which must be the writer's own. A
     line with the end mark would end it.
     """
     lines = text.split("\n")
@@ -65,7 +65,7 @@ def fits_heredoc(text: str) -> bool:
 
 
 def write(block: Block, depth: int = 0) -> str:
-    """The block as text, formatted as `nomad fmt` does: two spaces a level, equals signs aligned."""
+    """The block as text, formatted like `nomad fmt`: two spaces a level, equals signs aligned."""
     pad = "  " * (depth + 1)
     labels, attributes, nested = "", [], []
     for field in dataclasses.fields(block):

@@ -1,6 +1,6 @@
-"""What the jobs of both ingresses have in common: one task on the host's own ports, and the gate before it.
+"""The common parts of both ingress jobs: one task on the host's own ports, started once the hostname resolves.
 
-What the task is, and what it reads, is said in `io.py` and `caddy.py`.
+`io.py` and `caddy.py` define the task and its files.
 """
 
 from components.render.hcl import Raw, write
@@ -22,8 +22,8 @@ from components.settings.settings import Settings
 
 
 def files_template(folder: str) -> str:
-    """A template of every file that a stack has left in the Nomad variables below `folder`, in item `text`."""
-    # nomadVarList is sorted by path, so the file does not change when nothing did.
+    """A template of every stack's file in the Nomad variables below `folder`, in item `text`."""
+    # nomadVarList is sorted by path, so the file changes only with its content.
     return f"""\
 {{{{ range nomadVarList "{folder}" }}}}{{{{ with nomadVar .Path }}}}{{{{ .text }}}}
 {{{{ end }}}}{{{{ end }}}}
@@ -31,7 +31,7 @@ def files_template(folder: str) -> str:
 
 
 def ingress_job(settings: Settings, stack: str, task: Task, ports: tuple[Port, ...] = ()) -> str:
-    """The job file, HCL. Job, service and host volume are called as `task` is; `ports` are those beside 80 and 443.
+    """The job file, HCL. Job, service and host volume have the name of `task`; `ports` are those beside 80 and 443.
 
     Its variable `open` is 1 once the hostname resolves to this host, else 0.
     """
@@ -51,7 +51,7 @@ def ingress_job(settings: Settings, stack: str, task: Task, ports: tuple[Port, .
             name=task.name,
             count=Raw("var.open"),
             shutdown_delay="2s",
-            # Host networking takes the ports by itself; naming them here lets Nomad refuse a second taker.
+            # Host networking takes the ports by itself. Listing them lets Nomad refuse a second job that uses them.
             network=Network(ports=(Port(name="http", static=80), Port(name="https", static=443), *ports)),
             service=Service(name=task.name, port="https"),
             volumes=(VolumeRequest(name=task.name, source=task.name),),

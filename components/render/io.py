@@ -1,8 +1,8 @@
 """Agent IO's ingress: the file that names the PDS, and the Nomad job that runs IO.
 
-IO is a closed binary that this project has never run; everything here follows its published pages and examples. Its
-keywords were renamed between 2025 and 2026, so both dialects are written (`ingress.dialect`). What reaches IO is the
-concatenation of every `io/files/*` variable: several stacks can share one IO, each owning one file.
+IO is a closed binary that this project has never run; this code follows its published pages and examples. Its keywords
+were renamed between 2025 and 2026, so both dialects are supported (`ingress.dialect`). IO reads the concatenation of
+all `io/files/*` variables: several stacks can share one IO, and each owns one file.
 """
 
 from components.render.hcl import quote
@@ -16,7 +16,7 @@ from components.settings.settings import Settings
 JOB = "io"
 
 LICENSE = "io/license"
-"""The variable with IO's licence block, where there is one; item `text`."""
+"""The variable with IO's licence block, if there is one; item `text`."""
 
 _LICENSE = f"""{{{{ with nomadVar "{LICENSE}" }}}}{{{{ .text }}}}{{{{ end }}}}\n"""
 
@@ -43,7 +43,7 @@ def _task(settings: Settings) -> Task:
     return Task(
         name=JOB,
         kill_timeout="30s",
-        # The image's user and privileges are left alone: what IO needs is not published, and a binary with
+        # The image's user and privileges are unchanged: IO's requirements are not published, and a binary with
         # file capabilities could not bind 80 and 443 under the host's default.
         config=DockerConfig(
             image=settings.ingress.container_image,

@@ -1,8 +1,8 @@
-"""Nomad's job specification as types: the parts of it that this program uses, under Nomad's own names.
+"""The parts of Nomad's job specification that this program uses, as types under Nomad's own names.
 
-Facts: developer.hashicorp.com/nomad/docs/job-specification. HCL is parsed strictly by the provider, where unknown keys
-of a JSON job would be dropped in silence; so these types are written as HCL (`hcl.write`). What a job of ours contains
-is decided in `pds_job.py`, `io.py` and `caddy.py`. Durations are Nomad's text ("60s"), memory is in MiB, CPU in MHz.
+Facts: developer.hashicorp.com/nomad/docs/job-specification. The provider parses HCL strictly, but silently drops
+unknown keys of a JSON job, so these types are written as HCL (`hcl.write`). `pds_job.py`, `io.py` and `caddy.py` define
+the content of jobs. Durations are Nomad's text ("60s"), memory is in MiB, CPU in MHz.
 """
 
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Network(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRestart(Block):
-    """Restart the task after `limit` failed checks in a row, not counting the first `grace`."""
+    """Restarts the task after `limit` consecutive failed checks, not counting the first `grace`."""
 
     keyword = "check_restart"
     limit: int
@@ -75,7 +75,7 @@ class VolumeRequest(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeMount(Block):
-    """Where a task sees a claimed volume."""
+    """The path of a claimed volume in a task."""
 
     keyword = "volume_mount"
     volume: str
@@ -124,7 +124,7 @@ class DockerConfig(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeScript(Block):
-    """A command that is run inside the task when a template changed."""
+    """A command that runs inside the task when a template changed."""
 
     keyword = "change_script"
     command: str
@@ -135,7 +135,7 @@ class ChangeScript(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Template(Block):
-    """A file rendered on the host from Nomad's variables; with `env` its lines become environment."""
+    """A file rendered on the host from Nomad's variables. With `env`, its lines become environment variables."""
 
     keyword = "template"
     destination: str
@@ -176,7 +176,7 @@ class Lifecycle(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Reschedule(Block):
-    """What follows a failed allocation: a new one after `delay`, for ever; or none, with `attempts` 0."""
+    """Replacement of a failed allocation: a new one after `delay`, for ever, or none with `attempts` 0."""
 
     keyword = "reschedule"
     attempts: int | None = None
@@ -187,7 +187,7 @@ class Reschedule(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Update(Block):
-    """How a new version replaces the old one: with `max_parallel` 0 at once and without one of Nomad's deployments."""
+    """Replacement of the old version: with `max_parallel` 0 at once and without a Nomad deployment."""
 
     keyword = "update"
     max_parallel: int = 0
@@ -206,7 +206,7 @@ class Restart(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Periodic(Block):
-    """When a batch job runs: cron expressions in UTC."""
+    """Schedule of a batch job: cron expressions in UTC."""
 
     keyword = "periodic"
     crons: tuple[str, ...]
@@ -261,7 +261,7 @@ class Parameterized(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Block):
-    """A service job, or with `type` "batch" one that ends."""
+    """A service job, or a batch job with `type` "batch"."""
 
     keyword = "job"
     name: str = label()

@@ -1,7 +1,8 @@
-"""The PDS's Nomad job: the seed's job, and what a server of people's identities needs beyond it.
+"""The PDS's Nomad job: the post's job, with the additions that a server of people's identities needs.
 
-A pure function of the settings; no Output enters it, so a preview shows the whole job. Secrets come on the host, from
-the Nomad variable at `SECRETS_PATH`, by a template. Where it differs from the seed and why: `deviations.py`.
+A pure function of the settings; no Output enters it, so a preview shows the whole job. On the host, a template reads
+the secrets from the Nomad variable at `SECRETS_PATH`. `deviations.py` lists the differences from the post, with
+reasons.
 """
 
 from functools import cache
@@ -37,19 +38,19 @@ from components.settings.environment import DATA_DIRECTORY, plain_environment
 from components.settings.settings import Settings
 
 JOB = "pds"
-"""Job id and service name, as in the seed."""
+"""Job ID and service name, as in the post."""
 
 SECRETS_PATH = f"nomad/jobs/{JOB}"
 """A job may read the variable of its own path without a policy (Nomad's documentation, concepts/variables)."""
 
 GUARD_PATH = f"nomad/jobs/{JOB}/{JOB}"
-"""What the guard may accept. Apart from the job and from the secrets, so that a change of it restarts nothing; the path
-of the group, which both of its tasks may read (one task's own path is closed to the other)."""
+"""The guard's parameters. Separate from the job and the secrets, so that a change restarts nothing. The path is the
+group's, which both of its tasks may read (a task's own path is closed to other tasks)."""
 
 _GUARD_FILE = "/local/guard.cjs"
 
 DURABLE_FILE = "/local/durable.cjs"
-"""Preloaded into a server whose writes are flushed before they are acknowledged (decision 16)."""
+"""Preloaded into a server that flushes its writes before it acknowledges them (decision 16)."""
 
 _MEBIBYTE = 1024 * 1024
 
@@ -79,9 +80,9 @@ def _job(settings: Settings, here: Where) -> Job:
         path="/xrpc/_health",
         interval="10s",
         timeout="5s",
-        # Nomad counts the grace of a group's service from the allocation's start, with the image's pull and the guard
-        # in it: a shorter one kills a server in the middle of its first start because its image took long. A crash
-        # begins no new grace, so the delay of the restart and a slow start have to fit into the limit.
+        # Nomad counts the grace of a group's service from the allocation's start, including the image's pull and the
+        # guard: a shorter one kills a server during its first start because its image took long. A crash begins no new
+        # grace, so the delay of the restart and a slow start have to fit into the limit.
         check_restart=CheckRestart(limit=18, grace="15m"),
     )
     return Job(
@@ -98,9 +99,9 @@ def _job(settings: Settings, here: Where) -> Job:
             volumes=(VolumeRequest(name=JOB, source=here.volume),),
             restart=Restart(attempts=10, interval="10m", delay="15s", mode="delay"),
             reschedule=Reschedule(),
-            # No deployment: a failed one can only be followed by a changed job, never by another try of the same. And
-            # none could be reverted: a server that has migrated its databases must not be followed by an older one.
-            # SQLite has one writer; Nomad starts an allocation when the one that it replaces has ended.
+            # No deployment: a failed one can only be followed by a changed job, never by a retry of the same. And none
+            # could be reverted: an older server must not follow one that has migrated its databases. SQLite has one
+            # writer; Nomad starts an allocation after the replaced one has ended.
             update=Update(),
             tasks=(_guard(settings), _server(settings)),
         ),
@@ -133,9 +134,9 @@ def _server(settings: Settings) -> Task:
 
 
 def _preloads(settings: Settings) -> str:
-    """What runs in the server's own process before the server.
+    """Modules that run in the server's own process before the server.
 
-    The guard once more: a changed secret restarts this task alone, and a server with another rotation key must not
+    The guard runs again here: a changed secret restarts only this task, and a server with another rotation key must not
     start on these data.
     """
     files = (_GUARD_FILE, DURABLE_FILE) if settings.pds.durable_writes else (_GUARD_FILE,)
@@ -143,7 +144,7 @@ def _preloads(settings: Settings) -> str:
 
 
 def _guard(settings: Settings) -> Task:
-    """Before the server: is this volume ours? It fails at once, so that `up` does not wait for a deadline."""
+    """Checks before the server that the volume is ours. It fails at once, so that `up` does not wait for a deadline."""
     return Task(
         name="guard",
         user="1000:1000",
@@ -168,9 +169,9 @@ def _guard(settings: Settings) -> Task:
 
 
 def variable_lines(path: str) -> str:
-    """A template that makes each item of the Nomad variable at `path` a line of environment, under its own name.
+    """A template that turns each item of the Nomad variable at `path` into an environment variable of the same name.
 
-    So a further secret changes the variable and not the job; toJSON quotes what a password may hold.
+    So an additional secret changes the variable and not the job; toJSON quotes any characters of a password.
     """
     return (
         f'{{{{ with nomadVar "{path}" }}}}{{{{ range .Tuples }}}}{{{{ .K }}}}={{{{ .V | toJSON }}}}\n'
@@ -185,7 +186,7 @@ def hardened(
     command: str | None = None,
     args: tuple[str, ...] = (),
 ) -> DockerConfig:
-    """A container in the server's image that may do nothing but compute, and write to /tmp and its volumes."""
+    """A container in the server's image that may only compute and write to /tmp and its volumes."""
     return DockerConfig(
         image=settings.pds.image,
         command=command,
@@ -203,7 +204,7 @@ def hardened(
 
 
 def _guard_templates() -> tuple[Template, ...]:
-    """The guard's program, and what it may accept; a change of either restarts nothing."""
+    """The guard's program and parameters. A change of either restarts nothing."""
     return (
         Template(destination="local/guard.cjs", change_mode="noop", data=_guard_script()),
         Template(

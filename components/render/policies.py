@@ -1,8 +1,8 @@
-"""Nomad ACL policies, as HCL: who may do what."""
+"""Nomad ACL policies, as HCL."""
 
 ANONYMOUS = """\
-# IO resolves `nomad:SERVICE` on the host's loopback and has no setting for a token. Reading jobs is all there is to
-# see: the API is on loopback, and job specs hold no secret.
+# IO resolves `nomad:SERVICE` on the host's loopback and has no setting for a token. This exposes jobs
+# only: the API is on loopback, and job specs hold no secret.
 namespace "default" {
   capabilities = ["read-job"]
 }
@@ -40,7 +40,7 @@ agent {
 
 
 def ingress_files(job: str, namespace: str) -> str:
-    """What the ingress's job may read: every stack's file, and what else is its own."""
+    """Read access of the ingress's job: every stack's file, and its own items."""
     return f"""\
 namespace "{namespace}" {{
   variables {{
@@ -53,9 +53,9 @@ namespace "{namespace}" {{
 
 
 def club(name: str, volume: str) -> str:
-    """What the token of the club `name` may do: everything in its own namespace, and nothing to anybody else.
+    """Rights of the token of the club `name`: everything in its own namespace, and nothing elsewhere.
 
-    Not `policy = "write"`: with it the club could make itself a volume without a quota.
+    Not `policy = "write"`: with it the club could create a volume without a quota.
     """
     return f"""\
 namespace "{name}" {{
@@ -71,7 +71,7 @@ namespace "{name}" {{
   }}
 }}
 
-# Its file among those of the host's ingress.
+# The club's file among those of the host's ingress.
 namespace "default" {{
   variables {{
     path "io/files/{name}" {{

@@ -1,4 +1,4 @@
-"""restic in the jobs that send or fetch backups: where they are, what opens them, and the task that fetches."""
+"""restic in the jobs that send or fetch backups: their location, their credentials, and the task that fetches."""
 
 from dataclasses import replace
 
@@ -19,29 +19,29 @@ from components.settings.endpoints import SPACES_REGION, spaces_endpoint
 from components.settings.settings import Settings
 
 LOGS = Logs(max_files=2, max_file_size=1)
-"""Of each task that has backups to do with."""
+"""For each task that handles backups."""
 
 _DISK = "/backups"
-"""Where the tasks that use it see the disk with the backups, if that is where they are."""
+"""Path of the disk with the backups in these tasks, if backups go to a disk."""
 
 _WHATEVER = "sh /local/fetch.sh || true"
-"""Nomad runs nothing after a first task that failed, and a last one may have to tell of it."""
+"""Nomad runs no further task after a failed first task, and a later one may have to report the failure."""
 
 
 def resources(settings: Settings, *, cpu: int = BACKUP_MHZ) -> Resources:
-    """What each task that has backups to do with may take; `cpu` in MHz, below the server's 500."""
+    """Limits of each task that handles backups; `cpu` in MHz, below the server's 500."""
     assert settings.backup
     return Resources(cpu=cpu, memory=settings.backup.memory_mib)
 
 
 def bucket_name(settings: Settings, stack: str) -> str:
-    """Name of the bucket: as asked for, else made of stack and hostname, 63 characters at most."""
+    """Name of the bucket: as configured, else made from stack and hostname, 63 characters at most."""
     assert settings.backup
     return settings.backup.bucket or f"{stack}-{settings.hostname.replace('.', '-')}"[:56].rstrip("-") + "-backup"
 
 
 def repository(settings: Settings, stack: str) -> str:
-    """restic's address of the backups: several PDSes can share a bucket, or a disk."""
+    """restic's address of the backups. Several PDSes can share a bucket, or a disk."""
     assert settings.backup
     if settings.backup.volume:
         return f"{_DISK}/{settings.hostname}"
@@ -50,14 +50,14 @@ def repository(settings: Settings, stack: str) -> str:
 
 
 def restic_environment(settings: Settings, stack: str) -> dict[str, str]:
-    """Where restic finds the backups, by its own names; what opens them is not in it."""
+    """Location of the backups as restic's environment, without credentials."""
     assert settings.backup
     return {"RESTIC_REPOSITORY": repository(settings, stack)} | region_environment(settings)
 
 
 def region_environment(settings: Settings) -> dict[str, str]:
-    """The region that requests are signed for. Of another service it is only what the stack file says: a wrong one is
-    refused with 400, and without one restic asks the service."""
+    """The region that requests are signed for. For another service it comes only from the stack file: a wrong one is
+    refused with 400, and without one restic queries the service."""
     assert settings.backup
     if settings.backup.volume:
         return {}
@@ -66,18 +66,18 @@ def region_environment(settings: Settings) -> dict[str, str]:
 
 
 def disk(settings: Settings) -> tuple[VolumeRequest, ...]:
-    """A group's claim on the disk with the backups, where they are on one."""
+    """A group's claim on the disk with the backups, if they are on one."""
     volume = settings.backup.volume if settings.backup else None
     return (VolumeRequest(name="backups", source=volume),) if volume else ()
 
 
 def on_disk(settings: Settings, *, read_only: bool) -> tuple[VolumeMount, ...]:
-    """A task's mount of it."""
+    """A task's mount of that disk."""
     return tuple(VolumeMount(volume=claim.name, destination=_DISK, read_only=read_only) for claim in disk(settings))
 
 
 def opened_by(lines: str) -> Template:
-    """What opens them, as environment, from the `lines` of a template. It wins over the task's own environment."""
+    """The credentials as environment, from the `lines` of a template. They override the task's own environment."""
     return Template(destination="secrets/backup.env", env=True, change_mode="noop", perms="0600", data=lines)
 
 
@@ -89,8 +89,8 @@ def hardened_restic(settings: Settings, name: str) -> DockerConfig:
 
 
 def fetched_for_trial(settings: Settings, stack: str, path: str) -> Task:
-    """A first task that puts the newest backup into the allocation's own folder; what opens it is in the variable at
-    `path`. It never fails: the tasks after it see what is there."""
+    """A first task that fetches the newest backup into the allocation's own folder, with the credentials in the
+    variable at `path`. It never fails: later tasks check the result."""
     return Task(
         name="fetch",
         user="1000:1000",

@@ -1,7 +1,7 @@
-"""The restore as a Nomad job that waits registered: restic fetches a snapshot, then the server's image makes it ready.
+"""The restore as a registered Nomad job: restic fetches a snapshot, then the server's image prepares it.
 
-It is part of the stack and runs only when `./pds restore` dispatches it, so that nothing registers a job outside the
-engine. What is asked for is the meta of the run; secrets come on the host from the variable at `RESTORE_PATH`.
+It is part of the stack and runs only when `./pds restore` dispatches it, so that only the engine registers jobs. The
+meta of the run has the parameters. On the host, the variable at `RESTORE_PATH` provides the secrets.
 """
 
 from components.render.batch import batch_job, data_volume
@@ -17,10 +17,10 @@ from components.settings.settings import Settings
 JOB = "pds-restore"
 
 RESTORE_PATH = f"nomad/jobs/{JOB}"
-"""The variable with what opens this stack's backups. A run of a job reads what its parent may."""
+"""The variable with the credentials of this stack's backups. A run of a job may read its parent's variables."""
 
 OTHER_PATHS = {task: f"nomad/jobs/{JOB}/{JOB}/{task}" for task in ("fetch", "older")}
-"""Variables with what opens another stack's backups while `./pds restore --to` runs; each is its task's alone."""
+"""Variables with the credentials of another stack's backups while `./pds restore --to` runs; one for each task."""
 
 META = (
     "snapshot",
@@ -37,7 +37,7 @@ META = (
     "bring_back",
     "forget",
 )
-"""What a run can be told, as the programs `fetch.sh`, `older.sh` and `restore.cjs` read it."""
+"""Parameters of a run, as `fetch.sh`, `older.sh` and `restore.cjs` read them."""
 
 _FOR_RESTORE = (
     "PDS_HOSTNAME",
@@ -66,7 +66,7 @@ def _fetch(settings: Settings, stack: str) -> Task:
 
 
 def _older(settings: Settings, stack: str) -> Task:
-    """Fetches what the restore asks of older backups; Nomad ends it with the restore."""
+    """Fetches accounts from older backups for the restore. Nomad ends it with the restore."""
     lifecycle = Lifecycle(hook="poststart", sidecar=True)
     return _with_the_key(settings, stack, "older", lifecycle, Resources(cpu=100, memory=OLDER_BACKUPS_MIB))
 

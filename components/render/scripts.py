@@ -1,6 +1,6 @@
-"""The programs that jobs run in a container, as files of the job: they lie in `files/`, each a whole by itself.
+"""The programs that jobs run in a container, as files of the job. Each is a complete file in `files/`.
 
-They find each other by name in the task's own folder. What they do is said in each.
+They require each other by name in the task's own folder. Each file documents itself.
 """
 
 import re
@@ -10,14 +10,14 @@ from pathlib import Path
 from components.render.jobspec import Template
 
 FOLDER = "local"
-"""Below the task's directory, which a container sees at its root."""
+"""Below the task's directory, which is the root of its container."""
 
 
 _REQUIRES = re.compile(r'require\("\./([\w-]+\.cjs)"\)')
 
 
 def scripts(*names: str) -> tuple[Template, ...]:
-    """The files `names`, and those that they require, as templates of a task; a change of one restarts nothing."""
+    """The files `names`, and those that they require, as templates of a task. A change of one restarts nothing."""
     return tuple(
         Template(destination=f"{FOLDER}/{name}", change_mode="noop", data=script(name)) for name in needed(*names)
     )
@@ -25,7 +25,7 @@ def scripts(*names: str) -> tuple[Template, ...]:
 
 @cache
 def needed(*names: str) -> tuple[str, ...]:
-    """`names`, and what they require, and what that does."""
+    """`names`, and everything that they require, transitively."""
     found = list(names)
     for name in found:  # it grows
         found += [other for other in dict.fromkeys(_REQUIRES.findall(script(name))) if other not in found]

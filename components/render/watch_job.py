@@ -1,9 +1,9 @@
-"""A batch job, every quarter of an hour: a dead man's switch is told how full the volume is, how many accounts are, and
-whether backups and drills go well.
+"""A batch job that reports volume usage, account count and backup and drill status to a dead man's switch every 15
+minutes.
 
 DigitalOcean's monitoring sees the droplet's own disk, not the volume, and knows no accounts. The job runs in the
-server's image, which is on the host anyway, and reads the volume; it writes which findings about accounts it has sent.
-Its URL is in a Nomad variable.
+server's image, which is on the host anyway, and reads the volume. It writes only which findings about accounts it has
+sent. Its URL is in a Nomad variable.
 """
 
 from components.render.batch import batch_job, data_volume
@@ -23,7 +23,7 @@ PING_PATH = f"nomad/jobs/{JOB}"
 """The variable with the item `PING_URL`. Runs of a periodic job read their parent's (nomad/structs/workload_id.go)."""
 
 VOLUME_PERCENT = 80
-"""How full the volume may be."""
+"""Volume usage that raises the alarm."""
 
 _EVERY = "*/15 * * * *"
 
@@ -61,7 +61,7 @@ def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
         JOB,
         periodic=Periodic(crons=(_EVERY,)),
         volumes=(data_volume(settings, stack),),
-        # The next run is the next try; a switch that hears nothing meanwhile raises the alarm, as it should.
+        # The next run is the next try. A switch that receives nothing meanwhile raises the alarm, as it should.
         restart=Restart(attempts=1, interval="10m", delay="15s", mode="fail"),
         reschedule=None,
         tasks=(task,),
@@ -69,9 +69,9 @@ def watch_job(settings: Settings, alerts: Alerts, stack: str) -> str:
 
 
 def patience(settings: Settings) -> dict[str, str]:
-    """For how many hours there may be no good backup, and none of the drills that are due."""
+    """Hours that may pass without a good backup, and without a due drill."""
     if settings.backup is None:
         return {}
-    # Two that fail may be a bucket that is away; the third is somebody's business.
+    # Two failures may be an unreachable bucket; the third needs an operator.
     hours = max(2, -(-3 * settings.backup.interval_minutes // 60))
     return {"WATCH_BACKUP_HOURS": str(hours), "WATCH_DRILL_HOURS": str(24 * (DRILL_DAYS + 1))}

@@ -1,11 +1,11 @@
-"""Where in Nomad the jobs of one PDS run: the namespace, and the host volume with its data."""
+"""The Nomad placement of one PDS's jobs: the namespace, and the host volume with its data."""
 
 from dataclasses import dataclass
 
 from components.settings.settings import Settings
 
 OWN_VOLUME = "pds"
-"""The host volume of a host's own PDS, as in the seed."""
+"""The host volume of a host's own PDS, as in the post."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Where:
 
 
 def where(settings: Settings, stack: str) -> Where:
-    """By the stack's placement."""
+    """The placement that the stack's settings define."""
     on = settings.on
     if on is None:
         return Where(namespace=None, volume=OWN_VOLUME)
@@ -27,5 +27,5 @@ def where(settings: Settings, stack: str) -> Where:
 
 
 def club_volume(stack: str) -> str:
-    """Name of the volume of a club: unique on its host, whatever the namespace (client/hostvolumemanager)."""
+    """Name of a club's volume: unique on its host across namespaces (client/hostvolumemanager)."""
     return f"{OWN_VOLUME}-{stack}"

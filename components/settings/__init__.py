@@ -1,1 +1,1 @@
-"""What was asked: a stack file as typed, immutable values. Only `load.py` reads `pulumi.Config`."""
+"""A stack file as typed, immutable values. Only `load.py` reads `pulumi.Config`."""

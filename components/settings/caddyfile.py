@@ -1,9 +1,9 @@
-"""What an owner adds to the Caddyfile: its structure, read by the rules of Caddy's own lexer and parser.
+"""The structure of the operator's Caddyfile texts, parsed by the rules of Caddy's own lexer and parser.
 
-Several stacks' texts are one file on a host, so a brace too many in one is a fault of all. Here is what can be known
-without Caddy: tokens, braces, and whose addresses the sites have. Directives are Caddy's to judge, on the host, for
-each stack by itself (`render/files/caddy.sh`). Source of the rules: caddyconfig/caddyfile/lexer.go and parse.go of
-caddyserver/caddy 2.11.
+The texts of several stacks form one file on a host, so an unbalanced brace in one breaks all of them. This module
+checks what it can without Caddy: tokens, braces, and the owners of site addresses. Caddy checks the directives on the
+host, for each stack separately (`render/files/caddy.sh`). Source of the rules: caddyconfig/caddyfile/lexer.go and
+parse.go of caddyserver/caddy 2.11.
 """
 
 import re
@@ -15,10 +15,10 @@ from components.settings.faults import Fault, shown
 from components.settings.settings import Settings
 
 ASK_PORT = 2020
-"""Where Caddy, on loopback, is asked by itself whether a name may have a certificate."""
+"""Loopback port on which Caddy queries itself whether a name may have a certificate."""
 
 _MOST_BYTES = 50_000
-"""Of both texts: a Nomad variable holds 64 KiB, and the program's own part is in it as well."""
+"""Limit of both texts together: a Nomad variable holds 64 KiB and also contains the program's own part."""
 
 _DIRECTIVE = re.compile(r"[a-z_]+")
 _HEREDOC = re.compile(r"<<[A-Za-z0-9_-]+")
@@ -29,18 +29,18 @@ _FOR_ALL_REQUESTS = frozenset(
         *("request_header", "root", "skip_log", "tracing", "vars"),
     }
 )
-"""Directives that answer no request and keep none from the server; every other one needs a matcher."""
+"""Directives that answer no request and keep none from the server. Every other directive needs a matcher."""
 
 _EVERYTHING = frozenset({"*", "/*", "/xrpc/*"})
 
 
 class CaddyfileError(ValueError):
-    """The text is no part of a Caddyfile. The text of the error says in which line and why."""
+    """The text is no part of a Caddyfile. The message names the line and the reason."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A word, or a quoted text. `line` is where it begins, `first` whether it is the first of a line."""
+    """A word or a quoted text. `line` is the line on which it begins; `first` is set for the first token of a line."""
 
     text: str
     line: int
@@ -54,13 +54,13 @@ class Token:
 
     @property
     def closes(self) -> bool:
-        """Whether it is a brace that closes one."""
+        """Whether it is a brace that closes a block."""
         return self.text == "}" and not self.quoted
 
 
 @dataclass(frozen=True)
 class Site:
-    """A block with addresses; a snippet has its name in parentheses for one."""
+    """A block with addresses. A snippet has its name in parentheses as its address."""
 
     addresses: tuple[str, ...]
     line: int
@@ -76,7 +76,7 @@ def tokens(text: str) -> Iterator[Token]:
         elif character.isspace():
             at += 1
         elif text.startswith(("\\\n", "\\\r\n"), at):
-            at, line = text.index("\n", at) + 1, line + 1  # the line goes on
+            at, line = text.index("\n", at) + 1, line + 1  # an escaped line end
         elif character == "#":
             at = _end(text, "\n", at)
         else:
@@ -87,7 +87,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def _word(text: str, at: int, line: int) -> tuple[int, str, bool]:
-    """The length of the token that begins at `at`, what it says, and whether it is quoted."""
+    """The length of the token that begins at `at`, its text, and whether it is quoted."""
     if text[at] in '"`':
         pattern = r'"((?:\\.|[^"\\])*)"' if text[at] == '"' else r"`([^`]*)`"
         found = re.compile(pattern, re.DOTALL).match(text, at)
@@ -112,7 +112,7 @@ def _end(text: str, mark: str, at: int) -> int:
 
 
 def sites(text: str) -> list[Site]:
-    """The blocks at the top of a text. Raises CaddyfileError where it is not whole, or has a global block."""
+    """The top-level blocks of a text. Raises CaddyfileError if it is incomplete or has a global block."""
     words = list(tokens(text))
     found: list[Site] = []
     at = 0
@@ -129,7 +129,7 @@ def sites(text: str) -> list[Site]:
 
 
 def _addresses(words: list[Token], at: int) -> tuple[int, Site]:
-    """The index of the brace that opens the site which begins at `at`, and the site."""
+    """The index of the brace that opens the site at `at`, and the site."""
     start, names, comma = words[at], list[str](), False
     while at < len(words) and not words[at].opens:
         word = words[at]
@@ -187,9 +187,9 @@ def directives(text: str) -> list[list[Token]]:
 
 
 def caddyfile_faults(settings: Settings) -> Iterator[Fault]:
-    """What is wrong with the texts that are added to the Caddyfile."""
+    """Faults in the texts that are added to the Caddyfile."""
     if settings.ingress.kind != "caddy":
-        return  # there are none to be, which is said elsewhere
+        return  # this ingress takes no such texts; another check reports it
     extra, inside = settings.ingress.extra_caddyfile, settings.ingress.site_caddyfile
     if len(extra.encode()) + len(inside.encode()) > _MOST_BYTES:
         yield Fault(
@@ -227,7 +227,7 @@ def _site_faults(settings: Settings, found: list[Site]) -> Iterator[Fault]:
 
 
 def _address_problem(settings: Settings, address: str) -> tuple[str, str]:
-    """What is wrong with the address of a site, and what to do; empty where nothing is."""
+    """What is wrong with the address of a site, and what to do; both empty if nothing is wrong."""
     try:
         url = urlsplit(address if "://" in address else f"//{address}")
         host, port = (url.hostname or "").rstrip("."), url.port

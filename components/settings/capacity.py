@@ -1,4 +1,4 @@
-"""What Nomad counts of a droplet, and whether the processors suffice for what the jobs ask for."""
+"""The resources that Nomad counts on a droplet, and whether its processors suffice for the jobs."""
 
 import re
 from collections.abc import Iterator
@@ -7,23 +7,23 @@ from components.settings.faults import Fault
 from components.settings.settings import Settings
 
 _SEEN = 0.94
-"""Nomad counts MemTotal, which lacks what kernel and firmware keep: the least part of the nominal size that is left."""
+"""Smallest share of the nominal size that MemTotal, which Nomad counts, shows; kernel and firmware keep the rest."""
 
 _MHZ_OF_A_VCPU = 2000
-"""The slowest of DigitalOcean's regular processors. Nomad counts what /proc/cpuinfo says."""
+"""The slowest of DigitalOcean's regular processors. Nomad counts the value in /proc/cpuinfo."""
 
 PDS_MHZ, INGRESS_MHZ, BACKUP_MHZ, SMALL_MHZ = 500, 300, 200, 100
-"""What a task asks for: the server; the ingress; restic; every other one."""
+"""Processor demand of a task: the server, the ingress, restic, every other task."""
 
 
 def allocatable_mib(nominal: int, reserved: int) -> int:
-    """Memory for jobs on a droplet of `nominal` MiB, of which Nomad leaves `reserved` to the system."""
+    """Memory for jobs on a droplet of `nominal` MiB, of which Nomad reserves `reserved` for the system."""
     return int(nominal * _SEEN) - reserved
 
 
 def processor_asked(settings: Settings) -> dict[str, int]:
-    """What this stack's jobs take on its host, by section, in MHz. Of all backups one at a time: the others wait for a
-    place, which a server would do for ever."""
+    """Processor demand of this stack's jobs on its host, by section, in MHz. Of all backups it counts one at a time:
+    the others can wait for capacity, but a server would wait for ever."""
     return {
         "pds": PDS_MHZ,
         "ingress": INGRESS_MHZ if settings.ingress_is_ours else 0,
@@ -35,10 +35,10 @@ def processor_asked(settings: Settings) -> dict[str, int]:
 
 
 def processor_faults(settings: Settings) -> Iterator[Fault]:
-    """Jobs that ask for more than the droplet's processors, for which Nomad would find no place."""
+    """Jobs that need more than the droplet's processors, which Nomad could not place."""
     named = re.search(r"(?:^|-)([0-9]+)vcpu-", settings.host.size)
     if settings.on or not named:
-        return  # what there is, its owner says; a size that names no processors has two at least
+        return  # the operator knows an existing host; a size that names no processors has at least two
     vcpus = int(named[1])
     asked = processor_asked(settings)
     wanted = sum(asked.values())

@@ -1,7 +1,7 @@
-"""Checks that need more than one option of a stack file, and what is allowed but deserves a warning.
+"""Checks that compare several options of a stack file, and warnings about allowed but risky values.
 
-Each check names the options it looks at; where one of them is faulty by itself the check is left out, and the others
-are still made, so that its owner sees every fault at once.
+Each check names the options it reads. If one of them is faulty by itself, only that check is skipped, so that the
+operator sees every fault at once.
 """
 
 import ipaddress
@@ -23,30 +23,31 @@ from components.settings.sections import Nomad
 from components.settings.settings import Settings
 
 WATCH_MIB = 128
-"""Memory limit of the job that looks at the volume, in MiB."""
+"""Memory limit of the job that checks the volume, in MiB."""
 
 OLDER_BACKUPS_MIB = 128
-"""Limit of the task that fetches single accounts of older backups, beside the one that restores, in MiB."""
+"""Memory limit of the task that fetches single accounts of older backups during a restore, in MiB."""
 
 SYSTEM_RESERVE_MIB = 512
-"""What Debian, Docker and the Nomad agent keep for themselves; Nomad's `reserved.memory`."""
+"""Memory reserved for Debian, Docker and the Nomad agent, in MiB; Nomad's `reserved.memory`."""
 
 CADDY_ASK_PORT = ASK_PORT
 
 CONFIRM_MIB = 128
-"""Memory limit of the job that counts addresses as confirmed; it runs beside the others for a moment."""
+"""Memory limit of the job that marks addresses as confirmed, in MiB. It briefly runs beside the others."""
 
 BLOCKED_SMTP_PORTS = frozenset({25, 465, 587})
 """Ports that DigitalOcean blocks towards the Internet (docs.digitalocean.com/support/why-is-smtp-blocked)."""
 
 _USUAL_TLS = {25: "starttls", 587: "starttls", 2525: "starttls", 2587: "starttls", 465: "implicit", 2465: "implicit"}
-"""How relays protect these ports. nodemailer is implicitly TLS on 465 only; the program says it for all of them."""
+"""TLS mode that relays use on these ports. nodemailer defaults to implicit TLS on 465 only; the program always sets
+it."""
 
 _SIZES = {1: "s-1vcpu-1gb", 2: "s-1vcpu-2gb", 4: "s-2vcpu-4gb", 8: "s-4vcpu-8gb", 16: "s-8vcpu-16gb"}
-"""Basic droplets by their GiB, to name one that is large enough."""
+"""Basic droplets by their GiB, to suggest one that is large enough."""
 
 _OLDEST_NOMAD = (2, 0, 4)
-"""Before it, Nomad's Docker driver has known holes."""
+"""Nomad's Docker driver has known vulnerabilities before this version."""
 
 
 def stack_faults(stack: str) -> Iterator[Fault]:
@@ -60,7 +61,7 @@ def stack_faults(stack: str) -> Iterator[Fault]:
 
 
 def cross_faults(settings: Settings, faulty: frozenset[str]) -> list[Fault]:
-    """Faults between options; a check that looks at one of the `faulty` keys is left out."""
+    """Faults between options. Skips each check that reads one of the `faulty` keys."""
     return [
         fault
         for needs, check in _CHECKS
@@ -94,7 +95,7 @@ def _manual_zone(settings: Settings) -> Iterator[Fault]:
     if settings.dns.provider == "manual" and settings.dns.create_zone:
         yield Fault(
             "dns.create_zone",
-            "with 'provider: manual' nobody makes a zone.",
+            "with 'provider: manual' no zone is created.",
             "Remove it, or the line 'provider: manual'.",
         )
 
@@ -207,7 +208,7 @@ def _backup(settings: Settings) -> Iterator[Fault]:
         if backup.volume and getattr(backup, name):
             yield Fault(f"backup.{name}", "with 'volume' there is no bucket.", "Remove it, or 'volume'.")
     if backup.endpoint and not backup.bucket:
-        yield Fault("backup.bucket", "with 'endpoint' nobody makes a bucket.", "Write the name of the one you have.")
+        yield Fault("backup.bucket", "with 'endpoint' no bucket is created.", "Write the name of the one you have.")
     if backup.endpoint and backup.adopt:
         yield Fault("backup.adopt", "with 'endpoint' the bucket is always one that you have.", "Remove it.")
     if backup.adopt and not backup.endpoint and not backup.bucket:
@@ -222,7 +223,7 @@ def _backup(settings: Settings) -> Iterator[Fault]:
 
 
 def memory_asked(settings: Settings) -> dict[str, int]:
-    """What this stack's jobs may take on its host at once, by section, in MiB."""
+    """Memory that this stack's jobs may use on its host at once, by section, in MiB."""
     ingress = settings.ingress.memory_mib if settings.ingress_is_ours else 0
     watch = WATCH_MIB if settings.alerts and settings.alerts.ping_url else 0
     confirm = CONFIRM_MIB if any(member.email_verified for member in settings.members) else 0
@@ -239,7 +240,7 @@ def memory_asked(settings: Settings) -> dict[str, int]:
 
 def _memory(settings: Settings) -> Iterator[Fault]:
     if settings.on:
-        return  # what there is, its owner says
+        return  # the operator knows the capacity of an existing host
     room = allocatable_mib(settings.host.memory_mib, SYSTEM_RESERVE_MIB)
     asked = memory_asked(settings)
     wanted = sum(asked.values())
@@ -275,7 +276,7 @@ def _alerts(settings: Settings) -> Iterator[Fault]:
     if alerts and not (alerts.email or alerts.slack or alerts.ping_url):
         yield Fault(
             "alerts",
-            "it names nobody to tell.",
+            "it has no recipient.",
             "Write 'email: [you@…]', 'slack' or 'ping_url', or remove 'alerts' altogether.",
         )
 
@@ -339,7 +340,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
 
 
 def warnings(settings: Settings) -> Iterator[str]:
-    """What is allowed and will probably hurt; shown at each preview and `up`."""
+    """Warnings about allowed but probably harmful values, shown at each preview and `up`."""
     if settings.mail and settings.mail.port in BLOCKED_SMTP_PORTS:
         yield (
             f"pds:mail.port: DigitalOcean blocks {settings.mail.port}; mail will not leave the droplet. "
@@ -355,12 +356,12 @@ def warnings(settings: Settings) -> Iterator[str]:
         )
     if settings.alerts and not settings.alerts.ping_url:
         yield (
-            "pds:alerts.ping_url: without it nobody hears of a full volume, of too many accounts, or of backups that "
+            "pds:alerts.ping_url: without it there is no alert for a full volume, too many accounts, or backups that "
             "fail: DigitalOcean sees none of them. Add the ping URL of a dead man's switch, for example a check of "
             "healthchecks.io."
         )
     if settings.backup and not settings.alerts:
-        yield "pds:alerts: nobody hears of a backup or a drill that fails. Add 'alerts', with a 'ping_url'."
+        yield "pds:alerts: no alert reports a failed backup or drill. Add 'alerts', with a 'ping_url'."
     if settings.backup is None:
         yield "pds:backup: NO BACKUP. What happens to the volume happens to every member's posts. Add 'backup'."
     elif settings.backup.volume:
@@ -375,7 +376,7 @@ def warnings(settings: Settings) -> Iterator[str]:
     yield from given_warnings(settings)
     if settings.pds.escrow == "pending":
         yield (
-            "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state; whoever loses it "
+            "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state. Losing it "
             "loses every identity on this server. Run `./pds escrow STACK`, put the file away, then set "
             "'pds: {escrow: made}'."
         )
@@ -392,7 +393,7 @@ def warnings(settings: Settings) -> Iterator[str]:
 
 
 def same_region(settings: Settings, droplet: str | None) -> str | None:
-    """A warning where the bucket is in the region of the droplet; of another S3 service nobody knows."""
+    """A warning if the bucket is in the droplet's region. The regions of other S3 services cannot be compared."""
     backup = settings.backup
     if backup is None or backup.endpoint or backup.volume or (region := backup.region or SPACES_REGION) != droplet:
         return None

@@ -1,7 +1,7 @@
-"""The addresses of S3 services: whose they are, and what is wrong with them.
+"""The addresses of S3 services: the owner of each, and its faults.
 
-A bucket, a region and an endpoint belong to one service. Each is checked here against the others, once for 's3' and
-once for 'backup', so that no value of one service reaches another.
+A bucket, a region and an endpoint belong to one service. They are checked against each other, once for 's3' and once
+for 'backup', so that no value of one service reaches another.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from components.settings.settings import Settings
 
 SPACES = "digitaloceanspaces.com"
 SPACES_REGION = "ams3"
-"""The region of a new Spaces bucket for backups; another one than the default of 'host.region'."""
+"""Region of a new Spaces bucket for backups; differs from the default of 'host.region'."""
 
 _SPACES_REGION = re.compile(r"[a-z]{3}[0-9]")
 _AMAZON = re.compile(r"(?:.+\.)?s3(?:[.-]dualstack)?[.-]([a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com(?:\.cn)?")
@@ -27,13 +27,13 @@ def spaces_endpoint(region: str) -> str:
 
 
 def s3_faults(settings: Settings) -> Iterator[Fault]:
-    """What is wrong with the bucket for blobs."""
+    """Faults of the bucket for blobs."""
     if settings.s3:
         yield from _endpoint_faults("s3", settings.s3.endpoint, settings.s3.bucket, settings.s3.region)
 
 
 def backup_faults(settings: Settings) -> Iterator[Fault]:
-    """What is wrong with the address of the bucket for backups."""
+    """Faults of the address of the bucket for backups."""
     backup = settings.backup
     if backup is None:
         return
@@ -48,7 +48,7 @@ def backup_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def _endpoint_faults(section: str, endpoint: str, bucket: str | None, region: str | None) -> Iterator[Fault]:
-    """At most one fault of the endpoint itself, then the region beside it."""
+    """At most one fault of the endpoint itself, then faults of the region."""
     key = f"{section}.endpoint"
     url = urlsplit(endpoint)
     host = (url.hostname or "").rstrip(".")
@@ -74,7 +74,7 @@ def _endpoint_faults(section: str, endpoint: str, bucket: str | None, region: st
 
 
 def _service(host: str, bucket: str | None) -> str:
-    """The host of the service alone: without the bucket, and the origin in place of its CDN."""
+    """The host of the service alone: without the bucket, and with the origin in place of its CDN."""
     if host.endswith(f".{SPACES}"):
         labels = [label for label in host.removesuffix(f".{SPACES}").split(".") if label != "cdn"]
         return f"{labels[-1]}.{SPACES}" if labels else host
@@ -82,7 +82,7 @@ def _service(host: str, bucket: str | None) -> str:
 
 
 def _private(host: str) -> bool:
-    """Whether the host is reached without the public Internet."""
+    """Whether the host is on a private network."""
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:

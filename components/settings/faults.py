@@ -1,4 +1,4 @@
-"""What is said to a person whose stack file cannot be used: every fault at once, each with its key and the way out."""
+"""The errors of a refused stack file: every fault at once, each with its key and a remedy."""
 
 import difflib
 import json
@@ -14,14 +14,14 @@ from pydantic_core import ErrorDetails
 from components.settings.model import holds_secret, is_map, key_of, options, section_of
 
 SECRET_NAME = re.compile(r"SECRET|PASSWORD|PRIVATE_KEY|ACCESS_KEY|_TOKEN|SMTP_URL|API_KEY|BYPASS_KEY", re.IGNORECASE)
-"""Environment names whose value is a secret wherever it was written."""
+"""Environment names whose value is always a secret."""
 
 Location = Sequence[int | str]
 
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong: its dotted key in the stack file, the problem, and what to write instead."""
+    """One fault: its dotted key in the stack file, the problem, and what to write instead."""
 
     key: str
     problem: str
@@ -33,7 +33,7 @@ class Fault:
 
 
 class SettingsError(ValueError):
-    """The stack file is refused. `faults` holds every fault found; the text is meant to be read by its owner."""
+    """The stack file is refused. `faults` holds every fault found; the message is written for the operator."""
 
     def __init__(self, file: str, faults: Iterable[Fault]) -> None:
         self.file = file
@@ -44,14 +44,14 @@ class SettingsError(ValueError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` is most likely a misspelling of, if any is close."""
+    """The known word that `word` most likely misspells, if any is close."""
     folded = {name.lower().replace("-", "_"): name for name in known}
     match = difflib.get_close_matches(word[:100].lower().replace("-", "_"), folded, n=1, cutoff=0.65)
     return folded[match[0]] if match else None
 
 
 def shown(value: object) -> str:
-    """A value as its owner would know it again: one line, 60 characters at most, nothing that moves the cursor."""
+    """A recognizable form of a value: one line, at most 60 characters, no terminal control characters."""
     match value:
         case None:
             return "nothing"
@@ -72,7 +72,7 @@ def shown(value: object) -> str:
 
 
 def dotted(location: Location) -> str:
-    """A location as Pulumi's `--path` wants it: `host.size`, `operators.cidrs[0]`, `pds.extra_env["a.b"]`."""
+    """A location in the form of Pulumi's `--path`: `host.size`, `operators.cidrs[0]`, `pds.extra_env["a.b"]`."""
     text = ""
     for part in location:
         if isinstance(part, int):
@@ -85,18 +85,18 @@ def dotted(location: Location) -> str:
 
 
 def from_validation(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Pydantic's findings on `model`, in the words of this program."""
+    """Pydantic's findings on `model` as this program's faults."""
     return [_fault(details, model) for details in error.errors(include_url=False) if not _echo(details)]
 
 
 def _echo(details: ErrorDetails) -> bool:
-    """Whether a list is called too short only because its items were refused, each with a finding of its own."""
+    """Whether a list is reported as too short only because its items were refused, each with its own finding."""
     given = details["input"]
     return details["type"] == "too_short" and isinstance(given, list) and len(given) >= details["ctx"]["min_length"]
 
 
 def location_of(details: ErrorDetails) -> list[int | str]:
-    """Where a finding is; Pydantic marks a fault in a map's key itself with a last part `[key]`."""
+    """Location of a finding. Pydantic marks a fault in a map's key itself with a last part `[key]`."""
     location = list(details["loc"])
     return location[:-1] if len(location) > 1 and location[-1] == "[key]" else location
 
@@ -153,7 +153,7 @@ _WANTED = {
 
 
 def _known_near(model: type[BaseModel], location: Location) -> str:
-    """What an unknown key was probably meant to be: a neighbour, or an option of that name in another section."""
+    """The probable meaning of an unknown key: a similar key, or an option of that name in another section."""
     owner = _field_at(model, location[:-1])
     section = (section_of(owner) if owner else None) or model
     known = [key_of(name, field) for name, field in section.model_fields.items()]
@@ -166,14 +166,14 @@ def _known_near(model: type[BaseModel], location: Location) -> str:
 
 
 def _shown(details: ErrorDetails, model: type[BaseModel], location: Location) -> str:
-    """The refused value, short; never that of an option that can hold a secret."""
+    """The refused value, shortened; never the value of an option that can hold a secret."""
     field = _field_at(model, location)
     named_so = any(isinstance(part, str) and SECRET_NAME.search(part) for part in location)
     return "the value" if field is None or holds_secret(field) or named_so else shown(details["input"])
 
 
 def _field_at(model: type[BaseModel], location: Location) -> FieldInfo | None:
-    """The option that a location is in; an entry of a list or a map belongs to its option."""
+    """The option of a location. An entry of a list or a map belongs to its option."""
     found: FieldInfo | None = None
     section: type[BaseModel] | None = model
     entry = False
@@ -212,7 +212,7 @@ def _form(location: Location, field: FieldInfo | None) -> str:
 
 
 def _flow(value: Any) -> str:
-    """YAML in one line, for the plain words that examples are made of."""
+    """Single-line YAML, sufficient for the plain words of examples."""
     match value:
         case dict():
             return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"

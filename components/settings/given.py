@@ -1,4 +1,5 @@
-"""What an owner gave that is taken as it is, and may be another thing than they think; shown at each preview."""
+"""Warnings about values that are accepted unchecked and may not mean what the operator expects; shown at each
+preview."""
 
 from collections.abc import Iterator
 
@@ -7,14 +8,14 @@ from components.settings.handles import wildcards
 from components.settings.settings import Settings
 
 SHORT_SECRET = 16
-"""Characters below which an adopted secret is warned of. The server itself demands none."""
+"""Shorter adopted secrets cause a warning. The server itself has no minimum."""
 
 _PAIRS = (("app_view_url", "app_view_did"), ("report_service_url", "report_service_did"))
-"""Options of `pds` that name one service together: where it is, and for whom the server makes its tokens."""
+"""Options of `pds` that describe one service together: its address, and the audience of the server's tokens."""
 
 
 def given_warnings(settings: Settings) -> Iterator[str]:
-    """Names that are not checked, secrets that can be guessed, halves of a pair, handles without an address."""
+    """Unchecked names, guessable secrets, incomplete pairs, handles without an address."""
     for name, home in unchecked_names(settings):
         yield f"pds:pds.{home}.{name}: a library of the server reads it; neither name nor value is checked."
     for one, other in (*_PAIRS, *(reversed(pair) for pair in _PAIRS)):

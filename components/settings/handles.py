@@ -1,8 +1,8 @@
-"""What the server demands of its members' handles, and what two members of one stack file may not share.
+"""The server's rules for members' handles, and the values that must be unique among the members of a stack file.
 
 The rules for handles under a service domain are those of `handle/index.js` in @atproto/pds, the same in both version
-lines; the words that it reserves are in `reserved_handles.json`, taken from its `handle/reserved.js` by
-`python -m tools.live.reserved_table`.
+lines. `python -m tools.live.reserved_table` generates the reserved words in `reserved_handles.json` from its
+`handle/reserved.js`.
 """
 
 import json
@@ -18,26 +18,25 @@ SHORTEST, LONGEST = 3, 18
 """Characters before a service domain."""
 
 MOST_MEMBERS = 90
-"""The relay takes 100 accounts of a new host and throttles the others in silence (bsky-docs, rate-limits.md); ten of
-them are left for people who come with an invite."""
+"""The relay accepts 100 accounts of a new host and silently throttles the others (bsky-docs, rate-limits.md). Ten of
+them are left for people with an invite."""
 
 
 @cache
 def reserved_words() -> frozenset[str]:
-    """What may not stand before a service domain unless an admin wants it so."""
+    """Names that only an admin may assign before a service domain."""
     table = json.loads(Path(__file__).with_name("reserved_handles.json").read_text())
     return frozenset(table["words"])
 
 
 def service_domain(handle: str, domains: tuple[str, ...]) -> str | None:
-    """The service domain that `handle` is under: the first that fits, as in the server; None for a domain of one's
-    own."""
+    """The first service domain that `handle` is under, as in the server. None for a member's own domain."""
     return next((domain for domain in domains if handle.endswith(domain)), None)
 
 
 def wildcards(settings: Settings) -> dict[str, str | None]:
-    """Each domain of handles, and the name in the stack's zone of the record that gives its handles an address, or None
-    for a domain outside that zone. Empty where no such records are wanted."""
+    """Each handle domain, and the name in the stack's zone of the record that gives its handles an address. None for a
+    domain outside that zone. Empty if such records are off."""
     if not settings.dns.wildcard:
         return {}
     zone = f".{settings.zone}"
@@ -47,13 +46,13 @@ def wildcards(settings: Settings) -> dict[str, str | None]:
 
 
 def is_reserved(handle: str, domains: tuple[str, ...]) -> bool:
-    """Whether only an admin's rename gives this handle."""
+    """Whether only an admin's rename can assign this handle."""
     domain = service_domain(handle, domains)
     return domain is not None and handle.removesuffix(domain) in reserved_words()
 
 
 def member_faults(settings: Settings) -> Iterator[Fault]:
-    """Handles that the server would refuse, and members who share what must be one's own."""
+    """Handles that the server would refuse, and values that two members share but must not."""
     for index, member in enumerate(settings.members):
         yield from _handle_faults(index, member, settings.handle_domains)
     yield from _shared("handle", [member.handle for member in settings.members])
@@ -64,7 +63,7 @@ def member_faults(settings: Settings) -> Iterator[Fault]:
             yield Fault(
                 dotted(["members", index, "was"]),
                 f"{member.was} is a member's handle in this file.",
-                "Write the handle that she has until now, or remove it.",
+                "Write the member's current handle, or remove it.",
             )
     if len(settings.members) > MOST_MEMBERS and not settings.relay_raised:
         yield Fault(
@@ -75,7 +74,7 @@ def member_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def removal_faults(settings: Settings) -> Iterator[Fault]:
-    """Accounts that are to be there and to be deleted."""
+    """Accounts that are listed both as present and for deletion."""
     handles = {member.handle for member in settings.members}
     for handle, did in settings.delete.items():
         if handle in handles:
@@ -106,7 +105,7 @@ def _handle_faults(index: int, member: Member, domains: tuple[str, ...]) -> Iter
         yield Fault(
             key,
             f"{shown(front)} has {len(front)} characters; the server takes {SHORTEST} to {LONGEST} before {domain}.",
-            f"Write {'a longer' if len(front) < SHORTEST else 'a shorter'} name, or a handle of her own domain.",
+            f"Write {'a longer' if len(front) < SHORTEST else 'a shorter'} name, or a handle of another domain.",
         )
     elif is_reserved(member.handle, domains) and not member.reserved:
         yield Fault(key, f"the server reserves {shown(front)}.", "Write another name, or 'reserved: true' beside it.")
@@ -118,5 +117,5 @@ def _shared(option: str, values: list[str]) -> Iterator[Fault]:
             yield Fault(
                 dotted(["members", index, option]),
                 f"{shown(value)} is that of {dotted(['members', first])}, too.",
-                "Write one of her own, or remove one of the two.",
+                "Write another one, or remove one of the two members.",
             )

@@ -1,4 +1,4 @@
-"""What the name of a server image says, and what the server in it reports."""
+"""Package versions from the name of a server image and from the server's health report."""
 
 import re
 
@@ -18,6 +18,6 @@ def package_of_tag(tag: str) -> str | None:
 
 
 def package_of_health(version: str) -> str:
-    """The @atproto/pds version behind what `/xrpc/_health` reports: upstream's images of the line 0.4.50xx report their
-    tag (`getEnv` there), every other image the package."""
+    """The @atproto/pds version behind `/xrpc/_health`. Upstream's images 0.4.50xx report their tag (`getEnv` there),
+    all other images the package."""
     return package_of_tag(version) or version

@@ -1,4 +1,4 @@
-"""What does not go with the kind of ingress that was asked for."""
+"""Options that conflict with the kind of ingress."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from components.settings.sections import INGRESS_IMAGES
 from components.settings.settings import Settings
 
 MOVING_TAG = re.compile(r"latest|main|master|edge|stable|nightly|[0-9]+(\.[0-9]+)?")
-"""Tags of images that are another image later."""
+"""Image tags that later refer to another image."""
 
 _OF_KIND = {
     "dialect": ("io",),
@@ -26,7 +26,7 @@ _OF_KIND = {
 
 
 def ingress_kind_faults(settings: Settings) -> Iterator[Fault]:
-    """Options that the asked kind of ingress does not have."""
+    """Options that the configured kind of ingress does not have."""
     kind = settings.ingress.kind
     for name, kinds in _OF_KIND.items():
         if name in settings.ingress.model_fields_set and kind not in kinds:
@@ -36,7 +36,7 @@ def ingress_kind_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def caddy_image_faults(settings: Settings) -> Iterator[Fault]:
-    """An image of Caddy that would be another one after a restart."""
+    """A Caddy image tag that could change at a restart."""
     name, at, _ = (settings.ingress.image or INGRESS_IMAGES["caddy"]).partition("@")
     tag = name.rpartition("/")[2].partition(":")[2] or "latest"
     if settings.ingress.kind == "caddy" and not at and MOVING_TAG.fullmatch(tag):

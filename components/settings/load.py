@@ -1,7 +1,7 @@
-"""From Pulumi's configuration to `Settings`: the only module that reads `pulumi.Config`.
+"""Converts Pulumi's configuration to `Settings`. Only this module reads `pulumi.Config`.
 
-Owns: which keys are read and how, keys that are none of ours, and secrets that stand in the stack file in plain text.
-What the values have to be is said by the models; texts are made by `faults.py`.
+Owns: which keys are read and how, unknown keys, and secrets that are in the stack file in plain text. The models
+validate the values; `faults.py` writes the messages.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,9 +20,9 @@ from components.settings.settings import Settings
 
 
 def load(config: pulumi.Config, stack: str) -> Settings:
-    """The settings of `stack`; what is allowed but will hurt is logged as warnings.
+    """The settings of `stack`. Logs warnings about allowed but harmful values.
 
-    Raises pulumi.RunError, which the CLI shows without a traceback, with every fault found.
+    Raises pulumi.RunError with every fault found. The CLI shows it without a traceback.
     """
     file = f"Pulumi.{stack}.yaml"
     document = {key: _value(config, key) for key in _given(config)}
@@ -40,10 +40,10 @@ def load(config: pulumi.Config, stack: str) -> Settings:
 
 
 def _given(config: pulumi.Config) -> list[str]:
-    """Our keys that are configured, known or not, without the project's prefix.
+    """This project's configured keys, known or not, without its prefix.
 
-    `pulumi.Config` answers for a known key only. The SDK keeps all of them in `CONFIG`, and its language host hands
-    them over in an environment variable that `get_config_env` parses; a misspelt key is found in either.
+    `pulumi.Config` returns known keys only. The SDK keeps all of them in `CONFIG`, and its language host passes them in
+    an environment variable that `get_config_env` parses. A misspelt key is found in either.
     """
     prefix = config.full_key("")
     listed = {
@@ -57,21 +57,21 @@ def _given(config: pulumi.Config) -> list[str]:
 
 
 def _value(config: pulumi.Config, key: str) -> Any:
-    """A value as the stack file has it. The engine hands over text: a list or a map is JSON in it."""
+    """A value as in the stack file. The engine passes text: a list or a map is JSON in it."""
     field = Settings.model_fields.get(key)
     if field is None or field.annotation is str:
         return config.get(key)
     try:
         return config.get_object(key)
     except (pulumi.ConfigTypeError, RecursionError):
-        return config.get(key)  # text where a list or a map belongs; `read` says so
+        return config.get(key)  # text in place of a list or a map; `read` reports it
 
 
 def _left_out(key: str, value: Any) -> bool:
-    """Whether a key says nothing.
+    """Whether a key has no content.
 
-    `Pulumi.yaml` must give optional sections the default `{}`, since the CLI demands a value for every key it declares
-    without one; for `mail`, `s3` and `backup`, which are all or nothing, an empty map is therefore the same as none.
+    `Pulumi.yaml` must give optional sections the default `{}`, because the CLI requires a value for every declared key
+    without one. For `mail`, `s3` and `backup`, which are all or nothing, an empty map therefore means absent.
     """
     field = Settings.model_fields.get(key)
     empty = field is not None and section_of(field) is not None and field.default is None and value == {}
@@ -79,10 +79,10 @@ def _left_out(key: str, value: Any) -> bool:
 
 
 def _in_plain_text(config: pulumi.Config, document: Mapping[str, Any], file: str) -> Iterator[Fault]:
-    """Secret options that nobody encrypted.
+    """Secret options in plain text.
 
-    The engine says which top-level keys hold something encrypted, not what: beside one encrypted value in the same
-    section a plain one goes unnoticed here.
+    The engine reports which top-level keys contain encrypted values, but not which values. A plain value beside an
+    encrypted one in the same section is not detected here.
     """
     for location in _secrets_given(document, Settings):
         if not is_config_secret(config.full_key(str(location[0]))):

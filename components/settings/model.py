@@ -1,8 +1,8 @@
-"""How an option is declared, how a value is refused, and how a program walks all options.
+"""How options are declared, how values are refused, and how a program iterates over all options.
 
-An option exists once: a field of a `Section`, made by `option()`, carries its documentation, default, bounds and the
-environment name the server reads it by. The table in docs/options.md, the editor's schema, `Pulumi.yaml`, the job's
-environment and the error texts are all derived from that field. No option is described here.
+Each option is declared once: a field of a `Section`, made by `option()`, holds its documentation, default, bounds and
+the server's environment name. The table in docs/options.md, the editor's schema, `Pulumi.yaml`, the job's environment and the
+error texts are derived from that field. This module describes no option.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
-    """A group of options: immutable, strict in its types, and closed to keys it does not know."""
+    """A group of options: immutable, strictly typed, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -26,9 +26,9 @@ Strings = Annotated[tuple[str, ...], Field(strict=False)]
 def option(default: Any = ..., *, doc: str, env: str | None = None, example: Any = None, **bounds: Any) -> Any:
     """Declare one option.
 
-    `default` is left out for a required option. `env` is the environment name that the PDS reads the value by, where
-    there is one. `example` is shown where a value is missing or malformed and the default is no help. `bounds` are
-    Pydantic's (`ge`, `le`, `pattern`, `min_length`, `alias`, `default_factory`).
+    Omit `default` for a required option. `env` is the environment name by which the PDS reads the value, if any.
+    `example` is shown if a value is missing or malformed and the default does not help. `bounds` are Pydantic's (`ge`,
+    `le`, `pattern`, `min_length`, `alias`, `default_factory`).
     """
     bounds["json_schema_extra"] = {"env": env} if env else None
     bounds["examples"] = None if example is None else [example]
@@ -48,24 +48,24 @@ def key_of(name: str, field: FieldInfo) -> str:
 
 
 def env_of(field: FieldInfo) -> str | None:
-    """The environment name that the PDS reads this option by."""
+    """The environment name by which the PDS reads this option."""
     extra = field.json_schema_extra
     name = extra.get("env") if isinstance(extra, dict) else None
     return str(name) if name else None
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that an option is, or None for an option with a value of its own."""
+    """The section class of an option, or None for an option with a plain value."""
     return next((kind for kind in _types(field.annotation) if issubclass(kind, Section)), None)
 
 
 def is_map(field: FieldInfo) -> bool:
-    """Whether an option is a map of names that its owner chooses."""
+    """Whether an option is a map whose names the operator chooses."""
     return get_origin(field.annotation) is Mapping
 
 
 def holds_secret(field: FieldInfo) -> bool:
-    """Whether a secret may stand in the option's value, at any depth."""
+    """Whether the option's value may contain a secret, at any depth."""
     section = section_of(field)
     if section:
         return any(holds_secret(inner) for inner in section.model_fields.values())
@@ -73,7 +73,7 @@ def holds_secret(field: FieldInfo) -> bool:
 
 
 def options(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every option below `model` with its dotted key; a section comes before its options."""
+    """Every option below `model` with its dotted key. A section comes before its options."""
     for name, field in model.model_fields.items():
         key = prefix + key_of(name, field)
         yield key, field

@@ -1,6 +1,6 @@
-"""The words of the field as types: what a hostname, a handle domain, a time zone or a key has to look like.
+"""Domain types: the required form of a hostname, a handle domain, a time zone or a key.
 
-Each type refuses a wrong value with the reason and a right one. Nothing here knows which option uses it.
+Each type refuses a wrong value with the reason and a correct one. This module does not know which option uses it.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, SecretStr, WithJsonSchema
 from components.settings.faults import nearest, shown
 from components.settings.model import refuse
 
-# Top-level domains in which the AT Protocol allows no handle: atproto.com/specs/handle, and `disallowedTlds` in
+# The AT Protocol allows no handles under these top-level domains: atproto.com/specs/handle, and `disallowedTlds` in
 # @atproto/syntax. A PDS under one of them could never have a member.
 HANDLELESS_TLDS = frozenset({"alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion"})
 
@@ -34,7 +34,7 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def is_domain(text: str) -> bool:
-    """Whether `text` is a lower-case domain name of two labels or more (RFC 1123), and no address."""
+    """Whether `text` is a lower-case domain name of two labels or more (RFC 1123), and no IP address."""
     labels = text.split(".")
     return (
         len(labels) > 1
@@ -45,7 +45,7 @@ def is_domain(text: str) -> bool:
 
 
 def _suggested(text: str) -> str | None:
-    """The domain that a URL, an address with a port, an IDN or a name in capitals was meant to be, if it is one."""
+    """The domain that a URL, an address with a port, an IDN or a name in capitals most likely means, if any."""
     bare = re.sub(r"^[a-z]+://", "", text.strip().lower()).split("/")[0].split(":")[0].rstrip(".").replace("_", "-")
     try:
         bare = bare if bare.isascii() else bare.encode("idna").decode("ascii")
@@ -96,7 +96,7 @@ def _handle_domain(text: str) -> str:
 
 
 def _handle(text: str) -> str:
-    # `ensureValidHandle` of @atproto/syntax (handle.js), which also wants a letter first in the last label.
+    # `ensureValidHandle` of @atproto/syntax (handle.js), which also requires a letter first in the last label.
     guess = _suggested(text.removeprefix("@"))
     hint = f"Write '{guess}'." if guess else "Write for example 'ann.my-club.org'."
     if not is_domain(text) or not text.rpartition(".")[2][0].isalpha():
@@ -138,8 +138,8 @@ def _cidr(text: str) -> str:
 
 
 def _https_url(text: str) -> str:
-    # No user and password: the URL is readable in the job spec. No '{' (Nomad would interpolate) and no comma (the
-    # server splits its lists there).
+    # No user and password: the job spec shows the URL. No '{' (Nomad would interpolate it) and no comma (the server
+    # splits its lists there).
     if re.match(r"https?://[^/]*@", text):
         refuse("this URL has a user or password in it, and the job spec is readable.", "Write it without them.")
     if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~!$&'()*+;=:@%/-]*)?", text):
@@ -165,7 +165,7 @@ def _base58_bytes(text: str) -> bytes | None:
 
 def _did_key(text: str) -> str:
     # A did:key is multibase base58btc ('z') over a multicodec prefix and a compressed point:
-    # e7 01 = secp256k1, 80 24 = P-256 (w3c-ccg.github.io/did-method-key; the two that did:plc takes).
+    # e7 01 = secp256k1, 80 24 = P-256 (w3c-ccg.github.io/did-method-key; did:plc accepts both).
     raw = _base58_bytes(text.removeprefix("did:key:z")) if text.startswith("did:key:z") and len(text) < 100 else None
     point = raw[2:] if raw and raw[:2] in (b"\xe7\x01", b"\x80\x24") else b""
     if len(point) != 33 or point[0] not in (2, 3):
@@ -211,8 +211,8 @@ def _ssh_key(text: str) -> str:
         )
     if not text.strip() or not text.isprintable():
         refuse(f"{shown(text)} is no key's name.", "Write a name, a fingerprint or a public key in one line.")
-    # digitalocean/openapi, ssh_key_fingerprint.yml: an MD5 of 16 bytes is the one form that the API knows. `ssh-keygen
-    # -E md5` writes 'MD5:' before it.
+    # digitalocean/openapi, ssh_key_fingerprint.yml: the API knows only MD5 fingerprints of 16 bytes. `ssh-keygen -E
+    # md5` writes 'MD5:' before it.
     if re.match(r"([0-9]{3,5} )?SHA256:", text):
         refuse(
             f"{shown(text)} is a SHA-256 fingerprint, and DigitalOcean knows keys by their MD5 fingerprint alone.",
@@ -224,12 +224,12 @@ def _ssh_key(text: str) -> str:
 
 
 def is_fingerprint(text: str) -> bool:
-    """Whether an SSH key is given by the fingerprint that DigitalOcean has of it."""
+    """Whether an SSH key is given as DigitalOcean's fingerprint of it."""
     return bool(re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){15}", text))
 
 
 def _mail_user(text: str) -> str:
-    # nodemailer/lib/shared/index.js, parseConnectionUrl: it decodes user and password and then splits them at a colon.
+    # nodemailer/lib/shared/index.js, parseConnectionUrl: it decodes user and password, then splits them at a colon.
     if ":" in text:
         refuse(
             "this user name has a colon, and the server takes what follows it for the password.",
@@ -296,7 +296,7 @@ def _name_server(text: str) -> str:
 
 
 def _pattern(pattern: str) -> WithJsonSchema:
-    """What an editor can check of a type; the validator beside it says more."""
+    """The pattern of a type that an editor can check; the validator checks more."""
     return WithJsonSchema({"type": "string", "pattern": pattern})
 
 

@@ -1,6 +1,7 @@
-"""What a host's stack tells a club's: the one contract between two stacks, seen from both ends.
+"""The values that a host's stack passes to a club's stack: the only contract between two stacks.
 
-Plain text is here, and what is wrong with it. What opens Nomad for the club is a secret beside it, made in `clubs.py`.
+This module holds its plain text and validates it. The secret part, which grants the club access to Nomad, is made in
+`clubs.py`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,15 +13,16 @@ from components.settings.placement import Club
 from components.settings.settings import Settings
 
 SCHEMA = 1
-"""Raised when what is told changes its meaning."""
+"""Raise it if passed values change their meaning."""
 
 
 class OfferError(ValueError):
-    """The host offers nothing, or nothing that can be read here; the text says what to do."""
+    """The host passes no values, or none that this version can read. The message says what to do."""
 
 
 def offer(settings: Settings, club: Club) -> dict[str, Any]:
-    """What the host with these settings tells `club`, as far as it is known before anything is made."""
+    """The values that the host with these settings passes to `club`, as far as they are known before resources
+    exist."""
     return {
         "schema": SCHEMA,
         "port": club.port,
@@ -35,14 +37,14 @@ def offer(settings: Settings, club: Club) -> dict[str, Any]:
 
 
 def warning(settings: Settings, found: Mapping[str, Any]) -> str | None:
-    """What the owner should know of an offer that was accepted: only the host knows where its droplet is."""
+    """A warning about an accepted offer: only the host knows its droplet's region."""
     return same_region(settings, found.get("droplet_region"))
 
 
 def accepted(settings: Settings, stack: str, offers: Mapping[str, Any] | None, opens: bool) -> Mapping[str, Any]:
-    """The offer to `stack`, whose settings go with it. `opens`: its secret part could be decrypted.
+    """The offer to `stack`, if it matches that stack's settings. `opens`: its secret part could be decrypted.
 
-    Raises OfferError where there is none, and SettingsError where `stack` asks for something else.
+    Raises OfferError if there is none, and SettingsError if `stack` requests something else.
     """
     assert settings.on
     host, file = settings.on.stack, f"Pulumi.{settings.on.stack}.yaml"
@@ -61,7 +63,7 @@ def accepted(settings: Settings, stack: str, offers: Mapping[str, Any] | None, o
             f"Stack {host} can be read, its secrets cannot: stacks that share a host share its passphrase, or its "
             f"secrets provider. Use that of {host}, and `pulumi stack change-secrets-provider` for {stack}."
         )
-    # A stack reference brings every number as one with a fraction.
+    # A stack reference returns every number as a float.
     whole = {key: int(value) if isinstance(value, float) else value for key, value in found.items()}
     faults = list(_differences(settings, whole, file))
     if faults:

@@ -1,4 +1,4 @@
-"""What does not go with where a PDS is to run."""
+"""Options that conflict with the placement of a PDS."""
 
 from collections.abc import Iterator
 
@@ -15,13 +15,13 @@ _OWN_HOST = {
     "nomad": ("version", "sha256", "mirror"),
     "secrets": ("nomad_management_token",),
 }
-"""Options of a droplet of one's own: section, and which of it (None: all)."""
+"""Options of the stack's own droplet: section, and its options (None: all)."""
 
 _OF_THE_HOSTS_INGRESS = ("image", "memory_mib", "license_hcl", "ssh_port", "backend", "acme_ca", "acme_email")
 
 
 def placement_faults(settings: Settings) -> Iterator[Fault]:
-    """What does not go with where the PDS is to run."""
+    """Options that conflict with the placement of the PDS."""
     on = settings.on
     if on is None:
         if settings.operators is None:
@@ -69,13 +69,13 @@ def _on_a_host(settings: Settings, on: On) -> Iterator[Fault]:
 
 def _on_a_nomad(settings: Settings, on: On) -> Iterator[Fault]:
     if on.ipv4 is None:
-        yield Fault("on.ipv4", "nobody says where the hostname has to point.", "Write the host's public address.")
+        yield Fault("on.ipv4", "the address of the hostname is missing.", "Write the host's public address.")
     if on.nomad_token is None:
         yield Fault(
             "on.nomad_token",
             "this option is required.",
-            "Run `pulumi config set --secret --path on.nomad_token`. Without ACLs everybody who reaches that Nomad "
-            "reads the rotation key: run `nomad acl bootstrap` there first.",
+            "Run `pulumi config set --secret --path on.nomad_token`. Without ACLs every client of that Nomad "
+            "can read the rotation key: run `nomad acl bootstrap` there first.",
         )
     if (on.nomad_client_cert_pem is None) != (on.nomad_client_key_pem is None):
         lacking = "key" if on.nomad_client_key_pem is None else "cert"

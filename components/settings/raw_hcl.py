@@ -1,8 +1,8 @@
-"""What an owner adds to IO's configuration: its structure, read by the rules of HCL's own scanner.
+"""The structure of the operator's IO configuration texts, parsed by the rules of HCL's own scanner.
 
-IO reads the texts of all stacks as one, so a brace too many in one is a fault of all. Here are strings, comments,
-heredocs and brackets; blocks and their attributes are IO's to judge. Source of the rules: hclsyntax/spec.md of
-hashicorp/hcl. A text may be secret, so no error repeats any of it.
+IO reads the texts of all stacks as one, so an unbalanced brace in one breaks all of them. This module checks strings,
+comments, heredocs and brackets. IO checks blocks and their attributes. Source of the rules: hclsyntax/spec.md of
+hashicorp/hcl. A text may be secret, so errors never repeat any of it.
 """
 
 import re
@@ -20,12 +20,12 @@ _WORD = re.compile(r"[A-Za-z_][\w.-]*")
 
 
 class HclError(ValueError):
-    """The text is not whole. The text of the error says in which line and why."""
+    """The text is incomplete. The message names the line and the reason."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block at the top of a text."""
+    """A top-level block of a text."""
 
     keyword: str
     labels: tuple[str, ...]
@@ -33,7 +33,7 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """The blocks at the top of a text. Raises HclError."""
+    """The top-level blocks of a text. Raises HclError."""
     found: list[Block] = []
     opened: list[tuple[str, int]] = []
     heading: list[str] = []
@@ -75,7 +75,7 @@ def _heading(heading: list[str], piece: str) -> list[str]:
 
 
 def raw_hcl_faults(settings: Settings) -> Iterator[Fault]:
-    """What is wrong with the texts that are added to IO's configuration."""
+    """Faults in the texts that are added to IO's configuration."""
     secret = settings.ingress.license_hcl
     for key, text in (
         ("ingress.extra_hcl", settings.ingress.extra_hcl),

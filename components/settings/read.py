@@ -1,4 +1,4 @@
-"""From a stack file's values, parsed and decrypted, to `Settings`, or to every fault in them at once."""
+"""Converts a stack file's values, parsed and decrypted, to `Settings`, or to all of their faults at once."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from components.settings.settings import Settings
 def read(document: Mapping[str, Any], file: str, stack: str) -> Settings:
     """Settings from a stack file's `pds:` keys (without the prefix), parsed and decrypted.
 
-    Raises SettingsError with every fault found, before anything is made.
+    Raises SettingsError with every fault found, before any resource is created.
     """
     faults = list(stack_faults(stack))
     settings: Settings | None = None
@@ -35,11 +35,12 @@ def read(document: Mapping[str, Any], file: str, stack: str) -> Settings:
 
 
 _DEPTH = 3
-"""How deep keys are looked at: an option that is a map, in a section."""
+"""Depth to which keys are checked: an option that is a map, in a section."""
 
 
 def _readable(values: Mapping[Any, Any], path: list[str | int], faults: list[Fault]) -> dict[str, Any]:
-    """The document without keys that are no text: half a surrogate pair in one makes Pydantic give up on all."""
+    """The document without keys that are no text. Half a surrogate pair in one key would make Pydantic fail
+    entirely."""
     readable: dict[str, Any] = {}
     for key, value in values.items():
         if not isinstance(key, str) or (not key.isascii() and key != key.encode(errors="ignore").decode()):
@@ -61,13 +62,13 @@ _STAND_INS: Mapping[str, Any] = {
     "hostname": "pds.stand-in.test",
     "operators": {"cidrs": ["192.0.2.1/32"], "ssh_keys": ["stand-in"]},
 }
-"""What is put for a faulty option that has no default; no check that looks at it is made."""
+"""Replacements for faulty options without a default. Checks that read them are skipped."""
 
 
 def _sound_part(document: Mapping[str, Any], error: ValidationError) -> tuple[dict[str, Any], frozenset[str]]:
     """The document without its faulty options, and their keys, so that one fault does not hide another.
 
-    Findings are independent of each other (no validator looks at two options), so what remains is valid.
+    Findings are independent of each other (no validator reads two options), so the rest is valid.
     """
     known = Settings.model_fields
     sound = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items() if key in known}
@@ -95,7 +96,7 @@ def _sound_part(document: Mapping[str, Any], error: ValidationError) -> tuple[di
         elif isinstance(stand_in, dict) and isinstance(sound.get(key), dict):
             sound[key] = stand_in | sound[key]
         elif section_of(known[key]) and known[key].default is None and any(f.startswith(f"{key}.") for f in faulty):
-            # An optional section with a fault in it may lack what it needs: left out as a whole.
+            # An optional section with a fault in it may lack a required option, so all of it is omitted.
             faulty.add(key)
             sound.pop(key, None)
     return sound, frozenset(faulty)

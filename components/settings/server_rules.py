@@ -1,8 +1,8 @@
-"""What the server demands of names without an option: the form of a value, and which names go together; as data.
+"""The server's rules for names without an option, as data: the form of a value, and names that belong together.
 
-Each fact was read in the `@atproto` packages of both version lines, in the file named beside it, and is held true for
-the real servers by `tests/contract`. What an option demands is said by its type; which names exist, by
-`pds_env.json`. A wrong value ends the server at its start, or is taken for something else without a word.
+Each fact comes from the `@atproto` packages of both version lines, in the file named beside it. `tests/contract`
+verifies it against the real servers. An option's type checks the option's value; `pds_env.json` lists the existing
+names. A wrong value ends the server at its start, or is silently misread.
 """
 
 import re
@@ -19,7 +19,7 @@ from components.settings.names import Did, DidKey, Email, is_domain
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value has to look like. `names` is a pattern; `problem` is said of `{value}`, never shown if secret."""
+    """The required form of a value. `names` is a pattern; `problem` formats `{value}`, which is hidden if secret."""
 
     names: str
     fits: Callable[[str], bool]
@@ -61,7 +61,7 @@ _BYTE = r"\s*(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\s*"
 _web, _email = _is_url("http", "https"), _typed(Email)
 
 RULES = (
-    # pino/lib/levels.js; its `silent` is left to 'pds.log_enabled'.
+    # pino/lib/levels.js; 'pds.log_enabled' sets its `silent`.
     Rule(
         "LOG_LEVEL",
         _like("trace|debug|info|warn|error|fatal"),
@@ -109,14 +109,14 @@ RULES = (
         "{value} is not the URL of a service.",
         "Write the whole URL: 'https://mod.my-club.org'.",
     ),
-    # pds/dist/context.js compares client ids, which are URLs, with the items as they are.
+    # pds/dist/context.js compares client IDs, which are URLs, with the items verbatim.
     Rule(
         "PDS_OAUTH_TRUSTED_CLIENTS",
         lambda text: all(_web(item) for item in text.split(",")),
         "{value} is no list of client ids, so it matches no client.",
         "Write their URLs with commas and no spaces: 'https://app.my-club.org/client.json'.",
     ),
-    # nodemailer/lib/nodemailer.js takes text without a scheme for no URL at all.
+    # nodemailer/lib/nodemailer.js does not treat text without a scheme as a URL.
     Rule(
         "PDS_MODERATION_EMAIL_SMTP_URL",
         _is_url("smtp", "smtps"),
@@ -149,7 +149,7 @@ RULES = (
         "{value} is not a host and a port.",
         "Write 'HOST:6379', without 'redis://'.",
     ),
-    # pds/dist/config/config.js: only PDS_DATA_DIRECTORY is on the volume, and these would leave it.
+    # pds/dist/config/config.js: only PDS_DATA_DIRECTORY is on the volume; these options would leave it.
     Rule(
         "PDS_(ACCOUNT|SEQUENCER)_DB_LOCATION|PDS_ACTOR_STORE_DIRECTORY",
         lambda text: text.startswith("/pds/") and ".." not in text.split("/"),
@@ -157,9 +157,9 @@ RULES = (
         "Write a path below '/pds/', or remove it.",
     ),
 )
-"""By name; the first that fits counts."""
+"""By name; the first match applies."""
 
-# common/dist/env.js: envBool, envInt (which reads as far as the digits go), envStr and envList
+# common/dist/env.js: envBool, envInt (which reads leading digits only), envStr and envList
 KIND_RULES = (
     Rule("bool", _like("true|1|false|0"), "the server takes {value} for unset.", 'Write "true" or "false", in quotes.'),
     Rule("int", _like("-?[0-9]+"), "{value} is not a number.", 'Write digits, in quotes: "123".'),
@@ -173,7 +173,7 @@ EXCLUDED = {
         "Remove it; a key of your own goes into 'secrets.plc_rotation_key'.",
     ),
 }
-"""Names that cannot stand beside what the program always sets: problem and remedy."""
+"""Names that conflict with variables that the program always sets: problem and remedy."""
 
 GROUPS = (
     # pds/dist/config/config.js
@@ -190,11 +190,11 @@ GROUPS = (
     ),
     (("PDS_HCAPTCHA_SITE_KEY", "PDS_HCAPTCHA_SECRET_KEY", "PDS_HCAPTCHA_TOKEN_SALT"), "there is no captcha"),
 )
-"""Names of which all or none are given, and what comes of some."""
+"""Names that must be set together, and the consequence of setting only some."""
 
 
 def value_fault(key: str, name: str, value: str, *, kind: str, secret: bool) -> Fault | None:
-    """What is wrong with the value of `name`, if anything; a `secret` one is not shown."""
+    """The fault of the value of `name`, or None. A `secret` value is not shown."""
     if not value:
         return Fault(key, "the server takes an empty value for unset.", "Write a value, or remove it.")
     by_name = (rule for rule in RULES if re.fullmatch(rule.names, name))
@@ -205,7 +205,7 @@ def value_fault(key: str, name: str, value: str, *, kind: str, secret: bool) -> 
 
 
 def group_faults(plain: Container[str], secret: Container[str], is_secret: Callable[[str], bool]) -> Iterator[Fault]:
-    """Groups of which only some names are given; the fault is at the first of those."""
+    """Groups of which only some names are given. The fault is reported at the first given name."""
     for names, outcome in GROUPS:
         given = [name for name in names if name in plain or name in secret]
         missing = [name for name in names if name not in given]

@@ -1,4 +1,4 @@
-"""`Settings`: everything a stack file asks for. It is read by `read.py`; what has to go together is in `checks.py`."""
+"""`Settings`: all values of a stack file. `read.py` parses them; `checks.py` checks their combinations."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -12,31 +12,31 @@ from components.settings.placement import Club, Placement, StackName
 
 
 class Settings(Section):
-    """One stack file, understood. One stack is one PDS."""
+    """One parsed stack file. One stack is one PDS."""
 
     hostname: Hostname = option(
-        doc="The PDS's domain name. It is for life: a later change would be another server.",
+        doc="Domain name of the PDS. Permanent: changing it creates a different server.",
         env="PDS_HOSTNAME",
         example="noted.at",
     )
     service_handle_domains: Annotated[tuple[HandleDomain, ...], Field(strict=False)] = option(
         (),
-        doc="Domains under which members get handles, each with its leading dot; `.HOSTNAME` where empty.",
+        doc="Domains of members' handles, each with a leading dot. Default: `.HOSTNAME`.",
         env="PDS_SERVICE_HANDLE_DOMAINS",
     )
-    on: Placement = option(None, doc="Where it runs, if not on a droplet of its own: 'on: STACK', or a map.")
+    on: Placement = option(None, doc="Where the PDS runs, if not on its own droplet: 'on: STACK', or a map.")
     time_zone: TimeZone = option("UTC", doc="Time zone of host and server, for example 'Europe/Berlin'.", env="TZ")
     host: sections.Host = option(default_factory=sections.Host, doc="The droplet.")
-    volume: sections.Volume = option(default_factory=sections.Volume, doc="The volume with all that is worth keeping.")
-    dns: sections.Dns = option(default_factory=sections.Dns, doc="The records of the hostname.")
+    volume: sections.Volume = option(default_factory=sections.Volume, doc="The volume with all persistent data.")
+    dns: sections.Dns = option(default_factory=sections.Dns, doc="The DNS records of the hostname.")
     clubs: Annotated[Mapping[StackName, Club], *sections.SEALED] = option(
         default_factory=dict,
-        doc="Other stacks whose PDS runs on this host, by name: what each gets.",
+        doc="Other stacks whose PDS runs on this host, by name, with the resources of each.",
         example={"chess": {"port": 3101}},
     )
     operators: sections.Operators | None = option(
         None,
-        doc="Who may administer the host; required for one of one's own.",
+        doc="Operators of the host. Required unless the PDS runs on another host.",
         example={"cidrs": ["203.0.113.7/32"], "ssh_keys": ["my-laptop"]},
     )
     nomad: sections.Nomad = option(default_factory=sections.Nomad, doc="The Nomad agent.")
@@ -44,45 +44,45 @@ class Settings(Section):
     ingress: sections.Ingress = option(default_factory=sections.Ingress, doc="The ingress.")
     mail: sections.Mail | None = option(None, doc="The mail relay.", env="PDS_EMAIL_SMTP_URL")
     s3: sections.S3 | None = option(None, doc="A bucket for blobs.")
-    alerts: sections.Alerts | None = option(None, doc="Whom to tell when something is wrong.")
-    backup: sections.Backup | None = option(None, doc="Backups of everything, to a bucket.")
-    secrets: sections.Secrets = option(default_factory=sections.Secrets, doc="Secrets to adopt.")
+    alerts: sections.Alerts | None = option(None, doc="Recipients of alerts.")
+    backup: sections.Backup | None = option(None, doc="Backups of all data, to a bucket.")
+    secrets: sections.Secrets = option(default_factory=sections.Secrets, doc="Existing secrets to adopt.")
     members: Annotated[tuple[sections.Member, ...], Field(strict=False)] = option(
-        (), doc="Accounts, one a member. Removing one here leaves the account as it is."
+        (), doc="Accounts, one per member. Removing an entry leaves its account unchanged."
     )
-    invites: sections.Invites | None = option(None, doc="Invite codes; secret output `invite_codes`.")
+    invites: sections.Invites | None = option(None, doc="Invite codes, in the secret output `invite_codes`.")
     takedown: Annotated[tuple[HandleOrDid, ...], Field(strict=False)] = option(
-        (), doc="Accounts to take down, by handle or DID; taking one off the list lifts it.", example=["did:plc:…"]
+        (), doc="Accounts to take down, by handle or DID. Removing an entry restores it.", example=["did:plc:…"]
     )
     delete: Annotated[Mapping[Handle, Did], *sections.SEALED] = option(
-        default_factory=dict, doc="Accounts to delete for ever: `handle: DID`, both as they are."
+        default_factory=dict, doc="Accounts to delete permanently: `handle: DID`, both current."
     )
     relay_raised: bool = option(
-        False, doc="Whether the relay has raised its limit of 100 accounts for this PDS; allows more than 90 members."
+        False, doc="Whether the relay raised its limit of 100 accounts for this PDS. Allows more than 90 members."
     )
 
     @property
     def zone(self) -> str:
-        """The DNS zone that the hostname is in."""
+        """The DNS zone of the hostname."""
         return self.dns.zone or self.hostname
 
     @property
     def handle_domains(self) -> tuple[str, ...]:
-        """The service handle domains, as the server has them."""
+        """The service handle domains, with the default filled in."""
         return self.service_handle_domains or (f".{self.hostname}",)
 
     @property
     def fixed_port(self) -> bool:
-        """Whether the PDS is found by a port that is always the same. What an ingress sees of another's namespace is
-        not known, so on a shared host it is."""
+        """Whether the ingress reaches the PDS on a fixed port. It does on a shared host, whose ingress may not see
+        another namespace."""
         return self.ingress.fixed_port or bool(self.on and self.on.stack)
 
     @property
     def ingress_is_ours(self) -> bool:
-        """Whether this stack runs the ingress; on a shared host it only adds its own file to the host's."""
+        """Whether this stack runs the ingress. On a shared host it only adds its own file to the host's ingress."""
         return self.ingress.kind != "none" and not (self.on and self.on.stack)
 
     @property
     def record_name(self) -> str:
-        """The hostname's name inside its zone; '@' for the zone itself."""
+        """The hostname relative to its zone; '@' for the zone itself."""
         return "@" if self.hostname == self.zone else self.hostname.removesuffix(f".{self.zone}")

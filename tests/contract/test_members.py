@@ -263,7 +263,7 @@ def test_an_answer_that_is_lost_is_pending_and_makes_no_second_account(
 def test_the_temporary_handle_of_somebody_else_is_not_taken(place: Place) -> None:
     handle = f"{place.new_name()}.her-domain.test"
     _made(place, handle)
-    with pytest.raises(ProbeError, match=r"is the account did:plc:.* of somebody else"):
+    with pytest.raises(ProbeError, match=r"is the account did:plc:.* with another e-mail address"):
         _made(place, handle, email="other@noted.at")
 
 
@@ -315,7 +315,7 @@ def test_an_address_is_written_when_the_stack_file_s_changes_and_never_reverted(
     seen = provider.update("id", account, {**asked, "recovery_key": "x"}).outs or {}
     assert (seen["live_email"], seen["state"]) == (
         "her-own@noted.at",
-        "there; her e-mail address is not the stack file's",
+        "there; its e-mail address is not the stack file's",
     )
     done = provider.update("id", seen, {**asked, "email": "New@noted.at"}).outs or {}
     assert (done["live_email"], done["initial_password"]) == ("New@noted.at", PASSWORD)
@@ -487,7 +487,7 @@ def test_a_used_up_invite_and_a_taken_address_say_what_to_do(place: Place, monke
         accounts.create(place.server, email=there["email"], **mine)
     real = accounts.Server.sign_up
     monkeypatch.setattr(accounts.Server, "sign_up", lambda self, body: real(self, {**body, "inviteCode": "noted-at-x"}))
-    with pytest.raises(ProbeError, match=r"used up by somebody else.*Run `pulumi up` again"):
+    with pytest.raises(ProbeError, match=r"used by another account.*Run `pulumi up` again"):
         accounts.create(place.server, email="new-one@noted.at", **mine)
     with pytest.raises(ProbeError, match="no such e-mail address"):
         accounts.create(place.server, email="x@mailinator.com", **mine)

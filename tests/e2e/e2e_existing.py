@@ -144,7 +144,7 @@ def test_a_nomad_without_acls_is_refused_alone(theirs: Theirs) -> None:
     refused = theirs.up(check=False)
     assert refused.code != 0
     assert "lacks, and nothing was put into it" in refused.output
-    assert "everybody who reaches it reads the rotation key" in refused.output
+    assert "every client of this Nomad can read the rotation key" in refused.output
     assert "components/dynamic.py" not in refused.output, "a sentence, and not our stack"
 
 

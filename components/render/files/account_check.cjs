@@ -1,8 +1,8 @@
-// Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+// Checks whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
 //
-// Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
-// own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
-// check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+// Owns the three states of an account and the messages for its faults. As a program it is a separate process that
+// checks one account after the other: members' data are read before, and apart from, the server's code, and a check
+// that the kernel kills for its memory affects no other job. `checkAll` is the caller's side.
 "use strict";
 
 const { fork } = require("node:child_process");
@@ -12,7 +12,7 @@ const path = require("node:path");
 const { createRequire } = require("node:module");
 const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
-// The image has the library as a dependency of the server package alone.
+// The image has the library as a dependency of the server package only.
 const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
 const Database = createRequire(server)("better-sqlite3");
 
@@ -21,12 +21,13 @@ const LOSSES = "with losses";
 const NOT = "not restorable";
 const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
 const NAMED = 100; // lost records
-const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
 /**
- * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
- * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
- * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+ * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and
+ * `records` (the first paths; `lost` is their count); `rebuild` if the tree of records must be rebuilt from the table;
+ * `changed`, what differs from the manifest but is consistent; `key`, its did:key. `files` and `known` (cid, rev) come
+ * from the manifest, if there is one.
  */
 function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
   const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
@@ -49,7 +50,7 @@ function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) 
   return verdict;
 }
 
-/** The same in sentences, the first of them first. */
+/** The verdict in sentences, `why` first. */
 function sentences(verdict) {
   return [
     ...verdict.why,
@@ -97,7 +98,7 @@ function checkStore(file, { did, verifier, known, commitOnly }, verdict) {
   }
 }
 
-/** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+/** Finds lost records, and whether the tree is usable. Lists the first of many lost records and counts all. */
 function checkRepository(db, { did, root, known, verifier }, verdict) {
   if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
     verdict.changed.push(`its repository is at ${root.rev}, the manifest says ${known.rev}`);
@@ -119,7 +120,7 @@ function checkRepository(db, { did, root, known, verifier }, verdict) {
   verdict.records.sort();
 }
 
-/** Paths of records whose block is missing or is not what its name says. */
+/** Paths of records whose block is missing or does not match its CID. */
 function* lostRecords(db) {
   const rows = db.prepare(
     "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
@@ -131,12 +132,12 @@ function lostBlobs(folder, did, store) {
   return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
 }
 
-/** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+/** The blobs that the server keeps, without those that were announced but never arrived, or that await a record. */
 function keptBlobs(db) {
   return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
 }
 
-/** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+/** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
 function blobOf(folder, did, cid, { checked = false } = {}) {
   return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
     const file = path.join(folder, name);
@@ -144,13 +145,13 @@ function blobOf(folder, did, cid, { checked = false } = {}) {
   });
 }
 
-/** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+/** The first finding of SQLite's `check` ("quick_check" or "integrity_check") as one line; null if there is none. */
 function damageOf(db, check) {
   const found = db.pragma(`${check}(1)`, { simple: true });
   return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
 }
 
-/** Ask a database without changing it; one that may not be written to would leave side files behind. */
+/** Queries a database without changing it. A connection without write access would leave side files behind. */
 function read(file, ask) {
   const db = new Database(file, { fileMustExist: true });
   try {
@@ -161,11 +162,11 @@ function read(file, ask) {
   }
 }
 
-// --- many accounts, in processes of their own
+// --- many accounts, in separate processes
 
 /**
- * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
- * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+ * A map from each of `dids` to its verdict. `manifest` lists the expected content. With `gently`, one process works at
+ * the lowest priority and pauses as long as it worked, because a server beside it has members who wait.
  */
 async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
   const verdicts = new Map();
@@ -213,7 +214,7 @@ class Killed extends Error {
   }
 }
 
-/** Whether the kernel has killed a process of this container for its memory. */
+/** Whether the kernel killed a process of this container for its memory. */
 function outOfMemory() {
   try {
     return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
@@ -222,13 +223,13 @@ function outOfMemory() {
   }
 }
 
-/** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+/** A database's blocks as a map outside of memory: a repository can be larger than the host's memory. */
 class Blocks {
   constructor(db) {
     this.all = db.prepare("select cid, content from repo_block").raw();
     this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-    // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
-    // "app.bsky.feed-x" is before "app.bsky.feed/".
+    // By the index of URIs, whose order is that of the tree's keys, so no sorting is needed. The order of two columns
+    // differs: "app.bsky.feed-x" is before "app.bsky.feed/".
     this.listed = db.prepare(
       `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
          repo_block.cid is not null as stored
@@ -248,7 +249,7 @@ class Blocks {
     return this.all.iterate();
   }
 
-  /** What the server's own table lists, in the order of the URIs. */
+  /** The records in the server's own table, in the order of the URIs. */
   *records() {
     yield* this.listed.iterate();
   }

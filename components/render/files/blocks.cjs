@@ -1,6 +1,6 @@
-// Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+// Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
 //
-// Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+// Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
 "use strict";
 
 const crypto = require("node:crypto");
@@ -9,11 +9,11 @@ const ALPHABET32 = Buffer.from("abcdefghijklmnopqrstuvwxyz234567");
 const DIGITS = new Int8Array(128).fill(-1);
 ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
-const digestOf = crypto.hash // of newer Nodes, and twice as fast
+const digestOf = crypto.hash // in newer Node versions, and twice as fast
   ? (content) => crypto.hash("sha256", content, "buffer")
   : (content) => crypto.createHash("sha256").update(content).digest();
 
-/** Whether `cid` (text) names what has this SHA-256. */
+/** Whether `cid` (text) identifies content with this SHA-256. */
 function isDigestOf(cid, digest) {
   return Cid.from(cid)?.names(digest) ?? false;
 }
@@ -24,7 +24,7 @@ class Cid {
     this.bytes = bytes;
   }
 
-  /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+  /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
   static from(text) {
     if (text[0] !== "b") return undefined;
     const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -47,14 +47,14 @@ class Cid {
     const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
     let [bits, value, at] = [0, 0, 0];
     for (let index = 0; index < bytes.length; index++) {
-      value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+      value = ((value & 31) << 8) | bytes[index]; // the rest is less than one letter
       for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
     }
     if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
     return `b${text.latin1Slice()}`;
   }
 
-  /** Whether it names what has this SHA-256: version 1, any codec. */
+  /** Whether it identifies content with this SHA-256: version 1, any codec. */
   names(digest) {
     const { bytes } = this;
     const hash = bytes.length - 34;
@@ -113,7 +113,7 @@ class Reader {
     }
   }
 
-  /** What follows, unread. Returns where it began. */
+  /** Skips the next value. Returns where it began. */
   skip() {
     const from = this.at;
     for (let left = 1; left > 0; left--) {
@@ -125,7 +125,7 @@ class Reader {
     return from;
   }
 
-  /** Not allocated by the count, which may be anything. */
+  /** Not preallocated: the count may be any number. */
   list(count) {
     const values = [];
     while (values.length < count) values.push(this.value());
@@ -135,7 +135,7 @@ class Reader {
   link(tag) {
     const bytes = tag === 42 && this.value();
     if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
-    return new Cid(bytes.subarray(1)); // a zero comes first
+    return new Cid(bytes.subarray(1)); // after a leading zero
   }
 
   map(count, entries = []) {
@@ -149,7 +149,7 @@ class Reader {
   }
 }
 
-/** The value of a whole block. Throws where it is no DAG-CBOR. */
+/** The value of a whole block. Throws if it is no DAG-CBOR. */
 function decode(bytes) {
   const reader = new Reader(bytes);
   const value = reader.value();

@@ -1,9 +1,9 @@
-// Whether another version of the server does its work, on throw-away data: accounts, records, blobs, the event stream,
-// and all of it again after a restart. That it answers health says little.
+// Tests whether another version of the server works, on throw-away data: accounts, records, blobs, the event stream,
+// and all of it again after a restart. A successful health check proves little.
 //
 // Runs in the candidate's image, in a container without a network, and starts the image's own server. Identities need a
-// directory: a small one, here, on loopback; the public one never hears of them. What is read back is read by
-// repository.cjs. The outcome is left for the next task, which has the copy of the newest backup (serve.cjs).
+// directory, so this starts a small one on loopback; the public directory never receives them. repository.cjs reads the
+// results back. The next task, which has the copy of the newest backup (serve.cjs), reads the outcome.
 "use strict";
 
 const crypto = require("node:crypto");
@@ -31,7 +31,7 @@ async function main() {
   const more = {
     PDS_DID_PLC_URL: identities.url,
     PDS_INVITE_REQUIRED: "false",
-    PDS_DISABLE_SSRF_PROTECTION: "true", // newer servers would not ask a directory on loopback
+    PDS_DISABLE_SSRF_PROTECTION: "true", // newer servers refuse a directory on loopback otherwise
   };
   const server = new Server(data, more);
   try {
@@ -88,7 +88,7 @@ async function again(server, { did, password, cid, records }) {
   await record(server, did, token, POSTS, { text: "once more", createdAt: new Date().toISOString() });
 }
 
-/** What anybody sees of the repository: every record, a tree that holds together, and the blob. */
+/** Reads the repository as the public sees it: every record, a consistent tree, and the blob. */
 async function served(server, did, cid, records) {
   const file = path.join(scratch, "throwaway.car");
   fs.writeFileSync(file, await call(server, "sync.getRepo", { parameters: { did } }));
@@ -109,7 +109,7 @@ function record(server, did, token, collection, content) {
   return call(server, "repo.createRecord", { token, body });
 }
 
-/** A call, and its answer: JSON as a value, all else as bytes. Throws what the server said to it. */
+/** Calls a method. Returns JSON as a value, everything else as bytes. Throws the server's error. */
 async function call(server, method, { parameters = {}, body, content, token }) {
   const url = `${server.url}/xrpc/com.atproto.${method}?${new URLSearchParams(parameters)}`;
   const type = content ? "application/octet-stream" : "application/json";

@@ -1,16 +1,17 @@
 // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
 //
-// Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+// Blocks come in any order, so a table finds them. repository.cjs owns what they form together.
 "use strict";
 
 const fs = require("node:fs");
 const { Cid, decode } = require("./blocks.cjs");
 
-const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+const HEAD = 512; // bytes; the length and the CID of a block, and most whole blocks
 const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
 /**
- * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+ * An exported repository in the file `name`: its root, and its blocks, which are not in memory. Call `close`
+ * afterwards.
  */
 function openCar(name) {
   const blocks = new Car(name);
@@ -26,7 +27,7 @@ class Car {
       this.first = start + count;
       this.root = String(decode(this.read(start, count, true)).roots[0]);
       let blocks = 0;
-      for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+      for (const _ of this.sections()) blocks++; // so that the table has its final size
       this.places = new Places(blocks, this.size);
       for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
     } catch (error) {
@@ -39,7 +40,7 @@ class Car {
     fs.closeSync(this.handle);
   }
 
-  /** Bytes at a place; as many as there are, unless `all` are needed. */
+  /** Bytes at an offset; fewer at the end of the file, unless `all` are required. */
   read(at, count, all = false, buffer = null) {
     const there = Math.min(count, this.size - at);
     if (all && there < count) throw new Error("it ends too early");
@@ -59,7 +60,7 @@ class Car {
     return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
   }
 
-  /** Every block, in one pass. What is given is valid until the next one. */
+  /** Every block, in one pass. Each value is valid until the next one. */
   *sections() {
     const buffer = Buffer.allocUnsafe(WINDOW);
     let [window, start] = [Buffer.alloc(0), 0];
@@ -96,8 +97,8 @@ class Car {
 }
 
 /**
- * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
- * 12 to 24 bytes a block, where a map takes some 200.
+ * Offsets by the end of a CID, in a table with open addressing for `count` CIDs in a file of `size` bytes. It takes 12
+ * to 24 bytes a block; a map takes some 200.
  */
 class Places {
   constructor(count, size) {

@@ -1,9 +1,10 @@
-// Counts the e-mail addresses of the accounts in PDS_CONFIRM_DIDS as confirmed, as a link in a message would have: one
-// short transaction beside the running server, on the named accounts alone.
+// Marks the e-mail addresses of the accounts in PDS_CONFIRM_DIDS as confirmed, as a link in a message would: one short
+// transaction beside the running server, on these accounts only.
 const { createRequire } = require("node:module");
 const path = require("node:path");
 
-// The server's own SQLite module, found from the server's package: pnpm, which makes the image, links it nowhere else.
+// The server's own SQLite module, resolved from the server's package: pnpm, which builds the image, links it only
+// there.
 const app = createRequire(path.join(process.cwd(), "package.json"));
 const Database = createRequire(app.resolve("@atproto/pds/package.json"))("better-sqlite3");
 
@@ -11,7 +12,7 @@ const file = process.env.PDS_ACCOUNT_DB_LOCATION || path.join(process.env.PDS_DA
 const dids = process.env.PDS_CONFIRM_DIDS.split(" ").filter((word) => word.startsWith("did:"));
 
 const db = new Database(file, { fileMustExist: true, timeout: 20000 });
-db.pragma("synchronous = FULL"); // the stack's state will say that it is done (decision 16)
+db.pragma("synchronous = FULL"); // the stack's state will record it as done (decision 16)
 const known = db.prepare("SELECT 1 FROM account WHERE did = ?");
 const update = db.prepare("UPDATE account SET emailConfirmedAt = ? WHERE did = ? AND emailConfirmedAt IS NULL");
 const now = new Date().toISOString();

@@ -1,8 +1,8 @@
-// Who left: deletions, takedowns and deactivations, as a list that only grows and is no part of any snapshot.
+// Records deletions, takedowns and deactivations, in a list that only grows and is no part of any snapshot.
 //
-// A restore brings back what was true when the snapshot was made, and so would bring back whoever was deleted or taken
-// down since. The server tells of both in its event stream; this keeps those lines. The list is on the volume, outside
-// of what a restore replaces, and goes to the bucket beside the snapshots, since the volume may be what is lost.
+// A restore returns to the time of its snapshot, and so would bring back accounts that were deleted or taken down
+// since. The server reports both in its event stream; this program keeps those lines. The list is on the volume,
+// outside of what a restore replaces, and is copied to the bucket beside the snapshots, because the volume may be lost.
 "use strict";
 
 const fs = require("node:fs");
@@ -10,14 +10,14 @@ const { decode } = require("./repository.cjs");
 
 const LIST = ".departures.jsonl";
 
-/** The lines of a list; a last line that a crash cut short is left out. */
+/** The lines of a list, without a last line that a crash truncated. */
 function lines(file) {
   if (!fs.existsSync(file)) return [];
   const text = fs.readFileSync(file, "utf8");
   return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
 }
 
-/** Events about accounts in an open sequencer database, after number `after`: in use or not. */
+/** Events about accounts in a sequencer database, after number `after`. The database may be in use. */
 function events(sequencer, after) {
   return sequencer
     .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > ? order by seq")
@@ -28,7 +28,7 @@ function events(sequencer, after) {
     });
 }
 
-/** Both, without what is there twice. That somebody is in use is of interest only where she was not before. */
+/** All lists without duplicates. "Active" counts only if the account was not active before. */
 function merged(...lists) {
   const left = new Set();
   const all = new Map(lists.flat().map((line) => [`${line.seq} ${line.did}`, line]));
@@ -37,21 +37,21 @@ function merged(...lists) {
     .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
 }
 
-/** Add what a sequencer database knows and the list does not. */
+/** Adds new events of a sequencer database to the list. */
 function append(file, sequencer) {
   const before = lines(file);
   const now = merged(before, events(sequencer, before.at(-1)?.seq ?? 0));
   if (now.length > before.length) write(file, now);
 }
 
-/** Written aside and renamed, so that a crash leaves the old list or the new one. */
+/** Writes to a temporary file and renames it, so that a crash leaves the old list or the new one. */
 function write(file, list) {
   const text = list.map((line) => JSON.stringify(line) + "\n").join("");
   fs.writeFileSync(`${file}.next`, text, { mode: 0o600, flush: true });
   fs.renameSync(`${file}.next`, file);
 }
 
-/** DID to its last word since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
+/** DID to its last status since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
 function since(list, moment) {
   return new Map(list.filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
 }

@@ -1,11 +1,11 @@
-// A directory of identities for throw-away accounts: what the server asks of one, in memory, on loopback.
+// An in-memory directory of identities on loopback for throw-away accounts, with the calls that the server uses.
 //
-// The public directory must never hear of a trial: an identity there is for ever. Nothing is checked here.
+// The public directory must never receive a trial's identities: they are permanent there. This one validates nothing.
 "use strict";
 
 const http = require("node:http");
 
-/** Start it on a free port; `url` is where the server finds it. */
+/** Starts it on a free port. `url` is its address for the server. */
 async function directory() {
   const operations = new Map();
   const listener = http.createServer(async (request, response) => {
@@ -22,11 +22,11 @@ async function directory() {
   });
   await new Promise((resume) => listener.listen(0, "127.0.0.1", resume));
   listener.unref();
-  // By name: the server refuses to ask a bare address.
+  // By name: the server refuses a bare IP address.
   return { url: `http://localhost:${listener.address().port}` };
 }
 
-/** The three forms in which a directory tells of an identity (web.plc.directory/spec). */
+/** The three forms in which a directory returns an identity (web.plc.directory/spec). */
 function view(did, { verificationMethods, rotationKeys, alsoKnownAs, services, ...operation }, form) {
   if (form === "data") return { did, verificationMethods, rotationKeys, alsoKnownAs, services };
   if (form === "log/last") return { verificationMethods, rotationKeys, alsoKnownAs, services, ...operation };

@@ -1,7 +1,7 @@
-// What the world says of an account: the key and the server that its DID document names.
+// Queries an account's DID document for its key and its server.
 //
-// Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
-// reached" are two answers: on the first one acts, on the second nobody may.
+// Queries the PLC directory and, for did:web, the account's own domain; writes nothing anywhere. "Gone" and
+// "unreachable" are two answers: the first may be acted on, the second never.
 "use strict";
 
 const ATTEMPTS = 3;
@@ -9,8 +9,8 @@ const AT_ONCE = 8;
 const PATIENCE = 10000; // ms for one answer
 
 /**
- * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
- * directory's address.
+ * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` if the query failed. `plc` is the directory's
+ * address.
  */
 async function documents(dids, plc) {
   const found = new Map();
@@ -63,7 +63,7 @@ function fromWeb(document) {
   const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
   const method = entry(document.verificationMethod, "#atproto");
   return {
-    // The older types give the key without saying of which curve it is; such a key is not compared.
+    // The older types give the key without naming its curve; such a key is not compared.
     key: method?.type === "Multikey" ? `did:key:${method.publicKeyMultibase}` : null,
     server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
     handles: handlesOf(document.alsoKnownAs),

@@ -1,8 +1,7 @@
 #!/bin/sh
-# Owns the clean stop of everything that runs in containers, before a shutdown, a reboot or a rebuild takes the
-# machine away. Needed because nobody else does it: the agent's unit leaves tasks alone when it stops, Docker leaves
-# containers alone when it stops (live-restore), and what is left then is systemd's last sweep, which does not wait
-# for SQLite.
+# Owns the clean stop of all containers before a shutdown, a reboot or a rebuild of the machine. Nothing else stops
+# them: the agent's unit leaves tasks running when it stops, Docker leaves containers running when it stops
+# (live-restore), and systemd's final kill does not wait for SQLite.
 set -eu
 
 agent_alive() {
@@ -10,9 +9,9 @@ agent_alive() {
     [ "${pid:-0}" -gt 0 ]
 }
 
-# The agent goes first, or it would start again what is stopped here. Its stop is queued and not waited for: systemd
-# holds it back until this script has ended, since the agent's unit is ordered before this one. What the queued stop
-# does is forbid systemd to restart the agent; the signal ends it now.
+# The agent goes first, or it would restart the containers. Its stop is queued without waiting: systemd holds it back
+# until this script has ended, because the agent's unit is ordered before this one. The queued stop keeps systemd from
+# restarting the agent; the signal ends it now.
 systemctl stop --no-block nomad.service || true
 systemctl kill --kill-whom=main --signal=SIGINT nomad.service || true
 waited=0
@@ -27,7 +26,7 @@ if [ -n "$containers" ]; then
     # shellcheck disable=SC2086 # a list of ids
     docker stop --time 60 $containers
 fi
-# What the agent leaves behind for its next start, collectors of logs, holds files on the volume open, which then could
-# not be unmounted.
+# Log collectors that the agent leaves running for its next start hold files on the volume open, which would then not
+# unmount.
 systemctl kill --kill-whom=all --signal=SIGTERM nomad.service || true
 sync

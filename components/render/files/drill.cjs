@@ -1,8 +1,9 @@
-// The first half of a drill: is what the bucket gave back whole, and are the identities in it those of the world?
+// The first half of a drill: checks that the bucket's backup is intact, and that its identities match their DID
+// documents.
 //
-// Runs in the server's image on a scratch copy in the allocation's own folder; it sees nothing of the live data. It may
-// read the PLC directory, which the server on the copy may not (serve.cjs, the second half, which also tells the
-// outcome). Blobs, keys, repositories: verify.cjs has the questions.
+// Runs in the server's image on a scratch copy in the allocation's own folder, without access to the live data. It may
+// read the PLC directory, which the server on the copy may not (serve.cjs, the second half, which also reports the
+// outcome). verify.cjs checks blobs, keys and repositories.
 "use strict";
 
 const fs = require("node:fs");
@@ -31,7 +32,7 @@ async function main() {
   end({ problems, ...assessed(verdicts) }, began);
 }
 
-/** What the directory of identities says against the keys. A member who moved away is no fault. */
+/** Compares the DID documents with the keys. A member who moved to another server is no fault. */
 async function identities(accounts, keys) {
   const asked = await documents(accounts, process.env.PDS_DID_PLC_URL);
   const { unread, moved, swapped } = held(keys, asked, accounts, hostname);

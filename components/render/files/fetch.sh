@@ -1,12 +1,12 @@
 #!/bin/sh
-# Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
-# TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
-# Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-# the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
+# Owns the download of a snapshot from the bucket to TARGET/fetched, and of the list of departures to TARGET/list;
+# without a TARGET, to the allocation's own folder. Runs in restic's image before the task that uses them. Nomad's meta
+# of the dispatched job has the parameters: `snapshot` is a snapshot's ID in restic, `from` is "volume" if the snapshot
+# is on the volume already, `show` lists snapshots, `only` is the DID of the one account to fetch.
 set -eu
 umask 077
 
-[ "${NOMAD_META_forget:-}${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
+[ "${NOMAD_META_forget:-}${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
 # shellcheck source=/dev/null
 . "$(dirname "$0")/open.sh"
 
@@ -18,9 +18,9 @@ if [ "$REPOSITORY" = absent ]; then
     fail "$RESTIC_REPOSITORY holds no backups"
 fi
 
-# Nothing here takes a lock: a restore is kept from nothing by one that was left behind, a key that may only read does,
-# and a backup that thins out meanwhile goes on. What that one takes away below this is there under another name at the
-# second attempt.
+# No command here takes a lock: a leftover lock must not block a restore, a read-only key suffices, and a backup that
+# prunes meanwhile can continue. Packs that it removes during the download exist under another name at the second
+# attempt.
 if [ "${NOMAD_META_show:-}" != "" ]; then
     restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --compact
     exit 0
@@ -29,7 +29,7 @@ fi
 mkdir -p "$TARGET"
 began=$(date +%s)
 
-# The newest list, whatever the snapshot: what it says of older ones is the point of it.
+# Always the newest list: it has to cover events after the snapshot.
 rm -rf "$TARGET/list"
 case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
     *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
@@ -44,7 +44,7 @@ case $said in
     *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
 esac
 
-# Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+# For one account: its folder and blobs, with the manifest and the account database, which identify its files.
 set --
 only=${NOMAD_META_only:-}
 if [ "$only" != "" ]; then
@@ -54,12 +54,12 @@ if [ "$only" != "" ]; then
     done
 fi
 
-# Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
+# Checks for free space beside the existing data before it writes. Removes the files of an earlier run first.
 rm -rf "$fetched" "$fetched.part"
 size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
 size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
 free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-# How much of that is one account's is not known before.
+# The size of a single account is not known in advance.
 [ "$only" != "" ] || [ $((free - size)) -ge "${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
     fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 

@@ -1,6 +1,5 @@
-// Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume that is
-// another PDS's, or an empty one that nobody announced: a healthy empty PDS would make new identities for handles that
-// exist.
+// Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume of another
+// PDS, and an empty volume without `pds.new`: a healthy empty PDS would create new identities for existing handles.
 //
 // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
 if (!require("node:worker_threads").isMainThread) return;
@@ -40,7 +39,7 @@ if (fs.existsSync(mark)) {
   }
   console.log(`the volume is that of ${ours.hostname}`);
 } else {
-  // The file system's own, what a crash of this script left behind, and what backup and restore begin with.
+  // Files of the file system, leftovers of a crash of this script, and the first files of backup and restore.
   const nothing = ["lost+found", `${path.basename(mark)}.tmp`, ".snapshot", ".stamps", ".restore"];
   const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
   if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
@@ -55,7 +54,7 @@ if (fs.existsSync(mark)) {
       "If it is this PDS's data, say so in the stack file: 'volume: {adopt: VOLUME-ID}'."
     );
   }
-  // Written aside and renamed, so that a crash leaves no half mark.
+  // Written to a temporary file and renamed, so that a crash leaves no incomplete mark.
   fs.writeFileSync(`${mark}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
   fs.renameSync(`${mark}.tmp`, mark);
   const handle = fs.openSync(directory); // data without a mark would be refused after a power cut

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Owns /usr/local/bin/nomad: one release, the one whose SHA-256 the stack names. Nothing is unpacked before its sum is
-# right, so neither the mirror nor the way to it has to be trusted. A second run does nothing; with another version or
-# sum in host.env it replaces the binary in one rename, and the agent goes on with the old one until it is restarted.
+# Owns /usr/local/bin/nomad: the one release whose SHA-256 the stack names. Nothing is unpacked before the sum matches,
+# so neither the mirror nor the connection has to be trusted. A second run does nothing. With another version or sum in
+# host.env it replaces the binary in one rename, and the agent runs the old one until it is restarted.
 set -eu
 
 root=${PDS_ROOT:-}

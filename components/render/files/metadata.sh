@@ -1,24 +1,24 @@
 #!/bin/sh
-# Owns the packet filter rules that keep containers away from DigitalOcean's metadata service. 169.254.169.254 hands
-# this host's user_data, with the private key of the Nomad endpoint in it, to any process that asks.
+# Owns the packet filter rules that keep containers away from DigitalOcean's metadata service. 169.254.169.254 returns
+# this host's user_data, which contains the private key of the Nomad endpoint, to any process.
 #
 #   metadata bridged   containers behind a bridge: rejected in DOCKER-USER. After every start of Docker.
-#   metadata host      processes in the host's own network: rejected in OUTPUT, save DigitalOcean's monitoring agent.
+#   metadata host      processes in the host's own network: rejected in OUTPUT, except DigitalOcean's monitoring agent.
 #                      Before Nomad at every boot.
-#   metadata again     the same at a start of that agent, but only once the rules are there.
+#   metadata again     the same at a start of that agent, but only if the rules exist already.
 #
-# Why by control group and not by user: the ingress runs in the host's network and may be uid 0 in its container,
-# which is uid 0 here. What it cannot do is leave its control group for that of a service. The agent needs the address
-# for ever: it sends its measurements through it. A rule for a group names one life of that group, so a restarted
-# agent is rejected until its unit runs this again: it fails closed. cloud-init has read what it needs before these
-# rules are made; after a reboot they are gone until cloud-init is done again, and Nomad waits for that.
+# Rules match the control group, not the user: the ingress runs in the host's network and may be uid 0 in its container,
+# which is uid 0 here. It cannot enter the control group of a service. The agent always needs the address: it sends its
+# measurements through it. A rule for a group applies to one life of that group, so a restarted agent is rejected until
+# its unit runs this again: it fails closed. cloud-init has read its data before these rules are added. After a reboot
+# they are absent until cloud-init has finished again, and Nomad waits for that.
 set -eu
 
 address=169.254.169.254/32
 agent=system.slice/do-agent.service
 cgroups=${PDS_ROOT:-}/sys/fs/cgroup
 
-# Puts a rule at the head of a chain, once.
+# Inserts a rule at the head of a chain, once.
 first() {
     chain=$1
     shift
@@ -28,14 +28,14 @@ first() {
 }
 
 bridged() {
-    # Docker makes the chain; where it has not yet, making it first is allowed and Docker keeps it.
+    # Docker creates the chain. If it does not exist yet, creating it first is allowed and Docker keeps it.
     iptables -w -n -L DOCKER-USER >/dev/null 2>&1 || iptables -w -N DOCKER-USER
     first DOCKER-USER -d "$address" -j REJECT
 }
 
 host() {
     iptables -w -n -L PDS-METADATA >/dev/null 2>&1 || iptables -w -N PDS-METADATA
-    # The chain is replaced in one go, so there is no moment without a rule.
+    # The chain is replaced atomically, so there is no moment without a rule.
     {
         echo "*filter"
         echo ":PDS-METADATA - [0:0]"
@@ -49,7 +49,7 @@ host() {
 }
 
 again() {
-    # Before cloud-init has finished there are no rules, and making them early would cut it off.
+    # Before cloud-init has finished there are no rules; adding them early would cut it off.
     if systemctl is-active --quiet pds-metadata.service; then
         host
     fi

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Owns what a restore gets of older backups: the restore itself has no key of the bucket. Runs in restic's image beside the
-# task that restores, and ends with it. The two talk by files in TARGET/older: a `request` is "list", answered with
-# list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed".
+# Owns a restore's access to older backups: the restore itself has no key of the bucket. Runs in restic's image beside
+# the task that restores, and ends with it. They communicate by files in TARGET/older: a `request` is "list", answered
+# with list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed".
 set -eu
 umask 077
 

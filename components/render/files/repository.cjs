@@ -1,9 +1,9 @@
-// One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+// Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
 //
 // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-// a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-// wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-// the owner's machine.
+// a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+// only proves that the code agrees with itself. This is a second implementation; tools/repository.py is a third one, on
+// the operator's machine.
 "use strict";
 
 const crypto = require("node:crypto");
@@ -17,10 +17,10 @@ const PATH = /^[\w~.:-]+\/[\w~.:-]+$/; // https://atproto.com/specs/repository#r
 
 // --- keys and signatures
 
-/** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+/** The verifying key and the did:key of a secp256k1 private key of 32 bytes. Throws if it is invalid. */
 function publicKey(privateKey) {
   const pair = crypto.createECDH("secp256k1");
-  if (privateKey.length !== 32) throw new Error(`it has ${privateKey.length} bytes`); // OpenSSL takes fewer
+  if (privateKey.length !== 32) throw new Error(`it has ${privateKey.length} bytes`); // OpenSSL accepts fewer
   pair.setPrivateKey(privateKey);
   const point = pair.getPublicKey();
   const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -38,7 +38,7 @@ function base58(bytes) {
   return text;
 }
 
-/** What was signed: the commit's block without its signature. The order of the other entries stays. */
+/** The signed bytes: the commit's block without its signature, with its other entries in order. */
 function unsigned(bytes) {
   const reader = new Reader(bytes);
   const [, count] = reader.head();
@@ -50,7 +50,7 @@ function unsigned(bytes) {
 
 // --- repositories: walked in order, so that memory does not grow with the records
 
-/** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+/** One node of a tree, read entry by entry: a node with many entries is large enough as bytes. */
 class Node {
   constructor(blocks, cid) {
     this.cid = cid;
@@ -83,7 +83,7 @@ class Node {
     return new Error(`node ${this.cid} ${text}`);
   }
 
-  /** Key, value and right side of each entry. */
+  /** Key, value and right subtree of each entry. */
   *entries() {
     this.reader.at = this.from;
     const [major, count] = this.reader.head();
@@ -109,12 +109,12 @@ class Node {
   }
 }
 
-/** Whether it is a CID, or null, which stands for none. */
+/** Whether it is a CID, or null for no link. */
 function isLink(value) {
   return value === null || value instanceof Cid;
 }
 
-/** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+/** The layer of a key in a tree: half the number of leading zero bits of its hash. */
 function layerOf(key) {
   const digest = digestOf(key);
   let zeros = 0;
@@ -123,8 +123,8 @@ function layerOf(key) {
 }
 
 /**
- * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
- * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+ * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+ * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
  */
 function* records(blocks, top) {
   let last = "";
@@ -156,13 +156,13 @@ function found(blocks, cid) {
 }
 
 /**
- * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
- * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
- * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+ * The faults of a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, which checks
+ * the account's key. `index` is the content of the server's own table, if there is one: an iterable of `uri`, `cid`
+ * (text), `filed` (the path by the other columns) and `stored` (whether the block exists), in the order of the URIs.
  *
- * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
- * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
- * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+ * Each fault has a `text` and a `kind`: "block" (`cid`) for one that does not match its CID, "signature" if the newest
+ * commit has another account or key, "record" for a record (path) without its block, "index" for a record that differs
+ * in the table (`lost` if the table lacks it), "tree" for any other broken link.
  */
 function* problems({ blocks, root, rev, did, verifier, index }) {
   yield* damaged(blocks);
@@ -178,7 +178,7 @@ function* problems({ blocks, root, rev, did, verifier, index }) {
   }
 }
 
-/** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+/** The faults of the newest commit, whose block is `content`; other parameters as for `problems`. */
 function* commitProblems({ content, root, rev, did, verifier }) {
   let commit, signed;
   try {
@@ -211,7 +211,7 @@ function* lacking(tree, blocks) {
   for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
 }
 
-/** Both are in the order of their URIs: neither is held as a whole. */
+/** Compares tree and table. Both are in the order of their URIs, so neither is held in memory. */
 function* differences(tree, index, prefix) {
   const rows = index[Symbol.iterator]();
   const next = () => rows.next().value;
@@ -236,13 +236,13 @@ function* differences(tree, index, prefix) {
     }
     for (; row; row = next()) yield surplus(row);
   } finally {
-    rows.return?.(); // a statement that is not at its end keeps its database open
+    rows.return?.(); // an unfinished statement keeps its database open
   }
 }
 
-// --- where it lies
+// --- locations
 
-/** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+/** An account's folder below the server's data (`getLocation` of @atproto/pds's actor-store). */
 function home(did) {
   return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
 }
@@ -260,7 +260,7 @@ function sha256(name) {
   return hash.digest("hex");
 }
 
-/** Whether `content` is what `cid` (text) names. */
+/** Whether `content` matches `cid` (text). */
 function isHashOf(cid, content) {
   return isDigestOf(cid, digestOf(content));
 }

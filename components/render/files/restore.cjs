@@ -1,12 +1,12 @@
-// Makes a PDS's data directory ready to open from a snapshot. The server must not run; it opens what is left here.
+// Prepares a PDS's data directory from a snapshot. The server must not run; it opens the result.
 //
-// Runs in the server's own image. Everything is done beside the old data, in DATA/.restore/new: copy, the server's own
-// recovery, what happened since the snapshot, what relays need. The swap comes last and is renames alone. Killed before
-// it, the old data are as they were and the next run begins anew; killed in it, the next run finishes it first.
-// The old data stay in DATA/.restore/old-… until the operator removes them.
+// Runs in the server's own image. All work happens beside the old data, in DATA/.restore/new: copy, the server's own
+// recovery, events since the snapshot, what relays need. The swap comes last and consists of renames. If it is killed
+// before the swap, the old data are unchanged and the next run starts again. If it is killed during the swap, the next
+// run finishes the swap first. The old data stay in DATA/.restore/old-… until the operator removes them.
 //
-// One account alone (`only`) is made ready while the server runs, in DATA/.restore/only, and put in place by a second run
-// (`step` is "in") while it stands still, which takes seconds.
+// One account alone (`only`) is prepared while the server runs, in DATA/.restore/only. A second run (`step` is "in")
+// puts it in place while the server is stopped, which takes seconds.
 "use strict";
 
 const fs = require("node:fs");
@@ -24,14 +24,14 @@ const { folders } = require("./snapshot_accounts.cjs");
 const { MARK, verify } = require("./verify.cjs");
 
 const MEBIBYTE = 1024 * 1024;
-const RACE = 60000; // ms; a clock that is a little behind is no fault
+const RACE = 60000; // ms; tolerates a clock that is slightly behind
 
 const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
 const { place, fetched, next, older: desk } = swaps.places(data);
 const list = path.join(data, departures.LIST);
 
 async function main() {
-  if (asked("show")) return; // the list was the task's before this one
+  if (asked("show")) return; // the task before this one printed the list
   process.umask(0o077);
   fs.mkdirSync(place, { recursive: true, mode: 0o700 });
   if (asked("verify")) return verifyAlone();
@@ -168,7 +168,7 @@ function wholeJob({ manifest, sequencer }, accounts, told, left) {
   };
 }
 
-/** What was done to an account's records has to hold together; of the others only the newest commit is new. */
+/** Changed accounts must be consistent as a whole. In the others only the newest commit is new. */
 async function holdsTogether(accounts, done) {
   swaps.toDisk(next);
   for (const name of fs.readdirSync(next)) {
@@ -204,7 +204,7 @@ async function finishWhatWasCutShort() {
   say("a restore that was cut short", "is finished");
 }
 
-// --- without touching anything
+// --- read-only
 
 /** Whether the snapshot can be restored, account by account. */
 async function verifyAlone() {
@@ -236,7 +236,7 @@ async function forget() {
 main().then(
   () => process.exit(0), // not when the last idle connection ends
   (error) => {
-    // Before the swap the old data are as they were.
+    // Before the swap the old data are unchanged.
     const plain = error instanceof Refused || error instanceof Killed;
     console.error(plain ? `REFUSED: ${error.message}` : `FAILED: ${error.stack}`);
     process.exit(1);

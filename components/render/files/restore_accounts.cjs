@@ -1,6 +1,7 @@
-// From where each account of a restore comes: the snapshot; if it is not restorable there the newest older backup in which
-// it is whole, else the old data on the volume; else it is left out by name. Accounts that are newer than the snapshot are
-// carried over from the old data. Owns those choices, and putting what was chosen into one new data directory.
+// Chooses the source of each account of a restore: the snapshot; if it is not restorable there, the newest older backup
+// in which it is intact, else the old data on the volume; else it is left out and reported. Accounts that are newer
+// than the snapshot are carried over from the old data. Owns those choices, and assembles one new data directory from
+// them.
 "use strict";
 
 const fs = require("node:fs");
@@ -13,13 +14,13 @@ const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
 const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
 const LOOK = 200; // ms
 
-// --- older backups: restic has their key, in another task (older.sh); the two talk by files in this folder
+// --- older backups: another task has restic's key (older.sh); the two communicate by files in this folder
 
 class Older {
-  /** `desk` is the folder; `before` the time of the snapshot than which they are older, or null for all; `on` whether there is such a task. */
+  /** `desk` is the folder; `before` the time that bounds older backups, or null; `on` whether that task exists. */
   constructor(desk, before, on) {
     Object.assign(this, { desk, before, on });
-    this.judged = new Map(); // hashes of an account's files to the verdict on them
+    this.judged = new Map(); // hashes of an account's files to their verdict
   }
 
   async ask(...words) {
@@ -35,7 +36,7 @@ class Older {
     return fs.readFileSync(answer, "utf8").trim() === "ok";
   }
 
-  /** Ids of older backups, the newest first. */
+  /** IDs of older backups, the newest first. */
   async list() {
     if (!this.on) return [];
     if (!this.ids) {
@@ -47,7 +48,7 @@ class Older {
     return this.ids;
   }
 
-  /** The newest older backup in which the account is whole, else the newest in which it has losses; null if none has it. */
+  /** The newest older backup with an intact account, else the newest with a damaged one; null if there is none. */
   async find(did) {
     let second = null;
     for (const id of await this.list()) {
@@ -73,8 +74,8 @@ class Older {
 // --- choices
 
 /**
- * Where each account comes from: `chosen`, a map from DID to `folder`, `verdict`, and `of`, the time that its data are of
- * if it is another than the snapshot's; and `leftOut`, a map from DID to why. `found` is what `verify` said of `source`.
+ * The source of each account: `chosen`, a map from DID to `folder`, `verdict`, and `of`, the time of its data if it is
+ * not the snapshot's; and `leftOut`, a map from DID to why. `found` is what `verify` returned for `source`.
  */
 async function choose({ source, found, older, old, scratch, without }) {
   const result = { chosen: new Map(), leftOut: new Map() };
@@ -91,7 +92,7 @@ async function choose({ source, found, older, old, scratch, without }) {
   return result;
 }
 
-/** Accounts that the old data have and the snapshot has not, likewise; those that are to be deleted are none. */
+/** Accounts in the old data that the snapshot lacks, likewise; without those that are to be deleted. */
 async function newer({ found, old, scratch, deleted, without }) {
   const result = { chosen: new Map(), leftOut: new Map() };
   const known = new Set([...found.manifest.accounts, ...deleted]);
@@ -109,7 +110,7 @@ function oldAccounts(data, accounts, dids, folderDids) {
   return {
     data,
     accounts,
-    dids: dids ?? folderDids, // without an account database the folders still say whose keys are there
+    dids: dids ?? folderDids, // without an account database, the folders still identify the accounts
     faults,
     why: (did) => (accounts ? (faults.get(did) ?? "it cannot be read in the old data") : "the old account.sqlite cannot be read"),
   };
@@ -132,7 +133,7 @@ async function fromOldData(old, scratch, did, manifest) {
   }
   const expected = { files: {}, repositories: {}, blobs: manifest.blobs };
   const verdict = (await checkAll(folder, [did], { manifest: expected })).get(did);
-  verdict.changed = []; // there is no manifest of the old data
+  verdict.changed = []; // the old data have no manifest
   if (verdict.state !== NOT) return { folder, verdict, of: null };
   old.faults.set(did, verdict.why.join("; "));
   return null;
@@ -161,7 +162,7 @@ function linkBlobs(from, to, place, did) {
 
 // --- one new data directory
 
-/** Put an account's files and whole blobs into `next`: blobs never change, and are linked. */
+/** Puts an account's files and intact blobs into `next`. Blobs never change, so they are linked. */
 function stageAccount(next, did, { folder, verdict }, disk) {
   for (const name of NAMES) {
     const file = path.join(folder, home(did), name);
@@ -179,7 +180,7 @@ function stageAccount(next, did, { folder, verdict }, disk) {
   }
 }
 
-/** Of an account that is left out its key goes along, if it is one: there may be no other. */
+/** Keeps the key of an account that is left out, if it is a valid key: it may be the only copy. */
 function stageKey(next, did, folder) {
   const file = path.join(folder, home(did), "key");
   try {
@@ -191,7 +192,7 @@ function stageKey(next, did, folder) {
   fs.copyFileSync(file, path.join(next, home(did), "key"));
 }
 
-/** Keys that were promised to accounts which are moving here, from any of `folders`. */
+/** Keys reserved for accounts that are migrating to this server, from any of `folders`. */
 function stageReservedKeys(next, folders) {
   for (const folder of folders.map((name) => path.join(name, "actors", "reserved_keys"))) {
     if (!fs.existsSync(folder)) continue;
@@ -209,9 +210,9 @@ const FIRST = ["actor", "account"]; // others refer to them
 const NUMBERED = { token: "id" }; // columns that a database numbers by itself
 
 /**
- * Copy an account's rows from the account database `from` (an open connection) to the one in the file `to`: password,
- * e-mail address, app passwords, sessions, invite codes. Throws if another account has the e-mail address. A handle that
- * another account has is left empty: the server gives it back when the DID document names it. Returns a note, or null.
+ * Copies an account's rows from the account database `from` (an open connection) to the one in the file `to`: password,
+ * e-mail address, app passwords, sessions, invite codes. Throws if another account has the e-mail address. Leaves a
+ * handle of another account empty: the server restores it if the DID document names it. Returns a note, or null.
  */
 function copyRows(from, to, did) {
   const db = new Database(to, { fileMustExist: true, timeout: 10000 });

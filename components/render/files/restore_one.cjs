@@ -1,8 +1,9 @@
-// One account of a backup, put back while all others stay as they are.
+// Restores one account of a backup and leaves all others unchanged.
 //
-// It is made ready beside the running server, in DATA/.restore/only: fetched, checked, its identity asked for. Then it is
-// put in place while the server stands still, which takes seconds: renames, a new revision, and its events. Killed
-// before the plan is written nothing has changed; killed after it, the next run goes on, and no server starts before.
+// It is prepared beside the running server, in DATA/.restore/only: fetched, checked, its identity queried. It is then
+// put in place while the server is stopped, which takes seconds: renames, a new revision, and its events. If it is
+// killed before the plan is written, nothing has changed. If it is killed after it, the next run continues; no server
+// starts before.
 "use strict";
 
 const fs = require("node:fs");
@@ -17,9 +18,9 @@ const { verify } = require("./verify.cjs");
 const { Refused, asked, data, hostname, notServing, plc, relays, say } = request;
 const { fetched, only, older: desk } = swaps.places(data);
 
-/** Fetch, check and stage one account beside the running server. */
+/** Fetches, checks and stages one account beside the running server. */
 async function makeOneReady(did) {
-  // What a run that was cut short has staged is needed to finish it, which the run after this one does.
+  // An interrupted restore needs its staged files until the run after this one finishes it.
   if (swaps.readPlan(data)) return say("a restore that was cut short", "is finished with the server at rest");
   const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
   const found = await verify(source, request.whose(), did);
@@ -56,7 +57,7 @@ async function outsideOf(did, key) {
   return told;
 }
 
-/** Put the account that was made ready in place of the one that is there. The server stands still. */
+/** Replaces the current account with the prepared one. The server is stopped. */
 async function putOneInPlace(did) {
   const file = path.join(only, "ready.json");
   if (!fs.existsSync(file)) return say("ready", "it is in place already");

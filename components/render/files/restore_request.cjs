@@ -1,5 +1,5 @@
-// What a restore is asked for, what it says, who else is at the data, and how the server's code is run: the parts that a
-// restore of a whole server (restore.cjs) and of one account (restore_one.cjs) share.
+// The parts that a restore of a whole server (restore.cjs) and of one account (restore_one.cjs) share: its parameters,
+// its output, exclusive access to the data, and running the server's code.
 "use strict";
 
 const { fork } = require("node:child_process");
@@ -10,9 +10,9 @@ const { places } = require("./restore_swap.cjs");
 const { MARK } = require("./verify.cjs");
 
 const NAMED = 20; // losses of one account
-const WAIT = 15 * 60 * 1000; // ms; a snapshot that is being made comes to its end
+const WAIT = 15 * 60 * 1000; // ms; enough for a running snapshot to finish
 
-/** Nothing was changed, and the message says why not. */
+/** Nothing was changed; the message gives the reason. */
 class Refused extends Error {}
 
 const hostname = process.env.PDS_HOSTNAME;
@@ -21,7 +21,7 @@ const plc = process.env.PDS_DID_PLC_URL;
 const relays = (process.env.PDS_CRAWLERS ?? "").split(",").filter(Boolean);
 const olderAreThere = process.env.OLDER_BACKUPS === "true"; // a task that has the key of the backups (older.sh)
 
-/** What the operator asked for (Nomad's meta of a dispatched job): a text, or a list of DIDs. */
+/** The operator's parameter (Nomad's meta of a dispatched job): a text, or a list of DIDs. */
 const asked = (name) => process.env[`NOMAD_META_${name}`] ?? "";
 const dids = (name) => asked(name).split(" ").filter(Boolean);
 
@@ -35,7 +35,7 @@ function whose() {
   return { hostname, rotation_public_key: asked("rotation_public_key") || old };
 }
 
-/** One line for all whole accounts, and a line for whatever is wrong with another. Returns those that are not restorable. */
+/** Prints one line for all intact accounts, and one for each other account. Returns those that are not restorable. */
 function tell({ manifest, verdicts, notes }) {
   const counts = { [WHOLE]: 0, [LOSSES]: 0, [NOT]: 0 };
   for (const verdict of verdicts.values()) counts[verdict.state]++;
@@ -56,10 +56,10 @@ function tellLosses(did, verdict) {
   if (all.length > NAMED) console.log(`WITH LOSSES: ${did}: and ${all.length - NAMED} more`);
 }
 
-// --- who else is at the data
+// --- exclusive access to the data
 
 function alone() {
-  // The lock of the snapshot program: no copy is made of data that change places.
+  // The lock of the snapshot program: it must not copy data that are being moved.
   try {
     const lock = new Database(path.join(data, ".snapshot", "lock.sqlite"), { timeout: WAIT });
     lock.exec("begin exclusive");
@@ -70,7 +70,7 @@ function alone() {
   }
 }
 
-/** The server has its account database open as long as it runs, and then no other program can have it alone. */
+/** A running server has its account database open, so no other program can lock it exclusively. */
 function notServing() {
   const file = path.join(data, "account.sqlite");
   if (!fs.existsSync(file)) return;
@@ -79,18 +79,18 @@ function notServing() {
     db.pragma("locking_mode = exclusive");
     db.exec("begin immediate");
     db.exec("rollback");
-    notServing.held = db; // and so no server starts on it meanwhile
+    notServing.held = db; // so no server starts on it meanwhile
   } catch (error) {
     if (error.code === "SQLITE_BUSY") throw new Refused("the server is running on these data. Pause it first.");
     console.log(`note: the old account.sqlite cannot be read (${error.message}); it is kept as it is`);
   }
 }
 
-/** Run restore_server.cjs, which has the server's code, on the `job`; what it did. */
+/** Runs restore_server.cjs, which uses the server's code, on the `job`. Returns its outcome. */
 function onTheServer(job) {
   return new Promise((resolve, reject) => {
     const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
-    child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks whether to go on: an empty line says so
+    child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks for confirmation: an empty line
     child.on("message", ({ error, refused, ...done }) => {
       if (error) reject(refused ? new Refused(error) : new Error(error));
       else resolve(done);

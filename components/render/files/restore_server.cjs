@@ -1,9 +1,9 @@
-// The part of a restore that the server's own code does, in a process of its own: its recovery, new revisions, events.
+// The part of a restore that runs the server's own code, in a separate process: its recovery, new revisions, events.
 //
-// Started by restore.cjs with the job as its first message, it answers with the outcome and ends. The server's code sees
-// one data directory, can reach no relay, and can change no identity. What relays need (docs/decisions/0014): events with
-// numbers above any that they saw, a first event at once, since the server takes its newest row for the newest number,
-// and for every repository a revision above any that they saw.
+// restore.cjs starts it and sends the job as its first message; it returns the outcome and ends. The server's code sees
+// one data directory, can reach no relay, and can change no identity. Relays need (docs/decisions/0014): events with
+// numbers above any that they saw, a first event at once, because the server takes its newest row for the newest
+// number, and for every repository a revision above any that they saw.
 "use strict";
 
 const crypto = require("node:crypto");
@@ -14,14 +14,14 @@ const { Database, lostRecords, read } = require("./account_check.cjs");
 const { home, isHashOf } = require("./repository.cjs");
 
 const RACE = 60000; // ms; the server writes a repository first and its event a moment later
-const WRITES = 100; // in one commit; the server takes 200
+const WRITES = 100; // in one commit; the server accepts 200
 const app = createRequire(path.join(process.cwd(), "x.js"));
 
 class Refused extends Error {}
 
 /**
- * Do the `job` on its `directory`: of a whole restore everything, of one account (`only`) its revision and events. Resolves
- * to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
+ * Runs the `job` on its `directory`: for a whole restore everything, for one account (`only`) its revision and events.
+ * Resolves to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
  */
 async function work(job) {
   const pds = await load(job.directory);
@@ -30,7 +30,7 @@ async function work(job) {
     return await (job.only ? oneAccount(server) : allAccounts(server));
   } finally {
     await pds.destroy();
-    // With its last connection a database takes in its log.
+    // Closing the last connection merges a database's log.
     for (const { db } of [pds.ctx.sequencer.db, pds.ctx.accountManager.db]) await db.destroy();
   }
 }
@@ -52,11 +52,11 @@ async function load(directory) {
   const library = app("@atproto/pds");
   withoutFlush();
   const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
-  await pds.ctx.sequencer.start(); // brings its database up to this version
+  await pds.ctx.sequencer.start(); // migrates its database to this version
   return pds;
 }
 
-/** Nothing that is written here counts before restore.cjs has brought all of it to the disk, once. */
+/** Skips flushes: restore.cjs flushes everything once at the end, and nothing counts before. */
 function withoutFlush() {
   const prepare = Database.prototype.prepare;
   const seen = new WeakSet();
@@ -80,7 +80,7 @@ async function allAccounts(server) {
   raise(ctx, job.sequence);
   for (const [did, deleted] of found.left) if (deleted === true) await announceDeleted(ctx, did);
   for (const { did, handle, takedownRef, deactivatedAt } of accounts(job.directory)) {
-    if (job.moved[did]) continue; // its events are another server's
+    if (job.moved[did]) continue; // another server publishes its events
     const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
     const sync = fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))
       ? await newRevision(ctx, did, job.revisions[did])
@@ -124,13 +124,13 @@ async function closeThoseWhoLeft({ ctx, job }, found) {
   }
 }
 
-/** The server's own recovery: repositories that are behind the event stream are brought up to it. */
+/** The server's own recovery: brings repositories that are behind the event stream up to date. */
 async function recover({ ctx, scripts, job }) {
   // Not from the beginning: an account that was deleted long ago and came back would be deleted again.
   const from = new Date(Date.parse(job.started) - RACE).toISOString();
   const first = await ctx.sequencer.earliestAfterTime(from);
   if (!first) return [];
-  // Of accounts that are not as the snapshot has them, events say nothing that could be applied.
+  // Events cannot be applied to accounts whose data are not the snapshot's.
   const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
   for (const did of job.without) db.prepare("delete from repo_seq where did = ?").run(did);
   db.close();
@@ -156,13 +156,13 @@ async function quietly(task) {
   }
 }
 
-/** Take the lost records out of a repository, so that what is left of it holds together. */
+/** Removes the lost records from a repository, so that the rest is consistent. */
 async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
   const store = path.join(job.directory, home(did), "store.sqlite");
   try {
     if (rebuild) {
       forgetRecords(store);
-      await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has answered its question
+      await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has confirmed its prompt
       return;
     }
     const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
@@ -191,7 +191,7 @@ function forgetRecords(store) {
         db.prepare('delete from record_blob where "recordUri" = ?').run(uri);
       }
     }
-    // The rebuilt tree has its own; one that is damaged under a name that it needs must not pass for whole.
+    // The rebuilt tree has its own blocks. A damaged block under a CID that it needs must not pass for intact.
     const blocks = db.prepare("select cid, content from repo_block").raw();
     const bad = [];
     for (const [cid, content] of blocks.iterate()) if (!isHashOf(cid, content)) bad.push(cid);
@@ -201,12 +201,12 @@ function forgetRecords(store) {
   }
 }
 
-/** A takedown or deactivation without an event: what is announced is decided in one place. */
+/** A takedown or deactivation without an event: one place decides which events are sent. */
 function close(directory, did, column) {
   const db = new Database(path.join(directory, "account.sqlite"), { fileMustExist: true, timeout: 10000 });
   try {
     db.prepare(`update actor set "${column}" = ? where did = ?`).run(new Date().toISOString(), did);
-    // As the server does: a takedown ends every session; a member who is deactivated may come back by logging in.
+    // As the server does: a takedown ends every session; a deactivated member may return by logging in.
     const ended = column === "takedownRef" ? ["refresh_token", "token"] : [];
     for (const table of ended) db.prepare(`delete from ${table} where did = ?`).run(did);
   } finally {
@@ -225,7 +225,7 @@ function raise(ctx, sequence) {
   }
 }
 
-// --- one account in the data of a server that stands still
+// --- one account in the data of a stopped server
 
 async function oneAccount({ ctx, scripts, job }) {
   const did = job.only;
@@ -240,7 +240,7 @@ async function oneAccount({ ctx, scripts, job }) {
   return { left: [], notes: [] };
 }
 
-/** An empty signed commit. Its revision is the time, and has to be above what anybody saw of this repository. */
+/** An empty signed commit. Its revision is the time, and must be above any seen of this repository. */
 async function newRevision(ctx, did, seen) {
   const sync = await ctx.actorStore.transact(did, async (store) => {
     await store.repo.processWrites([]);

@@ -1,7 +1,8 @@
-// How restored data take the place of the old ones, and when the old ones may be removed.
+// Replaces the old data with the restored data, and decides when the old data may be removed.
 //
-// The swap is renames alone. What is still to be done is written down first, and doing it twice is doing it once: killed
-// anywhere, the next run finishes it. While the plan is there, no server starts (guard.cjs) and no snapshot is made.
+// The swap consists of renames. The remaining steps are written down first, and repeating a step is harmless: after a
+// kill at any point, the next run finishes it. While the plan exists, no server starts (guard.cjs) and no snapshot is
+// made.
 "use strict";
 
 const { spawnSync } = require("node:child_process");
@@ -15,14 +16,14 @@ const { MARK, walk } = require("./verify.cjs");
 
 const STAYS = [".restore", ".snapshot", ".stamps", departures.LIST, "lost+found"];
 
-/** The places of a restore below `data`. */
+/** The paths of a restore below `data`. */
 function places(data) {
   const place = path.join(data, ".restore");
   const below = (name) => path.join(place, name);
   return { place, fetched: below("fetched"), next: below("new"), only: below("only"), older: below("older"), plan: below("swap.json") };
 }
 
-/** Where the old data of a restore that begins now are kept. */
+/** Where a restore that begins now keeps the old data. */
 function aside(data) {
   return path.join(data, ".restore", `old-${new Date().toISOString().replace(/[:.]/g, "")}`);
 }
@@ -45,7 +46,7 @@ function forgetPlan(data) {
   sync(place);
 }
 
-/** Old data out, new data in: all of a server's. */
+/** Moves the old data out and the new data in, for a whole server. */
 function swapAll(data, todo) {
   const { next } = places(data);
   if (todo.step === "out") {
@@ -62,7 +63,7 @@ function swapAll(data, todo) {
   forgetPlan(data);
 }
 
-/** Old data out, new data in: one account's. The plan stays, for the revision and the events that come next. */
+/** Swaps the data of one account. Keeps the plan for the revision and events that follow. */
 function swapOne(data, todo) {
   const { only } = places(data);
   const folder = home(todo.did);
@@ -98,7 +99,7 @@ function sync(name) {
   }
 }
 
-/** Bring everything below `folder` to the disk: by one `sync`, or file by file if the image has no such program. */
+/** Flushes everything below `folder` to the disk: by one `sync`, or file by file if the image has no such program. */
 function toDisk(folder) {
   if (spawnSync("sync").status === 0) return;
   const names = walk(folder);
@@ -108,8 +109,8 @@ function toDisk(folder) {
 // --- the old data
 
 /**
- * Remove the old data of earlier restores. Returns their names. A signing key that is nowhere else, and that its account's
- * identity still names, is kept with all that is beside it: then `refused` has a line for each such account.
+ * Removes the old data of earlier restores. Returns their names. Keeps old data with a signing key that exists nowhere
+ * else and that its account's identity still names; then `refused` has a line for each such account.
  */
 async function forget(data, { plc, deleted }) {
   const { place } = places(data);
@@ -148,7 +149,7 @@ function didKey(key) {
   try {
     return publicKey(key).didKey;
   } catch {
-    return null; // no key: nobody's identity names it
+    return null; // no key, so no identity names it
   }
 }
 

@@ -1,4 +1,4 @@
-// What the world outside a snapshot says before it is restored: the old data on the volume, the DID documents, relays.
+// Collects what a snapshot does not contain before it is restored: the old data on the volume, DID documents, relays.
 "use strict";
 
 const fs = require("node:fs");
@@ -8,15 +8,15 @@ const { Database } = require("./account_check.cjs");
 const { documents } = require("./documents.cjs");
 const { held } = require("./verify.cjs");
 
-const AT_ONCE = 8; // questions to a relay
-const MARGIN = 10000; // event numbers; relays that were not asked are not further ahead than this
+const AT_ONCE = 8; // concurrent queries to a relay
+const MARGIN = 10000; // event numbers; relays that were not queried are not further ahead than this
 const PATIENCE = 10000; // ms for a relay's answer
 
-/** The world's answer is not enough to restore by: the message says what is missing. */
+/** The answers do not suffice for a restore. The message lists what is missing. */
 class Unknown extends Error {}
 
 /**
- * What the old data in `data` still say, as far as they can be read: who left, and how far events and repositories were.
+ * The readable part of the old data in `data`: account events, and the last numbers of events and repositories.
  * `accounts` is an open connection to the old account database, or undefined.
  */
 function oldData(data, accounts) {
@@ -42,9 +42,10 @@ function oldData(data, accounts) {
 }
 
 /**
- * Ask the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers that others
- * know: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are there already. Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`,
- * `sequence`, `revisions` and `statuses`. Throws Unknown if the directory is away, or if no event number is known.
+ * Queries the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers from
+ * other sources: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are already available.
+ * Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`, `sequence`, `revisions` and `statuses`. Throws
+ * Unknown if the directory is unreachable, or if no event number is known.
  */
 async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map() }) {
   const rest = dids.filter((did) => !asked.has(did));
@@ -88,7 +89,7 @@ async function repositoriesAt(relay, dids) {
   return found;
 }
 
-/** A relay's answer; {} if it does not know the name, null if it cannot be asked. */
+/** A relay's answer; {} if it does not know the name, null if the query fails. */
 async function ask(relay, method, parameters) {
   const url = `${relay}/xrpc/com.atproto.sync.${method}?${new URLSearchParams(parameters)}`;
   try {
@@ -102,8 +103,8 @@ async function ask(relay, method, parameters) {
 }
 
 /**
- * What happened to accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `since`
- * maps a DID to its last word in the list of departures; `wanted` has what the operator asked for (DIDs).
+ * Changes of accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `since`
+ * maps a DID to its last status in the list of departures; `wanted` has the operator's parameters (DIDs).
  */
 function whoLeft({ since, statuses, wanted }) {
   const left = { deleted: new Set(wanted.delete), hidden: new Set(wanted.takedown), resting: {}, notes: [] };

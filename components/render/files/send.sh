@@ -1,6 +1,6 @@
 #!/bin/sh
-# Owns the way of a finished snapshot to the bucket: sent by restic, what is too old forgotten, a part read back. Runs in
-# restic's image (Alpine: sh and restic) after the snapshot task.
+# Owns the upload of a finished snapshot to the bucket: restic sends it, removes expired ones, and reads a part back.
+# Runs in restic's image (Alpine: sh and restic) after the snapshot task.
 set -eu
 # shellcheck source=/dev/null
 . "$(dirname "$0")/open.sh"
@@ -12,9 +12,9 @@ if [ "$REPOSITORY" = absent ]; then
     restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
 fi
 
-# A run that was killed leaves its lock in the bucket. restic would ask whether its process is there, and the numbers of a
-# container's processes say nothing in another one. Each run has the same host name, and while this one has the folder
-# no other sends: so a lock of that name is nobody's. Of others, restic removes those that are half an hour old.
+# A killed run leaves its lock in the bucket. restic would check whether its process exists, but process numbers of one
+# container mean nothing in another. Each run has the same host name, and only the run that locks this folder sends: so
+# any other lock of that name is stale. Of foreign locks, restic removes those that are half an hour old.
 exec 9<"$PDS_DATA_DIRECTORY/.snapshot"
 flock -n 9 || fail "another run is sending; the next one sends what is new"
 here=$(cat /proc/sys/kernel/hostname) all=--remove-all
@@ -26,18 +26,17 @@ for lock in $(restic list locks --no-lock --quiet); do
 done
 restic unlock --quiet $all
 
-# Who left is no part of a snapshot: a restore of an old one has to know of it, too (departures.cjs).
+# Departures are no part of a snapshot: a restore of an old one needs them, too (departures.cjs).
 cd "$PDS_DATA_DIRECTORY"
 if [ -f .departures.jsonl ]; then
     restic backup --quiet --host "$PDS_HOSTNAME" --tag departures --ignore-ctime .departures.jsonl
 fi
 
-# The path is the same each time, so that restic finds the backup before this one. Hard links change a file's inode
-# time and nothing else.
+# The path is the same each time, so that restic finds the previous backup. Hard links change only a file's inode time.
 cd "$snapshot"
 restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
 
-: >"$NOMAD_ALLOC_DIR/data/sent" # the task after this one notes the time
+: >"$NOMAD_ALLOC_DIR/data/sent" # the next task records the time
 
 restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
 restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \

@@ -1,9 +1,10 @@
-// A server on the scratch copy of a backup, with no way out: it starts, and serves every repository and blob in it.
+// Starts a server on the scratch copy of a backup, without a network, and checks that it serves every repository and
+// blob.
 //
-// Runs in a container without a network, after the task whose verdict it finds: as the second half of a drill in the
-// server's image (drill.cjs), and of a trial in a candidate's (candidate.cjs). Every repository is asked for as a
-// stranger would, and read by repository.cjs. The copy is then removed. A drill's outcome is left in DATA/.stamps for
-// the job that watches, also where the first half found faults; of a trial is said what it would do to the data.
+// Runs after the task whose verdict it reads: as the second half of a drill in the server's image (drill.cjs), and of a
+// trial in a candidate's (candidate.cjs). It requests every repository as the public would; repository.cjs reads it.
+// The copy is then removed. A drill's outcome is written to DATA/.stamps for the job that watches, also if the first
+// half found faults. A trial prints what it would do to the data.
 "use strict";
 
 const crypto = require("node:crypto");
@@ -24,7 +25,7 @@ const NAMED = 20; // faults of one account
 const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
 async function main() {
-  begin("drill"); // a server that is killed for its memory says nothing more
+  begin("drill"); // a server that is killed for its memory reports nothing more
   const found = { problems: ["the copy was not looked at: see the task before"] };
   let manifest = null;
   try {
@@ -34,7 +35,7 @@ async function main() {
     if (error.code !== "ENOENT") throw error;
     if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
   }
-  const known = drill || manifest ? found.problems.length : 0; // they were said
+  const known = drill || manifest ? found.problems.length : 0; // they were reported already
   if (manifest && known === 0 && !drill) Object.assign(found, await assess());
   if (manifest && known === 0) await serve(manifest, found);
   for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
@@ -44,7 +45,7 @@ async function main() {
   if (drill) report(manifest, found);
 }
 
-/** What is wrong with single accounts of the copy is no fault of another version of the server. */
+/** Faults of single accounts of the copy are no fault of another version of the server. */
 async function assess() {
   const { verdicts } = await verify(copy, {});
   for (const line of lines(verdicts)) console.log(`FINDING: ${line}`);
@@ -72,7 +73,7 @@ async function serve(manifest, found) {
     const accounts = new Set(manifest.accounts);
     for (const [did, known] of Object.entries(manifest.repositories)) {
       if (!accounts.has(did)) {
-        // A server that is killed while it makes an account leaves this behind, and serves it to nobody.
+        // A server that is killed while it creates an account leaves this behind, and never serves it.
         console.log(`note: ${did} has a repository and no account`);
         continue;
       }
@@ -93,7 +94,7 @@ async function serve(manifest, found) {
   for (const name of migrations()) if (!before.includes(name)) console.log(`MIGRATES ${name}`);
 }
 
-/** Which migrations the databases of the server have seen, as "account.sqlite 007". */
+/** The applied migrations of the server's databases, as "account.sqlite 007". */
 function migrations() {
   const app = createRequire(path.join(process.cwd(), "x.js"));
   const Database = createRequire(app.resolve("@atproto/pds/package.json"))("better-sqlite3");
@@ -108,9 +109,9 @@ function migrations() {
   });
 }
 
-/** What of an account is not served. `known` is null if its records have losses; `lost` are blobs, or false for none at all. */
+/** Unserved parts of an account. `known` is null if records are lost; `lost` are blobs, or false for no check. */
 async function wrongWith(server, did, known, lost) {
-  // A connection that ended while a large repository was read is noticed by the next question only: it is asked again.
+  // A connection that ended while a large repository was read fails only at the next request, so that one is repeated.
   const ask = (method, parameters) => {
     const url = `${server.url}/xrpc/com.atproto.sync.${method}?${new URLSearchParams(parameters)}`;
     return fetch(url).catch(() => fetch(url));
@@ -147,7 +148,7 @@ function carProblems(file, did, known) {
     const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
     const wrong = [];
     for (const { text } of problems({ ...car, rev: known.rev, did, verifier })) {
-      if (wrong.push(text) === NAMED) break; // of a million records all can differ
+      if (wrong.push(text) === NAMED) break; // all of a million records can differ
     }
     return wrong;
   } finally {

@@ -1,4 +1,4 @@
-// The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
+// Starts the image's own server on a data directory for a trial: on loopback, with throw-away secrets.
 "use strict";
 
 const { spawn } = require("node:child_process");
@@ -7,21 +7,21 @@ const fs = require("node:fs");
 const path = require("node:path");
 
 const PORT = 3000;
-const START = 120000; // ms; a server that has to bring large databases up to its version
+const START = 120000; // ms; enough to migrate large databases
 const STOP = 30000; // ms
-// The image's own, in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
+// The image's entry in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
 const entry = process.env.TRIAL_ENTRY ?? (fs.existsSync("index.ts") ? "index.ts" : "index.js");
 
 const secret = () => crypto.randomBytes(32).toString("hex");
 
 class Server {
-  /** `more` is what the server is told beside the places of its files. */
+  /** `more` is additional environment beside the paths of its files. */
   constructor(data, more = {}) {
     this.url = `http://127.0.0.1:${PORT}`;
     this.said = "";
     this.env = {
       ...process.env,
-      // What the stack's own server has preloaded (durable.cjs).
+      // The module that the stack's own server preloads (durable.cjs).
       ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="${process.env.TRIAL_PRELOAD}"` }),
       LOG_ENABLED: "false",
       PDS_DATA_DIRECTORY: data,
@@ -36,7 +36,7 @@ class Server {
     };
   }
 
-  /** Returns once it answers. Throws where it ends, or never does. */
+  /** Returns once it answers. Throws if it ends, or does not answer in time. */
   async start() {
     const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
     this.child = child;

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Owns the order in which a fresh host becomes a Nomad host: packages, accounts, swap, Nomad's binary, the volume, and
-# only then the agent. cloud-init runs it once; run again by hand it changes nothing that is already right, so it is
-# also the way to finish a first boot that a dead mirror or a missing volume cut short. It deliberately decides
-# nothing about the volume (volume.sh does) and writes no configuration (cloud-init did).
+# last the agent. cloud-init runs it once. A second run by hand changes nothing that is already right, so it also
+# completes a first boot that failed for an unreachable mirror or a missing volume. It makes no decision about the
+# volume (volume.sh does) and writes no configuration (cloud-init did).
 set -eu
 
 root=${PDS_ROOT:-}
@@ -15,11 +15,11 @@ say() {
 }
 
 packages() {
-    # Not cloud-init's own `packages:`, because that tries once and goes on without them; a mirror that is away for a
-    # minute would leave a host without Docker.
+    # Not cloud-init's own `packages:`, which tries once and continues without them; a mirror that is down for a minute
+    # would leave a host without Docker.
     for try in 1 2 3 4 5 6; do
-        # Of several sources one may be away, such as DigitalOcean's own for monitoring, and then `update` fails. Whether
-        # the packages are there decides, not that.
+        # `update` fails if one of several sources is down, such as DigitalOcean's own for monitoring. Only the packages
+        # decide.
         apt-get update || say "packages: not every source could be read"
         # shellcheck disable=SC2086 # a list of names, made by the renderer
         if apt-get install -y --no-install-recommends $PACKAGES; then
@@ -33,8 +33,8 @@ packages() {
 }
 
 accounts() {
-    # The server and Caddy run as uid 1000 and 1001 in their containers. Unless the numbers are taken here, the first
-    # people who get an account on the host would be 1000 and 1001 too, and own every repository and key.
+    # The server and Caddy run as uid 1000 and 1001 in their containers. Unless the numbers are reserved here, the first
+    # user accounts on the host would be 1000 and 1001 too, and own every repository and key.
     account 1000 pds "owner of the PDS's files"
     account 1001 caddy "owner of Caddy's certificates"
 }
@@ -68,7 +68,7 @@ settings_of_the_system() {
     sysctl --quiet --load="$root/etc/sysctl.d/90-pds.conf"
     systemctl restart systemd-journald.service
     udevadm control --reload
-    # A faulty drop-in must not lock the operators out: sshd goes on with its old configuration then.
+    # A faulty drop-in must not lock the operators out: sshd then keeps its old configuration.
     if sshd -t; then
         systemctl try-reload-or-restart ssh.service
     else
@@ -83,18 +83,18 @@ systemctl daemon-reload
 settings_of_the_system
 "$lib/install-nomad"
 
-# Docker was started by its package, with the daemon.json that was already there. A restart leaves containers alone
-# (live-restore); it makes a host on which Docker was older than that file agree with it.
+# Docker's package started it, with the existing daemon.json. A restart leaves containers running (live-restore). It
+# applies that file on a host whose Docker is older than it.
 systemctl enable docker.service
 systemctl restart docker.service
 
-# Blocks until the volume is here, and fails loudly where it is not ours: cloud-init then reports an error. Two steps,
-# because systemd gives up on a disk after 90 s when it is asked for the mount, and a volume may be attached later.
+# Blocks until the volume is attached, and fails loudly if it is not ours: cloud-init then reports an error. Two steps,
+# because systemd waits only 90 s for the disk of a mount, and a volume may be attached later.
 systemctl start pds-volume-prepare.service
 systemctl start pds-volume-claim.service
 
 systemctl enable nomad.service pds-metadata.service pds-drain.service stunnel@nomad.service pds-grow.timer pds-updates.timer
-# Without waiting: Nomad is ordered after the metadata rules, these after cloud-init's last stage, and that stage is
-# what runs this script.
+# Without waiting: Nomad is ordered after the metadata rules, and these after cloud-init's last stage, which runs this
+# script.
 systemctl start --no-block nomad.service stunnel@nomad.service pds-grow.timer pds-updates.timer
 say "done; Nomad starts as soon as cloud-init has finished"

@@ -1,17 +1,17 @@
-// Makes one consistent copy of a PDS's data while the server goes on writing: DATA/.snapshot/current, with a manifest.
+// Makes one consistent copy of a PDS's data while the server keeps writing: DATA/.snapshot/current, with a manifest.
 //
-// Runs in the server's own image, with its own SQLite library. Owns the order in which things are copied, and when a copy
-// is refused: if the account database cannot be read, or the volume has no room. What is wrong with one account is a
-// finding (snapshot_accounts.cjs), which the manifest and the run's status carry. The order is the design, since no
+// Runs in the server's own image, with its own SQLite library. Owns the order in which things are copied, and when a
+// copy is refused: if the account database cannot be read, or the volume is too full. A fault of one account is a
+// finding (snapshot_accounts.cjs), which the manifest and the run's status contain. The order matters, because no
 // moment is common to all files:
 //
-//   1 repositories with their keys    what was acknowledged before the start is in them
+//   1 repositories with their keys    they contain everything acknowledged before the start
 //   2 the account database            later than 1: an account's repository is never newer than its account
 //   3 the sequencer                   later than 1: the server's own recovery brings a repository up to it, never down
 //   4 repositories that 2 or 3 know and 1 lacks
-//   5 blobs                           after their repository: what a recovered record refers to is there
+//   5 blobs                           after their repository: the blobs of a recovered record exist
 //
-// Each database is copied with all its pages in one step. The library's default, 100 pages a step, begins again
+// Each database is copied with all its pages in one step. The library's default, 100 pages a step, starts again
 // whenever the server writes, and may never end (docs/decisions/0011).
 "use strict";
 
@@ -27,15 +27,15 @@ const { begin, end } = require("./stamp.cjs");
 const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
 
 const ATTEMPTS = 3;
-const ALL_CHECKED = 20 * 3600 * 1000; // ms; a day, less what a run or two may be late
-const BREATH = 2; // ms between accounts: the server's members wait for the same disk and processor
+const ALL_CHECKED = 20 * 3600 * 1000; // ms; a day, less the delay of a run or two
+const BREATH = 2; // ms between accounts: the server's members use the same disk and processor
 const MEBIBYTE = 1024 * 1024;
 
 class Refused extends Error {}
 
 const data = process.env.PDS_DATA_DIRECTORY;
 const blocks = process.env.PDS_BLOBSTORE_DISK_LOCATION; // unset if blobs are in a bucket
-// On the volume itself: a hard link cannot leave its mount. The server looks into none of its names.
+// On the volume itself: a hard link cannot leave its mount. The server reads none of its names.
 const stage = path.join(data, ".snapshot");
 const [current, next, old] = ["current", "next", "old"].map((name) => path.join(stage, name));
 
@@ -70,7 +70,7 @@ async function main() {
   report(copy, content, started);
 }
 
-/** The databases of the whole server, then what they know and the first pass lacks. Returns the accounts. */
+/** Copies the databases of the whole server, then accounts in them that the first pass lacks. Returns the accounts. */
 async function accountsAndEvents(copy) {
   for (let attempt = 1; ; attempt++) {
     const accounts = await serverDatabase(copy, "account.sqlite", "select did from actor union select did from account");
@@ -78,7 +78,7 @@ async function accountsAndEvents(copy) {
     for (const did of new Set([...accounts, ...events])) if (!copy.whole(did) && !copy.findings[did]) await copy.account(did);
     for (const name of entries(path.join(data, "actors", "reserved_keys"))) copy.file(path.join("actors", "reserved_keys", name));
     const lacking = accounts.filter((did) => !copy.whole(did) && !copy.findings[did]);
-    // An account that is being deleted loses its files a moment after, in older servers before, its row.
+    // A deleted account loses its files a moment after its row, in older servers before.
     if (lacking.length === 0 || attempt === ATTEMPTS) {
       for (const did of lacking) copy.lacking(did);
       return accounts;
@@ -87,7 +87,7 @@ async function accountsAndEvents(copy) {
   }
 }
 
-/** Copy a database of the whole server; what it answers to `query`. */
+/** Copies a database of the whole server. Returns the result of `query`. */
 async function serverDatabase(copy, name, query) {
   const refused = (why) => new Refused(`${name} cannot be read: ${why}. The backups keep the copies before it.`);
   try {
@@ -102,7 +102,7 @@ async function serverDatabase(copy, name, query) {
   }
 }
 
-/** The DIDs of the events. Without its events a server can be restored: they are of use for some minutes. */
+/** The DIDs of the events. A server can be restored without its events: they are useful for some minutes. */
 async function sequencer(copy) {
   const name = "sequencer.sqlite";
   try {
@@ -124,7 +124,7 @@ function describe(copy, identity, accounts, started) {
     rotation_public_key: identity.rotation_public_key,
     package_version: JSON.parse(fs.readFileSync(server, "utf8")).version,
     started: started.toISOString(),
-    finished: "", // once all is checked
+    finished: "", // set after all checks
     counts: { accounts: accounts.length, repositories: Object.keys(copy.repositories).length, blobs: copy.blobs },
     blobs: blocks ? "disk" : "elsewhere",
     sequence: events ? column("sequencer.sqlite", "select coalesce(max(seq), 0) from repo_seq")[0] : 0,
@@ -136,8 +136,8 @@ function describe(copy, identity, accounts, started) {
 }
 
 /**
- * Check a share of the accounts whole, so that each of them is once a day, the one first that has waited longest. What
- * changed is only looked at while it is copied: SQLite's quick check, the newest commit and the account's key.
+ * Fully checks a share of the accounts, longest unchecked first, so that each account is checked once a day. Changed
+ * accounts get only a short check when they are copied: SQLite's quick check, the newest commit and the account's key.
  */
 async function checkShare(copy, content) {
   const { repositories, started } = content;
@@ -150,7 +150,7 @@ async function checkShare(copy, content) {
   const verdicts = await checkAll(next, [...new Set([...suspects, ...dids.slice(0, share)])], { manifest: content, gently: true });
   for (const [did, verdict] of verdicts) {
     repositories[did].checked = new Date().toISOString();
-    // Of an account that could not be copied now, that finding says more than the verdict on its last copy.
+    // For an account that could not be copied now, that finding is more current than a check of its last copy.
     if (copy.findings[did] && !copy.findings[did].checked) continue;
     if (verdict.state === WHOLE) delete copy.findings[did];
     else copy.find(did, verdict.state, told(did, verdict), { checked: true });
@@ -172,10 +172,10 @@ function report(copy, { hostname, counts, findings }, started) {
   );
 }
 
-// --- one at a time, and never half a copy under the final name
+// --- one run at a time, and never an incomplete copy under the final name
 
 function alone() {
-  // The kernel takes this lock back however the process ends.
+  // The kernel releases this lock however the process ends.
   try {
     const lock = new Database(path.join(stage, "lock.sqlite"), { timeout: 0 });
     lock.exec("begin exclusive");
@@ -186,10 +186,10 @@ function alone() {
   }
 }
 
-/** Departures are noted even if the copy is then refused. */
+/** Records departures even if the copy is then refused. */
 function noteDepartures() {
   const file = path.join(data, "sequencer.sqlite");
-  if (!fs.existsSync(file)) return; // a finding, below
+  if (!fs.existsSync(file)) return; // reported below
   let sequencer;
   try {
     sequencer = new Database(file, { readonly: true, fileMustExist: true, timeout: WAIT });
@@ -202,7 +202,7 @@ function noteDepartures() {
 }
 
 function tidy() {
-  // What a killed run left behind. Between the two renames of `publish` there is no `current`.
+  // Leftovers of a killed run. Between the two renames of `publish` there is no `current`.
   if (!fs.existsSync(current) && fs.existsSync(old)) fs.renameSync(old, current);
   for (const left of [next, old]) fs.rmSync(left, { recursive: true, force: true });
   fs.mkdirSync(next);
@@ -222,12 +222,12 @@ function manifest(folder) {
     const found = JSON.parse(fs.readFileSync(path.join(folder, "manifest.json"), "utf8"));
     return found.format === 1 && found.findings ? found : null;
   } catch {
-    return null; // without one everything is copied
+    return null; // everything is copied then
   }
 }
 
 function room(copy) {
-  // What is in a log and not in its database yet is copied, too.
+  // Includes what is in a log and not yet in its database.
   const whole = (name) => size(path.join(data, name)) + size(path.join(data, `${name}-wal`));
   let needed = whole("account.sqlite") + whole("sequencer.sqlite");
   for (const did of folders(data)) {
@@ -255,7 +255,7 @@ function readMark() {
 // --- the copy
 
 function column(name, query) {
-  // Not read-only: the last reader of a WAL database that may not write leaves its side files behind.
+  // Not read-only: the last reader of a WAL database without write access leaves its side files behind.
   const opened = new Database(path.join(next, name), { fileMustExist: true });
   try {
     return opened.prepare(query).pluck().all();
@@ -264,7 +264,7 @@ function column(name, query) {
   }
 }
 
-/** Repositories without an account: deleted ones leave the copy; those that are being made stay, with their keys. */
+/** Repositories without an account: removes deleted ones; keeps those that are being created, with their keys. */
 function leaveOut(copy, accounts) {
   for (const did of folders(next)) {
     if (accounts.has(did) || (copy.whole(did) && fs.existsSync(path.join(data, home(did), "key")))) continue;
@@ -277,11 +277,11 @@ function mebibytes(bytes) {
 }
 
 main().catch((error) => {
-  // The copy before this one stays as it is.
+  // The previous copy is unchanged.
   console.error(error instanceof Refused ? `REFUSED: ${error.message}` : `FAILED: ${error.stack}`);
   process.exitCode = 1;
   if (!alone.held) return; // another run's
-  fs.rmSync(next, { recursive: true, force: true }); // on a full volume its room is the server's
+  fs.rmSync(next, { recursive: true, force: true }); // frees space for the server on a full volume
   try {
     end("backup", [error.message.replace(/\s+/g, " ").slice(0, 500)]);
   } catch (full) {

@@ -1,8 +1,9 @@
-// The accounts' part of a snapshot: each account's repository, key and blobs are copied from the live data, or kept from
-// the copy before. Owns what is copied again, and what becomes of an account that cannot be copied whole: its last whole
-// copy stays in the snapshot, and the account is among the findings. One member's damage is nobody else's.
+// The accounts' part of a snapshot: copies each account's repository, key and blobs from the live data, or keeps them
+// from the previous copy. Owns which data are copied again, and the handling of an account that cannot be copied
+// intact: its last intact copy stays in the snapshot, and the account is among the findings. Damage of one account
+// affects no other.
 //
-// Order and lock are snapshot.cjs's.
+// snapshot.cjs owns order and lock.
 "use strict";
 
 const fs = require("node:fs");
@@ -12,12 +13,12 @@ const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
 const ATTEMPTS = 3;
 const SETTLED = 2000; // ms; far above any file system's granularity of times
-const WAIT = 5000; // ms; a database is locked for moments only, when its last user closes it
+const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
 const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
 const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
 class Copy {
-  /** From `data` and `blocks` (undefined if blobs are in a bucket) to `next`; `current` is the copy before, with its manifest. */
+  /** From `data` and `blocks` (undefined for a bucket) to `next`; `current` is the previous copy. */
   constructor({ data, blocks, next, current, before }) {
     Object.assign(this, { data, blocks, next, current, before });
     this.files = {}; // path to size and SHA-256
@@ -31,7 +32,7 @@ class Copy {
 
   // --- databases and files
 
-  /** Copy a database to the same place in the copy: all pages, one step, one moment. Throws what SQLite says. */
+  /** Copies a database to the same path in the copy: all pages, one step, one moment. Throws SQLite's error. */
   async database(name) {
     const target = path.join(this.next, name);
     fs.mkdirSync(path.dirname(target), { recursive: true });
@@ -47,7 +48,7 @@ class Copy {
     this.written += size(target);
   }
 
-  /** Copy a small file as it is, if it is there. */
+  /** Copies a small file unchanged, if it exists. */
   file(name) {
     let content;
     try {
@@ -59,7 +60,7 @@ class Copy {
     }
     const target = path.join(this.next, name);
     fs.mkdirSync(path.dirname(target), { recursive: true });
-    fs.rmSync(target, { force: true }); // never through a link into the copy before this one
+    fs.rmSync(target, { force: true }); // never through a link into the previous copy
     fs.writeFileSync(target, content, { flush: true });
     this.note(name);
   }
@@ -69,10 +70,10 @@ class Copy {
     this.files[name] = { size: size(target), sha256: sha256(target) };
   }
 
-  /** Take a file from the copy before this one; false if that one is not what its manifest says. */
+  /** Takes a file from the previous copy. Returns false if that file does not match its manifest. */
   keepFile(name) {
     const known = this.before.files[name];
-    if (!known) return name.endsWith("did-op"); // most have none
+    if (!known) return name.endsWith("did-op"); // most accounts have none
     if (size(path.join(this.current, name)) !== known.size) return false;
     const target = path.join(this.next, name);
     fs.mkdirSync(path.dirname(target), { recursive: true });
@@ -85,22 +86,22 @@ class Copy {
   // --- accounts
 
   /**
-   * What changes with every write to a repository: size and times of its files, taken before they are copied.
+   * A value that changes with every write to a repository: size and times of its files, taken before they are copied.
    *
-   * A write always moves the time of the database or of its log. It could leave the time as it was only within one tick
-   * of the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
+   * A write always changes the time of the database or of its log. The time could stay the same only within one tick of
+   * the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
    */
   stamp(did) {
     const parts = [];
     for (const name of ["store.sqlite", "store.sqlite-wal", "key", "did-op"]) {
       const found = fs.statSync(path.join(this.data, home(did), name), { bigint: true, throwIfNoEntry: false });
-      // An empty log is none; a reader may make one.
+      // An empty log counts as absent; a reader may create one.
       if (!found || (name.endsWith("-wal") && found.size === 0n)) {
         parts.push("-");
         continue;
       }
       if (Date.now() - Number(found.mtimeMs) < SETTLED) return null;
-      // Not the time of the inode's change: SQLite as root sets the owner of a log whenever it opens it.
+      // Not the inode's change time: SQLite as root sets the owner of a log whenever it opens it.
       parts.push(`${found.ino}:${found.size}:${found.mtimeNs}`);
     }
     return parts.join(" ");
@@ -110,7 +111,7 @@ class Copy {
     return now !== null && this.before?.repositories[did]?.stamp === now;
   }
 
-  /** Copy an account, or keep it; without a repository in the data nothing is copied. Throws only if there is no room. */
+  /** Copies or keeps an account. Copies nothing without a repository. Throws only if the volume is full. */
   async account(did) {
     try {
       await this.copyOrKeep(did);
@@ -129,14 +130,14 @@ class Copy {
       if (damage === undefined) return;
       if (damage) return this.carry(did, now, damage);
       gone = this.blocks ? await this.theirBlobs(did) : [];
-      // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
+      // A record that was deleted since took its blob with it. The repository is then copied again, without the record.
       if (gone.length === 0) return;
       if (attempt < ATTEMPTS) await pause(200);
     }
     this.find(did, LOSSES, lost(gone));
   }
 
-  /** Of an account whose repository is as it was: blobs that were missing may have come back. */
+  /** Links blobs of an account with an unchanged repository: missing ones may have come back. */
   async blobsAsBefore(did) {
     const { state, checked } = this.findings[did] ?? {};
     if (state === LOSSES && !checked) delete this.findings[did];
@@ -155,7 +156,7 @@ class Copy {
     return true;
   }
 
-  /** Copy key and database: undefined if there is none, else what is wrong with it, or "". */
+  /** Copies key and database. Returns undefined if there is none, else its fault, or "". */
   async repository(did, now) {
     const [key, operation, store] = NAMES.map((name) => path.join(home(did), name));
     delete this.repositories[did];
@@ -168,7 +169,7 @@ class Copy {
       await this.database(store);
       root = this.rootOf(did, store);
     } catch (error) {
-      // Deleted under our hands: whether that may be is decided when the accounts are known.
+      // Deleted meanwhile: whether that is legitimate is decided once the accounts are known.
       if (!fs.existsSync(path.join(this.data, store)) || /no such table/.test(error.message)) return undefined;
       if (NO_ROOM.includes(error.code)) throw error;
       return `store.sqlite is damaged: ${error.message}`;
@@ -181,7 +182,7 @@ class Copy {
     return "";
   }
 
-  /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
+  /** The root of a repository that was just copied, or a sentence that says why it is not this account's. */
   rootOf(did, store) {
     return read(path.join(this.next, store), (db) => {
       const damage = damageOf(db, "quick_check");
@@ -202,8 +203,8 @@ class Copy {
   }
 
   /**
-   * An account that cannot be copied: the last copy of it that was whole stays, however old. Without one, what there is
-   * goes along as it is: a key may be the last of its kind, and a damaged database can be tried to be read by hand.
+   * Handles an account that cannot be copied: keeps its last intact copy, however old. Without one, copies the present
+   * files unchanged: a key may be the only one, and a damaged database may still be read by hand.
    */
   carry(did, now, what) {
     const last = this.before?.repositories[did];
@@ -230,11 +231,11 @@ class Copy {
       fs.copyFileSync(path.join(this.data, store), path.join(this.next, `${store}.damaged`));
       this.note(`${store}.damaged`);
     } catch (error) {
-      if (NO_ROOM.includes(error.code)) throw error; // else what cannot be read is not there
+      if (NO_ROOM.includes(error.code)) throw error; // other unreadable files count as absent
     }
   }
 
-  /** An account of the account database without a repository or a key in the data. */
+  /** Handles an account of the account database without a repository or a key in the data. */
   lacking(did) {
     const folder = path.join(this.data, home(did));
     const lacks = ["store.sqlite", "key"].filter((name) => size(path.join(folder, name)) === 0);
@@ -242,7 +243,7 @@ class Copy {
     this.carry(did, this.stamp(did), what);
   }
 
-  /** Note what is wrong with an account; `more` says how it was found. */
+  /** Records a fault of an account; `more` says how it was found. */
   find(did, state, what, more = {}) {
     const known = this.before?.findings[did];
     const since = known?.what === what ? known.since : new Date().toISOString();
@@ -253,7 +254,7 @@ class Copy {
     return Boolean(this.repositories[did]) && Boolean(this.files[path.join(home(did), "key")]);
   }
 
-  /** Take an account out of the copy. */
+  /** Removes an account from the copy. */
   drop(did) {
     for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
       fs.rmSync(path.join(this.next, tree), { recursive: true, force: true });
@@ -264,9 +265,9 @@ class Copy {
     this.kept.delete(did);
   }
 
-  // --- blobs: files that never change, named by their hash; a hard link is a copy that needs no room
+  // --- blobs: files that never change, named by their hash; a hard link is a copy that takes no space
 
-  /** Link what the copied repository says is on the disk; returns what is not. */
+  /** Links the blobs of the copied repository that are on the disk. Returns the others. */
   async theirBlobs(did) {
     const gone = [];
     for (const cid of read(path.join(this.next, home(did), "store.sqlite"), keptBlobs)) {
@@ -277,7 +278,7 @@ class Copy {
     return gone;
   }
 
-  /** Link again what the copy before has of an account whose repository is as it was. */
+  /** Links the previous copy's blobs of an account with an unchanged repository. */
   keptBlobs(did) {
     if (!this.blocks) return;
     const away = [];
@@ -318,7 +319,7 @@ class Copy {
     return false;
   }
 
-  /** Whether the copy before still has a blob that the server has lost. */
+  /** Whether the previous copy still has a blob that the server has lost. */
   healed(place, did, cid) {
     const name = path.join("blocks", place, did, cid);
     if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
@@ -336,17 +337,17 @@ class Copy {
       fs.linkSync(source, target);
     } catch (error) {
       if (error.code !== "EXDEV") throw error;
-      fs.copyFileSync(source, target); // blobs on a disk of their own
+      fs.copyFileSync(source, target); // blobs are on a separate disk
     }
   }
 }
 
-/** Blobs that the backups have and the server has not. */
+/** Blobs that the backups have and the server lacks. */
 function heldHere(did, cids) {
   return `${listed(cids)} missing on the server. The backups keep what is missing: \`./pds restore STACK --only ${did}\``;
 }
 
-/** Blobs that neither has. */
+/** Blobs that both lack. */
 function lost(cids) {
   return `${listed(cids)} missing. An older backup may have it; else the member has to post it again`;
 }
@@ -365,7 +366,7 @@ function digest(cid) {
   return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
 }
 
-/** DIDs of the accounts whose folders are below `root`. */
+/** DIDs of the accounts with a folder below `root`. */
 function folders(root) {
   const actors = path.join(root, "actors");
   const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));

@@ -1,9 +1,9 @@
 // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
 //
-// `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
-// that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
-// which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
-// Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
+// `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
+// run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
+// run. Run by itself it is the last task of a backup, after the task that sends, which may not write there. Nomad does
+// not run it after a failed snapshot; snapshot.cjs then ends the run itself.
 "use strict";
 
 const fs = require("node:fs");
@@ -11,7 +11,7 @@ const path = require("node:path");
 
 const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
-/** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+/** Records that a run of `name` has begun. A run that was still under way was killed, and counts as failed. */
 function begin(name) {
   const before = load(name);
   const now = new Date().toISOString();
@@ -23,8 +23,8 @@ function killed(began) {
 }
 
 /**
- * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
- * wrong beside a `good` one.
+ * Records that `name` succeeded (no `problems`), or its problems; `more` is kept with a success. A `good` run may have
+ * problems too.
  */
 function end(name, problems, more = {}, good = problems.length === 0) {
   const { began: _ended, ...before } = load(name);

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Owns that a security update of Docker, containerd or stunnel runs, and is not merely installed: Debian restarts neither
-# of the first two, so a daemon would go on with the old file until the next reboot. Containers live on: Docker leaves
-# them (live-restore), and nomad.service, which requires Docker, is stopped before it and started after it. With its agent
-# running Nomad takes the lost connection for the end of its tasks, and kills them (drivers/docker/handle.go).
+# Owns that a security update of Docker, containerd or stunnel takes effect: Debian restarts neither of the first two,
+# so a daemon would run the old file until the next reboot. Containers survive: Docker leaves them running
+# (live-restore), and nomad.service, which requires Docker, is stopped before it and started after it. With its agent
+# running, Nomad takes the lost connection for the end of its tasks, and kills them (drivers/docker/handle.go).
 set -eu
 
 root=${PDS_ROOT:-}
 
-# replaced UNIT: whether its process runs a program or a library that is another file by now.
+# replaced UNIT: whether its process runs a program or a library whose file has been replaced.
 replaced() {
     pid=$(systemctl show --property=MainPID --value "$1")
     [ "${pid:-0}" -gt 0 ] || return 1

@@ -1,9 +1,9 @@
-// Whether a snapshot can be restored, account by account, on the host.
+// Checks on the host whether a snapshot can be restored, account by account.
 //
-// The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
-// and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
-// account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
-// database cannot be read, or it is another server's.
+// Same checks and messages as tools/verify.py on the operator's machine, which has libraries beyond Node's and SQLite.
+// With this program, members' data do not leave the host. A fault of one account affects only that account
+// (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account database
+// cannot be read, or it belongs to another server.
 "use strict";
 
 const fs = require("node:fs");
@@ -16,11 +16,11 @@ const MARK = ".pds-identity.json";
 const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
 
 /**
- * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
- * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
- * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
- * folder that has the files of `only` one account the rest is not asked. `onAccounts` gets the DIDs before they are
- * checked: what has to be asked about them elsewhere can be asked meanwhile.
+ * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
+ * omitted). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to the
+ * result of `checkAccount`; `keys`, a map from DID to did:key; `sequencer`, whether the events are usable; and `notes`.
+ * If the folder has the files of `only` one account, the rest is not checked. `onAccounts` gets the DIDs before the
+ * check, so that other queries about them can run meanwhile.
  */
 async function verify(folder, whose, only = null, onAccounts = () => {}) {
   const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
@@ -73,8 +73,8 @@ function* identity(folder, manifest, whose, notes) {
 }
 
 /**
- * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
- * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+ * Removes what is not part of the manifest. SQLite would read a log beside a database, so a log with content is put
+ * aside. A killed reader leaves an empty log, and its index.
  */
 function sweep(folder, manifest, notes) {
   const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
@@ -90,7 +90,7 @@ function sweep(folder, manifest, notes) {
   }
 }
 
-/** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+/** The damage that makes a database of the whole server unusable; null if there is none. */
 function databaseDamage(folder, manifest, name, notes) {
   const file = path.join(folder, name);
   if (!fs.existsSync(file)) return `${name} is missing`;
@@ -108,14 +108,14 @@ function databaseDamage(folder, manifest, name, notes) {
   return null;
 }
 
-/** What is wrong, a line each: `DID: state: sentence`. */
+/** The faults, one per line: `DID: state: sentence`. */
 function* lines(verdicts) {
   for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `${did}: ${verdict.state}: ${text}`;
 }
 
 /**
- * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
- * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+ * Faults of a snapshot that are no fault of a server that serves it: `findings`, from DID to state and `what`; `left`,
+ * DIDs that cannot be served; `lost`, from DID to its missing blobs; `damaged`, DIDs whose records have losses.
  */
 function assessed(verdicts) {
   const found = { findings: {}, left: [], lost: {}, damaged: [] };
@@ -130,9 +130,9 @@ function assessed(verdicts) {
 }
 
 /**
- * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
- * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
- * from DID to whose key it has.
+ * Compares the keys of a verified snapshot with the DID documents. `active` are the accounts in use. Returns `unread`,
+ * a map from DID to why its document cannot be read; `moved`, from DID to why it has left this server; and `swapped`,
+ * from DID to the owner of the key that it has.
  */
 function held(keys, documents, active, hostname) {
   const owners = new Map([...keys].map(([did, key]) => [key, did]));
@@ -152,7 +152,7 @@ function held(keys, documents, active, hostname) {
   return found;
 }
 
-/** Every file below `folder`, as paths from there, in order. */
+/** Every file below `folder`, as relative paths, in order. */
 function walk(folder, below = "") {
   if (!fs.existsSync(path.join(folder, below))) return [];
   return fs

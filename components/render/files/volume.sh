@@ -2,14 +2,14 @@
 # Owns the one volume that outlives this host: whether it may be formatted, whether it is ours, its directories, its
 # size.
 #
-#   volume prepare   before the mount: wait for the disk; format it only where it is proven empty; else check it
+#   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
 #   volume check     before each start of the agent: the right volume is mounted, or the agent does not start
 #   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
 #
-# Everything here errs towards doing nothing: an owner can always try again, a formatted volume is gone. An empty
-# directory where the volume should be would look to the server like a new PDS, and new identities under old names
-# cannot be undone.
+# In doubt this script does nothing: an operator can always retry, but cannot recover a formatted volume. The server
+# would take an empty directory in place of the volume for a new PDS, and new identities under old names cannot be
+# undone.
 set -eu
 
 root=${PDS_ROOT:-}
@@ -47,9 +47,9 @@ prepare() {
         return 0
     fi
     wait_for_device
-    # blkid probes the device itself (-p), not its cache. It answers 0 for any signature it knows, 2 for none;
-    # everything else is 'I could not tell'. 2 is also its answer for a device it cannot read, hence the two proofs
-    # that follow.
+    # blkid probes the device itself (-p), not its cache. It returns 0 for any signature it knows and 2 for none; other
+    # codes mean that it could not tell. It also returns 2 for a device it cannot read, hence the two proofs that
+    # follow.
     answer=0
     blkid -p "$device" >/dev/null 2>&1 || answer=$?
     case $answer in
@@ -61,16 +61,16 @@ prepare() {
 
 format() {
     [ -e "$device" ] || refuse "$device went away while it was looked at."
-    # A file system of a kind that blkid does not know, or a damaged one, has bytes here; a new volume is all zeros.
+    # A damaged file system, or one unknown to blkid, has bytes here; a new volume is all zeros.
     cmp -s -n 1048576 "$device" /dev/zero ||
         refuse "no file system is known on $device, but its first MiB is not zero: it may be a damaged one. Nothing was
 written. Restore it, or wipe it yourself if it is worthless: 'blkdiscard $device'."
     seed=$(mktemp -d)
     chmod 0755 "$seed"
     echo "$STACK" >"$seed/.pds-volume"
-    # quota and project: room for quotas per club; they cannot be added to a mounted file system later.
-    # -d puts the sentinel in at birth, so there is no moment at which the volume is formatted and nobody's.
-    # -m 1: the last hundredth is root's, so a full disk leaves Nomad able to write its state.
+    # quota and project: for quotas per club; they cannot be added to a mounted file system later.
+    # -d creates the sentinel while formatting, so that there is no moment at which a formatted volume has no owner.
+    # -m 1: the last hundredth is reserved for root, so that Nomad can write its state on a full disk.
     mkfs.ext4 -q -m 1 -O quota,project -E quotatype=prjquota -d "$seed" "$device" </dev/null
     rm -rf "$seed"
     say "formatted $device for stack '$STACK'"
@@ -83,7 +83,7 @@ repair() {
         checked -p
         return 0
     fi
-    # Before anything is written: a volume of somebody else's keeps even its journal.
+    # Before anything is written: a volume of another owner keeps even its journal.
     [ "$ADOPT" = 1 ] || refuse "$device was formatted elsewhere, without project quotas. If it is this PDS's, say so
 with 'volume: {adopt: ID}' in the stack file."
     checked -f -p
@@ -103,7 +103,7 @@ checked() {
 }
 
 owner() {
-    # The sentinel's one line: the stack that the volume belongs to.
+    # The sentinel's only line: the stack that owns the volume.
     head -n 1 "$sentinel"
 }
 
@@ -114,7 +114,7 @@ claim() {
             refuse "this volume belongs to stack '$(owner)', not to '$STACK'. If it moved here for good, remove
 $sentinel and set 'volume: {adopt: ID}'."
     elif [ "$ADOPT" = 1 ]; then
-        # What an earlier host wrote as root has to be readable to the server, which is uid 1000 here.
+        # Files that an earlier host wrote as root must be readable to the server, which is uid 1000 here.
         if [ -d "$home/pds" ]; then
             chown -R 1000:1000 "$home/pds"
         fi
@@ -127,10 +127,10 @@ $sentinel and set 'volume: {adopt: ID}'."
     fi
     directory agent 0:0 0700       # Nomad's Raft, keyring and tokens
     directory pds 1000:1000 0700
-    directory io 0:0 0700          # IO's own database and keys; its container is root inside
+    directory io 0:0 0700          # IO's own database and keys; its container runs as root
     directory caddy 1001:1001 0700 # Caddy's certificates and keys
     directory clubs 0:0 0711       # one directory per club, made by the pds-dir plugin
-    directory .trash 0:0 0700      # what that plugin was told to delete
+    directory .trash 0:0 0700      # directories that the plugin deleted
 }
 
 directory() {

@@ -1,6 +1,6 @@
-// Looks at the volume, the number of accounts, and when a backup and a drill last went well, and tells a dead man's
-// switch: PING_URL while all is well, its /fail with the reasons else. A switch that hears nothing raises the alarm by
-// itself, so a host that is gone is noticed too.
+// Reports volume usage, account count and backup and drill status to a dead man's switch: PING_URL if all is well, else
+// its /fail with the reasons. A switch that receives nothing raises the alarm by itself, so it also detects a lost
+// host.
 const fs = require("node:fs");
 const path = require("node:path");
 const { killed, load, save } = require("./stamp.cjs");
@@ -11,13 +11,13 @@ const TOLD = "told";
 
 const directory = process.env.PDS_DATA_DIRECTORY;
 
-// As `df` counts: what is reserved for root is neither used nor free.
+// Like `df`: space reserved for root is neither used nor free.
 function percent(used, free) {
   return used + free > 0 ? Math.ceil((100 * used) / (used + free)) : 0;
 }
 
-// One directory for each account, deactivated and taken down ones too: actors/XX/DID (actor-store of @atproto/pds).
-// SQLite is not asked: counting must never hold a lock that the server waits for.
+// One directory for each account, including deactivated and taken down ones: actors/XX/DID (actor-store of
+// @atproto/pds). This never queries SQLite: counting must never hold a lock that the server waits for.
 function accounts() {
   const actors = path.join(directory, "actors");
   if (!fs.existsSync(actors)) return 0;
@@ -25,8 +25,8 @@ function accounts() {
   return names.filter((name) => name.startsWith("did:")).length;
 }
 
-// By what stamp.cjs keeps. Before the first backup, time is counted from when the volume was marked as this PDS's; before
-// the first drill, from the first backup.
+// Uses the statuses of stamp.cjs. Before the first backup, time counts from when the volume was marked as this PDS's;
+// before the first drill, from the first backup.
 function overdue() {
   const { WATCH_BACKUP_HOURS: hours, WATCH_DRILL_HOURS: drillHours } = process.env;
   if (!hours) return [];
@@ -41,7 +41,7 @@ function overdue() {
   return wrong;
 }
 
-/** The status of a run. One that began hours ago and has not ended was killed: then its next run says so, or this does. */
+/** The status of a run. A run that began hours ago and has not ended was killed, and is reported as failed. */
 function status(name) {
   const found = load(name);
   const lasted = found.began ? Date.now() - Date.parse(found.began) : 0;
@@ -49,8 +49,9 @@ function status(name) {
 }
 
 /**
- * What backups and drills found wrong with single accounts. It is told once, when it is new: it would hide every other
- * alarm if each run told it. What was told is kept beside the statuses. Returns all of it, the new part, and its keeper.
+ * The faults of single accounts that backups and drills found. Each is reported once: repeating it in every run would
+ * hide every other alarm. Reported faults are kept beside the statuses. Returns all of them, the new ones, and a
+ * function that stores them.
  */
 function accountFindings() {
   const all = {};
@@ -106,7 +107,7 @@ async function main() {
   if (accounts.count > 0) summary += `, ${accounts.count} findings about accounts (./pds check)`;
   const text = `${process.env.PDS_HOSTNAME}: ${wrong.length > 0 ? wrong.join("; ") : summary}`;
   console.log(text);
-  // The URL is enough to silence the alarm: it is never printed, nor is an error that may hold it.
+  // The URL suffices to silence the alarm, so neither it nor an error that may contain it is printed.
   try {
     const url = process.env.PING_URL + (wrong.length > 0 ? "/fail" : "");
     const answer = await fetch(url, { method: "POST", body: text, signal: AbortSignal.timeout(30000) });

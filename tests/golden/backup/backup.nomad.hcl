@@ -74,20 +74,20 @@ job "pds-backup" {
         destination = "local/snapshot.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Makes one consistent copy of a PDS's data while the server goes on writing: DATA/.snapshot/current, with a manifest.
+        // Makes one consistent copy of a PDS's data while the server keeps writing: DATA/.snapshot/current, with a manifest.
         //
-        // Runs in the server's own image, with its own SQLite library. Owns the order in which things are copied, and when a copy
-        // is refused: if the account database cannot be read, or the volume has no room. What is wrong with one account is a
-        // finding (snapshot_accounts.cjs), which the manifest and the run's status carry. The order is the design, since no
+        // Runs in the server's own image, with its own SQLite library. Owns the order in which things are copied, and when a
+        // copy is refused: if the account database cannot be read, or the volume is too full. A fault of one account is a
+        // finding (snapshot_accounts.cjs), which the manifest and the run's status contain. The order matters, because no
         // moment is common to all files:
         //
-        //   1 repositories with their keys    what was acknowledged before the start is in them
+        //   1 repositories with their keys    they contain everything acknowledged before the start
         //   2 the account database            later than 1: an account's repository is never newer than its account
         //   3 the sequencer                   later than 1: the server's own recovery brings a repository up to it, never down
         //   4 repositories that 2 or 3 know and 1 lacks
-        //   5 blobs                           after their repository: what a recovered record refers to is there
+        //   5 blobs                           after their repository: the blobs of a recovered record exist
         //
-        // Each database is copied with all its pages in one step. The library's default, 100 pages a step, begins again
+        // Each database is copied with all its pages in one step. The library's default, 100 pages a step, starts again
         // whenever the server writes, and may never end (docs/decisions/0011).
         "use strict";
 
@@ -103,15 +103,15 @@ job "pds-backup" {
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
 
         const ATTEMPTS = 3;
-        const ALL_CHECKED = 20 * 3600 * 1000; // ms; a day, less what a run or two may be late
-        const BREATH = 2; // ms between accounts: the server's members wait for the same disk and processor
+        const ALL_CHECKED = 20 * 3600 * 1000; // ms; a day, less the delay of a run or two
+        const BREATH = 2; // ms between accounts: the server's members use the same disk and processor
         const MEBIBYTE = 1024 * 1024;
 
         class Refused extends Error {}
 
         const data = process.env.PDS_DATA_DIRECTORY;
         const blocks = process.env.PDS_BLOBSTORE_DISK_LOCATION; // unset if blobs are in a bucket
-        // On the volume itself: a hard link cannot leave its mount. The server looks into none of its names.
+        // On the volume itself: a hard link cannot leave its mount. The server reads none of its names.
         const stage = path.join(data, ".snapshot");
         const [current, next, old] = ["current", "next", "old"].map((name) => path.join(stage, name));
 
@@ -146,7 +146,7 @@ job "pds-backup" {
           report(copy, content, started);
         }
 
-        /** The databases of the whole server, then what they know and the first pass lacks. Returns the accounts. */
+        /** Copies the databases of the whole server, then accounts in them that the first pass lacks. Returns the accounts. */
         async function accountsAndEvents(copy) {
           for (let attempt = 1; ; attempt++) {
             const accounts = await serverDatabase(copy, "account.sqlite", "select did from actor union select did from account");
@@ -154,7 +154,7 @@ job "pds-backup" {
             for (const did of new Set([...accounts, ...events])) if (!copy.whole(did) && !copy.findings[did]) await copy.account(did);
             for (const name of entries(path.join(data, "actors", "reserved_keys"))) copy.file(path.join("actors", "reserved_keys", name));
             const lacking = accounts.filter((did) => !copy.whole(did) && !copy.findings[did]);
-            // An account that is being deleted loses its files a moment after, in older servers before, its row.
+            // A deleted account loses its files a moment after its row, in older servers before.
             if (lacking.length === 0 || attempt === ATTEMPTS) {
               for (const did of lacking) copy.lacking(did);
               return accounts;
@@ -163,7 +163,7 @@ job "pds-backup" {
           }
         }
 
-        /** Copy a database of the whole server; what it answers to `query`. */
+        /** Copies a database of the whole server. Returns the result of `query`. */
         async function serverDatabase(copy, name, query) {
           const refused = (why) => new Refused(`$${name} cannot be read: $${why}. The backups keep the copies before it.`);
           try {
@@ -178,7 +178,7 @@ job "pds-backup" {
           }
         }
 
-        /** The DIDs of the events. Without its events a server can be restored: they are of use for some minutes. */
+        /** The DIDs of the events. A server can be restored without its events: they are useful for some minutes. */
         async function sequencer(copy) {
           const name = "sequencer.sqlite";
           try {
@@ -200,7 +200,7 @@ job "pds-backup" {
             rotation_public_key: identity.rotation_public_key,
             package_version: JSON.parse(fs.readFileSync(server, "utf8")).version,
             started: started.toISOString(),
-            finished: "", // once all is checked
+            finished: "", // set after all checks
             counts: { accounts: accounts.length, repositories: Object.keys(copy.repositories).length, blobs: copy.blobs },
             blobs: blocks ? "disk" : "elsewhere",
             sequence: events ? column("sequencer.sqlite", "select coalesce(max(seq), 0) from repo_seq")[0] : 0,
@@ -212,8 +212,8 @@ job "pds-backup" {
         }
 
         /**
-         * Check a share of the accounts whole, so that each of them is once a day, the one first that has waited longest. What
-         * changed is only looked at while it is copied: SQLite's quick check, the newest commit and the account's key.
+         * Fully checks a share of the accounts, longest unchecked first, so that each account is checked once a day. Changed
+         * accounts get only a short check when they are copied: SQLite's quick check, the newest commit and the account's key.
          */
         async function checkShare(copy, content) {
           const { repositories, started } = content;
@@ -226,7 +226,7 @@ job "pds-backup" {
           const verdicts = await checkAll(next, [...new Set([...suspects, ...dids.slice(0, share)])], { manifest: content, gently: true });
           for (const [did, verdict] of verdicts) {
             repositories[did].checked = new Date().toISOString();
-            // Of an account that could not be copied now, that finding says more than the verdict on its last copy.
+            // For an account that could not be copied now, that finding is more current than a check of its last copy.
             if (copy.findings[did] && !copy.findings[did].checked) continue;
             if (verdict.state === WHOLE) delete copy.findings[did];
             else copy.find(did, verdict.state, told(did, verdict), { checked: true });
@@ -248,10 +248,10 @@ job "pds-backup" {
           );
         }
 
-        // --- one at a time, and never half a copy under the final name
+        // --- one run at a time, and never an incomplete copy under the final name
 
         function alone() {
-          // The kernel takes this lock back however the process ends.
+          // The kernel releases this lock however the process ends.
           try {
             const lock = new Database(path.join(stage, "lock.sqlite"), { timeout: 0 });
             lock.exec("begin exclusive");
@@ -262,10 +262,10 @@ job "pds-backup" {
           }
         }
 
-        /** Departures are noted even if the copy is then refused. */
+        /** Records departures even if the copy is then refused. */
         function noteDepartures() {
           const file = path.join(data, "sequencer.sqlite");
-          if (!fs.existsSync(file)) return; // a finding, below
+          if (!fs.existsSync(file)) return; // reported below
           let sequencer;
           try {
             sequencer = new Database(file, { readonly: true, fileMustExist: true, timeout: WAIT });
@@ -278,7 +278,7 @@ job "pds-backup" {
         }
 
         function tidy() {
-          // What a killed run left behind. Between the two renames of `publish` there is no `current`.
+          // Leftovers of a killed run. Between the two renames of `publish` there is no `current`.
           if (!fs.existsSync(current) && fs.existsSync(old)) fs.renameSync(old, current);
           for (const left of [next, old]) fs.rmSync(left, { recursive: true, force: true });
           fs.mkdirSync(next);
@@ -298,12 +298,12 @@ job "pds-backup" {
             const found = JSON.parse(fs.readFileSync(path.join(folder, "manifest.json"), "utf8"));
             return found.format === 1 && found.findings ? found : null;
           } catch {
-            return null; // without one everything is copied
+            return null; // everything is copied then
           }
         }
 
         function room(copy) {
-          // What is in a log and not in its database yet is copied, too.
+          // Includes what is in a log and not yet in its database.
           const whole = (name) => size(path.join(data, name)) + size(path.join(data, `$${name}-wal`));
           let needed = whole("account.sqlite") + whole("sequencer.sqlite");
           for (const did of folders(data)) {
@@ -331,7 +331,7 @@ job "pds-backup" {
         // --- the copy
 
         function column(name, query) {
-          // Not read-only: the last reader of a WAL database that may not write leaves its side files behind.
+          // Not read-only: the last reader of a WAL database without write access leaves its side files behind.
           const opened = new Database(path.join(next, name), { fileMustExist: true });
           try {
             return opened.prepare(query).pluck().all();
@@ -340,7 +340,7 @@ job "pds-backup" {
           }
         }
 
-        /** Repositories without an account: deleted ones leave the copy; those that are being made stay, with their keys. */
+        /** Repositories without an account: removes deleted ones; keeps those that are being created, with their keys. */
         function leaveOut(copy, accounts) {
           for (const did of folders(next)) {
             if (accounts.has(did) || (copy.whole(did) && fs.existsSync(path.join(data, home(did), "key")))) continue;
@@ -353,11 +353,11 @@ job "pds-backup" {
         }
 
         main().catch((error) => {
-          // The copy before this one stays as it is.
+          // The previous copy is unchanged.
           console.error(error instanceof Refused ? `REFUSED: $${error.message}` : `FAILED: $${error.stack}`);
           process.exitCode = 1;
           if (!alone.held) return; // another run's
-          fs.rmSync(next, { recursive: true, force: true }); // on a full volume its room is the server's
+          fs.rmSync(next, { recursive: true, force: true }); // frees space for the server on a full volume
           try {
             end("backup", [error.message.replace(/\s+/g, " ").slice(0, 500)]);
           } catch (full) {
@@ -371,11 +371,11 @@ job "pds-backup" {
         destination = "local/departures.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Who left: deletions, takedowns and deactivations, as a list that only grows and is no part of any snapshot.
+        // Records deletions, takedowns and deactivations, in a list that only grows and is no part of any snapshot.
         //
-        // A restore brings back what was true when the snapshot was made, and so would bring back whoever was deleted or taken
-        // down since. The server tells of both in its event stream; this keeps those lines. The list is on the volume, outside
-        // of what a restore replaces, and goes to the bucket beside the snapshots, since the volume may be what is lost.
+        // A restore returns to the time of its snapshot, and so would bring back accounts that were deleted or taken down
+        // since. The server reports both in its event stream; this program keeps those lines. The list is on the volume,
+        // outside of what a restore replaces, and is copied to the bucket beside the snapshots, because the volume may be lost.
         "use strict";
 
         const fs = require("node:fs");
@@ -383,14 +383,14 @@ job "pds-backup" {
 
         const LIST = ".departures.jsonl";
 
-        /** The lines of a list; a last line that a crash cut short is left out. */
+        /** The lines of a list, without a last line that a crash truncated. */
         function lines(file) {
           if (!fs.existsSync(file)) return [];
           const text = fs.readFileSync(file, "utf8");
           return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
         }
 
-        /** Events about accounts in an open sequencer database, after number `after`: in use or not. */
+        /** Events about accounts in a sequencer database, after number `after`. The database may be in use. */
         function events(sequencer, after) {
           return sequencer
             .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > ? order by seq")
@@ -401,7 +401,7 @@ job "pds-backup" {
             });
         }
 
-        /** Both, without what is there twice. That somebody is in use is of interest only where she was not before. */
+        /** All lists without duplicates. "Active" counts only if the account was not active before. */
         function merged(...lists) {
           const left = new Set();
           const all = new Map(lists.flat().map((line) => [`$${line.seq} $${line.did}`, line]));
@@ -410,21 +410,21 @@ job "pds-backup" {
             .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
         }
 
-        /** Add what a sequencer database knows and the list does not. */
+        /** Adds new events of a sequencer database to the list. */
         function append(file, sequencer) {
           const before = lines(file);
           const now = merged(before, events(sequencer, before.at(-1)?.seq ?? 0));
           if (now.length > before.length) write(file, now);
         }
 
-        /** Written aside and renamed, so that a crash leaves the old list or the new one. */
+        /** Writes to a temporary file and renames it, so that a crash leaves the old list or the new one. */
         function write(file, list) {
           const text = list.map((line) => JSON.stringify(line) + "\n").join("");
           fs.writeFileSync(`$${file}.next`, text, { mode: 0o600, flush: true });
           fs.renameSync(`$${file}.next`, file);
         }
 
-        /** DID to its last word since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
+        /** DID to its last status since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
         function since(list, moment) {
           return new Map(list.filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
         }
@@ -437,11 +437,11 @@ job "pds-backup" {
         destination = "local/account_check.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        // Checks whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
         //
-        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
-        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
-        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        // Owns the three states of an account and the messages for its faults. As a program it is a separate process that
+        // checks one account after the other: members' data are read before, and apart from, the server's code, and a check
+        // that the kernel kills for its memory affects no other job. `checkAll` is the caller's side.
         "use strict";
 
         const { fork } = require("node:child_process");
@@ -451,7 +451,7 @@ job "pds-backup" {
         const { createRequire } = require("node:module");
         const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
-        // The image has the library as a dependency of the server package alone.
+        // The image has the library as a dependency of the server package only.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
 
@@ -460,12 +460,13 @@ job "pds-backup" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
-        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+        const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
-         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
-         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
-         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and
+         * `records` (the first paths; `lost` is their count); `rebuild` if the tree of records must be rebuilt from the table;
+         * `changed`, what differs from the manifest but is consistent; `key`, its did:key. `files` and `known` (cid, rev) come
+         * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
           const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
@@ -488,7 +489,7 @@ job "pds-backup" {
           return verdict;
         }
 
-        /** The same in sentences, the first of them first. */
+        /** The verdict in sentences, `why` first. */
         function sentences(verdict) {
           return [
             ...verdict.why,
@@ -536,7 +537,7 @@ job "pds-backup" {
           }
         }
 
-        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        /** Finds lost records, and whether the tree is usable. Lists the first of many lost records and counts all. */
         function checkRepository(db, { did, root, known, verifier }, verdict) {
           if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
             verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
@@ -558,7 +559,7 @@ job "pds-backup" {
           verdict.records.sort();
         }
 
-        /** Paths of records whose block is missing or is not what its name says. */
+        /** Paths of records whose block is missing or does not match its CID. */
         function* lostRecords(db) {
           const rows = db.prepare(
             "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
@@ -570,12 +571,12 @@ job "pds-backup" {
           return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
         }
 
-        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        /** The blobs that the server keeps, without those that were announced but never arrived, or that await a record. */
         function keptBlobs(db) {
           return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
         }
 
-        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        /** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
@@ -583,13 +584,13 @@ job "pds-backup" {
           });
         }
 
-        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        /** The first finding of SQLite's `check` ("quick_check" or "integrity_check") as one line; null if there is none. */
         function damageOf(db, check) {
           const found = db.pragma(`$${check}(1)`, { simple: true });
           return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
-        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        /** Queries a database without changing it. A connection without write access would leave side files behind. */
         function read(file, ask) {
           const db = new Database(file, { fileMustExist: true });
           try {
@@ -600,11 +601,11 @@ job "pds-backup" {
           }
         }
 
-        // --- many accounts, in processes of their own
+        // --- many accounts, in separate processes
 
         /**
-         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
-         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         * A map from each of `dids` to its verdict. `manifest` lists the expected content. With `gently`, one process works at
+         * the lowest priority and pauses as long as it worked, because a server beside it has members who wait.
          */
         async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
           const verdicts = new Map();
@@ -652,7 +653,7 @@ job "pds-backup" {
           }
         }
 
-        /** Whether the kernel has killed a process of this container for its memory. */
+        /** Whether the kernel killed a process of this container for its memory. */
         function outOfMemory() {
           try {
             return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
@@ -661,13 +662,13 @@ job "pds-backup" {
           }
         }
 
-        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        /** A database's blocks as a map outside of memory: a repository can be larger than the host's memory. */
         class Blocks {
           constructor(db) {
             this.all = db.prepare("select cid, content from repo_block").raw();
             this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
-            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            // By the index of URIs, whose order is that of the tree's keys, so no sorting is needed. The order of two columns
+            // differs: "app.bsky.feed-x" is before "app.bsky.feed/".
             this.listed = db.prepare(
               `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
                  repo_block.cid is not null as stored
@@ -687,7 +688,7 @@ job "pds-backup" {
             return this.all.iterate();
           }
 
-          /** What the server's own table lists, in the order of the URIs. */
+          /** The records in the server's own table, in the order of the URIs. */
           *records() {
             yield* this.listed.iterate();
           }
@@ -729,11 +730,12 @@ job "pds-backup" {
         destination = "local/snapshot_accounts.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // The accounts' part of a snapshot: each account's repository, key and blobs are copied from the live data, or kept from
-        // the copy before. Owns what is copied again, and what becomes of an account that cannot be copied whole: its last whole
-        // copy stays in the snapshot, and the account is among the findings. One member's damage is nobody else's.
+        // The accounts' part of a snapshot: copies each account's repository, key and blobs from the live data, or keeps them
+        // from the previous copy. Owns which data are copied again, and the handling of an account that cannot be copied
+        // intact: its last intact copy stays in the snapshot, and the account is among the findings. Damage of one account
+        // affects no other.
         //
-        // Order and lock are snapshot.cjs's.
+        // snapshot.cjs owns order and lock.
         "use strict";
 
         const fs = require("node:fs");
@@ -743,12 +745,12 @@ job "pds-backup" {
 
         const ATTEMPTS = 3;
         const SETTLED = 2000; // ms; far above any file system's granularity of times
-        const WAIT = 5000; // ms; a database is locked for moments only, when its last user closes it
+        const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
         const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
         const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
         class Copy {
-          /** From `data` and `blocks` (undefined if blobs are in a bucket) to `next`; `current` is the copy before, with its manifest. */
+          /** From `data` and `blocks` (undefined for a bucket) to `next`; `current` is the previous copy. */
           constructor({ data, blocks, next, current, before }) {
             Object.assign(this, { data, blocks, next, current, before });
             this.files = {}; // path to size and SHA-256
@@ -762,7 +764,7 @@ job "pds-backup" {
 
           // --- databases and files
 
-          /** Copy a database to the same place in the copy: all pages, one step, one moment. Throws what SQLite says. */
+          /** Copies a database to the same path in the copy: all pages, one step, one moment. Throws SQLite's error. */
           async database(name) {
             const target = path.join(this.next, name);
             fs.mkdirSync(path.dirname(target), { recursive: true });
@@ -778,7 +780,7 @@ job "pds-backup" {
             this.written += size(target);
           }
 
-          /** Copy a small file as it is, if it is there. */
+          /** Copies a small file unchanged, if it exists. */
           file(name) {
             let content;
             try {
@@ -790,7 +792,7 @@ job "pds-backup" {
             }
             const target = path.join(this.next, name);
             fs.mkdirSync(path.dirname(target), { recursive: true });
-            fs.rmSync(target, { force: true }); // never through a link into the copy before this one
+            fs.rmSync(target, { force: true }); // never through a link into the previous copy
             fs.writeFileSync(target, content, { flush: true });
             this.note(name);
           }
@@ -800,10 +802,10 @@ job "pds-backup" {
             this.files[name] = { size: size(target), sha256: sha256(target) };
           }
 
-          /** Take a file from the copy before this one; false if that one is not what its manifest says. */
+          /** Takes a file from the previous copy. Returns false if that file does not match its manifest. */
           keepFile(name) {
             const known = this.before.files[name];
-            if (!known) return name.endsWith("did-op"); // most have none
+            if (!known) return name.endsWith("did-op"); // most accounts have none
             if (size(path.join(this.current, name)) !== known.size) return false;
             const target = path.join(this.next, name);
             fs.mkdirSync(path.dirname(target), { recursive: true });
@@ -816,22 +818,22 @@ job "pds-backup" {
           // --- accounts
 
           /**
-           * What changes with every write to a repository: size and times of its files, taken before they are copied.
+           * A value that changes with every write to a repository: size and times of its files, taken before they are copied.
            *
-           * A write always moves the time of the database or of its log. It could leave the time as it was only within one tick
-           * of the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
+           * A write always changes the time of the database or of its log. The time could stay the same only within one tick of
+           * the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
            */
           stamp(did) {
             const parts = [];
             for (const name of ["store.sqlite", "store.sqlite-wal", "key", "did-op"]) {
               const found = fs.statSync(path.join(this.data, home(did), name), { bigint: true, throwIfNoEntry: false });
-              // An empty log is none; a reader may make one.
+              // An empty log counts as absent; a reader may create one.
               if (!found || (name.endsWith("-wal") && found.size === 0n)) {
                 parts.push("-");
                 continue;
               }
               if (Date.now() - Number(found.mtimeMs) < SETTLED) return null;
-              // Not the time of the inode's change: SQLite as root sets the owner of a log whenever it opens it.
+              // Not the inode's change time: SQLite as root sets the owner of a log whenever it opens it.
               parts.push(`$${found.ino}:$${found.size}:$${found.mtimeNs}`);
             }
             return parts.join(" ");
@@ -841,7 +843,7 @@ job "pds-backup" {
             return now !== null && this.before?.repositories[did]?.stamp === now;
           }
 
-          /** Copy an account, or keep it; without a repository in the data nothing is copied. Throws only if there is no room. */
+          /** Copies or keeps an account. Copies nothing without a repository. Throws only if the volume is full. */
           async account(did) {
             try {
               await this.copyOrKeep(did);
@@ -860,14 +862,14 @@ job "pds-backup" {
               if (damage === undefined) return;
               if (damage) return this.carry(did, now, damage);
               gone = this.blocks ? await this.theirBlobs(did) : [];
-              // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
+              // A record that was deleted since took its blob with it. The repository is then copied again, without the record.
               if (gone.length === 0) return;
               if (attempt < ATTEMPTS) await pause(200);
             }
             this.find(did, LOSSES, lost(gone));
           }
 
-          /** Of an account whose repository is as it was: blobs that were missing may have come back. */
+          /** Links blobs of an account with an unchanged repository: missing ones may have come back. */
           async blobsAsBefore(did) {
             const { state, checked } = this.findings[did] ?? {};
             if (state === LOSSES && !checked) delete this.findings[did];
@@ -886,7 +888,7 @@ job "pds-backup" {
             return true;
           }
 
-          /** Copy key and database: undefined if there is none, else what is wrong with it, or "". */
+          /** Copies key and database. Returns undefined if there is none, else its fault, or "". */
           async repository(did, now) {
             const [key, operation, store] = NAMES.map((name) => path.join(home(did), name));
             delete this.repositories[did];
@@ -899,7 +901,7 @@ job "pds-backup" {
               await this.database(store);
               root = this.rootOf(did, store);
             } catch (error) {
-              // Deleted under our hands: whether that may be is decided when the accounts are known.
+              // Deleted meanwhile: whether that is legitimate is decided once the accounts are known.
               if (!fs.existsSync(path.join(this.data, store)) || /no such table/.test(error.message)) return undefined;
               if (NO_ROOM.includes(error.code)) throw error;
               return `store.sqlite is damaged: $${error.message}`;
@@ -912,7 +914,7 @@ job "pds-backup" {
             return "";
           }
 
-          /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
+          /** The root of a repository that was just copied, or a sentence that says why it is not this account's. */
           rootOf(did, store) {
             return read(path.join(this.next, store), (db) => {
               const damage = damageOf(db, "quick_check");
@@ -933,8 +935,8 @@ job "pds-backup" {
           }
 
           /**
-           * An account that cannot be copied: the last copy of it that was whole stays, however old. Without one, what there is
-           * goes along as it is: a key may be the last of its kind, and a damaged database can be tried to be read by hand.
+           * Handles an account that cannot be copied: keeps its last intact copy, however old. Without one, copies the present
+           * files unchanged: a key may be the only one, and a damaged database may still be read by hand.
            */
           carry(did, now, what) {
             const last = this.before?.repositories[did];
@@ -961,11 +963,11 @@ job "pds-backup" {
               fs.copyFileSync(path.join(this.data, store), path.join(this.next, `$${store}.damaged`));
               this.note(`$${store}.damaged`);
             } catch (error) {
-              if (NO_ROOM.includes(error.code)) throw error; // else what cannot be read is not there
+              if (NO_ROOM.includes(error.code)) throw error; // other unreadable files count as absent
             }
           }
 
-          /** An account of the account database without a repository or a key in the data. */
+          /** Handles an account of the account database without a repository or a key in the data. */
           lacking(did) {
             const folder = path.join(this.data, home(did));
             const lacks = ["store.sqlite", "key"].filter((name) => size(path.join(folder, name)) === 0);
@@ -973,7 +975,7 @@ job "pds-backup" {
             this.carry(did, this.stamp(did), what);
           }
 
-          /** Note what is wrong with an account; `more` says how it was found. */
+          /** Records a fault of an account; `more` says how it was found. */
           find(did, state, what, more = {}) {
             const known = this.before?.findings[did];
             const since = known?.what === what ? known.since : new Date().toISOString();
@@ -984,7 +986,7 @@ job "pds-backup" {
             return Boolean(this.repositories[did]) && Boolean(this.files[path.join(home(did), "key")]);
           }
 
-          /** Take an account out of the copy. */
+          /** Removes an account from the copy. */
           drop(did) {
             for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
               fs.rmSync(path.join(this.next, tree), { recursive: true, force: true });
@@ -995,9 +997,9 @@ job "pds-backup" {
             this.kept.delete(did);
           }
 
-          // --- blobs: files that never change, named by their hash; a hard link is a copy that needs no room
+          // --- blobs: files that never change, named by their hash; a hard link is a copy that takes no space
 
-          /** Link what the copied repository says is on the disk; returns what is not. */
+          /** Links the blobs of the copied repository that are on the disk. Returns the others. */
           async theirBlobs(did) {
             const gone = [];
             for (const cid of read(path.join(this.next, home(did), "store.sqlite"), keptBlobs)) {
@@ -1008,7 +1010,7 @@ job "pds-backup" {
             return gone;
           }
 
-          /** Link again what the copy before has of an account whose repository is as it was. */
+          /** Links the previous copy's blobs of an account with an unchanged repository. */
           keptBlobs(did) {
             if (!this.blocks) return;
             const away = [];
@@ -1049,7 +1051,7 @@ job "pds-backup" {
             return false;
           }
 
-          /** Whether the copy before still has a blob that the server has lost. */
+          /** Whether the previous copy still has a blob that the server has lost. */
           healed(place, did, cid) {
             const name = path.join("blocks", place, did, cid);
             if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
@@ -1067,17 +1069,17 @@ job "pds-backup" {
               fs.linkSync(source, target);
             } catch (error) {
               if (error.code !== "EXDEV") throw error;
-              fs.copyFileSync(source, target); // blobs on a disk of their own
+              fs.copyFileSync(source, target); // blobs are on a separate disk
             }
           }
         }
 
-        /** Blobs that the backups have and the server has not. */
+        /** Blobs that the backups have and the server lacks. */
         function heldHere(did, cids) {
           return `$${listed(cids)} missing on the server. The backups keep what is missing: \`./pds restore STACK --only $${did}\``;
         }
 
-        /** Blobs that neither has. */
+        /** Blobs that both lack. */
         function lost(cids) {
           return `$${listed(cids)} missing. An older backup may have it; else the member has to post it again`;
         }
@@ -1096,7 +1098,7 @@ job "pds-backup" {
           return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
         }
 
-        /** DIDs of the accounts whose folders are below `root`. */
+        /** DIDs of the accounts with a folder below `root`. */
         function folders(root) {
           const actors = path.join(root, "actors");
           const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
@@ -1128,12 +1130,12 @@ job "pds-backup" {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        // Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-        // the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+        // only proves that the code agrees with itself. This is a second implementation; tools/repository.py is a third one, on
+        // the operator's machine.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1147,10 +1149,10 @@ job "pds-backup" {
 
         // --- keys and signatures
 
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        /** The verifying key and the did:key of a secp256k1 private key of 32 bytes. Throws if it is invalid. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
-          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL accepts fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -1168,7 +1170,7 @@ job "pds-backup" {
           return text;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        /** The signed bytes: the commit's block without its signature, with its other entries in order. */
         function unsigned(bytes) {
           const reader = new Reader(bytes);
           const [, count] = reader.head();
@@ -1180,7 +1182,7 @@ job "pds-backup" {
 
         // --- repositories: walked in order, so that memory does not grow with the records
 
-        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        /** One node of a tree, read entry by entry: a node with many entries is large enough as bytes. */
         class Node {
           constructor(blocks, cid) {
             this.cid = cid;
@@ -1213,7 +1215,7 @@ job "pds-backup" {
             return new Error(`node $${this.cid} $${text}`);
           }
 
-          /** Key, value and right side of each entry. */
+          /** Key, value and right subtree of each entry. */
           *entries() {
             this.reader.at = this.from;
             const [major, count] = this.reader.head();
@@ -1239,12 +1241,12 @@ job "pds-backup" {
           }
         }
 
-        /** Whether it is a CID, or null, which stands for none. */
+        /** Whether it is a CID, or null for no link. */
         function isLink(value) {
           return value === null || value instanceof Cid;
         }
 
-        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        /** The layer of a key in a tree: half the number of leading zero bits of its hash. */
         function layerOf(key) {
           const digest = digestOf(key);
           let zeros = 0;
@@ -1253,8 +1255,8 @@ job "pds-backup" {
         }
 
         /**
-         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
-         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+         * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
          */
         function* records(blocks, top) {
           let last = "";
@@ -1286,13 +1288,13 @@ job "pds-backup" {
         }
 
         /**
-         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
-         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         * The faults of a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, which checks
+         * the account's key. `index` is the content of the server's own table, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block exists), in the order of the URIs.
          *
-         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
-         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
-         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that does not match its CID, "signature" if the newest
+         * commit has another account or key, "record" for a record (path) without its block, "index" for a record that differs
+         * in the table (`lost` if the table lacks it), "tree" for any other broken link.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
           yield* damaged(blocks);
@@ -1308,7 +1310,7 @@ job "pds-backup" {
           }
         }
 
-        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        /** The faults of the newest commit, whose block is `content`; other parameters as for `problems`. */
         function* commitProblems({ content, root, rev, did, verifier }) {
           let commit, signed;
           try {
@@ -1341,7 +1343,7 @@ job "pds-backup" {
           for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
-        /** Both are in the order of their URIs: neither is held as a whole. */
+        /** Compares tree and table. Both are in the order of their URIs, so neither is held in memory. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
@@ -1366,13 +1368,13 @@ job "pds-backup" {
             }
             for (; row; row = next()) yield surplus(row);
           } finally {
-            rows.return?.(); // a statement that is not at its end keeps its database open
+            rows.return?.(); // an unfinished statement keeps its database open
           }
         }
 
-        // --- where it lies
+        // --- locations
 
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        /** An account's folder below the server's data (`getLocation` of @atproto/pds's actor-store). */
         function home(did) {
           return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
         }
@@ -1390,7 +1392,7 @@ job "pds-backup" {
           return hash.digest("hex");
         }
 
-        /** Whether `content` is what `cid` (text) names. */
+        /** Whether `content` matches `cid` (text). */
         function isHashOf(cid, content) {
           return isDigestOf(cid, digestOf(content));
         }
@@ -1405,10 +1407,10 @@ job "pds-backup" {
         data        = <<-EOT
         // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
         //
-        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
-        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
-        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
-        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
+        // `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
+        // run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
+        // run. Run by itself it is the last task of a backup, after the task that sends, which may not write there. Nomad does
+        // not run it after a failed snapshot; snapshot.cjs then ends the run itself.
         "use strict";
 
         const fs = require("node:fs");
@@ -1416,7 +1418,7 @@ job "pds-backup" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
-        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        /** Records that a run of `name` has begun. A run that was still under way was killed, and counts as failed. */
         function begin(name) {
           const before = load(name);
           const now = new Date().toISOString();
@@ -1428,8 +1430,8 @@ job "pds-backup" {
         }
 
         /**
-         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
-         * wrong beside a `good` one.
+         * Records that `name` succeeded (no `problems`), or its problems; `more` is kept with a success. A `good` run may have
+         * problems too.
          */
         function end(name, problems, more = {}, good = problems.length === 0) {
           const { began: _ended, ...before } = load(name);
@@ -1482,9 +1484,9 @@ job "pds-backup" {
         destination = "local/blocks.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        // Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
         //
-        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        // Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1493,11 +1495,11 @@ job "pds-backup" {
         const DIGITS = new Int8Array(128).fill(-1);
         ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
-        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+        const digestOf = crypto.hash // in newer Node versions, and twice as fast
           ? (content) => crypto.hash("sha256", content, "buffer")
           : (content) => crypto.createHash("sha256").update(content).digest();
 
-        /** Whether `cid` (text) names what has this SHA-256. */
+        /** Whether `cid` (text) identifies content with this SHA-256. */
         function isDigestOf(cid, digest) {
           return Cid.from(cid)?.names(digest) ?? false;
         }
@@ -1508,7 +1510,7 @@ job "pds-backup" {
             this.bytes = bytes;
           }
 
-          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
           static from(text) {
             if (text[0] !== "b") return undefined;
             const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -1531,14 +1533,14 @@ job "pds-backup" {
             const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
             let [bits, value, at] = [0, 0, 0];
             for (let index = 0; index < bytes.length; index++) {
-              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              value = ((value & 31) << 8) | bytes[index]; // the rest is less than one letter
               for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
             }
             if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
             return `b$${text.latin1Slice()}`;
           }
 
-          /** Whether it names what has this SHA-256: version 1, any codec. */
+          /** Whether it identifies content with this SHA-256: version 1, any codec. */
           names(digest) {
             const { bytes } = this;
             const hash = bytes.length - 34;
@@ -1597,7 +1599,7 @@ job "pds-backup" {
             }
           }
 
-          /** What follows, unread. Returns where it began. */
+          /** Skips the next value. Returns where it began. */
           skip() {
             const from = this.at;
             for (let left = 1; left > 0; left--) {
@@ -1609,7 +1611,7 @@ job "pds-backup" {
             return from;
           }
 
-          /** Not allocated by the count, which may be anything. */
+          /** Not preallocated: the count may be any number. */
           list(count) {
             const values = [];
             while (values.length < count) values.push(this.value());
@@ -1619,7 +1621,7 @@ job "pds-backup" {
           link(tag) {
             const bytes = tag === 42 && this.value();
             if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
-            return new Cid(bytes.subarray(1)); // a zero comes first
+            return new Cid(bytes.subarray(1)); // after a leading zero
           }
 
           map(count, entries = []) {
@@ -1633,7 +1635,7 @@ job "pds-backup" {
           }
         }
 
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        /** The value of a whole block. Throws if it is no DAG-CBOR. */
         function decode(bytes) {
           const reader = new Reader(bytes);
           const value = reader.value();
@@ -1659,17 +1661,18 @@ job "pds-backup" {
         data        = <<-EOT
         // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
         //
-        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        // Blocks come in any order, so a table finds them. repository.cjs owns what they form together.
         "use strict";
 
         const fs = require("node:fs");
         const { Cid, decode } = require("./blocks.cjs");
 
-        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const HEAD = 512; // bytes; the length and the CID of a block, and most whole blocks
         const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. Call `close`
+         * afterwards.
          */
         function openCar(name) {
           const blocks = new Car(name);
@@ -1685,7 +1688,7 @@ job "pds-backup" {
               this.first = start + count;
               this.root = String(decode(this.read(start, count, true)).roots[0]);
               let blocks = 0;
-              for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+              for (const _ of this.sections()) blocks++; // so that the table has its final size
               this.places = new Places(blocks, this.size);
               for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
             } catch (error) {
@@ -1698,7 +1701,7 @@ job "pds-backup" {
             fs.closeSync(this.handle);
           }
 
-          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          /** Bytes at an offset; fewer at the end of the file, unless `all` are required. */
           read(at, count, all = false, buffer = null) {
             const there = Math.min(count, this.size - at);
             if (all && there < count) throw new Error("it ends too early");
@@ -1718,7 +1721,7 @@ job "pds-backup" {
             return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
           }
 
-          /** Every block, in one pass. What is given is valid until the next one. */
+          /** Every block, in one pass. Each value is valid until the next one. */
           *sections() {
             const buffer = Buffer.allocUnsafe(WINDOW);
             let [window, start] = [Buffer.alloc(0), 0];
@@ -1755,8 +1758,8 @@ job "pds-backup" {
         }
 
         /**
-         * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
-         * 12 to 24 bytes a block, where a map takes some 200.
+         * Offsets by the end of a CID, in a table with open addressing for `count` CIDs in a file of `size` bytes. It takes 12
+         * to 24 bytes a block; a map takes some 200.
          */
         class Places {
           constructor(count, size) {
@@ -1858,8 +1861,8 @@ job "pds-backup" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns the way of a finished snapshot to the bucket: sent by restic, what is too old forgotten, a part read back. Runs in
-        # restic's image (Alpine: sh and restic) after the snapshot task.
+        # Owns the upload of a finished snapshot to the bucket: restic sends it, removes expired ones, and reads a part back.
+        # Runs in restic's image (Alpine: sh and restic) after the snapshot task.
         set -eu
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
@@ -1871,9 +1874,9 @@ job "pds-backup" {
             restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
         fi
 
-        # A run that was killed leaves its lock in the bucket. restic would ask whether its process is there, and the numbers of a
-        # container's processes say nothing in another one. Each run has the same host name, and while this one has the folder
-        # no other sends: so a lock of that name is nobody's. Of others, restic removes those that are half an hour old.
+        # A killed run leaves its lock in the bucket. restic would check whether its process exists, but process numbers of one
+        # container mean nothing in another. Each run has the same host name, and only the run that locks this folder sends: so
+        # any other lock of that name is stale. Of foreign locks, restic removes those that are half an hour old.
         exec 9<"$PDS_DATA_DIRECTORY/.snapshot"
         flock -n 9 || fail "another run is sending; the next one sends what is new"
         here=$(cat /proc/sys/kernel/hostname) all=--remove-all
@@ -1885,18 +1888,17 @@ job "pds-backup" {
         done
         restic unlock --quiet $all
 
-        # Who left is no part of a snapshot: a restore of an old one has to know of it, too (departures.cjs).
+        # Departures are no part of a snapshot: a restore of an old one needs them, too (departures.cjs).
         cd "$PDS_DATA_DIRECTORY"
         if [ -f .departures.jsonl ]; then
             restic backup --quiet --host "$PDS_HOSTNAME" --tag departures --ignore-ctime .departures.jsonl
         fi
 
-        # The path is the same each time, so that restic finds the backup before this one. Hard links change a file's inode
-        # time and nothing else.
+        # The path is the same each time, so that restic finds the previous backup. Hard links change only a file's inode time.
         cd "$snapshot"
         restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
 
-        : >"$NOMAD_ALLOC_DIR/data/sent" # the task after this one notes the time
+        : >"$NOMAD_ALLOC_DIR/data/sent" # the next task records the time
 
         restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
         restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
@@ -1913,8 +1915,8 @@ job "pds-backup" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
-        # Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+        # Owns opening restic's repository for the scripts beside this one, and the messages if it does not open. The names
+        # RESTIC_* and AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
         set -eu
 
         fail() {
@@ -1922,22 +1924,22 @@ job "pds-backup" {
             exit 1
         }
 
-        # Pack files are put together here; the container's /tmp is memory.
+        # restic assembles pack files here; the container's /tmp is memory.
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        # Without a lock: one that a killed run left must keep nobody from a restore.
+        # Without a lock: the lock of a killed run must not block a restore.
         code=0
         said=$(restic cat config --no-lock 2>&1 >/dev/null) || code=$?
         if [ "$code" -ne 0 ]; then
-            # restic asks "Is there a repository at the following location?" after every fault, one of the region among them. That
-            # the service has no such object is said by the code 10 (restic 0.17 and newer) or by the first line.
+            # restic asks "Is there a repository at the following location?" after every fault, including a wrong region. The
+            # code 10 (restic 0.17 and newer) or the first line means that the service has no such object.
             case "$code:$said" in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
-                # restic then says that there may be none, too.
+                # restic also suggests then that there may be none.
                 *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
-        Is the bucket somebody else's, or the key of another one?" ;;
+        The bucket may belong to another account, or the key to another bucket." ;;
                 10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said
         Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;
@@ -2012,10 +2014,10 @@ job "pds-backup" {
         data        = <<-EOT
         // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
         //
-        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
-        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
-        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
-        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
+        // `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
+        // run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
+        // run. Run by itself it is the last task of a backup, after the task that sends, which may not write there. Nomad does
+        // not run it after a failed snapshot; snapshot.cjs then ends the run itself.
         "use strict";
 
         const fs = require("node:fs");
@@ -2023,7 +2025,7 @@ job "pds-backup" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
-        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        /** Records that a run of `name` has begun. A run that was still under way was killed, and counts as failed. */
         function begin(name) {
           const before = load(name);
           const now = new Date().toISOString();
@@ -2035,8 +2037,8 @@ job "pds-backup" {
         }
 
         /**
-         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
-         * wrong beside a `good` one.
+         * Records that `name` succeeded (no `problems`), or its problems; `more` is kept with a success. A `good` run may have
+         * problems too.
          */
         function end(name, problems, more = {}, good = problems.length === 0) {
           const { began: _ended, ...before } = load(name);

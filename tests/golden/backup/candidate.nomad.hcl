@@ -62,14 +62,14 @@ job "pds-candidate" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
-        # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
-        # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-        # the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
+        # Owns the download of a snapshot from the bucket to TARGET/fetched, and of the list of departures to TARGET/list;
+        # without a TARGET, to the allocation's own folder. Runs in restic's image before the task that uses them. Nomad's meta
+        # of the dispatched job has the parameters: `snapshot` is a snapshot's ID in restic, `from` is "volume" if the snapshot
+        # is on the volume already, `show` lists snapshots, `only` is the DID of the one account to fetch.
         set -eu
         umask 077
 
-        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
+        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
@@ -81,9 +81,9 @@ job "pds-candidate" {
             fail "$RESTIC_REPOSITORY holds no backups"
         fi
 
-        # Nothing here takes a lock: a restore is kept from nothing by one that was left behind, a key that may only read does,
-        # and a backup that thins out meanwhile goes on. What that one takes away below this is there under another name at the
-        # second attempt.
+        # No command here takes a lock: a leftover lock must not block a restore, a read-only key suffices, and a backup that
+        # prunes meanwhile can continue. Packs that it removes during the download exist under another name at the second
+        # attempt.
         if [ "$${NOMAD_META_show:-}" != "" ]; then
             restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --compact
             exit 0
@@ -92,7 +92,7 @@ job "pds-candidate" {
         mkdir -p "$TARGET"
         began=$(date +%s)
 
-        # The newest list, whatever the snapshot: what it says of older ones is the point of it.
+        # Always the newest list: it has to cover events after the snapshot.
         rm -rf "$TARGET/list"
         case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
             *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
@@ -107,7 +107,7 @@ job "pds-candidate" {
             *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
         esac
 
-        # Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+        # For one account: its folder and blobs, with the manifest and the account database, which identify its files.
         set --
         only=$${NOMAD_META_only:-}
         if [ "$only" != "" ]; then
@@ -117,12 +117,12 @@ job "pds-candidate" {
             done
         fi
 
-        # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
+        # Checks for free space beside the existing data before it writes. Removes the files of an earlier run first.
         rm -rf "$fetched" "$fetched.part"
         size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-        # How much of that is one account's is not known before.
+        # The size of a single account is not known in advance.
         [ "$only" != "" ] || [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
@@ -145,8 +145,8 @@ job "pds-candidate" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
-        # Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+        # Owns opening restic's repository for the scripts beside this one, and the messages if it does not open. The names
+        # RESTIC_* and AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
         set -eu
 
         fail() {
@@ -154,22 +154,22 @@ job "pds-candidate" {
             exit 1
         }
 
-        # Pack files are put together here; the container's /tmp is memory.
+        # restic assembles pack files here; the container's /tmp is memory.
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        # Without a lock: one that a killed run left must keep nobody from a restore.
+        # Without a lock: the lock of a killed run must not block a restore.
         code=0
         said=$(restic cat config --no-lock 2>&1 >/dev/null) || code=$?
         if [ "$code" -ne 0 ]; then
-            # restic asks "Is there a repository at the following location?" after every fault, one of the region among them. That
-            # the service has no such object is said by the code 10 (restic 0.17 and newer) or by the first line.
+            # restic asks "Is there a repository at the following location?" after every fault, including a wrong region. The
+            # code 10 (restic 0.17 and newer) or the first line means that the service has no such object.
             case "$code:$said" in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
-                # restic then says that there may be none, too.
+                # restic also suggests then that there may be none.
                 *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
-        Is the bucket somebody else's, or the key of another one?" ;;
+        The bucket may belong to another account, or the key to another bucket." ;;
                 10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said
         Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;
@@ -236,12 +236,12 @@ job "pds-candidate" {
         destination = "local/candidate.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether another version of the server does its work, on throw-away data: accounts, records, blobs, the event stream,
-        // and all of it again after a restart. That it answers health says little.
+        // Tests whether another version of the server works, on throw-away data: accounts, records, blobs, the event stream,
+        // and all of it again after a restart. A successful health check proves little.
         //
         // Runs in the candidate's image, in a container without a network, and starts the image's own server. Identities need a
-        // directory: a small one, here, on loopback; the public one never hears of them. What is read back is read by
-        // repository.cjs. The outcome is left for the next task, which has the copy of the newest backup (serve.cjs).
+        // directory, so this starts a small one on loopback; the public directory never receives them. repository.cjs reads the
+        // results back. The next task, which has the copy of the newest backup (serve.cjs), reads the outcome.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -269,7 +269,7 @@ job "pds-candidate" {
           const more = {
             PDS_DID_PLC_URL: identities.url,
             PDS_INVITE_REQUIRED: "false",
-            PDS_DISABLE_SSRF_PROTECTION: "true", // newer servers would not ask a directory on loopback
+            PDS_DISABLE_SSRF_PROTECTION: "true", // newer servers refuse a directory on loopback otherwise
           };
           const server = new Server(data, more);
           try {
@@ -326,7 +326,7 @@ job "pds-candidate" {
           await record(server, did, token, POSTS, { text: "once more", createdAt: new Date().toISOString() });
         }
 
-        /** What anybody sees of the repository: every record, a tree that holds together, and the blob. */
+        /** Reads the repository as the public sees it: every record, a consistent tree, and the blob. */
         async function served(server, did, cid, records) {
           const file = path.join(scratch, "throwaway.car");
           fs.writeFileSync(file, await call(server, "sync.getRepo", { parameters: { did } }));
@@ -347,7 +347,7 @@ job "pds-candidate" {
           return call(server, "repo.createRecord", { token, body });
         }
 
-        /** A call, and its answer: JSON as a value, all else as bytes. Throws what the server said to it. */
+        /** Calls a method. Returns JSON as a value, everything else as bytes. Throws the server's error. */
         async function call(server, method, { parameters = {}, body, content, token }) {
           const url = `$${server.url}/xrpc/com.atproto.$${method}?$${new URLSearchParams(parameters)}`;
           const type = content ? "application/octet-stream" : "application/json";
@@ -413,15 +413,17 @@ job "pds-candidate" {
         destination = "local/durable.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Preloaded into the server's process: what the server acknowledges is on the disk, so that a power cut loses none of it.
+        // Preloaded into the server's process: everything that the server acknowledges is on the disk, so a power cut loses
+        // none of it.
         //
-        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is opened again has
+        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is reopened has
         // `synchronous = NORMAL`, which flushes at checkpoints only. Blobs and keys are written without a flush.
-        // Here every connection gets FULL, and files and directories below the data directory are flushed before a call returns.
+        // This module gives every connection FULL, and flushes files and directories below the data directory before a call
+        // returns.
         //
-        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is not
-        // flushed, or a database is open that was not given FULL, the server refuses to start (`pds.durable_writes`).
-        // Other Node processes of the container (`node -e`) are left as they are.
+        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is
+        // not flushed, or an open database does not have FULL, the server refuses to start (`pds.durable_writes`). Other Node
+        // processes of the container (`node -e`) are not affected.
         "use strict";
 
         if (process.execArgv.some((argument) => /^(-e|-p|-pe|--eval|--print)\b/.test(argument))) return;
@@ -448,7 +450,7 @@ job "pds-candidate" {
           .filter(Boolean)
           .map((name) => path.resolve(name));
 
-        // What was made durable so far, for the proof; not kept after it.
+        // Everything flushed so far, for the proof; discarded after it.
         let witness = isMainThread ? { files: new Set(), databases: new Set() } : null;
 
         function real(name) {
@@ -471,7 +473,7 @@ job "pds-candidate" {
         const { dlopen } = process;
         process.dlopen = function (module, ...rest) {
           const result = dlopen.call(this, module, ...rest);
-          // better-sqlite3's addon, by what it has: whichever copy, and whoever loads it.
+          // better-sqlite3's addon, identified by its exports: any copy, loaded by any module.
           const native = module.exports?.Database?.prototype;
           if (typeof native?.prepare === "function" && typeof native.exec === "function") hook(native);
           return result;
@@ -489,8 +491,8 @@ job "pds-candidate" {
           };
 
           function beforeStatement(connection, source) {
-            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server sets its pragmas
-            // outside of what it tries again. A later pragma of the server's does not stand.
+            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server does not retry
+            // its pragmas. A later pragma of the server is overridden.
             if (/^\s*pragma\b/i.test(source)) {
               if (/\bsynchronous\s*[=(]/i.test(source)) full.delete(connection);
               return;
@@ -518,7 +520,7 @@ job "pds-candidate" {
           }
         }
 
-        // A directory that another call has made may be used before its entry is flushed: who writes in it waits for that.
+        // A directory of a concurrent call may be used before its entry is flushed, so writers inside it wait for that flush.
         const entries = new Set();
 
         function whileFlushing(promise) {
@@ -543,7 +545,7 @@ job "pds-candidate" {
 
           async rename(from, to) {
             if (!rootOf(from) && !rootOf(to)) return rename(from, to);
-            // A file that was written aside by whatever means. If it is not there, `rename` says so.
+            // A file that was written to a temporary name by any means. If it is missing, `rename` reports that.
             await flush(from).catch((error) => error.code === "ENOENT" || Promise.reject(error));
             await rename(from, to);
             const folders = new Set([to, from].map((name) => path.dirname(path.resolve(name))));
@@ -558,7 +560,7 @@ job "pds-candidate" {
             const found = await lstat(target).catch(() => null);
             const how = typeof options === "string" ? { encoding: options } : { ...options };
             if ((how.flag ?? "w") === "w" && (!found || found.isFile())) {
-              // Written aside: half a file under its final name would be taken for a blob that is there already.
+              // To a temporary name: half a file under its final name would pass for a complete blob.
               await replaceFile(root, target, data, how, found ? found.mode & 0o777 : (how.mode ?? 0o666));
             } else {
               await writeFile(name, data, options);
@@ -619,7 +621,7 @@ job "pds-candidate" {
           console.log("what the server acknowledges is flushed to the disk");
         }
 
-        /** The server's own stores, as its two version lines have them, make an account and a blob in `place`. */
+        /** Makes an account and a blob in `place` with the server's own stores, as its two version lines have them. */
         async function useStores(place) {
           const app = createRequire(path.join(process.cwd(), "x.js"));
           const server = path.join(path.dirname(app.resolve("@atproto/pds/package.json")), "dist");
@@ -642,7 +644,7 @@ job "pds-candidate" {
           await blobs.quarantine(cid("put"));
         }
 
-        /** Whether all that is in `place` was made durable, and is what the stores had to make. */
+        /** Whether everything in `place` was flushed, and the stores made the expected files. */
         function inspect(place) {
           const found = [];
           for (const name of fs.readdirSync(place, { recursive: true }).sort()) {
@@ -659,11 +661,11 @@ job "pds-candidate" {
           if (lacking.length > 0) throw new Error(`its stores left nothing to look at ($${lacking.join(", ")}).`);
         }
 
-        /** The databases below the data directory that this process has open, where the system tells. */
+        /** The databases below the data directory that this process has open, if the system reports them. */
         function openDatabases() {
           const table = "/proc/self/fd";
           const names = fs.existsSync(table) ? fs.readdirSync(table) : [];
-          // By name alone: to open and close a database here would drop the locks that SQLite holds on it.
+          // By name only: to open and close a database here would drop the locks that SQLite holds on it.
           const opened = names.map((number) => target(path.join(table, number)).replace(/-wal$/, ""));
           const ours = (name) => roots.some((root) => name.startsWith(real(root) + path.sep));
           return [...new Set(opened.filter((name) => ours(name) && /\.(sqlite3?|db)$/.test(name)))];
@@ -683,14 +685,14 @@ job "pds-candidate" {
         destination = "local/directory.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // A directory of identities for throw-away accounts: what the server asks of one, in memory, on loopback.
+        // An in-memory directory of identities on loopback for throw-away accounts, with the calls that the server uses.
         //
-        // The public directory must never hear of a trial: an identity there is for ever. Nothing is checked here.
+        // The public directory must never receive a trial's identities: they are permanent there. This one validates nothing.
         "use strict";
 
         const http = require("node:http");
 
-        /** Start it on a free port; `url` is where the server finds it. */
+        /** Starts it on a free port. `url` is its address for the server. */
         async function directory() {
           const operations = new Map();
           const listener = http.createServer(async (request, response) => {
@@ -707,11 +709,11 @@ job "pds-candidate" {
           });
           await new Promise((resume) => listener.listen(0, "127.0.0.1", resume));
           listener.unref();
-          // By name: the server refuses to ask a bare address.
+          // By name: the server refuses a bare IP address.
           return { url: `http://localhost:$${listener.address().port}` };
         }
 
-        /** The three forms in which a directory tells of an identity (web.plc.directory/spec). */
+        /** The three forms in which a directory returns an identity (web.plc.directory/spec). */
         function view(did, { verificationMethods, rotationKeys, alsoKnownAs, services, ...operation }, form) {
           if (form === "data") return { did, verificationMethods, rotationKeys, alsoKnownAs, services };
           if (form === "log/last") return { verificationMethods, rotationKeys, alsoKnownAs, services, ...operation };
@@ -734,12 +736,12 @@ job "pds-candidate" {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        // Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-        // the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+        // only proves that the code agrees with itself. This is a second implementation; tools/repository.py is a third one, on
+        // the operator's machine.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -753,10 +755,10 @@ job "pds-candidate" {
 
         // --- keys and signatures
 
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        /** The verifying key and the did:key of a secp256k1 private key of 32 bytes. Throws if it is invalid. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
-          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL accepts fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -774,7 +776,7 @@ job "pds-candidate" {
           return text;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        /** The signed bytes: the commit's block without its signature, with its other entries in order. */
         function unsigned(bytes) {
           const reader = new Reader(bytes);
           const [, count] = reader.head();
@@ -786,7 +788,7 @@ job "pds-candidate" {
 
         // --- repositories: walked in order, so that memory does not grow with the records
 
-        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        /** One node of a tree, read entry by entry: a node with many entries is large enough as bytes. */
         class Node {
           constructor(blocks, cid) {
             this.cid = cid;
@@ -819,7 +821,7 @@ job "pds-candidate" {
             return new Error(`node $${this.cid} $${text}`);
           }
 
-          /** Key, value and right side of each entry. */
+          /** Key, value and right subtree of each entry. */
           *entries() {
             this.reader.at = this.from;
             const [major, count] = this.reader.head();
@@ -845,12 +847,12 @@ job "pds-candidate" {
           }
         }
 
-        /** Whether it is a CID, or null, which stands for none. */
+        /** Whether it is a CID, or null for no link. */
         function isLink(value) {
           return value === null || value instanceof Cid;
         }
 
-        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        /** The layer of a key in a tree: half the number of leading zero bits of its hash. */
         function layerOf(key) {
           const digest = digestOf(key);
           let zeros = 0;
@@ -859,8 +861,8 @@ job "pds-candidate" {
         }
 
         /**
-         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
-         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+         * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
          */
         function* records(blocks, top) {
           let last = "";
@@ -892,13 +894,13 @@ job "pds-candidate" {
         }
 
         /**
-         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
-         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         * The faults of a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, which checks
+         * the account's key. `index` is the content of the server's own table, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block exists), in the order of the URIs.
          *
-         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
-         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
-         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that does not match its CID, "signature" if the newest
+         * commit has another account or key, "record" for a record (path) without its block, "index" for a record that differs
+         * in the table (`lost` if the table lacks it), "tree" for any other broken link.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
           yield* damaged(blocks);
@@ -914,7 +916,7 @@ job "pds-candidate" {
           }
         }
 
-        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        /** The faults of the newest commit, whose block is `content`; other parameters as for `problems`. */
         function* commitProblems({ content, root, rev, did, verifier }) {
           let commit, signed;
           try {
@@ -947,7 +949,7 @@ job "pds-candidate" {
           for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
-        /** Both are in the order of their URIs: neither is held as a whole. */
+        /** Compares tree and table. Both are in the order of their URIs, so neither is held in memory. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
@@ -972,13 +974,13 @@ job "pds-candidate" {
             }
             for (; row; row = next()) yield surplus(row);
           } finally {
-            rows.return?.(); // a statement that is not at its end keeps its database open
+            rows.return?.(); // an unfinished statement keeps its database open
           }
         }
 
-        // --- where it lies
+        // --- locations
 
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        /** An account's folder below the server's data (`getLocation` of @atproto/pds's actor-store). */
         function home(did) {
           return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
         }
@@ -996,7 +998,7 @@ job "pds-candidate" {
           return hash.digest("hex");
         }
 
-        /** Whether `content` is what `cid` (text) names. */
+        /** Whether `content` matches `cid` (text). */
         function isHashOf(cid, content) {
           return isDigestOf(cid, digestOf(content));
         }
@@ -1009,7 +1011,7 @@ job "pds-candidate" {
         destination = "local/server.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
+        // Starts the image's own server on a data directory for a trial: on loopback, with throw-away secrets.
         "use strict";
 
         const { spawn } = require("node:child_process");
@@ -1018,21 +1020,21 @@ job "pds-candidate" {
         const path = require("node:path");
 
         const PORT = 3000;
-        const START = 120000; // ms; a server that has to bring large databases up to its version
+        const START = 120000; // ms; enough to migrate large databases
         const STOP = 30000; // ms
-        // The image's own, in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
+        // The image's entry in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
         const entry = process.env.TRIAL_ENTRY ?? (fs.existsSync("index.ts") ? "index.ts" : "index.js");
 
         const secret = () => crypto.randomBytes(32).toString("hex");
 
         class Server {
-          /** `more` is what the server is told beside the places of its files. */
+          /** `more` is additional environment beside the paths of its files. */
           constructor(data, more = {}) {
             this.url = `http://127.0.0.1:$${PORT}`;
             this.said = "";
             this.env = {
               ...process.env,
-              // What the stack's own server has preloaded (durable.cjs).
+              // The module that the stack's own server preloads (durable.cjs).
               ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="$${process.env.TRIAL_PRELOAD}"` }),
               LOG_ENABLED: "false",
               PDS_DATA_DIRECTORY: data,
@@ -1047,7 +1049,7 @@ job "pds-candidate" {
             };
           }
 
-          /** Returns once it answers. Throws where it ends, or never does. */
+          /** Returns once it answers. Throws if it ends, or does not answer in time. */
           async start() {
             const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
             this.child = child;
@@ -1100,9 +1102,9 @@ job "pds-candidate" {
         destination = "local/blocks.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        // Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
         //
-        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        // Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1111,11 +1113,11 @@ job "pds-candidate" {
         const DIGITS = new Int8Array(128).fill(-1);
         ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
-        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+        const digestOf = crypto.hash // in newer Node versions, and twice as fast
           ? (content) => crypto.hash("sha256", content, "buffer")
           : (content) => crypto.createHash("sha256").update(content).digest();
 
-        /** Whether `cid` (text) names what has this SHA-256. */
+        /** Whether `cid` (text) identifies content with this SHA-256. */
         function isDigestOf(cid, digest) {
           return Cid.from(cid)?.names(digest) ?? false;
         }
@@ -1126,7 +1128,7 @@ job "pds-candidate" {
             this.bytes = bytes;
           }
 
-          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
           static from(text) {
             if (text[0] !== "b") return undefined;
             const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -1149,14 +1151,14 @@ job "pds-candidate" {
             const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
             let [bits, value, at] = [0, 0, 0];
             for (let index = 0; index < bytes.length; index++) {
-              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              value = ((value & 31) << 8) | bytes[index]; // the rest is less than one letter
               for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
             }
             if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
             return `b$${text.latin1Slice()}`;
           }
 
-          /** Whether it names what has this SHA-256: version 1, any codec. */
+          /** Whether it identifies content with this SHA-256: version 1, any codec. */
           names(digest) {
             const { bytes } = this;
             const hash = bytes.length - 34;
@@ -1215,7 +1217,7 @@ job "pds-candidate" {
             }
           }
 
-          /** What follows, unread. Returns where it began. */
+          /** Skips the next value. Returns where it began. */
           skip() {
             const from = this.at;
             for (let left = 1; left > 0; left--) {
@@ -1227,7 +1229,7 @@ job "pds-candidate" {
             return from;
           }
 
-          /** Not allocated by the count, which may be anything. */
+          /** Not preallocated: the count may be any number. */
           list(count) {
             const values = [];
             while (values.length < count) values.push(this.value());
@@ -1237,7 +1239,7 @@ job "pds-candidate" {
           link(tag) {
             const bytes = tag === 42 && this.value();
             if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
-            return new Cid(bytes.subarray(1)); // a zero comes first
+            return new Cid(bytes.subarray(1)); // after a leading zero
           }
 
           map(count, entries = []) {
@@ -1251,7 +1253,7 @@ job "pds-candidate" {
           }
         }
 
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        /** The value of a whole block. Throws if it is no DAG-CBOR. */
         function decode(bytes) {
           const reader = new Reader(bytes);
           const value = reader.value();
@@ -1277,17 +1279,18 @@ job "pds-candidate" {
         data        = <<-EOT
         // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
         //
-        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        // Blocks come in any order, so a table finds them. repository.cjs owns what they form together.
         "use strict";
 
         const fs = require("node:fs");
         const { Cid, decode } = require("./blocks.cjs");
 
-        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const HEAD = 512; // bytes; the length and the CID of a block, and most whole blocks
         const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. Call `close`
+         * afterwards.
          */
         function openCar(name) {
           const blocks = new Car(name);
@@ -1303,7 +1306,7 @@ job "pds-candidate" {
               this.first = start + count;
               this.root = String(decode(this.read(start, count, true)).roots[0]);
               let blocks = 0;
-              for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+              for (const _ of this.sections()) blocks++; // so that the table has its final size
               this.places = new Places(blocks, this.size);
               for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
             } catch (error) {
@@ -1316,7 +1319,7 @@ job "pds-candidate" {
             fs.closeSync(this.handle);
           }
 
-          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          /** Bytes at an offset; fewer at the end of the file, unless `all` are required. */
           read(at, count, all = false, buffer = null) {
             const there = Math.min(count, this.size - at);
             if (all && there < count) throw new Error("it ends too early");
@@ -1336,7 +1339,7 @@ job "pds-candidate" {
             return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
           }
 
-          /** Every block, in one pass. What is given is valid until the next one. */
+          /** Every block, in one pass. Each value is valid until the next one. */
           *sections() {
             const buffer = Buffer.allocUnsafe(WINDOW);
             let [window, start] = [Buffer.alloc(0), 0];
@@ -1373,8 +1376,8 @@ job "pds-candidate" {
         }
 
         /**
-         * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
-         * 12 to 24 bytes a block, where a map takes some 200.
+         * Offsets by the end of a CID, in a table with open addressing for `count` CIDs in a file of `size` bytes. It takes 12
+         * to 24 bytes a block; a map takes some 200.
          */
         class Places {
           constructor(count, size) {
@@ -1475,12 +1478,13 @@ job "pds-candidate" {
         destination = "local/serve.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // A server on the scratch copy of a backup, with no way out: it starts, and serves every repository and blob in it.
+        // Starts a server on the scratch copy of a backup, without a network, and checks that it serves every repository and
+        // blob.
         //
-        // Runs in a container without a network, after the task whose verdict it finds: as the second half of a drill in the
-        // server's image (drill.cjs), and of a trial in a candidate's (candidate.cjs). Every repository is asked for as a
-        // stranger would, and read by repository.cjs. The copy is then removed. A drill's outcome is left in DATA/.stamps for
-        // the job that watches, also where the first half found faults; of a trial is said what it would do to the data.
+        // Runs after the task whose verdict it reads: as the second half of a drill in the server's image (drill.cjs), and of a
+        // trial in a candidate's (candidate.cjs). It requests every repository as the public would; repository.cjs reads it.
+        // The copy is then removed. A drill's outcome is written to DATA/.stamps for the job that watches, also if the first
+        // half found faults. A trial prints what it would do to the data.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1501,7 +1505,7 @@ job "pds-candidate" {
         const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
         async function main() {
-          begin("drill"); // a server that is killed for its memory says nothing more
+          begin("drill"); // a server that is killed for its memory reports nothing more
           const found = { problems: ["the copy was not looked at: see the task before"] };
           let manifest = null;
           try {
@@ -1511,7 +1515,7 @@ job "pds-candidate" {
             if (error.code !== "ENOENT") throw error;
             if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
           }
-          const known = drill || manifest ? found.problems.length : 0; // they were said
+          const known = drill || manifest ? found.problems.length : 0; // they were reported already
           if (manifest && known === 0 && !drill) Object.assign(found, await assess());
           if (manifest && known === 0) await serve(manifest, found);
           for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
@@ -1521,7 +1525,7 @@ job "pds-candidate" {
           if (drill) report(manifest, found);
         }
 
-        /** What is wrong with single accounts of the copy is no fault of another version of the server. */
+        /** Faults of single accounts of the copy are no fault of another version of the server. */
         async function assess() {
           const { verdicts } = await verify(copy, {});
           for (const line of lines(verdicts)) console.log(`FINDING: $${line}`);
@@ -1549,7 +1553,7 @@ job "pds-candidate" {
             const accounts = new Set(manifest.accounts);
             for (const [did, known] of Object.entries(manifest.repositories)) {
               if (!accounts.has(did)) {
-                // A server that is killed while it makes an account leaves this behind, and serves it to nobody.
+                // A server that is killed while it creates an account leaves this behind, and never serves it.
                 console.log(`note: $${did} has a repository and no account`);
                 continue;
               }
@@ -1570,7 +1574,7 @@ job "pds-candidate" {
           for (const name of migrations()) if (!before.includes(name)) console.log(`MIGRATES $${name}`);
         }
 
-        /** Which migrations the databases of the server have seen, as "account.sqlite 007". */
+        /** The applied migrations of the server's databases, as "account.sqlite 007". */
         function migrations() {
           const app = createRequire(path.join(process.cwd(), "x.js"));
           const Database = createRequire(app.resolve("@atproto/pds/package.json"))("better-sqlite3");
@@ -1585,9 +1589,9 @@ job "pds-candidate" {
           });
         }
 
-        /** What of an account is not served. `known` is null if its records have losses; `lost` are blobs, or false for none at all. */
+        /** Unserved parts of an account. `known` is null if records are lost; `lost` are blobs, or false for no check. */
         async function wrongWith(server, did, known, lost) {
-          // A connection that ended while a large repository was read is noticed by the next question only: it is asked again.
+          // A connection that ended while a large repository was read fails only at the next request, so that one is repeated.
           const ask = (method, parameters) => {
             const url = `$${server.url}/xrpc/com.atproto.sync.$${method}?$${new URLSearchParams(parameters)}`;
             return fetch(url).catch(() => fetch(url));
@@ -1624,7 +1628,7 @@ job "pds-candidate" {
             const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
             const wrong = [];
             for (const { text } of problems({ ...car, rev: known.rev, did, verifier })) {
-              if (wrong.push(text) === NAMED) break; // of a million records all can differ
+              if (wrong.push(text) === NAMED) break; // all of a million records can differ
             }
             return wrong;
           } finally {
@@ -1644,15 +1648,17 @@ job "pds-candidate" {
         destination = "local/durable.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Preloaded into the server's process: what the server acknowledges is on the disk, so that a power cut loses none of it.
+        // Preloaded into the server's process: everything that the server acknowledges is on the disk, so a power cut loses
+        // none of it.
         //
-        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is opened again has
+        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is reopened has
         // `synchronous = NORMAL`, which flushes at checkpoints only. Blobs and keys are written without a flush.
-        // Here every connection gets FULL, and files and directories below the data directory are flushed before a call returns.
+        // This module gives every connection FULL, and flushes files and directories below the data directory before a call
+        // returns.
         //
-        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is not
-        // flushed, or a database is open that was not given FULL, the server refuses to start (`pds.durable_writes`).
-        // Other Node processes of the container (`node -e`) are left as they are.
+        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is
+        // not flushed, or an open database does not have FULL, the server refuses to start (`pds.durable_writes`). Other Node
+        // processes of the container (`node -e`) are not affected.
         "use strict";
 
         if (process.execArgv.some((argument) => /^(-e|-p|-pe|--eval|--print)\b/.test(argument))) return;
@@ -1679,7 +1685,7 @@ job "pds-candidate" {
           .filter(Boolean)
           .map((name) => path.resolve(name));
 
-        // What was made durable so far, for the proof; not kept after it.
+        // Everything flushed so far, for the proof; discarded after it.
         let witness = isMainThread ? { files: new Set(), databases: new Set() } : null;
 
         function real(name) {
@@ -1702,7 +1708,7 @@ job "pds-candidate" {
         const { dlopen } = process;
         process.dlopen = function (module, ...rest) {
           const result = dlopen.call(this, module, ...rest);
-          // better-sqlite3's addon, by what it has: whichever copy, and whoever loads it.
+          // better-sqlite3's addon, identified by its exports: any copy, loaded by any module.
           const native = module.exports?.Database?.prototype;
           if (typeof native?.prepare === "function" && typeof native.exec === "function") hook(native);
           return result;
@@ -1720,8 +1726,8 @@ job "pds-candidate" {
           };
 
           function beforeStatement(connection, source) {
-            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server sets its pragmas
-            // outside of what it tries again. A later pragma of the server's does not stand.
+            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server does not retry
+            // its pragmas. A later pragma of the server is overridden.
             if (/^\s*pragma\b/i.test(source)) {
               if (/\bsynchronous\s*[=(]/i.test(source)) full.delete(connection);
               return;
@@ -1749,7 +1755,7 @@ job "pds-candidate" {
           }
         }
 
-        // A directory that another call has made may be used before its entry is flushed: who writes in it waits for that.
+        // A directory of a concurrent call may be used before its entry is flushed, so writers inside it wait for that flush.
         const entries = new Set();
 
         function whileFlushing(promise) {
@@ -1774,7 +1780,7 @@ job "pds-candidate" {
 
           async rename(from, to) {
             if (!rootOf(from) && !rootOf(to)) return rename(from, to);
-            // A file that was written aside by whatever means. If it is not there, `rename` says so.
+            // A file that was written to a temporary name by any means. If it is missing, `rename` reports that.
             await flush(from).catch((error) => error.code === "ENOENT" || Promise.reject(error));
             await rename(from, to);
             const folders = new Set([to, from].map((name) => path.dirname(path.resolve(name))));
@@ -1789,7 +1795,7 @@ job "pds-candidate" {
             const found = await lstat(target).catch(() => null);
             const how = typeof options === "string" ? { encoding: options } : { ...options };
             if ((how.flag ?? "w") === "w" && (!found || found.isFile())) {
-              // Written aside: half a file under its final name would be taken for a blob that is there already.
+              // To a temporary name: half a file under its final name would pass for a complete blob.
               await replaceFile(root, target, data, how, found ? found.mode & 0o777 : (how.mode ?? 0o666));
             } else {
               await writeFile(name, data, options);
@@ -1850,7 +1856,7 @@ job "pds-candidate" {
           console.log("what the server acknowledges is flushed to the disk");
         }
 
-        /** The server's own stores, as its two version lines have them, make an account and a blob in `place`. */
+        /** Makes an account and a blob in `place` with the server's own stores, as its two version lines have them. */
         async function useStores(place) {
           const app = createRequire(path.join(process.cwd(), "x.js"));
           const server = path.join(path.dirname(app.resolve("@atproto/pds/package.json")), "dist");
@@ -1873,7 +1879,7 @@ job "pds-candidate" {
           await blobs.quarantine(cid("put"));
         }
 
-        /** Whether all that is in `place` was made durable, and is what the stores had to make. */
+        /** Whether everything in `place` was flushed, and the stores made the expected files. */
         function inspect(place) {
           const found = [];
           for (const name of fs.readdirSync(place, { recursive: true }).sort()) {
@@ -1890,11 +1896,11 @@ job "pds-candidate" {
           if (lacking.length > 0) throw new Error(`its stores left nothing to look at ($${lacking.join(", ")}).`);
         }
 
-        /** The databases below the data directory that this process has open, where the system tells. */
+        /** The databases below the data directory that this process has open, if the system reports them. */
         function openDatabases() {
           const table = "/proc/self/fd";
           const names = fs.existsSync(table) ? fs.readdirSync(table) : [];
-          // By name alone: to open and close a database here would drop the locks that SQLite holds on it.
+          // By name only: to open and close a database here would drop the locks that SQLite holds on it.
           const opened = names.map((number) => target(path.join(table, number)).replace(/-wal$/, ""));
           const ours = (name) => roots.some((root) => name.startsWith(real(root) + path.sep));
           return [...new Set(opened.filter((name) => ours(name) && /\.(sqlite3?|db)$/.test(name)))];
@@ -1914,11 +1920,11 @@ job "pds-candidate" {
         destination = "local/account_check.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        // Checks whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
         //
-        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
-        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
-        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        // Owns the three states of an account and the messages for its faults. As a program it is a separate process that
+        // checks one account after the other: members' data are read before, and apart from, the server's code, and a check
+        // that the kernel kills for its memory affects no other job. `checkAll` is the caller's side.
         "use strict";
 
         const { fork } = require("node:child_process");
@@ -1928,7 +1934,7 @@ job "pds-candidate" {
         const { createRequire } = require("node:module");
         const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
-        // The image has the library as a dependency of the server package alone.
+        // The image has the library as a dependency of the server package only.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
 
@@ -1937,12 +1943,13 @@ job "pds-candidate" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
-        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+        const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
-         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
-         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
-         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and
+         * `records` (the first paths; `lost` is their count); `rebuild` if the tree of records must be rebuilt from the table;
+         * `changed`, what differs from the manifest but is consistent; `key`, its did:key. `files` and `known` (cid, rev) come
+         * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
           const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
@@ -1965,7 +1972,7 @@ job "pds-candidate" {
           return verdict;
         }
 
-        /** The same in sentences, the first of them first. */
+        /** The verdict in sentences, `why` first. */
         function sentences(verdict) {
           return [
             ...verdict.why,
@@ -2013,7 +2020,7 @@ job "pds-candidate" {
           }
         }
 
-        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        /** Finds lost records, and whether the tree is usable. Lists the first of many lost records and counts all. */
         function checkRepository(db, { did, root, known, verifier }, verdict) {
           if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
             verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
@@ -2035,7 +2042,7 @@ job "pds-candidate" {
           verdict.records.sort();
         }
 
-        /** Paths of records whose block is missing or is not what its name says. */
+        /** Paths of records whose block is missing or does not match its CID. */
         function* lostRecords(db) {
           const rows = db.prepare(
             "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
@@ -2047,12 +2054,12 @@ job "pds-candidate" {
           return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
         }
 
-        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        /** The blobs that the server keeps, without those that were announced but never arrived, or that await a record. */
         function keptBlobs(db) {
           return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
         }
 
-        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        /** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
@@ -2060,13 +2067,13 @@ job "pds-candidate" {
           });
         }
 
-        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        /** The first finding of SQLite's `check` ("quick_check" or "integrity_check") as one line; null if there is none. */
         function damageOf(db, check) {
           const found = db.pragma(`$${check}(1)`, { simple: true });
           return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
-        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        /** Queries a database without changing it. A connection without write access would leave side files behind. */
         function read(file, ask) {
           const db = new Database(file, { fileMustExist: true });
           try {
@@ -2077,11 +2084,11 @@ job "pds-candidate" {
           }
         }
 
-        // --- many accounts, in processes of their own
+        // --- many accounts, in separate processes
 
         /**
-         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
-         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         * A map from each of `dids` to its verdict. `manifest` lists the expected content. With `gently`, one process works at
+         * the lowest priority and pauses as long as it worked, because a server beside it has members who wait.
          */
         async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
           const verdicts = new Map();
@@ -2129,7 +2136,7 @@ job "pds-candidate" {
           }
         }
 
-        /** Whether the kernel has killed a process of this container for its memory. */
+        /** Whether the kernel killed a process of this container for its memory. */
         function outOfMemory() {
           try {
             return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
@@ -2138,13 +2145,13 @@ job "pds-candidate" {
           }
         }
 
-        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        /** A database's blocks as a map outside of memory: a repository can be larger than the host's memory. */
         class Blocks {
           constructor(db) {
             this.all = db.prepare("select cid, content from repo_block").raw();
             this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
-            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            // By the index of URIs, whose order is that of the tree's keys, so no sorting is needed. The order of two columns
+            // differs: "app.bsky.feed-x" is before "app.bsky.feed/".
             this.listed = db.prepare(
               `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
                  repo_block.cid is not null as stored
@@ -2164,7 +2171,7 @@ job "pds-candidate" {
             return this.all.iterate();
           }
 
-          /** What the server's own table lists, in the order of the URIs. */
+          /** The records in the server's own table, in the order of the URIs. */
           *records() {
             yield* this.listed.iterate();
           }
@@ -2206,12 +2213,12 @@ job "pds-candidate" {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        // Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-        // the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+        // only proves that the code agrees with itself. This is a second implementation; tools/repository.py is a third one, on
+        // the operator's machine.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -2225,10 +2232,10 @@ job "pds-candidate" {
 
         // --- keys and signatures
 
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        /** The verifying key and the did:key of a secp256k1 private key of 32 bytes. Throws if it is invalid. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
-          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL accepts fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -2246,7 +2253,7 @@ job "pds-candidate" {
           return text;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        /** The signed bytes: the commit's block without its signature, with its other entries in order. */
         function unsigned(bytes) {
           const reader = new Reader(bytes);
           const [, count] = reader.head();
@@ -2258,7 +2265,7 @@ job "pds-candidate" {
 
         // --- repositories: walked in order, so that memory does not grow with the records
 
-        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        /** One node of a tree, read entry by entry: a node with many entries is large enough as bytes. */
         class Node {
           constructor(blocks, cid) {
             this.cid = cid;
@@ -2291,7 +2298,7 @@ job "pds-candidate" {
             return new Error(`node $${this.cid} $${text}`);
           }
 
-          /** Key, value and right side of each entry. */
+          /** Key, value and right subtree of each entry. */
           *entries() {
             this.reader.at = this.from;
             const [major, count] = this.reader.head();
@@ -2317,12 +2324,12 @@ job "pds-candidate" {
           }
         }
 
-        /** Whether it is a CID, or null, which stands for none. */
+        /** Whether it is a CID, or null for no link. */
         function isLink(value) {
           return value === null || value instanceof Cid;
         }
 
-        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        /** The layer of a key in a tree: half the number of leading zero bits of its hash. */
         function layerOf(key) {
           const digest = digestOf(key);
           let zeros = 0;
@@ -2331,8 +2338,8 @@ job "pds-candidate" {
         }
 
         /**
-         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
-         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+         * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
          */
         function* records(blocks, top) {
           let last = "";
@@ -2364,13 +2371,13 @@ job "pds-candidate" {
         }
 
         /**
-         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
-         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         * The faults of a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, which checks
+         * the account's key. `index` is the content of the server's own table, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block exists), in the order of the URIs.
          *
-         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
-         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
-         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that does not match its CID, "signature" if the newest
+         * commit has another account or key, "record" for a record (path) without its block, "index" for a record that differs
+         * in the table (`lost` if the table lacks it), "tree" for any other broken link.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
           yield* damaged(blocks);
@@ -2386,7 +2393,7 @@ job "pds-candidate" {
           }
         }
 
-        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        /** The faults of the newest commit, whose block is `content`; other parameters as for `problems`. */
         function* commitProblems({ content, root, rev, did, verifier }) {
           let commit, signed;
           try {
@@ -2419,7 +2426,7 @@ job "pds-candidate" {
           for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
-        /** Both are in the order of their URIs: neither is held as a whole. */
+        /** Compares tree and table. Both are in the order of their URIs, so neither is held in memory. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
@@ -2444,13 +2451,13 @@ job "pds-candidate" {
             }
             for (; row; row = next()) yield surplus(row);
           } finally {
-            rows.return?.(); // a statement that is not at its end keeps its database open
+            rows.return?.(); // an unfinished statement keeps its database open
           }
         }
 
-        // --- where it lies
+        // --- locations
 
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        /** An account's folder below the server's data (`getLocation` of @atproto/pds's actor-store). */
         function home(did) {
           return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
         }
@@ -2468,7 +2475,7 @@ job "pds-candidate" {
           return hash.digest("hex");
         }
 
-        /** Whether `content` is what `cid` (text) names. */
+        /** Whether `content` matches `cid` (text). */
         function isHashOf(cid, content) {
           return isDigestOf(cid, digestOf(content));
         }
@@ -2481,7 +2488,7 @@ job "pds-candidate" {
         destination = "local/server.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
+        // Starts the image's own server on a data directory for a trial: on loopback, with throw-away secrets.
         "use strict";
 
         const { spawn } = require("node:child_process");
@@ -2490,21 +2497,21 @@ job "pds-candidate" {
         const path = require("node:path");
 
         const PORT = 3000;
-        const START = 120000; // ms; a server that has to bring large databases up to its version
+        const START = 120000; // ms; enough to migrate large databases
         const STOP = 30000; // ms
-        // The image's own, in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
+        // The image's entry in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
         const entry = process.env.TRIAL_ENTRY ?? (fs.existsSync("index.ts") ? "index.ts" : "index.js");
 
         const secret = () => crypto.randomBytes(32).toString("hex");
 
         class Server {
-          /** `more` is what the server is told beside the places of its files. */
+          /** `more` is additional environment beside the paths of its files. */
           constructor(data, more = {}) {
             this.url = `http://127.0.0.1:$${PORT}`;
             this.said = "";
             this.env = {
               ...process.env,
-              // What the stack's own server has preloaded (durable.cjs).
+              // The module that the stack's own server preloads (durable.cjs).
               ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="$${process.env.TRIAL_PRELOAD}"` }),
               LOG_ENABLED: "false",
               PDS_DATA_DIRECTORY: data,
@@ -2519,7 +2526,7 @@ job "pds-candidate" {
             };
           }
 
-          /** Returns once it answers. Throws where it ends, or never does. */
+          /** Returns once it answers. Throws if it ends, or does not answer in time. */
           async start() {
             const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
             this.child = child;
@@ -2572,12 +2579,12 @@ job "pds-candidate" {
         destination = "local/verify.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether a snapshot can be restored, account by account, on the host.
+        // Checks on the host whether a snapshot can be restored, account by account.
         //
-        // The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
-        // and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
-        // account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
-        // database cannot be read, or it is another server's.
+        // Same checks and messages as tools/verify.py on the operator's machine, which has libraries beyond Node's and SQLite.
+        // With this program, members' data do not leave the host. A fault of one account affects only that account
+        // (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account database
+        // cannot be read, or it belongs to another server.
         "use strict";
 
         const fs = require("node:fs");
@@ -2590,11 +2597,11 @@ job "pds-candidate" {
         const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
 
         /**
-         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
-         * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
-         * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
-         * folder that has the files of `only` one account the rest is not asked. `onAccounts` gets the DIDs before they are
-         * checked: what has to be asked about them elsewhere can be asked meanwhile.
+         * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
+         * omitted). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to the
+         * result of `checkAccount`; `keys`, a map from DID to did:key; `sequencer`, whether the events are usable; and `notes`.
+         * If the folder has the files of `only` one account, the rest is not checked. `onAccounts` gets the DIDs before the
+         * check, so that other queries about them can run meanwhile.
          */
         async function verify(folder, whose, only = null, onAccounts = () => {}) {
           const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
@@ -2647,8 +2654,8 @@ job "pds-candidate" {
         }
 
         /**
-         * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
-         * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+         * Removes what is not part of the manifest. SQLite would read a log beside a database, so a log with content is put
+         * aside. A killed reader leaves an empty log, and its index.
          */
         function sweep(folder, manifest, notes) {
           const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
@@ -2664,7 +2671,7 @@ job "pds-candidate" {
           }
         }
 
-        /** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+        /** The damage that makes a database of the whole server unusable; null if there is none. */
         function databaseDamage(folder, manifest, name, notes) {
           const file = path.join(folder, name);
           if (!fs.existsSync(file)) return `$${name} is missing`;
@@ -2682,14 +2689,14 @@ job "pds-candidate" {
           return null;
         }
 
-        /** What is wrong, a line each: `DID: state: sentence`. */
+        /** The faults, one per line: `DID: state: sentence`. */
         function* lines(verdicts) {
           for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `$${did}: $${verdict.state}: $${text}`;
         }
 
         /**
-         * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
-         * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+         * Faults of a snapshot that are no fault of a server that serves it: `findings`, from DID to state and `what`; `left`,
+         * DIDs that cannot be served; `lost`, from DID to its missing blobs; `damaged`, DIDs whose records have losses.
          */
         function assessed(verdicts) {
           const found = { findings: {}, left: [], lost: {}, damaged: [] };
@@ -2704,9 +2711,9 @@ job "pds-candidate" {
         }
 
         /**
-         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
-         * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
-         * from DID to whose key it has.
+         * Compares the keys of a verified snapshot with the DID documents. `active` are the accounts in use. Returns `unread`,
+         * a map from DID to why its document cannot be read; `moved`, from DID to why it has left this server; and `swapped`,
+         * from DID to the owner of the key that it has.
          */
         function held(keys, documents, active, hostname) {
           const owners = new Map([...keys].map(([did, key]) => [key, did]));
@@ -2726,7 +2733,7 @@ job "pds-candidate" {
           return found;
         }
 
-        /** Every file below `folder`, as paths from there, in order. */
+        /** Every file below `folder`, as relative paths, in order. */
         function walk(folder, below = "") {
           if (!fs.existsSync(path.join(folder, below))) return [];
           return fs
@@ -2748,10 +2755,10 @@ job "pds-candidate" {
         data        = <<-EOT
         // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
         //
-        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
-        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
-        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
-        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
+        // `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
+        // run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
+        // run. Run by itself it is the last task of a backup, after the task that sends, which may not write there. Nomad does
+        // not run it after a failed snapshot; snapshot.cjs then ends the run itself.
         "use strict";
 
         const fs = require("node:fs");
@@ -2759,7 +2766,7 @@ job "pds-candidate" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
-        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        /** Records that a run of `name` has begun. A run that was still under way was killed, and counts as failed. */
         function begin(name) {
           const before = load(name);
           const now = new Date().toISOString();
@@ -2771,8 +2778,8 @@ job "pds-candidate" {
         }
 
         /**
-         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
-         * wrong beside a `good` one.
+         * Records that `name` succeeded (no `problems`), or its problems; `more` is kept with a success. A `good` run may have
+         * problems too.
          */
         function end(name, problems, more = {}, good = problems.length === 0) {
           const { began: _ended, ...before } = load(name);
@@ -2825,9 +2832,9 @@ job "pds-candidate" {
         destination = "local/blocks.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        // Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
         //
-        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        // Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -2836,11 +2843,11 @@ job "pds-candidate" {
         const DIGITS = new Int8Array(128).fill(-1);
         ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
-        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+        const digestOf = crypto.hash // in newer Node versions, and twice as fast
           ? (content) => crypto.hash("sha256", content, "buffer")
           : (content) => crypto.createHash("sha256").update(content).digest();
 
-        /** Whether `cid` (text) names what has this SHA-256. */
+        /** Whether `cid` (text) identifies content with this SHA-256. */
         function isDigestOf(cid, digest) {
           return Cid.from(cid)?.names(digest) ?? false;
         }
@@ -2851,7 +2858,7 @@ job "pds-candidate" {
             this.bytes = bytes;
           }
 
-          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
           static from(text) {
             if (text[0] !== "b") return undefined;
             const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -2874,14 +2881,14 @@ job "pds-candidate" {
             const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
             let [bits, value, at] = [0, 0, 0];
             for (let index = 0; index < bytes.length; index++) {
-              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              value = ((value & 31) << 8) | bytes[index]; // the rest is less than one letter
               for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
             }
             if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
             return `b$${text.latin1Slice()}`;
           }
 
-          /** Whether it names what has this SHA-256: version 1, any codec. */
+          /** Whether it identifies content with this SHA-256: version 1, any codec. */
           names(digest) {
             const { bytes } = this;
             const hash = bytes.length - 34;
@@ -2940,7 +2947,7 @@ job "pds-candidate" {
             }
           }
 
-          /** What follows, unread. Returns where it began. */
+          /** Skips the next value. Returns where it began. */
           skip() {
             const from = this.at;
             for (let left = 1; left > 0; left--) {
@@ -2952,7 +2959,7 @@ job "pds-candidate" {
             return from;
           }
 
-          /** Not allocated by the count, which may be anything. */
+          /** Not preallocated: the count may be any number. */
           list(count) {
             const values = [];
             while (values.length < count) values.push(this.value());
@@ -2962,7 +2969,7 @@ job "pds-candidate" {
           link(tag) {
             const bytes = tag === 42 && this.value();
             if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
-            return new Cid(bytes.subarray(1)); // a zero comes first
+            return new Cid(bytes.subarray(1)); // after a leading zero
           }
 
           map(count, entries = []) {
@@ -2976,7 +2983,7 @@ job "pds-candidate" {
           }
         }
 
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        /** The value of a whole block. Throws if it is no DAG-CBOR. */
         function decode(bytes) {
           const reader = new Reader(bytes);
           const value = reader.value();
@@ -3002,17 +3009,18 @@ job "pds-candidate" {
         data        = <<-EOT
         // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
         //
-        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        // Blocks come in any order, so a table finds them. repository.cjs owns what they form together.
         "use strict";
 
         const fs = require("node:fs");
         const { Cid, decode } = require("./blocks.cjs");
 
-        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const HEAD = 512; // bytes; the length and the CID of a block, and most whole blocks
         const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. Call `close`
+         * afterwards.
          */
         function openCar(name) {
           const blocks = new Car(name);
@@ -3028,7 +3036,7 @@ job "pds-candidate" {
               this.first = start + count;
               this.root = String(decode(this.read(start, count, true)).roots[0]);
               let blocks = 0;
-              for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+              for (const _ of this.sections()) blocks++; // so that the table has its final size
               this.places = new Places(blocks, this.size);
               for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
             } catch (error) {
@@ -3041,7 +3049,7 @@ job "pds-candidate" {
             fs.closeSync(this.handle);
           }
 
-          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          /** Bytes at an offset; fewer at the end of the file, unless `all` are required. */
           read(at, count, all = false, buffer = null) {
             const there = Math.min(count, this.size - at);
             if (all && there < count) throw new Error("it ends too early");
@@ -3061,7 +3069,7 @@ job "pds-candidate" {
             return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
           }
 
-          /** Every block, in one pass. What is given is valid until the next one. */
+          /** Every block, in one pass. Each value is valid until the next one. */
           *sections() {
             const buffer = Buffer.allocUnsafe(WINDOW);
             let [window, start] = [Buffer.alloc(0), 0];
@@ -3098,8 +3106,8 @@ job "pds-candidate" {
         }
 
         /**
-         * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
-         * 12 to 24 bytes a block, where a map takes some 200.
+         * Offsets by the end of a CID, in a table with open addressing for `count` CIDs in a file of `size` bytes. It takes 12
+         * to 24 bytes a block; a map takes some 200.
          */
         class Places {
           constructor(count, size) {

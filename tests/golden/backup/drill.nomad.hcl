@@ -68,14 +68,14 @@ job "pds-drill" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
-        # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
-        # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-        # the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
+        # Owns the download of a snapshot from the bucket to TARGET/fetched, and of the list of departures to TARGET/list;
+        # without a TARGET, to the allocation's own folder. Runs in restic's image before the task that uses them. Nomad's meta
+        # of the dispatched job has the parameters: `snapshot` is a snapshot's ID in restic, `from` is "volume" if the snapshot
+        # is on the volume already, `show` lists snapshots, `only` is the DID of the one account to fetch.
         set -eu
         umask 077
 
-        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
+        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
@@ -87,9 +87,9 @@ job "pds-drill" {
             fail "$RESTIC_REPOSITORY holds no backups"
         fi
 
-        # Nothing here takes a lock: a restore is kept from nothing by one that was left behind, a key that may only read does,
-        # and a backup that thins out meanwhile goes on. What that one takes away below this is there under another name at the
-        # second attempt.
+        # No command here takes a lock: a leftover lock must not block a restore, a read-only key suffices, and a backup that
+        # prunes meanwhile can continue. Packs that it removes during the download exist under another name at the second
+        # attempt.
         if [ "$${NOMAD_META_show:-}" != "" ]; then
             restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --compact
             exit 0
@@ -98,7 +98,7 @@ job "pds-drill" {
         mkdir -p "$TARGET"
         began=$(date +%s)
 
-        # The newest list, whatever the snapshot: what it says of older ones is the point of it.
+        # Always the newest list: it has to cover events after the snapshot.
         rm -rf "$TARGET/list"
         case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
             *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
@@ -113,7 +113,7 @@ job "pds-drill" {
             *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
         esac
 
-        # Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+        # For one account: its folder and blobs, with the manifest and the account database, which identify its files.
         set --
         only=$${NOMAD_META_only:-}
         if [ "$only" != "" ]; then
@@ -123,12 +123,12 @@ job "pds-drill" {
             done
         fi
 
-        # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
+        # Checks for free space beside the existing data before it writes. Removes the files of an earlier run first.
         rm -rf "$fetched" "$fetched.part"
         size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-        # How much of that is one account's is not known before.
+        # The size of a single account is not known in advance.
         [ "$only" != "" ] || [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
@@ -151,8 +151,8 @@ job "pds-drill" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
-        # Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+        # Owns opening restic's repository for the scripts beside this one, and the messages if it does not open. The names
+        # RESTIC_* and AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
         set -eu
 
         fail() {
@@ -160,22 +160,22 @@ job "pds-drill" {
             exit 1
         }
 
-        # Pack files are put together here; the container's /tmp is memory.
+        # restic assembles pack files here; the container's /tmp is memory.
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        # Without a lock: one that a killed run left must keep nobody from a restore.
+        # Without a lock: the lock of a killed run must not block a restore.
         code=0
         said=$(restic cat config --no-lock 2>&1 >/dev/null) || code=$?
         if [ "$code" -ne 0 ]; then
-            # restic asks "Is there a repository at the following location?" after every fault, one of the region among them. That
-            # the service has no such object is said by the code 10 (restic 0.17 and newer) or by the first line.
+            # restic asks "Is there a repository at the following location?" after every fault, including a wrong region. The
+            # code 10 (restic 0.17 and newer) or the first line means that the service has no such object.
             case "$code:$said" in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
-                # restic then says that there may be none, too.
+                # restic also suggests then that there may be none.
                 *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
-        Is the bucket somebody else's, or the key of another one?" ;;
+        The bucket may belong to another account, or the key to another bucket." ;;
                 10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said
         Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;
@@ -238,11 +238,12 @@ job "pds-drill" {
         destination = "local/drill.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // The first half of a drill: is what the bucket gave back whole, and are the identities in it those of the world?
+        // The first half of a drill: checks that the bucket's backup is intact, and that its identities match their DID
+        // documents.
         //
-        // Runs in the server's image on a scratch copy in the allocation's own folder; it sees nothing of the live data. It may
-        // read the PLC directory, which the server on the copy may not (serve.cjs, the second half, which also tells the
-        // outcome). Blobs, keys, repositories: verify.cjs has the questions.
+        // Runs in the server's image on a scratch copy in the allocation's own folder, without access to the live data. It may
+        // read the PLC directory, which the server on the copy may not (serve.cjs, the second half, which also reports the
+        // outcome). verify.cjs checks blobs, keys and repositories.
         "use strict";
 
         const fs = require("node:fs");
@@ -271,7 +272,7 @@ job "pds-drill" {
           end({ problems, ...assessed(verdicts) }, began);
         }
 
-        /** What the directory of identities says against the keys. A member who moved away is no fault. */
+        /** Compares the DID documents with the keys. A member who moved to another server is no fault. */
         async function identities(accounts, keys) {
           const asked = await documents(accounts, process.env.PDS_DID_PLC_URL);
           const { unread, moved, swapped } = held(keys, asked, accounts, hostname);
@@ -299,10 +300,10 @@ job "pds-drill" {
         destination = "local/documents.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // What the world says of an account: the key and the server that its DID document names.
+        // Queries an account's DID document for its key and its server.
         //
-        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
-        // reached" are two answers: on the first one acts, on the second nobody may.
+        // Queries the PLC directory and, for did:web, the account's own domain; writes nothing anywhere. "Gone" and
+        // "unreachable" are two answers: the first may be acted on, the second never.
         "use strict";
 
         const ATTEMPTS = 3;
@@ -310,8 +311,8 @@ job "pds-drill" {
         const PATIENCE = 10000; // ms for one answer
 
         /**
-         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
-         * directory's address.
+         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` if the query failed. `plc` is the directory's
+         * address.
          */
         async function documents(dids, plc) {
           const found = new Map();
@@ -364,7 +365,7 @@ job "pds-drill" {
           const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
           const method = entry(document.verificationMethod, "#atproto");
           return {
-            // The older types give the key without saying of which curve it is; such a key is not compared.
+            // The older types give the key without naming its curve; such a key is not compared.
             key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
             server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
             handles: handlesOf(document.alsoKnownAs),
@@ -391,12 +392,12 @@ job "pds-drill" {
         destination = "local/verify.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether a snapshot can be restored, account by account, on the host.
+        // Checks on the host whether a snapshot can be restored, account by account.
         //
-        // The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
-        // and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
-        // account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
-        // database cannot be read, or it is another server's.
+        // Same checks and messages as tools/verify.py on the operator's machine, which has libraries beyond Node's and SQLite.
+        // With this program, members' data do not leave the host. A fault of one account affects only that account
+        // (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account database
+        // cannot be read, or it belongs to another server.
         "use strict";
 
         const fs = require("node:fs");
@@ -409,11 +410,11 @@ job "pds-drill" {
         const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
 
         /**
-         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
-         * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
-         * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
-         * folder that has the files of `only` one account the rest is not asked. `onAccounts` gets the DIDs before they are
-         * checked: what has to be asked about them elsewhere can be asked meanwhile.
+         * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
+         * omitted). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to the
+         * result of `checkAccount`; `keys`, a map from DID to did:key; `sequencer`, whether the events are usable; and `notes`.
+         * If the folder has the files of `only` one account, the rest is not checked. `onAccounts` gets the DIDs before the
+         * check, so that other queries about them can run meanwhile.
          */
         async function verify(folder, whose, only = null, onAccounts = () => {}) {
           const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
@@ -466,8 +467,8 @@ job "pds-drill" {
         }
 
         /**
-         * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
-         * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+         * Removes what is not part of the manifest. SQLite would read a log beside a database, so a log with content is put
+         * aside. A killed reader leaves an empty log, and its index.
          */
         function sweep(folder, manifest, notes) {
           const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
@@ -483,7 +484,7 @@ job "pds-drill" {
           }
         }
 
-        /** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+        /** The damage that makes a database of the whole server unusable; null if there is none. */
         function databaseDamage(folder, manifest, name, notes) {
           const file = path.join(folder, name);
           if (!fs.existsSync(file)) return `$${name} is missing`;
@@ -501,14 +502,14 @@ job "pds-drill" {
           return null;
         }
 
-        /** What is wrong, a line each: `DID: state: sentence`. */
+        /** The faults, one per line: `DID: state: sentence`. */
         function* lines(verdicts) {
           for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `$${did}: $${verdict.state}: $${text}`;
         }
 
         /**
-         * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
-         * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+         * Faults of a snapshot that are no fault of a server that serves it: `findings`, from DID to state and `what`; `left`,
+         * DIDs that cannot be served; `lost`, from DID to its missing blobs; `damaged`, DIDs whose records have losses.
          */
         function assessed(verdicts) {
           const found = { findings: {}, left: [], lost: {}, damaged: [] };
@@ -523,9 +524,9 @@ job "pds-drill" {
         }
 
         /**
-         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
-         * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
-         * from DID to whose key it has.
+         * Compares the keys of a verified snapshot with the DID documents. `active` are the accounts in use. Returns `unread`,
+         * a map from DID to why its document cannot be read; `moved`, from DID to why it has left this server; and `swapped`,
+         * from DID to the owner of the key that it has.
          */
         function held(keys, documents, active, hostname) {
           const owners = new Map([...keys].map(([did, key]) => [key, did]));
@@ -545,7 +546,7 @@ job "pds-drill" {
           return found;
         }
 
-        /** Every file below `folder`, as paths from there, in order. */
+        /** Every file below `folder`, as relative paths, in order. */
         function walk(folder, below = "") {
           if (!fs.existsSync(path.join(folder, below))) return [];
           return fs
@@ -565,11 +566,11 @@ job "pds-drill" {
         destination = "local/account_check.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        // Checks whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
         //
-        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
-        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
-        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        // Owns the three states of an account and the messages for its faults. As a program it is a separate process that
+        // checks one account after the other: members' data are read before, and apart from, the server's code, and a check
+        // that the kernel kills for its memory affects no other job. `checkAll` is the caller's side.
         "use strict";
 
         const { fork } = require("node:child_process");
@@ -579,7 +580,7 @@ job "pds-drill" {
         const { createRequire } = require("node:module");
         const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
-        // The image has the library as a dependency of the server package alone.
+        // The image has the library as a dependency of the server package only.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
 
@@ -588,12 +589,13 @@ job "pds-drill" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
-        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+        const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
-         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
-         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
-         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and
+         * `records` (the first paths; `lost` is their count); `rebuild` if the tree of records must be rebuilt from the table;
+         * `changed`, what differs from the manifest but is consistent; `key`, its did:key. `files` and `known` (cid, rev) come
+         * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
           const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
@@ -616,7 +618,7 @@ job "pds-drill" {
           return verdict;
         }
 
-        /** The same in sentences, the first of them first. */
+        /** The verdict in sentences, `why` first. */
         function sentences(verdict) {
           return [
             ...verdict.why,
@@ -664,7 +666,7 @@ job "pds-drill" {
           }
         }
 
-        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        /** Finds lost records, and whether the tree is usable. Lists the first of many lost records and counts all. */
         function checkRepository(db, { did, root, known, verifier }, verdict) {
           if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
             verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
@@ -686,7 +688,7 @@ job "pds-drill" {
           verdict.records.sort();
         }
 
-        /** Paths of records whose block is missing or is not what its name says. */
+        /** Paths of records whose block is missing or does not match its CID. */
         function* lostRecords(db) {
           const rows = db.prepare(
             "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
@@ -698,12 +700,12 @@ job "pds-drill" {
           return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
         }
 
-        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        /** The blobs that the server keeps, without those that were announced but never arrived, or that await a record. */
         function keptBlobs(db) {
           return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
         }
 
-        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        /** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
@@ -711,13 +713,13 @@ job "pds-drill" {
           });
         }
 
-        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        /** The first finding of SQLite's `check` ("quick_check" or "integrity_check") as one line; null if there is none. */
         function damageOf(db, check) {
           const found = db.pragma(`$${check}(1)`, { simple: true });
           return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
-        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        /** Queries a database without changing it. A connection without write access would leave side files behind. */
         function read(file, ask) {
           const db = new Database(file, { fileMustExist: true });
           try {
@@ -728,11 +730,11 @@ job "pds-drill" {
           }
         }
 
-        // --- many accounts, in processes of their own
+        // --- many accounts, in separate processes
 
         /**
-         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
-         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         * A map from each of `dids` to its verdict. `manifest` lists the expected content. With `gently`, one process works at
+         * the lowest priority and pauses as long as it worked, because a server beside it has members who wait.
          */
         async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
           const verdicts = new Map();
@@ -780,7 +782,7 @@ job "pds-drill" {
           }
         }
 
-        /** Whether the kernel has killed a process of this container for its memory. */
+        /** Whether the kernel killed a process of this container for its memory. */
         function outOfMemory() {
           try {
             return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
@@ -789,13 +791,13 @@ job "pds-drill" {
           }
         }
 
-        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        /** A database's blocks as a map outside of memory: a repository can be larger than the host's memory. */
         class Blocks {
           constructor(db) {
             this.all = db.prepare("select cid, content from repo_block").raw();
             this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
-            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            // By the index of URIs, whose order is that of the tree's keys, so no sorting is needed. The order of two columns
+            // differs: "app.bsky.feed-x" is before "app.bsky.feed/".
             this.listed = db.prepare(
               `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
                  repo_block.cid is not null as stored
@@ -815,7 +817,7 @@ job "pds-drill" {
             return this.all.iterate();
           }
 
-          /** What the server's own table lists, in the order of the URIs. */
+          /** The records in the server's own table, in the order of the URIs. */
           *records() {
             yield* this.listed.iterate();
           }
@@ -857,12 +859,12 @@ job "pds-drill" {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        // Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-        // the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+        // only proves that the code agrees with itself. This is a second implementation; tools/repository.py is a third one, on
+        // the operator's machine.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -876,10 +878,10 @@ job "pds-drill" {
 
         // --- keys and signatures
 
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        /** The verifying key and the did:key of a secp256k1 private key of 32 bytes. Throws if it is invalid. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
-          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL accepts fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -897,7 +899,7 @@ job "pds-drill" {
           return text;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        /** The signed bytes: the commit's block without its signature, with its other entries in order. */
         function unsigned(bytes) {
           const reader = new Reader(bytes);
           const [, count] = reader.head();
@@ -909,7 +911,7 @@ job "pds-drill" {
 
         // --- repositories: walked in order, so that memory does not grow with the records
 
-        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        /** One node of a tree, read entry by entry: a node with many entries is large enough as bytes. */
         class Node {
           constructor(blocks, cid) {
             this.cid = cid;
@@ -942,7 +944,7 @@ job "pds-drill" {
             return new Error(`node $${this.cid} $${text}`);
           }
 
-          /** Key, value and right side of each entry. */
+          /** Key, value and right subtree of each entry. */
           *entries() {
             this.reader.at = this.from;
             const [major, count] = this.reader.head();
@@ -968,12 +970,12 @@ job "pds-drill" {
           }
         }
 
-        /** Whether it is a CID, or null, which stands for none. */
+        /** Whether it is a CID, or null for no link. */
         function isLink(value) {
           return value === null || value instanceof Cid;
         }
 
-        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        /** The layer of a key in a tree: half the number of leading zero bits of its hash. */
         function layerOf(key) {
           const digest = digestOf(key);
           let zeros = 0;
@@ -982,8 +984,8 @@ job "pds-drill" {
         }
 
         /**
-         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
-         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+         * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
          */
         function* records(blocks, top) {
           let last = "";
@@ -1015,13 +1017,13 @@ job "pds-drill" {
         }
 
         /**
-         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
-         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         * The faults of a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, which checks
+         * the account's key. `index` is the content of the server's own table, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block exists), in the order of the URIs.
          *
-         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
-         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
-         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that does not match its CID, "signature" if the newest
+         * commit has another account or key, "record" for a record (path) without its block, "index" for a record that differs
+         * in the table (`lost` if the table lacks it), "tree" for any other broken link.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
           yield* damaged(blocks);
@@ -1037,7 +1039,7 @@ job "pds-drill" {
           }
         }
 
-        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        /** The faults of the newest commit, whose block is `content`; other parameters as for `problems`. */
         function* commitProblems({ content, root, rev, did, verifier }) {
           let commit, signed;
           try {
@@ -1070,7 +1072,7 @@ job "pds-drill" {
           for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
-        /** Both are in the order of their URIs: neither is held as a whole. */
+        /** Compares tree and table. Both are in the order of their URIs, so neither is held in memory. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
@@ -1095,13 +1097,13 @@ job "pds-drill" {
             }
             for (; row; row = next()) yield surplus(row);
           } finally {
-            rows.return?.(); // a statement that is not at its end keeps its database open
+            rows.return?.(); // an unfinished statement keeps its database open
           }
         }
 
-        // --- where it lies
+        // --- locations
 
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        /** An account's folder below the server's data (`getLocation` of @atproto/pds's actor-store). */
         function home(did) {
           return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
         }
@@ -1119,7 +1121,7 @@ job "pds-drill" {
           return hash.digest("hex");
         }
 
-        /** Whether `content` is what `cid` (text) names. */
+        /** Whether `content` matches `cid` (text). */
         function isHashOf(cid, content) {
           return isDigestOf(cid, digestOf(content));
         }
@@ -1132,9 +1134,9 @@ job "pds-drill" {
         destination = "local/blocks.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        // Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
         //
-        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        // Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1143,11 +1145,11 @@ job "pds-drill" {
         const DIGITS = new Int8Array(128).fill(-1);
         ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
-        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+        const digestOf = crypto.hash // in newer Node versions, and twice as fast
           ? (content) => crypto.hash("sha256", content, "buffer")
           : (content) => crypto.createHash("sha256").update(content).digest();
 
-        /** Whether `cid` (text) names what has this SHA-256. */
+        /** Whether `cid` (text) identifies content with this SHA-256. */
         function isDigestOf(cid, digest) {
           return Cid.from(cid)?.names(digest) ?? false;
         }
@@ -1158,7 +1160,7 @@ job "pds-drill" {
             this.bytes = bytes;
           }
 
-          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
           static from(text) {
             if (text[0] !== "b") return undefined;
             const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -1181,14 +1183,14 @@ job "pds-drill" {
             const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
             let [bits, value, at] = [0, 0, 0];
             for (let index = 0; index < bytes.length; index++) {
-              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              value = ((value & 31) << 8) | bytes[index]; // the rest is less than one letter
               for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
             }
             if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
             return `b$${text.latin1Slice()}`;
           }
 
-          /** Whether it names what has this SHA-256: version 1, any codec. */
+          /** Whether it identifies content with this SHA-256: version 1, any codec. */
           names(digest) {
             const { bytes } = this;
             const hash = bytes.length - 34;
@@ -1247,7 +1249,7 @@ job "pds-drill" {
             }
           }
 
-          /** What follows, unread. Returns where it began. */
+          /** Skips the next value. Returns where it began. */
           skip() {
             const from = this.at;
             for (let left = 1; left > 0; left--) {
@@ -1259,7 +1261,7 @@ job "pds-drill" {
             return from;
           }
 
-          /** Not allocated by the count, which may be anything. */
+          /** Not preallocated: the count may be any number. */
           list(count) {
             const values = [];
             while (values.length < count) values.push(this.value());
@@ -1269,7 +1271,7 @@ job "pds-drill" {
           link(tag) {
             const bytes = tag === 42 && this.value();
             if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
-            return new Cid(bytes.subarray(1)); // a zero comes first
+            return new Cid(bytes.subarray(1)); // after a leading zero
           }
 
           map(count, entries = []) {
@@ -1283,7 +1285,7 @@ job "pds-drill" {
           }
         }
 
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        /** The value of a whole block. Throws if it is no DAG-CBOR. */
         function decode(bytes) {
           const reader = new Reader(bytes);
           const value = reader.value();
@@ -1309,17 +1311,18 @@ job "pds-drill" {
         data        = <<-EOT
         // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
         //
-        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        // Blocks come in any order, so a table finds them. repository.cjs owns what they form together.
         "use strict";
 
         const fs = require("node:fs");
         const { Cid, decode } = require("./blocks.cjs");
 
-        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const HEAD = 512; // bytes; the length and the CID of a block, and most whole blocks
         const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. Call `close`
+         * afterwards.
          */
         function openCar(name) {
           const blocks = new Car(name);
@@ -1335,7 +1338,7 @@ job "pds-drill" {
               this.first = start + count;
               this.root = String(decode(this.read(start, count, true)).roots[0]);
               let blocks = 0;
-              for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+              for (const _ of this.sections()) blocks++; // so that the table has its final size
               this.places = new Places(blocks, this.size);
               for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
             } catch (error) {
@@ -1348,7 +1351,7 @@ job "pds-drill" {
             fs.closeSync(this.handle);
           }
 
-          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          /** Bytes at an offset; fewer at the end of the file, unless `all` are required. */
           read(at, count, all = false, buffer = null) {
             const there = Math.min(count, this.size - at);
             if (all && there < count) throw new Error("it ends too early");
@@ -1368,7 +1371,7 @@ job "pds-drill" {
             return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
           }
 
-          /** Every block, in one pass. What is given is valid until the next one. */
+          /** Every block, in one pass. Each value is valid until the next one. */
           *sections() {
             const buffer = Buffer.allocUnsafe(WINDOW);
             let [window, start] = [Buffer.alloc(0), 0];
@@ -1405,8 +1408,8 @@ job "pds-drill" {
         }
 
         /**
-         * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
-         * 12 to 24 bytes a block, where a map takes some 200.
+         * Offsets by the end of a CID, in a table with open addressing for `count` CIDs in a file of `size` bytes. It takes 12
+         * to 24 bytes a block; a map takes some 200.
          */
         class Places {
           constructor(count, size) {
@@ -1512,12 +1515,13 @@ job "pds-drill" {
         destination = "local/serve.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // A server on the scratch copy of a backup, with no way out: it starts, and serves every repository and blob in it.
+        // Starts a server on the scratch copy of a backup, without a network, and checks that it serves every repository and
+        // blob.
         //
-        // Runs in a container without a network, after the task whose verdict it finds: as the second half of a drill in the
-        // server's image (drill.cjs), and of a trial in a candidate's (candidate.cjs). Every repository is asked for as a
-        // stranger would, and read by repository.cjs. The copy is then removed. A drill's outcome is left in DATA/.stamps for
-        // the job that watches, also where the first half found faults; of a trial is said what it would do to the data.
+        // Runs after the task whose verdict it reads: as the second half of a drill in the server's image (drill.cjs), and of a
+        // trial in a candidate's (candidate.cjs). It requests every repository as the public would; repository.cjs reads it.
+        // The copy is then removed. A drill's outcome is written to DATA/.stamps for the job that watches, also if the first
+        // half found faults. A trial prints what it would do to the data.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1538,7 +1542,7 @@ job "pds-drill" {
         const statuses = ["RepoDeactivated", "RepoTakendown", "RepoSuspended"];
 
         async function main() {
-          begin("drill"); // a server that is killed for its memory says nothing more
+          begin("drill"); // a server that is killed for its memory reports nothing more
           const found = { problems: ["the copy was not looked at: see the task before"] };
           let manifest = null;
           try {
@@ -1548,7 +1552,7 @@ job "pds-drill" {
             if (error.code !== "ENOENT") throw error;
             if (!drill && found.problems.length === 0) found.problems.push("no backup was fetched: the first task says why");
           }
-          const known = drill || manifest ? found.problems.length : 0; // they were said
+          const known = drill || manifest ? found.problems.length : 0; // they were reported already
           if (manifest && known === 0 && !drill) Object.assign(found, await assess());
           if (manifest && known === 0) await serve(manifest, found);
           for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
@@ -1558,7 +1562,7 @@ job "pds-drill" {
           if (drill) report(manifest, found);
         }
 
-        /** What is wrong with single accounts of the copy is no fault of another version of the server. */
+        /** Faults of single accounts of the copy are no fault of another version of the server. */
         async function assess() {
           const { verdicts } = await verify(copy, {});
           for (const line of lines(verdicts)) console.log(`FINDING: $${line}`);
@@ -1586,7 +1590,7 @@ job "pds-drill" {
             const accounts = new Set(manifest.accounts);
             for (const [did, known] of Object.entries(manifest.repositories)) {
               if (!accounts.has(did)) {
-                // A server that is killed while it makes an account leaves this behind, and serves it to nobody.
+                // A server that is killed while it creates an account leaves this behind, and never serves it.
                 console.log(`note: $${did} has a repository and no account`);
                 continue;
               }
@@ -1607,7 +1611,7 @@ job "pds-drill" {
           for (const name of migrations()) if (!before.includes(name)) console.log(`MIGRATES $${name}`);
         }
 
-        /** Which migrations the databases of the server have seen, as "account.sqlite 007". */
+        /** The applied migrations of the server's databases, as "account.sqlite 007". */
         function migrations() {
           const app = createRequire(path.join(process.cwd(), "x.js"));
           const Database = createRequire(app.resolve("@atproto/pds/package.json"))("better-sqlite3");
@@ -1622,9 +1626,9 @@ job "pds-drill" {
           });
         }
 
-        /** What of an account is not served. `known` is null if its records have losses; `lost` are blobs, or false for none at all. */
+        /** Unserved parts of an account. `known` is null if records are lost; `lost` are blobs, or false for no check. */
         async function wrongWith(server, did, known, lost) {
-          // A connection that ended while a large repository was read is noticed by the next question only: it is asked again.
+          // A connection that ended while a large repository was read fails only at the next request, so that one is repeated.
           const ask = (method, parameters) => {
             const url = `$${server.url}/xrpc/com.atproto.sync.$${method}?$${new URLSearchParams(parameters)}`;
             return fetch(url).catch(() => fetch(url));
@@ -1661,7 +1665,7 @@ job "pds-drill" {
             const { verifier } = publicKey(fs.readFileSync(path.join(copy, home(did), "key")));
             const wrong = [];
             for (const { text } of problems({ ...car, rev: known.rev, did, verifier })) {
-              if (wrong.push(text) === NAMED) break; // of a million records all can differ
+              if (wrong.push(text) === NAMED) break; // all of a million records can differ
             }
             return wrong;
           } finally {
@@ -1681,11 +1685,11 @@ job "pds-drill" {
         destination = "local/account_check.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        // Checks whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
         //
-        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
-        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
-        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        // Owns the three states of an account and the messages for its faults. As a program it is a separate process that
+        // checks one account after the other: members' data are read before, and apart from, the server's code, and a check
+        // that the kernel kills for its memory affects no other job. `checkAll` is the caller's side.
         "use strict";
 
         const { fork } = require("node:child_process");
@@ -1695,7 +1699,7 @@ job "pds-drill" {
         const { createRequire } = require("node:module");
         const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
-        // The image has the library as a dependency of the server package alone.
+        // The image has the library as a dependency of the server package only.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
 
@@ -1704,12 +1708,13 @@ job "pds-drill" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
-        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+        const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
-         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
-         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
-         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and
+         * `records` (the first paths; `lost` is their count); `rebuild` if the tree of records must be rebuilt from the table;
+         * `changed`, what differs from the manifest but is consistent; `key`, its did:key. `files` and `known` (cid, rev) come
+         * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
           const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
@@ -1732,7 +1737,7 @@ job "pds-drill" {
           return verdict;
         }
 
-        /** The same in sentences, the first of them first. */
+        /** The verdict in sentences, `why` first. */
         function sentences(verdict) {
           return [
             ...verdict.why,
@@ -1780,7 +1785,7 @@ job "pds-drill" {
           }
         }
 
-        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        /** Finds lost records, and whether the tree is usable. Lists the first of many lost records and counts all. */
         function checkRepository(db, { did, root, known, verifier }, verdict) {
           if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
             verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
@@ -1802,7 +1807,7 @@ job "pds-drill" {
           verdict.records.sort();
         }
 
-        /** Paths of records whose block is missing or is not what its name says. */
+        /** Paths of records whose block is missing or does not match its CID. */
         function* lostRecords(db) {
           const rows = db.prepare(
             "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
@@ -1814,12 +1819,12 @@ job "pds-drill" {
           return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
         }
 
-        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        /** The blobs that the server keeps, without those that were announced but never arrived, or that await a record. */
         function keptBlobs(db) {
           return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
         }
 
-        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        /** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
@@ -1827,13 +1832,13 @@ job "pds-drill" {
           });
         }
 
-        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        /** The first finding of SQLite's `check` ("quick_check" or "integrity_check") as one line; null if there is none. */
         function damageOf(db, check) {
           const found = db.pragma(`$${check}(1)`, { simple: true });
           return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
-        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        /** Queries a database without changing it. A connection without write access would leave side files behind. */
         function read(file, ask) {
           const db = new Database(file, { fileMustExist: true });
           try {
@@ -1844,11 +1849,11 @@ job "pds-drill" {
           }
         }
 
-        // --- many accounts, in processes of their own
+        // --- many accounts, in separate processes
 
         /**
-         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
-         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         * A map from each of `dids` to its verdict. `manifest` lists the expected content. With `gently`, one process works at
+         * the lowest priority and pauses as long as it worked, because a server beside it has members who wait.
          */
         async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
           const verdicts = new Map();
@@ -1896,7 +1901,7 @@ job "pds-drill" {
           }
         }
 
-        /** Whether the kernel has killed a process of this container for its memory. */
+        /** Whether the kernel killed a process of this container for its memory. */
         function outOfMemory() {
           try {
             return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
@@ -1905,13 +1910,13 @@ job "pds-drill" {
           }
         }
 
-        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        /** A database's blocks as a map outside of memory: a repository can be larger than the host's memory. */
         class Blocks {
           constructor(db) {
             this.all = db.prepare("select cid, content from repo_block").raw();
             this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
-            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            // By the index of URIs, whose order is that of the tree's keys, so no sorting is needed. The order of two columns
+            // differs: "app.bsky.feed-x" is before "app.bsky.feed/".
             this.listed = db.prepare(
               `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
                  repo_block.cid is not null as stored
@@ -1931,7 +1936,7 @@ job "pds-drill" {
             return this.all.iterate();
           }
 
-          /** What the server's own table lists, in the order of the URIs. */
+          /** The records in the server's own table, in the order of the URIs. */
           *records() {
             yield* this.listed.iterate();
           }
@@ -1973,12 +1978,12 @@ job "pds-drill" {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        // Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-        // the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+        // only proves that the code agrees with itself. This is a second implementation; tools/repository.py is a third one, on
+        // the operator's machine.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1992,10 +1997,10 @@ job "pds-drill" {
 
         // --- keys and signatures
 
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        /** The verifying key and the did:key of a secp256k1 private key of 32 bytes. Throws if it is invalid. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
-          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL accepts fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -2013,7 +2018,7 @@ job "pds-drill" {
           return text;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        /** The signed bytes: the commit's block without its signature, with its other entries in order. */
         function unsigned(bytes) {
           const reader = new Reader(bytes);
           const [, count] = reader.head();
@@ -2025,7 +2030,7 @@ job "pds-drill" {
 
         // --- repositories: walked in order, so that memory does not grow with the records
 
-        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        /** One node of a tree, read entry by entry: a node with many entries is large enough as bytes. */
         class Node {
           constructor(blocks, cid) {
             this.cid = cid;
@@ -2058,7 +2063,7 @@ job "pds-drill" {
             return new Error(`node $${this.cid} $${text}`);
           }
 
-          /** Key, value and right side of each entry. */
+          /** Key, value and right subtree of each entry. */
           *entries() {
             this.reader.at = this.from;
             const [major, count] = this.reader.head();
@@ -2084,12 +2089,12 @@ job "pds-drill" {
           }
         }
 
-        /** Whether it is a CID, or null, which stands for none. */
+        /** Whether it is a CID, or null for no link. */
         function isLink(value) {
           return value === null || value instanceof Cid;
         }
 
-        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        /** The layer of a key in a tree: half the number of leading zero bits of its hash. */
         function layerOf(key) {
           const digest = digestOf(key);
           let zeros = 0;
@@ -2098,8 +2103,8 @@ job "pds-drill" {
         }
 
         /**
-         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
-         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+         * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
          */
         function* records(blocks, top) {
           let last = "";
@@ -2131,13 +2136,13 @@ job "pds-drill" {
         }
 
         /**
-         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
-         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         * The faults of a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, which checks
+         * the account's key. `index` is the content of the server's own table, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block exists), in the order of the URIs.
          *
-         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
-         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
-         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that does not match its CID, "signature" if the newest
+         * commit has another account or key, "record" for a record (path) without its block, "index" for a record that differs
+         * in the table (`lost` if the table lacks it), "tree" for any other broken link.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
           yield* damaged(blocks);
@@ -2153,7 +2158,7 @@ job "pds-drill" {
           }
         }
 
-        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        /** The faults of the newest commit, whose block is `content`; other parameters as for `problems`. */
         function* commitProblems({ content, root, rev, did, verifier }) {
           let commit, signed;
           try {
@@ -2186,7 +2191,7 @@ job "pds-drill" {
           for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
-        /** Both are in the order of their URIs: neither is held as a whole. */
+        /** Compares tree and table. Both are in the order of their URIs, so neither is held in memory. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
@@ -2211,13 +2216,13 @@ job "pds-drill" {
             }
             for (; row; row = next()) yield surplus(row);
           } finally {
-            rows.return?.(); // a statement that is not at its end keeps its database open
+            rows.return?.(); // an unfinished statement keeps its database open
           }
         }
 
-        // --- where it lies
+        // --- locations
 
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        /** An account's folder below the server's data (`getLocation` of @atproto/pds's actor-store). */
         function home(did) {
           return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
         }
@@ -2235,7 +2240,7 @@ job "pds-drill" {
           return hash.digest("hex");
         }
 
-        /** Whether `content` is what `cid` (text) names. */
+        /** Whether `content` matches `cid` (text). */
         function isHashOf(cid, content) {
           return isDigestOf(cid, digestOf(content));
         }
@@ -2248,7 +2253,7 @@ job "pds-drill" {
         destination = "local/server.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // The image's own server, started on a data directory for a trial: on loopback, with secrets of nobody's.
+        // Starts the image's own server on a data directory for a trial: on loopback, with throw-away secrets.
         "use strict";
 
         const { spawn } = require("node:child_process");
@@ -2257,21 +2262,21 @@ job "pds-drill" {
         const path = require("node:path");
 
         const PORT = 3000;
-        const START = 120000; // ms; a server that has to bring large databases up to its version
+        const START = 120000; // ms; enough to migrate large databases
         const STOP = 30000; // ms
-        // The image's own, in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
+        // The image's entry in its working directory: upstream's is index.js up to 0.4.219, and index.ts in 0.4.50xx.
         const entry = process.env.TRIAL_ENTRY ?? (fs.existsSync("index.ts") ? "index.ts" : "index.js");
 
         const secret = () => crypto.randomBytes(32).toString("hex");
 
         class Server {
-          /** `more` is what the server is told beside the places of its files. */
+          /** `more` is additional environment beside the paths of its files. */
           constructor(data, more = {}) {
             this.url = `http://127.0.0.1:$${PORT}`;
             this.said = "";
             this.env = {
               ...process.env,
-              // What the stack's own server has preloaded (durable.cjs).
+              // The module that the stack's own server preloads (durable.cjs).
               ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="$${process.env.TRIAL_PRELOAD}"` }),
               LOG_ENABLED: "false",
               PDS_DATA_DIRECTORY: data,
@@ -2286,7 +2291,7 @@ job "pds-drill" {
             };
           }
 
-          /** Returns once it answers. Throws where it ends, or never does. */
+          /** Returns once it answers. Throws if it ends, or does not answer in time. */
           async start() {
             const child = spawn(process.execPath, ["--enable-source-maps", entry], { env: this.env, stdio: "pipe" });
             this.child = child;
@@ -2339,12 +2344,12 @@ job "pds-drill" {
         destination = "local/verify.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether a snapshot can be restored, account by account, on the host.
+        // Checks on the host whether a snapshot can be restored, account by account.
         //
-        // The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
-        // and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
-        // account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
-        // database cannot be read, or it is another server's.
+        // Same checks and messages as tools/verify.py on the operator's machine, which has libraries beyond Node's and SQLite.
+        // With this program, members' data do not leave the host. A fault of one account affects only that account
+        // (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account database
+        // cannot be read, or it belongs to another server.
         "use strict";
 
         const fs = require("node:fs");
@@ -2357,11 +2362,11 @@ job "pds-drill" {
         const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
 
         /**
-         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
-         * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
-         * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
-         * folder that has the files of `only` one account the rest is not asked. `onAccounts` gets the DIDs before they are
-         * checked: what has to be asked about them elsewhere can be asked meanwhile.
+         * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
+         * omitted). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to the
+         * result of `checkAccount`; `keys`, a map from DID to did:key; `sequencer`, whether the events are usable; and `notes`.
+         * If the folder has the files of `only` one account, the rest is not checked. `onAccounts` gets the DIDs before the
+         * check, so that other queries about them can run meanwhile.
          */
         async function verify(folder, whose, only = null, onAccounts = () => {}) {
           const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
@@ -2414,8 +2419,8 @@ job "pds-drill" {
         }
 
         /**
-         * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
-         * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+         * Removes what is not part of the manifest. SQLite would read a log beside a database, so a log with content is put
+         * aside. A killed reader leaves an empty log, and its index.
          */
         function sweep(folder, manifest, notes) {
           const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
@@ -2431,7 +2436,7 @@ job "pds-drill" {
           }
         }
 
-        /** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+        /** The damage that makes a database of the whole server unusable; null if there is none. */
         function databaseDamage(folder, manifest, name, notes) {
           const file = path.join(folder, name);
           if (!fs.existsSync(file)) return `$${name} is missing`;
@@ -2449,14 +2454,14 @@ job "pds-drill" {
           return null;
         }
 
-        /** What is wrong, a line each: `DID: state: sentence`. */
+        /** The faults, one per line: `DID: state: sentence`. */
         function* lines(verdicts) {
           for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `$${did}: $${verdict.state}: $${text}`;
         }
 
         /**
-         * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
-         * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+         * Faults of a snapshot that are no fault of a server that serves it: `findings`, from DID to state and `what`; `left`,
+         * DIDs that cannot be served; `lost`, from DID to its missing blobs; `damaged`, DIDs whose records have losses.
          */
         function assessed(verdicts) {
           const found = { findings: {}, left: [], lost: {}, damaged: [] };
@@ -2471,9 +2476,9 @@ job "pds-drill" {
         }
 
         /**
-         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
-         * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
-         * from DID to whose key it has.
+         * Compares the keys of a verified snapshot with the DID documents. `active` are the accounts in use. Returns `unread`,
+         * a map from DID to why its document cannot be read; `moved`, from DID to why it has left this server; and `swapped`,
+         * from DID to the owner of the key that it has.
          */
         function held(keys, documents, active, hostname) {
           const owners = new Map([...keys].map(([did, key]) => [key, did]));
@@ -2493,7 +2498,7 @@ job "pds-drill" {
           return found;
         }
 
-        /** Every file below `folder`, as paths from there, in order. */
+        /** Every file below `folder`, as relative paths, in order. */
         function walk(folder, below = "") {
           if (!fs.existsSync(path.join(folder, below))) return [];
           return fs
@@ -2515,10 +2520,10 @@ job "pds-drill" {
         data        = <<-EOT
         // The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.stamps/NAME.json.
         //
-        // `first`, `good`, `failed`: when a run first and last went well, and when the last one failed, with `why`. `began`: a run
-        // that has begun and has not ended; one that was killed leaves it behind. `findings`: what is wrong with single accounts,
-        // which fails no run. Run by itself it is the last task of a backup, after the one that sends, which may not write there.
-        // Nomad does not run it after a snapshot that failed; snapshot.cjs ends the run itself then.
+        // `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
+        // run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
+        // run. Run by itself it is the last task of a backup, after the task that sends, which may not write there. Nomad does
+        // not run it after a failed snapshot; snapshot.cjs then ends the run itself.
         "use strict";
 
         const fs = require("node:fs");
@@ -2526,7 +2531,7 @@ job "pds-drill" {
 
         const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".stamps");
 
-        /** Note that a run of `name` has begun. One that was under way before was killed, and counts as failed. */
+        /** Records that a run of `name` has begun. A run that was still under way was killed, and counts as failed. */
         function begin(name) {
           const before = load(name);
           const now = new Date().toISOString();
@@ -2538,8 +2543,8 @@ job "pds-drill" {
         }
 
         /**
-         * Note that `name` went well (no `problems`), or what went wrong; `more` is kept of what went well. Something may be
-         * wrong beside a `good` one.
+         * Records that `name` succeeded (no `problems`), or its problems; `more` is kept with a success. A `good` run may have
+         * problems too.
          */
         function end(name, problems, more = {}, good = problems.length === 0) {
           const { began: _ended, ...before } = load(name);
@@ -2592,9 +2597,9 @@ job "pds-drill" {
         destination = "local/blocks.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        // Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
         //
-        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        // Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -2603,11 +2608,11 @@ job "pds-drill" {
         const DIGITS = new Int8Array(128).fill(-1);
         ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
-        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+        const digestOf = crypto.hash // in newer Node versions, and twice as fast
           ? (content) => crypto.hash("sha256", content, "buffer")
           : (content) => crypto.createHash("sha256").update(content).digest();
 
-        /** Whether `cid` (text) names what has this SHA-256. */
+        /** Whether `cid` (text) identifies content with this SHA-256. */
         function isDigestOf(cid, digest) {
           return Cid.from(cid)?.names(digest) ?? false;
         }
@@ -2618,7 +2623,7 @@ job "pds-drill" {
             this.bytes = bytes;
           }
 
-          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
           static from(text) {
             if (text[0] !== "b") return undefined;
             const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -2641,14 +2646,14 @@ job "pds-drill" {
             const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
             let [bits, value, at] = [0, 0, 0];
             for (let index = 0; index < bytes.length; index++) {
-              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              value = ((value & 31) << 8) | bytes[index]; // the rest is less than one letter
               for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
             }
             if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
             return `b$${text.latin1Slice()}`;
           }
 
-          /** Whether it names what has this SHA-256: version 1, any codec. */
+          /** Whether it identifies content with this SHA-256: version 1, any codec. */
           names(digest) {
             const { bytes } = this;
             const hash = bytes.length - 34;
@@ -2707,7 +2712,7 @@ job "pds-drill" {
             }
           }
 
-          /** What follows, unread. Returns where it began. */
+          /** Skips the next value. Returns where it began. */
           skip() {
             const from = this.at;
             for (let left = 1; left > 0; left--) {
@@ -2719,7 +2724,7 @@ job "pds-drill" {
             return from;
           }
 
-          /** Not allocated by the count, which may be anything. */
+          /** Not preallocated: the count may be any number. */
           list(count) {
             const values = [];
             while (values.length < count) values.push(this.value());
@@ -2729,7 +2734,7 @@ job "pds-drill" {
           link(tag) {
             const bytes = tag === 42 && this.value();
             if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
-            return new Cid(bytes.subarray(1)); // a zero comes first
+            return new Cid(bytes.subarray(1)); // after a leading zero
           }
 
           map(count, entries = []) {
@@ -2743,7 +2748,7 @@ job "pds-drill" {
           }
         }
 
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        /** The value of a whole block. Throws if it is no DAG-CBOR. */
         function decode(bytes) {
           const reader = new Reader(bytes);
           const value = reader.value();
@@ -2769,17 +2774,18 @@ job "pds-drill" {
         data        = <<-EOT
         // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
         //
-        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        // Blocks come in any order, so a table finds them. repository.cjs owns what they form together.
         "use strict";
 
         const fs = require("node:fs");
         const { Cid, decode } = require("./blocks.cjs");
 
-        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const HEAD = 512; // bytes; the length and the CID of a block, and most whole blocks
         const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. Call `close`
+         * afterwards.
          */
         function openCar(name) {
           const blocks = new Car(name);
@@ -2795,7 +2801,7 @@ job "pds-drill" {
               this.first = start + count;
               this.root = String(decode(this.read(start, count, true)).roots[0]);
               let blocks = 0;
-              for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+              for (const _ of this.sections()) blocks++; // so that the table has its final size
               this.places = new Places(blocks, this.size);
               for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
             } catch (error) {
@@ -2808,7 +2814,7 @@ job "pds-drill" {
             fs.closeSync(this.handle);
           }
 
-          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          /** Bytes at an offset; fewer at the end of the file, unless `all` are required. */
           read(at, count, all = false, buffer = null) {
             const there = Math.min(count, this.size - at);
             if (all && there < count) throw new Error("it ends too early");
@@ -2828,7 +2834,7 @@ job "pds-drill" {
             return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
           }
 
-          /** Every block, in one pass. What is given is valid until the next one. */
+          /** Every block, in one pass. Each value is valid until the next one. */
           *sections() {
             const buffer = Buffer.allocUnsafe(WINDOW);
             let [window, start] = [Buffer.alloc(0), 0];
@@ -2865,8 +2871,8 @@ job "pds-drill" {
         }
 
         /**
-         * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
-         * 12 to 24 bytes a block, where a map takes some 200.
+         * Offsets by the end of a CID, in a table with open addressing for `count` CIDs in a file of `size` bytes. It takes 12
+         * to 24 bytes a block; a map takes some 200.
          */
         class Places {
           constructor(count, size) {

@@ -74,14 +74,14 @@ job "pds-restore" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns the way of a snapshot from the bucket to TARGET/fetched, and of the list of who left to TARGET/list; without a
-        # TARGET to the allocation's own folder. Runs in restic's image before the task that uses them. What was asked for is
-        # Nomad's meta of the dispatched job: `snapshot` is a snapshot's id in restic, `from` "volume" where the snapshot is on
-        # the volume already, `show` anything to list them, `only` a DID whose account alone is fetched.
+        # Owns the download of a snapshot from the bucket to TARGET/fetched, and of the list of departures to TARGET/list;
+        # without a TARGET, to the allocation's own folder. Runs in restic's image before the task that uses them. Nomad's meta
+        # of the dispatched job has the parameters: `snapshot` is a snapshot's ID in restic, `from` is "volume" if the snapshot
+        # is on the volume already, `show` lists snapshots, `only` is the DID of the one account to fetch.
         set -eu
         umask 077
 
-        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
+        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
@@ -93,9 +93,9 @@ job "pds-restore" {
             fail "$RESTIC_REPOSITORY holds no backups"
         fi
 
-        # Nothing here takes a lock: a restore is kept from nothing by one that was left behind, a key that may only read does,
-        # and a backup that thins out meanwhile goes on. What that one takes away below this is there under another name at the
-        # second attempt.
+        # No command here takes a lock: a leftover lock must not block a restore, a read-only key suffices, and a backup that
+        # prunes meanwhile can continue. Packs that it removes during the download exist under another name at the second
+        # attempt.
         if [ "$${NOMAD_META_show:-}" != "" ]; then
             restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --compact
             exit 0
@@ -104,7 +104,7 @@ job "pds-restore" {
         mkdir -p "$TARGET"
         began=$(date +%s)
 
-        # The newest list, whatever the snapshot: what it says of older ones is the point of it.
+        # Always the newest list: it has to cover events after the snapshot.
         rm -rf "$TARGET/list"
         case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
             *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
@@ -119,7 +119,7 @@ job "pds-restore" {
             *) fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY" ;;
         esac
 
-        # Of one account: its folder and its blobs, with the manifest and the account database, which say whose they are.
+        # For one account: its folder and blobs, with the manifest and the account database, which identify its files.
         set --
         only=$${NOMAD_META_only:-}
         if [ "$only" != "" ]; then
@@ -129,12 +129,12 @@ job "pds-restore" {
             done
         fi
 
-        # Room for it beside what is there, before a byte of it is written. What an earlier run fetched makes room first.
+        # Checks for free space beside the existing data before it writes. Removes the files of an earlier run first.
         rm -rf "$fetched" "$fetched.part"
         size=$(restic stats --no-lock --json --mode restore-size --host "$PDS_HOSTNAME" --tag pds "$wanted")
         size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
         free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
-        # How much of that is one account's is not known before.
+        # The size of a single account is not known in advance.
         [ "$only" != "" ] || [ $((free - size)) -ge "$${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
             fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
 
@@ -157,8 +157,8 @@ job "pds-restore" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
-        # Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+        # Owns opening restic's repository for the scripts beside this one, and the messages if it does not open. The names
+        # RESTIC_* and AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
         set -eu
 
         fail() {
@@ -166,22 +166,22 @@ job "pds-restore" {
             exit 1
         }
 
-        # Pack files are put together here; the container's /tmp is memory.
+        # restic assembles pack files here; the container's /tmp is memory.
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        # Without a lock: one that a killed run left must keep nobody from a restore.
+        # Without a lock: the lock of a killed run must not block a restore.
         code=0
         said=$(restic cat config --no-lock 2>&1 >/dev/null) || code=$?
         if [ "$code" -ne 0 ]; then
-            # restic asks "Is there a repository at the following location?" after every fault, one of the region among them. That
-            # the service has no such object is said by the code 10 (restic 0.17 and newer) or by the first line.
+            # restic asks "Is there a repository at the following location?" after every fault, including a wrong region. The
+            # code 10 (restic 0.17 and newer) or the first line means that the service has no such object.
             case "$code:$said" in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
-                # restic then says that there may be none, too.
+                # restic also suggests then that there may be none.
                 *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
-        Is the bucket somebody else's, or the key of another one?" ;;
+        The bucket may belong to another account, or the key to another bucket." ;;
                 10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said
         Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;
@@ -255,15 +255,15 @@ job "pds-restore" {
         destination = "local/restore.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Makes a PDS's data directory ready to open from a snapshot. The server must not run; it opens what is left here.
+        // Prepares a PDS's data directory from a snapshot. The server must not run; it opens the result.
         //
-        // Runs in the server's own image. Everything is done beside the old data, in DATA/.restore/new: copy, the server's own
-        // recovery, what happened since the snapshot, what relays need. The swap comes last and is renames alone. Killed before
-        // it, the old data are as they were and the next run begins anew; killed in it, the next run finishes it first.
-        // The old data stay in DATA/.restore/old-… until the operator removes them.
+        // Runs in the server's own image. All work happens beside the old data, in DATA/.restore/new: copy, the server's own
+        // recovery, events since the snapshot, what relays need. The swap comes last and consists of renames. If it is killed
+        // before the swap, the old data are unchanged and the next run starts again. If it is killed during the swap, the next
+        // run finishes the swap first. The old data stay in DATA/.restore/old-… until the operator removes them.
         //
-        // One account alone (`only`) is made ready while the server runs, in DATA/.restore/only, and put in place by a second run
-        // (`step` is "in") while it stands still, which takes seconds.
+        // One account alone (`only`) is prepared while the server runs, in DATA/.restore/only. A second run (`step` is "in")
+        // puts it in place while the server is stopped, which takes seconds.
         "use strict";
 
         const fs = require("node:fs");
@@ -281,14 +281,14 @@ job "pds-restore" {
         const { MARK, verify } = require("./verify.cjs");
 
         const MEBIBYTE = 1024 * 1024;
-        const RACE = 60000; // ms; a clock that is a little behind is no fault
+        const RACE = 60000; // ms; tolerates a clock that is slightly behind
 
         const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
         const { place, fetched, next, older: desk } = swaps.places(data);
         const list = path.join(data, departures.LIST);
 
         async function main() {
-          if (asked("show")) return; // the list was the task's before this one
+          if (asked("show")) return; // the task before this one printed the list
           process.umask(0o077);
           fs.mkdirSync(place, { recursive: true, mode: 0o700 });
           if (asked("verify")) return verifyAlone();
@@ -425,7 +425,7 @@ job "pds-restore" {
           };
         }
 
-        /** What was done to an account's records has to hold together; of the others only the newest commit is new. */
+        /** Changed accounts must be consistent as a whole. In the others only the newest commit is new. */
         async function holdsTogether(accounts, done) {
           swaps.toDisk(next);
           for (const name of fs.readdirSync(next)) {
@@ -461,7 +461,7 @@ job "pds-restore" {
           say("a restore that was cut short", "is finished");
         }
 
-        // --- without touching anything
+        // --- read-only
 
         /** Whether the snapshot can be restored, account by account. */
         async function verifyAlone() {
@@ -493,7 +493,7 @@ job "pds-restore" {
         main().then(
           () => process.exit(0), // not when the last idle connection ends
           (error) => {
-            // Before the swap the old data are as they were.
+            // Before the swap the old data are unchanged.
             const plain = error instanceof Refused || error instanceof Killed;
             console.error(plain ? `REFUSED: $${error.message}` : `FAILED: $${error.stack}`);
             process.exit(1);
@@ -506,12 +506,12 @@ job "pds-restore" {
         destination = "local/restore_server.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // The part of a restore that the server's own code does, in a process of its own: its recovery, new revisions, events.
+        // The part of a restore that runs the server's own code, in a separate process: its recovery, new revisions, events.
         //
-        // Started by restore.cjs with the job as its first message, it answers with the outcome and ends. The server's code sees
-        // one data directory, can reach no relay, and can change no identity. What relays need (docs/decisions/0014): events with
-        // numbers above any that they saw, a first event at once, since the server takes its newest row for the newest number,
-        // and for every repository a revision above any that they saw.
+        // restore.cjs starts it and sends the job as its first message; it returns the outcome and ends. The server's code sees
+        // one data directory, can reach no relay, and can change no identity. Relays need (docs/decisions/0014): events with
+        // numbers above any that they saw, a first event at once, because the server takes its newest row for the newest
+        // number, and for every repository a revision above any that they saw.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -522,14 +522,14 @@ job "pds-restore" {
         const { home, isHashOf } = require("./repository.cjs");
 
         const RACE = 60000; // ms; the server writes a repository first and its event a moment later
-        const WRITES = 100; // in one commit; the server takes 200
+        const WRITES = 100; // in one commit; the server accepts 200
         const app = createRequire(path.join(process.cwd(), "x.js"));
 
         class Refused extends Error {}
 
         /**
-         * Do the `job` on its `directory`: of a whole restore everything, of one account (`only`) its revision and events. Resolves
-         * to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
+         * Runs the `job` on its `directory`: for a whole restore everything, for one account (`only`) its revision and events.
+         * Resolves to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
          */
         async function work(job) {
           const pds = await load(job.directory);
@@ -538,7 +538,7 @@ job "pds-restore" {
             return await (job.only ? oneAccount(server) : allAccounts(server));
           } finally {
             await pds.destroy();
-            // With its last connection a database takes in its log.
+            // Closing the last connection merges a database's log.
             for (const { db } of [pds.ctx.sequencer.db, pds.ctx.accountManager.db]) await db.destroy();
           }
         }
@@ -560,11 +560,11 @@ job "pds-restore" {
           const library = app("@atproto/pds");
           withoutFlush();
           const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
-          await pds.ctx.sequencer.start(); // brings its database up to this version
+          await pds.ctx.sequencer.start(); // migrates its database to this version
           return pds;
         }
 
-        /** Nothing that is written here counts before restore.cjs has brought all of it to the disk, once. */
+        /** Skips flushes: restore.cjs flushes everything once at the end, and nothing counts before. */
         function withoutFlush() {
           const prepare = Database.prototype.prepare;
           const seen = new WeakSet();
@@ -588,7 +588,7 @@ job "pds-restore" {
           raise(ctx, job.sequence);
           for (const [did, deleted] of found.left) if (deleted === true) await announceDeleted(ctx, did);
           for (const { did, handle, takedownRef, deactivatedAt } of accounts(job.directory)) {
-            if (job.moved[did]) continue; // its events are another server's
+            if (job.moved[did]) continue; // another server publishes its events
             const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
             const sync = fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))
               ? await newRevision(ctx, did, job.revisions[did])
@@ -632,13 +632,13 @@ job "pds-restore" {
           }
         }
 
-        /** The server's own recovery: repositories that are behind the event stream are brought up to it. */
+        /** The server's own recovery: brings repositories that are behind the event stream up to date. */
         async function recover({ ctx, scripts, job }) {
           // Not from the beginning: an account that was deleted long ago and came back would be deleted again.
           const from = new Date(Date.parse(job.started) - RACE).toISOString();
           const first = await ctx.sequencer.earliestAfterTime(from);
           if (!first) return [];
-          // Of accounts that are not as the snapshot has them, events say nothing that could be applied.
+          // Events cannot be applied to accounts whose data are not the snapshot's.
           const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
           for (const did of job.without) db.prepare("delete from repo_seq where did = ?").run(did);
           db.close();
@@ -664,13 +664,13 @@ job "pds-restore" {
           }
         }
 
-        /** Take the lost records out of a repository, so that what is left of it holds together. */
+        /** Removes the lost records from a repository, so that the rest is consistent. */
         async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
           const store = path.join(job.directory, home(did), "store.sqlite");
           try {
             if (rebuild) {
               forgetRecords(store);
-              await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has answered its question
+              await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has confirmed its prompt
               return;
             }
             const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
@@ -699,7 +699,7 @@ job "pds-restore" {
                 db.prepare('delete from record_blob where "recordUri" = ?').run(uri);
               }
             }
-            // The rebuilt tree has its own; one that is damaged under a name that it needs must not pass for whole.
+            // The rebuilt tree has its own blocks. A damaged block under a CID that it needs must not pass for intact.
             const blocks = db.prepare("select cid, content from repo_block").raw();
             const bad = [];
             for (const [cid, content] of blocks.iterate()) if (!isHashOf(cid, content)) bad.push(cid);
@@ -709,12 +709,12 @@ job "pds-restore" {
           }
         }
 
-        /** A takedown or deactivation without an event: what is announced is decided in one place. */
+        /** A takedown or deactivation without an event: one place decides which events are sent. */
         function close(directory, did, column) {
           const db = new Database(path.join(directory, "account.sqlite"), { fileMustExist: true, timeout: 10000 });
           try {
             db.prepare(`update actor set "$${column}" = ? where did = ?`).run(new Date().toISOString(), did);
-            // As the server does: a takedown ends every session; a member who is deactivated may come back by logging in.
+            // As the server does: a takedown ends every session; a deactivated member may return by logging in.
             const ended = column === "takedownRef" ? ["refresh_token", "token"] : [];
             for (const table of ended) db.prepare(`delete from $${table} where did = ?`).run(did);
           } finally {
@@ -733,7 +733,7 @@ job "pds-restore" {
           }
         }
 
-        // --- one account in the data of a server that stands still
+        // --- one account in the data of a stopped server
 
         async function oneAccount({ ctx, scripts, job }) {
           const did = job.only;
@@ -748,7 +748,7 @@ job "pds-restore" {
           return { left: [], notes: [] };
         }
 
-        /** An empty signed commit. Its revision is the time, and has to be above what anybody saw of this repository. */
+        /** An empty signed commit. Its revision is the time, and must be above any seen of this repository. */
         async function newRevision(ctx, did, seen) {
           const sync = await ctx.actorStore.transact(did, async (store) => {
             await store.repo.processWrites([]);
@@ -798,11 +798,11 @@ job "pds-restore" {
         destination = "local/departures.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Who left: deletions, takedowns and deactivations, as a list that only grows and is no part of any snapshot.
+        // Records deletions, takedowns and deactivations, in a list that only grows and is no part of any snapshot.
         //
-        // A restore brings back what was true when the snapshot was made, and so would bring back whoever was deleted or taken
-        // down since. The server tells of both in its event stream; this keeps those lines. The list is on the volume, outside
-        // of what a restore replaces, and goes to the bucket beside the snapshots, since the volume may be what is lost.
+        // A restore returns to the time of its snapshot, and so would bring back accounts that were deleted or taken down
+        // since. The server reports both in its event stream; this program keeps those lines. The list is on the volume,
+        // outside of what a restore replaces, and is copied to the bucket beside the snapshots, because the volume may be lost.
         "use strict";
 
         const fs = require("node:fs");
@@ -810,14 +810,14 @@ job "pds-restore" {
 
         const LIST = ".departures.jsonl";
 
-        /** The lines of a list; a last line that a crash cut short is left out. */
+        /** The lines of a list, without a last line that a crash truncated. */
         function lines(file) {
           if (!fs.existsSync(file)) return [];
           const text = fs.readFileSync(file, "utf8");
           return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
         }
 
-        /** Events about accounts in an open sequencer database, after number `after`: in use or not. */
+        /** Events about accounts in a sequencer database, after number `after`. The database may be in use. */
         function events(sequencer, after) {
           return sequencer
             .prepare("select seq, did, event, sequencedAt from repo_seq where eventType = 'account' and seq > ? order by seq")
@@ -828,7 +828,7 @@ job "pds-restore" {
             });
         }
 
-        /** Both, without what is there twice. That somebody is in use is of interest only where she was not before. */
+        /** All lists without duplicates. "Active" counts only if the account was not active before. */
         function merged(...lists) {
           const left = new Set();
           const all = new Map(lists.flat().map((line) => [`$${line.seq} $${line.did}`, line]));
@@ -837,21 +837,21 @@ job "pds-restore" {
             .filter(({ did, status }) => (status === "active" ? left.has(did) : left.add(did)));
         }
 
-        /** Add what a sequencer database knows and the list does not. */
+        /** Adds new events of a sequencer database to the list. */
         function append(file, sequencer) {
           const before = lines(file);
           const now = merged(before, events(sequencer, before.at(-1)?.seq ?? 0));
           if (now.length > before.length) write(file, now);
         }
 
-        /** Written aside and renamed, so that a crash leaves the old list or the new one. */
+        /** Writes to a temporary file and renames it, so that a crash leaves the old list or the new one. */
         function write(file, list) {
           const text = list.map((line) => JSON.stringify(line) + "\n").join("");
           fs.writeFileSync(`$${file}.next`, text, { mode: 0o600, flush: true });
           fs.renameSync(`$${file}.next`, file);
         }
 
-        /** DID to its last word since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
+        /** DID to its last status since `moment` (ISO 8601): "deleted", "takendown", "suspended", "deactivated" or "active". */
         function since(list, moment) {
           return new Map(list.filter(({ time }) => time >= moment).map(({ did, status }) => [did, status]));
         }
@@ -864,9 +864,10 @@ job "pds-restore" {
         destination = "local/restore_accounts.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // From where each account of a restore comes: the snapshot; if it is not restorable there the newest older backup in which
-        // it is whole, else the old data on the volume; else it is left out by name. Accounts that are newer than the snapshot are
-        // carried over from the old data. Owns those choices, and putting what was chosen into one new data directory.
+        // Chooses the source of each account of a restore: the snapshot; if it is not restorable there, the newest older backup
+        // in which it is intact, else the old data on the volume; else it is left out and reported. Accounts that are newer
+        // than the snapshot are carried over from the old data. Owns those choices, and assembles one new data directory from
+        // them.
         "use strict";
 
         const fs = require("node:fs");
@@ -879,13 +880,13 @@ job "pds-restore" {
         const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
         const LOOK = 200; // ms
 
-        // --- older backups: restic has their key, in another task (older.sh); the two talk by files in this folder
+        // --- older backups: another task has restic's key (older.sh); the two communicate by files in this folder
 
         class Older {
-          /** `desk` is the folder; `before` the time of the snapshot than which they are older, or null for all; `on` whether there is such a task. */
+          /** `desk` is the folder; `before` the time that bounds older backups, or null; `on` whether that task exists. */
           constructor(desk, before, on) {
             Object.assign(this, { desk, before, on });
-            this.judged = new Map(); // hashes of an account's files to the verdict on them
+            this.judged = new Map(); // hashes of an account's files to their verdict
           }
 
           async ask(...words) {
@@ -901,7 +902,7 @@ job "pds-restore" {
             return fs.readFileSync(answer, "utf8").trim() === "ok";
           }
 
-          /** Ids of older backups, the newest first. */
+          /** IDs of older backups, the newest first. */
           async list() {
             if (!this.on) return [];
             if (!this.ids) {
@@ -913,7 +914,7 @@ job "pds-restore" {
             return this.ids;
           }
 
-          /** The newest older backup in which the account is whole, else the newest in which it has losses; null if none has it. */
+          /** The newest older backup with an intact account, else the newest with a damaged one; null if there is none. */
           async find(did) {
             let second = null;
             for (const id of await this.list()) {
@@ -939,8 +940,8 @@ job "pds-restore" {
         // --- choices
 
         /**
-         * Where each account comes from: `chosen`, a map from DID to `folder`, `verdict`, and `of`, the time that its data are of
-         * if it is another than the snapshot's; and `leftOut`, a map from DID to why. `found` is what `verify` said of `source`.
+         * The source of each account: `chosen`, a map from DID to `folder`, `verdict`, and `of`, the time of its data if it is
+         * not the snapshot's; and `leftOut`, a map from DID to why. `found` is what `verify` returned for `source`.
          */
         async function choose({ source, found, older, old, scratch, without }) {
           const result = { chosen: new Map(), leftOut: new Map() };
@@ -957,7 +958,7 @@ job "pds-restore" {
           return result;
         }
 
-        /** Accounts that the old data have and the snapshot has not, likewise; those that are to be deleted are none. */
+        /** Accounts in the old data that the snapshot lacks, likewise; without those that are to be deleted. */
         async function newer({ found, old, scratch, deleted, without }) {
           const result = { chosen: new Map(), leftOut: new Map() };
           const known = new Set([...found.manifest.accounts, ...deleted]);
@@ -975,7 +976,7 @@ job "pds-restore" {
           return {
             data,
             accounts,
-            dids: dids ?? folderDids, // without an account database the folders still say whose keys are there
+            dids: dids ?? folderDids, // without an account database, the folders still identify the accounts
             faults,
             why: (did) => (accounts ? (faults.get(did) ?? "it cannot be read in the old data") : "the old account.sqlite cannot be read"),
           };
@@ -998,7 +999,7 @@ job "pds-restore" {
           }
           const expected = { files: {}, repositories: {}, blobs: manifest.blobs };
           const verdict = (await checkAll(folder, [did], { manifest: expected })).get(did);
-          verdict.changed = []; // there is no manifest of the old data
+          verdict.changed = []; // the old data have no manifest
           if (verdict.state !== NOT) return { folder, verdict, of: null };
           old.faults.set(did, verdict.why.join("; "));
           return null;
@@ -1027,7 +1028,7 @@ job "pds-restore" {
 
         // --- one new data directory
 
-        /** Put an account's files and whole blobs into `next`: blobs never change, and are linked. */
+        /** Puts an account's files and intact blobs into `next`. Blobs never change, so they are linked. */
         function stageAccount(next, did, { folder, verdict }, disk) {
           for (const name of NAMES) {
             const file = path.join(folder, home(did), name);
@@ -1045,7 +1046,7 @@ job "pds-restore" {
           }
         }
 
-        /** Of an account that is left out its key goes along, if it is one: there may be no other. */
+        /** Keeps the key of an account that is left out, if it is a valid key: it may be the only copy. */
         function stageKey(next, did, folder) {
           const file = path.join(folder, home(did), "key");
           try {
@@ -1057,7 +1058,7 @@ job "pds-restore" {
           fs.copyFileSync(file, path.join(next, home(did), "key"));
         }
 
-        /** Keys that were promised to accounts which are moving here, from any of `folders`. */
+        /** Keys reserved for accounts that are migrating to this server, from any of `folders`. */
         function stageReservedKeys(next, folders) {
           for (const folder of folders.map((name) => path.join(name, "actors", "reserved_keys"))) {
             if (!fs.existsSync(folder)) continue;
@@ -1075,9 +1076,9 @@ job "pds-restore" {
         const NUMBERED = { token: "id" }; // columns that a database numbers by itself
 
         /**
-         * Copy an account's rows from the account database `from` (an open connection) to the one in the file `to`: password,
-         * e-mail address, app passwords, sessions, invite codes. Throws if another account has the e-mail address. A handle that
-         * another account has is left empty: the server gives it back when the DID document names it. Returns a note, or null.
+         * Copies an account's rows from the account database `from` (an open connection) to the one in the file `to`: password,
+         * e-mail address, app passwords, sessions, invite codes. Throws if another account has the e-mail address. Leaves a
+         * handle of another account empty: the server restores it if the DID document names it. Returns a note, or null.
          */
         function copyRows(from, to, did) {
           const db = new Database(to, { fileMustExist: true, timeout: 10000 });
@@ -1126,8 +1127,8 @@ job "pds-restore" {
         destination = "local/restore_request.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // What a restore is asked for, what it says, who else is at the data, and how the server's code is run: the parts that a
-        // restore of a whole server (restore.cjs) and of one account (restore_one.cjs) share.
+        // The parts that a restore of a whole server (restore.cjs) and of one account (restore_one.cjs) share: its parameters,
+        // its output, exclusive access to the data, and running the server's code.
         "use strict";
 
         const { fork } = require("node:child_process");
@@ -1138,9 +1139,9 @@ job "pds-restore" {
         const { MARK } = require("./verify.cjs");
 
         const NAMED = 20; // losses of one account
-        const WAIT = 15 * 60 * 1000; // ms; a snapshot that is being made comes to its end
+        const WAIT = 15 * 60 * 1000; // ms; enough for a running snapshot to finish
 
-        /** Nothing was changed, and the message says why not. */
+        /** Nothing was changed; the message gives the reason. */
         class Refused extends Error {}
 
         const hostname = process.env.PDS_HOSTNAME;
@@ -1149,7 +1150,7 @@ job "pds-restore" {
         const relays = (process.env.PDS_CRAWLERS ?? "").split(",").filter(Boolean);
         const olderAreThere = process.env.OLDER_BACKUPS === "true"; // a task that has the key of the backups (older.sh)
 
-        /** What the operator asked for (Nomad's meta of a dispatched job): a text, or a list of DIDs. */
+        /** The operator's parameter (Nomad's meta of a dispatched job): a text, or a list of DIDs. */
         const asked = (name) => process.env[`NOMAD_META_$${name}`] ?? "";
         const dids = (name) => asked(name).split(" ").filter(Boolean);
 
@@ -1163,7 +1164,7 @@ job "pds-restore" {
           return { hostname, rotation_public_key: asked("rotation_public_key") || old };
         }
 
-        /** One line for all whole accounts, and a line for whatever is wrong with another. Returns those that are not restorable. */
+        /** Prints one line for all intact accounts, and one for each other account. Returns those that are not restorable. */
         function tell({ manifest, verdicts, notes }) {
           const counts = { [WHOLE]: 0, [LOSSES]: 0, [NOT]: 0 };
           for (const verdict of verdicts.values()) counts[verdict.state]++;
@@ -1184,10 +1185,10 @@ job "pds-restore" {
           if (all.length > NAMED) console.log(`WITH LOSSES: $${did}: and $${all.length - NAMED} more`);
         }
 
-        // --- who else is at the data
+        // --- exclusive access to the data
 
         function alone() {
-          // The lock of the snapshot program: no copy is made of data that change places.
+          // The lock of the snapshot program: it must not copy data that are being moved.
           try {
             const lock = new Database(path.join(data, ".snapshot", "lock.sqlite"), { timeout: WAIT });
             lock.exec("begin exclusive");
@@ -1198,7 +1199,7 @@ job "pds-restore" {
           }
         }
 
-        /** The server has its account database open as long as it runs, and then no other program can have it alone. */
+        /** A running server has its account database open, so no other program can lock it exclusively. */
         function notServing() {
           const file = path.join(data, "account.sqlite");
           if (!fs.existsSync(file)) return;
@@ -1207,18 +1208,18 @@ job "pds-restore" {
             db.pragma("locking_mode = exclusive");
             db.exec("begin immediate");
             db.exec("rollback");
-            notServing.held = db; // and so no server starts on it meanwhile
+            notServing.held = db; // so no server starts on it meanwhile
           } catch (error) {
             if (error.code === "SQLITE_BUSY") throw new Refused("the server is running on these data. Pause it first.");
             console.log(`note: the old account.sqlite cannot be read ($${error.message}); it is kept as it is`);
           }
         }
 
-        /** Run restore_server.cjs, which has the server's code, on the `job`; what it did. */
+        /** Runs restore_server.cjs, which uses the server's code, on the `job`. Returns its outcome. */
         function onTheServer(job) {
           return new Promise((resolve, reject) => {
             const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
-            child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks whether to go on: an empty line says so
+            child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks for confirmation: an empty line
             child.on("message", ({ error, refused, ...done }) => {
               if (error) reject(refused ? new Refused(error) : new Error(error));
               else resolve(done);
@@ -1258,10 +1259,11 @@ job "pds-restore" {
         destination = "local/restore_swap.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // How restored data take the place of the old ones, and when the old ones may be removed.
+        // Replaces the old data with the restored data, and decides when the old data may be removed.
         //
-        // The swap is renames alone. What is still to be done is written down first, and doing it twice is doing it once: killed
-        // anywhere, the next run finishes it. While the plan is there, no server starts (guard.cjs) and no snapshot is made.
+        // The swap consists of renames. The remaining steps are written down first, and repeating a step is harmless: after a
+        // kill at any point, the next run finishes it. While the plan exists, no server starts (guard.cjs) and no snapshot is
+        // made.
         "use strict";
 
         const { spawnSync } = require("node:child_process");
@@ -1275,14 +1277,14 @@ job "pds-restore" {
 
         const STAYS = [".restore", ".snapshot", ".stamps", departures.LIST, "lost+found"];
 
-        /** The places of a restore below `data`. */
+        /** The paths of a restore below `data`. */
         function places(data) {
           const place = path.join(data, ".restore");
           const below = (name) => path.join(place, name);
           return { place, fetched: below("fetched"), next: below("new"), only: below("only"), older: below("older"), plan: below("swap.json") };
         }
 
-        /** Where the old data of a restore that begins now are kept. */
+        /** Where a restore that begins now keeps the old data. */
         function aside(data) {
           return path.join(data, ".restore", `old-$${new Date().toISOString().replace(/[:.]/g, "")}`);
         }
@@ -1305,7 +1307,7 @@ job "pds-restore" {
           sync(place);
         }
 
-        /** Old data out, new data in: all of a server's. */
+        /** Moves the old data out and the new data in, for a whole server. */
         function swapAll(data, todo) {
           const { next } = places(data);
           if (todo.step === "out") {
@@ -1322,7 +1324,7 @@ job "pds-restore" {
           forgetPlan(data);
         }
 
-        /** Old data out, new data in: one account's. The plan stays, for the revision and the events that come next. */
+        /** Swaps the data of one account. Keeps the plan for the revision and events that follow. */
         function swapOne(data, todo) {
           const { only } = places(data);
           const folder = home(todo.did);
@@ -1358,7 +1360,7 @@ job "pds-restore" {
           }
         }
 
-        /** Bring everything below `folder` to the disk: by one `sync`, or file by file if the image has no such program. */
+        /** Flushes everything below `folder` to the disk: by one `sync`, or file by file if the image has no such program. */
         function toDisk(folder) {
           if (spawnSync("sync").status === 0) return;
           const names = walk(folder);
@@ -1368,8 +1370,8 @@ job "pds-restore" {
         // --- the old data
 
         /**
-         * Remove the old data of earlier restores. Returns their names. A signing key that is nowhere else, and that its account's
-         * identity still names, is kept with all that is beside it: then `refused` has a line for each such account.
+         * Removes the old data of earlier restores. Returns their names. Keeps old data with a signing key that exists nowhere
+         * else and that its account's identity still names; then `refused` has a line for each such account.
          */
         async function forget(data, { plc, deleted }) {
           const { place } = places(data);
@@ -1408,7 +1410,7 @@ job "pds-restore" {
           try {
             return publicKey(key).didKey;
           } catch {
-            return null; // no key: nobody's identity names it
+            return null; // no key, so no identity names it
           }
         }
 
@@ -1420,11 +1422,11 @@ job "pds-restore" {
         destination = "local/account_check.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
+        // Checks whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
         //
-        // Owns the three states of an account and the words for what is wrong with it. Run as a program it is a process of its
-        // own that checks one account after the other: members' data are read before, and apart from, the server's code, and a
-        // check that is killed for its memory takes no other job with it. The caller's side is `checkAll`.
+        // Owns the three states of an account and the messages for its faults. As a program it is a separate process that
+        // checks one account after the other: members' data are read before, and apart from, the server's code, and a check
+        // that the kernel kills for its memory affects no other job. `checkAll` is the caller's side.
         "use strict";
 
         const { fork } = require("node:child_process");
@@ -1434,7 +1436,7 @@ job "pds-restore" {
         const { createRequire } = require("node:module");
         const { commitProblems, home, isDigestOf, isHashOf, problems, publicKey, sha256 } = require("./repository.cjs");
 
-        // The image has the library as a dependency of the server package alone.
+        // The image has the library as a dependency of the server package only.
         const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto/pds/package.json");
         const Database = createRequire(server)("better-sqlite3");
 
@@ -1443,12 +1445,13 @@ job "pds-restore" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
-        const PLACES = ["", "quarantine"]; // of blobs; the second has those that were taken down
+        const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
-         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and `records`
-         * (the first paths; `lost` is their count); `rebuild` if the tree of records has to be made again from the table; `changed`, what differs from the
-         * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
+         * The verdict on the account `did` below `folder`: `state`; `why` it is not restorable; lost `blobs` (CIDs) and
+         * `records` (the first paths; `lost` is their count); `rebuild` if the tree of records must be rebuilt from the table;
+         * `changed`, what differs from the manifest but is consistent; `key`, its did:key. `files` and `known` (cid, rev) come
+         * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
           const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
@@ -1471,7 +1474,7 @@ job "pds-restore" {
           return verdict;
         }
 
-        /** The same in sentences, the first of them first. */
+        /** The verdict in sentences, `why` first. */
         function sentences(verdict) {
           return [
             ...verdict.why,
@@ -1519,7 +1522,7 @@ job "pds-restore" {
           }
         }
 
-        /** What is lost, and whether the tree can stay: of many records the first ones are named, and all are counted. */
+        /** Finds lost records, and whether the tree is usable. Lists the first of many lost records and counts all. */
         function checkRepository(db, { did, root, known, verifier }, verdict) {
           if (known && (known.cid !== root.cid || known.rev !== root.rev)) {
             verdict.changed.push(`its repository is at $${root.rev}, the manifest says $${known.rev}`);
@@ -1541,7 +1544,7 @@ job "pds-restore" {
           verdict.records.sort();
         }
 
-        /** Paths of records whose block is missing or is not what its name says. */
+        /** Paths of records whose block is missing or does not match its CID. */
         function* lostRecords(db) {
           const rows = db.prepare(
             "select collection || '/' || rkey as name, r.cid, content from record r left join repo_block b on b.cid = r.cid"
@@ -1553,12 +1556,12 @@ job "pds-restore" {
           return read(store, (db) => keptBlobs(db).filter((cid) => !blobOf(folder, did, cid)));
         }
 
-        /** The blobs that the server says it keeps: those that were announced and never came, or await a record, are not. */
+        /** The blobs that the server keeps, without those that were announced but never arrived, or that await a record. */
         function keptBlobs(db) {
           return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
         }
 
-        /** Where below `folder` a blob is whole, as a path from there; undefined if it is nowhere. `checked` ones have been read. */
+        /** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
@@ -1566,13 +1569,13 @@ job "pds-restore" {
           });
         }
 
-        /** What SQLite's `check` ("quick_check" or "integrity_check") finds first in an open database, in one line; else null. */
+        /** The first finding of SQLite's `check` ("quick_check" or "integrity_check") as one line; null if there is none. */
         function damageOf(db, check) {
           const found = db.pragma(`$${check}(1)`, { simple: true });
           return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
         }
 
-        /** Ask a database without changing it; one that may not be written to would leave side files behind. */
+        /** Queries a database without changing it. A connection without write access would leave side files behind. */
         function read(file, ask) {
           const db = new Database(file, { fileMustExist: true });
           try {
@@ -1583,11 +1586,11 @@ job "pds-restore" {
           }
         }
 
-        // --- many accounts, in processes of their own
+        // --- many accounts, in separate processes
 
         /**
-         * A map from each of `dids` to its verdict. `manifest` says what should be there. With `gently` one process works at the
-         * lowest priority and pauses as long as it worked, since a server beside it has members who wait.
+         * A map from each of `dids` to its verdict. `manifest` lists the expected content. With `gently`, one process works at
+         * the lowest priority and pauses as long as it worked, because a server beside it has members who wait.
          */
         async function checkAll(folder, dids, { manifest, gently = false, commitOnly = false }) {
           const verdicts = new Map();
@@ -1635,7 +1638,7 @@ job "pds-restore" {
           }
         }
 
-        /** Whether the kernel has killed a process of this container for its memory. */
+        /** Whether the kernel killed a process of this container for its memory. */
         function outOfMemory() {
           try {
             return /^oom_kill [1-9]/m.test(fs.readFileSync("/sys/fs/cgroup/memory.events", "utf8"));
@@ -1644,13 +1647,13 @@ job "pds-restore" {
           }
         }
 
-        /** A database's blocks as a map that is not in memory: a repository can be larger than the host. */
+        /** A database's blocks as a map outside of memory: a repository can be larger than the host's memory. */
         class Blocks {
           constructor(db) {
             this.all = db.prepare("select cid, content from repo_block").raw();
             this.one = db.prepare("select content from repo_block where cid = ?").pluck();
-            // By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
-            // "app.bsky.feed-x" is before "app.bsky.feed/".
+            // By the index of URIs, whose order is that of the tree's keys, so no sorting is needed. The order of two columns
+            // differs: "app.bsky.feed-x" is before "app.bsky.feed/".
             this.listed = db.prepare(
               `select ifnull(record.uri, '') as uri, record.cid, collection || '/' || rkey as filed,
                  repo_block.cid is not null as stored
@@ -1670,7 +1673,7 @@ job "pds-restore" {
             return this.all.iterate();
           }
 
-          /** What the server's own table lists, in the order of the URIs. */
+          /** The records in the server's own table, in the order of the URIs. */
           *records() {
             yield* this.listed.iterate();
           }
@@ -1712,10 +1715,10 @@ job "pds-restore" {
         destination = "local/documents.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // What the world says of an account: the key and the server that its DID document names.
+        // Queries an account's DID document for its key and its server.
         //
-        // Asked are the PLC directory and, for did:web, the account's own domain; nothing is written anywhere. "Gone" and "not
-        // reached" are two answers: on the first one acts, on the second nobody may.
+        // Queries the PLC directory and, for did:web, the account's own domain; writes nothing anywhere. "Gone" and
+        // "unreachable" are two answers: the first may be acted on, the second never.
         "use strict";
 
         const ATTEMPTS = 3;
@@ -1723,8 +1726,8 @@ job "pds-restore" {
         const PATIENCE = 10000; // ms for one answer
 
         /**
-         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` where it could not be asked. `plc` is the
-         * directory's address.
+         * DID to `{ key, server, handles }`, `{ gone: why }`, or `{ error: why }` if the query failed. `plc` is the directory's
+         * address.
          */
         async function documents(dids, plc) {
           const found = new Map();
@@ -1777,7 +1780,7 @@ job "pds-restore" {
           const entry = (list, id) => (list ?? []).find((item) => item.id?.endsWith(id));
           const method = entry(document.verificationMethod, "#atproto");
           return {
-            // The older types give the key without saying of which curve it is; such a key is not compared.
+            // The older types give the key without naming its curve; such a key is not compared.
             key: method?.type === "Multikey" ? `did:key:$${method.publicKeyMultibase}` : null,
             server: hostOf(entry(document.service, "#atproto_pds")?.serviceEndpoint),
             handles: handlesOf(document.alsoKnownAs),
@@ -1804,12 +1807,12 @@ job "pds-restore" {
         destination = "local/repository.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // One member's repository, read without the server's libraries: blocks, records, signature, and the account's key.
+        // Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
         //
         // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-        // a signed commit on top. Owns the format, and where a server keeps it. Whoever checks a backup with the code that
-        // wrote it learns that the code agrees with itself; this is a second reading, as tools/repository.py is a third one on
-        // the owner's machine.
+        // a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+        // only proves that the code agrees with itself. This is a second implementation; tools/repository.py is a third one, on
+        // the operator's machine.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -1823,10 +1826,10 @@ job "pds-restore" {
 
         // --- keys and signatures
 
-        /** A secp256k1 private key of 32 bytes: the key to check signatures with, and its did:key. Throws where it is none. */
+        /** The verifying key and the did:key of a secp256k1 private key of 32 bytes. Throws if it is invalid. */
         function publicKey(privateKey) {
           const pair = crypto.createECDH("secp256k1");
-          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL takes fewer
+          if (privateKey.length !== 32) throw new Error(`it has $${privateKey.length} bytes`); // OpenSSL accepts fewer
           pair.setPrivateKey(privateKey);
           const point = pair.getPublicKey();
           const [x, y] = [point.subarray(1, 33), point.subarray(33)].map((part) => part.toString("base64url"));
@@ -1844,7 +1847,7 @@ job "pds-restore" {
           return text;
         }
 
-        /** What was signed: the commit's block without its signature. The order of the other entries stays. */
+        /** The signed bytes: the commit's block without its signature, with its other entries in order. */
         function unsigned(bytes) {
           const reader = new Reader(bytes);
           const [, count] = reader.head();
@@ -1856,7 +1859,7 @@ job "pds-restore" {
 
         // --- repositories: walked in order, so that memory does not grow with the records
 
-        /** One node of a tree, read entry by entry: one of many entries is large enough as bytes. */
+        /** One node of a tree, read entry by entry: a node with many entries is large enough as bytes. */
         class Node {
           constructor(blocks, cid) {
             this.cid = cid;
@@ -1889,7 +1892,7 @@ job "pds-restore" {
             return new Error(`node $${this.cid} $${text}`);
           }
 
-          /** Key, value and right side of each entry. */
+          /** Key, value and right subtree of each entry. */
           *entries() {
             this.reader.at = this.from;
             const [major, count] = this.reader.head();
@@ -1915,12 +1918,12 @@ job "pds-restore" {
           }
         }
 
-        /** Whether it is a CID, or null, which stands for none. */
+        /** Whether it is a CID, or null for no link. */
         function isLink(value) {
           return value === null || value instanceof Cid;
         }
 
-        /** The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash. */
+        /** The layer of a key in a tree: half the number of leading zero bits of its hash. */
         function layerOf(key) {
           const digest = digestOf(key);
           let zeros = 0;
@@ -1929,8 +1932,8 @@ job "pds-restore" {
         }
 
         /**
-         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws at what is no tree.
-         * It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+         * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+         * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
          */
         function* records(blocks, top) {
           let last = "";
@@ -1962,13 +1965,13 @@ job "pds-restore" {
         }
 
         /**
-         * What is wrong with a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, with which the
-         * account's key is checked. `index` is what the server's own table says, if there is one: an iterable of `uri`, `cid`
-         * (text), `filed` (the path by the other columns) and `stored` (whether the block is there), in the order of the URIs.
+         * The faults of a repository: `blocks`, its newest commit `root` (text) at `rev`, and `verifier`, which checks
+         * the account's key. `index` is the content of the server's own table, if there is one: an iterable of `uri`, `cid`
+         * (text), `filed` (the path by the other columns) and `stored` (whether the block exists), in the order of the URIs.
          *
-         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that is not what its name says, "signature" if the newest
-         * commit is another account's or key's, "record" for a record (path) without its block, "index" for one that the table has
-         * otherwise (`lost` if the table lacks it), "tree" for whatever else does not link up.
+         * Each fault has a `text` and a `kind`: "block" (`cid`) for one that does not match its CID, "signature" if the newest
+         * commit has another account or key, "record" for a record (path) without its block, "index" for a record that differs
+         * in the table (`lost` if the table lacks it), "tree" for any other broken link.
          */
         function* problems({ blocks, root, rev, did, verifier, index }) {
           yield* damaged(blocks);
@@ -1984,7 +1987,7 @@ job "pds-restore" {
           }
         }
 
-        /** What is wrong with the newest commit, whose block is `content`; the rest as for `problems`. */
+        /** The faults of the newest commit, whose block is `content`; other parameters as for `problems`. */
         function* commitProblems({ content, root, rev, did, verifier }) {
           let commit, signed;
           try {
@@ -2017,7 +2020,7 @@ job "pds-restore" {
           for (const [path, cid] of tree) if (!blocks.has(cid)) yield withoutBlock(path, cid);
         }
 
-        /** Both are in the order of their URIs: neither is held as a whole. */
+        /** Compares tree and table. Both are in the order of their URIs, so neither is held in memory. */
         function* differences(tree, index, prefix) {
           const rows = index[Symbol.iterator]();
           const next = () => rows.next().value;
@@ -2042,13 +2045,13 @@ job "pds-restore" {
             }
             for (; row; row = next()) yield surplus(row);
           } finally {
-            rows.return?.(); // a statement that is not at its end keeps its database open
+            rows.return?.(); // an unfinished statement keeps its database open
           }
         }
 
-        // --- where it lies
+        // --- locations
 
-        /** Below the server's data, an account's folder (`getLocation` of @atproto/pds's actor-store). */
+        /** An account's folder below the server's data (`getLocation` of @atproto/pds's actor-store). */
         function home(did) {
           return path.join("actors", crypto.createHash("sha256").update(did).digest("hex").slice(0, 2), did);
         }
@@ -2066,7 +2069,7 @@ job "pds-restore" {
           return hash.digest("hex");
         }
 
-        /** Whether `content` is what `cid` (text) names. */
+        /** Whether `content` matches `cid` (text). */
         function isHashOf(cid, content) {
           return isDigestOf(cid, digestOf(content));
         }
@@ -2079,11 +2082,12 @@ job "pds-restore" {
         destination = "local/restore_one.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // One account of a backup, put back while all others stay as they are.
+        // Restores one account of a backup and leaves all others unchanged.
         //
-        // It is made ready beside the running server, in DATA/.restore/only: fetched, checked, its identity asked for. Then it is
-        // put in place while the server stands still, which takes seconds: renames, a new revision, and its events. Killed
-        // before the plan is written nothing has changed; killed after it, the next run goes on, and no server starts before.
+        // It is prepared beside the running server, in DATA/.restore/only: fetched, checked, its identity queried. It is then
+        // put in place while the server is stopped, which takes seconds: renames, a new revision, and its events. If it is
+        // killed before the plan is written, nothing has changed. If it is killed after it, the next run continues; no server
+        // starts before.
         "use strict";
 
         const fs = require("node:fs");
@@ -2098,9 +2102,9 @@ job "pds-restore" {
         const { Refused, asked, data, hostname, notServing, plc, relays, say } = request;
         const { fetched, only, older: desk } = swaps.places(data);
 
-        /** Fetch, check and stage one account beside the running server. */
+        /** Fetches, checks and stages one account beside the running server. */
         async function makeOneReady(did) {
-          // What a run that was cut short has staged is needed to finish it, which the run after this one does.
+          // An interrupted restore needs its staged files until the run after this one finishes it.
           if (swaps.readPlan(data)) return say("a restore that was cut short", "is finished with the server at rest");
           const source = asked("from") === "volume" ? path.join(data, ".snapshot", "current") : fetched;
           const found = await verify(source, request.whose(), did);
@@ -2137,7 +2141,7 @@ job "pds-restore" {
           return told;
         }
 
-        /** Put the account that was made ready in place of the one that is there. The server stands still. */
+        /** Replaces the current account with the prepared one. The server is stopped. */
         async function putOneInPlace(did) {
           const file = path.join(only, "ready.json");
           if (!fs.existsSync(file)) return say("ready", "it is in place already");
@@ -2186,7 +2190,7 @@ job "pds-restore" {
         destination = "local/restore_world.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // What the world outside a snapshot says before it is restored: the old data on the volume, the DID documents, relays.
+        // Collects what a snapshot does not contain before it is restored: the old data on the volume, DID documents, relays.
         "use strict";
 
         const fs = require("node:fs");
@@ -2196,15 +2200,15 @@ job "pds-restore" {
         const { documents } = require("./documents.cjs");
         const { held } = require("./verify.cjs");
 
-        const AT_ONCE = 8; // questions to a relay
-        const MARGIN = 10000; // event numbers; relays that were not asked are not further ahead than this
+        const AT_ONCE = 8; // concurrent queries to a relay
+        const MARGIN = 10000; // event numbers; relays that were not queried are not further ahead than this
         const PATIENCE = 10000; // ms for a relay's answer
 
-        /** The world's answer is not enough to restore by: the message says what is missing. */
+        /** The answers do not suffice for a restore. The message lists what is missing. */
         class Unknown extends Error {}
 
         /**
-         * What the old data in `data` still say, as far as they can be read: who left, and how far events and repositories were.
+         * The readable part of the old data in `data`: account events, and the last numbers of events and repositories.
          * `accounts` is an open connection to the old account database, or undefined.
          */
         function oldData(data, accounts) {
@@ -2230,9 +2234,10 @@ job "pds-restore" {
         }
 
         /**
-         * Ask the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers that others
-         * know: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are there already. Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`,
-         * `sequence`, `revisions` and `statuses`. Throws Unknown if the directory is away, or if no event number is known.
+         * Queries the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers from
+         * other sources: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are already available.
+         * Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`, `sequence`, `revisions` and `statuses`. Throws
+         * Unknown if the directory is unreachable, or if no event number is known.
          */
         async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map() }) {
           const rest = dids.filter((did) => !asked.has(did));
@@ -2276,7 +2281,7 @@ job "pds-restore" {
           return found;
         }
 
-        /** A relay's answer; {} if it does not know the name, null if it cannot be asked. */
+        /** A relay's answer; {} if it does not know the name, null if the query fails. */
         async function ask(relay, method, parameters) {
           const url = `$${relay}/xrpc/com.atproto.sync.$${method}?$${new URLSearchParams(parameters)}`;
           try {
@@ -2290,8 +2295,8 @@ job "pds-restore" {
         }
 
         /**
-         * What happened to accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `since`
-         * maps a DID to its last word in the list of departures; `wanted` has what the operator asked for (DIDs).
+         * Changes of accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `since`
+         * maps a DID to its last status in the list of departures; `wanted` has the operator's parameters (DIDs).
          */
         function whoLeft({ since, statuses, wanted }) {
           const left = { deleted: new Set(wanted.delete), hidden: new Set(wanted.takedown), resting: {}, notes: [] };
@@ -2319,11 +2324,12 @@ job "pds-restore" {
         destination = "local/snapshot_accounts.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // The accounts' part of a snapshot: each account's repository, key and blobs are copied from the live data, or kept from
-        // the copy before. Owns what is copied again, and what becomes of an account that cannot be copied whole: its last whole
-        // copy stays in the snapshot, and the account is among the findings. One member's damage is nobody else's.
+        // The accounts' part of a snapshot: copies each account's repository, key and blobs from the live data, or keeps them
+        // from the previous copy. Owns which data are copied again, and the handling of an account that cannot be copied
+        // intact: its last intact copy stays in the snapshot, and the account is among the findings. Damage of one account
+        // affects no other.
         //
-        // Order and lock are snapshot.cjs's.
+        // snapshot.cjs owns order and lock.
         "use strict";
 
         const fs = require("node:fs");
@@ -2333,12 +2339,12 @@ job "pds-restore" {
 
         const ATTEMPTS = 3;
         const SETTLED = 2000; // ms; far above any file system's granularity of times
-        const WAIT = 5000; // ms; a database is locked for moments only, when its last user closes it
+        const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
         const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
         const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
         class Copy {
-          /** From `data` and `blocks` (undefined if blobs are in a bucket) to `next`; `current` is the copy before, with its manifest. */
+          /** From `data` and `blocks` (undefined for a bucket) to `next`; `current` is the previous copy. */
           constructor({ data, blocks, next, current, before }) {
             Object.assign(this, { data, blocks, next, current, before });
             this.files = {}; // path to size and SHA-256
@@ -2352,7 +2358,7 @@ job "pds-restore" {
 
           // --- databases and files
 
-          /** Copy a database to the same place in the copy: all pages, one step, one moment. Throws what SQLite says. */
+          /** Copies a database to the same path in the copy: all pages, one step, one moment. Throws SQLite's error. */
           async database(name) {
             const target = path.join(this.next, name);
             fs.mkdirSync(path.dirname(target), { recursive: true });
@@ -2368,7 +2374,7 @@ job "pds-restore" {
             this.written += size(target);
           }
 
-          /** Copy a small file as it is, if it is there. */
+          /** Copies a small file unchanged, if it exists. */
           file(name) {
             let content;
             try {
@@ -2380,7 +2386,7 @@ job "pds-restore" {
             }
             const target = path.join(this.next, name);
             fs.mkdirSync(path.dirname(target), { recursive: true });
-            fs.rmSync(target, { force: true }); // never through a link into the copy before this one
+            fs.rmSync(target, { force: true }); // never through a link into the previous copy
             fs.writeFileSync(target, content, { flush: true });
             this.note(name);
           }
@@ -2390,10 +2396,10 @@ job "pds-restore" {
             this.files[name] = { size: size(target), sha256: sha256(target) };
           }
 
-          /** Take a file from the copy before this one; false if that one is not what its manifest says. */
+          /** Takes a file from the previous copy. Returns false if that file does not match its manifest. */
           keepFile(name) {
             const known = this.before.files[name];
-            if (!known) return name.endsWith("did-op"); // most have none
+            if (!known) return name.endsWith("did-op"); // most accounts have none
             if (size(path.join(this.current, name)) !== known.size) return false;
             const target = path.join(this.next, name);
             fs.mkdirSync(path.dirname(target), { recursive: true });
@@ -2406,22 +2412,22 @@ job "pds-restore" {
           // --- accounts
 
           /**
-           * What changes with every write to a repository: size and times of its files, taken before they are copied.
+           * A value that changes with every write to a repository: size and times of its files, taken before they are copied.
            *
-           * A write always moves the time of the database or of its log. It could leave the time as it was only within one tick
-           * of the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
+           * A write always changes the time of the database or of its log. The time could stay the same only within one tick of
+           * the file system's clock, so files that were written to in the last seconds have no stamp and are copied again.
            */
           stamp(did) {
             const parts = [];
             for (const name of ["store.sqlite", "store.sqlite-wal", "key", "did-op"]) {
               const found = fs.statSync(path.join(this.data, home(did), name), { bigint: true, throwIfNoEntry: false });
-              // An empty log is none; a reader may make one.
+              // An empty log counts as absent; a reader may create one.
               if (!found || (name.endsWith("-wal") && found.size === 0n)) {
                 parts.push("-");
                 continue;
               }
               if (Date.now() - Number(found.mtimeMs) < SETTLED) return null;
-              // Not the time of the inode's change: SQLite as root sets the owner of a log whenever it opens it.
+              // Not the inode's change time: SQLite as root sets the owner of a log whenever it opens it.
               parts.push(`$${found.ino}:$${found.size}:$${found.mtimeNs}`);
             }
             return parts.join(" ");
@@ -2431,7 +2437,7 @@ job "pds-restore" {
             return now !== null && this.before?.repositories[did]?.stamp === now;
           }
 
-          /** Copy an account, or keep it; without a repository in the data nothing is copied. Throws only if there is no room. */
+          /** Copies or keeps an account. Copies nothing without a repository. Throws only if the volume is full. */
           async account(did) {
             try {
               await this.copyOrKeep(did);
@@ -2450,14 +2456,14 @@ job "pds-restore" {
               if (damage === undefined) return;
               if (damage) return this.carry(did, now, damage);
               gone = this.blocks ? await this.theirBlobs(did) : [];
-              // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
+              // A record that was deleted since took its blob with it. The repository is then copied again, without the record.
               if (gone.length === 0) return;
               if (attempt < ATTEMPTS) await pause(200);
             }
             this.find(did, LOSSES, lost(gone));
           }
 
-          /** Of an account whose repository is as it was: blobs that were missing may have come back. */
+          /** Links blobs of an account with an unchanged repository: missing ones may have come back. */
           async blobsAsBefore(did) {
             const { state, checked } = this.findings[did] ?? {};
             if (state === LOSSES && !checked) delete this.findings[did];
@@ -2476,7 +2482,7 @@ job "pds-restore" {
             return true;
           }
 
-          /** Copy key and database: undefined if there is none, else what is wrong with it, or "". */
+          /** Copies key and database. Returns undefined if there is none, else its fault, or "". */
           async repository(did, now) {
             const [key, operation, store] = NAMES.map((name) => path.join(home(did), name));
             delete this.repositories[did];
@@ -2489,7 +2495,7 @@ job "pds-restore" {
               await this.database(store);
               root = this.rootOf(did, store);
             } catch (error) {
-              // Deleted under our hands: whether that may be is decided when the accounts are known.
+              // Deleted meanwhile: whether that is legitimate is decided once the accounts are known.
               if (!fs.existsSync(path.join(this.data, store)) || /no such table/.test(error.message)) return undefined;
               if (NO_ROOM.includes(error.code)) throw error;
               return `store.sqlite is damaged: $${error.message}`;
@@ -2502,7 +2508,7 @@ job "pds-restore" {
             return "";
           }
 
-          /** The root of a repository that was just copied, or in a sentence why it is not one of this account's. */
+          /** The root of a repository that was just copied, or a sentence that says why it is not this account's. */
           rootOf(did, store) {
             return read(path.join(this.next, store), (db) => {
               const damage = damageOf(db, "quick_check");
@@ -2523,8 +2529,8 @@ job "pds-restore" {
           }
 
           /**
-           * An account that cannot be copied: the last copy of it that was whole stays, however old. Without one, what there is
-           * goes along as it is: a key may be the last of its kind, and a damaged database can be tried to be read by hand.
+           * Handles an account that cannot be copied: keeps its last intact copy, however old. Without one, copies the present
+           * files unchanged: a key may be the only one, and a damaged database may still be read by hand.
            */
           carry(did, now, what) {
             const last = this.before?.repositories[did];
@@ -2551,11 +2557,11 @@ job "pds-restore" {
               fs.copyFileSync(path.join(this.data, store), path.join(this.next, `$${store}.damaged`));
               this.note(`$${store}.damaged`);
             } catch (error) {
-              if (NO_ROOM.includes(error.code)) throw error; // else what cannot be read is not there
+              if (NO_ROOM.includes(error.code)) throw error; // other unreadable files count as absent
             }
           }
 
-          /** An account of the account database without a repository or a key in the data. */
+          /** Handles an account of the account database without a repository or a key in the data. */
           lacking(did) {
             const folder = path.join(this.data, home(did));
             const lacks = ["store.sqlite", "key"].filter((name) => size(path.join(folder, name)) === 0);
@@ -2563,7 +2569,7 @@ job "pds-restore" {
             this.carry(did, this.stamp(did), what);
           }
 
-          /** Note what is wrong with an account; `more` says how it was found. */
+          /** Records a fault of an account; `more` says how it was found. */
           find(did, state, what, more = {}) {
             const known = this.before?.findings[did];
             const since = known?.what === what ? known.since : new Date().toISOString();
@@ -2574,7 +2580,7 @@ job "pds-restore" {
             return Boolean(this.repositories[did]) && Boolean(this.files[path.join(home(did), "key")]);
           }
 
-          /** Take an account out of the copy. */
+          /** Removes an account from the copy. */
           drop(did) {
             for (const tree of [home(did), path.join("blocks", did), path.join("blocks", "quarantine", did)]) {
               fs.rmSync(path.join(this.next, tree), { recursive: true, force: true });
@@ -2585,9 +2591,9 @@ job "pds-restore" {
             this.kept.delete(did);
           }
 
-          // --- blobs: files that never change, named by their hash; a hard link is a copy that needs no room
+          // --- blobs: files that never change, named by their hash; a hard link is a copy that takes no space
 
-          /** Link what the copied repository says is on the disk; returns what is not. */
+          /** Links the blobs of the copied repository that are on the disk. Returns the others. */
           async theirBlobs(did) {
             const gone = [];
             for (const cid of read(path.join(this.next, home(did), "store.sqlite"), keptBlobs)) {
@@ -2598,7 +2604,7 @@ job "pds-restore" {
             return gone;
           }
 
-          /** Link again what the copy before has of an account whose repository is as it was. */
+          /** Links the previous copy's blobs of an account with an unchanged repository. */
           keptBlobs(did) {
             if (!this.blocks) return;
             const away = [];
@@ -2639,7 +2645,7 @@ job "pds-restore" {
             return false;
           }
 
-          /** Whether the copy before still has a blob that the server has lost. */
+          /** Whether the previous copy still has a blob that the server has lost. */
           healed(place, did, cid) {
             const name = path.join("blocks", place, did, cid);
             if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
@@ -2657,17 +2663,17 @@ job "pds-restore" {
               fs.linkSync(source, target);
             } catch (error) {
               if (error.code !== "EXDEV") throw error;
-              fs.copyFileSync(source, target); // blobs on a disk of their own
+              fs.copyFileSync(source, target); // blobs are on a separate disk
             }
           }
         }
 
-        /** Blobs that the backups have and the server has not. */
+        /** Blobs that the backups have and the server lacks. */
         function heldHere(did, cids) {
           return `$${listed(cids)} missing on the server. The backups keep what is missing: \`./pds restore STACK --only $${did}\``;
         }
 
-        /** Blobs that neither has. */
+        /** Blobs that both lack. */
         function lost(cids) {
           return `$${listed(cids)} missing. An older backup may have it; else the member has to post it again`;
         }
@@ -2686,7 +2692,7 @@ job "pds-restore" {
           return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
         }
 
-        /** DIDs of the accounts whose folders are below `root`. */
+        /** DIDs of the accounts with a folder below `root`. */
         function folders(root) {
           const actors = path.join(root, "actors");
           const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
@@ -2718,12 +2724,12 @@ job "pds-restore" {
         destination = "local/verify.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Whether a snapshot can be restored, account by account, on the host.
+        // Checks on the host whether a snapshot can be restored, account by account.
         //
-        // The same questions, in the same words, as tools/verify.py asks on the owner's machine, where libraries beyond Node's
-        // and SQLite are at hand. Here members' data do not leave the host to be looked at. A fault of one account is that
-        // account's (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account
-        // database cannot be read, or it is another server's.
+        // Same checks and messages as tools/verify.py on the operator's machine, which has libraries beyond Node's and SQLite.
+        // With this program, members' data do not leave the host. A fault of one account affects only that account
+        // (account_check.cjs). The whole snapshot is refused for three reasons only: its manifest or its account database
+        // cannot be read, or it belongs to another server.
         "use strict";
 
         const fs = require("node:fs");
@@ -2736,11 +2742,11 @@ job "pds-restore" {
         const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
 
         /**
-         * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
-         * is left out). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to what
-         * `checkAccount` returns; `keys`, a map from DID to did:key; `sequencer`, whether the events can be used; and `notes`. Of a
-         * folder that has the files of `only` one account the rest is not asked. `onAccounts` gets the DIDs before they are
-         * checked: what has to be asked about them elsewhere can be asked meanwhile.
+         * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
+         * omitted). Resolves to `manifest`; `refusals`, why nothing of it can be restored; `verdicts`, a map from DID to the
+         * result of `checkAccount`; `keys`, a map from DID to did:key; `sequencer`, whether the events are usable; and `notes`.
+         * If the folder has the files of `only` one account, the rest is not checked. `onAccounts` gets the DIDs before the
+         * check, so that other queries about them can run meanwhile.
          */
         async function verify(folder, whose, only = null, onAccounts = () => {}) {
           const found = { manifest: null, refusals: [], verdicts: new Map(), keys: new Map(), sequencer: false, notes: [] };
@@ -2793,8 +2799,8 @@ job "pds-restore" {
         }
 
         /**
-         * What lies beside the files of the manifest is no part of the snapshot. SQLite would read a log beside a database; so
-         * one that somebody filled is put aside. A reader that was killed leaves an empty one, and its index.
+         * Removes what is not part of the manifest. SQLite would read a log beside a database, so a log with content is put
+         * aside. A killed reader leaves an empty log, and its index.
          */
         function sweep(folder, manifest, notes) {
           const known = (name) => name === MANIFEST || name.split(path.sep)[0] === "blocks" || name in manifest.files;
@@ -2810,7 +2816,7 @@ job "pds-restore" {
           }
         }
 
-        /** What is wrong with a database of the whole server, so that it cannot be used; null if it can. */
+        /** The damage that makes a database of the whole server unusable; null if there is none. */
         function databaseDamage(folder, manifest, name, notes) {
           const file = path.join(folder, name);
           if (!fs.existsSync(file)) return `$${name} is missing`;
@@ -2828,14 +2834,14 @@ job "pds-restore" {
           return null;
         }
 
-        /** What is wrong, a line each: `DID: state: sentence`. */
+        /** The faults, one per line: `DID: state: sentence`. */
         function* lines(verdicts) {
           for (const [did, verdict] of verdicts) for (const text of sentences(verdict)) yield `$${did}: $${verdict.state}: $${text}`;
         }
 
         /**
-         * What of a snapshot is no fault of a server that serves it: `findings`, from DID to state and `what`; `left`, DIDs that
-         * cannot be served; `lost`, from DID to the blobs that it lacks; `damaged`, DIDs whose records have losses.
+         * Faults of a snapshot that are no fault of a server that serves it: `findings`, from DID to state and `what`; `left`,
+         * DIDs that cannot be served; `lost`, from DID to its missing blobs; `damaged`, DIDs whose records have losses.
          */
         function assessed(verdicts) {
           const found = { findings: {}, left: [], lost: {}, damaged: [] };
@@ -2850,9 +2856,9 @@ job "pds-restore" {
         }
 
         /**
-         * Hold the keys of a verified snapshot against the DID documents. `active` are the accounts in use. Returns `unread`, a
-         * map from DID to why its document cannot be read; `moved`, from DID to why it is no longer this server's; and `swapped`,
-         * from DID to whose key it has.
+         * Compares the keys of a verified snapshot with the DID documents. `active` are the accounts in use. Returns `unread`,
+         * a map from DID to why its document cannot be read; `moved`, from DID to why it has left this server; and `swapped`,
+         * from DID to the owner of the key that it has.
          */
         function held(keys, documents, active, hostname) {
           const owners = new Map([...keys].map(([did, key]) => [key, did]));
@@ -2872,7 +2878,7 @@ job "pds-restore" {
           return found;
         }
 
-        /** Every file below `folder`, as paths from there, in order. */
+        /** Every file below `folder`, as relative paths, in order. */
         function walk(folder, below = "") {
           if (!fs.existsSync(path.join(folder, below))) return [];
           return fs
@@ -2892,9 +2898,9 @@ job "pds-restore" {
         destination = "local/blocks.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Blocks as the AT Protocol has them, read without the server's libraries: content identifiers and DAG-CBOR.
+        // Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
         //
-        // Owns: the two formats, and whether a block is what its name says. What blocks make up together is repository.cjs's.
+        // Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
         "use strict";
 
         const crypto = require("node:crypto");
@@ -2903,11 +2909,11 @@ job "pds-restore" {
         const DIGITS = new Int8Array(128).fill(-1);
         ALPHABET32.forEach((code, digit) => (DIGITS[code] = digit));
 
-        const digestOf = crypto.hash // of newer Nodes, and twice as fast
+        const digestOf = crypto.hash // in newer Node versions, and twice as fast
           ? (content) => crypto.hash("sha256", content, "buffer")
           : (content) => crypto.createHash("sha256").update(content).digest();
 
-        /** Whether `cid` (text) names what has this SHA-256. */
+        /** Whether `cid` (text) identifies content with this SHA-256. */
         function isDigestOf(cid, digest) {
           return Cid.from(cid)?.names(digest) ?? false;
         }
@@ -2918,7 +2924,7 @@ job "pds-restore" {
             this.bytes = bytes;
           }
 
-          /** Returns undefined for a text that is no base32, or that another text of the same bytes stands for. */
+          /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
           static from(text) {
             if (text[0] !== "b") return undefined;
             const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -2941,14 +2947,14 @@ job "pds-restore" {
             const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5));
             let [bits, value, at] = [0, 0, 0];
             for (let index = 0; index < bytes.length; index++) {
-              value = ((value & 31) << 8) | bytes[index]; // what is left is less than one letter
+              value = ((value & 31) << 8) | bytes[index]; // the rest is less than one letter
               for (bits += 8; bits >= 5; bits -= 5) text[at++] = ALPHABET32[(value >> (bits - 5)) & 31];
             }
             if (bits > 0) text[at] = ALPHABET32[(value << (5 - bits)) & 31];
             return `b$${text.latin1Slice()}`;
           }
 
-          /** Whether it names what has this SHA-256: version 1, any codec. */
+          /** Whether it identifies content with this SHA-256: version 1, any codec. */
           names(digest) {
             const { bytes } = this;
             const hash = bytes.length - 34;
@@ -3007,7 +3013,7 @@ job "pds-restore" {
             }
           }
 
-          /** What follows, unread. Returns where it began. */
+          /** Skips the next value. Returns where it began. */
           skip() {
             const from = this.at;
             for (let left = 1; left > 0; left--) {
@@ -3019,7 +3025,7 @@ job "pds-restore" {
             return from;
           }
 
-          /** Not allocated by the count, which may be anything. */
+          /** Not preallocated: the count may be any number. */
           list(count) {
             const values = [];
             while (values.length < count) values.push(this.value());
@@ -3029,7 +3035,7 @@ job "pds-restore" {
           link(tag) {
             const bytes = tag === 42 && this.value();
             if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
-            return new Cid(bytes.subarray(1)); // a zero comes first
+            return new Cid(bytes.subarray(1)); // after a leading zero
           }
 
           map(count, entries = []) {
@@ -3043,7 +3049,7 @@ job "pds-restore" {
           }
         }
 
-        /** The value of a whole block. Throws where it is no DAG-CBOR. */
+        /** The value of a whole block. Throws if it is no DAG-CBOR. */
         function decode(bytes) {
           const reader = new Reader(bytes);
           const value = reader.value();
@@ -3069,17 +3075,18 @@ job "pds-restore" {
         data        = <<-EOT
         // An exported repository, as the server serves it (https://ipld.io/specs/transport/car/carv1/): a file of blocks.
         //
-        // Blocks come in any order, so they are found by a table. What they make up is repository.cjs's.
+        // Blocks come in any order, so a table finds them. repository.cjs owns what they form together.
         "use strict";
 
         const fs = require("node:fs");
         const { Cid, decode } = require("./blocks.cjs");
 
-        const HEAD = 512; // bytes; the length and the CID of a block, and most blocks as a whole
+        const HEAD = 512; // bytes; the length and the CID of a block, and most whole blocks
         const WINDOW = 1024 * 1024; // bytes of the file that are in memory at once, unless a block is larger
 
         /**
-         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. `close` it.
+         * An exported repository in the file `name`: its root, and its blocks, which are not in memory. Call `close`
+         * afterwards.
          */
         function openCar(name) {
           const blocks = new Car(name);
@@ -3095,7 +3102,7 @@ job "pds-restore" {
               this.first = start + count;
               this.root = String(decode(this.read(start, count, true)).roots[0]);
               let blocks = 0;
-              for (const _ of this.sections()) blocks++; // so that the table has its size from the first
+              for (const _ of this.sections()) blocks++; // so that the table has its final size
               this.places = new Places(blocks, this.size);
               for (const { at, cid } of this.sections()) this.places.add(cid.bytes, at);
             } catch (error) {
@@ -3108,7 +3115,7 @@ job "pds-restore" {
             fs.closeSync(this.handle);
           }
 
-          /** Bytes at a place; as many as there are, unless `all` are needed. */
+          /** Bytes at an offset; fewer at the end of the file, unless `all` are required. */
           read(at, count, all = false, buffer = null) {
             const there = Math.min(count, this.size - at);
             if (all && there < count) throw new Error("it ends too early");
@@ -3128,7 +3135,7 @@ job "pds-restore" {
             return { at, cid: new Cid(bytes.subarray(start, from)), content: bytes.subarray(from, end), next: at + end };
           }
 
-          /** Every block, in one pass. What is given is valid until the next one. */
+          /** Every block, in one pass. Each value is valid until the next one. */
           *sections() {
             const buffer = Buffer.allocUnsafe(WINDOW);
             let [window, start] = [Buffer.alloc(0), 0];
@@ -3165,8 +3172,8 @@ job "pds-restore" {
         }
 
         /**
-         * Offsets by the end of a CID, in a table with open addressing for `count` of them in a file of `size` bytes. It takes
-         * 12 to 24 bytes a block, where a map takes some 200.
+         * Offsets by the end of a CID, in a table with open addressing for `count` CIDs in a file of `size` bytes. It takes 12
+         * to 24 bytes a block; a map takes some 200.
          */
         class Places {
           constructor(count, size) {
@@ -3271,9 +3278,9 @@ job "pds-restore" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns what a restore gets of older backups: the restore itself has no key of the bucket. Runs in restic's image beside the
-        # task that restores, and ends with it. The two talk by files in TARGET/older: a `request` is "list", answered with
-        # list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed".
+        # Owns a restore's access to older backups: the restore itself has no key of the bucket. Runs in restic's image beside
+        # the task that restores, and ends with it. They communicate by files in TARGET/older: a `request` is "list", answered
+        # with list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed".
         set -eu
         umask 077
 
@@ -3312,8 +3319,8 @@ job "pds-restore" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns how restic's repository is opened, for the scripts beside this one, and the words for why it does not open.
-        # Names: RESTIC_*, AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+        # Owns opening restic's repository for the scripts beside this one, and the messages if it does not open. The names
+        # RESTIC_* and AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
         set -eu
 
         fail() {
@@ -3321,22 +3328,22 @@ job "pds-restore" {
             exit 1
         }
 
-        # Pack files are put together here; the container's /tmp is memory.
+        # restic assembles pack files here; the container's /tmp is memory.
         export TMPDIR="$NOMAD_ALLOC_DIR/data" RESTIC_CACHE_DIR="$NOMAD_ALLOC_DIR/data/cache"
 
         export REPOSITORY=there
-        # Without a lock: one that a killed run left must keep nobody from a restore.
+        # Without a lock: the lock of a killed run must not block a restore.
         code=0
         said=$(restic cat config --no-lock 2>&1 >/dev/null) || code=$?
         if [ "$code" -ne 0 ]; then
-            # restic asks "Is there a repository at the following location?" after every fault, one of the region among them. That
-            # the service has no such object is said by the code 10 (restic 0.17 and newer) or by the first line.
+            # restic asks "Is there a repository at the following location?" after every fault, including a wrong region. The
+            # code 10 (restic 0.17 and newer) or the first line means that the service has no such object.
             case "$code:$said" in
                 *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
         (the escrow file has it), or name another bucket." ;;
-                # restic then says that there may be none, too.
+                # restic also suggests then that there may be none.
                 *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
-        Is the bucket somebody else's, or the key of another one?" ;;
+        The bucket may belong to another account, or the key to another bucket." ;;
                 10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
                 *) fail "$RESTIC_REPOSITORY cannot be read: $said
         Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;

@@ -92,14 +92,14 @@ job "caddy" {
         change_mode = "noop"
         data        = <<-EOT
         #!/bin/sh
-        # Owns which text Caddy runs with. The texts of all stacks on the host are one file, and Caddy takes it whole or not at
-        # all; so each stack's text is tried by itself, and one that Caddy refuses leaves what that stack had before.
+        # Owns the text that Caddy runs with. The texts of all stacks on the host form one file, and Caddy accepts it as a whole
+        # or not at all. So each stack's text is tried separately; if Caddy refuses one, that stack keeps its previous text.
         #
         #   caddy.sh start     the container's command: with texts that Caddy has run before, then with the new ones
         #   caddy.sh reload    when the texts change: the change script of Nomad's template
         #
-        # PARTS has a line `PATH KEY BASE64` for each stack and key: `text`, and `plain`, which is the program's own part of it.
-        # Of a text with the SHA-256 SUM, results/SUM says "loaded" or "refused: " and Caddy's words; Caddy serves that file to
+        # PARTS has a line `PATH KEY BASE64` for each stack and key: `text`, and `plain`, the program's own part of it. For a
+        # text with the SHA-256 SUM, results/SUM contains "loaded" or "refused: " and Caddy's message; Caddy serves that file to
         # `up`, which knows the sum. Runs in Caddy's image: busybox or more.
         set -eu
         umask 077
@@ -113,7 +113,7 @@ job "caddy" {
         exec 9>"$local/lock"
         flock 9
         case $mode in
-            start) rm -f "$local/admin.sock" ;; # of a Caddy that was killed
+            start) rm -f "$local/admin.sock" ;; # left by a killed Caddy
             *)
                 tries=300
                 until [ -S "$local/admin.sock" ] || [ "$tries" = 0 ]; do
@@ -132,20 +132,20 @@ job "caddy" {
             [ -f "$new/$name.plain" ] || cp "$new/$name.$key" "$new/$name.plain"
         done <"$parts"
 
-        # A stack that has left.
+        # Stacks that were removed.
         gone=
         for file in "$serving"/* "$kept"/*; do
             [ -f "$file" ] && [ ! -f "$new/$${file##*/}.text" ] && rm "$file" && gone=1
         done
 
-        # write FOLDER: the whole file, of the texts in FOLDER.
+        # write FOLDER: writes the whole file from the texts in FOLDER.
         write() {
             { cat "$options" && find "$1" -type f | sort | while read -r file; do cat "$file" && echo; done; } >"$local/next"
         }
 
-        # takes FOLDER: whether Caddy takes the texts in FOLDER together; if not, its words are in `said`. A reload is the only
-        # proof: a port that is in use, for example, is found by no check. But one that fails half-way leaves Caddy 2.6 without
-        # certificates until it loads what it had once more; so a check comes first.
+        # takes FOLDER: whether Caddy accepts the texts in FOLDER together; if not, `said` has its message. Only a reload proves
+        # it: for example, no check finds a port that is in use. But a reload that fails half-way leaves Caddy 2.6 without
+        # certificates until it loads its previous configuration again, so a check comes first.
         takes() {
             write "$1"
             said=$(caddy validate --config "$local/next" --adapter caddyfile 2>&1) || return 1
@@ -156,7 +156,7 @@ job "caddy" {
             mv "$local/next" "$local/Caddyfile"
         }
 
-        # first NAME: the text that is tried for a stack. A start comes without an owner who looks.
+        # first NAME: the text to try first for a stack. A start is unattended.
         first() {
             if [ "$mode" != start ]; then
                 echo "$new/$1.text"
@@ -167,7 +167,7 @@ job "caddy" {
             fi
         }
 
-        # words NAME: why Caddy refuses the stack's text, in its own words, with the lines of that text where they are known.
+        # words NAME: Caddy's message for refusing the stack's text, with the lines of that text if they are known.
         words() {
             rm -rf "$local/alone"
             mkdir "$local/alone"
@@ -193,7 +193,7 @@ job "caddy" {
             mv "$results/.part" "$results/$${sum%% *}"
         }
 
-        # use NAME FILE: serve FILE for the stack, if Caddy takes it beside what is served now.
+        # use NAME FILE: serve FILE for the stack, if Caddy accepts it beside the texts that it serves now.
         use() {
             rm -rf "$local/trial"
             cp -R "$serving" "$local/trial"
@@ -224,7 +224,7 @@ job "caddy" {
             done
         }
 
-        # All of them at once, as it is nearly always.
+        # All texts at once, the usual case.
         rm -rf "$local/all"
         mkdir "$local/all"
         changed=$gone
@@ -238,13 +238,13 @@ job "caddy" {
                 cp -R "$local/all" "$serving"
             else
                 one_by_one
-                takes "$serving" || true # a stack that left and is the only change
+                takes "$serving" || true # a removed stack is the only change
             fi
         fi
 
         if [ "$mode" = start ]; then
             [ -f "$local/Caddyfile" ] || cp "$options" "$local/Caddyfile"
-            # The new texts, as soon as there is a Caddy to reload.
+            # Loads the new texts as soon as Caddy can reload.
             sh "$0" reload 9>&- &
             exec caddy run --config "$local/Caddyfile" --adapter caddyfile 9>&-
         fi
@@ -263,9 +263,9 @@ job "caddy" {
         change_mode = "noop"
         data        = <<-EOT
         {
-        	# A socket in the task's own directory: by TCP every program on the host could give Caddy orders.
+        	# A socket in the task's own directory: by TCP every program on the host could control Caddy.
         	admin unix//local/admin.sock
-        	# Named, because Caddy would go to another CA where this one fails, and a CAA record may forbid that.
+        	# Set, because Caddy would use another CA if this one fails, and a CAA record may forbid that.
         	acme_ca "https://acme-v02.api.letsencrypt.org/directory"
         	on_demand_tls {
         		ask http://127.0.0.1:2020/ask
@@ -276,7 +276,7 @@ job "caddy" {
         	}
         }
 
-        # May this name have a certificate? Asked of the stack whose site it is.
+        # Whether this name may have a certificate; the site's stack answers.
         http://:2020 {
         	bind 127.0.0.1
         	handle /ask {

@@ -106,9 +106,8 @@ job "pds" {
         destination = "local/guard.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume that is
-        // another PDS's, or an empty one that nobody announced: a healthy empty PDS would make new identities for handles that
-        // exist.
+        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume of another
+        // PDS, and an empty volume without `pds.new`: a healthy empty PDS would create new identities for existing handles.
         //
         // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
         if (!require("node:worker_threads").isMainThread) return;
@@ -148,7 +147,7 @@ job "pds" {
           }
           console.log(`the volume is that of $${ours.hostname}`);
         } else {
-          // The file system's own, what a crash of this script left behind, and what backup and restore begin with.
+          // Files of the file system, leftovers of a crash of this script, and the first files of backup and restore.
           const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".stamps", ".restore"];
           const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
           if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
@@ -163,7 +162,7 @@ job "pds" {
               "If it is this PDS's data, say so in the stack file: 'volume: {adopt: VOLUME-ID}'."
             );
           }
-          // Written aside and renamed, so that a crash leaves no half mark.
+          // Written to a temporary file and renamed, so that a crash leaves no incomplete mark.
           fs.writeFileSync(`$${mark}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
           fs.renameSync(`$${mark}.tmp`, mark);
           const handle = fs.openSync(directory); // data without a mark would be refused after a power cut
@@ -260,9 +259,8 @@ job "pds" {
         destination = "local/guard.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume that is
-        // another PDS's, or an empty one that nobody announced: a healthy empty PDS would make new identities for handles that
-        // exist.
+        // Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume of another
+        // PDS, and an empty volume without `pds.new`: a healthy empty PDS would create new identities for existing handles.
         //
         // The mark on the volume is the hostname and the rotation key's public half, which is in every DID document anyway.
         if (!require("node:worker_threads").isMainThread) return;
@@ -302,7 +300,7 @@ job "pds" {
           }
           console.log(`the volume is that of $${ours.hostname}`);
         } else {
-          // The file system's own, what a crash of this script left behind, and what backup and restore begin with.
+          // Files of the file system, leftovers of a crash of this script, and the first files of backup and restore.
           const nothing = ["lost+found", `$${path.basename(mark)}.tmp`, ".snapshot", ".stamps", ".restore"];
           const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
           if (data.length === 0 && process.env.PDS_GUARD_NEW !== "true") {
@@ -317,7 +315,7 @@ job "pds" {
               "If it is this PDS's data, say so in the stack file: 'volume: {adopt: VOLUME-ID}'."
             );
           }
-          // Written aside and renamed, so that a crash leaves no half mark.
+          // Written to a temporary file and renamed, so that a crash leaves no incomplete mark.
           fs.writeFileSync(`$${mark}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
           fs.renameSync(`$${mark}.tmp`, mark);
           const handle = fs.openSync(directory); // data without a mark would be refused after a power cut
@@ -343,15 +341,17 @@ job "pds" {
         destination = "local/durable.cjs"
         change_mode = "noop"
         data        = <<-EOT
-        // Preloaded into the server's process: what the server acknowledges is on the disk, so that a power cut loses none of it.
+        // Preloaded into the server's process: everything that the server acknowledges is on the disk, so a power cut loses
+        // none of it.
         //
-        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is opened again has
+        // Upstream's server relies on better-sqlite3's build default: a database in WAL mode that is reopened has
         // `synchronous = NORMAL`, which flushes at checkpoints only. Blobs and keys are written without a flush.
-        // Here every connection gets FULL, and files and directories below the data directory are flushed before a call returns.
+        // This module gives every connection FULL, and flushes files and directories below the data directory before a call
+        // returns.
         //
-        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is not
-        // flushed, or a database is open that was not given FULL, the server refuses to start (`pds.durable_writes`).
-        // Other Node processes of the container (`node -e`) are left as they are.
+        // Before the server listens, its own stores write a trial account and blob beside the data. If one of these files is
+        // not flushed, or an open database does not have FULL, the server refuses to start (`pds.durable_writes`). Other Node
+        // processes of the container (`node -e`) are not affected.
         "use strict";
 
         if (process.execArgv.some((argument) => /^(-e|-p|-pe|--eval|--print)\b/.test(argument))) return;
@@ -378,7 +378,7 @@ job "pds" {
           .filter(Boolean)
           .map((name) => path.resolve(name));
 
-        // What was made durable so far, for the proof; not kept after it.
+        // Everything flushed so far, for the proof; discarded after it.
         let witness = isMainThread ? { files: new Set(), databases: new Set() } : null;
 
         function real(name) {
@@ -401,7 +401,7 @@ job "pds" {
         const { dlopen } = process;
         process.dlopen = function (module, ...rest) {
           const result = dlopen.call(this, module, ...rest);
-          // better-sqlite3's addon, by what it has: whichever copy, and whoever loads it.
+          // better-sqlite3's addon, identified by its exports: any copy, loaded by any module.
           const native = module.exports?.Database?.prototype;
           if (typeof native?.prepare === "function" && typeof native.exec === "function") hook(native);
           return result;
@@ -419,8 +419,8 @@ job "pds" {
           };
 
           function beforeStatement(connection, source) {
-            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server sets its pragmas
-            // outside of what it tries again. A later pragma of the server's does not stand.
+            // Not before a pragma: this one reads the schema, so it can find the database busy, and the server does not retry
+            // its pragmas. A later pragma of the server is overridden.
             if (/^\s*pragma\b/i.test(source)) {
               if (/\bsynchronous\s*[=(]/i.test(source)) full.delete(connection);
               return;
@@ -448,7 +448,7 @@ job "pds" {
           }
         }
 
-        // A directory that another call has made may be used before its entry is flushed: who writes in it waits for that.
+        // A directory of a concurrent call may be used before its entry is flushed, so writers inside it wait for that flush.
         const entries = new Set();
 
         function whileFlushing(promise) {
@@ -473,7 +473,7 @@ job "pds" {
 
           async rename(from, to) {
             if (!rootOf(from) && !rootOf(to)) return rename(from, to);
-            // A file that was written aside by whatever means. If it is not there, `rename` says so.
+            // A file that was written to a temporary name by any means. If it is missing, `rename` reports that.
             await flush(from).catch((error) => error.code === "ENOENT" || Promise.reject(error));
             await rename(from, to);
             const folders = new Set([to, from].map((name) => path.dirname(path.resolve(name))));
@@ -488,7 +488,7 @@ job "pds" {
             const found = await lstat(target).catch(() => null);
             const how = typeof options === "string" ? { encoding: options } : { ...options };
             if ((how.flag ?? "w") === "w" && (!found || found.isFile())) {
-              // Written aside: half a file under its final name would be taken for a blob that is there already.
+              // To a temporary name: half a file under its final name would pass for a complete blob.
               await replaceFile(root, target, data, how, found ? found.mode & 0o777 : (how.mode ?? 0o666));
             } else {
               await writeFile(name, data, options);
@@ -549,7 +549,7 @@ job "pds" {
           console.log("what the server acknowledges is flushed to the disk");
         }
 
-        /** The server's own stores, as its two version lines have them, make an account and a blob in `place`. */
+        /** Makes an account and a blob in `place` with the server's own stores, as its two version lines have them. */
         async function useStores(place) {
           const app = createRequire(path.join(process.cwd(), "x.js"));
           const server = path.join(path.dirname(app.resolve("@atproto/pds/package.json")), "dist");
@@ -572,7 +572,7 @@ job "pds" {
           await blobs.quarantine(cid("put"));
         }
 
-        /** Whether all that is in `place` was made durable, and is what the stores had to make. */
+        /** Whether everything in `place` was flushed, and the stores made the expected files. */
         function inspect(place) {
           const found = [];
           for (const name of fs.readdirSync(place, { recursive: true }).sort()) {
@@ -589,11 +589,11 @@ job "pds" {
           if (lacking.length > 0) throw new Error(`its stores left nothing to look at ($${lacking.join(", ")}).`);
         }
 
-        /** The databases below the data directory that this process has open, where the system tells. */
+        /** The databases below the data directory that this process has open, if the system reports them. */
         function openDatabases() {
           const table = "/proc/self/fd";
           const names = fs.existsSync(table) ? fs.readdirSync(table) : [];
-          // By name alone: to open and close a database here would drop the locks that SQLite holds on it.
+          // By name only: to open and close a database here would drop the locks that SQLite holds on it.
           const opened = names.map((number) => target(path.join(table, number)).replace(/-wal$/, ""));
           const ours = (name) => roots.some((root) => name.startsWith(real(root) + path.sep));
           return [...new Set(opened.filter((name) => ours(name) && /\.(sqlite3?|db)$/.test(name)))];

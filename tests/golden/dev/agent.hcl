@@ -1,10 +1,10 @@
-# The name is the same on every rebuilt host: Raft and Serf remember it, and their state is on the volume.
+# The same name on every rebuilt host: Raft and Serf store it, and their state is on the volume.
 name       = "pds"
 region     = "global"
 datacenter = "dc1"
 data_dir   = "/srv/nomad/agent"
 
-# Loopback only; stunnel is the way in. With a loopback bind Nomad demands to be told what to advertise.
+# Loopback only; operators connect through stunnel. With a loopback bind Nomad requires advertised addresses.
 bind_addr = "127.0.0.1"
 
 advertise {
@@ -13,11 +13,11 @@ advertise {
   serf = "127.0.0.1"
 }
 
-# A restart of the agent is no farewell: tasks go on and are found again.
+# A restart of the agent does not stop tasks; the new agent finds them again.
 leave_on_interrupt = false
 leave_on_terminate = false
 
-# Nothing is reported to anybody.
+# No reports to HashiCorp.
 disable_update_check        = true
 disable_anonymous_signature = true
 
@@ -66,14 +66,14 @@ client {
 
   host_volume_plugin_dir = "/usr/local/lib/nomad/host-volume-plugins"
 
-  # What Debian, Docker and this agent keep; the ports are SSH and stunnel.
+  # For Debian, Docker and this agent; the ports are SSH's and stunnel's.
   reserved {
     memory         = 512
     disk           = 1024
     reserved_ports = "22,4650"
   }
 
-  # 0 is 'for ever': while the agent's server is away, a task keeps the secrets it has and is not killed.
+  # 0 is 'for ever': while the agent's server is unreachable, a task keeps its secrets and is not killed.
   template {
     nomad_retry {
       attempts = 0
@@ -82,12 +82,12 @@ client {
 
   options = {
     "driver.allowlist" = "docker"
-    # These ask the metadata service or look for products that are not here; each would wait for its timeout.
+    # These query the metadata service or products that are not installed; each would wait for its timeout.
     "fingerprint.denylist" = "consul,env_aws,env_azure,env_digitalocean,env_gce,vault"
   }
 
   meta {
-    pds_configuration = "134c0126a11ea1ed"
+    pds_configuration = "1874fb351fc4726b"
   }
 }
 
@@ -97,12 +97,12 @@ plugin "docker" {
     allow_caps       = ["chown", "dac_override", "fowner", "kill", "net_bind_service", "setgid", "setuid"]
     pids_limit       = 2048
 
-    # Bind mounts of the host's paths, that is. Host volumes are Nomad's own and work.
+    # Disables bind mounts of the host's paths. Nomad's host volumes still work.
     volumes {
       enabled = false
     }
 
-    # The default, 3 minutes, makes a restart after a short pause a pull, and a pull needs the registry.
+    # With the default, 3 minutes, a restart after a short pause pulls the image, which needs the registry.
     gc {
       image       = true
       image_delay = "72h"
