@@ -1,9 +1,9 @@
-"""Everything that is derived from the options, written to its file: `python -m tools.generate [--check]`.
+"""Writes everything that is derived from the options: `python -m tools.generate [--check]`.
 
-An option exists once, as a typed field in `components/settings`. From there come `Pulumi.yaml`'s config block, the JSON
-schema by which editors check `Pulumi.*.yaml`, and the README's option table; from the evaluated graph its picture, from
-`deviations.py` its table of deviations. With `--check` nothing is written; a file
-that is not what it would be is named and the exit code is 1.
+An option exists once, as a typed field in `components/settings`. It generates `Pulumi.yaml`'s config block, the JSON
+schema by which editors check `Pulumi.*.yaml`, and the README's option table. The evaluated graph generates its picture,
+and `deviations.py` its table of deviations. `--check` writes nothing. It names files that are out of date, and the exit
+code is 1.
 """
 
 import argparse
@@ -29,12 +29,12 @@ _SECURE = "#/definitions/Secure"
 
 
 def pulumi_yaml() -> str:
-    """The project file. Every key is typed, so that the CLI too refuses a list where a map belongs.
+    """Return the project file. Every key is typed, so that the CLI too refuses a list instead of a map.
 
-    The CLI demands a value for each declared key that has no default (pulumi/pulumi, pkg/workspace/config.go,
-    mergeConfig), and takes `default: null` for none. Optional sections therefore have the default `{}`: all their
-    options are left to the models. A key that is text or a map (`on`) is not declared: the CLI has no type for it, and
-    takes keys that are not declared.
+    The CLI requires a value for each declared key without a default (pulumi/pulumi, pkg/workspace/config.go,
+    mergeConfig), and takes `default: null` for none. Optional sections therefore have the default `{}`: the models
+    check all their options. A key that is text or a map (`on`) is not declared: the CLI has no type for it, and accepts
+    undeclared keys.
     """
     project = {
         "name": PROJECT,
@@ -72,7 +72,7 @@ def _declaration(field: FieldInfo) -> dict[str, Any]:
 
 
 def stack_schema() -> str:
-    """The JSON schema of a stack file. Draft 7, which every editor's YAML server knows."""
+    """Return the JSON schema of a stack file. Draft 7, which every editor's YAML server supports."""
     model = Settings.model_json_schema(ref_template="#/definitions/{model}")
     definitions = {name: _for_editors(schema) for name, schema in model["$defs"].items()}
     definitions["Secure"] = {
@@ -109,7 +109,7 @@ def stack_schema() -> str:
 
 
 def _for_editors(schema: Any, *, names: bool = False) -> Any:
-    """Pydantic's schema without its titles, with a secret's encrypted form beside its text.
+    """Return Pydantic's schema without its titles, with a secret's encrypted form beside its text.
 
     With `names`, the keys are those of options, not of the schema language.
     """
@@ -156,9 +156,9 @@ def _default(field: FieldInfo) -> str:
 
 
 def replace_between(text: str, marker: str, body: str) -> str:
-    """`text` with `body` between the lines `<!-- MARKER:begin -->` and `<!-- MARKER:end -->`.
+    """Return `text` with `body` between the lines `<!-- MARKER:begin -->` and `<!-- MARKER:end -->`.
 
-    Raises ValueError where there is not exactly one such pair.
+    Raises ValueError unless there is exactly one such pair.
     """
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
     before, found_begin, rest = text.partition(begin)
@@ -178,7 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {"options": option_table, "graph": pictur
 
 
 def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
-    """Each derived file and what has to be in it. Raises ValueError or OSError where the README has no place for it."""
+    """Return each derived file with its content. Raises ValueError or OSError if the README lacks the markers."""
     yield root / "Pulumi.yaml", pulumi_yaml()
     yield root / SCHEMA_PATH, stack_schema()
     readme = root / "README.md"
@@ -189,12 +189,12 @@ def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
 
 
 def stale(root: Path = ROOT) -> list[Path]:
-    """The derived files that are not what they should be."""
+    """Return the derived files that are out of date."""
     return [path for path, text in derived(root) if not path.exists() or path.read_text() != text]
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """The command; its exit code."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.generate", description="Write what the options say.")
     parser.add_argument("--check", action="store_true", help="write nothing; name what is stale and exit with 1")
     check = parser.parse_args(arguments).check

@@ -1,7 +1,7 @@
-"""`./pds token`: what a PDS without mail would have mailed to a member, read in the server's own container.
+"""`./pds token`: shows what a PDS without mail would have mailed to a member, read in the server's own container.
 
-A token is good for 15 minutes after she asked for it in the app (`assertValidToken` in @atproto/pds). It goes from the
-server's database to this terminal.
+A token is valid for 15 minutes after the member requested it in the app (`assertValidToken` in @atproto/pds). It goes
+from the server's database to this terminal.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ PURPOSES = {
 
 @dataclass(frozen=True)
 class Token:
-    """A token, what it is for, and when it was asked for (RFC 3339)."""
+    """A token, its purpose, and when it was requested (RFC 3339)."""
 
     purpose: str
     token: str
@@ -35,12 +35,12 @@ class Token:
 
 
 def tokens(stack: str, server: accounts.Server, handle: str) -> list[Token]:
-    """What was last asked for by the account with `handle`. Raises StackError, UnknownMemberError, ProbeError."""
+    """Return the newest tokens of the account with `handle`. Raises StackError, UnknownMemberError, ProbeError."""
     return read(nomad_of(Stack(stack).outputs()), did_of(server, handle))
 
 
 def read(nomad: Mapping[str, str], did: str) -> list[Token]:
-    """The account's tokens; `nomad` as `nomad_of` has it. Raises ProbeError."""
+    """Return the account's tokens; `nomad` is that of `nomad_of`. Raises ProbeError."""
     allocation = running(api_of(nomad))
     if allocation is None:
         raise ProbeError("The PDS does not run, so nobody can have asked it for a token. `pulumi up` starts it.")

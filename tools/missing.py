@@ -1,4 +1,4 @@
-"""What the state of a stack names and the account does not have, with the commands that make the state true again."""
+"""Resources that are in the state of a stack and missing in the account, with the commands that correct the state."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def missing(stack: str, state: State, account: Account) -> list[Missing]:
 
 
 def refresh(names: Sequence[str], *more: str) -> tuple[str, ...]:
-    """Arguments of `pulumi` that make the state true for these resources, and for no other."""
+    """Return arguments of `pulumi` that correct the state of these resources, and of no other."""
     targets = [part for name in names for part in ("--target", f"**::{name}")]
     return ("refresh", "--yes", "--skip-preview", *more, *targets)
 

@@ -1,11 +1,11 @@
-"""`./pds orphans`: what the account holds of a stack beyond its state, and what the state names that is not there.
+"""`./pds orphans`: lists resources of a stack that the account has and the state lacks, and the reverse.
 
-An answer that is lost, or an engine that is killed, leaves things that nobody remembers; `pulumi destroy` leaves those
-that are kept on purpose. Each is listed with the next command: one that hands it to the stack, one that removes it. It
-also says whether the firewall covers the droplet. This tool changes nothing.
+A lost response or a killed engine leaves unrecorded resources. `pulumi destroy` leaves those that are retained on
+purpose. Each is listed with the next command: one that adopts it, one that removes it. The command also reports whether
+the firewall covers the droplet. It changes nothing.
 
-DigitalOcean knows a stack by names alone: tag, droplet, firewall and volume are called `pds-STACK`. Another stack of
-that name in the same account looks alike. A reserved IP has no name at all.
+DigitalOcean identifies a stack's resources only by names: tag, droplet, firewall and volume are called `pds-STACK`.
+Another stack of that name in the same account has the same names. A reserved IP has no name at all.
 """
 
 import json
@@ -26,7 +26,7 @@ from tools.stackfile import read_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """A thing of the account that the state does not know."""
+    """A resource of the account that the state lacks."""
 
     kind: str
     id: str
@@ -46,8 +46,8 @@ class Orphan:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it. `holes` are what the firewall lets through. `empty` is a state without a resource: the account's
-    things are left over, or the state is lost."""
+    """The whole report. `holes` are differences of the firewall. `empty` is a state without a resource: the account's
+    resources are left over, or the state is lost."""
 
     orphans: list[Orphan] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Report:
     empty: bool = False
 
     def json(self) -> str:
-        """For programs."""
+        """Return the report as JSON."""
         return json.dumps(asdict(self), indent=1)
 
 
@@ -72,15 +72,15 @@ def look(stack: Stack, account: Account) -> Report:
 
 
 class _Search:
-    """One look at one account."""
+    """One search of one account."""
 
     def __init__(self, stack: str, settings: Settings, state: State, account: Account) -> None:
         self._stack, self._settings, self._state, self._account = stack, settings, state, account
         self._name, self._tag = f"pds-{stack}", tag_of(stack, state)
 
     def all(self) -> list[Orphan]:
-        """What is there beyond the state; what stands in the way of others first."""
-        if self._settings.on:  # of the host nothing is this stack's
+        """Return everything beyond the state; first what blocks others."""
+        if self._settings.on:  # no resource of the host is this stack's
             return [*self._zone(), *self._records(self._own_records())]
         volumes, droplets, records = self._own_volumes(), self._own_droplets(), self._own_records()
         return [
@@ -231,7 +231,7 @@ class _Search:
             )
 
     def _own_records(self) -> list[Json]:
-        """The records of the hostname, as far as the program makes such."""
+        """Return the records of the hostname, as far as the program creates such."""
         if self._settings.dns.provider != "digitalocean":
             return []
         host = self._settings.record_name
@@ -305,7 +305,7 @@ class _Search:
 
 
 def text(stack: str, report: Report) -> str:
-    """For people."""
+    """Return the report as text."""
     lines: list[str] = []
     if report.orphans:
         lines.append(f"The account holds of stack {stack} beyond its state:")

@@ -1,4 +1,4 @@
-"""`./pds VERB STACK`: what an owner does beside `pulumi`. One verb, one function."""
+"""`./pds VERB STACK`: an operator's commands beside `pulumi`. One verb, one function."""
 
 import argparse
 import ipaddress
@@ -31,14 +31,14 @@ from tools.verify import LOSSES, NOT, WHOLE, from_plc, verify
 
 
 class _Verb(argparse.ArgumentParser):
-    """Its description is a module's own text, with lines and paragraphs as they are."""
+    """Its description is a module's own docstring, with lines and paragraphs unchanged."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb; the exit code."""
+    """Run a verb; return the exit code."""
     parser = argparse.ArgumentParser(prog="./pds", description="What an owner does beside `pulumi`.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
 
@@ -332,7 +332,7 @@ def _let_in(options: argparse.Namespace) -> int:
     if on and not on.stack:
         raise LetInError(f"The Nomad at {on.nomad_address} is not this program's: its owner opens the way to it.")
     with Account(digitalocean_token(Stack(options.stack))) as account:
-        # The way to a club's Nomad is that to its host's.
+        # A club reaches Nomad through its host.
         host = on.stack if on and on.stack else options.stack
         doors = let_in.Doors(account, host, options.label, tag=_tag_of(host), alone=bool(options.command))
         if options.close:
@@ -342,7 +342,7 @@ def _let_in(options: argparse.Namespace) -> int:
 
 
 def _tag_of(stack: str) -> str:
-    """The tag of the stack's droplet; before the first `up` the one that it will have."""
+    """Return the tag of the stack's droplet; before the first `up` its future tag."""
     with suppress(StackError):
         return tag_of(stack, Stack(stack).state())
     return ""
