@@ -113,7 +113,7 @@ def test_who_cannot_be_a_member_is_left_with_the_reason_and_keeps_nobody_else_ou
     ]
     taken, none, other = found.left
     assert "'takedown'" in taken
-    assert "its email is none that the stack file takes" in none
+    assert "its email is not valid in the stack file" in none
     assert "a member has its e-mail address" in other
 
 

@@ -63,7 +63,7 @@ class Account:
             page += 1
 
     def one(self, path: str) -> Json | None:
-        """Return one item, without the key that the API wraps it in, or None if it does not exist. Raises AccountError."""
+        """Return one item, without the API's key around it, or None if it does not exist. Raises AccountError."""
         answer = self._ask("GET", path, {})
         return None if answer is None else _thing(answer)
 

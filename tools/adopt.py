@@ -70,10 +70,10 @@ def _why_not(account: accounts.Account, entry: Entry, settings: Settings) -> str
     if {account.handle, account.did} & set(settings.takedown):
         return "'takedown' names it."
     if account.email.lower() in {member.email.lower() for member in settings.members}:
-        return "a member has its e-mail address. If that is her, write 'was:' or this handle beside it."
+        return "a member has its e-mail address. If it is the same person, write 'was:' or this handle beside it."
     try:
         Member.model_validate(entry)
     except ValidationError as error:
         options = ", ".join(sorted({str(fault["loc"][0]) for fault in error.errors()}))
-        return f"its {options} is none that the stack file takes. Write her by hand, or leave her out."
+        return f"its {options} is not valid in the stack file. Write the member by hand, or leave the account out."
     return None

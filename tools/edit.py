@@ -123,7 +123,7 @@ def _child(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
 
 
 def _last(node: yaml.Node) -> int:
-    """Return the index of the last character of a node; a block's own end mark is behind the comments that follow it."""
+    """Return the index of a node's last character; a block's own end mark is behind the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         inner = node.value[-1]
         return _last(inner[1] if isinstance(inner, tuple) else inner)

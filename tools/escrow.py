@@ -94,7 +94,7 @@ def _stack_file(stack: str) -> str:
 
 
 def _passphrase(new: bool) -> str:
-    """Return the passphrase from the file that PDS_ESCROW_PASSPHRASE_FILE names, else prompt for it; never an argument."""
+    """Return the passphrase from the file in PDS_ESCROW_PASSPHRASE_FILE, else prompt for it; never an argument."""
     if named := os.environ.get(PASSPHRASE_FILE):
         try:
             typed = Path(named).read_text().rstrip("\n")

@@ -195,8 +195,12 @@ def stale(root: Path = ROOT) -> list[Path]:
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.generate", description="Write what the options say.")
-    parser.add_argument("--check", action="store_true", help="write nothing; name what is stale and exit with 1")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.generate", description="Write the files that are derived from the options."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; name files that are out of date and exit with 1"
+    )
     check = parser.parse_args(arguments).check
     try:
         if check:

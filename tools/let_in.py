@@ -147,7 +147,7 @@ def _prefix(stack: str) -> str:
 
 
 def _spelled(label: str) -> str:
-    """Return the label in the form that a firewall's name allows (digitalocean/openapi, firewalls/models/firewall.yml)."""
+    """Return the label as a firewall's name allows it (digitalocean/openapi, firewalls/models/firewall.yml)."""
     return re.sub(r"[^a-zA-Z0-9.-]+", "-", label)
 
 

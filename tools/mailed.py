@@ -16,13 +16,13 @@ from tools.stack import Stack
 
 SCRIPT = Path(__file__).with_name("token.cjs")
 PURPOSES = {
-    "confirm_email": "to confirm her e-mail address",
-    "update_email": "to change her e-mail address",
+    "confirm_email": "to confirm the e-mail address",
+    "update_email": "to change the e-mail address",
     "reset_password": "to set another password",
-    "delete_account": "to delete her account",
-    "plc_operation": "to change her identity, which moving to another server needs",
+    "delete_account": "to delete the account",
+    "plc_operation": "to change the identity, needed to move to another server",
 }
-"""What the server makes tokens for (account-manager/db/schema/email-token.d.ts)."""
+"""Purposes of the server's tokens (account-manager/db/schema/email-token.d.ts)."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,6 @@ def read(nomad: Mapping[str, str], did: str) -> list[Token]:
     """Return the account's tokens; `nomad` is that of `nomad_of`. Raises ProbeError."""
     allocation = running(api_of(nomad))
     if allocation is None:
-        raise ProbeError("The PDS does not run, so nobody can have asked it for a token. `pulumi up` starts it.")
+        raise ProbeError("The PDS does not run, so there can be no token. `pulumi up` starts it.")
     rows = ask(nomad, allocation, ["node", "-e", SCRIPT.read_text(), did], "the server's database")
     return [Token(row["purpose"], row["token"], row["requestedAt"]) for row in rows]

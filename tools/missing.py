@@ -79,7 +79,7 @@ def _gone(item: Resource) -> str:
         case "Volume":
             return "With it the members' data is gone from the account; a backup or snapshot may have it."
         case "ReservedIp":
-            return "Whoever has the address now, the PDS's records point there."
+            return "The PDS's records still point to the address, which may belong to another account now."
         case "ReservedIpAssignment":
             return "The address does not lead to the droplet that the state names."
         case _:

@@ -95,7 +95,7 @@ def differences(settings: Settings, values: Mapping[str, str]) -> Iterator[str]:
 
 def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None:
     if "PDS_PLC_ROTATION_KEY_KMS_KEY_ID" in values:
-        raise StackError("Its rotation key lies in a KMS and cannot be taken over: nobody can read it there.")
+        raise StackError("Its rotation key lies in a KMS and cannot be taken over: a KMS does not export it.")
     lacking = [name for name in ("PDS_HOSTNAME", *GENERATED_SECRETS.values()) if not values.get(name)]
     if lacking:
         raise StackError(f"It is no pds.env of a PDS: {', '.join(lacking)} is not in it. Nothing was changed.")
@@ -125,7 +125,7 @@ def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None
     if ours and ours != values[key] and there.get("state") != "paused":
         raise StackError(
             f"Stack {stack.name} runs a PDS with a rotation key of its own. Its members' identities hang on that one; "
-            "take another stack, or pause it first if there is nobody on it. Nothing was changed."
+            "take another stack, or pause it first if it has no members. Nothing was changed."
         )
 
 

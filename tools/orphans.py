@@ -187,7 +187,7 @@ class _Search:
             elif ip in pointed:
                 whose = f"Assigned to nothing; a record of {self._settings.hostname} points to it."
             else:
-                whose = "Assigned to nothing. A reserved IP has no name: this may be somebody else's."
+                whose = "Assigned to nothing. A reserved IP has no name: this may belong to another project."
             told = " The stack file adopts it: the next `up` takes it." if asked else ""
             if known and not asked:
                 told = (

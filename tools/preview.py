@@ -78,7 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
     parser.add_argument("--diff", metavar="REV", help="compare with this git revision")
-    parser.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="names of resources that may be replaced or deleted",
+    )
     options = parser.parse_args(arguments)
     # A tree is cut at the terminal's edge; without a terminal, as in a file or in CI, nothing is cut.
     console = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 240)

@@ -206,7 +206,7 @@ def _nomad(plan: Plan, stack: str, state: State, api: NomadApi, outputs: Mapping
         plan.targets = ["pds-nomad-bootstrap", *(name for name in plan.targets if _in_account(state, name))]
         return
     if outputs.get("nomad_token") and api.accessor(outputs["nomad_token"]) is None:
-        plan.found.append("Nomad knows the management token and not the program's own, which somebody deleted.")
+        plan.found.append("Nomad knows the management token and not the program's own, which was deleted.")
         plan.targets.append("pds-nomad-token")
     for item in state.of("Job"):
         # An index that the state does not have makes the next change of the job fail ("modify index has changed").

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(prog="make try", description=__doc__)
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
-    parser.add_argument("--check", action="store_true", help="stop after the checks; exit non-zero if one failed")
+    parser.add_argument("--check", action="store_true", help="stop after the checks; exit non-zero if a check failed")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120, emoji=False)
     data = ROOT / "build" / "try" / options.stack

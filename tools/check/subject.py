@@ -1,4 +1,4 @@
-"""What a check looks at, and what it may find."""
+"""The subject of a check, and its possible verdicts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`ok` is None where nothing was looked at; `remark` says what was seen, or what to do."""
+    """`ok` is None for a skipped check; `remark` has the observation or the remedy."""
 
     ok: bool | None
     remark: str
 
 
 def good(remark: str) -> Verdict:
-    """As it should be."""
+    """Passed."""
     return Verdict(ok=True, remark=remark)
 
 
 def todo(remark: str) -> Verdict:
-    """Not as it should be; `remark` says what to do."""
+    """Failed; `remark` has the remedy."""
     return Verdict(ok=False, remark=remark)
 
 
 def skipped(remark: str) -> Verdict:
-    """Not looked at; `remark` says why."""
+    """Skipped; `remark` has the reason."""
     return Verdict(ok=None, remark=remark)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A stack's outputs, secrets in clear, and the ways to its PDS."""
+    """A stack's outputs, secrets in clear text, and the ways to its PDS."""
 
     stack: str
     outputs: Mapping[str, Any]
@@ -79,6 +79,6 @@ class Subject:
 
     @property
     def handle_domains(self) -> tuple[str, ...]:
-        """Domains under which the server gives handles, each with its leading dot."""
+        """Domains under which the server issues handles, each with its leading dot."""
         given = self.environment.get("PDS_SERVICE_HANDLE_DOMAINS", "")
         return tuple(given.split(",")) if given else (f".{self.hostname}",)
