@@ -1,7 +1,7 @@
-"""What waits without an end: calls in a source text that come back only when somebody else is done.
+"""Finds waits without an end: calls in a source text that return only after another party acts.
 
-A run that hangs on one of them has no failure and no name. A wait that is meant to last says so on its line, with
-`# no deadline: WHY`.
+A run that hangs on one of them has no failure and no name. A wait that is meant to last is marked on its line, with `#
+no deadline: WHY`.
 """
 
 import ast
@@ -17,7 +17,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def endless(source: str) -> list[str]:
-    """`LINE: what is wrong there`, for each wait in `source` that has no deadline and no excuse."""
+    """Return `LINE: fault` for each wait in `source` that has no deadline and no excuse."""
     lines = source.splitlines()
     return [f"{line}: {fault}" for line, fault in sorted(_faults(ast.parse(source))) if _EXCUSE not in lines[line - 1]]
 

@@ -1,6 +1,7 @@
-"""A small Nomad for the dynamic providers: the few answers they read, on loopback, in plain HTTP or behind mutual TLS.
+"""A small Nomad for the dynamic providers: the few responses that they use, on loopback, in plain HTTP or behind mutual
+TLS.
 
-Answers and status codes are Nomad 2.0's, as far as the providers look at them. What a test wants it sets on the object;
+Responses and status codes are Nomad 2.0's, as far as the providers use them. A test sets attributes of the object;
 `asked` holds every request with its token.
 """
 

@@ -1,4 +1,4 @@
-"""Evaluations of the real program for a stack file given as a map: the dev stack's, and what a test changes in it."""
+"""Evaluations of the real program for a stack file given as a map: the dev stack's, with a test's changes."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ EXISTING: dict[str, Any] = {
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """The dev stack's options, with `changes` laid over: a map is merged with the section, all else replaces it, and
+    """The dev stack's options with `changes` applied: a map is merged with the section, anything else replaces it, and
     None removes it."""
     options: dict[str, Any] = {}
     for key, text in read_stack("dev").values.items():
@@ -102,7 +102,7 @@ def run(
 def shared(
     *, stack: str = "chess", preview: bool = False, host: Evaluation | None = None, **changes: Any
 ) -> Evaluation:
-    """The program, evaluated for a stack on the host of `dev`, or whose `on` it is; secrets count as encrypted."""
+    """The program, evaluated for a stack on the host of `dev`, or of its `on`; secrets count as encrypted."""
     config = {
         f"pds:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in {**ON_A_HOST, **changes}.items()

@@ -1,4 +1,4 @@
-"""`./pds orphans` on an account of our own: what is left over or missing, and the next command for each."""
+"""`./pds orphans` on a test account: resources that are left over or missing, and the next command for each."""
 
 import json
 from collections.abc import Iterator
