@@ -1,4 +1,4 @@
-"""A service of a machine: a process that is started again when it ends, as systemd does with `Restart=always`."""
+"""A service of a machine: a process that is restarted when it ends, as systemd does with `Restart=always`."""
 
 import signal
 import subprocess
@@ -15,8 +15,8 @@ _BEFORE = 120.0
 class Service:
     """`command`, running until `stop`, with its output in `log`.
 
-    Where it ends by itself, it is started again after five seconds, and `deaths` says so. `before` is run before each
-    start, and where it fails the start fails too, as with ExecStartPre.
+    If it ends by itself, it is restarted after five seconds, and `deaths` records it. `before` runs before each start,
+    and if it fails the start fails too, as with ExecStartPre.
     """
 
     def __init__(
