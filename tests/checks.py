@@ -165,4 +165,4 @@ CHECKS: dict[str, Callable[[Evaluation], list[str]]] = {
     "secrets in texts": find_secrets_in_texts,
     **{name: of_the_gate(name) for name in gate.CHECKS | gate.CHECKS_OF_A_HOST},
 }
-"""Every check that looks at an evaluation of the dev stack."""
+"""Every check of an evaluation of the dev stack."""

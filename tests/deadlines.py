@@ -10,9 +10,9 @@ from collections.abc import Iterator
 _EXCUSE = "# no deadline: "
 _RUNS = ("subprocess.run", "subprocess.check_output", "subprocess.check_call", "subprocess.call")
 _WAITS = ("join", "wait", "communicate", "recv")
-"""Without an argument each of these waits for ever; `str.join` and `socket.recv` always have one."""
+"""Without an argument each of these waits forever; `str.join` and `socket.recv` always have one."""
 _NO_WAIT = ("club", "self")
-"""Whose `join` or `wait` is a method of ours: a member joins a club, and what waits in it is looked at there."""
+"""Objects whose `join` or `wait` is a method of ours: a member joins a club, and its waits are checked there."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

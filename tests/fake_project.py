@@ -22,7 +22,7 @@ HOST = """config:
   pds:hostname: noted.at
   pds:operators: {cidrs: [203.0.113.7/32], ssh_keys: [laptop]}
 """
-"""What a host's stack file says at least."""
+"""The minimum of a host's stack file."""
 
 _PROGRAM = """#!{python} -IS
 import json, os, pathlib, signal, sys, time

@@ -19,7 +19,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "members": CLUB,
     "backup": {"backup": BACKUP},
 }
-"""Name to what is changed in the dev stack."""
+"""Name to the changes in the dev stack."""
 
 
 def golden_files() -> dict[str, str]:

@@ -30,7 +30,7 @@ LIMITED = {"AWS_ACCESS_KEY_ID": "DO00LIMITED", "AWS_SECRET_ACCESS_KEY": "limited
 REGION = "ams3"
 """The backups' default region."""
 STRANGER = "someone else"
-"""An account that no key of these tests belongs to."""
+"""An account without keys in these tests."""
 
 
 @contextmanager

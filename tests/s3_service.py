@@ -31,11 +31,11 @@ _BUCKET_PARTS = ("acl", "cors", "lifecycle", "logging", "policy", "versioning", 
 _READ = frozenset({"HeadBucket", "ListObjects", "GetObject"})
 _WRITE = _READ | {"PutObject", "DeleteObject", "AbortMultipartUpload", "ListParts", "ListMultipartUploads"}
 PERMISSIONS: Mapping[str, frozenset[str]] = {"read": _READ, "readwrite": _WRITE}
-"""What a key that is limited to a bucket may do there. Seen in public reports: such a key is refused CreateBucket, and
-HeadBucket works (parse-community/parse-server-s3-adapter#230); GET ?acl is refused (owncloud/files_primary_s3#690). Of
-bucket configuration, locations and versions nothing is published, so nothing of the project may need them: refused."""
+"""The permissions of a key that is limited to a bucket. Seen in public reports: such a key is refused CreateBucket, and
+HeadBucket works (parse-community/parse-server-s3-adapter#230); GET ?acl is refused (owncloud/files_primary_s3#690).
+About bucket configuration, locations and versions nothing is published, so the project may not need them: refused."""
 _NEED_A_DIGEST = ("DeleteObjects", "PutBucketlifecycle", "PutBucketcors", "PutBucketpolicy", "PutBuckettagging")
-"""Requests whose body has to come with a checksum (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html)."""
+"""Requests whose body has to have a checksum (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html)."""
 
 Start = Callable[..., Any]
 Environ = dict[str, Any]
@@ -65,7 +65,7 @@ class Gate:
     hosts: Sequence[str] = ()
     """The endpoint's names: in front of one of them a bucket can be the first label."""
     checksums: bool = True
-    """Whether it knows the CRC checksums that newer SDKs send; not every S3 service does."""
+    """Whether it supports the CRC checksums that newer SDKs send; not every S3 service does."""
     keys: dict[str, Key] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     """Accounts by bucket."""

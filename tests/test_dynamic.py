@@ -60,7 +60,7 @@ FROZEN = {
     "pds-identity": "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFVN0YWNrSWRlbnRpdHlQcm92aWRlcpSTlCmBlC4=",
     "pds-host-in-use": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUhvc3RJblVzZVByb3ZpZGVylJOUKYGULg==",
 }
-"""What live stacks hold as their providers. Never edit a line here: make its provider load again."""
+"""The providers in the state of live stacks. Never edit a line here: make its provider load again."""
 PROVIDERS = (
     BootstrapProvider,
     ResolvesProvider,

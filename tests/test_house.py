@@ -61,7 +61,7 @@ ROOMS = {
     "__init__": {"pds", "settings"},
 }
 ASKING = ("accounts", "loaded", "needs", "probes", "resolving", "rooms")
-"""What asks the outside; only dynamic providers do, when the engine tells them."""
+"""Modules that use the network; only dynamic providers use them, when the engine calls them."""
 
 COMPONENT_MAY = {"facts", "target", "entropy", "render", "settings"}
 """For every component but `pds`: never another component."""

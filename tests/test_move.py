@@ -43,7 +43,7 @@ class Owner:
     new: FakeNomad
     club: Stack
     left: dict[str, list[str]] = field(default_factory=dict)
-    """Stack to the names of what it would change."""
+    """Stack to the names that it would change."""
 
     def file(self, name: str) -> dict[str, Any]:
         """A stack's file."""

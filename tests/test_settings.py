@@ -19,7 +19,7 @@ DOCUMENT: dict[str, Any] = {
     "hostname": "noted.at",
     "operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["my-laptop"]},
 }
-"""The least that a stack file says."""
+"""The minimum of a stack file."""
 
 MAIL = {"host": "smtp.relay.test", "user": "postmaster", "password": "correct-horse", "from": "pds@noted.at"}
 S3 = {

@@ -31,7 +31,7 @@ IMAGES = {
 ROTATION_KEY = ("secrets.plc_rotation_key", "[1, n-1] as 64 lower-case hex digits", "leave it out")
 
 Attempt = tuple[Mapping[str, Any], str, str, str]
-"""Options in a stack file; key, problem (a part) and remedy (a part) of a fault that they have to meet."""
+"""Options in a stack file; key, problem (a part) and remedy (a part) of the required fault."""
 
 
 def _without(whole: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -124,7 +124,7 @@ BY_OPTION: dict[str, list[Attempt]] = {
         ({"time_zone": "PDT"}, "time_zone", "no time zone name that follows summer time", "'America/Los_Angeles'")
     ],
 }
-"""How an entry would be asked for by the options that own its names."""
+"""The form of an entry in the options that own its names."""
 
 BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
     "moderation mail sender without server": {

@@ -12,9 +12,9 @@ Json = dict[str, Any]
 
 API = "https://api.digitalocean.com"
 _PER_PAGE = 200
-"""The API's most (digitalocean/openapi, parameters/per_page.yml)."""
+"""The API's maximum (digitalocean/openapi, parameters/per_page.yml)."""
 _PATIENCE = 30.0
-"""Seconds for an answer."""
+"""Seconds for a response."""
 
 
 class AccountError(Exception):
@@ -22,7 +22,7 @@ class AccountError(Exception):
 
 
 class Account:
-    """The account of `token`; a context manager. `url` is another API than DigitalOcean's, as the provider has it."""
+    """The account of `token`; a context manager. `url` replaces DigitalOcean's API, as in the provider."""
 
     def __init__(self, token: str | None, url: str | None = None) -> None:
         if not token:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _GONE = 30.0
-"""Seconds in which the kernel takes away what was killed."""
+"""Seconds for the kernel to remove a killed process."""
 
 
 @contextmanager

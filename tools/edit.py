@@ -21,7 +21,7 @@ _Lines = Callable[[int, str], list[str]]
 """Indent and line end to lines."""
 
 _PLAIN = re.compile(r"[a-z][a-z0-9.@+_-]*")
-"""Text that needs no quotes, unless YAML has a word for it, as for `no`."""
+"""Text that needs no quotes, unless it is a YAML keyword, such as `no`."""
 
 
 @dataclass(frozen=True)

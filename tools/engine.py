@@ -41,7 +41,7 @@ class Recorded:
     secret_inputs: frozenset[str]
     """Top-level inputs that are, or hold, a secret."""
     raw: dict[str, Any]
-    """The inputs as they went over the wire, with their secret marks."""
+    """The inputs as sent on the wire, with their secret marks."""
     options: dict[str, Any]
     """protect, dependencies, deleteBeforeReplace, …: the request without its inputs."""
     outputs: dict[str, Any]
@@ -62,7 +62,7 @@ class Evaluation:
     outputs: dict[str, Any] = field(default_factory=dict)
     secret_outputs: frozenset[str] = frozenset()
     registered: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the stack and each component registered as outputs, by URN, as it went over the wire."""
+    """The outputs of the stack and each component, by URN, as sent on the wire."""
     messages: list[tuple[str, str]] = field(default_factory=list)
     """Severity and text of each message to the user."""
 
@@ -117,7 +117,7 @@ def _same(_name: str, _inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 RESERVED_IP = "203.0.113.10"
-"""Stands for the reserved address (RFC 5737)."""
+"""Stands in for the reserved address (RFC 5737)."""
 
 COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "digitalocean:index/tag:Tag": _same,

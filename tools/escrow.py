@@ -24,7 +24,7 @@ from tools.stack import Stack, StackError
 
 REQUIRED = ("hostname", "stack", "package_version", "environment", "secrets", "ipv4", "stack_file", "written")
 OF_A_HOST = ("volume_id", "nomad_management_token", "nomad_ca_pem", "nomad_ca_key_pem")
-"""Beside these, where the host is this stack's own; else `on` says whose it is."""
+"""Also required if the host is this stack's own; else `on` names its stack."""
 PASSPHRASE_FILE = "PDS_ESCROW_PASSPHRASE_FILE"  # noqa: S105 (the name of a variable)
 _SHORTEST = 12
 

@@ -174,7 +174,7 @@ def picture() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {"options": option_table, "graph": picture, "deviations": markdown_table}
-"""What stands between markers in README.md."""
+"""The text between markers in README.md."""
 
 
 def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:

@@ -38,11 +38,11 @@ from components.host import NOMAD_PORT
 from tools.account import Account, AccountError, Json
 
 WHO_AM_I = "https://ifconfig.co/ip"
-"""Answers with the address that a request came from."""
+"""Returns the address of the client."""
 LONGEST_RUN = timedelta(hours=6)
-"""A hosted runner's job ends after so long (docs.github.com, actions/reference/limits)."""
+"""A hosted runner's job ends after this time (docs.github.com, actions/reference/limits)."""
 _PATIENCE = 60.0
-"""Seconds in which a door is open, or closed, or the endpoint answers."""
+"""Seconds until a firewall is open, or closed, or the endpoint answers."""
 _PAUSE = 1.0
 
 

@@ -17,9 +17,9 @@ class Missing:
     id: str
     about: str
     command: tuple[str, ...]
-    """What makes the state true again, for `pulumi up`."""
+    """Arguments that correct the state, for `pulumi up`."""
     leave: tuple[str, ...]
-    """The same for `pulumi destroy`. A droplet takes along what lived on it: none of that can be asked to delete."""
+    """The same for `pulumi destroy`. A droplet takes along its resources: no request to delete reaches them."""
 
 
 PATHS: Mapping[str, str] = {
@@ -34,7 +34,7 @@ PATHS: Mapping[str, str] = {
     "Tag": "tags/{id}",
     "Project": "projects/{id}",
 }
-"""Where the API has a resource of the state."""
+"""The API's path of a resource of the state."""
 
 
 def missing(stack: str, state: State, account: Account) -> list[Missing]:

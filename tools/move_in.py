@@ -31,13 +31,13 @@ from tools.restore import with_backup
 from tools.stack import Stack, StackError
 
 PROGRAMS = needed("guard.cjs", "snapshot.cjs", "verify.cjs")
-"""What the script brings along."""
+"""The programs in the script."""
 
 _END = "END-OF-PROGRAM"
 _TEMPLATE = Path(__file__).with_name("move-in.sh")
 
 _ELSEWHERE = {"PDS_HOSTNAME", "PDS_PORT", "PDS_DATA_DIRECTORY", "PDS_SERVICE_DID", "NODE_ENV"}
-"""Names that are not compared: they are looked at for themselves, or say how the old container was run."""
+"""Names that are not compared: they are checked separately, or describe how the old container was run."""
 
 
 def move_in(stack: Stack, env: Path) -> int:

@@ -31,17 +31,17 @@ class Orphan:
     kind: str
     id: str
     about: str
-    """What it is, what it holds, and what it does to the next `up`."""
+    """Its kind, its content, and its effect on the next `up`."""
     adopt: tuple[str, ...] = ()
-    """The command that hands it to the stack; empty where there is none."""
+    """The command that adopts it; empty if there is none."""
     delete: tuple[tuple[str, ...], ...] = ()
     """The commands that remove it, in order."""
     taken: bool = False
     """Whether the stack file adopts it already."""
     data: bool = False
-    """Whether it may hold what exists nowhere else."""
+    """Whether it may hold the only copy of something."""
     blocks: bool = False
-    """Whether the next `up` fails as long as it is there."""
+    """Whether the next `up` fails while it exists."""
 
 
 @dataclass(frozen=True)

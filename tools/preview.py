@@ -42,7 +42,7 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
     "cloud-init.yaml": lambda evaluation: _user_data(evaluation),
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
-"""Rendered files by name: what `build/STACK/` holds, of the ingress those of its kind."""
+"""Rendered files by name: the content of `build/STACK/`, of the ingress those of its kind."""
 
 _DEADLINE = 600.0
 """Seconds for git, or for a program of another revision."""

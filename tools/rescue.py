@@ -25,7 +25,7 @@ from tools.stackfile import read_settings
 
 _LOCKED = "is currently locked"
 _HOLDER = re.compile(r"created by \S+@(?P<host>\S+) \(pid (?P<pid>[0-9]+)\)")
-"""How the engine names who holds a state that lies in files or in a bucket (pulumi, pkg/backend/diy/lock.go)."""
+"""The engine's message about the holder of a state in files or in a bucket (pulumi, pkg/backend/diy/lock.go)."""
 
 _NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
 
@@ -36,15 +36,15 @@ class Plan:
 
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What was found and needs nothing."""
+    """Findings that need nothing."""
     first: list[str] = field(default_factory=list)
     """What the owner has to do or to decide before anything is run."""
     targets: list[str] = field(default_factory=list)
-    """Names of the resources to look at again."""
+    """Names of the resources to refresh."""
     clear_creates: bool = False
-    """Whether the state has creations that were cut short."""
+    """Whether the state has interrupted creations."""
     replacing: list[str] = field(default_factory=list)
-    """URNs of what the engine has begun to replace with a host that is gone."""
+    """URNs that the engine has begun to replace with a lost host."""
 
 
 def rescue(stack: Stack, account: Account, *, yes: bool) -> int:

@@ -24,7 +24,7 @@ class UnreadableStateError(StackError):
     """The state exists and the CLI cannot read it: an engine was killed while it wrote."""
 
 
-_DEADLINE = 300  # seconds; for what asks nobody anything
+_DEADLINE = 300  # seconds; for commands without a prompt
 _CUT_SHORT = "failed to load checkpoint: EOF"
 
 
@@ -38,9 +38,9 @@ class Resource:
     id: str
     outputs: dict[str, Any]
     deleted_with: str = ""
-    """URN of what takes it along."""
+    """URN of the resource whose deletion also deletes it."""
     replacing: bool = False
-    """Whether the engine has deleted it, or what takes it along, and has not made its replacement."""
+    """Whether the engine has deleted it, or that resource, and has not created its replacement."""
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class State:
 
     resources: tuple[Resource, ...]
     pending: tuple[tuple[str, Resource], ...] = ()
-    """What an engine that was killed had begun: 'creating', 'updating' or 'deleting', and the resource."""
+    """Operations that a killed engine had begun: 'creating', 'updating' or 'deleting', and the resource."""
 
     def of(self, kind: str) -> list[Resource]:
         """Return the resources whose type ends with it."""

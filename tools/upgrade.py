@@ -29,7 +29,7 @@ _DEADLINE = 3600  # seconds; an image pull, a fetch, and the migration of large 
 _MIGRATES = "MIGRATES "
 
 Bring = Callable[[Stack], bool]
-"""The gate, then `pulumi up`; whether both were well."""
+"""The gate, then `pulumi up`; whether both succeeded."""
 
 
 @dataclass(frozen=True, kw_only=True)

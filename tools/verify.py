@@ -28,7 +28,7 @@ _KEY_BYTES = 32
 _NAMED = 100  # lost records of one account
 
 DocumentKey = Callable[[str], str | None]
-"""From a DID to the did:key that its document names for signing; None if it cannot be asked."""
+"""From a DID to the did:key that its document names for signing; None if the directory does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)

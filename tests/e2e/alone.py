@@ -24,7 +24,7 @@ from components.settings.read import read
 
 settings = read(json.loads(os.environ["E2E_DOCUMENT"]), "Pulumi.test.yaml", "test")
 """
-"""How a program of such a project begins."""
+"""The first lines of a program of such a project."""
 
 
 class Alone:

@@ -41,9 +41,9 @@ _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGB
 
 
 DEADLINE = 3600.0
-"""Seconds that a run of the engine has; its own waits are shorter."""
+"""Deadline of a run of the engine, in seconds; its own waits are shorter."""
 _LAST = 300.0
-"""Seconds for what only reads, or ends."""
+"""Seconds for commands that only read, or end."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Stack:
     api: Api
     nameserver: str
     authority: Authority
-    """Stands for the public certificate authorities; the engine trusts it beside them."""
+    """Stands in for the public certificate authorities; the engine trusts it beside them."""
     name: str = STACK
 
     def beside(self, name: str, config: Mapping[str, Any], passphrase: str | None = None) -> Self:

@@ -46,7 +46,7 @@ DESTROYED = (
     ("DELETE", "/v2/tags/[^/]+"),
 )
 _OF_OUR_OWN_ZONE = "GET /v2/domains/[^/]+"
-"""Not made any more once the owner was told to use the zone as one that was there before."""
+"""Not made any more once the owner was told to adopt the zone as an existing one."""
 _HANG = 10.0
 _MOST_TRIES = 12
 

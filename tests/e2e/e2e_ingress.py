@@ -33,7 +33,7 @@ from tools.live.firehose import subscribe
 
 HANDLE = f"alice.{HOSTNAME}"
 _PATIENCE = 60
-"""Seconds for what follows an `up` by itself: a template rendered anew, an ingress started again."""
+"""Seconds for effects after an `up`: a template rendered again, an ingress restarted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Kind:
     hostname: str
     path: str
     restarts: bool
-    """Whether a changed file is a new container; else it is read again by the old one."""
+    """Whether a changed file gives a new container; else the old one reads it again."""
 
 
 KINDS = {

@@ -34,7 +34,7 @@ PROGRAMS = (
     *("qemu-system-x86_64", "debootstrap", "mke2fs", "debugfs", "ssh", "ssh-keygen"),
 )
 _PATIENCE = 900.0
-"""Seconds after which something that should come back by itself is given up."""
+"""Seconds after which a fault that should be repaired without help counts as permanent."""
 _TRIES = 3
 _EVERYBODY = {"0.0.0.0/0", "::/0"}
 _STATE = """

@@ -51,7 +51,7 @@ class Story:
     trust: ssl.SSLContext
     members: Club | None = None
     session: str = ""
-    """What a member's app has held since before the first move."""
+    """The state of a member's app since before the first move."""
 
     def machine(self, host: Bench) -> Machine:
         """The host's."""

@@ -44,7 +44,7 @@ class Story:
     env: dict[str, str]
     club: Club | None = None
     session: str = ""
-    """What a member's app holds."""
+    """The state of a member's app."""
 
     def containers(self) -> str:
         """Those that use the old machine's data."""

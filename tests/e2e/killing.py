@@ -15,13 +15,13 @@ from tests.e2e.tools import BenchError
 from tools.child import child
 
 _PATIENCE = 900.0
-"""Seconds that a run has."""
+"""Deadline of a run, in seconds."""
 _PROGRAM = "pulumi-language-python-exec"
 
 When = Callable[[str], bool]
-"""Whether the moment has come, asked again and again with what the engine has said so far."""
+"""Whether the moment has come, called repeatedly with the engine's output so far."""
 Strike = Callable[[int], None]
-"""What happens then; it is given the engine's process id."""
+"""The action then; it gets the engine's process id."""
 
 
 def interrupted(running: Bench, when: When, strike: Strike, *command: str) -> Run:

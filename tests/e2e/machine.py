@@ -34,14 +34,14 @@ from tests.e2e.tools import BenchError, need, run, unmount_below
 ENDPOINT_PORT = 4650
 _NOMAD_LABEL = "com.hashicorp.nomad.alloc_id"
 _STOP_PATIENCE = 60
-"""Seconds that a container has to end, as `drain.sh` has it."""
+"""Seconds that a container has to end, as in `drain.sh`."""
 
 HOSTS = 3
-"""So many hosts can a bench have beside each other."""
+"""The maximum of hosts of one bench."""
 
 _PORTS = ("http", "rpc", "serf")
 _CPU_MHZ = 16_000
-"""As of eight processors: how many servers Nomad places is a question of the droplet's size, not of this machine's."""
+"""As of eight processors: the number of servers depends on the droplet's size, not on this machine's."""
 _SHIMS = {
     # The volume's directory is no mount here; everything else in the script is as on a host.
     "mountpoint": "#!/bin/sh\nexit 0\n",

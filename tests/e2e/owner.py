@@ -20,7 +20,7 @@ _DOCTL: Sequence[tuple[str, str]] = (
     (r"compute domain records delete (\S+) (\d+)", "/v2/domains/{0}/records/{1}"),
     (r"compute tag delete (\S+)", "/v2/tags/{0}"),
 )
-"""What doctl deletes by which command, and by which path of the API (digitalocean/doctl, commands/)."""
+"""doctl's deletions: the command, and the path of the API (digitalocean/doctl, commands/)."""
 
 
 def orphans(running: Bench) -> Found:

@@ -28,7 +28,7 @@ _NAMESERVER = "203.0.113.53"
 _LINE = "console=ttyS0 loglevel=4 root=/dev/vda rw panic=-1 net.ifnames=0"
 _START = 30.0
 _OFF = 180.0
-"""Seconds that a shutdown in order may take; the drain unit's limit is 90."""
+"""Deadline of a clean shutdown, in seconds; the drain unit's limit is 90."""
 
 
 @dataclass

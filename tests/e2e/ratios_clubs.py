@@ -36,9 +36,9 @@ _LIMIT_MIB = 192
 _AT_ONCE = 4
 """Engines, as `up-all` has."""
 _SERVER_MHZ, _INGRESS_MHZ = 500, 300
-"""What their jobs ask of Nomad."""
+"""Memory that their jobs reserve in Nomad."""
 _MHZ = 2000
-"""What Nomad counts for a droplet's processor, at least."""
+"""Nomad's minimum for a droplet's processor."""
 _SETTLED = 30.0
 _FIRST_PORT = 13101
 """Another bench on this machine may have the ports that a first club gets."""

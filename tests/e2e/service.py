@@ -9,7 +9,7 @@ from pathlib import Path
 _RESTART = 5.0
 """Seconds; RestartSec of the project's units."""
 _BEFORE = 120.0
-"""Seconds for what is run before a start."""
+"""Seconds for the command before a start."""
 
 
 class Service:

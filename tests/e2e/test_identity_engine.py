@@ -37,7 +37,7 @@ names = ("tag", "firewall", "reserved_ip", "volume", "vpc_uuid")
 on = {name: getattr(ground, name) for name in names}
 Host("pds-host", HostArgs(settings=settings, stack=stack, **on, **pems))
 """
-"""The real components, as far as they need no living host."""
+"""The real components, as far as they need no running host."""
 
 
 @pytest.fixture(scope="module")

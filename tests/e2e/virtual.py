@@ -35,7 +35,7 @@ _SSH = (
     *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
 )
 _PLUG_AFTER = 12.0
-"""Seconds from power on until a volume is there: DigitalOcean attaches it to a machine that boots already."""
+"""Seconds from power on until a volume exists: DigitalOcean attaches it to a machine that is already booting."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tools.inside import CutOffError, api_of, ask, nomad_of, running
 
 SCRIPT = Path(__file__).with_name("host.sh")
 _LONGEST = timedelta(hours=6)
-"""No backup or drill lasts so long."""
+"""No backup or drill lasts this long."""
 _NAMED = 5  # findings in one line
 _TRIES = 5
 

@@ -15,10 +15,10 @@ from tools.check.site import Site
 from tools.check.subject import Subject, Verdict, good, skipped, todo
 
 Place = Literal["level", "behind", "ahead"]
-"""Where a relay is, compared with the server."""
+"""A relay's position, compared with the server."""
 
 SILENCE = 3.0
-"""Seconds without an event after which there is none that the relay lacks; older ones are sent at once."""
+"""Seconds without an event after which the relay lacks none; older ones are sent at once."""
 _PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 
 

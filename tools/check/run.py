@@ -20,7 +20,7 @@ from tools.stackfile import StackFileError, evaluate_stack, read_settings
 Check = Callable[[Subject], Verdict]
 
 GATES: tuple[tuple[str, Check], ...] = (("health", server.health), ("certificate", server.certificate))
-"""Where one of these is not good, the questions over the same way would only repeat it."""
+"""If one of these fails, the checks over the same way would only repeat it."""
 
 THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
     ("WebSocket", server.websocket),
@@ -53,7 +53,7 @@ THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
     ("accounts", host.accounts),
     ("metadata", host.metadata),
 )
-"""Where the first is not good, the others would only repeat it."""
+"""If the first fails, the others would only repeat it."""
 
 LINES: dict[str, Check] = dict((*GATES, *THROUGH_THE_INGRESS, *BY_THEMSELVES, *THROUGH_NOMAD))
 """All of them, by name."""

@@ -21,7 +21,7 @@ from tools.live.websocket import connect
 
 _SECONDS = 20.0
 _EARLY = 3.0
-"""How long an answer to the head of an upload is waited for before the rest is sent."""
+"""Seconds to wait for a response to the head of an upload before the rest is sent."""
 _CHUNK = 256 * 1024
 
 

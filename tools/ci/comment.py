@@ -27,13 +27,13 @@ from urllib.parse import urlencode
 
 ARTIFACT, FILE = "preview", "preview.txt"
 MARK = "<!-- what this pull request changes -->"
-"""By it the comment is found again, if it is the bot's own."""
+"""Identifies the comment, if it is the bot's own."""
 BOT = "github-actions[bot]"
 
 _LIMIT = 60_000
-"""Characters; GitHub takes 65,536 of a comment."""
+"""Characters; GitHub accepts 65,536 in a comment."""
 _LARGEST = 8 * 1024 * 1024
-"""Bytes of the artifact's file that are read at most."""
+"""The maximum of bytes read from the artifact's file."""
 _PATIENCE = 30.0
 # Control characters, and those that reorder text.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

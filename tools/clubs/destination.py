@@ -22,7 +22,7 @@ from tools.stack import Stack, StackError
 from tools.stackfile import parse_settings, read_settings, read_text
 
 _RESERVE = 256 * MIB
-"""What a restore leaves free (`render/files/restore.cjs`)."""
+"""Free space that a restore leaves (`render/files/restore.cjs`)."""
 
 
 class MoveError(StackError):
@@ -35,8 +35,8 @@ class Destination:
 
     host: str
     options: Mapping[str, str]
-    """What the club's stack file says when it is there, by keys as in "pds:pds.port"; whose host it is comes first:
-    from then on the rest can be found out again."""
+    """The club's stack file after the move, by keys as in "pds:pds.port"; its host comes first, since the rest can be
+    determined from it."""
     ipv4: str
     api: NomadApi
     """Nomad there, with the club's own token."""

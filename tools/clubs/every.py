@@ -76,7 +76,7 @@ class Run:
     at_once: int = 4
     stop: threading.Event = field(default_factory=threading.Event)
     _evaluating: threading.Lock = field(default_factory=threading.Lock)
-    """The offline evaluation has the SDK's runtime, of which there is one, to itself."""
+    """The offline evaluation needs exclusive use of the SDK's one runtime."""
     _hosts: dict[str, Evaluation] = field(default_factory=dict)
 
     def preview(self, stacks: Sequence[Known]) -> list[Result]:

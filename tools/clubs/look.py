@@ -44,11 +44,11 @@ class Found:
     disk: Used = field(default_factory=Used)
     memory: Used = field(default_factory=Used)
     backup: str | None = None
-    """When the last backup that went well began or, where it left a stamp, ended; 'none yet', or 'none' where none is
-    asked for."""
+    """When the last successful backup began or, if it left a status, ended; 'none yet', or 'none' if backups are not
+    configured."""
     drill: str | None = None
     notes: tuple[str, ...] = ()
-    """Why something is not known, a line each."""
+    """Why a value is unknown, a line each."""
 
 
 def look(stack: Stack, known: Known, disk_limit: int | None) -> Found:

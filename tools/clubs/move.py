@@ -29,11 +29,11 @@ from tools.stack import Stack, StackError
 from tools.stackfile import read_settings, read_text
 
 _NOTE = "move:note"
-"""Where the club's stack file has how far it is; not one of the program's options, so it changes nothing."""
+"""The key of the move's progress in the club's stack file; not one of the program's options, so it changes nothing."""
 
 _IDLE = 3600  # seconds; a drill or a backup that has begun comes to its end
 _NOBODYS_DOING = {"pds-unlisted"}
-"""Resources that change without anybody's asking: people sign up."""
+"""Resources that change without an owner's action: people sign up."""
 
 
 @dataclass(frozen=True, kw_only=True)

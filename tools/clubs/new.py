@@ -25,7 +25,7 @@ from tools.edit import Edit, flow, scalar, with_key
 from tools.stackfile import StackFileError, parse_settings, read_text
 
 _BACKUP_MIB = Backup.model_fields["memory_mib"].default + OLDER_BACKUPS_MIB
-"""What the jobs of a club's backups may take beside its server."""
+"""Memory for the jobs of a club's backups beside its server."""
 
 _CLUBS = ("pds:clubs", "clubs")
 _OVER_CLUBS = "The stacks whose PDS runs on this host, and what each gets: port on loopback, quota, memory limit."
@@ -45,7 +45,7 @@ class Wish:
     memory_mib: int | None = None
     """Of the server."""
     disk_gib: int | None = None
-    """Quota on a host, or size of a volume of its own."""
+    """Quota on a host, or size of its own volume."""
     zone: str | None = None
     create_zone: bool = False
     manual_dns: bool = False
@@ -61,7 +61,7 @@ class Plan:
     file: Path
     text: str
     host: Edit | None
-    """None where the host's file says it already, or there is none."""
+    """None if the host's file has it already, or there is none."""
     secrets_provider: str
 
     def carry_out(self, workspace: Workspace) -> None:

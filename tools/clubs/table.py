@@ -25,7 +25,7 @@ from tools.clubs.prices import Prices
 from tools.stack import Stack, digitalocean_token
 
 NEXT = Club(port=3101)
-"""What the next club would ask for, as far as nobody says otherwise."""
+"""The defaults of the next club."""
 
 _AT_ONCE = 8
 

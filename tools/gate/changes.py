@@ -16,10 +16,10 @@ from tools.gate.view import SECRET, blinded
 from tools.replacing import replaces
 
 HARMLESS = frozenset({"same", "create", "update", "read", "refresh", "import", "diff", "extend-parameterize"})
-"""Operations of the engine after which what was there is still there (pulumi, pkg/resource/deploy/step.go)."""
+"""Operations of the engine that keep an existing resource (pulumi, pkg/resource/deploy/step.go)."""
 
 _IN_USE = frozenset({"Droplet", "ClubRoom"})
-"""Stateful, and not protected, since an owner may want it to go: the host of a PDS, a club's directory on a host."""
+"""Stateful, and not protected, since an owner may remove it: the host of a PDS, a club's directory on a host."""
 
 _IDENTITY = ":StackIdentity"
 _MARKS = {"create": ("+", "green"), "delete": ("-", "red"), "replace": ("~", "red")}
@@ -34,13 +34,13 @@ class Change:
     type: str
     name: str
     op: str
-    """As the engine calls it: create, update, replace, delete, …"""
+    """The engine's name for it: create, update, replace, delete, …"""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Input to what becomes of it, for people; secrets are hidden."""
+    """Input to its change, as text; secrets are hidden."""
     reasons: tuple[str, ...] = ()
-    """What replaces it: inputs, or what its replacement is triggered by, as a droplet's is by 'host.generation'."""
+    """The causes of a replacement: inputs, or its trigger, as 'host.generation' for a droplet."""
     refusal: str = ""
-    """Why `up` would refuse it at once; of the engine's own previews it is among the errors."""
+    """Why `up` would refuse it at once; in the engine's own previews it is among the errors."""
 
     @property
     def kind(self) -> str:

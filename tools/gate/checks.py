@@ -17,17 +17,17 @@ from tools.gate.view import SECRET, Item, View, texts
 from tools.hcl_text import flat, only_job, task_of
 
 OPEN_PORTS = frozenset({"80", "443"})
-"""What every address may reach."""
+"""Ports that every address may reach."""
 
 PROTECTED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket", "RandomPassword", "SelfSignedCert"})
-"""Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may make anew."""
+"""Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may create again."""
 RETAINED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket"})
-"""Of those, what exists outside the state. A key that is 'retained' is lost: the state is its only copy."""
+"""Of those, the ones that exist outside the state. A key that is 'retained' is lost: the state is its only copy."""
 LEFT_BEHIND = frozenset({"AclToken", "ReservedIpAssignment"})
-"""Not state: an emptied Nomad would refuse to delete a token it does not know, and `Ready` sweeps what is left over; an
+"""Not state: an emptied Nomad would refuse to delete a token it does not know, and `Ready` removes left-over ones; an
 assignment ends with its droplet."""
 REPLACEABLE = re.compile(r"pds-certificates-client-key|pds-member-.*-password")
-"""A member's first password is hers to change, and an admin's to set anew."""
+"""The member changes their first password, and an admin can set it again."""
 
 FORBIDDEN = frozenset({"RandomBytes", "RandomUuid", "RandomId", "RandomString"})
 """Their resource id is the value, and ids are never encrypted."""
@@ -35,13 +35,13 @@ FORBIDDEN = frozenset({"RandomBytes", "RandomUuid", "RandomId", "RandomString"})
 HOLDS_A_SECRET = re.compile(
     r"items|userData|.*(password|secret_?id|secret_?key|secrets_digest|token|key_?pem)", re.IGNORECASE
 )
-"""Inputs, by their whole name, that are secret in every resource of this program."""
+"""Inputs, by their full name, that are secret in every resource of this program."""
 LITERALS = {
     "a private key": re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----"),
     "a DigitalOcean token": re.compile(r"\bdo[por]_v1_[0-9a-f]{64}\b"),
     "a URL with a password": re.compile(r"\b[a-z][a-z0-9+]*://[^\s/:@\"'{}]*:[^\s/:@\"'{}]+@"),
 }
-"""What a secret looks like where its value is not known."""
+"""The form of a secret whose value is unknown."""
 
 # The largest certificates and key of the endpoint, whose stand-ins in the offline evaluation are short.
 _CERTIFICATES = 3 * 1024

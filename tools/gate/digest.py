@@ -14,7 +14,7 @@ from tools.gate.changes import Change, shown_inputs
 from tools.gate.view import Item, View, blinded
 
 _LATE = re.compile(r"Detected that \S+ exited prematurely")
-"""An error that the engine reports, now and then, of a plugin that it ended itself after a preview that went well."""
+"""An error that the engine sometimes reports about a plugin that it ended itself after a successful preview."""
 
 _STAYS = frozenset({"same", "read"})
 """Operations that change nothing: another stack's outputs are read at each preview."""
@@ -33,7 +33,7 @@ class Digest:
 
     view: View
     changes: tuple[Change, ...]
-    """Without what stays the same."""
+    """Without unchanged resources."""
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     """Why the preview failed; `view` and `changes` are as far as it came."""

@@ -92,7 +92,7 @@ class Judgement:
     digest: Digest
     verdict: Verdict
     unused: tuple[str, ...]
-    """Names that were allowed, and nothing of that name goes."""
+    """Allowed names without a lost resource."""
 
     def tell(self, console: Console) -> None:
         """Print both."""

@@ -23,7 +23,7 @@ _SECRET_OUTPUTS = {
 }
 _WITH_BACKUPS = {"SpacesKey"}
 _WITH_A_HOST = {"PrivateKey", "AclToken"}
-"""Of a stack that makes its own host."""
+"""Of a stack that creates its own host."""
 
 
 def is_secret(value: Any) -> bool:

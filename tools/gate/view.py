@@ -25,11 +25,11 @@ class Item:
     urn: str
     id: str
     inputs: Mapping[str, Any]
-    """As far as they are known; a secret that is not is `SECRET`."""
+    """As far as they are known; an unknown secret is `SECRET`."""
     shown: Mapping[str, Any]
-    """What anybody may read of them."""
+    """The readable form of them."""
     outputs: Mapping[str, Any]
-    """What anybody may read of those."""
+    """The readable form of those."""
     protected: bool
     retained: bool
 

@@ -25,7 +25,7 @@ CACHE = Path("build/cache")
 _READER = re.compile(r"""env(Str|Int|Bool|List)\)?\(\s*['"]([A-Z][A-Z0-9_]*)['"]""")
 _PLAIN = re.compile(r"""process\.env(?:\.([A-Z][A-Z0-9_]*)|\[['"]([A-Z][A-Z0-9_]*)['"]\])""")
 _PLAIN_KINDS = {"LOG_ENABLED": "bool", "LOG_SYSTEMS": "list"}
-"""Kinds of what is read without a reader (logger.js of @atproto/common); every other is text."""
+"""Kinds of names that are read without a reader (logger.js of @atproto/common); every other is text."""
 _NOT_THE_SERVERS = frozenset({"NODE_ENV"})
 """Set by the image, not by its user."""
 

@@ -33,7 +33,7 @@ from . import LiveError
 SERVERS = Path(__file__).parent / "servers"
 NATIVE_MODULE = "better-sqlite3"
 PDS_LINES = ("0.4", "0.5")
-"""The version lines of the PDS that container images of today carry, newest last."""
+"""The version lines of the PDS in current container images, newest last."""
 
 Progress = Callable[[str], None]
 

@@ -30,7 +30,7 @@ from .xrpc import Client, RefusedError
 
 ACCOUNT = "alice"
 BLOB_COLLECTION = "at.noted.try.blob"
-"""A collection of our own: no lexicon limits what it refers to (an image embed in a post stops at 2 MB)."""
+"""A collection of our own: no lexicon limits its references (an image embed in a post stops at 2 MB)."""
 
 _FIREHOSE_SECONDS = 15.0
 _CHUNK = 1024 * 1024

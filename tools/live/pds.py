@@ -20,7 +20,7 @@ from .node import SERVERS, Install
 from .process import LOOPBACK, ServerProcess
 
 IMAGE_ENVIRONMENT = {"NODE_ENV": "production", "UV_USE_IO_URING": "0", "PDS_PORT": "3000"}
-"""What upstream's Dockerfile sets before the container's own environment."""
+"""Variables that upstream's Dockerfile sets before the container's own environment."""
 
 FILES = Path(__file__).parents[2] / "components" / "render" / "files"
 _PRELOAD = re.compile(r"--require=/local/([\w-]+\.cjs)")

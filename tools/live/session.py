@@ -26,10 +26,10 @@ from .pds import PdsProcess, applied, differences
 from .process import free_port
 
 CODE_BLOB_LIMIT = 5 * 1024 * 1024
-"""Bytes; what the server takes where PDS_BLOB_UPLOAD_LIMIT is not set (config.js of @atproto/pds)."""
+"""Bytes; the server's default for PDS_BLOB_UPLOAD_LIMIT (config.js of @atproto/pds)."""
 
 Further = Callable[[str], Iterable[Step]]
-"""Steps after the owner's, made of the running server's URL."""
+"""Steps after the owner's, given the running server's URL."""
 
 _PORT = 3000
 _WATCH_SECONDS = 1.0

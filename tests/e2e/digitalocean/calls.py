@@ -13,7 +13,7 @@ from .errors import refused
 from .world import Action, Json, World
 
 Fields = Mapping[str, type | tuple[type, ...]]
-"""Field names and the types that their values may have; null is 'not given' everywhere, as in the API."""
+"""Field names and their types; null is 'not given' everywhere, as in the API."""
 
 
 @dataclass(frozen=True)

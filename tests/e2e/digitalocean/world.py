@@ -146,9 +146,9 @@ class World:
     action_seconds: float = 1.0
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
-    """The account's token; where none is set, any will do."""
+    """The account's token; if none is set, any is valid."""
     scopes: frozenset[str] | None = None
-    """What the token may do; where none are set, everything."""
+    """The token's scopes; if none are set, everything."""
     verified_emails: tuple[str, ...] = ("owner@bench.test",)
     """Members of the account; the first is its owner."""
     network: str = "127.0.10"
@@ -170,7 +170,7 @@ class World:
     spaces_keys: dict[str, Json] = field(default_factory=dict)
     actions: dict[int, Action] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    """What went wrong in machines; no API answer tells it."""
+    """Faults of machines; no API response reports them."""
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
