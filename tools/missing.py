@@ -77,7 +77,7 @@ def _leads_to(address: Json, assignment: Resource) -> bool:
 def _gone(item: Resource) -> str:
     match item.type:
         case "Volume":
-            return "With it the members' data is gone from the account; a backup or snapshot may have it."
+            return "The members' data are gone from the account with it; a backup or snapshot may have them."
         case "ReservedIp":
             return "The PDS's records still point to the address, which may belong to another account now."
         case "ReservedIpAssignment":

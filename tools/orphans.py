@@ -159,7 +159,7 @@ class _Search:
                 about=(
                     f"{item['name']}, {item['size_gigabytes']} GiB in {item['region']['slug']}, made "
                     f"{item['created_at']}, {where}. {told}"
-                    "It may hold the members' data, whose only other place is a backup: look before you delete it."
+                    "It may hold the members' data, whose only other copy is a backup: check before you delete it."
                 ),
                 adopt=() if asked or known or not here else self._configure("volume.adopt", number),
                 delete=(
@@ -289,7 +289,7 @@ class _Search:
                 yield Orphan(
                     kind="project",
                     id=item["id"],
-                    about=f"{wanted}. It goes once it is empty; or leave it, and take `host.project` out.",
+                    about=f"{wanted}. It can be deleted once it is empty; or keep it, and remove `host.project`.",
                     delete=(("doctl", "projects", "delete", item["id"]),),
                     blocks=not known,
                 )

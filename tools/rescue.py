@@ -185,7 +185,7 @@ def _running(plan: Plan, stack: Stack, state: State, account: Account) -> None:
         return
     outputs = stack.outputs()
     if not all(outputs.get(name) for name in _NEEDED):
-        plan.notes.append("no `up` of this stack has come to its end; Nomad was not asked.")
+        plan.notes.append("no `up` of this stack has succeeded yet; Nomad was not queried.")
         return
     try:
         _nomad(plan, stack.name, state, NomadApi(*(outputs[name] for name in _NEEDED)), outputs)
@@ -244,7 +244,7 @@ def _act(plan: Plan, stack: Stack, state: State, *, yes: bool) -> int:
     if not _run(plan, stack, refresh(targets, *more)):
         return 1
     if not plan.found:
-        print("\nNothing to rescue: state, account and Nomad agree. `pulumi up` goes on as always.")
+        print("\nNothing to rescue: state, account and Nomad agree. `pulumi up` works as usual.")
         return 0
     return min(stack.talk("up", *(["--yes"] if yes else [])), 1)
 

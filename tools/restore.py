@@ -71,7 +71,7 @@ def restore(stack: Stack, wish: Wish) -> int:
             _lend(api, None)
     if not done:
         print(
-            f"\nNothing was opened; the PDS is still paused. Put right what is said above and run the same again, or "
+            f"\nNothing was opened; the PDS is still paused. Fix the fault above and run the same again, or "
             f"let it run as it is: `pulumi config set --path pds:pds.paused false --stack {stack.name}`, `pulumi up`."
         )
         return 1

@@ -53,7 +53,7 @@ def alone(api: NomadApi, job: str) -> None:
         if all(run["Status"] == "dead" for run in children):
             return None
         if not told:
-            print(f"Another run of {job} is under way; this one begins after it.", flush=True)
+            print(f"Another run of {job} is active; this one starts after it.", flush=True)
         told = True
         return "another run is under way"
 

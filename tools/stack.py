@@ -184,7 +184,7 @@ class Stack:
         if done.returncode and _CUT_SHORT in done.stderr:
             raise UnreadableStateError(
                 f"The state of stack {self.name} cannot be read ({_CUT_SHORT}): an engine was killed as it wrote. "
-                f"`./pds rescue {self.name}` puts that right; docs/operating.md says how."
+                f"`./pds rescue {self.name}` repairs it; see docs/operating.md."
             )
         if done.returncode:
             raise StackError(f"`{shlex.join(command)}` failed: {done.stderr.strip()}")

@@ -36,8 +36,8 @@ SECTIONS = {
     CLUBS: ("Clubs: several PDSes on one host",),
 }
 ELSEWHERE = {
-    "export DIGITALOCEAN_TOKEN=…": "it is in her environment",
-    "export PULUMI_CONFIG_PASSPHRASE=…": "it is in her environment",
+    "export DIGITALOCEAN_TOKEN=…": "it is in the owner's environment",
+    "export PULUMI_CONFIG_PASSPHRASE=…": "it is in the owner's environment",
     "pulumi login --local": "PULUMI_BACKEND_URL says where the state is",
     "./pds orphans club": "e2e_faults.py, e2e_kill.py",
     "./pds rescue club": "e2e_kill.py, e2e_up.py",

@@ -35,5 +35,5 @@ def escrow_made(subject: Subject) -> Verdict:
     except escrow.EscrowError as error:
         return todo(str(error))
     if subject.escrow != "made":
-        return todo(f"not made yet, says the stack file. {run}")
-    return good("made, says the stack file; `./pds escrow-check FILE` opens it")
+        return todo(f"not made yet, according to the stack file. {run}")
+    return good("made, according to the stack file; `./pds escrow-check FILE` opens it")

@@ -26,7 +26,7 @@ def relays(subject: Subject) -> Verdict:
     """Return each relay's status of this server, and the remedy."""
     crawlers = [url for url in subject.environment.get("PDS_CRAWLERS", "").split(",") if url]
     if not subject.relay:
-        return skipped("not asked: --relay asks the relays what they think of this server")
+        return skipped("skipped: --relay queries the relays about this server")
     if not crawlers:
         return skipped("the stack names no relay")
     seen, wrong = [], []

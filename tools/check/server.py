@@ -109,7 +109,7 @@ def invites(subject: Subject) -> Verdict:
     if bool(required) != wanted:
         asked = "asks for them" if wanted else "says 'invite_required: false'"
         return todo(f"the server says inviteCodeRequired = {required}, the stack {asked}. Run `pulumi up`.")
-    return good("required" if required else "not required, as the stack file says twice")
+    return good("required" if required else "not required, as configured in the stack file")
 
 
 def blob_limit(subject: Subject) -> Verdict:
@@ -146,7 +146,7 @@ def rate_limit(subject: Subject) -> Verdict:
         if after is not None and after < before:
             break
     else:
-        return todo("the count of requests does not fall. Try again; if it stays so, look at the ingress.")
+        return todo("the count of requests does not fall. Try again; if it stays so, check the ingress.")
     counted = before - after
     if counted < _SAMPLE + 1:
         return todo(

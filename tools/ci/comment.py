@@ -119,7 +119,7 @@ class GitHub:
             raise CommentError(f"The run left no artifact '{ARTIFACT}': it was cut short.")
         status, answer = self._send("GET", f"{self._url}/actions/artifacts/{int(listed[0]['id'])}/zip")
         if status != 302:
-            raise CommentError(f"GitHub did not say where the artifact is ({status}).")
+            raise CommentError(f"GitHub returned no address of the artifact ({status}).")
         with urllib.request.urlopen(answer.decode(), timeout=_PATIENCE) as body:  # noqa: S310 (GitHub's own word)
             packed = body.read(_LARGEST)
         return unpacked(packed)

@@ -122,7 +122,7 @@ def _leave(club: Stack, note: Note, *, yes: bool) -> Destination:
     snapshot = back_up(api)
     if snapshot is None:
         raise StackError(
-            f"The backup failed, and the PDS is paused. Put right what is said above and run the same again, or let it "
+            f"The backup failed, and the PDS is paused. Fix the fault above and run the same again, or let it "
             f"run where it is: './pds move {club.name} --to {note.source}'."
         )
     _write(club, replace(note, snapshot=snapshot))
@@ -175,7 +175,7 @@ def _end(club: Stack, *, yes: bool) -> int:
             f"\nWhen the name leads to {outputs['ipv4']}, run the same again: {note.source} keeps its room until then."
         )
         return 1
-    step(6, f"{note.source} gives up the room; the data there are renamed, and kept.")
+    step(6, f"{note.source} removes the club; the data there are renamed, and kept.")
     _give_up_room(club, Stack(note.source, club.root), yes=yes)
     _forget(club)
     address = places.opened(Stack(note.source, club.root))["ipv4"]
