@@ -21,7 +21,7 @@ help:
 	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost;'
 	@echo '                    MACHINE=1: on a virtual machine that boots the exact user_data; QEMU, debootstrap'
 	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes, memory, many clubs'
-	@echo 'make generate       rewrite what is derived from the options: Pulumi.yaml, schema, README tables, golden files'
+	@echo 'make generate       rewrite what is derived from the code: Pulumi.yaml, schema, tables in README and docs, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
 
 # A virtual environment whose Python is gone, after an upgrade of the system, is made anew.

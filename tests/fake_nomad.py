@@ -127,8 +127,8 @@ class FakeNomad:
             return 200, [{"ID": "node-1"}]
         if path == "/v1/node/node-1":
             return 200, {"ID": "node-1", "Meta": self.meta}
-        if whole.startswith("/v1/jobs?namespace="):
-            return 200, self.jobs_of.get(whole.partition("=")[2], [])
+        if self.jobs_of and (namespace := whole.partition("/v1/jobs?namespace=")[2]):
+            return 200, self.jobs_of.get(namespace, [])
         if path == "/v1/jobs":
             return 200, self.every_job.pop(0) if len(self.every_job) > 1 else self.every_job[0]
         if path == "/v1/jobs/parse":

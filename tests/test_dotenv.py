@@ -86,7 +86,9 @@ def test_the_file_for_pdsadmin_is_sourced_by_a_shell_without_running_anything(tm
     (tmp_path / "pds.env").write_text(env_file(VALUES))
     command = 'set -o allexport; . ./pds.env; for name in PDS_SERVICE_NAME A B C; do printenv -0 "$name"; done'
     shell = ["/bin/bash", "-euc", command]
-    done = subprocess.run(shell, cwd=tmp_path, env={"PATH": os.defpath}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        shell, cwd=tmp_path, env={"PATH": os.defpath}, capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\0")[:-1] == list(VALUES.values())
     assert read_env_file(env_file(VALUES)) == VALUES, "and our own tools read it alike"

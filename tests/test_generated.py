@@ -16,7 +16,7 @@ from components.settings.sections import Pds
 from components.settings.settings import Settings
 from tests.programs import BACKUP
 from tests.test_settings import DOCUMENT, MAIL, ROTATION_KEY, S3, TEXT_KEY, document, settings
-from tools.generate import ROOT, TABLES, derived, main, option_table, pulumi_yaml, replace_between, stack_schema, stale
+from tools.generate import PAGES, ROOT, derived, main, option_table, pulumi_yaml, replace_between, stack_schema, stale
 
 SCHEMA: dict[str, Any] = json.loads(stack_schema())
 PROJECT: dict[str, Any] = yaml.safe_load(pulumi_yaml())
@@ -33,7 +33,14 @@ def prefixed(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_derived_file_is_up_to_date() -> None:
-    assert [path.name for path, _ in derived()] == ["Pulumi.yaml", "stack.schema.json", "README.md"]
+    assert [str(path.relative_to(ROOT)) for path, _ in derived()] == [
+        "Pulumi.yaml",
+        "docs/stack.schema.json",
+        "README.md",
+        "docs/options.md",
+        "docs/commands.md",
+        "docs/differences-from-the-post.md",
+    ]
     assert not stale(), "run `make generate`"
 
 
@@ -211,13 +218,16 @@ def test_a_page_without_one_place_for_a_text_is_refused(page: str) -> None:
 
 
 def test_check_names_each_stale_file_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("".join(f"<!-- {marker}:begin -->\n<!-- {marker}:end -->\n" for marker in TABLES))
+    (tmp_path / "docs").mkdir()
+    for page, tables in PAGES.items():
+        empty = "".join(f"<!-- {marker}:begin -->\n<!-- {marker}:end -->\n" for marker in tables)
+        (tmp_path / page).write_text(empty)
+    before = {path: path.read_text() for path in tmp_path.rglob("*.md")}
     assert main(["--check"], tmp_path) == 1
     said = capsys.readouterr().err
-    for name in ("Pulumi.yaml", "docs/stack.schema.json", "README.md"):
-        assert f"{name} is not what the options say" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    for name in ("Pulumi.yaml", "docs/stack.schema.json", *PAGES):
+        assert f"{name} is not what the code says" in said
+    assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert main([], tmp_path) == 0
     assert main(["--check"], tmp_path) == 0
     (tmp_path / "Pulumi.yaml").write_text("name: other\n")
@@ -225,8 +235,11 @@ def test_check_names_each_stale_file_and_writes_nothing(tmp_path: Path, capsys: 
     assert capsys.readouterr().err.startswith("Pulumi.yaml is not")
 
 
-def test_a_readme_without_markers_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_without_markers_is_named_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([], tmp_path) == 1
     (tmp_path / "README.md").write_text("no markers")
-    assert main(["--check"], tmp_path) == 1
-    assert "README.md: there must be one '<!-- options:begin -->'" in capsys.readouterr().err
+    assert main([], tmp_path) == 1
+    assert "README.md: there must be one '<!-- graph:begin -->'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]

@@ -142,7 +142,7 @@ def test_who_has_no_switch_is_told_what_nobody_watches() -> None:
 
 
 def test_the_job_counts_for_the_host_s_memory() -> None:
-    room = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 256}, "ingress": {"memory_mib": 256}}
+    room = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 256}, "ingress": {"memory_mib": 192}}
     settings_of(**room)
     with pytest.raises(SettingsError, match="alerts 128"):
         settings_of(**room, alerts=ALERTS)

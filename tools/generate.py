@@ -1,9 +1,10 @@
 """Writes everything that is derived from the options: `python -m tools.generate [--check]`.
 
-An option exists once, as a typed field in `components/settings`. It generates `Pulumi.yaml`'s config block, the JSON
-schema by which editors check `Pulumi.*.yaml`, and the README's option table. The evaluated graph generates its picture,
-and `deviations.py` its table of deviations. `--check` writes nothing. It names files that are out of date, and the exit
-code is 1.
+An option exists once, as a typed field in `components/settings`. `Pulumi.yaml`'s config block, the JSON schema by which
+editors check `Pulumi.*.yaml`, and the table in `docs/options.md` come from there. The README's graph comes from the
+evaluated program, its commands and `docs/commands.md` from the parsers of `./pds`, and
+`docs/differences-from-the-post.md` from `deviations.py`. With `--check` nothing is written: each stale file is named
+and the exit code is 1.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pydantic.fields import FieldInfo
 from components.render.deviations import markdown_table
 from components.settings.model import env_of, options, section_of
 from components.settings.settings import Settings
+from tools.commands import command_pages, command_table
 from tools.picture import mermaid
 from tools.stackfile import evaluate_stack
 
@@ -136,7 +138,7 @@ def _named(schema: dict[str, Any], env: str | None) -> dict[str, Any]:
 
 
 def option_table() -> str:
-    """The README's table of options."""
+    """The table of options."""
     rows = ["| Option | Default | Meaning | Environment |", "| --- | --- | --- | --- |"]
     for key, field in options(Settings):
         meaning = (field.description or "").replace("|", "\\|")
@@ -158,7 +160,7 @@ def _default(field: FieldInfo) -> str:
 def replace_between(text: str, marker: str, body: str) -> str:
     """Return `text` with `body` between the lines `<!-- MARKER:begin -->` and `<!-- MARKER:end -->`.
 
-    Raises ValueError unless there is exactly one such pair.
+    Raises ValueError if there is not exactly one such pair.
     """
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
     before, found_begin, rest = text.partition(begin)
@@ -173,19 +175,28 @@ def picture() -> str:
     return f"```mermaid\n{mermaid(evaluate_stack('dev'))}\n```"
 
 
-TABLES: dict[str, Callable[[], str]] = {"options": option_table, "graph": picture, "deviations": markdown_table}
-"""The text between markers in README.md."""
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"graph": picture, "commands": command_table},
+    "docs/options.md": {"options": option_table},
+    "docs/commands.md": {"commands": command_pages},
+    "docs/differences-from-the-post.md": {"deviations": markdown_table},
+}
+"""What each page has between its markers; the rest of the page is written by hand."""
 
 
 def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
-    """Return each derived file with its content. Raises ValueError or OSError if the README lacks the markers."""
+    """Return each derived file with its text. Raises ValueError or OSError if a page has no place for it."""
     yield root / "Pulumi.yaml", pulumi_yaml()
     yield root / SCHEMA_PATH, stack_schema()
-    readme = root / "README.md"
-    text = readme.read_text()
-    for marker, table in TABLES.items():
-        text = replace_between(text, marker, table())
-    yield readme, text
+    for name, tables in PAGES.items():
+        page = root / name
+        text = page.read_text()
+        for marker, table in tables.items():
+            try:
+                text = replace_between(text, marker, table())
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        yield page, text
 
 
 def stale(root: Path = ROOT) -> list[Path]:
@@ -206,13 +217,13 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         if check:
             behind = stale(root)
             for path in behind:
-                print(f"{path.relative_to(root)} is not what the options say: run `make generate`.", file=sys.stderr)
+                print(f"{path.relative_to(root)} is not what the code says: run `make generate`.", file=sys.stderr)
             return 1 if behind else 0
-        for path, text in derived(root):
+        for path, text in list(derived(root)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     except (OSError, ValueError) as error:
-        print(f"README.md: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     return 0
 

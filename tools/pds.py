@@ -37,8 +37,8 @@ class _Verb(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a verb; return the exit code."""
+def parsers() -> tuple[argparse.ArgumentParser, "argparse._SubParsersAction[Any]"]:
+    """Return the parser of `./pds`, and those of its verbs."""
     parser = argparse.ArgumentParser(prog="./pds", description="An operator's commands beside `pulumi`.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
 
@@ -181,7 +181,12 @@ def main(arguments: list[str] | None = None) -> int:
     verb.set_defaults(run=lambda options: move_in.move_in(Stack(options.stack), options.env))
 
     clubs.add(verbs)
+    return parser, verbs
 
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a verb; return the exit code."""
+    parser, _ = parsers()
     wanted = sys.argv[1:] if arguments is None else arguments
     # argparse would add the arguments after "--" to any open positional argument.
     at = wanted.index("--") if "--" in wanted else len(wanted)

@@ -1,4 +1,4 @@
-"""The README's diagram of the resources of `pulumi up`: Mermaid, generated from the evaluated graph.
+"""The README's graph of what `pulumi up` creates: a Mermaid diagram, drawn from the evaluated graph.
 
 Boxes are the program's components with their resources; arrows are dependencies, without those that follow from others.
 """
@@ -32,8 +32,13 @@ def mermaid(evaluation: Evaluation) -> str:
     # Registration is concurrent, so its order is not the same twice.
     for name, kinds in sorted(contents.items(), key=lambda box: (_depth(box[0], arrows), box[0])):
         made = "<br/>".join(f"{count} {kind}" if count > 1 else kind for kind, count in sorted(kinds.items()))
-        lines.append(f'  {name}["<b>{name}</b>{"" if made == name else f"<br/>{made}"}"]')
-    lines += [f"  {before} --> {after}" for before, after in sorted(_needed(arrows))]
+        if made != name:
+            lines.append(f'  {name}["<b>{name}</b><br/>{made}"]')
+        elif not any(name in arrow for arrow in arrows):
+            lines.append(f"  {name}")  # an arrow draws its ends by their names
+    needed = _needed(arrows)
+    for before in sorted({start for start, _ in needed}):
+        lines.append(f"  {before} --> {' & '.join(sorted(end for start, end in needed if start == before))}")
     return "\n".join(lines)
 
 

@@ -130,7 +130,7 @@ DEVIATIONS: tuple[Deviation, ...] = (
 
 
 def markdown_table() -> str:
-    """The table for the README."""
+    """The table for docs/differences-from-the-post.md."""
     rows = [f"| `{item.attribute}` | {_cell(item.seed)} | {_cell(item.ours)} | {item.reason} |" for item in DEVIATIONS]
     return "\n".join(["| Attribute of the job | The post | Here | Why |", "|---|---|---|---|", *rows]) + "\n"
 

@@ -106,7 +106,7 @@ def _fault(details: ErrorDetails, model: type[BaseModel]) -> Fault:
     key, field, kind = dotted(location), _field_at(model, location), details["type"]
     context: Mapping[str, Any] = details.get("ctx", {})
     value = _shown(details, model, location)
-    described = (field.description if field else None) or "See the option table in README.md."
+    described = (field.description if field else None) or "docs/options.md lists every option."
     match kind:
         case "refused":
             return Fault(key, str(context["problem"]), str(context["remedy"]))

@@ -1,8 +1,8 @@
 """How an option is declared, how a value is refused, and how a program walks all options.
 
 An option exists once: a field of a `Section`, made by `option()`, carries its documentation, default, bounds and the
-environment name the server reads it by. The README's table, the editor's schema, `Pulumi.yaml`, the job's environment
-and the error texts are all derived from that field. No option is described here.
+environment name the server reads it by. The table in docs/options.md, the editor's schema, `Pulumi.yaml`, the job's
+environment and the error texts are all derived from that field. No option is described here.
 """
 
 from collections.abc import Iterator, Mapping

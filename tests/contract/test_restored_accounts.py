@@ -362,7 +362,8 @@ def test_one_account_killed_at_random_moments_is_there_as_it_was_or_as_it_was_ba
 def _until_no_child_is_left(restore: Restore) -> None:
     """A container takes its processes along; here the part with the server's code may go on for a moment."""
     for _ in range(600):
-        if not subprocess.run(["pgrep", "-f", str(restore.programs)], capture_output=True, check=False).stdout:
+        left = subprocess.run(["pgrep", "-f", str(restore.programs)], capture_output=True, timeout=30, check=False)
+        if not left.stdout:
             return
         time.sleep(0.1)
     pytest.fail("a process of a killed restore goes on")

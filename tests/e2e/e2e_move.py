@@ -162,7 +162,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
                 f"io.local/io-stand-in:host-{number}",
             )
             host.configure(ingress={"kind": "io", "image": image}, host={"size": "s-2vcpu-4gb"})
-        server_options = {key: first["pds:pds"][key] for key in ("package_version", "escrow", "crawlers")}
+        server_options = {key: first["pds:pds"][key] for key in ("escrow", "crawlers")}
         club = old.beside(
             "chess",
             {

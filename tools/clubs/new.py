@@ -153,7 +153,7 @@ def _file(wish: Wish, lines: Iterator[str]) -> str:
     where = f"on the host of stack {wish.on}" if wish.on else "on a droplet of its own"
     head = (
         "# yaml-language-server: $schema=docs/stack.schema.json",
-        f"# Stack {wish.name}: a PDS {where}. All that may be written here is in the README, under Options.",
+        f"# Stack {wish.name}: a PDS {where}. docs/options.md lists every option.",
         "config:",
         "  # The server's domain name. It is part of every member's identity: choose it once.",
         f"  pds:hostname: {scalar(wish.hostname)}",
