@@ -139,7 +139,7 @@ def test_a_lost_volume_is_a_decision_of_the_owner(alice: Owner, capsys: pytest.C
     assert run(alice) == 1
     assert alice.pulumi.ran == [], "nothing is made on the quiet where data was lost"
     told = capsys.readouterr().out
-    for said in ("members' data is gone", "escrow file", "adopt: ID", "new: true"):
+    for said in ("members' data are gone", "escrow file", "adopt: ID", "new: true"):
         assert said in told
     alice.configure(pds={"new": True})
     assert run(alice) == 0

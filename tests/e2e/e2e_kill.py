@@ -227,7 +227,7 @@ def test_a_deleted_droplet_and_a_deleted_volume(running: Bench) -> None:
     asked = len(running.api.requests())
     refused = running.pds("rescue", "--yes", check=False)
     assert refused.code == 1
-    assert "members' data is gone" in refused.output
+    assert "members' data are gone" in refused.output
     assert {item["method"] for item in running.api.requests()[asked:]} == {"GET"}, "nothing was made on the quiet"
     running.configure(pds={"new": True})
     running.pds("rescue", "--yes")
