@@ -1,4 +1,4 @@
-"""Nomad's API as a table of answers, for what asks it and decides; every question is kept."""
+"""Nomad's API as a table of responses, for code that queries it and decides; every request is recorded."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ Answer = tuple[int, Any]
 
 
 class Answers(NomadApi):
-    """`answers` maps 'METHOD PATH' to status and answer; for requests without a token, 'anonymous METHOD PATH'."""
+    """`answers` maps 'METHOD PATH' to status and response; for requests without a token, 'anonymous METHOD PATH'."""
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         super().__init__("http://127.0.0.1:1", "", "", "", "a token")

@@ -1,4 +1,4 @@
-"""The file that Caddy reads on a host, as `caddy.sh` puts it together where Caddy takes every stack's text."""
+"""The complete file of Caddy on a host, assembled as `caddy.sh` does if Caddy accepts every stack's text."""
 
 from components.render.caddy import JOB
 from tools.hcl_text import job_of, task_of

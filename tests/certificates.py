@@ -1,4 +1,4 @@
-"""A private CA and certificates for loopback servers of the tests, made anew each time."""
+"""A private CA and certificates for loopback servers of the tests, created at each run."""
 
 import datetime
 import ipaddress
@@ -88,7 +88,7 @@ def _name(text: str) -> x509.GeneralName:
 
 
 def server_context(pair: Pair, folder: Path, client_ca: str | None = None) -> ssl.SSLContext:
-    """A server's context; with `client_ca` it demands a client certificate of that CA."""
+    """A server's context; with `client_ca` it requires a client certificate of that CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.written(folder, "server.pem"))
     if client_ca:

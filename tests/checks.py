@@ -1,9 +1,8 @@
 """The laws of the design as plain functions: an evaluation in, findings out.
 
-`test_laws.py` asks them about the program, `test_planted_defects.py` about a program with a defect put in on purpose. A
-check that has nothing to look at raises LookupError: it must not pass for having seen nothing. Here are those about how
-the program is put together; what a change has to pass is in `tools/gate`, inputs against the SDK's types are in
-`checks_inputs.py`.
+`test_laws.py` runs them on the program, `test_planted_defects.py` on a program with a planted defect. A check without
+anything to check raises LookupError: it must not pass. These are about the structure of the program. The checks that a
+change has to pass are in `tools/gate`, inputs against the SDK's types in `checks_inputs.py`.
 """
 
 import re
@@ -18,7 +17,7 @@ from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
 from tools.gate.view import of_evaluation
 from tools.hcl_text import parse
 
-# Who waits for whom, by the end of the name; each by its own dependencies or by those of what it waits for.
+# Which resources wait for which, by the end of the name; by their own dependencies or by those of what they wait for.
 ORDER = (
     ("-ground-firewall", "-ground-tag"),
     ("-host-droplet", "-ground-firewall"),
@@ -45,12 +44,12 @@ def kind(item: Recorded) -> str:
 
 
 def everything(evaluation: Evaluation) -> list[Recorded]:
-    """All resources; LookupError where there is none."""
+    """Return all resources; LookupError if there is none."""
     return evaluation.of("")
 
 
 def waits_for(evaluation: Evaluation, item: Recorded) -> set[str]:
-    """Names of all resources that come before `item`, through any number of others."""
+    """Return names of all resources that come before `item`, through any number of others."""
     by_urn = {other.urn: other for other in evaluation.resources}
     seen: set[str] = set()
     todo = [item.urn]
@@ -72,7 +71,7 @@ def _directly(item: Recorded) -> set[str]:
 
 
 def find_disorder(evaluation: Evaluation) -> list[str]:
-    """The order of the design. Where the ingress is not ours, nothing is asked of it."""
+    """The order of the design. It is not checked if the ingress is not ours."""
     names = [item.name for item in everything(evaluation)]
     order = list(ORDER)
     for item in evaluation.resources:
@@ -103,7 +102,7 @@ def find_disorder(evaluation: Evaluation) -> list[str]:
 
 
 def find_nomad_resources_without_refill(evaluation: Evaluation) -> list[str]:
-    """Every resource in Nomad: refilled when Nomad was emptied, deleted before replaced, gone with its droplet."""
+    """Every resource in Nomad: refilled after Nomad was emptied, deleted before replaced, gone with its droplet."""
     droplet = evaluation.of("droplet:Droplet")[0]
     (bootstrap,) = evaluation.of(":NomadBootstrap")
     providers = {f"{item.urn}::{item.id}" for item in evaluation.of("pulumi:providers:nomad")}
@@ -126,10 +125,10 @@ def find_nomad_resources_without_refill(evaluation: Evaluation) -> list[str]:
 
 
 def find_unreadable_variables(evaluation: Evaluation) -> list[str]:
-    """A template that names a variable its task may not read waits for ever, and the task never starts.
+    """A template that names a variable its task may not read blocks forever, and the task never starts.
 
-    A task may read the paths of its job, its group and its own (Nomad's documentation, concepts/variables), and what a
-    policy grants that is bound to its job.
+    A task may read the paths of its job, its group and its own (Nomad's documentation, concepts/variables), and those
+    granted by a policy that is bound to its job.
     """
     findings = []
     for item in evaluation.of("job:Job"):
@@ -152,7 +151,7 @@ def find_unreadable_variables(evaluation: Evaluation) -> list[str]:
 
 
 def of_the_gate(name: str) -> Callable[[Evaluation], list[str]]:
-    """A check of the gate, asked about an evaluation."""
+    """A check of the gate, run on an evaluation."""
     find = (gate.CHECKS | gate.CHECKS_OF_A_HOST | gate.CHECKS_OF_BACKUPS)[name]
     return lambda evaluation: find(of_evaluation(evaluation))
 
@@ -166,4 +165,4 @@ CHECKS: dict[str, Callable[[Evaluation], list[str]]] = {
     "secrets in texts": find_secrets_in_texts,
     **{name: of_the_gate(name) for name in gate.CHECKS | gate.CHECKS_OF_A_HOST},
 }
-"""Every check that looks at an evaluation of the dev stack."""
+"""Every check of an evaluation of the dev stack."""

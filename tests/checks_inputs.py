@@ -1,7 +1,7 @@
-"""Captured inputs against the SDK's own types: nested keys, what is required, Python types and enum values.
+"""Captured inputs against the SDK's own types: nested keys, required ones, Python types and enum values.
 
-Pulumi's mocks accept any input. Names, types and enums are those of the packages that the program pins; a provider's
-configuration goes over the wire as JSON text and is opened first.
+Pulumi's mocks accept any input. Names, types and enums are those of the pinned packages. A provider's configuration is
+JSON text on the wire and is decoded first.
 """
 
 import enum
@@ -40,7 +40,7 @@ def args_class(token: str) -> type | None:
 
 
 def find_faulty_inputs(evaluation: Evaluation) -> list[str]:
-    """Every input of every provider's resource that its SDK does not know, or not so."""
+    """Find inputs of every provider's resource that its SDK does not have, or has in another form."""
     findings, looked_at = [], 0
     for item in evaluation.of(""):
         args = args_class(item.type)
@@ -69,7 +69,7 @@ def _opened(value: Any) -> Any:
 def _fields(args: type) -> dict[str, tuple[Any, bool]]:
     """Wire name to type and whether it is required."""
     constructor = vars(args)["__init__"]
-    # `pulumi.Input` names `Output[T]` by text, which Python 3.14 looks for in the given names alone.
+    # `pulumi.Input` names `Output[T]` by text, which Python 3.14 resolves only in the given names.
     names_there = {**vars(pulumi.output), **vars(sys.modules[args.__module__])}
     hints = typing.get_type_hints(constructor, names_there)
     names = _types.input_type_py_to_pulumi_names(args)

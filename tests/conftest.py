@@ -1,4 +1,4 @@
-"""What many tests start from: settings, and the real program evaluated once for the dev stack."""
+"""Shared fixtures: settings, and the real program evaluated once for the dev stack."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def dev_preview() -> Evaluation:
 
 
 class Clock:
-    """Time that passes only by sleeping, so that a deadline of minutes costs nothing."""
+    """A clock that only sleeping advances, so that a deadline of minutes costs nothing."""
 
     strptime = staticmethod(time.strptime)
 
@@ -54,7 +54,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """For what waits in `components/probes.py`."""
+    """For the waits in `components/probes.py`."""
     clock = Clock()
     monkeypatch.setattr(probes, "time", clock)
     return clock
@@ -66,5 +66,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make soak`: the tests that measure themselves by a `scale` take their large one."""
+    """`make soak`: tests with a `scale` take their large one."""
     parser.addoption("--soak", action="store_true", help="many members, rounds and kills (tests/contract)")

@@ -1,7 +1,7 @@
-"""What waits without an end: calls in a source text that come back only when somebody else is done.
+"""Finds waits without an end: calls in a source text that return only after another party acts.
 
-A run that hangs on one of them has no failure and no name. A wait that is meant to last says so on its line, with
-`# no deadline: WHY`.
+A run that hangs on one of them has no failure and no name. A wait that is meant to last is marked on its line, with `#
+no deadline: WHY`.
 """
 
 import ast
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 _EXCUSE = "# no deadline: "
 _RUNS = ("subprocess.run", "subprocess.check_output", "subprocess.check_call", "subprocess.call")
 _WAITS = ("join", "wait", "communicate", "recv")
-"""Without an argument each of these waits for ever; `str.join` and `socket.recv` always have one."""
+"""Without an argument each of these waits forever; `str.join` and `socket.recv` always have one."""
 _NO_WAIT = ("club", "self")
-"""Whose `join` or `wait` is a method of ours: a member joins a club, and what waits in it is looked at there."""
+"""Objects whose `join` or `wait` is a method of ours: a member joins a club, and its waits are checked there."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def endless(source: str) -> list[str]:
-    """`LINE: what is wrong there`, for each wait in `source` that has no deadline and no excuse."""
+    """Return `LINE: fault` for each wait in `source` that has no deadline and no excuse."""
     lines = source.splitlines()
     return [f"{line}: {fault}" for line, fault in sorted(_faults(ast.parse(source))) if _EXCUSE not in lines[line - 1]]
 

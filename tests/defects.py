@@ -1,6 +1,7 @@
 """Defects to plant in the program, each with the law that has to find it, for `test_planted_defects.py`.
 
-A defect is planted where a person would make it: in what a component registers, or in what a render function writes.
+A defect is planted where a person would introduce it: in a component's registration, or in the output of a render
+function.
 """
 
 from collections.abc import Callable

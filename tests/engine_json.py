@@ -1,6 +1,6 @@
-"""What `pulumi preview --json --show-sames` would say of an evaluation: for tests of what reads it.
+"""The output of `pulumi preview --json --show-sames` for an evaluation, for tests of its readers.
 
-`tests/e2e/test_gate_engine.py` holds this against the real engine's.
+`tests/e2e/test_gate_engine.py` compares this with the real engine's.
 """
 
 import json
@@ -50,7 +50,7 @@ def replaced(item: Recorded, **inputs: Any) -> Step:
 
 
 def deleted(item: Recorded) -> Step:
-    """The step of a resource that goes."""
+    """The step of a resource that is deleted."""
     return {"op": "delete", "urn": item.urn, "oldState": state(item), "detailedDiff": None}
 
 

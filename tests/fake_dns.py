@@ -1,4 +1,4 @@
-"""A name server on loopback that answers what a test tells it, or stays silent, and remembers what it was asked."""
+"""A name server on loopback that returns a test's records, or stays silent, and records its queries."""
 
 import socket
 import threading
@@ -17,10 +17,10 @@ Records = Mapping[str, list[str]]
 
 @contextmanager
 def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[str]:
-    """Serve `records`; a name that is not there is NXDOMAIN; None is silence. Targets of CNAME records are not added,
-    as by a server of another zone. Yields IP:PORT.
+    """Serve `records`; a missing name is NXDOMAIN; None is silence. Targets of CNAME records are not added, as by a
+    server of another zone. Yields IP:PORT.
 
-    Each question is added to `asked` as `TYPE NAME`. Changes of `records` count at once.
+    Each query is added to `asked` as `TYPE NAME`. Changes of `records` take effect at once.
     """
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[s
             response.flags |= dns.flags.AA
             found = records.get(text if kind == "A" else f"{kind} {text}")
             alias = records.get(f"CNAME {text}")
-            if alias:  # whatever was asked: a name with a CNAME has nothing else (RFC 1034)
+            if alias:  # for any type: a name with a CNAME has nothing else (RFC 1034)
                 found, kind = alias, "CNAME"
             if found:
                 values = [f'"{value}"' if kind == "TXT" else value for value in found]

@@ -1,6 +1,7 @@
-"""A small Nomad for the dynamic providers: the few answers they read, on loopback, in plain HTTP or behind mutual TLS.
+"""A small Nomad for the dynamic providers: the few responses that they use, on loopback, in plain HTTP or behind mutual
+TLS.
 
-Answers and status codes are Nomad 2.0's, as far as the providers look at them. What a test wants it sets on the object;
+Responses and status codes are Nomad 2.0's, as far as the providers use them. A test sets attributes of the object;
 `asked` holds every request with its token.
 """
 
@@ -24,7 +25,7 @@ class FakeNomad:
 
     address: str = ""
     leaderless_answers: int = 0
-    """How many requests it meets without a leader."""
+    """The number of requests before it has a leader."""
     tokens: dict[str, str] = field(default_factory=dict)
     """Secret to accessor id; not empty once bootstrapped."""
     names: dict[str, str] = field(default_factory=dict)
@@ -37,33 +38,33 @@ class FakeNomad:
     checked: int = 4_102_444_800
     """Unix time in s of the checks' newest results; a year after every start unless said otherwise."""
     stderr: str = ""
-    """What the failed task wrote."""
+    """The output of the failed task."""
     version: int = 0
     """The PDS job's."""
     jobs: dict[str, int] = field(default_factory=dict)
     """Job to the index of its last change."""
     jobs_of: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Namespace to the stubs of its jobs; a namespace that is not there has none."""
+    """Namespace to the stubs of its jobs; a missing namespace has none."""
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Job to what Nomad says that a registration of its text would change; nothing where it is not here."""
+    """Job to the changes that Nomad reports for a registration of its text; nothing if it is missing."""
     modify_time: int = 0
     """Unix time in ns when the PDS's variable was written."""
     restarts_after: int | None = None
-    """After how many looks at the allocations the task restarts with the new secrets."""
+    """The number of queries of the allocations after which the task restarts with the new secrets."""
     services: dict[str, tuple[str, int]] | None = None
-    """Service to address and port, for anybody who asks; None where the anonymous may read no jobs."""
+    """Service to address and port, for anonymous clients; None if they may read no jobs."""
     runs: list[list[dict[str, Any]]] = field(default_factory=list)
-    """Allocations of a dispatched job, as each look in turn sees them; the last one stays."""
+    """Allocations of a dispatched job, for each query in turn; the last one stays."""
     children: list[list[str]] = field(default_factory=list)
-    """Statuses of a periodic job's runs, as each look in turn sees them; none after the last."""
+    """Statuses of a periodic job's runs, for each query in turn; none after the last."""
     logs: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Task and stream to what it wrote; where it is empty every task wrote `stderr`."""
+    """Task and stream to its output; if it is empty every task wrote `stderr`."""
     dispatched: list[dict[str, str]] = field(default_factory=list)
     """Meta of each dispatched run."""
     every_job: list[list[dict[str, Any]]] = field(default_factory=lambda: [[]])
-    """All jobs, as each look in turn sees them; the last one stays."""
+    """All jobs, for each query in turn; the last one stays."""
     variables: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Path to items, as they were written."""
+    """Path to items, as written."""
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def empty(self) -> None:

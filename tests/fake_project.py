@@ -1,7 +1,7 @@
-"""A project's folder with several stacks, and a `pulumi` on PATH that has them: as the Automation API asks it.
+"""A project's folder with several stacks, and a `pulumi` on PATH for them, as the Automation API uses it.
 
-It changes nothing and keeps what it was asked. A preview is what the offline evaluation says, with or without a change;
-an `up` ends as told. The real engine has the same things to say in `tests/e2e/e2e_club_tools.py`.
+It changes nothing and records its commands. A preview is that of the offline evaluation, with or without a change; an
+`up` ends as configured. `tests/e2e/e2e_club_tools.py` uses the real engine.
 """
 
 import json
@@ -22,7 +22,7 @@ HOST = """config:
   pds:hostname: noted.at
   pds:operators: {cidrs: [203.0.113.7/32], ssh_keys: [laptop]}
 """
-"""What a host's stack file says at least."""
+"""The minimum of a host's stack file."""
 
 _PROGRAM = """#!{python} -IS
 import json, os, pathlib, signal, sys, time
@@ -128,28 +128,28 @@ class FakeProject:
         self._write("outputs.json", self._outputs)
 
     def made(self, *names: str) -> None:
-        """Let the backend have these stacks, too."""
+        """Add these stacks to the backend, too."""
         file = self._folder / "made.json"
         there = json.loads(file.read_text()) if file.exists() else []
         self._write("made.json", [*there, *names])
 
     def locked(self) -> None:
-        """Let the passphrase be another one than the stacks'."""
+        """Make the passphrase differ from the stacks'."""
         self._write("locked.json", [True])
 
     def refuses(self, why: str) -> None:
-        """Let no stack be made."""
+        """Refuse to create a stack."""
         self._write("refuses.json", [why])
 
     def previews(self, name: str, *changes: str) -> None:
-        """Let the previews of this stack in turn change this resource, or nothing where its name is empty; the last one
+        """Make the previews of this stack in turn change this resource, or nothing if its name is empty; the last one
         stays."""
         evaluation = self.evaluated(name)
         steps = [[_updated(same(evaluation.one(change)))] if change else [] for change in changes]
         self.preview_texts(name, *(preview_of(evaluation, *each) for each in steps))
 
     def evaluated(self, name: str) -> Evaluation:
-        """The program for this stack; made once for all tests with the same files."""
+        """The program for this stack; evaluated once for all tests with the same files."""
         texts = tuple(file.read_text() for file in sorted(self.root.glob("Pulumi.*.yaml")))
         if (name, texts) not in _EVALUATED:
             _EVALUATED[name, texts] = evaluate_stack(name, root=self.root)
@@ -161,20 +161,20 @@ class FakeProject:
             (self._folder / f"preview-{name}-{number}.json").write_text(text)
 
     def up(self, name: str, **told: Any) -> None:
-        """Let an `up` of this stack go on until it is told to end (`hangs`; it may be 'finishes'), or until another's
-        has begun (`meets`), or fail (`fails`)."""
+        """Let an `up` of this stack run until it is stopped (`hangs`; it may be 'finishes'), or until another's has
+        begun (`meets`), or fail (`fails`)."""
         self._ups[name] = told
         self._write("up.json", self._ups)
 
     @property
     def ran(self) -> list[Mapping[str, Any]]:
-        """What was asked of it that an `up` or preview is."""
+        """The commands that are an `up` or a preview."""
         log = self._folder / "ran.jsonl"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     @property
     def ups(self) -> list[str]:
-        """The stacks whose `up` was begun, in order."""
+        """The stacks whose `up` was started, in order."""
         return [item["stack"] for item in self.ran if item["verb"] == "up" and item.get("begun")]
 
     def _write(self, name: str, content: Any) -> None:
@@ -195,6 +195,6 @@ def club(name: str, port: int, host: str = "dev", **pds: Any) -> str:
 
 
 def host(*clubs: str, size: str = "s-8vcpu-16gb") -> str:
-    """A stack file for a host with room for these."""
+    """A stack file for a host with a place for these."""
     room = "".join(f"    {name}: {{port: {3101 + number}}}\n" for number, name in enumerate(clubs))
     return HOST + f"  pds:host: {{size: {size}}}\n" + (f"  pds:clubs:\n{room}" if clubs else "")

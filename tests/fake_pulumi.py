@@ -1,5 +1,5 @@
-"""A `pulumi` on PATH that has a state and outputs as told, keeps what it was asked to run, and changes nothing but the
-stack files, where it is told to."""
+"""A `pulumi` on PATH that has a configured state and outputs, records its commands, and changes only the stack files,
+if configured to."""
 
 import json
 import os
@@ -80,8 +80,8 @@ class FakePulumi:
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
     def state(self, *made: Made, pending: Sequence[tuple[str, Made]] = (), replacing: Collection[str] = ()) -> None:
-        """Let the state hold the stack's own resource and these, operations that were cut short, and names that the
-        engine had begun to replace with the host."""
+        """Let the state hold the stack's own resource and these, interrupted operations, and names that the engine had
+        begun to replace with the host."""
         resources = [{"urn": "urn:pulumi:dev::pds::pulumi:pulumi:Stack::pds-dev", "type": "pulumi:pulumi:Stack"}]
         self._write(
             "state.json",
@@ -96,8 +96,8 @@ class FakePulumi:
         )
 
     def outputs(self, stack: str = "", on: str = "", **outputs: Any) -> None:
-        """Let every stack have these outputs, or `stack` alone, or that while its file says this `on`; `error` is what
-        the CLI says instead."""
+        """Let every stack have these outputs, or only `stack`, or that while its file has this `on`; `error` is the
+        CLI's output instead."""
         name = f"outputs-{stack}-on-{on}" if on else f"outputs-{stack}" if stack else "outputs"
         self._write(f"{name}.json", outputs)
 
@@ -106,11 +106,11 @@ class FakePulumi:
         self._write("config.json", {key.replace("__", ":"): value for key, value in values.items()})
 
     def answers(self, verb: str, *answers: tuple[int, str]) -> None:
-        """Let the next commands of `verb` end with these codes and say these texts."""
+        """Let the next commands of `verb` end with these codes and print these texts."""
         self._write("answers.json", {verb: answers})
 
     def cut_short(self) -> Path:
-        """Leave the state as an engine does that is killed as it writes; the empty file."""
+        """Leave the state as an engine does that is killed while it writes; return the empty file."""
         file = self._folder / "backend/.pulumi/stacks/pds/dev.json.attrs"
         file.parent.mkdir(parents=True)
         file.touch()
@@ -118,7 +118,7 @@ class FakePulumi:
 
     @property
     def replacing(self) -> list[str]:
-        """Names of what the state has as being replaced."""
+        """Names that the state marks as being replaced."""
         resources = json.loads((self._folder / "state.json").read_text())["deployment"]["resources"]
         return [item["urn"].rpartition("::")[2] for item in resources if item.get("pendingReplacement")]
 

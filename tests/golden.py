@@ -1,7 +1,7 @@
-"""Golden files: every rendered file of the dev stack, byte for byte, and of its variants what differs from it.
+"""Golden files: every rendered file of the dev stack, byte for byte, and the differences of its variants.
 
-`python -m tests.golden` writes them, and so does `make generate`. A change of one of them is what a change of the
-program does to a living stack: read its diff.
+`python -m tests.golden` writes them, and so does `make generate`. A change of one of them is the effect of a change of
+the program on a running stack: read its diff.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "members": CLUB,
     "backup": {"backup": BACKUP},
 }
-"""Name to what is changed in the dev stack."""
+"""Name to the changes in the dev stack."""
 
 
 def golden_files() -> dict[str, str]:
@@ -34,12 +34,12 @@ def golden_files() -> dict[str, str]:
 
 
 def existing() -> dict[str, Path]:
-    """The same for the files that are there."""
+    """The same for the existing files."""
     return {str(path.relative_to(FOLDER)): path for path in sorted(FOLDER.glob("*/*"))}
 
 
 def write_golden() -> list[Path]:
-    """Write the files, and remove those that are rendered no more; the paths of what was written."""
+    """Write the files, and remove those that are not rendered any more; return the paths of the written ones."""
     files = golden_files()
     for name, path in existing().items():
         if name not in files:

@@ -1,4 +1,4 @@
-"""A host of commands that only log their calls, to run the scripts of `components/render/files` on."""
+"""A host whose commands only log their calls, to run the scripts of `components/render/files` on."""
 
 import os
 import shutil
@@ -62,7 +62,7 @@ class Machine:
         )
 
     def calls(self, *names: str) -> list[str]:
-        """The calls of the stand-ins, in order; of those named, where any are."""
+        """The calls of the stand-ins, in order; only of those named, if any are."""
         log = self.stands / ".calls"
         lines = log.read_text().replace(str(self.root), "").splitlines() if log.exists() else []
         lines = [line.rstrip() for line in lines]

@@ -21,7 +21,7 @@ class Planted:
     content_type: str = "application/json"
 
     def raw(self) -> bytes:
-        """As it goes over the wire."""
+        """As sent on the wire."""
         body = self.body.encode()
         head = f"HTTP/1.1 {self.status} Planted\r\nContent-Type: {self.content_type}\r\nContent-Length: {len(body)}"
         return f"{head}\r\nConnection: close\r\n\r\n".encode() + body
@@ -29,9 +29,9 @@ class Planted:
 
 @dataclass
 class Ingress:
-    """In a `with` block it answers at `url`. What it does wrong may be changed while it runs.
+    """In a `with` block it answers at `url`. Its faults may be changed while it runs.
 
-    It serves one request a connection, so that each has a head of its own to look at.
+    It serves one request a connection, so that each has its own head.
     """
 
     upstream: int
@@ -68,7 +68,7 @@ class Ingress:
         self._loop.close()
 
     async def _serve(self, ready: threading.Event) -> None:
-        # A handshake that a client breaks off is what some tests are about.
+        # Some tests are about a client that breaks off the handshake.
         self._loop.set_exception_handler(lambda _loop, _context: None)
         server = await asyncio.start_server(self._handle, "127.0.0.1", 0, ssl=self.tls, limit=_HEAD_LIMIT)
         self.port = server.sockets[0].getsockname()[1]

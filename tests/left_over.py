@@ -1,4 +1,4 @@
-"""An account on loopback and a stack beside it, for what compares the two."""
+"""An account on loopback and a stack beside it, for code that compares the two."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ RULES: Mapping[str, Any] = {
 
 @dataclass
 class Owner:
-    """Who has an account, a stack called `dev` and its state; `made` is what the program makes, in the account."""
+    """An owner of an account, a stack called `dev` and its state; `made` is what the program creates in the account."""
 
     client: Client
     pulumi: FakePulumi
@@ -49,7 +49,7 @@ class Owner:
     def remember(
         self, *without: str, pending: tuple[tuple[str, str], ...] = (), replacing: tuple[str, ...] = ()
     ) -> None:
-        """Let the state hold all that was made, without these names."""
+        """Let the state hold everything that was created, without these names."""
         kept = [item for name, item in self.made.items() if name not in without]
         cut = [(kind, self.made[name]) for kind, name in pending]
         self.pulumi.state(*kept, pending=cut, replacing=replacing)
@@ -59,7 +59,7 @@ class Owner:
         self.pulumi.state()
 
     def delete(self, name: str) -> None:
-        """Delete what was made from the account, behind the engine's back."""
+        """Delete it from the account, behind the engine's back."""
         kind, number = self.made[name][1].rpartition(":")[2], self.made[name][2]
         path = {"Droplet": "droplets", "Volume": "volumes", "ReservedIp": "reserved_ips", "Firewall": "firewalls"}[kind]
         self.client.ask("DELETE", f"/{path}/{number}", status=204)
@@ -68,7 +68,7 @@ class Owner:
         )
 
     def look(self) -> Report:
-        """What the tool finds."""
+        """The tool's findings."""
         with self.account() as account:
             return orphans.look(self.stack, account)
 
@@ -98,7 +98,7 @@ class Owner:
 
 @contextmanager
 def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
-    """One whose state and account agree, with a neighbour's things in the same account."""
+    """An owner whose state and account agree, with a neighbour's resources in the same account."""
     with served(folder / "api") as client:
         found = Owner(client, FakePulumi(folder, monkeypatch), {})
         found.configure()
@@ -133,7 +133,7 @@ def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
 
 
 def _neighbour(client: Client) -> None:
-    """Another stack's things: none of ours, whatever is compared."""
+    """Another stack's resources, which are not ours in any comparison."""
     client.ask("POST", "/tags", {"name": "pds-other"}, 201)
     client.ask("POST", "/firewalls", {**FIREWALL, "name": "pds-other", "tags": ["pds-other"]}, 202)
     volume = client.volume(name="pds-other")["id"]

@@ -1,4 +1,4 @@
-"""Evaluations of the real program for a stack file given as a map: the dev stack's, and what a test changes in it."""
+"""Evaluations of the real program for a stack file given as a map: the dev stack's, with a test's changes."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ ALERTS = {
 """Alerts of every kind; two of the values are secret."""
 
 BACKUP = {"access_key_id": "DO00OWNERS", "secret_access_key": "owners+secret/of=Spaces"}
-"""The least that a stack file says for backups."""
+"""The minimum of a stack file for backups."""
 
 
 CLUB: dict[str, Any] = {
@@ -33,15 +33,15 @@ CLUB: dict[str, Any] = {
     "takedown": ["mallory.noted.at"],
     "delete": {"eve.noted.at": "did:plc:qo2urk437ss36eyefp5jgoyw"},
 }
-"""What a stack with people says beside the dev stack's options: a handle under the hostname, one of a domain of her
-own, a reserved one, and everything else about accounts."""
+"""The options of a stack with members, beside the dev stack's: a handle under the hostname, one of a domain of the
+member's own, a reserved one, and everything else about accounts."""
 
 
 CLUBS: dict[str, Any] = {
     "clubs": {"chess": {"port": 3101}, "rooks": {"port": 3102, "disk_gib": 9}},
     "host": {"size": "s-2vcpu-4gb"},
 }
-"""What a host's stack says that has room for others."""
+"""The options of a host with a place for clubs."""
 
 ON_A_HOST: dict[str, Any] = {
     "hostname": "pds.chess-club.org",
@@ -59,11 +59,11 @@ EXISTING: dict[str, Any] = {
     },
     "operators": None,
 }
-"""What a stack says, beside the dev stack's options, whose PDS goes into a Nomad that is there already."""
+"""The options of a stack, beside the dev stack's, whose PDS is in an existing Nomad."""
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """The dev stack's options, with `changes` laid over: a map is merged with the section, all else replaces it, and
+    """The dev stack's options with `changes` applied: a map is merged with the section, anything else replaces it, and
     None removes it."""
     options: dict[str, Any] = {}
     for key, text in read_stack("dev").values.items():
@@ -102,7 +102,7 @@ def run(
 def shared(
     *, stack: str = "chess", preview: bool = False, host: Evaluation | None = None, **changes: Any
 ) -> Evaluation:
-    """The program, evaluated for a stack on the host of `dev`, or whose `on` it is; secrets count as encrypted."""
+    """The program, evaluated for a stack on the host of `dev`, or of its `on`; secrets count as encrypted."""
     config = {
         f"pds:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in {**ON_A_HOST, **changes}.items()

@@ -1,7 +1,7 @@
 """An S3 service on loopback, in memory: `tests/s3_service.py`, which checks what real ones check.
 
-A signature, the region that it names, what the key may do and whose the bucket is decide, as they do at Spaces and at
-Amazon; docs/test-doubles.md lists it all.
+It checks the signature, its region, the rights of the key and the owner of the bucket, as Spaces and Amazon do;
+docs/test-doubles.md has the list.
 """
 
 import json
@@ -30,7 +30,7 @@ LIMITED = {"AWS_ACCESS_KEY_ID": "DO00LIMITED", "AWS_SECRET_ACCESS_KEY": "limited
 REGION = "ams3"
 """The backups' default region."""
 STRANGER = "someone else"
-"""An account that no key of these tests belongs to."""
+"""An account without keys in these tests."""
 
 
 @contextmanager
@@ -47,10 +47,10 @@ def s3_server(
     """The URL of a service at `address` with these buckets, empty; `folder` gets its log.
 
     At `hosts`, and at an IP address, a bucket is the path's first part; in front of one of them it is the first label.
-    A signature has to be for `region`; of `spaces` also for us-east-1, as its documentation has it for SDKs that know
-    Amazon's regions only (docs.digitalocean.com/products/spaces/how-to/use-aws-sdks). Without `checksums` the service
-    refuses the CRCs of newer SDKs. Buckets of `strangers` exist and belong to another account.
-    Keys are `KEYS` and `LIMITED`; see `add_key`.
+    A signature has to be for `region`; with `spaces` us-east-1 is also valid, as its documentation has it for SDKs that
+    support only Amazon's regions (docs.digitalocean.com/products/spaces/how-to/use-aws-sdks). Without `checksums` the
+    service refuses the CRCs of newer SDKs. Buckets of `strangers` exist and belong to another account. Keys are `KEYS`
+    and `LIMITED`; see `add_key`.
     """
     port = free_port()
     url = f"http://{address}:{port}"
@@ -77,7 +77,7 @@ def s3_server(
 
 
 def ask(method: str, url: str, *, region: str = REGION) -> str:
-    """The body of an answer to a request that is signed with `KEYS`."""
+    """The body of the response to a request that is signed with `KEYS`."""
     url = url.partition("?")[0] + "?" + quote(url.partition("?")[2], safe="=&")  # as signed
     request = AWSRequest(method=method, url=url, headers={})
     S3SigV4Auth(Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]), "s3", region).add_auth(request)
@@ -87,12 +87,12 @@ def ask(method: str, url: str, *, region: str = REGION) -> str:
 
 
 def add_key(url: str, access_key: str, secret: str, grants: Sequence[tuple[str, str]] | None, **more: str) -> None:
-    """A further key of the account, limited to `grants` of (bucket, permission) unless there are none to speak of."""
+    """Add a key of the account, limited to `grants` of (bucket, permission), if there are any."""
     _control(url, "PUT", f"keys/{access_key}", {"secret": secret, "grants": grants, **more})
 
 
 def drop_key(url: str, access_key: str) -> None:
-    """The key opens nothing any more."""
+    """Remove the key's access."""
     _control(url, "DELETE", f"keys/{access_key}")
 
 
@@ -103,7 +103,7 @@ def buckets_of(url: str) -> Mapping[str, str]:
 
 
 def pass_days(url: str, days: int) -> None:
-    """Lifecycle rules are applied as if so many days had gone by."""
+    """Apply lifecycle rules as if this number of days had passed."""
     _control(url, "POST", "days", days)
 
 

@@ -1,9 +1,9 @@
-"""An S3 service as strict as the real ones, as a program: a gate in front of moto's server, which checks nothing.
+"""An S3 service as strict as the real ones, as a program: a proxy in front of moto's server, which checks nothing.
 
-`tests/s3.py` starts it; docs/test-doubles.md lists what it checks, with the sources.
+`tests/s3.py` starts it; docs/test-doubles.md lists its checks, with the sources.
 
-The gate owns: signatures and their region, keys and what each may do, owners of buckets, virtual-hosted names, and what
-S3 demands of a request before it looks at it. moto owns buckets, objects, versions, delete markers and their shapes.
+The proxy owns: signatures and their region, keys and their rights, owners of buckets, virtual-hosted names, and S3's
+requirements on every request. moto owns buckets, objects, versions, delete markers and their forms.
 """
 
 import base64
@@ -31,11 +31,11 @@ _BUCKET_PARTS = ("acl", "cors", "lifecycle", "logging", "policy", "versioning", 
 _READ = frozenset({"HeadBucket", "ListObjects", "GetObject"})
 _WRITE = _READ | {"PutObject", "DeleteObject", "AbortMultipartUpload", "ListParts", "ListMultipartUploads"}
 PERMISSIONS: Mapping[str, frozenset[str]] = {"read": _READ, "readwrite": _WRITE}
-"""What a key that is limited to a bucket may do there. Seen in public reports: such a key is refused CreateBucket, and
-HeadBucket works (parse-community/parse-server-s3-adapter#230); GET ?acl is refused (owncloud/files_primary_s3#690). Of
-bucket configuration, locations and versions nothing is published, so nothing of the project may need them: refused."""
+"""The permissions of a key that is limited to a bucket. Seen in public reports: such a key is refused CreateBucket, and
+HeadBucket works (parse-community/parse-server-s3-adapter#230); GET ?acl is refused (owncloud/files_primary_s3#690).
+About bucket configuration, locations and versions nothing is published, so the project may not need them: refused."""
 _NEED_A_DIGEST = ("DeleteObjects", "PutBucketlifecycle", "PutBucketcors", "PutBucketpolicy", "PutBuckettagging")
-"""Requests whose body has to come with a checksum (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html)."""
+"""Requests whose body has to have a checksum (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html)."""
 
 Start = Callable[..., Any]
 Environ = dict[str, Any]
@@ -43,7 +43,7 @@ Environ = dict[str, Any]
 
 @dataclass
 class Key:
-    """An access key: whose it is, and with grants, of (bucket, permission), what it is limited to."""
+    """An access key: its account, and its limits by grants of (bucket, permission)."""
 
     secret: str
     account: str = "ours"
@@ -58,14 +58,14 @@ class Key:
 
 @dataclass
 class Gate:
-    """The service; `regions` are the ones that a signature may name, the first of which is its own."""
+    """The service; `regions` are those that a signature may name, the first of which is its own."""
 
     inner: Callable[[Environ, Start], Iterable[bytes]]
     regions: Sequence[str]
     hosts: Sequence[str] = ()
     """The endpoint's names: in front of one of them a bucket can be the first label."""
     checksums: bool = True
-    """Whether it knows the CRC checksums that newer SDKs send; not every S3 service does."""
+    """Whether it supports the CRC checksums that newer SDKs send; not every S3 service does."""
     keys: dict[str, Key] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     """Accounts by bucket."""
@@ -120,11 +120,11 @@ class Gate:
         if host in own or re.fullmatch(r"[0-9.]+", host):
             bucket, _, key = path.partition("/")
             return bucket, key
-        # At a name that is not its own a service takes the whole name for a bucket's (virtual hosting by CNAME).
+        # At an unknown name a service takes the whole name as a bucket's (virtual hosting by CNAME).
         return next((host.removesuffix(f".{name}") for name in own if host.endswith(f".{name}")), host), path
 
     def _create(self, environ: Environ, bucket: str, key: Key, body: bytes) -> None:
-        """Names are unique among all accounts, and a second creation of one's own is refused likewise by Spaces
+        """Names are unique among all accounts. Spaces also refuses a second creation of an own bucket
         (parse-community/parse-server-s3-adapter#230)."""
         if self.owners.get(bucket, key.account) != key.account:
             raise S3Error(409, "BucketAlreadyExists", "The requested bucket name is not available.")
@@ -163,7 +163,7 @@ class Gate:
 
 
 def operation_of(method: str, bucket: str, key: str, query: Mapping[str, str]) -> str:
-    """The API's name of what a request asks for. Raises S3Error for what no client of this project asks."""
+    """The API's name of the requested operation. Raises S3Error for operations that no client of this project uses."""
     if not bucket:
         return "ListBuckets"
     if key:
@@ -203,7 +203,7 @@ def _check_body(request: Request, operation: str, checksums: bool) -> None:
     headers, streamed = request.headers, request.headers.get("x-amz-content-sha256", "").startswith("STREAMING")
     newer = [name for name in headers if name.startswith(("x-amz-checksum-", "x-amz-sdk-checksum", "x-amz-trailer"))]
     if newer and not checksums:
-        # What services answer that know Content-MD5 alone (seen of Backblaze B2 and others in 2025).
+        # The response of services that support only Content-MD5 (seen at Backblaze B2 and others in 2025).
         raise S3Error(400, "InvalidArgument", f"Unsupported header '{newer[0]}' received for this API call.")
     if request.method == "PUT" and "content-length" not in headers:
         raise S3Error(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
@@ -221,7 +221,7 @@ def _check_body(request: Request, operation: str, checksums: bool) -> None:
 
 
 def pass_days(days: int) -> None:
-    """Apply every bucket's lifecycle rules as if so many days had gone by since the last write."""
+    """Apply every bucket's lifecycle rules as if this number of days had passed since the last write."""
     from moto.s3.models import FakeDeleteMarker, s3_backends
 
     now = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=days)
@@ -284,7 +284,7 @@ def _answered(start: Start, status: str, body: bytes, headers: Sequence[tuple[st
 
 
 def main() -> None:
-    """Serve what the variable S3_SERVICE says, until it is asked to end."""
+    """Serve as the variable S3_SERVICE configures, until stopped."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
@@ -299,7 +299,7 @@ def main() -> None:
 
 
 def _fill(gate: Gate, owners: Mapping[str, str]) -> None:
-    """The buckets that are there from the start."""
+    """The initial buckets."""
     from moto.s3.models import s3_backends
 
     for bucket, account in owners.items():

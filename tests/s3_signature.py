@@ -1,8 +1,8 @@
 """Signature version 4 of an S3 request, checked as S3 checks it.
 
-Written from the public description, not from a client, so that a client's mistake is not repeated here:
+Written from the public description, not from a client, so that it does not repeat a client's mistake:
 docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html and sigv4-streaming.html; the codes are those of
-docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. Presigned URLs and version 2 are not known here: no client
+docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. Presigned URLs and version 2 are not supported: no client
 of this project sends them.
 """
 
@@ -24,7 +24,7 @@ _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/(\d{8})/([^/,\s]*)/([^/,\s]+)/a
 
 
 class S3Error(Exception):
-    """An answer that is no success; `more` are further elements of its body."""
+    """An error response; `more` are further elements of its body."""
 
     def __init__(self, status: int, code: str, message: str, **more: str) -> None:
         super().__init__(f"{status} {code}: {message}")
@@ -38,7 +38,7 @@ def access_denied() -> S3Error:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a signature covers. `target` is the request's target as it was sent, header names are in lower case."""
+    """What a signature covers. `target` is the request's target as sent, header names are in lower case."""
 
     method: str
     target: str
@@ -47,7 +47,7 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path as it was sent; a proxy is asked with the whole URL."""
+        """The path as sent; a proxy gets the whole URL."""
         return re.sub(r"^https?://[^/?]*", "", self.target.partition("?")[0]) or "/"
 
     @property
@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True)
 class _Claim:
-    """What an Authorization header says."""
+    """The content of an Authorization header."""
 
     access_key: str
     date: str

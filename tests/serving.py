@@ -1,4 +1,4 @@
-"""An HTTP server of a test's own, for as long as a block lasts."""
+"""An HTTP server of a test, for the duration of a block."""
 
 import ssl
 import threading
@@ -12,7 +12,7 @@ LOOPBACK = "127.0.0.1"
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is turned away at the handshake is what a test wants."""
+        """A client that is refused at the handshake is expected."""
 
 
 @contextmanager

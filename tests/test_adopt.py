@@ -1,4 +1,4 @@
-"""`./pds members STACK --adopt`: lines are added to the stack file, and nothing else about it changes."""
+"""`./pds members STACK --adopt`: adds lines to the stack file, and changes nothing else."""
 
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def test_who_cannot_be_a_member_is_left_with_the_reason_and_keeps_nobody_else_ou
     ]
     taken, none, other = found.left
     assert "'takedown'" in taken
-    assert "its email is none that the stack file takes" in none
+    assert "its email is not valid in the stack file" in none
     assert "a member has its e-mail address" in other
 
 
@@ -179,7 +179,7 @@ def test_a_member_who_waits_for_her_domain_is_not_adopted_under_her_temporary_ha
     _file(tmp_path, HEAD + "  pds:members:\n    - handle: ann.her.org\n      email: ann@her.org\n")
     live = temporary_handle("ann.her.org", (".noted.at",)) or ""
     waiting = Account(did="did:plc:ann", handle=live, email="ann@her.org")
-    found = adopt("club", [waiting, BOB], {}, tmp_path)  # no output knows her: her `up` was cut short
+    found = adopt("club", [waiting, BOB], {}, tmp_path)  # no output has the account: its `up` was interrupted
     assert found.added == (BOB.handle,)
     assert live not in found.after
     assert found.left == (), "she is named already"

@@ -1,4 +1,4 @@
-"""Backups in the program: what the option makes, what the job says, and what is refused before anything is touched."""
+"""Backups in the program: the resources of the option, the content of the job, and early refusals."""
 
 import re
 from typing import Any
@@ -157,7 +157,7 @@ def test_the_snapshot_task_is_the_server_s_image_and_user_with_no_secret() -> No
 
 
 def test_every_run_that_sends_has_one_host_name() -> None:
-    """By it the lock of a run that was killed is known, and told from another stack's."""
+    """It identifies the lock of a killed run, and distinguishes it from another stack's."""
     assert task_of(_job(), "send")["config"][0]["hostname"] == "pds-backup-dev"
 
 

@@ -1,7 +1,7 @@
-"""Everything that the program promises and that goes behind its back: which line of `./pds check` turns red, and what
-`rescue` does about it. A plain `up` sees none of these (docs/operating.md says so).
+"""Changes behind the program's back: which line of `./pds check` turns red, and what `rescue` does. A plain `up` sees
+none of these (docs/operating.md lists them).
 
-The account is the bench's API, the name server a real one on loopback; Nomad and the server's container are as told.
+The account is the bench's API, the name server a real one on loopback; Nomad and the server's container are configured.
 """
 
 import re
@@ -39,7 +39,7 @@ def ago(**time: float) -> str:
 
 
 def seen() -> dict[str, Any]:
-    """What a healthy server's container sees."""
+    """A healthy server's container."""
     stamps = {name: {"first": ago(days=9), "good": ago(minutes=20)} for name in ("backup", "drill")}
     files = {"files_used": 10, "files_free": 90}
     return {"used": 30, "free": 70, **files, "metadata": False, "marked": 1, "stamps": stamps}
@@ -47,7 +47,7 @@ def seen() -> dict[str, Any]:
 
 @dataclass
 class World:
-    """A stack that is all green, and every way to take something from it."""
+    """A stack that is all green, and every way to remove something from it."""
 
     alice: Owner
     nomad: FakeNomad
@@ -56,7 +56,7 @@ class World:
     inside: dict[str, Any]
 
     def line(self, name: str) -> tuple[bool | None, str]:
-        """What the line says now."""
+        """The present remark of the line."""
         host = Host(self.subject.outputs)
         vars(host)["seen"] = self.inside
         result = asked(name, replace(self.subject, host=host, state=self.alice.stack.state()))
@@ -103,7 +103,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 class _Wildcard(dict[str, list[str]]):
-    """Records, of which `*` covers every name that has none."""
+    """Records, of which `*` covers every name without one."""
 
     def __init__(self, records: dict[str, list[str]]) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def _edit(world: World) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What goes, the line that says so, a part of what it says, and what `rescue` looks at again (None: not its)."""
+    """The loss, its line, a part of the remark, and the resource that `rescue` refreshes (None: not its task)."""
 
     take: Callable[[World], Any]
     line: str
@@ -303,7 +303,7 @@ def test_a_nomad_that_is_silent_is_one_sentence(world: World) -> None:
 
 def test_an_edit_that_a_refresh_took_over_is_still_found(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     _edit(world)
-    world.nomad.jobs["pds"] = 40  # as a refresh leaves it, where the edit came without its text
+    world.nomad.jobs["pds"] = 40  # as a refresh leaves it, if the edit came without its text
     assert world.line("jobs")[0] is False
     assert rescue.rescue(world.alice.stack, world.subject.account, yes=True) == 1  # type: ignore[arg-type]
     assert "--replace '**::pds-server-job'" in capsys.readouterr().out

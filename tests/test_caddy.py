@@ -1,4 +1,4 @@
-"""The second ingress: what is rendered for `ingress.kind: caddy`, read by Debian's Caddy and by the laws."""
+"""The second ingress: the rendered files for `ingress.kind: caddy`, checked by Debian's Caddy and by the laws."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def with_caddy() -> Evaluation:
 
 
 def _adapted(folder: Path, **changes: Any) -> dict[str, Any]:
-    """The configuration that Caddy makes of the whole file; fails with its words where it refuses it."""
+    """The configuration that Caddy makes of the whole file; fails with its error if it refuses the file."""
     settings = settings_of(**{"ingress": CADDY, **changes})
     file = folder / "Caddyfile"
     file.write_text(whole_caddyfile(caddy_job(settings, "dev"), caddyfile(settings)))

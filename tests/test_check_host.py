@@ -1,4 +1,4 @@
-"""`tools/check/host.sh` in a real shell: what a server's container says of its volume and of the metadata service."""
+"""`tools/check/host.sh` in a real shell: the container's view of its volume and of the metadata service."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def test_shellcheck_has_nothing_to_say() -> None:
 
 
 def look(data: Path, **environment: str) -> dict[str, Any]:
-    """The script's answer."""
+    """The script's output."""
     found = {"PATH": os.environ["PATH"], "PDS_DATA_DIRECTORY": str(data), "METADATA": "http://127.0.0.1:1/"}
     done = subprocess.run(
         ["sh", "-c", SCRIPT.read_text()], env={**found, **environment}, capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""Questions about accounts whose answers another service gives: name servers and the directory of identities."""
+"""Checks of accounts whose answers come from other services: name servers and the directory of identities."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ DID, HANDLE, IP = "did:plc:qo2urk437ss36eyefp5jgoyw", "ann.my-club.org", "203.0.
 
 @dataclass
 class Server:
-    """A PDS with one account; `named` are the names that its well-known address was asked under."""
+    """A PDS with one account; `named` are the names under which its well-known address was requested."""
 
     port: int = 0
     named: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a relay's word and number mean, against an event stream on loopback: each has its own advice."""
+"""The meaning of a relay's status and cursor, against an event stream on loopback: each has its own remedy."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ def _frame(header: dict[str, Any], body: dict[str, Any]) -> bytes:
 
 
 def _events(connection: ServerConnection) -> None:
-    """As @atproto/pds answers a cursor (com.atproto.sync.subscribeRepos)."""
+    """Answers a cursor as @atproto/pds does (com.atproto.sync.subscribeRepos)."""
     assert connection.request
     cursor = int(parse_qs(urlsplit(connection.request.path).query)["cursor"][0])
     if cursor > LAST:

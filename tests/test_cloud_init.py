@@ -1,6 +1,6 @@
-"""The host's cloud-init and Nomad's agent configuration, as text: what is in it, who may read it, what changes it.
+"""The host's cloud-init and Nomad's agent configuration, as text: content, file modes, and causes of a change.
 
-How the scripts behave when they run is in `test_host_scripts.py`.
+`test_host_scripts.py` runs the scripts.
 """
 
 import json
@@ -72,7 +72,7 @@ def tool(name: str, package: str) -> str:
 
 
 def test_the_document_begins_with_its_marker_in_the_first_column() -> None:
-    # Anything before it, a newline even, and cloud-init takes the text for something else and does nothing.
+    # With anything before it, even a newline, cloud-init treats the text as something else and does nothing.
     assert user_data(settings(), "dev", CERTIFICATES).startswith("#cloud-config\n")
 
 
@@ -194,7 +194,7 @@ def test_nothing_that_others_may_write_to_is_run_as_root() -> None:
 
 
 def test_the_hash_is_the_same_for_other_certificates() -> None:
-    # The server certificate must be able to change without telling the owner that the host is out of date.
+    # The server certificate must be able to change without a warning that the host is out of date.
     hashed = configuration_hash(settings(), "dev")
     assert re.fullmatch(r"[0-9a-f]{16}", hashed)
     for certificates in (CERTIFICATES, Certificates("other", "other", "other")):
@@ -235,7 +235,7 @@ def test_the_hash_changes_with_the_stack() -> None:
     ],
 )
 def test_the_hash_ignores_what_a_living_host_can_be_given(change: dict[str, Any]) -> None:
-    # A changed hash tells the owner that a rebuild would change the host. These need none.
+    # A changed hash warns that a rebuild would change the host. These need no warning.
     assert configuration_hash(settings(**change), "dev") == configuration_hash(settings(), "dev")
 
 
@@ -271,7 +271,7 @@ def test_sshd_takes_keys_only() -> None:
 
 
 def unit(name: str) -> dict[str, list[str]]:
-    """A unit's settings; systemd allows a name several times, and comments are none of them."""
+    """A unit's settings; systemd allows a name several times, and comments are not settings."""
     found: dict[str, list[str]] = {}
     for line in files()[f"/etc/systemd/system/{name}"].content.splitlines():
         if "=" in line and not line.startswith("#"):
@@ -294,7 +294,7 @@ def test_nomad_needs_docker_the_volume_and_the_metadata_rules_before_it() -> Non
 
 
 def test_a_missing_volume_makes_units_fail_and_not_be_skipped() -> None:
-    # A condition that does not hold counts as a success: what requires the unit would start all the same.
+    # A condition that does not hold counts as a success: units that require this one would start all the same.
     for path, file in files().items():
         if path.startswith("/etc/systemd/system/"):
             assert not re.search(r"^Condition", file.content, re.MULTILINE), path
@@ -365,7 +365,7 @@ def test_docker_keeps_containers_over_its_own_restart_and_publishes_on_loopback(
     assert daemon["icc"] is False
     assert daemon["ip"] == "127.0.0.1"
     assert daemon["log-opts"] == {"max-size": "10m", "max-file": "3"}
-    # Nomad computes a container's control group itself, as if this were not set.
+    # Nomad computes a container's control group itself, regardless of this setting.
     assert "cgroup-parent" not in daemon
 
 

@@ -1,4 +1,4 @@
-"""`./pds club`: the file that is written, what is taken over from the host, and what is refused before anything is."""
+"""`./pds club`: the written file, the values copied from the host, and refusals before anything is written."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def planned(project: FakeProject, made: tuple[str, ...] = ("dev",), **wish: Any)
 
 
 def config(text: str) -> dict[str, Any]:
-    """What a stack file says, without the project's prefix."""
+    """The content of a stack file, without the project's prefix."""
     document = yaml.safe_load(text)
     schema = json.loads((ROOT / SCHEMA_PATH).read_text())
     jsonschema.validate(document, schema, jsonschema.Draft7Validator)

@@ -1,5 +1,4 @@
-"""Several PDSes on one host: what the host gives, what a club asks for, and that no two of fifty get in each other's
-way."""
+"""Several PDSes on one host: the host's resources for them, the clubs' requests, and that no two of fifty conflict."""
 
 import json
 from typing import Any
@@ -39,7 +38,7 @@ OFFER = {
 
 @pytest.fixture(scope="module")
 def host() -> Evaluation:
-    """The dev stack with room for two clubs."""
+    """The dev stack with two clubs."""
     return run(**CLUBS)
 
 
@@ -108,7 +107,7 @@ def test_a_club_makes_no_host_and_no_nomad(chess: Evaluation) -> None:
 
 
 def test_on_another_host_a_club_has_another_way_in(chess: Evaluation, host: Evaluation) -> None:
-    """What it has on the old one is deleted by the provider that made it, which the engine keeps until then."""
+    """The provider that created its resources on the old host deletes them; the engine keeps it until then."""
     there = shared(host=host, on="ground")
     assert chess.one("pds-host-provider-dev")
     assert there.one("pds-host-provider-ground")
@@ -202,7 +201,7 @@ def test_an_offer_of_another_version_is_not_guessed_at() -> None:
 
 
 def test_every_difference_is_named_with_what_to_write() -> None:
-    # Numbers come with a fraction out of another stack's state.
+    # Numbers have a fraction in another stack's state.
     theirs = {**OFFER, "port": 3109.0, "ingress": "caddy", "datacenter": "fra", "region": "eu", "memory_mib": 256.0}
     with pytest.raises(SettingsError) as caught:
         accepted(chess_settings(), "chess", {"chess": theirs}, opens=True)
@@ -264,7 +263,7 @@ def test_a_token_is_sent_to_no_address_in_plain_http() -> None:
         chess_settings(on={"nomad_address": "http://203.0.113.10:4646"})
 
 
-# A Nomad that is there already.
+# An existing Nomad.
 
 
 def test_a_nomad_that_is_there_gets_the_jobs_and_no_host() -> None:

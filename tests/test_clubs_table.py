@@ -1,4 +1,5 @@
-"""`./pds clubs`: what a PDS is asked, what it costs, where the next one fits; and what is shown for who is silent."""
+"""`./pds clubs`: the queries to a PDS, its cost, the host with room for the next club, and the display of silent
+ones."""
 
 import json
 import subprocess
@@ -41,7 +42,7 @@ BACKUP = "  pds:backup: {access_key_id: {secure: x}, secret_access_key: {secure:
 
 
 class World:
-    """Who answers what."""
+    """The responses of all services."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.nomad: dict[str, Answer] = {
@@ -67,7 +68,7 @@ class World:
         return {"version": "0.4.300"}
 
     def ran(self, job: str, *runs: tuple[int, str, int]) -> None:
-        """Let Nomad remember runs of a periodic job: submitted at (s), status, tasks that went well."""
+        """Let Nomad have runs of a periodic job: submitted at (s), status, successful tasks."""
         self.nomad[f"GET /v1/jobs?prefix={job}/"] = (
             200,
             [
@@ -300,7 +301,7 @@ def test_no_secret_is_shown(project: FakeProject, capsys: pytest.CaptureFixture[
 
 
 def asked(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
-    """What the script says of a data directory, with these files for cgroups."""
+    """The script's output for a data directory, with these files for cgroups."""
     for name, text in groups.items():
         file = folder / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""The comment on a pull request, on a GitHub of our own: what of a stranger's text gets into it, and where it goes."""
+"""The comment on a pull request, at a test double of GitHub: what it contains of untrusted text, and where it is
+posted."""
 
 import io
 import json
@@ -37,7 +38,7 @@ def zipped(text: str | bytes, name: str = comment.FILE) -> bytes:
 
 
 class GitHub:
-    """Answers as api.github.com does to these few calls, and keeps them."""
+    """Answers as api.github.com does to these few calls, and records them."""
 
     def __init__(self) -> None:
         self.pulls: list[Any] = [{"number": 5, "head": {"sha": SHA}}]
@@ -180,7 +181,7 @@ def test_a_fork_that_is_gone_is_said(github: GitHub, tmp_path: Path) -> None:
     assert comment.main([]) == 1
 
 
-# What a stranger writes stays in its block.
+# Untrusted text stays in its block.
 
 
 @pytest.mark.parametrize(

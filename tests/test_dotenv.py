@@ -1,4 +1,4 @@
-"""Env files as docker compose reads them: compose-go's own examples (dotenv/godotenv_test.go), and what is refused."""
+"""Env files as docker compose parses them: compose-go's own examples (dotenv/godotenv_test.go), and refusals."""
 
 import os
 import subprocess

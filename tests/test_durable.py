@@ -1,4 +1,4 @@
-"""The preload `components/render/files/durable.cjs` in a plain Node: what it does to files, and what it leaves alone.
+"""The preload `components/render/files/durable.cjs` in a plain Node: its effect on files, and what it leaves unchanged.
 
 With the real server: `tests/contract/test_durable_writes.py` and `test_power_cut.py`.
 """
@@ -31,7 +31,7 @@ class Process:
         return self.folder / "pds"
 
     def run(self, *arguments: str, code: int = 0) -> str:
-        """What Node writes, with the preload as in the server's container."""
+        """The output of Node, with the preload as in the server's container."""
         env = {
             "NODE_OPTIONS": f'--require="{PRELOAD}"',
             "PDS_DATA_DIRECTORY": str(self.data),
@@ -61,7 +61,7 @@ def process(tmp_path: Path) -> Process:
 
 
 def test_a_process_that_is_killed_while_it_writes_leaves_no_half_file_under_the_final_name(process: Process) -> None:
-    """The server takes a blob that is there for a whole one, also when its member tries again."""
+    """The server counts an existing blob as complete, also if its member tries again."""
     process.script(
         "const half = async function* () { yield 'half'; process.exit(9); };\n"
         "await fs.writeFile(`${data}/blob`, half());",
@@ -119,7 +119,7 @@ def test_what_cannot_be_written_fails_as_it_did(process: Process, attempt: str, 
 
 
 def test_a_question_that_is_run_in_the_server_s_container_is_left_alone(process: Process) -> None:
-    """`./pds token` and others run `node -e` there and read the last line that it writes."""
+    """`./pds token` and others run `node -e` there and read the last line of its output."""
     told = process.run("-e", "console.log(JSON.stringify([String(process.dlopen), fs.promises.writeFile.name]))")
     dlopen, write = json.loads(told)
     assert "native code" in dlopen

@@ -60,7 +60,7 @@ FROZEN = {
     "pds-identity": "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFVN0YWNrSWRlbnRpdHlQcm92aWRlcpSTlCmBlC4=",
     "pds-host-in-use": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUhvc3RJblVzZVByb3ZpZGVylJOUKYGULg==",
 }
-"""What live stacks hold as their providers. Never edit a line here: make its provider load again."""
+"""The providers in the state of live stacks. Never edit a line here: make its provider load again."""
 PROVIDERS = (
     BootstrapProvider,
     ResolvesProvider,
@@ -263,7 +263,7 @@ def test_a_changed_input_is_a_change_and_a_declared_output_is_none(nomad: FakeNo
 
 
 def test_deleting_a_fact_asks_nobody(nomad: FakeNomad) -> None:
-    # A room is a thing, and a host with clubs refuses; see `test_rooms.py` and `test_identity.py`.
+    # A room is deleted, and a host with clubs refuses; see `test_rooms.py` and `test_identity.py`.
     for provider in set(PROVIDERS) - {ClubRoomProvider, HostInUseProvider}:
         provider().delete("id", _inputs("http://127.0.0.1:1"))
     assert nomad.asked == []

@@ -1,4 +1,4 @@
-"""Entries are added to a map of a stack file, and nothing else about it changes. Lists: `test_adopt.py`."""
+"""Adds entries to a map of a stack file, and changes nothing else. Lists: `test_adopt.py`."""
 
 import pytest
 import yaml

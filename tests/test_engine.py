@@ -1,4 +1,4 @@
-"""The recording engine itself: what it must not let pass, and what it keeps."""
+"""The recording engine itself: what it refuses, and what it records."""
 
 from typing import Any
 

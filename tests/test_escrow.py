@@ -1,4 +1,4 @@
-"""The escrow file: complete, encrypted, private, and refused when it would be no good."""
+"""The escrow file: complete, encrypted, private, and refused if it is invalid."""
 
 import json
 import stat
@@ -25,7 +25,7 @@ def content() -> dict[str, Any]:
 def sealed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
 ) -> Callable[[dict[str, Any]], Path]:
-    """Write an escrow file of a state that holds the given content, with a `pulumi` of the test's own."""
+    """Write an escrow file of a state with the given content, with a `pulumi` of the test's own."""
 
     def seal(found: dict[str, Any]) -> Path:
         state = tmp_path / "state.json"

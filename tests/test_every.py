@@ -1,4 +1,4 @@
-"""`./pds preview-all` and `up-all`: who is brought up, in which order, what stops it, and what is written down."""
+"""`./pds preview-all` and `up-all`: the updated stacks, their order, what stops it, and the logs."""
 
 import io
 import os
@@ -26,7 +26,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProject:
     found = FakeProject(tmp_path, monkeypatch)
     monkeypatch.setattr(verbs, "ROOT", found.root)
     monkeypatch.setattr(verbs, "_LOGS", found.root / "build/logs")
-    # What the gate sees offline is its own tests' matter.
+    # The gate's offline checks have their own tests.
     monkeypatch.setattr(gate, "evaluate_stack", lambda name, **_more: found.evaluated(name))
     monkeypatch.setattr(gate, "of_program", lambda _evaluation, _settings: [])
     found.stack("dev", host("chess", "rooks"))
@@ -44,7 +44,7 @@ def change(project: FakeProject, *names: str) -> None:
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, str], str]:
-    """Of the summary, stack to outcome and count of changes; and all that was said."""
+    """From the summary, stack to outcome and count of changes; and the whole output."""
     text = capsys.readouterr().out
     table = text.rpartition("\nstack")[2].partition("\n")[2].partition("\n\n")[0]
     rows = [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
@@ -184,7 +184,7 @@ def test_a_club_that_waits_for_its_host_is_looked_at_again_after_it(project: Fak
 def test_what_cannot_be_looked_at_is_told_apart_from_what_failed(
     project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    project.stack("solo", host())  # of which the engine makes no preview
+    project.stack("solo", host())  # the engine makes no preview of it
     change(project, "alone")
     for verb in ("preview-all", "up-all"):
         assert pds.main([verb]) == 2

@@ -1,4 +1,4 @@
-"""Whether the firewall covers the droplet: `orphans` says what was changed in the panel, and `rescue` mends it."""
+"""Whether the firewall covers the droplet: `orphans` reports changes made in the panel, and `rescue` repairs them."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The gate on the engine's preview: what shuts it, what opens it, and what it refuses to judge."""
+"""The gate on the engine's preview: what it refuses, what it allows, and what it cannot judge."""
 
 import json
 import re
@@ -27,7 +27,7 @@ from tools.stackfile import StackFileError
 
 
 def judged(text: str, *allowed: str) -> list[str]:
-    """What is found in a preview of the dev stack."""
+    """The findings in a preview of the dev stack."""
     return of_digest(read(text, "dev"), allowed)
 
 
@@ -170,7 +170,7 @@ def test_what_a_stack_file_opens_on_purpose_is_open() -> None:
 
 
 def test_a_stack_without_a_host_of_its_own_is_asked_what_concerns_it(dev: Evaluation) -> None:
-    """Its server is looked at like any other, and nobody misses a firewall there."""
+    """Its server is checked like any other, and no firewall is required there."""
     host = ("pds-ground-", "pds-host-", "pds-nomad-", "pds-certificates-")
     club = replace(dev, resources=[item for item in dev.resources if not item.name.startswith(host)])
     assert of_program(club, settings_of()) == []
@@ -190,7 +190,7 @@ def test_a_stack_without_a_host_of_its_own_is_asked_what_concerns_it(dev: Evalua
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
-    """A project with the dev stack, and an engine whose answers are given."""
+    """A project with the dev stack, and an engine with given answers."""
     fake = FakePulumi(tmp_path, monkeypatch)
     for name in ("components", "tools"):
         (fake.root / name).symlink_to(ROOT / name)
@@ -233,7 +233,7 @@ def test_the_verb_shows_the_change_and_what_shuts_the_gate(
 def test_the_verb_judges_the_program_as_it_is_evaluated_offline_too(
     project: FakePulumi, dev: Evaluation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The engine hides user_data, so nothing else would notice."""
+    """The engine hides user_data, so only the offline evaluation shows it."""
     project.answers("preview", (0, preview_of(dev)))
     monkeypatch.setattr("tools.gate.checks.MAX_BYTES", 30_000)
     assert pds.main(["gate", "dev"]) == 1

@@ -1,4 +1,4 @@
-"""What is derived from the options is up to date, and says the same as the models."""
+"""The files that are derived from the options are up to date, and agree with the models."""
 
 import json
 from pathlib import Path
@@ -176,7 +176,7 @@ def test_the_project_file_declares_every_key_with_type_and_description() -> None
         assert declared["description"], key
         assert (declared["type"] == "array") == ("items" in declared), key
         assert ("default" in declared) != Settings.model_fields[key].is_required(), key
-        # The CLI takes `default: null` for no default, and then demands a value.
+        # The CLI takes `default: null` for no default, and then requires a value.
         assert declared.get("default", "") is not None, key
     assert PROJECT["name"] == "pds"
     assert PROJECT["runtime"] == {"name": "python", "options": {"toolchain": "pip", "virtualenv": "venv"}}

@@ -1,4 +1,4 @@
-"""The guard (`components/render/files/guard.cjs`) run by a real Node, for every kind of volume it may meet."""
+"""The guard (`components/render/files/guard.cjs`) run by a real Node, for every kind of volume that it may meet."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ class Volume:
         )
 
     def names(self) -> set[str]:
-        """What is on the volume."""
+        """The files on the volume."""
         return {entry.name for entry in self.path.iterdir()}
 
 

@@ -1,8 +1,8 @@
-"""Properties of the HCL writer: whatever a value holds, it comes back as it was, and nothing in it is interpolated.
+"""Properties of the HCL writer: every value is read back unchanged, and nothing in it is interpolated.
 
-Read back by python-hcl2. It has one limit: an escaped `${` or `%{` it reads only where a `}` closes it and no other
-`$`, `%` or backslash is right before it, where HCL itself (hashicorp/hcl, scan_tokens.rl) takes any. For such texts a
-reader of HCL's own rules, written here, stands in; it is also asked about all others.
+Read back by python-hcl2. It has one limit: it reads an escaped `${` or `%{` only if a `}` closes it and no other `$`,
+`%` or backslash is right before it; HCL itself (hashicorp/hcl, scan_tokens.rl) accepts any. For such texts a reader of
+HCL's own rules, written here, stands in; it also reads all others.
 """
 
 import re
@@ -40,7 +40,7 @@ ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 
 
 def _unquoted(literal: str) -> str:
-    """A quoted HCL string by HCL's own rules; raises where it would interpolate or is no string."""
+    """A quoted HCL string by HCL's own rules; raises if it would interpolate or is no string."""
     assert literal[0] == literal[-1] == '"', "quoted whole"
     inner, found, at = literal[1:-1], "", 0
     while at < len(inner):
@@ -144,7 +144,7 @@ def test_a_value_that_has_no_hcl_is_an_error() -> None:
 
 
 def _job_with(extra: dict[str, str]) -> dict[str, Any]:
-    """The job for this environment, past the settings' own checks: the writer has to hold by itself."""
+    """The job for this environment, without the settings' own checks: the writer has to be correct by itself."""
     base = settings_of()
     changed = base.model_copy(update={"pds": base.pds.model_copy(update={"extra_env": extra})})
     return job_of(pds_job(changed, "dev"), "pds")

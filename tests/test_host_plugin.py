@@ -14,7 +14,7 @@ VOLUME = "pds-chess"
 
 
 def plugin(machine: Machine, operation: str, **values: str) -> "subprocess.CompletedProcess[str]":
-    """Run the plugin as Nomad does: its variables and nothing else, not even PATH."""
+    """Run the plugin as Nomad does: with its variables only, not even PATH."""
     return subprocess.run(
         ["/bin/sh", FILES / "pds-dir.sh", operation],
         env={"PDS_ROOT": str(machine.root), "PDS_PATH": str(machine.stands), "DHV_OPERATION": operation} | values,
@@ -95,7 +95,7 @@ def test_a_nomad_that_lost_its_state_finds_the_same_data(machine: Machine, clubs
 def test_a_deleted_volume_is_renamed_with_all_that_is_in_it(machine: Machine, clubs: Path) -> None:
     plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     (clubs / VOLUME / "account.sqlite").write_text("people")
-    for _ in range(2):  # Nomad may ask again when it did not hear the answer
+    for _ in range(2):  # Nomad may repeat a request whose response was lost
         run = plugin(machine, "delete", DHV_VOLUME_NAME=VOLUME, DHV_CREATED_PATH=str(clubs / VOLUME))
         assert run.returncode == 0, run.stdout
     assert list(clubs.iterdir()) == []

@@ -1,7 +1,7 @@
-"""The host's scripts, run: each in a directory that stands for `/`, with stand-ins for what needs a machine.
+"""The host's scripts, run: each in a directory that stands for `/`, with stand-ins for commands that need a machine.
 
-A stand-in writes its call down and answers what the test set. Where a command can be had for real on a plain file
-(mkfs.ext4, blkid, unzip, sha256sum) it is the real one.
+A stand-in logs its call and returns what the test set. Commands that work on a plain file (mkfs.ext4, blkid, unzip,
+sha256sum) are the real ones.
 """
 
 import stat
@@ -38,7 +38,7 @@ def test_a_script_says_first_what_it_owns_and_stops_at_the_first_fault(script: P
 
 @pytest.fixture
 def rules(machine: Machine) -> Path:
-    """A packet filter that remembers: chains and rules are lines of a file."""
+    """A packet filter with a memory: chains and rules are lines of a file."""
     state = machine.stands / "rules"
     state.write_text("")
     machine.stand_in(
@@ -79,7 +79,7 @@ def test_every_process_of_the_host_is_kept_away_where_no_agent_runs(machine: Mac
         "-A PDS-METADATA -j REJECT",
         "COMMIT",
     ]
-    # Without --noflush it would throw away Docker's chains.
+    # Without --noflush it would remove Docker's chains.
     assert set(machine.calls("iptables-restore")) == {"iptables-restore -w --noflush"}
 
 
@@ -316,7 +316,7 @@ def test_swap_follows_the_settings_at_every_run(machine: Machine) -> None:
 
 
 def daemon(machine: Machine, unit: str, pid: int, program: str, library: str = "") -> None:
-    """A running unit: the file that its process runs, and a library that it has mapped."""
+    """A running unit: the file of its process, and a library that it has mapped."""
     folder = machine.root / "proc" / str(pid)
     folder.mkdir(parents=True)
     (folder / "exe").symlink_to(program)
@@ -327,7 +327,7 @@ def daemon(machine: Machine, unit: str, pid: int, program: str, library: str = "
 
 @pytest.fixture
 def daemons(machine: Machine) -> Machine:
-    """A machine whose `systemctl show` tells the main process of each unit."""
+    """A machine whose `systemctl show` returns the main process of each unit."""
     (machine.stands / ".pids").write_text("")
     pids = machine.stands / ".pids"
     machine.stand_in("systemctl", body=f'[ "$1" != show ] || sed -n "s/^$4 //p" "{pids}"')

@@ -23,9 +23,9 @@ def disk(machine: Machine, content: bytes = b"", size: int = 64 * MIB) -> Path:
 
 
 def unmounted(machine: Machine, blkid: int, kind: str = "ext4", features: str = "has_journal quota project") -> None:
-    """Stand-ins for a volume that is not mounted and about which blkid answers `blkid`."""
+    """Stand-ins for a volume that is not mounted and for which blkid returns `blkid`."""
     machine.stand_in("mountpoint", code=1)
-    # The second question, after the type, is only asked of a known file system.
+    # The second query, after the type, is made only for a known file system.
     machine.stand_in("blkid", body=f'case "$*" in *TYPE*) echo "{kind}"; exit 0 ;; esac', code=blkid)
     machine.stand_in("dumpe2fs", body=f'echo "Filesystem features:      {features}"')
     for name in ("mkfs.ext4", "e2fsck", "tune2fs"):
@@ -147,7 +147,7 @@ def test_a_volume_formatted_elsewhere_gets_quotas_only_where_it_is_adopted(machi
 
 
 def _said(program: str, *arguments: str | Path) -> str:
-    """What one of the file system's own tools says."""
+    """The output of one of the file system's own tools."""
     command = [tool(program, "e2fsprogs"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
@@ -249,7 +249,7 @@ def test_a_volume_without_a_name_is_refused_until_it_is_adopted(machine: Machine
     assert machine.run("volume.sh", "claim").returncode == 0
     assert (home / ".pds-volume").read_text() == "dev\n"
     assert (home / "pds/account.sqlite").read_text() == "people"
-    # What another host wrote as root is the server's from now on.
+    # Files that another host wrote as root belong to the server from now on.
     assert "chown -R 1000:1000 /srv/nomad/pds" in machine.calls("chown")
 
 

@@ -1,4 +1,4 @@
-"""The laws about the source: who imports whom, what a component may touch, how things are named."""
+"""The laws about the source: imports between modules, what a component may use, naming."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ COMPONENTS = ROOT / "components"
 MODULES = sorted(path for path in COMPONENTS.rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
-# Rooms, and the rooms whose modules each may import. `settings` and `render` are folders.
+# Modules, and those that each may import. `settings` and `render` are folders.
 ROOMS = {
     "pds": {
         *(
@@ -61,7 +61,7 @@ ROOMS = {
     "__init__": {"pds", "settings"},
 }
 ASKING = ("accounts", "loaded", "needs", "probes", "resolving", "rooms")
-"""What asks the outside; only dynamic providers do, when the engine tells them."""
+"""Modules that use the network; only dynamic providers use them, when the engine calls them."""
 
 COMPONENT_MAY = {"facts", "target", "entropy", "render", "settings"}
 """For every component but `pds`: never another component."""
@@ -142,7 +142,7 @@ def test_a_component_is_told_everything(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     touched = {call for call in _calls(_tree(path)) if TOUCHES.match(call)}
     if name == "components/probes.py":
-        return  # what it asks of the outside is its subject; it runs in the providers, never in a constructor
+        return  # its outside requests are its subject; it runs in the providers, never in a constructor
     if name == "components/settings/load.py":
         assert not {call for call in touched if not call.startswith("pulumi.")}, "it reads the configuration alone"
         return

@@ -1,4 +1,4 @@
-"""What has to stay for a stack's life is refused at the preview, and a host is not destroyed under its clubs."""
+"""The preview refuses changes of a stack's permanent properties, and a host is not destroyed under its clubs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ MANAGEMENT = "06b05181-6ba5-a269-ae00-373e61ed46eb"
 
 
 def _known(**changes: Any) -> dict[str, Any]:
-    """What the state of stack dev knows."""
+    """The content of stack dev's state."""
     inputs = {"stack": "dev", "hostname": "noted.at", "on": "", "region": "fra1", "volume": "pds-dev", "adopt": ""}
     return {**inputs, "volume_gib": 25, "version": "1", **changes}
 
@@ -191,5 +191,5 @@ def test_a_host_that_cannot_be_asked_is_kept_and_the_way_to_forget_it_is_said(ho
 
 def test_the_urn_that_is_said_is_the_resources_own(host: Evaluation) -> None:
     asks: Recorded = host.one("pds-host-in-use")
-    # The engine leaves the stack's type out of the URN of what has no other parent; the recording monitor does not.
+    # The engine omits the stack's type in the URN of a resource without another parent; the recording monitor does not.
     assert asks.inputs["urn"] == asks.urn.replace("pulumi:pulumi:Stack$", "")

@@ -1,7 +1,7 @@
-"""Captured inputs against the SDK's types: the program's are right, and each kind of fault would be found.
+"""Captured inputs against the SDK's types: the program's are right, and each kind of fault is found.
 
-Pulumi's mocks take anything. A misspelt key in a nested block is dropped or refused only by the real provider, in the
-middle of an `up`.
+Pulumi's mocks accept anything. Only the real provider drops or refuses a misspelt key in a nested block, in the middle
+of an `up`.
 """
 
 import copy

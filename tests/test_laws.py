@@ -77,7 +77,7 @@ def test_job_texts_go_over_the_wire_as_plain_known_text(dev: Evaluation, dev_pre
             assert isinstance(job.raw["jobspec"], str), f"{job.name}: a preview must show the job's diff"
 
 
-# Law 2: secrets travel by one door.
+# Law 2: secrets take one way only.
 
 
 def test_the_search_for_secrets_looks_at_real_values(dev: Evaluation) -> None:
@@ -153,7 +153,7 @@ def test_nothing_that_can_be_made_again_is_protected(dev: Evaluation) -> None:
 
 
 def test_a_first_start_is_not_cut_short_while_up_still_waits_for_it(dev: Evaluation) -> None:
-    """Nomad's grace begins with the allocation, so that pulling the image and running the guard use it up."""
+    """Nomad's grace period begins with the allocation, so pulling the image and running the guard use it up."""
     [service] = job_of(dev.jobspec("pds"), "pds")["group"][0]["pds"]["service"]
     [check] = service["check"]
     [restart] = check["check_restart"]
@@ -161,7 +161,7 @@ def test_a_first_start_is_not_cut_short_while_up_still_waits_for_it(dev: Evaluat
 
 
 def test_a_restart_after_a_crash_has_two_minutes_to_become_healthy(dev: Evaluation) -> None:
-    """Nomad begins no new grace then: its check watcher counts from the crash on."""
+    """Nomad starts no new grace period then: its check watcher counts from the crash on."""
     group = job_of(dev.jobspec("pds"), "pds")["group"][0]["pds"]
     [check] = group["service"][0]["check"]
     limit = int(check["check_restart"][0]["limit"]) - 1
@@ -169,7 +169,7 @@ def test_a_restart_after_a_crash_has_two_minutes_to_become_healthy(dev: Evaluati
 
 
 def seconds(duration: str) -> int:
-    """Of a duration as Nomad writes it, in minutes or seconds."""
+    """Of a duration in Nomad's form, in minutes or seconds."""
     found = re.fullmatch(r"([0-9]+)([ms])", duration)
     assert found
     return int(found[1]) * {"m": 60, "s": 1}[found[2]]

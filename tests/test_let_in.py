@@ -1,4 +1,4 @@
-"""`./pds let-in` on an account of our own: what is opened, for whom, and that it is closed again whatever happens."""
+"""`./pds let-in` on a test account: what is opened, for which address, and that it is always closed again."""
 
 import os
 import re
@@ -41,12 +41,12 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
 
 
 def firewalls(alice: Owner) -> dict[str, Json]:
-    """All of the account, by name."""
+    """All firewalls of the account, by name."""
     return {item["name"]: item for item in alice.client.ask("GET", "/firewalls")["firewalls"]}
 
 
 def opened(alice: Owner) -> set[str]:
-    """The doors, by what follows the stack in their names; the digits that tell runs apart are left out."""
+    """The temporary firewalls, by the part of their names after the stack; without the digits that distinguish runs."""
     names = [name.removeprefix("pds-dev-let-in-") for name in firewalls(alice) if name.startswith("pds-dev-let-in-")]
     assert len(set(names)) == len(names)
     return {re.sub(r"-run\d+-[0-9a-f]{6}$", " of a run", name) for name in names}
@@ -248,8 +248,8 @@ def until(what: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def process(alice: Owner, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """The verb, in a session of its own, whose command takes half a second to end in order. It is running."""
-    # The host's address leads nowhere here: `bool` says that it answers.
+    """The command, in its own session, whose child takes half a second to end in order. It is running."""
+    # The host's address leads nowhere here: `bool` makes it answer.
     start = "import sys; from tools import let_in, pds; let_in._answers = bool; sys.exit(pds.main(sys.argv[1:]))"
     verb = ["let-in", "dev", "--label", "this-run", "--address", HERE, "--"]
     command = [sys.executable, "-c", start, *verb, sys.executable, "-c", _STUBBORN, str(tmp_path)]
@@ -307,7 +307,7 @@ def test_of_two_runs_on_one_machine_the_first_to_end_leaves_the_other_s_door(
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """Answers with the one text in the list, and says nothing where there is none."""
+    """Returns the one text in the list, and nothing if there is none."""
     says: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):

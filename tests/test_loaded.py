@@ -1,4 +1,4 @@
-"""Does the ingress serve this stack's text? `up` asks it, and fails with Caddy's own words where it does not."""
+"""Whether the ingress serves this stack's text: `up` checks it, and fails with Caddy's own error if not."""
 
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path

@@ -25,7 +25,7 @@ def _frame(stream: str, text: str) -> dict[str, Any]:
 
 @contextmanager
 def _exec_endpoint(*frames: dict[str, Any]) -> Iterator[tuple[dict[str, str], list[tuple[str, str | None]]]]:
-    """What Nomad would say to a command; yields the outputs that lead there, and what was asked with which token."""
+    """Nomad's response to a command; yields the outputs that lead there, and the requests with their tokens."""
     asked: list[tuple[str, str | None]] = []
 
     def answer(connection: ServerConnection) -> None:
@@ -48,7 +48,7 @@ def _exec_endpoint(*frames: dict[str, Any]) -> Iterator[tuple[dict[str, str], li
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A PDS that runs, after one that does no more."""
+    """A running PDS, after one that has ended."""
     found = [{"ID": "old", "ClientStatus": "complete"}, {"ID": ALLOCATION, "ClientStatus": "running"}]
     monkeypatch.setattr(NomadApi, "get", lambda _self, _path: found)
 

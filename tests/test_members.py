@@ -1,4 +1,4 @@
-"""Members in the graph: which resources a member is, in which order, with which names, records and outputs."""
+"""Members in the graph: the resources of a member, their order, names, records and outputs."""
 
 import re
 from typing import Any
@@ -96,7 +96,7 @@ def test_a_changed_handle_is_the_same_member() -> None:
     assert pending["was"] == ["ann.her.org", temporary_handle("ann.her.org", (".noted.at",))]
 
 
-# People whom the stack file does not name.
+# Accounts that the stack file does not name.
 
 
 def test_who_can_sign_up_without_being_named_is_looked_for_where_her_name_takes_a_record() -> None:

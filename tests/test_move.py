@@ -1,6 +1,6 @@
-"""`./pds move`: what is asked before anything is touched, in which order it goes, and from where it goes on.
+"""`./pds move`: the checks before anything is changed, the order of the steps, and where it continues.
 
-The real engine, two real Nomads and a server that is written to meanwhile: `tests/e2e/e2e_move.py`.
+`tests/e2e/e2e_move.py` uses the real engine, two real Nomads and a server with writers.
 """
 
 import json
@@ -36,14 +36,14 @@ OTHER = "11111111-6ba5-a269-ae00-373e61ed46eb"
 
 @dataclass
 class Owner:
-    """Somebody with a club and two hosts, `dev` where it is and `ground`."""
+    """An owner of a club and two hosts, its own `dev` and `ground`."""
 
     pulumi: FakePulumi
     old: FakeNomad
     new: FakeNomad
     club: Stack
     left: dict[str, list[str]] = field(default_factory=dict)
-    """Stack to the names of what it would change."""
+    """Stack to the names that it would change."""
 
     def file(self, name: str) -> dict[str, Any]:
         """A stack's file."""
@@ -63,7 +63,7 @@ class Owner:
         )
 
     def note(self, **note: Any) -> None:
-        """How far a move is."""
+        """The progress of a move."""
         file = self.pulumi.root / "Pulumi.chess.yaml"
         document = yaml.safe_load(file.read_text())
         document["config"]["move:note"] = {"from": "dev", "to": "ground", **note}
@@ -167,7 +167,7 @@ CHECKED = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"]
 
 
 def test_accounts_that_could_not_come_along_are_known_before_anything_is_stopped(alice: Owner) -> None:
-    alice.old.runs = [*(3 * [look("complete")]), look("failed")]  # each run is looked at twice
+    alice.old.runs = [*(3 * [look("complete")]), look("failed")]  # each run is queried twice
     with pytest.raises(MoveError, match=r"Accounts could not come along.*--without DID"):
         move.move(alice.club, "ground", yes=True)
     assert alice.did() == []
@@ -223,7 +223,7 @@ def test_a_backup_or_drill_that_has_begun_comes_to_its_end_first(alice: Owner, c
     assert clock.now > 0
 
 
-# Before anything is touched.
+# Before anything is changed.
 
 
 def _refused(alice: Owner, match: str, kind: type[Exception] = MoveError, to: str = "ground") -> None:
@@ -321,7 +321,7 @@ def test_people_who_sign_up_keep_nobody_from_moving(alice: Owner) -> None:
     assert move.move(alice.club, "ground", yes=True) == 0
 
 
-# What fails on the way, and what goes on.
+# Failures on the way, and how it continues.
 
 
 def test_a_pause_that_fails_copies_nothing(alice: Owner) -> None:

@@ -1,6 +1,6 @@
-"""`./pds move-in`: what it takes over of an installer's `pds.env`, what it refuses, and what it says of the rest.
+"""`./pds move-in`: what it takes from an installer's `pds.env`, what it refuses, and what it reports of the rest.
 
-The script on a real machine with a real server's data: `tests/e2e/e2e_move_in.py`.
+`tests/e2e/e2e_move_in.py` runs the script on a real machine with a real server's data.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What a Nomad of somebody else's has to offer; everything that it lacks is in one list."""
+"""The requirements on an existing Nomad; everything that it lacks is in one list."""
 
 from copy import deepcopy
 from typing import Any

@@ -1,4 +1,4 @@
-"""`./pds orphans` on an account of our own: what is left over or missing, and the next command for each."""
+"""`./pds orphans` on a test account: resources that are left over or missing, and the next command for each."""
 
 import json
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def test_a_second_reserved_ip_may_be_somebody_elses(alice: Owner) -> None:
     ip = alice.new_ip()
     found = alice.orphan("reserved-ip")
     assert found.id == ip
-    assert "may be somebody else's" in found.about
+    assert "may belong to another project" in found.about
     assert found.adopt == (), "the stack has an address, which members' records point to"
     assert f"reserved_ip_adopt: {ip}" in found.about, "an `up` may have forgotten to adopt it"
     assert "takes a new host" in found.about

@@ -1,4 +1,4 @@
-"""`./pds members` and `./pds password`: how a handle is said to resolve, and what is printed."""
+"""`./pds members` and `./pds password`: how a handle resolves, and the output."""
 
 from pathlib import Path
 from typing import Any

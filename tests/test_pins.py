@@ -1,7 +1,7 @@
-"""renovate.json: no pin is left out by its managers, and what has to move together does.
+"""renovate.json: its managers cover every pin, and what has to move together does.
 
-Renovate's own managers for pip, actions and npm find files by their names; here is that ours are among them. The
-managers that are regular expressions are tried on the files themselves. A pin is looked for without them.
+Renovate's own managers for pip, actions and npm find files by their names; this checks that ours are among them. The
+managers that are regular expressions run on the files themselves. Pins are searched for without them.
 """
 
 import ast
@@ -60,7 +60,7 @@ def _named(name: str) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def found() -> set[tuple[str, str]]:
-    """File and pin, as the managers see them: a version, a sum, or an image with its tag."""
+    """File and pin, as the managers find them: a version, a sum, or an image with its tag."""
     pins = set()
     for file, match, _ in _managers():
         groups = {name: value for name, value in match.groupdict().items() if value}
@@ -72,7 +72,7 @@ def found() -> set[tuple[str, str]]:
 
 
 def _defaults() -> Iterator[str]:
-    """Every text in the options' declarations that is a default or an image that the program chooses."""
+    """Every text in the options' declarations that is a default or the program's choice of an image."""
     for node in ast.walk(ast.parse((ROOT / SECTIONS).read_text())):
         values = node.args[:1] if isinstance(node, ast.Call) else node.values if isinstance(node, ast.Dict) else []
         for item in values:

@@ -1,4 +1,4 @@
-"""Do the checks bite? Each test plants one defect in the program and shows that its law finds it, and no other law."""
+"""Each test plants one defect in the program and shows that its law finds it, and no other law."""
 
 import base64
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`make preview`, run as people run it, on a copy of the project in a git repository of its own."""
+"""`make preview`, run on a copy of the project in its own git repository."""
 
 import ast
 import os
@@ -25,7 +25,7 @@ class Project:
     path: Path
 
     def git(self, *arguments: str) -> None:
-        """Run git, with nobody's own configuration."""
+        """Run git, without a user's configuration."""
         environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         identity = ("-c", "user.name=test", "-c", "user.email=test@noted.at")
         command = ["git", *identity, *arguments]
@@ -43,7 +43,7 @@ class Project:
         )
 
     def change(self, **sections: object) -> None:
-        """Change options in the dev stack's file; None takes one away."""
+        """Change options in the dev stack's file; None removes one."""
         path = self.path / "Pulumi.dev.yaml"
         document = yaml.safe_load(path.read_text())
         for key, value in sections.items():
@@ -257,11 +257,11 @@ def test_comparing_leaves_no_worktree_behind(project: Project) -> None:
     assert list((project.path / ".git").glob("worktrees/*")) == []
 
 
-# Every stack file, as CI does it.
+# Every stack file, as in CI.
 
 
 def _as_ci(project: Project) -> "subprocess.CompletedProcess[str]":
-    """`.ci/preview` from the committed state to the files as they are, with the environment that runs these tests."""
+    """`.ci/preview` from the committed state to the present files, with the environment that runs these tests."""
     for name in ("Makefile", "requirements.txt", ".ci/preview"):
         (project.path / name).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / name, project.path / name)
@@ -299,7 +299,7 @@ def test_ci_fails_with_the_worst_that_a_stack_file_does_and_shows_the_others(pro
 
 
 def test_no_tool_takes_an_option_s_key_for_a_picture() -> None:
-    """`pds:on:` would be one, as rich has it."""
+    """rich would render `pds:on:` as one."""
     for path in sorted((ROOT / "tools").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console":

@@ -1,4 +1,4 @@
-"""The real `__main__.py` with `Pulumi.dev.yaml`: what it registers, in which order, with which options and outputs."""
+"""The real `__main__.py` with `Pulumi.dev.yaml`: its registrations, in order, with options and outputs."""
 
 import ast
 import hashlib

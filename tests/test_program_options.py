@@ -1,4 +1,4 @@
-"""What options of a stack file change in the graph: each test evaluates the real program with a changed dev stack."""
+"""Effects of stack file options on the graph: each test evaluates the real program with a changed dev stack."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which Python the set-up commands take, and what they say if one is missing: tools/find-python.sh and ./pds."""
+"""The Python that the set-up commands choose, and their message if one is missing: tools/find-python.sh and ./pds."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ SHIM = "exit 127"
 
 @pytest.fixture
 def find(tmp_path: Path) -> Find:
-    """Runs the finder with commands that stand for Pythons: by name, what each answers; its code and what it says."""
+    """Runs the finder with stand-ins for Pythons, each with a given version; returns code and output."""
 
     def run(pythons: Mapping[str, str], *arguments: str) -> tuple[int, str]:
         for name, answer in pythons.items():

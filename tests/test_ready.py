@@ -1,4 +1,5 @@
-"""The last gate against a Nomad and a PDS on loopback: does the server serve, and what does `up` say if it does not."""
+"""The last gate against a Nomad and a PDS on loopback: whether the server serves, and the error of `up` if it does
+not."""
 
 import itertools
 import json
@@ -118,7 +119,7 @@ def test_changed_secrets_wait_for_the_restart_that_reads_them(nomad: FakeNomad) 
 
 
 def test_a_server_of_an_adopted_nomad_is_waited_for_until_it_has_read_the_new_secrets(nomad: FakeNomad) -> None:
-    # It serves already, with the secrets of before: the guard has not seen the new ones yet.
+    # It serves already, with the previous secrets: the guard has not checked the new ones yet.
     nomad.modify_time, nomad.restarts_after = WRITTEN, 3
     assert (ReadyProvider().create(_ready(nomad)).outs or {})["state"] == "serving"
     looks = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
@@ -164,7 +165,7 @@ def test_a_failing_check_ends_with_the_reason(nomad: FakeNomad) -> None:
 
 
 def test_a_result_from_before_the_restart_says_nothing_about_the_server(nomad: FakeNomad) -> None:
-    # Nomad goes on showing the last result; just after a restart that is one of the server that was stopped.
+    # Nomad keeps the last result; just after a restart that is one of the stopped server.
     nomad.checked = probes.rfc3339_ns(BEFORE) // 1_000_000_000
     with pytest.raises(probes.ProbeError, match="does not pass yet"):
         ReadyProvider().create(_ready(nomad))
@@ -258,11 +259,11 @@ def pds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that does not trust the certificate is what a test wants."""
+            """A client that does not trust the certificate is expected."""
 
     server = Server(("127.0.0.1", 0), Handler)
     context = server_context(ca.issue(HOST), tmp_path)

@@ -1,4 +1,5 @@
-"""The table of what replaces a resource: it knows all that the program uses, and takes the unknown for the worse."""
+"""The table of inputs that replace: it has every type of the program, and an unknown input counts as one that
+replaces."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""`./pds rescue`: what it finds, which of the engine's commands it runs, and where it stops. No engine here."""
+"""`./pds rescue`: its findings, the engine's commands that it runs, and where it stops. No engine here."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ MANAGEMENT, PROGRAM = "06b05181-6ba5-a269-ae00-373e61ed46eb", "3c5d0ea0-8a1f-4a1
 
 @pytest.fixture
 def nomad() -> Iterator[FakeNomad]:
-    """One that knows both tokens."""
+    """A Nomad that accepts both tokens."""
     with serve(FakeNomad(tokens={MANAGEMENT: "accessor-1", PROGRAM: "accessor-2"})) as fake:
         yield fake
 
@@ -139,7 +139,7 @@ def test_a_lost_volume_is_a_decision_of_the_owner(alice: Owner, capsys: pytest.C
     assert run(alice) == 1
     assert alice.pulumi.ran == [], "nothing is made on the quiet where data was lost"
     told = capsys.readouterr().out
-    for said in ("members' data is gone", "escrow file", "adopt: ID", "new: true"):
+    for said in ("members' data are gone", "escrow file", "adopt: ID", "new: true"):
         assert said in told
     alice.configure(pds={"new": True})
     assert run(alice) == 0
@@ -154,7 +154,7 @@ def test_a_lost_volume_that_the_stack_file_adopts_is_taken_out_of_it(
         alice.delete(name)
     assert run(alice) == 1
     assert "out of 'pds:volume'" in capsys.readouterr().out
-    # A volume made of a snapshot is the way back with the data.
+    # A volume created from a snapshot restores the data.
     restored = alice.client.volume(name="pds-restored")["id"]
     alice.configure(volume={"adopt": restored})
     assert run(alice) == 0
@@ -238,7 +238,7 @@ def test_a_state_that_an_engine_was_killed_over_is_read_again(alice: Owner, caps
 
 
 def _locked_by(host: str, pid: int) -> tuple[int, str]:
-    """What the engine says, pulumi/pkg/backend/diy/lock.go."""
+    """The engine's message, pulumi/pkg/backend/diy/lock.go."""
     return 255, (
         "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
         f"lock file with `pulumi cancel`.\n  file:///state/1.json: created by alice@{host} (pid {pid}) at 2026-11-23T…"

@@ -26,7 +26,7 @@ def _question(*nameservers: str, wait: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silent server is given up on after a moment."""
+    """Gives up on a silent server after a moment."""
     patient = dns.query.udp_with_fallback
 
     def ask(*args: Any, **kwargs: Any) -> Any:
@@ -36,7 +36,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         raise dns.resolver.NoNameservers
 
     monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
-    monkeypatch.setattr(dns.resolver, "resolve", none)  # no test asks the outside
+    monkeypatch.setattr(dns.resolver, "resolve", none)  # no test queries a server outside
 
 
 def test_a_name_that_has_the_right_address_opens_the_gate() -> None:
@@ -120,11 +120,11 @@ def test_update_of_the_gate_returns_every_output_that_create_does() -> None:
     assert updated == created
 
 
-# A handle's record, for a domain whose zone we are not told.
+# A handle's record, for a domain whose zone is not configured.
 
 
 class _Delegated:
-    """The resolver's view: who serves the top level, and where each name server is."""
+    """The resolver's view: the servers of the top level, and the name servers of each name."""
 
     def __init__(self, zone: str, addresses: dict[str, str]) -> None:
         self.zone, self.addresses = zone, addresses
@@ -177,7 +177,7 @@ def test_a_zone_is_found_where_a_suffix_of_two_labels_is_none(monkeypatch: pytes
     world = _Delegated("jp", {"ns1.test": "192.0.2.1", "ns2.test": "192.0.2.2"})
     monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
     record = {"TXT _atproto.ann.example.co.jp": ["did=did:plc:a"]}
-    # co.jp is no zone: its names are delegated by the servers of jp.
+    # co.jp is no zone: the servers of jp delegate its names.
     top = {"A co.jp": ["192.0.2.80"], "NS example.co.jp": ["ns2.test."]}
     with fake_dns.serve(top) as jp, fake_dns.serve(record) as example:
         _on_port(monkeypatch, {"192.0.2.1": jp, "192.0.2.2": example})
@@ -192,7 +192,7 @@ def test_a_zone_is_found_where_a_suffix_of_two_labels_is_none(monkeypatch: pytes
     assert "ns1.digitalocean.com" in nobody, "it says which records to make"
 
 
-# What answers with the right address, and keeps a certificate from being made.
+# Records with the right address that prevent a certificate.
 
 
 def _state(records: fake_dns.Records, **changes: Any) -> str:

@@ -1,4 +1,4 @@
-"""`./pds restore`: in which order engine, host and relays are asked, what they are told, and where it stops."""
+"""`./pds restore`: the order of calls to engine, host and relays, their parameters, and where it stops."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ ITEMS = {"RESTIC_REPOSITORY": "s3:https://ams3.digitaloceanspaces.com/old/noted.
 
 @dataclass
 class Owner:
-    """Somebody with a stack, an engine and a Nomad."""
+    """An owner of a stack, an engine and a Nomad."""
 
     pulumi: FakePulumi
     nomad: FakeNomad

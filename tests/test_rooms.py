@@ -1,4 +1,4 @@
-"""A club's room, made and given up as often as one likes; Nomad's answers are those of 2.0."""
+"""A club's room, created and removed repeatedly; Nomad's responses are those of 2.0."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Runs of Nomad's jobs that a verb starts: what they say is shown once, in order, and their end is told."""
+"""Runs of Nomad's jobs that a command starts: their output is shown once, in order, and their end is reported."""
 
 from collections.abc import Iterator
 from typing import Any

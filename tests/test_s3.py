@@ -38,7 +38,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One that takes us-east-1 and knows no CRC."""
+    """A service that accepts us-east-1 and supports no CRC."""
     folder = tmp_path_factory.mktemp("spaces")
     with s3_server(folder, BUCKET, region="fra1", spaces=True, checksums=False) as found:
         yield found
@@ -46,13 +46,13 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @cache
 def client(url: str, proxy: str = "", **more: Any) -> Any:
-    """botocore's, path style; it neither tries again nor sends checksums unasked."""
+    """botocore's, path style; without retries and unrequested checksums."""
     keys = {
         "aws_access_key_id": more.pop("key", KEYS["AWS_ACCESS_KEY_ID"]),
         "aws_secret_access_key": more.pop("secret", KEYS["AWS_SECRET_ACCESS_KEY"]),
     }
     region = more.pop("region", REGION)
-    more.pop("of", "")  # what is done to this one is not done to the others
+    more.pop("of", "")  # changes of this one do not affect the others
     config = botocore.config.Config(
         retries={"max_attempts": 0, "mode": "standard"},
         request_checksum_calculation=more.pop("checksums", "when_required"),
@@ -72,7 +72,7 @@ def code(call: Any, **arguments: Any) -> tuple[int, str]:
 
 
 def raw(url: str, head: str) -> str:
-    """The answer to a request as it is written here."""
+    """The response to a request as written here."""
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as wire:
         wire.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
@@ -90,7 +90,7 @@ def test_a_signed_request_is_answered_whatever_is_in_its_key(url: str) -> None:
 
 
 def test_a_request_for_another_region_is_malformed_and_is_told_the_right_one(url: str) -> None:
-    # Not by botocore, which reads the answer and asks again.
+    # Not by botocore, which parses the response and retries.
     with pytest.raises(HTTPError) as error:
         ask("GET", f"{url}/{BUCKET}", region="eu-central-1")
     said = error.value.read().decode()

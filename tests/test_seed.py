@@ -1,4 +1,4 @@
-"""The dev stack's job and ingress against those of the post the project starts from (agent.io/posts/pds)."""
+"""The dev stack's job and ingress against those of the post that the project is based on (agent.io/posts/pds)."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def _ours() -> dict[str, Any]:
 
 
 def _compare(seed: dict[str, Any], ours: dict[str, Any], deviations: tuple[Deviation, ...]) -> list[str]:
-    """What differs and is not listed, and what is listed and does not differ."""
+    """Unlisted differences, and listed ones that do not differ."""
     differing = {key for key in seed.keys() | ours.keys() if seed.get(key, MISSING) != ours.get(key, MISSING)}
     findings = [
         f"{key}: {seed.get(key, MISSING)!r} in the post, {ours.get(key, MISSING)!r} here, and no reason given"

@@ -1,4 +1,4 @@
-"""What a stack file may say, and what becomes of it."""
+"""Valid stack files, and the settings that they give."""
 
 import copy
 from typing import Any
@@ -19,7 +19,7 @@ DOCUMENT: dict[str, Any] = {
     "hostname": "noted.at",
     "operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["my-laptop"]},
 }
-"""The least that a stack file says."""
+"""The minimum of a stack file."""
 
 MAIL = {"host": "smtp.relay.test", "user": "postmaster", "password": "correct-horse", "from": "pds@noted.at"}
 S3 = {
@@ -34,7 +34,7 @@ ROTATION_KEY = "3ee68ca0" * 8
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """The least document with `changes`; a map is merged into what is there, `...` removes a key."""
+    """The smallest document with `changes`; a map is merged, `...` removes a key."""
     result = copy.deepcopy(DOCUMENT)
     for key, value in changes.items():
         if value is ...:
@@ -51,7 +51,7 @@ def settings(**changes: Any) -> Settings:
 
 
 def faults(**changes: Any) -> tuple[Fault, ...]:
-    """All that is found wrong; each fault has its three parts."""
+    """All faults; each has its three parts."""
     with pytest.raises(SettingsError) as caught:
         settings(**changes)
     for fault in caught.value.faults:

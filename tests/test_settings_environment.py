@@ -1,4 +1,4 @@
-"""The server's environment: what each option becomes, and which names may be added by hand."""
+"""The server's environment: the variables of each option, and the names that may be added by hand."""
 
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -32,7 +32,7 @@ NAMES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small table of readable names in the place of the generated one."""
+    """A small table of readable names instead of the generated one."""
     monkeypatch.setattr(environment, "readable_names", lambda: NAMES)
 
 
@@ -222,7 +222,7 @@ def test_the_other_version_line_reads_other_names(names: None) -> None:
 
 
 def test_both_version_lines_read_every_name_that_an_option_has() -> None:
-    """The generated table against the options: an option nobody reads would do nothing, silently."""
+    """The generated table against the options: an option without a reader would do nothing, silently."""
     table = readable_names()
     for name, option in owned_names(settings()).items():
         if name != "TZ":  # read by the C library, not by the server

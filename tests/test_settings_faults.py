@@ -1,4 +1,4 @@
-"""How faults are told: unknown keys, wrong kinds of value, all at once, short, and without what may be a secret."""
+"""The form of faults: unknown keys, wrong types, all at once, short, and without possible secrets."""
 
 from typing import Any
 

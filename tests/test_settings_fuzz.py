@@ -1,4 +1,4 @@
-"""Whatever is in a stack file, the answer is settings or clear faults; never another exception, and no secret told."""
+"""For any stack file the result is settings or clear faults; never another exception, and no secret is shown."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -120,7 +120,7 @@ STACKS = st.sampled_from(["dev", "dev", "dev", "club-2", "Dev", ""]) | st.text(m
 
 
 def answer(given: Any, stack: str = "dev") -> str:
-    """The text that its owner would see. A SettingsError has to be whole; any other exception fails the test."""
+    """The text for its owner. A SettingsError has to be complete; any other exception fails the test."""
     try:
         found = read(given, "Pulumi.dev.yaml", stack)
     except SettingsError as error:

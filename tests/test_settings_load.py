@@ -1,4 +1,4 @@
-"""From Pulumi's configuration to settings: what is read, what is refused, what is said."""
+"""From Pulumi's configuration to settings: what is read, what is refused, and the messages."""
 
 import ast
 import json
@@ -41,7 +41,7 @@ def engine() -> Iterator[None]:
 
 
 def configure(values: Mapping[str, Any], secret: tuple[str, ...] = ()) -> pulumi.Config:
-    """A configuration as the engine hands it over: text as it is, everything else as JSON."""
+    """A configuration as the engine passes it: text unchanged, everything else as JSON."""
     texts = {f"pds:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     set_all_config({**texts, "digitalocean:token": "dop_v1", "aws:config:mail": "{"}, [f"pds:{key}" for key in secret])
     return pulumi.Config("pds")
@@ -182,7 +182,7 @@ def test_nothing_is_warned_of_where_the_file_is_refused(monkeypatch: pytest.Monk
 
 
 def test_only_this_module_reads_the_configuration() -> None:
-    """A second reader in `components/` would take options that no model knows."""
+    """A second reader in `components/` would accept options that no model has."""
     readers = {path.relative_to(ROOT).as_posix() for path in (ROOT / "components").rglob("*.py") if _reads(path)}
     assert readers == {"components/settings/load.py"}
 

@@ -1,4 +1,4 @@
-"""Members in the stack file: what the server would refuse is refused here, at its key, with a right one."""
+"""Members in the stack file: values that the server would refuse are refused here, at their keys, with a valid one."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is refused, option by option: at which key, why, and what to write instead."""
+"""Refusals, option by option: the key, the reason, and what to write instead."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""What the real server refuses at its start, or takes for something else, is refused by the settings first.
+"""The settings refuse what the real server refuses at its start, or misinterprets.
 
-The environments are those that `tests/contract` holds true for the real servers. For each, every way by which a stack
-file could ask for it is tried: the option that owns the name, `extra_env` and `extra_secret_env`.
+`tests/contract` verifies the environments with the real servers. For each, every way in which a stack file could set it
+is tried: the option that owns the name, `extra_env` and `extra_secret_env`.
 """
 
 import re
@@ -31,7 +31,7 @@ IMAGES = {
 ROTATION_KEY = ("secrets.plc_rotation_key", "[1, n-1] as 64 lower-case hex digits", "leave it out")
 
 Attempt = tuple[Mapping[str, Any], str, str, str]
-"""Options in a stack file; key, problem (a part) and remedy (a part) of a fault that they have to meet."""
+"""Options in a stack file; key, problem (a part) and remedy (a part) of the required fault."""
 
 
 def _without(whole: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -124,7 +124,7 @@ BY_OPTION: dict[str, list[Attempt]] = {
         ({"time_zone": "PDT"}, "time_zone", "no time zone name that follows summer time", "'America/Los_Angeles'")
     ],
 }
-"""How an entry would be asked for by the options that own its names."""
+"""The form of an entry in the options that own its names."""
 
 BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
     "moderation mail sender without server": {
@@ -239,7 +239,7 @@ def test_every_bad_environment_is_tried_by_each_of_its_names() -> None:
         given = {name for name, value in entry.change.items() if value is not None}
         lacking = set(entry.change) - given
         assert bool(given & owned.keys() or lacking - {"PDS_BLOBSTORE_DISK_LOCATION"}) <= (entry.name in BY_OPTION)
-        # Of names that go together one carries the fault.
+        # Of names that belong together one has the fault.
         assert bool(given - owned.keys()) == (entry.name in BY_HAND), entry.name
         assert set(BY_HAND.get(entry.name, {})) <= given, entry.name
 

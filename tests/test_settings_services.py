@@ -1,4 +1,4 @@
-"""Values of one service that must not reach another: regions, endpoints, fingerprints, sizes."""
+"""Values of one service that must not be used for another: regions, endpoints, fingerprints, sizes."""
 
 import subprocess
 from http.server import BaseHTTPRequestHandler

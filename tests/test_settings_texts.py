@@ -1,4 +1,4 @@
-"""Texts that are handed on to Caddy and IO: what the program can see of them before anything is touched."""
+"""Texts for Caddy and IO: the faults that the program can find before anything is changed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`make try` runs what the program renders: where its environment and its secrets come from."""
+"""`make try` runs the program's rendered job: the sources of its environment and its secrets."""
 
 import stat
 from pathlib import Path

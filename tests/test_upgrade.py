@@ -1,4 +1,4 @@
-"""`./pds upgrade`: a version that fails anywhere changes nothing, and the way back is told for what it is."""
+"""`./pds upgrade`: a failed version changes nothing, and the way back is stated correctly."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ INVITES = Result("invites", False, "anybody can sign up")
 
 @pytest.fixture(autouse=True)
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[list[Result]]:
-    """What the check finds, each time it is asked; the last stays. Whatever it is, the gate is open."""
+    """The findings of the check, at each call; the last stays. The gate is always open."""
     found = [[WELL, INVITES]]
     monkeypatch.setattr(upgrade, "subject_of", lambda *_, **__: None)
     monkeypatch.setattr(upgrade, "check", lambda _subject: iter(found.pop(0) if len(found) > 1 else found[0]))
@@ -50,7 +50,7 @@ def test_accounts_that_could_not_come_back_keep_the_version_unless_they_are_name
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.nomad.logs = {("restore", "stdout"): "snapshot 33a97191 saved\n"}
-    alice.nomad.runs = [*(5 * [look("complete")]), look("failed")]  # each run is looked at twice
+    alice.nomad.runs = [*(5 * [look("complete")]), look("failed")]  # each run is queried twice
     assert _up(alice) == 1
     assert "What cannot be restored could not come back either" in capsys.readouterr().out
     assert alice.pulumi.ran == [], "nothing was changed"
@@ -127,7 +127,7 @@ def test_what_was_well_before_and_is_not_now_is_no_success(
 
 @pytest.fixture
 def several(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> Owner:
-    """Two hosts of their own beside `dev`, by the same file."""
+    """Two hosts of their own beside `dev`, with the same file."""
     for name in ("aster", "beech"):
         alice.write(name, backup=BACKUP)
     monkeypatch.setattr(upgrade, "Stack", lambda name: Stack(name, alice.stack.root))

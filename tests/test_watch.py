@@ -1,4 +1,4 @@
-"""Alerts: what DigitalOcean is asked to watch, and the job that looks at the volume, run by a real Node."""
+"""Alerts: DigitalOcean's checks, and the job that monitors the volume, run by a real Node."""
 
 import json
 import os
@@ -167,7 +167,7 @@ def test_nomad_s_template_engine_finds_nothing_in_the_script() -> None:
 
 
 class Switch:
-    """A dead man's switch on loopback: keeps what it was told, and answers with `status`."""
+    """A dead man's switch on loopback: records its pings, and answers with `status`."""
 
     def __init__(self) -> None:
         told: list[tuple[str, str]] = []
@@ -278,7 +278,7 @@ def _ago(hours: float) -> str:
 def _with_stamps(
     volume: Path, url: str, stamps: Mapping[str, Mapping[str, Any]], marked: float = 1000, code: int = 0
 ) -> None:
-    """Look at a volume that was marked so many hours ago, and on which these were left."""
+    """Check a volume that was marked this many hours ago, with these status files."""
     mark = volume / ".pds-identity.json"
     mark.touch()
     os.utime(mark, (time.time() - marked * 3600,) * 2)

@@ -1,4 +1,4 @@
-"""The tools' WebSocket client is done with a server that is not done with it."""
+"""The tools' WebSocket client ends although the server does not."""
 
 import socket
 import ssl
@@ -17,7 +17,7 @@ HOST = "noted.at"
 
 @contextmanager
 def _silent(folder: Path) -> Iterator[tuple[socket.socket, ssl.SSLContext]]:
-    """A connection to a TLS server that says neither yes nor no and does not close, and whom to trust."""
+    """A connection to a TLS server that neither answers nor closes, and the CA to trust."""
     authority, over = Authority(), threading.Event()
     context = server_context(authority.issue(HOST), folder)
     with socket.create_server(("127.0.0.1", 0)) as server:

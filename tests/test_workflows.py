@@ -1,4 +1,4 @@
-"""The workflows: what they may reach, what they pin, and that a checker made for them finds nothing."""
+"""The workflows: what they can access, what they pin, and that actionlint finds nothing."""
 
 import re
 import shutil
@@ -43,7 +43,7 @@ def test_all_workflows_are_looked_at() -> None:
 
 
 def test_actionlint_finds_nothing() -> None:
-    """It is a Go program, so Go gets it from the module proxy where it is not on PATH."""
+    """It is a Go program, so Go gets it from the module proxy if it is not on PATH."""
     if shutil.which("actionlint"):
         command = ["actionlint"]
     elif shutil.which("go"):

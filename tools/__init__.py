@@ -1,1 +1,1 @@
-"""What people run beside `pulumi`: offline preview, local trial, escrow, benchmark, and what is generated."""
+"""Commands beside `pulumi`: offline preview, local trial, escrow, benchmark, and generated files."""

@@ -1,5 +1,5 @@
-"""A DigitalOcean account: what it holds. `make` and `remove` are for what a tool puts there for a while (`let_in.py`);
-all else that is made or deleted is the engine's, or its owner's."""
+"""Resources of a DigitalOcean account. `make` and `remove` are for a tool's temporary resources (`let_in.py`). The
+engine or the operator creates and deletes all others."""
 
 import os
 from types import TracebackType
@@ -12,17 +12,17 @@ Json = dict[str, Any]
 
 API = "https://api.digitalocean.com"
 _PER_PAGE = 200
-"""The API's most (digitalocean/openapi, parameters/per_page.yml)."""
+"""The API's maximum (digitalocean/openapi, parameters/per_page.yml)."""
 _PATIENCE = 30.0
-"""Seconds for an answer."""
+"""Seconds for a response."""
 
 
 class AccountError(Exception):
-    """The account cannot be read; the text says why and what to do."""
+    """The account cannot be read; the text names the cause and the remedy."""
 
 
 class Account:
-    """The account of `token`; a context manager. `url` is another API than DigitalOcean's, as the provider has it."""
+    """The account of `token`; a context manager. `url` replaces DigitalOcean's API, as in the provider."""
 
     def __init__(self, token: str | None, url: str | None = None) -> None:
         if not token:
@@ -49,7 +49,7 @@ class Account:
         self._client.close()
 
     def every(self, path: str, **query: str) -> list[Json]:
-        """All things of a list, over all its pages. Raises AccountError."""
+        """Return all items of a list, over all its pages. Raises AccountError."""
         key = path.rpartition("/")[2] if "/records" not in path else "domain_records"
         found: list[Json] = []
         page = 1
@@ -63,19 +63,19 @@ class Account:
             page += 1
 
     def one(self, path: str) -> Json | None:
-        """One thing, without the key that the API wraps it in; None where it is not there. Raises AccountError."""
+        """Return one item, without the API's key around it, or None if it does not exist. Raises AccountError."""
         answer = self._ask("GET", path, {})
         return None if answer is None else _thing(answer)
 
     def make(self, path: str, wish: Json) -> Json:
-        """Make a thing; as `one` it is without its key. Raises AccountError."""
+        """Create an item; returned like `one`, without its key. Raises AccountError."""
         answer = self._ask("POST", path, {}, wish)
         if answer is None:
             raise AccountError(f"DigitalOcean has no {path} to make anything in (404).")
         return _thing(answer)
 
     def remove(self, path: str) -> None:
-        """Remove a thing; one that is gone already is no error. Raises AccountError."""
+        """Remove an item; a missing one is no error. Raises AccountError."""
         self._ask("DELETE", path, {})
 
     def _ask(self, method: str, path: str, query: dict[str, str], body: Json | None = None) -> Json | None:

@@ -1,7 +1,7 @@
-"""`./pds members STACK --adopt`: the accounts that the stack file does not name are written into it as members.
+"""`./pds members STACK --adopt`: writes accounts that are missing in the stack file into it as members.
 
-Who signed up with an invite chose a handle that the stack file does not know; as a member she gets its DNS record with
-the next `up`. How the file is edited: `edit.py`.
+An account that signed up with an invite has a handle that the stack file does not know. As a member it gets its DNS
+record with the next `up`. `edit.py` edits the file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _KEYS = ("pds:members", "members")
 
 @dataclass(frozen=True)
 class Adoption(Edit):
-    """The stack file before and after, who was added, and why an account is not among the new members."""
+    """The stack file before and after, the added accounts, and why an account is not among the new members."""
 
     added: tuple[str, ...]
     left: tuple[str, ...]
@@ -34,13 +34,13 @@ class Adoption(Edit):
 def adopt(
     stack: str, there: Sequence[accounts.Account], members: Mapping[str, Mapping[str, Any]], root: Path = ROOT
 ) -> Adoption:
-    """What is to be written for the accounts `there`; `members` is the stack's output, which knows a member by her DID
-    whatever her handle is now. Raises StackFileError; writes nothing."""
+    """Return what to write for the accounts `there`; `members` is the stack's output, which identifies members by DID
+    whatever their present handle is. Raises StackFileError; writes nothing."""
     path, before = root / f"Pulumi.{stack}.yaml", read_text(stack, root)
     settings = parse_settings(stack, before)
     known = {member["did"] for member in members.values()}
     named = {handle for member in settings.members for handle in (member.handle, member.was)}
-    # One whose `up` was cut short, or that waits for a record of her own domain.
+    # An account whose `up` was interrupted, or that waits for a record of its own domain.
     named |= {one.handle for one in there if any(is_temporary(one.handle, item.handle) for item in settings.members)}
     new: list[Entry] = []
     left = []
@@ -70,10 +70,10 @@ def _why_not(account: accounts.Account, entry: Entry, settings: Settings) -> str
     if {account.handle, account.did} & set(settings.takedown):
         return "'takedown' names it."
     if account.email.lower() in {member.email.lower() for member in settings.members}:
-        return "a member has its e-mail address. If that is her, write 'was:' or this handle beside it."
+        return "a member has its e-mail address. If it is the same person, write 'was:' or this handle beside it."
     try:
         Member.model_validate(entry)
     except ValidationError as error:
         options = ", ".join(sorted({str(fault["loc"][0]) for fault in error.errors()}))
-        return f"its {options} is none that the stack file takes. Write her by hand, or leave her out."
+        return f"its {options} is not valid in the stack file. Write the member by hand, or leave the account out."
     return None

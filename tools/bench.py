@@ -1,8 +1,8 @@
-"""`make bench`: what evaluating the program costs, as ratios from one run on this machine.
+"""`make bench`: the cost of evaluating the program, as ratios from one run on this machine.
 
-Two questions. What does the program add to importing the SDKs it cannot do without? And does the cost grow in step with
-the number of resources? The growth is made of DNS records: the program has no members yet, and a record is a resource
-like any other. Whole processes are timed, in turn, and medians compared.
+It answers two questions. What does the program add to importing its SDKs? Does the cost grow in proportion to the
+number of resources? DNS records make the growth, since a record is a resource like any other. Whole processes are timed
+alternately, and medians compared.
 """
 
 import json
@@ -22,7 +22,7 @@ _ROUNDS = 9
 _DEADLINE = 600.0
 _RECORDS = (0, 50, 100, 200, 400)
 
-# tools.engine is imported by both: it is the measuring instrument, and no part of the program.
+# Both import tools.engine: it is the measuring instrument, not a part of the program.
 _IMPORTS = (
     "import pulumi, pulumi_digitalocean, pulumi_nomad, pulumi_random, pulumi_tls;"
     "from pulumi_digitalocean import (Droplet, Firewall, ReservedIp, ReservedIpAssignment, Volume, Tag, DnsRecord);"
@@ -56,7 +56,7 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> int:
-    """Print the tables; exit code 0 always, since speed is shown and not asserted."""
+    """Print the tables; the exit code is always 0, since speed is shown and not asserted."""
     console = Console(emoji=False)
     _seconds(_EVALUATE)  # bytecode and file caches, for both alike
     pairs = [(_seconds(_IMPORTS), _seconds(_EVALUATE)) for _ in range(_ROUNDS)]

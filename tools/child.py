@@ -1,4 +1,4 @@
-"""A child process that does not outlive the block in which it is used, nor its deadline."""
+"""A child process that ends with the block in which it is used, or at its deadline."""
 
 import os
 import signal
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 _GONE = 30.0
-"""Seconds in which the kernel takes away what was killed."""
+"""Seconds for the kernel to remove a killed process."""
 
 
 @contextmanager
 def child(command: Sequence[str | Path], seconds: float, **options: Any) -> Iterator["subprocess.Popen[str]"]:
-    """`command` as a process with text pipes; `options` are Popen's.
+    """Start `command` as a process with text pipes; `options` are Popen's.
 
-    It is killed at the block's end, or after `seconds`: then whoever reads from it comes to the end. With
-    `start_new_session` what it has started is killed, too.
+    It is killed at the block's end, or after `seconds`. Its readers then reach the end of the stream. With
+    `start_new_session` its own children are killed, too.
     """
     process = subprocess.Popen(command, text=True, **options)
     late = threading.Timer(seconds, _kill, (process,))

@@ -1,7 +1,7 @@
-"""An env file as docker compose reads it, since that is how the server of upstream's installer got its environment.
+"""An env file as docker compose parses it, which gave the server of upstream's installer its environment.
 
 The rules are those of compose-spec/compose-go, dotenv/parser.go and template/template.go: quotes, escapes, comments,
-spaces around '=', and `${NAME}` of the same file. Where compose would take a value from elsewhere the file is refused.
+spaces around '=', and `${NAME}` of the same file. A file is refused if compose would take a value from elsewhere.
 """
 
 import re
@@ -32,11 +32,11 @@ _REFERENCE = re.compile(
 
 
 class DotenvError(ValueError):
-    """The file cannot be read as compose reads it. The text says in which line and why, and shows no value."""
+    """The file cannot be parsed as compose does. The text names line and cause, and shows no value."""
 
 
 def parse(text: str) -> dict[str, str]:
-    """Every name of the file and its value. Raises DotenvError."""
+    """Return every name of the file with its value. Raises DotenvError."""
     values: dict[str, str] = {}
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     at = 0
@@ -54,7 +54,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _statement(text: str, at: int) -> int:
-    """Where the next statement begins."""
+    """Return the start of the next statement."""
     while at < len(text) and (text[at].isspace() or text[at] == "#"):
         at = _line_end(text, at) if text[at] == "#" else at + 1
     return at
@@ -89,7 +89,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _rest(text: str, at: int, line: int) -> int:
-    """The end of a line after a quoted value. Compose would take what follows for another name."""
+    """Check the end of a line after a quoted value. Compose would parse what follows as another name."""
     end = _line_end(text, at)
     rest = text[at:end].strip()
     if rest and not rest.startswith("#"):

@@ -1,7 +1,7 @@
-"""Stack files, edited as a person would: entries are added, and no other byte is changed.
+"""Edits of stack files that add entries and change no other byte.
 
-Comments, order, line ends and encrypted values stay. What was written is read again and is refused unless it is what
-was there and the new entries. For `./pds members --adopt` and `./pds club`.
+Comments, order, line ends and encrypted values stay. The result is parsed again and refused unless it equals the old
+content with the new entries. Used by `./pds members --adopt` and `./pds club`.
 """
 
 import difflib
@@ -21,7 +21,7 @@ _Lines = Callable[[int, str], list[str]]
 """Indent and line end to lines."""
 
 _PLAIN = re.compile(r"[a-z][a-z0-9.@+_-]*")
-"""Text that needs no quotes, unless YAML has a word for it, as for `no`."""
+"""Text that needs no quotes, unless it is a YAML keyword, such as `no`."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Edit:
     after: str
 
     def diff(self, what: str) -> str:
-        """The change as a unified diff; `what` says of the new file what it is."""
+        """Return the change as a unified diff; `what` labels the new file."""
         name = self.path.name
         return "".join(
             difflib.unified_diff(self.before.splitlines(True), self.after.splitlines(True), name, f"{name} ({what})")
         )
 
     def write(self) -> None:
-        """Put it into the file."""
+        """Write it to the file."""
         self.path.write_bytes(self.after.encode())
 
 
 def with_items(name: str, text: str, keys: Sequence[str], new: Sequence[Entry]) -> str:
-    """`text` with further items in a list below `config`; `keys` are the spellings of its key, the first one for a
-    list that is not there yet. Raises StackFileError where it is written in a way that lines cannot be added to."""
+    """Return `text` with further items in a list below `config`. `keys` are the spellings of its key; the first one is
+    used for a new list. Raises StackFileError if lines cannot be added to the list as it is written."""
 
     def lines(indent: int, end: str) -> list[str]:
         found = []
@@ -62,7 +62,7 @@ def with_items(name: str, text: str, keys: Sequence[str], new: Sequence[Entry]) 
 
 
 def with_key(name: str, text: str, keys: Sequence[str], new: str, entry: Entry, comment: str = "") -> str:
-    """`text` with the key `new` in a map below `config`; `comment` stands over a map that is not there yet. Raises as
+    """Return `text` with the key `new` in a map below `config`; `comment` stands above a new map. Raises as
     `with_items`."""
 
     def lines(indent: int, end: str) -> list[str]:
@@ -109,7 +109,7 @@ def _added(text: str, keys: Sequence[str], lines: _Lines, flow: str, comment: st
     if there.value:
         close = there.end_mark.index - 1
         return f"{text[:close]}, {flow}{text[close:]}"
-    # `[]`, `{}` or nothing: taken away, and the new entries stand below the key.
+    # `[]`, `{}` or nothing: removed, and the new entries stand below the key.
     start, stop = there.start_mark.index, there.end_mark.index
     if text[start:stop]:
         text = text[:start].rstrip(" ") + text[stop:]
@@ -123,7 +123,7 @@ def _child(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:
 
 
 def _last(node: yaml.Node) -> int:
-    """The index of the last character of a node; a block's own end mark is behind the comments that follow it."""
+    """Return the index of a node's last character; a block's own end mark is behind the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         inner = node.value[-1]
         return _last(inner[1] if isinstance(inner, tuple) else inner)
@@ -131,7 +131,7 @@ def _last(node: yaml.Node) -> int:
 
 
 def _insert(text: str, after: int, lines: list[str], end: str) -> str:
-    """`lines` below the line that the character before `after` is in."""
+    """Insert `lines` below the line of the character before `after`."""
     at = text.find("\n", max(after - 1, 0)) + 1
     if not at:
         return text + end + "".join(lines)
@@ -139,12 +139,12 @@ def _insert(text: str, after: int, lines: list[str], end: str) -> str:
 
 
 def flow(entry: Entry) -> str:
-    """An entry on one line."""
+    """Return an entry on one line."""
     return "{" + ", ".join(f"{key}: {scalar(value)}" for key, value in entry.items()) + "}"
 
 
 def scalar(value: Scalar) -> str:
-    """A value as it is written in a stack file."""
+    """Return a value as it is written in a stack file."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

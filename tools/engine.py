@@ -1,8 +1,8 @@
-"""A recording engine: the real program evaluated with Pulumi's own runtime, and everything it asked for kept.
+"""A recording engine: it evaluates the real program with Pulumi's own runtime and records its requests.
 
-Used by the tests, by `make preview` and by `make try`. It has no state, makes nothing and calls nobody. What a provider
-would compute is in `COMPUTED`, type by type; a type that is not there is an error, so that nothing passes unseen.
-Pulumi's mocks hide a resource's options; the monitor here keeps them.
+Used by the tests, by `make preview` and by `make try`. It has no state, creates nothing and uses no network. `COMPUTED`
+has the values that a provider would compute, type by type. A type without an entry is an error. Pulumi's mocks hide a
+resource's options; the monitor here keeps them.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ SecretSource = Callable[[str, int], str]
 
 @dataclass(frozen=True)
 class Recorded:
-    """One registered resource: what the program asked for, and how."""
+    """One registered resource: its inputs and its options."""
 
     type: str
     name: str
@@ -41,7 +41,7 @@ class Recorded:
     secret_inputs: frozenset[str]
     """Top-level inputs that are, or hold, a secret."""
     raw: dict[str, Any]
-    """The inputs as they went over the wire, with their secret marks."""
+    """The inputs as sent on the wire, with their secret marks."""
     options: dict[str, Any]
     """protect, dependencies, deleteBeforeReplace, …: the request without its inputs."""
     outputs: dict[str, Any]
@@ -55,26 +55,26 @@ class Recorded:
 
 @dataclass
 class Evaluation:
-    """What the program asked for, in the order in which it asked."""
+    """All registrations of the program, in order."""
 
     stack: str
     resources: list[Recorded] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     secret_outputs: frozenset[str] = frozenset()
     registered: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the stack and each component registered as outputs, by URN, as it went over the wire."""
+    """The outputs of the stack and each component, by URN, as sent on the wire."""
     messages: list[tuple[str, str]] = field(default_factory=list)
     """Severity and text of each message to the user."""
 
     def of(self, type_end: str) -> list[Recorded]:
-        """The resources whose type token ends so; never none, since a check of nothing would pass."""
+        """Return the resources whose type token ends with it. Never empty, since a check of nothing would pass."""
         found = [item for item in self.resources if item.type.endswith(type_end)]
         if not found:
             raise LookupError(f"the program registered no {type_end}")
         return found
 
     def jobspec(self, job: str) -> str:
-        """The text of the Nomad job of this id."""
+        """Return the text of the Nomad job of this id."""
         found = [str(item.inputs["jobspec"]) for item in self.of("job:Job")]
         texts = [text for text in found if re.match(rf'(.*\n)*job "{re.escape(job)}" ', text)]
         if len(texts) != 1:
@@ -82,7 +82,7 @@ class Evaluation:
         return texts[0]
 
     def one(self, name: str) -> Recorded:
-        """The resource of this name."""
+        """Return the resource of this name."""
         found = [item for item in self.resources if item.name == name]
         if len(found) != 1:
             raise LookupError(f"{len(found)} resources are named {name}: {[item.name for item in self.resources]}")
@@ -90,7 +90,8 @@ class Evaluation:
 
 
 def fixed_secret(name: str, digits: int) -> str:
-    """A secret that is the same at each evaluation, for text that must not change by itself. Never used for real."""
+    """Return a secret that is the same at each evaluation, for text that must not change by itself. Never used in a
+    real stack."""
     return hashlib.sha512(f"not a secret: {name}".encode()).hexdigest()[:digits]
 
 
@@ -116,7 +117,7 @@ def _same(_name: str, _inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 RESERVED_IP = "203.0.113.10"
-"""Stands for the reserved address (RFC 5737)."""
+"""Stands in for the reserved address (RFC 5737)."""
 
 COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "digitalocean:index/tag:Tag": _same,
@@ -192,7 +193,7 @@ def _secret(value: Any) -> Any:
 
 
 class _Providers(Mocks):
-    """Stands for every provider."""
+    """Stands in for every provider."""
 
     def __init__(self, secret: SecretSource, preview: bool, others: Mapping[str, "Evaluation"]) -> None:
         self._source, self._preview, self._others = secret, preview, others
@@ -202,7 +203,7 @@ class _Providers(Mocks):
         if args.typ.startswith("pds:index:"):
             return "", inputs
         if args.typ == "random:index/randomPassword:RandomPassword":
-            # As the provider does: the id says nothing, the result is secret.
+            # As the provider does: the id is constant, the result is secret.
             result = {} if self._preview else {"result": _secret(self._source(args.name, int(inputs["length"])))}
             return "none", {**inputs, **result}
         if args.typ == "pulumi:pulumi:StackReference":
@@ -228,7 +229,7 @@ class _Providers(Mocks):
 
 
 class _Monitor(mocks.MockMonitor):
-    """Keeps each registration whole."""
+    """Records each registration completely."""
 
     def __init__(self, providers: _Providers, evaluation: Evaluation) -> None:
         super().__init__(providers)
@@ -236,7 +237,7 @@ class _Monitor(mocks.MockMonitor):
         self._local, self._loops = threading.local(), list[asyncio.AbstractEventLoop]()
 
     def close(self) -> None:
-        """Close the event loops of the threads that calls came from; left alone they complain at the process's end."""
+        """Close the event loops of the calling threads; otherwise they warn at the process's end."""
         for loop in self._loops:
             loop.close()
 
@@ -276,7 +277,7 @@ class _Monitor(mocks.MockMonitor):
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
         raw = json_format.MessageToDict(request.outputs)
-        # `set_mocks` makes a stack that registers no outputs. The program's come second, from another thread, and
+        # `set_mocks` creates a stack that registers no outputs. The program's come second, from another thread, and
         # either registration may arrive first.
         with self._lock:
             known = self._evaluation.registered.setdefault(request.urn, {})
@@ -308,7 +309,7 @@ def _holds_secret(value: Any) -> bool:
 
 
 class _Messages:
-    """Stands for the engine's log."""
+    """Stands in for the engine's log."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation
@@ -326,7 +327,8 @@ def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _forget_what_is_outstanding() -> None:
-    """After an error, or another user of the runtime, much is left undone; nobody must wait for it on a closed loop."""
+    """After an error, or another user of the runtime, many futures are pending; no caller may wait for them on a closed
+    loop."""
     runtime_settings.SETTINGS.rpc_manager.clear()
     runtime_settings.SETTINGS.outputs.clear()
 
@@ -342,11 +344,11 @@ def evaluate(
     program: Callable[[], object] | None = None,
     root: Path = ROOT,
 ) -> Evaluation:
-    """Run `__main__.py` of `root` (or `program`) for `stack` and return all that it registered and exported.
+    """Run `__main__.py` of `root` (or `program`) for `stack` and return everything that it registered and exported.
 
-    `config` maps full keys ("pds:hostname") to values as the engine hands them over; `others` are stacks that it may
-    refer to. With `preview`, what a provider
-    computes is unknown, as at a first `pulumi preview`. Raises what the program raises.
+    `config` maps full keys ("pds:hostname") to values as the engine passes them; `others` are stacks that it may refer
+    to. With `preview`, values computed by a provider are unknown, as at a first `pulumi preview`. Raises what the
+    program raises.
     """
     evaluation = Evaluation(stack)
     monitor: _Monitor | None = None

@@ -1,8 +1,8 @@
-"""The escrow file: all that is needed to rebuild a PDS elsewhere, encrypted with a passphrase.
+"""The escrow file: everything needed to rebuild a PDS elsewhere, encrypted with a passphrase.
 
-The rotation key exists in the stack's state and nowhere else; whoever loses both loses every identity on the server.
-The format is age's (age-encryption.org), so that `age -d FILE` opens it without this program. The content never
-reaches a command line, an unencrypted file or a log.
+The rotation key exists only in the stack's state. Losing both loses every identity on the server. The format is age's
+(age-encryption.org), so that `age -d FILE` opens it without this program. The content never reaches a command line, an
+unencrypted file or a log.
 """
 
 import datetime
@@ -24,17 +24,17 @@ from tools.stack import Stack, StackError
 
 REQUIRED = ("hostname", "stack", "package_version", "environment", "secrets", "ipv4", "stack_file", "written")
 OF_A_HOST = ("volume_id", "nomad_management_token", "nomad_ca_pem", "nomad_ca_key_pem")
-"""Beside these, where the host is this stack's own; else `on` says whose it is."""
+"""Also required if the host is this stack's own; else `on` names its stack."""
 PASSPHRASE_FILE = "PDS_ESCROW_PASSPHRASE_FILE"  # noqa: S105 (the name of a variable)
 _SHORTEST = 12
 
 
 class EscrowError(Exception):
-    """Why there is no escrow file, or why one is no good, and what to do."""
+    """Why there is no valid escrow file, and what to do."""
 
 
 def write(stack: str, folder: Path) -> Path:
-    """Read the stack's `escrow` output and write it encrypted; the file's path. Raises EscrowError."""
+    """Read the stack's `escrow` output and write it encrypted; return the file's path. Raises EscrowError."""
     content = _from_state(stack)
     content["stack_file"] = _stack_file(stack)
     content["written"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -45,13 +45,13 @@ def write(stack: str, folder: Path) -> Path:
 
 
 def _free(folder: Path, stem: str) -> Path:
-    """A file that is not there: an older escrow may be the only one that opens with the passphrase one remembers."""
+    """Return a path that does not exist: an older escrow may be the only one with a known passphrase."""
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return next(path for name in names if not (path := folder / f"{name}.age").exists())
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Open an escrow file and check it; its content. Raises EscrowError."""
+    """Open an escrow file and check it; return its content. Raises EscrowError."""
     try:
         sealed = path.read_bytes()
     except OSError as error:
@@ -67,7 +67,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check(content: Mapping[str, Any]) -> None:
-    """Whether `content` suffices to rebuild the PDS. Raises EscrowError naming what is missing or wrong."""
+    """Check that `content` suffices to rebuild the PDS. Raises EscrowError naming what is missing or wrong."""
     required = REQUIRED if content.get("on") else (*REQUIRED, *OF_A_HOST)
     missing = [key for key in required if not content.get(key)]
     missing += [name for name in GENERATED_SECRETS.values() if not content.get("secrets", {}).get(name)]
@@ -94,7 +94,7 @@ def _stack_file(stack: str) -> str:
 
 
 def _passphrase(new: bool) -> str:
-    """From the file that PDS_ESCROW_PASSPHRASE_FILE names, else asked for; never an argument."""
+    """Return the passphrase from the file in PDS_ESCROW_PASSPHRASE_FILE, else prompt for it; never an argument."""
     if named := os.environ.get(PASSPHRASE_FILE):
         try:
             typed = Path(named).read_text().rstrip("\n")

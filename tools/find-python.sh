@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints the command of the newest Python on PATH that this project works with: `sh tools/find-python.sh [COMMAND]`.
-# COMMAND is then the only one looked at. If there is none, one sentence on stderr names what to install.
+# COMMAND limits the search to one. If there is none, one sentence on stderr names what to install.
 newest=14 oldest=11
 probe='import sys
 try:
@@ -10,7 +10,7 @@ except ImportError:
     with_venv = 0
 print(*sys.version_info[:2], with_venv)'
 
-suits() { # COMMAND. A shim of pyenv is on PATH and fails, so each one is asked.
+suits() { # COMMAND. A shim of pyenv is on PATH and fails, so each one is run.
   answer=$("$1" -c "$probe" 2>/dev/null) || return 1
   # shellcheck disable=SC2086 # three words
   set -- "$1" $answer

@@ -1,8 +1,7 @@
-"""Does the stack's firewall cover its droplet, with the stack's rules and no others? Asked of the account; nothing is
-changed.
+"""Checks at the account that the stack's firewall covers its droplet, with only the stack's rules. Changes nothing.
 
-The engine does not see it by itself: a tag that was taken off the droplet, or a rule that was added in the panel, is
-no change of the stack file. Rules of several firewalls add up, so another one that covers the droplet counts, too.
+The engine does not see this by itself: a tag removed from the droplet, or a rule added in the panel, is no change of
+the stack file. Rules of several firewalls add up, so another one that covers the droplet counts, too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,20 +20,20 @@ Rule = tuple[str, str, frozenset[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
-    """What is not as the stack has it, in a sentence, and which resources a refresh has to look at for `up` to mend it;
-    none where `up` cannot."""
+    """A difference from the stack, as a sentence, and the resources that a refresh has to include for `up` to repair
+    it; none if `up` cannot."""
 
     text: str
     targets: tuple[str, ...] = ()
 
 
 def tag_of(stack: str, state: State) -> str:
-    """The tag by which the firewall finds the droplet: it has the name that the stack had when it was made."""
+    """Return the tag by which the firewall finds the droplet: it has the stack's original name."""
     return next(iter(state.ids("Tag")), f"pds-{stack}")
 
 
 def holes(stack: str, state: State, account: Account) -> list[Hole]:
-    """Everything that is wrong; empty where there is no droplet to cover. Raises AccountError."""
+    """Return all differences; empty if there is no droplet to cover. Raises AccountError."""
     known, firewall = state.named(DROPLET), state.named(FIREWALL)
     droplet = account.one(f"droplets/{known.id}") if known else None
     if droplet is None or firewall is None:
@@ -54,7 +53,7 @@ def holes(stack: str, state: State, account: Account) -> list[Hole]:
 
 
 def covers(firewall: Json, droplet: Json) -> bool:
-    """Whether it applies to the droplet, by its tags or its id."""
+    """Return whether it applies to the droplet, by its tags or its id."""
     return bool(set(firewall["tags"] or ()) & set(droplet["tags"])) or droplet["id"] in (firewall["droplet_ids"] or ())
 
 
@@ -94,7 +93,7 @@ def _wanted(rule: Mapping[str, Any]) -> Rule:
 
 
 def _real(rule: Json, peers: str) -> Rule:
-    # Of droplets, load balancers, tags the program names none; what is named all the same is another rule.
+    # The program names no droplets, load balancers or tags; a rule that does is another rule.
     named = {f"{kind} {item}" for kind, items in rule[peers].items() if kind != "addresses" for item in items or ()}
     return rule["protocol"], _ports(rule.get("ports")), frozenset(rule[peers].get("addresses") or ()) | named
 

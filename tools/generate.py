@@ -1,4 +1,4 @@
-"""Everything that is derived from the options, written to its file: `python -m tools.generate [--check]`.
+"""Writes everything that is derived from the options: `python -m tools.generate [--check]`.
 
 An option exists once, as a typed field in `components/settings`. `Pulumi.yaml`'s config block, the JSON schema by which
 editors check `Pulumi.*.yaml`, and the table in `docs/options.md` come from there. The README's graph comes from the
@@ -31,12 +31,12 @@ _SECURE = "#/definitions/Secure"
 
 
 def pulumi_yaml() -> str:
-    """The project file. Every key is typed, so that the CLI too refuses a list where a map belongs.
+    """Return the project file. Every key is typed, so that the CLI too refuses a list instead of a map.
 
-    The CLI demands a value for each declared key that has no default (pulumi/pulumi, pkg/workspace/config.go,
-    mergeConfig), and takes `default: null` for none. Optional sections therefore have the default `{}`: all their
-    options are left to the models. A key that is text or a map (`on`) is not declared: the CLI has no type for it, and
-    takes keys that are not declared.
+    The CLI requires a value for each declared key without a default (pulumi/pulumi, pkg/workspace/config.go,
+    mergeConfig), and takes `default: null` for none. Optional sections therefore have the default `{}`: the models
+    check all their options. A key that is text or a map (`on`) is not declared: the CLI has no type for it, and accepts
+    undeclared keys.
     """
     project = {
         "name": PROJECT,
@@ -74,7 +74,7 @@ def _declaration(field: FieldInfo) -> dict[str, Any]:
 
 
 def stack_schema() -> str:
-    """The JSON schema of a stack file. Draft 7, which every editor's YAML server knows."""
+    """Return the JSON schema of a stack file. Draft 7, which every editor's YAML server supports."""
     model = Settings.model_json_schema(ref_template="#/definitions/{model}")
     definitions = {name: _for_editors(schema) for name, schema in model["$defs"].items()}
     definitions["Secure"] = {
@@ -111,7 +111,7 @@ def stack_schema() -> str:
 
 
 def _for_editors(schema: Any, *, names: bool = False) -> Any:
-    """Pydantic's schema without its titles, with a secret's encrypted form beside its text.
+    """Return Pydantic's schema without its titles, with a secret's encrypted form beside its text.
 
     With `names`, the keys are those of options, not of the schema language.
     """
@@ -158,7 +158,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def replace_between(text: str, marker: str, body: str) -> str:
-    """`text` with `body` between the lines `<!-- MARKER:begin -->` and `<!-- MARKER:end -->`.
+    """Return `text` with `body` between the lines `<!-- MARKER:begin -->` and `<!-- MARKER:end -->`.
 
     Raises ValueError if there is not exactly one such pair.
     """
@@ -185,7 +185,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
-    """Each derived file and its text. Raises ValueError or OSError if a page has no place for what belongs there."""
+    """Return each derived file with its text. Raises ValueError or OSError if a page has no place for it."""
     yield root / "Pulumi.yaml", pulumi_yaml()
     yield root / SCHEMA_PATH, stack_schema()
     for name, tables in PAGES.items():
@@ -200,14 +200,18 @@ def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
 
 
 def stale(root: Path = ROOT) -> list[Path]:
-    """The derived files that are not what they should be."""
+    """Return the derived files that are out of date."""
     return [path for path, text in derived(root) if not path.exists() or path.read_text() != text]
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """The command; its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.generate", description="Write what the options say.")
-    parser.add_argument("--check", action="store_true", help="write nothing; name what is stale and exit with 1")
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.generate", description="Write the files that are derived from the options."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; name files that are out of date and exit with 1"
+    )
     check = parser.parse_args(arguments).check
     try:
         if check:

@@ -1,6 +1,6 @@
-"""HCL read back by an independent parser (python-hcl2), as plain Python values.
+"""HCL parsed by an independent parser (python-hcl2), as plain Python values.
 
-The parser hands text over as it is written, quotes, escapes and heredoc marks included; here it becomes the value that
+The parser returns text as written, with quotes, escapes and heredoc marks. This module converts it to the value that
 HCL means, so that tests compare values.
 """
 
@@ -15,7 +15,7 @@ _AS_WRITTEN = SerializationOptions(with_comments=False, explicit_blocks=False)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The file as nested maps; each block is in a list under its keyword, below its labels."""
+    """Return the file as nested maps; each block is in a list under its keyword, below its labels."""
     value = _meant(hcl2.loads(text, serialization_options=_AS_WRITTEN))
     assert isinstance(value, dict)
     return value
@@ -39,8 +39,8 @@ def _meant(value: Any) -> Any:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Dotted path to value: `group.pds.task.pds.env.TZ`. A block without a label adds its keyword alone; of several
-    equal ones the second is `keyword.2`."""
+    """Map dotted path to value: `group.pds.task.pds.env.TZ`. A block without a label adds only its keyword; the second
+    of several equal ones is `keyword.2`."""
     if isinstance(value, dict) and value:
         found: dict[str, Any] = {}
         for key, item in value.items():
@@ -59,7 +59,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def job_of(text: str, name: str) -> dict[str, Any]:
-    """The one job of a job file, without its label."""
+    """Return the one job of a job file, without its label."""
     jobs = parse(text)["job"]
     assert [list(job) for job in jobs] == [[name]], "a job file holds one job"
     job: dict[str, Any] = jobs[0][name]
@@ -67,14 +67,14 @@ def job_of(text: str, name: str) -> dict[str, Any]:
 
 
 def only_job(text: str) -> dict[str, Any]:
-    """The one job of a job file, whatever its label."""
+    """Return the one job of a job file, whatever its label."""
     ((job,),) = (found.values() for found in parse(text)["job"])
     assert isinstance(job, dict)
     return job
 
 
 def task_of(job: dict[str, Any], name: str) -> dict[str, Any]:
-    """A task of the job's one group, by name."""
+    """Return a task of the job's one group, by name."""
     (group,) = (body for item in job["group"] for body in item.values())
     found = [item[name] for item in group["task"] if name in item]
     assert len(found) == 1, f"the group has {len(found)} tasks named {name}"

@@ -1,6 +1,6 @@
-"""Asking a running PDS from the inside: a command in the server's own container, through Nomad's exec endpoint.
+"""Runs a command in the running server's own container, through Nomad's exec endpoint.
 
-What it says goes to this process alone; no log and no job holds it.
+The output goes only to this process; no log and no job holds it.
 """
 
 import base64
@@ -20,17 +20,17 @@ _TIMEOUT = 30  # seconds
 
 
 class CutOffError(ProbeError):
-    """Nomad's Docker driver does not wait for the rest of what a command wrote once that has ended."""
+    """Nomad's Docker driver does not wait for the remaining output of a command that has ended."""
 
 
 def nomad_of(outputs: Mapping[str, Any]) -> dict[str, str]:
-    """How a stack's Nomad is reached, of its outputs: address, ca_pem, client_cert_pem, client_key_pem, token and,
-    where it is not the default one, namespace."""
+    """Return a stack's way to Nomad from its outputs: address, ca_pem, client_cert_pem, client_key_pem, token and, if
+    it is not the default one, namespace."""
     return {name.removeprefix("nomad_"): value for name, value in outputs.items() if name.startswith("nomad_")}
 
 
 def api_of(nomad: Mapping[str, str]) -> NomadApi:
-    """Its API. Raises ProbeError where certificate and key are not a pair."""
+    """Return its API. Raises ProbeError if certificate and key are not a pair."""
     return NomadApi(
         nomad["address"],
         nomad["ca_pem"],
@@ -42,16 +42,17 @@ def api_of(nomad: Mapping[str, str]) -> NomadApi:
 
 
 def running(api: NomadApi) -> str | None:
-    """The allocation of the server that runs. Raises ProbeError."""
+    """Return the server's running allocation. Raises ProbeError."""
     found = [item["ID"] for item in api.get(f"/v1/job/{JOB}/allocations") if item["ClientStatus"] == "running"]
     return str(found[0]) if found else None
 
 
 def ask(nomad: Mapping[str, str], allocation: str, command: list[str], what: str) -> Any:
-    """The last line that a command in the server's container writes, which is JSON. `what` is asked, for the texts.
+    """Return the last line of a command's output in the server's container, which is JSON. `what` names the request in
+    messages.
 
-    The guard, which runs in every Node of the container, has its say first. Raises ProbeError, and CutOffError where it
-    is worth another try.
+    The guard, which runs in every Node process of the container, prints first. Raises ProbeError, and CutOffError if
+    another try may succeed.
     """
     said = _exec(nomad, allocation, command, what)
     try:
@@ -61,7 +62,8 @@ def ask(nomad: Mapping[str, str], allocation: str, command: list[str], what: str
 
 
 def _exec(nomad: Mapping[str, str], allocation: str, command: list[str], what: str) -> str:
-    """Standard output of a command in the server's container (developer.hashicorp.com/nomad/api-docs/allocations)."""
+    """Return standard output of a command in the server's container
+    (developer.hashicorp.com/nomad/api-docs/allocations)."""
     namespace = nomad.get("namespace", "default")
     query = urlencode({"task": JOB, "tty": "false", "namespace": namespace, "command": json.dumps(command)})
     url = f"{nomad['address'].replace('http', 'ws', 1)}/v1/client/allocation/{allocation}/exec?{query}"
@@ -72,7 +74,7 @@ def _exec(nomad: Mapping[str, str], allocation: str, command: list[str], what: s
     try:
         headers = {"X-Nomad-Token": nomad["token"]}
         with connect(url, ssl=tls, additional_headers=headers, open_timeout=_TIMEOUT) as connection:
-            with suppress(ConnectionClosed):  # a command that is done already; what it said is still to be read
+            with suppress(ConnectionClosed):  # the command has ended already; its output is still to be read
                 connection.send(json.dumps({"stdin": {"close": True}}))  # else Nomad waits for input
             while True:
                 frame: dict[str, Any] = json.loads(connection.recv(timeout=_TIMEOUT))

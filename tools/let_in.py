@@ -1,19 +1,20 @@
-"""`./pds let-in`: open a stack's Nomad endpoint to this machine's address for a while, and close it again.
+"""`./pds let-in`: opens a stack's Nomad endpoint to this machine's address temporarily, and closes it again.
 
-For a machine whose address is not in `operators.cidrs` and will be another one tomorrow: a runner of a CI service, a
-laptop on the way. With a command it opens, runs the command and closes, whatever becomes of the command:
+For a machine whose address changes and is not in `operators.cidrs`: a runner of a CI service, a travelling laptop. With
+a command it opens, runs the command and always closes:
 
   ./pds let-in club -- pulumi up
 
-Without one it opens, and `--close` closes. Who comes in still needs the stack's client certificate and a token.
+Without one it opens, and `--close` closes. Clients still need the stack's client certificate and a token.
 
-The stack's own firewall is the program's: a rule added there would be drift, and the next `up` would take it out while
-it talks to Nomad. But the firewalls of a droplet add up (docs.digitalocean.com, networking/firewalls/how-to/
-manage-droplets). So the door is a firewall of its own, for the stack's tag, with one rule: port 4650 from one address.
-The engine does not know it. Its name has a label, by which it is found and closed again, also when the answer to its
-making was lost. With a command each run has an opening of its own, named after its process, so that of two runs on one
-machine neither closes the other's. What a killed run left open is closed by the next `let-in` on that machine with that
-label, `--close` included, and by any of the stack's once it is older than a run may last. `./pds orphans` lists it.
+The program manages the stack's own firewall. A rule added there would be drift, and the next `up` would remove it while
+it uses Nomad. But the firewalls of a droplet add up (docs.digitalocean.com,
+networking/firewalls/how-to/manage-droplets). So this command creates a separate firewall for the stack's tag, with one
+rule: port 4650 from one address. The engine does not know it. The label in its name identifies it for closing, also if
+the response to its creation was lost. With a command each run has its own firewall, named after its process, so that of
+two runs on one machine neither closes the other's. The next `let-in` on that machine with that label, `--close`
+included, closes a killed run's firewall. Any run of the stack closes it once it is older than a run may last. `./pds
+orphans` lists it.
 """
 
 import hashlib
@@ -37,21 +38,21 @@ from components.host import NOMAD_PORT
 from tools.account import Account, AccountError, Json
 
 WHO_AM_I = "https://ifconfig.co/ip"
-"""Answers with the address that a request came from."""
+"""Returns the address of the client."""
 LONGEST_RUN = timedelta(hours=6)
-"""A hosted runner's job ends after so long (docs.github.com, actions/reference/limits)."""
+"""A hosted runner's job ends after this time (docs.github.com, actions/reference/limits)."""
 _PATIENCE = 60.0
-"""Seconds in which a door is open, or closed, or the endpoint answers."""
+"""Seconds until a firewall is open, or closed, or the endpoint answers."""
 _PAUSE = 1.0
 
 
 class LetInError(Exception):
-    """The door cannot be opened or closed; the text says why and what to do."""
+    """The firewall cannot be opened or closed; the text names the cause and the remedy."""
 
 
 class Doors:
-    """The doors of one stack's host; `label` names the one that is opened and closed, `tag` the droplet's tag, which a
-    renamed stack has kept, `alone` makes the door this run's."""
+    """The temporary firewalls of one stack's host. `label` names the one to open and close, `tag` is the droplet's tag,
+    which a renamed stack has kept, `alone` makes the firewall this run's."""
 
     def __init__(
         self, account: Account, stack: str, label: str | None = None, tag: str = "", *, alone: bool = False
@@ -61,13 +62,13 @@ class Doors:
         self._name = f"{self._label}{_of_run(os.getpid())}" if alone else self._label
 
     def open(self, address: str) -> None:
-        """Let `address` in, and wait until that holds. Raises AccountError and LetInError.
+        """Let `address` in, and wait until the rule is active. Raises AccountError and LetInError.
 
-        A door of this label is made anew, others' are left alone unless they are stale.
+        A firewall of this label is created again; others are unchanged unless they are stale.
         """
         self.close()
         if self._account.one(f"tags/{self._tag}") is None:
-            # Before the first `up`. The engine takes the tag over.
+            # Before the first `up`. The engine adopts the tag.
             self._account.make("tags", {"name": self._tag})
         rule = {"protocol": "tcp", "ports": str(NOMAD_PORT), "sources": {"addresses": [f"{address}/32"]}}
         made = self._account.make("firewalls", {"name": self._name, "inbound_rules": [rule], "tags": [self._tag]})
@@ -82,7 +83,8 @@ class Doors:
             )
 
     def close(self) -> list[str]:
-        """Close one's own door, and those that outlived their run or any run; their names. Raises AccountError."""
+        """Close the own firewall, and those that outlived their run or any run; return their names. Raises
+        AccountError."""
         now = datetime.now(UTC)
         closed = []
         for door in doors(self._account, self._stack, self._tag):
@@ -93,12 +95,12 @@ class Doors:
         return closed
 
     def _outlived(self, name: str) -> bool:
-        """Whether a run on this machine with this label made the door, and its process is gone."""
+        """Return whether a run on this machine with this label created it, and its process is gone."""
         found = re.fullmatch(rf"{re.escape(self._label)}(-run(\d+)-[0-9a-f]+)", name)
         return found is not None and found[1] == _of_run(int(found[2])) and not _runs(int(found[2]))
 
     def close_for_certain(self) -> list[str]:
-        """As `close`, and again where the API fails, for a minute. Raises LetInError."""
+        """Do as `close`, and retry for a minute if the API fails. Raises LetInError."""
         end = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -112,7 +114,7 @@ class Doors:
             time.sleep(_PAUSE)
 
     def silent(self) -> list[str]:
-        """The addresses of the stack's host at which the endpoint does not answer within a minute."""
+        """Return the addresses of the stack's host at which the endpoint does not answer within a minute."""
         hosts = {item["id"] for item in self._account.every("droplets", tag_name=self._tag)}
         addresses = [item for item in self._account.every("reserved_ips") if item["droplet"]]
         todo = [str(item["ip"]) for item in addresses if item["droplet"]["id"] in hosts]
@@ -125,10 +127,10 @@ class Doors:
 
 
 def doors(account: Account, stack: str, tag: str = "") -> list[Json]:
-    """Every door of the stack: by its name, and by the one tag and the one rule that it has. `tag` is that of a stack
-    that was renamed. Raises AccountError.
+    """Return every temporary firewall of the stack, found by its name, its one tag and its one rule. `tag` is that of a
+    renamed stack. Raises AccountError.
 
-    Another stack may have a name that begins alike, but not this one's tag.
+    Another stack's name may have the same prefix, but not this one's tag.
     """
     return [
         item
@@ -145,12 +147,13 @@ def _prefix(stack: str) -> str:
 
 
 def _spelled(label: str) -> str:
-    """The label as a firewall's name takes it (digitalocean/openapi, firewalls/models/firewall.yml)."""
+    """Return the label as a firewall's name allows it (digitalocean/openapi, firewalls/models/firewall.yml)."""
     return re.sub(r"[^a-zA-Z0-9.-]+", "-", label)
 
 
 def _of_run(process: int) -> str:
-    """What the door's name of a process ends in; the digits are the machine's, as several may have one label."""
+    """Return the suffix of the firewall's name for a process; the digits are the machine's, as several may have one
+    label."""
     machine = Path("/etc/machine-id")
     here = f"{socket.gethostname()} {machine.read_text() if machine.exists() else ''}"
     return f"-run{process}-{hashlib.sha256(here.encode()).hexdigest()[:6]}"
@@ -175,7 +178,7 @@ def _answers(address: str) -> bool:
 
 
 def own_address() -> str:
-    """This machine's address as others see it; IPv4, as the host's is. Raises LetInError."""
+    """Return this machine's public address; IPv4, as the host's is. Raises LetInError."""
     try:
         # The address of an interface, not of a proxy: Nomad is reached without one.
         with httpx.Client(transport=httpx.HTTPTransport(local_address="0.0.0.0"), timeout=10.0) as client:  # noqa: S104
@@ -189,9 +192,9 @@ def own_address() -> str:
 
 
 def let_in(doors: Doors, address: str, command: Sequence[str]) -> int:
-    """Open, run, close; the command's exit code. Without a command it stays open.
+    """Open, run, close; return the command's exit code. Without a command it stays open.
 
-    Raises AccountError and LetInError: where it cannot be opened, and then it is closed, or where it may still be open.
+    Raises AccountError and LetInError: if it cannot be opened, and then it is closed, or if it may still be open.
     """
     with _signals():
         stays = False
@@ -216,25 +219,26 @@ def _open(doors: Doors, address: str) -> None:
 
 
 def close(doors: Doors) -> None:
-    """Close and tell. Raises LetInError."""
+    """Close and report. Raises LetInError."""
     closed = doors.close_for_certain()
     print(f"Closed: {', '.join(closed) or 'no door was open'}.", flush=True)
 
 
 def _run(command: Sequence[str]) -> int:
-    """Run it to its end. Ctrl-C is its own: it gets it from the terminal, and twice would be another word to Pulumi."""
+    """Run it to its end. The command gets Ctrl-C from the terminal itself; a second one would have another meaning for
+    Pulumi."""
     _deaf()
     try:
         child = subprocess.Popen(command)
     except OSError as error:
         raise LetInError(f"{command[0]} cannot be run: {error}") from None
     signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
-    return child.wait()  # no deadline: how long it may take is the command's own
+    return child.wait()  # no deadline: the command decides how long it takes
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Asked to end, it ends in order; at the end of the block everything is as it was."""
+    """A termination signal ends the command in order; at the end of the block the handlers are as before."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -249,6 +253,7 @@ def _signals() -> Iterator[None]:
 
 
 def _deaf() -> None:
-    """From here on a door is closed first. Functions, not SIG_IGN, which a command would inherit."""
+    """From here on the firewall is closed before a signal ends the process. Functions, not SIG_IGN, which a command
+    would inherit."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)

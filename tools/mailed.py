@@ -1,7 +1,7 @@
-"""`./pds token`: what a PDS without mail would have mailed to a member, read in the server's own container.
+"""`./pds token`: shows what a PDS without mail would have mailed to a member, read in the server's own container.
 
-A token is good for 15 minutes after she asked for it in the app (`assertValidToken` in @atproto/pds). It goes from the
-server's database to this terminal.
+A token is valid for 15 minutes after the member requested it in the app (`assertValidToken` in @atproto/pds). It goes
+from the server's database to this terminal.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from tools.stack import Stack
 
 SCRIPT = Path(__file__).with_name("token.cjs")
 PURPOSES = {
-    "confirm_email": "to confirm her e-mail address",
-    "update_email": "to change her e-mail address",
+    "confirm_email": "to confirm the e-mail address",
+    "update_email": "to change the e-mail address",
     "reset_password": "to set another password",
-    "delete_account": "to delete her account",
-    "plc_operation": "to change her identity, which moving to another server needs",
+    "delete_account": "to delete the account",
+    "plc_operation": "to change the identity, needed to move to another server",
 }
-"""What the server makes tokens for (account-manager/db/schema/email-token.d.ts)."""
+"""Purposes of the server's tokens (account-manager/db/schema/email-token.d.ts)."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token, what it is for, and when it was asked for (RFC 3339)."""
+    """A token, its purpose, and when it was requested (RFC 3339)."""
 
     purpose: str
     token: str
@@ -35,14 +35,14 @@ class Token:
 
 
 def tokens(stack: str, server: accounts.Server, handle: str) -> list[Token]:
-    """What was last asked for by the account with `handle`. Raises StackError, UnknownMemberError, ProbeError."""
+    """Return the newest tokens of the account with `handle`. Raises StackError, UnknownMemberError, ProbeError."""
     return read(nomad_of(Stack(stack).outputs()), did_of(server, handle))
 
 
 def read(nomad: Mapping[str, str], did: str) -> list[Token]:
-    """The account's tokens; `nomad` as `nomad_of` has it. Raises ProbeError."""
+    """Return the account's tokens; `nomad` is that of `nomad_of`. Raises ProbeError."""
     allocation = running(api_of(nomad))
     if allocation is None:
-        raise ProbeError("The PDS does not run, so nobody can have asked it for a token. `pulumi up` starts it.")
+        raise ProbeError("The PDS does not run, so there can be no token. `pulumi up` starts it.")
     rows = ask(nomad, allocation, ["node", "-e", SCRIPT.read_text(), did], "the server's database")
     return [Token(row["purpose"], row["token"], row["requestedAt"]) for row in rows]

@@ -1,4 +1,4 @@
-"""What the state of a stack names and the account does not have, with the commands that make the state true again."""
+"""Resources that are in the state of a stack and missing in the account, with the commands that correct the state."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Missing:
     id: str
     about: str
     command: tuple[str, ...]
-    """What makes the state true again, for `pulumi up`."""
+    """Arguments that correct the state, for `pulumi up`."""
     leave: tuple[str, ...]
-    """The same for `pulumi destroy`. A droplet takes along what lived on it: none of that can be asked to delete."""
+    """The same for `pulumi destroy`. A droplet takes along its resources: no request to delete reaches them."""
 
 
 PATHS: Mapping[str, str] = {
@@ -34,7 +34,7 @@ PATHS: Mapping[str, str] = {
     "Tag": "tags/{id}",
     "Project": "projects/{id}",
 }
-"""Where the API has a resource of the state."""
+"""The API's path of a resource of the state."""
 
 
 def missing(stack: str, state: State, account: Account) -> list[Missing]:
@@ -60,7 +60,7 @@ def missing(stack: str, state: State, account: Account) -> list[Missing]:
 
 
 def refresh(names: Sequence[str], *more: str) -> tuple[str, ...]:
-    """Arguments of `pulumi` that make the state true for these resources, and for no other."""
+    """Return arguments of `pulumi` that correct the state of these resources, and of no other."""
     targets = [part for name in names for part in ("--target", f"**::{name}")]
     return ("refresh", "--yes", "--skip-preview", *more, *targets)
 
@@ -77,9 +77,9 @@ def _leads_to(address: Json, assignment: Resource) -> bool:
 def _gone(item: Resource) -> str:
     match item.type:
         case "Volume":
-            return "With it the members' data is gone from the account; a backup or snapshot may have it."
+            return "The members' data are gone from the account with it; a backup or snapshot may have them."
         case "ReservedIp":
-            return "Whoever has the address now, the PDS's records point there."
+            return "The PDS's records still point to the address, which may belong to another account now."
         case "ReservedIpAssignment":
             return "The address does not lead to the droplet that the state names."
         case _:

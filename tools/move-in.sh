@@ -1,9 +1,9 @@
-# Owns the leaving of a PDS of upstream's installer from its machine: a snapshot of its data is made and checked while the
-# server runs; then the server is stopped for good, and the snapshot that moves is made and checked, in FOLDER/.snapshot.
-# Run there as root: `sh move-in.sh [FOLDER [DID …]]`, /pds by default; accounts that cannot be restored are left behind
-# only if their DIDs are given. `./pds move-in` writes it, with the project's own snapshot program; the programs run in the
-# image that the server ran in, without a network. Nothing in FOLDER is changed but for .snapshot, .stamps,
-# .departures.jsonl, .pds-identity.json and .move-in-image, which the old server does not know. It can be run again.
+# Prepares the move of an upstream installer's PDS from its machine. It makes and checks a snapshot of the data while the
+# server runs. Then it stops the server permanently, and makes and checks the final snapshot, in FOLDER/.snapshot.
+# Run there as root: `sh move-in.sh [FOLDER [DID …]]`, /pds by default. Accounts that cannot be restored are left behind
+# only if their DIDs are given. `./pds move-in` writes it, with the project's own snapshot program. The programs run in
+# the server's image, without a network. In FOLDER only .snapshot, .stamps, .departures.jsonl, .pds-identity.json and
+# .move-in-image change, which the old server does not use. It can be run again.
 set -eu
 umask 077
 
@@ -18,17 +18,17 @@ without=$*
 [ -f "$folder/pds.env" ] || fail "there is no $folder/pds.env: is this the PDS's machine?"
 [ -f "$folder/account.sqlite" ] || fail "there is no $folder/account.sqlite: where are its data?"
 
-# `down` removes the container, so what it ran is remembered.
+# `down` removes the container, so its image is recorded.
 image=$folder/.move-in-image
 if docker container inspect pds >/dev/null 2>&1; then
     docker container inspect --format '{{.Image}}' pds >"$image"
 fi
-[ -s "$image" ] || fail "there is no container 'pds', so nobody says which image it ran. Write its name into $image."
+[ -s "$image" ] || fail "there is no container 'pds', so the image that it ran is unknown. Write its name into $image."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 @PROGRAMS@
-# Docker takes quotes for a part of the value, docker compose does not.
+# For Docker quotes are part of the value, for docker compose they are not.
 sed -n 's/^\([A-Z][A-Z0-9_]*\)=\(["'\'']\)\(.*\)\2$/\1=\3/p; t; s/^[A-Z][A-Z0-9_]*=.*/&/p' "$folder/pds.env" >"$work/env"
 
 run() {
@@ -54,12 +54,12 @@ snapshot() {
     ' $without || fail "the snapshot cannot be restored as a whole. $1"
 }
 
-# No surprise after the server is stopped.
+# Faults have to be known before the server is stopped.
 if docker container inspect pds >/dev/null 2>&1; then
     snapshot "The server was not touched."
 fi
 
-# Never two writers: not now, not after a reboot, and not by the container that keeps the others up to date.
+# Never two writers: not now, not after a reboot, and not by the container that updates the others.
 if command -v systemctl >/dev/null && systemctl cat pds.service >/dev/null 2>&1; then
     systemctl disable --now pds.service
 fi

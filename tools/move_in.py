@@ -1,10 +1,9 @@
-"""`./pds move-in STACK --env FILE`: a PDS of upstream's installer comes into a stack, by the same restore as any other.
+"""`./pds move-in STACK --env FILE`: moves a PDS of upstream's installer into a stack, by the same restore as any other.
 
-Here its secrets are taken over from its `pds.env` into the stack file, encrypted; what else that file says is held
-against the stack; the stack is paused, so that its first `up` starts nothing; and a script is written for the old
-machine, which checks a snapshot of the running server, stops it, and makes the snapshot that moves (`move-in.sh`).
-Nothing is asked of that machine from here, and no secret goes there. What follows is in docs/operating.md, "A PDS of
-upstream's installer".
+This command writes the secrets of its `pds.env` into the stack file, encrypted. It compares the other settings with the
+stack and pauses the stack, so that its first `up` starts no server. It writes a script for the old machine, which
+checks a snapshot of the running server, stops it, and makes the final snapshot (`move-in.sh`). It does not contact that
+machine, and no secret goes there. docs/operating.md, "A PDS of upstream's installer", has the next steps.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,24 +31,24 @@ from tools.restore import with_backup
 from tools.stack import Stack, StackError
 
 PROGRAMS = needed("guard.cjs", "snapshot.cjs", "verify.cjs")
-"""What the script brings along."""
+"""The programs in the script."""
 
 _END = "END-OF-PROGRAM"
 _TEMPLATE = Path(__file__).with_name("move-in.sh")
 
 _ELSEWHERE = {"PDS_HOSTNAME", "PDS_PORT", "PDS_DATA_DIRECTORY", "PDS_SERVICE_DID", "NODE_ENV"}
-"""Names that are not compared: they are looked at for themselves, or say how the old container was run."""
+"""Names that are not compared: they are checked separately, or describe how the old container was run."""
 
 
 def move_in(stack: Stack, env: Path) -> int:
-    """Take the PDS with this `pds.env` over into `stack`; the exit code. Raises StackError, StackFileError."""
+    """Move the PDS with this `pds.env` into `stack`; return the exit code. Raises StackError, StackFileError."""
     settings = with_backup(stack)
     values = parse(env)
     _refuse(stack, settings, values)
     for key, name in GENERATED_SECRETS.items():
         stack.set_secret(f"pds:secrets.{key}", values[name])
     if settings.pds.new:
-        change(stack, "pds:pds.new", "false")  # else a start on the empty volume would be no fault
+        change(stack, "pds:pds.new", "false")  # otherwise a start on the empty volume would be no fault
     change(stack, "pds:pds.paused", "true")
     path = stack.root / "build" / "move-in.sh"
     path.parent.mkdir(exist_ok=True)
@@ -61,7 +60,7 @@ def move_in(stack: Stack, env: Path) -> int:
 
 
 def parse(env: Path) -> dict[str, str]:
-    """What a `pds.env` says, as docker compose reads it. Raises StackError."""
+    """Return the values of a `pds.env`, parsed as docker compose does. Raises StackError."""
     try:
         return dotenv.parse(env.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -71,13 +70,13 @@ def parse(env: Path) -> dict[str, str]:
 
 
 def text() -> str:
-    """The script for the old machine, whole."""
+    """Return the complete script for the old machine."""
     programs = [f"cat >\"$work/{name}\" <<'{_END}'\n{script(name)}{_END}\n" for name in PROGRAMS]
     return _TEMPLATE.read_text().replace("@PROGRAMS@\n", "".join(programs))
 
 
 def differences(settings: Settings, values: Mapping[str, str]) -> Iterator[str]:
-    """What the old server was told and the new one is not, a line each with what to write; no secret is shown."""
+    """Return settings of the old server that the new one lacks, a line each with what to write; no secret is shown."""
     ours, owned = plain_environment(settings), owned_names(settings)
     secret = configured_secrets(settings)
     for name, value in sorted(values.items()):
@@ -96,7 +95,7 @@ def differences(settings: Settings, values: Mapping[str, str]) -> Iterator[str]:
 
 def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None:
     if "PDS_PLC_ROTATION_KEY_KMS_KEY_ID" in values:
-        raise StackError("Its rotation key lies in a KMS and cannot be taken over: nobody can read it there.")
+        raise StackError("Its rotation key lies in a KMS and cannot be taken over: a KMS does not export it.")
     lacking = [name for name in ("PDS_HOSTNAME", *GENERATED_SECRETS.values()) if not values.get(name)]
     if lacking:
         raise StackError(f"It is no pds.env of a PDS: {', '.join(lacking)} is not in it. Nothing was changed.")
@@ -126,7 +125,7 @@ def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None
     if ours and ours != values[key] and there.get("state") != "paused":
         raise StackError(
             f"Stack {stack.name} runs a PDS with a rotation key of its own. Its members' identities hang on that one; "
-            "take another stack, or pause it first if there is nobody on it. Nothing was changed."
+            "take another stack, or pause it first if it has no members. Nothing was changed."
         )
 
 

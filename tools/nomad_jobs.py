@@ -1,7 +1,8 @@
-"""A job in Nomad, held against the text that the stack registered: what was changed outside the engine.
+"""Compares a job in Nomad with the text that the stack registered: finds changes made outside the engine.
 
-Nomad itself says what differs: it parses the text and plans it, without registering anything. The provider compares
-texts only, so `up` leaves an edited job as it is (terraform-provider-nomad, resource_job.go, resourceJobCustomizeDiff).
+Nomad itself reports the differences: it parses the text and plans it, without registering anything. The provider
+compares only texts, so `up` leaves an edited job as it is (terraform-provider-nomad, resource_job.go,
+resourceJobCustomizeDiff).
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ _BREVITY = 60
 
 
 def differences(api: NomadApi, item: Resource) -> list[str]:
-    """What Nomad has otherwise than the resource `item` of the state, a sentence each; empty if they agree.
+    """Return Nomad's differences from the resource `item` of the state, a sentence each; empty if they agree.
 
     Raises ProbeError.
     """
@@ -38,13 +39,13 @@ def differences(api: NomadApi, item: Resource) -> list[str]:
 
 
 def changed_outside(api: NomadApi, item: Resource) -> bool:
-    """Whether Nomad's index of the job is not the one that the state has: the next change of it would fail."""
+    """Return whether Nomad's index of the job differs from the state's: the next change of the job would fail."""
     status, job = api.request("GET", f"/v1/job/{quote(item.id, safe='')}")
     return status != 200 or str(job["JobModifyIndex"]) != str(item.outputs.get("modifyIndex"))
 
 
 def _fields(diff: Json, where: str) -> Iterator[str]:
-    """Each field that differs, from a JobDiff and all that is in it (nomad/structs/diff.go)."""
+    """Return each field that differs, from a JobDiff and everything in it (nomad/structs/diff.go)."""
     for field in diff.get("Fields") or []:
         if field["Type"] != "None":
             yield f"{where}{field['Name']} is {_brief(field['Old'])}, not {_brief(field['New'])}"

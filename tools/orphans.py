@@ -1,11 +1,11 @@
-"""`./pds orphans`: what the account holds of a stack beyond its state, and what the state names that is not there.
+"""`./pds orphans`: lists resources of a stack that the account has and the state lacks, and the reverse.
 
-An answer that is lost, or an engine that is killed, leaves things that nobody remembers; `pulumi destroy` leaves those
-that are kept on purpose. Each is listed with the next command: one that hands it to the stack, one that removes it. It
-also says whether the firewall covers the droplet. This tool changes nothing.
+A lost response or a killed engine leaves unrecorded resources. `pulumi destroy` leaves those that are retained on
+purpose. Each is listed with the next command: one that adopts it, one that removes it. The command also reports whether
+the firewall covers the droplet. It changes nothing.
 
-DigitalOcean knows a stack by names alone: tag, droplet, firewall and volume are called `pds-STACK`. Another stack of
-that name in the same account looks alike. A reserved IP has no name at all.
+DigitalOcean identifies a stack's resources only by names: tag, droplet, firewall and volume are called `pds-STACK`.
+Another stack of that name in the same account has the same names. A reserved IP has no name at all.
 """
 
 import json
@@ -26,28 +26,28 @@ from tools.stackfile import read_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """A thing of the account that the state does not know."""
+    """A resource of the account that the state lacks."""
 
     kind: str
     id: str
     about: str
-    """What it is, what it holds, and what it does to the next `up`."""
+    """Its kind, its content, and its effect on the next `up`."""
     adopt: tuple[str, ...] = ()
-    """The command that hands it to the stack; empty where there is none."""
+    """The command that adopts it; empty if there is none."""
     delete: tuple[tuple[str, ...], ...] = ()
     """The commands that remove it, in order."""
     taken: bool = False
     """Whether the stack file adopts it already."""
     data: bool = False
-    """Whether it may hold what exists nowhere else."""
+    """Whether it may hold the only copy of something."""
     blocks: bool = False
-    """Whether the next `up` fails as long as it is there."""
+    """Whether the next `up` fails while it exists."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of it. `holes` are what the firewall lets through. `empty` is a state without a resource: the account's
-    things are left over, or the state is lost."""
+    """The whole report. `holes` are differences of the firewall. `empty` is a state without a resource: the account's
+    resources are left over, or the state is lost."""
 
     orphans: list[Orphan] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Report:
     empty: bool = False
 
     def json(self) -> str:
-        """For programs."""
+        """Return the report as JSON."""
         return json.dumps(asdict(self), indent=1)
 
 
@@ -72,15 +72,15 @@ def look(stack: Stack, account: Account) -> Report:
 
 
 class _Search:
-    """One look at one account."""
+    """One search of one account."""
 
     def __init__(self, stack: str, settings: Settings, state: State, account: Account) -> None:
         self._stack, self._settings, self._state, self._account = stack, settings, state, account
         self._name, self._tag = f"pds-{stack}", tag_of(stack, state)
 
     def all(self) -> list[Orphan]:
-        """What is there beyond the state; what stands in the way of others first."""
-        if self._settings.on:  # of the host nothing is this stack's
+        """Return everything beyond the state; first what blocks others."""
+        if self._settings.on:  # no resource of the host is this stack's
             return [*self._zone(), *self._records(self._own_records())]
         volumes, droplets, records = self._own_volumes(), self._own_droplets(), self._own_records()
         return [
@@ -159,7 +159,7 @@ class _Search:
                 about=(
                     f"{item['name']}, {item['size_gigabytes']} GiB in {item['region']['slug']}, made "
                     f"{item['created_at']}, {where}. {told}"
-                    "It may hold the members' data, whose only other place is a backup: look before you delete it."
+                    "It may hold the members' data, whose only other copy is a backup: check before you delete it."
                 ),
                 adopt=() if asked or known or not here else self._configure("volume.adopt", number),
                 delete=(
@@ -187,7 +187,7 @@ class _Search:
             elif ip in pointed:
                 whose = f"Assigned to nothing; a record of {self._settings.hostname} points to it."
             else:
-                whose = "Assigned to nothing. A reserved IP has no name: this may be somebody else's."
+                whose = "Assigned to nothing. A reserved IP has no name: this may belong to another project."
             told = " The stack file adopts it: the next `up` takes it." if asked else ""
             if known and not asked:
                 told = (
@@ -231,7 +231,7 @@ class _Search:
             )
 
     def _own_records(self) -> list[Json]:
-        """The records of the hostname, as far as the program makes such."""
+        """Return the records of the hostname, as far as the program creates such."""
         if self._settings.dns.provider != "digitalocean":
             return []
         host = self._settings.record_name
@@ -289,7 +289,7 @@ class _Search:
                 yield Orphan(
                     kind="project",
                     id=item["id"],
-                    about=f"{wanted}. It goes once it is empty; or leave it, and take `host.project` out.",
+                    about=f"{wanted}. It can be deleted once it is empty; or keep it, and remove `host.project`.",
                     delete=(("doctl", "projects", "delete", item["id"]),),
                     blocks=not known,
                 )
@@ -305,7 +305,7 @@ class _Search:
 
 
 def text(stack: str, report: Report) -> str:
-    """For people."""
+    """Return the report as text."""
     lines: list[str] = []
     if report.orphans:
         lines.append(f"The account holds of stack {stack} beyond its state:")

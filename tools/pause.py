@@ -1,7 +1,7 @@
-"""Changes that a verb makes the way its owner would: a value in the stack file, then `pulumi up`. So the PDS is stopped
-and started by `pds.paused`.
+"""Changes that a command makes as its owner would: a value in the stack file, then `pulumi up`. `pds.paused` stops and
+starts the PDS this way.
 
-Nomad is not told: a job that is stopped outside the engine makes the next `up` fail.
+Nomad is not used: a job that is stopped outside the engine makes the next `up` fail.
 """
 
 from tools.stack import Stack, StackError
@@ -11,7 +11,7 @@ _KEY = "pds:pds.paused"
 
 
 def pause(stack: Stack, *, yes: bool) -> None:
-    """Stop the PDS, and bring the stack up to date; with nothing on the volume that is an `up` that ends well.
+    """Stop the PDS, and update the stack. On an empty volume this `up` succeeds.
 
     Raises StackError, StackFileError.
     """
@@ -21,14 +21,14 @@ def pause(stack: Stack, *, yes: bool) -> None:
 
 
 def unpause(stack: Stack, *, yes: bool) -> None:
-    """Let the PDS run. Raises StackError, StackFileError."""
+    """Start the PDS. Raises StackError, StackFileError."""
     if read_settings(stack.name, stack.root).pds.paused:
         change(stack, _KEY, "false")
     up(stack, yes=yes)
 
 
 def up(stack: Stack, *, yes: bool) -> None:
-    """`pulumi up`. Raises StackError where it does not come to its end."""
+    """Run `pulumi up`. Raises StackError if it fails."""
     if stack.talk("up", *(["--yes", "--skip-preview"] if yes else [])):
         raise StackError("`pulumi up` did not come to its end. Run the same again when it does.")
 

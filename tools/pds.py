@@ -1,4 +1,4 @@
-"""`./pds VERB STACK`: what an owner does beside `pulumi`. One verb, one function."""
+"""`./pds VERB STACK`: an operator's commands beside `pulumi`. One verb, one function."""
 
 import argparse
 import ipaddress
@@ -31,63 +31,67 @@ from tools.verify import LOSSES, NOT, WHOLE, from_plc, verify
 
 
 class _Verb(argparse.ArgumentParser):
-    """Its description is a module's own text, with lines and paragraphs as they are."""
+    """Its description is a module's own docstring, with lines and paragraphs unchanged."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def parsers() -> tuple[argparse.ArgumentParser, "argparse._SubParsersAction[Any]"]:
-    """The parser of `./pds`, and those of its verbs."""
-    parser = argparse.ArgumentParser(prog="./pds", description="What an owner does beside `pulumi`.")
+    """Return the parser of `./pds`, and those of its verbs."""
+    parser = argparse.ArgumentParser(prog="./pds", description="An operator's commands beside `pulumi`.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
 
-    verb = verbs.add_parser("escrow", help="write one encrypted file with all that rebuilds the PDS elsewhere")
+    verb = verbs.add_parser(
+        "escrow", help="write one encrypted file with everything needed to rebuild the PDS elsewhere"
+    )
     verb.add_argument("stack")
-    verb.add_argument("--to", type=Path, default=Path.cwd(), metavar="FOLDER", help="where to write it (here)")
+    verb.add_argument("--to", type=Path, default=Path.cwd(), metavar="FOLDER", help="target folder (default: this one)")
     verb.set_defaults(run=_escrow)
 
-    verb = verbs.add_parser("escrow-check", help="open an escrow file and say whether it suffices")
+    verb = verbs.add_parser("escrow-check", help="decrypt an escrow file and check that it suffices")
     verb.add_argument("file", type=Path)
     verb.set_defaults(run=_escrow_check)
 
     verb = verbs.add_parser(
         "check",
-        help="after `up`: is everything as it should be? One line each, or what to do",
-        epilog="Exit code: 0 nothing to do, 1 something is, 2 it could not look.",
+        help="check the PDS after `up`: one line for each check, with the remedy",
+        epilog="Exit code: 0 nothing to do, 1 something to do, 2 the check could not run.",
     )
     verb.add_argument("stack")
-    verb.add_argument("--mail", metavar="ADDRESS", help="send a message to the account here that has this address")
-    verb.add_argument("--relay", action="store_true", help="ask the relays, too, what they know of this server")
-    verb.add_argument("--source", metavar="ADDRESS", help="another address of this machine, to be told apart from")
-    verb.add_argument("--at", metavar="URL", help="where to ask, if not at the stack's address: https://IP:PORT")
+    verb.add_argument(
+        "--mail", metavar="ADDRESS", help="let the server send a message to the account with this address"
+    )
+    verb.add_argument("--relay", action="store_true", help="also query the relays about this server")
+    verb.add_argument("--source", metavar="ADDRESS", help="second address of this machine, to test the rate limit")
+    verb.add_argument("--at", metavar="URL", help="address to check instead of the stack's: https://IP:PORT")
     verb.add_argument("--ca", metavar="FILE", help="certificate of the CA to trust, if not the system's")
     verb.set_defaults(run=_check)
 
     verb = verbs.add_parser(
         "orphans",
-        help="list what the account holds of the stack beyond its state, with what adopts or deletes it",
+        help="list resources of the stack that are not in its state, with the command that adopts or deletes each",
         description=orphans.__doc__,
-        epilog="Exit code: 0 nothing is left over or missing, 1 something is, 2 it could not look.",
+        epilog="Exit code: 0 nothing is left over or missing, 1 something is, 2 the check could not run.",
     )
     verb.add_argument("stack")
-    verb.add_argument("--json", action="store_true", help="the same for programs")
+    verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_orphans)
 
     verb = verbs.add_parser(
         "rescue",
-        help="the way back from a lost droplet, an emptied Nomad, or an engine that was killed",
+        help="repair the stack after a lost droplet, an emptied Nomad, or a killed engine",
         description=rescue.__doc__,
-        epilog="Exit code: 0 all is well, 1 something is left to do, 2 it could not look.",
+        epilog="Exit code: 0 all is well, 1 something is left to do, 2 the check could not run.",
     )
     verb.add_argument("stack")
-    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
+    verb.add_argument("--yes", action="store_true", help="passed on to `pulumi up`, which prompts otherwise")
     verb.set_defaults(run=_rescue)
 
-    verb = verbs.add_parser("members", help="every account on the PDS: how its handle resolves, and more")
+    verb = verbs.add_parser("members", help="list every account on the PDS, with the way its handle resolves")
     verb.add_argument("stack")
-    verb.add_argument("--relay", action="store_true", help="ask the relays, too, whether they see each account")
-    verb.add_argument("--adopt", action="store_true", help="write those that the stack file lacks into it")
+    verb.add_argument("--relay", action="store_true", help="also query the relays about each account")
+    verb.add_argument("--adopt", action="store_true", help="write accounts that are missing in the stack file into it")
     verb.set_defaults(run=_members)
 
     verb = verbs.add_parser("password", help="set a new password for an account, and print it")
@@ -95,68 +99,81 @@ def parsers() -> tuple[argparse.ArgumentParser, "argparse._SubParsersAction[Any]
     verb.add_argument("handle")
     verb.set_defaults(run=_password)
 
-    verb = verbs.add_parser("token", help="show what the PDS would have mailed to a member, where there is no mail")
+    verb = verbs.add_parser("token", help="show the tokens that a PDS without mail would have mailed to a member")
     verb.add_argument("stack")
     verb.add_argument("handle")
     verb.set_defaults(run=_token)
 
     verb = verbs.add_parser(
         "gate",
-        help="before `up`: does the change keep what must be kept? Findings, one line each",
+        help="check a change before `up`: one line for each finding",
         description=gate.__doc__,
-        epilog="Exit code: 0 the gate is open, 1 it is shut, 2 it could not look.",
+        epilog="Exit code: 0 the gate is open, 1 it is shut, 2 the check could not run.",
     )
     verb.add_argument("stack")
-    verb.add_argument("--preview", type=Path, metavar="FILE", help="a preview made before; '-' for standard input")
-    verb.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
+    verb.add_argument(
+        "--preview", type=Path, metavar="FILE", help="file with an earlier preview; '-' for standard input"
+    )
+    verb.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="names of resources that may be replaced or deleted",
+    )
     verb.set_defaults(run=_gate)
 
     verb = verbs.add_parser(
         "let-in",
-        help="open the way to the stack's Nomad for this machine, while a command runs",
+        help="open the stack's Nomad to this machine while a command runs",
         usage="./pds let-in STACK [--address IP] [--label NAME] [--close | -- COMMAND…]",
         description=let_in.__doc__,
-        epilog="Exit code: the command's; 2 where the door could not be opened, or may still be open.",
+        epilog="Exit code: the command's; 2 if the firewall could not be opened, or may still be open.",
     )
     verb.add_argument("stack")
-    verb.add_argument("--close", action="store_true", help="close what was opened without a command")
-    verb.add_argument("--address", type=ipaddress.IPv4Address, metavar="IP", help=f"not what {let_in.WHO_AM_I} says")
-    verb.add_argument("--label", metavar="NAME", help="what tells this run from others (this machine's name)")
+    verb.add_argument("--close", action="store_true", help="close a firewall that was opened without a command")
+    verb.add_argument(
+        "--address",
+        type=ipaddress.IPv4Address,
+        metavar="IP",
+        help=f"address to open; default: the one that {let_in.WHO_AM_I} returns",
+    )
+    verb.add_argument("--label", metavar="NAME", help="label of this run (default: this machine's name)")
     verb.set_defaults(run=_let_in)
 
-    verb = verbs.add_parser("verify", help="check every file of a snapshot that was fetched to a folder")
+    verb = verbs.add_parser("verify", help="check every file of a snapshot in a folder")
     verb.add_argument("folder", type=Path)
-    verb.add_argument("--plc", default="https://plc.directory", metavar="URL", help="directory of identities to ask")
+    verb.add_argument("--plc", default="https://plc.directory", metavar="URL", help="URL of the PLC directory")
     verb.set_defaults(run=_verify)
 
-    _restore_verb(verbs.add_parser("restore", help="put a backup back", description=restore.__doc__))
+    _restore_verb(verbs.add_parser("restore", help="restore a backup", description=restore.__doc__))
 
     verb = verbs.add_parser("backup", help="make a backup now, and send it")
     verb.add_argument("stack")
     verb.set_defaults(run=lambda options: restore.now(Stack(options.stack), BACKUP))
 
-    verb = verbs.add_parser("drill", help="fetch the newest backup on the host, look at it, and start a server on it")
+    verb = verbs.add_parser("drill", help="fetch the newest backup on the host, check it, and start a server on it")
     verb.add_argument("stack")
     verb.set_defaults(run=lambda options: restore.now(Stack(options.stack), DRILL))
 
     verb = verbs.add_parser(
         "upgrade",
-        help="another version of the server, tried on the host first; of one stack, or of all behind a canary",
+        help="upgrade the server after a trial on the host: one stack, or all after a canary",
         description=upgrade.__doc__,
-        epilog="Exit code: 0 upgraded, 1 not, 2 it could not begin.",
+        epilog="Exit code: 0 upgraded, 1 not upgraded, 2 it could not start.",
     )
-    verb.add_argument("stacks", nargs="*", metavar="STACK", help="these alone; every one where none is named")
+    verb.add_argument("stacks", nargs="*", metavar="STACK", help="only these stacks (default: all)")
     verb.add_argument("--to", required=True, metavar="TAG", help="tag of the same image, or another image")
-    verb.add_argument("--package", metavar="VERSION", help="version of @atproto/pds in it, where the tag does not say")
-    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
-    verb.add_argument("--canary", metavar="STACK", help="which of several goes first; else one of the smallest host")
-    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="go on although these accounts could not "
-                      "be restored")  # fmt: skip
+    verb.add_argument("--package", metavar="VERSION", help="version of @atproto/pds in it, if the tag does not name it")
+    verb.add_argument("--yes", action="store_true", help="passed on to `pulumi up`, which prompts otherwise")
+    verb.add_argument("--canary", metavar="STACK", help="stack to upgrade first (default: one on the smallest host)")
+    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="accounts that need not be restorable "
+                      "from the backup")  # fmt: skip
     verb.set_defaults(run=_upgrade)
 
     verb = verbs.add_parser(
         "move-in",
-        help="take a PDS of upstream's installer over into a stack",
+        help="move a PDS of upstream's installer into a stack",
         description=move_in.__doc__,
     )
     verb.add_argument("stack")
@@ -168,15 +185,15 @@ def parsers() -> tuple[argparse.ArgumentParser, "argparse._SubParsersAction[Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb; the exit code."""
+    """Run a verb; return the exit code."""
     parser, _ = parsers()
     wanted = sys.argv[1:] if arguments is None else arguments
-    # argparse hands what follows "--" to any positional argument that has room.
+    # argparse would add the arguments after "--" to any open positional argument.
     at = wanted.index("--") if "--" in wanted else len(wanted)
     options = parser.parse_args(wanted[:at])
     options.command = wanted[at + 1 :]
     if options.command and (options.run is not _let_in or options.close):
-        parser.error("nothing is run but by `let-in`, and that not with `--close`")
+        parser.error("only `let-in` runs a command, and not with `--close`")
     try:
         return int(options.run(options) or 0)
     except (escrow.EscrowError, ProbeError, people.UnknownMemberError) as error:
@@ -195,21 +212,21 @@ def _upgrade(options: argparse.Namespace) -> int:
 
 
 def _restore_verb(verb: argparse.ArgumentParser) -> None:
-    verb.epilog = "Exit code: 0 restored, 1 not, 2 it could not begin. Whatever it was, it can be run again."
-    verb.add_argument("stack", help="whose backups")
-    verb.add_argument("--snapshot", default="", metavar="ID", help="which one: see --list; 'volume' for the last one "
-                      "on the volume itself; the newest in the bucket where left out")  # fmt: skip
-    verb.add_argument("--only", default="", metavar="DID", help="bring back this account alone, from the newest backup "
-                      "in which it is whole, or from --snapshot; all others stay as they are")  # fmt: skip
-    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="leave these accounts out")
-    verb.add_argument("--to", metavar="STACK", help="another stack with the same hostname, to restore onto")
+    verb.epilog = "Exit code: 0 restored, 1 not restored, 2 it could not start. It can always be run again."
+    verb.add_argument("stack", help="stack of the backups")
+    verb.add_argument("--snapshot", default="", metavar="ID", help="id from --list, 'volume' for the last one "
+                      "on the volume itself (default: the newest in the bucket)")  # fmt: skip
+    verb.add_argument("--only", default="", metavar="DID", help="restore only this account, from the newest backup "
+                      "in which it is whole, or from --snapshot")  # fmt: skip
+    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="accounts to leave out")
+    verb.add_argument("--to", metavar="STACK", help="target stack, with the same hostname")
     verb.add_argument("--sequence", type=int, default=0, metavar="N", help="a number above every event of this PDS, "
-                      "where no relay can be asked")  # fmt: skip
-    verb.add_argument("--bring-back", nargs="+", default=(), metavar="DID", help="accounts that were deleted or taken "
-                      "down since, and shall not be")  # fmt: skip
-    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
-    verb.add_argument("--list", action="store_true", help="list the snapshots in the bucket, and no more")
-    verb.add_argument("--forget-old", action="store_true", help="remove the data from before restores, and no more; "
+                      "if no relay answers")  # fmt: skip
+    verb.add_argument("--bring-back", nargs="+", default=(), metavar="DID", help="accounts to restore although they "
+                      "were deleted or taken down since")  # fmt: skip
+    verb.add_argument("--yes", action="store_true", help="passed on to `pulumi up`, which prompts otherwise")
+    verb.add_argument("--list", action="store_true", help="only list the snapshots in the bucket")
+    verb.add_argument("--forget-old", action="store_true", help="only remove the data from before restores; "
                       "refused while they hold the last copy of a signing key")  # fmt: skip
     verb.set_defaults(run=_restore)
 
@@ -314,17 +331,17 @@ def _adopt(stack: str, server: accounts.Server, listed: Mapping[str, Any]) -> No
 
 def _password(options: argparse.Namespace) -> None:
     password = people.new_password(people.server_of(options.stack), options.handle)
-    print(f"The password of {options.handle} is now\n  {password}\nShe has to log in again, and can change it then.")
+    print(f"The password of {options.handle} is now\n  {password}\nThe member has to log in again and can change it.")
 
 
 def _token(options: argparse.Namespace) -> None:
     found = mailed.tokens(options.stack, people.server_of(options.stack), options.handle)
     if not found:
-        print(f"{options.handle} has asked for none. A token is made when she asks for a message in the app.")
+        print(f"{options.handle} has requested none. A token is created when the member requests a message in the app.")
     for one in found:
-        print(f"{one.token}  {mailed.PURPOSES.get(one.purpose, one.purpose)}; asked for at {one.requested_at}")
+        print(f"{one.token}  {mailed.PURPOSES.get(one.purpose, one.purpose)}; requested at {one.requested_at}")
     if found:
-        print("Each is good for 15 minutes after it was asked for.")
+        print("Each is valid for 15 minutes after the request.")
 
 
 def _gate(options: argparse.Namespace) -> int:
@@ -337,7 +354,7 @@ def _let_in(options: argparse.Namespace) -> int:
     if on and not on.stack:
         raise LetInError(f"The Nomad at {on.nomad_address} is not this program's: its owner opens the way to it.")
     with Account(digitalocean_token(Stack(options.stack))) as account:
-        # The way to a club's Nomad is that to its host's.
+        # A club reaches Nomad through its host.
         host = on.stack if on and on.stack else options.stack
         doors = let_in.Doors(account, host, options.label, tag=_tag_of(host), alone=bool(options.command))
         if options.close:
@@ -347,7 +364,7 @@ def _let_in(options: argparse.Namespace) -> int:
 
 
 def _tag_of(stack: str) -> str:
-    """The tag of the stack's droplet; before the first `up` the one that it will have."""
+    """Return the tag of the stack's droplet; before the first `up` its future tag."""
     with suppress(StackError):
         return tag_of(stack, Stack(stack).state())
     return ""

@@ -1,6 +1,6 @@
-"""`./pds members` and `./pds password`: the accounts on a PDS as its admin sees them, and a new password for one.
+"""`./pds members` and `./pds password`: the accounts on a PDS from the admin API, and a new password for one.
 
-No relay is asked unless one says so: it is the one question to a third party.
+Relays, a third party, are queried only on request.
 """
 
 import http.client
@@ -22,13 +22,13 @@ _TIMEOUT = 10  # seconds
 
 
 class UnknownMemberError(Exception):
-    """No account here has this handle; the text names those that there are."""
+    """No account here has this handle; the text names the existing ones."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An account: by what its handle resolves, its repository's revision, whether its address is confirmed, whether the
-    stack file names it, and what the relays say of it (None where they were not asked)."""
+    """An account: how its handle resolves, its repository's revision, whether its address is confirmed, whether it is
+    in the stack file, and the relays' status of it (None if they were not queried)."""
 
     handle: str
     did: str
@@ -40,13 +40,13 @@ class Row:
 
 
 def server_of(stack: str) -> accounts.Server:
-    """The stack's PDS. Raises StackError."""
+    """Return the stack's PDS. Raises StackError."""
     found = Stack(stack).outputs()
     return accounts.Server(found["url"], found["ipv4"], found["admin_password"])
 
 
 def relays_of(stack: str) -> list[str]:
-    """URLs of the relays that the stack's PDS tells of new posts. Raises StackError."""
+    """Return the URLs of the relays that the stack's PDS notifies. Raises StackError."""
     return relays_in(Stack(stack).outputs())
 
 
@@ -62,9 +62,9 @@ def rows(
     relays: Sequence[str] | None = None,
     settings: Settings | None = None,
 ) -> list[Row]:
-    """Every account on the PDS, by handle; `listed` is the stack's output `members`, `relays` those to ask.
+    """Return every account on the PDS, by handle; `listed` is the stack's output `members`, `relays` those to query.
 
-    A member who still has a temporary handle is shown under the one that the stack file gives. Raises ProbeError.
+    A member who still has a temporary handle is shown under the one in the stack file. Raises ProbeError.
     """
     wanted = {member["did"]: handle for handle, member in listed.items()}
     found = []
@@ -90,14 +90,14 @@ _NO_RELAY = "the stack names none"
 
 
 def _nameservers(settings: Settings | None, handle: str) -> Sequence[str]:
-    """Those that the stack file names, for a handle in its zone."""
+    """Return those of the stack file, for a handle in its zone."""
     ours = settings and (handle == settings.zone or handle.endswith(f".{settings.zone}"))
     return settings.dns.nameservers if settings and ours else ()
 
 
 def seen_by(relay: str, account: accounts.Account) -> str:
-    """'yes', 'behind' or 'no', or a relay's own word for an account that it passes nothing on of ('throttled',
-    'deactivated', 'desynchronized', …); com.atproto.sync.getRepoStatus."""
+    """Return 'yes', 'behind' or 'no', or a relay's own status of an account whose events it does not pass on
+    ('throttled', 'deactivated', 'desynchronized', …); com.atproto.sync.getRepoStatus."""
     try:
         answer = httpx.get(
             f"{relay}/xrpc/com.atproto.sync.getRepoStatus",
@@ -117,10 +117,10 @@ def seen_by(relay: str, account: accounts.Account) -> str:
 
 
 def resolves_by(server: accounts.Server, handle: str, did: str, nameservers: Sequence[str] = ()) -> str:
-    """'DNS', 'HTTPS', 'neither' or 'somebody else': how the world finds the DID of `handle`.
+    """Return 'DNS', 'HTTPS', 'neither' or 'somebody else': how the DID of `handle` is found in public.
 
-    DNS is asked at `nameservers`, or the zone's own; HTTPS at the PDS itself, and only for a name that leads there: for
-    any other its ingress would order a certificate that no authority gives.
+    DNS is queried at `nameservers`, or the zone's own; HTTPS at the PDS itself, and only for a name that leads there.
+    For any other its ingress would order a certificate that no authority issues.
     """
     said = resolving.names_did(handle, did, list(nameservers))
     if said is None:
@@ -144,7 +144,7 @@ def _well_known(server: accounts.Server, handle: str) -> str:
 
 
 def table(found: list[Row]) -> str:
-    """The rows as text in columns."""
+    """Return the rows as text in columns."""
     lines = [["handle", "DID", "resolves by", "e-mail confirmed", "revision", "in the stack file"]]
     lines += [
         [row.handle, row.did, row.resolves, _word(row.confirmed), row.revision, _word(row.listed)] for row in found
@@ -163,7 +163,7 @@ def _word(value: bool) -> str:
 
 
 def did_of(server: accounts.Server, handle: str) -> str:
-    """The DID of the account with `handle`. Raises UnknownMemberError, ProbeError."""
+    """Return the DID of the account with `handle`. Raises UnknownMemberError, ProbeError."""
     there = {one.handle: one.did for one in accounts.hosted(server)}
     if handle not in there:
         known = ", ".join(sorted(there)) or "none"

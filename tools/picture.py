@@ -1,7 +1,6 @@
 """The README's graph of what `pulumi up` creates: a Mermaid diagram, drawn from the evaluated graph.
 
-Boxes are the program's components with what each makes; arrows say what waits for what, without those that follow from
-others.
+Boxes are the program's components with their resources; arrows are dependencies, without those that follow from others.
 """
 
 from collections import Counter
@@ -48,7 +47,7 @@ def _depth(box: str, arrows: set[tuple[str, str]]) -> int:
 
 
 def _owners(evaluation: Evaluation) -> dict[str, str | None]:
-    """Each resource's box: its component below `Pds`, or itself where it stands there alone; None for `Pds`."""
+    """Map each resource to its box: its component below `Pds`, or itself if it has none; None for `Pds`."""
     by_urn = {item.urn: item for item in evaluation.resources}
     owners: dict[str, str | None] = {}
     for item in evaluation.resources:
@@ -60,7 +59,7 @@ def _owners(evaluation: Evaluation) -> dict[str, str | None]:
 
 
 def _needed(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The arrows that do not follow from the others (the transitive reduction of an acyclic graph)."""
+    """Return the arrows that do not follow from the others (the transitive reduction of an acyclic graph)."""
     after: dict[str, set[str]] = {}
     for start, end in arrows:
         after.setdefault(start, set()).add(end)

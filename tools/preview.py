@@ -1,11 +1,11 @@
-"""`make preview`: the wanted graph of a stack, with no engine, no account and no network.
+"""`make preview`: the desired resource graph of a stack, without engine, account or network.
 
-It evaluates the real program and prints what it asks for; it has no state, so it cannot know what exists. The rendered
-files are written to `build/STACK/`. With `--diff REV` the same is done for the program and stack file of a git
-revision, and what differs is shown, with every input whose change would replace a resource that holds something. Then
-come the findings of the gate (`tools/gate`).
+It evaluates the real program and prints the requested resources. It has no state, so it does not know the existing
+ones. It writes the rendered files to `build/STACK/`. With `--diff REV` it does the same for the program and stack file
+of a git revision, and shows the differences, with every input whose change would replace a stateful resource. The
+findings of the gate (`tools/gate`) follow.
 
-Exit codes: 0 the gate is open, 1 the stack file is refused, 2 the gate is shut, 3 the revision cannot be compared.
+Exit codes: 0 the gate passes, 1 the stack file is refused, 2 the gate refuses, 3 the revision cannot be compared.
 """
 
 import argparse
@@ -42,7 +42,7 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
     "cloud-init.yaml": lambda evaluation: _user_data(evaluation),
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
-"""Rendered files by name: what `build/STACK/` holds, of the ingress those of its kind."""
+"""Rendered files by name: the content of `build/STACK/`, of the ingress those of its kind."""
 
 _DEADLINE = 600.0
 """Seconds for git, or for a program of another revision."""
@@ -74,13 +74,19 @@ _SHOWN_INPUTS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(prog="make preview", description=__doc__)
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
     parser.add_argument("--diff", metavar="REV", help="compare with this git revision")
-    parser.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="names of resources that may be replaced or deleted",
+    )
     options = parser.parse_args(arguments)
-    # A tree is cut at the terminal's edge; where there is none, as in a file or in CI, nothing is cut.
+    # A tree is cut at the terminal's edge; without a terminal, as in a file or in CI, nothing is cut.
     console = Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 240)
     try:
         now = evaluate_stack(options.stack)
@@ -111,7 +117,7 @@ def _gate(console: Console, now: Evaluation, settings: Settings, lost: list[str]
 
 
 def graph(evaluation: Evaluation) -> Tree:
-    """The resource tree with the inputs that matter, and marks for what is protected, retained or secret."""
+    """Return the resource tree with the relevant inputs, and marks for protected, retained or secret ones."""
     root = Tree(Text(f"pulumi:pulumi:Stack pds-{evaluation.stack}"))
     branches = {item.urn: Tree(_line(item)) for item in evaluation.resources}
     for item in sorted(evaluation.resources, key=_order):
@@ -170,7 +176,7 @@ def _say(console: Console, evaluation: Evaluation) -> None:
 
 
 def write_files(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write every rendered file of the stack; their paths. Stand-ins take the place of secrets."""
+    """Write every rendered file of the stack; return their paths. Stand-ins replace secrets."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, text in rendered(evaluation).items():
@@ -180,13 +186,13 @@ def write_files(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def rendered(evaluation: Evaluation) -> dict[str, str]:
-    """File name to text, for the files that this stack has."""
+    """Map file name to text, for the files of this stack."""
     found = {name: pick(evaluation) for name, pick in FILES.items()}
     return {name: str(text) for name, text in found.items() if text}
 
 
 def _job(evaluation: Evaluation, name: str) -> str | None:
-    """None where the stack has no such job."""
+    """Return None if the stack has no such job."""
     try:
         return evaluation.jobspec(name)
     except LookupError:
@@ -199,7 +205,7 @@ def _ingress_file(evaluation: Evaluation, kind: str) -> object:
 
 
 def _user_data(evaluation: Evaluation) -> str | None:
-    """None where the host is another stack's, or somebody else's."""
+    """Return None if the host is another stack's or not managed by this project."""
     droplets = [item for item in evaluation.resources if item.name == "pds-host-droplet"]
     return str(droplets[0].inputs["userData"]) if droplets else None
 
@@ -215,7 +221,7 @@ def _written(evaluation: Evaluation, path: str) -> str | None:
 
 
 def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> list[Change] | None:
-    """Show what changes from `revision` to the working tree; None where they cannot be compared."""
+    """Show what changes from `revision` to the working tree; return None if they cannot be compared."""
     wanted = ["rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
@@ -246,7 +252,7 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> li
 
 
 def _evaluate_elsewhere(tree: Path, stack: str) -> Evaluation | str:
-    """The program of another tree, evaluated in a process of its own; or why it could not be."""
+    """Evaluate the program of another tree in a separate process, or return why that failed."""
     import pickle
 
     script = (

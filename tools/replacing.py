@@ -1,9 +1,9 @@
-"""Which inputs replace a resource when they change, without asking a provider.
+"""Inputs that replace a resource when they change, without querying a provider.
 
-`replacing.json` is generated from the providers' schemas for the types this program uses, and names the versions of
-these schemas: `python -m tools.replacing` asks `pulumi package get-schema` (CLI and plugins on PATH). It lists every
-input of a type. An input that a later package added is unknown, and counts as one that replaces: the safe reading,
-until the table is made anew.
+`replacing.json` is generated from the providers' schemas for the types of this program, and names the versions of these
+schemas: `python -m tools.replacing` runs `pulumi package get-schema` (CLI and plugins on PATH). It lists every input of
+a type. An input that a later package added is unknown, and counts as one that replaces: the safe reading, until the
+table is generated again.
 """
 
 import importlib.metadata
@@ -21,9 +21,10 @@ from tools.engine import COMPUTED
 TABLE = Path(__file__).with_name("replacing.json")
 PACKAGES = ("digitalocean", "nomad")
 
-# The schemas of random and tls do not say it (their providers decide in code): every input of a RandomPassword but none
-# of its outputs replaces it (terraform-provider-random, resource_password.go, RequiresReplace on each attribute), and
-# so do a key's or a certificate's (terraform-provider-tls, resource_*.go), except when a certificate may renew early.
+# The schemas of random and tls do not declare it (their providers decide in code): every input of a RandomPassword but
+# none of its outputs replaces it (terraform-provider-random, resource_password.go, RequiresReplace on each attribute),
+# and so do a key's or a certificate's (terraform-provider-tls, resource_*.go), except when a certificate may renew
+# early.
 _BY_CODE = {
     "random:index/randomPassword:RandomPassword": (
         "keepers length lower minLower minNumeric minSpecial minUpper number numeric overrideSpecial special upper"
@@ -51,12 +52,12 @@ def _table() -> Table:
 
 
 def known(kind: str) -> frozenset[str]:
-    """Inputs of the type `kind` (a full token) that the table knows; empty for a type that it does not list."""
+    """Return inputs of the type `kind` (a full token) in the table; empty for an unlisted type."""
     return frozenset(_table().get(kind, ()))
 
 
 def replaces(kind: str, key: str) -> bool:
-    """Whether a change of the input `key` replaces a resource of the type `kind` (a full token)."""
+    """Return whether a change of the input `key` replaces a resource of the type `kind` (a full token)."""
     listed = _table().get(kind)
     return key in _BY_CODE.get(kind, "").split() if listed is None else listed.get(key, True)
 
@@ -69,7 +70,7 @@ def main() -> int:
     versions = {name: importlib.metadata.version(f"pulumi-{name}") for name in PACKAGES}
     schemas = {}
     for name, version in versions.items():
-        # A plugin on PATH is taken as it is; else the CLI fetches the version asked for.
+        # A plugin on PATH is used as it is; otherwise the CLI fetches the requested version.
         plugin = shutil.which(f"pulumi-resource-{name}") or f"{name}@{version}"
         answer = subprocess.run(
             ["pulumi", "package", "get-schema", plugin], check=True, capture_output=True, text=True, timeout=300
@@ -80,7 +81,7 @@ def main() -> int:
 
 
 def table_of(schemas: Mapping[str, dict[str, Any]]) -> str:
-    """The text of the table, from the schema of each package."""
+    """Return the text of the table, from the schema of each package."""
     inputs = {
         kind: {key: bool(value.get("willReplaceOnChanges")) for key, value in sorted(schema["inputProperties"].items())}
         for package in schemas.values()

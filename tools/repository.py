@@ -1,7 +1,7 @@
-"""One member's repository, read out of the server's database by libraries that are not the server's.
+"""One member's repository, read from the server's database by libraries that are not the server's.
 
 Owns: the format of atproto repositories (https://atproto.com/specs/repository): content-addressed blocks, the tree of
-records (MST), the signed commit on top. Does not own: which repositories there have to be, or where a key comes from.
+records (MST), the signed commit on top. Does not own: which repositories there have to be, or the source of a key.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 _SHA2_256 = 0x12  # multicodec's number of the hash
 _PATH = re.compile(rb"[\w~.:-]+/[\w~.:-]+")  # the specification's repo paths, and the server's own check
-# What is damaged may be no text, and no bytes either.
+# Damaged data may be neither text nor bytes.
 _BLOCKS = "select cast(cid as blob), cast(ifnull(content, '') as blob) from repo_block"
 # By the index of URIs, whose order is that of the tree's keys and needs no sorting; that of two columns is another:
 # "app.bsky.feed-x" is before "app.bsky.feed/".
@@ -33,11 +33,12 @@ _LISTED = """
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What is wrong with a repository, as `repository.cjs` has it.
+    """A fault of a repository, in the terms of `repository.cjs`.
 
-    `kind` is "block" (`cid`) for one that is not what its name says, "signature" if the newest commit is another
-    account's or key's, "record" for a record (path) without its block, "index" for one that the table has otherwise
-    (`lost` if the table lacks it), "tree" for whatever else does not link up; after a `fatal` one there is no tree."""
+    `kind` is "block" (`cid`) for one whose hash does not match its name, "signature" if the newest commit is another
+    account's or key's, "record" for a record (path) without its block, "index" for one that differs in the table
+    (`lost` if the table lacks it), "tree" for any other broken link; after a `fatal` one there is no tree.
+    """
 
     kind: str
     text: str
@@ -48,7 +49,7 @@ class Fault:
 
 
 class Store:
-    """A member's database, opened so that nothing is ever written beside it; a context manager through `closing`."""
+    """A member's database, opened so that no file is ever written beside it; a context manager through `closing`."""
 
     def __init__(self, path: Path, did: str) -> None:
         self.did = did
@@ -59,20 +60,20 @@ class Store:
         self._db.close()
 
     def root(self) -> tuple[str, str]:
-        """CID and revision of the newest commit. Raises LookupError when there is none."""
+        """Return CID and revision of the newest commit. Raises LookupError if there is none."""
         found = self._db.execute("select cid, rev from repo_root").fetchone()
         if found is None:
             raise LookupError("no repository has been made in it")
         return str(found[0]), str(found[1])
 
     def blobs(self) -> set[str]:
-        """CIDs of the blobs that the server says it keeps; uploads without a record yet are not among them."""
+        """Return CIDs of the blobs that the server keeps; uploads without a record yet are not among them."""
         return {row[0] for row in self._db.execute('select cid from blob where "tempKey" is null')}
 
     def problems(self, key: bytes) -> Iterator[Fault]:
-        """What is wrong with the repository, whose commits the private key `key` signs. Memory does not grow with it.
+        """Return the faults of the repository, whose commits the private key `key` signs. Memory does not grow with it.
 
-        Raises LookupError when there is none.
+        Raises LookupError if there is none.
         """
         top, revision = self.root()
         yield from self._damaged()
@@ -105,7 +106,7 @@ class Store:
             yield Fault(kind="signature", text=f"commit {top} is not signed with the account's key")
 
     def records_of(self, cid: str) -> list[str]:
-        """Paths of the records whose block it is."""
+        """Return paths of the records that have this block."""
         query = "select collection || '/' || rkey from record where cid = ?"
         return [str(row[0]) for row in self._db.execute(query, (cid,))]
 
@@ -123,12 +124,12 @@ class Store:
 
 
 def open_unchanged(path: Path) -> sqlite3.Connection:
-    """A database that nobody writes to, opened without making files beside it."""
+    """Open a database without writers, without creating files beside it."""
     return sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)
 
 
 def integrity(path: Path) -> str:
-    """SQLite's own verdict: "ok", or the first thing that is wrong."""
+    """Return SQLite's own verdict: "ok", or the first fault."""
     try:
         with closing(open_unchanged(path)) as db:
             found = str(db.execute("pragma integrity_check(1)").fetchone()[0])
@@ -138,7 +139,7 @@ def integrity(path: Path) -> str:
 
 
 def is_hash_of(cid: str, content: bytes) -> bool:
-    """Whether `content` is what `cid` names: the base32 text of version 1, any codec, a SHA-256."""
+    """Return whether `cid` names `content`: the base32 text of version 1, any codec, a SHA-256."""
     digest = hashlib.sha256(content).digest()
     if libipld.encode_cid(b"\x01\x71\x12\x20" + digest) == cid:  # DAG-CBOR, as nearly all are
         return True
@@ -157,9 +158,9 @@ def _varint(number: int) -> bytes:
 
 
 def _records(block: Callable[[str], bytes], top: str) -> Iterator[tuple[bytes, str]]:
-    """Path and CID of each record in the tree below the node `top`, in order. Raises ValueError at what is no tree.
+    """Yield path and CID of each record in the tree below the node `top`, in order. Raises ValueError if it is no tree.
 
-    It ends for any blocks: a step down is a layer down, and of a subtree reached twice the keys do not ascend.
+    It ends for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
     """
     last = b""
 
@@ -189,7 +190,7 @@ def _records(block: Callable[[str], bytes], top: str) -> Iterator[tuple[bytes, s
 
 
 def _node(block: Callable[[str], bytes], link: str | bytes) -> tuple[str, Any]:
-    """Its CID and what is in it, of which the entries are yet to be looked at."""
+    """Return its CID and its content, whose entries are not checked yet."""
     cid = libipld.encode_cid(link)
     try:
         node = libipld.decode_dag_cbor(block(cid))
@@ -203,7 +204,7 @@ def _node(block: Callable[[str], bytes], link: str | bytes) -> tuple[str, Any]:
 
 
 def _entries(cid: str, node: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes, bytes | None]]:
-    """Key, value and right side of each."""
+    """Return key, value and right side of each."""
     before = b""
     for entry in node["e"]:
         try:
@@ -222,12 +223,12 @@ def _entries(cid: str, node: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes, 
 
 
 def _layer(key: bytes) -> int:
-    """The layer of a tree in which a key belongs: half the number of zero bits at the start of its hash."""
+    """Return the layer of a tree in which a key belongs: half the number of zero bits at the start of its hash."""
     return (256 - int.from_bytes(hashlib.sha256(key).digest(), "big").bit_length()) // 2
 
 
 def _differences(tree: Iterable[tuple[bytes, str]], index: Iterator[Any], prefix: bytes) -> Iterator[Fault]:
-    """Both are in the order of their URIs: neither is held as a whole."""
+    """Both are in the order of their URIs: neither is held completely."""
 
     def differs(path: str, here: str, there: str) -> Fault:
         text = f"record {path} is {here} in the repository and {there} in the index"

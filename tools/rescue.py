@@ -1,8 +1,8 @@
-"""`./pds rescue`: the way back from a lost droplet, an emptied Nomad, a lost token or an engine that was killed.
+"""`./pds rescue`: repairs a stack after a lost droplet, an emptied Nomad, a lost token or a killed engine.
 
-It looks at the state, the account and Nomad, says what it found, and runs the engine's own commands: a `pulumi refresh`
-of what is not as the state has it, then `pulumi up`. Each is shown before it runs. Where data or an address is lost, or
-something in the account stands in the way, it runs nothing and says what to decide.
+It inspects the state, the account and Nomad, reports its findings, and runs the engine's own commands: a `pulumi
+refresh` of the resources that differ from the state, then `pulumi up`. Each is shown before it runs. If data or an
+address is lost, or a resource in the account blocks the way, it runs nothing and names the decision.
 """
 
 import os
@@ -25,30 +25,30 @@ from tools.stackfile import read_settings
 
 _LOCKED = "is currently locked"
 _HOLDER = re.compile(r"created by \S+@(?P<host>\S+) \(pid (?P<pid>[0-9]+)\)")
-"""How the engine names who holds a state that lies in files or in a bucket (pulumi, pkg/backend/diy/lock.go)."""
+"""The engine's message about the holder of a state in files or in a bucket (pulumi, pkg/backend/diy/lock.go)."""
 
 _NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
 
 
 @dataclass
 class Plan:
-    """What was found, and what follows from it."""
+    """The findings, and the commands that follow from them."""
 
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What was found and needs nothing."""
+    """Findings that need nothing."""
     first: list[str] = field(default_factory=list)
     """What the owner has to do or to decide before anything is run."""
     targets: list[str] = field(default_factory=list)
-    """Names of the resources to look at again."""
+    """Names of the resources to refresh."""
     clear_creates: bool = False
-    """Whether the state has creations that were cut short."""
+    """Whether the state has interrupted creations."""
     replacing: list[str] = field(default_factory=list)
-    """URNs of what the engine has begun to replace with a host that is gone."""
+    """URNs that the engine has begun to replace with a lost host."""
 
 
 def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
-    """Look, tell, act. 0 when all is well in the end, 1 when something is left to do.
+    """Inspect, report, repair. Returns 0 if all is well in the end, 1 if something is left to do.
 
     Raises StackError, StackFileError and AccountError.
     """
@@ -80,7 +80,7 @@ def rescue(stack: Stack, account: Account, *, yes: bool) -> int:
 
 
 def _readable(stack: Stack) -> State:
-    """The state, also where a killed engine left a side file of it empty."""
+    """Return the state, even if a killed engine left a side file of it empty."""
     try:
         return stack.state()
     except UnreadableStateError:
@@ -119,7 +119,7 @@ def _missing(plan: Plan, stack: Stack, report: Report, settings: Settings) -> No
             plan.first += _without_volume(item.id, settings, stack.name)
         elif item.kind == "ReservedIp" and str(settings.host.reserved_ip_adopt) == item.id:
             plan.first.append(f"take 'reserved_ip_adopt: {item.id}' out of Pulumi.{stack.name}.yaml: it is gone.")
-    # The volume is mounted at boot, and the address is in the host's certificate: both want a new host.
+    # The volume is mounted at boot, and the address is in the host's certificate: both need a new host.
     if gone & {"Volume", "ReservedIp"} and "Droplet" not in gone:
         plan.first.append(
             f"a new {'volume' if 'Volume' in gone else 'address'} needs a new host. Put the old one away: "
@@ -128,7 +128,7 @@ def _missing(plan: Plan, stack: Stack, report: Report, settings: Settings) -> No
 
 
 def _uncovered(plan: Plan, report: Report) -> None:
-    """What the firewall lets through; what `up` cannot mend is the owner's to judge."""
+    """Return the firewall's differences; the owner decides about those that `up` cannot repair."""
     for hole in report.holes:
         if hole.targets:
             plan.found.append(hole.text)
@@ -140,9 +140,9 @@ def _uncovered(plan: Plan, report: Report) -> None:
 def _half_replaced(plan: Plan, state: State, report: Report) -> None:
     """A rebuild that ended between the old host and the new one.
 
-    The engine (3.260) leaves what it marked as being replaced out of every refresh, and deletes what goes with a host
-    again at each `up`, which fails ("unknown provider"; github.com/pulumi/pulumi/issues/24561). Without the marks it is
-    a host that is gone, as any other.
+    The engine (3.260) leaves resources that it marked as being replaced out of every refresh, and deletes the old
+    host's resources again at each `up`, which fails ("unknown provider"; github.com/pulumi/pulumi/issues/24561).
+    Without the marks the host is lost like any other.
     """
     host = state.named("pds-host-droplet")
     if host is None or not host.replacing or "Droplet" not in {item.kind for item in report.missing}:
@@ -156,7 +156,7 @@ def _half_replaced(plan: Plan, state: State, report: Report) -> None:
 
 
 def _without_volume(volume: str, settings: Settings, stack: str) -> list[str]:
-    """What has to be decided where the data is gone. The keys are not: they are in the state and the escrow file."""
+    """Return the decision if the data are gone. The keys are not: they are in the state and the escrow file."""
     file = f"Pulumi.{stack}.yaml"
     if settings.volume.adopt == volume:
         return [f"take 'adopt: {volume}' out of 'pds:volume' in {file}: that volume is gone."]
@@ -172,10 +172,10 @@ def _without_volume(volume: str, settings: Settings, stack: str) -> list[str]:
 
 
 def _running(plan: Plan, stack: Stack, state: State, account: Account) -> None:
-    """Whether the host that is there is on, and its Nomad is as the state has it."""
+    """Return whether the existing host is on, and its Nomad matches the state."""
     droplet = state.named("pds-host-droplet")
     if droplet is None or {"pds-host-droplet", "pds-host-address"} & set(plan.targets):
-        # There is no Nomad that could be asked about what lives in it.
+        # There is no Nomad to query about its contents.
         plan.targets = [name for name in plan.targets if _in_account(state, name)]
         return
     there = account.one(f"droplets/{droplet.id}")
@@ -185,7 +185,7 @@ def _running(plan: Plan, stack: Stack, state: State, account: Account) -> None:
         return
     outputs = stack.outputs()
     if not all(outputs.get(name) for name in _NEEDED):
-        plan.notes.append("no `up` of this stack has come to its end; Nomad was not asked.")
+        plan.notes.append("no `up` of this stack has succeeded yet; Nomad was not queried.")
         return
     try:
         _nomad(plan, stack.name, state, NomadApi(*(outputs[name] for name in _NEEDED)), outputs)
@@ -200,13 +200,13 @@ def _running(plan: Plan, stack: Stack, state: State, account: Account) -> None:
 
 
 def _nomad(plan: Plan, stack: str, state: State, api: NomadApi, outputs: Mapping[str, str]) -> None:
-    """Raises ProbeError or OSError where it does not answer."""
+    """Raises ProbeError or OSError if it does not answer."""
     if api.accessor(outputs["nomad_management_token"]) is None:
         plan.found.append("Nomad answers and does not know this stack's token: it has lost its state.")
         plan.targets = ["pds-nomad-bootstrap", *(name for name in plan.targets if _in_account(state, name))]
         return
     if outputs.get("nomad_token") and api.accessor(outputs["nomad_token"]) is None:
-        plan.found.append("Nomad knows the management token and not the program's own, which somebody deleted.")
+        plan.found.append("Nomad knows the management token and not the program's own, which was deleted.")
         plan.targets.append("pds-nomad-token")
     for item in state.of("Job"):
         # An index that the state does not have makes the next change of the job fail ("modify index has changed").
@@ -216,7 +216,7 @@ def _nomad(plan: Plan, stack: str, state: State, api: NomadApi, outputs: Mapping
             )
             plan.targets.append(item.name)
         elif found := nomad_jobs.differences(api, item):
-            # A refresh of a change that came without its text leaves index and text equal: `up` sees nothing to do.
+            # After a refresh of a change that came without its text, index and text are equal: `up` sees nothing to do.
             plan.found.append(f"job {item.id} is not as the stack registered it: {'; '.join(found)}.")
             plan.first.append(
                 f"`pulumi up --stack {stack} --replace '**::{item.name}'` registers it anew. If it is the server's, "
@@ -231,7 +231,7 @@ def _in_account(state: State, name: str) -> bool:
 
 def _act(plan: Plan, stack: Stack, state: State, *, yes: bool) -> int:
     root = next((item.name for item in state.resources if item.type == "Stack"), None)
-    # Where nothing is to be looked at again, this shows whether the state is free; it changes nothing.
+    # If nothing has to be refreshed, this shows whether the state is unlocked; it changes nothing.
     targets = list(dict.fromkeys(plan.targets)) or ([root] if root else [])
     more = ["--clear-pending-creates"] if plan.clear_creates else []
     if plan.replacing:
@@ -244,13 +244,13 @@ def _act(plan: Plan, stack: Stack, state: State, *, yes: bool) -> int:
     if not _run(plan, stack, refresh(targets, *more)):
         return 1
     if not plan.found:
-        print("\nNothing to rescue: state, account and Nomad agree. `pulumi up` goes on as always.")
+        print("\nNothing to rescue: state, account and Nomad agree. `pulumi up` works as usual.")
         return 0
     return min(stack.talk("up", *(["--yes"] if yes else [])), 1)
 
 
 def _run(plan: Plan, stack: Stack, command: Sequence[str]) -> bool:
-    """Run what comes before `up`, once more where the lock of a dead engine was in the way; whether it went well."""
+    """Run the commands before `up`, again if a dead engine's lock blocked them; return whether they succeeded."""
     ran = stack.run(*command)
     if ran.code and _LOCKED in ran.output:
         plan.found.append("the lock of an engine that was killed.")
@@ -263,7 +263,7 @@ def _run(plan: Plan, stack: Stack, command: Sequence[str]) -> bool:
 
 
 def _unlock(stack: Stack, ran: Ran) -> bool:
-    """Take the lock of a process that is gone. One that lives, or lived elsewhere, is left to the owner."""
+    """Remove the lock of a process that is gone. The owner decides about one that lives, or ran elsewhere."""
     holders = [(found["host"], int(found["pid"])) for found in _HOLDER.finditer(ran.output)]
     if not holders or any(host != socket.gethostname() or _alive(pid) for host, pid in holders):
         print(

@@ -1,8 +1,8 @@
-"""`./pds restore`: a backup is put back, in one command, onto data that went wrong or onto an empty volume.
+"""`./pds restore`: restores a backup in one command, onto damaged data or an empty volume.
 
-It pauses the PDS through the engine, runs the stack's job `pds-restore` on the host, lets the PDS run again, asks the
-relays to come, and checks. What is done to the data is in `components/render/files/restore.cjs`; here is what only the
-owner's machine knows: the stack, its lists of who was removed, and the rotation key's public half.
+It pauses the PDS through the engine, runs the stack's job `pds-restore` on the host, starts the PDS again, asks the
+relays to crawl it, and runs the checks. `components/render/files/restore.cjs` changes the data. This module has what
+only the owner's machine knows: the stack, its lists of removed accounts, and the rotation key's public half.
 """
 
 import re
@@ -34,12 +34,13 @@ _SENT = re.compile(r"snapshot (?P<id>[0-9a-f]{8,}) saved")
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is to be restored.
+    """The requested restore.
 
     `snapshot` is an id, "volume" for the last one on the volume, or empty for the newest in the bucket. `only` is the
-    DID of the one account that is brought back, `without` those that are left out, `bring_back` those that come back
-    although they were deleted or taken down since. `sequence` is a number above every event that a relay saw, if no
-    relay can be asked. `source` is the stack whose backups are meant."""
+    DID of the one account to restore, `without` those to leave out, `bring_back` those to restore although they were
+    deleted or taken down since. `sequence` is a number above every event that a relay saw, if no relay answers.
+    `source` is the stack of the backups.
+    """
 
     snapshot: str = ""
     only: str = ""
@@ -51,7 +52,7 @@ class Wish:
 
 
 def restore(stack: Stack, wish: Wish) -> int:
-    """Restore onto `stack`; the exit code. Raises StackError, StackFileError, ProbeError."""
+    """Restore onto `stack`; return the exit code. Raises StackError, StackFileError, ProbeError."""
     settings = with_backup(stack)
     if wish.only:
         return _restore_one(stack, settings, wish)
@@ -62,7 +63,7 @@ def restore(stack: Stack, wish: Wish) -> int:
     step(2, "The snapshot is fetched, verified, made ready beside the old data, and takes their place.")
     api = runs.api_of(stack)
     runs.alone(api, JOB)
-    _lend(api, items)  # also none: what a run left that was killed opens another stack's
+    _lend(api, items)  # also none: a killed run's variable opens another stack's
     try:
         done = put_back(stack, settings, wish, api)
     finally:
@@ -70,7 +71,7 @@ def restore(stack: Stack, wish: Wish) -> int:
             _lend(api, None)
     if not done:
         print(
-            f"\nNothing was opened; the PDS is still paused. Put right what is said above and run the same again, or "
+            f"\nNothing was opened; the PDS is still paused. Fix the fault above and run the same again, or "
             f"let it run as it is: `pulumi config set --path pds:pds.paused false --stack {stack.name}`, `pulumi up`."
         )
         return 1
@@ -93,7 +94,7 @@ def _check(stack: Stack) -> None:
 
 
 def _restore_one(stack: Stack, settings: Settings, wish: Wish) -> int:
-    """Bring one account back. The PDS runs on while it is fetched and checked."""
+    """Restore one account. The PDS keeps running while it is fetched and checked."""
     if wish.source and wish.source != stack:
         raise StackError("'--only' takes an account out of the stack's own backups: leave '--to' out.")
     api = runs.api_of(stack)
@@ -120,26 +121,27 @@ def _restore_one(stack: Stack, settings: Settings, wish: Wish) -> int:
 
 
 def last_backup_is_restorable(api: NomadApi, without: Sequence[str] = ()) -> bool:
-    """Check the snapshot that the last backup left on the volume, account by account, on the host; whether all accounts
-    can be restored from it, but those in `without`. Raises ProbeError."""
+    """Check the last backup's snapshot on the volume, account by account, on the host. Return whether all accounts but
+    those in `without` can be restored from it. Raises ProbeError."""
     meta = {"verify": "yes", "from": "volume", "without": " ".join(without)}
     return runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE)
 
 
 def put_back(stack: Stack, settings: Settings, wish: Wish, api: NomadApi) -> bool:
-    """Fetch the snapshot on the host of the paused PDS and put it in place; whether it is. Raises as above."""
+    """Fetch the snapshot on the host of the paused PDS and put it in place; return whether that succeeded. Raises as
+    above."""
     return runs.follow(api, runs.dispatch(api, JOB, _meta(stack, settings, wish)), _DEADLINE)
 
 
 def run_again(stack: Stack, settings: Settings, *, yes: bool) -> None:
-    """Let the PDS run, and ask the relays to come. Raises as above."""
+    """Start the PDS, and ask the relays to crawl it. Raises as above."""
     unpause(stack, yes=yes)
     for relay in relays_in(stack.outputs()):
         print(f"{relay}: {_crawl(relay, settings.hostname)}")
 
 
 def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
-    """Make a backup now; its id in the bucket, None where it failed. Raises ProbeError."""
+    """Make a backup now; return its id in the bucket, None if it failed. Raises ProbeError."""
     ids: list[str] = []
 
     def hear(line: str) -> None:
@@ -150,14 +152,15 @@ def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
 
 
 def show(stack: Stack) -> int:
-    """List the snapshots in the bucket; the exit code. Raises as above."""
+    """List the snapshots in the bucket; return the exit code. Raises as above."""
     return _alone(stack, {"show": "yes"})
 
 
 def forget_old(stack: Stack) -> int:
-    """Remove what restores left of the data before them, unless it holds the last copy of a signing key.
+    """Remove the data that restores kept from before, unless they hold the last copy of a signing key.
 
-    Returns the exit code. Raises as above."""
+    Returns the exit code. Raises as above.
+    """
     return _alone(stack, {"forget": "yes", "delete": " ".join(sorted(with_backup(stack).delete.values()))})
 
 
@@ -168,14 +171,14 @@ def _alone(stack: Stack, meta: Mapping[str, str]) -> int:
 
 
 def now(stack: Stack, job: str) -> int:
-    """Run the stack's periodic `job` before its time; the exit code. Raises as above."""
+    """Run the stack's periodic `job` before its time; return the exit code. Raises as above."""
     with_backup(stack)
     api = runs.api_of(stack)
     return 0 if runs.follow(api, runs.force(api, job), _DEADLINE) else 1
 
 
 def with_backup(stack: Stack) -> Settings:
-    """What the stack asks for, backups among it. Raises StackError, StackFileError."""
+    """Return the stack's settings, with backups. Raises StackError, StackFileError."""
     settings = read_settings(stack.name, stack.root)
     if settings.backup is None:
         raise StackError(
@@ -192,7 +195,7 @@ def _meta(stack: Stack, settings: Settings, wish: Wish) -> dict[str, str]:
     return _which(wish) | {
         "sequence": str(wish.sequence or ""),
         "rotation_public_key": _public_key(stack.outputs()),
-        # A handle without a DID is one that no `up` has seen; the one below takes it down.
+        # A handle without a DID is unknown to `up` so far; the one below takes it down.
         "takedown": " ".join(sorted(did for did in hidden if did.startswith("did:"))),
         "delete": " ".join(sorted(settings.delete.values())),
         "bring_back": " ".join(wish.bring_back),
@@ -201,20 +204,20 @@ def _meta(stack: Stack, settings: Settings, wish: Wish) -> dict[str, str]:
 
 
 def _which(wish: Wish) -> dict[str, str]:
-    """Which snapshot, in the terms of the job."""
+    """Return the snapshot in the terms of the job."""
     volume = wish.snapshot == "volume"
     return {"snapshot": "" if volume else wish.snapshot, "from": "volume" if volume else ""}
 
 
 def _public_key(outputs: Mapping[str, Any]) -> str:
-    """The public half of the rotation key, as the mark on the volume has it."""
+    """Return the public half of the rotation key, from the mark on the volume."""
     private = outputs["escrow"]["secrets"][GENERATED_SECRETS["plc_rotation_key"]]
     public = ec.derive_private_key(int(private, 16), ec.SECP256K1()).public_key()
     return public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
 
 
 def _opened_by(source: Stack, settings: Settings) -> dict[str, str]:
-    """What opens the backups of `source`, by restic's names."""
+    """Return what opens the backups of `source`, by restic's names."""
     theirs = with_backup(source)
     if theirs.hostname != settings.hostname:
         raise StackError(
@@ -225,12 +228,12 @@ def _opened_by(source: Stack, settings: Settings) -> dict[str, str]:
     backup: dict[str, str] = source.outputs()["escrow"]["backup"]
     if theirs.backup.volume:
         raise StackError(f"The backups of {source.name} are on a disk of its host: copy them to this one's first.")
-    # Empty, not left out: these are laid over the environment of this stack's task, whose region is its own service's.
+    # Empty, not omitted: these override the environment of this stack's task, whose region is its own service's.
     return backup | {"AWS_DEFAULT_REGION": region_environment(theirs).get("AWS_DEFAULT_REGION", "")}
 
 
 def _lend(api: NomadApi, items: Mapping[str, str] | None) -> None:
-    """Let the tasks that fetch, and nothing else, read what opens another stack's backups; with None no more."""
+    """Let only the fetching tasks read what opens another stack's backups; with None end that."""
     for path in OTHER_PATHS.values():
         if items is None:
             api.request("DELETE", f"/v1/var/{path}")
@@ -250,5 +253,5 @@ def _crawl(relay: str, hostname: str) -> str:
 
 
 def step(number: int, text: str) -> None:
-    """Say what a verb of several steps does next."""
+    """Print the next step of a command with several steps."""
     print(f"\n{number}  {text}", flush=True)

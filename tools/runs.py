@@ -1,7 +1,7 @@
-"""Runs of Nomad's batch jobs that a verb starts: to their end, with what they say shown as it comes.
+"""Runs of Nomad's batch jobs that a command starts: waits for their end and shows their output as it comes.
 
 A run is a child of a job that the engine registered; nothing is registered here. Nomad keeps a run's log for some
-hours, and shows it to whoever may read logs.
+hours, and shows it to every client that may read logs.
 """
 
 import json
@@ -24,7 +24,7 @@ Show = Callable[[str], None]
 
 
 def api_of(stack: Stack) -> NomadApi:
-    """Nomad, with the program's own token. Raises StackError, ProbeError."""
+    """Return Nomad, with the program's own token. Raises StackError, ProbeError."""
     found = stack.outputs()
     missing = [name for name in _NAMES if not found.get(name)]
     if missing:
@@ -33,16 +33,16 @@ def api_of(stack: Stack) -> NomadApi:
 
 
 def dispatch(api: NomadApi, job: str, meta: Mapping[str, str]) -> str:
-    """Start a run of a parameterized job; its id. Raises ProbeError."""
+    """Start a run of a parameterized job; return its id. Raises ProbeError."""
     asked = {name: value for name, value in meta.items() if value}
     return str(api.post(f"/v1/job/{quote(job)}/dispatch", {"Meta": asked})["DispatchedJobID"])
 
 
 def alone(api: NomadApi, job: str) -> None:
-    """Wait until no run of `job` is under way. Raises ProbeError.
+    """Wait until no run of `job` is active. Raises ProbeError.
 
-    Nomad itself keeps apart only those of a periodic job that the time starts, and two at once take each other's files
-    away. One may be under way that a killed verb has started.
+    Nomad itself separates only runs that the schedule of a periodic job starts, and two at once delete each other's
+    files. A killed command may have started one.
     """
 
     told = False
@@ -53,7 +53,7 @@ def alone(api: NomadApi, job: str) -> None:
         if all(run["Status"] == "dead" for run in children):
             return None
         if not told:
-            print(f"Another run of {job} is under way; this one begins after it.", flush=True)
+            print(f"Another run of {job} is active; this one starts after it.", flush=True)
         told = True
         return "another run is under way"
 
@@ -61,19 +61,19 @@ def alone(api: NomadApi, job: str) -> None:
 
 
 def force(api: NomadApi, job: str) -> str:
-    """Start a run of a periodic job before its time, once no other is under way; its id. Raises ProbeError."""
+    """Start a run of a periodic job before its time, once no other is active; return its id. Raises ProbeError."""
     alone(api, job)
     evaluation = api.post(f"/v1/job/{quote(job)}/periodic/force", {})["EvalID"]
     return str(api.get(f"/v1/evaluation/{evaluation}")["JobID"])
 
 
 def under_way(api: NomadApi) -> list[str]:
-    """Runs of batch jobs that have begun, or wait for their place, in the namespace. Raises ProbeError."""
+    """Return runs of batch jobs that are active, or wait for their placement, in the namespace. Raises ProbeError."""
     return [job["ID"] for job in api.get("/v1/jobs") if job.get("ParentID") and job["Status"] != "dead"]
 
 
 def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
-    """Wait for the end of `run` and show what its tasks say; whether all went well. Raises ProbeError."""
+    """Wait for the end of `run` and show the output of its tasks; return whether all succeeded. Raises ProbeError."""
     path = f"/v1/job/{quote(run, safe='')}/allocations"
 
     def placed() -> str | None:
@@ -88,7 +88,7 @@ def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
         nonlocal looks
         found.update(api.get(path)[0])
         tasks = found.get("TaskStates") or {}
-        # A run counts as failed with its main task; the last one is still to come then, or never comes.
+        # A run counts as failed with its main task; the last one then still has to start, or never does.
         states = {task.get("State") for task in tasks.values()}
         looks += found["ClientStatus"] in _ENDED
         over = looks > 0 and "running" not in states and ("pending" not in states or looks > _LAST_LOOKS)
@@ -112,13 +112,14 @@ def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
 
 
 def _out_of_memory(event: Mapping[str, Any]) -> bool:
-    """As Nomad's Docker driver says it of a task (`oom_killed`, nomad/structs TaskEvent.SetOOMKilled)."""
+    """Return whether it ran out of memory, from Nomad's Docker driver (`oom_killed`, nomad/structs
+    TaskEvent.SetOOMKilled)."""
     return (event.get("Details") or {}).get("oom_killed") == "true"
 
 
 @dataclass
 class _Log:
-    """What a task wrote, as far as it was shown."""
+    """A task's output, as far as it was shown."""
 
     allocation: str
     task: str
@@ -127,7 +128,7 @@ class _Log:
     said: bool = False
 
     def show(self, api: NomadApi, show: Show, *, whole: bool) -> None:
-        """Show further lines; with `whole` also a last one that has no end."""
+        """Show further lines; with `whole` also a last one without a line end."""
         query = {"task": self.task, "type": self.stream, "plain": "true", "origin": "start", "offset": self.at}
         status, text = api.request("GET", f"/v1/client/fs/logs/{self.allocation}?{urlencode(query)}")
         if status != 200 or text is None:

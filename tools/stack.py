@@ -1,4 +1,4 @@
-"""A stack as the engine has it: its state, outputs and configuration, asked through the Pulumi CLI."""
+"""A stack of the engine: its state, outputs and configuration, read through the Pulumi CLI."""
 
 import json
 import os
@@ -17,20 +17,20 @@ from tools.private import write_private
 
 
 class StackError(Exception):
-    """The CLI is not there, or has no such stack; the text says which."""
+    """The CLI is missing, or has no such stack; the text names which."""
 
 
 class UnreadableStateError(StackError):
-    """The state is there and the CLI cannot read it: an engine was killed as it wrote."""
+    """The state exists and the CLI cannot read it: an engine was killed while it wrote."""
 
 
-_DEADLINE = 300  # seconds; for what asks nobody anything
+_DEADLINE = 300  # seconds; for commands without a prompt
 _CUT_SHORT = "failed to load checkpoint: EOF"
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One resource of the state. Secrets in `outputs` are as they lie there, encrypted."""
+    """One resource of the state. Secrets in `outputs` are encrypted, as stored."""
 
     urn: str
     type: str
@@ -38,26 +38,26 @@ class Resource:
     id: str
     outputs: dict[str, Any]
     deleted_with: str = ""
-    """URN of what takes it along."""
+    """URN of the resource whose deletion also deletes it."""
     replacing: bool = False
-    """Whether the engine has deleted it, or what takes it along, and has not made its replacement."""
+    """Whether the engine has deleted it, or that resource, and has not created its replacement."""
 
     @property
     def name(self) -> str:
-        """The name that the program gives it, for example 'pds-host-droplet'."""
+        """Return the program's name for it, for example 'pds-host-droplet'."""
         return self.urn.rpartition("::")[2]
 
 
 @dataclass(frozen=True)
 class State:
-    """What the engine remembers."""
+    """The engine's state."""
 
     resources: tuple[Resource, ...]
     pending: tuple[tuple[str, Resource], ...] = ()
-    """What an engine that was killed had begun: 'creating', 'updating' or 'deleting', and the resource."""
+    """Operations that a killed engine had begun: 'creating', 'updating' or 'deleting', and the resource."""
 
     def of(self, kind: str) -> list[Resource]:
-        """The resources whose type ends so."""
+        """Return the resources whose type ends with it."""
         return [item for item in self.resources if item.type == kind]
 
     def ids(self, kind: str) -> set[str]:
@@ -65,13 +65,13 @@ class State:
         return {item.id for item in self.of(kind)}
 
     def named(self, name: str) -> Resource | None:
-        """The resource of this name."""
+        """Return the resource of this name."""
         return next((item for item in self.resources if item.name == name), None)
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended, and what it said."""
+    """How a command ended, and its output."""
 
     code: int
     output: str
@@ -85,7 +85,7 @@ class Stack:
     root: Path = field(default=ROOT)
 
     def state(self) -> State:
-        """The state, without its secrets. Raises StackError."""
+        """Return the state, without its secrets. Raises StackError."""
         deployment = json.loads(self._ask("stack", "export")).get("deployment") or {}
         return State(
             tuple(_resource(item) for item in deployment.get("resources") or []),
@@ -93,10 +93,10 @@ class Stack:
         )
 
     def cut_short(self) -> list[Path]:
-        """Side files of a state in files that a killed engine left empty.
+        """Return side files of a file-based state that a killed engine left empty.
 
-        The engine's file store writes a state by a rename and its content type, in NAME.attrs, in place
-        (gocloud.dev, blob/fileblob). An empty one makes every command fail with "EOF"; a missing one is no fault.
+        The engine's file store writes a state by a rename and its content type, in NAME.attrs, in place (gocloud.dev,
+        blob/fileblob). An empty one makes every command fail with "EOF"; a missing one is no fault.
         """
         url = urlsplit(json.loads(self._answer(["pulumi", "whoami", "--verbose", "--json"]))["url"])
         if url.scheme != "file":
@@ -105,16 +105,16 @@ class Stack:
         return sorted(file for file in folder.rglob("*.attrs") if not file.stat().st_size)
 
     def outputs(self) -> dict[str, Any]:
-        """All outputs, secrets in clear: for use, not for show. Raises StackError."""
+        """Return all outputs, secrets in clear text: for use, not for display. Raises StackError."""
         found: dict[str, Any] = json.loads(self._ask("stack", "output", "--json", "--show-secrets") or "{}")
         return found
 
     def output(self, name: str) -> Any:
-        """One output, in clear. Raises StackError."""
+        """Return one output, in clear text. Raises StackError."""
         return json.loads(self._ask("stack", "output", name, "--json", "--show-secrets"))
 
     def config(self, key: str) -> str | None:
-        """A configured value, in clear; None where there is none."""
+        """Return a configured value, in clear text; None if there is none."""
         try:
             return self._ask("config", "get", key).rstrip("\n")
         except StackError:
@@ -130,11 +130,11 @@ class Stack:
     def run(self, *arguments: str) -> Ran:
         """Run a command that changes something: shown first, so that the reader learns it, and its output as it comes.
 
-        Asks nothing; see `talk` for one that does.
+        Never prompts; see `talk` for one that does.
         """
         command = self._shown(*arguments, "--non-interactive")
         lines: list[str] = []
-        with subprocess.Popen(  # no deadline: an `up` takes what it takes, and its reader has Ctrl-C
+        with subprocess.Popen(  # no deadline: an `up` may take long, and Ctrl-C stops it
             command,
             cwd=self.root,
             stdin=subprocess.DEVNULL,
@@ -150,8 +150,8 @@ class Stack:
         return Ran(process.returncode, "".join(lines))
 
     def keep(self, urns: Collection[str], file: Path) -> None:
-        """Write the state to `file`, secrets encrypted as they are, with none of `urns` marked as being replaced: as
-        if the engine had not begun with them. Raises StackError."""
+        """Write the state to `file`, secrets encrypted as they are, without the mark of being replaced on `urns`: as if
+        the engine had not begun with them. Raises StackError."""
         state = json.loads(self._ask("stack", "export"))
         for item in state["deployment"]["resources"]:
             if item["urn"] in urns:
@@ -159,8 +159,8 @@ class Stack:
         write_private(file, json.dumps(state).encode())
 
     def talk(self, *arguments: str) -> int:
-        """Run a command that may ask for confirmation; its exit code."""
-        done = subprocess.run(self._shown(*arguments), cwd=self.root)  # no deadline: it waits for its reader
+        """Run a command that may prompt for confirmation; return its exit code."""
+        done = subprocess.run(self._shown(*arguments), cwd=self.root)  # no deadline: it waits for an answer
         return done.returncode
 
     def _shown(self, *arguments: str) -> list[str]:
@@ -177,14 +177,14 @@ class Stack:
         return self._answer(self._command(*arguments))
 
     def _answer(self, command: list[str]) -> str:
-        # Without a terminal the CLI would ask for a passphrase and wait; with one it may.
+        # Without a terminal the CLI would prompt for a passphrase and wait; with one it may.
         quiet = [] if sys.stdin is not None and sys.stdin.isatty() else ["--non-interactive"]
         asked = [*command, *quiet]
         done = subprocess.run(asked, cwd=self.root, capture_output=True, text=True)  # no deadline: for the passphrase
         if done.returncode and _CUT_SHORT in done.stderr:
             raise UnreadableStateError(
                 f"The state of stack {self.name} cannot be read ({_CUT_SHORT}): an engine was killed as it wrote. "
-                f"`./pds rescue {self.name}` puts that right; docs/operating.md says how."
+                f"`./pds rescue {self.name}` repairs it; see docs/operating.md."
             )
         if done.returncode:
             raise StackError(f"`{shlex.join(command)}` failed: {done.stderr.strip()}")
@@ -203,6 +203,6 @@ def _resource(item: dict[str, Any]) -> Resource:
 
 
 def digitalocean_token(stack: Stack) -> str | None:
-    """The token that the provider would use: from the environment, else from the stack's configuration."""
+    """Return the token that the provider would use: from the environment, else from the stack's configuration."""
     given = os.environ.get("DIGITALOCEAN_TOKEN") or os.environ.get("DIGITALOCEAN_ACCESS_TOKEN")
     return given or stack.config("digitalocean:token")

@@ -1,6 +1,6 @@
-"""Stack files as the engine would hand them over, without the engine: for evaluating the program offline.
+"""Stack files as the engine would pass them, without the engine: for evaluating the program offline.
 
-Encrypted values cannot be opened here and are not needed: each is replaced by a stand-in of the right shape.
+Encrypted values cannot be decrypted here and are not needed: a stand-in of the right form replaces each.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from tools.engine import ROOT, Evaluation, SecretSource, evaluate, fixed_secret
 
 
 class StackFileError(Exception):
-    """The stack file cannot be read; the text says which and why."""
+    """The stack file cannot be read; the text names which and why."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StackConfig:
 
 
 def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
-    """The configuration of `stack` from `Pulumi.STACK.yaml`. Raises StackFileError."""
+    """Return the configuration of `stack` from `Pulumi.STACK.yaml`. Raises StackFileError."""
     config = _config(stack, root)
     values: dict[str, str] = {}
     secret: set[str] = set()
@@ -46,20 +46,20 @@ def read_stack(stack: str, root: Path = ROOT) -> StackConfig:
 
 
 def read_settings(stack: str, root: Path = ROOT) -> Settings:
-    """What `stack` asks for, with stand-ins for its secrets; `secrets` itself is left out, for its stand-ins would
-    not do. Raises StackFileError."""
+    """Return the settings of `stack`, with stand-ins for its secrets; `secrets` itself is omitted, because its
+    stand-ins would be invalid. Raises StackFileError."""
     return _settings(stack, _config(stack, root))
 
 
 def parse_settings(stack: str, text: str) -> Settings:
-    """As `read_settings`, from the text of the stack file."""
+    """Return the same as `read_settings`, from the text of the stack file."""
     return _settings(stack, _config_in(f"Pulumi.{stack}.yaml", text))
 
 
 def _settings(stack: str, config: dict[Any, Any]) -> Settings:
     options = {str(key).removeprefix("pds:"): _open(value, str(key))[0] for key, value in config.items()}
     wanted = {key: value for key, value in options.items() if ":" not in key and key != "secrets"}
-    # An empty `mail` or `s3` says nothing; see `settings/load.py`.
+    # An empty `mail` or `s3` counts as absent; see `settings/load.py`.
     wanted = {key: value for key, value in wanted.items() if value not in ({}, None)}
     try:
         return read(wanted, f"Pulumi.{stack}.yaml", stack)
@@ -75,9 +75,9 @@ def evaluate_stack(
     root: Path = ROOT,
     hosts: dict[str, Evaluation] | None = None,
 ) -> Evaluation:
-    """The program, evaluated for `stack`.
+    """Return the program, evaluated for `stack`.
 
-    Clubs of one host need its evaluation each: `hosts` keeps it for those that come later.
+    Clubs of one host each need its evaluation: `hosts` caches it.
     """
     config = read_stack(stack, root)
     on = read_settings(stack, root).on
@@ -96,12 +96,12 @@ def evaluate_stack(
 
 
 def _config(stack: str, root: Path) -> dict[Any, Any]:
-    """The file's `config:` map."""
+    """Return the file's `config:` map."""
     return _config_in(f"Pulumi.{stack}.yaml", read_text(stack, root))
 
 
 def read_text(stack: str, root: Path = ROOT) -> str:
-    """The stack file as it is, line ends included. Raises StackFileError."""
+    """Return the stack file unchanged, line ends included. Raises StackFileError."""
     path = root / f"Pulumi.{stack}.yaml"
     try:
         return path.read_bytes().decode()
@@ -136,7 +136,8 @@ def _open(value: Any, path: str) -> tuple[Any, bool]:
 
 
 def _stand_in(path: str) -> str:
-    """For an encrypted value: the first shape that its option takes, of hex digits, a token of Nomad and a URL."""
+    """Return a stand-in for an encrypted value: the first form that its option accepts, of hex digits, a token of Nomad
+    and a URL."""
     digits = hashlib.sha256(f"stand-in for {path}".encode()).hexdigest()
     token = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:32]}"
     field = dict(options(Settings)).get(path.removeprefix("pds:"))

@@ -1,8 +1,8 @@
-// Prints, as one line of JSON, the tokens that the server would have mailed to the account given as argument.
+// Prints, as one line of JSON, the tokens that the server would have mailed to the account in the argument.
 const { createRequire } = require("node:module");
 const path = require("node:path");
 
-// The server's own SQLite module, found from the server's package: pnpm, which makes the image, links it nowhere else.
+// The server's own SQLite module, found from the server's package: pnpm, which builds the image, links it nowhere else.
 const app = createRequire(path.join(process.cwd(), "package.json"));
 const Database = createRequire(app.resolve("@atproto/pds/package.json"))("better-sqlite3");
 

@@ -1,9 +1,8 @@
 """`make try`: a live PDS on this machine, configured by this program's own rendered job.
 
-The program is evaluated for a stack; the environment of the PDS task is taken out of the rendered job, its secrets out
-of the Nomad variable; `tools/live` runs the real server with exactly that, and the stack file's members get accounts on
-it. Generated secrets are real ones, kept under `build/try/STACK` with the data, so that a second run finds its PDS
-again.
+The program is evaluated for a stack. The environment of the PDS task comes from the rendered job, its secrets from the
+Nomad variable. `tools/live` runs the real server with exactly these, and the stack file's members get accounts on it.
+Generated secrets are real ones, kept under `build/try/STACK` with the data, so that a second run finds its PDS again.
 """
 
 import argparse
@@ -31,10 +30,10 @@ from tools.stackfile import StackFileError, evaluate_stack
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit code."""
+    """Run the command; return the exit code."""
     parser = argparse.ArgumentParser(prog="make try", description=__doc__)
     parser.add_argument("--stack", default="dev", help="the stack; its file is Pulumi.STACK.yaml")
-    parser.add_argument("--check", action="store_true", help="stop after the checks; exit non-zero if one failed")
+    parser.add_argument("--check", action="store_true", help="stop after the checks; exit non-zero if a check failed")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120, emoji=False)
     data = ROOT / "build" / "try" / options.stack
@@ -66,9 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def member_steps(evaluation: Evaluation, url: str) -> Iterator[Step]:
-    """The stack file's members, by name, made by the program's own providers on the server at `url` (loopback)."""
+    """Return a step for each of the stack file's members, by name, created by the program's own providers on the server
+    at `url` (loopback)."""
     where = urlsplit(url)
-    # Resources are registered side by side, so the order in which they come is of no meaning.
+    # Resources are registered concurrently, so their order has no meaning.
     members = sorted(
         (item for item in evaluation.resources if item.type.endswith(":Account")), key=lambda item: item.name
     )
@@ -83,7 +83,7 @@ def member_steps(evaluation: Evaluation, url: str) -> Iterator[Step]:
             account = AccountProvider().create({**item.inputs, **here}).outs or {}
             asked = evaluation.one(item.name.replace("-account", "-handle")).inputs
             named = {**asked, **here, "did": account["did"]}
-            # Nobody's DNS names an account of this machine, so a domain of her own is not asked for.
+            # No public DNS names an account of this machine, so the record of a member's own domain is not checked.
             outs = {} if asked["external"] else HandleProvider().create(named).outs or {}
             later = f"; {handle} waits for a DNS record, and none can name it" if asked["external"] else ""
             detail = f"{outs.get('live_handle') or account['live_handle']} is {account['did']}{later}"
@@ -95,7 +95,7 @@ def member_steps(evaluation: Evaluation, url: str) -> Iterator[Step]:
 
 
 class KeptSecrets:
-    """Random hex secrets that are the same at the next run; in a file that only its owner reads."""
+    """Random hex secrets that are the same at the next run; in a file that only its owner can read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -103,7 +103,7 @@ class KeptSecrets:
         self._lock = threading.Lock()  # the engine's mocks answer from several threads
 
     def __call__(self, name: str, digits: int) -> str:
-        """The secret of the resource `name`: `digits` lower-case hex digits."""
+        """Return the secret of the resource `name`: `digits` lower-case hex digits."""
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = secrets.token_hex(digits // 2)
@@ -112,10 +112,10 @@ class KeptSecrets:
 
 
 def task_environment(evaluation: Evaluation) -> tuple[dict[str, str], frozenset[str]]:
-    """The PDS task's environment as Nomad would give it, and which of its names are secret.
+    """Return the PDS task's environment as Nomad would set it, and which of its names are secret.
 
-    The plain part is read out of the rendered job, the secret part out of the Nomad variable whose items the job's
-    template turns into lines of the same names.
+    The plain part comes from the rendered job, the secret part from the Nomad variable whose items the job's template
+    turns into lines of the same names.
     """
     (plain,) = task_of(only_job(evaluation.one("pds-server-job").inputs["jobspec"]), "pds")["env"]
     items: dict[str, str] = evaluation.one("pds-secrets-variable").inputs["items"]

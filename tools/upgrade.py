@@ -1,10 +1,10 @@
-"""`./pds upgrade`: another version of the server, after it has shown on the host that it does its work.
+"""`./pds upgrade`: upgrades the server, after a trial of the new version on the host.
 
-The stack's job `pds-candidate` puts the image to work on throw-away data (accounts, records, blobs, event stream), then
-lets it start on a copy of the newest backup, with no way out. A backup follows, then the stack file, the gate and
-`pulumi up`. Of several stacks one is the canary: the trial is its own, and the others follow, each with a backup and
-the gate before it, once the canary is as well as it was before. At the first that is not, nothing further is begun.
-A version whose databases an older one cannot read is no way back: what leads back then is a restore, and it is said.
+The stack's job `pds-candidate` runs the image on throw-away data (accounts, records, blobs, event stream), then starts
+it on a copy of the newest backup, without a network. A backup follows, then the stack file, the gate and `pulumi up`.
+Of several stacks one is the canary, which has the trial. The others follow, each after a backup and the gate, once the
+canary is as healthy as before. At the first unhealthy one the command stops. If an older version cannot read the
+migrated databases, the command reports that going back needs a restore.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ _DEADLINE = 3600  # seconds; an image pull, a fetch, and the migration of large 
 _MIGRATES = "MIGRATES "
 
 Bring = Callable[[Stack], bool]
-"""The gate, then `pulumi up`; whether both were well."""
+"""The gate, then `pulumi up`; whether both succeeded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,10 @@ class Target:
 
 
 def upgrade(stack: Stack, to: str, package: str | None, *, yes: bool, without: Sequence[str] = ()) -> int:
-    """Bring `stack` to the image tag or image `to`, although the accounts `without` could not be restored.
+    """Upgrade `stack` to the image tag or image `to`, even if the accounts `without` could not be restored.
 
-    Returns the exit code. Raises StackError, StackFileError, ProbeError."""
+    Returns the exit code. Raises StackError, StackFileError, ProbeError.
+    """
     target = _wanted(stack, to, package)
     if target is None:
         return 0
@@ -59,8 +60,8 @@ def upgrade_all(
     bring: Callable[[Known], bool],
     without: Sequence[str] = (),
 ) -> int:
-    """The same for all of them, the canary first; the exit code. Raises as above, before anything is begun where one of
-    them has no backups."""
+    """Do the same for all of them, the canary first; return the exit code. Raises as above, before anything is begun if
+    one of them has no backups."""
     order = [stack for group in by_host(stacks).values() for stack in group]
     order.sort(key=lambda stack: stack.name != canary)
     targets = {stack.name: _wanted(Stack(stack.name), to, package) for stack in order}
@@ -69,7 +70,7 @@ def upgrade_all(
         return 0
     names = [stack.name for stack, _ in wanted]
     print(f"The canary is {names[0]}." + (f" Then: {', '.join(names[1:])}." if names[1:] else ""))
-    # What a version does to one database it does to all: the trial is the canary's alone.
+    # A version changes all databases alike, so only the canary has the trial.
     migrates = _trial(Stack(names[0]), wanted[0][1])
     if migrates is None:
         return 1
@@ -96,7 +97,7 @@ def _wanted(stack: Stack, to: str, package: str | None) -> Target | None:
 
 
 def _trial(stack: Stack, target: Target) -> list[str] | None:
-    """The migrations that it makes; None where it did not stand the trial."""
+    """Return its migrations; None if it failed the trial."""
     api = runs.api_of(stack)
     step(1, f"{target.image} on throw-away data, then on a copy of the newest backup, with no way out.")
     said = _followed(api, runs.dispatch(api, JOB, {"image": target.image}))
@@ -107,7 +108,7 @@ def _trial(stack: Stack, target: Target) -> list[str] | None:
 
 
 def _change(stack: Stack, target: Target, migrates: list[str], bring: Bring, without: Sequence[str]) -> int:
-    """What follows a trial; the exit code."""
+    """Do what follows a trial; return the exit code."""
     settings, api = with_backup(stack), runs.api_of(stack)
     step(2, "A backup, to come back to.")
     sent = back_up(api)
@@ -146,7 +147,7 @@ def _asking(*, yes: bool) -> Bring:
 
 
 def _followed(api: NomadApi, run: str) -> list[str] | None:
-    """What a run said, which is shown as it comes; None where it did not end well."""
+    """Return a run's output, which is shown as it comes; None if it failed."""
     said: list[str] = []
 
     def show(line: str) -> None:

@@ -1,9 +1,9 @@
-"""Whether a snapshot of a PDS can be restored, account by account.
+"""Checks whether a snapshot of a PDS can be restored, account by account.
 
-Owns: what has to be in a snapshot (`components/render/files/snapshot.cjs` makes them), and the words for what is wrong,
+Owns: the required contents of a snapshot (`components/render/files/snapshot.cjs` makes them), and the words for faults,
 which are those of `verify.cjs` and `account_check.cjs` on the host. Does not own: the repositories' format
 (`repository`), fetching a snapshot, or starting a server on it. Nothing is written, and no library of the server's is
-used. The only question to the network is one per account, to `document_key`.
+used. The only request to the network is one per account, to `document_key`.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ _KEY_BYTES = 32
 _NAMED = 100  # lost records of one account
 
 DocumentKey = Callable[[str], str | None]
-"""From a DID to the did:key that its document names for signing; None if it cannot be asked."""
+"""From a DID to the did:key that its document names for signing; None if the directory does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Whose snapshot it should be: as in the mark that the guard leaves on the volume."""
+    """The expected owner of the snapshot: as in the mark that the guard leaves on the volume."""
 
     hostname: str
     rotation_public_key: str
@@ -41,8 +41,8 @@ class Identity:
 
 @dataclass(kw_only=True)
 class Verdict:
-    """What is wrong with one account: `why` it is not restorable, or what is lost. `rebuild` if its tree of records has
-    to be made again; `changed` what differs from the manifest and holds together; `key` its did:key."""
+    """The faults of one account: `why` it is not restorable, or what is lost. `rebuild` if its tree of records has to
+    be made again; `changed` what differs from the manifest and is consistent; `key` its did:key."""
 
     why: list[str] = field(default_factory=list)
     records: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Verdict:
         return LOSSES if self.records or self.blobs or self.rebuild or self.changed else WHOLE
 
     def sentences(self) -> list[str]:
-        """What is wrong, the first thing first."""
+        """Return the faults, most important first."""
         more = self.lost - len(self.records)
         return [
             *self.why,
@@ -74,8 +74,8 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found. `refusals` say why nothing of the snapshot can be restored, `accounts` has a verdict for each
-    DID; `notes` are no faults."""
+    """The findings. `refusals` say why nothing of the snapshot can be restored, `accounts` has a verdict for each DID;
+    `notes` are no faults."""
 
     manifest: dict[str, Any]
     refusals: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Report:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Everything that is wrong, a line each; none if every account is whole."""
+        """Return all faults, a line each; none if every account is whole."""
         lines = (f"{did}: {one.state}: {text}" for did, one in self.accounts.items() for text in one.sentences())
         return (*self.refusals, *lines)
 
@@ -109,7 +109,7 @@ def verify(folder: Path, document_key: DocumentKey, whose: Identity | None = Non
 
 
 def from_plc(url: str, client: httpx.Client) -> DocumentKey:
-    """Ask the PLC directory at `url`; other methods of DIDs are not asked."""
+    """Query the PLC directory at `url`; other methods of DIDs are not queried."""
 
     def ask(did: str) -> str | None:
         if not did.startswith("did:plc:"):
@@ -122,7 +122,7 @@ def from_plc(url: str, client: httpx.Client) -> DocumentKey:
 
 
 def home(did: str) -> Path:
-    """Where a repository lies below the data directory (`getLocation` in the server's actor-store)."""
+    """Return the location of a repository below the data directory (`getLocation` in the server's actor-store)."""
     return Path("actors", hashlib.sha256(did.encode()).hexdigest()[:2], did)
 
 
@@ -145,7 +145,7 @@ class _Check:
                 yield f"{MARK} and {MANIFEST} name two PDSes"
 
     def strays(self) -> None:
-        """What lies beside the files of the manifest is no part of the snapshot."""
+        """Files that are not in the manifest are no part of the snapshot."""
         for path in sorted(self._folder.rglob("*")):
             name = path.relative_to(self._folder)
             known = str(name) in self._manifest["files"] or name.parts[0] in (MANIFEST, "blocks")
@@ -153,7 +153,7 @@ class _Check:
                 self.notes.append(f"{name} is not in the manifest")
 
     def damage(self, name: str) -> Iterator[str]:
-        """Why a database of the whole server cannot be used."""
+        """Return why a database of the whole server cannot be used."""
         path = self._folder / name
         if not path.exists():
             yield f"{name} is missing"
@@ -163,7 +163,7 @@ class _Check:
             self.notes.append(f"{name} is not what was written: its SHA-256 differs from the manifest's")
 
     def accounts(self) -> dict[str, Verdict]:
-        """A verdict for every account and every repository."""
+        """Return a verdict for every account and every repository."""
         known = self._active()
         if sorted(known) != sorted(self._manifest["accounts"]):
             self.notes.append("account.sqlite has other accounts than the manifest")
@@ -224,7 +224,7 @@ class _Check:
         return any(path.exists() and is_hash_of(cid, path.read_bytes()) for path in places)
 
     def documents(self, accounts: Mapping[str, Verdict], document_key: DocumentKey) -> None:
-        """Hold the keys against the DID documents: an account that moved away is no fault of a snapshot."""
+        """Compare the keys with the DID documents: an account that moved away is no fault of a snapshot."""
         active = self._active()
         owners = {verdict.key: did for did, verdict in accounts.items() if verdict.key}
         for did, verdict in accounts.items():
@@ -250,14 +250,14 @@ class _Check:
         return bool(written) and path.stat().st_size == written["size"] and _sha256(path) == written["sha256"]
 
     def _active(self) -> dict[str, bool]:
-        """DID to whether the account is in use here: one that moved away, or has yet to arrive, is deactivated."""
+        """Map DID to whether the account is in use here: one that moved away, or has yet to arrive, is deactivated."""
         with closing(open_unchanged(self._folder / "account.sqlite")) as db:
             rows = db.execute('select did, "deactivatedAt" is null from actor').fetchall()
             return {did: bool(active) for did, active in rows}
 
 
 def _count(fault: Fault, store: Store, verdict: Verdict) -> None:
-    """What a fault of a repository means for its account (`checkRepository` in account_check.cjs)."""
+    """Count a repository's fault against its account (`checkRepository` in account_check.cjs)."""
     leaves = store.records_of(fault.cid) if fault.kind == "block" else []
     if fault.kind == "signature":
         verdict.why.append(fault.text)

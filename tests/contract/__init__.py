@@ -1,1 +1,1 @@
-"""The real servers against what this program gives them: a PDS of each line and a PLC directory, on loopback."""
+"""The real servers with this program's configuration: a PDS of each line and a PLC directory, on loopback."""

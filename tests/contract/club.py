@@ -1,7 +1,7 @@
-"""A club on a real PDS: members with posts and blobs, and a writer that never pauses and remembers every answer.
+"""A club on a real PDS: members with posts and blobs, and a writer that never pauses and records every response.
 
-Owns: making the accounts, writing to them from threads, and the journal of what the server acknowledged and when.
-Does not own: the server, or what is asked about the journal.
+Owns: creating the accounts, writing to them from threads, and the journal of the server's acknowledgements and their
+times. Does not own: the server, or the queries on the journal.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ class Club:
 
     @contextmanager
     def writing(self, *, patient: bool = False, joining: float = 0.3) -> Iterator[None]:
-        """Members write, delete and join without a pause, until the block ends. Raises what went wrong meanwhile.
+        """Members write, delete and join without a pause, until the block ends. Raises the errors meanwhile.
 
-        Those who are `patient` try again while nobody answers, as apps do. Somebody new comes every `joining` seconds.
+        `patient` ones retry while the server does not answer, as apps do. A new member joins every `joining` seconds.
         """
         stop, failures = threading.Event(), list[BaseException]()
 
@@ -161,14 +161,14 @@ class Club:
 
 
 def cid_of(client: Client, uri: str) -> str:
-    """The CID of the record at `uri`. Raises RefusedError where it is not there."""
+    """The CID of the record at `uri`. Raises RefusedError if it does not exist."""
     _, _, did, collection, rkey = uri.split("/")
     parameters = {"repo": did, "collection": collection, "rkey": rkey}
     return str(client.query("com.atproto.repo.getRecord", parameters)["cid"])
 
 
 def whole(client: Client, club: Club, moment: float) -> None:
-    """Old passwords work, and what was acknowledged before `moment` has the CID that it had."""
+    """Old passwords work, and everything acknowledged before `moment` has its original CID."""
     members, records = club.journal.before(moment)
     for did in members:
         client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
@@ -178,8 +178,8 @@ def whole(client: Client, club: Club, moment: float) -> None:
 
 
 def founded(base_url: str, hostname: str, members: int, posts: int, mail: str | None = None) -> Club:
-    """A club with members, of whom each has `posts` posts and one blob. `mail` is their addresses' domain, where it is
-    not the hostname."""
+    """A club with members, each with `posts` posts and one blob. `mail` is their addresses' domain, if it is not the
+    hostname."""
     club = Club(base_url, hostname, mail)
     for number in range(members):
         member = club.join()

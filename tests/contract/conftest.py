@@ -60,7 +60,7 @@ def program_env(task: TaskEnvironment) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def program_secrets(task: TaskEnvironment) -> frozenset[str]:
-    """The names in it whose values nobody may see."""
+    """The names in it whose values are secret."""
     return task.secrets
 
 

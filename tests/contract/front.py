@@ -164,7 +164,7 @@ class Front:
         return httpx.Client(base_url=base, transport=transport, headers={"Host": host}, timeout=60, trust_env=False)
 
     def certificate(self, host: str) -> x509.Certificate:
-        """The certificate that `host` shows. Raises ssl.SSLError where it has none."""
+        """The certificate that `host` shows. Raises ssl.SSLError if it has none."""
         with (
             socket.create_connection((LOOPBACK, self.caddy.ports.https), timeout=60) as plain,
             self.trust.wrap_socket(plain, server_hostname=host) as shown,

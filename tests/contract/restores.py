@@ -79,7 +79,7 @@ def story(
     line: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Story:
-    """One story for each version line; nobody changes it."""
+    """One story for each version line; no test changes it."""
     path = tmp_path_factory.mktemp("story") / "pds"
     path.mkdir()
     env = open_environment(program_env, path, directory, line)

@@ -147,7 +147,7 @@ def running(
 
 
 def _asked_once(url: str) -> DocumentKey:
-    """The directory's answers, kept: nobody's key changes here."""
+    """The directory's answers, cached: no key changes here."""
     return cache(from_plc(url, httpx.Client(trust_env=False)))
 
 

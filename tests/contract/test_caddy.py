@@ -177,7 +177,7 @@ def test_a_blob_at_the_limit_passes_and_one_above_it_is_refused(front: Front, se
 def test_a_blob_above_the_limit_of_which_no_length_is_told_does_not_end_the_server(
     front: Front, server: _Server
 ) -> None:
-    # Without Caddy's limit it does: version 0.4.217 has an error there that nobody catches.
+    # Without Caddy's limit it does: version 0.4.217 has an unhandled error there.
     assert _send(front, server, UPLOAD, _pieces(LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     with front.client(HOST) as client:
         assert client.get("/xrpc/_health").status_code == httpx.codes.OK

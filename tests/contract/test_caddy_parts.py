@@ -135,7 +135,7 @@ class Machine:
         assert done.returncode == 0, done.stderr
 
     def get(self, host: str, path: str) -> httpx.Response:
-        """An answer of `https://HOST`. Raises httpx.HTTPError where there is no such site."""
+        """A response of `https://HOST`. Raises httpx.HTTPError if there is no such site."""
         trust = ssl.create_default_context()
         trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
         with httpx.Client(verify=trust, trust_env=False, timeout=20) as client:
@@ -146,7 +146,7 @@ class Machine:
             return client.send(request)
 
     def result(self, host: str, sha256: str) -> str:
-        """What Caddy says of a text, as `up` asks for it; empty where it knows nothing."""
+        """Caddy's result for a text, as `up` requests it; empty if it has none."""
         answer = self.get(host, f"/.well-known/pds-ingress/{sha256}")
         return answer.text.strip() if answer.status_code == httpx.codes.OK else ""
 

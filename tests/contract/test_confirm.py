@@ -130,7 +130,7 @@ def test_a_missing_database_is_a_failure_and_not_a_new_one(
 def test_the_token_that_nobody_was_mailed_is_read_and_it_is_the_one_that_works(
     pds: PdsProcess, server: accounts.Server, pds_installs: dict[str, Install], line: str
 ) -> None:
-    """What moving to another server needs: a signature of the server's, for which it asks a token that it mails."""
+    """A move to another server needs a signature of this server, which requires a token that it would mail."""
     did = _made(server, "eve")
     assert _confirm(pds_installs[line], pds, did).returncode == 0, "the server mails to confirmed addresses"
     client = Client(pds.url, "noted.at")

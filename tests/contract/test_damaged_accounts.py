@@ -1,4 +1,4 @@
-"""What is damaged in one account of a server is nobody else's: backup, check and drill name it, and go on."""
+"""Damage of one account affects no other account: backup, check and drill name it, and continue."""
 
 from __future__ import annotations
 

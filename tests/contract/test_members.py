@@ -69,7 +69,7 @@ class Place:
         return {**self.common(), **same, **place, **more}
 
     def new_name(self) -> str:
-        """A name that nobody has yet."""
+        """A name without an account."""
         self.made += 1
         return f"member{self.made}"
 
@@ -145,7 +145,7 @@ def test_the_server_s_own_handle_rules_are_those_of_the_settings(place: Place) -
         _made(place, "ann.her-domain.test", temporary="")
 
 
-# A domain of her own.
+# A domain of the member's own.
 
 
 def test_a_domain_of_her_own_is_pending_until_its_name_servers_say_so_and_the_pds_is_not_asked_before(
@@ -408,7 +408,7 @@ def test_a_relay_is_asked_in_the_words_that_a_real_server_answers_to(place: Plac
 
 
 def _sign_up(place: Place) -> Props:
-    """Somebody with a code, whom no stack file names."""
+    """A person with a code, whom no stack file names."""
     (code,) = accounts.invite_codes(place.server, 1, 1)
     handle = f"{place.new_name()}.noted.at"
     body = {"handle": handle, "email": f"{handle.replace('.', '-')}@noted.at", "password": PASSWORD, "inviteCode": code}

@@ -1,7 +1,7 @@
-"""A member moves to another real PDS with her identity, posts and pictures, and no mail server is anywhere.
+"""A member moves to another real PDS with their identity, posts and pictures, without any mail server.
 
 The calls and their order are those of the protocol's guide to account migration (atproto.com/guides/account-migration)
-and of docs/operating.md. What mail would have carried is read as `./pds token` reads it.
+and of docs/operating.md. Mailed tokens are read as `./pds token` reads them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PREFERENCES = [{"$type": "app.bsky.actor.defs#adultContentPref", "enabled": True
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two servers, and how its operator and the member speak to it."""
+    """One of the two servers, and the way of its operator and the member to it."""
 
     hostname: str
     env: Mapping[str, str]
@@ -55,13 +55,13 @@ class Side:
     client: Client
 
     def invite(self) -> str:
-        """What its operator gives to somebody who wants an account there."""
+        """Return an invite code of its operator."""
         method = "com.atproto.server.createInviteCode"
         made = self.client.procedure(method, {"useCount": 1}, admin_password=self.env["PDS_ADMIN_PASSWORD"])
         return str(made["code"])
 
     def log_in(self, did: str) -> str:
-        """Her session, with which every call goes from now on."""
+        """The member's session, with which every call goes from now on."""
         body = {"identifier": did, "password": PASSWORD}
         token = str(self.client.procedure("com.atproto.server.createSession", body)["accessJwt"])
         self.client.log_in(token)
@@ -74,12 +74,12 @@ class Side:
         assert answer.is_success, f"{method}: {answer.status_code} {answer.text}"
 
     def post(self, did: str, text: str) -> None:
-        """A post of hers."""
+        """A post of the member's."""
         record = {"$type": POST, "text": text, "createdAt": "2026-06-01T12:00:00.000Z"}
         self.client.procedure("com.atproto.repo.createRecord", {"repo": did, "collection": POST, "record": record})
 
     def records(self, did: str) -> dict[str, str]:
-        """Her records: the CID of each, by its address."""
+        """The member's records: the CID of each, by its address."""
         return {
             record["uri"]: record["cid"]
             for collection in (POST, PICTURE)
@@ -89,14 +89,14 @@ class Side:
         }
 
     def status(self, did: str) -> tuple[bool, str | None]:
-        """What it tells everybody: whether the account is active here, and why not."""
+        """Its public status: whether the account is active here, and why not."""
         said = self.client.query("com.atproto.sync.getRepoStatus", {"did": did})
         return said["active"], said.get("status")
 
 
 @dataclass(frozen=True)
 class World:
-    """The two servers, the directory that both ask, and the DNS records of her own domain."""
+    """The two servers, the directory that both use, and the DNS records of the member's own domain."""
 
     old: Side
     new: Side
@@ -112,7 +112,7 @@ def world(
     program_env: dict[str, str],
     line: str,
 ) -> Iterator[World]:
-    """She leaves a server of `line` for one of the other line."""
+    """A member leaves a server of `line` for one of the other line."""
     [other] = set(PDS_LINES) - {line}
     dns: dict[str, list[str]] = {}
     theirs = {**program_env, **OTHER_SECRETS, "PDS_HOSTNAME": NEW}
@@ -169,7 +169,7 @@ def _member(side: Side, name: str, **more: str) -> tuple[str, bytes]:
 
 
 def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
-    """The account on the new server, deactivated, with all that the old one has of hers; both sessions."""
+    """The account on the new server, deactivated, with all the member's data from the old one; both sessions."""
     leaving = old.log_in(did)
     asked: dict[str, str | int] = {"aud": f"did:web:{new.hostname}", "lxm": "com.atproto.server.createAccount"}
     proof = old.client.query("com.atproto.server.getServiceAuth", asked)["token"]
@@ -197,7 +197,8 @@ def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
 
 
 def _change_identity(old: Side, new: Side, leaving: str, token: str, hers: list[str]) -> None:
-    """The old server signs what the new one recommends, with her own key before it; the new one hands it in."""
+    """The old server signs the new one's recommendation, with the member's own key before it; the new one submits
+    it."""
     wanted = new.client.query("com.atproto.identity.getRecommendedDidCredentials", {})
     wanted["rotationKeys"] = hers + wanted["rotationKeys"]
     old.client.log_in(leaving)
@@ -217,11 +218,12 @@ def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, 
 
 
 def _moved(world: World, did: str, records: dict[str, str], picture: bytes) -> None:
-    """Her DID is the same and the new server's, and so is all that she wrote; the old server says that she left."""
+    """The DID is unchanged and the new server's, and so are all records; the old server reports that the account
+    left."""
     old, new = world.old, world.new
     data = directory_data(world.directory.url, did)
     assert data["services"]["atproto_pds"]["endpoint"] == f"https://{NEW}"
-    new.log_in(did)  # with her password, after all tokens of the move
+    new.log_in(did)  # with the password, after all tokens of the move
     assert new.client.query("com.atproto.server.checkAccountStatus", {})["validDid"] is True
     assert new.records(did) == records
     assert new.client.query("app.bsky.actor.getPreferences", {})["preferences"] == PREFERENCES

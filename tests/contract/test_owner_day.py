@@ -114,7 +114,7 @@ def test_another_rotation_key_than_the_servers_is_noticed(
     pds, keep, _ = lived_in
     other = small_env | {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": "5d" * 32}
     steps = _day(pds, directory, other, keep)
-    assert [step.name for step in steps if not step.ok] == ["her DID document"]
+    assert [step.name for step in steps if not step.ok] == ["DID document"]
 
 
 def test_a_wrong_admin_password_fails_the_invite_and_what_needs_it_and_nothing_raises(

@@ -1,6 +1,6 @@
-"""One component by the real engine and the real provider, on the bench's API, without a host.
+"""One component with the real engine and the real provider, on the bench's API, without a host.
 
-What is proven so is that DigitalOcean's provider takes what the component asks for and finds nothing to do afterwards.
+This shows that DigitalOcean's provider accepts the component's inputs and has no change afterwards.
 """
 
 import json
@@ -24,11 +24,11 @@ from components.settings.read import read
 
 settings = read(json.loads(os.environ["E2E_DOCUMENT"]), "Pulumi.test.yaml", "test")
 """
-"""How a program of such a project begins."""
+"""The first lines of a program of such a project."""
 
 
 class Alone:
-    """A project with a program of its own, its state beside it, and the API that it uses."""
+    """A project with its own program, its state beside it, and the API that it uses."""
 
     def __init__(self, folder: Path, api: Api, program: str, more: Mapping[str, str]) -> None:
         self.api = api
@@ -49,7 +49,7 @@ class Alone:
         self("stack", "init", "test")
 
     def __call__(self, *arguments: str, fails: bool = False, **options: Any) -> str:
-        """What the engine says to a command that has to end well, or not, with these options in the stack file."""
+        """The engine's output for a command that has to succeed, or fail, with these options in the stack file."""
         operators = {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["a key"]}
         document = {"hostname": "noted.test", "operators": operators, **options}
         done = subprocess.run(
@@ -71,8 +71,8 @@ class Alone:
 
 @contextmanager
 def alone(folder: Path, program: str, more: Mapping[str, str], **world: Any) -> Iterator[Alone]:
-    """A stack that nothing was made of yet; `more` is for the engine's environment, `world` for the account. A program
-    that is missing is a failure with its source."""
+    """A stack without resources; `more` is for the engine's environment, `world` for the account. A missing program is
+    a failure that names its source."""
     assert missing("pulumi", "pulumi-language-python") == []
     project = folder / "project"
     project.mkdir()

@@ -1,4 +1,4 @@
-"""A client of the bench's API for its own tests, and machines that only keep what they were asked."""
+"""A client of the bench's API for its own tests, and machines that only record their calls."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 class Machines:
-    """Keeps what droplets were asked to do."""
+    """Records the calls for droplets."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -74,14 +74,14 @@ class Client:
         )
 
     def ask(self, method: str, path: str, body: Any = None, status: int = 200) -> Json:
-        """The decoded answer, whose status has to be this one."""
+        """The decoded response, whose status has to be this one."""
         answer = self.http.request(method, path, json=body)
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
         found: Json = answer.json() if answer.content else {}
         return found
 
     def refused(self, method: str, path: str, body: Any = None, status: int = 422) -> str:
-        """The message of an answer that is no success, in the API's form of errors."""
+        """The message of an error response, in the API's form of errors."""
         answer = self.ask(method, path, body, status)
         assert set(answer) == {"id", "message", "request_id"}
         return str(answer["message"])
@@ -91,7 +91,7 @@ class Client:
         return self.until(lambda: self.ask("GET", f"/actions/{action['id']}")["action"], lambda it: it["completed_at"])
 
     def until(self, ask: Callable[[], Json], good: Callable[[Json], Any]) -> Json:
-        """Ask again until it is good, for two seconds at most."""
+        """Repeat the request until the response is good, for two seconds at most."""
         end = time.monotonic() + 2
         while not good(found := ask()):
             assert time.monotonic() < end, found

@@ -1,4 +1,4 @@
-"""Where a bench's backups go: an S3 server that containers reach, and restic's image that finds it."""
+"""The target of a bench's backups: an S3 server that containers reach, and restic's image that finds it."""
 
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""The PDS in a container without Nomad: what a measurement of the program's own share is held against.
+"""The PDS in a container without Nomad: the baseline for measurements of the program's own share.
 
-The same image, environment, user and limits as the job has, on data of its own; on the host's network, since the
-directory of its identities is on loopback.
+It has the image, environment, user and limits of the job, on its own data; on the host's network, since the directory
+of its identities is on loopback.
 """
 
 import json
@@ -41,7 +41,7 @@ class BareServer:
         return answer.status_code, answer.text
 
     def answers(self) -> None:
-        """Return once it answers. Raises BenchError where it does not."""
+        """Return once it answers. Raises BenchError if it does not."""
         end = time.monotonic() + _START
         while time.monotonic() < end:
             try:
@@ -78,7 +78,7 @@ class BareServer:
 
 
 def memory_mib(container: str, docker_host: str) -> float:
-    """What Docker counts as a container's memory, in MiB; the page cache that could be given back is not in it."""
+    """Docker's figure for a container's memory, in MiB, without the reclaimable page cache."""
     text = run(["docker", "stats", "--no-stream", "--format", "{{json .}}", container], docker_host)
     found = re.match(r"([0-9.]+)(KiB|MiB|GiB)", json.loads(text)["MemUsage"])
     assert found, text
@@ -87,7 +87,7 @@ def memory_mib(container: str, docker_host: str) -> float:
 
 @contextmanager
 def bare_server(running: Bench, plc_url: str) -> Iterator[BareServer]:
-    """Start it and wait for it; container and data are gone at the end. Raises BenchError where it does not come up."""
+    """Start it and wait for it; container and data are removed at the end. Raises BenchError if it does not start."""
     outputs = running.outputs()
     told = read_env_file(outputs["pds_env"])
     data = running.folder / "bare"

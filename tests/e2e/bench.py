@@ -1,6 +1,6 @@
-"""The bench, whole: Docker engine, API with machines, name server, and a project folder with one stack in it.
+"""The complete bench: Docker engine, API with machines, name server, and a project folder with one stack in it.
 
-Owns what `up.py` and the tests start from. The engine, its plugins, Nomad, Docker and stunnel are found on PATH.
+Owns the environment of `up.py` and the tests. The engine, its plugins, Nomad, Docker and stunnel are found on PATH.
 
 The project folder has a copy of the program, so that an edit meanwhile is not a change, and a `Pulumi.yaml` that names
 the running Python environment. Nothing is written into the checkout: the stack's file and state are in that folder.
@@ -41,14 +41,14 @@ _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGB
 
 
 DEADLINE = 3600.0
-"""Seconds that a run of the engine has; its own waits are shorter."""
+"""Deadline of a run of the engine, in seconds; its own waits are shorter."""
 _LAST = 300.0
-"""Seconds for what only reads, or ends."""
+"""Seconds for commands that only read, or end."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the engine: what it printed, how it ended and how long it took."""
+    """One run of the engine: its output, exit code and duration."""
 
     command: str
     output: str
@@ -57,7 +57,7 @@ class Run:
 
 
 def complaint(output: str) -> str:
-    """What the engine says is wrong, without the outputs that it shows after it; else the end of what it said."""
+    """The engine's error message, without the outputs after it; else the end of its output."""
     told = output.partition("\nDiagnostics:")[2].partition("\nOutputs:")[0]
     return told[:6000] or output[-6000:]
 
@@ -81,18 +81,18 @@ class Stack:
     api: Api
     nameserver: str
     authority: Authority
-    """Stands for the public certificate authorities; the engine trusts it beside them."""
+    """Stands in for the public certificate authorities; the engine trusts it beside them."""
     name: str = STACK
 
     def beside(self, name: str, config: Mapping[str, Any], passphrase: str | None = None) -> Self:
-        """A further stack of the project, with its file; its secrets have the same passphrase unless it is given
-        another. Raises BenchError."""
+        """A further stack of the project, with its file; its secrets have the same passphrase unless another is given.
+        Raises BenchError."""
         env = {**self.env, **({"PULUMI_CONFIG_PASSPHRASE": passphrase} if passphrase else {})}
         init_stack(self.project, env, name, config)
         return replace(self, name=name, env=env)
 
     def pulumi(self, *arguments: str, show: bool = False, check: bool = True) -> Run:
-        """Run the engine on the stack; `show` prints what it says as it comes. Raises BenchError on failure."""
+        """Run the engine on the stack; `show` prints its output as it comes. Raises BenchError on failure."""
         command = ["pulumi", *arguments, "--stack", self.name, "--non-interactive"]
         began = time.monotonic()
         lines: list[str] = []
@@ -145,7 +145,7 @@ class Stack:
         return self._said("output", "--json", "--show-secrets")
 
     def jobspec(self, name: str) -> str:
-        """The text of the Nomad job that the state has by this name."""
+        """The text of the Nomad job of this name in the state."""
         resources = self._said("export")["deployment"]["resources"]
         [found] = [item for item in resources if item["urn"].endswith(f"::{name}")]
         return str(found["outputs"]["jobspec"])
@@ -177,7 +177,7 @@ class Stack:
             _until(lambda: client.get(at).json()["action"]["status"] == "completed", path)
 
     def delete(self, path: str) -> None:
-        """Delete a thing of the account behind the engine's back, and wait until it is gone."""
+        """Delete a resource of the account behind the engine's back, and wait until it is gone."""
         with self._account() as client:
             client.delete(path).raise_for_status()
             _until(lambda: not self._there(client, path), path)
@@ -221,8 +221,8 @@ class Bench(Stack):
     """The prefix of the reserved IPs."""
 
     def health_url(self) -> str:
-        """Where the server answers, found as an ingress on that host would: by the service's name on Nomad's loopback
-        API, without a token. Raises BenchError where there is none."""
+        """The server's address, found as an ingress on that host would: by the service's name on Nomad's loopback API,
+        without a token. Raises BenchError if there is none."""
         machines = self.machines.machines()
         if len(machines) != 1:
             raise BenchError(f"there are {len(machines)} machines")
@@ -248,7 +248,8 @@ class Bench(Stack):
 
 
 def settings(image: str, names: str) -> dict[str, Any]:
-    """The stack file's `config`: what a first stack says, with an image made here and no word to the outside."""
+    """The stack file's `config`: the minimum of a first stack, with an image made here and without contact to public
+    services."""
     return {
         "pds:hostname": HOSTNAME,
         "pds:operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]},
@@ -265,7 +266,7 @@ def settings(image: str, names: str) -> dict[str, Any]:
 
 @contextmanager
 def bench(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[Bench]:
-    """Start everything; stop it at the end, by process id. Raises BenchError with all that is missing."""
+    """Start everything; stop it at the end, by process id. Raises BenchError with everything that is missing."""
     lines = missing(*PROGRAMS)
     if lines:
         raise BenchError("\n".join(lines))

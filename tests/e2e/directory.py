@@ -1,8 +1,8 @@
 """A directory of identities for a bench's servers: the real one, over HTTPS, where a container can reach it.
 
-No identity made in a bench may reach the public directory, where it would be for ever. The program writes https
-addresses of directories only; here the bench's authority signs the certificate, and stunnel terminates TLS on the
-address that containers have for this machine.
+No identity of a bench may reach the public directory, where it would be permanent. The program accepts only https
+addresses of directories. Here the bench's authority signs the certificate, and stunnel terminates TLS on the
+containers' address for this machine.
 """
 
 import os
@@ -37,10 +37,10 @@ class Directory:
     local_url: str
     pds_image: str
     names: Mapping[str, str]
-    """What such an image has to know: names, and where they lead."""
+    """Names that such an image has to resolve, with their addresses."""
 
     def data(self, did: str) -> dict[str, object]:
-        """What it holds about an identity."""
+        """Its data of an identity."""
         answer = httpx.get(f"{self.local_url}/{did}/data", timeout=10, trust_env=False)
         answer.raise_for_status()
         found: dict[str, object] = answer.json()
@@ -49,7 +49,7 @@ class Directory:
 
 @contextmanager
 def directory(folder: Path, cache: Path, docker_host: str, authority: Authority) -> Iterator[Directory]:
-    """Run one, with its data and logs in `folder`. Raises BenchError, or LiveError where it does not come up."""
+    """Run one, with its data and logs in `folder`. Raises BenchError, or LiveError if it does not start."""
     folder.mkdir(parents=True, exist_ok=True)
     address = gateway(docker_host)
     with PlcDirectory(install("plc", cache), data=folder / "data", log=folder / "plc.log") as plain:

@@ -1,8 +1,8 @@
-"""A Docker engine of the bench's own: its data, socket and process are in one folder, and gone with it.
+"""A separate Docker engine of the bench: its data, socket and process are in one folder, and removed with it.
 
-The engine of the machine, if there is one, is not touched, nor another bench's. Each has a bridge of its own: on one
-that two engines share, both give out the same addresses, and a server answers in another's place. Images stay in
-`folder` between runs, so that the server's image is built once.
+It does not affect the machine's own engine or another bench's. Each has its own bridge: on a shared one both engines
+would assign the same addresses, and a server would answer in another's place. Images stay in `folder` between runs, so
+that the server's image is built once.
 """
 
 import fcntl
@@ -22,10 +22,11 @@ _STOP = 30.0
 
 @contextmanager
 def engine(folder: Path, number: int) -> Iterator[str]:
-    """Start `dockerd` with everything of its own under `folder`; its DOCKER_HOST. It is stopped at the end, by its id.
+    """Start `dockerd` with everything of its own under `folder`; return its DOCKER_HOST. It is stopped at the end, by
+    its id.
 
-    `number`, below 200, is nobody else's on this machine: its containers' network is named and numbered by it. Needs
-    root. Raises BenchError with the end of its log where it doesn't come up.
+    `number`, below 200, is unique on this machine: it names and numbers the network of its containers. Needs root.
+    Raises BenchError with the end of its log if it does not start.
     """
     need("dockerd", "docker", "ip")
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def gateway(docker_host: str) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Two engines on the same data would break each other; the second one is told so."""
+    """Two engines on the same data would damage each other; the second one is refused."""
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,7 +53,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _bridge(number: int) -> Iterator[str]:
-    """A bridge with private addresses, as Docker's own has: the server believes proxies at those alone. Its name."""
+    """A bridge with private addresses, as Docker's own has: the server trusts proxies only at those. Returns its
+    name."""
     name = f"pds-e2e-{number}"
     run(["ip", "link", "delete", name], check=False)  # of a bench that was killed
     run(["ip", "link", "add", name, "type", "bridge"])

@@ -1,6 +1,6 @@
-"""`Watch` by the real engine and the real provider: `pytest tests/e2e/e2e_alerts.py`; see `alone.py`.
+"""`Watch` with the real engine and the real provider: `pytest tests/e2e/e2e_alerts.py`; see `alone.py`.
 
-And what an owner sees who names an address that is not the account's.
+Also the error for an address that is not the account's.
 """
 
 from collections.abc import Iterator

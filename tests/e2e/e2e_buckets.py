@@ -1,7 +1,7 @@
-"""The backup's bucket and its key by the real engine and the real provider: `pytest tests/e2e/e2e_buckets.py`.
+"""The backup's bucket and its key with the real engine and the real provider: `pytest tests/e2e/e2e_buckets.py`.
 
-Keys are the bench's API's, for the buckets of an S3 service that stands for Spaces and knows of them. See `alone.py`.
-Without Nomad, so without the job.
+The bench's API issues the keys, for the buckets of an S3 service that stands in for Spaces and accepts them. See
+`alone.py`. Without Nomad, so without the job.
 """
 
 import os
@@ -43,11 +43,11 @@ class Spaces:
         return [name for name, owner in buckets_of(self.url).items() if owner == "ours"]
 
     def add_key(self, access_key: str, secret: str, grants: Sequence[dict[str, str]]) -> None:
-        """It is limited to its grants."""
+        """Add it, limited to its grants."""
         add_key(self.url, access_key, secret, [(item["bucket"], item["permission"]) for item in grants])
 
     def drop_key(self, access_key: str) -> None:
-        """It opens nothing."""
+        """Remove its access."""
         drop_key(self.url, access_key)
 
 

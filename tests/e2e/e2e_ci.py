@@ -1,8 +1,8 @@
-"""What the workflows run, with the real engine, Nomad, Docker and PDS: `pytest tests/e2e/e2e_ci.py -x`, as root.
+"""The workflows' commands, with the real engine, Nomad, Docker and PDS: `pytest tests/e2e/e2e_ci.py -x`, as root.
 
-The steps are read from the workflow files and run in a shell as a runner would: each with the environment that it
-names, secrets that are not set being empty, those after one that failed only where they run always. Left out: what
-installs, and `./pds check`, which asks the server from the Internet.
+The steps are read from the workflow files and run in a shell as a runner would: each with its own environment, unset
+secrets being empty, and after a failure only those that always run. Omitted: installations, and `./pds check`, which
+uses the public address of the server.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ LABEL = "77-1"
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did."""
+    """The result of a step."""
 
     run: str
     code: int
@@ -37,7 +37,7 @@ class Step:
 
 
 def job(running: Bench, workflow: str, allow: str = "") -> list[Step]:
-    """Run the one job of a workflow, as far as it comes."""
+    """Run the one job of a workflow, until it fails."""
     document = yaml.safe_load((ROOT / f".github/workflows/{workflow}.yaml").read_text())
     [found] = document["jobs"].values()
     done: list[Step] = []
@@ -62,18 +62,18 @@ def job(running: Bench, workflow: str, allow: str = "") -> list[Step]:
 
 
 def _here(script: str) -> str:
-    """No service on the Internet says which address this machine has."""
+    """No service on the Internet returns the address of this machine."""
     return f"{script} --address {RUNNER}" if script.startswith("./pds let-in") and "--close" not in script else script
 
 
 def _runner(running: Bench) -> dict[str, str]:
-    """What a runner's environment has by itself; the rest leads to the bench's account."""
+    """A runner's own environment; the rest leads to the bench's account."""
     own = ("DIGITALOCEAN_TOKEN", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_BACKEND_URL")
     return {name: value for name, value in running.env.items() if name not in own}
 
 
 def _given(running: Bench, env: Mapping[str, str]) -> dict[str, str]:
-    """Each value as GitHub would put it in: what the repository has not is empty."""
+    """Each value as GitHub would insert it: a missing one is empty."""
     return {name: running.env.get(name, "") if "${{" in value else value for name, value in env.items()}
 
 
@@ -83,7 +83,7 @@ def doors(running: Bench) -> list[str]:
 
 
 def opened_and_closed(running: Bench, before: int) -> bool:
-    """Whether, after so many requests, a door was made and deleted, and none is there now."""
+    """Whether a firewall was created and deleted after this number of requests, and none exists now."""
     asked = running.api.requests()[before:]
     made = [item for item in asked if item["method"] == "POST" and item["path"] == "/v2/firewalls"]
     mine = [item for item in made if "-let-in-" in str(item["body"])]
@@ -92,7 +92,7 @@ def opened_and_closed(running: Bench, before: int) -> bool:
 
 
 def state(running: Bench) -> dict[str, str]:
-    """What the state is, file by file."""
+    """The state, file by file."""
     folder = running.folder / "state"
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*.json")}
 

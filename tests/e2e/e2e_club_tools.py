@@ -1,7 +1,7 @@
-"""Three clubs on one host from the command line, with the real engine, providers, Nomad, Docker and PDS:
-`pytest tests/e2e/e2e_club_tools.py -x`, as root. One story, whose tests follow each other.
+"""Three clubs on one host from the command line, with the real engine, providers, Nomad, Docker and PDS: `pytest
+tests/e2e/e2e_club_tools.py -x`, as root. One scenario, whose tests build on each other.
 
-What the clubs themselves are is the story of `e2e_clubs.py`; here it is `./pds club`, `clubs`, `preview-all`, `up-all`.
+`e2e_clubs.py` tests the clubs themselves; this tests `./pds club`, `clubs`, `preview-all`, `up-all`.
 """
 
 import json
@@ -56,7 +56,7 @@ class Place:
         return found | {"clubs": {row["stack"]: row for row in found["clubs"]}}
 
     def logs(self) -> str:
-        """What the tools wrote down."""
+        """The logs of the tools."""
         return "\n".join(file.read_text() for file in (self.stack.project / "build/logs").iterdir())
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_overwritten(place: Place) -> None:
 
 
 def test_up_all_brings_the_host_up_and_then_its_clubs(place: Place) -> None:
-    # Other ports than the first ones that clubs get: another bench on this machine may have those.
+    # Other ports than the first ones of clubs, which another bench on this machine may have.
     ports = {name: 3121 + number for number, name in enumerate(CLUBS)}
     for name, club in place.clubs.items():
         club.configure(pds={"crawlers": [], "escrow": "declined", "port": ports[name]})

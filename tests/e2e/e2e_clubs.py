@@ -1,7 +1,7 @@
 """Three clubs on one host, with the real engine, providers, Nomad, Docker and PDS: `pytest tests/e2e/e2e_clubs.py -x`.
 
-One story for each ingress, whose tests follow each other, as root. Every club is a stack of its own in the same
-project. IO's place is taken by a stand-in (`images/io`).
+One scenario for each ingress, whose tests build on each other, as root. Every club is a stack of its own in the same
+project. A stand-in replaces IO (`images/io`).
 """
 
 import os
@@ -23,14 +23,14 @@ from tests.e2e.ingresses import INGRESSES, At
 from tests.e2e.tools import missing, run
 from tests.e2e.watching import Outage, polled, steps
 
-# Not the first ports that clubs get: another bench on this machine may have those.
+# Not the first ports of clubs, which another bench on this machine may have.
 CLUBS = {"chess": 3111, "rooks": 3112, "pawns": 3113}
 PORTS = {**CLUBS, "other": 3114}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The host's stack, its clubs' stacks, and who trusts its ingress."""
+    """The host's stack, its clubs' stacks, and the CA of its ingress."""
 
     kind: str
     stack: Bench
@@ -47,7 +47,7 @@ class Host:
             return answer.status_code, answer.text
 
     def nomad(self, club: str, method: str, path: str, **more: Any) -> httpx.Response:
-        """An answer of Nomad's, on the host's loopback, to a club's token."""
+        """Nomad's response, on the host's loopback, to a club's token."""
         token = self.clubs[club].outputs()["nomad_token"]
         return httpx.request(
             method, f"{self.stack.nomad}{path}", headers={"X-Nomad-Token": token}, trust_env=False, timeout=20, **more
@@ -105,7 +105,7 @@ def up(stack: Bench, check: bool = True) -> Run:
 
 
 def room(*clubs: str) -> dict[str, Any]:
-    """What the host's stack file says of these clubs."""
+    """The entry of these clubs in the host's stack file."""
     return {name: {"port": PORTS[name], "memory_mib": 256} for name in clubs}
 
 
@@ -255,7 +255,7 @@ def test_a_rebuilt_host_brings_its_clubs_back(host: Host) -> None:
 
 
 def test_an_emptied_nomad_is_refilled_by_the_host_and_then_by_each_club(host: Host) -> None:
-    """Volume kept, the agent's state wiped. A club's volume is found by its name, with all that is in it."""
+    """Volume kept, the agent's state wiped. A club's volume is found by its name, with all its data."""
     (machine,) = host.stack.machines.machines()
     marks = {name: (machine.volume / f"clubs/pds-{name}/.pds-identity.json").read_text() for name in ("chess", "rooks")}
     host.stack.forget_nomad()
@@ -279,5 +279,5 @@ def test_two_ups_of_one_stack_at_once_are_not_run_at_once(host: Host) -> None:
 
 
 def told(host: Host, what: str, seen: Outage) -> None:
-    """Print how long others were away, which is a figure of docs/bench.md."""
+    """Print how long others were away, a figure of docs/bench.md."""
     print(f"\n{host.kind}: {what}; others away for {seen.seconds:.1f} s, {len(seen.failures)} of {seen.asked} failed")

@@ -1,7 +1,7 @@
-"""A PDS in a Nomad that is there already, as the post has one: `pytest tests/e2e/e2e_existing.py -x`, as root.
+"""A PDS in an existing Nomad, as in the post: `pytest tests/e2e/e2e_existing.py -x`, as root.
 
-The agent is configured as the post says, and nothing more; what the PDS needs beyond it is asked for by the program and
-added as its sentences say. One story, whose tests follow each other.
+The agent has the post's configuration, and nothing more. The program reports what the PDS needs beyond it, which is
+added as its messages say. One scenario, whose tests build on each other.
 """
 
 import os
@@ -58,7 +58,7 @@ VOLUME = 'host_volume "pds" {{ path = "{folder}/pds" }}'
 
 @dataclass
 class Theirs:
-    """The Nomad of somebody else, and the stack that wants to move in."""
+    """The existing Nomad, and the stack that is to be placed there."""
 
     folder: Path
     lot: Lot
@@ -73,7 +73,7 @@ class Theirs:
         return f"http://127.0.0.1:{self.lot.ports['http']}"
 
     def run(self, client: str = "", more: str = "") -> None:
-        """Start the agent, or start it again, with these lines in its configuration."""
+        """Start the agent, or restart it, with these lines in its configuration."""
         self.stop()
         file = self.folder / "nomad.hcl"
         places = {"folder": self.folder, **self.lot.ports}
@@ -101,7 +101,7 @@ class Theirs:
         until(asked, 60, "The agent")
 
     def stop(self) -> None:
-        """Stop the agent; what runs in Docker goes on."""
+        """Stop the agent; its Docker containers keep running."""
         if self.agent:
             self.agent.stop(signal.SIGINT)
             self.agent = None

@@ -1,8 +1,8 @@
 """Each call of the API fails once, in each way: `pytest tests/e2e/e2e_faults.py`, as root; some minutes a case.
 
-`up` fails clearly or recovers, the next one goes on, and in the end there is one of everything. Where an answer is lost
-after the API has acted, the engine cannot know what was made: `./pds orphans` finds it, and the test runs the commands
-that it prints.
+`up` fails clearly or recovers, the next one continues, and in the end everything exists once. If a response is lost
+after the API has acted, the engine cannot know what was created. `./pds orphans` finds it, and the test runs the
+commands that it prints.
 """
 
 import os
@@ -46,7 +46,7 @@ DESTROYED = (
     ("DELETE", "/v2/tags/[^/]+"),
 )
 _OF_OUR_OWN_ZONE = "GET /v2/domains/[^/]+"
-"""Not made any more once the owner was told to use the zone as one that was there before."""
+"""Not made any more once the owner was told to adopt the zone as an existing one."""
 _HANG = 10.0
 _MOST_TRIES = 12
 
@@ -67,7 +67,7 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
         print(f"{kind}: `up` failed {len(failed)} times before it worked; left over: {left or 'nothing'}")
         for text in failed:
             print(f"  {text}")
-        # Nothing with data may be there twice, whatever was lost; and what else was left over is found and put away.
+        # Data may never exist twice, whatever was lost. Other left-over resources are found and removed.
         assert _beyond_one_stack(running) == {}
         assert kind == "lost" or not left
         assert orphans(running) == {"orphans": [], "missing": [], "empty": False}
@@ -82,7 +82,7 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
         for text in failed:
             print(f"  {text}")
         put_away(running, lambda item: not item["data"] and item["kind"] != "reserved-ip")
-        # The zone is not listed where the owner was told to use it as one that was there before.
+        # The zone is not listed if the owner was told to adopt it as an existing one.
         kept = {"volume", "reserved-ip", "zone"} - ({"zone"} if kind == "lost" else set())
         assert {item["kind"] for item in orphans(running)["orphans"]} == kept
         account = running.api.dump()
@@ -90,7 +90,7 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
 
 
 def _until_it_works(running: Bench, *command: str) -> list[str]:
-    """Run again until it succeeds; the errors of the runs before. Raises BenchError where it never does."""
+    """Run again until it succeeds; return the errors of the earlier runs. Raises BenchError if it never does."""
     errors: list[str] = []
     for _ in range(_MOST_TRIES):
         done = running.pulumi(*command, check=False)
@@ -104,12 +104,13 @@ def _until_it_works(running: Bench, *command: str) -> list[str]:
 
 
 def _put_right(running: Bench, leaving: bool) -> None:
-    """What an operator does about a thing that was made though its answer was lost: what `./pds orphans` says."""
+    """An operator's action for a resource whose creation's response was lost: the command that `./pds orphans`
+    prints."""
     with running.api.without_faults():
         if not leaving:
             put_away(running, lambda item: item["blocks"])
         gone = orphans(running)["missing"]
-        # A droplet that is gone takes along what the state has on it.
+        # A deleted droplet takes its resources in the state along.
         for item in [item for item in gone if item["kind"] == "Droplet"] or gone:
             follow(running, item["leave" if leaving else "command"])
 
@@ -124,7 +125,7 @@ def _waiting(running: Bench) -> list[str]:
 
 
 def _beyond_one_stack(running: Bench) -> dict[str, int]:
-    """How many more of a kind there are than a stack has."""
+    """How many more of a kind exist than a stack has."""
     account = running.api.dump()
     wanted = Counter({"droplets": 1, "volumes": 1, "reserved_ips": 1, "firewalls": 1, "domains": 1, "tags": 1})
     return {kind: len(account[kind]) - count for kind, count in wanted.items() if len(account[kind]) != count}

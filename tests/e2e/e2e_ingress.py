@@ -1,9 +1,9 @@
-"""The way in, over the reserved IP: `pytest tests/e2e/e2e_ingress.py -x`, as root; one story for each ingress.
+"""The ingress, over the reserved IP: `pytest tests/e2e/e2e_ingress.py -x`, as root; one scenario for each ingress.
 
-`up` from nothing with an ingress of ours, a member's account made through it as with `pdsadmin`, her post on the event
-stream, her handle added to the ingress, and nothing left to do. IO's place is taken by a stand-in (`images/io`): what
-is seen here is true of our file, the service that it names and the rights of who looks it up, not of IO. Caddy is real,
-and so is the ACME server that gives it certificates.
+`up` from nothing with an ingress of the program, a member's account created through it as with `pdsadmin`, their post
+on the event stream, their handle added to the ingress, and no change left. A stand-in replaces IO (`images/io`). The
+results apply to our file, the service that it names and the rights of its reader, not to IO. Caddy is real, and so is
+the ACME server that issues its certificates.
 """
 
 import os
@@ -34,19 +34,19 @@ from tools.live.firehose import subscribe
 
 HANDLE = f"alice.{HOSTNAME}"
 _PATIENCE = 60
-"""Seconds for what follows an `up` by itself: a template rendered anew, an ingress started again."""
+"""Seconds for effects after an `up`: a template rendered again, an ingress restarted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What differs between the ingresses: a change of the file, and what is seen of it."""
+    """The differences between the ingresses: a change of the file, and its effect."""
 
     option: str
     added: str
     hostname: str
     path: str
     restarts: bool
-    """Whether a changed file is a new container; else it is read again by the old one."""
+    """Whether a changed file gives a new container; else the old one reads it again."""
 
 
 KINDS = {
@@ -89,7 +89,7 @@ class Running:
         return httpx.Client(base_url=f"https://{hostname}", transport=transport, timeout=30)
 
     def text(self, hostname: str, path: str) -> str:
-        """What is at this address, once it is a success."""
+        """The text at this address, once the request succeeds."""
         found = ""
 
         def answered() -> str | None:
@@ -132,7 +132,7 @@ def nothing_to_do(running: Running) -> None:
 
 
 def test_up_from_nothing_serves_over_https(running: Running) -> None:
-    """`serving` is said by `Ready` alone, which asks at the reserved IP, and after the gate that asks the zone."""
+    """Only `Ready` reports `serving`. It queries the reserved IP, after the gate that queries the zone."""
     done = running.bench.pulumi("up", "--yes", "--skip-preview")
     outputs = running.bench.outputs()
     assert outputs["state"] == "serving"
@@ -146,8 +146,8 @@ def test_up_from_nothing_serves_over_https(running: Running) -> None:
 
 
 def test_a_member_is_made_with_the_exported_environment(running: Running) -> None:
-    """What `pdsadmin account create` and `account list` ask, with `pds_env` in the place of `~/pds.env`; and her first
-    post is heard on the event stream."""
+    """The requests of `pdsadmin account create` and `account list`, with `pds_env` in place of `~/pds.env`; and the
+    member's first post is on the event stream."""
     env = read_env_file(running.bench.outputs()["pds_env"])
     assert env["PDS_HOSTNAME"] == HOSTNAME
     admin = ("admin", env["PDS_ADMIN_PASSWORD"])
@@ -205,7 +205,7 @@ def test_a_handle_is_proven_at_its_own_name_and_nobody_else_gets_a_certificate(r
 
 
 def test_a_rebuilt_host_has_the_same_accounts_records_and_keys(running: Running) -> None:
-    """Through the ingress again, by the end of one `up`; Nomad has its rights and its jobs as they were."""
+    """Through the ingress again, at the end of one `up`; Nomad has the same policies and jobs."""
     before = kept(running)
     assert before.posts, "there is something to be lost"
     running.bench.configure(host={"generation": 2})
@@ -220,8 +220,8 @@ def test_a_rebuilt_host_has_the_same_accounts_records_and_keys(running: Running)
 
 @dataclass(frozen=True)
 class Kept:
-    """What must outlive a host: her posts by their CIDs, her repository's commit, her identity's keys, and in Nomad who
-    may do what, and which jobs there are."""
+    """What must outlive a host: a member's posts by their CIDs, the repository's commit, the identity's keys, and
+    Nomad's policies and jobs."""
 
     posts: dict[str, str]
     commit: str
@@ -231,7 +231,7 @@ class Kept:
 
 
 def kept(running: Running) -> Kept:
-    """How it is now, asked through the ingress and at Nomad."""
+    """The present state, through the ingress and from Nomad."""
     with running.client() as client:
         asked = {"repo": running.did, "collection": "app.bsky.feed.post"}
         records = client.get("/xrpc/com.atproto.repo.listRecords", params=asked).json()["records"]

@@ -1,7 +1,7 @@
 """Killed with SIGKILL anywhere, and hosts lost behind the engine's back: `pytest tests/e2e/e2e_kill.py -x`, as root.
 
-One bench, one story, in this order. What holds throughout: nothing with data is there twice, no secret is lost, and the
-owner gets on with what `./pds orphans` prints and with `./pds rescue`.
+One bench, one scenario, in this order. Invariants: no data exist twice, no secret is lost, and the output of `./pds
+orphans` and `./pds rescue` are enough for the owner.
 """
 
 import json
@@ -26,7 +26,7 @@ from tests.e2e.owner import Found, follow, orphans, put_away
 from tests.e2e.tools import BenchError, missing
 
 MADE = (
-    ("/v2/reserved_ips", "/v2/volumes"),  # made side by side
+    ("/v2/reserved_ips", "/v2/volumes"),  # created concurrently
     ("/v2/firewalls",),
     ("/v2/droplets",),
     ("/v2/reserved_ips/[^/]+/actions",),
@@ -55,7 +55,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def no_secret_is_lost(running: Bench) -> None:
-    """Every secret that was ever in the state is in it now, as it was."""
+    """Every secret that was ever in the state is in it now, unchanged."""
     state = json.loads(running.pulumi("stack", "export", "--show-secrets").output)["deployment"]
     now: dict[str, str] = {}
     for item in state.get("resources", []):
@@ -67,7 +67,7 @@ def no_secret_is_lost(running: Bench) -> None:
 
 
 def one_of_each(running: Bench) -> None:
-    """The server answers, nothing is there twice or left to do, and its data has the mark of its own key."""
+    """The server answers, nothing exists twice or is left to do, and its data have the mark of its own key."""
     assert running.health()[0] == 200
     account = running.api.dump()
     for kind in ("droplets", "volumes", "reserved_ips", "firewalls", "domains", "tags"):
@@ -83,7 +83,7 @@ def one_of_each(running: Bench) -> None:
 
 
 def settled(running: Bench) -> None:
-    """No droplet is busy: what was begun goes on when its caller is dead."""
+    """No droplet is busy: actions continue after their caller is dead."""
     end = time.monotonic() + 300
     while any(item["status"] == "in-progress" for item in running.api.dump()["actions"].values()):
         assert time.monotonic() < end, "an action of the account does not end"
@@ -91,7 +91,7 @@ def settled(running: Bench) -> None:
 
 
 def nomad_is_back(running: Bench) -> None:
-    """Its service has started it again; until then an `up` says that it does not answer, and is right."""
+    """Its service has restarted it; until then an `up` correctly reports that it does not answer."""
     end = time.monotonic() + 120
     while True:
         with suppress(httpx.HTTPError, BenchError):
@@ -102,12 +102,12 @@ def nomad_is_back(running: Bench) -> None:
 
 
 def left_over(item: Found) -> bool:
-    """All but the tag, which the next `up` takes over by itself."""
+    """Everything but the tag, which the next `up` adopts by itself."""
     return bool(item["kind"] != "tag")
 
 
 def rescued(running: Bench) -> None:
-    """The owner's way back: `./pds rescue`, and where it names something in the way, `./pds orphans` and once more."""
+    """The owner's repair: `./pds rescue`, and if it names an obstacle, `./pds orphans` and once more."""
     settled(running)
     done = running.pds("rescue", "--yes", check=False)
     if done.code:
@@ -119,7 +119,7 @@ def rescued(running: Bench) -> None:
 
 
 def test_an_engine_killed_anywhere_in_the_first_up(running: Bench) -> None:
-    """In the middle of each call that makes something, and of each step after the droplet."""
+    """In the middle of each creating call, and of each step after the droplet."""
     for where, when, strike in [
         *((" and ".join(paths), partial(held, running, "POST", *paths), engine) for paths in MADE),
         *((name, partial(said, name, "creating"), strike) for name, strike in STEPS),
@@ -139,7 +139,7 @@ def test_an_engine_killed_anywhere_in_the_first_up(running: Bench) -> None:
 
 
 def rebuilt(running: Bench, before: Json) -> None:
-    """It was, all the same, and what must stay has stayed."""
+    """It was rebuilt anyway, and permanent resources stayed."""
     one_of_each(running)
     after = running.api.dump()
     assert list(after["droplets"]) != list(before["droplets"])
@@ -165,8 +165,8 @@ def test_an_engine_killed_while_a_host_is_rebuilt(running: Bench, generation: in
 
 
 def test_a_rebuild_for_which_there_is_no_new_host(running: Bench) -> None:
-    """DigitalOcean refuses it when the old one is gone already. What the next `up` makes of it is the engine's affair;
-    the owner has a way back."""
+    """DigitalOcean refuses it after the old one is gone. The next `up` depends on the engine; the owner has a
+    repair."""
     before = running.api.dump()
     running.configure(host={"generation": 5})
     usual = running.world.limits
@@ -199,7 +199,7 @@ def test_with_nothing_to_rescue_it_says_so(running: Bench) -> None:
 
 
 def test_a_deleted_droplet_and_a_wiped_volume(running: Bench) -> None:
-    """The guard refuses the empty volume; its owner says that the PDS may begin anew, and it has its old keys."""
+    """The guard refuses the empty volume; its owner allows a new PDS, which has its old keys."""
     running.configure(pds={"new": False})
     running.pulumi(*UP)
     [number] = running.api.dump()["droplets"]
@@ -227,7 +227,7 @@ def test_a_deleted_droplet_and_a_deleted_volume(running: Bench) -> None:
     asked = len(running.api.requests())
     refused = running.pds("rescue", "--yes", check=False)
     assert refused.code == 1
-    assert "members' data is gone" in refused.output
+    assert "members' data are gone" in refused.output
     assert {item["method"] for item in running.api.requests()[asked:]} == {"GET"}, "nothing was made on the quiet"
     running.configure(pds={"new": True})
     running.pds("rescue", "--yes")
@@ -236,7 +236,8 @@ def test_a_deleted_droplet_and_a_deleted_volume(running: Bench) -> None:
 
 
 def test_a_stack_whose_droplet_is_gone_is_destroyed(running: Bench) -> None:
-    """Nothing that lived on it is asked to delete anything; what is retained is listed with what removes it."""
+    """No request to delete goes to anything that ran on it; retained resources are listed with the commands that remove
+    them."""
     [number] = running.api.dump()["droplets"]
     running.delete(f"/v2/droplets/{number}")
     [droplet] = [item for item in orphans(running)["missing"] if item["kind"] == "Droplet"]

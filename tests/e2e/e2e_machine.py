@@ -1,8 +1,9 @@
-"""The exact `user_data` on a machine, and what the machine survives: `pytest -x -s tests/e2e/e2e_machine.py`, as root.
+"""The exact `user_data` on a machine, and the faults that the machine survives: `pytest -x -s
+tests/e2e/e2e_machine.py`, as root.
 
-The program with the real engine, on a droplet in machine grade (`virtual.py`). One story: each test goes on from where
-the one before it ended. Nothing here is a gate: under software emulation a boot takes minutes. Times are printed, never
-asserted; they end with the emulated machine's own pace in them.
+The program with the real engine, on a droplet in machine grade (`virtual.py`). One scenario: each test continues from
+the end of the one before. Nothing here is a gate: under software emulation a boot takes minutes. Times are printed,
+never asserted; they include the emulated machine's own pace.
 """
 
 import json
@@ -33,7 +34,7 @@ PROGRAMS = (
     *("qemu-system-x86_64", "debootstrap", "mke2fs", "debugfs", "ssh", "ssh-keygen"),
 )
 _PATIENCE = 900.0
-"""Seconds after which something that should come back by itself is given up."""
+"""Seconds after which a fault that should be repaired without help counts as permanent."""
 _TRIES = 3
 _EVERYBODY = {"0.0.0.0/0", "::/0"}
 _STATE = """
@@ -49,7 +50,7 @@ cat /proc/sys/kernel/random/boot_id
 
 @dataclass(frozen=True)
 class State:
-    """A droplet on which the server answers, told apart from the same one before something happened."""
+    """A droplet on which the server answers, distinguished from the same one before an event."""
 
     container: str
     """Its id and when it was started."""
@@ -61,8 +62,8 @@ class State:
 
 @dataclass(frozen=True)
 class Ended:
-    """An end of the server: when, by Nomad's clock, and its exit code. The server's own handler ends with 0, after it
-    has closed its databases; a signal that nobody handles would be 128 and more."""
+    """An end of the server: when, by Nomad's clock, and its exit code. The server's own handler exits with 0, after it
+    has closed its databases; an unhandled signal would be 128 and more."""
 
     when: int
     code: int
@@ -70,7 +71,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Droplet:
-    """The one droplet of a stack, as its operator has it."""
+    """The one droplet of a stack, as its operator sees it."""
 
     stack: Stack
     machines: VirtualMachines
@@ -82,11 +83,11 @@ class Droplet:
         return number
 
     def ask(self, script: str) -> str:
-        """What a shell script says there. Raises BenchError."""
+        """The output of a shell script there. Raises BenchError."""
         return self.machines.ask(self.number, script)
 
     def state(self) -> State | None:
-        """How it is; None while the server doesn't answer."""
+        """Its state; None while the server doesn't answer."""
         try:
             lines = self.ask(_STATE).split("\n")
         except BenchError:
@@ -107,7 +108,7 @@ class Droplet:
         raise BenchError(f"{what}: not healthy after {_PATIENCE:.0f} s")
 
     def now(self) -> State:
-        """How it is. Raises BenchError where the server doesn't answer."""
+        """The present state. Raises BenchError if the server doesn't answer."""
         return self.healthy("before", lambda _: True, time.monotonic())
 
     def action(self, kind: str) -> None:
@@ -115,9 +116,9 @@ class Droplet:
         self.stack.act(f"/v2/droplets/{self.number}/actions", {"type": kind})
 
     def ended(self) -> Ended:
-        """How the server ended last. Raises IndexError where it has not yet.
+        """The last end of the server. Raises IndexError if it has not ended yet.
 
-        Its own last words need not be in Nomad's log: what collects them does not outlive every agent.
+        Its last output need not be in Nomad's log: the log collector does not outlive every agent.
         """
         query = '[.[].TaskStates.pds.Events[] | select(.Type == "Terminated") | [.Time, .Details.exit_code]]'
         asked = f"curl -sf --max-time 10 http://127.0.0.1:4646/v1/job/pds/allocations | jq -c '{query}'"
@@ -125,7 +126,7 @@ class Droplet:
         return Ended(when, int(code))
 
     def went_down_cleanly(self) -> None:
-        """The shutdown before this boot waited for nothing that waited for it, and let go of the volume."""
+        """The shutdown before this boot had no circular wait, and unmounted the volume."""
         said = self.ask("journalctl --boot=-1 --output=cat --quiet _PID=1")
         faults = ("ordering cycle", "Failed unmounting srv-nomad")
         assert [line for line in said.splitlines() if any(fault in line for fault in faults)] == []
@@ -179,7 +180,7 @@ def test_the_exact_user_data_makes_a_droplet_that_serves(droplet: Droplet) -> No
     print(
         droplet.ask("systemd-analyze; cat /proc/uptime; uname -r; cloud-init --version; systemctl --version | head -1")
     )
-    # That this way of reading metadata will go one day, cloud-init says as a DEPRECATED.
+    # cloud-init reports a DEPRECATED: this way of reading metadata will be removed.
     assert (status["status"], status["errors"], set(status["recoverable_errors"])) == ("done", [], {"DEPRECATED"})
     assert droplet.ask("systemctl --failed --plain --no-legend") == ""
     assert droplet.stack.world.failures == []
@@ -190,7 +191,7 @@ def test_the_exact_user_data_makes_a_droplet_that_serves(droplet: Droplet) -> No
 
 
 def test_a_second_run_of_the_setup_changes_nothing(droplet: Droplet) -> None:
-    """It is also the way to finish a first boot that was cut short."""
+    """It also completes an interrupted first boot."""
     before = droplet.now()
     droplet.machines.ask(droplet.number, "/usr/local/lib/pds/setup", patience=_PATIENCE)
     after = droplet.healthy("setup run again", lambda state: state.docker != before.docker, time.monotonic())
@@ -198,7 +199,7 @@ def test_a_second_run_of_the_setup_changes_nothing(droplet: Droplet) -> None:
 
 
 def test_only_what_an_outsider_may_reach_listens_beyond_loopback(droplet: Droplet) -> None:
-    """What listens on the droplet against what DigitalOcean's firewall lets in, which is not in the way here."""
+    """Listeners on the droplet compared with the rules of DigitalOcean's firewall, which does not filter here."""
     [firewall] = droplet.stack.api.dump()["firewalls"].values()
     rules = {int(rule["ports"]): set(rule["sources"]["addresses"]) for rule in firewall["inbound_rules"]}
     assert {port for port, sources in rules.items() if sources & _EVERYBODY} == {80, 443}

@@ -1,8 +1,8 @@
-"""A full quota on a kernel that has them: `pytest -x -s tests/e2e/e2e_machine_quota.py`, as root; some minutes.
+"""A full quota on a kernel with quota support: `pytest -x -s tests/e2e/e2e_machine_quota.py`, as root; some minutes.
 
-A virtual machine with a volume, as in `e2e_machine.py`, and of the host's files those alone that make a club's
+A virtual machine with a volume, as in `e2e_machine.py`, and only those of the host's files that create a club's
 directory: the script that formats and claims the volume, the volume's mount unit, and the plugin that Nomad runs.
-Neither Nomad nor a server is on it: what they write is written here as the user that they write as.
+Neither Nomad nor a server is on it: the test writes as their users.
 """
 
 import os
@@ -29,7 +29,7 @@ _AS_THE_SERVER = "setpriv --reuid=1000 --regid=1000 --clear-groups"
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """What a shell script says on the machine, whose volume is mounted and claimed."""
+    """The output of a shell script on the machine, whose volume is mounted and claimed."""
     if lines := missing(*PROGRAMS):
         pytest.fail("\n".join(lines), pytrace=False)
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e")).resolve()
@@ -37,7 +37,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
     machines = VirtualMachines(tmp_path_factory.mktemp("machine"), droplet_image(cache))
     try:
         machines.make_volume("volume", 2)
-        # `quota` is one of the packages that the host asks for.
+        # `quota` is one of the host's packages.
         machines.boot(DROPLET, "#cloud-config\ndisable_root: false\npackages: [quota]\n", {VOLUME: "volume"})
         answered(machines)
 
@@ -59,7 +59,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
 
 
 def answered(machines: VirtualMachines) -> None:
-    """Wait until somebody can log in. Raises BenchError where nobody can."""
+    """Wait until a login succeeds. Raises BenchError if none does."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         try:
@@ -78,14 +78,14 @@ def lay_out(ask: Callable[[str], str], path: str, text: str) -> None:
 
 
 def made(ask: Callable[[str], str], club: str, mib: int) -> str:
-    """A club's directory with this quota, as Nomad asks for one: with no environment but the plugin's own."""
+    """A club's directory with this quota, as Nomad creates one: with only the plugin's own environment."""
     wish = f"DHV_VOLUME_NAME=pds-{club} DHV_CAPACITY_MIN_BYTES={mib * MIB} DHV_CAPACITY_MAX_BYTES={mib * MIB}"
     ask(f"env -i {wish} {PLUGIN} create")
     return f"/srv/nomad/clubs/pds-{club}"
 
 
 def write(ask: Callable[[str], str], file: str, mib: int) -> str:
-    """What is said where the server writes so much; empty where it goes well."""
+    """The error of a server that writes this much; empty if it succeeds."""
     return ask(f"{_AS_THE_SERVER} dd if=/dev/zero of={file} bs=1M count={mib} status=none conv=fsync 2>&1 || true")
 
 
@@ -117,7 +117,7 @@ def test_with_less_in_it_or_a_larger_quota_there_is_room_again(ask: Callable[[st
 
 
 def test_a_directory_put_back_has_its_quota_again(ask: Callable[[str], str]) -> None:
-    """As docs/clubs.md says: it comes into the empty one's place, and the agent is started again."""
+    """As in docs/clubs.md: it replaces the empty one, and the agent is restarted."""
     chess = "/srv/nomad/clubs/pds-chess"
     ask(f"env -i DHV_VOLUME_NAME=pds-chess {PLUGIN} delete")
     made(ask, "chess", 128)

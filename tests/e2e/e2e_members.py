@@ -1,7 +1,7 @@
 """Members with the real engine, providers, Nomad, Docker, PDS and PLC directory: `pytest tests/e2e/e2e_members.py -x`.
 
-One bench and one story for each ingress, as in `e2e_ingress.py`, as root. Identities are made
-in the bench's own directory.
+One bench and one scenario for each ingress, as in `e2e_ingress.py`, as root. Identities are created in the bench's own
+directory.
 """
 
 import json
@@ -41,7 +41,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def ingress(kind: str, running: Bench) -> Iterator[Callable[[], object]]:
-    """Start the ingress, and have it in the stack file; called once."""
+    """Start the ingress, and add it to the stack file; called once."""
     with ExitStack() as stack:
         yield lambda: INGRESSES[kind](running, stack)
 
@@ -96,7 +96,7 @@ def test_without_an_ingress_up_ends_well_and_members_are_pending(running: Bench)
 
 
 def test_the_seed_s_section_on_users_is_one_up(running: Bench, ingress: Callable[[], object]) -> None:
-    """Account, password, DNS record and confirmed address of the post's `kexpfan`, then nothing left to do."""
+    """Account, password, DNS record and confirmed address of the post's `kexpfan`, then no change."""
     ingress()
     up(running)
     outputs = running.outputs()
@@ -143,7 +143,7 @@ def test_the_owner_s_own_questions_are_answered(running: Bench) -> None:
 
 
 def test_the_switch_is_told_of_volume_and_accounts(running: Bench, tmp_path: Path) -> None:
-    """The watching job, run by Nomad before its time."""
+    """The monitoring job, run by Nomad before its time."""
     address = gateway(running.docker_host)
     with _switch(address, running.authority.issue(address), tmp_path) as (url, told):
         running.pulumi("config", "set", "--secret", "--path", "pds:alerts.ping_url", url)
@@ -170,7 +170,7 @@ def _watch(running: Bench) -> None:
 
 @contextmanager
 def _switch(address: str, pair: Pair, folder: Path) -> Iterator[tuple[str, "Queue[tuple[str, str]]"]]:
-    """A dead man's switch that containers reach: its URL, and what it is told, path and text."""
+    """A dead man's switch that containers reach: its URL, and its pings, path and text."""
     told: Queue[tuple[str, str]] = Queue()
 
     class Handler(BaseHTTPRequestHandler):
@@ -206,10 +206,11 @@ def test_with_her_state_lost_the_same_account_is_found_and_removing_her_here_lea
     state = json.loads(running.pulumi("stack", "export").output)
     hers = [item for item in state["deployment"]["resources"] if f"pds-member-{handle}" in item["urn"]]
     for item in reversed(hers):
-        # With those that depend on it, so some are gone when their turn comes.
+        # With their dependents, so some are gone when their turn comes.
         running.pulumi("state", "delete", item["urn"], "--yes", "--force", "--target-dependents", check=False)
     assert f"pds-member-{handle}" not in running.pulumi("stack", "export").output
-    # The records are the zone's, and DigitalOcean keeps two of one name: they go as their owner would remove them.
+    # The records are the zone's, and DigitalOcean keeps two of one name: they are removed as their owner would remove
+    # them.
     for zone in running.world.records.values():
         for number in [key for key, record in zone.items() if "kexp" in record["name"]]:
             del zone[number]

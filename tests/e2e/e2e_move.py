@@ -1,8 +1,8 @@
-"""A club moves from one host to another while it is written to, with the real engine, Nomad, Docker, PDS, PLC directory
+"""A club moves from one host to another while members write, with the real engine, Nomad, Docker, PDS, PLC directory
 and restic: `pytest tests/e2e/e2e_move.py -x`, as root.
 
-One account with two droplets, each with its stack, its Nomad and its ingress (IO's stand-in); one story, in this order.
-The bucket is an S3 server's.
+One account with two droplets, each with its stack, its Nomad and its ingress (IO's stand-in); one scenario, in this
+order. The bucket is an S3 server's.
 """
 
 import json
@@ -51,7 +51,7 @@ class Story:
     trust: ssl.SSLContext
     members: Club | None = None
     session: str = ""
-    """What a member's app has held since before the first move."""
+    """The state of a member's app since before the first move."""
 
     def machine(self, host: Bench) -> Machine:
         """The host's."""
@@ -60,7 +60,7 @@ class Story:
         return found
 
     def config(self, stack: Bench) -> dict[str, Any]:
-        """What a stack's file says."""
+        """The content of a stack's file."""
         found: dict[str, Any] = yaml.safe_load((stack.project / f"Pulumi.{stack.name}.yaml").read_text())["config"]
         return found
 
@@ -72,12 +72,12 @@ class Story:
         return {line[0].strip("/"): line[1] for line in lines if line[1:] and "/clubs/pds-chess" in line[1]}
 
     def ingress(self, host: Bench) -> int:
-        """What the ingress of a host answers for the club."""
+        """The response of a host's ingress for the club."""
         with httpx.Client(transport=At(host.outputs()["ipv4"], verify=self.trust), timeout=10) as client:
             return client.get(f"https://{NAME}/xrpc/_health").status_code
 
     def jobs(self, host: Bench) -> set[str]:
-        """Jobs of the club's that a host's Nomad knows and has not ended."""
+        """Jobs of the club in a host's Nomad that have not ended."""
         outputs = host.outputs()
         answer = httpx.get(
             f"{host.nomad}/v1/jobs?namespace=chess",
@@ -88,7 +88,7 @@ class Story:
         return {job["ID"] for job in answer.json() or [] if job["Status"] != "dead"}
 
     def moved(self, host: Bench) -> bool:
-        """It is there, and there alone, with everything; and nobody has anything left to do."""
+        """It is there, and only there, with everything; and no change is left."""
         port = {self.old.name: OLD, self.new.name: NEW}[host.name]
         self.whole(port)
         assert self.ingress(host) == 200
@@ -102,7 +102,7 @@ class Story:
         return True
 
     def whole(self, port: int) -> None:
-        """Old passwords work, and all that was ever acknowledged has the CID that it had."""
+        """Old passwords work, and everything acknowledged has its original CID."""
         assert self.members
         client = Client(f"http://127.0.0.1:{port}", NAME)
         whole(client, self.members, time.monotonic())
@@ -112,7 +112,8 @@ class Story:
 
 @contextmanager
 def written_to(club: Club) -> Iterator[list[str]]:
-    """A member writes without a pause until the server is gone or the block ends; what was acknowledged, URI by URI."""
+    """A member writes without a pause until the server is gone or the block ends; returns acknowledged writes, URI by
+    URI."""
     ended, acknowledged = threading.Event(), list[str]()
 
     def write() -> None:
@@ -120,7 +121,7 @@ def written_to(club: Club) -> Iterator[list[str]]:
             try:
                 acknowledged.append(club.post(club.members[0], f"post {len(acknowledged)}"))
             except (httpx.HTTPError, RefusedError):
-                ended.wait(0.2)  # it is gone, and may come back
+                ended.wait(0.2)  # it is gone, and may return
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
@@ -149,7 +150,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         second = int(old.nomad.rpartition(":")[2])
         port = ports_of(1, {"http": second, "rpc": second + 1, "serf": second + 2})["http"]
         new = replace(old.beside("ground", ground), nomad=f"http://127.0.0.1:{port}")
-        # Reserved addresses are given in this order; each host's ingress listens at its own.
+        # Reserved addresses are assigned in this order; each host's ingress listens at its own.
         for number, host in enumerate((old, new), 1):
             where = f"{old.network.rpartition('.')[0]}.{number}/32"
             image = io_image(
@@ -199,7 +200,7 @@ def test_a_club_and_two_hosts_come_up(story: Story) -> None:
 
 
 def test_a_club_made_before_gets_its_way_in_under_the_host_s_name_and_nothing_else(story: Story) -> None:
-    """It had one whose name said nothing of the host."""
+    """The name of its provider did not include the host."""
     shown = json.loads(story.club.pulumi("stack", "export").output)["deployment"]["resources"]
     (urn,) = (item["urn"] for item in shown if item["urn"].endswith("::pds-host-provider-bench"))
     story.club.pulumi("state", "rename", urn, "pds-host-provider", "--yes")
@@ -244,7 +245,8 @@ def test_the_old_host_has_the_data_and_nothing_that_runs(story: Story) -> None:
 
 
 def test_an_engine_killed_between_the_two_hosts_is_gone_on_from(story: Story) -> None:
-    """Between the old job's end and the new one's beginning, and everything at once, as when the power goes."""
+    """Between the deletion of the old job and the creation of the new one, with all processes at once, as in a power
+    failure."""
     assert story.members
     story.old.configure(clubs={"chess": {"port": OLD, "memory_mib": 768}})
     story.old.pulumi(*UP)
@@ -277,7 +279,7 @@ def test_before_the_new_server_has_run_the_old_host_takes_it_back(story: Story) 
 
 
 def test_a_verb_killed_while_its_engine_goes_on_is_gone_on_from(story: Story) -> None:
-    """To where a part of the data lies from the time before."""
+    """To a host that still has a part of the earlier data."""
     assert story.members
     story.members = story.members.at(f"http://127.0.0.1:{OLD}")
     with written_to(story.members):
@@ -290,7 +292,7 @@ def test_a_verb_killed_while_its_engine_goes_on_is_gone_on_from(story: Story) ->
 
 
 def killed(story: Story, to: str, after: str, *, whole: bool) -> str:
-    """Begin to move, and kill the verb (or the `whole` of it, its engine too) when it has said `after`; what was said
+    """Start a move, and kill the command (or with `whole` its engine too) after the output `after`; return the output
     until all of it was over."""
     command = [sys.executable, "-m", "tools.pds", "move", "chess", "--to", to, "--yes"]
     said: list[str] = []
@@ -314,7 +316,7 @@ def killed(story: Story, to: str, after: str, *, whole: bool) -> str:
                     time.sleep(2)  # into the engine's run
                     process.kill()
                 break
-        said.extend(process.stdout)  # its engine may go on
+        said.extend(process.stdout)  # its engine may continue
         process.wait(60)
     assert process.returncode == -signal.SIGKILL, "".join(said)
     return "".join(said)

@@ -1,8 +1,8 @@
-"""A PDS of upstream's installer comes into a stack, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
-`pytest tests/e2e/e2e_move_in.py -x`, as root.
+"""A PDS of upstream's installer is moved into a stack, with the real engine, Nomad, Docker, PDS, PLC directory and
+restic: `pytest tests/e2e/e2e_move_in.py -x`, as root.
 
-The old machine is a folder laid out as installer.sh does it, a container of the server as compose.yaml has it, and a
-stand-in for systemctl, whose unit's `down` removes that. One story, in the order of docs/operating.md.
+The old machine is a folder laid out as installer.sh does it, a container of the server as in compose.yaml, and a
+stand-in for systemctl, whose unit's `down` removes the container. One scenario, in the order of docs/operating.md.
 """
 
 import os
@@ -35,7 +35,7 @@ case $1 in disable) docker stop pds && docker rm pds ;; esac >/dev/null 2>&1 || 
 
 @dataclass
 class Story:
-    """The stack, and the machine that its PDS is to come from."""
+    """The stack, and the machine from which its PDS is moved."""
 
     bench: Bench
     old: Path
@@ -44,14 +44,14 @@ class Story:
     env: dict[str, str]
     club: Club | None = None
     session: str = ""
-    """What a member's app holds."""
+    """The state of a member's app."""
 
     def containers(self) -> str:
         """Those that use the old machine's data."""
         return run(["docker", "ps", "--quiet", "--filter", f"volume={self.old}/pds"], self.bench.docker_host)
 
     def leave(self) -> str:
-        """Run the script on the old machine; what it said."""
+        """Run the script on the old machine; return its output."""
         tools = self.old / "tools"
         path = {"PATH": f"{tools}:{os.environ['PATH']}", "DOCKER_HOST": self.bench.docker_host}
         script = self.bench.project / "build/move-in.sh"

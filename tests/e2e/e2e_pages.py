@@ -1,8 +1,8 @@
-"""The pages for owners, followed word by word as somebody new would: `pytest tests/e2e/e2e_pages.py -x`, as root.
+"""The owners' pages, followed word by word as a new owner would: `pytest tests/e2e/e2e_pages.py -x`, as root.
 
-Each command is typed as the page has it (`reader.py`); what is not typed here is in `ELSEWHERE`, with who does it. One
-story, whose tests follow each other. The owner says yes to what the engine asks, and what she writes into her stack
-files is the page's and what a bench needs. Where a page's host is called `dev`, hers is `club`.
+Each command is typed as on the page (`reader.py`); `ELSEWHERE` lists the others, with their tests. One scenario, whose
+tests build on each other. The owner confirms the engine's prompts, and writes into the stack files the values of the
+page and those that a bench needs. A page's host `dev` is `club` here.
 """
 
 import json
@@ -36,8 +36,8 @@ SECTIONS = {
     CLUBS: ("Clubs: several PDSes on one host",),
 }
 ELSEWHERE = {
-    "export DIGITALOCEAN_TOKEN=…": "it is in her environment",
-    "export PULUMI_CONFIG_PASSPHRASE=…": "it is in her environment",
+    "export DIGITALOCEAN_TOKEN=…": "it is in the owner's environment",
+    "export PULUMI_CONFIG_PASSPHRASE=…": "it is in the owner's environment",
     "pulumi login --local": "PULUMI_BACKEND_URL says where the state is",
     "./pds orphans club": "e2e_faults.py, e2e_kill.py",
     "./pds rescue club": "e2e_kill.py, e2e_up.py",
@@ -63,7 +63,7 @@ ESCROW_PASSPHRASE = "six words or more on paper"
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """She, her first stack, and the account of a member of hers."""
+    """An owner, their first stack, and the account of one of their members."""
 
     reader: Reader
     bench: Bench
@@ -71,15 +71,15 @@ class Owner:
 
     @property
     def club(self) -> Bench:
-        """Her stack, with the passphrase of now."""
+        """Their stack, with the present passphrase."""
         return replace(self.bench, name="club", env=self.reader.env)
 
     def chess(self) -> Bench:
-        """The further one."""
+        """The second one."""
         return replace(self.club, name="chess")
 
     def client(self) -> Client:
-        """A client of her server, as its host reaches it."""
+        """A client of their server, as its host reaches it."""
         return Client(self.club.health_url(), HOSTNAME)
 
     def escrow(self, hostname: str) -> Path:
@@ -97,7 +97,7 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
         made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
         own = yaml.safe_load((made.project / "Pulumi.bench.yaml").read_text())["config"]
-        made.pulumi("stack", "rm", "--yes")  # she makes her own
+        made.pulumi("stack", "rm", "--yes")  # the owner creates their own
         clone(made.project)
         secret = made.folder / "escrow-passphrase"
         secret.write_text(ESCROW_PASSPHRASE)
@@ -264,7 +264,7 @@ def test_a_club_on_the_same_host(owner: Owner) -> None:
 
 
 def private(owner: Owner) -> dict[str, Any]:
-    """What keeps a club of the bench's from being heard of elsewhere."""
+    """Settings that keep a club of the bench from being visible elsewhere."""
     own = json.loads(owner.account["config"])["pds:pds"]
     return {key: own[key] for key in ("image", "plc_url", "crawlers")}
 
@@ -321,7 +321,7 @@ def test_a_club_goes_and_comes_back_with_all_that_it_had(owner: Owner) -> None:
 
 
 def test_somebody_leaves_the_admins(owner: Owner) -> None:
-    """The last one: from now on the passphrase is another."""
+    """The last one: it changes the passphrase."""
     changed = "pulumi stack change-secrets-provider passphrase"
     for name in ("club", "chess"):
         owner.reader.types(OWNER, changed, means=f"{changed} --stack {name}", says="another one\nanother one\n")

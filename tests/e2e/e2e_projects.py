@@ -1,6 +1,6 @@
-"""`host.project` by the real engine and the real provider: `pytest tests/e2e/e2e_projects.py`; see `alone.py`.
+"""`host.project` with the real engine and the real provider: `pytest tests/e2e/e2e_projects.py`; see `alone.py`.
 
-A droplet is made, rebuilt and destroyed in a project; nothing of it is left in the project afterwards.
+A droplet is created, rebuilt and destroyed in a project; nothing of it is left in the project afterwards.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def stack(tmp_path: Path) -> Iterator[Alone]:
 
 
 def inside(stack: Alone, name: str) -> list[str]:
-    """The kinds of what a project has."""
+    """The kinds of a project's resources."""
     (found,) = [item for item in stack.api.dump()["projects"].values() if item["name"] == name]
     return sorted(urn.split(":")[1] for urn in found["resources"])
 

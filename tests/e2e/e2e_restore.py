@@ -1,9 +1,9 @@
 """Backup, drill, the disaster and an upgrade, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
 `pytest tests/e2e/e2e_restore.py -x`, as root.
 
-One bench, one story, in this order; it begins on the older line of the server and goes on with the current one. What an
-owner runs is what docs/operating.md says, word for word. The bucket is an S3 server's; a relay's part is played by a
-consumer that follows its rules.
+One bench, one scenario, in this order. It begins on the older line of the server and continues with the current one.
+The owner's commands are those of docs/operating.md, word for word. The bucket is an S3 server's. A consumer with a
+relay's rules stands in for a relay.
 """
 
 import os
@@ -42,7 +42,7 @@ UP = ("up", "--yes", "--skip-preview")
 
 @dataclass
 class Story:
-    """The bench, and what the members did in it."""
+    """The bench, and the members' actions in it."""
 
     bench: Bench
     relay: Relay
@@ -59,11 +59,11 @@ class Story:
         return machine.volume / "pds"
 
     def follow(self) -> None:
-        """The relay hears what there is."""
+        """The relay receives the present events."""
         self.relay.follow(self.bench.health_url(), newest(self.data))
 
     def do(self, command: str) -> Run:
-        """A command as the guide has it, where no terminal asks for a yes."""
+        """A command of the guide, if no terminal prompts for confirmation."""
         program, verb, *rest = shlex.split(command)
         if program == "pulumi":
             return self.bench.pulumi(*(UP if verb == "up" else (verb, *rest)))
@@ -71,12 +71,12 @@ class Story:
         return self.bench.pds(verb, *rest[1:], "--yes")
 
     def whole(self) -> None:
-        """Old passwords work, and what was acknowledged before the newest backup has the CID that it had."""
+        """Old passwords work, and everything acknowledged before the newest backup has its original CID."""
         assert self.club
         whole(Client(self.bench.health_url(), HOSTNAME), self.club, self.began)
 
     def lost(self) -> bool:
-        """Whether the post that came after the newest backup is not there."""
+        """Whether the post after the newest backup is missing."""
         return lost(Client(self.bench.health_url(), HOSTNAME), self.late)
 
     def back_it_up(self) -> None:
@@ -87,7 +87,7 @@ class Story:
         self.post_late()
 
     def post_late(self) -> None:
-        """A post that no backup will have; the journal of what has to come back does not hear of it."""
+        """A post that no backup will have; it is not in the journal of data to restore."""
         assert self.club
         writer = self.club.members[0]
         client = Client(self.bench.health_url(), HOSTNAME)
@@ -99,7 +99,7 @@ class Story:
 
 
 def lost(client: Client, uri: str) -> bool:
-    """Whether a post is not there."""
+    """Whether a post is missing."""
     try:
         cid_of(client, uri)
     except RefusedError:
@@ -194,7 +194,7 @@ def test_a_drill_that_cannot_fetch_fails_and_leaves_word(story: Story) -> None:
 
 
 def test_the_disaster_is_one_command_after_up(story: Story) -> None:
-    """Droplet gone and volume wiped, Nomad's own state with it."""
+    """Droplet lost and volume wiped, with Nomad's own state."""
     assert story.club
     story.follow()
     writer = story.club.members[0]
@@ -280,7 +280,7 @@ def test_a_candidate_that_answers_health_and_creates_no_records_goes_no_further(
 
 
 def test_the_current_line_stands_the_trial_on_the_older_one_s_data_and_is_what_runs_then(story: Story) -> None:
-    """By the tag alone, as docs/operating.md has it: the tag says which package it is."""
+    """By the tag alone, as in docs/operating.md: the tag names the package."""
     tag = SERVER.tag.rpartition(":")[2]
     assert story.bench.outputs()["package_version"] == OLD_SERVER.package
     done = story.bench.pds("upgrade", "--yes", "--to", tag)
@@ -300,7 +300,7 @@ def test_the_current_line_stands_the_trial_on_the_older_one_s_data_and_is_what_r
 
 
 def test_bucket_and_escrow_file_are_enough(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """State lost, and nothing left in the account: a new stack of the same name, by the guide's page."""
+    """State lost, and an empty account: a new stack of the same name, by the guide's page."""
     (tmp_path / "passphrase").write_text("six words that nobody else knows")
     monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(tmp_path / "passphrase"))
     bench = replace(story.bench, env={**story.bench.env, escrow.PASSPHRASE_FILE: str(tmp_path / "passphrase")})
@@ -317,7 +317,7 @@ def test_bucket_and_escrow_file_are_enough(story: Story, tmp_path: Path, monkeyp
             follow(bench, command)
     bench.pulumi("stack", "rm", "--yes")
 
-    # What the page says under 1.
+    # The page's step 1.
     config = yaml.safe_load(kept["stack_file"])["config"]
     config["pds:backup"] = {key: value for key, value in config["pds:backup"].items() if isinstance(value, str | int)}
     init_stack(bench.project, bench.env, bench.name, config)
@@ -372,7 +372,7 @@ def test_a_club_on_the_host_has_backup_drill_and_restore_of_its_own(story: Story
 
 
 def _address(bench: Bench, club: Stack) -> str:
-    """Where a club's server answers, by Nomad's word to its own token."""
+    """The address of a club's server, from Nomad with its own token."""
     token = club.outputs()["nomad_token"]
     where, headers = f"{bench.nomad}/v1/service/pds", {"X-Nomad-Token": token}
     (found,) = httpx.get(where, params={"namespace": club.name}, headers=headers, trust_env=False, timeout=20).json()

@@ -1,7 +1,7 @@
 """The program with the real engine, providers, Nomad, Docker and PDS: `pytest tests/e2e/e2e_up.py -x`, as root.
 
-One bench, one story: each test goes on from where the one before it ended, so they run in this order or not at all. Not
-collected by `make test`, which has no engine.
+One bench, one scenario: each test continues from the end of the one before, so they run in this order or not at all.
+Not collected by `make test`, which has no engine.
 """
 
 import json
@@ -43,7 +43,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 def pulumi(running: Bench, *arguments: str, fails: bool = False) -> Any:
-    """A run of the engine, which succeeds, or fails where that is what is looked for."""
+    """A run of the engine, which succeeds, or fails if that is expected."""
     done = running.pulumi(*arguments, check=False)
     _SPOKEN.append(done.output)
     if bool(done.code) != fails:
@@ -72,7 +72,7 @@ def serving(running: Bench) -> bool:
 
 
 def test_from_nothing(running: Bench) -> None:
-    """Preview without a Nomad, up, a server that answers, nothing left to do."""
+    """Preview without a Nomad, up, a server that answers, no change left."""
     preview = pulumi(running, "preview")
     assert "to create" in preview.output
     assert running.api.dump()["droplets"] == {}
@@ -86,7 +86,7 @@ def test_from_nothing(running: Bench) -> None:
 
 
 def test_the_tree_is_the_one_that_is_shown_without_an_engine(running: Bench) -> None:
-    """What `make preview` says of this stack file is what the engine has made: types, names, parents, protection."""
+    """`make preview` shows for this stack file what the engine creates: types, names, parents, protection."""
     state = json.loads(pulumi(running, "stack", "export").output)["deployment"]["resources"]
     made = {
         (item["type"], item["urn"].rpartition("::")[2], item["parent"].rpartition("::")[2], item.get("protect", False))
@@ -117,7 +117,7 @@ def test_the_endpoint_lets_in_who_has_certificate_and_token(running: Bench, tmp_
     knowing.load_cert_chain(files["cert"], files["key"])
     with httpx.Client(verify=knowing, trust_env=False) as operator:
         variable = f"{address}/v1/var/nomad/jobs/pds"
-        assert operator.get(f"{address}/v1/job/pds").status_code == 200  # what anybody on the host may see
+        assert operator.get(f"{address}/v1/job/pds").status_code == 200  # what every process on the host may read
         assert operator.get(variable).status_code == 403
         assert operator.get(variable, headers={"X-Nomad-Token": token[::-1]}).status_code == 403
         assert operator.get(variable, headers={"X-Nomad-Token": token}).status_code == 200
@@ -136,7 +136,7 @@ def test_a_changed_option_changes_the_job_alone(running: Bench) -> None:
 
 
 def test_a_changed_secret_changes_the_variable_alone(running: Bench) -> None:
-    """By the end of `up` the server has the new value, though the job's text is the same."""
+    """At the end of `up` the server has the new value, though the job's text is the same."""
     for value in ("a-first-bypass-key", "another-bypass-key"):
         key = "pds:pds.extra_secret_env.PDS_RATE_LIMIT_BYPASS_KEY"
         pulumi(running, "config", "set", "--secret", "--path", key, value)
@@ -150,7 +150,7 @@ def test_a_changed_secret_changes_the_variable_alone(running: Bench) -> None:
 
 
 def _container(running: Bench) -> Any:
-    """The server's container, as Docker sees it."""
+    """The server's container, from Docker."""
     ids = tools.run(["docker", "ps", "--quiet", "--filter", "name=pds-"], running.docker_host).split()
     [found] = json.loads(tools.run(["docker", "inspect", *ids], running.docker_host))
     return found
@@ -201,14 +201,14 @@ def test_a_raised_generation_rebuilds_the_host_and_keeps_what_must_stay(running:
 
 
 def _as_admin(running: Bench, method: str, name: str, **more: Any) -> httpx.Response:
-    """A call that the server allows its admin only."""
+    """A call that the server allows only its admin."""
     password = running.outputs()["admin_password"]
     url = f"{running.health_url()}/xrpc/{name}"
     return httpx.request(method, url, auth=("admin", password), trust_env=False, **more)
 
 
 def _data(running: Bench) -> tuple[str, str]:
-    """What tells this server's data from any other's: the guard's mark, and the server's own invite codes."""
+    """What distinguishes this server's data from any other's: the guard's mark, and the server's own invite codes."""
     [machine] = running.machines.machines()
     answer = _as_admin(running, "GET", "com.atproto.admin.getInviteCodes")
     codes = sorted(item["code"] for item in answer.json()["codes"])
@@ -217,7 +217,7 @@ def _data(running: Bench) -> tuple[str, str]:
 
 
 def test_a_preview_without_nomad_shows_the_jobs_diff(running: Bench) -> None:
-    """Nobody answers, as where packets are dropped: the endpoint accepts and is silent."""
+    """No response, as when packets are dropped: the endpoint accepts and is silent."""
     [machine] = running.machines.machines()
     assert machine.endpoint is not None
     pid = machine.endpoint.pid
@@ -235,7 +235,7 @@ def test_a_preview_without_nomad_shows_the_jobs_diff(running: Bench) -> None:
 
 
 def test_an_emptied_nomad_is_refilled(running: Bench) -> None:
-    """Volume kept, the agent's state wiped: the bootstrap is looked at again, and one `up` puts everything back."""
+    """Volume kept, the agent's state wiped: the bootstrap is refreshed, and one `up` restores everything."""
     marks = _data(running)
     running.forget_nomad()
     done = running.pds("rescue", "--yes")
@@ -257,8 +257,8 @@ def test_a_droplet_that_was_deleted_is_made_again(running: Bench) -> None:
 
 
 def test_certificates_near_their_end_change_no_host(running: Bench, tmp_path: Path) -> None:
-    """The state says that each ends tomorrow, as it would on the last day: the client's is renewed, and nothing that
-    the droplet was born with changes."""
+    """In the state each expires tomorrow, as on the last day: the client's is renewed, and nothing of the droplet's
+    first boot changes."""
     file = tmp_path / "state.json"
     pulumi(running, "stack", "export", "--show-secrets", "--file", str(file))
     state = json.loads(file.read_text())
@@ -300,7 +300,7 @@ def test_secrets_are_where_they_may_be_and_nowhere_else(running: Bench) -> None:
     assert {name: found for name, text in places.items() if (found := hits(secrets, text))} == {}
     # The one secret that user_data has to hold.
     assert {hit.partition(" (")[0] for hit in hits(secrets, requests)} == {"server key"}
-    # And the search finds what is there.
+    # And the search finds existing secrets.
     planted = f"x{secrets['admin_password']}y"
     assert hits(secrets, planted)
     assert hits(secrets, planted.encode().hex())
@@ -315,8 +315,8 @@ def test_the_owner_changes_the_admin_password(running: Bench) -> None:
 
 
 def test_destroy_leaves_what_is_retained(running: Bench) -> None:
-    """Nothing goes while it is protected; then a host that is dead is destroyed by the documented steps. Only the
-    retained things are left, and listed with what removes them."""
+    """Nothing is destroyed while it is protected. Then a dead host is destroyed by the documented steps. Only retained
+    resources are left, listed with the commands that remove them."""
     before = running.api.dump()
     environment = read_env_file(running.outputs()["pds_env"])
     _OLD.update({name: environment[variable] for name, variable in GENERATED_SECRETS.items()})
@@ -349,8 +349,8 @@ def test_destroy_leaves_what_is_retained(running: Bench) -> None:
 
 
 def test_what_was_retained_is_adopted(running: Bench) -> None:
-    """A new stack of the same name on the old volume, address and zone. Without the old secrets, which went with the
-    state, neither the old Nomad lets it in nor does the guard start another server on the data."""
+    """A new stack of the same name on the old volume, address and zone. Without the old secrets, lost with the state,
+    the old Nomad refuses it and the guard does not start another server on the data."""
     account = running.api.dump()
     [volume], [ip] = account["volumes"], account["reserved_ips"]
     running.configure(secrets=None)

@@ -1,4 +1,4 @@
-"""The ingresses of a bench: what takes IO's place, and Caddy with certificates from a real ACME server."""
+"""The ingresses of a bench: IO's stand-in, and Caddy with certificates from a real ACME server."""
 
 import fcntl
 import ssl
@@ -20,7 +20,7 @@ _PATIENCE = 3600.0
 
 
 class At(httpx.HTTPTransport):
-    """Connects to one address, whatever the name; the certificate has to be the name's."""
+    """Connects to one address, whatever the name; the certificate has to match the name."""
 
     def __init__(self, address: str, verify: ssl.SSLContext) -> None:
         super().__init__(verify=verify)
@@ -35,9 +35,9 @@ class At(httpx.HTTPTransport):
 
 @contextmanager
 def public_ports(whole: bool) -> Iterator[None]:
-    """80 and 443 of the bench's own addresses, or `whole`: of all of this machine's, which no other bench has then.
+    """80 and 443 of the bench's own addresses, or `whole`: of all of this machine's, exclusively.
 
-    Waits for benches that are in the way. Raises BenchError where they stay.
+    Waits for other benches. Raises BenchError if they stay.
     """
     end = time.monotonic() + _PATIENCE
     with _PUBLIC_PORTS.open("w") as lock:

@@ -15,19 +15,19 @@ from tests.e2e.tools import BenchError
 from tools.child import child
 
 _PATIENCE = 900.0
-"""Seconds that a run has."""
+"""Deadline of a run, in seconds."""
 _PROGRAM = "pulumi-language-python-exec"
 
 When = Callable[[str], bool]
-"""Whether the moment has come, asked again and again with what the engine has said so far."""
+"""Whether the moment has come, called repeatedly with the engine's output so far."""
 Strike = Callable[[int], None]
-"""What happens then; it is given the engine's process id."""
+"""The action then; it gets the engine's process id."""
 
 
 def interrupted(running: Bench, when: When, strike: Strike, *command: str) -> Run:
-    """Run the engine, strike once when the moment has come, and wait for its end.
+    """Run the engine, strike once at the right moment, and wait for its end.
 
-    Whatever it started and left behind is stopped, by process id. Raises BenchError where the moment never came.
+    Its left-over processes are stopped, by process id. Raises BenchError if the moment never came.
     """
     began = time.monotonic()
     lines: list[str] = []
@@ -63,7 +63,7 @@ def interrupted(running: Bench, when: When, strike: Strike, *command: str) -> Ru
 
 
 def held(running: Bench, method: str, *paths: str) -> When:
-    """When the API has done what a call of each of these kinds asked for, and answered none."""
+    """The moment when the API has done a call of each of these kinds, and answered none."""
     running.api.control("DELETE", "faults")
     for path in paths:
         running.api.fail(method, path, "held")
@@ -75,7 +75,7 @@ def held(running: Bench, method: str, *paths: str) -> When:
 
 
 def said(name: str, doing: str) -> When:
-    """When the engine has said that it is `doing` something with the resource of this name."""
+    """The moment when the engine has reported `doing` for the resource of this name."""
     pattern = re.compile(rf"\b{name}\s+{doing}\b")
     return lambda text: pattern.search(text) is not None
 
@@ -86,7 +86,7 @@ def engine(pid: int) -> None:
 
 
 def program(pid: int) -> None:
-    """Kill the program: the Python process that registers resources. Raises BenchError where there is none."""
+    """Kill the program: the Python process that registers resources. Raises BenchError if there is none."""
     found = [one for one in below(pid) if _PROGRAM in _command_line(one)]
     if not found:
         raise BenchError("the engine runs no program now")
@@ -95,7 +95,7 @@ def program(pid: int) -> None:
 
 
 def agent(running: Bench) -> Strike:
-    """Kill the host's Nomad agent, which its service starts again."""
+    """Kill the host's Nomad agent, which its service restarts."""
 
     def strike(_pid: int) -> None:
         [machine] = running.machines.machines()

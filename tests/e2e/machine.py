@@ -1,12 +1,12 @@
 """A droplet as a machine, in process grade: the files of its `user_data` are real, and so are Nomad and stunnel.
 
-What a boot does here: it lays `write_files` out under a root of the droplet's own, gives a new volume the sentinel that
-formatting would, runs the host's own script that claims the volume, and starts the rendered agent and stunnel
-configuration as services. Only these are mapped: paths (`/srv/nomad` is the volume's directory, everything else is
-under the root), Nomad's ports and the processors that it counts, the address that stunnel accepts on (the reserved IP,
-since here an interface has it) and the account it drops to where the machine has none of that name.
+A boot here puts `write_files` under a root of the droplet's own, gives a new volume the sentinel of a formatted one,
+runs the host's own script that claims the volume, and starts the rendered agent and stunnel configuration as services.
+Only these are mapped: paths (`/srv/nomad` is the volume's directory, everything else is under the root), Nomad's ports
+and its count of processors, stunnel's address (the reserved IP, since here an interface has it) and its account if the
+machine has none of that name.
 
-What it does not do: packages, users, swap, units, packet filters, formatting and mounting. That is the machine grade's.
+Not covered: packages, users, swap, units, packet filters, formatting and mounting. The machine grade covers them.
 
 Docker is one engine for all droplets, given by its DOCKER_HOST. A droplet's containers are those whose mounts are on
 its volume. Needs root, since the volume's directories belong to several users.
@@ -34,14 +34,14 @@ from tests.e2e.tools import BenchError, need, run, unmount_below
 ENDPOINT_PORT = 4650
 _NOMAD_LABEL = "com.hashicorp.nomad.alloc_id"
 _STOP_PATIENCE = 60
-"""Seconds that a container has to end, as `drain.sh` has it."""
+"""Seconds that a container has to end, as in `drain.sh`."""
 
 HOSTS = 3
-"""So many hosts can a bench have beside each other."""
+"""The maximum of hosts of one bench."""
 
 _PORTS = ("http", "rpc", "serf")
 _CPU_MHZ = 16_000
-"""As of eight processors: how many servers Nomad places is a question of the droplet's size, not of this machine's."""
+"""As of eight processors: the number of servers depends on the droplet's size, not on this machine's."""
 _SHIMS = {
     # The volume's directory is no mount here; everything else in the script is as on a host.
     "mountpoint": "#!/bin/sh\nexit 0\n",
@@ -69,7 +69,7 @@ class ProcessMachines:
     """Machines made of processes; the `Machines` of a `World`.
 
     `folder` gets `machines/ID/` (root and logs) and `volumes/ID/`. `ports` are those of Nomad on the first volume that
-    a droplet boots with; see `ports_of`. Raises BenchError where a program is missing.
+    a droplet boots with; see `ports_of`. Raises BenchError if a program is missing.
     """
 
     def __init__(self, folder: Path, docker_host: str, ports: Mapping[str, int]) -> None:
@@ -107,7 +107,7 @@ class ProcessMachines:
         self.start(droplet_id)
 
     def start(self, droplet_id: int) -> None:
-        """Power on: the services of the host, which containers come back by."""
+        """Power on: start the host's services, which restart the containers."""
         machine = self._machines[droplet_id]
         with machine.lock:
             if machine.agent is None:
@@ -116,7 +116,7 @@ class ProcessMachines:
                 machine.endpoint = self._start_endpoint(machine)
 
     def stop(self, droplet_id: int, graceful: bool) -> None:
-        """Off: agent first, then its containers, as the host's drain unit has it; or all at once."""
+        """Power off: agent first, then its containers, as the host's drain unit does; or all at once."""
         machine = self._machines.get(droplet_id)
         if machine is None:
             return
@@ -189,7 +189,7 @@ class ProcessMachines:
         return list(self._machines.values())
 
     def deaths(self) -> list[str]:
-        """Services that ended without being asked to."""
+        """Services that ended unexpectedly."""
         services = [service for item in self._machines.values() for service in (item.agent, item.endpoint) if service]
         return [death for service in services for death in service.deaths]
 
@@ -225,7 +225,7 @@ class ProcessMachines:
         home, root = machine.root.parent, machine.root
         agent = (root / "etc/nomad.d/agent.hcl").read_text()
         agent = agent.replace('"/srv/nomad', f'"{machine.volume}').replace('"/usr/local', f'"{root}/usr/local')
-        # It would take another host's containers, on the one engine that there is, for its own that it lost.
+        # On the one engine it would treat another host's containers as its own lost ones.
         reaper = "container   = true\n"
         if reaper not in agent:
             raise BenchError(f"the rendered agent configuration has no {reaper!r} to map")
@@ -282,7 +282,7 @@ def ports_of(host: int, first: Mapping[str, int]) -> Mapping[str, int]:
 
 def lay_out(user_data: str, root: Path) -> dict[str, Any]:
     """Write the files of a cloud-config document under `root`; the document. Raises BenchError."""
-    # cloud-init looks at the first line alone, and takes a document without it for something else.
+    # cloud-init checks only the first line, and ignores a document without it.
     if not user_data.startswith("#cloud-config\n"):
         raise BenchError("user_data does not begin with the line #cloud-config, so cloud-init would ignore it")
     document = yaml.safe_load(user_data)
@@ -304,9 +304,9 @@ def _shell_values(file: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Lot:
-    """What one bench has of this machine, and no other: a network for endpoints, Nomad's ports, and a number.
+    """The resources of one bench on this machine: a network for endpoints, Nomad's ports, and a number.
 
-    Ports that are merely free now would not do: another bench's Nomad may be off for a moment.
+    Free ports would not be enough: another bench's Nomad may be off for a moment.
     """
 
     number: int
@@ -317,7 +317,7 @@ class Lot:
 
 @contextmanager
 def lot() -> Iterator[Lot]:
-    """A lot that nobody holds; the first has Nomad's usual ports. Raises BenchError where there is none."""
+    """A free lot; the first has Nomad's usual ports. Raises BenchError if there is none."""
     for number in range(200):
         ports = {name: 4646 + 10 * number + at for at, name in enumerate(_PORTS)}
         with Path(f"/tmp/pds-e2e-lot-{number}").open("w") as lock:

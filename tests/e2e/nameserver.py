@@ -1,7 +1,7 @@
-"""The name server of the bench's zones: it answers with the records that the account holds at that moment.
+"""The name server of the bench's zones: it answers with the present records of the account.
 
 UDP on loopback, authoritative, no recursion. Only what the program's wait for its own name needs: A, AAAA, CAA, CNAME,
-NS and TXT, and a wildcard where no record has the name.
+NS and TXT, and a wildcard for names without a record.
 """
 
 import socketserver
@@ -25,7 +25,7 @@ Zones = Callable[[], Json]
 
 @contextmanager
 def nameserver(zones: Zones, port: int = 0) -> Iterator[str]:
-    """Answer from `zones`; where it listens, as `IP:PORT`. Port 0 is a free one."""
+    """Answer from `zones`; return its address, as `IP:PORT`. Port 0 is a free one."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -64,7 +64,7 @@ def _answer(question: dns.message.Message, zones: Json) -> dns.message.Message:
         answer.set_rcode(dns.rcode.NXDOMAIN)
     kind = dns.rdatatype.to_text(asked.rdtype)
     if any(item["type"] == "CNAME" for item in found):
-        kind = "CNAME"  # a name with one has nothing else; its target is the asker's to look for
+        kind = "CNAME"  # a name with one has nothing else; the client resolves its target
     data = [_text(item) for item in found if item["type"] == kind]
     if data:
         ttl = min(item["ttl"] for item in found if item["type"] == kind)

@@ -1,13 +1,13 @@
-"""What a virtual droplet finds outside of itself: the metadata service, Nomad's mirror and an image registry.
+"""The services outside of a virtual droplet: the metadata service, Nomad's mirror and an image registry.
 
-All three only hand out files, so here they are a folder of files. QEMU runs this program once for each connection that
-the droplet opens to a forwarded address, with the connection as standard input:
+All three only return files, so here they are a folder of files. QEMU runs this program once for each connection of the
+droplet to a forwarded address, with the connection as standard input:
 
     python -m tests.e2e.outside FOLDER [CERTIFICATE]
 
 With CERTIFICATE, a PEM file of certificate and key, it is HTTPS. Each request is a line in `FOLDER.log`. An image
-registry that only serves pulls is such a folder too (OCI distribution specification, "Pull"): `lay_out_image` makes it
-from what `docker save` writes.
+registry that only serves pulls is such a folder too (OCI distribution specification, "Pull"): `lay_out_image` creates
+it from the output of `docker save`.
 """
 
 import gzip
@@ -129,7 +129,7 @@ def lay_out_nomad(folder: Path, binary: Path, version: str) -> str:
 
 
 def main() -> None:
-    """Answer on standard input until the other side is done."""
+    """Answer on standard input until the client closes."""
     _Files.folder = Path(sys.argv[1]).resolve()
     connection = socket.socket(fileno=os.dup(0))
     if len(sys.argv) > 2:

@@ -1,4 +1,4 @@
-"""What an owner does who follows what `./pds orphans` prints, command by command."""
+"""An owner who runs the commands that `./pds orphans` prints."""
 
 import json
 import re
@@ -20,11 +20,11 @@ _DOCTL: Sequence[tuple[str, str]] = (
     (r"compute domain records delete (\S+) (\d+)", "/v2/domains/{0}/records/{1}"),
     (r"compute tag delete (\S+)", "/v2/tags/{0}"),
 )
-"""What doctl deletes by which command, and by which path of the API (digitalocean/doctl, commands/)."""
+"""doctl's deletions: the command, and the path of the API (digitalocean/doctl, commands/)."""
 
 
 def orphans(running: Bench) -> Found:
-    """What the tool reports, for programs."""
+    """The tool's report, as JSON."""
     done = running.pds("orphans", "--json", check=False)
     try:
         found: Found = json.loads(done.output)
@@ -36,7 +36,7 @@ def orphans(running: Bench) -> Found:
 
 
 def follow(running: Bench, command: Sequence[str]) -> None:
-    """Run a printed command. Raises BenchError for one that nobody could run."""
+    """Run a printed command. Raises BenchError for an invalid one."""
     line = shlex.join(command)
     print(f"  the owner: {line}", flush=True)
     if command[0] == "pulumi":

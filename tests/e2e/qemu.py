@@ -1,10 +1,10 @@
-"""One virtual machine of QEMU, and what is asked of it while it runs.
+"""One virtual machine of QEMU, and control of it while it runs.
 
 Software emulation unless PDS_E2E_ACCEL names another accelerator (`kvm`): hardware virtualisation inside of a virtual
-machine often is there and fails.
+machine is often present and fails.
 
-The machine's network is QEMU's own, closed to everything but what is forwarded. It spans half of IPv4, so that the
-droplet has the addresses that the API tells, and reaches 169.254.169.254 as a droplet does.
+The machine's network is QEMU's own, closed except for forwarded ports. It spans half of IPv4, so that the droplet has
+the addresses of the API, and reaches 169.254.169.254 as a droplet does.
 """
 
 import json
@@ -28,12 +28,12 @@ _NAMESERVER = "203.0.113.53"
 _LINE = "console=ttyS0 loglevel=4 root=/dev/vda rw panic=-1 net.ifnames=0"
 _START = 30.0
 _OFF = 180.0
-"""Seconds that a shutdown in order may take; the drain unit's limit is 90."""
+"""Deadline of a clean shutdown, in seconds; the drain unit's limit is 90."""
 
 
 @dataclass
 class Disk:
-    """A volume as a disk. Its serial is what DigitalOcean's disks have: the host finds it by its name."""
+    """A volume as a disk. Its serial is that of DigitalOcean's disks: the host finds it by its name."""
 
     name: str
     file: Path
@@ -41,7 +41,7 @@ class Disk:
 
 @dataclass
 class VirtualMachine:
-    """A machine with one root disk. `home` gets its console, QEMU's own words and its control socket.
+    """A machine with one root disk. `home` gets its console, QEMU's own output and its control socket.
 
     `neighbours`: `ADDRESS:PORT` to a command that answers one connection on its standard input.
     """
@@ -56,7 +56,7 @@ class VirtualMachine:
     forwarded: dict[str, str] = field(default_factory=dict)
 
     def start(self, disks: Sequence[Disk] = ()) -> None:
-        """Power on, with these disks in it from the start. Raises BenchError where QEMU doesn't run."""
+        """Power on, with these disks from the start. Raises BenchError if QEMU doesn't run."""
         (self.home / "control").unlink(missing_ok=True)
         with (self.home / "qemu.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -72,16 +72,16 @@ class VirtualMachine:
 
     @property
     def running(self) -> bool:
-        """Whether it has power."""
+        """Whether it is powered on."""
         return self.process is not None and self.process.poll() is None
 
     def plug(self, disk: Disk) -> None:
-        """A disk that comes while it runs."""
+        """Add a disk while it runs."""
         self._monitor(f'drive_add 0 "if=none,{_drive(disk)}"')
         self._monitor(f"device_add {_device(disk)}")
 
     def grow(self, name: str, gib: int) -> None:
-        """The disk is larger now, and the machine is told as DigitalOcean's are."""
+        """Enlarge the disk, and notify the machine as DigitalOcean does."""
         self._monitor(f"block_resize {name} {gib}G")
 
     def forward(self, outside: str, inside: str) -> None:
@@ -92,12 +92,12 @@ class VirtualMachine:
                 self._forward(outside, inside)
 
     def forget(self, outside: str) -> None:
-        """It leads nowhere any more."""
+        """End the forwarding."""
         if self.forwarded.pop(outside, None) and self.running:
             self._monitor(f"hostfwd_remove net0 tcp:{outside}")
 
     def power_button(self) -> None:
-        """Press it, and wait until the machine is off; after three minutes the plug is pulled, as a provider would."""
+        """Press it, and wait until the machine is off; after three minutes power it off, as a provider would."""
         assert self.process is not None
         self._monitor("system_powerdown")
         try:
@@ -106,7 +106,7 @@ class VirtualMachine:
             self.pull_the_plug()
 
     def pull_the_plug(self) -> None:
-        """Off, at once; what was not written to a disk is lost."""
+        """Off, at once; data not yet written to a disk are lost."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(_START)
@@ -132,7 +132,7 @@ class VirtualMachine:
             *("-machine", f"q35,accel={os.environ.get('PDS_E2E_ACCEL', 'tcg')}"),
             *("-cpu", "Nehalem", "-smp", "1", "-m", str(self.memory_mib)),
             *("-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd), "-append", _LINE),
-            # cloud-init knows a droplet by these two.
+            # cloud-init recognises a droplet by these two.
             *("-smbios", f"type=1,manufacturer=DigitalOcean,product=Droplet,serial={self.serial}"),
             *("-drive", f"if=virtio,format=raw,cache=unsafe,file={self.home / 'disk.ext4'}"),
             *("-device", "virtio-scsi-pci,id=scsi0", "-device", "virtio-rng-pci"),

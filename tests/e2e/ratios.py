@@ -1,10 +1,11 @@
 """`make bench`, its second part: the program under the real engine, as ratios from one run; as root, some minutes.
 
-Three questions. What does an unchanged preview cost beside the engine's floor, a program that imports the same SDKs and
-registers as many trivial resources? How long is the server away when an option changes, beside a bare restart of a
-container like it? How much memory does one PDS take, idle and after 1,000 posts, and how many fit a droplet?
+It answers three questions. What does an unchanged preview cost beside the engine's floor, a program that imports the
+same SDKs and registers as many trivial resources? How long is the server away after a changed option, beside a bare
+restart of a container like it? How much memory does one PDS need, idle and after 1,000 posts, and how many fit a
+droplet?
 
-Nothing is asserted. What the droplet's system itself takes is not in the figures: here it is this machine's.
+Nothing is asserted. The figures exclude the memory of the droplet's own system: here it is this machine's.
 """
 
 import statistics
@@ -61,7 +62,7 @@ def main() -> int:
 
 
 def _preview(running: Bench) -> Table:
-    """An unchanged preview against the floor, in turn."""
+    """An unchanged preview against the floor, alternating."""
     count = running.pulumi("stack", "--show-urns").output.count("urn:pulumi:")
     floor = running.folder / "floor"
     floor.mkdir()
@@ -86,7 +87,7 @@ def _preview(running: Bench) -> Table:
 
 
 def _outage(running: Bench, plc_url: str) -> Table:
-    """How long nobody answers."""
+    """How long the server does not answer."""
     changed, restarted = [], []
     with bare_server(running, plc_url) as server:
         for memory_mib in (600, 640, 680):
@@ -106,7 +107,7 @@ def _outage(running: Bench, plc_url: str) -> Table:
 
 
 def _memory(running: Bench, plc_url: str) -> Table:
-    """One PDS in a container, and what runs beside it on a host."""
+    """One PDS in a container, and the other processes of a host."""
     with bare_server(running, plc_url) as server:
         time.sleep(_SETTLED)
         idle = server.memory_mib()

@@ -1,10 +1,10 @@
 """`make bench`, its third part: many clubs on one host, under the real engine; as root, some minutes.
 
-Two questions. How does the time of `./pds preview-all` grow with the number of clubs? And what does a club take of a
-host's memory, and cost, where there are 1, 5 and 20 of them? None of the clubs is up when previews are timed, so each
-shows everything that it would make.
+It answers two questions. How does the time of `./pds preview-all` grow with the number of clubs? How much of a host's
+memory and cost does a club need, with 1, 5 and 20 of them? None of the clubs is up when previews are timed, so each
+shows all its resources.
 
-Nothing is asserted. What a host costs is by the table in `tools/clubs/prices.json`: the smallest droplet in it on which
+Nothing is asserted. The cost of a host is that of the table in `tools/clubs/prices.json`: the smallest droplet on which
 these limits fit, with an ingress, and a volume with room for every quota.
 """
 
@@ -36,9 +36,9 @@ _LIMIT_MIB = 192
 _AT_ONCE = 4
 """Engines, as `up-all` has."""
 _SERVER_MHZ, _INGRESS_MHZ = 500, 300
-"""What their jobs ask of Nomad."""
+"""Memory that their jobs reserve in Nomad."""
 _MHZ = 2000
-"""What Nomad counts for a droplet's processor, at least."""
+"""Nomad's minimum for a droplet's processor."""
 _SETTLED = 30.0
 _FIRST_PORT = 13101
 """Another bench on this machine may have the ports that a first club gets."""
@@ -71,12 +71,12 @@ def _letters(number: int) -> str:
 
 
 def room(number: int) -> dict[str, int]:
-    """What the host gives to a club."""
+    """The host's entry for a club."""
     return {"port": _FIRST_PORT + number, "disk_gib": 1, "memory_mib": _LIMIT_MIB}
 
 
 def _make(running: Bench, clubs: list[Bench], names: Sequence[str]) -> None:
-    """Stacks and files of these clubs, after those that are there."""
+    """Stacks and files of these clubs, after the existing ones."""
     for number, name in list(enumerate(names))[len(clubs) :]:
         config = {
             "pds:hostname": f"{name}.test",
@@ -112,13 +112,13 @@ def _previews(running: Bench, clubs: list[Bench], names: Sequence[str]) -> Table
 
 
 def _cpu() -> float:
-    """What the programs that were run and waited for have used; other work on the machine is not in it."""
+    """Processor time of the finished child processes, without other work on the machine."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 def _memory(running: Bench, clubs: list[Bench]) -> Table:
-    """What their containers take, idle, and what a host for so many costs."""
+    """Memory of their containers, idle, and the cost of a host for this many."""
     columns = ("clubs", "servers, MiB", "each, MiB", "Nomad and Docker, MiB", "by limits, MiB", "droplet", "USD each")
     table = Table(*columns, title=f"One host, its own PDS and its clubs, idle; limit {_LIMIT_MIB} MiB")
     up = 0
@@ -139,8 +139,8 @@ def _memory(running: Bench, clubs: list[Bench]) -> Table:
 
 
 def _cost(limits: int, count: int) -> tuple[str, str]:
-    """The smallest droplet of the price table with so much memory and so many processors, and a PDS's share of it and
-    its volume."""
+    """The smallest droplet of the price table with enough memory and processors, and a PDS's share of it and its
+    volume."""
     prices, gib = listed(), Club.model_fields["disk_gib"].default * (count + 1)
     mhz = _INGRESS_MHZ + _SERVER_MHZ * (count + 1)
     fitting = [

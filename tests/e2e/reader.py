@@ -1,6 +1,6 @@
-"""One who reads a page of the documents and types what it says: each command has to stand there, letter by letter.
+"""A reader of a documentation page who types its commands: each has to be on the page, letter by letter.
 
-Owns what counts as a command of a page, and what of a page was typed. What a person does with an editor is the story's.
+Owns which text of a page is a command, and which commands were typed. The scenario makes a person's edits.
 """
 
 import re
@@ -16,9 +16,9 @@ _PROGRAMS = r"(?:pulumi|\./pds|make|\.ci/\w+|cp|ssh|curl|export|systemctl|doctl|
 
 
 def commands(page: str, *sections: str) -> list[str]:
-    """Each command of a page, or of these sections of it, in its order: spans of code and lines that are indented.
+    """Each command of a page, or of these sections of it, in order: spans of code and indented lines.
 
-    A comment behind a command is none of it. Raises BenchError for a section that is not there.
+    A comment behind a command is not part of it. Raises BenchError for a missing section.
     """
     text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     if sections:
@@ -41,15 +41,15 @@ def _section(text: str, page: str, name: str) -> str:
 
 @dataclass
 class Reader:
-    """Somebody in the project's folder, with her shell and environment; she says yes to what the engine asks."""
+    """A person in the project's folder, with a shell and environment, who confirms the engine's prompts."""
 
     project: Path
     env: dict[str, str]
     typed: set[str] = field(default_factory=set)
 
     def types(self, page: str, command: str, *, means: str | None = None, says: str = "", check: bool = True) -> Run:
-        """Type a command of the page. `means` is what that is here, where the page has a word to fill in; `says` is
-        what she answers when asked. Raises BenchError where the page has no such command, and where it fails."""
+        """Type a command of the page. `means` replaces it if the page has a placeholder; `says` is the answer to a
+        prompt. Raises BenchError if the page has no such command, and if it fails."""
         if command not in commands(page):
             raise BenchError(f"{page} has no command `{command}`; it has: {'; '.join(commands(page))}")
         self.typed.add(command)
@@ -57,7 +57,7 @@ class Reader:
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-c", means or command],
             cwd=self.project,
-            # The engine takes a yes for a mistake where it would change nothing.
+            # The engine reports a yes as a mistake if nothing would change.
             env=self.env | ({} if "preview" in command else {"PULUMI_SKIP_CONFIRMATIONS": "true"}),
             input=says,
             stdout=subprocess.PIPE,
@@ -71,7 +71,7 @@ class Reader:
         return Run(command, done.stdout, done.returncode, 0.0)
 
     def left(self, sections: Mapping[str, tuple[str, ...]], elsewhere: Mapping[str, str]) -> list[str]:
-        """What these pages' sections have that she neither typed nor finds in `elsewhere`."""
+        """Commands of these pages' sections that were neither typed nor are in `elsewhere`."""
         return [
             f"{page}: {command}"
             for page, names in sections.items()

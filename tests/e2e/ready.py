@@ -1,4 +1,4 @@
-"""Whether `make e2e` can run here: exit code 0, or 1 and one plain line that says what is missing. For `.ci/run`."""
+"""Whether `make e2e` can run here: exit code 0, or 1 and one line that names what is missing. For `.ci/run`."""
 
 import os
 import sys

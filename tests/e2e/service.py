@@ -1,4 +1,4 @@
-"""A service of a machine: a process that is started again when it ends, as systemd does with `Restart=always`."""
+"""A service of a machine: a process that is restarted when it ends, as systemd does with `Restart=always`."""
 
 import signal
 import subprocess
@@ -9,14 +9,14 @@ from pathlib import Path
 _RESTART = 5.0
 """Seconds; RestartSec of the project's units."""
 _BEFORE = 120.0
-"""Seconds for what is run before a start."""
+"""Seconds for the command before a start."""
 
 
 class Service:
     """`command`, running until `stop`, with its output in `log`.
 
-    Where it ends by itself, it is started again after five seconds, and `deaths` says so. `before` is run before each
-    start, and where it fails the start fails too, as with ExecStartPre.
+    If it ends by itself, it is restarted after five seconds, and `deaths` records it. `before` runs before each start,
+    and if it fails the start fails too, as with ExecStartPre.
     """
 
     def __init__(

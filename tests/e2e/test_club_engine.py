@@ -1,4 +1,4 @@
-"""`./pds club` with the real engine: what it writes and makes is what one would by hand. No host is made."""
+"""`./pds club` with the real engine: its files and stack are those made by hand. No host is created."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def pulumi(made: Stack, *arguments: str) -> str:
-    """What the engine says."""
+    """The engine's output."""
     command = ["pulumi", *arguments, "--non-interactive"]
     env = dict(made.env)
     piped: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
@@ -35,7 +35,7 @@ def pulumi(made: Stack, *arguments: str) -> str:
 
 
 def lines(file: Path) -> list[str]:
-    """A stack file, but for the salt, which is another one each time."""
+    """A stack file, without the salt, which differs each time."""
     whole = file.read_text().splitlines()
     found = [line for line in whole if not line.startswith("encryptionsalt:")]
     assert len(found) == len(whole) - 1, "made with a passphrase"
@@ -43,7 +43,7 @@ def lines(file: Path) -> list[str]:
 
 
 def state(made: Stack, name: str) -> Any:
-    """What the backend has of a stack, but for time and salt."""
+    """The backend's state of a stack, without time and salt."""
     found = json.loads(pulumi(made, "stack", "export", "--stack", name))
     found["deployment"]["manifest"].pop("time")
     found["deployment"]["secrets_providers"]["state"].pop("salt")

@@ -1,4 +1,4 @@
-"""The bench's DigitalOcean API by itself: shapes, limits, and what it refuses. No engine, loopback only."""
+"""The bench's DigitalOcean API by itself: forms, limits, and refusals. No engine, loopback only."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_a_droplet_boots_with_its_user_data_and_volume(client: Client) -> None:
     assert ("boot", "#cloud-config\n", {"pds-test": volume["id"]}) in client.machines.asked
     assert droplet["status"] == "active"
     assert not droplet["locked"]
-    # The provider replaces a droplet whose answer lacks a feature that it asked for.
+    # The provider replaces a droplet whose response lacks a requested feature.
     assert "monitoring" in droplet["features"]
     assert "droplet_agent" not in droplet["features"]
     assert {item["type"] for item in droplet["networks"]["v4"]} == {"public", "private"}
@@ -160,7 +160,7 @@ def test_an_account_has_three_reserved_ips(client: Client) -> None:
     assert made == ["127.0.10.1", "127.0.10.2", "127.0.10.3"]
     assert "limit" in client.refused("POST", "/reserved_ips", {"region": "fra1"})
     client.ask("DELETE", f"/reserved_ips/{made[0]}", status=204)
-    # An address that was given back is somebody else's now.
+    # A released address may belong to another account now.
     assert client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"] == "127.0.10.4"
 
 
@@ -215,7 +215,7 @@ def test_domains_and_records(client: Client) -> None:
     assert "IP address" in client.refused("POST", path, {**wish, "data": "::1"})
     caa = {"type": "CAA", "name": "@", "data": "letsencrypt.org", "flags": 0, "tag": "issue"}
     assert "dot" in client.refused("POST", path, caa)
-    # The dot is asked for and not given back; the provider puts it on again.
+    # The dot is required and not returned; the provider adds it again.
     caa["data"] = "letsencrypt.org."
     assert client.ask("POST", path, caa, 201)["domain_record"]["data"] == "letsencrypt.org"
     # Records of one name and type share a TTL.

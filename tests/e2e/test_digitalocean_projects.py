@@ -1,4 +1,4 @@
-"""The API's projects: what is in one, what is moved, and what goes where its droplet goes."""
+"""The API's projects: their resources, moves, and resources that follow their droplet."""
 
 from collections.abc import Iterator
 from pathlib import Path

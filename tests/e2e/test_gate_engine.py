@@ -1,6 +1,6 @@
-"""The gate on previews of the real engine and its plugins, for an account of our own; no host is made.
+"""The gate on previews of the real engine and its plugins, for a test account; no host is created.
 
-What a preview says is asked of the engine that is on PATH. Where there is none, `tests/engine_json.py` stands for it.
+The previews come from the engine on PATH. Without one `tests/engine_json.py` stands in.
 """
 
 import json
@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def preview(made: Stack, *arguments: str) -> str:
-    """The engine's own words."""
+    """The engine's own output."""
     command = ["pulumi", "preview", "--json", "--stack", STACK, "--non-interactive", *arguments]
     done = subprocess.run(
         command,
@@ -47,7 +47,7 @@ def preview(made: Stack, *arguments: str) -> str:
 
 
 def test_engine_and_offline_evaluation_show_the_same_program(made: Stack) -> None:
-    """Of a stack that does not exist yet: everything is created, and what is computed is unknown to both."""
+    """For a stack that does not exist yet: everything is created, and computed values are unknown to both."""
     theirs = {item.name: item for item in read(preview(made, "--show-sames"), STACK).view.items}
     evaluation = evaluate_stack(STACK, preview=True, root=made.project)
     ours = {item.name: item for item in of_evaluation(evaluation).items}
@@ -75,7 +75,7 @@ def test_a_first_preview_passes(made: Stack) -> None:
 
 
 def test_with_something_there_a_preview_of_the_changes_alone_is_refused(made: Stack) -> None:
-    # The droplet is refused, so what comes before it is made and what needs a host is not waited for.
+    # The droplet is refused, so its dependencies are created and its dependents are not waited for.
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(catalog._SIZES, "s-1vcpu-2gb")
         done = made.pulumi("up", "--yes", "--skip-preview", check=False)
@@ -87,7 +87,7 @@ def test_with_something_there_a_preview_of_the_changes_alone_is_refused(made: St
 
 
 def test_a_door_for_a_run_is_nothing_to_the_engine(made: Stack) -> None:
-    """What `./pds let-in` opens stays open while the engine looks at the account again and changes its own firewall."""
+    """The firewall of `./pds let-in` stays open while the engine refreshes the account and changes its own firewall."""
     made.pds("let-in", "--label", "run", "--address", "203.0.113.99")
     steps = json.loads(preview(made, "--show-sames", "--refresh"))["steps"]
     ours = {step["op"] for step in steps if step["urn"].endswith(("::pds-ground-firewall", "::pds-ground-tag"))}

@@ -1,4 +1,4 @@
-"""What a stack keeps for life, with the real engine and provider: our sentence comes first, and a renamed stack keeps
+"""A stack's permanent properties, with the real engine and provider: our message comes first, and a renamed stack keeps
 its firewall. The host is a record of the account; nothing boots."""
 
 import re
@@ -37,12 +37,12 @@ names = ("tag", "firewall", "reserved_ip", "volume", "vpc_uuid")
 on = {name: getattr(ground, name) for name in names}
 Host("pds-host", HostArgs(settings=settings, stack=stack, **on, **pems))
 """
-"""The real components, as far as they need no living host."""
+"""The real components, as far as they need no running host."""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack whose part at DigitalOcean is there."""
+    """A stack whose resources at DigitalOcean exist."""
     if lines := missing("pulumi", "pulumi-language-python"):
         pytest.skip("the engine is not here, and what it says first was not seen. " + "; ".join(lines))
     world = World(machines=Machines(), action_seconds=0.2)
@@ -53,12 +53,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def up(made: Stack, *more: str, check: bool = True) -> Run:
-    """Bring it up."""
+    """Update it."""
     return made.pulumi("up", "--yes", *more, check=check)
 
 
 def account(made: Stack) -> dict[str, Any]:
-    """What the account holds, without the times of actions."""
+    """The account's resources, without the times of actions."""
     dump = made.api.dump()
     return {kind: dump[kind] for kind in ("droplets", "volumes", "reserved_ips", "firewalls", "tags", "records")}
 
@@ -178,7 +178,7 @@ def test_a_host_is_asked_before_anything_of_it_is_destroyed(made: Stack) -> None
             resources = host.pulumi("stack", "export").output.count('"urn"')
             assert resources >= 5, "stack, component, both passwords, and what asks"
             host.pulumi("destroy", "--yes")
-        # A Nomad that is gone for good: the command that the refusal says.
+        # A Nomad that is permanently gone: the command in the refusal.
         with serve(FakeNomad(tokens={"ADMIN": "accessor-1"})) as nomad:
             host.configure(hostname=nomad.address)
             up(host)

@@ -1,6 +1,6 @@
-"""The stand-in for IO: what it takes for a configuration, whom it asks for a service, and what it passes on.
+"""The stand-in for IO: the configurations that it accepts, its service lookups, and the requests that it forwards.
 
-Built by Go and run on loopback. It reads what the program renders, so that another HCL parser has read it too.
+Built by Go and run on loopback. It parses the program's rendered files, so that another HCL parser has read them too.
 """
 
 import re
@@ -41,7 +41,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(program: Path, tmp_path: Path, *texts: str) -> "subprocess.CompletedProcess[str]":
-    """What it says about files with these texts."""
+    """Its output for files with these texts."""
     arguments = ["-x"]
     for number, text in enumerate(texts):
         file = tmp_path / f"{number}.hcl"
@@ -118,7 +118,7 @@ def test_a_refusal_quotes_no_licence(program: Path, tmp_path: Path) -> None:
 
 
 class Backend(BaseHTTPRequestHandler):
-    """Answers with what it was sent."""
+    """Answers with the request that it received."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -151,7 +151,7 @@ class Running:
         self.trust = authority.trusted()
 
     def post(self, path: str = "/", body: bytes = b"", host: str = HOST) -> httpx.Response:
-        """A request as a client sends it that has looked `host` up."""
+        """A request of a client that has resolved `host`."""
         with httpx.Client(verify=self.trust, trust_env=False) as client:
             url = f"https://{self.encrypted}{path}"
             return client.post(url, content=body, headers={"Host": host}, extensions={"sni_hostname": host})

@@ -1,4 +1,4 @@
-"""What a virtual droplet finds outside of itself: files over one connection, plain or with a certificate."""
+"""The services outside of a virtual droplet: files over one connection, plain or with a certificate."""
 
 import hashlib
 import http.client

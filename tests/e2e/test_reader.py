@@ -1,4 +1,4 @@
-"""What counts as a command of a page, and that the pages that are followed have what the story types."""
+"""Which text of a page is a command, and that the followed pages have the commands of the scenario."""
 
 from pathlib import Path
 

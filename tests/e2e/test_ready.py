@@ -1,4 +1,4 @@
-"""Where the bench can't run, CI says so in one line."""
+"""If the bench can't run, CI prints that in one line."""
 
 import os
 import subprocess

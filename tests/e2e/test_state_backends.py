@@ -1,6 +1,6 @@
-"""Where docs/state.md lets the state lie, with the real engine: a folder, and a bucket of an S3 server on loopback.
+"""The places for the state in docs/state.md, with the real engine: a folder, and a bucket of an S3 server on loopback.
 
-The stack is the smallest that has a secret: what is tried is the place. No Spaces bucket was ever asked.
+The stack is the smallest with a secret: the test is about the place. No Spaces bucket was ever used.
 """
 
 import json
@@ -38,13 +38,13 @@ DOCUMENTED = "s3://BUCKET?endpoint=https://fra1.digitaloceanspaces.com&region=us
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a program and the stack `club`, and an environment that says where its state lies."""
+    """A folder with a program and the stack `club`, and an environment that names the place of its state."""
 
     folder: Path
     env: Mapping[str, str]
 
     def pulumi(self, *arguments: str, fails: bool = False) -> str:
-        """What the engine says."""
+        """The engine's output."""
         done = subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
@@ -61,7 +61,7 @@ class Project:
         return ["pulumi", *arguments, "--stack", "club", "--non-interactive"]
 
     def word(self) -> str:
-        """The secret output, in clear."""
+        """The secret output, in clear text."""
         done = subprocess.run(
             self.command("stack", "output", "word", "--show-secrets"),
             cwd=self.folder,
@@ -73,14 +73,14 @@ class Project:
         return done.stdout.strip()
 
     def elsewhere(self, folder: Path, **env: str) -> "Project":
-        """The same project on another machine, or for another place: a clone has no more than this."""
+        """The same project on another machine, or for another place: a clone has only this."""
         shutil.copytree(self.folder, folder)
         return Project(folder, {**self.env, **env})
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a state may lie."""
+    """A place for a state."""
 
     url: str
     files: Path | str

@@ -1,4 +1,4 @@
-"""What the bench runs besides itself: programs found on PATH, and how one gets those that are missing."""
+"""The bench's external programs: found on PATH, and the sources of missing ones."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ _DEADLINE = 1800.0
 
 
 class BenchError(Exception):
-    """What the bench cannot do here, in a sentence, with the way out."""
+    """What the bench cannot do here, in a sentence, with the remedy."""
 
 
 def absent(*programs: str) -> list[str]:
@@ -44,7 +44,7 @@ def absent(*programs: str) -> list[str]:
 
 
 def missing(*programs: str) -> list[str]:
-    """A line for each of `programs` that is not on PATH, with where to get it."""
+    """A line for each of `programs` that is not on PATH, with its source."""
     return [f"{name} is not on PATH: {WHERE_FROM[name]}" for name in absent(*programs)]
 
 
@@ -64,8 +64,8 @@ def run(
     check: bool = True,
     seconds: float = _DEADLINE,
 ) -> str:
-    """Standard output of `command`. Raises BenchError with its last lines where it fails and `check` is set, and where
-    it does not end in time."""
+    """Standard output of `command`. Raises BenchError with its last lines if it fails and `check` is set, and if it
+    does not end in time."""
     environment = {**os.environ, **(env or {})}
     if docker_host:
         environment["DOCKER_HOST"] = docker_host
@@ -88,7 +88,7 @@ def run(
 
 
 def unmount_below(folder: Path) -> None:
-    """Unmount whatever Nomad or Docker left mounted below `folder`, which a machine that goes off loses by itself."""
+    """Unmount mounts that Nomad or Docker left below `folder`, which a machine that is powered off loses by itself."""
     for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
         path = line.split()[1].encode().decode("unicode_escape")
         if path.startswith(f"{folder}/"):

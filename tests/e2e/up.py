@@ -1,8 +1,8 @@
-"""`pulumi up` for real, from nothing: `python -m tests.e2e.up`, as root.
+"""A real `pulumi up`, from nothing: `python -m tests.e2e.up`, as root.
 
-Brings the bench up in a folder of its own, runs preview, up and preview, and shows what the engine says; then a table
-of what was seen. Everything is destroyed and stopped at the end, unless `--keep`: then it runs until Ctrl-C, and the
-environment to use it from another shell is printed.
+Starts the bench in a folder of its own, runs preview, up and preview, and shows the engine's output; then a table of
+results. Everything is destroyed and stopped at the end, unless `--keep`: then it runs until Ctrl-C, and the environment
+to use it from another shell is printed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tests.e2e.tools import BenchError
 
 
 class Table:
-    """What was seen, a line each, shown as it comes and again at the end."""
+    """The results, a line each, shown as they come and again at the end."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, bool, str]] = []
@@ -31,7 +31,7 @@ class Table:
 
     @property
     def good(self) -> bool:
-        """Whether nothing failed, and something was looked at."""
+        """Whether nothing failed, and something was checked."""
         return bool(self.rows) and all(good for _, good, _ in self.rows)
 
     def __str__(self) -> str:
@@ -39,14 +39,14 @@ class Table:
 
 
 def main() -> int:
-    """0 where everything that was looked at is as it should be."""
+    """Return 0 if every check passed."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.up", description=__doc__)
     parser.add_argument("--folder", type=Path, help="where everything goes; a new temporary one if left out")
     parser.add_argument("--cache", type=Path, default=ROOT / "build/cache/e2e", help="images and packages, kept")
     parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     parser.add_argument("--action-seconds", type=float, default=1.0, help="how long an action of the API takes")
     wish = parser.parse_args()
-    # Asked to end, it ends in order: what it started has processes and mounts of its own.
+    # A termination signal ends it in order: it started processes and mounts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     folder = wish.folder or Path(tempfile.mkdtemp(prefix="pds-bench-"))
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def walk(running: Bench, table: Table) -> None:
-    """From nothing to a PDS that answers, and nothing left to do. Raises BenchError where the engine fails."""
+    """From nothing to a PDS that answers, and no change left. Raises BenchError if the engine fails."""
 
     def step(name: str, *arguments: str) -> None:
         print(f"\n== pulumi {' '.join(arguments)}", flush=True)

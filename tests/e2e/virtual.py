@@ -1,14 +1,14 @@
 """A droplet as a machine, in machine grade: the exact `user_data` under systemd and cloud-init on Debian 13.
 
 A virtual machine boots from the image of `images/droplet.py`, reads `user_data` from a metadata service at
-169.254.169.254 as DigitalOcean's droplets do, and finds its volume as a SCSI disk with DigitalOcean's name, plugged in
-while it boots. Nomad comes from a mirror and the server's image from a registry, both over HTTPS with a certificate of
-an authority that the disk was given. Nothing in `user_data` is mapped or left out.
+169.254.169.254 as DigitalOcean's droplets do, and finds its volume as a SCSI disk with DigitalOcean's name, attached
+during the boot. Nomad comes from a mirror and the server's image from a registry, both over HTTPS with a certificate of
+an authority on the disk. Nothing in `user_data` is mapped or omitted.
 
-What differs from a droplet: no packet leaves this machine; DigitalOcean's firewall is not in the way (`assign` forwards
-ports as if it let everybody in); the packages asked for are in an archive on the disk; the disk has no boot loader.
+Differences from a droplet: no packet leaves this machine; DigitalOcean's firewall does not filter (`assign` forwards
+ports as if it allowed everything); the packages are in an archive on the disk; the disk has no boot loader.
 
-Root is needed to build the image only, and QEMU as the one further program.
+Root is needed only to build the image, and QEMU is the one additional program.
 """
 
 import json
@@ -35,7 +35,7 @@ _SSH = (
     *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
 )
 _PLUG_AFTER = 12.0
-"""Seconds from power on until a volume is there: DigitalOcean attaches it to a machine that boots already."""
+"""Seconds from power on until a volume exists: DigitalOcean attaches it to a machine that is already booting."""
 
 
 @dataclass
@@ -60,8 +60,8 @@ class Volume:
 class VirtualMachines:
     """Machines that are virtual; the `Machines` of a `World`.
 
-    `folder` gets `machines/ID/` (disk, console, QEMU's words), `volumes/` and `outside/`, whose files the droplets may
-    fetch from https://releases.test and pds.local. Raises BenchError where a program is missing.
+    `folder` gets `machines/ID/` (disk, console, QEMU's output), `volumes/` and `outside/`, whose files the droplets may
+    fetch from https://releases.test and pds.local. Raises BenchError if a program is missing.
     """
 
     def __init__(self, folder: Path, image: DropletImage) -> None:
@@ -107,7 +107,7 @@ class VirtualMachines:
             droplet.machine.start(self._disks(droplet))
 
     def stop(self, droplet_id: int, graceful: bool) -> None:
-        """The power button, or the plug."""
+        """Press the power button, or power off at once."""
         droplet = self._droplets.get(droplet_id)
         if droplet is None or not droplet.machine.running:
             return
@@ -164,9 +164,9 @@ class VirtualMachines:
         return dict(self._droplets)
 
     def ask(self, droplet_id: int, script: str, patience: float = 120.0) -> str:
-        """What a shell script says on the droplet, run as the operator runs one: by SSH, as root.
+        """The output of a shell script on the droplet, run as the operator runs one: by SSH, as root.
 
-        Raises BenchError where it fails, or SSH does, or `patience` (seconds) is over.
+        Raises BenchError if it fails, or SSH does, or `patience` (seconds) is over.
         """
         host, port = self._droplets[droplet_id].ssh
         try:
@@ -207,7 +207,7 @@ class VirtualMachines:
             raise BenchError("debugfs did not write the bench's authority into the droplet's disk")
 
     def _write_metadata(self, folder: Path, droplet_id: int, address: str, user_data: str) -> None:
-        """What the metadata service serves to any process on the droplet that asks (its version 1)."""
+        """The metadata service's data for any process on the droplet (its version 1)."""
         public = {
             "ipv4": {"ip_address": address, "netmask": "255.255.255.0", "gateway": GATEWAY},
             "mac": MAC,

@@ -1,4 +1,4 @@
-"""What is read off a running bench: what the engine did, how long the server was away, and where secrets lie."""
+"""Observations of a running bench: the engine's steps, the server's outages, and the places of secrets."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ _STEP = re.compile(
 
 
 def steps(run: Run) -> dict[str, list[str]]:
-    """Resource name to what was done with it, in order; a resource left alone is not in it."""
+    """Map resource name to its steps, in order; an unchanged resource is not in it."""
     found: dict[str, list[str]] = {}
     for step in _STEP.finditer(run.output):
         found.setdefault(step["name"], []).append(step["verb"])
@@ -34,7 +34,7 @@ def steps(run: Run) -> dict[str, list[str]]:
 
 @dataclass
 class Outage:
-    """How often and how long the server did not answer, as a client on the host saw it."""
+    """How often and how long the server did not answer a client on the host."""
 
     seconds: float = 0.0
     """The longest stretch without an answer."""
@@ -44,7 +44,7 @@ class Outage:
 
 @contextmanager
 def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
-    """Ask for the server's health (status and text), ten times a second, while the block runs."""
+    """Query the server's health (status and text), ten times a second, while the block runs."""
     seen = Outage()
     ended = threading.Event()
 
@@ -74,7 +74,7 @@ def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
 
 
 def secrets_of(running: Bench) -> dict[str, str]:
-    """Every secret of the stack, by a name for it: its secret outputs, and what lies on the machine."""
+    """Every secret of the stack, by a name for it: its secret outputs, and those on the machine."""
     outputs = running.outputs()
     shown = running.pulumi("stack", "output", "--json").output
     hidden = [name for name, value in json.loads(shown).items() if value == "[secret]"]
@@ -92,7 +92,7 @@ _NOT_SECRET = re.compile(r"https?://|did:|true$|false$|[0-9]+$|/")
 
 
 def _parts(name: str, value: object) -> Iterator[tuple[str, str]]:
-    """The secrets inside of a secret output: a file of assignments and a document hold plain values too."""
+    """The secrets inside of a secret output: a file of assignments and a document have plain values too."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key in ("secrets", "nomad_management_token", "nomad_ca_key_pem"):
@@ -108,7 +108,7 @@ def _parts(name: str, value: object) -> Iterator[tuple[str, str]]:
 
 
 def forms(secret: str) -> Iterator[tuple[str, str]]:
-    """A secret as it may be written: as it is, in base64, in hex, URL-encoded, as JSON text, and a key by its body."""
+    """The written forms of a secret: unchanged, in base64, in hex, URL-encoded, as JSON text, and a key by its body."""
     raw = secret.encode()
     yield "plain", secret
     yield "base64", base64.b64encode(raw).decode().rstrip("=")[:-1]

@@ -1,4 +1,4 @@
-"""Questions to the DigitalOcean account: is everything there that the state names, does the firewall cover the host?"""
+"""Checks at the DigitalOcean account: does every resource of the state exist, and does the firewall cover the host?"""
 
 from tools.account import Account
 from tools.check.subject import Subject, Verdict, good, skipped, todo
@@ -8,7 +8,7 @@ from tools.stack import State
 
 
 def _asked(subject: Subject) -> tuple[Account, State] | str:
-    """The account and the state, or why they are not looked at."""
+    """Return the account and the state, or why they are skipped."""
     if subject.settings and subject.settings.on:
         return "the host is not this stack's"
     if subject.account is None:
@@ -19,7 +19,7 @@ def _asked(subject: Subject) -> tuple[Account, State] | str:
 
 
 def firewall(subject: Subject) -> Verdict:
-    """Does the firewall cover the droplet, with the stack's rules and no others?"""
+    """Check that the firewall covers the droplet, with only the stack's rules."""
     asked = _asked(subject)
     if isinstance(asked, str):
         return skipped(asked)
@@ -32,12 +32,12 @@ def firewall(subject: Subject) -> Verdict:
 
 
 def things(subject: Subject) -> Verdict:
-    """Is everything in the account that the state names, and does the address lead to the droplet?"""
+    """Check that every resource of the state exists in the account, and that the address leads to the droplet."""
     asked = _asked(subject)
     if isinstance(asked, str):
         if not (subject.account and subject.state and subject.settings and subject.settings.on):
             return skipped(asked)
-        asked = subject.account, subject.state  # of a club its records
+        asked = subject.account, subject.state  # of a club only its records
     account, state = asked
     gone = missing(subject.stack, state, account)
     if gone:

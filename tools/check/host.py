@@ -1,7 +1,7 @@
-"""Questions to the host, through its Nomad: are the jobs as the stack has them, is there room, is there a backup?
+"""Checks at the host, through its Nomad: unchanged jobs, disk space, backups.
 
-Asked is Nomad's API, and the server's container for what only it sees (`host.sh`). Nothing is changed. A further file
-that a job of the host leaves in DATA/.stamps is `Host.stamps["its name"]`: a new line of the check reads it there.
+Uses Nomad's API, and the server's container for what only it sees (`host.sh`). Changes nothing. A further file that a
+job of the host writes to DATA/.stamps is `Host.stamps["its name"]`: a new check reads it there.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from tools.inside import CutOffError, api_of, ask, nomad_of, running
 
 SCRIPT = Path(__file__).with_name("host.sh")
 _LONGEST = timedelta(hours=6)
-"""No backup or drill lasts so long."""
+"""No backup or drill lasts this long."""
 _NAMED = 5  # findings in one line
 _TRIES = 5
 
 
 @dataclass(frozen=True)
 class Host:
-    """A stack's Nomad and the container of its server, asked once. Raises ProbeError where they do not answer."""
+    """A stack's Nomad and the container of its server, queried once. Raises ProbeError if they do not answer."""
 
     outputs: Mapping[str, Any]
 
@@ -37,7 +37,7 @@ class Host:
 
     @cached_property
     def seen(self) -> Mapping[str, Any]:
-        """What `host.sh` says; empty while no server runs."""
+        """Return the output of `host.sh`; empty while no server runs."""
         allocation = running(self.api)
         if allocation is None:
             return {}
@@ -51,13 +51,13 @@ class Host:
 
     @property
     def stamps(self) -> Mapping[str, Mapping[str, Any]]:
-        """What jobs of the host left in DATA/.stamps, by file."""
+        """Return the files that jobs of the host wrote to DATA/.stamps, by name."""
         stamps: Mapping[str, Mapping[str, Any]] = self.seen.get("stamps", {})
         return stamps
 
 
 def _host(subject: Subject) -> Host | None:
-    """None where no `up` has come to its end."""
+    """Return None if no `up` has succeeded yet."""
     return subject.host if subject.host and subject.host.outputs.get("nomad_address") else None
 
 
@@ -66,7 +66,7 @@ _NOT_RUNNING = "no server runs that could look"
 
 
 def nomad(subject: Subject) -> Verdict:
-    """Does Nomad answer, know this stack's tokens, and have its node?"""
+    """Check that Nomad answers, accepts this stack's tokens, and has its node."""
     host = _host(subject)
     if host is None:
         return skipped(_NO_UP)
@@ -76,20 +76,20 @@ def nomad(subject: Subject) -> Verdict:
     lost = [name for name, token in tokens.items() if host.api.accessor(str(token)) is None]
     if lost:
         return todo(
-            f"it does not know {' and '.join(lost)} token: it has lost its state, or somebody deleted the token. "
+            f"it does not know {' and '.join(lost)} token: it has lost its state, or the token was deleted. "
             f"{_rescue(subject)}"
         )
     return good("it answers, and knows this stack's tokens")
 
 
 def _rescue(subject: Subject) -> str:
-    """What mends it; of a club its host's stack does."""
+    """Return the remedy; for a club it concerns its host's stack."""
     stack = subject.settings.on.stack if subject.settings and subject.settings.on else None
     return f"Run `./pds rescue {stack or subject.stack}`; a plain `up` does not see it."
 
 
 def jobs(subject: Subject) -> Verdict:
-    """Are the jobs in Nomad those that the stack registered?"""
+    """Check that the jobs in Nomad are those that the stack registered."""
     host = _host(subject)
     if host is None or subject.state is None:
         return skipped(_NO_UP)
@@ -104,7 +104,7 @@ def jobs(subject: Subject) -> Verdict:
 
 
 def disk(subject: Subject) -> Verdict:
-    """Is there room on the volume?"""
+    """Check the free space on the volume."""
     host = _host(subject)
     seen = host.seen if host else {}
     if not seen:
@@ -120,7 +120,7 @@ def disk(subject: Subject) -> Verdict:
 
 
 def _percent(used: int | None, free: int | None) -> int | None:
-    """As `df` counts; None if it does not say."""
+    """Return what `df` reports; None if it reports nothing."""
     if used is None or free is None or used + free == 0:
         return None
     return -(-100 * used // (used + free))
@@ -131,7 +131,7 @@ def _is_club(subject: Subject) -> bool:
 
 
 def backup(subject: Subject) -> Verdict:
-    """Is there a backup, and is it new enough?"""
+    """Check that there is a backup, and that it is recent enough."""
     run = f"`./pds backup {subject.stack}` makes one now and shows what it says."
     if subject.settings is None:
         return skipped(_no_file(subject))
@@ -142,7 +142,7 @@ def backup(subject: Subject) -> Verdict:
 
 
 def drill(subject: Subject) -> Verdict:
-    """Was a backup put back lately, to see that it can be?"""
+    """Check that a recent drill restored a backup."""
     if subject.settings is None:
         return skipped(_no_file(subject))
     if subject.settings.backup is None:
@@ -176,13 +176,13 @@ def _fresh(subject: Subject, name: str, hours: int, run: str) -> Verdict:
 
 
 def _killed(stamp: Mapping[str, Any]) -> str | None:
-    """When a run began that has not ended for longer than any lasts."""
+    """Return the start of a run that has not ended for longer than any lasts."""
     began = stamp.get("began")
     return began if began and datetime.now(UTC) - datetime.fromisoformat(began) > _LONGEST else None
 
 
 def accounts(subject: Subject) -> Verdict:
-    """Did a backup or a drill find single accounts damaged?"""
+    """Check for damaged accounts that a backup or a drill found."""
     host = _host(subject)
     if not host or not host.seen:
         return skipped(_NOT_RUNNING)
@@ -201,12 +201,12 @@ def accounts(subject: Subject) -> Verdict:
 
 
 def shown(time: str) -> str:
-    """A time of the host's, to the minute."""
+    """Return a time of the host's, to the minute."""
     return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def metadata(subject: Subject) -> Verdict:
-    """Is the address that serves user_data out of a container's reach?"""
+    """Check that containers cannot reach the address that serves user_data."""
     host = _host(subject)
     seen = host.seen if host else {}
     if not seen:

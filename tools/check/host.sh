@@ -1,7 +1,7 @@
-# What the server's container knows of its volume, of backups and drills, and of what it may reach: one line of JSON.
+# Prints the container's view of its volume, of backups and drills, and of the metadata service: one line of JSON.
 #
-# A shell, and no Node: that would take 40 MiB of the server's own limit. Every file that jobs of the host leave in
-# DATA/.stamps is passed on as it is (stamp.cjs), under its name.
+# A shell, and not Node, which would use 40 MiB of the server's own limit. Every file that jobs of the host write to
+# DATA/.stamps is printed unchanged (stamp.cjs), under its name.
 data=$PDS_DATA_DIRECTORY
 
 # shellcheck disable=SC2046 # its columns: size, used, free; as `df` counts, root's reserve is neither used nor free
@@ -12,7 +12,7 @@ set -- $(df -P -i "$data" 2>/dev/null | tail -n 1)
 files_used=$3 files_free=$4
 case "$files_used$files_free" in '' | *[!0-9]*) files_used=null files_free=null ;; esac
 
-# user_data holds the key of Nomad's endpoint: no container may reach the address that serves it. Any answer is one.
+# user_data holds the key of Nomad's endpoint: no container may reach the address that serves it. Any response counts.
 metadata=null
 if command -v wget >/dev/null; then
     metadata=false
@@ -20,7 +20,7 @@ if command -v wget >/dev/null; then
     if said=$(timeout 8 wget -T 3 -O - "$address" 2>&1 >/dev/null); then
         metadata=true
     fi
-    # BusyBox and GNU name a status each in their own way.
+    # BusyBox and GNU print a status in different forms.
     case $said in *HTTP/[0-9]* | *'ERROR '[0-9]*) metadata=true ;; esac
 fi
 

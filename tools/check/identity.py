@@ -1,4 +1,4 @@
-"""Questions about the accounts: do handles resolve, do documents name this server?"""
+"""Checks of the accounts: do handles resolve, do documents name this server?"""
 
 import secrets
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Account:
 
 
 def accounts(subject: Subject) -> Iterator[Account]:
-    """The active accounts, from the server's public list. Raises httpx.HTTPError."""
+    """Return the active accounts, from the server's public list. Raises httpx.HTTPError."""
     cursor: str | None = None
     while True:
         params: dict[str, Any] = {"limit": _PAGE, **({"cursor": cursor} if cursor else {})}
@@ -44,20 +44,20 @@ def accounts(subject: Subject) -> Iterator[Account]:
 
 
 def handles(subject: Subject) -> Verdict:
-    """Does a handle that exists resolve, and one that does not, not?"""
+    """Check that an existing handle resolves, and an unknown one does not."""
     nobody = f"nobody-{secrets.token_hex(4)}{subject.handle_domains[0]}"
     answered = _by_https(subject, nobody) or _by_dns(subject, nobody) or _by_server(subject, nobody)
     if answered:
-        return todo(f"{nobody}, which nobody has, is said to be {answered[:80]!r}: something answers for every name.")
+        return todo(f"{nobody}, which does not exist, resolves to {answered[:80]!r}: something answers for every name.")
     account = next(accounts(subject), None)
     if account is None:
-        return skipped("there is no account yet; a handle that nobody has does not resolve, as it should")
+        return skipped("there is no account yet; an unknown handle does not resolve, as it should")
     if _by_server(subject, account.handle) != account.did:
         return todo(f"the server does not know its own {account.handle}. Look at its log.")
     ways = {"DNS": _by_dns(subject, account.handle)}
     leads = resolving.leads_to(account.handle, str(subject.outputs.get("ipv4")), subject.nameservers)
     if ways["DNS"] is None and (leads or "ipv4" not in subject.outputs):
-        # Not otherwise: the ingress would order a certificate that no authority gives.
+        # Only then: the ingress would order a certificate that no authority issues.
         ways["HTTPS"] = _by_https(subject, account.handle)
     wrong = {way: did for way, did in ways.items() if did not in (None, account.did)}
     if wrong:
@@ -69,7 +69,7 @@ def handles(subject: Subject) -> Verdict:
             "serve it."
         )
     seen = " and ".join(way for way, did in ways.items() if did)
-    return good(f"{account.handle} resolves by {seen}; one that nobody has does not")
+    return good(f"{account.handle} resolves by {seen}; an unknown one does not")
 
 
 def _by_server(subject: Subject, handle: str) -> str | None:
@@ -78,7 +78,7 @@ def _by_server(subject: Subject, handle: str) -> str | None:
 
 
 def _by_https(subject: Subject, handle: str) -> str | None:
-    """What the well-known address of the handle says, from this server; None for a refusal or a name it can't prove."""
+    """Return this server's answer at the handle's well-known address; None for a refusal or a name it can't prove."""
     try:
         answer = subject.site.request("GET", "/.well-known/atproto-did", host=handle)
     except httpx.HTTPError:
@@ -87,7 +87,7 @@ def _by_https(subject: Subject, handle: str) -> str | None:
 
 
 def _by_dns(subject: Subject, handle: str) -> str | None:
-    """The DID in the handle's TXT record (atproto.com/specs/handle)."""
+    """Return the DID in the handle's TXT record (atproto.com/specs/handle)."""
     resolver = dns.resolver.Resolver(configure=not subject.nameservers)
     resolver.lifetime = 5.0
     if subject.nameservers:
@@ -102,7 +102,7 @@ def _by_dns(subject: Subject, handle: str) -> str | None:
 
 
 def documents(subject: Subject) -> Verdict:
-    """Does the directory say of each account that it lives here, and may be changed by our key?"""
+    """Check that the directory names this server for each account, and our key among those that may change it."""
     environment = subject.environment
     looked, wrong = 0, []
     for account in accounts(subject):

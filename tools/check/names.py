@@ -1,6 +1,6 @@
-"""Questions to the public's name servers: does the name lead here, is each record there that the stack needs?
+"""Checks at the public name servers: does the name lead here, does each record that the stack needs exist?
 
-The other questions go to the stack's own address, so that they work before DNS does. These do not.
+The other checks use the stack's own address, so that they work before DNS does. These do not.
 """
 
 import secrets
@@ -14,7 +14,7 @@ _SHOWN = 3
 
 
 def name(subject: Subject) -> Verdict:
-    """Does the hostname lead to this host, as the public looks for it?"""
+    """Check that public DNS leads the hostname to this host."""
     asked = subject.resolves
     if asked is None:
         return skipped(f"Pulumi.{subject.stack}.yaml cannot be read here")
@@ -29,7 +29,7 @@ def name(subject: Subject) -> Verdict:
 
 
 def records(subject: Subject) -> Verdict:
-    """Is each record there that the stack lists, the wildcards and the members' too?"""
+    """Check that each record of the stack exists, with the wildcards and the members' records."""
     listed = [record for record in subject.outputs.get("records") or [] if _is_known(record)]
     if subject.resolves is None or not listed:
         return skipped("the stack lists none")
@@ -42,14 +42,14 @@ def records(subject: Subject) -> Verdict:
 
 
 def _is_known(record: Mapping[str, str]) -> bool:
-    """Not the one of an account that is not made yet."""
+    """Return whether its account exists already."""
     return record["type"] != "TXT" or record["value"].startswith("did=")
 
 
 def _wrong(subject: Subject, listed: list[Mapping[str, str]]) -> Iterator[str]:
     for record in listed:
         whole, kind, value = _whole_name(record), record["type"], record["value"]
-        # A name under a wildcard that no record has.
+        # A name under a wildcard without a record of its own.
         asked = whole.replace("*", f"nobody-{secrets.token_hex(4)}", 1)
         try:
             found = resolving.values(asked, kind, subject.nameservers)
@@ -62,7 +62,7 @@ def _wrong(subject: Subject, listed: list[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _whole_name(record: Mapping[str, str]) -> str:
-    """With its zone, unless it is in a zone that is not ours: then the name is whole already."""
+    """Return it with its zone, unless it is in a zone that is not ours: then the name is complete already."""
     zone, own = record["zone"], record["name"]
     if "(" in zone:
         return own

@@ -1,4 +1,4 @@
-"""Questions about the project: is the host as the program would make it, is there an escrow file?"""
+"""Checks of the project: does the host match the program, is there an escrow file?"""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from tools.check.subject import Subject, Verdict, good, skipped, todo
 
 
 def host(subject: Subject) -> Verdict:
-    """Was the host born from the cloud-init that the program renders now?"""
+    """Check that the host's first boot used the cloud-init that the program renders now."""
     born = subject.outputs.get("host_configuration")
     if subject.configuration == "":
         return skipped("the host is not this stack's")
@@ -22,7 +22,7 @@ def host(subject: Subject) -> Verdict:
 
 
 def escrow_made(subject: Subject) -> Verdict:
-    """Is there a second copy of what the state alone holds?"""
+    """Check that there is a second copy of what only the state holds."""
     run = f"Run `./pds escrow {subject.stack}`, put the file away, then set 'pds: {{escrow: made}}'."
     if subject.escrow == "declined":
         return good("declined in the stack file: losing the state is losing every identity")
@@ -30,10 +30,10 @@ def escrow_made(subject: Subject) -> Verdict:
     if not isinstance(content, Mapping):
         return todo(f"the state has no escrow. {run}")
     try:
-        # What the file has beyond the output is added when it is written.
+        # Other entries of the file are added when it is written.
         escrow.check({**content, "stack_file": "here", "written": "now"})
     except escrow.EscrowError as error:
         return todo(str(error))
     if subject.escrow != "made":
-        return todo(f"not made yet, says the stack file. {run}")
-    return good("made, says the stack file; `./pds escrow-check FILE` opens it")
+        return todo(f"not made yet, according to the stack file. {run}")
+    return good("made, according to the stack file; `./pds escrow-check FILE` opens it")

@@ -1,8 +1,8 @@
-"""Do the relays hear this server? Asked only when wanted: it is the one question to a third party about it.
+"""Checks whether the relays receive events from this server. Only on request: they are a third party.
 
-A relay's word for a host does not say whether it hears what is new. Its number does: the last event that it has. One
-that the server has not reached yet is a "cursor from the future" (com.atproto.sync.subscribeRepos): the relay is turned
-away with it, calls the host idle, and nobody sees a post.
+A relay's status of a host does not show whether it receives new events. Its cursor does: the last event that it has. A
+cursor that the server has not reached yet is "from the future" (com.atproto.sync.subscribeRepos). The server refuses
+the relay, the relay marks the host idle, and no post is visible.
 """
 
 from typing import Any, Literal
@@ -15,18 +15,18 @@ from tools.check.site import Site
 from tools.check.subject import Subject, Verdict, good, skipped, todo
 
 Place = Literal["level", "behind", "ahead"]
-"""Where a relay is, compared with the server."""
+"""A relay's position, compared with the server."""
 
 SILENCE = 3.0
-"""Seconds without an event after which there is none that the relay lacks; older ones are sent at once."""
+"""Seconds without an event after which the relay lacks none; older ones are sent at once."""
 _PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 
 
 def relays(subject: Subject) -> Verdict:
-    """What each relay knows of this server, and what helps."""
+    """Return each relay's status of this server, and the remedy."""
     crawlers = [url for url in subject.environment.get("PDS_CRAWLERS", "").split(",") if url]
     if not subject.relay:
-        return skipped("not asked: --relay asks the relays what they think of this server")
+        return skipped("skipped: --relay queries the relays about this server")
     if not crawlers:
         return skipped("the stack names no relay")
     seen, wrong = [], []
@@ -47,7 +47,7 @@ def relays(subject: Subject) -> Verdict:
 
 
 def _fault(subject: Subject, name: str, found: dict[str, Any], code: int) -> str | None:
-    """What is wrong at the relay `name`, with what helps; None if it hears what is new."""
+    """Return the fault at the relay `name`, with its remedy; None if it receives new events."""
     status, crawl = found.get("status"), "POST com.atproto.sync.requestCrawl there with the hostname"
     match status:
         case None:
@@ -66,8 +66,8 @@ def _fault(subject: Subject, name: str, found: dict[str, Any], code: int) -> str
     place = where(subject.site, int(number))
     if place == "ahead":
         return (
-            f"{name} has events up to {number}, which this server has not reached: it takes nothing of it, and nobody "
-            f"sees a post. requestCrawl does not help. `./pds backup {subject.stack}`, then "
+            f"{name} has events up to {number}, which this server has not reached: it ignores its events, and no "
+            f"post is visible. requestCrawl does not help. `./pds backup {subject.stack}`, then "
             f"`./pds restore {subject.stack} --sequence {number}` brings the server's numbers above it"
         )
     if place == "behind" and status == "idle":
@@ -76,7 +76,7 @@ def _fault(subject: Subject, name: str, found: dict[str, Any], code: int) -> str
 
 
 def where(site: Site, number: int) -> Place:
-    """Where a relay is that has events up to `number`. Raises OSError."""
+    """Return the position of a relay that has events up to `number`. Raises OSError."""
     try:
         with site.stream(f"{_PATH}?cursor={number}") as stream:
             while True:
@@ -87,7 +87,7 @@ def where(site: Site, number: int) -> Place:
                 header, body = libipld.decode_dag_cbor_multi(frame.encode() if isinstance(frame, str) else frame)
                 if header["op"] != 1:
                     return "ahead" if body.get("error") == "FutureCursor" else "level"
-                if body.get("seq", number + 1) > number:  # an #info says that there is more than is kept
+                if body.get("seq", number + 1) > number:  # an #info means that there is more than is kept
                     return "behind"
     except ConnectionClosed:
         return "level"

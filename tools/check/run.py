@@ -1,4 +1,4 @@
-"""The questions in order, and what is printed of the answers."""
+"""The checks in order, and the report."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tools.stackfile import StackFileError, evaluate_stack, read_settings
 Check = Callable[[Subject], Verdict]
 
 GATES: tuple[tuple[str, Check], ...] = (("health", server.health), ("certificate", server.certificate))
-"""Where one of these is not good, the questions over the same way would only repeat it."""
+"""If one of these fails, the checks over the same way would only repeat it."""
 
 THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
     ("WebSocket", server.websocket),
@@ -53,7 +53,7 @@ THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
     ("accounts", host.accounts),
     ("metadata", host.metadata),
 )
-"""Where the first is not good, the others would only repeat it."""
+"""If the first fails, the others would only repeat it."""
 
 LINES: dict[str, Check] = dict((*GATES, *THROUGH_THE_INGRESS, *BY_THEMSELVES, *THROUGH_NOMAD))
 """All of them, by name."""
@@ -61,7 +61,7 @@ LINES: dict[str, Check] = dict((*GATES, *THROUGH_THE_INGRESS, *BY_THEMSELVES, *T
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the report; `ok` is None where nothing was looked at."""
+    """One line of the report; `ok` is None for a skipped check."""
 
     name: str
     ok: bool | None
@@ -73,7 +73,7 @@ class Result:
 
 
 def check(subject: Subject) -> Iterator[Result]:
-    """Every question and its answer; raises nothing that a server could cause."""
+    """Run every check; raises nothing that a server could cause."""
     open_way = True
     for name, _ask in GATES:
         result = asked(name, subject) if open_way else Result(name, None, _ABOVE)
@@ -93,7 +93,7 @@ _ABOVE = "not looked at: see above"
 
 
 def asked(name: str, subject: Subject) -> Result:
-    """The answer to the question of this name."""
+    """Return the verdict of the check of this name."""
     ask = LINES[name]
     try:
         verdict = ask(subject)
@@ -111,7 +111,7 @@ def asked(name: str, subject: Subject) -> Result:
 def subject_of(
     stack: Stack, at: str | None, ca_file: str | None, source: str | None, mail: str | None, relay: bool
 ) -> Subject:
-    """What `stack` is, from the engine and its stack file. Raises StackError."""
+    """Return the subject for `stack`, from the engine and its stack file. Raises StackError."""
     outputs = stack.outputs()
     missing = [name for name in ("url", "ipv4", "pds_env", "escrow") if not outputs.get(name)]
     if missing:
@@ -153,7 +153,7 @@ def _state(stack: Stack) -> State | None:
 
 
 def _from_stack_file(stack: Stack) -> tuple[Settings | None, Mapping[str, Any] | None, str | None]:
-    """What it asks for, how the program looks for the hostname, and the hash of the cloud-init that it renders to."""
+    """Return its settings, the program's name servers for the hostname, and the hash of its rendered cloud-init."""
     try:
         settings, evaluation = read_settings(stack.name, stack.root), evaluate_stack(stack.name)
     except (StackFileError, pulumi.RunError, ValueError):

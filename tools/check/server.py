@@ -1,4 +1,4 @@
-"""Questions to the server itself, through its ingress: health, certificate, WebSocket, OAuth, limits, invites, mail."""
+"""Checks of the server itself, through its ingress: health, certificate, WebSocket, OAuth, limits, invites, mail."""
 
 import random
 import ssl
@@ -18,7 +18,7 @@ _SAMPLE = 5
 
 
 def health(subject: Subject) -> Verdict:
-    """Does it answer, and is it the version that the stack asks for?"""
+    """Check that it answers, with the version of the stack."""
     state = subject.outputs.get("state")
     try:
         answer = subject.site.request("GET", "/xrpc/_health")
@@ -46,7 +46,7 @@ def _silent(subject: Subject, state: object, error: Exception) -> str:
 
 
 def certificate(subject: Subject) -> Verdict:
-    """Is it for this name, from a CA that the public trusts, and good for a while?"""
+    """Check that it is for this name, from a public CA, and does not expire soon."""
     if subject.site.tls is None:
         return skipped("plain HTTP has none")
     try:
@@ -63,7 +63,7 @@ def certificate(subject: Subject) -> Verdict:
 
 
 def websocket(subject: Subject) -> Verdict:
-    """Can a relay subscribe?"""
+    """Check that a relay can subscribe."""
     path = "/xrpc/com.atproto.sync.subscribeRepos"
     try:
         code = subject.site.upgrade(path)
@@ -75,7 +75,7 @@ def websocket(subject: Subject) -> Verdict:
 
 
 def oauth(subject: Subject) -> Verdict:
-    """Do apps find where to log in, and is it here?"""
+    """Check that apps find the login, and find it here."""
     wanted = f"https://{subject.hostname}"
     resource = _json(subject.site, "/.well-known/oauth-protected-resource")
     server = _json(subject.site, "/.well-known/oauth-authorization-server")
@@ -93,7 +93,7 @@ def oauth(subject: Subject) -> Verdict:
 
 
 def _json(site: Site, path: str) -> dict[str, Any]:
-    """The JSON object there, empty where there is none."""
+    """Return the JSON object there, empty if there is none."""
     answer = site.request("GET", path)
     try:
         found = answer.json() if answer.status_code == 200 else {}
@@ -103,20 +103,21 @@ def _json(site: Site, path: str) -> dict[str, Any]:
 
 
 def invites(subject: Subject) -> Verdict:
-    """Do accounts need an invite?"""
+    """Check that accounts need an invite."""
     required = _json(subject.site, "/xrpc/com.atproto.server.describeServer").get("inviteCodeRequired")
     wanted = subject.environment.get("PDS_INVITE_REQUIRED", "true") == "true"
     if bool(required) != wanted:
         asked = "asks for them" if wanted else "says 'invite_required: false'"
         return todo(f"the server says inviteCodeRequired = {required}, the stack {asked}. Run `pulumi up`.")
-    return good("required" if required else "not required, as the stack file says twice")
+    return good("required" if required else "not required, as configured in the stack file")
 
 
 def blob_limit(subject: Subject) -> Verdict:
-    """Does the ingress let a blob of the largest size pass? Sent without a login, so that the server keeps none of it.
+    """Check that the ingress passes a blob of the largest size. Sent without a login, so that the server keeps none of
+    it.
 
-    An ingress that reads the announced length is found so, or one that collects the body; not one that counts while it
-    streams, for the server asks for a login before it reads.
+    This detects an ingress that checks the announced length or collects the body; not one that counts while it streams,
+    because the server requires a login before it reads.
     """
     limit = int(subject.environment.get("PDS_BLOB_UPLOAD_LIMIT", CODE_BLOB_LIMIT))
     status = subject.site.upload("/xrpc/com.atproto.repo.uploadBlob", limit)
@@ -128,14 +129,14 @@ def blob_limit(subject: Subject) -> Verdict:
 
 
 def rate_limit(subject: Subject) -> Verdict:
-    """Are clients told apart? Each answer says how many requests its client has left.
+    """Check that clients are told apart. Each response has the remaining requests of its client.
 
-    With a second address it is proven: requests of one are not counted as the other's. With one it is only shown that
-    addresses which a client claims (X-Forwarded-For) are not believed, and that nobody else is counted with it.
+    A second address proves it: requests from one are not counted for the other. One address only shows that forged
+    client addresses (X-Forwarded-For) are ignored, and that no other client is counted with it.
     """
     if subject.environment.get("PDS_RATE_LIMITS_ENABLED") != "true":
         return skipped("the stack file turns rate limits off")
-    for _attempt in range(2):  # the count begins anew every five minutes
+    for _attempt in range(2):  # the count restarts every five minutes
         before, middle, after = _left(subject.site), _left(subject.second), None
         if before is None:
             return todo("answers carry no RateLimit-Remaining: the server does not limit. Run `pulumi up`.")
@@ -145,12 +146,12 @@ def rate_limit(subject: Subject) -> Verdict:
         if after is not None and after < before:
             break
     else:
-        return todo("the count of requests does not fall. Try again; if it stays so, look at the ingress.")
+        return todo("the count of requests does not fall. Try again; if it stays so, check the ingress.")
     counted = before - after
     if counted < _SAMPLE + 1:
         return todo(
-            "a client that claims another address (X-Forwarded-For) is believed, so nobody is limited: let the ingress "
-            "replace that header."
+            "a client that claims another address (X-Forwarded-For) is believed, so no client is limited: let the "
+            "ingress replace that header."
         )
     if middle is not None and other is not None:
         if middle - other > 1:
@@ -161,17 +162,17 @@ def rate_limit(subject: Subject) -> Verdict:
         return good(f"two addresses are told apart; {after} requests left for this one")
     if counted > _SAMPLE + 1:
         return todo(
-            f"{counted} requests were counted where {_SAMPLE + 1} were made: others share your count. Either they "
-            "share your address, or the ingress hides everybody's: try again from another network."
+            f"{counted} requests were counted instead of {_SAMPLE + 1}: others share your count. Either they "
+            "share your address, or the ingress hides all addresses: try again from another network."
         )
     return good(
-        f"claimed addresses are not believed, and nobody else is counted with you ({after} left); that two clients are "
-        "told apart only a second address shows: --source ADDRESS"
+        f"claimed addresses are not believed, and no other client is counted with you ({after} left); a second "
+        "address shows whether two clients are told apart: --source ADDRESS"
     )
 
 
 def _left(site: Site | None, claimed: str | None = None) -> int | None:
-    """Requests that the server still allows this client, by a request of its own."""
+    """Return the requests that the server still allows this client, by a request of its own."""
     if site is None:
         return None
     headers = {"X-Forwarded-For": claimed} if claimed else {}
@@ -181,7 +182,8 @@ def _left(site: Site | None, claimed: str | None = None) -> int | None:
 
 
 def mail(subject: Subject) -> Verdict:
-    """Does a message leave the server? The one that it sends to anybody who asks: a code to reset a password."""
+    """Check that a message leaves the server: the one that it sends on anonymous request, a code to reset a
+    password."""
     if "PDS_EMAIL_SMTP_URL" not in subject.environment:
         text = "no mail relay in the stack file: members get no password resets and no token to move away"
         return todo(f"{text}. Add 'mail', then `pulumi up`.") if subject.mail else skipped(text)

@@ -1,7 +1,7 @@
 """The PDS as the public reaches it: HTTPS to one address, under the hostname's or a handle's name.
 
-The address is the stack's, not what DNS says, so that a check works before DNS does and can't be led elsewhere. No
-secret is ever sent. Does not own: what is asked, or what an answer means.
+The address is the stack's, not that of DNS, so that a check works before DNS does and can't be redirected. No secret is
+ever sent. Does not own: the requests, or the meaning of a response.
 """
 
 import base64
@@ -21,13 +21,13 @@ from tools.live.websocket import connect
 
 _SECONDS = 20.0
 _EARLY = 3.0
-"""How long an answer to the head of an upload is waited for before the rest is sent."""
+"""Seconds to wait for a response to the head of an upload before the rest is sent."""
 _CHUNK = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """`tls` is None for plain HTTP, which only a server on this machine speaks. `source` is a local address to use."""
+    """`tls` is None for plain HTTP, used only for a server on this machine. `source` is a local address to use."""
 
     hostname: str
     address: str
@@ -37,9 +37,10 @@ class Site:
 
     @classmethod
     def at(cls, hostname: str, where: str, ca_file: str | None = None, source: str | None = None) -> "Site":
-        """The site at the URL `where`; its certificate is checked for `hostname`, against the system's CAs or a file.
+        """Return the site at the URL `where`; its certificate is checked for `hostname`, against the system's CAs or a
+        file.
 
-        Raises OSError where the file cannot be read, ValueError where `where` is no URL.
+        Raises OSError if the file cannot be read, ValueError if `where` is no URL.
         """
         url = urlsplit(where)
         if url.scheme not in ("http", "https") or not url.hostname:
@@ -51,7 +52,7 @@ class Site:
     def request(
         self, method: str, path: str, *, host: str | None = None, headers: dict[str, str] | None = None, **more: Any
     ) -> httpx.Response:
-        """The answer, whatever its status, to a request under the name `host`. Raises httpx.HTTPError."""
+        """Return the response, whatever its status, to a request under the name `host`. Raises httpx.HTTPError."""
         name = host or self.hostname
         transport = httpx.HTTPTransport(
             verify=self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), local_address=self.source, trust_env=False
@@ -65,9 +66,10 @@ class Site:
             )
 
     def upload(self, path: str, size: int) -> int:
-        """The status that `size` bytes are answered with; no more of them are sent once an answer has come.
+        """Return the status of a request with `size` bytes; sending stops once a response has come.
 
-        Not by httpx: who answers early and hangs up while it still writes would be lost. Raises OSError.
+        Not by httpx: it would lose the response of a server that answers early and closes while it still writes. Raises
+        OSError.
         """
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self.hostname}\r\nContent-Type: application/octet-stream\r\n"
@@ -77,7 +79,7 @@ class Site:
             connection.sendall(head.encode())
             answer, sent = b"", 0
             while sent < size and not answer:
-                # Most answer at the head; an ingress that collects the whole body first gets it.
+                # Most answer after the head; an ingress that collects the whole body first gets it.
                 connection.settimeout(_EARLY if sent == 0 else 0.001)
                 with suppress(TimeoutError):
                     answer = connection.recv(65536)
@@ -89,7 +91,7 @@ class Site:
             return _status(connection, answer)
 
     def _connected(self) -> socket.socket:
-        """A connection, with TLS where the site has it. Raises OSError, ssl.SSLError too."""
+        """Return a connection, with TLS if the site has it. Raises OSError, including ssl.SSLError."""
         plain = socket.create_connection((self.address, self.port), timeout=_SECONDS)
         if self.tls is None:
             return plain
@@ -100,7 +102,7 @@ class Site:
             raise
 
     def certificate(self) -> dict[str, Any]:
-        """The certificate that is shown for the hostname, once it is found good. Raises OSError, ssl.SSLError too."""
+        """Return the certificate for the hostname, once it is found valid. Raises OSError, including ssl.SSLError."""
         with self._connected() as connection:
             assert isinstance(connection, ssl.SSLSocket), "plain HTTP has none"
             found = connection.getpeercert()
@@ -108,7 +110,7 @@ class Site:
         return dict(found)
 
     def stream(self, path: str) -> ClientConnection:
-        """A WebSocket that stays open, a context manager. Raises OSError, WebSocketException."""
+        """Return an open WebSocket, a context manager. Raises OSError, WebSocketException."""
         plain = socket.create_connection((self.address, self.port), timeout=_SECONDS)
         scheme = "wss" if self.tls else "ws"
         try:
@@ -124,10 +126,10 @@ class Site:
             raise
 
     def upgrade(self, path: str) -> int:
-        """The status that a wish for a WebSocket is answered with: 101 where it is open; it is closed again at once.
+        """Return the status of a WebSocket upgrade: 101 if it opens; it is closed again at once.
 
-        Not by a WebSocket library: the one that the tools have waits for ever, now and then, for its own thread when
-        another status comes. Raises OSError.
+        Not by a WebSocket library: the one of the tools sometimes waits forever for its own thread if another status
+        comes. Raises OSError.
         """
         key = base64.b64encode(os.urandom(16)).decode()
         head = (
@@ -140,7 +142,7 @@ class Site:
 
 
 def _status(connection: socket.socket, answer: bytes) -> int:
-    """The status in an answer of which `answer` has been read. Raises OSError."""
+    """Return the status in a response of which `answer` has been read. Raises OSError."""
     while b"\r\n" not in answer and (more := connection.recv(65536)):
         answer += more
     words = answer.split(b"\r\n", 1)[0].split(b" ")

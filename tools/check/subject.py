@@ -1,4 +1,4 @@
-"""What a check looks at, and what it may find."""
+"""The subject of a check, and its possible verdicts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`ok` is None where nothing was looked at; `remark` says what was seen, or what to do."""
+    """`ok` is None for a skipped check; `remark` has the observation or the remedy."""
 
     ok: bool | None
     remark: str
 
 
 def good(remark: str) -> Verdict:
-    """As it should be."""
+    """Passed."""
     return Verdict(ok=True, remark=remark)
 
 
 def todo(remark: str) -> Verdict:
-    """Not as it should be; `remark` says what to do."""
+    """Failed; `remark` has the remedy."""
     return Verdict(ok=False, remark=remark)
 
 
 def skipped(remark: str) -> Verdict:
-    """Not looked at; `remark` says why."""
+    """Skipped; `remark` has the reason."""
     return Verdict(ok=None, remark=remark)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A stack's outputs, secrets in clear, and the ways to its PDS."""
+    """A stack's outputs, secrets in clear text, and the ways to its PDS."""
 
     stack: str
     outputs: Mapping[str, Any]
@@ -47,25 +47,25 @@ class Subject:
     second: Site | None = None
     """The same from another address of this machine."""
     escrow: str = "pending"
-    """What the stack file says of it."""
+    """The stack file's value for it."""
     configuration: str | None = None
-    """Hash of the cloud-init that the program renders now; None where the stack file cannot be read here."""
+    """Hash of the cloud-init that the program renders now; None if the stack file cannot be read here."""
     nameservers: tuple[str, ...] = ()
-    """Addresses (`IP` or `IP:PORT`) to ask for handles; the system's where empty."""
+    """Addresses (`IP` or `IP:PORT`) to query for handles; empty for the system's."""
     settings: Settings | None = None
-    """What the stack file asks for; None where it cannot be read here."""
+    """The stack file's settings; None if it cannot be read here."""
     resolves: Mapping[str, Any] | None = None
-    """How the hostname is looked for: `zone` and `issuer`, as the program has them."""
+    """The program's parameters for resolving the hostname: `zone` and `issuer`."""
     state: State | None = None
-    """What the engine remembers; None where it cannot be read here."""
+    """The engine's state; None if it cannot be read here."""
     account: Account | None = None
     """The DigitalOcean account; None without a token."""
     host: "Host | None" = None
-    """Nomad and the server's container; None where they are not to be asked."""
+    """Nomad and the server's container; None if they are not to be queried."""
     mail: str | None = None
-    """Address of an account that a message shall be sent to."""
+    """Address of an account that gets a message."""
     relay: bool = False
-    """Whether the relays may be asked."""
+    """Whether to query the relays."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -79,6 +79,6 @@ class Subject:
 
     @property
     def handle_domains(self) -> tuple[str, ...]:
-        """Domains under which the server gives handles, each with its leading dot."""
+        """Domains under which the server issues handles, each with its leading dot."""
         given = self.environment.get("PDS_SERVICE_HANDLE_DOMAINS", "")
         return tuple(given.split(",")) if given else (f".{self.hostname}",)

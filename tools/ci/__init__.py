@@ -1,1 +1,1 @@
-"""What the workflows in `.github/workflows` run beside `make`, `pulumi` and `./pds`. Standard library only."""
+"""Programs that the workflows in `.github/workflows` run beside `make`, `pulumi` and `./pds`. Standard library only."""

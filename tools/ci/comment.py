@@ -1,13 +1,13 @@
-"""The summary of a pull request as a comment: `python3 -m tools.ci.comment`, in a workflow of its own.
+"""Posts the summary of a pull request as a comment: `python3 -m tools.ci.comment`, in a separate workflow.
 
-A pull request from a fork gets a token that may write nothing, and must get no other: it runs its author's code. So
-that run leaves its summary as an artifact, and this one, started by its end (`workflow_run`), runs the code of the
-default branch with a token that may comment. The artifact is the author's word: it is read as text, from memory, up to
-a size, and put into a block in which nothing is a mention, a link or a picture. Which pull request it is for is asked
-of GitHub by the run's branch and commit, never of the artifact.
+A pull request from a fork gets a read-only token, and must get no other: it runs its author's code. So that run saves
+its summary as an artifact. When it has ended, this one starts (`workflow_run`) and runs the code of the default branch
+with a token that may comment. The artifact is untrusted: it is read as text, from memory, up to a size, and put into a
+block in which nothing is a mention, a link or a picture. The pull request is found at GitHub by the run's branch and
+commit, never from the artifact.
 
-With `--show FILE` the comment for a file's text is printed and nobody is asked. Standard library only: nothing has to
-be installed where the token is.
+`--show FILE` prints the comment for a file's text without any request. Standard library only: nothing has to be
+installed next to the token.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from urllib.parse import urlencode
 
 ARTIFACT, FILE = "preview", "preview.txt"
 MARK = "<!-- what this pull request changes -->"
-"""By it the comment is found again, if it is the bot's own."""
+"""Identifies the comment, if it is the bot's own."""
 BOT = "github-actions[bot]"
 
 _LIMIT = 60_000
-"""Characters; GitHub takes 65,536 of a comment."""
+"""Characters; GitHub accepts 65,536 in a comment."""
 _LARGEST = 8 * 1024 * 1024
-"""Bytes of the artifact's file that are read at most."""
+"""The maximum of bytes read from the artifact's file."""
 _PATIENCE = 30.0
 # Control characters, and those that reorder text.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -42,22 +42,22 @@ Json = dict[str, Any]
 
 
 class CommentError(Exception):
-    """There is nothing to comment, or GitHub refuses; the text says which."""
+    """There is nothing to comment, or GitHub refuses; the text names which."""
 
 
 def body(text: str, about: str = "") -> str:
-    """The comment for the text of an artifact; `about` says where it comes from."""
+    """Return the comment for the text of an artifact; `about` names its source."""
     shown = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text).strip()
     cut = f"\n… {len(shown) - _LIMIT:,} characters more are in the summary of the run." if len(shown) > _LIMIT else ""
     shown = shown[:_LIMIT] + cut
-    # A longer row of backticks than any in the text: nothing in it ends the block.
+    # A longer row of backticks than any in the text, so that nothing in it ends the block.
     fence = "`" * (max([2, *(len(row) for row in re.findall(r"`+", shown))]) + 1)
     return f"{MARK}\n{about}\n\n{fence}text\n{shown}\n{fence}\n"
 
 
 @dataclass(frozen=True)
 class Run:
-    """The run that has ended, out of the event."""
+    """The run that has ended, from the event."""
 
     id: int
     url: str
@@ -67,7 +67,7 @@ class Run:
 
 
 def run_of(event: Json) -> Run:
-    """The run that the event is about. Raises CommentError for one that is no pull request's."""
+    """Return the run of the event. Raises CommentError if it belongs to no pull request."""
     run = event.get("workflow_run") or {}
     if run.get("event") != "pull_request":
         raise CommentError("That run was not a pull request's.")
@@ -83,7 +83,7 @@ def run_of(event: Json) -> Run:
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer: the token does not go where it leads."""
+    """Returns a redirect as the response, so that the token is not sent to its target."""
 
     def redirect_request(self, *arguments: Any, **more: Any) -> None:
         return None
@@ -102,30 +102,30 @@ class GitHub:
         self._opener = urllib.request.build_opener(_Stay)
 
     def ask(self, method: str, path: str, wish: Json | None = None) -> Any:
-        """The decoded answer. Raises CommentError."""
+        """Return the decoded response. Raises CommentError."""
         return json.loads(self._send(method, self._url + path, wish)[1])
 
     def pages(self, path: str, **query: str) -> Iterator[Json]:
-        """All things of a list, over its pages. Raises CommentError."""
+        """Return all items of a list, over its pages. Raises CommentError."""
         page = 1
         while found := self.ask("GET", f"{path}?{urlencode({**query, 'per_page': '100', 'page': str(page)})}"):
             yield from found
             page += 1
 
     def artifact(self, run: Run) -> str:
-        """The text that the run left. Raises CommentError."""
+        """Return the text that the run left. Raises CommentError."""
         listed = self.ask("GET", f"/actions/runs/{run.id}/artifacts?{urlencode({'name': ARTIFACT})}")["artifacts"]
         if not listed:
             raise CommentError(f"The run left no artifact '{ARTIFACT}': it was cut short.")
         status, answer = self._send("GET", f"{self._url}/actions/artifacts/{int(listed[0]['id'])}/zip")
         if status != 302:
-            raise CommentError(f"GitHub did not say where the artifact is ({status}).")
+            raise CommentError(f"GitHub returned no address of the artifact ({status}).")
         with urllib.request.urlopen(answer.decode(), timeout=_PATIENCE) as body:  # noqa: S310 (GitHub's own word)
             packed = body.read(_LARGEST)
         return unpacked(packed)
 
     def _send(self, method: str, url: str, wish: Json | None = None) -> tuple[int, bytes]:
-        """Status and body, or where a redirect leads."""
+        """Return status and body, or the target of a redirect."""
         data = json.dumps(wish).encode() if wish else None
         request = urllib.request.Request(url, data, self._headers, method=method)  # noqa: S310 (always the API)
         try:
@@ -140,7 +140,8 @@ class GitHub:
 
 
 def unpacked(packed: bytes) -> str:
-    """The one file of an artifact, from memory and up to a size: nothing is unpacked to a disk. Raises CommentError."""
+    """Return the one file of an artifact, from memory and up to a size: nothing is unpacked to a disk. Raises
+    CommentError."""
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive, archive.open(FILE) as file:
             return file.read(_LARGEST).decode(errors="replace")
@@ -149,13 +150,13 @@ def unpacked(packed: bytes) -> str:
 
 
 def pull_requests(github: GitHub, run: Run) -> list[int]:
-    """The open pull requests whose newest commit this run was about. Raises CommentError."""
+    """Return the open pull requests whose newest commit this run was about. Raises CommentError."""
     listed = github.pages("/pulls", state="open", head=f"{run.owner}:{run.branch}")
     return [int(item["number"]) for item in listed if item["head"]["sha"] == run.commit]
 
 
 def say(github: GitHub, number: int, text: str) -> None:
-    """Write the comment, or write it anew. Raises CommentError."""
+    """Create the comment, or update it. Raises CommentError."""
     for item in github.pages(f"/issues/{number}/comments"):
         if item["user"]["login"] == BOT and item["body"].startswith(MARK):
             github.ask("PATCH", f"/issues/comments/{int(item['id'])}", {"body": text})
@@ -164,7 +165,7 @@ def say(github: GitHub, number: int, text: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 0 where it is said, or there is nobody any more to say it to."""
+    """Run the command; return 0 if the comment is posted, or if there is no open pull request any more."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.ci.comment", description=__doc__)
     parser.add_argument("--show", type=Path, metavar="FILE", help="print the comment for this file's text")
     options = parser.parse_args(arguments)
@@ -189,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def about(run: Run) -> str:
-    """Where the text comes from, and what it is worth."""
+    """Return the source of the text, and how far to trust it."""
     return (
         f"What commit {run.commit} changes, by its own code, which has seen no secret and no state "
         f"([run]({run.url})). Read it as its author's word."

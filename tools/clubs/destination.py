@@ -1,6 +1,6 @@
-"""Whether a club can go to another host: all that can be known before anything is touched, and what to write where not.
+"""Checks whether a club can move to another host before anything is changed, and names what to write in which file.
 
-Nothing is changed here. What is done then is in `move.py`.
+Changes nothing; `move.py` does.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from tools.stack import Stack, StackError
 from tools.stackfile import parse_settings, read_settings, read_text
 
 _RESERVE = 256 * MIB
-"""What a restore leaves free (`render/files/restore.cjs`)."""
+"""Free space that a restore leaves (`render/files/restore.cjs`)."""
 
 
 class MoveError(StackError):
-    """The club cannot go there so, and nothing was touched; the text says what to write."""
+    """The club cannot move there, and nothing was changed; the text names what to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +35,17 @@ class Destination:
 
     host: str
     options: Mapping[str, str]
-    """What the club's stack file says when it is there, by keys as in "pds:pds.port"; whose host it is comes first:
-    from then on the rest can be found out again."""
+    """The club's stack file after the move, by keys as in "pds:pds.port"; its host comes first, since the rest can be
+    determined from it."""
     ipv4: str
     api: NomadApi
     """Nomad there, with the club's own token."""
 
 
 def destination(club: Stack, to: str, room: Club | None = None) -> Destination:
-    """The place of `club` on the host of stack `to`; `room` is what it has where it is, for a proposal.
+    """Return the place of `club` on the host of stack `to`; `room` is its present one, for a proposal.
 
-    Raises MoveError, StackFileError, and ProbeError where Nomad does not answer.
+    Raises MoveError, StackFileError, and ProbeError if Nomad does not answer.
     """
     file = f"Pulumi.{to}.yaml"
     host = read_settings(to, club.root)
@@ -80,7 +80,7 @@ def destination(club: Stack, to: str, room: Club | None = None) -> Destination:
 
 
 def opened(stack: Stack) -> Mapping[str, Any]:
-    """The outputs of a host's stack, secrets in clear. Raises MoveError."""
+    """Return the outputs of a host's stack, secrets in clear text. Raises MoveError."""
     try:
         outputs = stack.outputs()
     except StackError as error:
@@ -97,14 +97,14 @@ def opened(stack: Stack) -> Mapping[str, Any]:
 
 
 def api_of(access: Mapping[str, str]) -> NomadApi:
-    """Nomad as a club is let in to it (`components/clubs.py`)."""
+    """Return Nomad with a club's access (`components/clubs.py`)."""
     names = ("address", "ca_pem", "cert_pem", "key_pem", "token", "namespace")
     address, ca_pem, cert_pem, key_pem, token, namespace = (access[name] for name in names)
     return NomadApi(address, ca_pem, cert_pem, key_pem, token, namespace)
 
 
 def refuse_what_is_there(place: Destination, club: str) -> None:
-    """Raise MoveError where something of the club runs there already, ProbeError where Nomad does not answer."""
+    """Raise MoveError if a resource of the club runs there already, ProbeError if Nomad does not answer."""
     there = [job["ID"] for job in place.api.get("/v1/jobs") if job["Status"] != "dead"]
     if there:
         raise MoveError(
@@ -114,7 +114,7 @@ def refuse_what_is_there(place: Destination, club: str) -> None:
 
 
 def how_it_fits(club: Stack, outputs: Mapping[str, Any], has: Club | None, gets: Club, to: str) -> str:
-    """Raise MoveError where what the club has now does not fit into what it gets; else a sentence on how it fits."""
+    """Raise MoveError if the club's present use does not fit into its new place; else return a sentence about it."""
     try:
         nomad = nomad_of(outputs)
         allocation = running(runs.api_of(club))
@@ -133,7 +133,7 @@ def how_it_fits(club: Stack, outputs: Mapping[str, Any], has: Club | None, gets:
 
 
 def _options(settings: Settings, to: str, told: Mapping[str, Any]) -> dict[str, str]:
-    """What differs there, which `settings/offer.py` would demand."""
+    """Return the options that differ there, as `settings/offer.py` requires them."""
     options = {"pds:on": to, "pds:pds.port": str(told["port"])}
     asked = {
         "pds:ingress.kind": (settings.ingress.kind, told["ingress"]),
@@ -146,7 +146,7 @@ def _options(settings: Settings, to: str, told: Mapping[str, Any]) -> dict[str, 
 
 
 def _with(text: str, options: Mapping[str, str]) -> str:
-    """The stack file as `pulumi config set --path` will leave it, as far as its meaning goes."""
+    """Return the stack file as `pulumi config set --path` will leave it, as far as its meaning is concerned."""
     document = yaml.safe_load(text)
     config = {key if ":" in key else f"pds:{key}": value for key, value in document["config"].items()}
     for key, value in options.items():

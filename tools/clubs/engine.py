@@ -1,8 +1,8 @@
 """The engine, by Pulumi's Automation API: the same CLI, state and stack files as by hand.
 
-What the API lacks is here. It would select each stack that it works on, under the hands of whoever uses `pulumi` beside
-it; here every command names its stack, and none is selected. And it would leave its engines to themselves: here each
-can be told to end, and is waited for.
+This module adds what the API lacks. The API would select each stack that it works on, and so change the selection of a
+person who uses `pulumi` beside it. Here every command names its stack, and none is selected. The API would also not
+manage its engine processes. Here each can be stopped, and is waited for.
 """
 
 import os
@@ -22,24 +22,24 @@ Say = Callable[[str], Any]
 
 
 class StoppedError(StackError):
-    """Nothing more is begun: somebody said stop."""
+    """No further stack is started: a stop was requested."""
 
 
 class FailedError(auto.CommandError):
-    """A command of the engine that ended badly, with what it said."""
+    """A command of the engine failed; with its output."""
 
     def __init__(self, result: auto.CommandResult) -> None:
         super().__init__(result)
         self.output, self.error = result.stdout, result.stderr
 
     def words(self) -> str:
-        """In one line: the errors among its diagnostics, or what it wrote to its standard error."""
+        """Return one line: the errors among its diagnostics, or its standard error."""
         found = self.output.partition("Diagnostics:")[2].partition("\nResources:")[0].partition("error:")[2]
         return " ".join((found or self.error or self.output).split()).removeprefix("error: ") or "it gave no reason"
 
 
 class Engine(auto.PulumiCommand):
-    """The CLI, and those of it that run."""
+    """The CLI, and its running processes."""
 
     def __init__(self) -> None:
         try:
@@ -60,10 +60,10 @@ class Engine(auto.PulumiCommand):
         on_output: Say | None = None,
         on_error: Say | None = None,
     ) -> auto.CommandResult:
-        """As the API's own, for a process that `stop` can reach. Raises FailedError and StoppedError."""
+        """Run a command like the API's own, as a process that `stop` can reach. Raises FailedError and StoppedError."""
         command = [self.command, "--non-interactive", *args]
         with self._lock:
-            # What came of an `up` may still be asked.
+            # The result of an `up` may still be queried.
             if self.stopped and args[0] in ("preview", "up"):
                 raise StoppedError("It was told to stop.")
             process = subprocess.Popen(
@@ -74,7 +74,7 @@ class Engine(auto.PulumiCommand):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                process_group=0,  # Ctrl-C reaches it through `stop` alone: twice would be another word to the engine
+                process_group=0,  # only `stop` passes Ctrl-C on: the engine treats a second one differently
             )
             self._running.add(process)
         try:
@@ -84,7 +84,7 @@ class Engine(auto.PulumiCommand):
                 reader.start()
                 output: list[str] = []
                 _read(process.stdout, output, on_output)
-                reader.join()  # no deadline: its pipe ends with the engine, as the one that was read above
+                reader.join()  # no deadline: its pipe ends with the engine, like the one read above
         finally:
             with self._lock:
                 self._running.discard(process)
@@ -94,7 +94,7 @@ class Engine(auto.PulumiCommand):
         return result
 
     def stop(self) -> None:
-        """Begin nothing more, and ask what runs to end in order; asked again, the engine ends at once."""
+        """Start nothing more, and stop the running engines in order; a second call ends them at once."""
         with self._lock:
             self.stopped = True
             for process in self._running:
@@ -120,27 +120,27 @@ class Workspace(auto.LocalWorkspace):
         self.root = root
 
     def select_stack(self, stack_name: str) -> None:
-        """Nothing: what a person has selected stays so."""
+        """Do nothing: a person's selection stays as it is."""
 
     def names(self) -> list[str]:
-        """The project's stacks in the backend. Raises StackError."""
+        """Return the project's stacks in the backend. Raises StackError."""
         try:
-            # With Pulumi Cloud an organisation's name may come first.
+            # Pulumi Cloud may put an organisation's name first.
             return sorted(found.name.rpartition("/")[2] for found in self.list_stacks())
         except FailedError as failed:
             raise StackError(f"The stacks cannot be listed: {failed.words()}") from None
 
     def make(self, stack: str) -> None:
-        """As `pulumi stack init`. Raises StackError."""
+        """Do as `pulumi stack init`. Raises StackError."""
         try:
             self.create_stack(stack)
         except FailedError as failed:
             raise StackError(f"The stack {stack} could not be made: {failed.words()}") from None
 
     def preview(self, stack: str) -> str:
-        """The engine's preview as JSON, for the gate; of one that failed, too. Raises DigestError where there is none.
+        """Return the engine's preview as JSON, for the gate, also of a failed one. Raises DigestError if there is none.
 
-        The API's own preview has the count of changes alone.
+        The API's own preview has only the count of changes.
         """
         try:
             wish = ["preview", "--json", "--show-sames", "--stack", stack]
@@ -151,7 +151,7 @@ class Workspace(auto.LocalWorkspace):
             raise DigestError(f"The engine made no preview: {failed.words()}") from None
 
     def up(self, stack: str, say: Say) -> Mapping[str, Any]:
-        """Bring the stack up; its outputs that are no secrets. `say` gets each line that the engine says.
+        """Update the stack; return its outputs that are not secrets. `say` gets each line of the engine's output.
 
         Raises StackError with the engine's reasons.
         """

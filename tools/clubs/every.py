@@ -1,12 +1,12 @@
-"""`./pds preview-all` and `up-all`: every stack of the project that is made and has its file here.
+"""`./pds preview-all` and `up-all`: every created stack of the project whose file is here.
 
-For each stack that is brought up: the engine's preview, the gate, `up`, and the question whether it serves. Hosts come
-before their clubs; one after the other on one host, several hosts at once; a canary before all others. At the first one
-that does not serve nothing further is begun; and nothing at all where it can be seen beforehand that one would fail.
-What an engine said is in `build/logs/STACK.log`.
+For each updated stack: the engine's preview, the gate, `up`, and a check that it serves. Hosts come before their clubs;
+one after the other on one host, several hosts at once; a canary before all others. After the first stack that does not
+serve no further one is started. If a failure is visible beforehand, nothing is started at all. `build/logs/STACK.log`
+has the engine's output.
 
-The canary is the one that is named. Otherwise it is the first with a change on the host with the fewest PDSes that
-have one: what goes wrong there goes wrong for few.
+The canary is the one that is named. Otherwise it is the first with a change on the host with the fewest changed PDSes,
+since a fault there affects few.
 """
 
 import os
@@ -43,7 +43,7 @@ _MARKS = {"create": "+", "delete": "-", "replace": "±"}
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of a stack: 'unchanged', 'would change', 'up', 'gate shut', 'up failed', 'not healthy', 'no preview',
+    """The result of a stack: 'unchanged', 'would change', 'up', 'gate shut', 'up failed', 'not healthy', 'no preview',
     'not run'."""
 
     stack: str
@@ -54,19 +54,19 @@ class Result:
 
     @property
     def good(self) -> bool:
-        """Whether the next one may begin."""
+        """Return whether the next one may start."""
         return self.outcome in ("unchanged", "would change", "up")
 
 
 def exit_code(results: Collection[Result]) -> int:
-    """0 all is well, 1 something failed, 2 something could not be looked at."""
+    """Return 0 if all is well, 1 if something failed, 2 if a check could not run."""
     outcomes = {result.outcome for result in results}
     return 1 if outcomes & {*_FAILED} else 2 if outcomes & {"no preview", "not run"} else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run over many stacks. `allowed` are the names that the gate lets go, in any of them."""
+    """One run over many stacks. `allowed` are the names that the gate allows to be lost, in any of them."""
 
     workspace: Workspace
     engine: Engine
@@ -76,23 +76,23 @@ class Run:
     at_once: int = 4
     stop: threading.Event = field(default_factory=threading.Event)
     _evaluating: threading.Lock = field(default_factory=threading.Lock)
-    """The offline evaluation has the SDK's runtime, of which there is one, to itself."""
+    """The offline evaluation needs exclusive use of the SDK's one runtime."""
     _hosts: dict[str, Evaluation] = field(default_factory=dict)
 
     def preview(self, stacks: Sequence[Known]) -> list[Result]:
-        """Look at all of them, and change nothing."""
+        """Preview all of them, and change nothing."""
         with interruptible(self), ThreadPoolExecutor(self.at_once) as pool:
             return list(pool.map(self._look, stacks))
 
     def up(self, stacks: Sequence[Known], *, everything: bool, canary: str | None) -> list[Result]:
-        """Bring up what has a change, or with `everything` all; a result for each stack, in their order."""
+        """Update stacks with a change, or with `everything` all; return a result for each stack, in their order."""
         results = {stack.name: Result(stack=stack.name, outcome="not run") for stack in stacks}
         wanted = list(stacks)
         if not everything:
             looked = {result.stack: result for result in self.preview(stacks)}
             wanted = [stack for stack in stacks if looked[stack.name].outcome != "unchanged"]
             names = {stack.name for stack in wanted}
-            # What a club lacks its host's `up` may bring.
+            # The `up` of its host may add what a club lacks.
             hopeless = [stack for stack in wanted if stack.has_a_host or stack.host not in names]
             bad = {stack.name for stack in hopeless if not looked[stack.name].good}
             results |= {name: result for name, result in looked.items() if name in bad or name not in names}
@@ -117,7 +117,7 @@ class Run:
         return {result.stack: result for result in done}
 
     def _chain(self, stacks: Sequence[Known], everything: bool) -> list[Result]:
-        """One after the other, until something is not well."""
+        """Run one after the other, until one is unhealthy."""
         results = []
         for stack in stacks:
             if self.stop.is_set():
@@ -149,7 +149,7 @@ class Run:
         return result
 
     def _judged(self, name: str, log: IO[str]) -> Result:
-        """The gate's word on the engine's preview."""
+        """Return the gate's verdict on the engine's preview."""
         self.screen.begin(name, "preview")
         try:
             text = self.workspace.preview(name)
@@ -184,7 +184,7 @@ class Run:
 
     @contextmanager
     def _log(self, name: str) -> Iterator[IO[str]]:
-        """For its owner alone: what an engine says has names of everything."""
+        """Only its owner can read it: the engine's output has the names of everything."""
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{name}.log"
         path.touch(mode=0o600)
@@ -202,13 +202,13 @@ def _result(name: str, judgement: Judgement) -> Result:
 
 
 def _counted(changes: Sequence[Change]) -> str:
-    """For example '+2 ~1'."""
+    """Return for example '+2 ~1'."""
     marks = [_MARKS.get(change.op, "~") for change in changes]
     return " ".join(f"{mark}{marks.count(mark)}" for mark in "+~±-" if mark in marks)
 
 
 def _first(groups: Sequence[Sequence[Known]], canary: str | None) -> list[Known]:
-    """The canary, after its host if that is to be brought up, too."""
+    """Return the canary, after its host if that is updated, too."""
     for group in groups:
         for stack in group:
             if stack.name == canary:
@@ -218,7 +218,8 @@ def _first(groups: Sequence[Sequence[Known]], canary: str | None) -> list[Known]
 
 @contextmanager
 def interruptible(run: Run) -> Iterator[None]:
-    """Asked to end, it asks the engines to, and waits for them: one that is killed may leave what nobody remembers."""
+    """A termination signal stops the engines in order and waits for them: a killed one may leave unrecorded
+    resources."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -239,7 +240,7 @@ def interruptible(run: Run) -> Iterator[None]:
 
 
 def tell(results: Sequence[Result], logs: Path, console: Console) -> None:
-    """What became of each, and why of those with which something is wrong."""
+    """Print the result of each, and the reasons of those that failed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stack", "outcome", "changes", "s"):
         table.add_column(name, justify="right" if name == "s" else "left")

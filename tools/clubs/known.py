@@ -1,4 +1,4 @@
-"""Which stacks there are: the stack files here and the stacks of the backend; and which of them share a host."""
+"""The stack files here and the stacks of the backend, and which of them share a host."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tools.stackfile import StackFileError, read_settings
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A stack. `settings` is None where there is no file of it here, or one that is refused; `fault` says which."""
+    """A stack. `settings` is None if its file is missing here or refused; `fault` says which."""
 
     name: str
     made: bool
@@ -21,7 +21,7 @@ class Known:
 
     @property
     def where(self) -> str:
-        """What its PDS runs on: 'droplet', the host's stack, or a Nomad's address; empty where that is not known."""
+        """Return what its PDS runs on: 'droplet', the host's stack, or a Nomad's address; empty if unknown."""
         on = self.settings.on if self.settings else None
         if on is None:
             return "droplet" if self.settings else ""
@@ -29,17 +29,17 @@ class Known:
 
     @property
     def host(self) -> str:
-        """By this the stacks that share a host are found."""
+        """Return the key that the stacks of one host share."""
         return self.where if self.settings and self.settings.on else self.name
 
     @property
     def has_a_host(self) -> bool:
-        """Whether the host is its own."""
+        """Return whether the host is its own."""
         return self.settings is not None and self.settings.on is None
 
 
 def known(root: Path, made: Iterable[str]) -> list[Known]:
-    """Every stack, by name; `made` are those of the backend."""
+    """Return every stack, by name; `made` are those of the backend."""
     names = {file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in root.glob("Pulumi.*.yaml")}
     there = set(made)
     found = []
@@ -54,7 +54,7 @@ def known(root: Path, made: Iterable[str]) -> list[Known]:
 
 
 def by_host(stacks: Iterable[Known]) -> Mapping[str, Sequence[Known]]:
-    """The stacks of each host: the host's own first, then its clubs by name; hosts with few of them first."""
+    """Return the stacks of each host: the host's own first, then its clubs by name; hosts with few of them first."""
     found: dict[str, list[Known]] = {}
     for stack in sorted(stacks, key=lambda stack: (not stack.has_a_host, stack.name)):
         found.setdefault(stack.host, []).append(stack)

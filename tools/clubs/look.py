@@ -1,6 +1,6 @@
-"""One PDS as it is now: what its stack, its own HTTP interface and its Nomad say. Nothing is changed.
+"""The present state of one PDS, from its stack, its own HTTP interface and its Nomad. Changes nothing.
 
-What cannot be asked is None, and why is among the notes, once. No secret is kept.
+An unknown value is None, with one note about the reason. No secret is kept.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Used:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What was found out. Times are RFC 3339."""
+    """The findings. Times are RFC 3339."""
 
     state: str
     """The stack's output, or 'no stack', 'no up yet', '-'."""
@@ -44,15 +44,15 @@ class Found:
     disk: Used = field(default_factory=Used)
     memory: Used = field(default_factory=Used)
     backup: str | None = None
-    """When the last backup that went well began or, where it left a stamp, ended; 'none yet', or 'none' where none is
-    asked for."""
+    """When the last successful backup began or, if it left a status, ended; 'none yet', or 'none' if backups are not
+    configured."""
     drill: str | None = None
     notes: tuple[str, ...] = ()
-    """Why something is not known, a line each."""
+    """Why a value is unknown, a line each."""
 
 
 def look(stack: Stack, known: Known, disk_limit: int | None) -> Found:
-    """Ask about a stack; `disk_limit` is what it may take, in bytes, where that is known."""
+    """Inspect a stack; `disk_limit` is its limit in bytes, if known."""
     if not known.made:
         return Found(state="no stack")
     try:
@@ -110,8 +110,8 @@ def look(stack: Stack, known: Known, disk_limit: int | None) -> Found:
 
 
 def last_run(api: NomadApi, job: str) -> str | None:
-    """When the newest run of a periodic job that went well began; None where Nomad remembers none: it forgets runs
-    after a day. Raises ProbeError."""
+    """Return the start of the newest successful run of a periodic job; None if Nomad has none: it deletes runs after a
+    day. Raises ProbeError."""
     runs = api.get(f"/v1/jobs?prefix={job}/") or []
     good = [run["SubmitTime"] for run in runs if _went_well(run)]
     return datetime.fromtimestamp(max(good) / 1e9, UTC).isoformat(timespec="seconds") if good else None
@@ -123,7 +123,7 @@ def _went_well(run: Mapping[str, Any]) -> bool:
 
 
 def usage(nomad: Mapping[str, str], allocation: str, limit: int | None) -> Mapping[str, Any]:
-    """What a server's container knows of its memory and disk (`usage.sh`), in bytes. Raises ProbeError."""
+    """Return memory and disk usage in a server's container (`usage.sh`), in bytes. Raises ProbeError."""
     command = ["sh", "-c", SCRIPT.read_text(), "usage", str((limit or 0) // 1024)]
     for _ in range(_TRIES - 1):
         try:

@@ -1,13 +1,13 @@
-"""`./pds move CLUB --to HOST`: a club's PDS goes to another stack's host, with all that it ever acknowledged.
+"""`./pds move CLUB --to HOST`: moves a club's PDS to another stack's host, with everything it ever acknowledged.
 
-In this order: everything is checked; the PDS is paused where it is; a backup is made of what stands still then; the
-club's file says the new host, and one `up` takes jobs and secrets away from the old host, puts them on the new one and
-changes the DNS records; the backup is restored there; the PDS runs; when it serves, the old host gives up the room.
-At no time are there two servers: the old one is stopped before the new one is known, and its job is gone before the new
-one's is there. The members' data stay on the old host until its owner removes them.
+In this order: everything is checked; the PDS is paused; a backup of the stopped PDS is made; the new host is written
+into the club's file, and one `up` removes jobs and secrets from the old host, creates them on the new one and changes
+the DNS records; the backup is restored there; the PDS starts; once it serves, the old host removes the club. There are
+never two servers: the old one is stopped before the new one is known, and its job is deleted before the new one's is
+created. The members' data stay on the old host until its owner removes them.
 
-How far it is stands in the club's file as `move:note`, so that it goes on wherever it was interrupted, from any machine
-with the same files. Back before the new server has run: `--to` the old host, whose data nobody has touched.
+The club's file has the progress as `move:note`, so that a move continues wherever it was interrupted, from any machine
+with the same files. To go back before the new server has run: `--to` the old host, whose data are unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,17 +29,17 @@ from tools.stack import Stack, StackError
 from tools.stackfile import read_settings, read_text
 
 _NOTE = "move:note"
-"""Where the club's stack file has how far it is; not one of the program's options, so it changes nothing."""
+"""The key of the move's progress in the club's stack file; not one of the program's options, so it changes nothing."""
 
 _IDLE = 3600  # seconds; a drill or a backup that has begun comes to its end
 _NOBODYS_DOING = {"pds-unlisted"}
-"""Resources that change without anybody's asking: people sign up."""
+"""Resources that change without an owner's action: people sign up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """How far a move is. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the new
-    server may have run."""
+    """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
+    new server may have run."""
 
     source: str
     to: str
@@ -48,9 +48,10 @@ class Note:
 
 
 def move(club: Stack, to: str, *, yes: bool, without: Sequence[str] = ()) -> int:
-    """Bring `club` to the host of stack `to`, if need be without the accounts `without`; the exit code.
+    """Move `club` to the host of stack `to`, if need be without the accounts `without`; return the exit code.
 
-    Raises StackError, StackFileError, ProbeError."""
+    Raises StackError, StackFileError, ProbeError.
+    """
     settings = _a_club_with_backup(club)
     note = _note(club)
     if note and note.to != to:
@@ -61,7 +62,7 @@ def move(club: Stack, to: str, *, yes: bool, without: Sequence[str] = ()) -> int
             )
         if not note.opened:
             return _back(club, note, yes=yes)
-        note = None  # the new server has run: back is a move like any other
+        note = None  # the new server has run: back is a normal move
     if note is None:
         note = _begin(club, settings, to, without)
     if not note.opened:
@@ -72,7 +73,7 @@ def move(club: Stack, to: str, *, yes: bool, without: Sequence[str] = ()) -> int
 
 
 def _begin(club: Stack, settings: Settings, to: str, without: Sequence[str]) -> Note:
-    """All that can be known before, then the note."""
+    """Check everything that can be known before, then write the note."""
     source = _host(club)
     if source == to:
         raise MoveError(f"{club.name} is on the host of {to} already.")
@@ -95,7 +96,7 @@ def _begin(club: Stack, settings: Settings, to: str, without: Sequence[str]) -> 
 
 
 def _refuse_losses(club: Stack, without: Sequence[str]) -> None:
-    """What a backup cannot bring to the other host has to be known while the server runs."""
+    """Losses of a backup have to be known while the server runs."""
     print("A backup of the running PDS is made, and checked account by account.", flush=True)
     api = runs.api_of(club)
     if back_up(api) is None:
@@ -108,18 +109,20 @@ def _refuse_losses(club: Stack, without: Sequence[str]) -> None:
 
 
 def _leave(club: Stack, note: Note, *, yes: bool) -> Destination:
-    """Stop the server, and make a backup of what stands still."""
+    """Stop the server, and make a backup of the stopped PDS."""
     place = destination(club, note.to)
-    step(2, f"The PDS is paused on {note.source}. What was acknowledged is on its disk; from now on nobody can write.")
+    step(
+        2, f"The PDS is paused on {note.source}. What was acknowledged is on its disk; from now on no client can write."
+    )
     if read_settings(club.name, club.root).pds.new:
-        change(club, "pds:pds.new", "false")  # else a start on the empty volume there would be no fault
+        change(club, "pds:pds.new", "false")  # otherwise a start on the empty volume there would be no fault
     pause(club, yes=yes)
     api = runs.api_of(club)
     _wait(api)
     snapshot = back_up(api)
     if snapshot is None:
         raise StackError(
-            f"The backup failed, and the PDS is paused. Put right what is said above and run the same again, or let it "
+            f"The backup failed, and the PDS is paused. Fix the fault above and run the same again, or let it "
             f"run where it is: './pds move {club.name} --to {note.source}'."
         )
     _write(club, replace(note, snapshot=snapshot))
@@ -132,21 +135,21 @@ def _say_where(club: Stack, place: Destination) -> None:
 
 
 def _arrive(club: Stack, place: Destination, *, yes: bool) -> bool:
-    """Jobs, secrets and records, then the data; whether they are there."""
+    """Create jobs, secrets and records, then restore the data; return whether that succeeded."""
     note = _note(club)
     assert note
     _say_where(club, place)
     settings = read_settings(club.name, club.root)
     step(3, f"Jobs and secrets go from {note.source} to {note.to}, and the records to {place.ipv4}.")
     print(
-        f"Whoever asked for the name before may go to the old address for {settings.dns.ttl} s more, where nobody "
-        "answers for it."
+        f"Clients with a cached record may use the old address for {settings.dns.ttl} s more, which no longer "
+        "serves it."
     )
     pause(club, yes=yes)
     step(4, f"Backup {note.snapshot} is put in place on {note.to}.")
     api = runs.api_of(club)
     _wait(api)
-    # The old server's last event is in it, so no relay has to be asked how far it has followed.
+    # It has the old server's last event, so no relay has to report its cursor.
     if not put_back(club, settings, Wish(snapshot=note.snapshot, sequence=1), api):
         print(
             f"\nThe PDS is paused, and its data are on {note.source} as they were. Put right what is said above and "
@@ -158,7 +161,7 @@ def _arrive(club: Stack, place: Destination, *, yes: bool) -> bool:
 
 
 def _end(club: Stack, *, yes: bool) -> int:
-    """The new server runs; the old host lets go when it serves."""
+    """Start the new server; the old host removes the club once it serves."""
     note = _note(club)
     assert note
     step(5, f"The PDS runs on {note.to}.")
@@ -172,7 +175,7 @@ def _end(club: Stack, *, yes: bool) -> int:
             f"\nWhen the name leads to {outputs['ipv4']}, run the same again: {note.source} keeps its room until then."
         )
         return 1
-    step(6, f"{note.source} gives up the room; the data there are renamed, and kept.")
+    step(6, f"{note.source} removes the club; the data there are renamed, and kept.")
     _give_up_room(club, Stack(note.source, club.root), yes=yes)
     _forget(club)
     address = places.opened(Stack(note.source, club.root))["ipv4"]
@@ -198,7 +201,7 @@ def _give_up_room(club: Stack, source: Stack, *, yes: bool) -> None:
 
 
 def _back(club: Stack, note: Note, *, yes: bool) -> int:
-    """The old host's data are whole and nobody has written since: it runs there again."""
+    """Start it on the old host again, whose data are whole and have not changed since."""
     step(1, f"{club.name} goes back to {note.source}: the server on {note.to} has never run.")
     if _host(club) != note.source:
         room = read_settings(note.source, club.root).clubs.get(club.name)
@@ -237,7 +240,7 @@ def _host(club: Stack) -> str:
 
 
 def _refuse_changes(stack: Stack) -> None:
-    """Half of a change must not ride along, and what an `up` of ours would do has to be known."""
+    """Refuse pending changes: the effects of this command's `up` have to be known."""
     found = read_digest(Workspace(Engine(), stack.root).preview(stack.name), stack.name)
     left = [*found.errors, *sorted({change.name for change in found.changes} - _NOBODYS_DOING)]
     if left:
@@ -248,7 +251,7 @@ def _refuse_changes(stack: Stack) -> None:
 
 
 def _wait(api: NomadApi) -> None:
-    """Until none of the club's other jobs runs: a backup, a drill, a restore of a run that was killed."""
+    """Wait until none of the club's other jobs runs: a backup, a drill, a restore of a killed run."""
 
     def idle() -> str | None:
         busy = runs.under_way(api)

@@ -1,9 +1,9 @@
-"""`./pds club`: a stack file for one more PDS, its stack, and a preview.
+"""`./pds club`: writes a stack file for one more PDS, creates its stack, and previews.
 
-With `--on HOST` the host's file gets the club's room, too: the lowest free port, a quota, a memory limit; by lines that
-are added, as `edit.py` does. What has to agree with the host is taken over from its file. Everything is checked before
-anything is written, by the models that the schema is made of, and nothing is overwritten. Where the engine does not
-make the stack, the files are as they were.
+With `--on HOST` it also adds the club to the host's file: the lowest free port, a quota, a memory limit; `edit.py` adds
+the lines. Values that have to agree with the host are copied from its file. Everything is checked before anything is
+written, by the models that generate the schema, and nothing is overwritten. If the engine does not create the stack,
+the files are restored.
 
 By hand it is the same: the two files, `pulumi stack init NAME`, `pulumi preview`.
 """
@@ -25,19 +25,19 @@ from tools.edit import Edit, flow, scalar, with_key
 from tools.stackfile import StackFileError, parse_settings, read_text
 
 _BACKUP_MIB = Backup.model_fields["memory_mib"].default + OLDER_BACKUPS_MIB
-"""What the jobs of a club's backups may take beside its server."""
+"""Memory for the jobs of a club's backups beside its server."""
 
 _CLUBS = ("pds:clubs", "clubs")
 _OVER_CLUBS = "The stacks whose PDS runs on this host, and what each gets: port on loopback, quota, memory limit."
 
 
 class ClubError(Exception):
-    """The club cannot be made so; the text says what to write instead."""
+    """The club cannot be created; the text names what to write instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is said on the command line."""
+    """The values of the command line."""
 
     name: str
     hostname: str
@@ -45,7 +45,7 @@ class Wish:
     memory_mib: int | None = None
     """Of the server."""
     disk_gib: int | None = None
-    """Quota on a host, or size of a volume of its own."""
+    """Quota on a host, or size of its own volume."""
     zone: str | None = None
     create_zone: bool = False
     manual_dns: bool = False
@@ -55,18 +55,18 @@ class Wish:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be written and made."""
+    """The files to write and the stack to create."""
 
     name: str
     file: Path
     text: str
     host: Edit | None
-    """None where the host's file says it already, or there is none."""
+    """None if the host's file has it already, or there is none."""
     secrets_provider: str
 
     def carry_out(self, workspace: Workspace) -> None:
-        """Write the files and make the stack. Raises StackError, and then the files are as they were."""
-        with self.file.open("x") as file:  # nothing is overwritten, whoever was here in the meantime
+        """Write the files and create the stack. Raises StackError after restoring the files."""
+        with self.file.open("x") as file:  # never overwrites a file that was created in the meantime
             file.write(self.text)
         try:
             if self.host:
@@ -80,7 +80,7 @@ class Plan:
 
 
 def plan(wish: Wish, root: Path, made: list[str]) -> Plan:
-    """What the wish comes to; `made` are the stacks of the backend. Raises ClubError and StackFileError."""
+    """Return the plan for the wish; `made` are the stacks of the backend. Raises ClubError and StackFileError."""
     file = root / f"Pulumi.{wish.name}.yaml"
     if file.exists():
         raise ClubError(f"{file.name} is there already. Choose another name; nothing was changed.")
@@ -127,31 +127,29 @@ def _on_a_host(wish: Wish, on: str, file: Path, made: list[str]) -> Plan:
 
 
 def _foreign(on: str) -> str:
-    return (
-        f"{on} has no host of its own: it is in a Nomad that somebody else runs, where no stack gives room to another."
-    )
+    return f"{on} has no host of its own: it is in an existing Nomad, where no stack can host another."
 
 
 def free_port(host: Settings) -> int:
-    """The lowest port on the host's loopback that nobody has."""
+    """Return the lowest free port on the host's loopback."""
     taken = {host.pds.port, host.ingress.ssh_port, CADDY_ASK_PORT, *(club.port for club in host.clubs.values())}
     return next(port for port in range(FIRST_CLUB_PORT, 65536) if port not in taken)
 
 
 def room_line(name: str, gets: Club) -> str:
-    """A club's line among the 'clubs' of its host's file."""
+    """Return a club's line among the 'clubs' of its host's file."""
     return f"{scalar(name)}: {flow(gets.model_dump())}"
 
 
 def _secrets_provider(text: str) -> str:
-    """The one of the stack with this file: stacks that share a host share it."""
+    """Return that of the stack with this file: stacks that share a host share it."""
     document = yaml.safe_load(text)
-    # Pulumi Cloud's own leaves nothing in the file.
+    # Pulumi Cloud's own leaves no entry in the file.
     return str(document.get("secretsprovider") or ("passphrase" if document.get("encryptionsalt") else "default"))
 
 
 def _file(wish: Wish, lines: Iterator[str]) -> str:
-    """The whole file, as the engine would leave it: no empty lines, and one blank before a comment."""
+    """Return the whole file, as the engine would leave it: no empty lines, and one blank before a comment."""
     where = f"on the host of stack {wish.on}" if wish.on else "on a droplet of its own"
     head = (
         "# yaml-language-server: $schema=docs/stack.schema.json",
@@ -166,9 +164,7 @@ def _file(wish: Wish, lines: Iterator[str]) -> str:
 def _dns(wish: Wish, host: Settings | None) -> Iterator[str]:
     if wish.manual_dns:
         if wish.zone or wish.create_zone:
-            raise ClubError(
-                "'--manual-dns' says that nobody here has the zone. Leave '--zone' and '--create-zone' out."
-            )
+            raise ClubError("'--manual-dns' means that the zone is elsewhere. Leave '--zone' and '--create-zone' out.")
         yield "  # The records are made by hand: `pulumi stack output records` is the table."
         yield "  pds:dns: {provider: manual}"
         return
@@ -187,7 +183,7 @@ def _dns(wish: Wish, host: Settings | None) -> Iterator[str]:
 
 
 def _zone(hostname: str, host: Settings | None) -> str:
-    """The host's, if the name is in it, else what is behind the name's first label."""
+    """Return the host's, if the name is in it, else the part behind the name's first label."""
     if host and (hostname == host.zone or hostname.endswith(f".{host.zone}")):
         return host.zone
     parent = hostname.partition(".")[2]

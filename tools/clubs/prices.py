@@ -1,8 +1,8 @@
-"""What a host costs a month: by the account's own prices where they can be asked, else by a table with its date.
+"""The monthly cost of a host: by the account's own prices if available, else by a table with its date.
 
-The API has prices of droplets (`price_monthly` of /v2/sizes) and none of volumes. What is in neither is not known: no
-figure is made up. A reserved IP costs nothing while it is assigned. Spaces, where backups go, is a subscription of
-the whole account's, and not in it; nor is traffic beyond what is included, nor tax.
+The API has prices of droplets (`price_monthly` of /v2/sizes) and none of volumes. A price that is in neither is
+unknown; none is invented. A reserved IP costs nothing while it is assigned. Not included: Spaces, where backups go,
+which is a subscription of the whole account, traffic beyond the included amount, and tax.
 """
 
 import json
@@ -21,25 +21,25 @@ RULE = "A host's droplet and volume, divided by the PDSes on it: its own, and th
 
 @dataclass(frozen=True)
 class Prices:
-    """USD a month by droplet size, and for one GiB of volume; `sources` say where each is from."""
+    """USD a month by droplet size, and for one GiB of volume; `sources` name the source of each."""
 
     droplets: Mapping[str, float]
     gib: float
     sources: tuple[str, ...]
 
     def host(self, settings: Settings) -> float | None:
-        """Droplet and volume of a host; None where its size has no known price."""
+        """Return droplet and volume of a host; None if its size has no known price."""
         droplet = self.droplets.get(settings.host.size)
         return None if droplet is None else droplet + self.gib * settings.volume.size_gib
 
     def each(self, settings: Settings) -> float | None:
-        """The same for each PDS on it."""
+        """Return the same for each PDS on it."""
         whole = self.host(settings)
         return None if whole is None else whole / (1 + len(settings.clubs))
 
 
 def listed() -> Prices:
-    """By the table."""
+    """Return those of the table."""
     return Prices(
         TABLE["droplets"]["usd_per_month"],
         TABLE["volumes"]["usd_per_gib_and_month"],
@@ -48,7 +48,7 @@ def listed() -> Prices:
 
 
 def of_account(account: Account) -> Prices:
-    """Droplets by the account's own prices. Raises AccountError."""
+    """Return droplets by the account's own prices. Raises AccountError."""
     sizes = {str(size["slug"]): float(size["price_monthly"]) for size in account.every("sizes")}
     sources = ("droplets: this account's own prices, asked now", f"volumes: {_source('volumes')}")
     return Prices(sizes, TABLE["volumes"]["usd_per_gib_and_month"], sources)

@@ -1,4 +1,5 @@
-"""How far it is, on one screen: on a terminal what runs now and how many are done; elsewhere, as in CI, a line each."""
+"""The progress on one screen: on a terminal the running stacks and the count of finished ones; elsewhere, as in CI, a
+line each."""
 
 import threading
 import time
@@ -15,7 +16,7 @@ _WAITS = "waits"
 
 
 class Screen:
-    """A context manager; `names` are the stacks that it tells of. Any thread may tell."""
+    """A context manager; `names` are the stacks to show. Any thread may report."""
 
     def __init__(self, console: Console, names: Iterable[str]) -> None:
         self._console = console
@@ -37,25 +38,25 @@ class Screen:
             self._live.stop()
 
     def wait(self, stack: str) -> None:
-        """It is to come."""
+        """Report a waiting stack."""
         with self._lock:
             self._steps[stack] = _WAITS
 
     def begin(self, stack: str, step: str) -> None:
-        """It is at this step now."""
+        """Report the present step of a stack."""
         self._set(stack, step, time.monotonic())
 
     def end(self, stack: str, outcome: str, remark: str = "") -> None:
-        """It is through, for now."""
+        """Report the end of a stack, for now."""
         self._set(stack, outcome, None, remark)
 
     def line(self, stack: str, text: str) -> None:
-        """What the engine said last of it; on a terminal alone, for it says much."""
+        """Show the engine's last line about it; only on a terminal, because there are many."""
         if text.strip():
             self._lines[stack] = _short(text)
 
     def say(self, text: str) -> None:
-        """A line about all of them."""
+        """Print a line about all of them."""
         self._console.print(text, markup=False)
 
     def _set(self, stack: str, step: str, since: float | None, remark: str = "") -> None:

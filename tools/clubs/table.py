@@ -1,7 +1,7 @@
-"""`./pds clubs`: every stack of the project in one table, what each costs, and where the next club fits.
+"""`./pds clubs`: every stack of the project in one table, the cost of each, and the host with room for the next club.
 
-A stack is a file `Pulumi.STACK.yaml` here, or a stack of this project in the backend. What cannot be asked is '-', and
-below the table is one line why.
+A stack is a file `Pulumi.STACK.yaml` here, or a stack of this project in the backend. `-` means unknown; the reason is
+printed below the table.
 """
 
 import json
@@ -25,14 +25,14 @@ from tools.clubs.prices import Prices
 from tools.stack import Stack, digitalocean_token
 
 NEXT = Club(port=3101)
-"""What the next club would ask for, as far as nobody says otherwise."""
+"""The defaults of the next club."""
 
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A stack, what was found out, and its share of its host's price."""
+    """A stack, the findings, and its share of its host's price."""
 
     stack: str
     hostname: str | None
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What is left of a host by its stack file, after what it gives to others and keeps for itself."""
+    """The rest of a host by its stack file, after the clubs and its own reserve."""
 
     host: str
     memory_mib: int
@@ -51,13 +51,13 @@ class Room:
 
     @property
     def fits(self) -> bool:
-        """Whether the next club has room."""
+        """Return whether the next club fits."""
         return self.memory_mib >= NEXT.memory_mib and self.disk_gib >= NEXT.disk_gib
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that is shown."""
+    """The whole report."""
 
     rows: tuple[Row, ...]
     rooms: tuple[Room, ...]
@@ -65,7 +65,7 @@ class Report:
     notes: tuple[str, ...]
 
     def json(self) -> str:
-        """For programs."""
+        """Return the report as JSON."""
         return json.dumps(
             {
                 "clubs": [_plain(row) for row in self.rows],
@@ -78,7 +78,7 @@ class Report:
         )
 
     def tell(self, console: Console) -> None:
-        """For people."""
+        """Print the report."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name, right in _COLUMNS.items():
             table.add_column(name, justify="right" if right else "left", overflow="fold")
@@ -121,7 +121,7 @@ _COLUMNS = {
 
 
 def report(root: Path, stacks: Sequence[Known]) -> Report:
-    """Ask everybody. Raises nothing that one of them is the reason of."""
+    """Inspect all stacks. Raises no error that one of them causes."""
     found, notes = _prices(root, stacks)
     by_name = {stack.name: stack for stack in stacks}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -154,7 +154,7 @@ def _prices(root: Path, stacks: Sequence[Known]) -> tuple[Prices, list[str]]:
 
 
 def _limit(stack: Known, stacks: Mapping[str, Known]) -> int | None:
-    """What its data may take, in bytes: of a club its quota, of a host's own PDS the volume."""
+    """Return the limit of its data, in bytes: of a club its quota, of a host's own PDS the volume."""
     if stack.has_a_host and stack.settings:
         return stack.settings.volume.size_gib * GIB
     host = stacks.get(stack.host)
@@ -173,7 +173,7 @@ def _room(stack: Known) -> Room:
     settings = stack.settings
     assert settings
     memory = allocatable_mib(settings.host.memory_mib, SYSTEM_RESERVE_MIB) - sum(memory_asked(settings).values())
-    # Its own PDS has no quota: as much is left to it as a club gets unless told otherwise.
+    # Its own PDS has no quota: it reserves the default of a club.
     disk = settings.volume.size_gib - NEXT.disk_gib - sum(club.disk_gib for club in settings.clubs.values())
     return Room(host=stack.name, memory_mib=memory, disk_gib=disk)
 
@@ -206,10 +206,10 @@ def _of(used: Used) -> str:
 
 
 def _size(count: int) -> str:
-    """In GiB from one on, else in MiB."""
+    """Return GiB from one on, else MiB."""
     return f"{count / GIB:.1f}".removesuffix(".0") + " GiB" if count >= GIB else f"{count / MIB:.0f} MiB"
 
 
 def _time(text: str | None) -> str:
-    """To the minute, in UTC."""
+    """Return a time to the minute, in UTC."""
     return "-" if text is None else text if text.startswith("none") else f"{text[:10]} {text[11:16]} UTC"

@@ -1,13 +1,13 @@
-# What a PDS takes of memory and disk, asked in the server's container: `sh -c … usage LIMIT`, the most that its data may
-# take in KiB, 0 where that is not known. The answer is one line of JSON, in bytes.
+# Prints memory and disk usage of a PDS, in the server's container: `sh -c … usage LIMIT`, the limit of its data in KiB,
+# 0 if unknown. The output is one line of JSON, in bytes.
 #
-# A shell, and no Node: that would take 40 MiB of the server's own limit.
+# A shell, and not Node, which would use 40 MiB of the server's own limit.
 #
-# Memory is what Docker counts: the container's, without what was read from files and could be given back. Nomad would
-# know it, if its agents published metrics, which they do not by default.
+# Memory is Docker's figure: the container's, without the reclaimable page cache. Nomad would have it, if its agents
+# published metrics, which they do not by default.
 #
-# With a quota the file system counts for this directory alone, and its size is the quota; of a host's own PDS it is the
-# volume's. One that is larger than the limit is somebody else's too: then the files are counted.
+# With a quota `df` counts only this directory, and its size is the quota. For a host's own PDS it is the volume's. A file
+# system larger than the limit is shared with others, so the files are counted.
 limit=$1
 data=$PDS_DATA_DIRECTORY
 
@@ -29,13 +29,13 @@ if [ "$limit" -eq 0 ] || [ "$2" -gt "$limit" ]; then
 fi
 [ -z "$disk" ] || disk=$((disk * 1024))
 
-# When it last went well, where the job leaves that.
+# The last success, if the job records it.
 good() {
     time=$(sed -n 's/.*"good":"\([0-9TZ:.-]*\)".*/"\1"/p' "$data/.stamps/$1.json" 2>/dev/null)
     echo "${time:-null}"
 }
 
-# How many accounts the last backup found something wrong with (stamp.cjs).
+# The number of accounts with a finding of the last backup (stamp.cjs).
 findings=$(grep -o '"state":' "$data/.stamps/backup.json" 2>/dev/null | wc -l)
 
 printf '{"memory": %s, "memory_limit": %s, "disk": %s, "backup": %s, "drill": %s, "findings": %s}\n' \

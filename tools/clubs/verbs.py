@@ -1,4 +1,4 @@
-"""The verbs of many stacks, and what they say."""
+"""The commands for many stacks, and their output."""
 
 import argparse
 import os
@@ -27,58 +27,70 @@ def add(verbs: "argparse._SubParsersAction[Any]") -> None:
     """Add them to `./pds`."""
     verb = verbs.add_parser(
         "club",
-        help="one more PDS: write its stack file, make its stack, preview",
+        help="add a PDS: write its stack file, create its stack, preview",
         description=new.__doc__,
-        epilog="Exit code: 0 it is made and the gate is open, 1 the gate is shut, 2 it is refused or could not look.",
+        epilog="Exit code: 0 created and the gate is open, 1 the gate is shut, 2 refused or the check could not run.",
     )
-    verb.add_argument("name", metavar="NAME", help="of the stack; its file is Pulumi.NAME.yaml")
-    verb.add_argument("--hostname", required=True, metavar="DOMAIN", help="the PDS's name, for life")
-    verb.add_argument("--on", metavar="STACK", help="whose host it shares; without, it gets a droplet of its own")
+    verb.add_argument("name", metavar="NAME", help="name of the stack; its file is Pulumi.NAME.yaml")
+    verb.add_argument("--hostname", required=True, metavar="DOMAIN", help="domain name of the PDS; permanent")
+    verb.add_argument("--on", metavar="STACK", help="stack whose host it shares (default: its own droplet)")
     verb.add_argument("--memory-mib", type=int, metavar="N", help="memory limit of the server")
-    verb.add_argument("--disk-gib", type=int, metavar="N", help="quota on the host; size of a volume of its own")
-    verb.add_argument("--zone", metavar="DOMAIN", help="the DNS zone at DigitalOcean that the name is in")
-    verb.add_argument("--create-zone", action="store_true", help="make that zone, too")
-    verb.add_argument("--manual-dns", action="store_true", help="somebody else has the zone, and makes the records")
-    verb.add_argument("--cidr", action="append", default=[], metavar="RANGE", help="who administers a host of its own")
+    verb.add_argument("--disk-gib", type=int, metavar="N", help="quota on the host, or size of its own volume")
+    verb.add_argument("--zone", metavar="DOMAIN", help="DNS zone of the name at DigitalOcean")
+    verb.add_argument("--create-zone", action="store_true", help="also create that zone")
+    verb.add_argument("--manual-dns", action="store_true", help="records are created by hand, in a zone elsewhere")
     verb.add_argument(
-        "--ssh-key", action="append", default=[], metavar="NAME", help="a key of the account, for the same"
+        "--cidr",
+        action="append",
+        default=[],
+        metavar="RANGE",
+        help="address range of the administrators of its own host",
+    )
+    verb.add_argument(
+        "--ssh-key", action="append", default=[], metavar="NAME", help="SSH key of the account for its own host"
     )
     verb.set_defaults(run=_club)
 
     verb = verbs.add_parser(
         "clubs",
-        help="every stack: state, version, accounts, disk, memory, backups, cost, and where the next one fits",
+        help="list every stack: state, version, accounts, disk, memory, backups, cost, and room for the next club",
         description=table.__doc__,
-        epilog="Exit code: 0; 2 where there was nothing to ask.",
+        epilog="Exit code: 0; 2 if there was nothing to query.",
     )
-    verb.add_argument("--json", action="store_true", help="the same for programs")
+    verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_clubs)
 
-    for name, what in (("preview-all", "what `up` would change, of every stack"), ("up-all", "bring every stack up")):
+    for name, what in (("preview-all", "preview every stack"), ("up-all", "update every stack")):
         verb = verbs.add_parser(
             name,
             help=what,
             description=every.__doc__,
-            epilog="Exit code: 0 all is well, 1 something failed or the gate is shut, 2 it could not look.",
+            epilog="Exit code: 0 all is well, 1 something failed or the gate is shut, 2 the check could not run.",
         )
-        verb.add_argument("stacks", nargs="*", metavar="STACK", help="these alone; every one where none is named")
-        verb.add_argument("--allow", action="append", default=[], metavar="NAMES", help="resources that may go")
-        verb.add_argument("--at-once", type=int, default=4, metavar="N", help="engines that run side by side (4)")
+        verb.add_argument("stacks", nargs="*", metavar="STACK", help="only these stacks (default: all)")
+        verb.add_argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="NAMES",
+            help="names of resources that may be replaced or deleted",
+        )
+        verb.add_argument("--at-once", type=int, default=4, metavar="N", help="engines to run at once (default: 4)")
         if name == "up-all":
-            verb.add_argument("--all", action="store_true", help="also what has no change")
-            verb.add_argument("--canary", metavar="STACK", help="which one goes first, alone")
+            verb.add_argument("--all", action="store_true", help="include stacks without a change")
+            verb.add_argument("--canary", metavar="STACK", help="stack to update first, alone")
         verb.set_defaults(run=_up_all if name == "up-all" else _preview_all)
 
     verb = verbs.add_parser(
         "move",
-        help="bring a club to another host, with all that its server ever acknowledged",
+        help="move a club to another host, with everything its server ever acknowledged",
         description=move.__doc__,
-        epilog="Exit code: 0 moved, 1 not finished, 2 it could not begin or go on. It can be run again at any time.",
+        epilog="Exit code: 0 moved, 1 not finished, 2 it could not start or continue. It can always be run again.",
     )
     verb.add_argument("club", metavar="CLUB", help="the club's stack")
-    verb.add_argument("--to", required=True, metavar="HOST", help="the stack whose host it goes to")
-    verb.add_argument("--yes", action="store_true", help="handed on to `pulumi up`, which asks otherwise")
-    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="leave these accounts behind")
+    verb.add_argument("--to", required=True, metavar="HOST", help="stack of the target host")
+    verb.add_argument("--yes", action="store_true", help="passed on to `pulumi up`, which prompts otherwise")
+    verb.add_argument("--without", nargs="+", default=(), metavar="DID", help="accounts to leave behind")
     verb.set_defaults(
         run=lambda options: move.move(Stack(options.club), options.to, yes=options.yes, without=tuple(options.without))
     )
@@ -101,14 +113,14 @@ def _club(options: argparse.Namespace) -> int:
     )
     plan = new.plan(wish, workspace.root, workspace.names())
     if wish.on:
-        Stack(wish.on, workspace.root).outputs()  # opens its secrets, as the club's has to
+        Stack(wish.on, workspace.root).outputs()  # decrypts its secrets, as it has to decrypt the club's
     workspace.secrets_provider = plan.secrets_provider
     plan.carry_out(workspace)
     if plan.host:
         console.print(plan.host.diff(f"with {wish.name}"), markup=False)
     console.print(f"{plan.text}\nWrote {plan.file.name}, and made stack {wish.name}. What it will be:\n", markup=False)
     console.print(preview.graph(evaluate_stack(wish.name, root=workspace.root)))
-    # A club is told by its host's state what it gets, which the next `up` there writes down.
+    # The state of the host has the club's values, which the next `up` there writes.
     first = wish.on if plan.host and wish.on else wish.name
     console.print(f"\nThe engine's preview of {first}:\n")
     stack = Stack(first, workspace.root)
@@ -152,7 +164,7 @@ def _up_all(options: argparse.Namespace) -> int:
 
 
 def upgrade(options: argparse.Namespace) -> int:
-    """`./pds upgrade` of several stacks; the exit code."""
+    """Run `./pds upgrade` for several stacks; return the exit code."""
     console = _console()
     options.allow, options.at_once = [], 1
     _, stacks = _run(options, console)
@@ -161,7 +173,7 @@ def upgrade(options: argparse.Namespace) -> int:
 
     def bring(stack: Known) -> bool:
         options.stacks = [stack.name]
-        run, one = _run(options, console)  # anew: its file has changed
+        run, one = _run(options, console)  # read again: its file has changed
         with run.screen:
             results = run.up(one, everything=True, canary=None)
         every.tell(results, run.logs, console)
@@ -190,7 +202,7 @@ def _run(options: argparse.Namespace, console: Console) -> tuple[Run, Sequence[K
 
 
 def _runnable(stacks: Sequence[Known], console: Console) -> Sequence[Known]:
-    """Those that are made and have their file here. Raises StackError and StackFileError, before anything is begun."""
+    """Return the created ones whose file is here. Raises StackError and StackFileError, before anything is started."""
     found = []
     for stack in stacks:
         if stack.made and stack.settings:
@@ -212,5 +224,5 @@ def _refuse_unknown(wanted: Sequence[str], stacks: Sequence[Known]) -> None:
 
 
 def _console() -> Console:
-    # Where there is no terminal, as in a file or in CI, nothing is cut.
+    # Without a terminal, as in a file or in CI, nothing is cut.
     return Console(soft_wrap=True, highlight=False, emoji=False, width=None if os.isatty(1) else 200)

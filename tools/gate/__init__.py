@@ -1,7 +1,6 @@
-"""The gate: what a change has to pass before `pulumi up`, as plain functions.
+"""The gate: checks that a change has to pass before `pulumi up`, as plain functions.
 
-`view.py` is what they look at, whether the program was evaluated without an engine or the engine made a preview;
-`checks.py` are the checks, `secrets.py` those that know the secrets, `changes.py` what a change does to what is there,
-`digest.py` reads the engine's JSON, `gate.py` asks everything and tells. Used by the tests, by `make preview` and by
-`./pds gate`.
+`view.py` is their input, from an offline evaluation or from the engine's preview. `checks.py` has the checks,
+`secrets.py` those that know the secrets, `changes.py` the effects of a change on existing resources. `digest.py` parses
+the engine's JSON. `gate.py` runs everything and prints it. Used by the tests, by `make preview` and by `./pds gate`.
 """

@@ -1,6 +1,6 @@
-"""What a change does to what is there: from one evaluation of the program to another, or as the engine's preview says.
+"""The effects of a change on existing resources: between two evaluations of the program, or in the engine's preview.
 
-The one check that needs both sides is here: nothing stateful is replaced or deleted, unless it is allowed by its name.
+The one check that needs both sides is here: no stateful resource is replaced or deleted, unless its name is allowed.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,10 +16,10 @@ from tools.gate.view import SECRET, blinded
 from tools.replacing import replaces
 
 HARMLESS = frozenset({"same", "create", "update", "read", "refresh", "import", "diff", "extend-parameterize"})
-"""Operations of the engine after which what was there is still there (pulumi, pkg/resource/deploy/step.go)."""
+"""Operations of the engine that keep an existing resource (pulumi, pkg/resource/deploy/step.go)."""
 
 _IN_USE = frozenset({"Droplet", "ClubRoom"})
-"""Stateful, and not protected, since an owner may want it to go: the host of a PDS, a club's directory on a host."""
+"""Stateful, and not protected, since an owner may remove it: the host of a PDS, a club's directory on a host."""
 
 _IDENTITY = ":StackIdentity"
 _MARKS = {"create": ("+", "green"), "delete": ("-", "red"), "replace": ("~", "red")}
@@ -34,13 +34,13 @@ class Change:
     type: str
     name: str
     op: str
-    """As the engine calls it: create, update, replace, delete, …"""
+    """The engine's name for it: create, update, replace, delete, …"""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Input to what becomes of it, for people; secrets are hidden."""
+    """Input to its change, as text; secrets are hidden."""
     reasons: tuple[str, ...] = ()
-    """What replaces it: inputs, or what its replacement is triggered by, as a droplet's is by 'host.generation'."""
+    """The causes of a replacement: inputs, or its trigger, as 'host.generation' for a droplet."""
     refusal: str = ""
-    """Why `up` would refuse it at once; of the engine's own previews it is among the errors."""
+    """Why `up` would refuse it at once; in the engine's own previews it is among the errors."""
 
     @property
     def kind(self) -> str:
@@ -49,17 +49,17 @@ class Change:
 
     @property
     def loses_state(self) -> bool:
-        """Whether something stateful goes."""
+        """Return whether a stateful resource is lost."""
         return (precious(self.type, self.name) or self.kind in _IN_USE) and self.op not in HARMLESS
 
 
 def names(texts: Iterable[str]) -> frozenset[str]:
-    """The names in each text, with white space between; a text may hold none, as an input of a workflow may."""
+    """Return the names in each text, separated by white space; a text may hold none, as an input of a workflow may."""
     return frozenset(name for text in texts for name in text.split())
 
 
 def find_lost_state(changes: Iterable[Change], allowed: Collection[str] = ()) -> list[str]:
-    """Nothing stateful is replaced or deleted, unless its name is in `allowed`."""
+    """Find stateful resources that are replaced or deleted, unless their names are in `allowed`."""
     return [
         f"{change.kind} {change.name} would be {_DONE.get(change.op, change.op)}{_because(change)}{_remedy(change)}"
         for change in changes
@@ -81,7 +81,7 @@ def _remedy(change: Change) -> str:
 
 
 def find_other_identity(changes: Iterable[Change]) -> list[str]:
-    """The stack stays the PDS that it is: hostname, region and volume."""
+    """Find a changed hostname, region or volume: the stack has to remain the same PDS."""
     return [change.refusal for change in changes if change.refusal]
 
 
@@ -90,7 +90,7 @@ def _because(change: Change) -> str:
 
 
 def between(before: Evaluation, now: Evaluation) -> list[Change]:
-    """What differs between two evaluations. They know no state: this compares two wishes."""
+    """Return the differences between two evaluations. They know no state: this compares two desired graphs."""
     old = {(item.type, item.name): item for item in before.resources}
     new = {(item.type, item.name): item for item in now.resources}
     changes = []
@@ -131,7 +131,8 @@ def _replacing(was: Recorded, becomes: Recorded, inputs: Iterable[str]) -> list[
 
 
 def shown_inputs(was: Mapping[str, Any], becomes: Mapping[str, Any], paths: Collection[str]) -> dict[str, str]:
-    """What becomes of inputs as the engine shows them; `paths` are those that it says differ, nested ones too."""
+    """Return the changes of inputs as the engine shows them; `paths` are those that it reports as different, including
+    nested ones."""
     old, new = blinded(dict(was)), blinded(dict(becomes))
     keys = sorted({path.partition(".")[0].partition("[")[0] for path in paths} - {""})
     return {
@@ -149,7 +150,7 @@ def _brief(value: Any) -> str:
 
 
 def show(console: Console, changes: Iterable[Change]) -> None:
-    """One line a resource, one an input."""
+    """Print one line for a resource, one for an input."""
     for change in changes:
         mark, style = _MARKS.get(change.op, ("~", "yellow"))
         console.print(f"{mark} {change.kind} {change.name}", style=style, markup=False)

@@ -1,8 +1,8 @@
 """The checks of the gate: a view in, findings out.
 
-`CHECKS` are asked of every stack, `CHECKS_OF_A_HOST` of one that makes its own host, `CHECKS_OF_BACKUPS` of one with a
-bucket. A check that has nothing to look at raises LookupError: it must not pass for having seen nothing. What is hidden
-in the engine's preview, user_data above all, is looked at in the offline evaluation, where it is not.
+`CHECKS` run for every stack, `CHECKS_OF_A_HOST` for one that creates its own host, `CHECKS_OF_BACKUPS` for one with a
+bucket. A check without anything to check raises LookupError: it must not pass. Values that are hidden in the engine's
+preview, above all user_data, are checked in the offline evaluation, where they are visible.
 """
 
 import re
@@ -17,17 +17,17 @@ from tools.gate.view import SECRET, Item, View, texts
 from tools.hcl_text import flat, only_job, task_of
 
 OPEN_PORTS = frozenset({"80", "443"})
-"""What every address may reach."""
+"""Ports that every address may reach."""
 
 PROTECTED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket", "RandomPassword", "SelfSignedCert"})
-"""Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may make anew."""
+"""Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may create again."""
 RETAINED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket"})
-"""Of those, what exists outside the state. A key that is 'retained' is lost: the state is its only copy."""
+"""Of those, the ones that exist outside the state. A key that is 'retained' is lost: the state is its only copy."""
 LEFT_BEHIND = frozenset({"AclToken", "ReservedIpAssignment"})
-"""Not state: an emptied Nomad would refuse to delete a token it does not know, and `Ready` sweeps what is left over; an
+"""Not state: an emptied Nomad would refuse to delete a token it does not know, and `Ready` removes left-over ones; an
 assignment ends with its droplet."""
 REPLACEABLE = re.compile(r"pds-certificates-client-key|pds-member-.*-password")
-"""A member's first password is hers to change, and an admin's to set anew."""
+"""The member changes their first password, and an admin can set it again."""
 
 FORBIDDEN = frozenset({"RandomBytes", "RandomUuid", "RandomId", "RandomString"})
 """Their resource id is the value, and ids are never encrypted."""
@@ -35,26 +35,27 @@ FORBIDDEN = frozenset({"RandomBytes", "RandomUuid", "RandomId", "RandomString"})
 HOLDS_A_SECRET = re.compile(
     r"items|userData|.*(password|secret_?id|secret_?key|secrets_digest|token|key_?pem)", re.IGNORECASE
 )
-"""Inputs, by their whole name, that are secret in every resource of this program."""
+"""Inputs, by their full name, that are secret in every resource of this program."""
 LITERALS = {
     "a private key": re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----"),
     "a DigitalOcean token": re.compile(r"\bdo[por]_v1_[0-9a-f]{64}\b"),
     "a URL with a password": re.compile(r"\b[a-z][a-z0-9+]*://[^\s/:@\"'{}]*:[^\s/:@\"'{}]+@"),
 }
-"""What a secret looks like where its value is not known."""
+"""The form of a secret whose value is unknown."""
 
 # The largest certificates and key of the endpoint, whose stand-ins in the offline evaluation are short.
 _CERTIFICATES = 3 * 1024
 
 
 def precious(item_type: str, name: str) -> bool:
-    """Whether the resource is, or is the only copy of, what cannot be made again."""
+    """Return whether the resource cannot be created again, or is the only copy of what cannot."""
     kind = item_type.rpartition(":")[2]
     return kind in PROTECTED | {"PrivateKey"} and not REPLACEABLE.fullmatch(name)
 
 
 def find_unprotected_state(view: View) -> list[str]:
-    """Law 5: what cannot be made again is protected by its type, and retained where it exists outside the state."""
+    """Law 5: resources that cannot be created again are protected by their type, and retained if they exist outside the
+    state."""
     findings = []
     for item in view.of(""):
         replaceable = bool(REPLACEABLE.fullmatch(item.name))
@@ -69,7 +70,7 @@ def find_unprotected_state(view: View) -> list[str]:
 
 
 def find_open_operator_ports(view: View) -> list[str]:
-    """Everyone reaches 80 and 443; SSH, IO's console and Nomad's endpoint are for the operators."""
+    """Every client reaches 80 and 443; SSH, IO's console and Nomad's endpoint are for the operators."""
     (firewall,) = view.of("firewall:Firewall")
     open_ports = OPEN_PORTS | ({"4650"} if view.nomad_anywhere else set())
     findings = []
@@ -82,7 +83,7 @@ def find_open_operator_ports(view: View) -> list[str]:
             findings.append(f"port {port} is not open to all")
     ruled = {rule.get("portRange") for rule in firewall.inputs["inboundRules"]}
     findings += [f"no rule for port {port}" for port in sorted(({"22", "4650"} | open_ports) - ruled)]
-    # None: the tag is not made yet, and the engine says no more of it.
+    # None: the tag does not exist yet, and the engine shows no more of it.
     if firewall.inputs.get("tags") not in ([view.of("tag:Tag")[0].inputs["name"]], [None]):
         findings.append("the firewall does not apply by the program's tag, so not from the droplet's first second")
     return findings
@@ -107,9 +108,9 @@ def find_public_server_port(view: View) -> list[str]:
 
 
 def find_unsafe_user_data(view: View) -> list[str]:
-    """DigitalOcean takes 64 KiB of it; and the agent's network 'loopback', which the PDS's port is on, is loopback."""
+    """DigitalOcean accepts 64 KiB of it; and the agent's network 'loopback', which has the PDS's port, is loopback."""
     document = view.of("droplet:Droplet")[0].inputs["userData"]
-    if document in (SECRET, None):  # None: at a first preview the certificates are not made yet
+    if document in (SECRET, None):  # None: at a first preview the certificates do not exist yet
         return []
     size = len(document.encode()) + _CERTIFICATES
     findings = [f"user_data has up to {size:,} bytes of {MAX_BYTES:,}"] if size > MAX_BYTES else []
@@ -118,7 +119,7 @@ def find_unsafe_user_data(view: View) -> list[str]:
         for file in yaml.safe_load(document)["write_files"]
         if file["path"].startswith("/etc/nomad.d/")
     ]
-    # The agent's file is HCL 1, which the independent parser does not read.
+    # The agent's file is HCL 1, which the independent parser does not support.
     network = re.search(r'host_network "loopback" \{\s*cidr = "([^"]*)"\s*\}', agent)
     cidr = network[1] if network else "nowhere"
     return findings + ([] if cidr == "127.0.0.1/32" else [f"the network 'loopback' is {cidr}"])
@@ -144,7 +145,7 @@ def find_open_registration(view: View) -> list[str]:
 
 
 def find_secret_literals(view: View) -> list[str]:
-    """What holds a secret is hidden, and nothing in plain sight looks like one."""
+    """Secret values are hidden, and nothing in clear text looks like a secret."""
     findings = []
     for item in view.of(""):
         findings += [
@@ -174,7 +175,7 @@ def _open(item: Item) -> Iterator[tuple[str, str]]:
 
 
 def find_forbidden_secret_types(view: View) -> list[str]:
-    """Only RandomPassword makes secrets, over hex digits alone, and its id says nothing."""
+    """Only RandomPassword creates secrets, over hex digits alone, and its id reveals nothing."""
     findings = [
         f"{item.name} is a {item.kind}"
         for item in view.of("")
@@ -191,7 +192,7 @@ def find_forbidden_secret_types(view: View) -> list[str]:
 
 
 def find_unsafe_bucket(view: View) -> list[str]:
-    """Backups survive a thief on the host: versions are kept, and the key there reaches this bucket alone."""
+    """Backups survive a thief on the host: versions are kept, and the key there can access only this bucket."""
     (bucket,), (key,) = view.of(":SpacesBucket"), view.of(":SpacesKey")
     findings = []
     if not (bucket.inputs.get("versioning") or {}).get("enabled"):
@@ -226,7 +227,7 @@ CHECKS_OF_BACKUPS: dict[str, Check] = {"backup bucket": find_unsafe_bucket}
 
 
 def findings(view: View) -> dict[str, list[str]]:
-    """What each check that concerns this view has found, by the check's name. Raises LookupError."""
+    """Return the findings of each check that concerns this view, by the check's name. Raises LookupError."""
     asked = CHECKS
     if view.has("droplet:Droplet"):
         asked = asked | CHECKS_OF_A_HOST

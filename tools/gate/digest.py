@@ -1,7 +1,7 @@
 """The engine's preview, `pulumi preview --json --show-sames`, as a view and a list of changes.
 
-Its form: pulumi, pkg/display/json.go and pkg/backend/display/json.go. Secrets are hidden in it and all else is there:
-it is read, and never kept, shown or uploaded as it is.
+Its form: pulumi, pkg/display/json.go and pkg/backend/display/json.go. It hides secrets and shows all else. So it is
+parsed, and never kept, shown or uploaded as it is.
 """
 
 import json
@@ -14,7 +14,7 @@ from tools.gate.changes import Change, shown_inputs
 from tools.gate.view import Item, View, blinded
 
 _LATE = re.compile(r"Detected that \S+ exited prematurely")
-"""An error that the engine reports, now and then, of a plugin that it ended itself after a preview that went well."""
+"""An error that the engine sometimes reports about a plugin that it ended itself after a successful preview."""
 
 _STAYS = frozenset({"same", "read"})
 """Operations that change nothing: another stack's outputs are read at each preview."""
@@ -24,23 +24,23 @@ _PARTS = frozenset({"create-replacement", "delete-replaced"})
 
 
 class DigestError(Exception):
-    """It is no whole preview of this stack; the text says what it is and what to run."""
+    """It is no complete preview of this stack; the text says what it is and what to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
-    """What a preview of the engine says."""
+    """The content of a preview of the engine."""
 
     view: View
     changes: tuple[Change, ...]
-    """Without what stays the same."""
+    """Without unchanged resources."""
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
     """Why the preview failed; `view` and `changes` are as far as it came."""
 
 
 def read(text: str, stack: str, *, nomad_anywhere: bool = False, open_registration: bool = False) -> Digest:
-    """The preview of `stack` in `text`. Raises DigestError."""
+    """Return the preview of `stack` in `text`. Raises DigestError."""
     try:
         digest = json.loads(text)
     except ValueError:
@@ -66,7 +66,7 @@ def _run(stack: str) -> str:
 
 
 def _said(digest: dict[str, Any], severity: str) -> tuple[str, ...]:
-    """Each message once: the engine repeats some."""
+    """Return each message once: the engine repeats some."""
     said = [item["message"] for item in digest.get("diagnostics") or [] if item.get("severity") == severity]
     texts = [" ".join(text.split()).removeprefix(f"{severity}: ") for text in said if not _LATE.search(text)]
     return tuple(dict.fromkeys(text for text in texts if text))
@@ -81,7 +81,7 @@ def _refuse_others(steps: list[dict[str, Any]], stack: str) -> None:
 
 
 def _refuse_parts(steps: list[dict[str, Any]], summary: dict[str, int], stack: str) -> None:
-    """Every resource has to be there: a check of what is not shown would pass."""
+    """Require every resource: a check would pass for a hidden one."""
     there = Counter(step["op"] for step in steps)
     missing = [op for op, count in summary.items() if there[op] < count]
     if missing:
@@ -106,14 +106,14 @@ def _item(state: dict[str, Any]) -> Item:
 
 
 def _asked(value: Any) -> Any:
-    """Without what engine and providers add for themselves (`__defaults`, `__internal`, `__provider`)."""
+    """Return it without what engine and providers add for themselves (`__defaults`, `__internal`, `__provider`)."""
     if isinstance(value, dict):
         return {key: _asked(item) for key, item in value.items() if not key.startswith("__")}
     return [_asked(item) for item in value] if isinstance(value, list) else value
 
 
 def _part(step: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
-    """Whether the step is a part of a replacement that is there as a whole."""
+    """Return whether the step is a part of a replacement that is present as a whole."""
     return step["op"] in _PARTS and any(other["urn"] == step["urn"] and other["op"] == "replace" for other in steps)
 
 

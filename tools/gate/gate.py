@@ -1,7 +1,7 @@
-"""`./pds gate`: whether a change may go to `pulumi up`. It changes nothing.
+"""`./pds gate`: decides whether a change may go to `pulumi up`. It changes nothing.
 
-The stack's program is evaluated offline, where every text is known, and the engine's own preview says what `up` would
-do to what is there. Every check is asked of both. Without `--preview` it asks the engine itself, and the preview, which
+It evaluates the stack's program offline, where every text is known. The engine's own preview shows the effects of `up`
+on existing resources. Every check runs on both. Without `--preview` it runs the engine itself, and the preview, which
 holds all inputs of the stack, is never in a file.
 """
 
@@ -34,12 +34,12 @@ _LOST = "lost state"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found, a line each, with the name of the check before it; empty where the gate is open."""
+    """The findings, a line each, with the name of the check before it; empty if the gate passes."""
 
     findings: tuple[str, ...]
 
     def tell(self, console: Console) -> None:
-        """For people."""
+        """Print the verdict."""
         for line in self.findings:
             console.print(f"gate: {line}", style="red", markup=False)
         if any(line.startswith(f"{_LOST}: ") for line in self.findings):
@@ -48,7 +48,7 @@ class Verdict:
 
 
 def of_program(evaluation: Evaluation, settings: Settings) -> list[str]:
-    """What every check finds in the program as it was evaluated offline. Raises LookupError."""
+    """Return the findings of every check in the offline evaluation. Raises LookupError."""
     found = findings(of_evaluation(evaluation, **_chosen(settings)))
     found["secrets in the open"] = find_secrets_in_the_open(evaluation)
     found["secrets in texts"] = find_secrets_in_texts(evaluation)
@@ -56,13 +56,14 @@ def of_program(evaluation: Evaluation, settings: Settings) -> list[str]:
 
 
 def of_changes(changes: Iterable[Change], allowed: Collection[str]) -> list[str]:
-    """What the change does to what is there."""
+    """Return the effects of the change on existing resources."""
     found = list(changes)
     return _lines({"identity": find_other_identity(found), _LOST: find_lost_state(found, allowed)})
 
 
 def of_digest(digest: Digest, allowed: Collection[str]) -> list[str]:
-    """What every check finds in the engine's preview; of one that failed, what it would have lost, and why it failed.
+    """Return the findings of every check in the engine's preview; of a failed one, the losses it shows and why it
+    failed.
 
     Raises LookupError.
     """
@@ -73,7 +74,7 @@ def of_digest(digest: Digest, allowed: Collection[str]) -> list[str]:
 
 
 def _chosen(settings: Settings) -> dict[str, bool]:
-    """What a stack file may say on purpose."""
+    """Return the explicit choices of a stack file."""
     return {
         "nomad_anywhere": bool(settings.operators and settings.operators.nomad_anywhere),
         "open_registration": settings.pds.open_registration,
@@ -86,15 +87,15 @@ def _lines(found: dict[str, list[str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A change, looked at from both sides."""
+    """The verdicts on both sides of a change."""
 
     digest: Digest
     verdict: Verdict
     unused: tuple[str, ...]
-    """Names that were allowed, and nothing of that name goes."""
+    """Allowed names without a lost resource."""
 
     def tell(self, console: Console) -> None:
-        """For people."""
+        """Print both."""
         for warning in self.digest.warnings:
             console.print(f"warning: {warning}", style="yellow", markup=False)
         show(console, self.digest.changes)
@@ -108,14 +109,14 @@ class Judgement:
 def examine(
     stack: Stack, preview: str, allowed: Collection[str], hosts: dict[str, Evaluation] | None = None
 ) -> Judgement:
-    """Ask everything of the stack's program and of the engine's `preview` of it; `hosts` as `evaluate_stack` has it.
+    """Run all checks on the stack's program and on the engine's `preview` of it; `hosts` is that of `evaluate_stack`.
 
     Raises StackFileError and DigestError.
     """
     settings = read_settings(stack.name, stack.root)
     try:
         found = of_program(evaluate_stack(stack.name, root=stack.root, hosts=hosts), settings)
-    except pulumi.RunError as error:  # a host that gives it no room, for example
+    except pulumi.RunError as error:  # for example a host that has no place for it
         raise StackFileError(str(error)) from None
     digest = read(preview, stack.name, **_chosen(settings))
     try:
@@ -127,12 +128,12 @@ def examine(
 
 
 def judge(stack: Stack, preview: Path | None, allowed: Collection[str], console: Console) -> int:
-    """Ask everything and tell it: 0 where the gate is open, else 1.
+    """Run all checks and print the result: 0 if the gate passes, else 1.
 
-    `preview` is a file with the engine's preview, `-` for standard input. Raises StackError,
-    StackFileError and DigestError.
+    `preview` is a file with the engine's preview, `-` for standard input. Raises StackError, StackFileError and
+    DigestError.
     """
-    read_settings(stack.name, stack.root)  # refused before the engine is asked
+    read_settings(stack.name, stack.root)  # refused before the engine runs
     judgement = examine(stack, _preview(stack, preview), allowed)
     judgement.tell(console)
     return 1 if judgement.verdict.findings else 0
@@ -150,7 +151,7 @@ def _preview(stack: Stack, file: Path | None) -> str:
 
 
 def _ask_engine(stack: Stack) -> str:
-    """The engine's preview. What it says beside it goes to standard error."""
+    """Return the engine's preview. Its other output goes to standard error."""
     command = ["pulumi", "preview", "--json", "--show-sames", "--stack", stack.name, "--non-interactive"]
     if not shutil.which(command[0]):
         raise DigestError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.")

@@ -1,6 +1,6 @@
-"""Law 2 as functions: secrets travel by one door.
+"""Law 2 as functions: secrets take one way only.
 
-These checks know every secret, which they read off the offline evaluation, as stand-ins. The engine hides them.
+These checks know every secret, from the offline evaluation, as stand-ins. The engine hides them.
 """
 
 import base64
@@ -23,7 +23,7 @@ _SECRET_OUTPUTS = {
 }
 _WITH_BACKUPS = {"SpacesKey"}
 _WITH_A_HOST = {"PrivateKey", "AclToken"}
-"""Of a stack that makes its own host."""
+"""Of a stack that creates its own host."""
 
 
 def is_secret(value: Any) -> bool:
@@ -32,7 +32,7 @@ def is_secret(value: Any) -> bool:
 
 
 def known_secrets(evaluation: Evaluation, given: Iterable[str] = ()) -> dict[str, str]:
-    """Every secret of the evaluation, by what made it; `given` are those from the stack file."""
+    """Map every secret of the evaluation to its source; `given` are those from the stack file."""
     found = {f"given {number}": value for number, value in enumerate(given, 1)}
     there = {item.type.rpartition(":")[2] for item in evaluation.of("")}
     for kind, outputs in _SECRET_OUTPUTS.items():
@@ -54,7 +54,7 @@ def known_secrets(evaluation: Evaluation, given: Iterable[str] = ()) -> dict[str
 
 
 def forms(secret: str) -> set[str]:
-    """The secret as it is and as it would look encoded: base64, hex, percent-encoded, on one line, raw."""
+    """Return the secret as it is and in encoded forms: base64, hex, percent-encoded, on one line, raw."""
     raw = [secret.encode()]
     if re.fullmatch(r"([0-9a-f]{2})+", secret):
         raw.append(bytes.fromhex(secret))
@@ -69,7 +69,7 @@ def forms(secret: str) -> set[str]:
 
 
 def open_texts(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
-    """Where, and what: all text of the evaluation that anybody may read."""
+    """Yield place and text: all text of the evaluation that is readable without a secret."""
     for item in evaluation.of(""):
         yield f"the id of {item.name}", item.id
         yield f"the URN of {item.name}", item.urn
@@ -94,7 +94,7 @@ def find_secrets_in_the_open(evaluation: Evaluation, given: Iterable[str] = ()) 
 
 
 def find_secrets_in_texts(evaluation: Evaluation, given: Iterable[str] = ()) -> list[str]:
-    """Law 1 and 2: a job holds no secret even where it is wrapped; cloud-init holds the server's key and no other."""
+    """Law 1 and 2: a job holds no secret even if it is wrapped; cloud-init holds the server's key and no other."""
     findings = []
     secrets = known_secrets(evaluation, given)
     for job in evaluation.of("job:Job"):

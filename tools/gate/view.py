@@ -1,6 +1,6 @@
-"""What the checks look at: the resources that are wanted, as the engine shows them or the offline evaluation has them.
+"""The input of the checks: the desired resources, from the engine's preview or the offline evaluation.
 
-Both know type, name, inputs, outputs, protection. The engine hides every secret; the offline evaluation knows them, as
+Both have type, name, inputs, outputs, protection. The engine hides every secret; the offline evaluation knows them, as
 stand-ins. So an item has its inputs twice: `inputs` as far as they are known, and `shown`, in which every secret is
 `SECRET`, as in the engine's own output.
 """
@@ -18,18 +18,18 @@ SECRET = "[secret]"  # noqa: S105 (what the engine writes instead of one: pulumi
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One resource as it is wanted. Unknown values are None."""
+    """One desired resource. Unknown values are None."""
 
     type: str
     name: str
     urn: str
     id: str
     inputs: Mapping[str, Any]
-    """As far as they are known; a secret that is not is `SECRET`."""
+    """As far as they are known; an unknown secret is `SECRET`."""
     shown: Mapping[str, Any]
-    """What anybody may read of them."""
+    """The readable form of them."""
     outputs: Mapping[str, Any]
-    """What anybody may read of those."""
+    """The readable form of those."""
     protected: bool
     retained: bool
 
@@ -41,33 +41,33 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Everything that is wanted. The two choices are what a stack file may say on purpose."""
+    """All desired resources. The two choices are explicit ones of a stack file."""
 
     items: tuple[Item, ...]
     nomad_anywhere: bool = False
     open_registration: bool = False
 
     def of(self, type_end: str) -> list[Item]:
-        """The items whose type token ends so; never none, since a check of nothing would pass."""
+        """Return the items whose type token ends with it. Never empty, since a check of nothing would pass."""
         found = [item for item in self.items if item.type.endswith(type_end)]
         if not found:
             raise LookupError(f"there is no {type_end}")
         return found
 
     def one(self, name: str) -> Item:
-        """The item of this name."""
+        """Return the item of this name."""
         found = [item for item in self.items if item.name == name]
         if len(found) != 1:
             raise LookupError(f"{len(found)} resources are named {name}")
         return found[0]
 
     def has(self, type_end: str) -> bool:
-        """Whether there is such an item."""
+        """Return whether there is such an item."""
         return any(item.type.endswith(type_end) for item in self.items)
 
 
 def of_evaluation(evaluation: Evaluation, *, nomad_anywhere: bool = False, open_registration: bool = False) -> View:
-    """The view of a program that was evaluated offline."""
+    """Return the view of an offline evaluation."""
     items = tuple(
         Item(
             type=item.type,
@@ -86,7 +86,7 @@ def of_evaluation(evaluation: Evaluation, *, nomad_anywhere: bool = False, open_
 
 
 def blinded(value: Any) -> Any:
-    """The value as the engine would show it: secrets hidden, what is unknown None, whole numbers whole."""
+    """Return the value as the engine would show it: secrets hidden, unknown values None, whole numbers whole."""
     if isinstance(value, dict):
         if value.get(rpc._special_sig_key) == rpc._special_secret_sig:
             return SECRET
@@ -99,7 +99,7 @@ def blinded(value: Any) -> Any:
 
 
 def texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text in `value` and where it stands, keys of maps included."""
+    """Yield every text in `value` with its path, keys of maps included."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield f"{path}.{key}", str(key)

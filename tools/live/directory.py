@@ -1,9 +1,9 @@
 """A PLC directory on loopback, with its operations kept in a folder.
 
 Owns: running the real directory server with PGlite (PostgreSQL in the same process) as its database, so that the
-identities made in one run are still there in the next.
+identities of one run still exist in the next.
 
-Does not own: the public directory. Nothing here may ever write to that one: an identity there is for ever.
+Does not own: the public directory. Nothing here may ever write to it: an identity there is permanent.
 """
 
 from __future__ import annotations

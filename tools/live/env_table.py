@@ -1,12 +1,11 @@
-"""Which environment variables the pinned servers read: a table, made from the installed packages themselves.
+"""The environment variables that the pinned servers read: a table, generated from the installed packages themselves.
 
-Owns: reading the names, and the kinds the server's own readers give them (`envStr`, `envInt`, `envBool`,
-`envList`), out of `@atproto/pds` and the other `@atproto` packages of both version lines; and the JSON file
-that the settings use to tell a misspelt name. Does not own: what any of them means, or which of them a stack file may
-set.
+Owns: extracting the names, and the kinds of the server's own readers (`envStr`, `envInt`, `envBool`, `envList`), from
+`@atproto/pds` and the other `@atproto` packages of both version lines; and the JSON file by which the settings detect a
+misspelt name. Does not own: the meaning of a name, or which of them a stack file may set.
 
     python -m tools.live.env_table          writes components/settings/pds_env.json
-    python -m tools.live.env_table --check  ends with 1 if that file is not what the packages say
+    python -m tools.live.env_table --check  exits with 1 if that file differs from the packages
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ CACHE = Path("build/cache")
 _READER = re.compile(r"""env(Str|Int|Bool|List)\)?\(\s*['"]([A-Z][A-Z0-9_]*)['"]""")
 _PLAIN = re.compile(r"""process\.env(?:\.([A-Z][A-Z0-9_]*)|\[['"]([A-Z][A-Z0-9_]*)['"]\])""")
 _PLAIN_KINDS = {"LOG_ENABLED": "bool", "LOG_SYSTEMS": "list"}
-"""Kinds of what is read without a reader (logger.js of @atproto/common); every other is text."""
+"""Kinds of names that are read without a reader (logger.js of @atproto/common); every other is text."""
 _NOT_THE_SERVERS = frozenset({"NODE_ENV"})
 """Set by the image, not by its user."""
 

@@ -1,4 +1,4 @@
-"""What a relay hears: the PDS's event stream, read far enough to recognise one commit.
+"""What a relay receives: the PDS's event stream, parsed far enough to recognise one commit.
 
 Owns: frames of com.atproto.sync.subscribeRepos (two DAG-CBOR objects, header and body), their operations, and the
 records in the CAR slice that a commit carries. Does not own: verifying signatures or repository trees, which is a
@@ -34,13 +34,13 @@ class Commit:
 
 
 class Firehose:
-    """An open subscription, from now on: what happened before it was opened is not repeated."""
+    """An open subscription, from now on: earlier events are not repeated."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
 
     def find(self, did: str, path: str, seconds: float) -> Commit:
-        """The next commit of `did` that touches `path`. Raises LiveError when none comes within `seconds`."""
+        """Return the next commit of `did` that touches `path`. Raises LiveError if none comes within `seconds`."""
         end = time.monotonic() + seconds
         seen = 0
         while (left := end - time.monotonic()) > 0:
@@ -59,7 +59,8 @@ class Firehose:
 
 @contextmanager
 def subscribe(base_url: str, **connection: Any) -> Iterator[Firehose]:
-    """A subscription to the PDS at `base_url`; `connection` is for `connect`. Raises LiveError when it is refused."""
+    """Return a subscription to the PDS at `base_url`; `connection` is for `connect`. Raises LiveError if it is
+    refused."""
     url = base_url.replace("http", "ws", 1) + "/xrpc/com.atproto.sync.subscribeRepos"
     try:
         stream = connect(url, max_size=_MAX_FRAME, open_timeout=10, **connection)
@@ -70,7 +71,7 @@ def subscribe(base_url: str, **connection: Any) -> Iterator[Firehose]:
 
 
 def decode(frame: bytes) -> Commit | None:
-    """A frame as a commit, or None when it is another kind of event. Raises LiveError for an error frame."""
+    """Return a frame as a commit, or None if it is another kind of event. Raises LiveError for an error frame."""
     header, body = libipld.decode_dag_cbor_multi(frame)
     if header["op"] != 1:
         raise LiveError(f"The event stream answers with an error: {body}")

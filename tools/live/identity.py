@@ -1,6 +1,6 @@
-"""What the PLC directory says of an account, against what it has to say for an account of ours.
+"""The PLC directory's data of an account, compared with the data that an account of ours has to have.
 
-Owns: the comparison, and the question to the directory. Does not own: which accounts there are.
+Owns: the comparison, and the request to the directory. Does not own: which accounts exist.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .keys import did_key
 
 
 def directory_data(plc_url: str, did: str) -> dict[str, Any]:
-    """The directory's present data of `did`. Raises httpx.HTTPError."""
+    """Return the directory's present data of `did`. Raises httpx.HTTPError."""
     answer = httpx.get(f"{plc_url}/{did}/data", timeout=10.0, trust_env=False)
     answer.raise_for_status()
     data: dict[str, Any] = answer.json()
@@ -21,7 +21,7 @@ def directory_data(plc_url: str, did: str) -> dict[str, Any]:
 
 
 def wrong_in(data: dict[str, Any], *, handle: str, hostname: str, rotation_key_hex: str) -> str | None:
-    """What is wrong with the directory's data of one of our accounts, or None."""
+    """Return the fault in the directory's data of one of our accounts, or None."""
     ours = did_key(rotation_key_hex)
     if ours not in data["rotationKeys"]:
         return f"our rotation key {ours} is not among {data['rotationKeys']}"

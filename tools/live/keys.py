@@ -1,6 +1,6 @@
 """The public name (did:key) of the key that may change the identities on a server.
 
-Owns: private secp256k1 scalar in hex to did:key text. Does not own: making, keeping or checking where a key comes from.
+Owns: private secp256k1 scalar in hex to did:key text. Does not own: the source of a key, keeping or checking it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SECP256K1_PUBLIC = bytes([0xE7, 0x01])
 
 
 def did_key(private_hex: str) -> str:
-    """The did:key of a secp256k1 private key. Raises ValueError when the scalar is not in 1 to n - 1."""
+    """Return the did:key of a secp256k1 private key. Raises ValueError if the scalar is not in 1 to n - 1."""
     public = ec.derive_private_key(int(private_hex, 16), ec.SECP256K1()).public_key()
     compressed = public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     return "did:key:" + str(libipld.encode_multibase("z", _SECP256K1_PUBLIC + compressed))

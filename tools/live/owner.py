@@ -1,10 +1,9 @@
-"""What the owner of a new server does first, one step after the other.
+"""The first actions of a new server's owner, one step after the other.
 
-Owns: the steps, in order, each with what was seen; that a second run finds the account of the first; and that a step
-which needs a failed one says so instead of failing in its own words. Does not own: how any of it is displayed, or the
-processes.
+Owns: the steps, in order, each with its observation. A second run finds the account of the first. A step that needs a
+failed one reports that instead of an error of its own. Does not own: the display, or the processes.
 
-The account's password lies in a file that only its owner may read (mode 0600), below the folder that the caller keeps.
+The account's password is in a file that only its owner can read (mode 0600), below the folder that the caller keeps.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from .xrpc import Client, RefusedError
 
 ACCOUNT = "alice"
 BLOB_COLLECTION = "at.noted.try.blob"
-"""A collection of our own: no lexicon limits what it refers to (an image embed in a post stops at 2 MB)."""
+"""A collection of our own: no lexicon limits its references (an image embed in a post stops at 2 MB)."""
 
 _FIREHOSE_SECONDS = 15.0
 _CHUNK = 1024 * 1024
@@ -39,7 +38,7 @@ _CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One thing the owner did: whether it went well, what was seen, and how long it took."""
+    """One action of the owner: whether it succeeded, what was seen, and how long it took."""
 
     name: str
     ok: bool
@@ -48,12 +47,12 @@ class Step:
 
 
 class _StepError(LiveError):
-    """A step saw something else than it should."""
+    """A step saw an unexpected result."""
 
 
 @dataclass(kw_only=True)
 class _Day:
-    """What the steps hand on to each other."""
+    """Values that the steps pass on to each other."""
 
     client: Client
     hostname: str
@@ -71,7 +70,7 @@ class _Day:
         return f"{ACCOUNT}.{self.hostname}"
 
     def needs(self, name: str) -> str:
-        """What an earlier step learned. Raises _StepError when that step failed."""
+        """Return the result of an earlier step. Raises _StepError if that step failed."""
         if name not in self.known:
             raise _StepError(f"not tried: there is no {name}, because of a step above")
         return self.known[name]
@@ -87,10 +86,10 @@ def run_owner_day(
     keep: Path,
     starting: Callable[[str], None] = lambda name: None,
 ) -> Iterator[Step]:
-    """Do it, yielding each step when it is done; never raises for what a server does.
+    """Run all steps, yielding each when it is done; never raises an error that a server causes.
 
-    `base_url` is the PDS on loopback, `hostname` the name it serves, `blob_limit` its limit in bytes, `keep`
-    the folder for the password. `starting` is called with the name of the step that begins.
+    `base_url` is the PDS on loopback, `hostname` the name it serves, `blob_limit` its limit in bytes, `keep` the folder
+    for the password. `starting` is called with the name of the step that begins.
     """
     keep.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -162,7 +161,7 @@ def _did_of(day: _Day) -> str | None:
 
 
 def _new_password(day: _Day) -> None:
-    # Written before it is used: an account whose password nobody has is worse than a file that nobody needs.
+    # Written before it is used: an account with a lost password is worse than an unused file.
     day.known["password"] = secrets.token_urlsafe(18)
     day.password_file.unlink(missing_ok=True)
     descriptor = os.open(day.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -277,8 +276,8 @@ _STEPS: tuple[tuple[str, Callable[[_Day], str]], ...] = (
     ("the server answers", _health),
     ("an invite", _invite),
     ("an account", _account),
-    ("her DID document", _document),
-    ("her handle", _handle),
+    ("DID document", _document),
+    ("handle", _handle),
     ("log in", _log_in),
     ("a post", _post),
     ("the post read back", _read_back),

@@ -1,9 +1,9 @@
-"""The PDS as a process on loopback, and what must differ from the droplet for it to run there.
+"""The PDS as a process on loopback, and the settings that must differ from the droplet for it to run there.
 
 Owns: starting the real server with a given environment as upstream's image does, and the short list of local
 differences. Refuses to start a server whose environment names a directory or a relay that is not on this machine.
 
-Does not own: the environment itself, or the container: image, user and file system are not tried here.
+Does not own: the environment itself, or the container: image, user and file system are not tested here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .node import SERVERS, Install
 from .process import LOOPBACK, ServerProcess
 
 IMAGE_ENVIRONMENT = {"NODE_ENV": "production", "UV_USE_IO_URING": "0", "PDS_PORT": "3000"}
-"""What upstream's Dockerfile sets before the container's own environment."""
+"""Variables that upstream's Dockerfile sets before the container's own environment."""
 
 FILES = Path(__file__).parents[2] / "components" / "render" / "files"
 _PRELOAD = re.compile(r"--require=/local/([\w-]+\.cjs)")
@@ -36,7 +36,7 @@ _MAIL = (
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One variable that is not as the program says: `None` means unset. `why` is one short reason."""
+    """One variable that differs from the program's value: `None` means unset. `why` is one short reason."""
 
     name: str
     program: str | None
@@ -45,7 +45,8 @@ class Difference:
 
 
 def differences(env: Mapping[str, str], *, data: Path, plc_url: str, port: int, line: str) -> list[Difference]:
-    """What has to differ from `env` for the PDS of `line` to run on this machine with its files below `data`."""
+    """Return the required differences from `env` for the PDS of `line` to run on this machine with its files below
+    `data`."""
     found: dict[str, Difference] = {}
 
     def differ(name: str, local: str | None, why: str) -> None:
@@ -67,7 +68,7 @@ def differences(env: Mapping[str, str], *, data: Path, plc_url: str, port: int, 
     if "PDS_BLOBSTORE_S3_BUCKET" in env:
         differ("PDS_BLOBSTORE_DISK_LOCATION", str(data / "blocks"), "no object storage here")
     differ("PDS_DID_PLC_URL", plc_url, "no identity leaves this machine")
-    # What they refuse ends the server here as there.
+    # If they refuse, the server exits here as there.
     preloads = _PRELOAD.sub(lambda found: f'--require="{FILES / found[1]}"', env.get("NODE_OPTIONS", ""))
     differ("NODE_OPTIONS", preloads or None, "the same preloads, out of this checkout")
     for name in ("PDS_GUARD_NEW", "PDS_GUARD_ADOPT"):
@@ -81,7 +82,7 @@ def differences(env: Mapping[str, str], *, data: Path, plc_url: str, port: int, 
 
 
 def applied(env: Mapping[str, str], changes: list[Difference]) -> dict[str, str]:
-    """`env` with `changes` made."""
+    """Return `env` with `changes` made."""
     result = dict(env)
     for change in changes:
         if change.local is None:
@@ -94,9 +95,9 @@ def applied(env: Mapping[str, str], changes: list[Difference]) -> dict[str, str]
 class PdsProcess(ServerProcess):
     """The PDS as a context manager; `url` is its address on loopback.
 
-    It gets `env`, what the image itself sets, and a PATH; nothing of this process's environment. Values of the
-    names in `secrets` are kept out of errors. Raises ServerEndedError with the server's own words when it refuses to
-    start, and LiveError when `env` would let it speak to a public directory or relay.
+    It gets `env`, the variables of the image itself, and a PATH; nothing of this process's environment. Values of the
+    names in `secrets` are kept out of errors. Raises ServerEndedError with the server's own output if it refuses to
+    start, and LiveError if `env` names a public directory or relay.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """One server process: started, waited for, stopped.
 
-Owns: a child in a session of its own (Ctrl-C in the terminal reaches this program only, which then stops its children
-in order), its log file, the wait for its health address, and the error that tells why it went away. The child's
-standard input is a pipe that only this program holds, so it also ends when this program is killed.
+Owns: a child in a session of its own (Ctrl-C in the terminal reaches only this program, which then stops its children
+in order), its log file, the wait for its health address, and the error with the reason why it ended. Only this program
+holds the pipe to the child's standard input, so the child also ends if this program is killed.
 
 Does not own: what is run, or with which environment.
 """
@@ -114,14 +114,14 @@ class ServerProcess:
         return self._process.pid
 
     def check(self) -> None:
-        """Raise ServerEndedError if the server has gone away by itself."""
+        """Raise ServerEndedError if the server has ended by itself."""
         if self._process is not None and (code := self._process.poll()) is not None:
             raise ServerEndedError(
                 f"The {self.name} ended with exit code {code}; its log is {self.log}.", self.last_lines()
             )
 
     def stop(self) -> int:
-        """Ask the server to stop, wait, and end it by force only if it does not. Returns its exit code."""
+        """Stop the server, wait, and kill it only if it does not stop. Returns its exit code."""
         if self._process is None:
             return 0
         if self._process.poll() is None:
@@ -136,7 +136,7 @@ class ServerProcess:
         return self._process.returncode
 
     def last_lines(self) -> str:
-        """The end of the log, with the values of secrets replaced by their names."""
+        """Return the end of the log, with the values of secrets replaced by their names."""
         text = self.log.read_text(errors="replace")
         for name, value in self._secrets.items():
             if value:

@@ -1,7 +1,7 @@
-"""Which words the pinned servers keep for themselves before a service domain: a table, made from the packages.
+"""The words that the pinned servers reserve before a service domain: a table, generated from the packages.
 
-Owns: reading the words out of `handle/reserved.js` of @atproto/pds of both version lines, and the JSON file that the
-settings use to refuse them at the preview.
+Owns: extracting the words from `handle/reserved.js` of @atproto/pds of both version lines, and the JSON file by which
+the settings refuse them at the preview.
 
     python -m tools.live.reserved_table          writes components/settings/reserved_handles.json
 """
@@ -24,7 +24,8 @@ _WORD = re.compile(r"^\s*'([^']+)',$", re.MULTILINE)
 
 
 def make_table(installs: dict[str, Install]) -> str:
-    """The file's text. Raises LiveError when the lines reserve different words: then a word needs its lines."""
+    """Return the file's text. Raises LiveError if the lines reserve different words: then the table needs the lines of
+    a word."""
     found = {}
     for line, server in installs.items():
         text = (server.folder / "node_modules" / "@atproto" / "pds" / "dist" / SOURCE).read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""A whole session: install, directory, PDS, the owner's first day, and serving until told to stop.
+"""A whole session: install, directory, PDS, the owner's first day, and serving until it is stopped.
 
 Owns: the order of these, the folders, one session at a time per data folder, and stopping everything it started, by
-process id and in reverse order, on Ctrl-C and on SIGTERM alike. Does not own: where the environment comes from.
+process id and in reverse order, on Ctrl-C and on SIGTERM alike. Does not own: the source of the environment.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from .pds import PdsProcess, applied, differences
 from .process import free_port
 
 CODE_BLOB_LIMIT = 5 * 1024 * 1024
-"""Bytes; what the server takes where PDS_BLOB_UPLOAD_LIMIT is not set (config.js of @atproto/pds)."""
+"""Bytes; the server's default for PDS_BLOB_UPLOAD_LIMIT (config.js of @atproto/pds)."""
 
 Further = Callable[[str], Iterable[Step]]
-"""Steps after the owner's, made of the running server's URL."""
+"""Steps after the owner's, given the running server's URL."""
 
 _PORT = 3000
 _WATCH_SECONDS = 1.0
@@ -47,10 +47,9 @@ def serve(
 ) -> int:
     """Run the PDS of version line `line` with `env` and show the owner's first day, then the `further` steps.
 
-    `secrets` are the names in `env` whose values are never shown. What is made lives below `data`, what is
-    downloaded below `cache`. With `check` it stops after the steps, else it serves until Ctrl-C or SIGTERM.
-    Returns an exit code: 0, 1 when a step failed or a server could not run, 130 when interrupted before the steps
-    were done.
+    `secrets` are the names in `env` whose values are never shown. Its data are below `data`, downloads below `cache`.
+    With `check` it stops after the steps, else it serves until Ctrl-C or SIGTERM. Returns an exit code: 0, 1 if a step
+    failed or a server could not run, 130 if interrupted before the steps were done.
     """
     steps: list[Step] = []
     try:
@@ -126,7 +125,7 @@ def _required(env: Mapping[str, str], name: str) -> str:
 
 @contextmanager
 def _alone(data: Path) -> Iterator[None]:
-    """Hold the data folder: two servers on the same SQLite files would spoil them."""
+    """Hold the data folder: two servers on the same SQLite files would damage them."""
     data.mkdir(parents=True, exist_ok=True)
     with (data / "lock").open("w") as lock:
         try:
@@ -138,7 +137,7 @@ def _alone(data: Path) -> Iterator[None]:
 
 @contextmanager
 def _progress(console: Console, *, plain: bool = True) -> Iterator[Callable[[str], None]]:
-    """A line that shows what is being done now; without a terminal plain lines (if `plain`), each said once."""
+    """Return a display of the present step; without a terminal plain lines (if `plain`), each printed once."""
     if console.is_terminal:
         with console.status("") as status:
             yield lambda text: status.update(Text(text))
@@ -156,9 +155,9 @@ def _progress(console: Console, *, plain: bool = True) -> Iterator[Callable[[str
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end the session as Ctrl-C does, so that what was started is stopped.
+    """Let SIGTERM and SIGINT end the session as Ctrl-C does, so that its processes are stopped.
 
-    SIGINT too is set: a shell starts what runs in the background with it ignored, and Python leaves it so.
+    SIGINT is set, too: a shell ignores it for background processes, and Python keeps that.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
-"""What a session looks like on a terminal.
+"""The output of a session on a terminal.
 
-Owns: the tables and lines that are printed, and that no secret value is ever among them. Does not own: what happens.
-Texts from outside are printed as they are, never as the display library's markup ("did:key:" would become a picture).
+Owns: the printed tables and lines, and that no secret value is ever among them. Does not own: the actions. Texts from
+outside are printed as they are, never as the display library's markup ("did:key:" would become a picture).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .pds import Difference
 
 
 def environment(console: Console, env: Mapping[str, str], changes: list[Difference], secrets: frozenset[str]) -> None:
-    """Say how much of the environment is the program's own, and print a table of what is not."""
+    """Print how much of the environment is the program's own, and a table of the rest."""
     kept = env.keys() - {change.name for change in changes}
     hidden = len(kept & secrets)
     console.print(Text(f"\n{len(kept)} variables are as the program renders them ({hidden} secret). These differ:\n"))
@@ -36,18 +36,18 @@ def environment(console: Console, env: Mapping[str, str], changes: list[Differen
 def _value(value: str | None, secret: bool) -> Text:
     if value is None:
         return Text("unset", style="dim")
-    # A path below the working folder is shown as one would type it.
+    # A path below the working folder is shown as it would be typed.
     return Text("secret", style="dim") if secret else Text(value.removeprefix(f"{Path.cwd()}/"))
 
 
 def step(console: Console, done: Step) -> None:
-    """One line for a step that is done."""
+    """Print one line for a finished step."""
     mark = Text("ok    ", style="green") if done.ok else Text("failed", style="red")
     console.print(mark + Text(f" {done.name}: ") + Text(done.detail, style="dim"), soft_wrap=True)
 
 
 def closing(console: Console, steps: Iterable[Step]) -> None:
-    """The closing table: each step, whether it went well, how long it took, what was seen."""
+    """Print the closing table: each step, whether it succeeded, how long it took, what was seen."""
     table = Table(title="What an owner does first", title_justify="left")
     table.add_column("step", no_wrap=True)
     table.add_column("")

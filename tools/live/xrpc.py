@@ -1,6 +1,6 @@
-"""Calls to the PDS over its HTTP interface (XRPC), with answers and refusals as Python values.
+"""Calls to the PDS over its HTTP interface (XRPC), with responses and refusals as Python values.
 
-Owns: addresses, headers, bounded times, and errors that carry the server's own words. Does not own: what is called or
+Owns: addresses, headers, timeouts, and errors with the server's own message. Does not own: which calls are made, or
 why.
 """
 
@@ -18,7 +18,7 @@ _BLOB_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 
 
 class RefusedError(LiveError):
-    """The server said no. `status` is the HTTP status, `error` the protocol's name of the refusal, if any."""
+    """The server refused. `status` is the HTTP status, `error` the protocol's name of the refusal, if any."""
 
     def __init__(self, method: str, response: httpx.Response) -> None:
         try:
@@ -36,7 +36,7 @@ class Client:
 
     def __init__(self, base_url: str, hostname: str) -> None:
         self.hostname = hostname
-        # No proxy of the environment's: these calls never leave this machine.
+        # No proxy of the environment: these calls never leave this machine.
         self.http = httpx.Client(base_url=base_url, headers={"Host": hostname}, timeout=_TIMEOUT, trust_env=False)
         self._token = ""
 
@@ -45,7 +45,7 @@ class Client:
         self._token = token
 
     def query(self, method: str, params: Mapping[str, str | int]) -> Any:
-        """GET `method`. Raises RefusedError, or httpx.HTTPError when the server is not there."""
+        """GET `method`. Raises RefusedError, or httpx.HTTPError if the server does not answer."""
         return self._answer(method, self.http.get(f"/xrpc/{method}", params=dict(params), headers=self._headers()))
 
     def procedure(self, method: str, body: Mapping[str, Any], *, admin_password: str | None = None) -> Any:
@@ -65,7 +65,7 @@ class Client:
         return blob
 
     def stream_blob(self, did: str, cid: str) -> Iterable[bytes]:
-        """The bytes of a blob as any stranger gets them. Raises as `query` does."""
+        """Return the bytes of a blob as an anonymous client gets them. Raises as `query` does."""
         method = "com.atproto.sync.getBlob"
         params = {"did": did, "cid": cid}
         with self.http.stream("GET", f"/xrpc/{method}", params=params, timeout=_BLOB_TIMEOUT) as response:

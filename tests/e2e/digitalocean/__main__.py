@@ -12,7 +12,7 @@ from .world import World
 
 
 def main() -> None:
-    """Serve as the arguments say."""
+    """Serve as the arguments specify."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.digitalocean", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0, the default, is a free one")
     parser.add_argument("--state", type=Path, required=True, help="where the request log and the account's dump go")
@@ -34,7 +34,7 @@ def main() -> None:
     with Api(world, wish.state, wish.port) as api:
         use = f"export DIGITALOCEAN_API_URL={api.url} DIGITALOCEAN_TOKEN={wish.token or 'any'}"
         print(api.port if wish.print_port else use, flush=True)
-        ended.wait()  # no deadline: it serves until it is asked to end
+        ended.wait()  # no deadline: it serves until it is stopped
 
 
 if __name__ == "__main__":

@@ -71,9 +71,9 @@ def _delete_key(call: Call) -> Answer:
 
 
 def make_tag(world: World, name: str) -> str:
-    """The tag's name, made if it is not there. Raises ApiError for a name that is none.
+    """The tag's name, created if it does not exist. Raises ApiError for an invalid name.
 
-    Whoever made it decided on capitals, and all who name it get those (digitalocean/openapi, tags/models/tags.yml).
+    Its creator decides on capitals, and all later uses get those (digitalocean/openapi, tags/models/tags.yml).
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_:-]{1,255}", name):
         raise refused("tag names may only contain letters, numbers, colons, dashes, and underscores")
@@ -84,7 +84,7 @@ def make_tag(world: World, name: str) -> str:
 
 
 def find_tag(world: World, name: str) -> Json | None:
-    """The tag, in whatever capitals it is asked for."""
+    """The tag, in any capitals."""
     return next((tag for tag in world.tags.values() if tag["name"].casefold() == name.casefold()), None)
 
 
@@ -123,7 +123,7 @@ def _list_tags(call: Call) -> Answer:
 
 
 def _tagged(call: Call) -> list[Json]:
-    """The things that a request to tag or untag names."""
+    """The resources that a request tags or untags."""
     found = []
     for item in call.fields({"resources": list}, required=("resources",))["resources"]:
         wish = read_fields(item, {"resource_id": str, "resource_type": str}, ("resource_id", "resource_type"))
@@ -163,7 +163,7 @@ def _delete_tag(call: Call) -> Answer:
         for rules, side in (("inbound_rules", "sources"), ("outbound_rules", "destinations"))
         for rule in firewall[rules]
     ]
-    # A firewall that had this tag alone applies to nothing from here on.
+    # A firewall with only this tag applies to nothing from here on.
     for thing in [*world.droplets.values(), *world.volumes.values(), *world.firewalls.values(), *peers]:
         if "tags" in thing:
             thing["tags"] = [item for item in thing["tags"] if item != name]

@@ -7,7 +7,7 @@ from .world import Json, World
 
 
 def shown(world: World, address: Json) -> Json:
-    """The reserved IP as the API shows it: with the whole droplet that it leads to, or null."""
+    """The reserved IP as the API shows it: with its whole droplet, or null."""
     droplet = world.droplets.get(address["droplet_id"] or 0)
     return {
         "ip": address["ip"],

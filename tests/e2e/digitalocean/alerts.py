@@ -1,4 +1,4 @@
-"""Uptime checks with their alerts, and monitoring's alert policies. Nothing is measured, nobody is written to."""
+"""Uptime checks with their alerts, and monitoring's alert policies. Nothing is measured, and no message is sent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +38,8 @@ def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def _told(call: Call, field: str, value: Any) -> Json:
-    """Whom to tell. The API takes addresses of verified members only (digitalocean/openapi#830 shows its words)."""
+    """The recipients. The API accepts only addresses of verified members (digitalocean/openapi#830 shows its
+    message)."""
     wish = read_fields(value, {"email": list, "slack": list}, where=f"{field}.")
     for at, email in enumerate(wish.get("email", [])):
         if email not in call.world.verified_emails:
@@ -70,7 +71,7 @@ def _check_fields(call: Call, required: tuple[str, ...]) -> Json:
 
 
 def _create_check(call: Call) -> Answer:
-    # The specification also demands a `method` that no model has and no client sends.
+    # The specification also requires a `method` that no model has and no client sends.
     wish = _check_fields(call, ("name", "target", "regions", "type", "enabled"))
     identity = call.world.new_uuid()
     call.world.uptime_checks[identity] = {"id": identity, **wish}
@@ -102,7 +103,7 @@ def _alert_fields(call: Call) -> Json:
     wish = call.fields(_ALERT, ("name", "type", "notifications", "period"))
     _one_of("type", wish["type"], ("latency", "down", "down_global", "ssl_expiry"))
     _one_of("period", wish["period"], _PERIODS)
-    # Its own provider sends 0 and '' for what was not given.
+    # Its own provider sends 0 and '' for omitted values.
     if wish.get("comparison"):
         _one_of("comparison", wish["comparison"], ("greater_than", "less_than"))
     if wish["type"] in ("latency", "ssl_expiry") and not (wish.get("threshold") and wish.get("comparison")):

@@ -1,7 +1,7 @@
-"""A request and its answer, and what a body may hold.
+"""A request and its response, and the allowed content of a body.
 
-A field that the specification does not know is refused, though the real API lets it pass: a misspelt field must not
-look like one that works.
+A field that is not in the specification is refused, though the real API accepts it: a misspelt field must not look like
+one that works.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from .errors import refused
 from .world import Action, Json, World
 
 Fields = Mapping[str, type | tuple[type, ...]]
-"""Field names and the types that their values may have; null is 'not given' everywhere, as in the API."""
+"""Field names and their types; null is 'not given' everywhere, as in the API."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Call:
         return read_fields(self.body, known, required)
 
     def number(self, name: str) -> int:
-        """A part of the path that is a number; -1, which nothing has, where it is none."""
+        """A part of the path that is a number; -1, which nothing has, if it is none."""
         return int(self.path[name]) if self.path[name].isdigit() else -1
 
 
@@ -109,5 +109,5 @@ def action_body(action: Action) -> Json:
 
 
 def acted(action: Action) -> Answer:
-    """The answer to a request that began an action."""
+    """The response to a request that started an action."""
     return Answer(201, {"action": action_body(action)})

@@ -1,6 +1,6 @@
-"""Regions, sizes and images: the few that the project's stacks name, as the API describes them.
+"""Regions, sizes and images: the few that the project's stacks use, as the API describes them.
 
-Not complete and not kept up: a slug that is not here is refused, as a misspelt one would be.
+Incomplete and not updated: an unknown slug is refused, as a misspelt one would be.
 """
 
 from typing import Any

@@ -35,7 +35,7 @@ _NAME = re.compile(r"[a-zA-Z0-9]?[a-z0-9A-Z.\-]*[a-z0-9A-Z]")
 
 
 def find(world: World, number: int) -> Json:
-    """The droplet. Raises ApiError where there is none."""
+    """The droplet. Raises ApiError if there is none."""
     if number not in world.droplets:
         raise not_found()
     return world.droplets[number]
@@ -74,7 +74,7 @@ def shown(world: World, droplet: Json) -> Json:
 def _networks(number: int) -> Json:
     last = number % 250 + 2
     private = {"ip_address": f"10.135.0.{last}", "netmask": "255.255.0.0", "gateway": "10.135.0.1", "type": "private"}
-    # Documentation addresses (RFC 5737): nobody can reach a machine by them, here as little as anywhere.
+    # Documentation addresses (RFC 5737): no client can reach a machine by them.
     public = {"ip_address": f"198.51.100.{last}", "netmask": "255.255.255.0", "gateway": "198.51.100.1"}
     return {"v4": [private, {**public, "type": "public"}], "v6": []}
 
@@ -258,7 +258,7 @@ def _act(call: Call) -> Answer:
         if droplet["status"] != "off":
             raise refused("Droplet must be powered off before resizing.")
         if size["disk"] < droplet["disk"]:
-            # Also if the disk is left as it is; seen so in hashicorp/terraform#7094.
+            # Also if the disk is not resized; reported in hashicorp/terraform#7094.
             raise refused("Size can not decrease size of Droplet's disk image")
         return acted(world.begin(kind, here, droplet["region"], resize, droplet_id=number))
     if kind == "rename":
@@ -275,7 +275,7 @@ def _any_action(call: Call) -> Answer:
 
 
 def _firewalls(call: Call) -> Answer:
-    """All that apply to a droplet, by its id or by a tag."""
+    """All firewalls that apply to a droplet, by its id or by a tag."""
     droplet = find(call.world, call.number("id"))
     return listed(call, "firewalls", [item for item in call.world.firewalls.values() if covers(item, droplet)])
 

@@ -1,14 +1,14 @@
-"""Errors as the API gives them: `{"id", "message", "request_id"}` (digitalocean/openapi, shared/models/error.yml).
+"""Errors in the API's form: `{"id", "message", "request_id"}` (digitalocean/openapi, shared/models/error.yml).
 
-Messages are the API's own where a public report shows one; where none does, the text says in the bench's words what the
-specification forbids.
+Messages are the API's own if a public report shows one; otherwise the bench's own text states the rule of the
+specification.
 """
 
 from collections.abc import Mapping
 
 
 class ApiError(Exception):
-    """An answer that is no success."""
+    """An error response."""
 
     def __init__(self, status: int, identity: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status} {identity}: {message}")
@@ -29,7 +29,7 @@ def forbidden() -> ApiError:
 
 
 def not_found() -> ApiError:
-    """The thing that the path names does not exist."""
+    """The resource in the path does not exist."""
     return ApiError(404, "not_found", "The resource you requested could not be found.")
 
 
@@ -39,7 +39,7 @@ def refused(message: str) -> ApiError:
 
 
 def conflict(message: str, identity: str = "conflict") -> ApiError:
-    """The request contradicts what there is."""
+    """The request contradicts the present state."""
     return ApiError(409, identity, message)
 
 
@@ -49,10 +49,10 @@ def too_many(retry_after: int) -> ApiError:
 
 
 def pending() -> ApiError:
-    """A droplet does one thing at a time."""
+    """A droplet runs one action at a time."""
     return refused("Droplet already has a pending event.")
 
 
 def unknown_route(method: str, path: str) -> ApiError:
-    """Not 404, which a client would take for a thing that is gone."""
+    """Not 404, which a client would interpret as a deleted resource."""
     return ApiError(501, "not_implemented", f"this API does not know {method} {path}; add it to tests/e2e/digitalocean")

@@ -1,6 +1,6 @@
-"""Faults on demand: the Nth call that matches goes wrong, in one of the ways in which calls go wrong.
+"""Faults on demand: the Nth matching call fails, in one of the ways in which calls fail.
 
-Rules are set through the control route, by tests. A rule is used up once it has struck; what struck is kept.
+Tests set rules through the control route. A rule is used once; the used ones are kept.
 """
 
 import re
@@ -32,7 +32,7 @@ class Fault:
     struck: bool = False
 
     def matches(self, method: str, path: str) -> bool:
-        """Whether the rule is about this call."""
+        """Whether the rule applies to this call."""
         return self.method in ("*", method) and re.fullmatch(self.path, path) is not None
 
 
@@ -59,7 +59,7 @@ class Faults:
         return self.rules[-1]
 
     def strike(self, method: str, path: str) -> Fault | None:
-        """The rule that this call meets, if it is its turn."""
+        """Return the rule for this call, if it is its turn."""
         hit = None
         for rule in self.rules:
             if rule.struck or not rule.matches(method, path):
@@ -71,5 +71,5 @@ class Faults:
         return hit
 
     def shown(self) -> list[dict[str, Any]]:
-        """Every rule and what became of it."""
+        """Every rule and its result."""
         return [asdict(rule) for rule in self.rules]

@@ -1,4 +1,4 @@
-"""Domains and their records. Nobody answers DNS questions from them: this is the API's side only."""
+"""Domains and their records. They do not answer DNS queries: this is only the API's side."""
 
 import ipaddress
 import re
@@ -115,7 +115,7 @@ def _checked(call: Call, old: Json | None) -> Json:
     same = [item for item in call.world.records[domain].values() if item["name"] == wish["name"] and item is not old]
     if any("CNAME" in (item["type"], wish["type"]) for item in same):
         raise refused("CNAME records cannot share a name with other records")
-    # DNS wants one TTL for all records of a name; the API changes the others (provider's resource_record.go).
+    # DNS requires one TTL for all records of a name; the API changes the others (provider's resource_record.go).
     for item in same:
         if item["type"] == wish["type"]:
             item["ttl"] = wish["ttl"]

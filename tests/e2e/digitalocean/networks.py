@@ -70,7 +70,8 @@ def _firewall(call: Call, old: Json | None) -> Json:
     if len(wish.get("inbound_rules", [])) + len(wish.get("outbound_rules", [])) > 50:
         raise refused("a firewall has 50 rules at most")
     for tag in wish.get("tags", []):
-        # A droplet's tags are made on the way; a firewall's have to exist (shared/attributes/existing_tags_array.yml).
+        # A droplet's tags are created implicitly; a firewall's have to exist
+        # (shared/attributes/existing_tags_array.yml).
         if find_tag(world, tag) is None:
             raise refused(f"tag {tag} does not exist")
     for number in wish.get("droplet_ids", []):
@@ -97,7 +98,7 @@ def _find_firewall(call: Call) -> Json:
 
 
 def _applied(world: World, firewall: Json) -> Answer:
-    """The answer to a change, which takes its time where the firewall covers droplets: until then it is `waiting`
+    """The response to a change, which takes time if the firewall covers droplets: until then it is `waiting`
     (digitalocean/openapi, firewalls/models/firewall.yml)."""
     covered = [number for number, droplet in world.droplets.items() if covers(firewall, droplet)]
     if covered:

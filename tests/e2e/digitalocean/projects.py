@@ -1,8 +1,8 @@
-"""Projects, and what is in them.
+"""Projects and their resources.
 
-A droplet is in a project of its own; what is attached or assigned to it is in the droplet's, and goes where it goes
+A droplet has a project of its own; resources attached or assigned to it are in the droplet's, and follow it
 (docs.digitalocean.com/glossary/droplet-based-resource). A project shows a reserved IP as `do:floatingip:…`, though it
-takes `do:reservedip:…` as well, and refuses to move one that leads to a droplet: both as reported in
+accepts `do:reservedip:…` as well, and refuses to move one that leads to a droplet: both as reported in
 digitalocean/terraform-provider-digitalocean#1264 and #1031.
 """
 
@@ -93,7 +93,7 @@ def _list_projects(call: Call) -> Answer:
 
 
 def _spelled(urn: str) -> str:
-    """The URN as a project shows it. Raises ApiError for what is none."""
+    """The URN as a project shows it. Raises ApiError for an invalid one."""
     found = _URN.fullmatch(urn) if isinstance(urn, str) else None
     if not found:
         raise refused(f"{urn!r} is no URN of a thing that a project can hold")
@@ -123,16 +123,15 @@ def _project_resources(call: Call) -> Answer:
 
 
 def _assign(call: Call) -> Answer:
-    """Each thing has a status of its own, and one that does not exist is `not_found` in an answer that is a success:
-    the one 404 here is the project's (digitalocean/openapi: projects/models/resource.yml, projects_assign_resources).
-    """
+    """Each resource has its own status, and an unknown one is `not_found` in a success response: the one 404 here is
+    the project's (digitalocean/openapi: projects/models/resource.yml, projects_assign_resources)."""
     world, project = call.world, _project(call)
     urns = [_spelled(urn) for urn in call.fields({"resources": list}, required=("resources",))["resources"]]
     for urn in urns:
         there = world.project_of(urn)
         if there in (None, project["id"]) or _droplet_of(world, urn) is None:
             continue
-        # Of an attached volume nothing is published; it is taken to be like an address, the safe reading.
+        # For an attached volume nothing is published; it is treated like an address, the safe reading.
         kind = "Reserved IP" if ":floatingip:" in urn else "Volume"
         raise ApiError(412, "precondition_failed", f"Cannot move a {kind} with an associated Droplet")
     answers = []

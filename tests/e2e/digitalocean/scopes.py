@@ -1,4 +1,4 @@
-"""What a token has to be allowed for each request (digitalocean/openapi: `security` of each operation)."""
+"""The token scopes of each request (digitalocean/openapi: `security` of each operation)."""
 
 KINDS = {
     "account": "account",

@@ -1,7 +1,7 @@
 """The API over HTTP, on loopback: routes, token, request log, faults, and the clock that ends actions.
 
-Owns the way of a request: token, fault, route, handler, log. The control routes under `/_bench/` are not the API's;
-they are for tests, and like everything here they answer on loopback only.
+Owns the processing of a request: token, fault, route, handler, log. The control routes under `/_bench/` are not the
+API's; they are for tests, and like everything here they answer on loopback only.
 
 The log has a JSON object a line: time, method, path, query, body, status, and the error or fault if there was one.
 Bodies are kept, so that a test can search them for secrets; the Authorization header is not.
@@ -55,7 +55,7 @@ _COMPILED = [(route, _pattern(route.path)) for route in ROUTES]
 
 
 def answer(world: World, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
-    """What the API says to a request with a good token; `path` is as it was sent. Raises ApiError."""
+    """The API's response to a request with a valid token; `path` is as sent. Raises ApiError."""
     for route, pattern in _COMPILED:
         found = pattern.fullmatch(path)
         if found is None or route.method != method:
@@ -71,13 +71,13 @@ def answer(world: World, method: str, path: str, query: Mapping[str, str], body:
 
 
 class _Cut(Exception):  # noqa: N818 (it is no error of ours)
-    """The connection ends without an answer."""
+    """The connection ends without a response."""
 
 
 class Api:
     """One account's API. In a `with` block it answers at `url`; `state` gets the log and the dump.
 
-    Port 0 is a free one. The world is changed in the server's thread only: look at it through `dump`.
+    Port 0 is a free one. Only the server's thread changes the world: read it through `dump`.
     """
 
     def __init__(self, world: World, state: Path, port: int = 0) -> None:
@@ -97,7 +97,7 @@ class Api:
 
     @property
     def url(self) -> str:
-        """What DIGITALOCEAN_API_URL has to be."""
+        """The value of DIGITALOCEAN_API_URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -118,17 +118,17 @@ class Api:
         self._log.close()
 
     def dump(self) -> Json:
-        """The account as it is now."""
+        """The present account."""
         return self.control("GET", "state")
 
     def fail(self, method: str, path: str, kind: str, nth: int = 1, seconds: float = 3600) -> None:
-        """The `nth` call that matches goes wrong; see `faults`."""
+        """Make the `nth` matching call fail; see `faults`."""
         rule = {"method": method, "path": path, "kind": kind, "nth": nth, "seconds": seconds}
         self.control("POST", "faults", rule)
 
     @contextmanager
     def without_faults(self) -> Iterator[None]:
-        """Nothing goes wrong in the block, and the rules wait: it is not what they are for."""
+        """No call fails in the block, and the rules wait: it is not their subject."""
         waiting, self.faults = self.faults, Faults()
         try:
             yield
@@ -214,7 +214,7 @@ class Api:
 
     @staticmethod
     def _cut(request: web.Request) -> web.Response:
-        """No answer, and no connection any more."""
+        """No response, and the connection closes."""
         if request.transport is not None:
             request.transport.abort()
         return web.Response()  # to nobody

@@ -1,6 +1,6 @@
-"""Keys for Spaces, and which buckets they are for.
+"""Keys for Spaces, and their buckets.
 
-Buckets and what is in them belong to an S3 service, to which the world's `spaces` leads. A secret is in the answer to
+Buckets and their contents belong to an S3 service, to which the world's `spaces` leads. A secret is in the response to
 the key's creation and nowhere else.
 """
 
@@ -19,9 +19,9 @@ _LIMIT = 200
 
 
 def _wish(call: Call) -> Json:
-    """Raises ApiError; what is wrong is a 400 here, not a 422 (specification/resources/spaces).
+    """Raises ApiError; a fault is a 400 here, not a 422 (specification/resources/spaces).
 
-    A key without grants is allowed, and opens nothing (key_create.yml, "No Grant Key").
+    A key without grants is allowed, and gives no access (key_create.yml, "No Grant Key").
     """
     wish = call.fields(_KEY, ("name",))
     grants = [read_fields(grant, _GRANT, ("permission",), where="grants.") for grant in wish.get("grants", [])]
@@ -34,7 +34,7 @@ def _wish(call: Call) -> Json:
         if grant.get("bucket") and grant["bucket"] not in call.world.spaces.buckets():
             raise _bad(f"bucket {grant['bucket']} does not exist")
     if full and len(full) < len(grants):
-        # In these words in responses/bad_request.yml.
+        # The wording of responses/bad_request.yml.
         raise _bad("cannot mix fullaccess permission with scoped permissions.")
     return {"name": wish["name"], "grants": [{"bucket": "", **grant} for grant in grants]}
 

@@ -31,7 +31,7 @@ def shown(volume: Json) -> Json:
 
 
 def find(world: World, identity: str) -> Json:
-    """The volume. Raises ApiError where there is none."""
+    """The volume. Raises ApiError if there is none."""
     if identity not in world.volumes:
         raise not_found()
     return world.volumes[identity]
@@ -138,7 +138,7 @@ def _act(call: Call) -> Answer:
         def free() -> None:
             volume["droplet_ids"] = []
 
-        # A machine whose only disk with data is taken away stops; one that is off already does nothing.
+        # A machine stops if its only disk with data is removed; one that is off already does nothing.
         work = None if world.droplets[number]["status"] == "off" else lambda: world.machines.stop(number, False)
         return acted(
             world.begin("detach", here, volume["region"], free, work, volume_id=volume["id"], droplet_id=number)

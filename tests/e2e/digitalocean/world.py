@@ -1,10 +1,10 @@
-"""What an account holds, and the actions that change it in their own time.
+"""The resources of an account, and the actions that change it over time.
 
-Owns: the things and how they are counted, actions that end when their time has passed and their machine is done, and
-the dump in JSON. What a request may do to the things is in the modules that answer requests; what a droplet does is a
-machine's business (`Machines`).
+Owns: the resources and their numbering, actions that end when their time has passed and their machine is done, and the
+dump in JSON. The modules that answer requests own the permitted changes; machines own a droplet's behaviour
+(`Machines`).
 
-Nothing here is locked: the server changes a world in its one thread only.
+Nothing here is locked: only the server's one thread changes a world.
 """
 
 import itertools
@@ -22,10 +22,10 @@ Json = dict[str, Any]
 
 
 class Machines(Protocol):
-    """What droplets are made of. Calls may take their time, but not the time of a boot; each is made in a thread."""
+    """The implementation of droplets. Calls may take time, but not the time of a boot; each runs in a thread."""
 
     def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
-        """A first boot with `user_data` and the volumes of these names and ids."""
+        """Boot for the first time with `user_data` and the volumes of these names and ids."""
 
     def start(self, droplet_id: int) -> None:
         """Power on again."""
@@ -34,19 +34,19 @@ class Machines(Protocol):
         """Return once it is off."""
 
     def destroy(self, droplet_id: int) -> None:
-        """Gone, with its disk; volumes stay."""
+        """Remove it, with its disk; volumes stay."""
 
     def assign(self, droplet_id: int, address: str | None) -> None:
-        """The reserved address that leads here from now on, or none."""
+        """Set the reserved address that leads here from now on, or none."""
 
     def make_volume(self, volume_id: str, gib: int) -> None:
-        """An empty disk."""
+        """Create an empty disk."""
 
     def grow_volume(self, volume_id: str, gib: int) -> None:
-        """The disk is larger, under a machine that runs."""
+        """Enlarge the disk, under a running machine."""
 
     def drop_volume(self, volume_id: str) -> None:
-        """Its data is gone."""
+        """Delete its data."""
 
 
 class NoMachines:
@@ -84,10 +84,10 @@ class Spaces(Protocol):
         """The account's buckets."""
 
     def add_key(self, access_key: str, secret: str, grants: Sequence[Json]) -> None:
-        """It opens what the grants say."""
+        """Add a key with the access of its grants."""
 
     def drop_key(self, access_key: str) -> None:
-        """It opens nothing any more."""
+        """Remove the key's access."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ class NoSpaces:
 
 @dataclass
 class Action:
-    """Something under way. `due` is a monotonic time; `work` the machine's part."""
+    """An action in progress. `due` is a monotonic time; `work` the machine's part."""
 
     id: int
     type: str
@@ -139,16 +139,16 @@ class Limits:
 
 @dataclass
 class World:
-    """One account. `action_seconds` is how long an asynchronous action takes at least."""
+    """One account. `action_seconds` is the minimum duration of an asynchronous action."""
 
     machines: Machines = field(default_factory=NoMachines)
     spaces: Spaces = field(default_factory=NoSpaces)
     action_seconds: float = 1.0
     limits: Limits = field(default_factory=Limits)
     token: str | None = None
-    """The account's token; where none is set, any will do."""
+    """The account's token; if none is set, any is valid."""
     scopes: frozenset[str] | None = None
-    """What the token may do; where none are set, everything."""
+    """The token's scopes; if none are set, everything."""
     verified_emails: tuple[str, ...] = ("owner@bench.test",)
     """Members of the account; the first is its owner."""
     network: str = "127.0.10"
@@ -170,7 +170,7 @@ class World:
     spaces_keys: dict[str, Json] = field(default_factory=dict)
     actions: dict[int, Action] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    """What went wrong in machines; no API answer tells it."""
+    """Faults of machines; no API response reports them."""
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -194,20 +194,20 @@ class World:
 
     @staticmethod
     def now() -> str:
-        """The present as the API writes it."""
+        """The present time in the API's form."""
         return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     @staticmethod
     def new_uuid() -> str:
-        """An id of the kinds of things that have one."""
+        """An id for resources that have a UUID."""
         return str(uuid.uuid4())
 
     def number(self, first: int) -> int:
-        """An integer id, above `first` and never given twice."""
+        """An integer id, above `first` and unique."""
         return first + next(self._numbers)
 
     def new_address(self) -> str:
-        """A reserved address that was not given before."""
+        """A reserved address that was not assigned before."""
         return f"{self.network}.{next(self._addresses)}"
 
     def begin(
@@ -219,7 +219,7 @@ class World:
         work: Callable[[], None] | None = None,
         **about: Any,
     ) -> Action:
-        """An action that is under way; `finish` makes it true when time and `work` are over."""
+        """Start an action; `finish` applies it when time and `work` are over."""
         action = Action(
             id=self.number(2_000_000_000),
             type=kind,
@@ -236,7 +236,7 @@ class World:
         return action
 
     def machine(self, work: Callable[[], None]) -> None:
-        """Something that a machine does beside any action."""
+        """Run a machine's work outside any action."""
         self._pool.submit(work).add_done_callback(self._failed)
 
     def settle(self) -> None:
@@ -258,15 +258,15 @@ class World:
             self.failures.append(f"{type(error).__name__}: {error}")
 
     def busy(self, droplet_id: int) -> bool:
-        """Whether an action on this droplet is under way."""
+        """Whether an action on this droplet is in progress."""
         return any(item.status == "in-progress" and item.droplet_id == droplet_id for item in self.actions.values())
 
     def project_of(self, urn: str) -> str | None:
-        """The project that a thing is in; everything that exists and can be is in one."""
+        """The project of a resource; every existing one that can be is in one."""
         return next((number for number, item in self.projects.items() if urn in item["resources"]), None)
 
     def place(self, urn: str, project: str | None) -> None:
-        """Put a thing into a project, or out of all; what is attached or assigned to a droplet goes with it."""
+        """Put a resource into a project, or out of all; those attached or assigned to a droplet follow it."""
         for item in self.projects.values():
             item["resources"] = [other for other in item["resources"] if other != urn]
         if project is None:
@@ -286,11 +286,11 @@ class World:
                 self.place(f"do:floatingip:{address['ip']}", project)
 
     def close(self) -> None:
-        """Wait for what machines are doing."""
+        """Wait for the machines' work."""
         self._pool.shutdown(wait=True)
 
     def dump(self) -> Json:
-        """Everything, as it can be written to a file."""
+        """Everything, in a form that can be written to a file."""
         actions = {
             number: {key: value for key, value in vars(item).items() if key not in ("finish", "work", "due")}
             for number, item in self.actions.items()

@@ -26,7 +26,7 @@ from tests.certificates import Pair
 from tests.e2e.tools import need, run
 
 PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
-"""What building takes, beside Docker."""
+"""Programs for building, beside Docker."""
 
 
 @dataclass(frozen=True, kw_only=True)

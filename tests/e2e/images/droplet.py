@@ -17,7 +17,7 @@ from components.render.cloud_init import PACKAGES
 from tests.e2e.tools import BenchError, need, run
 
 OUTSIDE = {"releases.test": "203.0.113.10", "pds.local": "203.0.113.10"}
-"""Names that the droplet knows, of documentation addresses (RFC 5737). Who answers there is `outside.py`'s."""
+"""Names that the droplet resolves, to documentation addresses (RFC 5737). `outside.py` answers there."""
 
 _SUITE = "trixie"
 _BASE = (

@@ -13,7 +13,7 @@ const listen = pds.app.listen.bind(pds.app);
 pds.app.listen = (port) => listen(port, "127.0.0.1");
 await pds.start();
 
-// What an ingress asks before it orders a certificate for a name: is it the server's, or a member's?
+// An ingress requests this before it orders a certificate for a name: is it the server's, or a member's?
 pds.app.get("/tls-check", async (request, response) => {
   const { domain } = request.query;
   const { service, identity } = pds.ctx.cfg;

@@ -12,7 +12,7 @@ const { Kysely, PostgresDialect } = require("kysely");
 const [folder, port] = process.argv.slice(2);
 const postgres = await PGlite.create(folder);
 
-// What the query builder wants of a connection pool, over the one connection that PGlite has: takers queue up.
+// The connection pool that the query builder needs, over PGlite's one connection: requests queue up.
 let turn = Promise.resolve();
 const pool = {
   async connect() {
