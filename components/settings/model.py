@@ -1,8 +1,8 @@
 """How options are declared, how values are refused, and how a program iterates over all options.
 
 Each option is declared once: a field of a `Section`, made by `option()`, holds its documentation, default, bounds and
-the server's environment name. The table in docs/options.md, the editor's schema, `Pulumi.yaml`, the job's environment and the
-error texts are derived from that field. This module describes no option.
+the server's environment name. The table in docs/options.md, the editor's schema, `Pulumi.yaml`, the job's environment
+and the error texts are derived from that field. This module describes no option.
 """
 
 from collections.abc import Iterator, Mapping

@@ -95,7 +95,9 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
     with ExitStack() as stack:
         made = stack.enter_context(bench(tmp_path_factory.mktemp("bench"), cache))
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
-        made.configure(pds={"plc_url": plc.url, "image": plc.pds_image})
+        # Servers of the current line ask no directory at a private address, and `check` asks them for their handles.
+        private = {"PDS_DISABLE_SSRF_PROTECTION": "true"}
+        made.configure(pds={"plc_url": plc.url, "image": plc.pds_image, "extra_env": private})
         own = yaml.safe_load((made.project / "Pulumi.bench.yaml").read_text())["config"]
         made.pulumi("stack", "rm", "--yes")  # the owner creates their own
         clone(made.project)
@@ -266,7 +268,7 @@ def test_a_club_on_the_same_host(owner: Owner) -> None:
 def private(owner: Owner) -> dict[str, Any]:
     """Settings that keep a club of the bench from being visible elsewhere."""
     own = json.loads(owner.account["config"])["pds:pds"]
-    return {key: own[key] for key in ("image", "plc_url", "crawlers")}
+    return {key: own[key] for key in ("image", "plc_url", "crawlers", "extra_env")}
 
 
 def test_a_club_goes_and_comes_back_with_all_that_it_had(owner: Owner) -> None:
