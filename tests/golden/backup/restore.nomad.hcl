@@ -372,10 +372,10 @@ job "pds-restore" {
           };
         }
 
-        async function outside(accounts, keys, before, manifest, asked) {
+        async function outside(accounts, keys, before, manifest, answered) {
           const known = { manifest: manifest.sequence, given: Number(asked("sequence") || 0), old: before.sequence };
           try {
-            return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked });
+            return await world({ dids: accounts, keys, hostname, plc, relays, known, revisions: before.revisions, asked: answered });
           } catch (error) {
             if (error instanceof Unknown) throw new Refused(`$${error.message} Nothing was changed.`);
             throw error;
