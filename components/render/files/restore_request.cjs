@@ -89,8 +89,7 @@ function notServing() {
 /** Run restore_server.cjs, which has the server's code, on the `job`; what it did. */
 function onTheServer(job) {
   return new Promise((resolve, reject) => {
-    const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
-    child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks whether to go on: an empty line says so
+    const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
     child.on("message", ({ error, refused, ...done }) => {
       if (error) reject(refused ? new Refused(error) : new Error(error));
       else resolve(done);

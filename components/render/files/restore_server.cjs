@@ -10,6 +10,7 @@ const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
+const { Readable } = require("node:stream");
 const { Database, lostRecords, read } = require("./account_check.cjs");
 const { home, isHashOf } = require("./repository.cjs");
 
@@ -162,7 +163,8 @@ async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
   try {
     if (rebuild) {
       forgetRecords(store);
-      await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has answered its question
+      answerNext();
+      await quietly(() => scripts["rebuild-repo"](ctx, [did]));
       return;
     }
     const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
@@ -177,6 +179,11 @@ async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
   } catch (error) {
     found.left.set(did, `it could not be repaired: ${error.message}`);
   }
+}
+
+/** The server's rebuild-repo asks whether to go on. An empty line says so; each question reads all that its input has. */
+function answerNext() {
+  Object.defineProperty(process, "stdin", { value: Readable.from(["\n"]), configurable: true });
 }
 
 function forgetRecords(store) {

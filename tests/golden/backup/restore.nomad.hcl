@@ -518,6 +518,7 @@ job "pds-restore" {
         const fs = require("node:fs");
         const path = require("node:path");
         const { createRequire } = require("node:module");
+        const { Readable } = require("node:stream");
         const { Database, lostRecords, read } = require("./account_check.cjs");
         const { home, isHashOf } = require("./repository.cjs");
 
@@ -670,7 +671,8 @@ job "pds-restore" {
           try {
             if (rebuild) {
               forgetRecords(store);
-              await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has answered its question
+              answerNext();
+              await quietly(() => scripts["rebuild-repo"](ctx, [did]));
               return;
             }
             const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
@@ -685,6 +687,11 @@ job "pds-restore" {
           } catch (error) {
             found.left.set(did, `it could not be repaired: $${error.message}`);
           }
+        }
+
+        /** The server's rebuild-repo asks whether to go on. An empty line says so; each question reads all that its input has. */
+        function answerNext() {
+          Object.defineProperty(process, "stdin", { value: Readable.from(["\n"]), configurable: true });
         }
 
         function forgetRecords(store) {
@@ -1217,8 +1224,7 @@ job "pds-restore" {
         /** Run restore_server.cjs, which has the server's code, on the `job`; what it did. */
         function onTheServer(job) {
           return new Promise((resolve, reject) => {
-            const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
-            child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks whether to go on: an empty line says so
+            const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
             child.on("message", ({ error, refused, ...done }) => {
               if (error) reject(refused ? new Refused(error) : new Error(error));
               else resolve(done);
