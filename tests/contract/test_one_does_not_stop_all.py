@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 
+from tools.verify import home
+
 from .restores import Restore
-from .test_damaged_accounts import lose_the_tree
+from .test_damaged_accounts import key_of, lose_the_tree
 from .test_restore import _client, _logged_in, _status
 from .test_restored_accounts import _fetched, one_line
 
@@ -29,3 +34,16 @@ def test_two_accounts_whose_trees_are_lost_are_both_rebuilt(in_place: Restore) -
         for did in two_members(in_place):
             _logged_in(server, in_place, did)
             assert _status(_client(server, in_place), did) == "active"
+
+
+@one_line
+def test_a_key_is_not_forgotten_because_newer_old_data_have_a_damaged_one(in_place: Restore) -> None:
+    late = in_place.story.late.did
+    place = in_place.data.path / ".restore"
+    for name, key in (("old-1", key_of(in_place.data, late).read_bytes()), ("old-2", os.urandom(16))):
+        (place / name / home(late)).mkdir(parents=True)
+        (place / name / home(late) / "key").write_bytes(key)
+    shutil.rmtree(in_place.data.path / home(late))
+    refused = in_place.run(code=1, NOMAD_META_forget="yes")
+    assert f"{late}: its signing key is in .restore/old-1 alone" in refused
+    assert (place / "old-1").exists(), "it holds the last copy"

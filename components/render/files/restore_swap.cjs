@@ -116,11 +116,11 @@ async function forget(data, { plc, deleted }) {
   const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
   const list = departures.lines(path.join(data, departures.LIST));
   const gone = new Set([...deleted, ...[...departures.since(list, "")].filter(([, status]) => status === "deleted").map(([did]) => did)]);
-  const last = new Map();
-  for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.set(did, { old, key });
+  const last = []; // an account can have several: one of them may be damaged
+  for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.push({ did, old, key });
   const refused = [];
-  const asked = await documents([...last.keys()].filter((did) => did.startsWith("did:")), plc);
-  for (const [did, { old, key }] of last) {
+  const asked = await documents([...new Set(last.map(({ did }) => did))].filter((did) => did.startsWith("did:")), plc);
+  for (const { did, old, key } of last) {
     const { error, gone: ended, key: named } = asked.get(did) ?? { error: "it is a reserved key" };
     if (ended || (!error && named !== didKey(key))) continue; // its identity needs another key, or none
     refused.push(`${did}: its signing key is in .restore/${old} alone${error ? ` (${error})` : ""}`);
