@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from tools.verify import home
 
 from .restores import Restore
-from .test_damaged_accounts import key_of, lose_the_tree
+from .test_damaged_accounts import key_of, lose_the_tree, store_of
 from .test_restore import _client, _logged_in, _status
 from .test_restored_accounts import _fetched, one_line
 
@@ -47,3 +49,47 @@ def test_a_key_is_not_forgotten_because_newer_old_data_have_a_damaged_one(in_pla
     refused = in_place.run(code=1, NOMAD_META_forget="yes")
     assert f"{late}: its signing key is in .restore/old-1 alone" in refused
     assert (place / "old-1").exists(), "it holds the last copy"
+
+
+@one_line
+def test_one_account_whose_address_is_taken_is_refused_and_the_server_starts(in_place: Restore) -> None:
+    story, did = in_place.story, in_place.story.deleted.did
+    snapshot = in_place.data.path / ".restore" / "fetched" / "account.sqlite"
+    with closing(sqlite3.connect(snapshot)) as db:
+        (taken,) = db.execute("select email from account where did = ?", (did,)).fetchone()
+    with closing(sqlite3.connect(in_place.data.path / "account.sqlite")) as db:
+        db.execute("update account set email = ? where did = ?", (taken, story.late.did))
+        db.commit()
+    in_place.run(NOMAD_META_only=did)
+    refused = in_place.run(code=1, NOMAD_META_only=did, NOMAD_META_step="in")
+    assert "another account has the e-mail address" in refused
+    with in_place.opened() as server:
+        _logged_in(server, in_place, story.writer.did)
+    assert not store_of(in_place.data, did).exists()
+    in_place.fetch()
+    in_place.run(NOMAD_META_verify="yes")
+
+
+@one_line
+@pytest.mark.parametrize("member", ["writer", "deleted"])
+def test_one_account_that_cannot_be_put_in_place_is_as_it_was_and_the_server_starts(
+    in_place: Restore, member: str
+) -> None:
+    did = getattr(in_place.story, member).did
+    before = key_of(in_place.data, did).stat().st_ino if member == "writer" else None
+    rows = _rows_of(in_place, did)
+    in_place.plant("restore_server.cjs", "const did = job.only;", 'const did = job.only;\n  throw new Error("planted");')
+    in_place.run(NOMAD_META_only=did)
+    assert "planted" in in_place.run(code=1, NOMAD_META_only=did, NOMAD_META_step="in")
+    with in_place.opened() as server:
+        _logged_in(server, in_place, in_place.story.late.did)
+        if before:
+            assert key_of(in_place.data, did).stat().st_ino == before
+            _logged_in(server, in_place, did)
+    assert _rows_of(in_place, did) == rows
+
+
+def _rows_of(restore: Restore, did: str) -> list[int]:
+    with closing(sqlite3.connect(restore.data.path / "account.sqlite")) as db:
+        tables = ("actor", "account", "app_password", "repo_root")
+        return [db.execute(f"select count(*) from {name} where did = ?", (did,)).fetchone()[0] for name in tables]  # noqa: S608

@@ -248,8 +248,21 @@ function copyInto(from, db, did) {
   return note;
 }
 
+/** Remove an account's rows from the account database in the file `name`. */
+function removeRows(name, did) {
+  const db = new Database(name, { fileMustExist: true, timeout: 10000 });
+  try {
+    const tables = db.prepare("select name from sqlite_master where type = 'table'").pluck().all();
+    const owned = tables.filter((table) => db.pragma(`table_info("${table}")`).some((column) => column.name === "did"));
+    const order = [...owned.filter((table) => !FIRST.includes(table)), ...FIRST.toReversed()];
+    db.transaction(() => order.forEach((table) => db.prepare(`delete from "${table}" where did = ?`).run(did)))();
+  } finally {
+    db.close();
+  }
+}
+
 function taken(db, handle) {
   return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
 }
 
-module.exports = { Older, choose, copyRows, newer, oldAccounts, stageAccount, stageKey, stageReservedKeys };
+module.exports = { Older, choose, copyRows, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };

@@ -7,7 +7,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
 const accountsOf = require("./restore_accounts.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
@@ -76,13 +76,31 @@ async function finishOne(todo) {
   const { did, verdict, revisions } = todo;
   notServing.held?.close(); // the plan keeps every server from starting
   notServing.held = null;
+  if (todo.step === "undo") return undoOne(todo);
   if (todo.step !== "events") swaps.swapOne(data, todo);
-  if (todo.back) restoreRows(did);
   const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions };
-  await request.onTheServer(job);
+  try {
+    if (todo.back) restoreRows(did);
+    await request.onTheServer(job);
+  } catch (error) {
+    // What was killed goes on in the next run. What failed would fail again, and no server starts while the plan is there.
+    if (error instanceof Killed || error.told) throw error;
+    undoOne(todo);
+    throw error;
+  }
   swaps.toDisk(data);
   fs.rmSync(only, { recursive: true, force: true });
   swaps.forgetPlan(data);
+}
+
+/** Nothing of it was told to relays: the account becomes what it was. */
+function undoOne(todo) {
+  swaps.writePlan(data, { ...todo, step: "undo" });
+  swaps.swapBack(data, todo);
+  if (todo.back) accountsOf.removeRows(path.join(data, "account.sqlite"), todo.did);
+  swaps.toDisk(data);
+  swaps.forgetPlan(data);
+  say("put back", `${todo.did} is as it was before`);
 }
 
 function restoreRows(did) {
@@ -92,6 +110,9 @@ function restoreRows(did) {
     const known = there.prepare("select 1 from actor where did = ?").get(did);
     there.close();
     if (!known) accountsOf.copyRows(source, path.join(data, "account.sqlite"), did);
+  } catch (error) {
+    if (!/^UNIQUE.*email/.test(error.message)) throw error;
+    throw new Refused(`another account has the e-mail address of ${did} now. Give that one another address, then run the same again.`);
   } finally {
     source.close();
   }

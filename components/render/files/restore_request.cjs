@@ -90,8 +90,8 @@ function notServing() {
 function onTheServer(job) {
   return new Promise((resolve, reject) => {
     const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
-    child.on("message", ({ error, refused, ...done }) => {
-      if (error) reject(refused ? new Refused(error) : new Error(error));
+    child.on("message", ({ error, refused, told, ...done }) => {
+      if (error) reject(Object.assign(refused ? new Refused(error) : new Error(error), { told }));
       else resolve(done);
     });
     child.on("error", reject);

@@ -242,6 +242,7 @@ async function oneAccount({ ctx, scripts, job }) {
   const account = accounts(job.directory).find((other) => other.did === did);
   const sync = await newRevision(ctx, did, job.revisions[did]);
   const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
+  job.told = true;
   if (job.back) await announce(ctx, did, account.handle, status, sync);
   else if (status === "active") await announceSync(ctx, did, sync);
   return { left: [], notes: [] };
@@ -286,7 +287,7 @@ process.once("message", async (job) => {
   try {
     answer = await work(job);
   } catch (error) {
-    answer = { refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
+    answer = { told: job.told, refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
   }
   process.send(answer, () => process.exit(0)); // not when the last idle connection ends
 });

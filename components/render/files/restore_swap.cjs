@@ -84,6 +84,18 @@ function swapOne(data, todo) {
   writePlan(data, { ...todo, step: "events" });
 }
 
+/** The old data of one account in its place again, if it had any; done twice it is done once. */
+function swapBack(data, todo) {
+  const folder = home(todo.did);
+  const [there, made, kept] = [data, places(data).only, todo.old].map((place) => path.join(place, folder));
+  if (fs.existsSync(there) && (fs.existsSync(kept) || todo.back)) {
+    fs.rmSync(made, { recursive: true, force: true });
+    fs.mkdirSync(path.dirname(made), { recursive: true });
+    fs.renameSync(there, made);
+  }
+  if (fs.existsSync(kept)) fs.renameSync(kept, there);
+}
+
 function move(from, to, which) {
   for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
   for (const folder of [from, to]) sync(folder);
@@ -152,4 +164,4 @@ function didKey(key) {
   }
 }
 
-module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapOne, toDisk, writePlan };
+module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapBack, swapOne, toDisk, writePlan };

@@ -750,6 +750,7 @@ job "pds-restore" {
           const account = accounts(job.directory).find((other) => other.did === did);
           const sync = await newRevision(ctx, did, job.revisions[did]);
           const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
+          job.told = true;
           if (job.back) await announce(ctx, did, account.handle, status, sync);
           else if (status === "active") await announceSync(ctx, did, sync);
           return { left: [], notes: [] };
@@ -794,7 +795,7 @@ job "pds-restore" {
           try {
             answer = await work(job);
           } catch (error) {
-            answer = { refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
+            answer = { told: job.told, refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
           }
           process.send(answer, () => process.exit(0)); // not when the last idle connection ends
         });
@@ -1121,11 +1122,24 @@ job "pds-restore" {
           return note;
         }
 
+        /** Remove an account's rows from the account database in the file `name`. */
+        function removeRows(name, did) {
+          const db = new Database(name, { fileMustExist: true, timeout: 10000 });
+          try {
+            const tables = db.prepare("select name from sqlite_master where type = 'table'").pluck().all();
+            const owned = tables.filter((table) => db.pragma(`table_info("$${table}")`).some((column) => column.name === "did"));
+            const order = [...owned.filter((table) => !FIRST.includes(table)), ...FIRST.toReversed()];
+            db.transaction(() => order.forEach((table) => db.prepare(`delete from "$${table}" where did = ?`).run(did)))();
+          } finally {
+            db.close();
+          }
+        }
+
         function taken(db, handle) {
           return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
         }
 
-        module.exports = { Older, choose, copyRows, newer, oldAccounts, stageAccount, stageKey, stageReservedKeys };
+        module.exports = { Older, choose, copyRows, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };
         EOT
       }
 
@@ -1225,8 +1239,8 @@ job "pds-restore" {
         function onTheServer(job) {
           return new Promise((resolve, reject) => {
             const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
-            child.on("message", ({ error, refused, ...done }) => {
-              if (error) reject(refused ? new Refused(error) : new Error(error));
+            child.on("message", ({ error, refused, told, ...done }) => {
+              if (error) reject(Object.assign(refused ? new Refused(error) : new Error(error), { told }));
               else resolve(done);
             });
             child.on("error", reject);
@@ -1350,6 +1364,18 @@ job "pds-restore" {
           writePlan(data, { ...todo, step: "events" });
         }
 
+        /** The old data of one account in its place again, if it had any; done twice it is done once. */
+        function swapBack(data, todo) {
+          const folder = home(todo.did);
+          const [there, made, kept] = [data, places(data).only, todo.old].map((place) => path.join(place, folder));
+          if (fs.existsSync(there) && (fs.existsSync(kept) || todo.back)) {
+            fs.rmSync(made, { recursive: true, force: true });
+            fs.mkdirSync(path.dirname(made), { recursive: true });
+            fs.renameSync(there, made);
+          }
+          if (fs.existsSync(kept)) fs.renameSync(kept, there);
+        }
+
         function move(from, to, which) {
           for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
           for (const folder of [from, to]) sync(folder);
@@ -1418,7 +1444,7 @@ job "pds-restore" {
           }
         }
 
-        module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapOne, toDisk, writePlan };
+        module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapBack, swapOne, toDisk, writePlan };
         EOT
       }
 
@@ -2094,7 +2120,7 @@ job "pds-restore" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+        const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
         const accountsOf = require("./restore_accounts.cjs");
         const request = require("./restore_request.cjs");
         const swaps = require("./restore_swap.cjs");
@@ -2163,13 +2189,31 @@ job "pds-restore" {
           const { did, verdict, revisions } = todo;
           notServing.held?.close(); // the plan keeps every server from starting
           notServing.held = null;
+          if (todo.step === "undo") return undoOne(todo);
           if (todo.step !== "events") swaps.swapOne(data, todo);
-          if (todo.back) restoreRows(did);
           const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions };
-          await request.onTheServer(job);
+          try {
+            if (todo.back) restoreRows(did);
+            await request.onTheServer(job);
+          } catch (error) {
+            // What was killed goes on in the next run. What failed would fail again, and no server starts while the plan is there.
+            if (error instanceof Killed || error.told) throw error;
+            undoOne(todo);
+            throw error;
+          }
           swaps.toDisk(data);
           fs.rmSync(only, { recursive: true, force: true });
           swaps.forgetPlan(data);
+        }
+
+        /** Nothing of it was told to relays: the account becomes what it was. */
+        function undoOne(todo) {
+          swaps.writePlan(data, { ...todo, step: "undo" });
+          swaps.swapBack(data, todo);
+          if (todo.back) accountsOf.removeRows(path.join(data, "account.sqlite"), todo.did);
+          swaps.toDisk(data);
+          swaps.forgetPlan(data);
+          say("put back", `$${todo.did} is as it was before`);
         }
 
         function restoreRows(did) {
@@ -2179,6 +2223,9 @@ job "pds-restore" {
             const known = there.prepare("select 1 from actor where did = ?").get(did);
             there.close();
             if (!known) accountsOf.copyRows(source, path.join(data, "account.sqlite"), did);
+          } catch (error) {
+            if (!/^UNIQUE.*email/.test(error.message)) throw error;
+            throw new Refused(`another account has the e-mail address of $${did} now. Give that one another address, then run the same again.`);
           } finally {
             source.close();
           }
