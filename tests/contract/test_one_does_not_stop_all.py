@@ -12,6 +12,7 @@ import pytest
 from tools.verify import home
 
 from .restores import Restore
+from .snapshots import Data
 from .test_damaged_accounts import key_of, lose_the_tree, store_of
 from .test_restore import _client, _logged_in, _status
 from .test_restored_accounts import _fetched, one_line
@@ -78,7 +79,9 @@ def test_one_account_that_cannot_be_put_in_place_is_as_it_was_and_the_server_sta
     did = getattr(in_place.story, member).did
     before = key_of(in_place.data, did).stat().st_ino if member == "writer" else None
     rows = _rows_of(in_place, did)
-    in_place.plant("restore_server.cjs", "const did = job.only;", 'const did = job.only;\n  throw new Error("planted");')
+    in_place.plant(
+        "restore_server.cjs", "const did = job.only;", 'const did = job.only;\n  throw new Error("planted");'
+    )
     in_place.run(NOMAD_META_only=did)
     assert "planted" in in_place.run(code=1, NOMAD_META_only=did, NOMAD_META_step="in")
     with in_place.opened() as server:
@@ -93,3 +96,45 @@ def _rows_of(restore: Restore, did: str) -> list[int]:
     with closing(sqlite3.connect(restore.data.path / "account.sqlite")) as db:
         tables = ("actor", "account", "app_password", "repo_root")
         return [db.execute(f"select count(*) from {name} where did = ?", (did,)).fetchone()[0] for name in tables]  # noqa: S608
+
+
+@one_line
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("  const { ctx, job } = server;\n  const found", "repaired"),
+        ("async function newRevision(ctx, did, seen) {", "revision"),
+        ("  const unapplied = [...new Set([...failed,", "applied"),
+    ],
+    ids=["repair", "revision", "recovery"],
+)
+def test_an_account_at_which_the_server_fails_is_named_and_the_others_come_back(
+    in_place: Restore, place: str, says: str
+) -> None:
+    one, two = two_members(in_place)
+    if says == "repaired":
+        lose_the_tree(_fetched(in_place), one)
+        _break_rebuilding(_fetched(in_place), one)
+    elif says == "revision":
+        in_place.plant("restore_server.cjs", place, f'{place}\n  if (did === "{one}") throw new Error("planted");')
+    else:
+        in_place.plant("restore_server.cjs", place, f'{place} ...(job.without.includes("{one}") ? [] : ["{one}"]),')
+    said = in_place.run()
+    kept = says == "applied"
+    named = (
+        f"note: {one}: what came while the snapshot was made could not be applied" if kept else f"NOT RESTORED: {one}: "
+    )
+    assert named in said
+    with in_place.opened() as server:
+        _logged_in(server, in_place, two)
+        _logged_in(server, in_place, in_place.story.late.did)
+        status = _status(_client(server, in_place), one)
+        assert status == "active" if kept else status in ("deactivated", "RepoNotFound")
+    assert key_of(in_place.data, one).exists()
+
+
+def _break_rebuilding(data: Data, did: str) -> None:
+    """A record's path in the table that no tree takes."""
+    with closing(sqlite3.connect(store_of(data, did))) as db:
+        db.execute("update record set rkey = 'not a path' where uri = (select uri from record limit 1)")
+        db.commit()

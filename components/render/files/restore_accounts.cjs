@@ -103,6 +103,14 @@ async function newer({ found, old, scratch, deleted, without }) {
   return result;
 }
 
+/** Leave out one of the `accounts` that were chosen. */
+function leaveOut(accounts, did, why) {
+  accounts.leftOut.set(did, why);
+  accounts.chosen.delete(did);
+  if (accounts.carried.includes(did)) accounts.newer--;
+  accounts.carried = accounts.carried.filter((other) => other !== did);
+}
+
 /** The old data on the volume: `data`, an open connection to their account database, and the DIDs of their accounts. */
 function oldAccounts(data, accounts, dids, folderDids) {
   const faults = new Map();
@@ -265,4 +273,4 @@ function taken(db, handle) {
   return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
 }
 
-module.exports = { Older, choose, copyRows, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };
+module.exports = { Older, choose, copyRows, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };

@@ -281,6 +281,7 @@ job "pds-restore" {
         const { MARK, verify } = require("./verify.cjs");
 
         const MEBIBYTE = 1024 * 1024;
+        const ROUNDS = 5;
         const RACE = 60000; // ms; a clock that is a little behind is no fault
 
         const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
@@ -318,10 +319,8 @@ job "pds-restore" {
           say("identities", `$${keys.size} asked, $${Object.keys(told.moved).length} are another server's`);
           say("events", `go on after number $${told.sequence}`);
 
-          stage(source, found, accounts);
           const left = whoLeft({ since, statuses: told.statuses, wanted: wanted() });
-          const done = await onTheServer(wholeJob(found, accounts, told, left));
-          await holdsTogether(accounts, done);
+          const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
           if (departed.length > 0) departures.write(list, departed);
           const todo = { step: "out", old: swaps.aside(data) };
           swaps.writePlan(data, todo);
@@ -332,6 +331,24 @@ job "pds-restore" {
           for (const [did, why] of accounts.leftOut) console.log(`NOT RESTORED: $${did}: $${why}`);
           const gone = found.manifest.accounts.length + accounts.newer - done.active;
           say("ready", `$${done.active} accounts in use, $${gone} not; $${((Date.now() - began) / 1000).toFixed(1)} s`);
+        }
+
+        /** The new directory, and what was done to it: begun anew without the accounts, or their events, that the server's code fails at. */
+        async function made(source, found, accounts, jobOf) {
+          for (let round = 1; round <= ROUNDS; round++) {
+            stage(source, found, accounts);
+            const done = await onTheServer(jobOf(accounts));
+            const failed = new Map(done.failed ?? (await holdsTogether(accounts, done)));
+            const behind = done.unapplied ?? [];
+            if (failed.size + behind.length === 0) return done;
+            // A fault of the host, as of its disk, is no account's.
+            if (failed.size > 1 && failed.size * 2 > accounts.chosen.size) {
+              throw new Error(`what was restored does not hold together:\n  $${[...failed].map((line) => line.join(": ")).join("\n  ")}`);
+            }
+            for (const did of behind) accounts.unapplied.add(did);
+            for (const [did, why] of failed) accountsOf.leaveOut(accounts, did, why);
+          }
+          throw new Error(`the server's code failed at other accounts in each of $${ROUNDS} rounds`);
         }
 
         function wanted() {
@@ -368,6 +385,7 @@ job "pds-restore" {
             carried: [...carried.chosen.keys()],
             leftOut: new Map([...leftOut, ...carried.leftOut]),
             newer: carried.chosen.size,
+            unapplied: new Set(),
             notes: [],
           };
         }
@@ -383,6 +401,7 @@ job "pds-restore" {
         }
 
         function stage(source, { manifest, sequencer }, accounts) {
+          accounts.notes = [...accounts.unapplied].map((did) => `$${did}: what came while the snapshot was made could not be applied`);
           fs.rmSync(next, { recursive: true, force: true });
           fs.mkdirSync(next, { recursive: true });
           const { hostname: name, rotation_public_key } = manifest;
@@ -395,9 +414,7 @@ job "pds-restore" {
               const note = accountsOf.copyRows(notServing.held, path.join(next, "account.sqlite"), did);
               if (note) accounts.notes.push(note);
             } catch (error) {
-              accounts.leftOut.set(did, `it was made after the snapshot, which has another account with its e-mail address ($${error.message})`);
-              accounts.chosen.delete(did);
-              accounts.newer--;
+              accountsOf.leaveOut(accounts, did, `it was made after the snapshot, which has another account with its e-mail address ($${error.message})`);
             }
           }
           const disk = manifest.blobs === "disk";
@@ -412,7 +429,7 @@ job "pds-restore" {
             directory: next,
             started: manifest.started,
             recover: sequencer,
-            without: [...others, ...accounts.leftOut.keys()],
+            without: [...others, ...accounts.leftOut.keys(), ...accounts.unapplied],
             leftOut: [...accounts.leftOut],
             repairs: repairs(accounts.chosen),
             moved: told.moved,
@@ -437,9 +454,7 @@ job "pds-restore" {
           const verdicts = await checkAll(next, rest.filter((did) => touched.has(did)), { manifest });
           const brief = await checkAll(next, rest.filter((did) => !touched.has(did)), { manifest, commitOnly: true });
           const wrong = [...verdicts, ...brief].filter(([, verdict]) => verdict.why.length + verdict.records.length > 0 || verdict.rebuild);
-          if (wrong.length === 0) return;
-          const lines = wrong.map(([did, verdict]) => `$${did}: $${sentences(verdict).join("; ")}`);
-          throw new Error(`what was restored does not hold together:\n  $${lines.join("\n  ")}`);
+          return wrong.map(([did, verdict]) => [did, sentences(verdict).join("; ")]);
         }
 
         function room(manifest) {
@@ -523,6 +538,7 @@ job "pds-restore" {
         const { home, isHashOf } = require("./repository.cjs");
 
         const RACE = 60000; // ms; the server writes a repository first and its event a moment later
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
         const WRITES = 100; // in one commit; the server takes 200
         const app = createRequire(path.join(process.cwd(), "x.js"));
 
@@ -533,7 +549,7 @@ job "pds-restore" {
          * to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
          */
         async function work(job) {
-          const pds = await load(job.directory);
+          const pds = await load(job);
           try {
             const server = { ctx: pds.ctx, scripts: app("@atproto/pds").scripts, job };
             return await (job.only ? oneAccount(server) : allAccounts(server));
@@ -544,7 +560,7 @@ job "pds-restore" {
           }
         }
 
-        async function load(directory) {
+        async function load({ directory }) {
           const keep = ["PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL"];
           const given = Object.keys(process.env).filter((name) => name.startsWith("PDS_"));
           for (const name of given) if (!keep.includes(name)) delete process.env[name];
@@ -583,20 +599,31 @@ job "pds-restore" {
         async function allAccounts(server) {
           const { ctx, job } = server;
           const found = { left: new Map(job.leftOut), notes: [], active: 0, recovered: [] };
-          if (job.recover) found.recovered = await recover(server);
-          for (const [did, loss] of job.repairs) await repair(server, did, loss, found);
+          const failed = new Map();
+          if (job.recover) {
+            const { unapplied, recovered } = await recover(server);
+            if (unapplied.length > 0) return { unapplied, failed: [] };
+            found.recovered = recovered;
+          }
+          for (const [did, loss] of job.repairs) await repair(server, did, loss, failed);
           await closeThoseWhoLeft(server, found);
           raise(ctx, job.sequence);
           for (const [did, deleted] of found.left) if (deleted === true) await announceDeleted(ctx, did);
           for (const { did, handle, takedownRef, deactivatedAt } of accounts(job.directory)) {
             if (job.moved[did]) continue; // its events are another server's
             const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
-            const sync = fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))
-              ? await newRevision(ctx, did, job.revisions[did])
-              : null;
+            let sync = null;
+            try {
+              if (fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))) sync = await newRevision(ctx, did, job.revisions[did]);
+            } catch (error) {
+              if (error instanceof Refused || NO_ROOM.includes(error.code)) throw error;
+              failed.set(did, `it takes no new revision: $${error.message}`);
+              continue;
+            }
             found.active += status === "active";
             await announce(ctx, did, handle, status, sync);
           }
+          if (failed.size > 0) return { failed: [...failed] };
           return { ...found, left: [...found.left].map(([did, why]) => [did, why === true ? DELETED : why]) };
         }
 
@@ -638,7 +665,7 @@ job "pds-restore" {
           // Not from the beginning: an account that was deleted long ago and came back would be deleted again.
           const from = new Date(Date.parse(job.started) - RACE).toISOString();
           const first = await ctx.sequencer.earliestAfterTime(from);
-          if (!first) return [];
+          if (!first) return { unapplied: [], recovered: [] };
           // Of accounts that are not as the snapshot has them, events say nothing that could be applied.
           const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
           for (const did of job.without) db.prepare("delete from repo_seq where did = ?").run(did);
@@ -649,10 +676,10 @@ job "pds-restore" {
             if (ask("select did from failed").length > 0) await scripts["recovery-repair-repos"](ctx, []);
           });
           const failed = ask("select did from failed where fixed = 0");
-          if (failed.length > 0) throw new Error(`the server's own recovery failed for $${failed.join(", ")}`);
-          const made = ask("select did from new_account");
-          if (made.length > 0) throw new Error(`the server's own recovery made new keys for $${made.join(", ")}`);
-          return read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+          // No new key is ever made for an identity that exists: such an account's events are not applied.
+          const unapplied = [...new Set([...failed, ...ask("select did from new_account")])];
+          const recovered = read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+          return { unapplied, recovered };
         }
 
         async function quietly(task) {
@@ -666,7 +693,7 @@ job "pds-restore" {
         }
 
         /** Take the lost records out of a repository, so that what is left of it holds together. */
-        async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
+        async function repair({ ctx, scripts, job }, did, { rebuild }, failed) {
           const store = path.join(job.directory, home(did), "store.sqlite");
           try {
             if (rebuild) {
@@ -685,7 +712,8 @@ job "pds-restore" {
               await ctx.accountManager.updateRepoRoot(did, commit.cid, commit.rev);
             }
           } catch (error) {
-            found.left.set(did, `it could not be repaired: $${error.message}`);
+            if (NO_ROOM.includes(error.code)) throw error;
+            failed.set(did, `it could not be repaired: $${error.message}`);
           }
         }
 
@@ -744,9 +772,9 @@ job "pds-restore" {
 
         async function oneAccount({ ctx, scripts, job }) {
           const did = job.only;
-          const found = { left: new Map() };
-          for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, found);
-          if (found.left.size > 0) throw new Error(`$${did}: $${found.left.get(did)}`);
+          const failed = new Map();
+          for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, failed);
+          if (failed.size > 0) throw new Error(`$${did}: $${failed.get(did)}`);
           const account = accounts(job.directory).find((other) => other.did === did);
           const sync = await newRevision(ctx, did, job.revisions[did]);
           const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
@@ -977,6 +1005,14 @@ job "pds-restore" {
           return result;
         }
 
+        /** Leave out one of the `accounts` that were chosen. */
+        function leaveOut(accounts, did, why) {
+          accounts.leftOut.set(did, why);
+          accounts.chosen.delete(did);
+          if (accounts.carried.includes(did)) accounts.newer--;
+          accounts.carried = accounts.carried.filter((other) => other !== did);
+        }
+
         /** The old data on the volume: `data`, an open connection to their account database, and the DIDs of their accounts. */
         function oldAccounts(data, accounts, dids, folderDids) {
           const faults = new Map();
@@ -1139,7 +1175,7 @@ job "pds-restore" {
           return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
         }
 
-        module.exports = { Older, choose, copyRows, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };
+        module.exports = { Older, choose, copyRows, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };
         EOT
       }
 
