@@ -138,3 +138,12 @@ def _break_rebuilding(data: Data, did: str) -> None:
     with closing(sqlite3.connect(store_of(data, did))) as db:
         db.execute("update record set rkey = 'not a path' where uri = (select uri from record limit 1)")
         db.commit()
+
+
+@one_line
+def test_one_account_is_put_in_place_with_the_server_s_own_flushes(in_place: Restore) -> None:
+    did = in_place.story.writer.did
+    in_place.plant("restore_server.cjs", 'this.pragma("synchronous = off");', 'console.log("WITHOUT FLUSH");')
+    in_place.run(NOMAD_META_only=did)
+    said = in_place.run(NOMAD_META_only=did, NOMAD_META_step="in")
+    assert "WITHOUT FLUSH" not in said, "a power cut could damage the account database of all"

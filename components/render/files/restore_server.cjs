@@ -37,7 +37,7 @@ async function work(job) {
   }
 }
 
-async function load({ directory }) {
+async function load({ directory, only }) {
   const keep = ["PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL"];
   const given = Object.keys(process.env).filter((name) => name.startsWith("PDS_"));
   for (const name of given) if (!keep.includes(name)) delete process.env[name];
@@ -52,7 +52,7 @@ async function load({ directory }) {
     PDS_ADMIN_PASSWORD: key(),
   });
   const library = app("@atproto/pds");
-  withoutFlush();
+  if (!only) withoutFlush(); // one account is put in place among live data
   const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
   await pds.ctx.sequencer.start(); // brings its database up to this version
   return pds;
