@@ -221,7 +221,7 @@ class _Check:
 
     def _has(self, did: str, cid: str) -> bool:
         places = (self._folder / "blocks" / place / did / cid for place in ("", "quarantine"))
-        return any(path.exists() and is_hash_of(cid, path.read_bytes()) for path in places)
+        return any(path.is_file() and is_hash_of(cid, path.read_bytes()) for path in places)
 
     def documents(self, accounts: Mapping[str, Verdict], document_key: DocumentKey) -> None:
         """Hold the keys against the DID documents: an account that moved away is no fault of a snapshot."""

@@ -70,7 +70,9 @@ class Data:
         """Where the finished copy is."""
         return self.path / ".snapshot" / "current"
 
-    def start(self, **change: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    def start(
+        self, programs: str = str(PROGRAM.parent), **change: str
+    ) -> AbstractContextManager[subprocess.Popen[str]]:
         """The program as the job runs it: in the server's image, with nothing but its environment."""
         env = {
             "PATH": os.defpath,
@@ -79,7 +81,7 @@ class Data:
             "PDS_SNAPSHOT_RESERVE_MIB": "1",
         } | change
         return child(
-            [str(self.install.node), str(PROGRAM)],
+            [str(self.install.node), f"{programs}/{PROGRAM.name}"],
             DEADLINE,
             cwd=self.install.folder,
             env=env,

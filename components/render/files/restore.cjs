@@ -111,7 +111,7 @@ async function verified(source, onAccounts) {
 }
 
 async function choices(source, found, before, since) {
-  const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data));
+  const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data, ({ message }) => console.log(`note: ${message}`)));
   const older = new accountsOf.Older(desk, found.manifest.started, request.olderAreThere);
   const shared = { found, old, scratch: place, without: dids("without") };
   const { chosen, leftOut } = await accountsOf.choose({ ...shared, source, older });

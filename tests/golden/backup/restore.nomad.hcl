@@ -368,7 +368,7 @@ job "pds-restore" {
         }
 
         async function choices(source, found, before, since) {
-          const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data));
+          const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data, ({ message }) => console.log(`note: $${message}`)));
           const older = new accountsOf.Older(desk, found.manifest.started, request.olderAreThere);
           const shared = { found, old, scratch: place, without: dids("without") };
           const { chosen, leftOut } = await accountsOf.choose({ ...shared, source, older });
@@ -1519,7 +1519,7 @@ job "pds-restore" {
          * manifest and holds together; `key`, its did:key. `files` and `known` (cid, rev) are the manifest's, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
-          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const verdict = blank();
           const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
           if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
           const pair = readKey(path.join(folder, keyFile), verdict);
@@ -1537,6 +1537,10 @@ job "pds-restore" {
             verdict.state = LOSSES;
           }
           return verdict;
+        }
+
+        function blank() {
+          return { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
         }
 
         /** The same in sentences, the first of them first. */
@@ -1630,7 +1634,11 @@ job "pds-restore" {
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
-            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            try {
+              return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            } catch {
+              return false; // what cannot be read is lost
+            }
           });
         }
 
@@ -1680,7 +1688,14 @@ job "pds-restore" {
               next();
             });
             child.on("error", reject);
-            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            child.on("exit", (code, signal) => {
+              if (asked === null && code === 0) return resolve();
+              const killed = new Killed(asked, signal ?? code);
+              // Who restores can give it more memory. A backup goes on: its owner is told of the one account.
+              if (asked === null || (signal === "SIGKILL" && !gently)) return reject(killed);
+              verdicts.set(asked, { ...blank(), state: NOT, why: [killed.message], unchecked: signal === "SIGKILL" });
+              resolve(worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+            });
             next();
           });
         }
@@ -1762,12 +1777,21 @@ job "pds-restore" {
           sentences,
         };
 
+        /** What cannot be read, as from a bad disk, is a fault of that account. */
+        function verdictOn(folder, did, expectations) {
+          try {
+            return checkAccount(folder, did, expectations);
+          } catch (error) {
+            return { ...blank(), state: NOT, why: [`it cannot be read: $${error.message}`] };
+          }
+        }
+
         if (require.main === module) {
           const folder = process.argv[2];
           process.on("message", async ({ did, gently, ...expectations }) => {
             if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
             const began = performance.now();
-            const verdict = checkAccount(folder, did, expectations);
+            const verdict = verdictOn(folder, did, expectations);
             if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
             process.send(verdict);
           });
@@ -2537,7 +2561,7 @@ job "pds-restore" {
             for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
               const damage = await this.repository(did, now);
               if (damage === undefined) return;
-              if (damage) return this.carry(did, now, damage);
+              if (damage) return this.carry(did, null, damage); // it may have been for a moment: tried again each time
               gone = this.blocks ? await this.theirBlobs(did) : [];
               // A record that was deleted since took its blob with it: then the repository is copied again, without the record.
               if (gone.length === 0) return;
@@ -2720,8 +2744,8 @@ job "pds-restore" {
                   return true;
                 }
               } catch (error) {
-                if (error.code === "ENOENT" || error.code === "EIO") return false;
-                throw error;
+                if (!error.code || NO_ROOM.includes(error.code)) throw error;
+                return false; // gone, or on a bad disk
               }
               await pause(200); // the server may be writing it: it writes under the final name
             }
@@ -2775,11 +2799,20 @@ job "pds-restore" {
           return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
         }
 
-        /** DIDs of the accounts whose folders are below `root`. */
-        function folders(root) {
+        /** DIDs of the accounts whose folders are below `root`. With `unread`, which gets the error, unreadable shelves are empty. */
+        function folders(root, unread) {
           const actors = path.join(root, "actors");
           const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
-          return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
+          const listed = (shelf) => {
+            try {
+              return entries(path.join(actors, shelf));
+            } catch (error) {
+              if (!unread) throw error;
+              unread(error);
+              return [];
+            }
+          };
+          return shelves.flatMap((shelf) => listed(shelf).filter((name) => name.startsWith("did:")));
         }
 
         function size(name) {
