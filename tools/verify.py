@@ -23,7 +23,7 @@ from tools.repository import Fault, Store, integrity, is_hash_of, open_unchanged
 MANIFEST = "manifest.json"
 MARK = ".pds-identity.json"
 WHOLE, LOSSES, NOT = "whole", "with losses", "not restorable"
-_FIELDS = {"hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"}
+_FIELDS = {"hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"}
 _KEY_BYTES = 32
 _NAMED = 100  # lost records of one account
 

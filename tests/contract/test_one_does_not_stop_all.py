@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -9,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from tools.verify import home
+from tools.verify import MANIFEST, home
 
 from .restores import Restore
 from .snapshots import Data
@@ -147,3 +148,29 @@ def test_one_account_is_put_in_place_with_the_server_s_own_flushes(in_place: Res
     in_place.run(NOMAD_META_only=did)
     said = in_place.run(NOMAD_META_only=did, NOMAD_META_step="in")
     assert "WITHOUT FLUSH" not in said, "a power cut could damage the account database of all"
+
+
+@one_line
+def test_a_damaged_list_or_mark_on_the_volume_keeps_nobody_from_a_restore(in_place: Restore) -> None:
+    with (in_place.data.path / ".departures.jsonl").open("ab") as file:
+        file.write(os.urandom(40).replace(b"\n", b"") + b"\n{}\n")
+    (in_place.data.path / ".pds-identity.json").write_bytes(b"")
+    manifest = in_place.data.path / ".restore" / "fetched" / MANIFEST
+    content = json.loads(manifest.read_text())
+    del content["findings"]  # made by the version before
+    manifest.write_text(json.dumps(content))
+    in_place.run()
+    with in_place.opened() as server:
+        _logged_in(server, in_place, in_place.story.writer.did)
+        assert _status(_client(server, in_place), in_place.story.deleted.did) in ("deleted", "RepoNotFound")
+
+
+@one_line
+def test_one_account_that_was_not_made_ready_is_not_called_restored(in_place: Restore) -> None:
+    one, two = two_members(in_place)
+    in_place.run(NOMAD_META_only=one)
+    assert "begin again" in in_place.run(code=1, NOMAD_META_only=two, NOMAD_META_step="in")
+    in_place.fetch()
+    in_place.run()
+    refused = in_place.run(code=1, NOMAD_META_only=one, NOMAD_META_step="in")
+    assert "nothing of" in refused, "what was made ready before the whole restore is not put into what it left"

@@ -10,11 +10,20 @@ const { decode } = require("./repository.cjs");
 
 const LIST = ".departures.jsonl";
 
-/** The lines of a list; a last line that a crash cut short is left out. */
+/** The lines of a list; what a crash or a bad disk left of a line is left out. */
 function lines(file) {
   if (!fs.existsSync(file)) return [];
   const text = fs.readFileSync(file, "utf8");
-  return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+  return text.split("\n").slice(0, -1).flatMap(parsed);
+}
+
+function parsed(line) {
+  try {
+    const found = JSON.parse(line);
+    return typeof found?.did === "string" && typeof found.time === "string" ? [found] : [];
+  } catch {
+    return [];
+  }
 }
 
 /** Events about accounts in an open sequencer database, after number `after`: in use or not. */

@@ -8,18 +8,22 @@ umask 077
 desk=$TARGET/older
 rm -rf "$desk"
 [ "${NOMAD_META_forget:-}${NOMAD_META_step:-}${NOMAD_META_show:-}${NOMAD_META_verify:-}" = "" ] || exit 0
-# shellcheck source=/dev/null
-. "$(dirname "$0")/open.sh"
 
-list() {
-    [ "$REPOSITORY" = there ] || return 1
+# Opened for each request, in a shell of its own: a bucket that is away is an answer. If this task failed, Nomad would end
+# the restore beside it.
+list() (
+    # shellcheck source=/dev/null
+    . "$(dirname "$0")/open.sh"
+    [ "$REPOSITORY" = there ] || { echo "[]" >"$desk/list.json" && exit 0; }
     restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$desk/list.json"
-}
+)
 
-get() {
+get() (
+    # shellcheck source=/dev/null
+    . "$(dirname "$0")/open.sh"
     restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$desk/$1" --include /manifest.json \
         --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
-}
+)
 
 trap 'exit 0' TERM
 while :; do

@@ -28,7 +28,7 @@ const ROUNDS = 5;
 const RACE = 60000; // ms; a clock that is a little behind is no fault
 
 const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
-const { place, fetched, next, older: desk } = swaps.places(data);
+const { place, fetched, next, only, older: desk } = swaps.places(data);
 const list = path.join(data, departures.LIST);
 
 async function main() {
@@ -39,10 +39,10 @@ async function main() {
   if (asked("only") && asked("step") !== "in") return makeOneReady(asked("only"));
   fs.mkdirSync(path.join(data, ".snapshot"), { recursive: true, mode: 0o700 });
   request.alone();
-  await finishWhatWasCutShort();
+  const finished = await finishWhatWasCutShort();
   if (asked("forget")) return forget();
   notServing();
-  return asked("only") ? putOneInPlace(asked("only")) : restoreAll();
+  return asked("only") ? putOneInPlace(asked("only"), finished) : restoreAll();
 }
 
 // --- a whole server
@@ -68,7 +68,7 @@ async function restoreAll() {
   const todo = { step: "out", old: swaps.aside(data) };
   swaps.writePlan(data, todo);
   swaps.swapAll(data, todo);
-  for (const name of [fetched, desk, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
+  for (const name of [fetched, desk, only, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
   for (const line of [...told.notes, ...left.notes, ...accounts.notes, ...done.notes]) console.log(`note: ${line}`);
   for (const [did, why] of done.left) if (!accounts.leftOut.has(did)) console.log(`LEFT OUT: ${did}: ${why}`);
   for (const [did, why] of accounts.leftOut) console.log(`NOT RESTORED: ${did}: ${why}`);
@@ -216,7 +216,9 @@ async function finishWhatWasCutShort() {
   if (!todo) return;
   if (todo.did) await finishOne(todo);
   else swaps.swapAll(data, todo);
+  if (!todo.did) fs.rmSync(only, { recursive: true, force: true }); // made ready for the data before
   say("a restore that was cut short", "is finished");
+  return todo.did;
 }
 
 // --- without touching anything

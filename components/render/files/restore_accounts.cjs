@@ -12,6 +12,7 @@ const { MANIFEST } = require("./verify.cjs");
 const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
 const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
 const LOOK = 200; // ms
+const AWAY = "the older backups could not be asked: try `./pds restore STACK --only` with this DID later";
 
 // --- older backups: restic has their key, in another task (older.sh); the two talk by files in this folder
 
@@ -40,6 +41,7 @@ class Older {
     if (!this.on) return [];
     if (!this.ids) {
       const got = await this.ask("list");
+      this.away = !got;
       const found = got ? JSON.parse(fs.readFileSync(path.join(this.desk, "list.json"), "utf8")) : [];
       const older = found.filter(({ time }) => !this.before || Date.parse(time) < Date.parse(this.before));
       this.ids = older.sort((one, other) => Date.parse(other.time) - Date.parse(one.time)).map(({ id }) => id);
@@ -85,7 +87,7 @@ async function choose({ source, found, older, old, scratch, without }) {
     else {
       const other = (await older.find(did)) ?? (await fromOldData(old, scratch, did, found.manifest));
       if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
-      else result.leftOut.set(did, sentences(verdict).join("; "));
+      else result.leftOut.set(did, sentences(verdict).join("; ") + (older.away ? `; ${AWAY}` : ""));
     }
   }
   return result;
@@ -173,14 +175,15 @@ function linkBlobs(from, to, place, did) {
 function stageAccount(next, did, { folder, verdict }, disk) {
   for (const name of NAMES) {
     const file = path.join(folder, home(did), name);
-    if (!fs.existsSync(file)) continue;
+    if (name === "did-op" && !fs.existsSync(file)) continue; // most have none; the others were there when it was checked
     fs.mkdirSync(path.join(next, home(did)), { recursive: true });
     fs.copyFileSync(file, path.join(next, home(did), name));
   }
   if (!disk) return;
   for (const cid of read(path.join(folder, home(did), "store.sqlite"), keptBlobs)) {
     const name = blobOf(folder, did, cid, { checked: true });
-    if (!name || verdict.blobs.includes(cid)) continue;
+    if (verdict.blobs.includes(cid)) continue;
+    if (!name) throw new Error(`blob ${cid} of ${did} was there when it was checked, and is gone`);
     fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
     fs.rmSync(path.join(next, name), { force: true });
     fs.linkSync(path.join(folder, name), path.join(next, name));

@@ -57,9 +57,10 @@ async function outsideOf(did, key) {
 }
 
 /** Put the account that was made ready in place of the one that is there. The server stands still. */
-async function putOneInPlace(did) {
+async function putOneInPlace(did, finished) {
   const file = path.join(only, "ready.json");
-  if (!fs.existsSync(file)) return say("ready", "it is in place already");
+  if (!fs.existsSync(file) && finished === did) return say("ready", "it is in place already");
+  if (!fs.existsSync(file)) throw new Refused(`nothing of ${did} has been made ready: run the same again.`);
   const ready = JSON.parse(fs.readFileSync(file, "utf8"));
   if (ready.did !== did) throw new Refused(`what was made ready is ${ready.did}, not ${did}: begin again.`);
   if (!notServing.held) throw new Refused("the server's account.sqlite cannot be read: restore all of it.");

@@ -30,9 +30,17 @@ function say(what, text) {
 }
 
 function whose() {
+  return { hostname, rotation_public_key: asked("rotation_public_key") || marked() };
+}
+
+function marked() {
   const mark = path.join(data, MARK);
-  const old = fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
-  return { hostname, rotation_public_key: asked("rotation_public_key") || old };
+  try {
+    return fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
+  } catch (error) {
+    console.log(`note: ${MARK} on the volume cannot be read (${error.message}); the snapshot has its own`);
+    return null;
+  }
 }
 
 /** One line for all whole accounts, and a line for whatever is wrong with another. Returns those that are not restorable. */

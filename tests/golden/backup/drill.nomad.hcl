@@ -406,7 +406,7 @@ job "pds-drill" {
 
         const MANIFEST = "manifest.json";
         const MARK = ".pds-identity.json";
-        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
 
         /**
          * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
@@ -427,6 +427,7 @@ job "pds-drill" {
           if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
             return refuse(`$${MANIFEST} is of an unknown format`);
           }
+          manifest.findings ??= {}; // backups made before there were any
           found.refusals.push(...identity(folder, manifest, whose, found.notes));
           sweep(folder, manifest, found.notes);
           const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);
@@ -2402,7 +2403,7 @@ job "pds-drill" {
 
         const MANIFEST = "manifest.json";
         const MARK = ".pds-identity.json";
-        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
 
         /**
          * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
@@ -2423,6 +2424,7 @@ job "pds-drill" {
           if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
             return refuse(`$${MANIFEST} is of an unknown format`);
           }
+          manifest.findings ??= {}; // backups made before there were any
           found.refusals.push(...identity(folder, manifest, whose, found.notes));
           sweep(folder, manifest, found.notes);
           const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);

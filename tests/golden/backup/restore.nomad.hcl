@@ -285,7 +285,7 @@ job "pds-restore" {
         const RACE = 60000; // ms; a clock that is a little behind is no fault
 
         const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
-        const { place, fetched, next, older: desk } = swaps.places(data);
+        const { place, fetched, next, only, older: desk } = swaps.places(data);
         const list = path.join(data, departures.LIST);
 
         async function main() {
@@ -296,10 +296,10 @@ job "pds-restore" {
           if (asked("only") && asked("step") !== "in") return makeOneReady(asked("only"));
           fs.mkdirSync(path.join(data, ".snapshot"), { recursive: true, mode: 0o700 });
           request.alone();
-          await finishWhatWasCutShort();
+          const finished = await finishWhatWasCutShort();
           if (asked("forget")) return forget();
           notServing();
-          return asked("only") ? putOneInPlace(asked("only")) : restoreAll();
+          return asked("only") ? putOneInPlace(asked("only"), finished) : restoreAll();
         }
 
         // --- a whole server
@@ -325,7 +325,7 @@ job "pds-restore" {
           const todo = { step: "out", old: swaps.aside(data) };
           swaps.writePlan(data, todo);
           swaps.swapAll(data, todo);
-          for (const name of [fetched, desk, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
+          for (const name of [fetched, desk, only, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
           for (const line of [...told.notes, ...left.notes, ...accounts.notes, ...done.notes]) console.log(`note: $${line}`);
           for (const [did, why] of done.left) if (!accounts.leftOut.has(did)) console.log(`LEFT OUT: $${did}: $${why}`);
           for (const [did, why] of accounts.leftOut) console.log(`NOT RESTORED: $${did}: $${why}`);
@@ -473,7 +473,9 @@ job "pds-restore" {
           if (!todo) return;
           if (todo.did) await finishOne(todo);
           else swaps.swapAll(data, todo);
+          if (!todo.did) fs.rmSync(only, { recursive: true, force: true }); // made ready for the data before
           say("a restore that was cut short", "is finished");
+          return todo.did;
         }
 
         // --- without touching anything
@@ -846,11 +848,20 @@ job "pds-restore" {
 
         const LIST = ".departures.jsonl";
 
-        /** The lines of a list; a last line that a crash cut short is left out. */
+        /** The lines of a list; what a crash or a bad disk left of a line is left out. */
         function lines(file) {
           if (!fs.existsSync(file)) return [];
           const text = fs.readFileSync(file, "utf8");
-          return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+          return text.split("\n").slice(0, -1).flatMap(parsed);
+        }
+
+        function parsed(line) {
+          try {
+            const found = JSON.parse(line);
+            return typeof found?.did === "string" && typeof found.time === "string" ? [found] : [];
+          } catch {
+            return [];
+          }
         }
 
         /** Events about accounts in an open sequencer database, after number `after`: in use or not. */
@@ -914,6 +925,7 @@ job "pds-restore" {
         const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
         const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
         const LOOK = 200; // ms
+        const AWAY = "the older backups could not be asked: try `./pds restore STACK --only` with this DID later";
 
         // --- older backups: restic has their key, in another task (older.sh); the two talk by files in this folder
 
@@ -942,6 +954,7 @@ job "pds-restore" {
             if (!this.on) return [];
             if (!this.ids) {
               const got = await this.ask("list");
+              this.away = !got;
               const found = got ? JSON.parse(fs.readFileSync(path.join(this.desk, "list.json"), "utf8")) : [];
               const older = found.filter(({ time }) => !this.before || Date.parse(time) < Date.parse(this.before));
               this.ids = older.sort((one, other) => Date.parse(other.time) - Date.parse(one.time)).map(({ id }) => id);
@@ -987,7 +1000,7 @@ job "pds-restore" {
             else {
               const other = (await older.find(did)) ?? (await fromOldData(old, scratch, did, found.manifest));
               if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
-              else result.leftOut.set(did, sentences(verdict).join("; "));
+              else result.leftOut.set(did, sentences(verdict).join("; ") + (older.away ? `; $${AWAY}` : ""));
             }
           }
           return result;
@@ -1075,14 +1088,15 @@ job "pds-restore" {
         function stageAccount(next, did, { folder, verdict }, disk) {
           for (const name of NAMES) {
             const file = path.join(folder, home(did), name);
-            if (!fs.existsSync(file)) continue;
+            if (name === "did-op" && !fs.existsSync(file)) continue; // most have none; the others were there when it was checked
             fs.mkdirSync(path.join(next, home(did)), { recursive: true });
             fs.copyFileSync(file, path.join(next, home(did), name));
           }
           if (!disk) return;
           for (const cid of read(path.join(folder, home(did), "store.sqlite"), keptBlobs)) {
             const name = blobOf(folder, did, cid, { checked: true });
-            if (!name || verdict.blobs.includes(cid)) continue;
+            if (verdict.blobs.includes(cid)) continue;
+            if (!name) throw new Error(`blob $${cid} of $${did} was there when it was checked, and is gone`);
             fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
             fs.rmSync(path.join(next, name), { force: true });
             fs.linkSync(path.join(folder, name), path.join(next, name));
@@ -1215,9 +1229,17 @@ job "pds-restore" {
         }
 
         function whose() {
+          return { hostname, rotation_public_key: asked("rotation_public_key") || marked() };
+        }
+
+        function marked() {
           const mark = path.join(data, MARK);
-          const old = fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
-          return { hostname, rotation_public_key: asked("rotation_public_key") || old };
+          try {
+            return fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
+          } catch (error) {
+            console.log(`note: $${MARK} on the volume cannot be read ($${error.message}); the snapshot has its own`);
+            return null;
+          }
         }
 
         /** One line for all whole accounts, and a line for whatever is wrong with another. Returns those that are not restorable. */
@@ -2230,9 +2252,10 @@ job "pds-restore" {
         }
 
         /** Put the account that was made ready in place of the one that is there. The server stands still. */
-        async function putOneInPlace(did) {
+        async function putOneInPlace(did, finished) {
           const file = path.join(only, "ready.json");
-          if (!fs.existsSync(file)) return say("ready", "it is in place already");
+          if (!fs.existsSync(file) && finished === did) return say("ready", "it is in place already");
+          if (!fs.existsSync(file)) throw new Refused(`nothing of $${did} has been made ready: run the same again.`);
           const ready = JSON.parse(fs.readFileSync(file, "utf8"));
           if (ready.did !== did) throw new Refused(`what was made ready is $${ready.did}, not $${did}: begin again.`);
           if (!notServing.held) throw new Refused("the server's account.sqlite cannot be read: restore all of it.");
@@ -2855,7 +2878,7 @@ job "pds-restore" {
 
         const MANIFEST = "manifest.json";
         const MARK = ".pds-identity.json";
-        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
 
         /**
          * Check the snapshot in `folder`, which should be that of `whose` (`hostname`, `rotation_public_key`; what is not known
@@ -2876,6 +2899,7 @@ job "pds-restore" {
           if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
             return refuse(`$${MANIFEST} is of an unknown format`);
           }
+          manifest.findings ??= {}; // backups made before there were any
           found.refusals.push(...identity(folder, manifest, whose, found.notes));
           sweep(folder, manifest, found.notes);
           const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);
@@ -3402,18 +3426,22 @@ job "pds-restore" {
         desk=$TARGET/older
         rm -rf "$desk"
         [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}$${NOMAD_META_show:-}$${NOMAD_META_verify:-}" = "" ] || exit 0
-        # shellcheck source=/dev/null
-        . "$(dirname "$0")/open.sh"
 
-        list() {
-            [ "$REPOSITORY" = there ] || return 1
+        # Opened for each request, in a shell of its own: a bucket that is away is an answer. If this task failed, Nomad would end
+        # the restore beside it.
+        list() (
+            # shellcheck source=/dev/null
+            . "$(dirname "$0")/open.sh"
+            [ "$REPOSITORY" = there ] || { echo "[]" >"$desk/list.json" && exit 0; }
             restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$desk/list.json"
-        }
+        )
 
-        get() {
+        get() (
+            # shellcheck source=/dev/null
+            . "$(dirname "$0")/open.sh"
             restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$desk/$1" --include /manifest.json \
                 --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
-        }
+        )
 
         trap 'exit 0' TERM
         while :; do
