@@ -6,11 +6,10 @@ set -eu
 umask 077
 
 desk=$TARGET/older
-rm -rf "$desk"
-[ "${NOMAD_META_forget:-}${NOMAD_META_step:-}${NOMAD_META_show:-}${NOMAD_META_verify:-}" = "" ] || exit 0
 
-# Opened for each request, in a shell of its own: a bucket that is away is an answer. If this task failed, Nomad would end
-# the restore beside it.
+# This task never ends by itself: Nomad counts a sidecar that may not start again as failed, also after an exit with 0
+# (client/allocrunner/taskrunner/restarts), and then kills the restore. So the bucket is opened for each request, in a shell
+# of its own: one that is away is an answer. What an earlier run left on the desk is removed before both (fetch.sh).
 list() (
     # shellcheck source=/dev/null
     . "$(dirname "$0")/open.sh"
@@ -30,9 +29,10 @@ while :; do
     if [ -f "$desk/request" ]; then
         # shellcheck disable=SC2046 # its words
         set -- $(cat "$desk/request")
-        rm "$desk/request"
-        if "$@"; then echo ok >"$desk/answer.part"; else echo failed >"$desk/answer.part"; fi
-        mv "$desk/answer.part" "$desk/answer"
+        rm -f "$desk/request"
+        said=failed
+        "$@" && said=ok
+        { echo $said >"$desk/answer.part" && mv "$desk/answer.part" "$desk/answer"; } || true
     fi
     sleep 1
 done

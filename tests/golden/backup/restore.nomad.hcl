@@ -81,11 +81,12 @@ job "pds-restore" {
         set -eu
         umask 077
 
+        TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
+        rm -rf "$TARGET/older" # what a run that was cut short asked of older.sh
         [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # the next task's alone
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
-        TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
         fetched=$TARGET/fetched
         wanted=$${NOMAD_META_snapshot:-latest}
         if [ "$REPOSITORY" = absent ]; then
@@ -3424,11 +3425,10 @@ job "pds-restore" {
         umask 077
 
         desk=$TARGET/older
-        rm -rf "$desk"
-        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}$${NOMAD_META_show:-}$${NOMAD_META_verify:-}" = "" ] || exit 0
 
-        # Opened for each request, in a shell of its own: a bucket that is away is an answer. If this task failed, Nomad would end
-        # the restore beside it.
+        # This task never ends by itself: Nomad counts a sidecar that may not start again as failed, also after an exit with 0
+        # (client/allocrunner/taskrunner/restarts), and then kills the restore. So the bucket is opened for each request, in a shell
+        # of its own: one that is away is an answer. What an earlier run left on the desk is removed before both (fetch.sh).
         list() (
             # shellcheck source=/dev/null
             . "$(dirname "$0")/open.sh"
@@ -3448,9 +3448,10 @@ job "pds-restore" {
             if [ -f "$desk/request" ]; then
                 # shellcheck disable=SC2046 # its words
                 set -- $(cat "$desk/request")
-                rm "$desk/request"
-                if "$@"; then echo ok >"$desk/answer.part"; else echo failed >"$desk/answer.part"; fi
-                mv "$desk/answer.part" "$desk/answer"
+                rm -f "$desk/request"
+                said=failed
+                "$@" && said=ok
+                { echo $said >"$desk/answer.part" && mv "$desk/answer.part" "$desk/answer"; } || true
             fi
             sleep 1
         done
