@@ -23,7 +23,7 @@ from tools.repository import Fault, Store, integrity, is_hash_of, open_unchanged
 MANIFEST = "manifest.json"
 MARK = ".pds-identity.json"
 WHOLE, LOSSES, NOT = "whole", "with losses", "not restorable"
-_FIELDS = {"hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"}
+_FIELDS = {"hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"}
 _KEY_BYTES = 32
 _NAMED = 100  # lost records of one account
 
@@ -221,7 +221,7 @@ class _Check:
 
     def _has(self, did: str, cid: str) -> bool:
         places = (self._folder / "blocks" / place / did / cid for place in ("", "quarantine"))
-        return any(path.exists() and is_hash_of(cid, path.read_bytes()) for path in places)
+        return any(path.is_file() and is_hash_of(cid, path.read_bytes()) for path in places)
 
     def documents(self, accounts: Mapping[str, Verdict], document_key: DocumentKey) -> None:
         """Compare the keys with the DID documents: an account that moved away is no fault of a snapshot."""

@@ -167,7 +167,11 @@ class Restore:
     def run(self, *, code: int = 0, **change: str) -> str:
         """Run it to its end; what it says."""
         with self.start(**change) as running:
-            said, _ = running.communicate(timeout=_DEADLINE)
+            try:
+                said, _ = running.communicate(timeout=_DEADLINE)
+            except subprocess.TimeoutExpired:
+                running.kill()  # else this waits for it
+                raise
         assert running.returncode == code, said
         return said
 

@@ -72,7 +72,9 @@ class Data:
         """Where the finished copy is."""
         return self.path / ".snapshot" / "current"
 
-    def start(self, **change: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    def start(
+        self, programs: str = str(PROGRAM.parent), **change: str
+    ) -> AbstractContextManager[subprocess.Popen[str]]:
         """The program as the job runs it: in the server's image, with nothing but its environment."""
         env = {
             "PATH": os.defpath,
@@ -81,7 +83,7 @@ class Data:
             "PDS_SNAPSHOT_RESERVE_MIB": "1",
         } | change
         return child(
-            [str(self.install.node), str(PROGRAM)],
+            [str(self.install.node), f"{programs}/{PROGRAM.name}"],
             self.deadline,
             cwd=self.install.folder,
             env=env,

@@ -18,7 +18,7 @@ import pytest
 from tools.live.directory import PlcDirectory
 from tools.verify import LOSSES, MANIFEST, NOT, WHOLE, home, verify
 
-from .snapshots import Data, Running
+from .snapshots import PROGRAM, Data, Running
 from .test_drill import Drill
 
 pytestmark = pytest.mark.contract
@@ -290,3 +290,67 @@ def test_a_drill_of_a_backup_with_damaged_accounts_serves_the_others_and_names_t
         broken: NOT, pictures: LOSSES, posts: LOSSES
     }  # fmt: skip
     assert verify(faulty.snapshot, faulty.document_key).accounts[posts].records
+
+
+def test_a_blob_that_cannot_be_read_is_its_account_s_finding(running: Running, faulty: Data) -> None:
+    did = _did(running, 3)
+    _in_store(faulty, did, "insert into blob (cid, mimeType, size, createdAt) values ('', 'x', 1, '')")
+    blob = next((faulty.path / "blocks" / did).iterdir())
+    blob.unlink()
+    blob.mkdir()  # reading it fails, as it does on a bad disk
+    faulty.take()
+    assert {one: found["state"] for one, found in faulty.manifest()["findings"].items()} == {did: LOSSES}
+    copied = faulty.snapshot / "blocks" / did / blob.name
+    copied.mkdir(parents=True)
+    report = faulty.verify()
+    assert {one for one, verdict in report.accounts.items() if verdict.state != WHOLE} == {did}
+
+
+def test_a_check_that_ends_without_a_verdict_is_its_account_s_finding(
+    running: Running, faulty: Data, tmp_path: Path
+) -> None:
+    """A check of one account that is out of memory, or that SQLite takes down."""
+    did = _did(running, 3)
+    faulty.take()
+    for how in ("SIGKILL", "SIGSEGV"):
+        shutil.copytree(PROGRAM.parent, tmp_path / how)
+        program = tmp_path / how / "account_check.cjs"
+        text = program.read_text()
+        place = "function verdictOn(folder, did, expectations) {\n"
+        assert text.count(place) == 1
+        dying = f'  if (did === "{did}") process.kill(process.pid, "{how}");\n'
+        program.write_text(text.replace(place, place + dying))
+        _set_back(faulty, hours=24)
+        with faulty.start(programs=str(tmp_path / how)) as process:
+            said, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        manifest = faulty.manifest()
+        assert manifest["findings"].keys() == {did}
+        assert ("killed" if how == "SIGKILL" else how) in manifest["findings"][did]["what"]
+        assert all(entry["checked"] > manifest["started"] for entry in manifest["repositories"].values())
+
+
+def test_an_unreadable_folder_of_accounts_is_their_finding_and_no_other_s(running: Running, faulty: Data) -> None:
+    did = _did(running, 3)
+    shelf = (faulty.path / home(did)).parent
+    faulty.take()
+    shutil.rmtree(shelf)
+    shelf.symlink_to(shelf.name)  # whoever opens it gets an error, as on a bad disk
+    faulty.take()
+    findings = faulty.manifest()["findings"]
+    assert did in findings
+    assert "The backups keep its copy" in findings[did]["what"]
+    assert faulty.verify().problems == ()
+
+
+def test_a_finding_stays_while_the_account_is_written_to(running: Running, faulty: Data) -> None:
+    did = _did(running, 3)
+    faulty.take()
+    lose_a_record(faulty, did)
+    _set_back(faulty, hours=24)
+    faulty.take()
+    first = faulty.manifest()["findings"][did]
+    for _ in range(2):
+        _in_store(faulty, did, "update repo_root set indexedAt = indexedAt || ' '")
+        faulty.take()
+        assert faulty.manifest()["findings"].get(did) == first

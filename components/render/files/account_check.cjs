@@ -30,7 +30,7 @@ const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were
  * from the manifest, if there is one.
  */
 function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
-  const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+  const verdict = blank();
   const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
   if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
   const pair = readKey(path.join(folder, keyFile), verdict);
@@ -48,6 +48,10 @@ function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) 
     verdict.state = LOSSES;
   }
   return verdict;
+}
+
+function blank() {
+  return { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
 }
 
 /** The verdict in sentences, `why` first. */
@@ -141,7 +145,11 @@ function keptBlobs(db) {
 function blobOf(folder, did, cid, { checked = false } = {}) {
   return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
     const file = path.join(folder, name);
-    return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+    try {
+      return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+    } catch {
+      return false; // what cannot be read is lost
+    }
   });
 }
 
@@ -191,7 +199,14 @@ function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {
       next();
     });
     child.on("error", reject);
-    child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+    child.on("exit", (code, signal) => {
+      if (asked === null && code === 0) return resolve();
+      const killed = new Killed(asked, signal ?? code);
+      // Who restores can give it more memory. A backup goes on: its owner is told of the one account.
+      if (asked === null || (signal === "SIGKILL" && !gently)) return reject(killed);
+      verdicts.set(asked, { ...blank(), state: NOT, why: [killed.message], unchecked: signal === "SIGKILL" });
+      resolve(worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+    });
     next();
   });
 }
@@ -273,12 +288,21 @@ module.exports = {
   sentences,
 };
 
+/** What cannot be read, as from a bad disk, is a fault of that account. */
+function verdictOn(folder, did, expectations) {
+  try {
+    return checkAccount(folder, did, expectations);
+  } catch (error) {
+    return { ...blank(), state: NOT, why: [`it cannot be read: ${error.message}`] };
+  }
+}
+
 if (require.main === module) {
   const folder = process.argv[2];
   process.on("message", async ({ did, gently, ...expectations }) => {
     if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
     const began = performance.now();
-    const verdict = checkAccount(folder, did, expectations);
+    const verdict = verdictOn(folder, did, expectations);
     if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
     process.send(verdict);
   });

@@ -10,11 +10,20 @@ const { decode } = require("./repository.cjs");
 
 const LIST = ".departures.jsonl";
 
-/** The lines of a list, without a last line that a crash truncated. */
+/** The lines of a list, without those that a crash or a bad disk damaged. */
 function lines(file) {
   if (!fs.existsSync(file)) return [];
   const text = fs.readFileSync(file, "utf8");
-  return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+  return text.split("\n").slice(0, -1).flatMap(parsed);
+}
+
+function parsed(line) {
+  try {
+    const found = JSON.parse(line);
+    return typeof found?.did === "string" && typeof found.time === "string" ? [found] : [];
+  } catch {
+    return [];
+  }
 }
 
 /** Events about accounts in a sequencer database, after number `after`. The database may be in use. */

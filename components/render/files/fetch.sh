@@ -6,11 +6,12 @@
 set -eu
 umask 077
 
+TARGET=${TARGET:-$NOMAD_ALLOC_DIR/data}
+rm -rf "$TARGET/older" # requests of a run that was cut short
 [ "${NOMAD_META_forget:-}${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
 # shellcheck source=/dev/null
 . "$(dirname "$0")/open.sh"
 
-TARGET=${TARGET:-$NOMAD_ALLOC_DIR/data}
 fetched=$TARGET/fetched
 wanted=${NOMAD_META_snapshot:-latest}
 if [ "$REPOSITORY" = absent ]; then

@@ -6,29 +6,33 @@ set -eu
 umask 077
 
 desk=$TARGET/older
-rm -rf "$desk"
-[ "${NOMAD_META_forget:-}${NOMAD_META_step:-}${NOMAD_META_show:-}${NOMAD_META_verify:-}" = "" ] || exit 0
-# shellcheck source=/dev/null
-. "$(dirname "$0")/open.sh"
 
-list() {
-    [ "$REPOSITORY" = there ] || return 1
+# This task never ends by itself: Nomad counts a sidecar that may not start again as failed, also after an exit with 0
+# (client/allocrunner/taskrunner/restarts), and then kills the restore. So the bucket is opened for each request, in a shell
+# of its own: one that is away is an answer. What an earlier run left on the desk is removed before both (fetch.sh).
+list() (
+    # shellcheck source=/dev/null
+    . "$(dirname "$0")/open.sh"
+    [ "$REPOSITORY" = there ] || { echo "[]" >"$desk/list.json" && exit 0; }
     restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$desk/list.json"
-}
+)
 
-get() {
+get() (
+    # shellcheck source=/dev/null
+    . "$(dirname "$0")/open.sh"
     restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$desk/$1" --include /manifest.json \
         --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
-}
+)
 
 trap 'exit 0' TERM
 while :; do
     if [ -f "$desk/request" ]; then
         # shellcheck disable=SC2046 # its words
         set -- $(cat "$desk/request")
-        rm "$desk/request"
-        if "$@"; then echo ok >"$desk/answer.part"; else echo failed >"$desk/answer.part"; fi
-        mv "$desk/answer.part" "$desk/answer"
+        rm -f "$desk/request"
+        said=failed
+        "$@" && said=ok
+        { echo $said >"$desk/answer.part" && mv "$desk/answer.part" "$desk/answer"; } || true
     fi
     sleep 1
 done

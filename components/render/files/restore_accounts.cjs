@@ -13,6 +13,7 @@ const { MANIFEST } = require("./verify.cjs");
 const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
 const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
 const LOOK = 200; // ms
+const AWAY = "the older backups could not be asked: try `./pds restore STACK --only` with this DID later";
 
 // --- older backups: another task has restic's key (older.sh); the two communicate by files in this folder
 
@@ -41,6 +42,7 @@ class Older {
     if (!this.on) return [];
     if (!this.ids) {
       const got = await this.ask("list");
+      this.away = !got;
       const found = got ? JSON.parse(fs.readFileSync(path.join(this.desk, "list.json"), "utf8")) : [];
       const older = found.filter(({ time }) => !this.before || Date.parse(time) < Date.parse(this.before));
       this.ids = older.sort((one, other) => Date.parse(other.time) - Date.parse(one.time)).map(({ id }) => id);
@@ -86,7 +88,7 @@ async function choose({ source, found, older, old, scratch, without }) {
     else {
       const other = (await older.find(did)) ?? (await fromOldData(old, scratch, did, found.manifest));
       if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
-      else result.leftOut.set(did, sentences(verdict).join("; "));
+      else result.leftOut.set(did, sentences(verdict).join("; ") + (older.away ? `; ${AWAY}` : ""));
     }
   }
   return result;
@@ -102,6 +104,14 @@ async function newer({ found, old, scratch, deleted, without }) {
     else result.leftOut.set(did, without.includes(did) ? "you left it out (--without)" : `it was made after the snapshot, and ${old.why(did)}`);
   }
   return result;
+}
+
+/** Leave out one of the `accounts` that were chosen. */
+function leaveOut(accounts, did, why) {
+  accounts.leftOut.set(did, why);
+  accounts.chosen.delete(did);
+  if (accounts.carried.includes(did)) accounts.newer--;
+  accounts.carried = accounts.carried.filter((other) => other !== did);
 }
 
 /** The old data on the volume: `data`, an open connection to their account database, and the DIDs of their accounts. */
@@ -166,14 +176,15 @@ function linkBlobs(from, to, place, did) {
 function stageAccount(next, did, { folder, verdict }, disk) {
   for (const name of NAMES) {
     const file = path.join(folder, home(did), name);
-    if (!fs.existsSync(file)) continue;
+    if (name === "did-op" && !fs.existsSync(file)) continue; // most have none; the others were there when it was checked
     fs.mkdirSync(path.join(next, home(did)), { recursive: true });
     fs.copyFileSync(file, path.join(next, home(did), name));
   }
   if (!disk) return;
   for (const cid of read(path.join(folder, home(did), "store.sqlite"), keptBlobs)) {
     const name = blobOf(folder, did, cid, { checked: true });
-    if (!name || verdict.blobs.includes(cid)) continue;
+    if (verdict.blobs.includes(cid)) continue;
+    if (!name) throw new Error(`blob ${cid} of ${did} was there when it was checked, and is gone`);
     fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
     fs.rmSync(path.join(next, name), { force: true });
     fs.linkSync(path.join(folder, name), path.join(next, name));
@@ -249,8 +260,21 @@ function copyInto(from, db, did) {
   return note;
 }
 
+/** Remove an account's rows from the account database in the file `name`. */
+function removeRows(name, did) {
+  const db = new Database(name, { fileMustExist: true, timeout: 10000 });
+  try {
+    const tables = db.prepare("select name from sqlite_master where type = 'table'").pluck().all();
+    const owned = tables.filter((table) => db.pragma(`table_info("${table}")`).some((column) => column.name === "did"));
+    const order = [...owned.filter((table) => !FIRST.includes(table)), ...FIRST.toReversed()];
+    db.transaction(() => order.forEach((table) => db.prepare(`delete from "${table}" where did = ?`).run(did)))();
+  } finally {
+    db.close();
+  }
+}
+
 function taken(db, handle) {
   return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
 }
 
-module.exports = { Older, choose, copyRows, newer, oldAccounts, stageAccount, stageKey, stageReservedKeys };
+module.exports = { Older, choose, copyRows, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };

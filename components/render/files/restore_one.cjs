@@ -8,7 +8,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
 const accountsOf = require("./restore_accounts.cjs");
 const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
@@ -58,9 +58,10 @@ async function outsideOf(did, key) {
 }
 
 /** Replaces the current account with the prepared one. The server is stopped. */
-async function putOneInPlace(did) {
+async function putOneInPlace(did, finished) {
   const file = path.join(only, "ready.json");
-  if (!fs.existsSync(file)) return say("ready", "it is in place already");
+  if (!fs.existsSync(file) && finished === did) return say("ready", "it is in place already");
+  if (!fs.existsSync(file)) throw new Refused(`nothing of ${did} has been made ready: run the same again.`);
   const ready = JSON.parse(fs.readFileSync(file, "utf8"));
   if (ready.did !== did) throw new Refused(`what was made ready is ${ready.did}, not ${did}: begin again.`);
   if (!notServing.held) throw new Refused("the server's account.sqlite cannot be read: restore all of it.");
@@ -77,13 +78,31 @@ async function finishOne(todo) {
   const { did, verdict, revisions } = todo;
   notServing.held?.close(); // the plan keeps every server from starting
   notServing.held = null;
+  if (todo.step === "undo") return undoOne(todo);
   if (todo.step !== "events") swaps.swapOne(data, todo);
-  if (todo.back) restoreRows(did);
   const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions };
-  await request.onTheServer(job);
+  try {
+    if (todo.back) restoreRows(did);
+    await request.onTheServer(job);
+  } catch (error) {
+    // What was killed goes on in the next run. What failed would fail again, and no server starts while the plan is there.
+    if (error instanceof Killed || error.told) throw error;
+    undoOne(todo);
+    throw error;
+  }
   swaps.toDisk(data);
   fs.rmSync(only, { recursive: true, force: true });
   swaps.forgetPlan(data);
+}
+
+/** Nothing of it was told to relays: the account becomes what it was. */
+function undoOne(todo) {
+  swaps.writePlan(data, { ...todo, step: "undo" });
+  swaps.swapBack(data, todo);
+  if (todo.back) accountsOf.removeRows(path.join(data, "account.sqlite"), todo.did);
+  swaps.toDisk(data);
+  swaps.forgetPlan(data);
+  say("put back", `${todo.did} is as it was before`);
 }
 
 function restoreRows(did) {
@@ -93,6 +112,9 @@ function restoreRows(did) {
     const known = there.prepare("select 1 from actor where did = ?").get(did);
     there.close();
     if (!known) accountsOf.copyRows(source, path.join(data, "account.sqlite"), did);
+  } catch (error) {
+    if (!/^UNIQUE.*email/.test(error.message)) throw error;
+    throw new Refused(`another account has the e-mail address of ${did} now. Give that one another address, then run the same again.`);
   } finally {
     source.close();
   }

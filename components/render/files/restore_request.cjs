@@ -30,9 +30,17 @@ function say(what, text) {
 }
 
 function whose() {
+  return { hostname, rotation_public_key: asked("rotation_public_key") || marked() };
+}
+
+function marked() {
   const mark = path.join(data, MARK);
-  const old = fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
-  return { hostname, rotation_public_key: asked("rotation_public_key") || old };
+  try {
+    return fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
+  } catch (error) {
+    console.log(`note: ${MARK} on the volume cannot be read (${error.message}); the snapshot has its own`);
+    return null;
+  }
 }
 
 /** Prints one line for all intact accounts, and one for each other account. Returns those that are not restorable. */
@@ -89,10 +97,9 @@ function notServing() {
 /** Runs restore_server.cjs, which uses the server's code, on the `job`. Returns its outcome. */
 function onTheServer(job) {
   return new Promise((resolve, reject) => {
-    const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
-    child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks for confirmation: an empty line
-    child.on("message", ({ error, refused, ...done }) => {
-      if (error) reject(refused ? new Refused(error) : new Error(error));
+    const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+    child.on("message", ({ error, refused, told, ...done }) => {
+      if (error) reject(Object.assign(refused ? new Refused(error) : new Error(error), { told }));
       else resolve(done);
     });
     child.on("error", reject);

@@ -10,10 +10,12 @@ const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
+const { Readable } = require("node:stream");
 const { Database, lostRecords, read } = require("./account_check.cjs");
 const { home, isHashOf } = require("./repository.cjs");
 
 const RACE = 60000; // ms; the server writes a repository first and its event a moment later
+const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
 const WRITES = 100; // in one commit; the server accepts 200
 const app = createRequire(path.join(process.cwd(), "x.js"));
 
@@ -24,7 +26,7 @@ class Refused extends Error {}
  * Resolves to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
  */
 async function work(job) {
-  const pds = await load(job.directory);
+  const pds = await load(job);
   try {
     const server = { ctx: pds.ctx, scripts: app("@atproto/pds").scripts, job };
     return await (job.only ? oneAccount(server) : allAccounts(server));
@@ -35,7 +37,7 @@ async function work(job) {
   }
 }
 
-async function load(directory) {
+async function load({ directory, only }) {
   const keep = ["PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL"];
   const given = Object.keys(process.env).filter((name) => name.startsWith("PDS_"));
   for (const name of given) if (!keep.includes(name)) delete process.env[name];
@@ -50,7 +52,7 @@ async function load(directory) {
     PDS_ADMIN_PASSWORD: key(),
   });
   const library = app("@atproto/pds");
-  withoutFlush();
+  if (!only) withoutFlush(); // one account is put in place among live data
   const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
   await pds.ctx.sequencer.start(); // migrates its database to this version
   return pds;
@@ -74,20 +76,31 @@ function withoutFlush() {
 async function allAccounts(server) {
   const { ctx, job } = server;
   const found = { left: new Map(job.leftOut), notes: [], active: 0, recovered: [] };
-  if (job.recover) found.recovered = await recover(server);
-  for (const [did, loss] of job.repairs) await repair(server, did, loss, found);
+  const failed = new Map();
+  if (job.recover) {
+    const { unapplied, recovered } = await recover(server);
+    if (unapplied.length > 0) return { unapplied, failed: [] };
+    found.recovered = recovered;
+  }
+  for (const [did, loss] of job.repairs) await repair(server, did, loss, failed);
   await closeThoseWhoLeft(server, found);
   raise(ctx, job.sequence);
   for (const [did, deleted] of found.left) if (deleted === true) await announceDeleted(ctx, did);
   for (const { did, handle, takedownRef, deactivatedAt } of accounts(job.directory)) {
     if (job.moved[did]) continue; // another server publishes its events
     const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
-    const sync = fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))
-      ? await newRevision(ctx, did, job.revisions[did])
-      : null;
+    let sync = null;
+    try {
+      if (fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))) sync = await newRevision(ctx, did, job.revisions[did]);
+    } catch (error) {
+      if (error instanceof Refused || NO_ROOM.includes(error.code)) throw error;
+      failed.set(did, `it takes no new revision: ${error.message}`);
+      continue;
+    }
     found.active += status === "active";
     await announce(ctx, did, handle, status, sync);
   }
+  if (failed.size > 0) return { failed: [...failed] };
   return { ...found, left: [...found.left].map(([did, why]) => [did, why === true ? DELETED : why]) };
 }
 
@@ -129,7 +142,7 @@ async function recover({ ctx, scripts, job }) {
   // Not from the beginning: an account that was deleted long ago and came back would be deleted again.
   const from = new Date(Date.parse(job.started) - RACE).toISOString();
   const first = await ctx.sequencer.earliestAfterTime(from);
-  if (!first) return [];
+  if (!first) return { unapplied: [], recovered: [] };
   // Events cannot be applied to accounts whose data are not the snapshot's.
   const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
   for (const did of job.without) db.prepare("delete from repo_seq where did = ?").run(did);
@@ -140,10 +153,10 @@ async function recover({ ctx, scripts, job }) {
     if (ask("select did from failed").length > 0) await scripts["recovery-repair-repos"](ctx, []);
   });
   const failed = ask("select did from failed where fixed = 0");
-  if (failed.length > 0) throw new Error(`the server's own recovery failed for ${failed.join(", ")}`);
-  const made = ask("select did from new_account");
-  if (made.length > 0) throw new Error(`the server's own recovery made new keys for ${made.join(", ")}`);
-  return read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+  // No new key is ever made for an identity that exists: such an account's events are not applied.
+  const unapplied = [...new Set([...failed, ...ask("select did from new_account")])];
+  const recovered = read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+  return { unapplied, recovered };
 }
 
 async function quietly(task) {
@@ -157,12 +170,13 @@ async function quietly(task) {
 }
 
 /** Removes the lost records from a repository, so that the rest is consistent. */
-async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
+async function repair({ ctx, scripts, job }, did, { rebuild }, failed) {
   const store = path.join(job.directory, home(did), "store.sqlite");
   try {
     if (rebuild) {
       forgetRecords(store);
-      await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has confirmed its prompt
+      answerNext();
+      await quietly(() => scripts["rebuild-repo"](ctx, [did]));
       return;
     }
     const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
@@ -175,8 +189,14 @@ async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
       await ctx.accountManager.updateRepoRoot(did, commit.cid, commit.rev);
     }
   } catch (error) {
-    found.left.set(did, `it could not be repaired: ${error.message}`);
+    if (NO_ROOM.includes(error.code)) throw error;
+    failed.set(did, `it could not be repaired: ${error.message}`);
   }
+}
+
+/** The server's rebuild-repo asks whether to go on. An empty line says so; each question reads all that its input has. */
+function answerNext() {
+  Object.defineProperty(process, "stdin", { value: Readable.from(["\n"]), configurable: true });
 }
 
 function forgetRecords(store) {
@@ -229,12 +249,13 @@ function raise(ctx, sequence) {
 
 async function oneAccount({ ctx, scripts, job }) {
   const did = job.only;
-  const found = { left: new Map() };
-  for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, found);
-  if (found.left.size > 0) throw new Error(`${did}: ${found.left.get(did)}`);
+  const failed = new Map();
+  for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, failed);
+  if (failed.size > 0) throw new Error(`${did}: ${failed.get(did)}`);
   const account = accounts(job.directory).find((other) => other.did === did);
   const sync = await newRevision(ctx, did, job.revisions[did]);
   const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
+  job.told = true;
   if (job.back) await announce(ctx, did, account.handle, status, sync);
   else if (status === "active") await announceSync(ctx, did, sync);
   return { left: [], notes: [] };
@@ -279,7 +300,7 @@ process.once("message", async (job) => {
   try {
     answer = await work(job);
   } catch (error) {
-    answer = { refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
+    answer = { told: job.told, refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
   }
   process.send(answer, () => process.exit(0)); // not when the last idle connection ends
 });

@@ -85,6 +85,18 @@ function swapOne(data, todo) {
   writePlan(data, { ...todo, step: "events" });
 }
 
+/** The old data of one account in its place again, if it had any; done twice it is done once. */
+function swapBack(data, todo) {
+  const folder = home(todo.did);
+  const [there, made, kept] = [data, places(data).only, todo.old].map((place) => path.join(place, folder));
+  if (fs.existsSync(there) && (fs.existsSync(kept) || todo.back)) {
+    fs.rmSync(made, { recursive: true, force: true });
+    fs.mkdirSync(path.dirname(made), { recursive: true });
+    fs.renameSync(there, made);
+  }
+  if (fs.existsSync(kept)) fs.renameSync(kept, there);
+}
+
 function move(from, to, which) {
   for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
   for (const folder of [from, to]) sync(folder);
@@ -117,11 +129,11 @@ async function forget(data, { plc, deleted }) {
   const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
   const list = departures.lines(path.join(data, departures.LIST));
   const gone = new Set([...deleted, ...[...departures.since(list, "")].filter(([, status]) => status === "deleted").map(([did]) => did)]);
-  const last = new Map();
-  for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.set(did, { old, key });
+  const last = []; // an account can have several: one of them may be damaged
+  for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.push({ did, old, key });
   const refused = [];
-  const asked = await documents([...last.keys()].filter((did) => did.startsWith("did:")), plc);
-  for (const [did, { old, key }] of last) {
+  const asked = await documents([...new Set(last.map(({ did }) => did))].filter((did) => did.startsWith("did:")), plc);
+  for (const { did, old, key } of last) {
     const { error, gone: ended, key: named } = asked.get(did) ?? { error: "it is a reserved key" };
     if (ended || (!error && named !== didKey(key))) continue; // its identity needs another key, or none
     refused.push(`${did}: its signing key is in .restore/${old} alone${error ? ` (${error})` : ""}`);
@@ -153,4 +165,4 @@ function didKey(key) {
   }
 }
 
-module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapOne, toDisk, writePlan };
+module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapBack, swapOne, toDisk, writePlan };

@@ -56,7 +56,7 @@ async function main() {
   const identity = JSON.parse(readMark());
 
   copy.file(".pds-identity.json");
-  for (const did of folders(data)) {
+  for (const did of folders(data, unread)) {
     await copy.account(did);
     if (!copy.kept.has(did)) await pause(BREATH);
   }
@@ -146,14 +146,16 @@ async function checkShare(copy, content) {
   );
   const since = copy.before ? Date.parse(started) - Date.parse(copy.before.started) : Infinity;
   const share = Math.ceil(dids.length * Math.min(1, since / ALL_CHECKED));
-  const suspects = dids.filter((did) => copy.suspects.has(did) || (copy.findings[did] && !copy.kept.has(did)));
+  // A copy is only looked at: what a whole check found before is not gone because the account was written to.
+  const known = (did) => copy.findings[did] || copy.before?.findings[did]?.checked;
+  const suspects = dids.filter((did) => copy.suspects.has(did) || (known(did) && !copy.kept.has(did)));
   const verdicts = await checkAll(next, [...new Set([...suspects, ...dids.slice(0, share)])], { manifest: content, gently: true });
   for (const [did, verdict] of verdicts) {
-    repositories[did].checked = new Date().toISOString();
+    repositories[did].checked = new Date().toISOString(); // also if the check was killed: the others have their turn
     // For an account that could not be copied now, that finding is more current than a check of its last copy.
     if (copy.findings[did] && !copy.findings[did].checked) continue;
     if (verdict.state === WHOLE) delete copy.findings[did];
-    else copy.find(did, verdict.state, told(did, verdict), { checked: true });
+    else copy.find(did, verdict.unchecked ? "not checked" : verdict.state, told(did, verdict), { checked: true });
   }
 }
 
@@ -230,8 +232,12 @@ function room(copy) {
   // Includes what is in a log and not yet in its database.
   const whole = (name) => size(path.join(data, name)) + size(path.join(data, `${name}-wal`));
   let needed = whole("account.sqlite") + whole("sequencer.sqlite");
-  for (const did of folders(data)) {
-    if (!copy.unchanged(did, copy.stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
+  for (const did of folders(data, unread)) {
+    try {
+      if (!copy.unchanged(did, copy.stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
+    } catch (error) {
+      unread(error); // a finding, when it is copied
+    }
   }
   const disk = fs.statfsSync(stage);
   const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE;
@@ -242,6 +248,11 @@ function room(copy) {
         `${mebibytes(reserve)} to the server. Raise 'volume: {size_gib: …}'.`
     );
   }
+}
+
+/** The accounts of a shelf that cannot be read are known from the account database, and become findings. */
+function unread(error) {
+  console.error(`note: ${error.message}`);
 }
 
 function readMark() {

@@ -128,7 +128,7 @@ class Copy {
     for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
       const damage = await this.repository(did, now);
       if (damage === undefined) return;
-      if (damage) return this.carry(did, now, damage);
+      if (damage) return this.carry(did, null, damage); // it may have been for a moment: tried again each time
       gone = this.blocks ? await this.theirBlobs(did) : [];
       // A record that was deleted since took its blob with it. The repository is then copied again, without the record.
       if (gone.length === 0) return;
@@ -311,8 +311,8 @@ class Copy {
           return true;
         }
       } catch (error) {
-        if (error.code === "ENOENT" || error.code === "EIO") return false;
-        throw error;
+        if (!error.code || NO_ROOM.includes(error.code)) throw error;
+        return false; // gone, or on a bad disk
       }
       await pause(200); // the server may be writing it: it writes under the final name
     }
@@ -366,11 +366,20 @@ function digest(cid) {
   return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
 }
 
-/** DIDs of the accounts with a folder below `root`. */
-function folders(root) {
+/** DIDs of the accounts with a folder below `root`. If `unread` is given, it gets the errors of unreadable folders. */
+function folders(root, unread) {
   const actors = path.join(root, "actors");
   const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
-  return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
+  const listed = (shelf) => {
+    try {
+      return entries(path.join(actors, shelf));
+    } catch (error) {
+      if (!unread) throw error;
+      unread(error);
+      return [];
+    }
+  };
+  return shelves.flatMap((shelf) => listed(shelf).filter((name) => name.startsWith("did:")));
 }
 
 function size(name) {

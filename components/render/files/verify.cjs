@@ -13,7 +13,7 @@ const { home, sha256 } = require("./repository.cjs");
 
 const MANIFEST = "manifest.json";
 const MARK = ".pds-identity.json";
-const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
 
 /**
  * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
@@ -34,6 +34,7 @@ async function verify(folder, whose, only = null, onAccounts = () => {}) {
   if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
     return refuse(`${MANIFEST} is of an unknown format`);
   }
+  manifest.findings ??= {}; // backups made before there were any
   found.refusals.push(...identity(folder, manifest, whose, found.notes));
   sweep(folder, manifest, found.notes);
   const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);

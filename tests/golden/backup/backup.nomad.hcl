@@ -132,7 +132,7 @@ job "pds-backup" {
           const identity = JSON.parse(readMark());
 
           copy.file(".pds-identity.json");
-          for (const did of folders(data)) {
+          for (const did of folders(data, unread)) {
             await copy.account(did);
             if (!copy.kept.has(did)) await pause(BREATH);
           }
@@ -222,14 +222,16 @@ job "pds-backup" {
           );
           const since = copy.before ? Date.parse(started) - Date.parse(copy.before.started) : Infinity;
           const share = Math.ceil(dids.length * Math.min(1, since / ALL_CHECKED));
-          const suspects = dids.filter((did) => copy.suspects.has(did) || (copy.findings[did] && !copy.kept.has(did)));
+          // A copy is only looked at: what a whole check found before is not gone because the account was written to.
+          const known = (did) => copy.findings[did] || copy.before?.findings[did]?.checked;
+          const suspects = dids.filter((did) => copy.suspects.has(did) || (known(did) && !copy.kept.has(did)));
           const verdicts = await checkAll(next, [...new Set([...suspects, ...dids.slice(0, share)])], { manifest: content, gently: true });
           for (const [did, verdict] of verdicts) {
-            repositories[did].checked = new Date().toISOString();
+            repositories[did].checked = new Date().toISOString(); // also if the check was killed: the others have their turn
             // For an account that could not be copied now, that finding is more current than a check of its last copy.
             if (copy.findings[did] && !copy.findings[did].checked) continue;
             if (verdict.state === WHOLE) delete copy.findings[did];
-            else copy.find(did, verdict.state, told(did, verdict), { checked: true });
+            else copy.find(did, verdict.unchecked ? "not checked" : verdict.state, told(did, verdict), { checked: true });
           }
         }
 
@@ -306,8 +308,12 @@ job "pds-backup" {
           // Includes what is in a log and not yet in its database.
           const whole = (name) => size(path.join(data, name)) + size(path.join(data, `$${name}-wal`));
           let needed = whole("account.sqlite") + whole("sequencer.sqlite");
-          for (const did of folders(data)) {
-            if (!copy.unchanged(did, copy.stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
+          for (const did of folders(data, unread)) {
+            try {
+              if (!copy.unchanged(did, copy.stamp(did))) needed += whole(path.join(home(did), "store.sqlite"));
+            } catch (error) {
+              unread(error); // a finding, when it is copied
+            }
           }
           const disk = fs.statfsSync(stage);
           const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE;
@@ -318,6 +324,11 @@ job "pds-backup" {
                 `$${mebibytes(reserve)} to the server. Raise 'volume: {size_gib: …}'.`
             );
           }
+        }
+
+        /** The accounts of a shelf that cannot be read are known from the account database, and become findings. */
+        function unread(error) {
+          console.error(`note: $${error.message}`);
         }
 
         function readMark() {
@@ -383,11 +394,20 @@ job "pds-backup" {
 
         const LIST = ".departures.jsonl";
 
-        /** The lines of a list, without a last line that a crash truncated. */
+        /** The lines of a list, without those that a crash or a bad disk damaged. */
         function lines(file) {
           if (!fs.existsSync(file)) return [];
           const text = fs.readFileSync(file, "utf8");
-          return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+          return text.split("\n").slice(0, -1).flatMap(parsed);
+        }
+
+        function parsed(line) {
+          try {
+            const found = JSON.parse(line);
+            return typeof found?.did === "string" && typeof found.time === "string" ? [found] : [];
+          } catch {
+            return [];
+          }
         }
 
         /** Events about accounts in a sequencer database, after number `after`. The database may be in use. */
@@ -469,7 +489,7 @@ job "pds-backup" {
          * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
-          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const verdict = blank();
           const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
           if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
           const pair = readKey(path.join(folder, keyFile), verdict);
@@ -487,6 +507,10 @@ job "pds-backup" {
             verdict.state = LOSSES;
           }
           return verdict;
+        }
+
+        function blank() {
+          return { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
         }
 
         /** The verdict in sentences, `why` first. */
@@ -580,7 +604,11 @@ job "pds-backup" {
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
-            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            try {
+              return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            } catch {
+              return false; // what cannot be read is lost
+            }
           });
         }
 
@@ -630,7 +658,14 @@ job "pds-backup" {
               next();
             });
             child.on("error", reject);
-            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            child.on("exit", (code, signal) => {
+              if (asked === null && code === 0) return resolve();
+              const killed = new Killed(asked, signal ?? code);
+              // Who restores can give it more memory. A backup goes on: its owner is told of the one account.
+              if (asked === null || (signal === "SIGKILL" && !gently)) return reject(killed);
+              verdicts.set(asked, { ...blank(), state: NOT, why: [killed.message], unchecked: signal === "SIGKILL" });
+              resolve(worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+            });
             next();
           });
         }
@@ -712,12 +747,21 @@ job "pds-backup" {
           sentences,
         };
 
+        /** What cannot be read, as from a bad disk, is a fault of that account. */
+        function verdictOn(folder, did, expectations) {
+          try {
+            return checkAccount(folder, did, expectations);
+          } catch (error) {
+            return { ...blank(), state: NOT, why: [`it cannot be read: $${error.message}`] };
+          }
+        }
+
         if (require.main === module) {
           const folder = process.argv[2];
           process.on("message", async ({ did, gently, ...expectations }) => {
             if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
             const began = performance.now();
-            const verdict = checkAccount(folder, did, expectations);
+            const verdict = verdictOn(folder, did, expectations);
             if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
             process.send(verdict);
           });
@@ -860,7 +904,7 @@ job "pds-backup" {
             for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
               const damage = await this.repository(did, now);
               if (damage === undefined) return;
-              if (damage) return this.carry(did, now, damage);
+              if (damage) return this.carry(did, null, damage); // it may have been for a moment: tried again each time
               gone = this.blocks ? await this.theirBlobs(did) : [];
               // A record that was deleted since took its blob with it. The repository is then copied again, without the record.
               if (gone.length === 0) return;
@@ -1043,8 +1087,8 @@ job "pds-backup" {
                   return true;
                 }
               } catch (error) {
-                if (error.code === "ENOENT" || error.code === "EIO") return false;
-                throw error;
+                if (!error.code || NO_ROOM.includes(error.code)) throw error;
+                return false; // gone, or on a bad disk
               }
               await pause(200); // the server may be writing it: it writes under the final name
             }
@@ -1098,11 +1142,20 @@ job "pds-backup" {
           return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
         }
 
-        /** DIDs of the accounts with a folder below `root`. */
-        function folders(root) {
+        /** DIDs of the accounts with a folder below `root`. If `unread` is given, it gets the errors of unreadable folders. */
+        function folders(root, unread) {
           const actors = path.join(root, "actors");
           const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
-          return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
+          const listed = (shelf) => {
+            try {
+              return entries(path.join(actors, shelf));
+            } catch (error) {
+              if (!unread) throw error;
+              unread(error);
+              return [];
+            }
+          };
+          return shelves.flatMap((shelf) => listed(shelf).filter((name) => name.startsWith("did:")));
         }
 
         function size(name) {

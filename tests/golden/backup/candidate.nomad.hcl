@@ -69,11 +69,12 @@ job "pds-candidate" {
         set -eu
         umask 077
 
+        TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
+        rm -rf "$TARGET/older" # requests of a run that was cut short
         [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
-        TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
         fetched=$TARGET/fetched
         wanted=$${NOMAD_META_snapshot:-latest}
         if [ "$REPOSITORY" = absent ]; then
@@ -1952,7 +1953,7 @@ job "pds-candidate" {
          * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
-          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const verdict = blank();
           const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
           if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
           const pair = readKey(path.join(folder, keyFile), verdict);
@@ -1970,6 +1971,10 @@ job "pds-candidate" {
             verdict.state = LOSSES;
           }
           return verdict;
+        }
+
+        function blank() {
+          return { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
         }
 
         /** The verdict in sentences, `why` first. */
@@ -2063,7 +2068,11 @@ job "pds-candidate" {
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
-            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            try {
+              return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            } catch {
+              return false; // what cannot be read is lost
+            }
           });
         }
 
@@ -2113,7 +2122,14 @@ job "pds-candidate" {
               next();
             });
             child.on("error", reject);
-            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            child.on("exit", (code, signal) => {
+              if (asked === null && code === 0) return resolve();
+              const killed = new Killed(asked, signal ?? code);
+              // Who restores can give it more memory. A backup goes on: its owner is told of the one account.
+              if (asked === null || (signal === "SIGKILL" && !gently)) return reject(killed);
+              verdicts.set(asked, { ...blank(), state: NOT, why: [killed.message], unchecked: signal === "SIGKILL" });
+              resolve(worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+            });
             next();
           });
         }
@@ -2195,12 +2211,21 @@ job "pds-candidate" {
           sentences,
         };
 
+        /** What cannot be read, as from a bad disk, is a fault of that account. */
+        function verdictOn(folder, did, expectations) {
+          try {
+            return checkAccount(folder, did, expectations);
+          } catch (error) {
+            return { ...blank(), state: NOT, why: [`it cannot be read: $${error.message}`] };
+          }
+        }
+
         if (require.main === module) {
           const folder = process.argv[2];
           process.on("message", async ({ did, gently, ...expectations }) => {
             if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
             const began = performance.now();
-            const verdict = checkAccount(folder, did, expectations);
+            const verdict = verdictOn(folder, did, expectations);
             if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
             process.send(verdict);
           });
@@ -2594,7 +2619,7 @@ job "pds-candidate" {
 
         const MANIFEST = "manifest.json";
         const MARK = ".pds-identity.json";
-        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
 
         /**
          * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
@@ -2615,6 +2640,7 @@ job "pds-candidate" {
           if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
             return refuse(`$${MANIFEST} is of an unknown format`);
           }
+          manifest.findings ??= {}; // backups made before there were any
           found.refusals.push(...identity(folder, manifest, whose, found.notes));
           sweep(folder, manifest, found.notes);
           const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);

@@ -81,11 +81,12 @@ job "pds-restore" {
         set -eu
         umask 077
 
+        TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
+        rm -rf "$TARGET/older" # requests of a run that was cut short
         [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
-        TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
         fetched=$TARGET/fetched
         wanted=$${NOMAD_META_snapshot:-latest}
         if [ "$REPOSITORY" = absent ]; then
@@ -281,10 +282,11 @@ job "pds-restore" {
         const { MARK, verify } = require("./verify.cjs");
 
         const MEBIBYTE = 1024 * 1024;
+        const ROUNDS = 5;
         const RACE = 60000; // ms; tolerates a clock that is slightly behind
 
         const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
-        const { place, fetched, next, older: desk } = swaps.places(data);
+        const { place, fetched, next, only, older: desk } = swaps.places(data);
         const list = path.join(data, departures.LIST);
 
         async function main() {
@@ -295,10 +297,10 @@ job "pds-restore" {
           if (asked("only") && asked("step") !== "in") return makeOneReady(asked("only"));
           fs.mkdirSync(path.join(data, ".snapshot"), { recursive: true, mode: 0o700 });
           request.alone();
-          await finishWhatWasCutShort();
+          const finished = await finishWhatWasCutShort();
           if (asked("forget")) return forget();
           notServing();
-          return asked("only") ? putOneInPlace(asked("only")) : restoreAll();
+          return asked("only") ? putOneInPlace(asked("only"), finished) : restoreAll();
         }
 
         // --- a whole server
@@ -318,20 +320,36 @@ job "pds-restore" {
           say("identities", `$${keys.size} asked, $${Object.keys(told.moved).length} are another server's`);
           say("events", `go on after number $${told.sequence}`);
 
-          stage(source, found, accounts);
           const left = whoLeft({ since, statuses: told.statuses, wanted: wanted() });
-          const done = await onTheServer(wholeJob(found, accounts, told, left));
-          await holdsTogether(accounts, done);
+          const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
           if (departed.length > 0) departures.write(list, departed);
           const todo = { step: "out", old: swaps.aside(data) };
           swaps.writePlan(data, todo);
           swaps.swapAll(data, todo);
-          for (const name of [fetched, desk, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
+          for (const name of [fetched, desk, only, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
           for (const line of [...told.notes, ...left.notes, ...accounts.notes, ...done.notes]) console.log(`note: $${line}`);
           for (const [did, why] of done.left) if (!accounts.leftOut.has(did)) console.log(`LEFT OUT: $${did}: $${why}`);
           for (const [did, why] of accounts.leftOut) console.log(`NOT RESTORED: $${did}: $${why}`);
           const gone = found.manifest.accounts.length + accounts.newer - done.active;
           say("ready", `$${done.active} accounts in use, $${gone} not; $${((Date.now() - began) / 1000).toFixed(1)} s`);
+        }
+
+        /** The new directory, and what was done to it: begun anew without the accounts, or their events, that the server's code fails at. */
+        async function made(source, found, accounts, jobOf) {
+          for (let round = 1; round <= ROUNDS; round++) {
+            stage(source, found, accounts);
+            const done = await onTheServer(jobOf(accounts));
+            const failed = new Map(done.failed ?? (await holdsTogether(accounts, done)));
+            const behind = done.unapplied ?? [];
+            if (failed.size + behind.length === 0) return done;
+            // A fault of the host, as of its disk, is no account's.
+            if (failed.size > 1 && failed.size * 2 > accounts.chosen.size) {
+              throw new Error(`what was restored does not hold together:\n  $${[...failed].map((line) => line.join(": ")).join("\n  ")}`);
+            }
+            for (const did of behind) accounts.unapplied.add(did);
+            for (const [did, why] of failed) accountsOf.leaveOut(accounts, did, why);
+          }
+          throw new Error(`the server's code failed at other accounts in each of $${ROUNDS} rounds`);
         }
 
         function wanted() {
@@ -351,7 +369,7 @@ job "pds-restore" {
         }
 
         async function choices(source, found, before, since) {
-          const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data));
+          const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data, ({ message }) => console.log(`note: $${message}`)));
           const older = new accountsOf.Older(desk, found.manifest.started, request.olderAreThere);
           const shared = { found, old, scratch: place, without: dids("without") };
           const { chosen, leftOut } = await accountsOf.choose({ ...shared, source, older });
@@ -368,6 +386,7 @@ job "pds-restore" {
             carried: [...carried.chosen.keys()],
             leftOut: new Map([...leftOut, ...carried.leftOut]),
             newer: carried.chosen.size,
+            unapplied: new Set(),
             notes: [],
           };
         }
@@ -383,6 +402,7 @@ job "pds-restore" {
         }
 
         function stage(source, { manifest, sequencer }, accounts) {
+          accounts.notes = [...accounts.unapplied].map((did) => `$${did}: what came while the snapshot was made could not be applied`);
           fs.rmSync(next, { recursive: true, force: true });
           fs.mkdirSync(next, { recursive: true });
           const { hostname: name, rotation_public_key } = manifest;
@@ -395,9 +415,7 @@ job "pds-restore" {
               const note = accountsOf.copyRows(notServing.held, path.join(next, "account.sqlite"), did);
               if (note) accounts.notes.push(note);
             } catch (error) {
-              accounts.leftOut.set(did, `it was made after the snapshot, which has another account with its e-mail address ($${error.message})`);
-              accounts.chosen.delete(did);
-              accounts.newer--;
+              accountsOf.leaveOut(accounts, did, `it was made after the snapshot, which has another account with its e-mail address ($${error.message})`);
             }
           }
           const disk = manifest.blobs === "disk";
@@ -412,7 +430,7 @@ job "pds-restore" {
             directory: next,
             started: manifest.started,
             recover: sequencer,
-            without: [...others, ...accounts.leftOut.keys()],
+            without: [...others, ...accounts.leftOut.keys(), ...accounts.unapplied],
             leftOut: [...accounts.leftOut],
             repairs: repairs(accounts.chosen),
             moved: told.moved,
@@ -437,9 +455,7 @@ job "pds-restore" {
           const verdicts = await checkAll(next, rest.filter((did) => touched.has(did)), { manifest });
           const brief = await checkAll(next, rest.filter((did) => !touched.has(did)), { manifest, commitOnly: true });
           const wrong = [...verdicts, ...brief].filter(([, verdict]) => verdict.why.length + verdict.records.length > 0 || verdict.rebuild);
-          if (wrong.length === 0) return;
-          const lines = wrong.map(([did, verdict]) => `$${did}: $${sentences(verdict).join("; ")}`);
-          throw new Error(`what was restored does not hold together:\n  $${lines.join("\n  ")}`);
+          return wrong.map(([did, verdict]) => [did, sentences(verdict).join("; ")]);
         }
 
         function room(manifest) {
@@ -458,7 +474,9 @@ job "pds-restore" {
           if (!todo) return;
           if (todo.did) await finishOne(todo);
           else swaps.swapAll(data, todo);
+          if (!todo.did) fs.rmSync(only, { recursive: true, force: true }); // made ready for the data before
           say("a restore that was cut short", "is finished");
+          return todo.did;
         }
 
         // --- read-only
@@ -518,10 +536,12 @@ job "pds-restore" {
         const fs = require("node:fs");
         const path = require("node:path");
         const { createRequire } = require("node:module");
+        const { Readable } = require("node:stream");
         const { Database, lostRecords, read } = require("./account_check.cjs");
         const { home, isHashOf } = require("./repository.cjs");
 
         const RACE = 60000; // ms; the server writes a repository first and its event a moment later
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
         const WRITES = 100; // in one commit; the server accepts 200
         const app = createRequire(path.join(process.cwd(), "x.js"));
 
@@ -532,7 +552,7 @@ job "pds-restore" {
          * Resolves to `left` (DID to why it is not in use), `notes` and the count of accounts in use, `active`.
          */
         async function work(job) {
-          const pds = await load(job.directory);
+          const pds = await load(job);
           try {
             const server = { ctx: pds.ctx, scripts: app("@atproto/pds").scripts, job };
             return await (job.only ? oneAccount(server) : allAccounts(server));
@@ -543,7 +563,7 @@ job "pds-restore" {
           }
         }
 
-        async function load(directory) {
+        async function load({ directory, only }) {
           const keep = ["PDS_HOSTNAME", "PDS_SERVICE_HANDLE_DOMAINS", "PDS_DID_PLC_URL"];
           const given = Object.keys(process.env).filter((name) => name.startsWith("PDS_"));
           for (const name of given) if (!keep.includes(name)) delete process.env[name];
@@ -558,7 +578,7 @@ job "pds-restore" {
             PDS_ADMIN_PASSWORD: key(),
           });
           const library = app("@atproto/pds");
-          withoutFlush();
+          if (!only) withoutFlush(); // one account is put in place among live data
           const pds = await library.PDS.create(library.envToCfg(library.readEnv()), library.envToSecrets(library.readEnv()));
           await pds.ctx.sequencer.start(); // migrates its database to this version
           return pds;
@@ -582,20 +602,31 @@ job "pds-restore" {
         async function allAccounts(server) {
           const { ctx, job } = server;
           const found = { left: new Map(job.leftOut), notes: [], active: 0, recovered: [] };
-          if (job.recover) found.recovered = await recover(server);
-          for (const [did, loss] of job.repairs) await repair(server, did, loss, found);
+          const failed = new Map();
+          if (job.recover) {
+            const { unapplied, recovered } = await recover(server);
+            if (unapplied.length > 0) return { unapplied, failed: [] };
+            found.recovered = recovered;
+          }
+          for (const [did, loss] of job.repairs) await repair(server, did, loss, failed);
           await closeThoseWhoLeft(server, found);
           raise(ctx, job.sequence);
           for (const [did, deleted] of found.left) if (deleted === true) await announceDeleted(ctx, did);
           for (const { did, handle, takedownRef, deactivatedAt } of accounts(job.directory)) {
             if (job.moved[did]) continue; // another server publishes its events
             const status = takedownRef ? "takendown" : deactivatedAt ? "deactivated" : "active";
-            const sync = fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))
-              ? await newRevision(ctx, did, job.revisions[did])
-              : null;
+            let sync = null;
+            try {
+              if (fs.existsSync(path.join(job.directory, home(did), "store.sqlite"))) sync = await newRevision(ctx, did, job.revisions[did]);
+            } catch (error) {
+              if (error instanceof Refused || NO_ROOM.includes(error.code)) throw error;
+              failed.set(did, `it takes no new revision: $${error.message}`);
+              continue;
+            }
             found.active += status === "active";
             await announce(ctx, did, handle, status, sync);
           }
+          if (failed.size > 0) return { failed: [...failed] };
           return { ...found, left: [...found.left].map(([did, why]) => [did, why === true ? DELETED : why]) };
         }
 
@@ -637,7 +668,7 @@ job "pds-restore" {
           // Not from the beginning: an account that was deleted long ago and came back would be deleted again.
           const from = new Date(Date.parse(job.started) - RACE).toISOString();
           const first = await ctx.sequencer.earliestAfterTime(from);
-          if (!first) return [];
+          if (!first) return { unapplied: [], recovered: [] };
           // Events cannot be applied to accounts whose data are not the snapshot's.
           const db = new Database(ctx.sequencer.dbLocation, { fileMustExist: true, timeout: 10000 });
           for (const did of job.without) db.prepare("delete from repo_seq where did = ?").run(did);
@@ -648,10 +679,10 @@ job "pds-restore" {
             if (ask("select did from failed").length > 0) await scripts["recovery-repair-repos"](ctx, []);
           });
           const failed = ask("select did from failed where fixed = 0");
-          if (failed.length > 0) throw new Error(`the server's own recovery failed for $${failed.join(", ")}`);
-          const made = ask("select did from new_account");
-          if (made.length > 0) throw new Error(`the server's own recovery made new keys for $${made.join(", ")}`);
-          return read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+          // No new key is ever made for an identity that exists: such an account's events are not applied.
+          const unapplied = [...new Set([...failed, ...ask("select did from new_account")])];
+          const recovered = read(ctx.sequencer.dbLocation, (db) => db.prepare("select distinct did from repo_seq where seq >= ?").pluck().all(first.seq));
+          return { unapplied, recovered };
         }
 
         async function quietly(task) {
@@ -665,12 +696,13 @@ job "pds-restore" {
         }
 
         /** Removes the lost records from a repository, so that the rest is consistent. */
-        async function repair({ ctx, scripts, job }, did, { rebuild }, found) {
+        async function repair({ ctx, scripts, job }, did, { rebuild }, failed) {
           const store = path.join(job.directory, home(did), "store.sqlite");
           try {
             if (rebuild) {
               forgetRecords(store);
-              await quietly(() => scripts["rebuild-repo"](ctx, [did])); // restore.cjs has confirmed its prompt
+              answerNext();
+              await quietly(() => scripts["rebuild-repo"](ctx, [did]));
               return;
             }
             const { AtUri } = createRequire(app.resolve("@atproto/pds/package.json"))("@atproto/syntax");
@@ -683,8 +715,14 @@ job "pds-restore" {
               await ctx.accountManager.updateRepoRoot(did, commit.cid, commit.rev);
             }
           } catch (error) {
-            found.left.set(did, `it could not be repaired: $${error.message}`);
+            if (NO_ROOM.includes(error.code)) throw error;
+            failed.set(did, `it could not be repaired: $${error.message}`);
           }
+        }
+
+        /** The server's rebuild-repo asks whether to go on. An empty line says so; each question reads all that its input has. */
+        function answerNext() {
+          Object.defineProperty(process, "stdin", { value: Readable.from(["\n"]), configurable: true });
         }
 
         function forgetRecords(store) {
@@ -737,12 +775,13 @@ job "pds-restore" {
 
         async function oneAccount({ ctx, scripts, job }) {
           const did = job.only;
-          const found = { left: new Map() };
-          for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, found);
-          if (found.left.size > 0) throw new Error(`$${did}: $${found.left.get(did)}`);
+          const failed = new Map();
+          for (const [, loss] of job.repairs) await repair({ ctx, scripts, job }, did, loss, failed);
+          if (failed.size > 0) throw new Error(`$${did}: $${failed.get(did)}`);
           const account = accounts(job.directory).find((other) => other.did === did);
           const sync = await newRevision(ctx, did, job.revisions[did]);
           const status = account.takedownRef ? "takendown" : account.deactivatedAt ? "deactivated" : "active";
+          job.told = true;
           if (job.back) await announce(ctx, did, account.handle, status, sync);
           else if (status === "active") await announceSync(ctx, did, sync);
           return { left: [], notes: [] };
@@ -787,7 +826,7 @@ job "pds-restore" {
           try {
             answer = await work(job);
           } catch (error) {
-            answer = { refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
+            answer = { told: job.told, refused: error instanceof Refused, error: error instanceof Refused ? error.message : error.stack };
           }
           process.send(answer, () => process.exit(0)); // not when the last idle connection ends
         });
@@ -810,11 +849,20 @@ job "pds-restore" {
 
         const LIST = ".departures.jsonl";
 
-        /** The lines of a list, without a last line that a crash truncated. */
+        /** The lines of a list, without those that a crash or a bad disk damaged. */
         function lines(file) {
           if (!fs.existsSync(file)) return [];
           const text = fs.readFileSync(file, "utf8");
-          return text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+          return text.split("\n").slice(0, -1).flatMap(parsed);
+        }
+
+        function parsed(line) {
+          try {
+            const found = JSON.parse(line);
+            return typeof found?.did === "string" && typeof found.time === "string" ? [found] : [];
+          } catch {
+            return [];
+          }
         }
 
         /** Events about accounts in a sequencer database, after number `after`. The database may be in use. */
@@ -879,6 +927,7 @@ job "pds-restore" {
         const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
         const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
         const LOOK = 200; // ms
+        const AWAY = "the older backups could not be asked: try `./pds restore STACK --only` with this DID later";
 
         // --- older backups: another task has restic's key (older.sh); the two communicate by files in this folder
 
@@ -907,6 +956,7 @@ job "pds-restore" {
             if (!this.on) return [];
             if (!this.ids) {
               const got = await this.ask("list");
+              this.away = !got;
               const found = got ? JSON.parse(fs.readFileSync(path.join(this.desk, "list.json"), "utf8")) : [];
               const older = found.filter(({ time }) => !this.before || Date.parse(time) < Date.parse(this.before));
               this.ids = older.sort((one, other) => Date.parse(other.time) - Date.parse(one.time)).map(({ id }) => id);
@@ -952,7 +1002,7 @@ job "pds-restore" {
             else {
               const other = (await older.find(did)) ?? (await fromOldData(old, scratch, did, found.manifest));
               if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
-              else result.leftOut.set(did, sentences(verdict).join("; "));
+              else result.leftOut.set(did, sentences(verdict).join("; ") + (older.away ? `; $${AWAY}` : ""));
             }
           }
           return result;
@@ -968,6 +1018,14 @@ job "pds-restore" {
             else result.leftOut.set(did, without.includes(did) ? "you left it out (--without)" : `it was made after the snapshot, and $${old.why(did)}`);
           }
           return result;
+        }
+
+        /** Leave out one of the `accounts` that were chosen. */
+        function leaveOut(accounts, did, why) {
+          accounts.leftOut.set(did, why);
+          accounts.chosen.delete(did);
+          if (accounts.carried.includes(did)) accounts.newer--;
+          accounts.carried = accounts.carried.filter((other) => other !== did);
         }
 
         /** The old data on the volume: `data`, an open connection to their account database, and the DIDs of their accounts. */
@@ -1032,14 +1090,15 @@ job "pds-restore" {
         function stageAccount(next, did, { folder, verdict }, disk) {
           for (const name of NAMES) {
             const file = path.join(folder, home(did), name);
-            if (!fs.existsSync(file)) continue;
+            if (name === "did-op" && !fs.existsSync(file)) continue; // most have none; the others were there when it was checked
             fs.mkdirSync(path.join(next, home(did)), { recursive: true });
             fs.copyFileSync(file, path.join(next, home(did), name));
           }
           if (!disk) return;
           for (const cid of read(path.join(folder, home(did), "store.sqlite"), keptBlobs)) {
             const name = blobOf(folder, did, cid, { checked: true });
-            if (!name || verdict.blobs.includes(cid)) continue;
+            if (verdict.blobs.includes(cid)) continue;
+            if (!name) throw new Error(`blob $${cid} of $${did} was there when it was checked, and is gone`);
             fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
             fs.rmSync(path.join(next, name), { force: true });
             fs.linkSync(path.join(folder, name), path.join(next, name));
@@ -1115,11 +1174,24 @@ job "pds-restore" {
           return note;
         }
 
+        /** Remove an account's rows from the account database in the file `name`. */
+        function removeRows(name, did) {
+          const db = new Database(name, { fileMustExist: true, timeout: 10000 });
+          try {
+            const tables = db.prepare("select name from sqlite_master where type = 'table'").pluck().all();
+            const owned = tables.filter((table) => db.pragma(`table_info("$${table}")`).some((column) => column.name === "did"));
+            const order = [...owned.filter((table) => !FIRST.includes(table)), ...FIRST.toReversed()];
+            db.transaction(() => order.forEach((table) => db.prepare(`delete from "$${table}" where did = ?`).run(did)))();
+          } finally {
+            db.close();
+          }
+        }
+
         function taken(db, handle) {
           return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
         }
 
-        module.exports = { Older, choose, copyRows, newer, oldAccounts, stageAccount, stageKey, stageReservedKeys };
+        module.exports = { Older, choose, copyRows, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };
         EOT
       }
 
@@ -1159,9 +1231,17 @@ job "pds-restore" {
         }
 
         function whose() {
+          return { hostname, rotation_public_key: asked("rotation_public_key") || marked() };
+        }
+
+        function marked() {
           const mark = path.join(data, MARK);
-          const old = fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
-          return { hostname, rotation_public_key: asked("rotation_public_key") || old };
+          try {
+            return fs.existsSync(mark) ? JSON.parse(fs.readFileSync(mark, "utf8")).rotation_public_key : null;
+          } catch (error) {
+            console.log(`note: $${MARK} on the volume cannot be read ($${error.message}); the snapshot has its own`);
+            return null;
+          }
         }
 
         /** Prints one line for all intact accounts, and one for each other account. Returns those that are not restorable. */
@@ -1218,10 +1298,9 @@ job "pds-restore" {
         /** Runs restore_server.cjs, which uses the server's code, on the `job`. Returns its outcome. */
         function onTheServer(job) {
           return new Promise((resolve, reject) => {
-            const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["pipe", "inherit", "inherit", "ipc"] });
-            child.stdin.end("\n".repeat(job.repairs.length)); // the server's rebuild-repo asks for confirmation: an empty line
-            child.on("message", ({ error, refused, ...done }) => {
-              if (error) reject(refused ? new Refused(error) : new Error(error));
+            const child = fork(path.join(__dirname, "restore_server.cjs"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+            child.on("message", ({ error, refused, told, ...done }) => {
+              if (error) reject(Object.assign(refused ? new Refused(error) : new Error(error), { told }));
               else resolve(done);
             });
             child.on("error", reject);
@@ -1346,6 +1425,18 @@ job "pds-restore" {
           writePlan(data, { ...todo, step: "events" });
         }
 
+        /** The old data of one account in its place again, if it had any; done twice it is done once. */
+        function swapBack(data, todo) {
+          const folder = home(todo.did);
+          const [there, made, kept] = [data, places(data).only, todo.old].map((place) => path.join(place, folder));
+          if (fs.existsSync(there) && (fs.existsSync(kept) || todo.back)) {
+            fs.rmSync(made, { recursive: true, force: true });
+            fs.mkdirSync(path.dirname(made), { recursive: true });
+            fs.renameSync(there, made);
+          }
+          if (fs.existsSync(kept)) fs.renameSync(kept, there);
+        }
+
         function move(from, to, which) {
           for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
           for (const folder of [from, to]) sync(folder);
@@ -1378,11 +1469,11 @@ job "pds-restore" {
           const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
           const list = departures.lines(path.join(data, departures.LIST));
           const gone = new Set([...deleted, ...[...departures.since(list, "")].filter(([, status]) => status === "deleted").map(([did]) => did)]);
-          const last = new Map();
-          for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.set(did, { old, key });
+          const last = []; // an account can have several: one of them may be damaged
+          for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.push({ did, old, key });
           const refused = [];
-          const asked = await documents([...last.keys()].filter((did) => did.startsWith("did:")), plc);
-          for (const [did, { old, key }] of last) {
+          const asked = await documents([...new Set(last.map(({ did }) => did))].filter((did) => did.startsWith("did:")), plc);
+          for (const { did, old, key } of last) {
             const { error, gone: ended, key: named } = asked.get(did) ?? { error: "it is a reserved key" };
             if (ended || (!error && named !== didKey(key))) continue; // its identity needs another key, or none
             refused.push(`$${did}: its signing key is in .restore/$${old} alone$${error ? ` ($${error})` : ""}`);
@@ -1414,7 +1505,7 @@ job "pds-restore" {
           }
         }
 
-        module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapOne, toDisk, writePlan };
+        module.exports = { aside, forget, forgetPlan, places, readPlan, swapAll, swapBack, swapOne, toDisk, writePlan };
         EOT
       }
 
@@ -1454,7 +1545,7 @@ job "pds-restore" {
          * from the manifest, if there is one.
          */
         function checkAccount(folder, did, { files, known, blobs, commitOnly = false }) {
-          const verdict = { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
+          const verdict = blank();
           const [store, keyFile] = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
           if (!fs.existsSync(path.join(folder, store))) verdict.why.push("it has no repository");
           const pair = readKey(path.join(folder, keyFile), verdict);
@@ -1472,6 +1563,10 @@ job "pds-restore" {
             verdict.state = LOSSES;
           }
           return verdict;
+        }
+
+        function blank() {
+          return { state: WHOLE, why: [], blobs: [], records: [], lost: 0, rebuild: false, changed: [], key: null };
         }
 
         /** The verdict in sentences, `why` first. */
@@ -1565,7 +1660,11 @@ job "pds-restore" {
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
-            return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            try {
+              return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+            } catch {
+              return false; // what cannot be read is lost
+            }
           });
         }
 
@@ -1615,7 +1714,14 @@ job "pds-restore" {
               next();
             });
             child.on("error", reject);
-            child.on("exit", (code, signal) => (asked === null && code === 0 ? resolve() : reject(new Killed(asked, signal ?? code))));
+            child.on("exit", (code, signal) => {
+              if (asked === null && code === 0) return resolve();
+              const killed = new Killed(asked, signal ?? code);
+              // Who restores can give it more memory. A backup goes on: its owner is told of the one account.
+              if (asked === null || (signal === "SIGKILL" && !gently)) return reject(killed);
+              verdicts.set(asked, { ...blank(), state: NOT, why: [killed.message], unchecked: signal === "SIGKILL" });
+              resolve(worker(folder, left, { manifest, gently, commitOnly, verdicts }));
+            });
             next();
           });
         }
@@ -1697,12 +1803,21 @@ job "pds-restore" {
           sentences,
         };
 
+        /** What cannot be read, as from a bad disk, is a fault of that account. */
+        function verdictOn(folder, did, expectations) {
+          try {
+            return checkAccount(folder, did, expectations);
+          } catch (error) {
+            return { ...blank(), state: NOT, why: [`it cannot be read: $${error.message}`] };
+          }
+        }
+
         if (require.main === module) {
           const folder = process.argv[2];
           process.on("message", async ({ did, gently, ...expectations }) => {
             if (gently) os.setPriority(os.constants.priority.PRIORITY_LOW);
             const began = performance.now();
-            const verdict = checkAccount(folder, did, expectations);
+            const verdict = verdictOn(folder, did, expectations);
             if (gently) await new Promise((resume) => setTimeout(resume, performance.now() - began));
             process.send(verdict);
           });
@@ -2092,7 +2207,7 @@ job "pds-restore" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+        const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
         const accountsOf = require("./restore_accounts.cjs");
         const request = require("./restore_request.cjs");
         const swaps = require("./restore_swap.cjs");
@@ -2142,9 +2257,10 @@ job "pds-restore" {
         }
 
         /** Replaces the current account with the prepared one. The server is stopped. */
-        async function putOneInPlace(did) {
+        async function putOneInPlace(did, finished) {
           const file = path.join(only, "ready.json");
-          if (!fs.existsSync(file)) return say("ready", "it is in place already");
+          if (!fs.existsSync(file) && finished === did) return say("ready", "it is in place already");
+          if (!fs.existsSync(file)) throw new Refused(`nothing of $${did} has been made ready: run the same again.`);
           const ready = JSON.parse(fs.readFileSync(file, "utf8"));
           if (ready.did !== did) throw new Refused(`what was made ready is $${ready.did}, not $${did}: begin again.`);
           if (!notServing.held) throw new Refused("the server's account.sqlite cannot be read: restore all of it.");
@@ -2161,13 +2277,31 @@ job "pds-restore" {
           const { did, verdict, revisions } = todo;
           notServing.held?.close(); // the plan keeps every server from starting
           notServing.held = null;
+          if (todo.step === "undo") return undoOne(todo);
           if (todo.step !== "events") swaps.swapOne(data, todo);
-          if (todo.back) restoreRows(did);
           const job = { directory: data, only: did, back: todo.back, repairs: request.repairs(new Map([[did, { verdict }]])), revisions };
-          await request.onTheServer(job);
+          try {
+            if (todo.back) restoreRows(did);
+            await request.onTheServer(job);
+          } catch (error) {
+            // What was killed goes on in the next run. What failed would fail again, and no server starts while the plan is there.
+            if (error instanceof Killed || error.told) throw error;
+            undoOne(todo);
+            throw error;
+          }
           swaps.toDisk(data);
           fs.rmSync(only, { recursive: true, force: true });
           swaps.forgetPlan(data);
+        }
+
+        /** Nothing of it was told to relays: the account becomes what it was. */
+        function undoOne(todo) {
+          swaps.writePlan(data, { ...todo, step: "undo" });
+          swaps.swapBack(data, todo);
+          if (todo.back) accountsOf.removeRows(path.join(data, "account.sqlite"), todo.did);
+          swaps.toDisk(data);
+          swaps.forgetPlan(data);
+          say("put back", `$${todo.did} is as it was before`);
         }
 
         function restoreRows(did) {
@@ -2177,6 +2311,9 @@ job "pds-restore" {
             const known = there.prepare("select 1 from actor where did = ?").get(did);
             there.close();
             if (!known) accountsOf.copyRows(source, path.join(data, "account.sqlite"), did);
+          } catch (error) {
+            if (!/^UNIQUE.*email/.test(error.message)) throw error;
+            throw new Refused(`another account has the e-mail address of $${did} now. Give that one another address, then run the same again.`);
           } finally {
             source.close();
           }
@@ -2454,7 +2591,7 @@ job "pds-restore" {
             for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
               const damage = await this.repository(did, now);
               if (damage === undefined) return;
-              if (damage) return this.carry(did, now, damage);
+              if (damage) return this.carry(did, null, damage); // it may have been for a moment: tried again each time
               gone = this.blocks ? await this.theirBlobs(did) : [];
               // A record that was deleted since took its blob with it. The repository is then copied again, without the record.
               if (gone.length === 0) return;
@@ -2637,8 +2774,8 @@ job "pds-restore" {
                   return true;
                 }
               } catch (error) {
-                if (error.code === "ENOENT" || error.code === "EIO") return false;
-                throw error;
+                if (!error.code || NO_ROOM.includes(error.code)) throw error;
+                return false; // gone, or on a bad disk
               }
               await pause(200); // the server may be writing it: it writes under the final name
             }
@@ -2692,11 +2829,20 @@ job "pds-restore" {
           return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
         }
 
-        /** DIDs of the accounts with a folder below `root`. */
-        function folders(root) {
+        /** DIDs of the accounts with a folder below `root`. If `unread` is given, it gets the errors of unreadable folders. */
+        function folders(root, unread) {
           const actors = path.join(root, "actors");
           const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
-          return shelves.flatMap((shelf) => entries(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
+          const listed = (shelf) => {
+            try {
+              return entries(path.join(actors, shelf));
+            } catch (error) {
+              if (!unread) throw error;
+              unread(error);
+              return [];
+            }
+          };
+          return shelves.flatMap((shelf) => listed(shelf).filter((name) => name.startsWith("did:")));
         }
 
         function size(name) {
@@ -2739,7 +2885,7 @@ job "pds-restore" {
 
         const MANIFEST = "manifest.json";
         const MARK = ".pds-identity.json";
-        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files", "findings"];
+        const FIELDS = ["hostname", "package_version", "started", "counts", "blobs", "accounts", "repositories", "files"];
 
         /**
          * Checks the snapshot in `folder`, which should belong to `whose` (`hostname`, `rotation_public_key`; unknown ones are
@@ -2760,6 +2906,7 @@ job "pds-restore" {
           if (manifest?.format !== 1 || !FIELDS.every((field) => field in manifest)) {
             return refuse(`$${MANIFEST} is of an unknown format`);
           }
+          manifest.findings ??= {}; // backups made before there were any
           found.refusals.push(...identity(folder, manifest, whose, found.notes));
           sweep(folder, manifest, found.notes);
           const damage = databaseDamage(folder, manifest, "account.sqlite", found.notes);
@@ -3285,29 +3432,33 @@ job "pds-restore" {
         umask 077
 
         desk=$TARGET/older
-        rm -rf "$desk"
-        [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}$${NOMAD_META_show:-}$${NOMAD_META_verify:-}" = "" ] || exit 0
-        # shellcheck source=/dev/null
-        . "$(dirname "$0")/open.sh"
 
-        list() {
-            [ "$REPOSITORY" = there ] || return 1
+        # This task never ends by itself: Nomad counts a sidecar that may not start again as failed, also after an exit with 0
+        # (client/allocrunner/taskrunner/restarts), and then kills the restore. So the bucket is opened for each request, in a shell
+        # of its own: one that is away is an answer. What an earlier run left on the desk is removed before both (fetch.sh).
+        list() (
+            # shellcheck source=/dev/null
+            . "$(dirname "$0")/open.sh"
+            [ "$REPOSITORY" = there ] || { echo "[]" >"$desk/list.json" && exit 0; }
             restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$desk/list.json"
-        }
+        )
 
-        get() {
+        get() (
+            # shellcheck source=/dev/null
+            . "$(dirname "$0")/open.sh"
             restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$desk/$1" --include /manifest.json \
                 --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
-        }
+        )
 
         trap 'exit 0' TERM
         while :; do
             if [ -f "$desk/request" ]; then
                 # shellcheck disable=SC2046 # its words
                 set -- $(cat "$desk/request")
-                rm "$desk/request"
-                if "$@"; then echo ok >"$desk/answer.part"; else echo failed >"$desk/answer.part"; fi
-                mv "$desk/answer.part" "$desk/answer"
+                rm -f "$desk/request"
+                said=failed
+                "$@" && said=ok
+                { echo $said >"$desk/answer.part" && mv "$desk/answer.part" "$desk/answer"; } || true
             fi
             sleep 1
         done
