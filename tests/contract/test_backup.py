@@ -170,6 +170,8 @@ def test_the_list_of_who_left_goes_to_the_bucket_and_back_whatever_the_snapshot(
     for change in ({"NOMAD_META_snapshot": oldest["short_id"]}, {"NOMAD_META_from": "volume"}):
         bucket.fetch(tmp_path / "new", **change)
         assert (tmp_path / "new" / ".restore" / "list" / ".departures.jsonl").read_text() == line
+    closed = bucket.fetch(tmp_path / "new", NOMAD_META_from="volume", RESTIC_PASSWORD="another password")
+    assert "does not give its list of departures" in closed, "a snapshot on the volume needs no bucket that opens"
 
 
 @pytest.mark.parametrize(

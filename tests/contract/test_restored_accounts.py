@@ -381,3 +381,23 @@ def test_a_snapshot_is_checked_without_touching_anything(in_place: Restore) -> N
     refused = in_place.run(code=1, NOMAD_META_verify="yes", NOMAD_META_from="volume")
     assert f"--without {did}" in refused
     in_place.run(NOMAD_META_verify="yes", NOMAD_META_from="volume", NOMAD_META_without=did)
+
+
+@one_line
+def test_whole_old_data_are_preferred_to_an_older_backup_with_losses(in_place: Restore, tmp_path: Path) -> None:
+    did = in_place.story.writer.did
+    lossy = _relabelled(in_place.story.snapshot, tmp_path / "lossy", "2026-01-03T00:00:00.000Z")
+    lose_a_record(Data(path=lossy, install=in_place.data.install, document_key=in_place.data.document_key), did)
+    overwrite_pages(_fetched(in_place), did)
+    with _older(in_place, lossy):
+        said = in_place.run(OLDER_BACKUPS="true")
+    assert f"FROM THE OLD DATA: {did}" in said
+    assert in_place.story.written_after in _uris(in_place.data.path, did)
+
+
+@one_line
+def test_the_last_repository_of_an_account_is_not_forgotten_though_its_key_is_kept(in_place: Restore) -> None:
+    did = in_place.story.writer.did
+    in_place.run(NOMAD_META_without=did)
+    assert key_of(in_place.data, did).exists()
+    assert f"{did}: its repository is in .restore/old-" in in_place.run(code=1, NOMAD_META_forget="yes")

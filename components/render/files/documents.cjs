@@ -6,6 +6,7 @@
 
 const ATTEMPTS = 3;
 const AT_ONCE = 8;
+const AWAY = 16; // failures in a row after which the directory is not asked any more
 const PATIENCE = 10000; // ms for one answer
 
 /**
@@ -15,8 +16,14 @@ const PATIENCE = 10000; // ms for one answer
 async function documents(dids, plc) {
   const found = new Map();
   const left = [...dids];
+  let failures = 0; // of the directory, in a row: each takes half a minute
   const ask = async () => {
-    for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
+    for (let did; (did = left.shift()); ) {
+      const fromDirectory = did.startsWith("did:plc:");
+      const answer = fromDirectory && failures >= AWAY ? { error: `${plc} does not answer` } : await one(did, plc);
+      if (fromDirectory) failures = answer.error ? failures + 1 : 0;
+      found.set(did, answer);
+    }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, ask));
   return found;

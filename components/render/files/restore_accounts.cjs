@@ -86,7 +86,9 @@ async function choose({ source, found, older, old, scratch, without }) {
     else if (verdict.state !== NOT) result.chosen.set(did, { folder: source, verdict, of: found.manifest.repositories[did]?.of });
     else if (!found.manifest.accounts.includes(did)) result.leftOut.set(did, "it has no account, and its repository is damaged");
     else {
-      const other = (await older.find(did)) ?? (await fromOldData(old, scratch, did, found.manifest));
+      const backup = await older.find(did);
+      const here = backup?.verdict.state === WHOLE ? null : await fromOldData(old, scratch, did, found.manifest);
+      const other = here?.verdict.state === WHOLE ? here : (backup ?? here);
       if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
       else result.leftOut.set(did, sentences(verdict).join("; ") + (older.away ? `; ${AWAY}` : ""));
     }

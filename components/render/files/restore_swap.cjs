@@ -129,17 +129,33 @@ async function forget(data, { plc, deleted }) {
   const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
   const list = departures.lines(path.join(data, departures.LIST));
   const gone = new Set([...deleted, ...[...departures.since(list, "")].filter(([, status]) => status === "deleted").map(([did]) => did)]);
-  const last = []; // an account can have several: one of them may be damaged
+  const last = [...onlyThere(data, place, olds, gone)]; // an account can have several keys: one of them may be damaged
   for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.push({ did, old, key });
   const refused = [];
   const asked = await documents([...new Set(last.map(({ did }) => did))].filter((did) => did.startsWith("did:")), plc);
   for (const { did, old, key } of last) {
-    const { error, gone: ended, key: named } = asked.get(did) ?? { error: "it is a reserved key" };
-    if (ended || (!error && named !== didKey(key))) continue; // its identity needs another key, or none
+    const { error, gone: ended, key: named, server } = asked.get(did) ?? { error: "it is a reserved key" };
+    if (ended) continue;
+    if (!key) {
+      const here = error || server === process.env.PDS_HOSTNAME;
+      if (here) refused.push(`${did}: its repository is in .restore/${old} alone, though it may be damaged`);
+      continue;
+    }
+    if (!error && named !== didKey(key)) continue; // its identity needs another key
     refused.push(`${did}: its signing key is in .restore/${old} alone${error ? ` (${error})` : ""}`);
   }
   if (refused.length === 0) for (const old of olds) fs.rmSync(path.join(place, old), { recursive: true });
   return { olds, refused };
+}
+
+/** Accounts whose repository is in old data and not in the data that are served. */
+function* onlyThere(data, place, olds, gone) {
+  const has = (folder, did) => fs.statSync(path.join(folder, home(did), "store.sqlite"), { throwIfNoEntry: false })?.size > 0;
+  for (const old of olds) {
+    for (const did of folders(path.join(place, old))) {
+      if (!gone.has(did) && has(path.join(place, old), did) && !has(data, did)) yield { did, old, key: null };
+    }
+  }
 }
 
 function* keysIn(folder) {

@@ -53,7 +53,7 @@ async function main() {
   const before = manifest(current);
   const copy = new Copy({ data, blocks, next, current, before });
   room(copy);
-  const identity = JSON.parse(readMark());
+  const identity = readMark();
 
   copy.file(".pds-identity.json");
   for (const did of folders(data, unread)) {
@@ -260,7 +260,11 @@ function readMark() {
   if (!fs.existsSync(mark)) {
     throw new Refused("the volume has no mark of its PDS (.pds-identity.json): start the server once.");
   }
-  return fs.readFileSync(mark, "utf8");
+  try {
+    return JSON.parse(fs.readFileSync(mark, "utf8"));
+  } catch (error) {
+    throw new Refused(`.pds-identity.json cannot be read (${error.message}). Remove it, and set 'volume: {adopt: …}' for the next start.`);
+  }
 }
 
 // --- the copy

@@ -129,7 +129,7 @@ job "pds-backup" {
           const before = manifest(current);
           const copy = new Copy({ data, blocks, next, current, before });
           room(copy);
-          const identity = JSON.parse(readMark());
+          const identity = readMark();
 
           copy.file(".pds-identity.json");
           for (const did of folders(data, unread)) {
@@ -336,7 +336,11 @@ job "pds-backup" {
           if (!fs.existsSync(mark)) {
             throw new Refused("the volume has no mark of its PDS (.pds-identity.json): start the server once.");
           }
-          return fs.readFileSync(mark, "utf8");
+          try {
+            return JSON.parse(fs.readFileSync(mark, "utf8"));
+          } catch (error) {
+            throw new Refused(`.pds-identity.json cannot be read ($${error.message}). Remove it, and set 'volume: {adopt: …}' for the next start.`);
+          }
         }
 
         // --- the copy

@@ -78,15 +78,29 @@ job "pds-drill" {
         TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
         rm -rf "$TARGET/older" # requests of a run that was cut short
         [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
+
+        # Always the newest list: it has to cover events after the snapshot.
+        departures() {
+            rm -rf "$TARGET/list"
+            mkdir -p "$TARGET"
+            case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
+                *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
+            esac
+        }
+
+        # A snapshot on the volume needs no bucket: the volume has a list of its own.
+        if [ "$${NOMAD_META_from:-}" = volume ]; then
+            # shellcheck source=/dev/null
+            (. "$(dirname "$0")/open.sh" && if [ "$REPOSITORY" = there ]; then departures; fi) ||
+                echo "note: the bucket does not give its list of departures; the list on the volume is used"
+            exit 0
+        fi
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
         fetched=$TARGET/fetched
         wanted=$${NOMAD_META_snapshot:-latest}
-        if [ "$REPOSITORY" = absent ]; then
-            [ "$${NOMAD_META_from:-}" != volume ] || exit 0
-            fail "$RESTIC_REPOSITORY holds no backups"
-        fi
+        [ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
 
         # No command here takes a lock: a leftover lock must not block a restore, a read-only key suffices, and a backup that
         # prunes meanwhile can continue. Packs that it removes during the download exist under another name at the second
@@ -99,12 +113,7 @@ job "pds-drill" {
         mkdir -p "$TARGET"
         began=$(date +%s)
 
-        # Always the newest list: it has to cover events after the snapshot.
-        rm -rf "$TARGET/list"
-        case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
-            *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
-        esac
-        [ "$${NOMAD_META_from:-}" != volume ] || exit 0
+        departures
 
         if ! said=$(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json "$wanted" 2>&1); then
             fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY: $said"
@@ -309,6 +318,7 @@ job "pds-drill" {
 
         const ATTEMPTS = 3;
         const AT_ONCE = 8;
+        const AWAY = 16; // failures in a row after which the directory is not asked any more
         const PATIENCE = 10000; // ms for one answer
 
         /**
@@ -318,8 +328,14 @@ job "pds-drill" {
         async function documents(dids, plc) {
           const found = new Map();
           const left = [...dids];
+          let failures = 0; // of the directory, in a row: each takes half a minute
           const ask = async () => {
-            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
+            for (let did; (did = left.shift()); ) {
+              const fromDirectory = did.startsWith("did:plc:");
+              const answer = fromDirectory && failures >= AWAY ? { error: `$${plc} does not answer` } : await one(did, plc);
+              if (fromDirectory) failures = answer.error ? failures + 1 : 0;
+              found.set(did, answer);
+            }
           };
           await Promise.all(Array.from({ length: AT_ONCE }, ask));
           return found;

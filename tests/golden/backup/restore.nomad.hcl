@@ -84,15 +84,29 @@ job "pds-restore" {
         TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
         rm -rf "$TARGET/older" # requests of a run that was cut short
         [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
+
+        # Always the newest list: it has to cover events after the snapshot.
+        departures() {
+            rm -rf "$TARGET/list"
+            mkdir -p "$TARGET"
+            case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
+                *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
+            esac
+        }
+
+        # A snapshot on the volume needs no bucket: the volume has a list of its own.
+        if [ "$${NOMAD_META_from:-}" = volume ]; then
+            # shellcheck source=/dev/null
+            (. "$(dirname "$0")/open.sh" && if [ "$REPOSITORY" = there ]; then departures; fi) ||
+                echo "note: the bucket does not give its list of departures; the list on the volume is used"
+            exit 0
+        fi
         # shellcheck source=/dev/null
         . "$(dirname "$0")/open.sh"
 
         fetched=$TARGET/fetched
         wanted=$${NOMAD_META_snapshot:-latest}
-        if [ "$REPOSITORY" = absent ]; then
-            [ "$${NOMAD_META_from:-}" != volume ] || exit 0
-            fail "$RESTIC_REPOSITORY holds no backups"
-        fi
+        [ "$REPOSITORY" = there ] || fail "$RESTIC_REPOSITORY holds no backups"
 
         # No command here takes a lock: a leftover lock must not block a restore, a read-only key suffices, and a backup that
         # prunes meanwhile can continue. Packs that it removes during the download exist under another name at the second
@@ -105,12 +119,7 @@ job "pds-restore" {
         mkdir -p "$TARGET"
         began=$(date +%s)
 
-        # Always the newest list: it has to cover events after the snapshot.
-        rm -rf "$TARGET/list"
-        case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
-            *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
-        esac
-        [ "$${NOMAD_META_from:-}" != volume ] || exit 0
+        departures
 
         if ! said=$(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json "$wanted" 2>&1); then
             fail "there is no snapshot $wanted of $PDS_HOSTNAME in $RESTIC_REPOSITORY: $said"
@@ -1000,7 +1009,9 @@ job "pds-restore" {
             else if (verdict.state !== NOT) result.chosen.set(did, { folder: source, verdict, of: found.manifest.repositories[did]?.of });
             else if (!found.manifest.accounts.includes(did)) result.leftOut.set(did, "it has no account, and its repository is damaged");
             else {
-              const other = (await older.find(did)) ?? (await fromOldData(old, scratch, did, found.manifest));
+              const backup = await older.find(did);
+              const here = backup?.verdict.state === WHOLE ? null : await fromOldData(old, scratch, did, found.manifest);
+              const other = here?.verdict.state === WHOLE ? here : (backup ?? here);
               if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
               else result.leftOut.set(did, sentences(verdict).join("; ") + (older.away ? `; $${AWAY}` : ""));
             }
@@ -1469,17 +1480,33 @@ job "pds-restore" {
           const olds = fs.readdirSync(place).filter((name) => name.startsWith("old-"));
           const list = departures.lines(path.join(data, departures.LIST));
           const gone = new Set([...deleted, ...[...departures.since(list, "")].filter(([, status]) => status === "deleted").map(([did]) => did)]);
-          const last = []; // an account can have several: one of them may be damaged
+          const last = [...onlyThere(data, place, olds, gone)]; // an account can have several keys: one of them may be damaged
           for (const old of olds) for (const [did, key] of keysIn(path.join(place, old))) if (!isIn(data, did, key) && !gone.has(did)) last.push({ did, old, key });
           const refused = [];
           const asked = await documents([...new Set(last.map(({ did }) => did))].filter((did) => did.startsWith("did:")), plc);
           for (const { did, old, key } of last) {
-            const { error, gone: ended, key: named } = asked.get(did) ?? { error: "it is a reserved key" };
-            if (ended || (!error && named !== didKey(key))) continue; // its identity needs another key, or none
+            const { error, gone: ended, key: named, server } = asked.get(did) ?? { error: "it is a reserved key" };
+            if (ended) continue;
+            if (!key) {
+              const here = error || server === process.env.PDS_HOSTNAME;
+              if (here) refused.push(`$${did}: its repository is in .restore/$${old} alone, though it may be damaged`);
+              continue;
+            }
+            if (!error && named !== didKey(key)) continue; // its identity needs another key
             refused.push(`$${did}: its signing key is in .restore/$${old} alone$${error ? ` ($${error})` : ""}`);
           }
           if (refused.length === 0) for (const old of olds) fs.rmSync(path.join(place, old), { recursive: true });
           return { olds, refused };
+        }
+
+        /** Accounts whose repository is in old data and not in the data that are served. */
+        function* onlyThere(data, place, olds, gone) {
+          const has = (folder, did) => fs.statSync(path.join(folder, home(did), "store.sqlite"), { throwIfNoEntry: false })?.size > 0;
+          for (const old of olds) {
+            for (const did of folders(path.join(place, old))) {
+              if (!gone.has(did) && has(path.join(place, old), did) && !has(data, did)) yield { did, old, key: null };
+            }
+          }
         }
 
         function* keysIn(folder) {
@@ -1838,6 +1865,7 @@ job "pds-restore" {
 
         const ATTEMPTS = 3;
         const AT_ONCE = 8;
+        const AWAY = 16; // failures in a row after which the directory is not asked any more
         const PATIENCE = 10000; // ms for one answer
 
         /**
@@ -1847,8 +1875,14 @@ job "pds-restore" {
         async function documents(dids, plc) {
           const found = new Map();
           const left = [...dids];
+          let failures = 0; // of the directory, in a row: each takes half a minute
           const ask = async () => {
-            for (let did; (did = left.shift()); ) found.set(did, await one(did, plc));
+            for (let did; (did = left.shift()); ) {
+              const fromDirectory = did.startsWith("did:plc:");
+              const answer = fromDirectory && failures >= AWAY ? { error: `$${plc} does not answer` } : await one(did, plc);
+              if (fromDirectory) failures = answer.error ? failures + 1 : 0;
+              found.set(did, answer);
+            }
           };
           await Promise.all(Array.from({ length: AT_ONCE }, ask));
           return found;
