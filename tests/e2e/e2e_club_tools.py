@@ -84,7 +84,7 @@ def test_a_club_is_written_made_and_previewed_from_the_command_line(place: Place
     for number, name in enumerate(CLUBS):
         arguments = ("--hostname", f"{name}.test", "--on", STACK, "--create-zone", "--memory-mib", "128")
         done = place.stack.verb("club", name, *arguments)
-        assert f"+    {name}: {{port: {3101 + number}, disk_gib: 5, memory_mib: 384}}" in done.output, done.output
+        assert f"+    {name}: {{port: {3101 + number}, disk_gib: 5, memory_mib: 512}}" in done.output, done.output
         assert "PdsJob pds-server" in done.output, "what the club will be"
         assert f"+ ClubRoom pds-clubs-{name}-room" in done.output, "what the host will make, by the engine"
         assert done.output.count("The gate is open.") == 1

@@ -34,6 +34,7 @@ from tests.e2e.tools import missing, run
 from tests.s3 import BUCKET, s3_server
 from tools import escrow
 from tools.live.xrpc import Client, RefusedError
+from tools.verify import home
 
 IMAGES = Path(__file__).parent / "images"
 S3 = "s3.bench.test"
@@ -235,6 +236,33 @@ def test_a_restore_in_place_keeps_the_old_data_until_the_owner_says_so(story: St
     story.whole()
     (old,) = (story.data / ".restore").glob("old-*")
     assert f"removed: {old.name}" in story.bench.pds("restore", "--forget-old").output
+    story.follow()
+    assert story.relay.dropped == []
+    story.bench.pulumi("preview", "--expect-no-changes")
+
+
+def test_one_account_comes_back_from_a_backup_while_the_others_stay(story: Story) -> None:
+    """Its database is damaged on the disk; the backup that meets the damage says so, and keeps the last whole copy."""
+    assert story.club
+    story.back_it_up()
+    did, other = (member.did for member in story.club.members[:2])
+    store = story.data / home(did) / "store.sqlite"
+    with store.open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(bytes(3 * 4096))
+    found = story.bench.pds("backup").output
+    assert f"FINDING: {did}: not restorable: store.sqlite is damaged" in found
+    assert f"{did}: not restorable" in story.bench.pds("check", check=False).output
+    before = Client(story.bench.health_url(), HOSTNAME).query("com.atproto.sync.getLatestCommit", {"did": other})
+    done = story.bench.pds("restore", "--only", did, "--yes")
+    print(done.output)
+    assert "the server has not been touched" in done.output
+    assert (
+        Client(story.bench.health_url(), HOSTNAME).query("com.atproto.sync.getLatestCommit", {"did": other}) == before
+    )
+    story.whole()
+    assert story.bench.pds("backup").output.count("FINDING") == 0
+    assert "removed: old-" in story.bench.pds("restore", "--forget-old").output
     story.follow()
     assert story.relay.dropped == []
     story.bench.pulumi("preview", "--expect-no-changes")
