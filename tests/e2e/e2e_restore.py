@@ -253,7 +253,8 @@ def test_one_account_comes_back_from_a_backup_while_the_others_stay(story: Story
     found = story.bench.pds("backup").output
     assert f"FINDING: {did}: not restorable: store.sqlite is damaged" in found
     assert f"{did}: not restorable" in story.bench.pds("check", check=False).output
-    before = Client(story.bench.health_url(), HOSTNAME).query("com.atproto.sync.getLatestCommit", {"did": other})
+    asked = ("com.atproto.sync.getLatestCommit", {"did": other})
+    before = Client(story.bench.health_url(), HOSTNAME).query(*asked)
     done = story.bench.pds("restore", "--only", did, "--yes")
     print(done.output)
     assert "the server has not been touched" in done.output
