@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tools.child import child
 from tools.engine import ROOT
 
 SCRIPT = ROOT / "components" / "render" / "files" / "older.sh"
 
 
-def _answer(desk: Path, process: subprocess.Popen[bytes], *words: str) -> str:
+def _answer(desk: Path, process: subprocess.Popen[str], *words: str) -> str:
     (desk / "request.next").write_text(" ".join(words) + "\n")
     (desk / "request.next").rename(desk / "request")
     answer = desk / "answer"
@@ -43,13 +44,10 @@ def test_it_answers_in_every_run_and_goes_on_when_the_bucket_is_away(tmp_path: P
         f"NOMAD_META_{meta}": "yes",
         "PDS_HOSTNAME": "x",
     }
-    with subprocess.Popen(["sh", str(tmp_path / SCRIPT.name)], env=env, stderr=subprocess.DEVNULL) as process:
-        try:
-            assert _answer(desk, process, "list") == "failed"
-            (tmp_path / "open.sh").write_text("REPOSITORY=there\n")
-            assert _answer(desk, process, "list") == "ok"
-            assert (desk / "list.json").read_text() == "[]\n"
-            process.terminate()
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
+    with child(["sh", str(tmp_path / SCRIPT.name)], 120, env=env, stderr=subprocess.DEVNULL) as process:
+        assert _answer(desk, process, "list") == "failed"
+        (tmp_path / "open.sh").write_text("REPOSITORY=there\n")
+        assert _answer(desk, process, "list") == "ok"
+        assert (desk / "list.json").read_text() == "[]\n"
+        process.terminate()
+        assert process.wait(60) == 0

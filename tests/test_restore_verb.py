@@ -144,7 +144,7 @@ def test_a_restore_that_a_killed_verb_left_comes_to_its_end_before_another_begin
 ) -> None:
     alice.nomad.children = [["running"], ["running"], ["dead"]]
     assert restore.restore(alice.stack, Wish(yes=True)) == 0
-    assert "Another run of pds-restore is under way" in capsys.readouterr().out
+    assert "Another run of pds-restore is active" in capsys.readouterr().out
     paths = [path for _, path, _ in alice.nomad.asked]
     looks = [number for number, path in enumerate(paths) if path.startswith("/v1/jobs?prefix=pds-restore")]
     assert len(looks) == 3

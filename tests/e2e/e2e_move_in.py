@@ -90,7 +90,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": secrets.token_hex(32),
             "PDS_DATA_DIRECTORY": "/pds",
             "PDS_BLOBSTORE_DISK_LOCATION": "/pds/blocks",
-            "PDS_BLOB_UPLOAD_LIMIT": "104857600",
+            "PDS_BLOB_UPLOAD_LIMIT": "52428800",
             "PDS_DID_PLC_URL": plc.url,
             "PDS_INVITE_REQUIRED": "false",
             "LOG_ENABLED": "true",
@@ -134,7 +134,7 @@ def test_it_comes_in_by_the_same_restore_with_its_secrets(story: Story) -> None:
     """docs/operating.md, "A PDS of upstream's installer", word for word but for `ssh`."""
     assert story.club
     told = story.bench.pds("move-in", "--env", str(story.old / "pds/pds.env"))
-    assert "PDS_BLOB_UPLOAD_LIMIT is 104857600 there" in told.output
+    assert "PDS_BLOB_UPLOAD_LIMIT is 52428800 there" in told.output
     story.bench.pulumi("up", "--yes", "--skip-preview")
     assert story.bench.outputs()["state"] == "paused"
     story.club.post(story.club.members[0], "a last word on the old machine")
