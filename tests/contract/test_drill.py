@@ -119,7 +119,7 @@ def test_a_good_backup_is_served_whole_by_a_server_without_a_network(drill: Dril
     assert f"{count} repositories served by the server on the copy: 0 faults" in said
     assert "recovery point  20" in said
     assert "fetched in 3 s" in said
-    assert drill.outcome().keys() == {"first", "good", "of"}
+    assert drill.outcome().keys() == {"first", "good", "of", "findings"}
     assert not drill.fetched.exists(), "members' data are not left lying about"
     assert {path.name for path in drill.live.iterdir()} == {".stamps"}
 
@@ -139,27 +139,32 @@ def test_a_repository_whose_account_was_never_finished_is_no_fault(running: Runn
     assert f"{count} repositories served" in said
 
 
-def _key_gone(drill: Drill, did: str) -> None:
-    (drill.fetched / home(did) / "key").unlink()
+def _accounts_cut(drill: Drill) -> None:
+    os.truncate(drill.fetched / "account.sqlite", 8192)
 
 
-def _flipped(drill: Drill, did: str) -> None:
-    blob = next((drill.fetched / "blocks" / did).iterdir())
-    content = blob.read_bytes()
-    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+def _another_s(drill: Drill) -> None:
+    manifest = json.loads((drill.fetched / MANIFEST).read_text())
+    (drill.fetched / MANIFEST).write_text(json.dumps(manifest | {"hostname": "chess.at"}))
 
 
-def _cut(drill: Drill, did: str) -> None:
-    os.truncate(drill.fetched / home(did) / "store.sqlite", 8192)
+def _no_manifest(drill: Drill) -> None:
+    (drill.fetched / MANIFEST).unlink()
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"), [(_key_gone, "no signing key"), (_flipped, "does not hash"), (_cut, "is damaged")]
+    ("damage", "says"),
+    [
+        (_accounts_cut, "account.sqlite is damaged"),
+        (_another_s, "snapshot of another PDS"),
+        (_no_manifest, "manifest.json cannot be read"),
+    ],
 )
 def test_a_bad_backup_is_named_and_no_server_is_started_on_it(
-    running: Running, drill: Drill, damage: Callable[[Drill, str], None], says: str
+    drill: Drill, damage: Callable[[Drill], None], says: str
 ) -> None:
-    damage(drill, running.club.members[4].did)
+    """What is wrong with one account alone is a finding: test_damaged_accounts.py."""
+    damage(drill)
     said = drill.verify(code=1)
     assert says in said
     assert "served" not in drill.serve(code=1)
@@ -169,7 +174,7 @@ def test_a_bad_backup_is_named_and_no_server_is_started_on_it(
 
 
 def test_an_identity_that_names_another_s_key_is_a_fault_and_an_absent_directory_too(drill: Drill) -> None:
-    assert "could not be read" in drill.verify(code=1, PDS_DID_PLC_URL="http://localhost:1")
+    assert "cannot be read" in drill.verify(code=1, PDS_DID_PLC_URL="http://localhost:1")
 
 
 def test_what_only_the_server_finds_is_a_fault_of_the_second_half(running: Running, drill: Drill) -> None:

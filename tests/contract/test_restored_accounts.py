@@ -149,7 +149,23 @@ def test_accounts_are_left_out_as_asked(in_place: Restore) -> None:
     assert not store_of(in_place.data, did).exists()
 
 
-@pytest.mark.parametrize("damage", [lose_a_record, lose_the_tree], ids=["record", "tree"])
+def test_a_tree_that_the_older_line_cannot_rebuild_leaves_out_its_account_alone(in_place: Restore, line: str) -> None:
+    """`rebuild-repo` of 0.4.217 fails ("Uint8Array expected"); upstream's 0.5.29 mended it."""
+    did = in_place.story.writer.did
+    lose_the_tree(_fetched(in_place), did)
+    said = in_place.run()
+    assert (f"NOT RESTORED: {did}: it could not be repaired" in said) == (line == "0.4")
+    with in_place.opened() as server:
+        _others_are_served(server, in_place, but={did})
+    assert key_of(in_place.data, did).exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [(lose_a_record, "0.4"), (lose_a_record, "0.5"), (lose_the_tree, "0.5")],
+    indirect=["line"],
+    ids=["record-0.4", "record-0.5", "tree-0.5"],
+)
 def test_what_is_lost_of_an_account_is_named_and_the_rest_of_it_comes_back(
     in_place: Restore, damage: Callable[[Data, str], None]
 ) -> None:
