@@ -213,7 +213,7 @@ def test_a_host_that_gives_no_room_is_told_what_to_write(story: Story) -> None:
     refused = story.club.pds("move", "--to", "ground", "--yes", check=False)
     assert refused.code == 2
     assert "Pulumi.ground.yaml gives chess no room" in refused.output
-    assert "chess: {port: 3101, disk_gib: 5, memory_mib: 896}" in refused.output
+    assert "chess: {port: 3101, disk_gib: 5, memory_mib: 768}" in refused.output
     story.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
     refused = story.club.pds("move", "--to", "ground", "--yes", check=False)
     assert "Run `pulumi up --stack ground`" in refused.output
