@@ -193,7 +193,7 @@ async function holdsTogether(accounts, done) {
   }
   const touched = new Set([...repairs(accounts.chosen).map(([did]) => did), ...done.recovered]);
   const rest = [...accounts.chosen.keys()].filter((did) => fs.existsSync(path.join(next, home(did), "store.sqlite")));
-  const manifest = { files: {}, repositories: {}, blobs: "elsewhere" };
+  const manifest = { files: null, repositories: {}, blobs: "elsewhere" };
   const verdicts = await checkAll(next, rest.filter((did) => touched.has(did)), { manifest });
   const brief = await checkAll(next, rest.filter((did) => !touched.has(did)), { manifest, commitOnly: true });
   const wrong = [...verdicts, ...brief].filter(([, verdict]) => verdict.why.length + verdict.records.length > 0 || verdict.rebuild);

@@ -143,9 +143,8 @@ async function fromOldData(old, scratch, did, manifest) {
     old.faults.set(did, `its data cannot be read: ${error.message}`);
     return null;
   }
-  const expected = { files: {}, repositories: {}, blobs: manifest.blobs };
+  const expected = { files: null, repositories: {}, blobs: manifest.blobs };
   const verdict = (await checkAll(folder, [did], { manifest: expected })).get(did);
-  verdict.changed = []; // the old data have no manifest
   if (verdict.state !== NOT) return { folder, verdict, of: null };
   old.faults.set(did, verdict.why.join("; "));
   return null;

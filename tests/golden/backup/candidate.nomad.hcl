@@ -2144,8 +2144,8 @@ job "pds-candidate" {
         }
 
         function expected(manifest, did) {
-          const files = {};
-          for (const name of ["store.sqlite", "key"]) files[path.join(home(did), name)] = manifest.files[path.join(home(did), name)];
+          const names = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
+          const files = manifest.files && Object.fromEntries(names.map((name) => [name, manifest.files[name]]));
           return { files, known: manifest.repositories[did] ?? null, blobs: manifest.blobs === "disk" };
         }
 

@@ -460,7 +460,7 @@ job "pds-restore" {
           }
           const touched = new Set([...repairs(accounts.chosen).map(([did]) => did), ...done.recovered]);
           const rest = [...accounts.chosen.keys()].filter((did) => fs.existsSync(path.join(next, home(did), "store.sqlite")));
-          const manifest = { files: {}, repositories: {}, blobs: "elsewhere" };
+          const manifest = { files: null, repositories: {}, blobs: "elsewhere" };
           const verdicts = await checkAll(next, rest.filter((did) => touched.has(did)), { manifest });
           const brief = await checkAll(next, rest.filter((did) => !touched.has(did)), { manifest, commitOnly: true });
           const wrong = [...verdicts, ...brief].filter(([, verdict]) => verdict.why.length + verdict.records.length > 0 || verdict.rebuild);
@@ -1066,9 +1066,8 @@ job "pds-restore" {
             old.faults.set(did, `its data cannot be read: $${error.message}`);
             return null;
           }
-          const expected = { files: {}, repositories: {}, blobs: manifest.blobs };
+          const expected = { files: null, repositories: {}, blobs: manifest.blobs };
           const verdict = (await checkAll(folder, [did], { manifest: expected })).get(did);
-          verdict.changed = []; // the old data have no manifest
           if (verdict.state !== NOT) return { folder, verdict, of: null };
           old.faults.set(did, verdict.why.join("; "));
           return null;
@@ -1754,8 +1753,8 @@ job "pds-restore" {
         }
 
         function expected(manifest, did) {
-          const files = {};
-          for (const name of ["store.sqlite", "key"]) files[path.join(home(did), name)] = manifest.files[path.join(home(did), name)];
+          const names = ["store.sqlite", "key"].map((name) => path.join(home(did), name));
+          const files = manifest.files && Object.fromEntries(names.map((name) => [name, manifest.files[name]]));
           return { files, known: manifest.repositories[did] ?? null, blobs: manifest.blobs === "disk" };
         }
 
