@@ -32,7 +32,6 @@ SYSTEM_RESERVE_MIB = 512
 """Memory reserved for Debian, Docker and the Nomad agent, in MiB; Nomad's `reserved.memory`."""
 
 CADDY_ASK_PORT = ASK_PORT
-
 CONFIRM_MIB = 128
 """Memory limit of the job that marks addresses as confirmed, in MiB. It briefly runs beside the others."""
 
@@ -40,8 +39,7 @@ BLOCKED_SMTP_PORTS = frozenset({25, 465, 587})
 """Ports that DigitalOcean blocks towards the Internet (docs.digitalocean.com/support/why-is-smtp-blocked)."""
 
 _USUAL_TLS = {25: "starttls", 587: "starttls", 2525: "starttls", 2587: "starttls", 465: "implicit", 2465: "implicit"}
-"""TLS mode that relays use on these ports. nodemailer defaults to implicit TLS on 465 only; the program always sets
-it."""
+"""TLS mode of relays by port. nodemailer uses implicit TLS on 465 only unless told; the program always sets it."""
 
 _SIZES = {1: "s-1vcpu-1gb", 2: "s-1vcpu-2gb", 4: "s-2vcpu-4gb", 8: "s-4vcpu-8gb", 16: "s-8vcpu-16gb"}
 """Basic droplets by their GiB, to suggest one that is large enough."""

@@ -93,7 +93,7 @@ def test_whether_it_went_well_is_left_for_the_job_that_watches(faulty: Data, buc
     assert bucket.stamp(faulty).keys() == {"first", "good", "findings"}
     (bucket.folder / "data" / "checked").unlink()  # as where the bucket has lost something
     told = bucket.stamp(faulty)
-    assert told.keys() == {"first", "good", "failed", "why"}, "it was sent, and somebody has to look"
+    assert told.keys() == {"first", "good", "findings", "failed", "why"}, "it was sent, and somebody has to look"
     assert "went wrong" in told["why"]
 
 
