@@ -140,7 +140,7 @@ def test_it_comes_in_by_the_same_restore_with_its_secrets(story: Story) -> None:
     story.club.post(story.club.members[0], "a last word on the old machine")
     said = story.leave()
     assert "snapshot of noted.test: 3 accounts" in said
-    assert f"whole; it is of @atproto/pds {SERVER.package}" in said
+    assert f"checked; it is of @atproto/pds {SERVER.package}" in said
     assert "disable --now pds.service" in (story.old / "tools/asked").read_text(), "not after a reboot either"
     assert "whole" in story.leave(), "again, with the container gone"
     (machine,) = story.bench.machines.machines()
