@@ -11,11 +11,10 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const { Readable } = require("node:stream");
-const { Database, lostRecords, read } = require("./account_check.cjs");
+const { Database, NO_ROOM, lostRecords, read } = require("./account_check.cjs");
 const { home, isHashOf } = require("./repository.cjs");
 
 const RACE = 60000; // ms; the server writes a repository first and its event a moment later
-const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
 const WRITES = 100; // in one commit; the server accepts 200
 const app = createRequire(path.join(process.cwd(), "x.js"));
 

@@ -8,13 +8,12 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, LOSSES, NOT, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
+const { Database, LOSSES, NOT, NO_ROOM, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
 const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
 const ATTEMPTS = 3;
 const SETTLED = 2000; // ms; far above any file system's granularity of times
 const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
-const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
 const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
 class Copy {

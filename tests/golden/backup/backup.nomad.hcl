@@ -484,6 +484,7 @@ job "pds-backup" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
         const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
@@ -739,6 +740,7 @@ job "pds-backup" {
           Killed,
           LOSSES,
           NOT,
+          NO_ROOM,
           PLACES,
           WHOLE,
           blobOf,
@@ -788,13 +790,12 @@ job "pds-backup" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
+        const { Database, LOSSES, NOT, NO_ROOM, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
         const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
         const ATTEMPTS = 3;
         const SETTLED = 2000; // ms; far above any file system's granularity of times
         const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
-        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
         const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
         class Copy {

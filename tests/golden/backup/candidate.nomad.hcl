@@ -1953,6 +1953,7 @@ job "pds-candidate" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
         const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
@@ -2208,6 +2209,7 @@ job "pds-candidate" {
           Killed,
           LOSSES,
           NOT,
+          NO_ROOM,
           PLACES,
           WHOLE,
           blobOf,

@@ -607,6 +607,7 @@ job "pds-drill" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
         const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
@@ -862,6 +863,7 @@ job "pds-drill" {
           Killed,
           LOSSES,
           NOT,
+          NO_ROOM,
           PLACES,
           WHOLE,
           blobOf,
@@ -1750,6 +1752,7 @@ job "pds-drill" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
         const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
@@ -2005,6 +2008,7 @@ job "pds-drill" {
           Killed,
           LOSSES,
           NOT,
+          NO_ROOM,
           PLACES,
           WHOLE,
           blobOf,

@@ -546,11 +546,10 @@ job "pds-restore" {
         const path = require("node:path");
         const { createRequire } = require("node:module");
         const { Readable } = require("node:stream");
-        const { Database, lostRecords, read } = require("./account_check.cjs");
+        const { Database, NO_ROOM, lostRecords, read } = require("./account_check.cjs");
         const { home, isHashOf } = require("./repository.cjs");
 
         const RACE = 60000; // ms; the server writes a repository first and its event a moment later
-        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
         const WRITES = 100; // in one commit; the server accepts 200
         const app = createRequire(path.join(process.cwd(), "x.js"));
 
@@ -1562,6 +1561,7 @@ job "pds-restore" {
         const NOT = "not restorable";
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
+        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
         const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
@@ -1817,6 +1817,7 @@ job "pds-restore" {
           Killed,
           LOSSES,
           NOT,
+          NO_ROOM,
           PLACES,
           WHOLE,
           blobOf,
@@ -2504,13 +2505,12 @@ job "pds-restore" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
+        const { Database, LOSSES, NOT, NO_ROOM, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
         const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
         const ATTEMPTS = 3;
         const SETTLED = 2000; // ms; far above any file system's granularity of times
         const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
-        const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"];
         const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
         class Copy {
