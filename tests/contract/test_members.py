@@ -425,7 +425,7 @@ def test_who_signs_up_is_told_of_from_the_next_preview_on_until_she_is_a_member(
     assert not provider.diff("id", quiet, asked).changes, "an empty preview stays empty"
     stranger = _sign_up(place)
     assert provider.diff("id", quiet, asked).changes, "nobody told the stack file; the server did"
-    assert f"{stranger['handle']}: here, and not in the stack file" in capsys.readouterr().err
+    assert f"{stranger['handle']}: on the PDS, and not in the stack file" in capsys.readouterr().err
     told = provider.update("id", quiet, asked).outs or {}
     assert told["unlisted"] == [stranger["handle"]]
     assert not provider.diff("id", told, asked).changes, "told once is known; the warning comes from the output"
@@ -509,7 +509,7 @@ def test_a_new_password_is_set_and_printed_and_an_unknown_handle_named(place: Pl
 def test_the_table_of_members_shows_what_each_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (_made(place, f"{place.new_name()}.noted.at") for _ in range(2))
     seen = {one["handle"]: "DNS", two["handle"]: "neither"}
-    monkeypatch.setattr(people, "resolves_by", lambda _server, handle, _did: seen.get(handle, "HTTPS"))
+    monkeypatch.setattr(people, "resolves_by", lambda _server, handle, _did, _nameservers: seen.get(handle, "HTTPS"))
     found = people.rows(place.server, {one["handle"]: {"did": one["did"]}})
     rows = [line.split() for line in people.table(found).splitlines()]
     newest = {
