@@ -17,7 +17,7 @@ from tests.fake_pulumi import FakePulumi
 from tests.programs import CLUBS, run, settings_of
 from tools import pds
 from tools.engine import ROOT, Evaluation
-from tools.gate.changes import Change, find_lost_state
+from tools.gate.changes import Change, find_lost_state, unknown_disks
 from tools.gate.checks import findings
 from tools.gate.digest import DigestError, read
 from tools.gate.gate import examine, of_digest, of_program
@@ -125,6 +125,33 @@ def test_a_change_is_shown_without_its_secrets(dev: Evaluation) -> None:
     step = replaced(dev.one("pds-host-droplet"), userData="[secret]", region="ams3")
     [change] = read(preview_of(dev, step), "dev").changes
     assert change.inputs == {"region": "'fra1' -> 'ams3'", "userData": "[secret]"}
+
+
+def _resized(evaluation: Evaluation, size: str, disk: int) -> Step:
+    """The droplet with another size, running with a disk of so many GB."""
+    step = replaced(evaluation.one("pds-host-droplet"), size=size)
+    step["oldState"]["outputs"]["disk"] = disk
+    return step | {"op": "update", "replaceReasons": []}
+
+
+def test_a_size_with_a_smaller_disk_than_the_droplets_shuts_the_gate_with_what_to_write(dev: Evaluation) -> None:
+    [finding] = judged(preview_of(dev, _resized(dev, "s-1vcpu-1gb", 50)))
+    assert finding.startswith("disk: Droplet pds-host-droplet has a disk of 50 GB, and size s-1vcpu-1gb has 25 GB.")
+    assert "raise 'host.generation' too" in finding
+    for size, disk in (("s-2vcpu-4gb", 50), ("s-1vcpu-1gb", 25), ("s-1vcpu-2gb-70gb-intel", 70)):
+        assert judged(preview_of(dev, _resized(dev, size, disk))) == [], (
+            "25 GB: it was made small, and only grew in memory"
+        )
+    rebuilt = _resized(dev, "s-1vcpu-1gb", 50) | {"op": "replace"}
+    assert judged(preview_of(dev, rebuilt), "pds-host-droplet") == [], "a new droplet has a new disk"
+
+
+def test_a_size_whose_disk_is_unknown_is_told_with_what_shows_it(dev: Evaluation) -> None:
+    digest = read(preview_of(dev, _resized(dev, "c-4-8gb", 50)), "dev")
+    assert of_digest(digest, ()) == []
+    [told] = unknown_disks(digest.changes)
+    assert "c-4-8gb" in told
+    assert "doctl compute size list" in told
 
 
 def _without(text: str, op: str) -> str:

@@ -6,6 +6,7 @@ which is a subscription of the whole account, traffic beyond the included amount
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,13 @@ class Prices:
         """Return the same for each PDS on it."""
         whole = self.host(settings)
         return None if whole is None else whole / (1 + len(settings.clubs))
+
+
+def disk_gb(size: str) -> int | None:
+    """Return the disk of a droplet size in GB, by its slug (`s-1vcpu-2gb-70gb-intel`) or the table; None if unknown."""
+    named = re.search(r"gb-([0-9]{1,6})gb(-|$)", size)
+    known: int | None = int(named[1]) if named else TABLE["disks"]["gb"].get(size)
+    return known
 
 
 def listed() -> Prices:

@@ -3,13 +3,14 @@
 The one check that needs both sides is here: no stateful resource is replaced or deleted, unless its name is allowed.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 
 from components import identity
+from tools.clubs.prices import disk_gb
 from tools.engine import Evaluation, Recorded
 from tools.gate.checks import precious
 from tools.gate.view import SECRET, blinded
@@ -39,6 +40,8 @@ class Change:
     """Input to its change, as text; secrets are hidden."""
     reasons: tuple[str, ...] = ()
     """The causes of a replacement: inputs, or its trigger, as 'host.generation' for a droplet."""
+    resize: tuple[int, str] | None = None
+    """For a running droplet of another size: its disk in GB, by the state, and the new size."""
     refusal: str = ""
     """Why `up` would refuse it at once; in the engine's own previews it is among the errors."""
 
@@ -83,6 +86,37 @@ def _remedy(change: Change) -> str:
 def find_other_identity(changes: Iterable[Change]) -> list[str]:
     """Find a changed hostname, region or volume: the stack has to remain the same PDS."""
     return [change.refusal for change in changes if change.refusal]
+
+
+def find_smaller_disks(changes: Iterable[Change]) -> list[str]:
+    """Find a droplet whose new size has a smaller disk than it has now.
+
+    A disk cannot be decreased (digitalocean/openapi, droplet_actions.yml), so the resize is answered with 422
+    (hashicorp/terraform#7094), after the provider has powered the droplet off (resource_droplet.go).
+    """
+    return [
+        f"Droplet {change.name} has a disk of {has} GB, and size {size} has {gb} GB. A disk cannot shrink: "
+        "DigitalOcean would refuse the resize after the droplet was powered off. Put 'host.size' back, write one with "
+        f"at least {has} GB of disk, or raise 'host.generation' too: a new droplet of that size takes over the volume"
+        for change, has, size in _resized(changes)
+        if (gb := disk_gb(size)) is not None and gb < has
+    ]
+
+
+def unknown_disks(changes: Iterable[Change]) -> list[str]:
+    """Return a sentence for each resize to a size whose disk is unknown, which the gate cannot judge."""
+    return [
+        f"the disk of size {size} is not known here. With less than {has} GB, DigitalOcean refuses the resize after "
+        "the droplet was powered off: `doctl compute size list` shows it."
+        for _, has, size in _resized(changes)
+        if disk_gb(size) is None
+    ]
+
+
+def _resized(changes: Iterable[Change]) -> Iterator[tuple[Change, int, str]]:
+    for change in changes:
+        if change.op == "update" and change.resize:
+            yield change, *change.resize
 
 
 def _because(change: Change) -> str:

@@ -126,4 +126,13 @@ def _change(step: dict[str, Any]) -> Change:
         op=step["op"],
         inputs=shown_inputs(old.get("inputs") or {}, new.get("inputs") or {}, paths) if old and new else {},
         reasons=tuple(dict.fromkeys(step.get("replaceReasons") or [])),
+        resize=_resize(old, new) if old and new else None,
     )
+
+
+def _resize(old: dict[str, Any], new: dict[str, Any]) -> tuple[int, str] | None:
+    """Return a resized droplet's disk in GB and its new size. The disk may be smaller than that of its present size."""
+    size, has = (new.get("inputs") or {}).get("size"), (old.get("outputs") or {}).get("disk")
+    if not new["type"].endswith(":Droplet") or not has or size == (old.get("inputs") or {}).get("size"):
+        return None
+    return int(has), str(size)

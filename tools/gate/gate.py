@@ -18,7 +18,7 @@ from rich.console import Console
 
 from components.settings.settings import Settings
 from tools.engine import Evaluation
-from tools.gate.changes import Change, find_lost_state, find_other_identity, show
+from tools.gate.changes import Change, find_lost_state, find_other_identity, find_smaller_disks, show, unknown_disks
 from tools.gate.checks import findings
 from tools.gate.digest import Digest, DigestError, read
 from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open
@@ -58,7 +58,13 @@ def of_program(evaluation: Evaluation, settings: Settings) -> list[str]:
 def of_changes(changes: Iterable[Change], allowed: Collection[str]) -> list[str]:
     """Return the effects of the change on existing resources."""
     found = list(changes)
-    return _lines({"identity": find_other_identity(found), _LOST: find_lost_state(found, allowed)})
+    return _lines(
+        {
+            "identity": find_other_identity(found),
+            "disk": find_smaller_disks(found),
+            _LOST: find_lost_state(found, allowed),
+        }
+    )
 
 
 def of_digest(digest: Digest, allowed: Collection[str]) -> list[str]:
@@ -96,7 +102,7 @@ class Judgement:
 
     def tell(self, console: Console) -> None:
         """Print both."""
-        for warning in self.digest.warnings:
+        for warning in (*self.digest.warnings, *unknown_disks(self.digest.changes)):
             console.print(f"warning: {warning}", style="yellow", markup=False)
         show(console, self.digest.changes)
         if not self.digest.changes:
