@@ -5,6 +5,7 @@ its address assignment and the project. Not here: what runs on the host (`render
 connection to Nomad.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -137,7 +138,7 @@ class Host(pulumi.ComponentResource):
             resize_disk=False,  # a larger disk could never shrink again; the data are on the volume
             vpc_uuid=args.vpc_uuid,
             ssh_keys=[_key_id(key) for key in operators.account_keys],
-            tags=[args.tag, *host.tags],
+            tags=[args.tag, *_account_tags(host.tags)],
             volume_ids=[args.volume.id],
             user_data=as_secret(boot),
             monitoring=True,
@@ -210,3 +211,23 @@ def _key_id(key: str) -> pulumi.Output[str]:
             f"pds:operators.ssh_keys: DigitalOcean gives no key '{key}' ({why[:300]}). Set DIGITALOCEAN_TOKEN, or "
             "`pulumi config set --secret digitalocean:token`; `doctl compute ssh-key list` shows the account's keys."
         ) from None
+
+
+def _account_tags(tags: Sequence[str]) -> list[str]:
+    """The tags in the capitals that the account has them in.
+
+    A tag keeps the capitals of its first use, whatever later uses write (digitalocean/openapi, tags/models/tags.yml).
+    With others, each `up` would take the tag off the droplet and add it again under its old name.
+    """
+    if not tags:
+        return []
+    try:
+        names = [item.name for item in digitalocean.get_tags().tags]
+    except Exception as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise pulumi.RunError(
+            f"pds:host.tags: DigitalOcean does not list the account's tags ({why[:300]}). Set DIGITALOCEAN_TOKEN, and "
+            "give the token the scope tag:read."
+        ) from None
+    canonical = {name.casefold(): name for name in names}
+    return [canonical.get(tag.casefold(), tag) for tag in tags]

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pulumi
+import pulumi_digitalocean
 import pytest
 
 from components.settings.checks import warnings
 from components.settings.faults import SettingsError
 from tests.checks import CHECKS, kind
 from tests.programs import run, settings_of
+from tools import engine
 from tools.engine import RESERVED_IP, Evaluation
 from tools.gate.checks import find_open_operator_ports
 from tools.gate.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
@@ -232,6 +235,26 @@ def test_ssh_keys_by_name_by_fingerprint_and_as_text() -> None:
     assert fingerprint in droplet["sshKeys"]
     assert text in droplet["userData"], "it goes into cloud-init"
     assert "ssh_authorized_keys" in droplet["userData"]
+
+
+def test_a_tag_has_the_capitals_that_the_account_has_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = engine._Providers.call
+    there = {"id": "tags", "tags": [{"name": "PROD"}, {"name": "other"}]}
+    monkeypatch.setattr(
+        engine._Providers, "call", lambda self, args: (there, []) if "getTags" in args.token else others(self, args)
+    )
+    tags = run(host={"tags": ["prod", "Club"]}).one("pds-host-droplet").inputs["tags"]
+    assert tags == ["pds-dev", "PROD", "Club"], "else each `up` would take the tag off and put it on again"
+
+
+def test_tags_that_cannot_be_listed_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> Any:
+        raise RuntimeError("403 You are not authorized to perform this operation")
+
+    monkeypatch.setattr(pulumi_digitalocean, "get_tags", refused)
+    with pytest.raises(pulumi.RunError, match=r"pds:host\.tags: .*403.*tag:read"):
+        run(host={"tags": ["prod"]})
+    assert run().one("pds-host-droplet").inputs["tags"] == ["pds-dev"], "without the option nothing is asked"
 
 
 def test_each_domain_of_handles_in_the_stack_s_zone_has_a_wildcard() -> None:

@@ -177,6 +177,8 @@ def test_a_stack_name_that_digitalocean_refuses_is_refused(stack: str) -> None:
     ("key", "changes", "remedy"),
     [
         ("host.tags[0]", {"host": {"tags": ["no spaces"]}}, "'club'"),
+        ("host.tags[1]", {"host": {"tags": ["Club", "club"]}}, "Keep 'Club'"),
+        ("host.tags[2]", {"host": {"tags": ["a", "club", "club"]}}, "Keep 'club'"),
         ("host.region", {"host": {"region": "Frankfurt"}}, "'fra1'"),
         ("host.size", {"host": {"size": "large"}}, "'s-1vcpu-2gb'"),
         ("host.size", {"host": {"size": "s-1vcpu-\uff12gb"}}, "'s-1vcpu-2gb'"),

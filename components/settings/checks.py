@@ -14,8 +14,8 @@ from components.settings.environment import environment_faults
 from components.settings.faults import Fault, shown
 from components.settings.given import given_warnings
 from components.settings.handles import member_faults, removal_faults
-from components.settings.images import package_of_tag, tag_of
-from components.settings.ingress_checks import MOVING_TAG, caa_faults, caddy_image_faults, ingress_kind_faults
+from components.settings.host_checks import image_faults, package_faults, tag_faults
+from components.settings.ingress_checks import caa_faults, caddy_image_faults, ingress_kind_faults
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.placement_checks import placement_faults
 from components.settings.raw_hcl import raw_hcl_faults
@@ -156,23 +156,6 @@ def _nomad_release(settings: Settings) -> Iterator[Fault]:
         )
 
 
-def _image_tag(settings: Settings) -> Iterator[Fault]:
-    name, at, _ = settings.pds.image.partition("@")
-    if not at and MOVING_TAG.fullmatch(name.rpartition(":")[2]):
-        yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.5037', or a digest.")
-
-
-def _package(settings: Settings) -> Iterator[Fault]:
-    tag = tag_of(settings.pds.image)
-    expected = package_of_tag(tag)
-    if expected and expected != settings.pds.package_version:
-        yield Fault(
-            "pds.package_version",
-            f"{settings.pds.package_version} is not what image tag {tag} holds.",
-            f"Write 'package_version: {expected}'.",
-        )
-
-
 def _invites(settings: Settings) -> Iterator[Fault]:
     if not settings.pds.invite_required and not settings.pds.open_registration:
         yield Fault(
@@ -287,9 +270,10 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"operators.cidrs"}), _open_cidrs),
     (frozenset({"operators.cidrs"}), _ipv4_cidrs),
     (frozenset({"operators.ssh_keys"}), _account_key),
+    (frozenset({"host.tags"}), tag_faults),
     (frozenset({"nomad.version", "nomad.sha256", "nomad.mirror"}), _nomad_release),
-    (frozenset({"pds.image"}), _image_tag),
-    (frozenset({"pds.image", "pds.package_version"}), _package),
+    (frozenset({"pds.image"}), image_faults),
+    (frozenset({"pds.image", "pds.package_version"}), package_faults),
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"s3"}), _blobs),
     (frozenset({"s3"}), s3_faults),

@@ -65,7 +65,10 @@ class Host(Section):
     swap_gib: int = option(1, ge=0, le=16, doc="Size of the swap file in GiB; 0 disables swap.")
     tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,255}$")], ...], Field(strict=False)] = (
         option(
-            (), doc="Additional DigitalOcean tags of the droplet: letters, digits, ':', '_' and '-'.", example=["club"]
+            (),
+            doc="Additional DigitalOcean tags of the droplet: letters, digits, ':', '_' and '-'. Capitals do not "
+            "distinguish tags.",
+            example=["club"],
         )
     )
     reserved_ip_adopt: Address | None = option(None, doc="Existing reserved IP to use instead of a new one.")

@@ -51,7 +51,8 @@ def test_tags_of_a_droplet_are_made_on_the_way_and_keep_their_first_capitals(cli
     assert client.droplet(tags=["Web"])["tags"] == ["Web"]
     assert client.droplet(tags=["web", "WEB", "db"])["tags"] == ["Web", "db"]
     assert client.ask("POST", "/tags", {"name": "WEB"}, 201)["tag"]["name"] == "Web"
-    assert client.ask("GET", "/tags/web")["tag"]["resources"]["droplets"]["count"] == 2
+    assert client.ask("GET", "/tags/Web")["tag"]["resources"]["droplets"]["count"] == 2
+    client.refused("GET", "/tags/web", None, 404)
 
 
 def test_a_firewall_whose_tag_is_deleted_covers_nothing_and_stays(client: Client) -> None:

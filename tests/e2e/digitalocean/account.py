@@ -89,7 +89,8 @@ def find_tag(world: World, name: str) -> Json | None:
 
 
 def _tag(call: Call) -> Json:
-    found = find_tag(call.world, call.path["name"])
+    """The tag of the path, which needs its own capitals (digitalocean/openapi, tags/models/tags.yml)."""
+    found = call.world.tags.get(call.path["name"])
     if found is None:
         raise not_found()
     return found

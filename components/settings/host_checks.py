@@ -1,0 +1,41 @@
+"""Faults in options of the droplet and of the server's image that their patterns cannot express."""
+
+from collections.abc import Iterator
+
+from components.settings.faults import Fault, shown
+from components.settings.images import package_of_tag, tag_of
+from components.settings.ingress_checks import MOVING_TAG
+from components.settings.settings import Settings
+
+
+def tag_faults(settings: Settings) -> Iterator[Fault]:
+    """Tags that DigitalOcean keeps as one: capitals do not distinguish them (digitalocean/openapi, tags.yml)."""
+    tags = settings.host.tags
+    for index, tag in enumerate(tags):
+        same = next((other for other in tags[:index] if other.casefold() == tag.casefold()), None)
+        if same is not None:
+            yield Fault(
+                f"host.tags[{index}]",
+                f"{shown(tag)} and {shown(same)} are one tag: DigitalOcean ignores capitals.",
+                f"Keep {shown(same)}.",
+            )
+
+
+def image_faults(settings: Settings) -> Iterator[Fault]:
+    """An image whose content can change under the same name."""
+    name, at, _ = settings.pds.image.partition("@")
+    if not at and MOVING_TAG.fullmatch(name.rpartition(":")[2]):
+        yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.5037', or a digest.")
+
+
+def package_faults(settings: Settings) -> Iterator[Fault]:
+    """A package version that is not the image's."""
+    pds = settings.pds
+    tag = tag_of(pds.image)
+    expected = package_of_tag(tag)
+    if expected and expected != pds.package_version:
+        yield Fault(
+            "pds.package_version",
+            f"{pds.package_version} is not what image tag {tag} holds.",
+            f"Write 'package_version: {expected}'.",
+        )
