@@ -52,7 +52,7 @@ def test_a_stack_behind_caddy_keeps_the_law_of(law: str, with_caddy: Evaluation)
         {"ingress": CADDY | {"acme_email": "#a`b@my-club.org", "extra_caddyfile": "www.noted.at {\n\tabort\n}"}},
         {"ingress": CADDY | {"site_caddyfile": "\trespond / hi"}, "pds": {"max_import_size": 7}},
         {"service_handle_domains": [".noted.at", ".my-club.org"], "pds": {"max_import_size": 104857600, "port": 3007}},
-        {"pds": {"image": "registry.my-club.org/our-pds:1.2.3", "blob_upload_limit": 1}},
+        {"pds": {"image": "registry.my-club.org/our-pds:1.2.3", "package_version": "0.5.37", "blob_upload_limit": 1}},
         {"hostname": f"{'a' * 63}.noted.at", "dns": {"zone": "noted.at"}},
         {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}, "service_handle_domains": [".noted.at"]},
     ],
@@ -172,7 +172,7 @@ def test_the_own_image_is_asked_for_the_proof_that_every_server_has() -> None:
     for image in upstreams:
         changes = {"image": image, "package_version": "0.5.37"}
         assert "/tls-check?domain={host}" in caddyfile(settings_of(ingress=CADDY, pds=changes))
-    own = caddyfile(settings_of(ingress=CADDY, pds={"image": "my-club.org/pds:1.2.3"}))
+    own = caddyfile(settings_of(ingress=CADDY, pds={"image": "my-club.org/pds:1.2.3", "package_version": "0.5.37"}))
     assert "tls-check" not in own
     assert "rewrite * /.well-known/atproto-did" in own
 

@@ -9,6 +9,7 @@ from components.settings.read import read
 from tests.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, fault, faults, settings
 
 CADDY = {"kind": "caddy"}
+DIGEST = f"ghcr.io/bluesky-social/pds@sha256:{'a' * 64}"
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
@@ -212,6 +213,8 @@ def test_a_stack_name_that_digitalocean_refuses_is_refused(stack: str) -> None:
             {"pds": {"image": "x/pds:0.4.5009", "package_version": "0.5.8"}},
             "'package_version: 0.5.9'",
         ),
+        ("pds.package_version", {"pds": {"image": DIGEST}}, "'package_version: 0.5.37'"),
+        ("pds.package_version", {"pds": {"image": "registry.test:5000/pds:our-build-7"}}, "'package_version: 0.5.37'"),
         ("pds.plc_url", {"pds": {"plc_url": "plc.directory"}}, "'https://'"),
         ("pds.plc_url", {"pds": {"plc_url": "https://plc.directory/${attr.unique}"}}, "'https://'"),
         ("pds.app_view_did", {"pds": {"app_view_did": "api.bsky.app"}}, "'did:web:api.bsky.app'"),

@@ -29,7 +29,7 @@ def image_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def package_faults(settings: Settings) -> Iterator[Fault]:
-    """A package version that is not the image's."""
+    """A package version that is not the image's, or that is missing for an image whose name does not have it."""
     pds = settings.pds
     tag = tag_of(pds.image)
     expected = package_of_tag(tag)
@@ -38,4 +38,13 @@ def package_faults(settings: Settings) -> Iterator[Fault]:
             "pds.package_version",
             f"{pds.package_version} is not what image tag {tag} holds.",
             f"Write 'package_version: {expected}'.",
+        )
+    elif not expected and not MOVING_TAG.fullmatch(tag) and "package_version" not in pds.model_fields_set:
+        yield Fault(
+            "pds.package_version",
+            f"the name {shown(pds.image)} does not say which version of @atproto/pds the image holds, and it decides "
+            "which options exist.",
+            "Write it, for example 'package_version: 0.5.37' (the image has it in "
+            "/app/node_modules/@atproto/pds/package.json), or upstream's tag before the digest: "
+            "'pds:0.4.5037@sha256:…'.",
         )

@@ -257,7 +257,7 @@ def test_certificates_outlive_caddy(front: Front, server: _Server, tmp_path: Pat
 def test_a_server_that_cannot_be_asked_by_tls_check_is_asked_for_the_handle_s_proof(
     server: _Server, tmp_path: Path
 ) -> None:
-    image = {"image": "registry.my-club.org/our-pds:1.2.3"}
+    image = {"image": "registry.my-club.org/our-pds:1.2.3", "package_version": "0.5.37"}
     with caddy_in_front(tmp_path, server.pds.url, HANDLE, NAMES, pds=image) as own:
         assert "tls-check" not in own.text()
         assert _names(own.certificate(HANDLE)) == [HANDLE]
