@@ -133,6 +133,25 @@ def test_the_checker_of_the_workflows_is_one_of_a_manager(found: set[tuple[str, 
     assert ("tests/test_workflows.py", f"{module.removesuffix('/cmd/actionlint')}:{version}") in found
 
 
+def test_what_has_no_time_of_release_is_proposed_all_the_same() -> None:
+    """Renovate's documentation of `minimumReleaseAgeBehaviour`: without a time, a version stays pending."""
+    assert CONFIG["minimumReleaseAge"] == "7 days"
+    optional = {
+        name
+        for rule in CONFIG["packageRules"]
+        if rule.get("minimumReleaseAgeBehaviour") == "timestamp-optional"
+        for name in rule["matchDepNames"]
+    }
+    timeless = {
+        name
+        for _, match, manager in _managers()
+        if (name := manager.get("depNameTemplate") or match["depName"]).startswith("ghcr.io/")
+        or manager["datasourceTemplate"].startswith("custom.")
+    }
+    assert timeless == {"nomad", "ghcr.io/bluesky-social/pds"}
+    assert timeless <= optional
+
+
 def test_nomad_and_its_sum_are_one_dependency_of_one_source() -> None:
     nomad = [(match, manager) for _, match, manager in _managers() if manager.get("depNameTemplate") == "nomad"]
     assert len({match["currentValue"] for match, _ in nomad}) == 1, "host and CI"
