@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,16 @@ def test_the_page_about_ci_has_the_very_commands() -> None:
             typed = command.replace('"$STACK"', "club").replace('"$LABEL"', "RUN").replace(' --allow "$ALLOW"', "")
             typed = typed.removesuffix(" --non-interactive")
             assert typed in said or f"./pds let-in club -- {typed}" in said, f"{name} runs it"
+
+
+def test_a_change_to_whatever_the_bench_uses_runs_it() -> None:
+    paths = WORKFLOWS["e2e"]["on"]["pull_request"]["paths"]
+    texts = [path.read_text() for path in (ROOT / "tests/e2e").rglob("*.py")]
+    used = {f"tests/{name}.py" for text in texts for name in re.findall(r"from tests\.(\w+) import", text)}
+    used |= {name for text in texts for name in re.findall(r'"(README\.md|docs/\w+\.md)"', text)}
+    used = {name for name in used if (ROOT / name).is_file()} | {"pds", "Pulumi.dev.yaml"}
+    assert {"README.md", "docs/owner.md", "tests/serving.py"} < used
+    assert [name for name in sorted(used) if not any(fnmatch(name, path) for path in paths)] == []
 
 
 def test_drift_changes_nothing() -> None:
