@@ -293,6 +293,11 @@ def test_without_a_backup_in_the_stack_file_the_line_is_red(world: World) -> Non
     assert world.line("drill")[0] is None
 
 
+@pytest.mark.parametrize("line", ["backup", "drill"])
+def test_a_time_says_of_which_zone_it_is(world: World, line: str) -> None:
+    assert re.search(r" at \d{4}-\d\d-\d\d \d\d:\d\d UTC$", world.line(line)[1])
+
+
 def test_a_nomad_that_is_silent_is_one_sentence(world: World) -> None:
     outputs = {**world.subject.outputs, "nomad_address": "http://127.0.0.1:1"}
     world.subject = replace(world.subject, outputs=outputs)

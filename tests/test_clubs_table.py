@@ -132,6 +132,9 @@ def test_a_backup_is_the_newest_that_went_well_by_nomad_or_by_its_own_stamp(
     world.ran("pds-drill")
     rows, _ = shown(capsys)
     assert (rows["chess"]["backup"], rows["chess"]["drill"]) == ("2026-09-21T14:13:20+00:00", "none yet")
+    world.ran("pds-backup")
+    rows, _ = shown(capsys)
+    assert rows["chess"]["backup"] == "none yet", "a dash is what could not be asked"
     world.inside = {**INSIDE, "backup": "2026-09-21T14:20:00.000Z", "drill": "2026-09-20T04:41:00.000Z"}
     rows, _ = shown(capsys)
     assert rows["chess"]["drill"] == "2026-09-20T04:41:00.000Z", "which Nomad forgets after a day"

@@ -237,6 +237,15 @@ def test_ssh_keys_by_name_by_fingerprint_and_as_text() -> None:
     assert "ssh_authorized_keys" in droplet["userData"]
 
 
+def test_an_account_that_gives_no_key_ends_the_program_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**_named: str) -> Any:
+        raise RuntimeError("invoking digitalocean:index/getSshKey:getSshKey\n\n  401 Unable to authenticate you")
+
+    monkeypatch.setattr(pulumi_digitalocean, "get_ssh_key", refused)
+    with pytest.raises(pulumi.RunError, match=r"pds:operators\.ssh_keys: .*'laptop' \(401 .*Set DIGITALOCEAN_TOKEN"):
+        run()
+
+
 def test_a_tag_has_the_capitals_that_the_account_has_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
     others = engine._Providers.call
     there = {"id": "tags", "tags": [{"name": "PROD"}, {"name": "other"}]}
