@@ -22,6 +22,7 @@ const NOT = "not restorable";
 const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
 const NAMED = 100; // lost records
 const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
+const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
 const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
 /**
@@ -142,12 +143,17 @@ function keptBlobs(db) {
   return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
 }
 
+/** Whether the file's content is that of the blob. Throws if it cannot be read. */
+function isBlob(file, cid) {
+  return isDigestOf(cid, Buffer.from(sha256(file), "hex"));
+}
+
 /** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
 function blobOf(folder, did, cid, { checked = false } = {}) {
   return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
     const file = path.join(folder, name);
     try {
-      return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+      return fs.existsSync(file) && (checked || isBlob(file, cid));
     } catch {
       return false; // what cannot be read is lost
     }
@@ -158,6 +164,21 @@ function blobOf(folder, did, cid, { checked = false } = {}) {
 function damageOf(db, check) {
   const found = db.pragma(`${check}(1)`, { simple: true });
   return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
+}
+
+/**
+ * Copies a database while others write to it: all pages, one step, one moment. Read-only, so that it cannot change what
+ * it copies. Throws SQLite's error.
+ */
+async function copyDatabase(from, to) {
+  fs.mkdirSync(path.dirname(to), { recursive: true });
+  fs.rmSync(to, { force: true }); // never through a link into an earlier copy
+  const source = new Database(from, { readonly: true, fileMustExist: true, timeout: WAIT });
+  try {
+    await source.backup(to, { progress: () => 0x7fffffff });
+  } finally {
+    source.close();
+  }
 }
 
 /** Queries a database without changing it. A connection without write access would leave side files behind. */
@@ -279,11 +300,14 @@ module.exports = {
   NOT,
   NO_ROOM,
   PLACES,
+  WAIT,
   WHOLE,
   blobOf,
   checkAccount,
   checkAll,
+  copyDatabase,
   damageOf,
+  isBlob,
   keptBlobs,
   lostRecords,
   read,

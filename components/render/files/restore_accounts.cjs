@@ -6,7 +6,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, LOSSES, NOT, WHOLE, blobOf, checkAll, keptBlobs, read, sentences } = require("./account_check.cjs");
+const { Database, LOSSES, NOT, WHOLE, blobOf, checkAll, copyDatabase, keptBlobs, read, sentences } = require("./account_check.cjs");
 const { home, publicKey, sha256 } = require("./repository.cjs");
 const { MANIFEST } = require("./verify.cjs");
 
@@ -148,16 +148,6 @@ async function fromOldData(old, scratch, did, manifest) {
   if (verdict.state !== NOT) return { folder, verdict, of: null };
   old.faults.set(did, verdict.why.join("; "));
   return null;
-}
-
-async function copyDatabase(from, to) {
-  fs.rmSync(to, { force: true });
-  const source = new Database(from, { readonly: true, fileMustExist: true });
-  try {
-    await source.backup(to, { progress: () => 0x7fffffff });
-  } finally {
-    source.close();
-  }
 }
 
 function linkBlobs(from, to, place, did) {

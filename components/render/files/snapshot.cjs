@@ -19,8 +19,8 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
 const departures = require("./departures.cjs");
-const { Database, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
-const { Copy, WAIT, entries, folders, pause, size } = require("./snapshot_accounts.cjs");
+const { Database, NO_ROOM, WAIT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
+const { Copy, entries, folders, pause, size } = require("./snapshot_accounts.cjs");
 const { home } = require("./repository.cjs");
 const { begin, end } = require("./stamp.cjs");
 
@@ -98,7 +98,7 @@ async function serverDatabase(copy, name, query) {
     copy.note(name);
     return found;
   } catch (error) {
-    throw error instanceof Refused || ["ENOSPC", "SQLITE_FULL"].includes(error.code) ? error : refused(error.message);
+    throw error instanceof Refused || NO_ROOM.includes(error.code) ? error : refused(error.message);
   }
 }
 

@@ -8,12 +8,11 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, LOSSES, NOT, NO_ROOM, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
+const { LOSSES, NOT, NO_ROOM, PLACES, copyDatabase, damageOf, isBlob, keptBlobs, read } = require("./account_check.cjs");
 const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
 const ATTEMPTS = 3;
 const SETTLED = 2000; // ms; far above any file system's granularity of times
-const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
 const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
 class Copy {
@@ -34,16 +33,7 @@ class Copy {
   /** Copies a database to the same path in the copy: all pages, one step, one moment. Throws SQLite's error. */
   async database(name) {
     const target = path.join(this.next, name);
-    fs.mkdirSync(path.dirname(target), { recursive: true });
-    fs.rmSync(target, { force: true });
-    let source;
-    try {
-      // Read-only, so that this program cannot change what it copies.
-      source = new Database(path.join(this.data, name), { readonly: true, fileMustExist: true, timeout: WAIT });
-      await source.backup(target, { progress: () => 0x7fffffff });
-    } finally {
-      source?.close();
-    }
+    await copyDatabase(path.join(this.data, name), target);
     this.written += size(target);
   }
 
@@ -305,7 +295,7 @@ class Copy {
         const found = fs.statSync(source);
         const known = fs.statSync(path.join(this.current, name), { throwIfNoEntry: false });
         const checked = known?.ino === found.ino && known?.dev === found.dev && known?.size === found.size;
-        if (checked || sha256(source) === digest(cid)) {
+        if (checked || isBlob(source, cid)) {
           this.link(source, name);
           return true;
         }
@@ -321,8 +311,9 @@ class Copy {
   /** Whether the previous copy still has a blob that the server has lost. */
   healed(place, did, cid) {
     const name = path.join("blocks", place, did, cid);
-    if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
-    this.link(path.join(this.current, name), name);
+    const kept = path.join(this.current, name);
+    if (!fs.existsSync(kept) || !isBlob(kept, cid)) return false;
+    this.link(kept, name);
     if (!this.findings[did]) this.find(did, LOSSES, heldHere(did, [cid]));
     return true;
   }
@@ -354,15 +345,6 @@ function lost(cids) {
 function listed(cids) {
   const more = cids.length > 3 ? ` and ${cids.length - 3} more` : "";
   return `${cids.length === 1 ? "blob" : "blobs"} ${cids.slice(0, 3).join(", ")}${more} ${cids.length === 1 ? "is" : "are"}`;
-}
-
-/** The hex SHA-256 in a CID: base32 of version 1, codec raw (0x55), hash sha2-256 (0x12) of 32 bytes. */
-function digest(cid) {
-  let bits = 0n;
-  for (const letter of cid.slice(1)) bits = bits * 32n + BigInt("abcdefghijklmnopqrstuvwxyz234567".indexOf(letter));
-  const spare = ((cid.length - 1) * 5) % 8;
-  const hex = (bits >> BigInt(spare)).toString(16).padStart(72, "0");
-  return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
 }
 
 /** DIDs of the accounts with a folder below `root`. If `unread` is given, it gets the errors of unreadable folders. */
@@ -398,4 +380,4 @@ function pause(milliseconds) {
   return new Promise((resume) => setTimeout(resume, milliseconds));
 }
 
-module.exports = { Copy, WAIT, entries, folders, pause, size };
+module.exports = { Copy, entries, folders, pause, size };

@@ -928,7 +928,7 @@ job "pds-restore" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, WHOLE, blobOf, checkAll, keptBlobs, read, sentences } = require("./account_check.cjs");
+        const { Database, LOSSES, NOT, WHOLE, blobOf, checkAll, copyDatabase, keptBlobs, read, sentences } = require("./account_check.cjs");
         const { home, publicKey, sha256 } = require("./repository.cjs");
         const { MANIFEST } = require("./verify.cjs");
 
@@ -1070,16 +1070,6 @@ job "pds-restore" {
           if (verdict.state !== NOT) return { folder, verdict, of: null };
           old.faults.set(did, verdict.why.join("; "));
           return null;
-        }
-
-        async function copyDatabase(from, to) {
-          fs.rmSync(to, { force: true });
-          const source = new Database(from, { readonly: true, fileMustExist: true });
-          try {
-            await source.backup(to, { progress: () => 0x7fffffff });
-          } finally {
-            source.close();
-          }
         }
 
         function linkBlobs(from, to, place, did) {
@@ -1562,6 +1552,7 @@ job "pds-restore" {
         const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
         const NAMED = 100; // lost records
         const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
+        const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
         const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
         /**
@@ -1682,12 +1673,17 @@ job "pds-restore" {
           return db.prepare('select cid from blob where "tempKey" is null order by cid').pluck().all();
         }
 
+        /** Whether the file's content is that of the blob. Throws if it cannot be read. */
+        function isBlob(file, cid) {
+          return isDigestOf(cid, Buffer.from(sha256(file), "hex"));
+        }
+
         /** Path of an intact blob below `folder`; undefined if there is none. Blobs in `checked` were read already. */
         function blobOf(folder, did, cid, { checked = false } = {}) {
           return PLACES.map((place) => path.join("blocks", place, did, cid)).find((name) => {
             const file = path.join(folder, name);
             try {
-              return fs.existsSync(file) && (checked || isDigestOf(cid, Buffer.from(sha256(file), "hex")));
+              return fs.existsSync(file) && (checked || isBlob(file, cid));
             } catch {
               return false; // what cannot be read is lost
             }
@@ -1698,6 +1694,21 @@ job "pds-restore" {
         function damageOf(db, check) {
           const found = db.pragma(`$${check}(1)`, { simple: true });
           return found === "ok" ? null : String(found).replace(/^\*\*\* in database \w+ \*\*\*\s*/, "").replace(/\s+/g, " ");
+        }
+
+        /**
+         * Copies a database while others write to it: all pages, one step, one moment. Read-only, so that it cannot change what
+         * it copies. Throws SQLite's error.
+         */
+        async function copyDatabase(from, to) {
+          fs.mkdirSync(path.dirname(to), { recursive: true });
+          fs.rmSync(to, { force: true }); // never through a link into an earlier copy
+          const source = new Database(from, { readonly: true, fileMustExist: true, timeout: WAIT });
+          try {
+            await source.backup(to, { progress: () => 0x7fffffff });
+          } finally {
+            source.close();
+          }
         }
 
         /** Queries a database without changing it. A connection without write access would leave side files behind. */
@@ -1819,11 +1830,14 @@ job "pds-restore" {
           NOT,
           NO_ROOM,
           PLACES,
+          WAIT,
           WHOLE,
           blobOf,
           checkAccount,
           checkAll,
+          copyDatabase,
           damageOf,
+          isBlob,
           keptBlobs,
           lostRecords,
           read,
@@ -2505,12 +2519,11 @@ job "pds-restore" {
 
         const fs = require("node:fs");
         const path = require("node:path");
-        const { Database, LOSSES, NOT, NO_ROOM, PLACES, damageOf, keptBlobs, read } = require("./account_check.cjs");
+        const { LOSSES, NOT, NO_ROOM, PLACES, copyDatabase, damageOf, isBlob, keptBlobs, read } = require("./account_check.cjs");
         const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
         const ATTEMPTS = 3;
         const SETTLED = 2000; // ms; far above any file system's granularity of times
-        const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
         const NAMES = ["key", "did-op", "store.sqlite"]; // of an account's files
 
         class Copy {
@@ -2531,16 +2544,7 @@ job "pds-restore" {
           /** Copies a database to the same path in the copy: all pages, one step, one moment. Throws SQLite's error. */
           async database(name) {
             const target = path.join(this.next, name);
-            fs.mkdirSync(path.dirname(target), { recursive: true });
-            fs.rmSync(target, { force: true });
-            let source;
-            try {
-              // Read-only, so that this program cannot change what it copies.
-              source = new Database(path.join(this.data, name), { readonly: true, fileMustExist: true, timeout: WAIT });
-              await source.backup(target, { progress: () => 0x7fffffff });
-            } finally {
-              source?.close();
-            }
+            await copyDatabase(path.join(this.data, name), target);
             this.written += size(target);
           }
 
@@ -2802,7 +2806,7 @@ job "pds-restore" {
                 const found = fs.statSync(source);
                 const known = fs.statSync(path.join(this.current, name), { throwIfNoEntry: false });
                 const checked = known?.ino === found.ino && known?.dev === found.dev && known?.size === found.size;
-                if (checked || sha256(source) === digest(cid)) {
+                if (checked || isBlob(source, cid)) {
                   this.link(source, name);
                   return true;
                 }
@@ -2818,8 +2822,9 @@ job "pds-restore" {
           /** Whether the previous copy still has a blob that the server has lost. */
           healed(place, did, cid) {
             const name = path.join("blocks", place, did, cid);
-            if (!fs.existsSync(path.join(this.current, name)) || sha256(path.join(this.current, name)) !== digest(cid)) return false;
-            this.link(path.join(this.current, name), name);
+            const kept = path.join(this.current, name);
+            if (!fs.existsSync(kept) || !isBlob(kept, cid)) return false;
+            this.link(kept, name);
             if (!this.findings[did]) this.find(did, LOSSES, heldHere(did, [cid]));
             return true;
           }
@@ -2851,15 +2856,6 @@ job "pds-restore" {
         function listed(cids) {
           const more = cids.length > 3 ? ` and $${cids.length - 3} more` : "";
           return `$${cids.length === 1 ? "blob" : "blobs"} $${cids.slice(0, 3).join(", ")}$${more} $${cids.length === 1 ? "is" : "are"}`;
-        }
-
-        /** The hex SHA-256 in a CID: base32 of version 1, codec raw (0x55), hash sha2-256 (0x12) of 32 bytes. */
-        function digest(cid) {
-          let bits = 0n;
-          for (const letter of cid.slice(1)) bits = bits * 32n + BigInt("abcdefghijklmnopqrstuvwxyz234567".indexOf(letter));
-          const spare = ((cid.length - 1) * 5) % 8;
-          const hex = (bits >> BigInt(spare)).toString(16).padStart(72, "0");
-          return cid[0] === "b" && hex.startsWith("01551220") ? hex.slice(8) : null;
         }
 
         /** DIDs of the accounts with a folder below `root`. If `unread` is given, it gets the errors of unreadable folders. */
@@ -2895,7 +2891,7 @@ job "pds-restore" {
           return new Promise((resume) => setTimeout(resume, milliseconds));
         }
 
-        module.exports = { Copy, WAIT, entries, folders, pause, size };
+        module.exports = { Copy, entries, folders, pause, size };
         EOT
       }
 
