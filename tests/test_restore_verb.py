@@ -14,7 +14,7 @@ from tests.fake_nomad import FakeNomad, serve
 from tests.fake_pulumi import FakePulumi
 from tests.programs import BACKUP, document
 from tests.test_runs import TOKEN, look
-from tools import pds, restore
+from tools import pds, restore, runs
 from tools.restore import Wish
 from tools.stack import Stack, StackError
 
@@ -147,10 +147,37 @@ def test_a_restore_that_a_killed_verb_left_comes_to_its_end_before_another_begin
     assert "Another run of pds-restore is active" in capsys.readouterr().out
     paths = [path for _, path, _ in alice.nomad.asked]
     looks = [number for number, path in enumerate(paths) if path.startswith("/v1/jobs?prefix=pds-restore")]
-    assert len(looks) == 3
+    assert len(looks) == 4, "once more after the pause"
     lent = paths.index("/v1/var/nomad/jobs/pds-restore/pds-restore/fetch")
     assert looks[-1] < lent < paths.index("/v1/job/pds-restore/dispatch"), "what opens another stack's is still needed"
     assert clock.now > 0
+
+
+def test_another_operator_s_restore_is_waited_for_before_anything_is_paused(alice: Owner, clock: Clock) -> None:
+    ran: list[int] = []
+    alice.nomad.children = [["running"], ["running"], ["dead"]]
+    looked = alice.nomad.answer
+
+    def answer(method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        if path.startswith("/v1/jobs?prefix=pds-restore"):
+            ran.append(len(alice.pulumi.ran))
+        return looked(method, path, body, token)
+
+    alice.nomad.answer = answer  # type: ignore[method-assign]
+    assert restore.restore(alice.stack, Wish(yes=True)) == 0
+    assert ran[:3] == [0, 0, 0], "the other one lets the PDS run again at its end, through the engine"
+
+
+def test_old_data_are_not_removed_and_nothing_is_verified_during_a_restore(alice: Owner, clock: Clock) -> None:
+    alice.nomad.children = [["running"], ["dead"]]
+    assert restore.forget_old(alice.stack) == 0
+    assert alice.nomad.children == [], "it was waited for"
+    alice.nomad.children = [["running"], ["dead"]]
+    assert restore.last_backup_is_restorable(runs.api_of(alice.stack))
+    assert alice.nomad.children == []
+    alice.nomad.children = [["running"]]
+    assert restore.show(alice.stack) == 0
+    assert alice.nomad.children == [["running"]], "a list touches no files"
 
 
 def test_another_pds_s_backups_are_refused_before_anything_is_paused(alice: Owner) -> None:

@@ -57,11 +57,12 @@ def restore(stack: Stack, wish: Wish) -> int:
     if wish.only:
         return _restore_one(stack, settings, wish)
     items = _opened_by(wish.source, settings) if wish.source and wish.source != stack else None
+    api = runs.api_of(stack)
+    runs.alone(api, JOB)  # another operator's, which lets the PDS run again at its end
     step(1, "The PDS is paused, through the engine.")
     pause(stack, yes=wish.yes)
 
     step(2, "The snapshot is fetched, verified, made ready beside the old data, and takes their place.")
-    api = runs.api_of(stack)
     runs.alone(api, JOB)
     _lend(api, items)  # also none: a killed run's variable opens another stack's
     try:
@@ -123,6 +124,7 @@ def _restore_one(stack: Stack, settings: Settings, wish: Wish) -> int:
 def last_backup_is_restorable(api: NomadApi, without: Sequence[str] = ()) -> bool:
     """Check the last backup's snapshot on the volume, account by account, on the host. Return whether all accounts but
     those in `without` can be restored from it. Raises ProbeError."""
+    runs.alone(api, JOB)
     meta = {"verify": "yes", "from": "volume", "without": " ".join(without)}
     return runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE)
 
@@ -167,6 +169,8 @@ def forget_old(stack: Stack) -> int:
 def _alone(stack: Stack, meta: Mapping[str, str]) -> int:
     with_backup(stack)
     api = runs.api_of(stack)
+    if "show" not in meta:  # a list touches no files
+        runs.alone(api, JOB)
     return 0 if runs.follow(api, runs.dispatch(api, JOB, meta), _DEADLINE) else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import time
@@ -190,6 +191,25 @@ def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
     bucket.send(faulty)
     assert says in bucket.fetch(tmp_path / "new", code=1, **change)
     assert not (tmp_path / "new" / ".restore" / "fetched").exists()
+
+
+def test_of_two_restores_at_once_the_second_is_refused_and_touches_nothing(
+    faulty: Data, bucket: Bucket, tmp_path: Path
+) -> None:
+    faulty.take()
+    bucket.send(faulty)
+    theirs = tmp_path / "new" / ".restore"
+    (theirs / "older").mkdir(parents=True)
+    (theirs / "fetched.part").mkdir()
+    with (theirs / "fetch.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        for change in ({}, {"NOMAD_META_from": "volume"}, {"NOMAD_META_only": "did:plc:ann"}):
+            said = bucket.fetch(tmp_path / "new", code=1, **change)
+            assert "FAILED: another restore is fetching a snapshot for this PDS. This one changed nothing." in said
+        assert {item.name for item in theirs.iterdir()} == {"fetch.lock", "fetched.part", "older"}
+        assert "noted.at" in bucket.fetch(tmp_path / "new", NOMAD_META_show="yes"), "a list touches no files"
+    bucket.fetch(tmp_path / "new")
+    assert (theirs / "fetched" / "manifest.json").exists()
 
 
 def test_a_bucket_without_backups_is_named(line: str, bucket: Bucket, tmp_path: Path) -> None:

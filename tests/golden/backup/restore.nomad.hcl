@@ -82,13 +82,24 @@ job "pds-restore" {
         umask 077
 
         TARGET=$${TARGET:-$NOMAD_ALLOC_DIR/data}
-        rm -rf "$TARGET/older" # requests of a run that was cut short
+
+        # Two runs at once would remove each other's files. `./pds restore` waits for a run that is active; the lock decides
+        # between two that were started at the same moment. The kernel releases it with the last process of this task.
+        if [ "$${NOMAD_META_show:-}" = "" ]; then
+            mkdir -p "$TARGET"
+            exec 9>"$TARGET/fetch.lock"
+            if command -v flock >/dev/null && ! flock -n 9; then
+                echo "FAILED: another restore is fetching a snapshot for this PDS. This one changed nothing. When that one has
+        ended, check whether the PDS is as it should be (\`./pds check\`) before you run this again." >&2
+                exit 1
+            fi
+            rm -rf "$TARGET/older" # requests of a run that was cut short
+        fi
         [ "$${NOMAD_META_forget:-}$${NOMAD_META_step:-}" = "" ] || exit 0 # for the next task only
 
         # Always the newest list: it has to cover events after the snapshot.
         departures() {
             rm -rf "$TARGET/list"
-            mkdir -p "$TARGET"
             case $(restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag departures --json) in
                 *short_id*) restic restore latest --no-lock --quiet --host "$PDS_HOSTNAME" --tag departures --target "$TARGET/list" ;;
             esac
@@ -116,7 +127,6 @@ job "pds-restore" {
             exit 0
         fi
 
-        mkdir -p "$TARGET"
         began=$(date +%s)
 
         departures
