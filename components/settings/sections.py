@@ -176,7 +176,7 @@ class Pds(Section):
         "0.5.37",
         pattern=r"^0\.[45]\.[0-9]{1,5}$",
         doc="Version of @atproto/pds in that image. It decides which options exist. Default: derived from upstream's "
-        "tag; 0.4.5009 is package 0.5.9.",
+        "tag; 0.4.5009 is package 0.5.9. Required for an image without such a tag.",
     )
     memory_mib: int = option(512, ge=128, le=262144, doc="Memory limit of the server, in MiB.")
     port: int = option(
