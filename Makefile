@@ -8,11 +8,21 @@ MACHINE_STORIES = $(wildcard tests/e2e/e2e_machine*.py)
 # Stories and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
 LONG = --timeout=7200 -o faulthandler_timeout=7500
 
-.PHONY: help try test soak preview bench e2e generate clean
+# Processes that share the tests; each of them starts servers of its own.
+WORKERS ?= auto
+PYTEST = $(RUN) pytest -q -n $(WORKERS)
+
+# Where this is set, as in many container images, each of hundreds of processes would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help try unit contract lint test soak preview bench e2e generate clean
 
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
-	@echo 'make test           lint, types, unit, component and contract tests'
+	@echo 'make unit           tests that start no real server'
+	@echo 'make contract       tests on the real servers, which npm installs once'
+	@echo 'make lint           style, types, and whether generated files are up to date'
+	@echo 'make test           all of them (WORKERS=1: one after the other)'
 	@echo 'make soak           a club of 50 that is written to: 50 snapshots, and 50 times each, at random moments, SIGKILL'
 	@echo '                    to snapshot, server, upload, download and restore'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
@@ -43,12 +53,20 @@ venv/.tests: venv/.tools tests/requirements.txt tests/e2e/requirements.txt
 try: venv/.tools
 	@$(RUN) tools.trial --stack $(STACK) $(if $(CHECK),--check)
 
-test: venv/.tests
+unit: venv/.tests
+	$(PYTEST) -m 'not contract'
+
+contract: venv/.tests
+	$(PYTEST) -m contract
+
+lint: venv/.tests
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) tools.generate --check
-	$(RUN) pytest -q
+
+test: lint
+	$(PYTEST)
 
 soak: venv/.tests
 	$(RUN) pytest -v -s $(LONG) --soak tests/contract/test_snapshot.py tests/contract/test_killed.py

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from xdist.remote import Producer
 
 from components import probes
 from components.settings.settings import Settings
 from tests.host_machine import machine as machine
 from tests.programs import CLUB, run, settings_of
+from tests.schedule import Scheduler, order
 from tools.engine import Evaluation
 from tools.stackfile import evaluate_stack
 
@@ -68,3 +70,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make soak`: tests with a `scale` take their large one."""
     parser.addoption("--soak", action="store_true", help="many members, rounds and kills (tests/contract)")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sort the tests of a parallel run: what takes longest is first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: order(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
+    """For `pytest -n`."""
+    return Scheduler(config, log)

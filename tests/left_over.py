@@ -99,7 +99,7 @@ class Owner:
 @contextmanager
 def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
     """An owner whose state and account agree, with a neighbour's resources in the same account."""
-    with served(folder / "api") as client:
+    with served(folder / "api", action_seconds=0) as client:
         found = Owner(client, FakePulumi(folder, monkeypatch), {})
         found.configure()
         _neighbour(client)

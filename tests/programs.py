@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from components.settings.read import read
@@ -99,6 +100,12 @@ def run(
     )
 
 
+@cache
+def _host() -> Evaluation:
+    """The host of `shared`, evaluated once."""
+    return run(**CLUBS)
+
+
 def shared(
     *, stack: str = "chess", preview: bool = False, host: Evaluation | None = None, **changes: Any
 ) -> Evaluation:
@@ -107,6 +114,6 @@ def shared(
         f"pds:{key}": value if isinstance(value, str) else json.dumps(value)
         for key, value in {**ON_A_HOST, **changes}.items()
     }
-    others = {str(changes.get("on", "dev")): host or run(**CLUBS)}
+    others = {str(changes.get("on", "dev")): host or _host()}
     secret_keys = frozenset(f"pds:{key}" for key in _HOLD_SECRETS if key in changes)
     return evaluate(stack, config, secret_keys=secret_keys, preview=preview, others=others)

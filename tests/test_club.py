@@ -1,6 +1,7 @@
 """`./pds club`: the written file, the values copied from the host, and refusals before anything is written."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,18 @@ def planned(project: FakeProject, made: tuple[str, ...] = ("dev",), **wish: Any)
     return plan(Wish(**{"name": NAME, "hostname": HOSTNAME, **wish}), project.root, list(made))
 
 
+@cache
+def schema() -> Any:
+    """The editors' schema, as a validator."""
+    found = json.loads((ROOT / SCHEMA_PATH).read_text())
+    jsonschema.Draft7Validator.check_schema(found)
+    return jsonschema.Draft7Validator(found)
+
+
 def config(text: str) -> dict[str, Any]:
     """The content of a stack file, without the project's prefix."""
     document = yaml.safe_load(text)
-    schema = json.loads((ROOT / SCHEMA_PATH).read_text())
-    jsonschema.validate(document, schema, jsonschema.Draft7Validator)
+    schema().validate(document)
     return {key.removeprefix("pds:"): value for key, value in document["config"].items()}
 
 

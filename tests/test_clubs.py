@@ -5,8 +5,6 @@ from typing import Any
 
 import pulumi
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from components.settings.faults import SettingsError
 from components.settings.offer import OfferError, accepted
@@ -290,20 +288,17 @@ def test_its_namespace_and_volume_are_its_owner_s() -> None:
 
 # Many.
 
-NAMES = st.lists(
-    st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(
-        lambda name: name not in ("dev", "default")
-    ),
-    min_size=50,
-    max_size=50,
-    unique=True,
-)
+NAMES = [
+    f"{first}{rest}"
+    for first in ("a", "b", "a-b", "pds", "z9")
+    for rest in ("", "a", "0", "-0", "-a", "--a", "-dev", "-club", "-ingress", "-0123456789-abcdef")
+]
+"""Names that are a beginning of others, or differ in a hyphen or in what the program itself adds to names."""
 
 
-@settings(max_examples=2, deadline=None)
-@given(names=NAMES)
-def test_fifty_clubs_never_get_in_each_other_s_way(names: list[str]) -> None:
-    clubs = {name: {"port": 3101 + number, "memory_mib": 512, "disk_gib": 1} for number, name in enumerate(names)}
+def test_fifty_clubs_never_get_in_each_other_s_way() -> None:
+    assert len(set(NAMES)) == 50
+    clubs = {name: {"port": 3101 + number, "memory_mib": 512, "disk_gib": 1} for number, name in enumerate(NAMES)}
     host = run(clubs=clubs, host={"size": "s-24vcpu-128gb"})
     seen: dict[str, list[Any]] = {
         "records": [],

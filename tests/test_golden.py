@@ -30,6 +30,7 @@ def test_writing_golden_files_writes_what_is_rendered_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: dict[str, str]
 ) -> None:
     monkeypatch.setattr(golden, "FOLDER", tmp_path)
+    monkeypatch.setattr(golden, "golden_files", lambda: now)
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "old.hcl").write_text("of a file that is rendered no more")
     assert {str(path.relative_to(tmp_path)) for path in write_golden()} == now.keys()

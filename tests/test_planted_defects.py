@@ -37,11 +37,17 @@ def test_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert any(said in text for text in found[law])
 
 
+@pytest.fixture(scope="module")
+def sound() -> Evaluation:
+    """The program with backups, without a defect."""
+    return run(backup=BACKUP)
+
+
 @pytest.mark.parametrize("defect", WITH_BACKUPS)
-def test_with_backups_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_backups_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch, sound: Evaluation) -> None:
     plant, law, said = WITH_BACKUPS[defect]
     checks = CHECKS | {"backup bucket": of_the_gate("backup bucket")}
-    assert [found for find in checks.values() for found in find(run(backup=BACKUP))] == [], "sound before"
+    assert [found for find in checks.values() for found in find(sound)] == [], "sound before"
     plant(monkeypatch)
     evaluation = run(backup=BACKUP)
     assert any(said in finding for finding in checks.pop(law)(evaluation)), f"the check of {law} does not bite"

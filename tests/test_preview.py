@@ -1,21 +1,25 @@
 """`make preview`, run on a copy of the project in its own git repository."""
 
 import ast
+import io
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tools import preview
 from tools.engine import ROOT, Evaluation
 from tools.gate.secrets import forms, known_secrets
 from tools.preview import rendered
 
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "node_modules", "live")
+_LEFT_OUT = shutil.ignore_patterns("node_modules", "live")
 
 
 @dataclass
@@ -32,7 +36,19 @@ class Project:
         subprocess.run(command, cwd=self.path, env=environment, check=True, capture_output=True, timeout=60)
 
     def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the preview of this copy."""
+        """Run the preview of the copy's stack files in this process, which has the program loaded already. `whole` is
+        for copies whose program differs."""
+        told, failed = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(failed):
+            patch.setattr(preview, "ROOT", self.path)
+            for name in ("evaluate_stack", "read_settings"):
+                patch.setattr(preview, name, partial(getattr(preview, name), root=self.path))
+            patch.setattr(preview, "_evaluate_elsewhere", _evaluated_once)
+            code = preview.main(list(arguments))
+        return subprocess.CompletedProcess(arguments, code, told.getvalue(), failed.getvalue())
+
+    def whole(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the preview as a program, out of this copy."""
         return subprocess.run(
             [sys.executable, "-m", "tools.preview", *arguments],
             cwd=self.path,
@@ -52,6 +68,20 @@ class Project:
             else:
                 document["config"][f"pds:{key}"] = value
         path.write_text(yaml.safe_dump(document))
+
+
+_BEFORE: dict[tuple[str, str], Evaluation | str] = {}
+_evaluate_elsewhere = preview._evaluate_elsewhere
+
+
+def _evaluated_once(tree: Path, stack: str) -> Evaluation | str:
+    """A revision is evaluated in a process of its own; once, for all copies that have it."""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, timeout=60)
+    key = (done.stdout, stack)
+    if key not in _BEFORE:
+        _BEFORE[key] = _evaluate_elsewhere(tree, stack)
+    return _BEFORE[key]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +109,7 @@ def project(committed: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="module")
 def shown(committed: Project) -> str:
     """The preview of the dev stack."""
-    done = committed.preview()
+    done = committed.whole()
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -140,7 +170,7 @@ def test_no_secret_is_printed_or_written(committed: Project, shown: str, dev: Ev
 def test_a_program_that_does_not_protect_its_volume_shuts_the_gate(project: Project, arguments: list[str]) -> None:
     path = project.path / "components" / "host.py"
     path.write_text(path.read_text().replace("protect=True, retain_on_delete=True, import_=volume", "import_=volume"))
-    done = project.preview(*arguments)
+    done = project.whole(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "gate: protected state: Volume pds-ground-volume is not protected" in done.stdout
     assert "The gate is shut." in done.stdout
@@ -230,7 +260,7 @@ def test_a_given_secret_s_change_is_shown_without_its_value(project: Project) ->
 def test_a_changed_program_is_compared_too(project: Project) -> None:
     path = project.path / "components" / "render" / "pds_job.py"
     path.write_text(path.read_text().replace('shutdown_delay="2s"', 'shutdown_delay="3s"'))
-    done = project.preview("--diff", "HEAD")
+    done = project.whole("--diff", "HEAD")
     assert done.returncode == 0, done.stdout + done.stderr
     assert '+    shutdown_delay = "3s"' in done.stdout
 

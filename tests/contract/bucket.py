@@ -19,9 +19,7 @@ from tools.child import child
 from tools.hcl_text import job_of, task_of
 
 from .restores import FILES
-from .snapshots import Data
-
-_DEADLINE = 120.0
+from .snapshots import DEADLINE, Data
 
 _OWN_PROCESSES = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--")
 """As in a container: of a run that was killed no process is left, and restic looks for none of another container's."""
@@ -71,7 +69,7 @@ class Bucket:
         """Run the last task; what it leaves."""
         env = {"PDS_DATA_DIRECTORY": str(data.path), "NOMAD_ALLOC_DIR": str(self.folder)}
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        subprocess.run([data.install.node, FILES / "stamp.cjs"], env=env, check=True, timeout=_DEADLINE)
+        subprocess.run([data.install.node, FILES / "stamp.cjs"], env=env, check=True, timeout=DEADLINE)
         found: dict[str, str] = json.loads((data.path / ".stamps" / "backup.json").read_text())
         return found
 
@@ -80,7 +78,7 @@ class Bucket:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         named = f"hostname {host};" if host else ""
         command = ["unshare", "--uts", *_OWN_PROCESSES, "sh", "-c", f"{named} restic --no-cache check --read-data; :"]
-        with child(command, _DEADLINE, env=self._env(), **quiet) as running:
+        with child(command, DEADLINE, env=self._env(), **quiet) as running:
             while "<Key>" not in ask("GET", f"{self.url}/{BUCKET}?prefix={self.place}/locks/"):
                 assert running.poll() is None, "it was over before it was seen"
 
@@ -95,7 +93,7 @@ class Bucket:
 
     def _killed(self, command: list[str], seconds: float, **change: str) -> bool:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with child(command, _DEADLINE, env=self._env(**change), start_new_session=True, **quiet) as running:
+        with child(command, DEADLINE, env=self._env(**change), start_new_session=True, **quiet) as running:
             time.sleep(seconds)
             return running.poll() is None
 
@@ -118,7 +116,7 @@ class Bucket:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=_DEADLINE,
+            timeout=DEADLINE,
             check=False,
         )
         assert done.returncode == code, done.stdout

@@ -66,12 +66,15 @@ class Club:
         """The same members, logged in again, and the same journal, where the PDS is now."""
         club = Club(base_url, self._hostname, self._mail)
         club._numbers, club.journal = self._numbers, self.journal
-        for member in self.members:
-            client = Client(base_url, self._hostname)
-            body = {"identifier": member.did, "password": PASSWORD}
-            client.log_in(client.procedure("com.atproto.server.createSession", body)["accessJwt"])
-            club.members.append(Member(did=member.did, client=client))
+        club.members = [self.logged_in(member, base_url) for member in self.members]
         return club
+
+    def logged_in(self, member: Member, base_url: str) -> Member:
+        """The same member, logged in again at a PDS that has a copy of their account."""
+        client = Client(base_url, self._hostname)
+        body = {"identifier": member.did, "password": PASSWORD}
+        client.log_in(client.procedure("com.atproto.server.createSession", body)["accessJwt"])
+        return Member(did=member.did, client=client)
 
     def join(self) -> Member:
         """Make an account; it is acknowledged when this returns."""

@@ -24,7 +24,9 @@ from tools.trial import task_environment
 
 from .restores import disaster as disaster
 from .restores import in_place as in_place
+from .restores import stories as stories
 from .restores import story as story
+from .snapshots import clubs as clubs
 from .snapshots import faulty as faulty
 from .snapshots import running as running
 from .snapshots import scale as scale

@@ -12,9 +12,10 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -30,11 +31,10 @@ from tools.verify import from_plc
 
 from .club import Club, Member, founded
 from .relay import Relay
-from .snapshots import Data, open_environment
+from .snapshots import DEADLINE, Data, open_environment
 
 FILES = ROOT / "components" / "render" / "files"
 ELSEWHERE = "https://rooks.test"
-_DEADLINE = 120.0
 _MOVE = """
 const { createRequire } = require("node:module");
 const app = createRequire(process.cwd() + "/x.js");
@@ -72,18 +72,31 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def story(
+def stories(
     pds_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
-    line: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Story:
+) -> Callable[[str], Story]:
+    """One story for each version line that is asked for; see `clubs`."""
+
+    @cache
+    def story_of(line: str) -> Story:
+        return _tell(pds_installs[line], program_env, directory, line, tmp_path_factory.mktemp("story") / "pds")
+
+    return story_of
+
+
+@pytest.fixture(scope="session")
+def story(stories: Callable[[str], Story], line: str) -> Story:
     """One story for each version line; no test changes it."""
-    path = tmp_path_factory.mktemp("story") / "pds"
+    return stories(line)
+
+
+def _tell(install: Install, program_env: Mapping[str, str], directory: PlcDirectory, line: str, path: Path) -> Story:
     path.mkdir()
     env = open_environment(program_env, path, directory, line)
-    install, relay = pds_installs[line], Relay()
+    relay = Relay()
     asked = from_plc(directory.url, httpx.Client(trust_env=False))
     data = Data(path=path, install=install, document_key=asked)
     with PdsProcess(install, env, path.with_suffix(".log")) as server:
@@ -114,7 +127,7 @@ def story(
 def _move_away(install: Install, directory: PlcDirectory, member: Member, env: Mapping[str, str]) -> None:
     key = env["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"]
     command = [str(install.node), "-e", _MOVE, directory.url, member.did, key, ELSEWHERE]
-    subprocess.run(command, cwd=install.folder, check=True, timeout=_DEADLINE)
+    subprocess.run(command, cwd=install.folder, check=True, timeout=DEADLINE)
 
 
 def newest(data: Path) -> int:
@@ -168,7 +181,7 @@ class Restore:
         """Run it to its end; what it says."""
         with self.start(**change) as running:
             try:
-                said, _ = running.communicate(timeout=_DEADLINE)
+                said, _ = running.communicate(timeout=DEADLINE)
             except subprocess.TimeoutExpired:
                 running.kill()  # else this waits for it
                 raise

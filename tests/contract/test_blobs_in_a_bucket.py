@@ -19,8 +19,10 @@ pytestmark = pytest.mark.contract
 
 _LOCAL = {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
 _CHECKSUMS = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
-PICTURE = bytes(range(256)) * 4096
-"""Of 1 MiB."""
+PICTURES = {"0.4": bytes(range(256)) * 192, "0.5": bytes(range(256)) * 4096}
+"""By version line: 48 KiB and 1 MiB. 0.4 pipes a request into four streams, one of which it closes early
+(`uploadBlobAndGetMetadata` in @atproto/pds). What exceeds a stream's buffer of 64 KiB sometimes stops there, and the
+upload to a bucket ends after 20 seconds with HTTP 500. 0.5 has one pipeline instead."""
 
 
 @pytest.fixture(scope="module")
@@ -51,38 +53,38 @@ def keys_in(url: str) -> list[str]:
     return re.findall("<Key>(.*?)</Key>", ask("GET", f"{url}/{BUCKET}"))
 
 
-def upload(start_pds: StartPds, env: Mapping[str, str], change: Mapping[str, str | None]) -> None:
-    """A picture by somebody new."""
+def upload(start_pds: StartPds, env: Mapping[str, str], change: Mapping[str, str | None], line: str) -> None:
+    """A new member uploads a picture."""
     with start_pds(env, change) as server:
         club = Club(server.url, env["PDS_HOSTNAME"])
-        club.post_blob(club.join(), PICTURE)
+        club.post_blob(club.join(), PICTURES[line])
 
 
 def test_a_picture_goes_to_the_bucket_and_back_by_a_key_for_that_bucket(
-    start_pds: StartPds, program_env: dict[str, str], s3: str
+    start_pds: StartPds, program_env: dict[str, str], s3: str, line: str
 ) -> None:
     with start_pds(program_env, environment(s3)) as server:
         club = Club(server.url, program_env["PDS_HOSTNAME"])
         member = club.join()
-        club.post_blob(member, PICTURE)
+        club.post_blob(member, PICTURES[line])
         [cid] = member.client.query("com.atproto.sync.listBlobs", {"did": member.did})["cids"]
         assert f"blocks/{member.did}/{cid}" in keys_in(s3)
         assert [key for key in keys_in(s3) if key.startswith("tmp/")] == []
         blob = {"did": member.did, "cid": cid}
-        assert member.client.http.get("/xrpc/com.atproto.sync.getBlob", params=blob).content == PICTURE
+        assert member.client.http.get("/xrpc/com.atproto.sync.getBlob", params=blob).content == PICTURES[line]
 
 
 def test_a_region_that_is_not_the_service_s_is_refused_at_the_first_picture(
-    start_pds: StartPds, program_env: dict[str, str], s3: str
+    start_pds: StartPds, program_env: dict[str, str], s3: str, line: str
 ) -> None:
     with pytest.raises(RefusedError):
-        upload(start_pds, program_env, environment(s3, region="fra1"))
+        upload(start_pds, program_env, environment(s3, region="fra1"), line)
 
 
 def test_a_service_without_crc_checksums_takes_pictures_if_the_sdk_is_told(
-    start_pds: StartPds, program_env: dict[str, str], older: str
+    start_pds: StartPds, program_env: dict[str, str], older: str, line: str
 ) -> None:
     with pytest.raises(RefusedError):
-        upload(start_pds, program_env, environment(older) | dict.fromkeys(_CHECKSUMS))
-    upload(start_pds, program_env, environment(older) | dict.fromkeys(_CHECKSUMS, "WHEN_REQUIRED"))
+        upload(start_pds, program_env, environment(older) | dict.fromkeys(_CHECKSUMS), line)
+    upload(start_pds, program_env, environment(older) | dict.fromkeys(_CHECKSUMS, "WHEN_REQUIRED"), line)
     assert [key for key in keys_in(older) if key.startswith("blocks/")]

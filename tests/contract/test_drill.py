@@ -19,7 +19,7 @@ from tools.live.node import SERVERS, Install
 from tools.verify import MANIFEST, home
 
 from .restores import FILES
-from .snapshots import Data, Running
+from .snapshots import DEADLINE, Data, Running
 
 pytestmark = pytest.mark.contract
 
@@ -34,7 +34,7 @@ class Drill:
     live: Path
     install: Install
     directory: PlcDirectory
-    deadline: float = 180.0
+    deadline: float = DEADLINE
 
     @property
     def fetched(self) -> Path:

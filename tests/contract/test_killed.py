@@ -34,12 +34,10 @@ from tools.verify import from_plc, home, verify
 from .bucket import Bucket
 from .club import PASSWORD, Club, founded
 from .restores import restoring
-from .snapshots import Data, Scale, open_environment
+from .snapshots import DEADLINE, Data, Scale, open_environment
 from .test_drill import Drill
 
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
-
-_DEADLINE = 300.0
 
 
 @dataclass(kw_only=True)
@@ -139,7 +137,7 @@ def test_whatever_is_killed_nothing_acknowledged_is_lost_and_nothing_torn_passes
             with _restore(place, folder) as restore:
                 time.sleep(place.some_moment("restore"))
                 restore.send_signal(signal.SIGKILL)
-                restore.communicate(timeout=_DEADLINE)
+                restore.communicate(timeout=DEADLINE)
                 place.killed["restoring"] += restore.returncode == -signal.SIGKILL
             if (folder / ".restore" / "fetched").exists():
                 _restored(place, folder)
@@ -164,7 +162,7 @@ def _one_dies_while_it_is_copied(place: Place, *, copy_too: bool) -> None:
             else:
                 os.kill(place.server.pid, signal.SIGKILL)
                 place.killed["server"] += 1
-        said, _ = process.communicate(timeout=_DEADLINE)
+        said, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode in ((0, -signal.SIGKILL) if copy_too else (0,)), said
     place.live()
     written = len(place.club.journal.records)
@@ -232,7 +230,7 @@ def _restore(place: Place, folder: Path) -> subprocess.Popen[str]:
 
 def _restored(place: Place, folder: Path) -> None:
     with _restore(place, folder) as running:
-        said, _ = running.communicate(timeout=_DEADLINE)
+        said, _ = running.communicate(timeout=DEADLINE)
     assert running.returncode == 0, said
     assert "ready" in said or "is finished" in said
 

@@ -91,8 +91,8 @@ class Client:
         return self.until(lambda: self.ask("GET", f"/actions/{action['id']}")["action"], lambda it: it["completed_at"])
 
     def until(self, ask: Callable[[], Json], good: Callable[[Json], Any]) -> Json:
-        """Repeat the request until the response is good, for two seconds at most."""
-        end = time.monotonic() + 2
+        """Repeat the request until the response is good, for twenty seconds at most."""
+        end = time.monotonic() + 20
         while not good(found := ask()):
             assert time.monotonic() < end, found
             time.sleep(0.02)
@@ -113,8 +113,9 @@ class Client:
 
 
 @contextmanager
-def served(state: Path) -> Iterator[Client]:
-    """A new account's API, and a client of it."""
+def served(state: Path, action_seconds: float = 0.15) -> Iterator[Client]:
+    """A new account's API, and a client of it. An action is over after `action_seconds`, at the next request at the
+    earliest."""
     machines = Machines()
-    with Api(World(machines=machines, action_seconds=0.15, token=TOKEN), state) as api:
+    with Api(World(machines=machines, action_seconds=action_seconds, token=TOKEN), state) as api:
         yield Client(api, machines)

