@@ -3,7 +3,7 @@
 import pulumi
 
 from components.pds import Pds, PdsArgs
-from components.settings.load import load
+from components.settings.from_pulumi import load
 
 stack, project = pulumi.get_stack(), f"{pulumi.get_organization()}/{pulumi.get_project()}"
 settings = load(pulumi.Config(), stack)

@@ -1,15 +1,15 @@
-"""The map of this package. Modules import only from lines below their own:
+"""The map of this package. A module imports from its own folder and from the lines below its own:
 
     __main__
-    pds                                                  composes all components, in the order of the design
-    host  nomad  clubs | shared | existing               where it runs: its own host, another stack's, any Nomad
-    dns  secrets  workload  ingress  watch
-    members  confirmation  backup                        one topic a file: the resources; none imports another
-    facts  place  target  entropy  telling               shared: dynamic resources, connections, secrets, messages
-    dynamic                                              the providers of the dynamic resources
-    probes  accounts  needs  rooms                       blocking I/O, for `dynamic` only
-    render/                                              the rendered texts; pure functions
-    settings/                                            the stack file; every option once
+    pds                                       composes a PDS, in the order of the design
+    outputs                                   all stack outputs
+    host/ server/ edge/ operations/ people/   the components
+    notices                                   warnings at the end of `up`
+    connection nomad_target secret_values     values that components share
+    dynamic/                                  providers and resources of what no provider supports
+    clients/                                  Nomad, name servers and the PDS, without Pulumi
+    render/                                   rendered texts; pure functions
+    settings/                                 the stack file; every option once
 
 The engine loads `dynamic` for each of its resources, so this file imports nothing.
 """

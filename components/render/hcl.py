@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 
 class Raw(str):
-    """Text that is written unquoted: an HCL expression such as `var.open`."""
+    """Text that is written unquoted: an HCL expression such as `var.ingress_state`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

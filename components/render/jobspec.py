@@ -1,7 +1,7 @@
 """The parts of Nomad's job specification that this program uses, as types under Nomad's own names.
 
 Facts: developer.hashicorp.com/nomad/docs/job-specification. The provider parses HCL strictly, but silently drops
-unknown keys of a JSON job, so these types are written as HCL (`hcl.write`). `pds_job.py`, `io.py` and `caddy.py` define
+unknown keys of a JSON job, so these types are written as HCL (`hcl.write`). `jobs/` and `ingress/` define
 the content of jobs. Durations are Nomad's text ("60s"), memory is in MiB, CPU in MHz.
 """
 

@@ -2,7 +2,7 @@
 
 The texts of several stacks form one file on a host, so an unbalanced brace in one breaks all of them. This module
 checks what it can without Caddy: tokens, braces, and the owners of site addresses. Caddy checks the directives on the
-host, for each stack separately (`render/files/caddy.sh`). Source of the rules: caddyconfig/caddyfile/lexer.go and
+host, for each stack separately (`render/scripts/caddy.sh`). Source of the rules: caddyconfig/caddyfile/lexer.go and
 parse.go of caddyserver/caddy 2.11.
 """
 
@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from components.settings.faults import Fault, shown
+from components.settings.errors import Fault, shown
+from components.settings.sections import CADDY_ASK_PORT
 from components.settings.settings import Settings
-
-ASK_PORT = 2020
-"""Loopback port on which Caddy queries itself whether a name may have a certificate."""
 
 _MOST_BYTES = 50_000
 """Limit of both texts together: a Nomad variable holds 64 KiB and also contains the program's own part."""
@@ -145,7 +143,7 @@ def _addresses(words: list[Token], at: int) -> tuple[int, Site]:
     if at == len(words) or not words[at].opens:
         raise CaddyfileError(f"{shown(start.text)} in line {start.line} is followed by no block in braces")
     if not names:
-        raise CaddyfileError(f"the block in line {start.line} has no address: global options are the program's")
+        raise CaddyfileError(f"the block in line {start.line} has no address. The program writes the global options")
     return at, Site(tuple(names), start.line)
 
 
@@ -220,7 +218,7 @@ def _site_faults(settings: Settings, found: list[Site]) -> Iterator[Fault]:
                 continue  # a snippet, or a named route
             problem, remedy = _address_problem(settings, address)
             if not problem and address.lower() in seen:
-                problem, remedy = "it is there twice.", "Put both blocks together."
+                problem, remedy = "two blocks have this address.", "Merge them."
             seen.add(address.lower())
             if problem:
                 yield Fault("ingress.extra_caddyfile", f"line {site.line}, {shown(address)}: {problem}", remedy)
@@ -232,16 +230,16 @@ def _address_problem(settings: Settings, address: str) -> tuple[str, str]:
         url = urlsplit(address if "://" in address else f"//{address}")
         host, port = (url.hostname or "").rstrip("."), url.port
     except ValueError:
-        return "it is no address of a site.", "Write a domain, for example 'www.my-club.org'."
+        return "it is not the address of a site.", "Write a domain, for example 'www.my-club.org'."
     if "{" in address or not host or host == "*":
-        return "it names no domain, and would answer for other stacks.", "Write the domain of the site."
-    if port == ASK_PORT:
-        return f"port {ASK_PORT} is where Caddy asks for certificates.", "Write another port, or none."
+        return "it has no domain, so it would answer for other stacks.", "Write the domain of the site."
+    if port == CADDY_ASK_PORT:
+        return f"port {CADDY_ASK_PORT} is the port of Caddy's own queries.", "Write another port, or none."
     if host == settings.hostname:
         return "the program writes this site itself.", "Put the lines inside it into 'ingress.site_caddyfile'."
     handles = {f"*{domain}" for domain in settings.handle_domains} | {member.handle for member in settings.members}
     if host in handles:
-        return "the program writes this site itself; it proves whose a handle is.", "Remove it."
+        return "the program writes this site itself, which proves the owner of a handle.", "Remove it."
     if host.startswith("*.") and settings.hostname.partition(".")[2] == host[2:]:
         return "it covers the hostname, for which Caddy would then order no certificate.", "Write single domains."
     return "", ""
@@ -253,14 +251,14 @@ def _directive_faults(line: list[Token]) -> Iterator[Fault]:
     matcher = line[1].text if len(line) > 1 else ""
     if name.startswith("@"):
         if name.startswith("@pds_"):
-            yield Fault(key, f"{at}: names with '@pds_' are the program's own.", "Give the matcher another name.")
+            yield Fault(key, f"{at}: the program uses names with '@pds_'.", "Give the matcher another name.")
     elif not _DIRECTIVE.fullmatch(name):
-        yield Fault(key, f"{at}: this is no directive.", "Write sites into 'ingress.extra_caddyfile'.")
+        yield Fault(key, f"{at}: this is not a directive.", "Write sites into 'ingress.extra_caddyfile'.")
     elif name in ("bind", "tls"):
-        yield Fault(key, f"{at}: address and certificate of this site are the program's.", "Remove it.")
+        yield Fault(key, f"{at}: the program sets the address and the certificate of this site.", "Remove it.")
     elif name not in _FOR_ALL_REQUESTS and (not matcher.startswith(("/", "@")) or matcher in _EVERYTHING):
         yield Fault(
             key,
-            f"{at}: without a path or a matcher it takes every request from the server.",
-            f"Write the paths that it is for, for example '{name} /robots.txt …'.",
+            f"{at}: without a path or a matcher it answers every request instead of the server.",
+            f"Write its paths, for example '{name} /robots.txt …'.",
         )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from components.settings.faults import Fault
+from components.settings.errors import Fault
 from components.settings.settings import Settings
 
 SPACES = "digitaloceanspaces.com"

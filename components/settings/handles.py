@@ -1,7 +1,7 @@
 """The server's rules for members' handles, and the values that must be unique among the members of a stack file.
 
 The rules for handles under a service domain are those of `handle/index.js` in @atproto/pds, the same in both version
-lines. `python -m tools.live.reserved_table` generates the reserved words in `reserved_handles.json` from its
+lines. `python -m tools.generate.reserved_handles` generates the reserved words in `reserved_handles.json` from its
 `handle/reserved.js`.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from components.settings.faults import Fault, dotted, shown
-from components.settings.sections import Member
+from components.settings.errors import Fault, dotted, shown
+from components.settings.sections import MemberOptions
 from components.settings.settings import Settings
 
 SHORTEST, LONGEST = 3, 18
@@ -62,13 +62,13 @@ def member_faults(settings: Settings) -> Iterator[Fault]:
         if member.was in handles:
             yield Fault(
                 dotted(["members", index, "was"]),
-                f"{member.was} is a member's handle in this file.",
+                f"{member.was} is the handle of a member in this file.",
                 "Write the member's current handle, or remove it.",
             )
     if len(settings.members) > MOST_MEMBERS and not settings.relay_raised:
         yield Fault(
             "members",
-            f"{len(settings.members)} members are more than {MOST_MEMBERS}; the relay stops at 100 accounts.",
+            f"{len(settings.members)} members are more than {MOST_MEMBERS}. The relay stops at 100 accounts.",
             "Ask for a higher limit in github.com/bluesky-social/pds, then write 'relay_raised: true'.",
         )
 
@@ -80,16 +80,14 @@ def removal_faults(settings: Settings) -> Iterator[Fault]:
         if handle in handles:
             yield Fault(
                 dotted(["delete", handle]),
-                "this is a member too; `up` would make the account again.",
+                "this is a member too, and `up` would create the account again.",
                 "Remove it here, or from 'members'.",
             )
         if handle in settings.takedown or did in settings.takedown:
-            yield Fault(
-                dotted(["delete", handle]), "this account is to be taken down, too.", "Remove it from 'takedown'."
-            )
+            yield Fault(dotted(["delete", handle]), "'takedown' lists this account, too.", "Remove it from 'takedown'.")
 
 
-def _handle_faults(index: int, member: Member, domains: tuple[str, ...]) -> Iterator[Fault]:
+def _handle_faults(index: int, member: MemberOptions, domains: tuple[str, ...]) -> Iterator[Fault]:
     key = dotted(["members", index, "handle"])
     domain = service_domain(member.handle, domains)
     if domain is None:
@@ -98,13 +96,13 @@ def _handle_faults(index: int, member: Member, domains: tuple[str, ...]) -> Iter
     if "." in front:
         yield Fault(
             key,
-            f"{shown(front)} before {domain} has a dot; the server takes none.",
+            f"{shown(front)} before {domain} has a dot, which the server refuses.",
             f"Write '{front.replace('.', '-')}{domain}'.",
         )
     elif not SHORTEST <= len(front) <= LONGEST:
         yield Fault(
             key,
-            f"{shown(front)} has {len(front)} characters; the server takes {SHORTEST} to {LONGEST} before {domain}.",
+            f"{shown(front)} has {len(front)} characters. The server accepts {SHORTEST} to {LONGEST} before {domain}.",
             f"Write {'a longer' if len(front) < SHORTEST else 'a shorter'} name, or a handle of another domain.",
         )
     elif is_reserved(member.handle, domains) and not member.reserved:
@@ -116,6 +114,6 @@ def _shared(option: str, values: list[str]) -> Iterator[Fault]:
         if (first := values.index(value)) < index:
             yield Fault(
                 dotted(["members", index, option]),
-                f"{shown(value)} is that of {dotted(['members', first])}, too.",
+                f"{dotted(['members', first])} has {shown(value)}, too.",
                 "Write another one, or remove one of the two members.",
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from components.settings.faults import Fault, shown
+from components.settings.errors import Fault, shown
 from components.settings.images import package_of_tag, tag_of
 from components.settings.ingress_checks import MOVING_TAG
 from components.settings.settings import Settings

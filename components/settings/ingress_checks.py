@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from components.settings.faults import Fault
+from components.settings.errors import Fault
 from components.settings.sections import INGRESS_IMAGES
 from components.settings.settings import Settings
 
@@ -31,7 +31,7 @@ def ingress_kind_faults(settings: Settings) -> Iterator[Fault]:
     for name, kinds in _OF_KIND.items():
         if name in settings.ingress.model_fields_set and kind not in kinds:
             by_port = name == "backend" and kind == "caddy"
-            problem = "Caddy finds the PDS by a fixed port, always." if by_port else f"'{kind}' has no such option."
+            problem = "Caddy always reaches the PDS on a fixed port." if by_port else f"'{kind}' has no such option."
             yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'ingress: {{kind: {kinds[0]}}}'.")
 
 
@@ -53,6 +53,6 @@ def caa_faults(settings: Settings) -> Iterator[Fault]:
     if settings.ingress.kind == "caddy" and caa and ca.endswith(".letsencrypt.org") and "letsencrypt.org" not in caa:
         yield Fault(
             "dns.caa",
-            f"it allows {', '.join(caa)} alone, and Caddy orders from Let's Encrypt, which would refuse.",
+            f"it allows only {', '.join(caa)}, and Caddy orders from Let's Encrypt, which would refuse.",
             "Add 'letsencrypt.org', or write the other authority's directory into 'ingress.acme_ca'.",
         )

@@ -1,7 +1,7 @@
 """Where a PDS runs: on its own droplet, on another stack's host, or in an existing Nomad.
 
-The options of both sides are declared here: `on` and `clubs`. `placement_checks.py` checks their combinations. What the
-other side really provides is compared at preview (`components/shared.py`, `components/existing.py`).
+Declares the options of both sides, `on` and `clubs`. `placement_checks.py` checks their combinations. A preview
+compares them with what the other side provides (`components/host/shared.py`, `components/host/existing.py`).
 """
 
 import re
@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from components.settings.faults import shown
-from components.settings.model import Section, option, refuse
-from components.settings.names import Address
+from components.settings.errors import shown
+from components.settings.job_demand import PDS_MHZ, JobDemand
+from components.settings.option import Section, option, refuse
+from components.settings.types import Address
 
 STACK_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 """Pattern of a stack's name, which is part of names at DigitalOcean and in Nomad."""
@@ -23,7 +24,7 @@ FIRST_CLUB_PORT = 3101
 def _stack_name(text: str) -> str:
     if not STACK_NAME.fullmatch(text):
         # Not shown: the value may be one of the secrets of `on`, written here by mistake.
-        refuse("this is no stack's name.", "Write the name that `pulumi stack ls` shows, for example 'dev'.")
+        refuse("this is not the name of a stack.", "Write the name that `pulumi stack ls` shows, for example 'dev'.")
     if text == "default":
         refuse("'default' is the Nomad namespace of the host itself.", "Give the stack another name.")
     return text
@@ -32,7 +33,7 @@ def _stack_name(text: str) -> str:
 def _nomad_address(text: str) -> str:
     if not re.fullmatch(r"https://[^/\s@]+|http://(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", text):
         refuse(
-            f"{shown(text)} is no address of a Nomad that a token may be sent to.",
+            f"{shown(text)} is not the address of a Nomad to which a token may be sent.",
             "Write 'https://HOST:4646', or 'http://127.0.0.1:4646' for the end of a tunnel.",
         )
     return text
@@ -41,7 +42,7 @@ def _nomad_address(text: str) -> str:
 StackName = Annotated[str, AfterValidator(_stack_name)]
 
 
-class On(Section):
+class OnOptions(Section):
     """Where the PDS runs, if not on its own droplet. `on: STACK` is short for `on: {stack: STACK}`."""
 
     stack: StackName | None = option(
@@ -67,10 +68,10 @@ def _long_form(value: Any) -> Any:
     return {"stack": value} if isinstance(value, str) else value
 
 
-Placement = Annotated[On | None, BeforeValidator(_long_form, json_schema_input_type=str | On | None)]
+Placement = Annotated[OnOptions | None, BeforeValidator(_long_form, json_schema_input_type=str | OnOptions | None)]
 
 
-class Club(Section):
+class ClubOptions(Section):
     """Resources for another stack's PDS on this stack's host."""
 
     port: int = option(ge=1024, le=65535, doc="Exclusive port on the host's loopback interface.", example=3101)
@@ -78,3 +79,7 @@ class Club(Section):
     memory_mib: int = option(
         896, ge=128, le=262144, doc="Memory limit of all its jobs together, in MiB: a PDS 512, its backup 384."
     )
+
+    @property
+    def job_demand(self) -> JobDemand:
+        return JobDemand(memory_mib=self.memory_mib, mhz=PDS_MHZ)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from components.settings.faults import Fault
-from components.settings.model import Section
-from components.settings.placement import On
+from components.settings.errors import Fault
+from components.settings.option import Section
+from components.settings.placement import OnOptions
 from components.settings.settings import Settings
 
 _OWN_HOST = {
@@ -34,17 +34,17 @@ def placement_faults(settings: Settings) -> Iterator[Fault]:
         return
     for section, names in _OWN_HOST.items():
         value = getattr(settings, section)
-        given = value.model_fields_set if isinstance(value, Section) else set(value or ())
-        for name in sorted(given if names is None else given & set(names)):
+        configured = value.model_fields_set if isinstance(value, Section) else set(value or ())
+        for name in sorted(configured if names is None else configured & set(names)):
             yield Fault(
                 f"{section}.{name}",
-                "it belongs to a droplet of one's own, and 'on' says that there is none.",
+                "it is an option of the stack's own droplet, and with 'on' there is none.",
                 "Remove it, or 'on'.",
             )
     if (on.stack is None) == (on.nomad_address is None):
         yield Fault(
             "on",
-            "it has to say one thing: which stack's host, or which Nomad.",
+            "it needs exactly one of a stack's name and a Nomad's address.",
             "Write 'on: STACK', or 'on: {nomad_address: https://…}'.",
         )
     elif on.stack:
@@ -53,21 +53,21 @@ def placement_faults(settings: Settings) -> Iterator[Fault]:
         yield from _on_a_nomad(settings, on)
 
 
-def _on_a_host(settings: Settings, on: On) -> Iterator[Fault]:
+def _on_a_host(settings: Settings, on: OnOptions) -> Iterator[Fault]:
     for name in sorted(on.model_fields_set - {"stack"}):
-        yield Fault(f"on.{name}", "the host's stack says it.", "Remove it.")
+        yield Fault(f"on.{name}", "the host's stack determines it.", "Remove it.")
     for name in _OF_THE_HOSTS_INGRESS:
         if name in settings.ingress.model_fields_set:
             yield Fault(f"ingress.{name}", "the ingress is the host's.", "Remove it, or write it in its stack file.")
     if "port" not in settings.pds.model_fields_set:
         yield Fault(
             "pds.port",
-            "on a shared host every PDS has a port of its own, and the host's stack says which.",
+            "on a shared host every PDS has its own port, which the host's stack assigns.",
             "Write the 'port' that 'clubs' in its stack file gives to this stack.",
         )
 
 
-def _on_a_nomad(settings: Settings, on: On) -> Iterator[Fault]:
+def _on_a_nomad(settings: Settings, on: OnOptions) -> Iterator[Fault]:
     if on.ipv4 is None:
         yield Fault("on.ipv4", "the address of the hostname is missing.", "Write the host's public address.")
     if on.nomad_token is None:
@@ -78,5 +78,5 @@ def _on_a_nomad(settings: Settings, on: On) -> Iterator[Fault]:
             "can read the rotation key: run `nomad acl bootstrap` there first.",
         )
     if (on.nomad_client_cert_pem is None) != (on.nomad_client_key_pem is None):
-        lacking = "key" if on.nomad_client_key_pem is None else "cert"
-        yield Fault(f"on.nomad_client_{lacking}_pem", "certificate and key go together.", "Give both, or neither.")
+        missing = "key" if on.nomad_client_key_pem is None else "cert"
+        yield Fault(f"on.nomad_client_{missing}_pem", "certificate and key belong together.", "Write both, or neither.")

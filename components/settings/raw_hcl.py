@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.settings.faults import Fault
+from components.settings.errors import Fault
 from components.settings.settings import Settings
 
 _PAIRS = {"}": "{", "]": "[", ")": "("}
@@ -84,7 +84,7 @@ def raw_hcl_faults(settings: Settings) -> Iterator[Fault]:
         try:
             found = blocks(text)
         except HclError as error:
-            yield Fault(key, f"{error}.", "Write whole blocks, as in a file of IO's own.")
+            yield Fault(key, f"{error}.", "Write complete blocks, as in an IO configuration file.")
             continue
         for block in found:
             if block.keyword in ("host", "ingress") and settings.hostname in block.labels:

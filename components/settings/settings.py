@@ -1,4 +1,4 @@
-"""`Settings`: all values of a stack file. `read.py` parses them; `checks.py` checks their combinations."""
+"""`Settings`: all values of a stack file. `parse.py` parses them; `validation.py` checks their combinations."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from components.settings import sections
-from components.settings.model import Section, option
-from components.settings.names import Did, Handle, HandleDomain, HandleOrDid, Hostname, TimeZone
-from components.settings.placement import Club, Placement, StackName
+from components.settings.option import READ_ONLY_MAP, Section, option
+from components.settings.placement import ClubOptions, Placement, StackName
+from components.settings.types import Did, Handle, HandleDomain, HandleOrDid, Hostname, TimeZone
 
 
 class Settings(Section):
@@ -26,35 +26,37 @@ class Settings(Section):
     )
     on: Placement = option(None, doc="Where the PDS runs, if not on its own droplet: 'on: STACK', or a map.")
     time_zone: TimeZone = option("UTC", doc="Time zone of host and server, for example 'Europe/Berlin'.", env="TZ")
-    host: sections.Host = option(default_factory=sections.Host, doc="The droplet.")
-    volume: sections.Volume = option(default_factory=sections.Volume, doc="The volume with all persistent data.")
-    dns: sections.Dns = option(default_factory=sections.Dns, doc="The DNS records of the hostname.")
-    clubs: Annotated[Mapping[StackName, Club], *sections.SEALED] = option(
+    host: sections.HostOptions = option(default_factory=sections.HostOptions, doc="The droplet.")
+    volume: sections.VolumeOptions = option(
+        default_factory=sections.VolumeOptions, doc="The volume with all persistent data."
+    )
+    dns: sections.DnsOptions = option(default_factory=sections.DnsOptions, doc="The DNS records of the hostname.")
+    clubs: Annotated[Mapping[StackName, ClubOptions], *READ_ONLY_MAP] = option(
         default_factory=dict,
         doc="Other stacks whose PDS runs on this host, by name, with the resources of each.",
         example={"chess": {"port": 3101}},
     )
-    operators: sections.Operators | None = option(
+    operators: sections.OperatorsOptions | None = option(
         None,
         doc="Operators of the host. Required unless the PDS runs on another host.",
         example={"cidrs": ["203.0.113.7/32"], "ssh_keys": ["my-laptop"]},
     )
-    nomad: sections.Nomad = option(default_factory=sections.Nomad, doc="The Nomad agent.")
-    pds: sections.Pds = option(default_factory=sections.Pds, doc="The Personal Data Server.")
-    ingress: sections.Ingress = option(default_factory=sections.Ingress, doc="The ingress.")
-    mail: sections.Mail | None = option(None, doc="The mail relay.", env="PDS_EMAIL_SMTP_URL")
-    s3: sections.S3 | None = option(None, doc="A bucket for blobs.")
-    alerts: sections.Alerts | None = option(None, doc="Recipients of alerts.")
-    backup: sections.Backup | None = option(None, doc="Backups of all data, to a bucket.")
-    secrets: sections.Secrets = option(default_factory=sections.Secrets, doc="Existing secrets to adopt.")
-    members: Annotated[tuple[sections.Member, ...], Field(strict=False)] = option(
+    nomad: sections.NomadOptions = option(default_factory=sections.NomadOptions, doc="The Nomad agent.")
+    pds: sections.PdsOptions = option(default_factory=sections.PdsOptions, doc="The Personal Data Server.")
+    ingress: sections.IngressOptions = option(default_factory=sections.IngressOptions, doc="The ingress.")
+    mail: sections.MailOptions | None = option(None, doc="The mail relay.", env="PDS_EMAIL_SMTP_URL")
+    s3: sections.S3Options | None = option(None, doc="A bucket for blobs.")
+    alerts: sections.AlertsOptions | None = option(None, doc="Recipients of alerts.")
+    backup: sections.BackupOptions | None = option(None, doc="Backups of all data, to a bucket.")
+    secrets: sections.SecretsOptions = option(default_factory=sections.SecretsOptions, doc="Existing secrets to adopt.")
+    members: Annotated[tuple[sections.MemberOptions, ...], Field(strict=False)] = option(
         (), doc="Accounts, one per member. Removing an entry leaves its account unchanged."
     )
-    invites: sections.Invites | None = option(None, doc="Invite codes, in the secret output `invite_codes`.")
+    invites: sections.InvitesOptions | None = option(None, doc="Invite codes, in the secret output `invite_codes`.")
     takedown: Annotated[tuple[HandleOrDid, ...], Field(strict=False)] = option(
         (), doc="Accounts to take down, by handle or DID. Removing an entry restores it.", example=["did:plc:…"]
     )
-    delete: Annotated[Mapping[Handle, Did], *sections.SEALED] = option(
+    delete: Annotated[Mapping[Handle, Did], *READ_ONLY_MAP] = option(
         default_factory=dict, doc="Accounts to delete permanently: `handle: DID`, both current."
     )
     relay_raised: bool = option(
@@ -73,8 +75,8 @@ class Settings(Section):
 
     @property
     def fixed_port(self) -> bool:
-        """Whether the ingress reaches the PDS on a fixed port. It does on a shared host, whose ingress may not see
-        another namespace."""
+        """Whether the ingress reaches the PDS on a fixed port. On a shared host it always does, because the ingress
+        cannot read another namespace."""
         return self.ingress.fixed_port or bool(self.on and self.on.stack)
 
     @property

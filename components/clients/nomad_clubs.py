@@ -1,0 +1,146 @@
+"""A club's namespace and volume on a host, by Nomad's API. Every operation can be repeated.
+
+The provider's Namespace and DynamicHostVolume are not used (docs/decisions/0013). They cannot create an existing
+volume, as after a rebuilt host, and cannot delete a missing one, as after an emptied Nomad. Both would block `up` for
+ever.
+`render/host/files/host-volume-plugin.sh` creates the directory behind the volume. The standard library only.
+"""
+
+from typing import Any
+
+from components.clients.errors import ServiceError
+from components.clients.nomad import Json, NomadApi
+from components.clients.wait import until
+
+_MODES = ("single-node-writer", "single-node-reader-only")
+"""A read-only mount needs a mode of its own (scheduler/feasible.go)."""
+
+_READY = 60  # seconds: a directory and a quota
+
+
+def create_club(api: NomadApi, club: str, volume: str, gib: int) -> str:
+    """Create the club's namespace, and its volume with this quota, or grow the existing one. Returns the volume's ID.
+
+    Raises ServiceError for a smaller quota, and for a larger one while a job uses the volume: Nomad refuses both
+    (nomad/structs/host_volumes.go, ValidateUpdate).
+    """
+    namespace = {
+        "Name": club,
+        "Description": f"The PDS of stack {club}.",
+        "Capabilities": {"EnabledTaskDrivers": ["docker"]},
+    }
+    api.put(f"/v1/namespace/{club}", namespace)
+    existing = _volume(api, club, volume)
+    if existing and _has_quota(api, club, existing["ID"], gib):
+        return str(existing["ID"])
+    request: dict[str, Any] = {
+        "Name": volume,
+        "Namespace": club,
+        "PluginID": "pds-dir",
+        "RequestedCapacityMinBytes": gib * 1024**3,
+        "RequestedCapacityMaxBytes": gib * 1024**3,
+        "RequestedCapabilities": [{"AccessMode": mode, "AttachmentMode": "file-system"} for mode in _MODES],
+    }
+    if existing:
+        request |= {"ID": existing["ID"], "NodeID": existing["NodeID"]}
+    created_id = ""
+
+    def create() -> str | None:
+        nonlocal created_id
+        created_id = api.put(f"/v1/volume/host/create?namespace={club}", {"Volume": request})["Volume"]["ID"]
+        return None
+
+    def is_ready() -> str | None:
+        state = (_volume(api, club, volume) or {}).get("State")
+        return None if state == "ready" else f"it is {state or 'missing'}"
+
+    # On a slow host the node joins some time after Nomad has a leader.
+    until(create, _READY, f"A node for volume {volume}")
+    until(is_ready, _READY, f"Volume {volume}")
+    return created_id
+
+
+def _has_quota(api: NomadApi, club: str, existing_id: str, gib: int) -> bool:
+    details = api.get(f"/v1/volume/host/{existing_id}?namespace={club}")
+    quota = int(details["RequestedCapacityMaxBytes"]) // 1024**3
+    if quota > gib:
+        raise ServiceError(
+            f"The quota of stack {club} can grow, never shrink. It is {quota} GiB: write 'disk_gib: {quota}'."
+        )
+    if quota < gib and details.get("Allocations"):
+        raise ServiceError(
+            f"Nomad raises the quota of stack {club} only while its PDS is stopped. Write 'pds: {{paused: true}}' in "
+            f"Pulumi.{club}.yaml and run `pulumi up --stack {club}`. Then run this `up` again, and unpause."
+        )
+    return quota == gib
+
+
+def volume_id(api: NomadApi, club: str, volume: str) -> str:
+    """The volume's ID; empty if there is none."""
+    return str((_volume(api, club, volume) or {}).get("ID", ""))
+
+
+def remove_club(api: NomadApi, club: str, volume: str) -> None:
+    """Remove volume and namespace from Nomad, which renames the volume's directory.
+
+    Raises ServiceError while the club still has a job.
+    """
+    existing = _volume(api, club, volume)
+    if existing:
+        _delete(api, club, f"/v1/volume/host/{existing['ID']}?namespace={club}")
+    if any(item["Name"] == club for item in api.get("/v1/namespaces")):
+        _delete(api, club, f"/v1/namespace/{club}")
+
+
+def refuse_in_use(api: NomadApi, clubs: list[str], stack: str, urn: str) -> None:
+    """Raises ServiceError while a club of `clubs` has a job on this host, and if Nomad cannot answer.
+
+    `urn` is that of the calling resource, in the state of the host's `stack`.
+    """
+    try:
+        running = [club for club in clubs if _jobs(api, club)]
+    except ServiceError as error:
+        raise ServiceError(
+            f"Nomad cannot report whether the PDS of {_and(clubs)} is still on this host. {str(error).rstrip('.')}. "
+            f"Nothing was destroyed. Repair Nomad (`./pds repair {stack}`), then destroy again. Only if the host and "
+            f"its clubs are lost for good: `pulumi state delete --stack {stack} '{urn}'`."
+        ) from error
+    if running:
+        steps = "; ".join(
+            f"`./pds move {club} --to STACK` takes {club} to another host, `pulumi destroy --stack {club}` ends it"
+            for club in running
+        )
+        raise ServiceError(
+            f"The PDS of {_and(running)} is on this host. Its members would lose it. Nothing was destroyed. "
+            f"First: {steps}."
+        )
+
+
+def _jobs(api: NomadApi, club: str) -> list[str]:
+    """The club's jobs that are not stopped: a paused PDS is on this host, too."""
+    # Without dispatched runs: Nomad remembers those of a removed job for a while.
+    return [job["ID"] for job in api.get(f"/v1/jobs?namespace={club}") if not job["Stop"] and not job["ParentID"]]
+
+
+def _and(names: list[str]) -> str:
+    return " and of ".join(f"stack {name}" for name in names)
+
+
+def _delete(api: NomadApi, club: str, path: str) -> None:
+    status, answer = api.request("DELETE", path)
+    if status == 200:
+        return
+    if "in use by allocations" in str(answer):
+        raise ServiceError(
+            f"The PDS of stack {club} still runs on this host. Nothing of it was changed. First run "
+            f"`pulumi destroy --stack {club}`. To keep it here, add it to the 'clubs' again."
+        )
+    raise ServiceError(
+        f"Nomad refuses to remove {club}: {status} {str(answer).strip()[:200]}. Its stack owns what is left in the "
+        f"namespace: `pulumi destroy --stack {club}`. The data are kept below /srv/nomad on the host."
+    )
+
+
+def _volume(api: NomadApi, club: str, volume: str) -> Json:
+    volumes = api.get(f"/v1/volumes?type=host&namespace={club}") or []
+    return next((item for item in volumes if item["Name"] == volume), None)

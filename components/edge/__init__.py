@@ -1,0 +1,1 @@
+"""How the Internet reaches the PDS: DNS records and the ingress."""

@@ -1,0 +1,1 @@
+"""Where a PDS runs: a droplet of this stack, another stack's host, or an existing Nomad."""

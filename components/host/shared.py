@@ -1,0 +1,85 @@
+"""A PDS on another stack's host: compares the terms that the host grants with this stack's settings.
+
+A stack reference reads the terms at each preview. Rendered files do not use them: the stack file sets port, ingress and
+datacenter itself, so that every file is known offline. A difference is an error before any resource is created
+(docs/decisions/0012). `settings/host_contract.py` and `clubs.py` make the terms.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_nomad as nomad
+
+from components.connection import HostConnection, nomad_outputs
+from components.nomad_target import NomadTarget
+from components.secret_values import as_secret
+from components.settings.host_contract import Terms, accepted_terms, terms_warning
+from components.settings.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedHostArgs:
+    """Arguments of `SharedHost`; `reference` is the engine's full name of the host's stack."""
+
+    settings: Settings
+    stack: str
+    reference: str
+    identity: pulumi.Resource
+    """Refuses another hostname or name of the stack, before anything in Nomad changes."""
+
+
+class SharedHost(pulumi.ComponentResource):
+    """The connection to a Nomad that another stack made."""
+
+    connection: HostConnection
+
+    def __init__(self, name: str, args: SharedHostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:SharedHost", name, None, opts)
+        assert args.settings.on
+        host = pulumi.StackReference(
+            f"{name}-reference", stack_name=args.reference, opts=pulumi.ResourceOptions(parent=self)
+        )
+        secret = host.get_output("club_access")
+        readable = pulumi.Output.unsecret(secret.apply(lambda clubs: bool((clubs or {}).get(args.stack))))
+        terms = pulumi.Output.all(host.get_output("clubs"), readable).apply(lambda both: _accepted_terms(args, *both))
+        ipv4, cluster_id = terms["ipv4"], terms["cluster_id"]
+        access = as_secret(pulumi.Output.all(terms, secret).apply(lambda both: both[1][args.stack]))
+        # Nomad's address is not secret: an error about an unreachable Nomad names it.
+        api: dict[str, pulumi.Input[str]] = {"address": pulumi.Output.unsecret(access["address"])}
+        api |= {key: access[key] for key in ("ca_pem", "cert_pem", "key_pem", "token", "namespace")}
+        provider = nomad.Provider(
+            # Another host is another provider. A changed provider would search the new host for the resources that it
+            # has to delete on the old one (docs/decisions/0015).
+            f"{name}-provider-{args.settings.on.stack}",
+            address=api["address"],
+            region=args.settings.nomad.region,
+            ca_pem=access["ca_pem"],
+            cert_pem=access["cert_pem"],
+            key_pem=access["key_pem"],
+            secret_id=access["token"],
+            # The operator's own shell may name another Nomad.
+            ignore_env_vars={"NOMAD_NAMESPACE": True, "NOMAD_REGION": True},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.identity]),
+        )
+        self.connection = HostConnection(
+            ipv4=ipv4,
+            api=api,
+            target=NomadTarget(provider=provider, cluster_id=cluster_id, droplet=None, namespace=args.stack),
+            files=NomadTarget(provider=provider, cluster_id=cluster_id, droplet=None),
+            admin=None,
+            host_id=cluster_id,
+            outputs=nomad_outputs(api),
+            escrow={"on": args.settings.on.stack},
+        )
+        self.register_outputs({"ipv4": ipv4})
+
+
+def _accepted_terms(args: SharedHostArgs, terms_by_club: Mapping[str, Terms] | None, secret_readable: bool) -> Terms:
+    try:
+        terms = accepted_terms(args.settings, args.stack, terms_by_club, secret_readable)
+    except ValueError as error:
+        raise pulumi.RunError(str(error)) from None
+    if warning := terms_warning(args.settings, terms):
+        pulumi.warn(warning)
+    return terms

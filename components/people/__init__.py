@@ -1,0 +1,1 @@
+"""Members, invites, removals, and e-mail addresses that count as confirmed."""

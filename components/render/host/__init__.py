@@ -1,0 +1,1 @@
+"""The droplet's cloud-init, with the files in `files/`."""

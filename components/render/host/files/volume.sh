@@ -1,0 +1,161 @@
+#!/bin/sh
+# Owns the one volume that outlives this host: whether it may be formatted, whether it is ours, its directories, its
+# size.
+#
+#   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
+#   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
+#   volume check     before each start of the agent: the right volume is mounted, or the agent does not start
+#   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
+#
+# In doubt this script does nothing: an operator can always retry, but cannot recover a formatted volume. The server
+# would take an empty directory in place of the volume for a new PDS, and new identities under old names cannot be
+# undone.
+set -eu
+
+root=${PDS_ROOT:-}
+# shellcheck source=/dev/null
+. "$root/etc/pds/host.env"
+
+device=$root/dev/disk/by-id/scsi-0DO_Volume_$VOLUME
+home=$root/srv/nomad
+sentinel=$home/.pds-volume
+wait_seconds=${PDS_WAIT_SECONDS:-900}
+
+say() {
+    echo "pds volume: $*"
+}
+
+refuse() {
+    echo "pds volume: REFUSED: $*" >&2
+    exit 1
+}
+
+wait_for_device() {
+    # DigitalOcean attaches the volume after the machine has begun to boot.
+    waited=0
+    while [ ! -e "$device" ]; do
+        [ "$waited" -lt "$wait_seconds" ] ||
+            refuse "$device did not appear in $wait_seconds s. Attach the volume '$VOLUME' to this droplet and reboot."
+        sleep 1
+        waited=$((waited + 1))
+    done
+}
+
+prepare() {
+    if mountpoint -q "$home"; then
+        say "already mounted, left as it is"
+        return 0
+    fi
+    wait_for_device
+    # blkid examines the device itself (-p), not its cache. It returns 0 for any signature it knows and 2 for none; other
+    # codes mean that it could not tell. It also returns 2 for a device it cannot read, hence the two proofs that
+    # follow.
+    answer=0
+    blkid -p "$device" >/dev/null 2>&1 || answer=$?
+    case $answer in
+        0) repair ;;
+        2) format ;;
+        *) refuse "blkid answered $answer for $device, so what is on it is unknown. Look with 'blkid -p $device'." ;;
+    esac
+}
+
+format() {
+    [ -e "$device" ] || refuse "$device went away while it was looked at."
+    # A damaged file system, or one unknown to blkid, has bytes here; a new volume is all zeros.
+    cmp -s -n 1048576 "$device" /dev/zero ||
+        refuse "no file system is known on $device, but its first MiB is not zero: it may be a damaged one. Nothing was
+written. Restore it, or wipe it yourself if it is worthless: 'blkdiscard $device'."
+    seed=$(mktemp -d)
+    chmod 0755 "$seed"
+    echo "$STACK" >"$seed/.pds-volume"
+    # quota and project: for quotas per club; they cannot be added to a mounted file system later.
+    # -d creates the sentinel while formatting, so that there is no moment at which a formatted volume has no owner.
+    # -m 1: the last hundredth is reserved for root, so that Nomad can write its state on a full disk.
+    mkfs.ext4 -q -m 1 -O quota,project -E quotatype=prjquota -d "$seed" "$device" </dev/null
+    rm -rf "$seed"
+    say "formatted $device for stack '$STACK'"
+}
+
+repair() {
+    kind=$(blkid -p -o value -s TYPE "$device" || true)
+    [ "$kind" = ext4 ] || refuse "$device holds '${kind:-something without a file system of its own}', not ext4."
+    if has quota && has project; then
+        checked -p
+        return 0
+    fi
+    # Before anything is written: a volume of another owner keeps even its journal.
+    [ "$ADOPT" = 1 ] || refuse "$device was formatted elsewhere, without project quotas. If it is this PDS's, say so
+with 'volume: {adopt: ID}' in the stack file."
+    checked -f -p
+    tune2fs -O quota,project -Q prjquota "$device"
+    say "added project quotas to the adopted $device"
+}
+
+has() {
+    dumpe2fs -h "$device" 2>/dev/null | sed -n 's/^Filesystem features: *//p' | tr ' ' '\n' | grep -qx "$1"
+}
+
+checked() {
+    fixed=0
+    e2fsck "$@" "$device" || fixed=$?
+    # 1: repaired. 2: repaired, and 'reboot if mounted', which it is not.
+    [ "$fixed" -le 2 ] || refuse "e2fsck answered $fixed for $device: repair it by hand, then reboot."
+}
+
+owner() {
+    # The sentinel's only line: the stack that owns the volume.
+    head -n 1 "$sentinel"
+}
+
+claim() {
+    mountpoint -q "$home" || refuse "nothing is mounted on $home."
+    if [ -e "$sentinel" ]; then
+        [ "$(owner)" = "$STACK" ] ||
+            refuse "this volume belongs to stack '$(owner)', not to '$STACK'. If it moved here for good, remove
+$sentinel and set 'volume: {adopt: ID}'."
+    elif [ "$ADOPT" = 1 ]; then
+        # Files that an earlier host wrote as root must be readable to the server, which is uid 1000 here.
+        if [ -d "$home/pds" ]; then
+            chown -R 1000:1000 "$home/pds"
+        fi
+        echo "$STACK" >"$sentinel.new"
+        mv "$sentinel.new" "$sentinel"
+        say "adopted for stack '$STACK'"
+    else
+        refuse "this volume was not made by stack '$STACK'. If it is this PDS's, say so with
+'volume: {adopt: ID}' in the stack file."
+    fi
+    directory agent 0:0 0700       # Nomad's Raft, keyring and tokens
+    directory pds 1000:1000 0700
+    directory io 0:0 0700          # IO's own database and keys; its container runs as root
+    directory caddy 1001:1001 0700 # Caddy's certificates and keys
+    directory clubs 0:0 0711       # one directory per club, made by the pds-dir plugin
+    directory .trash 0:0 0700      # directories that the plugin deleted
+}
+
+directory() {
+    mkdir -p "$home/$1"
+    chown "$2" "$home/$1"
+    chmod "$3" "$home/$1"
+}
+
+check() {
+    mountpoint -q "$home" || refuse "nothing is mounted on $home; the agent would start on an empty disk."
+    [ -e "$sentinel" ] || refuse "$sentinel is missing."
+    [ "$(owner)" = "$STACK" ] || refuse "this volume belongs to stack '$(owner)', not to '$STACK'."
+}
+
+grow() {
+    mountpoint -q "$home" || refuse "nothing is mounted on $home."
+    disk=$(basename "$(readlink -f "$device")")
+    rescan=$root/sys/class/block/$disk/device/rescan
+    if [ -w "$rescan" ]; then
+        echo 1 >"$rescan"
+    fi
+    resize2fs "$device"
+}
+
+case ${1:-} in
+    prepare | claim | check | grow) "$1" ;;
+    *) refuse "usage: volume prepare|claim|check|grow" ;;
+esac

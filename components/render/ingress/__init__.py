@@ -1,0 +1,1 @@
+"""The ingress's Nomad job and its configuration, for IO and for Caddy."""

@@ -1,0 +1,1 @@
+"""The PDS's Nomad jobs as HCL text."""

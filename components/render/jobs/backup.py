@@ -1,0 +1,112 @@
+"""The backup as a periodic Nomad job: a snapshot by the server's own image, then restic to a bucket.
+
+A pure function of the settings, like `pds.py`. The snapshot program has no key of the bucket; restic mounts the
+data read-only. On the host, the variable at `BACKUP_PATH` provides the secrets.
+"""
+
+from dataclasses import replace
+
+from components.render.jobs.common import batch_job, data_volume
+from components.render.jobs.pds import JOB as PDS_JOB
+from components.render.jobs.pds import hardened, variable_lines
+from components.render.jobs.restic import LOGS, disk, hardened_restic, on_disk, opened_by, resources, restic_environment
+from components.render.jobspec import Lifecycle, Logs, Periodic, Resources, Restart, Task, VolumeMount
+from components.render.nomad_job import NomadJob, own_path
+from components.render.scripts import scripts
+from components.settings.pds_env import DATA_DIRECTORY, plain_environment
+from components.settings.sections import BackupOptions
+from components.settings.settings import Settings
+
+JOB = "pds-backup"
+
+BACKUP_PATH = own_path(JOB)
+"""The variable with the repository's password and the bucket's keys. A job may read the variable of its own path."""
+
+_FROM_SNAPSHOT = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_LOCATION")
+
+
+def backup_job(settings: Settings, stack: str) -> str:
+    """The job file, HCL."""
+    backup = settings.backup
+    assert backup
+    return batch_job(
+        settings,
+        stack,
+        JOB,
+        priority=40,  # below the PDS's 50
+        periodic=Periodic(crons=(_cron(backup.interval_minutes),)),
+        volumes=(data_volume(settings, stack), *disk(settings)),
+        # For a bucket that is briefly unreachable. After that, the next run is the next attempt.
+        restart=Restart(attempts=1, interval="10m", delay="30s", mode="fail"),
+        tasks=(_snapshot(settings), _send(settings, backup, stack), _stamp(settings)),
+    )
+
+
+def _cron(minutes: int) -> str:
+    if minutes < 60:
+        return f"*/{minutes} * * * *"
+    # Not at the full hour, when other jobs usually run.
+    return f"7 */{minutes // 60} * * *" if minutes < 1440 else "7 3 * * *"
+
+
+def _snapshot(settings: Settings) -> Task:
+    environment = plain_environment(settings)
+    return Task(
+        name="snapshot",
+        user="1000:1000",
+        lifecycle=Lifecycle(hook="prestart"),
+        config=hardened(settings, pids_limit=128, command="node", args=("/local/snapshot.cjs",)),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
+        env={name: environment[name] for name in _FROM_SNAPSHOT if name in environment},
+        templates=scripts("snapshot.cjs"),
+        resources=resources(settings),
+        logs=LOGS,
+    )
+
+
+def _send(settings: Settings, backup: BackupOptions, stack: str) -> Task:
+    return Task(
+        name="send",
+        user="1000:1000",
+        # Identifies a lock in the bucket as left by a killed run of this stack.
+        config=replace(hardened_restic(settings, "send.sh"), hostname=f"{JOB}-{stack}"[:63].rstrip("-")),
+        volume_mounts=(
+            VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY, read_only=True),
+            *on_disk(settings, read_only=False),
+        ),
+        env={
+            "PDS_HOSTNAME": settings.hostname,
+            "PDS_DATA_DIRECTORY": DATA_DIRECTORY,
+            **restic_environment(settings, stack),
+            "KEEP_DAYS": str(backup.keep_days),
+        },
+        templates=(*scripts("send.sh", "restic_open.sh"), opened_by(variable_lines(BACKUP_PATH))),
+        resources=resources(settings),
+        logs=LOGS,
+    )
+
+
+def _stamp(settings: Settings) -> Task:
+    """Records the outcome for the job that watches. The send task may not write to the volume."""
+    return Task(
+        name="run-status",
+        user="1000:1000",
+        lifecycle=Lifecycle(hook="poststop"),
+        config=hardened(settings, pids_limit=64, command="node", args=("/local/run_status.cjs",)),
+        volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
+        env={"PDS_DATA_DIRECTORY": DATA_DIRECTORY},
+        templates=scripts("run_status.cjs"),
+        resources=Resources(cpu=100, memory=128),
+        logs=Logs(max_files=1, max_file_size=1),
+    )
+
+
+ENTRY = NomadJob(
+    job_id=JOB,
+    role="backup",
+    file="backup.nomad.hcl",
+    section="backup",
+    render=backup_job,
+    is_requested=lambda settings: settings.backup is not None,
+    variable_path=BACKUP_PATH,
+)

@@ -1,0 +1,45 @@
+"""The common frame of the stack's batch jobs: their placement, and their restart policy."""
+
+from components.render.hcl import write
+from components.render.jobs.pds import JOB as PDS_JOB
+from components.render.jobspec import Group, Job, Parameterized, Periodic, Reschedule, Restart, Task, VolumeRequest
+from components.render.nomad_scope import nomad_scope
+from components.settings.settings import Settings
+
+FAILS_AT_ONCE = Restart(attempts=0, interval="10m", delay="15s", mode="fail")
+"""The task reports the failure itself, and can be run again."""
+
+NOWHERE_ELSE = Reschedule(attempts=0, delay=None, delay_function=None, unlimited=False)
+
+
+def batch_job(
+    settings: Settings,
+    stack: str,
+    name: str,
+    *,
+    tasks: tuple[Task, ...],
+    volumes: tuple[VolumeRequest, ...],
+    priority: int | None = None,
+    periodic: Periodic | None = None,
+    parameterized: Parameterized | None = None,
+    restart: Restart = FAILS_AT_ONCE,
+    reschedule: Reschedule | None = NOWHERE_ELSE,
+) -> str:
+    """The job file, HCL: one group of these tasks, in the namespace of the stack's PDS."""
+    job = Job(
+        name=name,
+        namespace=nomad_scope(settings, stack).namespace,
+        datacenters=(settings.nomad.datacenter,),
+        region=settings.nomad.region,
+        type="batch",
+        priority=priority,
+        periodic=periodic,
+        parameterized=parameterized,
+        group=Group(name=name, volumes=volumes, restart=restart, reschedule=reschedule, tasks=tasks),
+    )
+    return write(job) + "\n"
+
+
+def data_volume(settings: Settings, stack: str) -> VolumeRequest:
+    """A group's claim on the PDS's data volume."""
+    return VolumeRequest(name=PDS_JOB, source=nomad_scope(settings, stack).volume)

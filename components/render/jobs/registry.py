@@ -1,0 +1,29 @@
+"""Every Nomad job of the program. Previews, outputs, backups, golden files and tests iterate these entries.
+
+An entry is the value `ENTRY` of a module in `render/jobs/` or `render/ingress/`, so that a new job is one file here.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from components.render import ingress, jobs
+from components.render.nomad_job import NomadJob
+from components.settings.settings import Settings
+
+
+def _entries() -> Iterator[NomadJob]:
+    for package in (jobs, ingress):
+        for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
+            name = f"{package.__name__}.{found.name}"
+            if name != __name__ and (entry := getattr(importlib.import_module(name), "ENTRY", None)):
+                yield entry
+
+
+NOMAD_JOBS: tuple[NomadJob, ...] = tuple(_entries())
+"""By module name: the server's and those beside it, then the ingresses'."""
+
+
+def requested_jobs(settings: Settings) -> list[NomadJob]:
+    """The jobs of a stack with these settings."""
+    return [job for job in NOMAD_JOBS if job.is_requested(settings)]

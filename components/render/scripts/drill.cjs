@@ -1,0 +1,55 @@
+// The first half of a drill: checks that the bucket's backup is intact, and that its identities match their DID
+// documents.
+//
+// Runs in the server's image on a scratch copy in the allocation's own folder, without access to the live data. It may
+// read the PLC directory, which the server on the copy may not (serve.cjs, the second half, which also reports the
+// outcome). verify.cjs checks blobs, keys and repositories.
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const { documents } = require("./did_documents.cjs");
+const { assessed, held, lines, verify } = require("./verify.cjs");
+
+const scratch = path.join(process.env.NOMAD_ALLOC_DIR, "data");
+const hostname = process.env.PDS_HOSTNAME;
+
+async function main() {
+  const began = Date.now();
+  if (!fs.existsSync(path.join(scratch, "fetched"))) {
+    return end({ problems: ["nothing was fetched: the task before this one says why"] }, began);
+  }
+  const { manifest, refusals, verdicts, keys, notes } = await verify(path.join(scratch, "fetched"), { hostname });
+  const problems = [...refusals];
+  for (const note of notes) console.log(`note: ${note}`);
+  if (refusals.length === 0) problems.push(...(await identities(manifest.accounts, keys)));
+  for (const line of lines(verdicts)) console.error(`FINDING: ${line}`);
+  if (manifest) {
+    const { accounts, repositories, blobs } = manifest.counts;
+    const looked = `${accounts} accounts, ${repositories} repositories, ${blobs} blobs`;
+    console.log(`looked at ${looked}: ${problems.length} faults`);
+  }
+  end({ problems, ...assessed(verdicts) }, began);
+}
+
+/** Compares the DID documents with the keys. A member who moved to another server is no fault. */
+async function identities(accounts, keys) {
+  const asked = await documents(accounts, process.env.PDS_DID_PLC_URL);
+  const { unread, moved, swapped } = held(keys, asked, accounts, hostname);
+  for (const [did, why] of moved) console.log(`note: ${did}: ${why}`);
+  const faults = [];
+  for (const [did, why] of unread) {
+    if (did.startsWith("did:plc:")) faults.push(`${did}: ${why}`);
+    else console.log(`note: ${did}: ${why}`);
+  }
+  return [...faults, ...[...swapped].map(([did, why]) => `${did}: ${why}`)];
+}
+
+function end(verdict, began) {
+  for (const problem of verdict.problems) console.error(`FAULT: ${problem}`);
+  const text = JSON.stringify({ ...verdict, seconds: (Date.now() - began) / 1000 });
+  fs.writeFileSync(path.join(scratch, "verdict.json"), text, { flush: true });
+  process.exit(verdict.problems.length > 0 ? 1 : 0);
+}
+
+main().catch((error) => end({ problems: [error.message] }, Date.now()));

@@ -1,0 +1,271 @@
+// Chooses the source of each account of a restore: the snapshot; if it is not restorable there, the newest older backup
+// in which it is intact, else the old data on the volume; else it is left out and reported. Accounts that are newer
+// than the snapshot are carried over from the old data. Owns those choices, and assembles one new data directory from
+// them.
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const { Database, LOSSES, NOT, WHOLE, blobOf, checkAll, copyDatabase, keptBlobs, read, sentences } = require("./account_check.cjs");
+const { home, publicKey, sha256 } = require("./repository.cjs");
+const { MANIFEST } = require("./verify.cjs");
+
+const NAMES = ["store.sqlite", "key", "did-op"]; // of an account's files
+const PATIENCE = 3600 * 1000; // ms for one answer of the task that has the bucket's key
+const LOOK = 200; // ms
+const AWAY = "the older backups could not be asked: try `./pds restore STACK --only` with this DID later";
+
+// --- older backups: another task has restic's key (fetch_older.sh); the two communicate by files in this folder
+
+class Older {
+  /** `desk` is the folder; `before` the time that bounds older backups, or null; `on` whether that task exists. */
+  constructor(desk, before, on) {
+    Object.assign(this, { desk, before, on });
+    this.judged = new Map(); // hashes of an account's files to their verdict
+  }
+
+  async ask(...words) {
+    fs.mkdirSync(this.desk, { recursive: true });
+    const [request, answer] = ["request", "answer"].map((name) => path.join(this.desk, name));
+    fs.rmSync(answer, { force: true });
+    fs.writeFileSync(`${request}.next`, `${words.join(" ")}\n`);
+    fs.renameSync(`${request}.next`, request);
+    for (const end = Date.now() + PATIENCE; !fs.existsSync(answer); ) {
+      if (Date.now() > end) return false;
+      await new Promise((resume) => setTimeout(resume, LOOK));
+    }
+    return fs.readFileSync(answer, "utf8").trim() === "ok";
+  }
+
+  /** IDs of older backups, the newest first. */
+  async list() {
+    if (!this.on) return [];
+    if (!this.ids) {
+      const got = await this.ask("list");
+      this.away = !got;
+      const found = got ? JSON.parse(fs.readFileSync(path.join(this.desk, "list.json"), "utf8")) : [];
+      const older = found.filter(({ time }) => !this.before || Date.parse(time) < Date.parse(this.before));
+      this.ids = older.sort((one, other) => Date.parse(other.time) - Date.parse(one.time)).map(({ id }) => id);
+    }
+    return this.ids;
+  }
+
+  /** The newest older backup with an intact account, else the newest with a damaged one; null if there is none. */
+  async find(did) {
+    let second = null;
+    for (const id of await this.list()) {
+      const folder = path.join(this.desk, id);
+      if (!(await this.ask("get", id, home(did), did)) || !fs.existsSync(path.join(folder, MANIFEST))) continue;
+      const manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
+      const verdict = await this.judge(folder, did, manifest);
+      const found = { folder, verdict, of: manifest.repositories[did]?.of ?? manifest.started, manifest };
+      if (verdict.state === WHOLE) return found;
+      if (verdict.state === LOSSES) second ??= found;
+    }
+    return second;
+  }
+
+  async judge(folder, did, manifest) {
+    const files = NAMES.map((name) => path.join(folder, home(did), name));
+    const hashes = files.map((file) => (fs.existsSync(file) ? sha256(file) : "-")).join();
+    if (!this.judged.has(hashes)) this.judged.set(hashes, (await checkAll(folder, [did], { manifest })).get(did));
+    return this.judged.get(hashes);
+  }
+}
+
+// --- choices
+
+/**
+ * The source of each account: `chosen`, a map from DID to `folder`, `verdict`, and `of`, the time of its data if it is
+ * not the snapshot's; and `leftOut`, a map from DID to why. `found` is what `verify` returned for `source`.
+ */
+async function choose({ source, found, older, old, scratch, without }) {
+  const result = { chosen: new Map(), leftOut: new Map() };
+  for (const [did, verdict] of found.verdicts) {
+    if (without.includes(did)) result.leftOut.set(did, "you left it out (--without)");
+    else if (verdict.state !== NOT) result.chosen.set(did, { folder: source, verdict, of: found.manifest.repositories[did]?.of });
+    else if (!found.manifest.accounts.includes(did)) result.leftOut.set(did, "it has no account, and its repository is damaged");
+    else {
+      const backup = await older.find(did);
+      const here = backup?.verdict.state === WHOLE ? null : await fromOldData(old, scratch, did, found.manifest);
+      const other = here?.verdict.state === WHOLE ? here : (backup ?? here);
+      if (other) result.chosen.set(did, { ...other, instead: sentences(verdict)[0] });
+      else result.leftOut.set(did, sentences(verdict).join("; ") + (older.away ? `; ${AWAY}` : ""));
+    }
+  }
+  return result;
+}
+
+/** Accounts in the old data that the snapshot lacks, likewise; without those that are to be deleted. */
+async function newer({ found, old, scratch, deleted, without }) {
+  const result = { chosen: new Map(), leftOut: new Map() };
+  const known = new Set([...found.manifest.accounts, ...deleted]);
+  for (const did of old.dids.filter((did) => !known.has(did))) {
+    const carried = without.includes(did) ? null : await fromOldData(old, scratch, did, found.manifest);
+    if (carried) result.chosen.set(did, { ...carried, of: null });
+    else result.leftOut.set(did, without.includes(did) ? "you left it out (--without)" : `it was made after the snapshot, and ${old.why(did)}`);
+  }
+  return result;
+}
+
+/** Leave out one of the `accounts` that were chosen. */
+function leaveOut(accounts, did, why) {
+  accounts.leftOut.set(did, why);
+  accounts.chosen.delete(did);
+  if (accounts.carried.includes(did)) accounts.newer--;
+  accounts.carried = accounts.carried.filter((other) => other !== did);
+}
+
+/** The old data on the volume: `data`, an open connection to their account database, and the DIDs of their accounts. */
+function oldAccounts(data, accounts, dids, folderDids) {
+  const faults = new Map();
+  return {
+    data,
+    accounts,
+    dids: dids ?? folderDids, // without an account database, the folders still identify the accounts
+    faults,
+    why: (did) => (accounts ? (faults.get(did) ?? "it cannot be read in the old data") : "the old account.sqlite cannot be read"),
+  };
+}
+
+async function fromOldData(old, scratch, did, manifest) {
+  if (!old.accounts || !old.dids.includes(did)) return null;
+  const folder = path.join(scratch, "carried");
+  fs.mkdirSync(path.join(folder, home(did)), { recursive: true });
+  try {
+    await copyDatabase(path.join(old.data, home(did), "store.sqlite"), path.join(folder, home(did), "store.sqlite"));
+    for (const name of NAMES.slice(1)) {
+      const file = path.join(old.data, home(did), name);
+      if (fs.existsSync(file)) fs.copyFileSync(file, path.join(folder, home(did), name));
+    }
+    if (manifest.blobs === "disk") for (const place of ["", "quarantine"]) linkBlobs(old.data, folder, place, did);
+  } catch (error) {
+    old.faults.set(did, `its data cannot be read: ${error.message}`);
+    return null;
+  }
+  const expected = { files: null, repositories: {}, blobs: manifest.blobs };
+  const verdict = (await checkAll(folder, [did], { manifest: expected })).get(did);
+  if (verdict.state !== NOT) return { folder, verdict, of: null };
+  old.faults.set(did, verdict.why.join("; "));
+  return null;
+}
+
+function linkBlobs(from, to, place, did) {
+  const folder = path.join(from, "blocks", place, did);
+  if (!fs.existsSync(folder)) return;
+  fs.mkdirSync(path.join(to, "blocks", place, did), { recursive: true });
+  for (const cid of fs.readdirSync(folder)) {
+    const target = path.join(to, "blocks", place, did, cid);
+    fs.rmSync(target, { force: true });
+    fs.linkSync(path.join(folder, cid), target);
+  }
+}
+
+// --- one new data directory
+
+/** Puts an account's files and intact blobs into `next`. Blobs never change, so they are linked. */
+function stageAccount(next, did, { folder, verdict }, disk) {
+  for (const name of NAMES) {
+    const file = path.join(folder, home(did), name);
+    if (name === "did-op" && !fs.existsSync(file)) continue; // most have none; the others were there when it was checked
+    fs.mkdirSync(path.join(next, home(did)), { recursive: true });
+    fs.copyFileSync(file, path.join(next, home(did), name));
+  }
+  if (!disk) return;
+  for (const cid of read(path.join(folder, home(did), "store.sqlite"), keptBlobs)) {
+    const name = blobOf(folder, did, cid, { checked: true });
+    if (verdict.blobs.includes(cid)) continue;
+    if (!name) throw new Error(`blob ${cid} of ${did} was there when it was checked, and is gone`);
+    fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
+    fs.rmSync(path.join(next, name), { force: true });
+    fs.linkSync(path.join(folder, name), path.join(next, name));
+  }
+}
+
+/** Keeps the key of an account that is left out, if it is a valid key: it may be the only copy. */
+function stageKey(next, did, folder) {
+  const file = path.join(folder, home(did), "key");
+  try {
+    publicKey(fs.readFileSync(file));
+  } catch {
+    return;
+  }
+  fs.mkdirSync(path.join(next, home(did)), { recursive: true });
+  fs.copyFileSync(file, path.join(next, home(did), "key"));
+}
+
+/** Keys reserved for accounts that are migrating to this server, from any of `folders`. */
+function stageReservedKeys(next, folders) {
+  for (const folder of folders.map((name) => path.join(name, "actors", "reserved_keys"))) {
+    if (!fs.existsSync(folder)) continue;
+    fs.mkdirSync(path.join(next, "actors", "reserved_keys"), { recursive: true });
+    for (const name of fs.readdirSync(folder)) {
+      const target = path.join(next, "actors", "reserved_keys", name);
+      if (!fs.existsSync(target)) fs.copyFileSync(path.join(folder, name), target);
+    }
+  }
+}
+
+// --- an account's rows
+
+const FIRST = ["actor", "account"]; // others refer to them
+const NUMBERED = { token: "id" }; // columns that a database numbers by itself
+
+/**
+ * Copies an account's rows from the account database `from` (an open connection) to the one in the file `to`: password,
+ * e-mail address, app passwords, sessions, invite codes. Throws if another account has the e-mail address. Leaves a
+ * handle of another account empty: the server restores it if the DID document names it. Returns a note, or null.
+ */
+function copyRows(from, to, did) {
+  const db = new Database(to, { fileMustExist: true, timeout: 10000 });
+  try {
+    return db.transaction(() => copyInto(from, db, did))();
+  } finally {
+    db.close();
+  }
+}
+
+function copyInto(from, db, did) {
+  const tables = db.prepare("select name from sqlite_master where type = 'table'").pluck().all();
+  const columns = (base, table) => base.pragma(`table_info("${table}")`).map(({ name }) => name);
+  const owned = tables.filter((table) => columns(from, table).includes("did") && columns(db, table).includes("did"));
+  const rest = owned.filter((table) => !FIRST.includes(table) && table !== "authorization_request");
+  let note = null;
+  const copy = (table, condition) => {
+    const names = columns(db, table).filter((name) => columns(from, table).includes(name) && NUMBERED[table] !== name);
+    const listed = names.map((name) => `"${name}"`).join();
+    const insert = db.prepare(`insert or ${FIRST.includes(table) ? "abort" : "ignore"} into "${table}" (${listed}) values (${names.map(() => "?").join()})`);
+    for (const row of from.prepare(`select ${listed} from "${table}" where ${condition}`).raw().all(did)) {
+      if (table === "actor" && taken(db, row[names.indexOf("handle")])) {
+        note = `${did}: its handle ${row[names.indexOf("handle")]} is another account's in the snapshot; it is without one`;
+        row[names.indexOf("handle")] = null;
+      }
+      insert.run(...row);
+    }
+  };
+  for (const table of FIRST) copy(table, "did = ?");
+  if (tables.includes("account_device")) copy("device", 'id in (select "deviceId" from account_device where did = ?)');
+  for (const table of rest) copy(table, "did = ?");
+  copy("invite_code", '"forAccount" = ?');
+  copy("invite_code_use", '"usedBy" = ?');
+  return note;
+}
+
+/** Remove an account's rows from the account database in the file `name`. */
+function removeRows(name, did) {
+  const db = new Database(name, { fileMustExist: true, timeout: 10000 });
+  try {
+    const tables = db.prepare("select name from sqlite_master where type = 'table'").pluck().all();
+    const owned = tables.filter((table) => db.pragma(`table_info("${table}")`).some((column) => column.name === "did"));
+    const order = [...owned.filter((table) => !FIRST.includes(table)), ...FIRST.toReversed()];
+    db.transaction(() => order.forEach((table) => db.prepare(`delete from "${table}" where did = ?`).run(did)))();
+  } finally {
+    db.close();
+  }
+}
+
+function taken(db, handle) {
+  return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
+}
+
+module.exports = { Older, choose, copyRows, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };

@@ -1,0 +1,127 @@
+// Collects what a snapshot does not contain before it is restored: the old data on the volume, DID documents, relays.
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const departures = require("./account_events.cjs");
+const { Database } = require("./account_check.cjs");
+const { documents } = require("./did_documents.cjs");
+const { held } = require("./verify.cjs");
+
+const AT_ONCE = 8; // concurrent queries to a relay
+const MARGIN = 10000; // event numbers; relays that were not queried are not further ahead than this
+const PATIENCE = 10000; // ms for a relay's answer
+
+/** The answers do not suffice for a restore. The message lists what is missing. */
+class Unknown extends Error {}
+
+/**
+ * The readable part of the old data in `data`: account events, and the last numbers of events and repositories.
+ * `accounts` is an open connection to the old account database, or undefined.
+ */
+function oldData(data, accounts) {
+  const list = departures.lines(path.join(data, departures.LIST));
+  const before = { list, sequence: 0, revisions: {}, accounts: null };
+  const sequencer = path.join(data, "sequencer.sqlite");
+  try {
+    before.revisions = Object.fromEntries(accounts?.prepare("select did, rev from repo_root").raw().all() ?? []);
+    before.accounts = accounts ? accounts.prepare("select did from actor order by did").pluck().all() : null;
+  } catch (error) {
+    console.log(`note: the old account.sqlite cannot be read: ${error.message}`);
+  }
+  if (!fs.existsSync(sequencer)) return before;
+  try {
+    const db = new Database(sequencer, { readonly: true, fileMustExist: true });
+    before.sequence = db.prepare("select seq from sqlite_sequence where name = 'repo_seq'").pluck().get() ?? 0;
+    before.list = departures.merged(list, departures.events(db, list.at(-1)?.seq ?? 0));
+    db.close();
+  } catch (error) {
+    console.log(`note: the old events cannot be read: ${error.message}`);
+  }
+  return before;
+}
+
+/**
+ * Queries the directory and the `relays` about the accounts `dids`, whose keys are `keys`. `known` has the numbers from
+ * other sources: `manifest`, `given` (by the operator) and `old`; `asked` are documents that are already available.
+ * Resolves to `documents`, `moved`, `resting`, `swapped`, `notes`, `sequence`, `revisions` and `statuses`. Throws
+ * Unknown if the directory is unreachable, or if no event number is known.
+ */
+async function world({ dids, keys, hostname, plc, relays, known, revisions, asked = new Map() }) {
+  const rest = dids.filter((did) => !asked.has(did));
+  const wanted = new Set(dids);
+  const found = new Map([...asked, ...(await documents(rest, plc))].filter(([did]) => wanted.has(did)));
+  const { unread, moved, swapped } = held(keys, found, dids, hostname);
+  const fromPlc = dids.filter((did) => did.startsWith("did:plc:"));
+  const silent = [...unread.keys()].filter((did) => did.startsWith("did:plc:"));
+  if (silent.length > 0 && silent.length === fromPlc.length) {
+    throw new Unknown(`${silent[0]}: ${unread.get(silent[0])}. The directory of identities has to answer.`);
+  }
+  const notes = [...unread].filter(([did]) => !silent.includes(did)).map(([did, why]) => `${did}: ${why}`);
+  const answers = await Promise.all(relays.map(async (relay) => [relay, await ask(relay, "getHostStatus", { hostname })]));
+  for (const [relay, status] of answers) if (status === null) notes.push(`${relay} did not say how far it is`);
+  const heard = answers.filter(([, status]) => status !== null);
+  if (relays.length > 0 && heard.length === 0 && !known.given && !known.old) {
+    throw new Unknown(
+      "no relay says how far it has followed this server's events, and the old ones are not here. Give a number that is " +
+        "surely above: --sequence N."
+    );
+  }
+  const sequence = Math.max(known.manifest, known.given, known.old, ...heard.map(([, status]) => Number(status.seq ?? 0)));
+  const followed = heard.length > 0 ? await repositoriesAt(heard[0][0], dids) : new Map();
+  const seen = { ...revisions };
+  const statuses = new Map();
+  for (const [did, status] of followed) {
+    if (status?.rev > (seen[did] ?? "")) seen[did] = status.rev;
+    if (status?.active === false) statuses.set(did, status.status);
+  }
+  const resting = Object.fromEntries(silent.map((did) => [did, `${unread.get(did)}. The member can reactivate it`]));
+  return { documents: found, moved: Object.fromEntries(moved), resting, swapped, notes, sequence: sequence + MARGIN, revisions: seen, statuses };
+}
+
+async function repositoriesAt(relay, dids) {
+  const found = new Map();
+  const left = [...dids];
+  const next = async () => {
+    for (let did; (did = left.shift()); ) found.set(did, await ask(relay, "getRepoStatus", { did }));
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, next));
+  return found;
+}
+
+/** A relay's answer; {} if it does not know the name, null if the query fails. */
+async function ask(relay, method, parameters) {
+  const url = `${relay}/xrpc/com.atproto.sync.${method}?${new URLSearchParams(parameters)}`;
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) });
+    const body = await response.json();
+    if (response.ok) return body;
+    return response.status < 500 && /NotFound/.test(body.error) ? {} : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Changes of accounts since the snapshot: `deleted` and `hidden` (DIDs), `resting` (DID to why), and `notes`. `since`
+ * maps a DID to its last status in the list of departures; `wanted` has the operator's parameters (DIDs).
+ */
+function whoLeft({ since, statuses, wanted }) {
+  const left = { deleted: new Set(wanted.delete), hidden: new Set(wanted.takedown), resting: {}, notes: [] };
+  const back = new Set(wanted.bring_back);
+  for (const [did, status] of since) {
+    if (back.has(did)) continue;
+    if (status === "deleted") left.deleted.add(did);
+    if (status === "takendown" || status === "suspended") left.hidden.add(did);
+    if (status === "deactivated") left.resting[did] = "it was deactivated after the snapshot";
+    if (status === "active") left.notes.push(`${did} came into use again after the snapshot; here it is as it was then`);
+  }
+  for (const [did, status] of statuses) {
+    if (back.has(did)) continue;
+    if (["deleted", "deactivated"].includes(status)) left.resting[did] = `the relay says that it was ${status}`;
+    else left.notes.push(`the relay passes nothing on of ${did} (${status}); if you took it down, do so again`);
+  }
+  return { ...left, deleted: [...left.deleted], hidden: [...left.hidden] };
+}
+
+module.exports = { Unknown, oldData, whoLeft, world };

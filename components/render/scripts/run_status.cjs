@@ -1,0 +1,72 @@
+// The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.run-status/NAME.json.
+//
+// `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
+// run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
+// run. Run by itself it is the last task of a backup, after the task that sends, which may not write there. Nomad does
+// not run it after a failed snapshot; snapshot.cjs then ends the run itself.
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+
+const folder = path.join(process.env.PDS_DATA_DIRECTORY, ".run-status");
+
+/** Records that a run of `name` has begun. A run that was still under way was killed, and counts as failed. */
+function begin(name) {
+  const before = load(name);
+  const now = new Date().toISOString();
+  save(name, { ...before, ...(before.began && killed(before.began)), began: now });
+}
+
+function killed(began) {
+  return { failed: began, why: `the run that began at ${began} never ended: it was killed` };
+}
+
+/**
+ * Records that `name` succeeded (no `problems`), or its problems; `more` is kept with a success. A `good` run may have
+ * problems too.
+ */
+function end(name, problems, more = {}, good = problems.length === 0) {
+  const { began: _ended, ...before } = load(name);
+  const now = new Date().toISOString();
+  save(name, {
+    ...(good ? { first: before.first ?? now, good: now, ...more } : before),
+    ...(problems.length > 0 && { failed: now, why: problems[0] }),
+  });
+}
+
+function load(name) {
+  try {
+    return JSON.parse(fs.readFileSync(path.join(folder, `${name}.json`), "utf8"));
+  } catch {
+    return {}; // none yet, or one that a crash left empty
+  }
+}
+
+function save(name, content) {
+  const file = path.join(folder, `${name}.json`);
+  fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+  fs.writeFileSync(`${file}.next`, JSON.stringify(content) + "\n", { flush: true });
+  fs.renameSync(`${file}.next`, file);
+}
+
+module.exports = { begin, end, killed, load, save };
+
+if (require.main === module) {
+  const [sent, checked] = ["sent", "checked"].map((name) =>
+    fs.existsSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", name))
+  );
+  const problems = [];
+  if (!sent) problems.push("the snapshot was not sent");
+  else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
+  end("backup", problems, findings(), sent);
+}
+
+function findings() {
+  try {
+    const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
+    return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+  } catch {
+    return {};
+  }
+}

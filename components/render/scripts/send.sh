@@ -1,0 +1,47 @@
+#!/bin/sh
+# Owns the upload of a finished snapshot to the bucket: restic sends it, removes expired ones, and reads a part back.
+# Runs in restic's image (Alpine: sh and restic) after the snapshot task.
+set -eu
+# shellcheck source=/dev/null
+. "$(dirname "$0")/restic_open.sh"
+
+snapshot=$PDS_DATA_DIRECTORY/.snapshot/current
+[ -f "$snapshot/manifest.json" ] || fail "there is no snapshot in $snapshot"
+
+if [ "$REPOSITORY" = absent ]; then
+    restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
+fi
+
+# A killed run leaves its lock in the bucket. restic would check whether its process exists, but process numbers of one
+# container mean nothing in another. Each run has the same host name, and only the run that locks this folder sends: so
+# any other lock of that name is stale. Of foreign locks, restic removes those that are half an hour old.
+exec 9<"$PDS_DATA_DIRECTORY/.snapshot"
+flock -n 9 || fail "another run is sending; the next one sends what is new"
+here=$(cat /proc/sys/kernel/hostname) all=--remove-all
+for lock in $(restic list locks --no-lock --quiet); do
+    case $(restic cat lock "$lock" --no-lock 2>&1) in
+        *"\"hostname\": \"$here\""*) ;;
+        *) all= ;;
+    esac
+done
+restic unlock --quiet $all
+
+# Departures are no part of a snapshot: a restore of an old one needs them, too (account_events.cjs).
+cd "$PDS_DATA_DIRECTORY"
+if [ -f .departures.jsonl ]; then
+    restic backup --quiet --host "$PDS_HOSTNAME" --tag departures --ignore-ctime .departures.jsonl
+fi
+
+# The path is the same each time, so that restic finds the previous backup. Hard links change only a file's inode time.
+cd "$snapshot"
+restic backup --host "$PDS_HOSTNAME" --tag pds --ignore-ctime .
+
+: >"$NOMAD_ALLOC_DIR/data/sent" # the next task records the time
+
+restic forget --quiet --host "$PDS_HOSTNAME" --tag departures --group-by host --keep-last 3
+restic forget --host "$PDS_HOSTNAME" --tag pds --group-by host --prune \
+    --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d"
+
+restic check --read-data-subset=1%
+
+: >"$NOMAD_ALLOC_DIR/data/checked"

@@ -1,0 +1,64 @@
+// Runs before the server: as a task of its own, and at every start in the server's process. Refuses a volume of another
+// PDS, and an empty volume without `pds.new`: a healthy empty PDS would create new identities for existing handles.
+//
+// The identity file on the volume holds the hostname and the rotation key's public half, which is in every DID document anyway.
+if (!require("node:worker_threads").isMainThread) return;
+
+const fs = require("node:fs");
+const path = require("node:path");
+const crypto = require("node:crypto");
+
+const directory = process.env.PDS_DATA_DIRECTORY;
+const identityFile = path.join(directory, ".pds-identity.json");
+
+function refuse(problem, remedy) {
+  console.error(`REFUSED: ${problem}\n  ${remedy}`);
+  process.exit(1);
+}
+
+const pair = crypto.createECDH("secp256k1");
+pair.setPrivateKey(process.env.PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX, "hex");
+const ours = {
+  hostname: process.env.PDS_HOSTNAME,
+  rotation_public_key: pair.getPublicKey("hex", "compressed"),
+};
+
+if (fs.existsSync(path.join(directory, ".restore", "swap.json"))) {
+  refuse("a restore was cut short between the old data and the new.", "Run `./pds restore` again: it goes on there.");
+}
+
+if (fs.existsSync(identityFile)) {
+  const theirs = JSON.parse(fs.readFileSync(identityFile, "utf8"));
+  for (const name of Object.keys(ours)) {
+    if (theirs[name] !== ours[name]) {
+      refuse(
+        `this volume belongs to a PDS with ${name} ${theirs[name]}; the stack has ${ours[name]}.`,
+        "Attach this stack's own volume, or give the stack that PDS's hostname and rotation key (pds:secrets)."
+      );
+    }
+  }
+  console.log(`the volume is that of ${ours.hostname}`);
+} else {
+  // Files of the file system, leftovers of a crash of this script, and the first files of backup and restore.
+  const nothing = ["lost+found", `${path.basename(identityFile)}.tmp`, ".snapshot", ".run-status", ".restore"];
+  const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
+  if (data.length === 0 && process.env.PDS_VOLUME_CHECK_NEW !== "true") {
+    refuse(
+      "the volume is empty, and the stack does not say that this PDS is new.",
+      "Restore its data, or for a first start write 'pds: {new: true}' in the stack file."
+    );
+  }
+  if (data.length > 0 && process.env.PDS_VOLUME_CHECK_ADOPT !== "true") {
+    refuse(
+      "the volume holds data without the identity file of any PDS (.pds-identity.json).",
+      "If it is this PDS's data, say so in the stack file: 'volume: {adopt: VOLUME-ID}'."
+    );
+  }
+  // Written to a temporary file and renamed, so that a crash leaves no incomplete file.
+  fs.writeFileSync(`${identityFile}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
+  fs.renameSync(`${identityFile}.tmp`, identityFile);
+  const handle = fs.openSync(directory); // data without an identity file would be refused after a power cut
+  fs.fsyncSync(handle);
+  fs.closeSync(handle);
+  console.log(`wrote the identity file for ${ours.hostname}`);
+}

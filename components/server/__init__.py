@@ -1,0 +1,1 @@
+"""The PDS itself: its secrets and its Nomad job."""

@@ -1,0 +1,49 @@
+"""The PDS as a Nomad job, which `render/jobs/pds.py` renders."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_nomad as nomad
+
+from components.nomad_target import JOB_TIMEOUTS, NomadTarget
+from components.render.jobs.pds import VOLUME_CHECK_PATH, pds_job, volume_check_items
+from components.settings.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PdsServerArgs:
+    """Arguments of `PdsServer`: its Nomad, and the variable that must exist first."""
+
+    settings: Settings
+    stack: str
+    target: NomadTarget
+    secrets: nomad.Variable
+
+
+class PdsServer(pulumi.ComponentResource):
+    """The server's job. It is only registered here. `ServerReady` checks whether it is healthy."""
+
+    job: nomad.Job
+    jobspec: str
+
+    def __init__(self, name: str, args: PdsServerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("pds:index:PdsServer", name, None, opts)
+        volume_check = nomad.Variable(
+            f"{name}-volume-check",
+            namespace=args.target.namespace,
+            path=VOLUME_CHECK_PATH,
+            items=volume_check_items(args.settings),
+            opts=args.target.options(self),
+        )
+        self.jobspec = pds_job(args.settings, args.stack)
+        self.job = nomad.Job(
+            f"{name}-job",
+            jobspec=self.jobspec,
+            # `ServerReady` waits for health. The provider would wait for the registration's own evaluation. If Nomad
+            # restarts meanwhile, it cancels that evaluation in favour of a later one, and the provider does not know
+            # this status.
+            detach=True,
+            purge_on_destroy=True,
+            opts=args.target.options(self, depends_on=[args.secrets, volume_check], custom_timeouts=JOB_TIMEOUTS),
+        )
+        self.register_outputs({})

@@ -1,0 +1,74 @@
+"""Values that must stay the same for a stack's life: hostname, location of the volume, and the volume's name.
+
+Pure functions over two sets of values: the state's, and the stack file's. The dynamic resource `StackIdentity` compares
+them at each preview, before the engine examines anything else: the engine's own advice for a volume in another region
+is to remove its protection.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+FORGET = "PDS_FORGET_HOSTNAME"
+"""Variable of the operator's shell that names a hostname under which no server ever ran."""
+
+NOT_TOUCHED = "Nothing was changed."
+
+
+def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Why `wanted` cannot follow `known`, in a sentence with a remedy; None if it can.
+
+    Both hold the inputs of `StackIdentity`: `stack`, `hostname`, `on` (the stack whose host it shares), and `region`,
+    `volume` (its name), `volume_gib`, `adopt` (a volume's ID), which are empty for a stack without its own host.
+    """
+    stack, file = wanted["stack"], f"Pulumi.{wanted['stack']}.yaml"
+    if known["hostname"] != wanted["hostname"]:
+        was, now = known["hostname"], wanted["hostname"]
+        return (
+            f"pds:hostname: this stack is the PDS of {was}, and {file} has {now}. A hostname is permanent: every "
+            f"identity on the server contains it. {NOT_TOUCHED} Write 'hostname: {was}' back; a PDS of another name is "
+            f"another stack. Only if no server ever ran as {was}: `{FORGET}={was} pulumi up --stack {stack}`."
+        )
+    if known["stack"] != stack and wanted["on"]:
+        return (
+            f"(stack name): this club was called {known['stack']}, by which its host {wanted['on']} knows its "
+            f"namespace and its volume. {NOT_TOUCHED} `pulumi stack rename {known['stack']}` brings the name back. A "
+            "club under another name is another stack, with a backup restored onto it "
+            "(docs/guide/hosts.md#permanent-properties)."
+        )
+    if _differ(known, wanted, "region"):
+        return (
+            f"pds:host.region: the volume and the address of this stack are in {known['region']}, and {file} says "
+            f"{wanted['region']}. Neither can move. {NOT_TOUCHED} Write 'region: {known['region']}' back, and leave "
+            "the protection of both as it is: without it an empty volume would replace the members' data. Another "
+            "region needs another stack, with a backup restored onto it "
+            "(docs/guide/hosts.md#permanent-properties)."
+        )
+    if wanted["adopt"] and wanted["adopt"] != known["adopt"]:
+        return None  # another volume, on purpose: the engine imports it unchanged
+    return _volume_fault(known, wanted, file)
+
+
+def _volume_fault(known: Mapping[str, Any], wanted: Mapping[str, Any], file: str) -> str | None:
+    if _differ(known, wanted, "volume"):
+        renamed = (
+            f"This stack was called {known['stack']}: to keep its new name, write 'volume: {{name: "
+            f"{known['volume']}}}' into {file}; to go back, `pulumi stack rename {known['stack']}`."
+            if known["stack"] != wanted["stack"]
+            else f"Write 'volume: {{name: {known['volume']}}}' into {file}."
+        )
+        return (
+            f"pds:volume.name: the volume with the members' data is called {known['volume']}, and the program would "
+            f"make another one, {wanted['volume']}. {NOT_TOUCHED} {renamed} Leave its protection as it is."
+        )
+    if wanted["volume_gib"] and known["volume_gib"] > wanted["volume_gib"]:
+        has = int(known["volume_gib"])
+        return (
+            f"pds:volume.size_gib: the volume has {has} GiB, and {file} says {int(wanted['volume_gib'])}. A volume can "
+            f"grow, never shrink. {NOT_TOUCHED} Write 'size_gib: {has}'."
+        )
+    return None
+
+
+def _differ(known: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> bool:
+    """Whether both have the value and they differ: a stack may give up its own host."""
+    return bool(known[name] and wanted[name] and known[name] != wanted[name])

@@ -1,0 +1,170 @@
+"""Warnings about accepted values that are probably harmful or mistaken, shown at each preview and `up`."""
+
+from collections.abc import Callable, Iterator
+
+from components.settings.endpoints import SPACES_REGION
+from components.settings.handles import wildcards
+from components.settings.pds_env import unchecked_names
+from components.settings.settings import Settings
+
+BLOCKED_SMTP_PORTS = frozenset({25, 465, 587})
+"""Ports that DigitalOcean blocks towards the Internet (docs.digitalocean.com/support/why-is-smtp-blocked)."""
+
+SHORT_SECRET = 16
+"""Shorter adopted secrets cause a warning. The server itself has no minimum."""
+
+_USUAL_TLS = {25: "starttls", 587: "starttls", 2525: "starttls", 2587: "starttls", 465: "implicit", 2465: "implicit"}
+"""TLS mode of relays by port. nodemailer uses implicit TLS on 465 only unless told; the program always sets it."""
+
+_PAIRS = (("app_view_url", "app_view_did"), ("report_service_url", "report_service_did"))
+"""Options of `pds` that describe one service together: its address, and the audience of the server's tokens."""
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """All warnings about a stack file, each with a remedy."""
+    for check in _CHECKS:
+        yield from check(settings)
+
+
+def _mail(settings: Settings) -> Iterator[str]:
+    mail = settings.mail
+    if mail is None:
+        yield (
+            "pds:mail: without a mail relay members receive no password resets and no token to move away. "
+            "Add 'mail'; until then `./pds email-token` shows the tokens."
+        )
+        return
+    if mail.port in BLOCKED_SMTP_PORTS:
+        yield (
+            f"pds:mail.port: DigitalOcean blocks {mail.port}; mail will not leave the droplet. "
+            "Write the relay's other port: 2465 (implicit TLS), 2525 or 2587 (STARTTLS)."
+        )
+    if mail.port in _USUAL_TLS and mail.tls != _USUAL_TLS[mail.port]:
+        usual = _USUAL_TLS[mail.port]
+        yield f"pds:mail.tls: relays speak {usual} TLS on {mail.port}. Write 'tls: {usual}' if yours does."
+
+
+def _alerts(settings: Settings) -> Iterator[str]:
+    if settings.alerts and not settings.alerts.ping_url:
+        yield (
+            "pds:alerts.ping_url: without it there is no alert for a full volume, too many accounts, or backups that "
+            "fail: DigitalOcean sees none of them. Add the ping URL of a dead man's switch, for example a check of "
+            "healthchecks.io."
+        )
+    if settings.backup and not settings.alerts:
+        yield "pds:alerts: no alert reports a failed backup or drill. Add 'alerts', with a 'ping_url'."
+
+
+def _s3(settings: Settings) -> Iterator[str]:
+    # In tests/contract/test_blobs_in_a_bucket.py, 2 of 8 uploads of 1 MiB timed out, and one was reset. None of 48 KiB.
+    if settings.s3 and settings.pds.line == "0.4":
+        yield (
+            "pds:s3: servers of the line 0.4 lose some uploads of more than 64 KiB to a bucket: they time out. Upgrade "
+            "the server: `./pds upgrade`."
+        )
+
+
+def _backup(settings: Settings) -> Iterator[str]:
+    if settings.backup is None:
+        yield "pds:backup: NO BACKUP. Losing the volume loses every member's posts. Add 'backup'."
+    elif settings.backup.volume:
+        yield (
+            f"pds:backup.volume: the disk {settings.backup.volume} is on the droplet, or beside it, and can be lost "
+            "with it. A bucket in another region outlives both."
+        )
+    elif settings.on is None and (same := same_region(settings, settings.host.region)):
+        yield same
+    if settings.backup and settings.s3:
+        yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
+
+
+def same_region(settings: Settings, droplet: str | None) -> str | None:
+    """A warning if the bucket is in the droplet's region. The regions of other S3 services cannot be compared."""
+    backup = settings.backup
+    if backup is None or backup.endpoint or backup.volume or (region := backup.region or SPACES_REGION) != droplet:
+        return None
+    return (
+        f"pds:backup.region: {region} is the droplet's region too, and one failure can affect both. Write another "
+        "Spaces region."
+    )
+
+
+def _unchecked_names(settings: Settings) -> Iterator[str]:
+    for name, option in unchecked_names(settings):
+        yield f"pds:pds.{option}.{name}: a library of the server reads it; neither name nor value is checked."
+
+
+def _incomplete_pairs(settings: Settings) -> Iterator[str]:
+    configured = settings.pds.model_fields_set
+    for option, partner in (*_PAIRS, *(reversed(pair) for pair in _PAIRS)):
+        if option in configured and partner not in configured:
+            yield (
+                f"pds:pds.{partner}: it is still {getattr(settings.pds, partner)}, and '{option}' is another "
+                "service's. Write both, or the server makes tokens for the one and sends them to the other."
+            )
+
+
+def _short_secrets(settings: Settings) -> Iterator[str]:
+    for key, secret in (
+        ("secrets.jwt_secret", settings.secrets.jwt_secret),
+        ("secrets.admin_password", settings.secrets.admin_password),
+        ("backup.password", settings.backup.password if settings.backup else None),
+    ):
+        if secret and len(secret.get_secret_value()) < SHORT_SECRET:
+            yield (
+                f"pds:{key}: it is shorter than {SHORT_SECRET} characters and can be guessed. The program uses it "
+                "unchanged, because it is in use already."
+            )
+
+
+def _handles_without_address(settings: Settings) -> Iterator[str]:
+    for domain, record in wildcards(settings).items():
+        if record is None:
+            yield (
+                f"pds:service_handle_domains: {domain} is not in the zone {settings.zone}, so no record is created "
+                f"there. Create 'A *{domain}' with this stack's address, or handles under it have no address."
+            )
+    if not settings.dns.wildcard and (settings.invites or not settings.pds.invite_required):
+        yield (
+            "pds:dns.wildcard: without it, a handle that is created with an invite has no address. Members of the "
+            "stack file have records of their own."
+        )
+
+
+def _escrow(settings: Settings) -> Iterator[str]:
+    if settings.pds.escrow == "pending":
+        yield (
+            "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state. Losing it "
+            "loses every identity on this server. Run `./pds escrow STACK`, store the file safely, then set "
+            "'pds: {escrow: made}'."
+        )
+
+
+def _unpinned_image(settings: Settings) -> Iterator[str]:
+    if settings.ingress_is_ours and settings.ingress.kind == "io":
+        image = settings.ingress.container_image
+        if "@sha256:" not in image:
+            yield (
+                f"pds:ingress.image: {image} is not pinned. `docker buildx imagetools inspect {image}` prints its "
+                "digest."
+            )
+
+
+def _empty_volume(settings: Settings) -> Iterator[str]:
+    if settings.pds.new:
+        yield "pds:pds.new: an empty volume is accepted. Remove it after the first `up`. Removing it restarts nothing."
+
+
+_CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
+    _mail,
+    _alerts,
+    _backup,
+    _s3,
+    _unchecked_names,
+    _incomplete_pairs,
+    _short_secrets,
+    _handles_without_address,
+    _escrow,
+    _unpinned_image,
+    _empty_volume,
+)
