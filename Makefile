@@ -2,10 +2,10 @@
 # PYTHON=COMMAND makes venv/ with that Python; else the newest suitable one on PATH is taken (tools/find-python.sh).
 PYTHON ?=
 STACK ?= dev
-STORY ?= *
+SCENARIO ?= *
 RUN = venv/bin/python -m
-MACHINE_STORIES = $(wildcard tests/e2e/e2e_machine*.py)
-# Stories and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
+MACHINE_SCENARIOS = $(wildcard tests/e2e/scenarios/e2e_machine*.py)
+# Scenarios and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
 LONG = --timeout=7200 -o faulthandler_timeout=7500
 
 # Processes that share the tests; each of them starts servers of its own.
@@ -28,7 +28,7 @@ help:
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
 	@echo '                    ALLOW="NAME …": what may be replaced or deleted)'
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
-	@echo '                    STORY=faults: every call fails once; STORY=kill: killed anywhere, hosts lost;'
+	@echo '                    SCENARIO=faults: every call fails once; SCENARIO=kill: killed anywhere, hosts lost;'
 	@echo '                    MACHINE=1: on a virtual machine that boots the exact user_data; QEMU, debootstrap'
 	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes, memory, many clubs'
 	@echo 'make generate       rewrite what is derived from the code: Pulumi.yaml, schema, tables in README and docs, golden files'
@@ -79,11 +79,11 @@ bench: venv/.tests
 	@$(RUN) tests.contract.figures
 	@$(RUN) tests.contract.figures_records
 	@$(RUN) tests.contract.figures_accounts
-	@$(RUN) tests.e2e.ratios
-	@$(RUN) tests.e2e.ratios_clubs
+	@$(RUN) tests.e2e.figures
+	@$(RUN) tests.e2e.figures_clubs
 
 e2e: venv/.tests
-	$(RUN) pytest -x -v $(LONG) $(if $(MACHINE),-s $(MACHINE_STORIES),$(filter-out $(MACHINE_STORIES),$(wildcard tests/e2e/e2e_$(STORY).py)))
+	$(RUN) pytest -x -v $(LONG) $(if $(MACHINE),-s $(MACHINE_SCENARIOS),$(filter-out $(MACHINE_SCENARIOS),$(wildcard tests/e2e/scenarios/e2e_$(SCENARIO).py)))
 
 generate: venv/.tests
 	$(RUN) tools.generate

@@ -16,23 +16,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tools.engine import ROOT
+from offline.mock_engine import ROOT
 
 _ROUNDS = 9
 _DEADLINE = 600.0
 _RECORDS = (0, 50, 100, 200, 400)
 
-# Both import tools.engine: it is the measuring instrument, not a part of the program.
+# Both import offline.mock_engine: it is the measuring instrument, not a part of the program.
 _IMPORTS = (
     "import pulumi, pulumi_digitalocean, pulumi_nomad, pulumi_random, pulumi_tls;"
     "from pulumi_digitalocean import (Droplet, Firewall, ReservedIp, ReservedIpAssignment, Volume, Tag, DnsRecord);"
     "from pulumi_nomad import Job, Variable, AclPolicy, AclToken, Provider;"
-    "import tools.engine, tools.stackfile, pydantic"
+    "import offline.mock_engine, offline.stackfile, pydantic"
 )
-_EVALUATE = "import tools.stackfile as s; s.evaluate_stack('dev')"
+_EVALUATE = "import offline.stackfile as s; s.evaluate_stack('dev')"
 _GROW = """
 import json, sys, time
-import tools.engine as engine, tools.stackfile as stackfile
+import offline.mock_engine as engine, offline.stackfile as stackfile
 config = stackfile.read_stack("dev")
 def run(records):
     values = dict(config.values)

@@ -3,9 +3,9 @@
 It evaluates the real program and prints the requested resources. It has no state, so it does not know the existing
 ones. It writes the rendered files to `build/STACK/`. With `--diff REV` it does the same for the program and stack file
 of a git revision, and shows the differences, with every input whose change would replace a stateful resource. The
-findings of the gate (`tools/gate`) follow.
+findings of preflight (`policy`) follow.
 
-Exit codes: 0 the gate passes, 1 the stack file is refused, 2 the gate refuses, 3 the revision cannot be compared.
+Exit codes: 0 preflight passes, 1 the stack file is refused, 2 preflight fails, 3 the revision cannot be compared.
 """
 
 import argparse
@@ -14,31 +14,33 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pulumi
 from rich.console import Console
-from rich.text import Text
-from rich.tree import Tree
 
+from components.render.jobs.registry import NOMAD_JOBS
 from components.settings.settings import Settings
-from tools.engine import ROOT, Evaluation, Recorded
-from tools.gate.changes import Change, between, names, show
-from tools.gate.gate import Verdict, of_changes, of_program
-from tools.stackfile import StackFileError, evaluate_stack, read_settings
+from offline.mock_engine import ROOT, Evaluation
+from offline.resource_tree import resource_tree
+from offline.stackfile import StackFileError, evaluate_stack, read_settings
+from policy.changes import Change, between, names, show
+from policy.preflight import PolicyVerdict, of_changes, of_program
+
+
+def _job(job_id: str, evaluation: Evaluation) -> str | None:
+    """Return None if the stack has no such job."""
+    try:
+        return evaluation.jobspec(job_id)
+    except LookupError:
+        return None
+
 
 FILES: dict[str, Callable[[Evaluation], object]] = {
-    "pds.nomad.hcl": lambda evaluation: _job(evaluation, "pds"),
-    "confirm.nomad.hcl": lambda evaluation: _job(evaluation, "pds-confirm"),
-    "backup.nomad.hcl": lambda evaluation: _job(evaluation, "pds-backup"),
-    "candidate.nomad.hcl": lambda evaluation: _job(evaluation, "pds-candidate"),
-    "drill.nomad.hcl": lambda evaluation: _job(evaluation, "pds-drill"),
-    "restore.nomad.hcl": lambda evaluation: _job(evaluation, "pds-restore"),
-    "io.nomad.hcl": lambda evaluation: _job(evaluation, "io"),
+    **{job.file: partial(_job, job.job_id) for job in NOMAD_JOBS},
     "ingress.hcl": lambda evaluation: _ingress_file(evaluation, "io"),
-    "caddy.nomad.hcl": lambda evaluation: _job(evaluation, "caddy"),
     "Caddyfile": lambda evaluation: _ingress_file(evaluation, "caddy"),
-    "watch.nomad.hcl": lambda evaluation: _job(evaluation, "pds-watch"),
     "cloud-init.yaml": lambda evaluation: _user_data(evaluation),
     "agent.hcl": lambda evaluation: _written(evaluation, "/etc/nomad.d/agent.hcl"),
 }
@@ -46,31 +48,6 @@ FILES: dict[str, Callable[[Evaluation], object]] = {
 
 _DEADLINE = 600.0
 """Seconds for git, or for a program of another revision."""
-_SHOWN_INPUTS = {
-    "Firewall": ("inboundRules",),
-    "Droplet": ("size", "region", "image"),
-    "Volume": ("name", "size", "region"),
-    "ReservedIp": ("region",),
-    "SpacesBucket": ("name", "region"),
-    "SpacesKey": ("name",),
-    "DnsRecord": ("type", "name", "ttl"),
-    "Domain": ("name",),
-    "ClubRoom": ("club", "disk_gib"),
-    "Variable": ("path",),
-    "AclPolicy": ("name",),
-    "AclToken": ("policies",),
-    "RandomPassword": ("length",),
-    "LocallySignedCert": ("validityPeriodHours",),
-    "SelfSignedCert": ("validityPeriodHours",),
-    "StackIdentity": ("hostname", "region", "volume"),
-    "HostInUse": ("clubs",),
-    "Resolves": ("hostname", "wait"),
-    "UptimeCheck": ("target",),
-    "UptimeAlert": ("type", "threshold"),
-    "MonitorAlert": ("description",),
-    "Vpc": ("ipRange",),
-    "Project": ("name",),
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,77 +72,25 @@ def main(arguments: list[str] | None = None) -> int:
             changes = _compare(console, options.stack, options.diff, now)
             if changes is None:
                 return 3
-            return _gate(console, now, settings, of_changes(changes, names(options.allow)))
+            return _preflight(console, now, settings, of_changes(changes, names(options.allow)))
     except (StackFileError, pulumi.RunError) as error:
         Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(str(error), style="red", markup=False)
         return 1
     console.print(
-        f"The wanted graph of stack {options.stack}. It has no state: what exists already is not known here.\n"
+        f"The graph of stack {options.stack} as the program requests it. The preview does not read the state.\n"
     )
-    console.print(graph(now))
+    console.print(resource_tree(now))
     _say(console, now)
     for path in write_files(now, ROOT / "build" / options.stack):
         console.print(f"wrote {path.relative_to(ROOT)}")
-    return _gate(console, now, settings, [])
+    return _preflight(console, now, settings, [])
 
 
-def _gate(console: Console, now: Evaluation, settings: Settings, lost: list[str]) -> int:
+def _preflight(console: Console, now: Evaluation, settings: Settings, lost: list[str]) -> int:
     console.print()
-    verdict = Verdict((*of_program(now, settings), *lost))
-    verdict.tell(console)
+    verdict = PolicyVerdict((*of_program(now, settings), *lost))
+    verdict.print_to(console)
     return 2 if verdict.findings else 0
-
-
-def graph(evaluation: Evaluation) -> Tree:
-    """Return the resource tree with the relevant inputs, and marks for protected, retained or secret ones."""
-    root = Tree(Text(f"pulumi:pulumi:Stack pds-{evaluation.stack}"))
-    branches = {item.urn: Tree(_line(item)) for item in evaluation.resources}
-    for item in sorted(evaluation.resources, key=_order):
-        branches.get(item.parent, root).children.append(branches[item.urn])
-    return root
-
-
-def _order(item: Recorded) -> tuple[int, str, str]:
-    stages = (
-        "ground",
-        "certificates",
-        "host",
-        "dns",
-        "nomad",
-        "clubs",
-        "secrets",
-        "server",
-        "resolves",
-        "ingress",
-        "ready",
-        "watch",
-    )
-    part = item.name.split("-")[1] if "-" in item.name else ""
-    return (stages.index(part) if part in stages else -1, item.type, item.name)
-
-
-def _line(item: Recorded) -> Text:
-    kind = "Provider" if item.type.startswith("pulumi:providers:") else item.type.rpartition(":")[2]
-    text = Text.assemble((kind, "bold"), " ", item.name)
-    inputs = [f"{key}={_short(item.inputs[key])}" for key in _SHOWN_INPUTS.get(kind, ()) if item.inputs.get(key)]
-    if inputs:
-        text.append("  " + " ".join(inputs), "dim")
-    if item.protected:
-        text.append("  protected", "green")
-    if item.options.get("retainOnDelete"):
-        text.append("  retained", "green")
-    if item.secret_inputs:
-        text.append(f"  secret: {', '.join(sorted(item.secret_inputs))}", "magenta")
-    return text
-
-
-def _short(value: object) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return ",".join(
-            f"{rule.get('portRange')}({'all' if '0.0.0.0/0' in rule.get('sourceAddresses', []) else 'operators'})"
-            for rule in value
-        )
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _say(console: Console, evaluation: Evaluation) -> None:
@@ -189,14 +114,6 @@ def rendered(evaluation: Evaluation) -> dict[str, str]:
     """Map file name to text, for the files of this stack."""
     found = {name: pick(evaluation) for name, pick in FILES.items()}
     return {name: str(text) for name, text in found.items() if text}
-
-
-def _job(evaluation: Evaluation, name: str) -> str | None:
-    """Return None if the stack has no such job."""
-    try:
-        return evaluation.jobspec(name)
-    except LookupError:
-        return None
 
 
 def _ingress_file(evaluation: Evaluation, kind: str) -> object:
@@ -230,7 +147,11 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> li
             adding = ["worktree", "add", "--detach", str(tree), done.stdout.strip()]
             done = subprocess.run(["git", "-C", str(ROOT), *adding], capture_output=True, text=True, timeout=_DEADLINE)
         if done.returncode:
-            console.print(f"Not comparable: git does not know {revision}: {done.stderr.strip()}", markup=False)
+            console.print(
+                f"Not comparable: git does not know {revision}. Write a commit, a tag or a branch such as origin/main; "
+                "`git branch --all` lists the branches.",
+                markup=False,
+            )
             return None
         try:
             before = _evaluate_elsewhere(tree, stack)
@@ -239,10 +160,14 @@ def _compare(console: Console, stack: str, revision: str, now: Evaluation) -> li
             subprocess.run(["git", "-C", str(ROOT), *removing], capture_output=True, timeout=_DEADLINE)
     if isinstance(before, str):
         console.print(
-            f"Not comparable: the program at {revision} does not evaluate for {stack}:\n{before}", markup=False
+            f"Not comparable: the program at {revision} does not evaluate for {stack}. If it is older than this tool, "
+            f"compare with a later commit. It says:\n{before}",
+            markup=False,
         )
         return None
-    console.print(f"From {revision} to the working tree, stack {stack}. It has no state: this compares two wishes.\n")
+    console.print(
+        f"From {revision} to the working tree, stack {stack}. This compares two programs, not the running stack.\n"
+    )
     changes = between(before, now)
     show(console, changes)
     _file_changes(console, before, now)
@@ -256,7 +181,7 @@ def _evaluate_elsewhere(tree: Path, stack: str) -> Evaluation | str:
     import pickle
 
     script = (
-        "import pickle, sys; from pathlib import Path; from tools.stackfile import evaluate_stack;"
+        "import pickle, sys; from pathlib import Path; from offline.stackfile import evaluate_stack;"
         "sys.stdout.buffer.write(pickle.dumps(evaluate_stack(sys.argv[1], root=Path.cwd())))"
     )
     done = subprocess.run([sys.executable, "-c", script, stack], cwd=tree, capture_output=True, timeout=_DEADLINE)

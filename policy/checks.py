@@ -1,0 +1,238 @@
+"""The checks of preflight: a view in, findings out.
+
+`CHECKS` run for every stack, `CHECKS_OF_A_HOST` for one that creates its own host, `CHECKS_OF_BACKUPS` for one with a
+bucket. A check without anything to check raises LookupError: it must not pass. Values that are hidden in the engine's
+preview, above all user_data, are checked in the offline evaluation, where they are visible.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+
+from components.render.host.cloud_init import MAX_BYTES
+from components.settings.errors import SECRET_NAME
+from offline.hcl_reader import flat, only_job, task_of
+from policy.view import SECRET, Item, View, texts
+
+OPEN_PORTS = frozenset({"80", "443"})
+"""Ports that every address may reach."""
+
+PROTECTED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket", "RandomPassword", "SelfSignedCert"})
+"""Types whose loss cannot be undone. A PrivateKey is one too, except the client's, which `up` may create again."""
+RETAINED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket"})
+"""Of those, the ones that exist outside the state. A key that is 'retained' is lost: the state is its only copy."""
+LEFT_BEHIND = frozenset({"AclToken", "ReservedIpAssignment"})
+"""Not state: an emptied Nomad would refuse to delete a token it does not know, and `ServerReady` removes left-over
+ones; an assignment ends with its droplet."""
+REPLACEABLE = re.compile(r"pds-host-certificates-client-key|pds-people-member-.*-password")
+"""The member changes their first password, and an admin can set it again."""
+
+FORBIDDEN = frozenset({"RandomBytes", "RandomUuid", "RandomId", "RandomString"})
+"""Their resource id is the value, and ids are never encrypted."""
+
+HOLDS_A_SECRET = re.compile(
+    r"items|userData|.*(password|secret_?id|secret_?key|secrets_digest|token|key_?pem)", re.IGNORECASE
+)
+"""Inputs, by their full name, that are secret in every resource of this program."""
+LITERALS = {
+    "a private key": re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----"),
+    "a DigitalOcean token": re.compile(r"\bdo[por]_v1_[0-9a-f]{64}\b"),
+    "a URL with a password": re.compile(r"\b[a-z][a-z0-9+]*://[^\s/:@\"'{}]*:[^\s/:@\"'{}]+@"),
+}
+"""The form of a secret whose value is unknown."""
+
+# The largest certificates and key of the endpoint, whose stand-ins in the offline evaluation are short.
+_CERTIFICATES = 3 * 1024
+
+
+def precious(item_type: str, name: str) -> bool:
+    """Return whether the resource cannot be created again, or is the only copy of what cannot."""
+    kind = item_type.rpartition(":")[2]
+    return kind in PROTECTED | {"PrivateKey"} and not REPLACEABLE.fullmatch(name)
+
+
+def find_unprotected_state(view: View) -> list[str]:
+    """Resources that cannot be created again are protected by their type, and retained if they exist outside the
+    state."""
+    findings = []
+    for item in view.of(""):
+        replaceable = bool(REPLACEABLE.fullmatch(item.name))
+        if precious(item.type, item.name) and not item.protected:
+            findings.append(f"{item.kind} {item.name} is not protected")
+        if replaceable and item.protected:
+            findings.append(f"{item.kind} {item.name} is protected, and `up` would fail when it is no longer declared")
+        if item.retained != (item.kind in RETAINED | LEFT_BEHIND):
+            findings.append(f"{item.kind} {item.name} is {'' if item.retained else 'not '}retained on delete")
+    missing = {"Volume", "ReservedIp"} - {item.kind for item in view.items} if view.has("droplet:Droplet") else set()
+    return findings + [f"there is no {name}" for name in sorted(missing)]
+
+
+def find_open_operator_ports(view: View) -> list[str]:
+    """Every client reaches 80 and 443; SSH, IO's console and Nomad's endpoint are for the operators."""
+    (firewall,) = view.of("firewall:Firewall")
+    open_ports = OPEN_PORTS | ({"4650"} if view.nomad_anywhere else set())
+    findings = []
+    for rule in firewall.inputs["inboundRules"]:
+        port, sources = rule.get("portRange"), rule.get("sourceAddresses") or []
+        wide = [source for source in sources if source.endswith("/0")]
+        if wide and port not in open_ports:
+            findings.append(f"port {port} is open to {', '.join(wide)}")
+        if not wide and port in open_ports:
+            findings.append(f"port {port} is not open to all")
+    ruled = {rule.get("portRange") for rule in firewall.inputs["inboundRules"]}
+    findings += [f"no rule for port {port}" for port in sorted(({"22", "4650"} | open_ports) - ruled)]
+    # None: the tag does not exist yet, and the engine shows no more of it.
+    if firewall.inputs.get("tags") not in ([view.of("tag:Tag")[0].inputs["name"]], [None]):
+        findings.append("the firewall does not apply by the program's tag, so not from the droplet's first second")
+    return findings
+
+
+def _pds_job(view: View) -> dict[str, Any]:
+    return only_job(view.one("pds-server-job").inputs["jobspec"])
+
+
+def find_public_server_port(view: View) -> list[str]:
+    """The PDS speaks plain HTTP: its ports are on the loopback network, and that network is loopback."""
+    attributes = flat(_pds_job(view))
+    ports = {match[1] for key in attributes if (match := re.search(r"\.network\.port\.([^.]+)\.", key))}
+    findings = [] if ports else ["the PDS's job has no port"]
+    for port in sorted(ports):
+        networks = [value for key, value in attributes.items() if key.endswith(f".network.port.{port}.host_network")]
+        if networks != ["loopback"]:
+            findings.append(
+                f"port {port} of the PDS is not on the loopback network but on {networks or 'every address'}"
+            )
+    if any(key.endswith(".config.network_mode") for key in attributes):
+        findings.append("the PDS's container chooses a network mode of its own")
+    return findings
+
+
+def find_unsafe_user_data(view: View) -> list[str]:
+    """DigitalOcean accepts 64 KiB of it; and the agent's network 'loopback', which has the PDS's port, is loopback."""
+    document = view.of("droplet:Droplet")[0].inputs["userData"]
+    if document in (SECRET, None):  # None: at a first preview the certificates do not exist yet
+        return []
+    size = len(document.encode()) + _CERTIFICATES
+    findings = [f"user_data has up to {size:,} bytes of {MAX_BYTES:,}"] if size > MAX_BYTES else []
+    (agent,) = [
+        str(file["content"])
+        for file in yaml.safe_load(document)["write_files"]
+        if file["path"].startswith("/etc/nomad.d/")
+    ]
+    # The agent's file is HCL 1, which the independent parser does not support.
+    network = re.search(r'host_network "loopback" \{\s*cidr = "([^"]*)"\s*\}', agent)
+    cidr = network[1] if network else "nowhere"
+    return findings + ([] if cidr == "127.0.0.1/32" else [f"the network 'loopback' is {cidr}"])
+
+
+def find_moving_images(view: View) -> list[str]:
+    """The PDS's image is one exact tag or a digest, and the same for volume check and server."""
+    job = _pds_job(view)
+    images = {key: value for key, value in flat(job).items() if key.endswith(".config.image")}
+    findings = [] if len(set(images.values())) == 1 else [f"the job runs {len(set(images.values()))} different images"]
+    for key, image in images.items():
+        exact = re.search(r"@sha256:[0-9a-f]{64}$", image) or re.search(r":[0-9]+\.[0-9]+\.[0-9]+$", image)
+        if not exact:
+            findings.append(f"{key} is {image}, which can change under the same name")
+    return findings
+
+
+def find_open_registration(view: View) -> list[str]:
+    """Accounts need an invite: XRPC sign-up has no captcha."""
+    (env,) = task_of(_pds_job(view), "pds")["env"]
+    required = env.get("PDS_INVITE_REQUIRED")
+    return [] if required == "true" or view.open_registration else [f"PDS_INVITE_REQUIRED is {required}"]
+
+
+def find_secret_literals(view: View) -> list[str]:
+    """Secret values are hidden, and nothing in clear text looks like a secret."""
+    findings = []
+    for item in view.of(""):
+        findings += [
+            f"input {item.name}.{key} is in plain text"
+            for key, value in item.shown.items()
+            if HOLDS_A_SECRET.fullmatch(key) and value not in (SECRET, None, "")
+        ]
+        findings += [
+            f"{where} holds {what}"
+            for where, text in _open(item)
+            for what, literal in LITERALS.items()
+            if literal.search(text)
+        ]
+    return findings + [
+        f"{job.name}: {key} is a literal in the job's text"
+        for job in view.of("job:Job")
+        for key in flat(only_job(str(job.inputs["jobspec"])))
+        if ".env." in key and SECRET_NAME.search(key.rpartition(".")[2])
+    ]
+
+
+def _open(item: Item) -> Iterator[tuple[str, str]]:
+    yield f"the id of {item.name}", item.id
+    yield f"the URN of {item.name}", item.urn
+    yield from texts(item.shown, f"input {item.name}")
+    yield from texts(item.outputs, f"output {item.name}")
+
+
+def find_forbidden_secret_types(view: View) -> list[str]:
+    """Only RandomPassword creates secrets, over hex digits alone, and its id reveals nothing."""
+    findings = [
+        f"{item.name} is a {item.kind}"
+        for item in view.of("")
+        if item.type.startswith("random:") and item.kind in FORBIDDEN
+    ]
+    expected = {"lower": False, "upper": False, "numeric": True, "special": True, "overrideSpecial": "abcdef"}
+    for item in view.of(":RandomPassword"):
+        alphabet = {key: item.inputs.get(key) for key in expected}
+        if alphabet != expected or item.inputs.get("length") not in (32, 64):
+            findings.append(f"{item.name} is not 32 or 64 hex digits")
+        if item.id not in ("none", ""):
+            findings.append(f"{item.name} has the id {item.id}")
+    return findings
+
+
+def find_unsafe_bucket(view: View) -> list[str]:
+    """Backups survive a thief on the host: versions are kept, and the key there can access only this bucket."""
+    (bucket,), (key,) = view.of(":SpacesBucket"), view.of(":SpacesKey")
+    findings = []
+    if not (bucket.inputs.get("versioning") or {}).get("enabled"):
+        findings.append(f"{bucket.name} keeps no versions: what the host's key deletes is gone")
+    if bucket.inputs.get("acl") != "private" or bucket.inputs.get("forceDestroy"):
+        findings.append(f"{bucket.name} is readable by others, or emptied by a delete")
+    grants = key.inputs.get("grants")
+    if grants not in [[{"bucket": name, "permission": "readwrite"}] for name in (bucket.inputs["name"], None)]:
+        findings.append(f"{key.name} may do more than read and write {bucket.name}: {grants}")
+    (items,) = [item.inputs["items"] for item in view.of(":Variable") if item.name.endswith("-backup-variable")]
+    owners = {item.inputs.get("spacesAccessId") for item in view.of("pulumi:providers:digitalocean")}
+    if items != SECRET and items["AWS_ACCESS_KEY_ID"] in owners:
+        findings.append("the host has the owner's own key, which reaches every bucket")
+    return findings
+
+
+PolicyCheck = Callable[[View], list[str]]
+
+CHECKS: dict[str, PolicyCheck] = {
+    "protected state": find_unprotected_state,
+    "server port": find_public_server_port,
+    "images": find_moving_images,
+    "registration": find_open_registration,
+    "secret literals": find_secret_literals,
+    "secret types": find_forbidden_secret_types,
+}
+CHECKS_OF_A_HOST: dict[str, PolicyCheck] = {
+    "operator ports": find_open_operator_ports,
+    "user_data": find_unsafe_user_data,
+}
+CHECKS_OF_BACKUPS: dict[str, PolicyCheck] = {"backup bucket": find_unsafe_bucket}
+
+
+def findings(view: View) -> dict[str, list[str]]:
+    """Return the findings of each check that concerns this view, by the check's name. Raises LookupError."""
+    checks = CHECKS
+    if view.has("droplet:Droplet"):
+        checks = checks | CHECKS_OF_A_HOST
+    if view.has(":SpacesBucket"):
+        checks = checks | CHECKS_OF_BACKUPS
+    return {name: find(view) for name, find in checks.items()}

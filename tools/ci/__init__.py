@@ -1,1 +1,0 @@
-"""Programs that the workflows in `.github/workflows` run beside `make`, `pulumi` and `./pds`. Standard library only."""

@@ -1,0 +1,1 @@
+"""Everything that is derived from the code: `python -m tools.generate [--check]`."""

@@ -1,0 +1,66 @@
+"""The commands of `./pds` as Markdown, from their Click objects: the README's table and `docs/commands.md`."""
+
+import inspect
+import textwrap
+
+import click
+
+from cli.app import group
+
+
+def command_table() -> str:
+    """One row a command: its name, linked to its section, and the first sentence of its help."""
+    rows = [
+        f"| [`./pds {name}`](docs/commands.md#pds-{name}) | {_cell(_summary(each))} |" for name, each in _commands()
+    ]
+    return "\n".join(["| Command | What it does |", "|---|---|", *rows])
+
+
+def command_pages() -> str:
+    """One section a command: its help, how it is called, each option, and the exit code."""
+    return "\n\n".join(_section(name, each) for name, each in _commands())
+
+
+def _commands() -> list[tuple[str, click.Command]]:
+    return sorted(group().commands.items())
+
+
+def _paragraphs(command: click.Command) -> list[str]:
+    return inspect.cleandoc(command.help or "").split("\n\n")
+
+
+def _summary(command: click.Command) -> str:
+    return " ".join(_paragraphs(command)[0].split())
+
+
+def _section(name: str, command: click.Command) -> str:
+    call = " ".join(["./pds", name, *map(_usage, command.params)])
+    lines = [f"## `./pds {name}`", "", _summary(command), "", f"    {call}", ""]
+    lines += [f"- `{_name(option)}`: {option.help}" for option in command.params if isinstance(option, click.Option)]
+    for text in [*map(_text, _paragraphs(command)[1:]), *([command.epilog] if command.epilog else [])]:
+        lines += [*([""] if lines[-1] else []), text]
+    return "\n".join(lines).strip()
+
+
+def _text(paragraph: str) -> str:
+    """Return a paragraph on one line. Click keeps the lines of one that begins with the mark."""
+    if paragraph.startswith("\b"):
+        return textwrap.indent(textwrap.dedent(paragraph.removeprefix("\b\n")), "    ")
+    return " ".join(paragraph.split())
+
+
+def _usage(parameter: click.Parameter) -> str:
+    text = _name(parameter)
+    return text if parameter.required or text.startswith("[") else f"[{text}]"
+
+
+def _name(parameter: click.Parameter) -> str:
+    if isinstance(parameter, click.Argument):
+        return str(parameter.metavar or (parameter.name or "").upper())
+    assert isinstance(parameter, click.Option)
+    flag = parameter.opts[0]
+    return flag if parameter.is_flag else f"{flag} {parameter.metavar or (parameter.name or '').upper()}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
