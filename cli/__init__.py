@@ -1,0 +1,1 @@
+"""`./pds`: an operator's commands beside `pulumi`."""

@@ -1,0 +1,76 @@
+"""`./pds COMMAND`: the operator's commands beside `pulumi`. Builds them from `cli/commands/` and runs one."""
+
+import importlib
+import pkgutil
+import sys
+from typing import Any
+
+import click
+
+from cli import commands
+from cli.errors import CommandError
+from cli.registry import COMMANDS, RETIRED
+
+_INTERRUPTED = 130
+
+
+class Group(click.Group):
+    """The commands. A retired name is refused with its replacement."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that `args` name. Raises click.UsageError."""
+        if args and args[0] in RETIRED:
+            raise click.UsageError(f"`./pds {args[0]}` is `./pds {RETIRED[args[0]]}` now.", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def group() -> Group:
+    """Return `./pds` with every command of `cli/commands/`."""
+    for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
+        importlib.import_module(module.name)
+    return Group(
+        "pds",
+        commands=COMMANDS,
+        help="An operator's commands beside `pulumi`.",
+        no_args_is_help=False,
+        context_settings={"max_content_width": 100},
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return the exit code."""
+    try:
+        code: Any = group().main(arguments, prog_name="./pds", complete_var="_PDS_COMPLETE", standalone_mode=False)
+        return int(code or 0)
+    except click.Abort:
+        return _INTERRUPTED
+    except click.UsageError as error:
+        help_of = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
+        print(f"{error.format_message()}{help_of}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        print(error, file=sys.stderr)
+        return int(code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error whose text is for the operator; None for any other error."""
+    if isinstance(error, CommandError):
+        return error.exit_code
+    # Imported late: `./pds --help` does without them.
+    from components.clients.errors import ServiceError
+    from offline.stackfile import StackFileError
+    from policy.digest import DigestError
+
+    if isinstance(error, ServiceError):
+        return 1
+    return 2 if isinstance(error, StackFileError | DigestError) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Restores, escrow files, and the import of another PDS."""

@@ -1,0 +1,262 @@
+"""Restores a backup onto damaged data or an empty volume; `./pds restore`.
+
+`components/render/scripts/restore.cjs` changes the data on the host. This module has what only the operator's machine
+knows: the stack, its lists of removed accounts, and the rotation key's public half.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from cli.check.run import run_checks, subject_of
+from cli.lib import nomad_jobs
+from cli.lib.apply import pause, unpause
+from cli.lib.stack import Stack, StackError
+from cli.people.members import relays_in
+from components.clients.errors import ServiceError
+from components.clients.nomad import NomadApi
+from components.render.jobs.backup import JOB as BACKUP
+from components.render.jobs.restic import region_environment
+from components.render.jobs.restore import JOB, OTHER_PATHS
+from components.settings.pds_env import GENERATED_SECRETS
+from components.settings.settings import Settings
+from offline.stackfile import read_settings
+
+_DEADLINE = 6 * 3600  # seconds; a volume's worth of blobs from another region
+_TIMEOUT = 30.0  # seconds
+_SENT = re.compile(r"snapshot (?P<id>[0-9a-f]{8,}) saved")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreRequest:
+    """The requested restore.
+
+    `snapshot` is an id, "volume" for the last one on the volume, or empty for the newest in the bucket. `only` is the
+    DID of the one account to restore, `without` those to leave out, `bring_back` those to restore although they were
+    deleted or taken down since. `sequence` is a number above every event that a relay saw, if no relay answers.
+    `source` is the stack of the backups.
+    """
+
+    snapshot: str = ""
+    only: str = ""
+    without: tuple[str, ...] = ()
+    sequence: int = 0
+    bring_back: tuple[str, ...] = ()
+    source: Stack | None = None
+    yes: bool = False
+
+
+def restore(stack: Stack, request: RestoreRequest) -> int:
+    """Restore onto `stack`; return the exit code. Raises StackError, StackFileError, ServiceError."""
+    settings = with_backup(stack)
+    if request.only:
+        return _restore_one(stack, settings, request)
+    items = _repository_access(request.source, settings) if request.source and request.source != stack else None
+    api = nomad_jobs.stack_nomad_api(stack)
+    nomad_jobs.wait_for_other_runs(api, JOB)  # another operator's, which starts the PDS again at its end
+    step(1, "Pause the PDS through the engine.")
+    pause(stack, yes=request.yes)
+
+    step(2, "Fetch and verify the snapshot, prepare it beside the old data, and put it in their place.")
+    nomad_jobs.wait_for_other_runs(api, JOB)
+    _lend_access(api, items)  # also none: a killed run's variable opens another stack's
+    try:
+        restored = restore_data(stack, settings, request, api)
+    finally:
+        if items:
+            _lend_access(api, None)
+    if not restored:
+        print(
+            f"\nThe data were not replaced; the PDS is still paused. Fix the fault above and repeat the command, or "
+            f"start the PDS as it is: `pulumi config set --path pds:pds.paused false --stack {stack.name}` and "
+            "`pulumi up`."
+        )
+        return 1
+
+    step(3, "Start the PDS again.")
+    start_again(stack, settings, yes=request.yes)
+
+    step(4, "The checks.")
+    _check(stack)
+    print(
+        "\nRestored. Accounts that were left out, or came from another backup, are listed under 2. The old data are on "
+        f"the volume until you run `./pds restore {stack.name} --forget-old`."
+    )
+    return 0
+
+
+def _check(stack: Stack) -> None:
+    for result in run_checks(subject_of(stack, None, None, None, mail=None, relay=True)):
+        print(result, flush=True)
+
+
+def _restore_one(stack: Stack, settings: Settings, request: RestoreRequest) -> int:
+    """Restore one account. The PDS keeps running while it is fetched and checked."""
+    if request.source and request.source != stack:
+        raise StackError("'--only' takes an account out of the stack's own backups: leave '--to' out.")
+    api = nomad_jobs.stack_nomad_api(stack)
+    nomad_jobs.wait_for_other_runs(api, JOB)
+    step(1, "Fetch, check and prepare the account. The PDS keeps running.")
+    meta = {"only": request.only, "rotation_public_key": _public_key(stack.outputs())} | _snapshot_meta(request)
+    if not nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), _DEADLINE):
+        print("\nNothing was changed. The reason is above.")
+        return 1
+
+    step(2, "Pause the PDS through the engine.")
+    pause(stack, yes=request.yes)
+    step(3, "Put the account in the place of the present one, with a new revision.")
+    restored = nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, {"only": request.only, "step": "in"}), _DEADLINE)
+    if not restored:
+        print(f"\nThe PDS is paused. Repeat the command to continue: ./pds restore {stack.name} --only {request.only}")
+        return 1
+    step(4, "Start the PDS again.")
+    start_again(stack, settings, yes=request.yes)
+    step(5, "The checks.")
+    _check(stack)
+    print(f"\nRestored. The account's old data are on the volume until `./pds restore {stack.name} --forget-old`.")
+    return 0
+
+
+def last_backup_is_restorable(api: NomadApi, without: Sequence[str] = ()) -> bool:
+    """Check the last backup's snapshot on the volume, account by account, on the host. Return whether all accounts but
+    those in `without` can be restored from it. Raises ServiceError."""
+    nomad_jobs.wait_for_other_runs(api, JOB)
+    meta = {"verify": "yes", "from": "volume", "without": " ".join(without)}
+    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), _DEADLINE)
+
+
+def restore_data(stack: Stack, settings: Settings, request: RestoreRequest, api: NomadApi) -> bool:
+    """Fetch the snapshot on the host of the paused PDS and put it in place; return whether that succeeded. Raises as
+    above."""
+    return nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, _meta(stack, settings, request)), _DEADLINE)
+
+
+def start_again(stack: Stack, settings: Settings, *, yes: bool) -> None:
+    """Start the PDS, and ask the relays to crawl it. Raises as above."""
+    unpause(stack, yes=yes)
+    for relay in relays_in(stack.outputs()):
+        print(f"{relay}: {_crawl(relay, settings.hostname)}")
+
+
+def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
+    """Make a backup now; return its id in the bucket, None if it failed. Raises ServiceError."""
+    ids: list[str] = []
+
+    def read_id(line: str) -> None:
+        show(line)
+        ids.extend(match["id"] for match in _SENT.finditer(line))
+
+    return (ids or [""])[-1] if nomad_jobs.follow(api, nomad_jobs.force(api, BACKUP), _DEADLINE, read_id) else None
+
+
+def list_snapshots(stack: Stack) -> int:
+    """List the snapshots in the bucket; return the exit code. Raises as above."""
+    return _run_alone(stack, {"show": "yes"})
+
+
+def forget_old(stack: Stack) -> int:
+    """Remove the data that restores kept from before, unless they hold the last copy of a signing key.
+
+    Returns the exit code. Raises as above.
+    """
+    return _run_alone(stack, {"forget": "yes", "delete": " ".join(sorted(with_backup(stack).delete.values()))})
+
+
+def _run_alone(stack: Stack, meta: Mapping[str, str]) -> int:
+    with_backup(stack)
+    api = nomad_jobs.stack_nomad_api(stack)
+    if "show" not in meta:  # a list touches no files
+        nomad_jobs.wait_for_other_runs(api, JOB)
+    return 0 if nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, meta), _DEADLINE) else 1
+
+
+def run_now(stack: Stack, job: str) -> int:
+    """Run the stack's periodic `job` before its time; return the exit code. Raises as above."""
+    with_backup(stack)
+    api = nomad_jobs.stack_nomad_api(stack)
+    return 0 if nomad_jobs.follow(api, nomad_jobs.force(api, job), _DEADLINE) else 1
+
+
+def with_backup(stack: Stack) -> Settings:
+    """Return the stack's settings, with backups. Raises StackError, StackFileError."""
+    settings = read_settings(stack.name, stack.root)
+    if settings.backup is None:
+        raise StackError(
+            f"Pulumi.{stack.name}.yaml has no 'backup', which names the bucket and creates the job that restores. For "
+            "backups of a lost stack, give bucket, 'adopt: true' and 'password' from the escrow file."
+        )
+    return settings
+
+
+def _meta(stack: Stack, settings: Settings, request: RestoreRequest) -> dict[str, str]:
+    removals = stack.state().named("pds-people-removals")
+    known: Mapping[str, str] = removals.outputs.get("taken_down") or {} if removals else {}
+    hidden = {known.get(entry, entry) for entry in settings.takedown}
+    return _snapshot_meta(request) | {
+        "sequence": str(request.sequence or ""),
+        "rotation_public_key": _public_key(stack.outputs()),
+        # A handle without a DID is unknown to `up` so far; the one below takes it down.
+        "takedown": " ".join(sorted(did for did in hidden if did.startswith("did:"))),
+        "delete": " ".join(sorted(settings.delete.values())),
+        "bring_back": " ".join(request.bring_back),
+        "without": " ".join(request.without),
+    }
+
+
+def _snapshot_meta(request: RestoreRequest) -> dict[str, str]:
+    """Return the snapshot in the terms of the job."""
+    volume = request.snapshot == "volume"
+    return {"snapshot": "" if volume else request.snapshot, "from": "volume" if volume else ""}
+
+
+def _public_key(outputs: Mapping[str, Any]) -> str:
+    """Return the public half of the rotation key, as in the identity file on the volume."""
+    private = outputs["escrow"]["secrets"][GENERATED_SECRETS["plc_rotation_key"]]
+    public = ec.derive_private_key(int(private, 16), ec.SECP256K1()).public_key()
+    return public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
+
+
+def _repository_access(source: Stack, settings: Settings) -> dict[str, str]:
+    """Return what opens the backups of `source`, by restic's names."""
+    theirs = with_backup(source)
+    if theirs.hostname != settings.hostname:
+        raise StackError(
+            f"Stack {source.name} is the PDS {theirs.hostname}, this one is {settings.hostname}. A hostname is for "
+            "life: give the stack that hostname, or move its members one by one."
+        )
+    assert theirs.backup
+    backup: dict[str, str] = source.outputs()["escrow"]["backup"]
+    if theirs.backup.volume:
+        raise StackError(f"The backups of {source.name} are on a disk of its host: copy them to this one's first.")
+    # Empty, not omitted: these override the environment of this stack's task, whose region is its own service's.
+    return backup | {"AWS_DEFAULT_REGION": region_environment(theirs).get("AWS_DEFAULT_REGION", "")}
+
+
+def _lend_access(api: NomadApi, items: Mapping[str, str] | None) -> None:
+    """Let only the fetching tasks read what opens another stack's backups; with None end that."""
+    for path in OTHER_PATHS.values():
+        if items is None:
+            api.request("DELETE", f"/v1/var/{path}")
+            continue
+        status, answer = api.request("PUT", f"/v1/var/{path}", {"Path": path, "Items": dict(items)})
+        if status != 200:
+            raise ServiceError(f"Nomad refuses a variable at {path}: {status} {str(answer)[:200]}")
+
+
+def _crawl(relay: str, hostname: str) -> str:
+    url = f"{relay}/xrpc/com.atproto.sync.requestCrawl"
+    try:
+        answer = httpx.post(url, json={"hostname": hostname}, timeout=_TIMEOUT, trust_env=False)
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__}); the PDS requests it again with the next post"
+    return "will crawl" if answer.is_success else f"answers {answer.status_code}: {answer.text[:200]}"
+
+
+def step(number: int, text: str) -> None:
+    """Print the next step of a command with several steps."""
+    print(f"\n{number}  {text}", flush=True)

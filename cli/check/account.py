@@ -1,0 +1,46 @@
+"""Checks at the DigitalOcean account: does every resource of the state exist, and does the firewall cover the host?"""
+
+from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
+from cli.drift.firewall import firewall_gaps
+from cli.drift.missing_resources import missing_resources
+from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.stack import State
+
+
+def _account_and_state(subject: Subject) -> tuple[DigitalOceanAccount, State] | str:
+    """Return the account and the state, or why they are skipped."""
+    if subject.settings and subject.settings.on:
+        return "the host is not this stack's"
+    if subject.account is None:
+        return "there is no DigitalOcean token here: set DIGITALOCEAN_TOKEN"
+    if subject.state is None or not subject.state.resources:
+        return "no `up` of this stack has come to its end"
+    return subject.account, subject.state
+
+
+def firewall(subject: Subject) -> CheckVerdict:
+    """Check that the firewall covers the droplet, with only the stack's rules."""
+    available = _account_and_state(subject)
+    if isinstance(available, str):
+        return skipped(available)
+    account, state = available
+    gaps = firewall_gaps(subject.stack, state, account)
+    if gaps:
+        remedy = f" `./pds repair {subject.stack}` mends it; a plain `up` does not see it."
+        return failed(" ".join(gap.text for gap in gaps) + (remedy if any(gap.targets for gap in gaps) else ""))
+    return passed("it covers the droplet, with the stack's rules")
+
+
+def things(subject: Subject) -> CheckVerdict:
+    """Check that every resource of the state exists in the account, and that the address leads to the droplet."""
+    available = _account_and_state(subject)
+    if isinstance(available, str):
+        if not (subject.account and subject.state and subject.settings and subject.settings.on):
+            return skipped(available)
+        available = subject.account, subject.state  # of a club only its records
+    account, state = available
+    missing = missing_resources(subject.stack, state, account)
+    if missing:
+        names = "; ".join(f"{item.kind} {item.id} ({item.name}) does not exist" for item in missing)
+        return failed(f"{names}. `./pds repair {subject.stack}` creates it again; a plain `up` does not see it.")
+    return passed("every resource of the state exists")

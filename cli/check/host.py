@@ -1,0 +1,234 @@
+"""Checks at the host, through its Nomad: unchanged jobs, disk space, backups.
+
+Uses Nomad's API, and the server's container for what only it sees (`host.sh`). Changes nothing. A further file that a
+job of the host writes to DATA/.run-status is `HostStatus.run_statuses["its name"]`: a new check reads it there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
+from cli.drift import job_drift
+from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
+from components.clients.nomad import NomadApi
+from components.render.jobs.alerts import VOLUME_PERCENT, patience
+
+HOST_SCRIPT = Path(__file__).with_name("host.sh")
+_LONGEST = timedelta(hours=6)
+"""No backup or drill lasts this long."""
+_NAMED = 5  # findings in one line
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """A stack's Nomad and the container of its server, queried once. Raises ServiceError if they do not answer."""
+
+    outputs: Mapping[str, Any]
+
+    @cached_property
+    def api(self) -> NomadApi:
+        """Nomad, with the program's own token."""
+        return nomad_api(nomad_access(self.outputs))
+
+    @cached_property
+    def seen(self) -> Mapping[str, Any]:
+        """Return the output of `host.sh`; empty while no server runs."""
+        allocation = running_allocation(self.api)
+        if allocation is None:
+            return {}
+        command = ["sh", "-c", HOST_SCRIPT.read_text()]
+        for _ in range(_TRIES - 1):
+            try:
+                return dict(run_in_container(nomad_access(self.outputs), allocation, command, "its volume"))
+            except TruncatedOutputError:
+                continue
+        return dict(run_in_container(nomad_access(self.outputs), allocation, command, "its volume"))
+
+    @property
+    def run_statuses(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the files that jobs of the host wrote to DATA/.run-status, by name."""
+        statuses: Mapping[str, Mapping[str, Any]] = self.seen.get("run_status", {})
+        return statuses
+
+
+def _host(subject: Subject) -> HostStatus | None:
+    """Return None if no `up` has succeeded yet."""
+    return subject.host if subject.host and subject.host.outputs.get("nomad_address") else None
+
+
+_NO_UP = "no `up` of this stack has come to its end"
+_NOT_RUNNING = "no server runs, and the check runs in its container"
+
+
+def nomad(subject: Subject) -> CheckVerdict:
+    """Check that Nomad answers, accepts this stack's tokens, and has its node."""
+    host = _host(subject)
+    if host is None:
+        return skipped(_NO_UP)
+    tokens = {"the program's": subject.outputs["nomad_token"]}
+    if management := subject.outputs.get("nomad_management_token"):
+        tokens["the management"] = management
+    lost = [name for name, token in tokens.items() if host.api.accessor(str(token)) is None]
+    if lost:
+        return failed(
+            f"it does not know {' and '.join(lost)} token: it lost its state, or the token was deleted. "
+            f"{_remedy(subject)}"
+        )
+    return passed("it answers, and knows this stack's tokens")
+
+
+def _remedy(subject: Subject) -> str:
+    """Return the remedy; for a club it concerns its host's stack."""
+    stack = subject.settings.on.stack if subject.settings and subject.settings.on else None
+    return f"Run `./pds repair {stack or subject.stack}`; a plain `up` does not see it."
+
+
+def jobs(subject: Subject) -> CheckVerdict:
+    """Check that the jobs in Nomad are those that the stack registered."""
+    host = _host(subject)
+    if host is None or subject.state is None:
+        return skipped(_NO_UP)
+    registered = subject.state.of("Job")
+    changed = [
+        f"{item.id}: {'; '.join(differences)}"
+        for item in registered
+        if (differences := job_drift.job_differences(host.api, item))
+    ]
+    if changed:
+        return failed(
+            f"changed outside: {'. '.join(changed)}. `./pds repair {subject.stack}` registers the stack's own again; a "
+            "plain `up` does not see it."
+        )
+    return passed(f"{len(registered)} are as the stack registered them") if registered else skipped(_NO_UP)
+
+
+def disk(subject: Subject) -> CheckVerdict:
+    """Check the free space on the volume."""
+    host = _host(subject)
+    usage = host.seen if host else {}
+    if not usage:
+        return skipped(_NOT_RUNNING)
+    space, files = _percent(usage["used"], usage["free"]), _percent(usage["files_used"], usage["files_free"])
+    kind = "'clubs' in the host's stack file: 'disk_gib'" if _is_club(subject) else "'volume.size_gib'"
+    advice = f"Raise {kind}, then `pulumi up`; a full one stops every write and every backup."
+    if space is not None and space >= VOLUME_PERCENT:
+        return failed(f"the volume is {space} % full. {advice}")
+    if files is not None and files >= VOLUME_PERCENT:
+        return failed(f"{files} % of the volume's files are used. {advice}")
+    return passed(f"{space} % of the volume is used")
+
+
+def _percent(used: int | None, free: int | None) -> int | None:
+    """Return what `df` reports; None if it reports nothing."""
+    if used is None or free is None or used + free == 0:
+        return None
+    return -(-100 * used // (used + free))
+
+
+def _is_club(subject: Subject) -> bool:
+    return bool(subject.settings and subject.settings.on and subject.settings.on.stack)
+
+
+def backup(subject: Subject) -> CheckVerdict:
+    """Check that there is a backup, and that it is recent enough."""
+    run = f"`./pds backup {subject.stack}` makes one now and shows its output."
+    if subject.settings is None:
+        return skipped(_no_file(subject))
+    if subject.settings.backup is None:
+        return failed("none is configured. A lost volume loses every post. Add 'backup'.")
+    hours = patience(subject.settings)["ALERTS_BACKUP_HOURS"]
+    return _fresh(subject, "backup", int(hours), run)
+
+
+def drill(subject: Subject) -> CheckVerdict:
+    """Check that a recent drill restored a backup."""
+    if subject.settings is None:
+        return skipped(_no_file(subject))
+    if subject.settings.backup is None:
+        return skipped("without backups there is nothing to restore")
+    hours = patience(subject.settings)["ALERTS_DRILL_HOURS"]
+    return _fresh(subject, "drill", int(hours), f"`./pds drill {subject.stack}` makes one now and shows its output.")
+
+
+def _no_file(subject: Subject) -> str:
+    return f"Pulumi.{subject.stack}.yaml cannot be read here"
+
+
+def _fresh(subject: Subject, name: str, hours: int, run: str) -> CheckVerdict:
+    host = _host(subject)
+    if not host or not host.seen:
+        return skipped(_NOT_RUNNING)
+    status = host.run_statuses.get(name, {})
+    succeeded, failure = status.get("good"), status.get("failed")
+    reason = f" The one of {shown(failure)} failed: {str(status.get('why', '')).rstrip('.')}." if failure else ""
+    if started := _killed(status):
+        reason = (
+            f" The one that began at {shown(started)} never ended: it was killed. If Nomad names memory, raise "
+            "'backup.memory_mib'."
+        )
+        failure = started
+    if not succeeded:
+        return failed(f"none has succeeded yet.{reason} {run}")
+    if datetime.now(UTC) - datetime.fromisoformat(succeeded) > timedelta(hours=hours):
+        return failed(f"the last successful one is of {shown(succeeded)}, more than {hours} hours ago.{reason} {run}")
+    if failure and datetime.fromisoformat(failure) >= datetime.fromisoformat(succeeded):
+        return failed(f"the last successful one is of {shown(succeeded)}.{reason} {run}")
+    return passed(f"the last one succeeded at {shown(succeeded)}")
+
+
+def _killed(status: Mapping[str, Any]) -> str | None:
+    """Return the start of a run that has not ended for longer than any lasts."""
+    began = status.get("began")
+    return began if began and datetime.now(UTC) - datetime.fromisoformat(began) > _LONGEST else None
+
+
+def damaged_accounts(subject: Subject) -> CheckVerdict:
+    """Check for damaged accounts that a backup or a drill found."""
+    host = _host(subject)
+    if not host or not host.seen:
+        return skipped(_NOT_RUNNING)
+    if not host.run_statuses.get("backup", {}).get("good"):
+        return skipped("no backup has checked them yet")
+    damaged = {
+        **host.run_statuses.get("drill", {}).get("findings", {}),
+        **host.run_statuses["backup"].get("findings", {}),
+    }
+    if not damaged:
+        return passed("the last backup and drill found none damaged")
+    lines = [f"{did}: {finding['state']}: {finding['what']}" for did, finding in list(damaged.items())[:_NAMED]]
+    more = f" And {len(damaged) - _NAMED} more." if len(damaged) > _NAMED else ""
+    return failed(
+        f"{len(damaged)} damaged. {' '.join(line.rstrip('.') + '.' for line in lines)}{more}".replace(
+            "STACK", subject.stack
+        )
+    )
+
+
+def shown(time: str) -> str:
+    """Return a time of the host's, to the minute."""
+    return f"{datetime.fromisoformat(time).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def metadata(subject: Subject) -> CheckVerdict:
+    """Check that containers cannot reach the address that serves user_data."""
+    host = _host(subject)
+    usage = host.seen if host else {}
+    if not usage:
+        return skipped(_NOT_RUNNING)
+    if subject.settings and subject.settings.on and not subject.settings.on.stack:
+        return skipped("the host is its owner's")
+    if usage["metadata"] is None:
+        return skipped("the server's image has no wget")
+    if usage["metadata"]:
+        unit = "`systemctl restart pds-metadata docker`"
+        return failed(
+            "169.254.169.254 answers the server's container: any process in it reads user_data, with the key of "
+            f"Nomad's endpoint. On the host: {unit}; it sets its rules at each boot. Neither `up` nor `repair` "
+            "checks them."
+        )
+    return passed("a container cannot reach user_data")

@@ -1,0 +1,162 @@
+"""The checks in order, and the report."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pulumi
+
+from cli.check import account, host, identity, names, project, relays, server
+from cli.check.host import HostStatus
+from cli.check.site import Site
+from cli.check.subject import CheckVerdict, Subject, failed
+from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
+from cli.lib.stack import Stack, StackError, State, digitalocean_token
+from components.clients.errors import ServiceError
+from components.settings.settings import Settings
+from offline.stackfile import StackFileError, evaluate_stack, read_settings
+
+Check = Callable[[Subject], CheckVerdict]
+
+GATES: tuple[tuple[str, Check], ...] = (("health", server.health), ("certificate", server.certificate))
+"""If one of these fails, the checks over the same way would only repeat it."""
+
+THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
+    ("WebSocket", server.websocket),
+    ("OAuth", server.oauth),
+    ("handles", identity.handles),
+    ("DID documents", identity.documents),
+    ("blob limit", server.blob_limit),
+    ("rate limit", server.rate_limit),
+    ("invites", server.invites),
+    ("mail", server.mail),
+)
+
+BY_THEMSELVES: tuple[tuple[str, Check], ...] = (
+    ("DNS", names.name),
+    ("records", names.records),
+    ("firewall", account.firewall),
+    ("account", account.things),
+    ("host", project.host),
+    ("escrow", project.escrow_made),
+    ("relay", relays.relays),
+)
+
+
+THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
+    ("Nomad", host.nomad),
+    ("jobs", host.jobs),
+    ("disk", host.disk),
+    ("backup", host.backup),
+    ("drill", host.drill),
+    ("accounts", host.damaged_accounts),
+    ("metadata", host.metadata),
+)
+"""If the first fails, the others would only repeat it."""
+
+CHECKS_BY_NAME: dict[str, Check] = dict((*GATES, *THROUGH_THE_INGRESS, *BY_THEMSELVES, *THROUGH_NOMAD))
+"""All of them, by name."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One line of the report; `ok` is None for a skipped check."""
+
+    name: str
+    ok: bool | None
+    remark: str
+
+    def __str__(self) -> str:
+        mark = {True: "ok", False: "to do", None: "-"}[self.ok]
+        return f"{mark:<6} {self.name}: {self.remark}"
+
+
+def run_checks(subject: Subject) -> Iterator[CheckResult]:
+    """Run every check; raises nothing that a server could cause."""
+    open_way = True
+    for name, _ask in GATES:
+        result = run_check(name, subject) if open_way else CheckResult(name, None, _ABOVE)
+        open_way = open_way and result.ok is not False
+        yield result
+    for name, _ask in THROUGH_THE_INGRESS:
+        yield run_check(name, subject) if open_way else CheckResult(name, None, _ABOVE)
+    for name, _ask in BY_THEMSELVES:
+        yield run_check(name, subject)
+    (first, _ask), *others = THROUGH_NOMAD
+    yield (answers := run_check(first, subject))
+    for name, _ask in others:
+        yield run_check(name, subject) if answers.ok is not False else CheckResult(name, None, _ABOVE)
+
+
+_ABOVE = "skipped: see above"
+
+
+def run_check(name: str, subject: Subject) -> CheckResult:
+    """Return the verdict of the check of this name."""
+    ask = CHECKS_BY_NAME[name]
+    try:
+        verdict = ask(subject)
+    except httpx.HTTPStatusError as error:
+        verdict = failed(f"{error.request.url.path} answers {error.response.status_code}. Look at the server's log.")
+    except (ServiceError, DigitalOceanError) as error:
+        verdict = failed(str(error))
+    except (httpx.HTTPError, OSError) as error:
+        verdict = failed(f"no answer: {str(error) or type(error).__name__}. Try again, then look at the ingress's log.")
+    except (KeyError, ValueError, TypeError) as error:
+        verdict = failed(f"the response does not have the protocol's form ({type(error).__name__}: {error}).")
+    return CheckResult(name, verdict.ok, verdict.remark)
+
+
+def subject_of(
+    stack: Stack, at: str | None, ca_file: str | None, source: str | None, mail: str | None, relay: bool
+) -> Subject:
+    """Return the subject for `stack`, from the engine and its stack file. Raises StackError."""
+    outputs = stack.outputs()
+    missing = [name for name in ("url", "ipv4", "pds_env", "escrow") if not outputs.get(name)]
+    if missing:
+        raise StackError(
+            f"The state of stack {stack.name} has no {', '.join(missing)}. Run `pulumi up` to its end first."
+        )
+    hostname = str(outputs["url"]).removeprefix("https://")
+    where = at or f"https://{outputs['ipv4']}"
+    try:
+        site = Site.at(hostname, where, ca_file)
+        second = Site.at(hostname, where, ca_file, source) if source else None
+    except (OSError, ValueError) as error:
+        raise StackError(f"--at or --ca: {error}") from None
+    settings, resolves, configuration = _from_stack_file(stack)
+    token = digitalocean_token(stack)
+    return Subject(
+        stack=stack.name,
+        outputs=outputs,
+        site=site,
+        second=second,
+        escrow=settings.pds.escrow if settings else "pending",
+        configuration=configuration,
+        nameservers=tuple(settings.dns.nameservers) if settings else (),
+        settings=settings,
+        resolves=resolves,
+        state=_state(stack),
+        account=DigitalOceanAccount(token) if token else None,
+        host=HostStatus(outputs),
+        mail=mail,
+        relay=relay,
+    )
+
+
+def _state(stack: Stack) -> State | None:
+    try:
+        return stack.state()
+    except StackError:
+        return None
+
+
+def _from_stack_file(stack: Stack) -> tuple[Settings | None, Mapping[str, Any] | None, str | None]:
+    """Return its settings, the program's name servers for the hostname, and the hash of its rendered cloud-init."""
+    try:
+        settings, evaluation = read_settings(stack.name, stack.root), evaluate_stack(stack.name)
+    except (StackFileError, pulumi.RunError, ValueError):
+        return None, None, None
+    ready, resolves = evaluation.one("pds-server-ready").inputs, evaluation.one("pds-dns-ready").inputs
+    return settings, resolves, ready["configuration"]

@@ -1,0 +1,25 @@
+"""`./pds escrow`."""
+
+from pathlib import Path
+
+import click
+
+from cli.registry import command, stack_argument
+
+
+@command("escrow")
+@stack_argument()
+@click.option("--to", "folder", type=Path, default=Path(), metavar="FOLDER", help="Target folder (default: this one).")
+def escrow(stack: str, folder: Path) -> None:
+    """Write one encrypted file with everything needed to rebuild the PDS elsewhere.
+
+    The file's format is age's: `age -d FILE` opens it without this program. The command prompts for a passphrase, or
+    reads it from the file that PDS_ESCROW_PASSPHRASE_FILE names.
+    """
+    from cli.lib import escrow
+
+    path = escrow.write(stack, folder)
+    print(
+        f"Wrote {path}.\nPut it, and its passphrase, where neither this machine nor DigitalOcean is. Check it with\n"
+        f"  ./pds escrow-check {path.name}\nthen set 'pds: {{escrow: made}}' in Pulumi.{stack}.yaml."
+    )

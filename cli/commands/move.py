@@ -1,0 +1,27 @@
+"""`./pds move`."""
+
+from cli.lib.stack import Stack
+from cli.registry import command, did_option, stack_argument, stack_option, yes_option
+
+
+@command(
+    "move", exit_codes="0 moved, 1 not finished, 2 it could not start or continue. The command can always be repeated."
+)
+@stack_argument("club")
+@stack_option("--to", required=True, metavar="HOST", help="Stack of the target host.")
+@did_option("--without", multiple=True, help="Account to leave behind; can be repeated.")
+@yes_option
+def move(club: str, to: str, without: tuple[str, ...], yes: bool) -> int:
+    """Move a club to another host, with everything its server ever acknowledged.
+
+    The command checks everything, pauses the PDS, makes a backup of the stopped PDS, and writes the new host into the
+    club's stack file. One `up` then moves jobs, secrets and DNS records. The backup is restored on the new host and the
+    PDS starts. Once it serves, the old host removes the club. There are never two servers. The members' data stay on
+    the old host until its operator removes them.
+
+    The club's stack file has the progress, so that the same command continues an interrupted move from any machine
+    with the same files. To go back before the new server has run, give the old host to `--to`: its data are unchanged.
+    """
+    from cli.stacks import move
+
+    return move.move(Stack(club), to, yes=yes, without=without)

@@ -1,0 +1,57 @@
+"""`./pds new`."""
+
+import click
+
+from cli.registry import command, stack_option
+
+
+@command(
+    "new",
+    exit_codes="0 created and its preflight passed, 1 its preflight failed, 2 refused or the check could not run.",
+    replaces="club",
+)
+@click.argument("name")
+@click.option("--hostname", required=True, metavar="DOMAIN", help="Domain name of the PDS; permanent.")
+@stack_option("--on", help="Stack whose host it shares (default: its own droplet).")
+@click.option("--memory-mib", type=int, metavar="N", help="Memory limit of the server.")
+@click.option("--disk-gib", type=int, metavar="N", help="Quota on the host, or size of its own volume.")
+@click.option("--zone", metavar="DOMAIN", help="DNS zone of the name at DigitalOcean.")
+@click.option("--create-zone", is_flag=True, help="Also create that zone.")
+@click.option("--manual-dns", is_flag=True, help="Records are created by hand, in a zone elsewhere.")
+@click.option("--cidr", "cidrs", multiple=True, metavar="RANGE", help="Address range of administrators of its own "
+              "host; can be repeated.")  # fmt: skip
+@click.option("--ssh-key", "ssh_keys", multiple=True, metavar="NAME", help="SSH key of the account for its own "
+              "host; can be repeated.")  # fmt: skip
+def new(
+    name: str,
+    hostname: str,
+    on: str | None,
+    memory_mib: int | None,
+    disk_gib: int | None,
+    zone: str | None,
+    create_zone: bool,
+    manual_dns: bool,
+    cidrs: tuple[str, ...],
+    ssh_keys: tuple[str, ...],
+) -> int:
+    """Add a PDS: write its stack file, create its stack, preview.
+
+    With `--on HOST` the command also adds the club to the host's stack file: the lowest free port, a quota and a memory
+    limit. It copies values that have to agree from there. It checks everything before it writes, and overwrites
+    nothing. If the engine does not create the stack, the command restores the files.
+    """
+    from cli.stacks import new_stack
+
+    request = new_stack.NewStackRequest(
+        name=name,
+        hostname=hostname,
+        on=on,
+        memory_mib=memory_mib,
+        disk_gib=disk_gib,
+        zone=zone,
+        create_zone=create_zone,
+        manual_dns=manual_dns,
+        cidrs=cidrs,
+        ssh_keys=ssh_keys,
+    )
+    return new_stack.create(request)

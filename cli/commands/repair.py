@@ -1,0 +1,22 @@
+"""`./pds repair`."""
+
+from cli.lib.stack import Stack, digitalocean_token
+from cli.registry import command, stack_argument, yes_option
+
+
+@command("repair", exit_codes="0 all is well, 1 something is left to do, 2 the check could not run.", replaces="rescue")
+@stack_argument()
+@yes_option
+def repair(stack: str, yes: bool) -> int:
+    """Repair the stack after a lost droplet, an emptied Nomad, or a killed engine.
+
+    The command inspects the state, the account and Nomad, reports its findings, and runs the engine's own commands: a
+    `pulumi refresh` of the resources that differ from the state, then `pulumi up`. It shows each before it runs. If
+    data or an address is lost, or a resource in the account blocks the way, it runs nothing and names the decision.
+    """
+    from cli.drift import repair
+    from cli.lib.digitalocean import DigitalOceanAccount
+
+    target = Stack(stack)
+    with DigitalOceanAccount(digitalocean_token(target)) as account:
+        return repair.repair(target, account, yes=yes)

@@ -1,0 +1,58 @@
+"""`./pds restore`."""
+
+import click
+
+from cli.lib.stack import Stack
+from cli.registry import command, did_option, stack_argument, stack_option, yes_option
+
+
+@command("restore", exit_codes="0 restored, 1 not restored, 2 it could not start. The command can always be repeated.")
+@stack_argument()
+@click.option("--snapshot", default="", metavar="ID", help="An id from --list, or 'volume' for the last snapshot on "
+              "the volume itself (default: the newest in the bucket).")  # fmt: skip
+@did_option("--only", default="", help="Restore only this account, from the newest backup in which it is whole, or "
+            "from --snapshot.")  # fmt: skip
+@did_option("--without", multiple=True, help="Account to leave out; can be repeated.")
+@stack_option("--to", help="Target stack, with the same hostname (default: the stack itself).")
+@click.option("--sequence", type=int, default=0, metavar="N", help="A number above every event of this PDS, if no "
+              "relay answers.")  # fmt: skip
+@did_option("--bring-back", multiple=True, help="Account to restore although it was deleted or taken down since; can "
+            "be repeated.")  # fmt: skip
+@yes_option
+@click.option("--list", "list_only", is_flag=True, help="Only list the snapshots in the bucket.")
+@click.option("--forget-old", is_flag=True, help="Only remove the data that restores kept; refused while they hold "
+              "the last copy of a signing key.")  # fmt: skip
+def restore(
+    stack: str,
+    snapshot: str,
+    only: str,
+    without: tuple[str, ...],
+    to: str | None,
+    sequence: int,
+    bring_back: tuple[str, ...],
+    yes: bool,
+    list_only: bool,
+    forget_old: bool,
+) -> int:
+    """Restore a backup of STACK onto damaged data or an empty volume.
+
+    The command pauses the PDS through the engine, runs the stack's job `pds-restore` on the host, starts the PDS again,
+    asks the relays to crawl it, and runs the checks.
+    """
+    from cli.backups import restore
+
+    source = Stack(stack)
+    if list_only:
+        return restore.list_snapshots(source)
+    if forget_old:
+        return restore.forget_old(source)
+    request = restore.RestoreRequest(
+        snapshot=snapshot,
+        only=only,
+        without=without,
+        sequence=sequence,
+        bring_back=bring_back,
+        source=source,
+        yes=yes,
+    )
+    return restore.restore(Stack(to or stack), request)

@@ -1,0 +1,29 @@
+"""`./pds up-all`."""
+
+import click
+
+from cli.registry import allow_option, command, stack_argument, stack_option
+
+
+@command("up-all", exit_codes="0 all is well, 1 an update or a preflight failed, 2 the check could not run.")
+@stack_argument("stacks", nargs=-1, metavar="[STACK]...")
+@allow_option
+@click.option("--at-once", type=int, default=4, metavar="N", help="Engines to run at once (default: 4).")
+@click.option("--all", "unchanged_too", is_flag=True, help="Include stacks without a change.")
+@stack_option("--canary", help="Stack to update first, alone.")
+def up_all(
+    stacks: tuple[str, ...], allow: tuple[str, ...], at_once: int, unchanged_too: bool, canary: str | None
+) -> int:
+    """Update every stack, or those given.
+
+    For each stack: the engine's preview, the preflight checks, `up`, and a check that the PDS serves. Hosts come before
+    their clubs, one after the other on one host, several hosts at once, and a canary before all others. After the first
+    stack that does not serve no further one is started. If a failure is visible beforehand, nothing is started at all.
+    `build/logs/STACK.log` has the engine's output.
+
+    Without `--canary` the canary is the first stack with a change on the host with the fewest changed PDSes, since a
+    fault there affects few.
+    """
+    from cli.stacks import selection
+
+    return selection.up_all(stacks, allow, at_once, unchanged_too=unchanged_too, canary=canary)

@@ -1,0 +1,1 @@
+"""Differences between a stack, its DigitalOcean account and its Nomad, and their repair."""

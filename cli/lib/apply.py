@@ -1,0 +1,39 @@
+"""Changes that a command makes as its owner would: a value in the stack file, then `pulumi up`. `pds.paused` stops and
+starts the PDS this way.
+
+Nomad is not used: a job that is stopped outside the engine makes the next `up` fail.
+"""
+
+from cli.lib.stack import Stack, StackError
+from offline.stackfile import read_settings
+
+_KEY = "pds:pds.paused"
+
+
+def pause(stack: Stack, *, yes: bool) -> None:
+    """Stop the PDS, and update the stack. On an empty volume this `up` succeeds.
+
+    Raises StackError, StackFileError.
+    """
+    if not read_settings(stack.name, stack.root).pds.paused:
+        change(stack, _KEY, "true")
+    up(stack, yes=yes)
+
+
+def unpause(stack: Stack, *, yes: bool) -> None:
+    """Start the PDS. Raises StackError, StackFileError."""
+    if read_settings(stack.name, stack.root).pds.paused:
+        change(stack, _KEY, "false")
+    up(stack, yes=yes)
+
+
+def up(stack: Stack, *, yes: bool) -> None:
+    """Run `pulumi up`. Raises StackError if it fails."""
+    if stack.run_interactively("up", *(["--yes", "--skip-preview"] if yes else [])):
+        raise StackError("`pulumi up` did not succeed. Fix the fault above and repeat the command.")
+
+
+def change(stack: Stack, key: str, value: str) -> None:
+    """Write one value into the stack file, `key` as in "pds:pds.paused". Raises StackError."""
+    if stack.run("config", "set", "--path", key, value).code:
+        raise StackError(f"Pulumi.{stack.name}.yaml could not be changed. Write {value} as '{key}' yourself.")

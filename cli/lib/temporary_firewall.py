@@ -1,0 +1,278 @@
+"""A temporary firewall that opens a stack's Nomad endpoint to one address; `./pds allow-ip`.
+
+The program manages the stack's own firewall. A rule added there would be drift, and the next `up` would remove it while
+it uses Nomad. But the firewalls of a droplet add up (docs.digitalocean.com,
+networking/firewalls/how-to/manage-droplets). So this is a separate firewall for the stack's tag, with one rule: port
+4650 from one address. The engine does not know it. The label in its name identifies it for closing, also if the
+response to its creation was lost.
+
+With a command each run has its own firewall, named after its process, so that of two runs on one machine neither closes
+the other's. The next `allow-ip` on that machine with that label, `--close` included, closes a killed run's firewall.
+Any run of the stack closes a firewall that is older than a run may last. `./pds orphans` lists them.
+"""
+
+import hashlib
+import ipaddress
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from cli.errors import CommandError
+from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError, Json
+from cli.lib.stack import Stack, StackError
+from components.host.network import NOMAD_PORT
+from offline.stackfile import read_settings
+
+WHO_AM_I = "https://ifconfig.co/ip"
+"""Returns the address of the client."""
+LONGEST_RUN = timedelta(hours=6)
+"""A hosted runner's job ends after this time (docs.github.com, actions/reference/limits)."""
+_PATIENCE = 60.0
+"""Seconds until a firewall is open, or closed, or the endpoint answers."""
+_PAUSE = 1.0
+
+
+class FirewallError(CommandError):
+    """The firewall cannot be opened or closed; the text names the cause and the remedy."""
+
+
+class TemporaryFirewalls:
+    """The temporary firewalls of one stack's host. `label` names the one to open and close, `tag` is the droplet's tag,
+    which a renamed stack has kept, `per_run` names the firewall after this process."""
+
+    def __init__(
+        self,
+        account: DigitalOceanAccount,
+        stack: str,
+        label: str | None = None,
+        tag: str = "",
+        *,
+        per_run: bool = False,
+    ) -> None:
+        self._account, self._tag, self._stack = account, tag or f"pds-{stack}", stack
+        self._label = f"{_prefix(stack)}{_spelled(label or socket.gethostname())}"
+        self._name = f"{self._label}{_of_run(os.getpid())}" if per_run else self._label
+
+    def open(self, address: str) -> None:
+        """Open the endpoint to `address`, and wait until the rule is active. Raises AccountError and LetInError.
+
+        A firewall of this label is created again; others are unchanged unless they are stale.
+        """
+        self.close()
+        if self._account.get(f"tags/{self._tag}") is None:
+            # Before the first `up`. The engine adopts the tag.
+            self._account.create("tags", {"name": self._tag})
+        rule = {"protocol": "tcp", "ports": str(NOMAD_PORT), "sources": {"addresses": [f"{address}/32"]}}
+        created = self._account.create("firewalls", {"name": self._name, "inbound_rules": [rule], "tags": [self._tag]})
+        end = time.monotonic() + _PATIENCE
+        while created["status"] == "waiting" and time.monotonic() < end:
+            time.sleep(_PAUSE)
+            created = self._account.get(f"firewalls/{created['id']}") or created
+        if created["status"] != "succeeded":
+            raise FirewallError(
+                f"DigitalOcean created firewall {self._name} and does not apply it (status '{created['status']}'). "
+                "Try again, or inspect it under Networking → Firewalls."
+            )
+
+    def close(self) -> list[str]:
+        """Close the own firewall, and those that outlived their run or any run; return their names. Raises
+        AccountError."""
+        now = datetime.now(UTC)
+        closed = []
+        for firewall in temporary_firewalls(self._account, self._stack, self._tag):
+            late = now - datetime.fromisoformat(firewall["created_at"]) > LONGEST_RUN
+            if late or firewall["name"] == self._name or self._outlived(firewall["name"]):
+                self._account.delete(f"firewalls/{firewall['id']}")
+                closed.append(str(firewall["name"]))
+        return closed
+
+    def _outlived(self, name: str) -> bool:
+        """Return whether a run on this machine with this label created it, and its process is gone."""
+        match = re.fullmatch(rf"{re.escape(self._label)}(-run(\d+)-[0-9a-f]+)", name)
+        return match is not None and match[1] == _of_run(int(match[2])) and not _runs(int(match[2]))
+
+    def close_with_retries(self) -> list[str]:
+        """Do as `close`, and retry for a minute if the API fails. Raises LetInError."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self.close()
+            except DigitalOceanError as error:
+                if time.monotonic() > end:
+                    raise FirewallError(
+                        f"Firewall {self._name} may still be open: {error}\nClose it with "
+                        f"`./pds allow-ip {self._stack} --close`, or delete that firewall under Networking → Firewalls."
+                    ) from None
+            time.sleep(_PAUSE)
+
+    def unreachable(self) -> list[str]:
+        """Return the addresses of the stack's host at which the endpoint does not answer within a minute."""
+        hosts = {item["id"] for item in self._account.list_all("droplets", tag_name=self._tag)}
+        addresses = [item for item in self._account.list_all("reserved_ips") if item["droplet"]]
+        todo = [str(item["ip"]) for item in addresses if item["droplet"]["id"] in hosts]
+        end = time.monotonic() + _PATIENCE
+        while todo and time.monotonic() < end:
+            todo = [address for address in todo if not _answers(address)]
+            if todo:
+                time.sleep(_PAUSE)
+        return todo
+
+
+def temporary_firewalls(account: DigitalOceanAccount, stack: str, tag: str = "") -> list[Json]:
+    """Return every temporary firewall of the stack, found by its name, its one tag and its one rule. `tag` is that of a
+    renamed stack. Raises AccountError.
+
+    Another stack's name may have the same prefix, but not this one's tag.
+    """
+    return [
+        item
+        for item in account.list_all("firewalls")
+        if item["name"].startswith(_prefix(stack))
+        and item["tags"] == [tag or f"pds-{stack}"]
+        and [rule["ports"] for rule in item["inbound_rules"] or []] == [str(NOMAD_PORT)]
+        and not item["outbound_rules"]
+    ]
+
+
+def _prefix(stack: str) -> str:
+    return f"pds-{stack}-allow-ip-"
+
+
+def _spelled(label: str) -> str:
+    """Return the label as a firewall's name allows it (digitalocean/openapi, firewalls/models/firewall.yml)."""
+    return re.sub(r"[^a-zA-Z0-9.-]+", "-", label)
+
+
+def _of_run(process: int) -> str:
+    """Return the suffix of the firewall's name for a process; the digits are the machine's, as several may have one
+    label."""
+    machine = Path("/etc/machine-id")
+    here = f"{socket.gethostname()} {machine.read_text() if machine.exists() else ''}"
+    return f"-run{process}-{hashlib.sha256(here.encode()).hexdigest()[:6]}"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _answers(address: str) -> bool:
+    try:
+        socket.create_connection((address, NOMAD_PORT), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def host_stack(stack: str) -> str:
+    """Return the stack whose host runs `stack`; a club reaches Nomad through its host. Raises FirewallError and
+    StackFileError."""
+    on = read_settings(stack).on
+    if on and not on.stack:
+        raise FirewallError(f"The Nomad at {on.nomad_address} is not this program's. Ask its operator for access.")
+    return on.stack if on and on.stack else stack
+
+
+def droplet_tag(stack: str) -> str:
+    """Return the tag of the stack's droplet; empty before the first `up`."""
+    with suppress(StackError):
+        return next(iter(Stack(stack).state().ids("Tag")), "")
+    return ""
+
+
+def own_address() -> str:
+    """Return this machine's public address; IPv4, as the host's is. Raises LetInError."""
+    try:
+        # The address of an interface, not of a proxy: Nomad is reached without one.
+        with httpx.Client(transport=httpx.HTTPTransport(local_address="0.0.0.0"), timeout=10.0) as client:  # noqa: S104
+            text = client.get(WHO_AM_I).raise_for_status().text.strip()
+        address = ipaddress.IPv4Address(text)
+    except (httpx.HTTPError, ValueError) as error:
+        raise FirewallError(
+            f"{WHO_AM_I} did not return this machine's address ({error}). Give it with `--address`."
+        ) from None
+    return str(address)
+
+
+def run_with_access(firewalls: TemporaryFirewalls, address: str, command: Sequence[str]) -> int:
+    """Open, run, close; return the command's exit code. Without a command it stays open.
+
+    Raises AccountError and LetInError: if it cannot be opened, and then it is closed, or if it may still be open.
+    """
+    with _signals():
+        stays_open = False
+        try:
+            _open(firewalls, address)
+            stays_open = not command
+            return 0 if stays_open else _run(command)
+        finally:
+            if not stays_open:
+                _ignore_signals()
+                close(firewalls)
+
+
+def _open(firewalls: TemporaryFirewalls, address: str) -> None:
+    firewalls.open(address)
+    print(f"Nomad is open to {address}.", flush=True)
+    for host in firewalls.unreachable():
+        print(
+            f"warning: {host}:{NOMAD_PORT} does not answer. Is {address} the address that the host sees?",
+            file=sys.stderr,
+        )
+
+
+def close(firewalls: TemporaryFirewalls) -> None:
+    """Close and report. Raises LetInError."""
+    closed = firewalls.close_with_retries()
+    print(f"Closed: {', '.join(closed) or 'no firewall was open'}.", flush=True)
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run it to its end. The command gets Ctrl-C from the terminal itself; a second one would have another meaning for
+    Pulumi."""
+    _ignore_signals()
+    try:
+        child = subprocess.Popen(command)
+    except OSError as error:
+        raise FirewallError(f"{command[0]} cannot be run: {error}") from None
+    signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+    return child.wait()  # no deadline: the command decides how long it takes
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """A termination signal ends the command in order; at the end of the block the handlers are as before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    """From here on the firewall is closed before a signal ends the process. Functions, not SIG_IGN, which a command
+    would inherit."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)

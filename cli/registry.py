@@ -1,0 +1,82 @@
+"""Registration of the commands of `./pds`, and the arguments that several of them share.
+
+A command is one file of `cli/commands/`. It registers itself with `@command`; its help is the function's docstring. The
+file imports heavy modules (Pulumi, httpx) inside the function, so that `./pds --help` and completion stay fast.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from offline import ROOT
+
+COMMANDS: dict[str, click.Command] = {}
+"""Each registered command by its name."""
+
+RETIRED: dict[str, str] = {}
+"""Each retired name to the command that replaced it."""
+
+Function = Callable[..., int | None]
+"""A command's function. Its result is the exit code; None is 0."""
+
+
+def command(name: str, *, exit_codes: str = "", replaces: str = "") -> Callable[[Function], click.Command]:
+    """Register the function as the command `name`.
+
+    `exit_codes` follows its help. `replaces` is a retired name that `./pds` refuses with a reference to this command.
+    Raises ValueError if another command has one of these names. The function reads the stack by `cli.lib.stack.Stack`
+    and the stack file by `offline.stackfile.read_settings`.
+    """
+
+    def register(function: Function) -> click.Command:
+        if {name, replaces} & (COMMANDS.keys() | RETIRED.keys()):
+            raise ValueError(f"`./pds {name}` or the retired name {replaces!r} is registered twice.")
+        epilog = f"Exit code: {exit_codes}" if exit_codes else None
+        summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0]
+        COMMANDS[name] = click.command(name, epilog=epilog, short_help=summary)(function)
+        if replaces:
+            RETIRED[replaces] = name
+        return COMMANDS[name]
+
+    return register
+
+
+def _stack_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    names = (file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in ROOT.glob("Pulumi.*.yaml"))
+    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+def stack_argument(*names: str, **options: Any) -> Callable[[Function], Function]:
+    """Return an argument that is the name of a stack; the shell completes it from the stack files."""
+    return click.argument(*(names or ("stack",)), shell_complete=_stack_names, **options)
+
+
+def stack_option(*names: str, **options: Any) -> Callable[[Function], Function]:
+    """Return an option whose value is the name of a stack."""
+    return click.option(*names, shell_complete=_stack_names, **{"metavar": "STACK", **options})
+
+
+yes_option = click.option("--yes", is_flag=True, help="Passed on to `pulumi up`, which prompts otherwise.")
+
+allow_option = click.option(
+    "--allow",
+    multiple=True,
+    metavar="NAMES",
+    help="Names of resources that may be replaced or deleted, separated by spaces.",
+)
+
+
+def check_did(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    """Refuse a value that is not a DID; a callback of Click."""
+    for text in value if isinstance(value, tuple) else (value,):
+        if text and not text.startswith("did:"):
+            raise click.BadParameter(f"{text} is no DID. `./pds members STACK` shows the DID of every handle.")
+    return value
+
+
+def did_option(*names: str, **options: Any) -> Callable[[Function], Function]:
+    """Return an option whose value is a DID."""
+    return click.option(*names, metavar="DID", callback=check_did, **options)

@@ -1,0 +1,1 @@
+"""Reading and checking a snapshot of a PDS on this machine."""

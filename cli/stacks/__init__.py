@@ -1,0 +1,1 @@
+"""Commands over many stacks: which there are, what they cost, and updates of all."""

@@ -1,0 +1,137 @@
+"""The present state of one PDS, from its stack, its own HTTP interface and its Nomad. Changes nothing.
+
+An unknown value is None, with one note about the reason. No secret is kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
+from cli.lib.stack import Stack, StackError
+from cli.stacks.stack_files import KnownStack
+from components.clients import pds_admin
+from components.clients.errors import ServiceError
+from components.clients.nomad import NomadApi
+from components.render.jobs.backup import JOB as BACKUP_JOB
+from components.render.jobs.drill import JOB as DRILL_JOB
+from components.render.jobs.pds import JOB
+from components.settings.images import package_of_health
+
+USAGE_SCRIPT = Path(__file__).with_name("usage.sh")
+MIB, GIB = 1024**2, 1024**3
+_TIMEOUT = 10.0  # seconds for one request to the PDS
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much of how much, in bytes."""
+
+    used: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackStatus:
+    """The findings. Times are RFC 3339."""
+
+    state: str
+    """The stack's output, or 'no stack', 'no up yet', '-'."""
+    version: str | None = None
+    accounts: int | None = None
+    disk: Usage = field(default_factory=Usage)
+    memory: Usage = field(default_factory=Usage)
+    backup: str | None = None
+    """When the last successful backup began or, if it left a status, ended; 'none yet', or 'none' if backups are not
+    configured."""
+    drill: str | None = None
+    notes: tuple[str, ...] = ()
+    """Why a value is unknown, a line each."""
+
+
+def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> StackStatus:
+    """Inspect a stack; `disk_limit` is its limit in bytes, if known."""
+    if not known.created:
+        return StackStatus(state="no stack")
+    try:
+        outputs = stack.outputs()
+    except StackError as error:
+        return StackStatus(state="-", notes=(str(error),))
+    if "state" not in outputs:
+        return StackStatus(state="no up yet")
+    notes: list[str] = [known.fault] if known.fault else []
+    state = str(outputs["state"])
+    version, count = str(outputs["package_version"]), None
+    if state != "paused":
+        try:
+            server = pds_admin.Server(outputs["url"], outputs["ipv4"], outputs["admin_password"], _TIMEOUT)
+            version = package_of_health(str(server.query("_health")["version"]))
+            count = len(pds_admin.hosted(server))
+        except ServiceError as error:
+            notes.append(str(error))
+    disk, memory, ended = Usage(None, disk_limit), Usage(), {}
+    try:
+        nomad = nomad_access(outputs)
+        api = nomad_api(nomad)
+        if known.settings is None or known.settings.backup:
+            ended = {name: last_run(api, name) for name in (BACKUP_JOB, DRILL_JOB)}
+        allocation = running_allocation(api)
+        if allocation:
+            used = usage(nomad, allocation, disk_limit)
+            if used["disk"] is None:
+                notes.append("it has more files than can be counted in 20 s.")
+            if used["findings"]:
+                notes.append(f"its backup has {used['findings']} findings about accounts: ./pds check {stack.name}")
+            memory, disk = (
+                Usage(used["memory"], used["memory_limit"]),
+                Usage(used["disk"], disk_limit),
+            )
+            ended = {
+                name: used[name.removeprefix("pds-")] or ended.get(name) or "none yet"
+                for name in (BACKUP_JOB, DRILL_JOB)
+            }
+        elif state != "paused":
+            notes.append(f"job {JOB} does not run, so neither disk nor memory is known.")
+        else:
+            notes.append("it is paused, so neither disk nor memory is known.")
+    except ServiceError as error:
+        notes.append(str(error))
+    if known.settings and not known.settings.backup:
+        ended = dict.fromkeys((BACKUP_JOB, DRILL_JOB), "none")
+    return StackStatus(
+        state=state,
+        version=version,
+        accounts=count,
+        disk=disk,
+        memory=memory,
+        backup=ended.get(BACKUP_JOB),
+        drill=ended.get(DRILL_JOB),
+        notes=tuple(notes),
+    )
+
+
+def last_run(api: NomadApi, job: str) -> str | None:
+    """Return the start of the newest successful run of a periodic job; None if Nomad has none: it deletes runs after a
+    day. Raises ServiceError."""
+    runs = api.get(f"/v1/jobs?prefix={job}/") or []
+    good = [run["SubmitTime"] for run in runs if _went_well(run)]
+    return datetime.fromtimestamp(max(good) / 1e9, UTC).isoformat(timespec="seconds") if good else None
+
+
+def _went_well(run: Mapping[str, Any]) -> bool:
+    groups = ((run.get("JobSummary") or {}).get("Summary") or {}).values()
+    return run["Status"] == "dead" and any(group["Complete"] for group in groups)
+
+
+def usage(nomad: Mapping[str, str], allocation: str, limit: int | None) -> Mapping[str, Any]:
+    """Return memory and disk usage in a server's container (`usage.sh`), in bytes. Raises ServiceError."""
+    command = ["sh", "-c", USAGE_SCRIPT.read_text(), "usage", str((limit or 0) // 1024)]
+    for _ in range(_TRIES - 1):
+        try:
+            return dict(run_in_container(nomad, allocation, command, "its memory and disk"))
+        except TruncatedOutputError:
+            continue
+    return dict(run_in_container(nomad, allocation, command, "its memory and disk"))

@@ -1,0 +1,296 @@
+"""Moves a club's PDS to another stack's host; `./pds move`, whose help has the order of the steps.
+
+There are never two servers: the old one is stopped before the new one is known, and its job is deleted before the new
+one's is created. The club's file has the progress as `move:note`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from cli.backups.restore import (
+    RestoreRequest,
+    back_up,
+    last_backup_is_restorable,
+    restore_data,
+    start_again,
+    step,
+    with_backup,
+)
+from cli.lib import nomad_jobs
+from cli.lib.apply import change, pause, up
+from cli.lib.stack import Stack, StackError
+from cli.stacks import destination as places
+from cli.stacks.automation import Engine, Workspace
+from cli.stacks.destination import Destination, MoveError, destination
+from components.clients.errors import ServiceError
+from components.clients.nomad import NomadApi
+from components.clients.wait import until
+from components.settings.settings import Settings
+from offline.stackfile import read_settings, read_text
+from policy.digest import read_digest as read_digest
+
+_NOTE = "move:note"
+"""The key of the move's progress in the club's stack file; not one of the program's options, so it changes nothing."""
+
+_IDLE = 3600  # seconds; a drill or a backup that has begun comes to its end
+_CHANGES_BY_ITSELF = {"pds-people-unlisted-accounts"}
+"""Resources that change without an operator's action: people sign up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveProgress:
+    """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
+    new server may have run."""
+
+    source: str
+    to: str
+    snapshot: str = ""
+    opened: bool = False
+
+
+def move(club: Stack, to: str, *, yes: bool, without: Sequence[str] = ()) -> int:
+    """Move `club` to the host of stack `to`, if need be without the accounts `without`; return the exit code.
+
+    Raises StackError, StackFileError, ServiceError.
+    """
+    settings = _settings_of(club)
+    note = _note(club)
+    if note and note.to != to:
+        if note.source != to:
+            raise MoveError(
+                f"{club.name} is being moved from {note.source} to {note.to}. Continue with "
+                f"'./pds move {club.name} --to {note.to}', or go back with '--to {note.source}'."
+            )
+        if not note.opened:
+            return _back(club, note, yes=yes)
+        note = None  # the new server has run: back is a normal move
+    if note is None:
+        note = _begin(club, settings, to, without)
+    if not note.opened:
+        target = _leave(club, note, yes=yes) if _host(club) == note.source else destination(club, to)
+        if not _arrive(club, target, yes=yes):
+            return 1
+    return _end(club, yes=yes)
+
+
+def _begin(club: Stack, settings: Settings, to: str, without: Sequence[str]) -> MoveProgress:
+    """Check everything that can be known before, then write the note."""
+    source = _host(club)
+    if source == to:
+        raise MoveError(f"{club.name} is on the host of {to} already.")
+    step(1, f"Check whether {club.name} can move from {source} to {to}.")
+    present = read_settings(source, club.root).clubs.get(club.name)
+    target = destination(club, to, present)
+    places.refuse_existing_jobs(target, club.name)
+    outputs = places.host_outputs(club)
+    for stack in (club, Stack(source, club.root)):
+        _refuse_changes(stack)
+    grant = read_settings(to, club.root).clubs[club.name]
+    print(places.check_disk_quota(club, outputs, present, grant, to))
+    print(f"{to} grants it a place, the Nomad there answers, and stacks {club.name} and {source} have no changes.")
+    if settings.dns.provider == "manual":
+        print("Its DNS records are created by hand. Change them to the new address after step 3.")
+    _refuse_losses(club, without)
+    note = MoveProgress(source=source, to=to)
+    _write(club, note)
+    return note
+
+
+def _refuse_losses(club: Stack, without: Sequence[str]) -> None:
+    """Losses of a backup have to be known while the server runs."""
+    print("Make a backup of the running PDS, and check it account by account.", flush=True)
+    api = nomad_jobs.stack_nomad_api(club)
+    if back_up(api) is None:
+        raise MoveError("The backup failed: see above. Nothing was changed.")
+    if not last_backup_is_restorable(api, without):
+        raise MoveError(
+            "Some accounts could not be restored: see above. Nothing was changed. Repair them first, or leave each "
+            "behind with '--without DID'."
+        )
+
+
+def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
+    """Stop the server, and make a backup of the stopped PDS."""
+    target = destination(club, note.to)
+    step(2, f"Pause the PDS on {note.source}. Acknowledged writes are on its disk. From now on no client can write.")
+    if read_settings(club.name, club.root).pds.new:
+        change(club, "pds:pds.new", "false")  # otherwise a start on the empty volume there would be no fault
+    pause(club, yes=yes)
+    api = nomad_jobs.stack_nomad_api(club)
+    _wait(api)
+    snapshot = back_up(api)
+    if snapshot is None:
+        raise StackError(
+            f"The backup failed, and the PDS is paused. Fix the fault above and repeat the command, or start "
+            f"the PDS where it is: './pds move {club.name} --to {note.source}'."
+        )
+    _write(club, replace(note, snapshot=snapshot))
+    return target
+
+
+def _write_options(club: Stack, target: Destination) -> None:
+    for key, value in target.options.items():
+        change(club, key, value)
+
+
+def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
+    """Create jobs, secrets and records, then restore the data; return whether that succeeded."""
+    note = _note(club)
+    assert note
+    _write_options(club, target)
+    settings = read_settings(club.name, club.root)
+    step(3, f"Move jobs and secrets from {note.source} to {note.to}, and the records to {target.ipv4}.")
+    print(
+        f"Clients with a cached record may use the old address for {settings.dns.ttl} s more, which no longer "
+        "serves it."
+    )
+    pause(club, yes=yes)
+    step(4, f"Restore backup {note.snapshot} on {note.to}.")
+    api = nomad_jobs.stack_nomad_api(club)
+    _wait(api)
+    # It has the old server's last event, so no relay has to report its cursor.
+    if not restore_data(club, settings, RestoreRequest(snapshot=note.snapshot, sequence=1), api):
+        print(
+            f"\nThe PDS is paused, and its data are on {note.source} as they were. Fix the fault above and "
+            f"repeat the command, or start it there: './pds move {club.name} --to {note.source}'."
+        )
+        return False
+    _write(club, replace(note, opened=True))
+    return True
+
+
+def _end(club: Stack, *, yes: bool) -> int:
+    """Start the new server; the old host removes the club once it serves."""
+    note = _note(club)
+    assert note
+    step(5, f"Start the PDS on {note.to}.")
+    start_again(club, read_settings(club.name, club.root), yes=yes)
+    outputs = club.outputs()
+    if outputs["state"] != "serving":
+        print(f"\nNot finished: it is {outputs['state']}. {outputs['resolves']}\nThe records are:")
+        for record in outputs["records"]:
+            print(f"  {record['name']} {record['type']} {record['value']}  (zone {record['zone']})")
+        print(
+            f"\nWhen the name resolves to {outputs['ipv4']}, repeat the command. {note.source} keeps the "
+            "club's place until then."
+        )
+        return 1
+    step(6, f"Remove the club from {note.source}. Its data there are renamed and kept.")
+    _remove_from_host(club, Stack(note.source, club.root), yes=yes)
+    _forget(club)
+    address = places.host_outputs(Stack(note.source, club.root))["ipv4"]
+    print(
+        f"\nMoved. The old data are on {note.source}: `ssh root@{address} ls /srv/nomad/.trash` lists them, and "
+        f"only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an "
+        "escrow with the new host."
+    )
+    return 0
+
+
+def _remove_from_host(club: Stack, source: Stack, *, yes: bool) -> None:
+    access = (source.outputs().get("club_access") or {}).get(club.name)
+    if club.name in read_settings(source.name, source.root).clubs:
+        if access:
+            _wait(places.club_nomad_api(access))
+        if source.run("config", "rm", "--path", f"pds:clubs.{club.name}").code:
+            raise StackError(
+                f"Pulumi.{source.name}.yaml could not be changed. Remove {club.name} from its 'clubs' by hand, and "
+                "repeat the command."
+            )
+    up(source, yes=yes)
+
+
+def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
+    """Start the PDS on the old host again, whose data are complete and unchanged."""
+    step(1, f"Move {club.name} back to {note.source}: the server on {note.to} has never run.")
+    if _host(club) != note.source:
+        grant = read_settings(note.source, club.root).clubs.get(club.name)
+        target = destination(club, note.source, grant)
+        try:
+            _wait(nomad_jobs.stack_nomad_api(club))
+        except ServiceError as error:
+            print(f"note: the jobs on {note.to} are unknown: {error}")
+        _write_options(club, target)
+    start_again(club, read_settings(club.name, club.root), yes=yes)
+    _forget(club)
+    print(f"\n{club.name} is on {note.source}, as before. Its place on {note.to} is unchanged.")
+    return 0
+
+
+def _settings_of(club: Stack) -> Settings:
+    settings = read_settings(club.name, club.root)
+    if settings.on is None:
+        raise MoveError(
+            f"{club.name} has a droplet of its own. Only a club, a stack with 'on: HOST', can move. For another "
+            "droplet raise 'host.generation'; for another region see docs/guide/hosts.md#permanent-properties."
+        )
+    if settings.on.stack is None:
+        raise MoveError(
+            f"{club.name} is in the Nomad at {settings.on.nomad_address}, which is not this program's. See "
+            "docs/guide/clubs.md#moving-a-club-to-another-host."
+        )
+    return with_backup(club)
+
+
+def _host(club: Stack) -> str:
+    on = read_settings(club.name, club.root).on
+    assert on
+    assert on.stack
+    return on.stack
+
+
+def _refuse_changes(stack: Stack) -> None:
+    """Refuse pending changes: the effects of this command's `up` have to be known."""
+    digest = read_digest(Workspace(Engine(), stack.root).preview(stack.name), stack.name)
+    left = [*digest.errors, *sorted({change.name for change in digest.changes} - _CHANGES_BY_ITSELF)]
+    if left:
+        raise MoveError(
+            f"Stack {stack.name} has pending changes: {', '.join(left)}. Run `pulumi up --stack {stack.name}` to "
+            "its end first."
+        )
+
+
+def _wait(api: NomadApi) -> None:
+    """Wait until none of the club's other jobs runs: a backup, a drill, a restore of a killed run."""
+
+    def idle() -> str | None:
+        busy = nomad_jobs.active_runs(api)
+        return f"{', '.join(busy)} is running" if busy else None
+
+    until(idle, _IDLE, "The club's other jobs")
+
+
+def _note(club: Stack) -> MoveProgress | None:
+    entry: Mapping[str, Any] | None = yaml.safe_load(read_text(club.name, club.root))["config"].get(_NOTE)
+    if not entry:
+        return None
+    return MoveProgress(
+        source=str(entry["from"]),
+        to=str(entry["to"]),
+        snapshot=str(entry.get("snapshot") or ""),
+        opened=bool(entry.get("opened")),
+    )
+
+
+def _write(club: Stack, note: MoveProgress) -> None:
+    before = _note(club)
+    if before and (before.source, before.to) != (note.source, note.to):
+        _forget(club)
+        before = None
+    written, now = _values(before) if before else {}, _values(note)
+    for key, value in now.items():
+        if written.get(key) != value:
+            change(club, f"{_NOTE}.{key}", value)
+
+
+def _values(note: MoveProgress) -> dict[str, str]:
+    values = {"from": note.source, "to": note.to, "snapshot": note.snapshot, "opened": "true" if note.opened else ""}
+    return {key: value for key, value in values.items() if value}
+
+
+def _forget(club: Stack) -> None:
+    if club.run("config", "rm", _NOTE).code:
+        raise StackError(f"Pulumi.{club.name}.yaml could not be changed. Remove '{_NOTE}' from it yourself.")
