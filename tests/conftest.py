@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 from xdist.remote import Producer
 
-from components import probes
+from components.clients import wait
 from components.settings.settings import Settings
-from tests.host_machine import machine as machine
-from tests.programs import CLUB, run, settings_of
-from tests.schedule import Scheduler, order
-from tools.engine import Evaluation
-from tools.stackfile import evaluate_stack
+from offline.mock_engine import Evaluation
+from offline.stackfile import evaluate_stack
+from tests.support.host_machine import machine as machine
+from tests.support.programs import CLUB, run, settings_of
+from tests.support.schedule import Scheduler, order
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +56,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """For the waits in `components/probes.py`."""
+    """For the waits in `components/clients/wait.py`."""
     clock = Clock()
-    monkeypatch.setattr(probes, "time", clock)
+    monkeypatch.setattr(wait, "time", clock)
     return clock
 
 

@@ -1,15 +1,19 @@
-"""Golden files: every rendered file of the dev stack, byte for byte, and the differences of its variants.
+"""Golden files: every rendered file of the dev stack, and the differences of its variants.
 
-`python -m tests.golden` writes them, and so does `make generate`. A change of one of them is the effect of a change of
-the program on a running stack: read its diff.
+They are byte for byte what the program renders, except that a program's own script is its name and SHA-256: the script
+is a file of the repository already. `python -m tests.golden` writes them, and so does `make generate`. A change of one
+of them is the effect of a change of the program on a running stack: read its diff.
 """
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
-from tests.programs import ALERTS, BACKUP, CLUB, run
+from components.render.host import cloud_init
+from offline.stackfile import evaluate_stack
+from tests.support.programs import ALERTS, BACKUP, CLUB, run
 from tools.preview import rendered
-from tools.stackfile import evaluate_stack
 
 FOLDER = Path(__file__).with_name("golden")
 
@@ -22,15 +26,36 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Name to the changes in the dev stack."""
 
 
+_SCRIPT = re.compile(
+    r'( *)destination = "local/([\w-]+\.(?:cjs|sh))"\n(?: *change_mode [^\n]*\n)? *data +=[^\n]*<<-?EOT\n(.*?)^ *EOT$',
+    re.M | re.S,
+)
+"""A script in a job file: indentation, file name, text."""
+_HOST_FILES = Path(cloud_init.__file__).with_name("files")
+
+
 def golden_files() -> dict[str, str]:
-    """`STACK/NAME` to text, as the program renders it now."""
+    """`STACK/NAME` to text, as the program renders it now, with digests of scripts."""
     dev = rendered(evaluate_stack("dev"))
     files = {f"dev/{name}": text for name, text in dev.items()}
     for variant, changes in VARIANTS.items():
         for name, text in rendered(run(**changes)).items():
             if text != dev.get(name):
                 files[f"{variant}/{name}"] = text
-    return files
+    return {name: with_digests(text) for name, text in files.items()}
+
+
+def with_digests(text: str) -> str:
+    """`text` with the name and digest of each script in place of its lines."""
+    text = _SCRIPT.sub(lambda found: f'{found[1]}script "{found[2]}" sha256:{_digest(found[3])}', text)
+    for path in sorted(_HOST_FILES.iterdir()):
+        body = "".join(f"    {line}\n" if line else "\n" for line in path.read_text().splitlines())
+        text = text.replace(f"  content: |\n{body}", f"  content: {path.name} sha256:{_digest(body)}\n")
+    return text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def existing() -> dict[str, Path]:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.render.backup_job import backup_job
-from components.render.restore_job import restore_job
-from tests.programs import BACKUP, settings_of
-from tests.s3 import BUCKET, LIMITED, ask
-from tools.child import child
-from tools.hcl_text import job_of, task_of
-
-from .restores import FILES
-from .snapshots import DEADLINE, Data
+from cli.lib.subprocesses import child
+from components.render.jobs.backup import backup_job
+from components.render.jobs.restore import restore_job
+from offline.hcl_reader import job_of, task_of
+from tests.contract.restores import FILES
+from tests.contract.snapshots import DEADLINE, Data
+from tests.support.programs import BACKUP, settings_of
+from tests.support.s3 import BUCKET, LIMITED, ask
 
 _OWN_PROCESSES = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--")
 """As in a container: of a run that was killed no process is left, and restic looks for none of another container's."""
@@ -65,12 +64,12 @@ class Bucket:
         """The same with fetching."""
         return self._killed(self._fetching(), seconds, **_of(volume))
 
-    def stamp(self, data: Data) -> dict[str, str]:
+    def run_status(self, data: Data) -> dict[str, str]:
         """Run the last task; what it leaves."""
         env = {"PDS_DATA_DIRECTORY": str(data.path), "NOMAD_ALLOC_DIR": str(self.folder)}
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        subprocess.run([data.install.node, FILES / "stamp.cjs"], env=env, check=True, timeout=DEADLINE)
-        found: dict[str, str] = json.loads((data.path / ".stamps" / "backup.json").read_text())
+        subprocess.run([data.install.node, FILES / "run_status.cjs"], env=env, check=True, timeout=DEADLINE)
+        found: dict[str, str] = json.loads((data.path / ".run-status" / "backup.json").read_text())
         return found
 
     def leave_a_lock(self, host: str = "") -> None:

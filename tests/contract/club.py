@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from tools.live.xrpc import Client, RefusedError
+from tools.trial.xrpc import Client, RefusedError
 
 POSTS = "app.bsky.feed.post"
 BLOBS = "at.noted.try.blob"
@@ -42,7 +42,7 @@ class Journal:
     records: dict[str, tuple[str, float]] = field(default_factory=dict)
     """URI to CID and time."""
     deleting: set[str] = field(default_factory=set)
-    """URIs that somebody has begun to delete: whether they are in a copy is open."""
+    """URIs whose deletion has begun: a copy may or may not have them."""
 
     def before(self, moment: float) -> tuple[set[str], dict[str, str]]:
         """Accounts, and records (URI to CID), that were acknowledged before `moment` and never deleted."""

@@ -14,28 +14,29 @@ from pathlib import Path
 
 import pytest
 
-from tools.engine import ROOT
-from tools.live.directory import PlcDirectory
-from tools.live.node import PDS_LINES, Install, install
-from tools.live.pds import PdsProcess, applied, differences
-from tools.live.process import free_port
-from tools.stackfile import evaluate_stack
-from tools.trial import task_environment
-
-from .restores import disaster as disaster
-from .restores import in_place as in_place
-from .restores import stories as stories
-from .restores import story as story
-from .snapshots import clubs as clubs
-from .snapshots import faulty as faulty
-from .snapshots import running as running
-from .snapshots import scale as scale
-from .snapshots import still as still
+from offline.mock_engine import ROOT
+from offline.stackfile import evaluate_stack
+from tests.contract.checked_host import checked_host as checked_host
+from tests.contract.member_server import member_server as member_server
+from tests.contract.restores import disaster as disaster
+from tests.contract.restores import in_place as in_place
+from tests.contract.restores import scenario as scenario
+from tests.contract.restores import scenarios as scenarios
+from tests.contract.snapshots import clubs as clubs
+from tests.contract.snapshots import faulty as faulty
+from tests.contract.snapshots import running as running
+from tests.contract.snapshots import scale as scale
+from tests.contract.snapshots import still as still
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES, Install, install
+from tools.trial.pds import PdsProcess, applied, differences
+from tools.trial.process import free_port
+from tools.trial.trial import task_environment
 
 CACHE = ROOT / "build" / "cache"
 
 WITHOUT_GUARD = {"NODE_OPTIONS": None}
-"""What the server says of an environment is asked of the server alone; `test_guard_in_server.py` has both."""
+"""What the server says of an environment is asked of the server alone; `test_volume_check_in_server.py` has both."""
 
 StartPds = Callable[..., AbstractContextManager[PdsProcess]]
 

@@ -25,19 +25,18 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from tests.s3 import BUCKET, s3_server
-from tools.engine import ROOT
-from tools.live.directory import PlcDirectory
-from tools.live.node import PDS_LINES, Install, install
-from tools.live.pds import PdsProcess
-from tools.stackfile import evaluate_stack
-from tools.trial import task_environment
-from tools.verify import from_plc
-
-from .bucket import Bucket
-from .club import Club, cid_of
-from .restores import FILES
-from .snapshots import Data, open_environment
+from cli.snapshot.verify import from_plc
+from offline.mock_engine import ROOT
+from offline.stackfile import evaluate_stack
+from tests.contract.bucket import Bucket
+from tests.contract.club import Club, cid_of
+from tests.contract.restores import FILES
+from tests.contract.snapshots import Data, open_environment
+from tests.support.s3 import BUCKET, s3_server
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES, Install, install
+from tools.trial.pds import PdsProcess
+from tools.trial.trial import task_environment
 
 Answer = TypeVar("Answer")
 
@@ -106,7 +105,7 @@ def _durable(pds: Install, env: Mapping[str, str], directory: PlcDirectory, fold
             path.mkdir()
             whole = open_environment(env, path, directory, PDS_LINES[0])
             if not durable:
-                whole["NODE_OPTIONS"] = whole["NODE_OPTIONS"].split()[0]  # the guard alone
+                whole["NODE_OPTIONS"] = whole["NODE_OPTIONS"].split()[0]  # the volume check alone
             with PdsProcess(pds, whole, path.with_suffix(".log")) as server:
                 rows.append(_served(Club(server.url, whole["PDS_HOSTNAME"])))
             rows[-1]["SQLite alone, commits"] = _sqlite(path / "alone.sqlite", "FULL" if durable else "NORMAL")

@@ -22,22 +22,21 @@ import libipld
 from rich.console import Console
 from rich.table import Table
 
-from tests.serving import LOOPBACK, served
-from tools.engine import ROOT
-from tools.live.directory import PlcDirectory
-from tools.live.keys import did_key
-from tools.live.node import PDS_LINES, install
-from tools.live.pds import PdsProcess
-from tools.stackfile import evaluate_stack
-from tools.trial import task_environment
-from tools.verify import home
-
-from .club import founded
-from .figures import _run as timed_run
-from .figures import _timed as timed
-from .large import _commit, bytes_of
-from .restores import FILES
-from .snapshots import Data, open_environment
+from cli.snapshot.did_keys import did_key
+from cli.snapshot.verify import repo_path
+from offline.mock_engine import ROOT
+from offline.stackfile import evaluate_stack
+from tests.contract.club import founded
+from tests.contract.figures import _run as timed_run
+from tests.contract.figures import _timed as timed
+from tests.contract.large import _commit, bytes_of
+from tests.contract.restores import FILES
+from tests.contract.snapshots import Data, open_environment
+from tests.support.serving import LOOPBACK, served
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES, install
+from tools.trial.pds import PdsProcess
+from tools.trial.trial import task_environment
 
 _COUNTS = (200, 2000)
 _CHANGED = 20
@@ -95,7 +94,7 @@ def _copies(data: Path, did: str, count: int) -> dict[str, str]:
     with closing(sqlite3.connect(data / "sequencer.sqlite")) as db:
         db.execute("delete from repo_seq where did = ?", (did,))
         db.commit()
-    shutil.rmtree(data / home(did))
+    shutil.rmtree(data / repo_path(did))
     shutil.rmtree(data / "blocks" / did)
     return keys
 
@@ -104,8 +103,8 @@ _TABLES = ("actor", "account", "repo_root")
 
 
 def _copy(data: Path, did: str, other: str) -> tuple[str, dict[str, str]]:
-    folder = data / home(other)
-    shutil.copytree(data / home(did), folder)
+    folder = data / repo_path(other)
+    shutil.copytree(data / repo_path(did), folder)
     shutil.copytree(data / "blocks" / did, data / "blocks" / other, copy_function=os.link)
     private = secrets.token_bytes(32)
     (folder / "key").write_bytes(private)
@@ -128,7 +127,7 @@ def _row(data: Data, keys: dict[str, str], folder: Path) -> list[str]:
     time.sleep(_SETTLED)
     data.take()  # now all have their stamps
     for did in list(keys)[:_CHANGED]:
-        with closing(sqlite3.connect(data.path / home(did) / "store.sqlite")) as db:
+        with closing(sqlite3.connect(data.path / repo_path(did) / "store.sqlite")) as db:
             db.execute("insert into account_pref (name, valueJson) values ('a', '{}')")
             db.commit()
     time.sleep(_SETTLED)

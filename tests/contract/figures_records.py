@@ -20,20 +20,19 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from tools.engine import ROOT
-from tools.live.directory import PlcDirectory
-from tools.live.node import PDS_LINES, Install, install
-from tools.live.pds import PdsProcess
-from tools.stackfile import evaluate_stack
-from tools.trial import task_environment
-from tools.verify import from_plc, home
-
-from .club import founded
-from .large import enlarge, realistic
-from .memory import Limit, NoLimitError, limited
-from .restores import FILES, restoring
-from .snapshots import Data, open_environment
-from .test_drill import Drill
+from cli.snapshot.verify import from_plc, repo_path
+from offline.mock_engine import ROOT
+from offline.stackfile import evaluate_stack
+from tests.contract.club import founded
+from tests.contract.large import enlarge, realistic
+from tests.contract.memory import Limit, NoLimitError, limited
+from tests.contract.restores import FILES, restoring
+from tests.contract.snapshots import Data, open_environment
+from tests.contract.test_drill import Drill
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES, Install, install
+from tools.trial.pds import PdsProcess
+from tools.trial.trial import task_environment
 
 _RECORDS = (10, 10_000, 200_000, 1_000_000)
 _LIMITS_MIB = (256, 384, 512, 1024, 2048)
@@ -92,7 +91,7 @@ class _Account:
         shutil.copytree(club.path, folder / "pds")
         enlarge(folder / "pds", did, realistic(did, count))
         self._data = replace(club, path=folder / "pds")
-        self._size = (folder / "pds" / home(did) / "store.sqlite").stat().st_size
+        self._size = (folder / "pds" / repo_path(did) / "store.sqlite").stat().st_size
 
     def row(self) -> Iterator[str]:
         """Every job, in the order in which one needs the other."""

@@ -23,15 +23,15 @@ from typing import Any
 import httpx
 from cryptography import x509
 
-from components.render.caddy import caddy_job, caddyfile
-from components.settings.checks import CADDY_ASK_PORT
+from components.render.ingress.caddy import caddy_job, caddyfile
+from components.settings.sections import CADDY_ASK_PORT
 from components.settings.settings import Settings
-from tests.caddyfile import whole_caddyfile
-from tests.certificates import Authority
-from tests.fake_dns import serve
-from tests.host_machine import tool
-from tests.programs import settings_of
-from tools.live.process import LOOPBACK, ServerProcess, free_port
+from tests.support.caddyfile import whole_caddyfile
+from tests.support.certificates import Authority
+from tests.support.fake_dns import serve
+from tests.support.host_machine import tool
+from tests.support.programs import settings_of
+from tools.trial.process import LOOPBACK, ServerProcess, free_port
 
 ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 """Neither server watches its standard input; the kernel ends them when the tests are killed."""

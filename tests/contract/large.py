@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from tools.verify import home
+from cli.snapshot.verify import repo_path
 
 _BATCH = 50_000
 _FIRST = datetime(2023, 4, 1, tzinfo=UTC)
@@ -153,7 +153,7 @@ def enlarge(data: Path, did: str, records: Iterable[tuple[str, dict[str, Any]]],
 
     What the account has stays. Keys of `records` are new ones.
     """
-    folder = data / home(did)
+    folder = data / repo_path(did)
     now = datetime.now(UTC)
     rev = tid(int(now.timestamp() * 1_000_000))
     with closing(_opened(folder / "store.sqlite")) as db:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tools.live.node import Install
+from tools.trial.node import Install
 
 _NUMBERS = itertools.count()
 _PATIENCE = 10.0

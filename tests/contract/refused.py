@@ -140,13 +140,13 @@ BAD_ENVIRONMENTS = (
         name="no JWT secret",
         change={"PDS_JWT_SECRET": None},
         message="Must provide a JWT secret",
-        meaning="Without it the server can log nobody in.",
+        meaning="Without it the server can log no member in.",
     ),
     Refusal(
         name="no admin password",
         change={"PDS_ADMIN_PASSWORD": None},
         message="Must provide an admin password",
-        meaning="Without it nobody can make invites.",
+        meaning="Without it no invite can be created.",
     ),
     Refusal(
         name="DPoP secret too short",
@@ -294,7 +294,7 @@ ACCEPTED_BUT_WRONG = (
     Refusal(
         name="nested handle domains",
         change={"PDS_SERVICE_HANDLE_DOMAINS": ".noted.at,.club.noted.at"},
-        meaning="The first domain that fits wins, so nobody can have a handle under the longer one.",
+        meaning="The first domain that fits wins, so no account can have a handle under the longer one.",
     ),
     Refusal(
         name="recovery key that is none",

@@ -21,8 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 import libipld
 from websockets.sync.client import connect
 
-from tests.serving import served
-from tools.live.process import LOOPBACK
+from tests.support.serving import served
+from tools.trial.process import LOOPBACK
 
 _DEADLINE = 60.0
 _MAX_FRAME = 8 * 1024 * 1024

@@ -1,7 +1,7 @@
 """A club on a real PDS with a history: a snapshot, what happened after it, and a relay that heard it all.
 
-Owns: the story up to the moment at which something is lost, and running the restore program as the job does. Does not
-own: what has to be true afterwards.
+Owns: the scenario up to the moment at which something is lost, and running the restore program as the job does. Does
+not own: what has to be true afterwards.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from components import accounts
-from tools.engine import ROOT
-from tools.live.directory import PlcDirectory
-from tools.live.node import Install
-from tools.live.pds import PdsProcess
-from tools.live.process import free_port
-from tools.verify import from_plc
+from cli.snapshot.verify import from_plc
+from components.clients import pds_admin
+from offline.mock_engine import ROOT
+from tests.contract.club import Club, Member, founded
+from tests.contract.relay import Relay
+from tests.contract.snapshots import DEADLINE, Data, open_environment
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import Install
+from tools.trial.pds import PdsProcess
+from tools.trial.process import free_port
 
-from .club import Club, Member, founded
-from .relay import Relay
-from .snapshots import DEADLINE, Data, open_environment
-
-FILES = ROOT / "components" / "render" / "files"
+FILES = ROOT / "components" / "render" / "scripts"
 ELSEWHERE = "https://rooks.test"
 _MOVE = """
 const { createRequire } = require("node:module");
@@ -46,7 +45,7 @@ Secp256k1Keypair.import(key).then((pair) => new Client(url).updatePds(did, pair,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class Scenario:
     """What was there when the data were lost. The members' roles: `writer` wrote after the snapshot, `deleted`,
     `hidden`, `resting` and `gone` left after it, `late` joined after it."""
 
@@ -72,28 +71,28 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def stories(
+def scenarios(
     pds_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[str], Story]:
-    """One story for each version line that is asked for; see `clubs`."""
+) -> Callable[[str], Scenario]:
+    """One scenario for each version line that is asked for; see `clubs`."""
 
     @cache
-    def story_of(line: str) -> Story:
-        return _tell(pds_installs[line], program_env, directory, line, tmp_path_factory.mktemp("story") / "pds")
+    def scenario_of(line: str) -> Scenario:
+        return _tell(pds_installs[line], program_env, directory, line, tmp_path_factory.mktemp("scenario") / "pds")
 
-    return story_of
+    return scenario_of
 
 
 @pytest.fixture(scope="session")
-def story(stories: Callable[[str], Story], line: str) -> Story:
-    """One story for each version line; no test changes it."""
-    return stories(line)
+def scenario(scenarios: Callable[[str], Scenario], line: str) -> Scenario:
+    """One scenario for each version line; no test changes it."""
+    return scenarios(line)
 
 
-def _tell(install: Install, program_env: Mapping[str, str], directory: PlcDirectory, line: str, path: Path) -> Story:
+def _tell(install: Install, program_env: Mapping[str, str], directory: PlcDirectory, line: str, path: Path) -> Scenario:
     path.mkdir()
     env = open_environment(program_env, path, directory, line)
     relay = Relay()
@@ -108,16 +107,16 @@ def _tell(install: Install, program_env: Mapping[str, str], directory: PlcDirect
         shutil.copytree(data.snapshot, snapshot)
 
         relay.follow(server.url, newest(path))
-        admin = accounts.Server(server.url, "127.0.0.1", env["PDS_ADMIN_PASSWORD"])
+        admin = pds_admin.Server(server.url, "127.0.0.1", env["PDS_ADMIN_PASSWORD"])
         for number in range(5):
             written_after = club.post(writer, f"after {number}")
         late = club.join()
-        accounts.delete(admin, deleted.did)
-        accounts.take_down(admin, hidden.did, applied=True)
+        pds_admin.delete(admin, deleted.did)
+        pds_admin.take_down(admin, hidden.did, applied=True)
         resting.client.procedure("com.atproto.server.deactivateAccount", {})
         _move_away(install, directory, gone, env)
         relay.follow(server.url, newest(path))
-    return Story(
+    return Scenario(
         club=club, env=env, install=install, directory=directory, relay=relay, data=data, snapshot=snapshot,
         began=began, writer=writer, deleted=deleted, hidden=hidden, resting=resting, gone=gone, late=late,
         written_after=written_after,
@@ -153,18 +152,18 @@ def restoring(data: Data, programs: Path = FILES, **change: str) -> subprocess.P
 class Restore:
     """A data directory in which something is to be restored."""
 
-    story: Story
+    scenario: Scenario
     data: Data
     programs: Path
 
     @property
     def relay(self) -> Relay:
-        """The relay as it was at the end of the story; each call gives another one."""
-        return copy.deepcopy(self.story.relay)
+        """The relay as it was at the end of the scenario; each call gives another one."""
+        return copy.deepcopy(self.scenario.relay)
 
     def fetch(self, snapshot: Path | None = None) -> None:
         """What restic leaves behind: the snapshot, on the volume."""
-        shutil.copytree(snapshot or self.story.snapshot, self.data.path / ".restore" / "fetched", dirs_exist_ok=True)
+        shutil.copytree(snapshot or self.scenario.snapshot, self.data.path / ".restore" / "fetched", dirs_exist_ok=True)
 
     def fetch_list(self, data: Path) -> None:
         """What restic leaves behind of the list that is beside the snapshots."""
@@ -174,7 +173,7 @@ class Restore:
 
     def start(self, **change: str) -> subprocess.Popen[str]:
         """The program as the job runs it."""
-        known = {"PDS_HOSTNAME": self.story.env["PDS_HOSTNAME"], "PDS_DID_PLC_URL": self.story.directory.url}
+        known = {"PDS_HOSTNAME": self.scenario.env["PDS_HOSTNAME"], "PDS_DID_PLC_URL": self.scenario.directory.url}
         return restoring(self.data, self.programs, **known | change)
 
     def run(self, *, code: int = 0, **change: str) -> str:
@@ -198,32 +197,32 @@ class Restore:
     def opened(self) -> PdsProcess:
         """The server on what the restore left."""
         port = free_port()
-        env = dict(self.story.env) | {"PDS_PORT": str(port)}
-        moved = {name: value.replace(str(self.story.data.path), str(self.data.path)) for name, value in env.items()}
-        return PdsProcess(self.story.install, moved, self.data.path.with_suffix(".log"))
+        env = dict(self.scenario.env) | {"PDS_PORT": str(port)}
+        moved = {name: value.replace(str(self.scenario.data.path), str(self.data.path)) for name, value in env.items()}
+        return PdsProcess(self.scenario.install, moved, self.data.path.with_suffix(".log"))
 
 
 @pytest.fixture
-def in_place(story: Story, tmp_path: Path) -> Restore:
+def in_place(scenario: Scenario, tmp_path: Path) -> Restore:
     """The old data are there."""
     path = tmp_path / "old" / "pds"
-    shutil.copytree(story.data.path, path)
-    return _restore(story, path)
+    shutil.copytree(scenario.data.path, path)
+    return _restore(scenario, path)
 
 
 @pytest.fixture
-def disaster(story: Story, tmp_path: Path) -> Restore:
+def disaster(scenario: Scenario, tmp_path: Path) -> Restore:
     """A new volume."""
     path = tmp_path / "new" / "pds"
     path.mkdir(parents=True)
-    return _restore(story, path)
+    return _restore(scenario, path)
 
 
-def _restore(story: Story, path: Path) -> Restore:
+def _restore(scenario: Scenario, path: Path) -> Restore:
     programs = path.with_name("programs")
     programs.mkdir()
     for file in FILES.glob("*.cjs"):
         shutil.copy(file, programs)
-    found = Restore(story=story, data=replace(story.data, path=path), programs=programs)
+    found = Restore(scenario=scenario, data=replace(scenario.data, path=path), programs=programs)
     found.fetch()
     return found

@@ -19,17 +19,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tools.child import child
-from tools.engine import ROOT
-from tools.live.directory import PlcDirectory
-from tools.live.node import Install
-from tools.live.pds import PdsProcess, applied, differences
-from tools.live.process import free_port
-from tools.verify import MANIFEST, DocumentKey, Identity, Report, from_plc, verify
+from cli.lib.subprocesses import child
+from cli.snapshot.verify import MANIFEST, DocumentKey, SnapshotIdentity, SnapshotReport, from_plc, verify
+from offline.mock_engine import ROOT
+from tests.contract.club import Club, founded
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import Install
+from tools.trial.pds import PdsProcess, applied, differences
+from tools.trial.process import free_port
 
-from .club import Club, founded
-
-PROGRAM = ROOT / "components" / "render" / "files" / "snapshot.cjs"
+PROGRAM = ROOT / "components" / "render" / "scripts" / "snapshot.cjs"
 DEADLINE = 600.0
 """Seconds after which a program hangs; a busy machine takes ten times as long as an idle one."""
 
@@ -99,7 +98,7 @@ class Data:
         assert running.returncode == code, said
         return said
 
-    def verify(self, whose: Identity | None = None) -> Report:
+    def verify(self, whose: SnapshotIdentity | None = None) -> SnapshotReport:
         """Verify the finished copy, with questions to the local directory."""
         return verify(self.snapshot, self.document_key, whose)
 
@@ -120,7 +119,7 @@ class Running:
 
 
 def open_environment(program_env: Mapping[str, str], data: Path, directory: PlcDirectory, line: str) -> dict[str, str]:
-    """The rendered environment for a server that has its data here, whom anybody may join, and who counts no requests:
+    """The rendered environment for a server that has its data here, accepts every sign-up and counts no requests:
     hundreds of writes a minute from one address are what this is about."""
     changes = differences(program_env, data=data, plc_url=directory.url, port=free_port(), line=line)
     return applied(program_env, changes) | {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from components.render.backup_job import backup_job
-from tests.programs import BACKUP, settings_of
-from tests.s3 import BUCKET, s3_server
-from tools.child import child
-from tools.hcl_text import job_of, task_of
-from tools.live.node import PDS_LINES
-from tools.verify import verify
-
-from .bucket import Bucket
-from .snapshots import Data, Running
+from cli.lib.subprocesses import child
+from cli.snapshot.verify import verify
+from components.render.jobs.backup import backup_job
+from offline.hcl_reader import job_of, task_of
+from tests.contract.bucket import Bucket
+from tests.contract.snapshots import Data, Running
+from tests.support.programs import BACKUP, settings_of
+from tests.support.s3 import BUCKET, s3_server
+from tools.trial.node import PDS_LINES
 
 # What sends a copy does not know which server it is of.
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
@@ -89,12 +88,12 @@ def test_a_backup_is_gone_when_its_days_are_over(faulty: Data, bucket: Bucket) -
 
 def test_whether_it_went_well_is_left_for_the_job_that_watches(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
-    assert "the snapshot was not sent" in bucket.stamp(faulty)["why"]
+    assert "the snapshot was not sent" in bucket.run_status(faulty)["why"]
     bucket.send(faulty)
-    assert bucket.stamp(faulty).keys() == {"first", "good", "findings"}
+    assert bucket.run_status(faulty).keys() == {"first", "good", "findings"}
     (bucket.folder / "data" / "checked").unlink()  # as where the bucket has lost something
-    told = bucket.stamp(faulty)
-    assert told.keys() == {"first", "good", "findings", "failed", "why"}, "it was sent, and somebody has to look"
+    told = bucket.run_status(faulty)
+    assert told.keys() == {"first", "good", "findings", "failed", "why"}, "it was sent, and an operator has to look"
     assert "went wrong" in told["why"]
 
 
@@ -119,7 +118,7 @@ def test_another_host_s_lock_is_respected_and_two_do_not_send_at_once(faulty: Da
         assert "another run is sending" in bucket.send(faulty, code=1)
 
 
-def test_a_bucket_that_is_somebody_else_s_is_named(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+def test_a_bucket_of_another_account_is_named(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     theirs = f"s3:{bucket.url}/theirs/noted.at"
     said = bucket.send(faulty, code=1, RESTIC_REPOSITORY=theirs)
@@ -163,7 +162,7 @@ def test_the_list_of_who_left_goes_to_the_bucket_and_back_whatever_the_snapshot(
     faulty.take()
     bucket.send(faulty)
     bucket.fetch(tmp_path / "new")
-    assert not (tmp_path / "new" / ".restore" / "list").exists(), "nobody has left yet"
+    assert not (tmp_path / "new" / ".restore" / "list").exists(), "no member has left yet"
     line = '{"seq": 99, "time": "2026-06-01T12:00:00.000Z", "did": "did:plc:eve", "status": "deleted"}\n'
     (faulty.path / ".departures.jsonl").write_text(line)
     bucket.send(faulty)

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from components.settings.environment import configured_secrets, plain_environment
-from tests.programs import settings_of
-from tests.s3 import BUCKET, LIMITED, REGION, ask, s3_server
-from tools.live.xrpc import RefusedError
-
-from .club import Club
-from .conftest import StartPds
+from components.settings.pds_env import configured_secrets, plain_environment
+from tests.contract.club import Club
+from tests.contract.conftest import StartPds
+from tests.support.programs import settings_of
+from tests.support.s3 import BUCKET, LIMITED, REGION, ask, s3_server
+from tools.trial.xrpc import RefusedError
 
 pytestmark = pytest.mark.contract
 

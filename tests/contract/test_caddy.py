@@ -13,18 +13,17 @@ import httpx
 import pytest
 from cryptography import x509
 
-from tools.live.firehose import subscribe
-from tools.live.pds import PdsProcess
-from tools.live.xrpc import Client
-
-from .conftest import StartPds
-from .front import Caddy, Front, caddy_in_front
+from tests.contract.conftest import StartPds
+from tests.contract.front import Caddy, Front, caddy_in_front
+from tools.trial.firehose import subscribe
+from tools.trial.pds import PdsProcess
+from tools.trial.xrpc import Client
 
 pytestmark = pytest.mark.contract
 
 HOST = "noted.at"
 HANDLE = "alice.noted.at"
-UNKNOWN = "nobody.noted.at"
+UNKNOWN = "unknown.noted.at"
 FOREIGN = "elsewhere.test"
 LIMIT = 8_000_000
 CARS = 9_000_000
@@ -84,7 +83,7 @@ def test_a_member_s_handle_gets_a_certificate_and_says_whose_it_is(front: Front,
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, FOREIGN, f"deep.{HANDLE}"])
-def test_a_name_that_is_nobody_s_gets_none_and_none_is_ordered(front: Front, name: str) -> None:
+def test_an_unknown_name_gets_no_certificate_and_none_is_ordered(front: Front, name: str) -> None:
     with pytest.raises(ssl.SSLError):
         front.certificate(name)
     assert f"{name}" not in front.pebble.log.read_text(), "an order would count against the CA's limits"

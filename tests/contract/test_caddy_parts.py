@@ -17,16 +17,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from components.render.caddy import caddy_job, caddyfile
+from components.render.ingress.caddy import caddy_job, caddyfile
 from components.render.scripts import script
 from components.settings.settings import Settings
-from tests.host_machine import tool
-from tests.programs import settings_of
-from tests.serving import LOOPBACK, served
-from tools.hcl_text import job_of, task_of
-from tools.live.process import free_port
-
-from .front import ENDS_WITH_US, Ports
+from offline.hcl_reader import job_of, task_of
+from tests.contract.front import ENDS_WITH_US, Ports
+from tests.support.host_machine import tool
+from tests.support.programs import settings_of
+from tests.support.serving import LOOPBACK, served
+from tools.trial.process import free_port
 
 pytestmark = pytest.mark.contract
 

@@ -12,19 +12,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from components import accounts
-from tests.test_guard import GUARD
-from tools.live.node import Install
-from tools.live.pds import PdsProcess
-from tools.live.xrpc import Client, RefusedError
-from tools.mailed import PURPOSES
-from tools.mailed import SCRIPT as SCRIPT_OF_TOKENS
-
-from .conftest import StartPds
+from cli.people.email_tokens import PURPOSES
+from cli.people.email_tokens import TOKEN_SCRIPT as SCRIPT_OF_TOKENS
+from components.clients import pds_admin
+from tests.contract.conftest import StartPds
+from tests.unit.components.render.test_volume_check import VOLUME_CHECK
+from tools.trial.node import Install
+from tools.trial.pds import PdsProcess
+from tools.trial.xrpc import Client, RefusedError
 
 pytestmark = pytest.mark.contract
 
-SCRIPT = GUARD.with_name("confirm.cjs")
+SCRIPT = VOLUME_CHECK.with_name("confirm_email.cjs")
 PASSWORD = "5f" * 16
 
 
@@ -35,13 +34,13 @@ def pds(start_pds: StartPds, program_env: dict[str, str]) -> Iterator[PdsProcess
 
 
 @pytest.fixture(scope="module")
-def server(pds: PdsProcess, program_env: dict[str, str]) -> accounts.Server:
+def server(pds: PdsProcess, program_env: dict[str, str]) -> pds_admin.Server:
     url = f"http://noted.at:{urlsplit(pds.url).port}"
-    return accounts.Server(url, "127.0.0.1", program_env["PDS_ADMIN_PASSWORD"])
+    return pds_admin.Server(url, "127.0.0.1", program_env["PDS_ADMIN_PASSWORD"])
 
 
-def _made(server: accounts.Server, name: str) -> str:
-    made = accounts.create(
+def _made(server: pds_admin.Server, name: str) -> str:
+    made = pds_admin.create(
         server, handle=f"{name}.noted.at", email=f"{name}@noted.at", password=PASSWORD, recovery_key=None
     )
     return made.did
@@ -62,34 +61,34 @@ def _confirm(install: Install, pds: PdsProcess, dids: str) -> subprocess.Complet
     )
 
 
-def _confirmed(server: accounts.Server, did: str) -> bool:
+def _confirmed(server: pds_admin.Server, did: str) -> bool:
     info: dict[str, Any] = server.query("com.atproto.admin.getAccountInfo", did=did)
     return "emailConfirmedAt" in info
 
 
 def test_the_named_accounts_are_confirmed_and_no_other(
-    pds: PdsProcess, server: accounts.Server, pds_installs: dict[str, Install], line: str
+    pds: PdsProcess, server: pds_admin.Server, pds_installs: dict[str, Install], line: str
 ) -> None:
     ann, bob = _made(server, "ann"), _made(server, "bob")
-    done = _confirm(pds_installs[line], pds, f"{ann} did:plc:nobody")
+    done = _confirm(pds_installs[line], pds, f"{ann} did:plc:unknown")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{ann} is confirmed now", "did:plc:nobody is no account here"]
+    assert done.stdout.splitlines() == [f"{ann} is confirmed now", "did:plc:unknown is no account here"]
     assert (_confirmed(server, ann), _confirmed(server, bob)) == (True, False), "the server sees it without a restart"
     again = _confirm(pds_installs[line], pds, ann)
     assert again.stdout.splitlines() == [f"{ann} was confirmed before"]
-    accounts.change_email(server, ann, "other@noted.at")
+    pds_admin.change_email(server, ann, "other@noted.at")
     assert not _confirmed(server, ann), "a changed address is not confirmed"
     assert _confirm(pds_installs[line], pds, ann).returncode == 0
     assert _confirmed(server, ann), "until the next run"
 
 
-def test_nobody_named_is_nobody_confirmed(pds: PdsProcess, pds_installs: dict[str, Install], line: str) -> None:
+def test_an_empty_list_confirms_no_account(pds: PdsProcess, pds_installs: dict[str, Install], line: str) -> None:
     done = _confirm(pds_installs[line], pds, "none")
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_it_works_while_the_server_writes_and_the_server_does_not_notice(
-    pds: PdsProcess, server: accounts.Server, pds_installs: dict[str, Install], line: str
+    pds: PdsProcess, server: pds_admin.Server, pds_installs: dict[str, Install], line: str
 ) -> None:
     failures: list[BaseException] = []
     stop = threading.Event()
@@ -97,7 +96,7 @@ def test_it_works_while_the_server_writes_and_the_server_does_not_notice(
     def writes() -> None:
         while not stop.is_set():
             try:
-                accounts.invite_codes(server, 5, 1)
+                pds_admin.invite_codes(server, 5, 1)
             except Exception as error:
                 failures.append(error)
 
@@ -127,8 +126,8 @@ def test_a_missing_database_is_a_failure_and_not_a_new_one(
     assert list(tmp_path.iterdir()) == [], "an empty database would look like a server without accounts"
 
 
-def test_the_token_that_nobody_was_mailed_is_read_and_it_is_the_one_that_works(
-    pds: PdsProcess, server: accounts.Server, pds_installs: dict[str, Install], line: str
+def test_a_token_that_was_not_mailed_is_read_and_works(
+    pds: PdsProcess, server: pds_admin.Server, pds_installs: dict[str, Install], line: str
 ) -> None:
     """A move to another server needs a signature of this server, which requires a token that it would mail."""
     did = _made(server, "eve")

@@ -15,18 +15,17 @@ from typing import Any
 
 import pytest
 
-from tools.live.directory import PlcDirectory
-from tools.verify import LOSSES, MANIFEST, NOT, WHOLE, home, verify
-
-from .snapshots import PROGRAM, Data, Running
-from .test_drill import Drill
+from cli.snapshot.verify import LOSSES, MANIFEST, NOT, WHOLE, repo_path, verify
+from tests.contract.snapshots import PROGRAM, Data, Running
+from tests.contract.test_drill import Drill
+from tools.trial.directory import PlcDirectory
 
 pytestmark = pytest.mark.contract
 
 
 def status_of(data: Data, name: str = "backup") -> dict[str, Any]:
     """What the job that watches reads."""
-    found: dict[str, Any] = json.loads((data.path / ".stamps" / f"{name}.json").read_text())
+    found: dict[str, Any] = json.loads((data.path / ".run-status" / f"{name}.json").read_text())
     return found
 
 
@@ -44,12 +43,12 @@ class Damage:
 
 def key_of(data: Data, did: str) -> Path:
     """The file with an account's signing key."""
-    return data.path / home(did) / "key"
+    return data.path / repo_path(did) / "key"
 
 
 def store_of(data: Data, did: str) -> Path:
     """An account's database."""
-    return data.path / home(did) / "store.sqlite"
+    return data.path / repo_path(did) / "store.sqlite"
 
 
 def overwrite_pages(data: Data, did: str, _other: str = "") -> None:
@@ -116,7 +115,10 @@ DAMAGES = (
     Damage(name="key cut", do=lambda at, did, _: os.truncate(key_of(at, did), 16), state=NOT, says="no secp256k1 key"),
     Damage(name="keys swapped", do=_swap_keys, state=NOT, says="is not signed with the account's key"),
     Damage(
-        name="folder gone", do=lambda at, did, _: shutil.rmtree(at.path / home(did)), state=NOT, says="folder is gone"
+        name="folder gone",
+        do=lambda at, did, _: shutil.rmtree(at.path / repo_path(did)),
+        state=NOT,
+        says="folder is gone",
     ),
     Damage(
         name="store empty",
@@ -207,8 +209,8 @@ def test_a_key_without_anything_else_is_kept(running: Running, faulty: Data) -> 
     did = _did(running, 3)
     overwrite_pages(faulty, did)
     faulty.take()
-    assert (faulty.snapshot / home(did) / "key").read_bytes() == key_of(faulty, did).read_bytes()
-    assert (faulty.snapshot / home(did) / "store.sqlite.damaged").exists(), "it can be tried to be read by hand"
+    assert (faulty.snapshot / repo_path(did) / "key").read_bytes() == key_of(faulty, did).read_bytes()
+    assert (faulty.snapshot / repo_path(did) / "store.sqlite.damaged").exists(), "it can be tried to be read by hand"
 
 
 def test_each_account_is_checked_whole_within_a_day_and_not_all_at_once(running: Running, faulty: Data) -> None:
@@ -257,7 +259,7 @@ def test_an_account_database_that_cannot_be_read_ends_the_backup_and_the_copy_be
 
 def test_a_run_that_was_killed_is_a_failed_run(faulty: Data) -> None:
     with faulty.start() as process:
-        while not (faulty.path / ".stamps" / "backup.json").exists():
+        while not (faulty.path / ".run-status" / "backup.json").exists():
             assert process.poll() is None
         process.kill()
         process.wait(60)
@@ -332,10 +334,10 @@ def test_a_check_that_ends_without_a_verdict_is_its_account_s_finding(
 
 def test_an_unreadable_folder_of_accounts_is_their_finding_and_no_other_s(running: Running, faulty: Data) -> None:
     did = _did(running, 3)
-    shelf = (faulty.path / home(did)).parent
+    shelf = (faulty.path / repo_path(did)).parent
     faulty.take()
     shutil.rmtree(shelf)
-    shelf.symlink_to(shelf.name)  # whoever opens it gets an error, as on a bad disk
+    shelf.symlink_to(shelf.name)  # opening it is an error, as on a bad disk
     faulty.take()
     findings = faulty.manifest()["findings"]
     assert did in findings

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tools.live.directory import PlcDirectory
-from tools.live.node import SERVERS, Install
-from tools.verify import MANIFEST, home
-
-from .restores import FILES
-from .snapshots import DEADLINE, Data, Running
+from cli.snapshot.verify import MANIFEST, repo_path
+from tests.contract.restores import FILES
+from tests.contract.snapshots import DEADLINE, Data, Running
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import SERVERS, Install
 
 pytestmark = pytest.mark.contract
 
@@ -54,9 +53,9 @@ class Drill:
         """The second half, with loopback alone; what it says."""
         return self._alone("serve.cjs", code, **change)
 
-    def candidate(self, *, code: int = 0, **change: str) -> str:
+    def upgrade_trial(self, *, code: int = 0, **change: str) -> str:
         """The first half of a trial, with loopback alone; what it says."""
-        return self._alone("candidate.cjs", code, **{"TRIAL_PRELOAD": str(FILES / "durable.cjs")} | change)
+        return self._alone("upgrade_trial.cjs", code, **{"TRIAL_PRELOAD": str(FILES / "durable.cjs")} | change)
 
     def _alone(self, name: str, code: int, **change: str) -> str:
         assert os.geteuid() == 0, "a container without a network is made by root"
@@ -64,7 +63,7 @@ class Drill:
 
     def outcome(self) -> dict[str, str]:
         """What the job that watches reads."""
-        found: dict[str, str] = json.loads((self.live / ".stamps" / "drill.json").read_text())
+        found: dict[str, str] = json.loads((self.live / ".run-status" / "drill.json").read_text())
         return found
 
     def _run(self, command: list[str], code: int, **change: str) -> str:
@@ -121,7 +120,7 @@ def test_a_good_backup_is_served_whole_by_a_server_without_a_network(drill: Dril
     assert "fetched in 3 s" in said
     assert drill.outcome().keys() == {"first", "good", "of", "findings"}
     assert not drill.fetched.exists(), "members' data are not left lying about"
-    assert {path.name for path in drill.live.iterdir()} == {".stamps"}
+    assert {path.name for path in drill.live.iterdir()} == {".run-status"}
 
 
 def test_a_repository_whose_account_was_never_finished_is_no_fault(running: Running, drill: Drill) -> None:
@@ -180,7 +179,7 @@ def test_an_identity_that_names_another_s_key_is_a_fault_and_an_absent_directory
 def test_what_only_the_server_finds_is_a_fault_of_the_second_half(running: Running, drill: Drill) -> None:
     drill.verify()
     did = running.club.members[2].did
-    with closing(sqlite3.connect(drill.fetched / home(did) / "store.sqlite")) as db:
+    with closing(sqlite3.connect(drill.fetched / repo_path(did) / "store.sqlite")) as db:
         db.execute("delete from repo_block where cid in (select cid from record)")
         db.commit()
     blob = next((drill.fetched / "blocks" / running.club.members[3].did).iterdir())
@@ -234,7 +233,7 @@ def _in_accounts(drill: Drill, statement: str) -> None:
 
 def test_a_candidate_that_does_its_work_passes_and_migrates_nothing(drill: Drill) -> None:
     count = drill.accounts
-    said = drill.candidate(TRIAL="candidate")
+    said = drill.upgrade_trial(TRIAL="candidate")
     for done in ("2 accounts made", "on the event stream", "a blob taken and given back", "after a restart"):
         assert done in said
     assert not (drill.folder / "data" / "throwaway").exists()
@@ -247,7 +246,7 @@ def test_a_candidate_that_does_its_work_passes_and_migrates_nothing(drill: Drill
 def test_a_candidate_that_answers_health_and_creates_no_records_is_caught(drill: Drill, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mjs"
     broken.write_text(_BROKEN)
-    said = drill.candidate(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
+    said = drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
     assert "answers on throw-away data" in said
     assert "FAULT: on throw-away data: repo.createRecord is answered with 500" in said
     assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy is not touched"
@@ -261,7 +260,7 @@ def test_a_candidate_whose_writes_cannot_be_made_durable_is_caught(drill: Drill,
         "globalThis.kept = new DatabaseSync(`${process.env.PDS_DATA_DIRECTORY}/other.sqlite`);\n"
         f"await import({json.dumps(str(SERVERS / 'pds.mjs'))});\n"
     )
-    said = drill.candidate(code=1, TRIAL="candidate", TRIAL_ENTRY=str(other))
+    said = drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(other))
     assert "cannot be made to flush what it acknowledges: it opened" in said
     assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy is not touched"
 
@@ -269,24 +268,24 @@ def test_a_candidate_whose_writes_cannot_be_made_durable_is_caught(drill: Drill,
 def test_a_candidate_that_does_not_start_is_told_in_its_own_words(drill: Drill, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mjs"
     broken.write_text('throw new Error("no such option");')
-    assert "no such option" in drill.candidate(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
+    assert "no such option" in drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
 
 
 def test_a_version_that_changes_the_form_of_a_database_is_told(drill: Drill) -> None:
-    drill.candidate(TRIAL="candidate")
+    drill.upgrade_trial(TRIAL="candidate")
     _in_accounts(drill, "drop index lexicon_failures_idx")
     _in_accounts(drill, "delete from kysely_migration where name = '007'")  # the last one of both version lines
     assert "MIGRATES account.sqlite 007" in drill.serve(TRIAL="candidate")
 
 
 def test_a_version_that_is_older_than_the_data_is_told_that_it_takes_a_restore(drill: Drill) -> None:
-    drill.candidate(TRIAL="candidate")
+    drill.upgrade_trial(TRIAL="candidate")
     _in_accounts(drill, "insert into kysely_migration values ('099', '2026-01-01T00:00:00.000Z')")
     said = drill.serve(code=1, TRIAL="candidate")
     assert "older than the data: it does not know their migration 099. Going back is a restore" in said
 
 
 def test_without_a_backup_there_is_no_trial_of_the_data(drill: Drill) -> None:
-    drill.candidate(TRIAL="candidate")
+    drill.upgrade_trial(TRIAL="candidate")
     shutil.rmtree(drill.fetched)
     assert "FAULT: no backup was fetched" in drill.serve(code=1, TRIAL="candidate")

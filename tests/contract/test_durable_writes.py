@@ -14,18 +14,17 @@ from typing import Any
 
 import pytest
 
-from components.render.pds_job import pds_job
-from tests.programs import settings_of
-from tools.hcl_text import job_of, task_of
-from tools.live.directory import PlcDirectory
-from tools.live.node import Install
-from tools.live.pds import PdsProcess
-from tools.live.process import ServerEndedError
-from tools.verify import home
-
-from .club import Club
-from .restores import FILES
-from .snapshots import open_environment
+from cli.snapshot.verify import repo_path
+from components.render.jobs.pds import pds_job
+from offline.hcl_reader import job_of, task_of
+from tests.contract.club import Club
+from tests.contract.restores import FILES
+from tests.contract.snapshots import open_environment
+from tests.support.programs import settings_of
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import Install
+from tools.trial.pds import PdsProcess
+from tools.trial.process import ServerEndedError
 
 pytestmark = pytest.mark.contract
 
@@ -34,7 +33,7 @@ _REPORT = Path(__file__).with_name("report.cjs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class HostConnection:
     """Where a server of one version line runs, and its environment as the program renders it."""
 
     install: Install
@@ -59,32 +58,34 @@ class Place:
 @pytest.fixture
 def place(
     pds_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
-) -> Place:
+) -> HostConnection:
     data = tmp_path / "pds"
     data.mkdir()
-    return Place(install=pds_installs[line], env=open_environment(program_env, data, directory, line), data=data)
+    return HostConnection(
+        install=pds_installs[line], env=open_environment(program_env, data, directory, line), data=data
+    )
 
 
-def test_every_connection_that_writes_is_full_and_every_file_is_flushed_with_its_folders(place: Place) -> None:
+def test_every_connection_that_writes_is_full_and_every_file_is_flushed_with_its_folders(place: HostConnection) -> None:
     lines, did = place.reported(place.env["NODE_OPTIONS"])
     levels = {Path(line["database"]).name: line["synchronous"] for line in lines if "database" in line}
     assert {"account.sqlite", "sequencer.sqlite", "store.sqlite"} <= levels.keys()
     assert {line["synchronous"] for line in lines if "database" in line} == {2}, f"2 is FULL: {levels}"
     flushed = {line["inode"] for line in lines if "inode" in line}
     (blob,) = (place.data / "blocks" / did).iterdir()
-    key = place.data / home(did) / "key"
+    key = place.data / repo_path(did) / "key"
     entries = [folder for file in (blob, key) for folder in (file, *file.parents) if folder.is_relative_to(place.data)]
     assert [name for name in entries if name.stat().st_ino not in flushed] == [], "a power cut loses these"
     assert list((place.data / ".writing").iterdir()) == [], "nothing is left beside the data"
 
 
-def test_without_the_option_the_server_is_as_upstream_makes_it(place: Place) -> None:
+def test_without_the_option_the_server_is_as_upstream_makes_it(place: HostConnection) -> None:
     settings = settings_of(pds={"durable_writes": False})
     job: dict[str, Any] = job_of(pds_job(settings, "dev"), "pds")
     assert "durable.cjs" not in json.dumps(job), "neither in the environment nor among the files"
     [env] = task_of(job, "pds")["env"]
-    assert env["NODE_OPTIONS"] == "--require=/local/guard.cjs"
-    lines, _ = place.reported(f'--require="{FILES / "guard.cjs"}"')
+    assert env["NODE_OPTIONS"] == "--require=/local/volume_check.cjs"
+    lines, _ = place.reported(f'--require="{FILES / "volume_check.cjs"}"')
     assert 1 in {line["synchronous"] for line in lines if "database" in line}, "NORMAL, or the preload is not needed"
     assert not [line for line in lines if "inode" in line]
 
@@ -187,7 +188,7 @@ def _refusal(server: PdsProcess) -> str:
 
 @pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES.keys())
 def test_a_server_whose_internals_are_others_is_refused_before_it_listens(
-    place: Place, change: Change, tmp_path: Path
+    place: HostConnection, change: Change, tmp_path: Path
 ) -> None:
     changed = _copied(place.install, tmp_path / "changed")
     change.plant(changed.folder / "node_modules" / _SERVER)
@@ -197,7 +198,7 @@ def test_a_server_whose_internals_are_others_is_refused_before_it_listens(
     assert "'pds: {durable_writes: false}'" in said, "what to do"
 
 
-def test_a_connection_that_stays_normal_is_refused(place: Place, tmp_path: Path) -> None:
+def test_a_connection_that_stays_normal_is_refused(place: HostConnection, tmp_path: Path) -> None:
     """As from a library that takes the pragma and does something else."""
     deaf = tmp_path / "deaf.cjs"
     deaf.write_text(_DEAF)
@@ -206,7 +207,7 @@ def test_a_connection_that_stays_normal_is_refused(place: Place, tmp_path: Path)
     assert "answers 'PRAGMA synchronous' with 1, not 2" in said
 
 
-def test_a_database_that_is_opened_past_the_library_is_refused(place: Place, tmp_path: Path) -> None:
+def test_a_database_that_is_opened_past_the_library_is_refused(place: HostConnection, tmp_path: Path) -> None:
     """As by a worker thread of a later version."""
     other = tmp_path / "other.cjs"
     other.write_text(_PAST_THE_LIBRARY)

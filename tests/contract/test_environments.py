@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from tools.engine import ROOT
-from tools.live import LiveError, reserved_table
-from tools.live.env_table import TABLE, as_text, make_table
-from tools.live.node import Install
-from tools.live.pds import PdsProcess
-from tools.live.process import ServerEndedError
-
-from .conftest import StartPds
-from .refused import ACCEPTED_BUT_WRONG, BAD_ENVIRONMENTS, Refusal
+from offline.mock_engine import ROOT
+from tests.contract.conftest import StartPds
+from tests.contract.refused import ACCEPTED_BUT_WRONG, BAD_ENVIRONMENTS, Refusal
+from tools.generate import reserved_handles
+from tools.generate.env_table import TABLE, as_text, make_table
+from tools.trial import LiveError
+from tools.trial.node import Install
+from tools.trial.pds import PdsProcess
+from tools.trial.process import ServerEndedError
 
 pytestmark = pytest.mark.contract
 
 
 def _words_at_start(start_pds: StartPds, env: dict[str, str], cases: Sequence[Refusal]) -> dict[str, str]:
-    """What the server says about each case, by its name; nothing where it starts. Several servers at a time."""
+    """What the server says about each case, by its name; nothing if it starts. Several servers at a time."""
 
     def start(case: Refusal) -> str:
         try:
@@ -89,7 +89,7 @@ def test_the_table_of_names_is_what_the_installed_servers_read(pds_installs: dic
 
 
 def test_the_reserved_words_are_those_of_the_installed_servers(pds_installs: dict[str, Install]) -> None:
-    assert (ROOT / reserved_table.TABLE).read_text() == reserved_table.make_table(pds_installs)
+    assert (ROOT / reserved_handles.TABLE).read_text() == reserved_handles.make_table(pds_installs)
 
 
 def test_every_name_of_the_programs_environment_is_read_by_both_lines(

@@ -22,26 +22,25 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.s3 import BUCKET, s3_server
-from tools.live.directory import PlcDirectory
-from tools.live.node import PDS_LINES, Install
-from tools.live.pds import PdsProcess
-from tools.live.process import free_port
-from tools.live.xrpc import Client
-from tools.repository import open_unchanged
-from tools.verify import from_plc, home, verify
-
-from .bucket import Bucket
-from .club import PASSWORD, Club, founded
-from .restores import restoring
-from .snapshots import DEADLINE, Data, Scale, open_environment
-from .test_drill import Drill
+from cli.snapshot.repository import open_unchanged
+from cli.snapshot.verify import from_plc, repo_path, verify
+from tests.contract.bucket import Bucket
+from tests.contract.club import PASSWORD, Club, founded
+from tests.contract.restores import restoring
+from tests.contract.snapshots import DEADLINE, Data, Scale, open_environment
+from tests.contract.test_drill import Drill
+from tests.support.s3 import BUCKET, s3_server
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES, Install
+from tools.trial.pds import PdsProcess
+from tools.trial.process import free_port
+from tools.trial.xrpc import Client
 
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
 
 
 @dataclass(kw_only=True)
-class Place:
+class HostConnection:
     """A server that can be killed and comes again at the same address, with its club, its bucket and its directory."""
 
     install: Install
@@ -81,14 +80,14 @@ def place(
     line: str,
     scale: Scale,
     tmp_path: Path,
-) -> Iterator[Place]:
+) -> Iterator[HostConnection]:
     path = tmp_path / "live" / "pds"
     path.mkdir(parents=True)
     env = open_environment(program_env, path, directory, line)
     asked = from_plc(directory.url, httpx.Client(trust_env=False))
     data = Data(path=path, install=pds_installs[line], document_key=asked)
     with s3_server(tmp_path, BUCKET) as url, ExitStack() as lives:
-        made = Place(
+        made = HostConnection(
             install=pds_installs[line],
             env=env,
             data=data,
@@ -102,7 +101,7 @@ def place(
 
 
 def test_whatever_is_killed_nothing_acknowledged_is_lost_and_nothing_torn_passes(
-    place: Place, scale: Scale, tmp_path: Path
+    place: HostConnection, scale: Scale, tmp_path: Path
 ) -> None:
     began = time.monotonic()
     place.timed("copy", place.data.take)
@@ -148,7 +147,7 @@ def test_whatever_is_killed_nothing_acknowledged_is_lost_and_nothing_torn_passes
     assert place.killed.total() > 2 * scale.lives, "most were killed in their middle"
 
 
-def _one_dies_while_it_is_copied(place: Place, *, copy_too: bool) -> None:
+def _one_dies_while_it_is_copied(place: HostConnection, *, copy_too: bool) -> None:
     """The server is killed, with `copy_too` the program that copies, too; the server comes again and is written to."""
     time.sleep(place.chance.uniform(0, 0.5))
     ends = {"server": place.some_moment("copy")} | ({"copying": place.some_moment("copy")} if copy_too else {})
@@ -173,7 +172,7 @@ def _one_dies_while_it_is_copied(place: Place, *, copy_too: bool) -> None:
     pytest.fail("the server that came again takes nothing")
 
 
-def _nothing_torn_passes(place: Place, began: float) -> None:
+def _nothing_torn_passes(place: HostConnection, began: float) -> None:
     """What a killed program left half done is not whole; or it is, and was killed a moment before it said so."""
     left = place.data.snapshot.with_name("next")
     if not left.exists():
@@ -184,19 +183,19 @@ def _nothing_torn_passes(place: Place, began: float) -> None:
         _all_is_in(place, left, began)
 
 
-def _all_is_in(place: Place, folder: Path, began: float) -> None:
+def _all_is_in(place: HostConnection, folder: Path, began: float) -> None:
     accounts, records = place.club.journal.before(began)
     assert accounts
     with closing(open_unchanged(folder / "account.sqlite")) as db:
         assert accounts <= {did for (did,) in db.execute("select did from actor")}
     there: dict[str, str] = {}
     for did in accounts:
-        with closing(open_unchanged(folder / home(did) / "store.sqlite")) as db:
+        with closing(open_unchanged(folder / repo_path(did) / "store.sqlite")) as db:
             there |= dict(db.execute("select uri, cid from record"))
     assert {uri: cid for uri, cid in records.items() if there.get(uri) != cid} == {}
 
 
-def _drilled(place: Place, folder: Path) -> str:
+def _drilled(place: HostConnection, folder: Path) -> str:
     """A drill of what was fetched; when the copy was begun, by its manifest."""
     alloc, live = (folder.with_name(name) for name in ("alloc-of-drill", "live-of-drill"))
     drill = Drill(folder=alloc, live=live, install=place.install, directory=place.directory)
@@ -219,7 +218,7 @@ def _room(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _restore(place: Place, folder: Path) -> subprocess.Popen[str]:
+def _restore(place: HostConnection, folder: Path) -> subprocess.Popen[str]:
     return restoring(
         replace(place.data, path=folder),
         PDS_HOSTNAME=place.env["PDS_HOSTNAME"],
@@ -228,14 +227,14 @@ def _restore(place: Place, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def _restored(place: Place, folder: Path) -> None:
+def _restored(place: HostConnection, folder: Path) -> None:
     with _restore(place, folder) as running:
         said, _ = running.communicate(timeout=DEADLINE)
     assert running.returncode == 0, said
     assert "ready" in said or "is finished" in said
 
 
-def _served(place: Place, folder: Path, began: float) -> None:
+def _served(place: HostConnection, folder: Path, began: float) -> None:
     """The server on what was restored knows a member's password."""
     port = free_port()
     env = {name: value.replace(str(place.data.path), str(folder)) for name, value in place.env.items()}

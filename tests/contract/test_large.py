@@ -16,20 +16,19 @@ from typing import Any
 
 import pytest
 
-from components.settings.sections import Backup
-from tools.engine import ROOT
-from tools.live.directory import PlcDirectory
-from tools.live.node import PDS_LINES
-from tools.live.pds import PdsProcess
-from tools.repository import Store
-from tools.verify import home
-
-from .club import POSTS, Member
-from .large import enlarge, realistic
-from .memory import Limit, NoLimitError, limited
-from .restores import FILES, restoring
-from .snapshots import DEADLINE, Data, Running, open_environment
-from .test_drill import Drill
+from cli.snapshot.repository import RepositoryStore
+from cli.snapshot.verify import repo_path
+from components.settings.sections import BackupOptions
+from offline.mock_engine import ROOT
+from tests.contract.club import POSTS, Member
+from tests.contract.large import enlarge, realistic
+from tests.contract.memory import Limit, NoLimitError, limited
+from tests.contract.restores import FILES, restoring
+from tests.contract.snapshots import DEADLINE, Data, Running, open_environment
+from tests.contract.test_drill import Drill
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES
+from tools.trial.pds import PdsProcess
 
 pytestmark = pytest.mark.contract
 
@@ -49,7 +48,7 @@ console.log(JSON.stringify([...problems({ ...car, rev, did, verifier })].map(({ 
 _BY_THE_OWNER = """
 import json, sys
 from pathlib import Path
-from tools.verify import verify
+from cli.snapshot.verify import verify
 print(json.dumps(verify(Path(sys.argv[1]), lambda did: None).problems))
 """
 
@@ -71,7 +70,7 @@ def large(running: Running, still: Data, tmp_path_factory: pytest.TempPathFactor
     did = running.club.members[0].did
     enlarge(path, did, realistic(did, _RECORDS))
     try:
-        with limited(Backup.model_fields["memory_mib"].default) as limit:
+        with limited(BackupOptions.model_fields["memory_mib"].default) as limit:
             inside = limit.node(still.install, path.parent)
             data = replace(still, path=path, install=inside)
             data.take()
@@ -89,7 +88,7 @@ def _ran(command: list[str], folder: Path, **env: str) -> Any:
 
 @one_line
 def test_200_000_records_are_copied_whole_in_the_memory_of_a_job(large: Large) -> None:
-    with closing(sqlite3.connect(large.data.snapshot / home(large.did) / "store.sqlite")) as db:
+    with closing(sqlite3.connect(large.data.snapshot / repo_path(large.did) / "store.sqlite")) as db:
         assert db.execute("select count(*) from record").fetchone()[0] > _RECORDS
     assert large.limit.kills == 0
 
@@ -125,7 +124,7 @@ def test_200_000_records_are_restored_in_the_memory_of_a_job(
     with restoring(data, FILES, **known) as running:
         said, _ = running.communicate(timeout=DEADLINE)
     assert running.returncode == 0, said
-    with closing(sqlite3.connect(data.path / home(large.did) / "store.sqlite")) as db:
+    with closing(sqlite3.connect(data.path / repo_path(large.did) / "store.sqlite")) as db:
         count, rev = db.execute("select (select count(*) from record), rev from repo_root").fetchone()
     assert count > _RECORDS
     assert rev > before
@@ -143,8 +142,8 @@ def _pages(member: Member, collection: str) -> Iterator[dict[str, Any]]:
 
 
 def _wrong(data: Data, did: str) -> list[str]:
-    with closing(Store(data.path / home(did) / "store.sqlite", did)) as store:
-        return [fault.text for fault in store.problems((data.path / home(did) / "key").read_bytes())]
+    with closing(RepositoryStore(data.path / repo_path(did) / "store.sqlite", did)) as store:
+        return [fault.text for fault in store.problems((data.path / repo_path(did) / "key").read_bytes())]
 
 
 def test_a_server_serves_lists_and_goes_on_with_records_that_were_written_below_it(
@@ -174,5 +173,5 @@ def test_a_server_serves_lists_and_goes_on_with_records_that_were_written_below_
         served.write_bytes(member.client.http.get("/xrpc/com.atproto.sync.getRepo", params={"did": did}).content)
     assert newest["rev"] > rev
     assert _wrong(faulty, did) == []
-    named = [str(FILES / "repository.cjs"), str(served), str(faulty.path / home(did) / "key"), did, newest["rev"]]
+    named = [str(FILES / "repository.cjs"), str(served), str(faulty.path / repo_path(did) / "key"), did, newest["rev"]]
     assert _ran([str(faulty.install.node), "-e", _AS_SERVED, *named], faulty.install.folder) == []

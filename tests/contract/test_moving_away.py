@@ -1,7 +1,7 @@
 """A member moves to another real PDS with their identity, posts and pictures, without any mail server.
 
 The calls and their order are those of the protocol's guide to account migration (atproto.com/guides/account-migration)
-and of docs/operating.md. Mailed tokens are read as `./pds token` reads them.
+and of docs/guide/members.md. Mailed tokens are read as `./pds email-token` reads them.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from components.probes import NomadApi
-from tests import fake_dns
-from tests.test_guard import GUARD
-from tools import inside, mailed
-from tools.live.directory import PlcDirectory
-from tools.live.identity import directory_data
-from tools.live.keys import did_key
-from tools.live.node import PDS_LINES, Install
-from tools.live.pds import PdsProcess
-from tools.live.xrpc import Client, RefusedError
-
-from .conftest import StartPds
-from .test_members import PRELOAD
+from cli.check.plc_documents import directory_data
+from cli.lib import nomad_exec
+from cli.people import email_tokens as email_token
+from cli.snapshot.did_keys import did_key
+from components.clients.nomad import NomadApi
+from tests.contract.conftest import StartPds
+from tests.contract.member_server import PRELOAD
+from tests.support import fake_dns
+from tests.unit.components.render.test_volume_check import VOLUME_CHECK
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES, Install
+from tools.trial.pds import PdsProcess
+from tools.trial.xrpc import Client, RefusedError
 
 pytestmark = pytest.mark.contract
 
@@ -118,9 +118,9 @@ def world(
     theirs = {**program_env, **OTHER_SECRETS, "PDS_HOSTNAME": NEW}
     with fake_dns.serve(dns) as nameserver:
         asks = {"TESTS_NAME_SERVER": nameserver}
-        guarded = {**asks, "NODE_OPTIONS": f'--require="{GUARD}" --require="{PRELOAD}"'}
-        unguarded = {**asks, "NODE_OPTIONS": f'--require="{PRELOAD}"'}
-        with start_pds(program_env, guarded) as first, start_pds(theirs, unguarded, line=other) as second:
+        checked = {**asks, "NODE_OPTIONS": f'--require="{VOLUME_CHECK}" --require="{PRELOAD}"'}
+        unchecked = {**asks, "NODE_OPTIONS": f'--require="{PRELOAD}"'}
+        with start_pds(program_env, checked) as first, start_pds(theirs, unchecked, line=other) as second:
             old = Side(OLD, program_env, pds_installs[line], first, Client(first.url, OLD))
             new = Side(NEW, theirs, pds_installs[other], second, Client(second.url, NEW))
             with old.client.http, new.client.http:
@@ -128,11 +128,11 @@ def world(
 
 
 def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What `./pds token` prints. Nomad's exec endpoint is this process, the container that server's folder and data."""
+    """The output of `./pds email-token`: this process is Nomad's exec endpoint, the server's folder its container."""
     container = {
         **{name: side.env[name] for name in ("PDS_HOSTNAME", "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX")},
         "PDS_DATA_DIRECTORY": str(Path(side.pds.log).with_suffix("")),
-        "NODE_OPTIONS": f'--require="{GUARD}"',
+        "NODE_OPTIONS": f'--require="{VOLUME_CHECK}"',
         "PATH": os.pathsep.join([str(side.install.node.parent), os.defpath]),
     }
 
@@ -145,8 +145,8 @@ def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
     nomad = {"address": "http://127.0.0.1:1", **dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem"), "")}
     with monkeypatch.context() as patch:
         patch.setattr(NomadApi, "get", lambda _self, _path: [{"ID": "its", "ClientStatus": "running"}])
-        patch.setattr(inside, "_exec", run)
-        [token] = mailed.read({**nomad, "token": ""}, did)
+        patch.setattr(nomad_exec, "_exec", run)
+        [token] = email_token.read_tokens({**nomad, "token": ""}, did)
     assert token.purpose == "plc_operation"
     return token.token
 
@@ -207,7 +207,7 @@ def _change_identity(old: Side, new: Side, leaving: str, token: str, hers: list[
 
 
 def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, hers: list[str]) -> None:
-    """All of it, in the order of docs/operating.md."""
+    """All of it, in the order of docs/guide/members.md."""
     old, new = world.old, world.new
     leaving, arriving = _copy(old, new, did, handle)
     assert new.client.query("com.atproto.server.checkAccountStatus", {})["validDid"] is False, "all but her identity"

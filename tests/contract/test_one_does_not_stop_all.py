@@ -10,22 +10,21 @@ from contextlib import closing
 
 import pytest
 
-from tools.verify import MANIFEST, home
-
-from .restores import Restore
-from .snapshots import Data
-from .test_damaged_accounts import key_of, lose_the_tree, store_of
-from .test_restore import _client, _logged_in, _status
-from .test_restored_accounts import _fetched, one_line
+from cli.snapshot.verify import MANIFEST, repo_path
+from tests.contract.restores import Restore
+from tests.contract.snapshots import Data
+from tests.contract.test_damaged_accounts import key_of, lose_the_tree, store_of
+from tests.contract.test_restore import _client, _logged_in, _status
+from tests.contract.test_restored_accounts import _fetched, one_line
 
 pytestmark = pytest.mark.contract
 
 
 def two_members(restore: Restore) -> tuple[str, str]:
     """Two members who are in use before and after the snapshot."""
-    story = restore.story
-    others = {story.deleted.did, story.hidden.did, story.resting.did, story.gone.did}
-    one, two, *_ = (member.did for member in story.club.members if member.did not in others)
+    scenario = restore.scenario
+    others = {scenario.deleted.did, scenario.hidden.did, scenario.resting.did, scenario.gone.did}
+    one, two, *_ = (member.did for member in scenario.club.members if member.did not in others)
     return one, two
 
 
@@ -42,12 +41,12 @@ def test_two_accounts_whose_trees_are_lost_are_both_rebuilt(in_place: Restore) -
 
 @one_line
 def test_a_key_is_not_forgotten_because_newer_old_data_have_a_damaged_one(in_place: Restore) -> None:
-    late = in_place.story.late.did
+    late = in_place.scenario.late.did
     place = in_place.data.path / ".restore"
     for name, key in (("old-1", key_of(in_place.data, late).read_bytes()), ("old-2", os.urandom(16))):
-        (place / name / home(late)).mkdir(parents=True)
-        (place / name / home(late) / "key").write_bytes(key)
-    shutil.rmtree(in_place.data.path / home(late))
+        (place / name / repo_path(late)).mkdir(parents=True)
+        (place / name / repo_path(late) / "key").write_bytes(key)
+    shutil.rmtree(in_place.data.path / repo_path(late))
     refused = in_place.run(code=1, NOMAD_META_forget="yes")
     assert f"{late}: its signing key is in .restore/old-1 alone" in refused
     assert (place / "old-1").exists(), "it holds the last copy"
@@ -55,18 +54,18 @@ def test_a_key_is_not_forgotten_because_newer_old_data_have_a_damaged_one(in_pla
 
 @one_line
 def test_one_account_whose_address_is_taken_is_refused_and_the_server_starts(in_place: Restore) -> None:
-    story, did = in_place.story, in_place.story.deleted.did
+    scenario, did = in_place.scenario, in_place.scenario.deleted.did
     snapshot = in_place.data.path / ".restore" / "fetched" / "account.sqlite"
     with closing(sqlite3.connect(snapshot)) as db:
         (taken,) = db.execute("select email from account where did = ?", (did,)).fetchone()
     with closing(sqlite3.connect(in_place.data.path / "account.sqlite")) as db:
-        db.execute("update account set email = ? where did = ?", (taken, story.late.did))
+        db.execute("update account set email = ? where did = ?", (taken, scenario.late.did))
         db.commit()
     in_place.run(NOMAD_META_only=did)
     refused = in_place.run(code=1, NOMAD_META_only=did, NOMAD_META_step="in")
     assert "another account has the e-mail address" in refused
     with in_place.opened() as server:
-        _logged_in(server, in_place, story.writer.did)
+        _logged_in(server, in_place, scenario.writer.did)
     assert not store_of(in_place.data, did).exists()
     in_place.fetch()
     in_place.run(NOMAD_META_verify="yes")
@@ -77,7 +76,7 @@ def test_one_account_whose_address_is_taken_is_refused_and_the_server_starts(in_
 def test_one_account_that_cannot_be_put_in_place_is_as_it_was_and_the_server_starts(
     in_place: Restore, member: str
 ) -> None:
-    did = getattr(in_place.story, member).did
+    did = getattr(in_place.scenario, member).did
     before = key_of(in_place.data, did).stat().st_ino if member == "writer" else None
     rows = _rows_of(in_place, did)
     in_place.plant(
@@ -86,7 +85,7 @@ def test_one_account_that_cannot_be_put_in_place_is_as_it_was_and_the_server_sta
     in_place.run(NOMAD_META_only=did)
     assert "planted" in in_place.run(code=1, NOMAD_META_only=did, NOMAD_META_step="in")
     with in_place.opened() as server:
-        _logged_in(server, in_place, in_place.story.late.did)
+        _logged_in(server, in_place, in_place.scenario.late.did)
         if before:
             assert key_of(in_place.data, did).stat().st_ino == before
             _logged_in(server, in_place, did)
@@ -128,7 +127,7 @@ def test_an_account_at_which_the_server_fails_is_named_and_the_others_come_back(
     assert named in said
     with in_place.opened() as server:
         _logged_in(server, in_place, two)
-        _logged_in(server, in_place, in_place.story.late.did)
+        _logged_in(server, in_place, in_place.scenario.late.did)
         status = _status(_client(server, in_place), one)
         assert status == "active" if kept else status in ("deactivated", "RepoNotFound")
     assert key_of(in_place.data, one).exists()
@@ -143,7 +142,7 @@ def _break_rebuilding(data: Data, did: str) -> None:
 
 @one_line
 def test_one_account_is_put_in_place_with_the_server_s_own_flushes(in_place: Restore) -> None:
-    did = in_place.story.writer.did
+    did = in_place.scenario.writer.did
     in_place.plant("restore_server.cjs", 'this.pragma("synchronous = off");', 'console.log("WITHOUT FLUSH");')
     in_place.run(NOMAD_META_only=did)
     said = in_place.run(NOMAD_META_only=did, NOMAD_META_step="in")
@@ -151,7 +150,7 @@ def test_one_account_is_put_in_place_with_the_server_s_own_flushes(in_place: Res
 
 
 @one_line
-def test_a_damaged_list_or_mark_on_the_volume_keeps_nobody_from_a_restore(in_place: Restore) -> None:
+def test_a_damaged_list_or_identity_file_on_the_volume_does_not_prevent_a_restore(in_place: Restore) -> None:
     with (in_place.data.path / ".departures.jsonl").open("ab") as file:
         file.write(os.urandom(40).replace(b"\n", b"") + b"\n{}\n")
     (in_place.data.path / ".pds-identity.json").write_bytes(b"")
@@ -161,8 +160,8 @@ def test_a_damaged_list_or_mark_on_the_volume_keeps_nobody_from_a_restore(in_pla
     manifest.write_text(json.dumps(content))
     in_place.run()
     with in_place.opened() as server:
-        _logged_in(server, in_place, in_place.story.writer.did)
-        assert _status(_client(server, in_place), in_place.story.deleted.did) in ("deleted", "RepoNotFound")
+        _logged_in(server, in_place, in_place.scenario.writer.did)
+        assert _status(_client(server, in_place), in_place.scenario.deleted.did) in ("deleted", "RepoNotFound")
 
 
 @one_line

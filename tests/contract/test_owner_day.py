@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.live.directory import PlcDirectory
-from tools.live.owner import STEP_NAMES, Step, run_owner_day
-from tools.live.pds import PdsProcess
-
-from .conftest import StartPds
+from tests.contract.conftest import StartPds
+from tools.trial.directory import PlcDirectory
+from tools.trial.owner import STEP_NAMES, Step, run_owner_day
+from tools.trial.pds import PdsProcess
 
 pytestmark = pytest.mark.contract
 

@@ -20,15 +20,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tools.live.directory import PlcDirectory
-from tools.live.node import Install
-from tools.live.pds import PdsProcess
-from tools.live.xrpc import Client, RefusedError
-
-from .club import BLOBS, PASSWORD, POSTS, Club, Member
-from .disk import Disk, NoDiskError, disk
-from .restores import FILES
-from .snapshots import open_environment
+from tests.contract.club import BLOBS, PASSWORD, POSTS, Club, Member
+from tests.contract.disk import Disk, NoDiskError, disk
+from tests.contract.restores import FILES
+from tests.contract.snapshots import open_environment
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import Install
+from tools.trial.pds import PdsProcess
+from tools.trial.xrpc import Client, RefusedError
 
 pytestmark = pytest.mark.contract
 
@@ -54,7 +53,7 @@ class Acknowledged:
 
 
 @dataclass
-class Story:
+class Scenario:
     """A club on a disk, and its writers."""
 
     env: Mapping[str, str]
@@ -167,27 +166,27 @@ def _bytes_of(cid: str) -> bytes:
 
 
 @pytest.fixture
-def story(
+def scenario(
     pds_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
-) -> Iterator[Story]:
+) -> Iterator[Scenario]:
     try:
         with disk(tmp_path) as made:
             data = made.mount / "pds"
             data.mkdir()
             env = open_environment(program_env, data, directory, line)
-            yield Story(env=env, install=pds_installs[line], disk=made)
+            yield Scenario(env=env, install=pds_installs[line], disk=made)
     except NoDiskError as missing:
         pytest.skip(f"That a power cut loses nothing is not shown here: {missing}. Run this as root with loop devices.")
 
 
-def test_what_was_acknowledged_before_a_power_cut_is_there_after_it(story: Story) -> None:
-    story.until_the_cut()
-    assert story.lost() == {}, f"of {len(story.told.records)} records, {len(story.told.accounts)} accounts"
+def test_what_was_acknowledged_before_a_power_cut_is_there_after_it(scenario: Scenario) -> None:
+    scenario.until_the_cut()
+    assert scenario.lost() == {}, f"of {len(scenario.told.records)} records, {len(scenario.told.accounts)} accounts"
 
 
-def test_without_durable_writes_a_power_cut_takes_what_was_acknowledged(story: Story) -> None:
+def test_without_durable_writes_a_power_cut_takes_what_was_acknowledged(scenario: Scenario) -> None:
     """So the test above sees a loss, and upstream's server still needs the preload."""
-    story.env = {**story.env, "NODE_OPTIONS": f'--require="{FILES / "guard.cjs"}"'}
-    story.until_the_cut()
-    lost = story.lost()
+    scenario.env = {**scenario.env, "NODE_OPTIONS": f'--require="{FILES / "volume_check.cjs"}"'}
+    scenario.until_the_cut()
+    lost = scenario.lost()
     assert {"blob", "event"} <= lost.keys(), "commits were acknowledged before they were on the disk"

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_guard import Volume
-from tools.live.node import PDS_LINES
-from tools.live.pds import PdsProcess
-from tools.live.xrpc import Client, RefusedError
-from tools.verify import MANIFEST, MARK, home, verify
-
-from .club import PASSWORD, Member, cid_of
-from .relay import Relay
-from .restores import Restore, Story, newest
-from .snapshots import Scale
+from cli.snapshot.verify import IDENTITY_FILE, MANIFEST, repo_path, verify
+from tests.contract.club import PASSWORD, Member, cid_of
+from tests.contract.relay import Relay
+from tests.contract.restores import Restore, Scenario, newest
+from tests.contract.snapshots import Scale
+from tests.unit.components.render.test_volume_check import Volume
+from tools.trial.node import PDS_LINES
+from tools.trial.pds import PdsProcess
+from tools.trial.xrpc import Client, RefusedError
 
 pytestmark = pytest.mark.contract
 
@@ -31,7 +30,7 @@ one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
 
 
 def _client(server: PdsProcess, restore: Restore) -> Client:
-    return Client(server.url, restore.story.env["PDS_HOSTNAME"])
+    return Client(server.url, restore.scenario.env["PDS_HOSTNAME"])
 
 
 def _logged_in(server: PdsProcess, restore: Restore, did: str) -> Member:
@@ -41,14 +40,14 @@ def _logged_in(server: PdsProcess, restore: Restore, did: str) -> Member:
     return Member(did=did, client=client)
 
 
-def _who_left(story: Story) -> set[str]:
-    return {story.deleted.did, story.hidden.did, story.resting.did, story.gone.did}
+def _who_left(scenario: Scenario) -> set[str]:
+    return {scenario.deleted.did, scenario.hidden.did, scenario.resting.did, scenario.gone.did}
 
 
 def _all_is_there(server: PdsProcess, restore: Restore, but: set[str]) -> None:
     """Old passwords work, and every post that was acknowledged before the snapshot has the CID that it had."""
-    story = restore.story
-    members, records = story.club.journal.before(story.began)
+    scenario = restore.scenario
+    members, records = scenario.club.journal.before(scenario.began)
     for did in members - but:
         _logged_in(server, restore, did)
     expected = {uri: cid for uri, cid in records.items() if uri.split("/")[2] not in but}
@@ -71,11 +70,11 @@ def _status(client: Client, did: str) -> str:
 
 def _goes_on(restore: Restore, relay: Relay) -> None:
     """Raises AssertionError unless the relay follows the restored server to where it is, and to what is new then."""
-    story = restore.story
-    stayed = story.club.journal.before(story.began)[0] - _who_left(story)
+    scenario = restore.scenario
+    stayed = scenario.club.journal.before(scenario.began)[0] - _who_left(scenario)
     with restore.opened() as server:
         client = _client(server, restore)
-        story.club.post(_logged_in(server, restore, story.writer.did), "after the restore")
+        scenario.club.post(_logged_in(server, restore, scenario.writer.did), "after the restore")
         relay.follow(server.url, newest(restore.data.path))
         assert not relay.idle, "its cursor is one of the future"
         assert relay.dropped == []
@@ -88,14 +87,14 @@ def test_members_have_their_passwords_and_posts_and_a_relay_goes_on(
     where: str, line: str, request: pytest.FixtureRequest
 ) -> None:
     restore: Restore = request.getfixturevalue(where)
-    story, relay = restore.story, restore.relay
+    scenario, relay = restore.scenario, restore.relay
     with relay.answering() as url:
         said = restore.run(PDS_CRAWLERS=url)
     assert "ready" in said
     with restore.opened() as server:
-        _all_is_there(server, restore, but=_who_left(story))
+        _all_is_there(server, restore, but=_who_left(scenario))
         with pytest.raises(RefusedError, match="Could not locate record"):
-            _cid(server, restore, story.written_after)
+            _cid(server, restore, scenario.written_after)
     _goes_on(restore, relay)
 
 
@@ -113,73 +112,77 @@ def test_a_relay_drops_a_repository_whose_revision_is_not_above_the_one_that_it_
     in_place.plant("restore_server.cjs", "    await store.repo.processWrites([]);\n", "")
     in_place.plant("restore_server.cjs", "if (seen && sync.rev <= seen)", "if (false)")
     in_place.run()
-    with pytest.raises(AssertionError, match=f"#sync of {in_place.story.writer.did}: old revision"):
+    with pytest.raises(AssertionError, match=f"#sync of {in_place.scenario.writer.did}: old revision"):
         _goes_on(in_place, in_place.relay)
 
 
 @pytest.mark.parametrize("where", ["in_place", "disaster"])
 def test_the_dead_stay_dead(where: str, in_place: Restore, request: pytest.FixtureRequest) -> None:
     restore: Restore = request.getfixturevalue(where)
-    story = restore.story
+    scenario = restore.scenario
     if restore is not in_place:
         # What a backup after all that, and before the disaster, had sent beside its snapshot.
         in_place.data.take()
         restore.fetch_list(in_place.data.path)
     said = restore.run(NOMAD_META_sequence="1000000")
-    assert f"LEFT OUT: {story.deleted.did}: it was deleted after the snapshot" in said
-    assert f"LEFT OUT: {story.hidden.did}: it was taken down after the snapshot" in said
-    assert f"LEFT OUT: {story.resting.did}: it was deactivated after the snapshot" in said
-    assert f"LEFT OUT: {story.gone.did}: its DID document names the server rooks.test" in said
+    assert f"LEFT OUT: {scenario.deleted.did}: it was deleted after the snapshot" in said
+    assert f"LEFT OUT: {scenario.hidden.did}: it was taken down after the snapshot" in said
+    assert f"LEFT OUT: {scenario.resting.did}: it was deactivated after the snapshot" in said
+    assert f"LEFT OUT: {scenario.gone.did}: its DID document names the server rooks.test" in said
     with restore.opened() as server:
         client = _client(server, restore)
-        assert _status(client, story.deleted.did) == "RepoNotFound"
-        assert _status(client, story.hidden.did) == "takendown"
-        assert _status(client, story.resting.did) == "deactivated"
-        assert _status(client, story.gone.did) == "deactivated"
-    assert not (restore.data.path / home(story.deleted.did)).exists()
+        assert _status(client, scenario.deleted.did) == "RepoNotFound"
+        assert _status(client, scenario.hidden.did) == "takendown"
+        assert _status(client, scenario.resting.did) == "deactivated"
+        assert _status(client, scenario.gone.did) == "deactivated"
+    assert not (restore.data.path / repo_path(scenario.deleted.did)).exists()
 
 
 def test_what_only_a_relay_heard_before_the_disaster_is_believed(disaster: Restore) -> None:
-    story, relay = disaster.story, disaster.relay
+    scenario, relay = disaster.scenario, disaster.relay
     with relay.answering() as url:
         said = disaster.run(PDS_CRAWLERS=url)
-    assert f"LEFT OUT: {story.deleted.did}: the relay says that it was deleted" in said
-    assert f"LEFT OUT: {story.resting.did}: the relay says that it was deactivated" in said
-    assert f"the relay passes nothing on of {story.hidden.did} (takendown)" in said, "it may be the relay's own doing"
+    assert f"LEFT OUT: {scenario.deleted.did}: the relay says that it was deleted" in said
+    assert f"LEFT OUT: {scenario.resting.did}: the relay says that it was deactivated" in said
+    assert f"the relay passes nothing on of {scenario.hidden.did} (takendown)" in said, (
+        "it may be the relay's own doing"
+    )
 
 
 def test_the_owner_s_lists_are_applied_before_anybody_sees_an_account(disaster: Restore) -> None:
-    story = disaster.story
-    deleted, hidden = story.writer.did, story.resting.did
-    disaster.run(NOMAD_META_sequence="1", NOMAD_META_delete=deleted, NOMAD_META_takedown=f"{hidden} did:plc:nobody")
+    scenario = disaster.scenario
+    deleted, hidden = scenario.writer.did, scenario.resting.did
+    disaster.run(NOMAD_META_sequence="1", NOMAD_META_delete=deleted, NOMAD_META_takedown=f"{hidden} did:plc:unknown")
     with disaster.opened() as server:
         client = _client(server, disaster)
         assert (_status(client, deleted), _status(client, hidden)) == ("RepoNotFound", "takendown")
 
 
 def test_an_account_that_was_deleted_by_mistake_comes_back(in_place: Restore) -> None:
-    did = in_place.story.deleted.did
+    did = in_place.scenario.deleted.did
     in_place.run(NOMAD_META_bring_back=did)
     with in_place.opened() as server:
         assert _status(_client(server, in_place), did) == "active"
         _logged_in(server, in_place, did)
 
 
-def test_a_repository_that_is_behind_the_events_is_brought_up_to_them(in_place: Restore, story: Story) -> None:
+def test_a_repository_that_is_behind_the_events_is_brought_up_to_them(in_place: Restore, scenario: Scenario) -> None:
     # As when a post comes after a repository was copied and before the events are.
     in_place.data.take()
     torn = in_place.data.snapshot
-    manifest, older = (json.loads((folder / MANIFEST).read_text()) for folder in (torn, story.snapshot))
-    store = home(story.writer.did) / "store.sqlite"
-    shutil.copy(story.snapshot / store, torn / store)
-    manifest["repositories"][story.writer.did] = older["repositories"][story.writer.did]
+    manifest, older = (json.loads((folder / MANIFEST).read_text()) for folder in (torn, scenario.snapshot))
+    store = repo_path(scenario.writer.did) / "store.sqlite"
+    shutil.copy(scenario.snapshot / store, torn / store)
+    manifest["repositories"][scenario.writer.did] = older["repositories"][scenario.writer.did]
     manifest["files"][str(store)] = older["files"][str(store)]
     manifest["started"] = older["started"]
     (torn / MANIFEST).write_text(json.dumps(manifest))
     assert verify(torn, in_place.data.document_key).problems == ()
     in_place.run(NOMAD_META_from="volume")
     with in_place.opened() as server:
-        assert _cid(server, in_place, story.written_after) == story.club.journal.records[story.written_after][0]
+        assert (
+            _cid(server, in_place, scenario.written_after) == scenario.club.journal.records[scenario.written_after][0]
+        )
     _goes_on(in_place, in_place.relay)
 
 
@@ -188,12 +191,12 @@ def test_the_next_snapshot_of_restored_data_is_whole_and_the_list_goes_on(in_pla
     in_place.data.take()
     assert in_place.data.verify().problems == ()
     listed = [json.loads(line) for line in (in_place.data.path / ".departures.jsonl").read_text().splitlines()]
-    assert {line["did"] for line in listed} >= _who_left(in_place.story) - {in_place.story.gone.did}
+    assert {line["did"] for line in listed} >= _who_left(in_place.scenario) - {in_place.scenario.gone.did}
     assert [line["seq"] for line in listed] == sorted({line["seq"] for line in listed})
 
 
-def test_old_data_are_kept_until_the_owner_says_so(in_place: Restore, story: Story) -> None:
-    before = _content(story.data.path)
+def test_old_data_are_kept_until_the_owner_says_so(in_place: Restore, scenario: Scenario) -> None:
+    before = _content(scenario.data.path)
     in_place.run()
     (old,) = (in_place.data.path / ".restore").glob("old-*")
     assert _content(old) == before
@@ -218,8 +221,9 @@ for (const name of ["renameSync", "rmdirSync"]) {
 
 
 _RESTORED = {
-    "account.sqlite", "sequencer.sqlite", "actors", "blocks", MARK, ".departures.jsonl", ".restore", ".snapshot"
-}  # fmt: skip
+    *("account.sqlite", "sequencer.sqlite", "actors", "blocks", IDENTITY_FILE),
+    *(".departures.jsonl", ".restore", ".snapshot"),
+}
 
 
 @one_line
@@ -241,13 +245,13 @@ def test_killed_at_any_step_of_the_swap_it_is_finished_by_the_next_run(in_place:
             swapping += 1
         if swapping == 3:
             assert "REFUSED: a restore was cut short" in in_place.data.take(code=1)
-            refused = Volume(in_place.data.path).guard()
+            refused = Volume(in_place.data.path).check()
             assert "a restore was cut short" in refused.stderr, "no server starts on half of it"
         again = in_place.run()
         assert "is finished" in again or "ready" in again
         # The copy that was refused has left word of it.
-        assert {entry.name for entry in in_place.data.path.iterdir()} - {".stamps"} == _RESTORED
-        assert in_place.story.written_after not in _uris(in_place.data.path, in_place.story.writer.did)
+        assert {entry.name for entry in in_place.data.path.iterdir()} - {".run-status"} == _RESTORED
+        assert in_place.scenario.written_after not in _uris(in_place.data.path, in_place.scenario.writer.did)
         if step % 5 == 0:
             in_place.data.take()
             assert in_place.data.verify().problems == ()
@@ -280,7 +284,7 @@ def test_killed_at_a_random_moment_it_can_be_run_again(in_place: Restore, scale:
 @pytest.mark.parametrize("content", [b"frames", b""])
 def test_what_lies_beside_a_database_of_the_snapshot_is_no_part_of_it(disaster: Restore, content: bytes) -> None:
     """A killed reader leaves an empty log and its index. A log with anything in it would be taken in by SQLite."""
-    database = disaster.data.path / ".restore" / "fetched" / home(disaster.story.writer.did) / "store.sqlite"
+    database = disaster.data.path / ".restore" / "fetched" / repo_path(disaster.scenario.writer.did) / "store.sqlite"
     log, index = (database.with_name(f"{database.name}-{suffix}") for suffix in ("wal", "shm"))
     log.write_bytes(content)
     index.write_bytes(bytes(32768))
@@ -305,7 +309,7 @@ def test_a_server_that_runs_is_left_alone(in_place: Restore) -> None:
     with in_place.opened():
         said = in_place.run(code=1)
     assert "REFUSED: the server is running on these data" in said
-    assert (in_place.data.path / MARK).exists()
+    assert (in_place.data.path / IDENTITY_FILE).exists()
 
 
 @one_line
@@ -333,7 +337,7 @@ def test_a_directory_that_does_not_answer_is_waited_for_by_the_owner(in_place: R
 
 
 @one_line
-def test_where_nobody_knows_how_far_the_events_were_the_owner_is_asked(disaster: Restore) -> None:
+def test_if_the_last_event_is_unknown_the_operator_has_to_give_its_number(disaster: Restore) -> None:
     _refused(disaster, "--sequence N", PDS_CRAWLERS="http://localhost:1")
     disaster.run(PDS_CRAWLERS="http://localhost:1", NOMAD_META_sequence="5000")
     assert newest(disaster.data.path) > 5000
@@ -345,7 +349,7 @@ def test_a_full_volume_is_refused(in_place: Restore) -> None:
 
 
 def _uris(data: Path, did: str) -> set[str]:
-    with closing(sqlite3.connect(data / home(did) / "store.sqlite")) as db:
+    with closing(sqlite3.connect(data / repo_path(did) / "store.sqlite")) as db:
         return {row[0] for row in db.execute("select uri from record")}
 
 
@@ -355,7 +359,7 @@ def _content(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file()
-        and not {".snapshot", ".restore", ".stamps"} & set(path.relative_to(folder).parts)
+        and not {".snapshot", ".restore", ".run-status"} & set(path.relative_to(folder).parts)
         and not path.name.endswith(("-wal", "-shm"))
         and path.name != ".departures.jsonl"
     }

@@ -1,31 +1,36 @@
-"""A restore of a server with damaged, lost and newer accounts: what can be saved is saved, and all else is named."""
+"""A restore of a server with damaged, lost and newer accounts: what can be saved is saved, and all else is named.
+
+`test_one_account_restored.py` restores one account alone.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
 import sqlite3
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tools.live.node import PDS_LINES
-from tools.live.pds import PdsProcess
-from tools.live.xrpc import RefusedError
-from tools.verify import MANIFEST, home
-
-from .restores import Restore
-from .snapshots import Data, Scale
-from .test_damaged_accounts import key_of, lose_a_blob, lose_a_record, lose_the_tree, overwrite_pages, store_of
-from .test_restore import _cid, _client, _goes_on, _logged_in, _status, _uris, _who_left
+from cli.snapshot.verify import MANIFEST, repo_path
+from tests.contract.restores import Restore
+from tests.contract.snapshots import Data
+from tests.contract.test_damaged_accounts import (
+    key_of,
+    lose_a_blob,
+    lose_a_record,
+    lose_the_tree,
+    overwrite_pages,
+    store_of,
+)
+from tests.contract.test_restore import _cid, _client, _goes_on, _logged_in, _status, _uris, _who_left
+from tools.trial.node import PDS_LINES
+from tools.trial.pds import PdsProcess
+from tools.trial.xrpc import RefusedError
 
 pytestmark = pytest.mark.contract
 
@@ -41,18 +46,18 @@ def _fetched(restore: Restore) -> Data:
 
 def _others_are_served(server: PdsProcess, restore: Restore, but: set[str]) -> None:
     """Passwords, and every post that was acknowledged before the snapshot, with its CID."""
-    story = restore.story
-    members, records = story.club.journal.before(story.began)
-    for did in members - but - _who_left(story):
+    scenario = restore.scenario
+    members, records = scenario.club.journal.before(scenario.began)
+    for did in members - but - _who_left(scenario):
         _logged_in(server, restore, did)
-    expected = {uri: cid for uri, cid in records.items() if uri.split("/")[2] not in but | _who_left(story)}
+    expected = {uri: cid for uri, cid in records.items() if uri.split("/")[2] not in but | _who_left(scenario)}
     assert expected
     assert {uri: cid for uri, cid in expected.items() if _cid(server, restore, uri) != cid} == {}
 
 
 @contextmanager
 def _older(restore: Restore, *snapshots: Path) -> Iterator[None]:
-    """What the task beside a restore does (older.sh), with folders for restic's backups, the newest first."""
+    """What the task beside a restore does (fetch_older.sh), with folders for restic's backups, the newest first."""
     desk = restore.data.path / ".restore" / "older"
     listed = [
         {"id": f"{number:08x}", "time": json.loads((folder / MANIFEST).read_text())["started"]}
@@ -99,11 +104,11 @@ def _relabelled(snapshot: Path, to: Path, started: str) -> Path:
 def test_a_damaged_account_comes_from_the_newest_older_backup_in_which_it_is_whole(
     in_place: Restore, tmp_path: Path
 ) -> None:
-    story, did = in_place.story, in_place.story.writer.did
-    whole = _relabelled(story.snapshot, tmp_path / "whole", "2026-01-03T00:00:00.000Z")
-    oldest = _relabelled(story.snapshot, tmp_path / "oldest", "2026-01-01T00:00:00.000Z")
-    damaged = _relabelled(story.snapshot, tmp_path / "damaged", "2026-01-04T00:00:00.000Z")
-    (damaged / home(did) / "key").write_bytes(os.urandom(16))
+    scenario, did = in_place.scenario, in_place.scenario.writer.did
+    whole = _relabelled(scenario.snapshot, tmp_path / "whole", "2026-01-03T00:00:00.000Z")
+    oldest = _relabelled(scenario.snapshot, tmp_path / "oldest", "2026-01-01T00:00:00.000Z")
+    damaged = _relabelled(scenario.snapshot, tmp_path / "damaged", "2026-01-04T00:00:00.000Z")
+    (damaged / repo_path(did) / "key").write_bytes(os.urandom(16))
     overwrite_pages(_fetched(in_place), did)
     relay = in_place.relay
     with _older(in_place, damaged, whole, oldest), relay.answering() as url:
@@ -117,7 +122,7 @@ def test_a_damaged_account_comes_from_the_newest_older_backup_in_which_it_is_who
 def test_an_account_that_is_whole_nowhere_is_left_out_by_name_and_the_others_come_back(
     disaster: Restore, tmp_path: Path
 ) -> None:
-    did = disaster.story.writer.did
+    did = disaster.scenario.writer.did
     overwrite_pages(_fetched(disaster), did)
     said = disaster.run(NOMAD_META_sequence="1000000")
     assert f"NOT RESTORED: {did}: store.sqlite is damaged" in said
@@ -134,16 +139,16 @@ def test_an_account_that_is_whole_nowhere_is_left_out_by_name_and_the_others_com
 
 @one_line
 def test_an_account_that_only_the_old_data_have_whole_comes_from_them(in_place: Restore) -> None:
-    did = in_place.story.writer.did
+    did = in_place.scenario.writer.did
     overwrite_pages(_fetched(in_place), did)
     said = in_place.run()
     assert f"FROM THE OLD DATA: {did}: store.sqlite is damaged" in said
-    assert in_place.story.written_after in _uris(in_place.data.path, did)
+    assert in_place.scenario.written_after in _uris(in_place.data.path, did)
 
 
 @one_line
 def test_accounts_are_left_out_as_asked(in_place: Restore) -> None:
-    did = in_place.story.writer.did
+    did = in_place.scenario.writer.did
     said = in_place.run(NOMAD_META_without=did)
     assert f"NOT RESTORED: {did}: you left it out (--without)" in said
     assert not store_of(in_place.data, did).exists()
@@ -151,7 +156,7 @@ def test_accounts_are_left_out_as_asked(in_place: Restore) -> None:
 
 def test_a_tree_that_the_older_line_cannot_rebuild_leaves_out_its_account_alone(in_place: Restore, line: str) -> None:
     """`rebuild-repo` of 0.4.217 fails ("Uint8Array expected"); upstream's 0.5.29 mended it."""
-    did = in_place.story.writer.did
+    did = in_place.scenario.writer.did
     lose_the_tree(_fetched(in_place), did)
     said = in_place.run()
     assert (f"NOT RESTORED: {did}: it could not be repaired" in said) == (line == "0.4")
@@ -169,12 +174,12 @@ def test_a_tree_that_the_older_line_cannot_rebuild_leaves_out_its_account_alone(
 def test_what_is_lost_of_an_account_is_named_and_the_rest_of_it_comes_back(
     in_place: Restore, damage: Callable[[Data, str], None]
 ) -> None:
-    story, did, relay = in_place.story, in_place.story.writer.did, in_place.relay
+    scenario, did, relay = in_place.scenario, in_place.scenario.writer.did, in_place.relay
     damage(_fetched(in_place), did)
     with relay.answering() as url:
         said = in_place.run(PDS_CRAWLERS=url)
     assert f"WITH LOSSES: {did}: " in said
-    records = {uri: cid for uri, cid in story.club.journal.before(story.began)[1].items() if did in uri}
+    records = {uri: cid for uri, cid in scenario.club.journal.before(scenario.began)[1].items() if did in uri}
     lost = [uri for uri in records if f"record {uri.removeprefix(f'at://{did}/')} is lost" in said]
     assert len(lost) == (1 if damage is lose_a_record else 0)
     with in_place.opened() as server:
@@ -184,14 +189,14 @@ def test_what_is_lost_of_an_account_is_named_and_the_rest_of_it_comes_back(
         for uri in lost:
             with pytest.raises(RefusedError, match="Could not locate record"):
                 _cid(server, in_place, uri)
-        story.club.post(_logged_in(server, in_place, did), "goes on")
+        scenario.club.post(_logged_in(server, in_place, did), "goes on")
     _goes_on(in_place, relay)
     in_place.data.take()
     assert in_place.data.verify().problems == (), "what was restored is whole"
 
 
 def test_a_lost_blob_is_named_and_everything_else_comes_back(disaster: Restore) -> None:
-    did = disaster.story.writer.did
+    did = disaster.scenario.writer.did
     data = _fetched(disaster)
     assert (data.path / "blocks" / did).exists()
     lose_a_blob(data, did)
@@ -205,7 +210,7 @@ def test_a_lost_blob_is_named_and_everything_else_comes_back(disaster: Restore) 
 
 
 def test_an_account_made_after_the_snapshot_is_carried_over_with_its_password(in_place: Restore) -> None:
-    late, key = in_place.story.late.did, key_of(in_place.data, in_place.story.late.did).read_bytes()
+    late, key = in_place.scenario.late.did, key_of(in_place.data, in_place.scenario.late.did).read_bytes()
     relay = in_place.relay
     with relay.answering() as url:
         said = in_place.run(PDS_CRAWLERS=url)
@@ -213,14 +218,14 @@ def test_an_account_made_after_the_snapshot_is_carried_over_with_its_password(in
     assert key_of(in_place.data, late).read_bytes() == key
     with in_place.opened() as server:
         member = _logged_in(server, in_place, late)
-        in_place.story.club.post(member, "still here")
+        in_place.scenario.club.post(member, "still here")
         assert _status(_client(server, in_place), late) == "active"
     _goes_on(in_place, relay)
 
 
 @one_line
 def test_a_newer_account_that_cannot_be_read_is_named_and_its_key_is_not_forgotten(in_place: Restore) -> None:
-    late = in_place.story.late.did
+    late = in_place.scenario.late.did
     overwrite_pages(in_place.data, late)
     said = in_place.run()
     assert f"NOT RESTORED: {late}: it was made after the snapshot, and store.sqlite is damaged" in said
@@ -236,17 +241,18 @@ def test_without_the_old_account_database_newer_accounts_are_named(in_place: Res
     (in_place.data.path / "account.sqlite").write_bytes(b"no database")
     said = in_place.run()
     assert (
-        f"NOT RESTORED: {in_place.story.late.did}: it was made after the snapshot, and the old account.sqlite" in said
+        f"NOT RESTORED: {in_place.scenario.late.did}: it was made after the snapshot, and the old account.sqlite"
+        in said
     )
     assert "last copy of a signing key" in in_place.run(code=1, NOMAD_META_forget="yes")
 
 
 @one_line
 def test_an_e_mail_address_of_two_accounts_carries_neither_over_in_silence(in_place: Restore) -> None:
-    late = in_place.story.late.did
+    late = in_place.scenario.late.did
     with closing(sqlite3.connect(in_place.data.path / "account.sqlite")) as db:
-        (taken,) = db.execute("select email from account where did = ?", (in_place.story.writer.did,)).fetchone()
-        db.execute("update account set email = 'x' || email where did = ?", (in_place.story.writer.did,))
+        (taken,) = db.execute("select email from account where did = ?", (in_place.scenario.writer.did,)).fetchone()
+        db.execute("update account set email = 'x' || email where did = ?", (in_place.scenario.writer.did,))
         db.execute("update account set email = ? where did = ?", (taken, late))
         db.commit()
     said = in_place.run()
@@ -263,135 +269,13 @@ def test_without_its_events_a_snapshot_is_restored_and_events_begin_above_all_th
     _goes_on(disaster, relay)
 
 
-# --- one account alone
-
-
-def _one(restore: Restore, did: str, **change: str) -> str:
-    """Both runs of `--only`: beside the server, then while it stands still."""
-    said = restore.run(code=0, NOMAD_META_only=did, **change)
-    return said + restore.run(code=0, NOMAD_META_only=did, NOMAD_META_step="in", **change)
-
-
-def _state_of_others(restore: Restore, did: str) -> dict[str, str]:
-    """Revisions and CIDs of all other repositories."""
-    with closing(sqlite3.connect(restore.data.path / "account.sqlite")) as db:
-        return dict(db.execute("select did, rev || ' ' || cid from repo_root where did != ?", (did,)))
-
-
-def test_one_account_comes_back_while_the_others_stay_as_they_are(in_place: Restore) -> None:
-    story, did, relay = in_place.story, in_place.story.writer.did, in_place.relay
-    overwrite_pages(in_place.data, did)
-    before = _state_of_others(in_place, did)
-    events = relay.cursor
-    with relay.answering() as url:
-        said = _one(in_place, did, PDS_CRAWLERS=url)
-    assert f"{did} as of {json.loads((story.snapshot / MANIFEST).read_text())['started']}" in said
-    assert _state_of_others(in_place, did) == before
-    with in_place.opened() as server:
-        _logged_in(server, in_place, did)
-        _logged_in(server, in_place, story.late.did)
-        for uri, cid in story.club.journal.before(story.began)[1].items():
-            if did in uri:
-                assert _cid(server, in_place, uri) == cid
-    with closing(sqlite3.connect(in_place.data.path / "sequencer.sqlite")) as db:
-        new = db.execute("select did, eventType from repo_seq where seq > ?", (events,)).fetchall()
-    assert new == [(did, "sync")], "a #sync for that account alone"
-    _goes_on(in_place, relay)
-
-
-def test_one_account_that_was_deleted_comes_back_with_its_password(in_place: Restore) -> None:
-    story, did = in_place.story, in_place.story.deleted.did
-    _one(in_place, did)
-    with in_place.opened() as server:
-        _logged_in(server, in_place, did)
-        assert _status(_client(server, in_place), did) == "active"
-        _logged_in(server, in_place, story.writer.did)
-
-
-@one_line
-def test_one_account_is_made_ready_beside_the_running_server(in_place: Restore) -> None:
-    story, did = in_place.story, in_place.story.writer.did
-    with in_place.opened() as server:
-        in_place.run(NOMAD_META_only=did)
-        uri = story.club.post(_logged_in(server, in_place, did), "meanwhile")
-        assert "the server is running" in in_place.run(code=1, NOMAD_META_only=did, NOMAD_META_step="in")
-    in_place.run(NOMAD_META_only=did, NOMAD_META_step="in")
-    assert uri not in _uris(in_place.data.path, did)
-    with in_place.opened() as server:
-        _logged_in(server, in_place, did)
-
-
-@one_line
-def test_one_account_is_refused_if_it_is_another_server_s_by_now_or_in_no_backup(in_place: Restore) -> None:
-    gone = in_place.story.gone.did
-    assert f"REFUSED: {gone}: its DID document names the server rooks.test" in in_place.run(
-        code=1, NOMAD_META_only=gone
-    )
-    late = in_place.story.late.did
-    assert f"REFUSED: {late} cannot be restored" in in_place.run(code=1, NOMAD_META_only=late)
-    overwrite_pages(_fetched(in_place), in_place.story.writer.did)
-    assert "Nothing was changed" in in_place.run(code=1, NOMAD_META_only=in_place.story.writer.did)
-
-
-@one_line
-def test_one_account_comes_from_an_older_backup_if_the_newest_has_it_damaged(in_place: Restore, tmp_path: Path) -> None:
-    did = in_place.story.writer.did
-    whole = _relabelled(in_place.story.snapshot, tmp_path / "whole", "2026-01-03T00:00:00.000Z")
-    key_of(_fetched(in_place), did).unlink()
-    with _older(in_place, whole):
-        said = _one(in_place, did, OLDER_BACKUPS="true")
-    assert f"{did} as of 2026-01-03T00:00:00.000Z" in said
-
-
-@one_line
-def test_one_account_killed_at_random_moments_is_there_as_it_was_or_as_it_was_backed_up(
-    in_place: Restore, scale: Scale
-) -> None:
-    story, did = in_place.story, in_place.story.writer.did
-    began = time.monotonic()
-    _one(in_place, did)
-    seconds = time.monotonic() - began
-    before = _state_of_others(in_place, did)
-    chance, killed = random.Random(7), 0
-    for number in range(scale.kills):
-        in_place.fetch()
-        in_place.run(NOMAD_META_only=did)
-        with in_place.start(NOMAD_META_only=did, NOMAD_META_step="in") as running:
-            time.sleep(chance.uniform(0, seconds))
-            running.send_signal(signal.SIGKILL)
-            running.communicate(timeout=120)
-            killed += running.returncode == -signal.SIGKILL
-        _until_no_child_is_left(in_place)
-        # The operator runs the same again: first beside the server, then with it at rest.
-        _one(in_place, did)
-        assert _state_of_others(in_place, did) == before, f"round {number}"
-        in_place.data.take()
-        assert in_place.data.verify().problems == (), f"round {number}"
-    assert killed
-    with in_place.opened() as server:
-        _logged_in(server, in_place, did)
-        assert _uris(in_place.data.path, did) >= {
-            uri for uri in story.club.journal.before(story.began)[1] if did in uri
-        }
-
-
-def _until_no_child_is_left(restore: Restore) -> None:
-    """A container takes its processes along; here the part with the server's code may go on for a moment."""
-    for _ in range(600):
-        left = subprocess.run(["pgrep", "-f", str(restore.programs)], capture_output=True, timeout=30, check=False)
-        if not left.stdout:
-            return
-        time.sleep(0.1)
-    pytest.fail("a process of a killed restore goes on")
-
-
 @one_line
 def test_a_snapshot_is_checked_without_touching_anything(in_place: Restore) -> None:
     in_place.data.take()
     said = in_place.run(NOMAD_META_verify="yes", NOMAD_META_from="volume")
     assert "0 with losses, 0 not restorable" in said
     assert "it can be restored" in said
-    did = in_place.story.writer.did
+    did = in_place.scenario.writer.did
     snapshot = Data(path=in_place.data.snapshot, install=in_place.data.install, document_key=in_place.data.document_key)
     key_of(snapshot, did).unlink()
     refused = in_place.run(code=1, NOMAD_META_verify="yes", NOMAD_META_from="volume")
@@ -401,19 +285,19 @@ def test_a_snapshot_is_checked_without_touching_anything(in_place: Restore) -> N
 
 @one_line
 def test_whole_old_data_are_preferred_to_an_older_backup_with_losses(in_place: Restore, tmp_path: Path) -> None:
-    did = in_place.story.writer.did
-    lossy = _relabelled(in_place.story.snapshot, tmp_path / "lossy", "2026-01-03T00:00:00.000Z")
+    did = in_place.scenario.writer.did
+    lossy = _relabelled(in_place.scenario.snapshot, tmp_path / "lossy", "2026-01-03T00:00:00.000Z")
     lose_a_record(Data(path=lossy, install=in_place.data.install, document_key=in_place.data.document_key), did)
     overwrite_pages(_fetched(in_place), did)
     with _older(in_place, lossy):
         said = in_place.run(OLDER_BACKUPS="true")
     assert f"FROM THE OLD DATA: {did}" in said
-    assert in_place.story.written_after in _uris(in_place.data.path, did)
+    assert in_place.scenario.written_after in _uris(in_place.data.path, did)
 
 
 @one_line
 def test_the_last_repository_of_an_account_is_not_forgotten_though_its_key_is_kept(in_place: Restore) -> None:
-    did = in_place.story.writer.did
+    did = in_place.scenario.writer.did
     in_place.run(NOMAD_META_without=did)
     assert key_of(in_place.data, did).exists()
     assert f"{did}: its repository is in .restore/old-" in in_place.run(code=1, NOMAD_META_forget="yes")

@@ -16,14 +16,13 @@ import httpx
 import pytest
 from rich.console import Console
 
-from components.members import temporary_handle
-from tests.programs import CLUB, run
-from tools.child import child
-from tools.engine import ROOT
-from tools.live.session import serve
-from tools.trial import member_steps, task_environment
-
-from .conftest import CACHE
+from cli.lib.subprocesses import child
+from components.people.members import temporary_handle
+from offline.mock_engine import ROOT
+from tests.contract.conftest import CACHE
+from tests.support.programs import CLUB, run
+from tools.trial.session import serve
+from tools.trial.trial import member_steps, task_environment
 
 pytestmark = pytest.mark.contract
 
@@ -31,7 +30,7 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from tools.live.session import serve
+from tools.trial.session import serve
 env, data, cache = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 sys.exit(serve(env, frozenset(), data, cache, "0.5", False, Console(width=200)))
 """

@@ -18,18 +18,17 @@ from pathlib import Path
 
 import pytest
 
-from tools import pds
-from tools.live.directory import PlcDirectory
-from tools.repository import open_unchanged
-from tools.verify import MANIFEST, MARK, Identity, home, verify
-
-from .snapshots import Data, Running, Scale
+from cli import app
+from cli.snapshot.repository import open_unchanged
+from cli.snapshot.verify import IDENTITY_FILE, MANIFEST, SnapshotIdentity, repo_path, verify
+from tests.contract.snapshots import Data, Running, Scale
+from tools.trial.directory import PlcDirectory
 
 pytestmark = pytest.mark.contract
 
 
 def _records(snapshot: Path, did: str) -> dict[str, str]:
-    with closing(open_unchanged(snapshot / home(did) / "store.sqlite")) as db:
+    with closing(open_unchanged(snapshot / repo_path(did) / "store.sqlite")) as db:
         return dict(db.execute("select uri, cid from record"))
 
 
@@ -110,7 +109,7 @@ def test_only_what_changed_is_copied_again(running: Running) -> None:
     writer, *others = running.club.members
     _settle(running.data)
     first = running.data.manifest()
-    kept = running.data.snapshot / home(others[0].did) / "store.sqlite"
+    kept = running.data.snapshot / repo_path(others[0].did) / "store.sqlite"
     inode = kept.stat().st_ino
     assert "0 repositories copied" in running.data.take(), "nothing was written in between"
     assert kept.stat().st_ino == inode, "a hard link of the copy before"
@@ -118,7 +117,7 @@ def test_only_what_changed_is_copied_again(running: Running) -> None:
     preferences = {"preferences": [{"$type": "app.bsky.actor.defs#adultContentPref", "enabled": True}]}
     writer.client.procedure("app.bsky.actor.putPreferences", preferences)
     assert "1 repositories copied" in running.data.take()
-    store = str(home(writer.did) / "store.sqlite")
+    store = str(repo_path(writer.did) / "store.sqlite")
     assert running.data.manifest()["files"][store] != first["files"][store]
     assert running.data.verify().problems == ()
 
@@ -140,7 +139,7 @@ def test_a_deleted_account_leaves_the_next_snapshot(running: Running, faulty: Da
         for table in ("account", "actor", "repo_root"):
             db.execute(f"delete from {table} where did = ?", (did,))  # noqa: S608
         db.commit()
-    shutil.rmtree(faulty.path / home(did))
+    shutil.rmtree(faulty.path / repo_path(did))
     shutil.rmtree(faulty.path / "blocks" / did)
     faulty.take()
     assert did not in faulty.manifest()["repositories"]
@@ -154,7 +153,7 @@ def test_the_snapshot_program_never_changes_what_it_copies(still: Data, faulty: 
             str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
             for file in path.rglob("*")
             if file.is_file()
-            and not {".snapshot", ".stamps"} & set(file.parts)
+            and not {".snapshot", ".run-status"} & set(file.parts)
             and not file.name.endswith(("-wal", "-shm"))
         }
 
@@ -164,7 +163,7 @@ def test_the_snapshot_program_never_changes_what_it_copies(still: Data, faulty: 
 
 def test_two_snapshots_at_once_are_one_too_many(faulty: Data) -> None:
     (faulty.path / ".snapshot").mkdir()
-    status = faulty.path / ".stamps" / "backup.json"
+    status = faulty.path / ".run-status" / "backup.json"
     status.unlink(missing_ok=True)
     with closing(sqlite3.connect(faulty.path / ".snapshot" / "lock.sqlite")) as lock:
         lock.execute("begin exclusive")
@@ -179,7 +178,7 @@ def test_a_volume_without_room_is_refused_before_anything_is_copied(faulty: Data
     assert "volume: {size_gib:" in said
     assert not (faulty.path / ".snapshot" / "next").exists()
     why = _outcome(faulty)["why"]
-    assert "Raise 'volume: {size_gib" in why, "the job that watches tells somebody"
+    assert "Raise 'volume: {size_gib" in why, "the alerts job reports it"
 
 
 def test_a_volume_that_is_full_all_the_same_gets_its_room_back_and_keeps_the_copy_before(
@@ -213,7 +212,7 @@ def test_a_volume_that_is_full_all_the_same_gets_its_room_back_and_keeps_the_cop
 
 
 def _outcome(data: Data) -> dict[str, str]:
-    found: dict[str, str] = json.loads((data.path / ".stamps" / "backup.json").read_text())
+    found: dict[str, str] = json.loads((data.path / ".run-status" / "backup.json").read_text())
     return found
 
 
@@ -221,29 +220,32 @@ def test_the_owner_s_verb_says_what_a_folder_holds_and_what_is_wrong_with_it(
     running: Running, faulty: Data, directory: PlcDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faulty.take()
-    assert pds.main(["verify", str(faulty.snapshot), "--plc", directory.url]) == 0
+    assert app.main(["verify-snapshot", str(faulty.snapshot), "--plc", directory.url]) == 0
     said = capsys.readouterr().out
     assert "can be restored" in said
     assert f"{len(faulty.manifest()['accounts'])} accounts" in said
     did = faulty.manifest()["accounts"][0]
-    (faulty.snapshot / home(did) / "key").unlink()
-    assert pds.main(["verify", str(faulty.snapshot), "--plc", directory.url]) == 1
+    (faulty.snapshot / repo_path(did) / "key").unlink()
+    assert app.main(["verify-snapshot", str(faulty.snapshot), "--plc", directory.url]) == 1
     shown = capsys.readouterr()
     assert f"{did}: not restorable: it has no signing key" in shown.err
     assert "1 not restorable" in shown.out, "the others can be restored"
     (faulty.snapshot / "account.sqlite").unlink()
-    assert pds.main(["verify", str(faulty.snapshot), "--plc", directory.url]) == 1
+    assert app.main(["verify-snapshot", str(faulty.snapshot), "--plc", directory.url]) == 1
     assert "account.sqlite is missing" in capsys.readouterr().err
 
 
 def test_another_pds_s_snapshot_is_named(faulty: Data) -> None:
     faulty.take()
-    mark = json.loads((faulty.path / MARK).read_text())
-    assert faulty.verify(Identity(**mark)).problems == ()
-    assert faulty.verify(Identity(**mark | {"hostname": "chess.at"})).problems == (
+    mark = json.loads((faulty.path / IDENTITY_FILE).read_text())
+    assert faulty.verify(SnapshotIdentity(**mark)).problems == ()
+    assert faulty.verify(SnapshotIdentity(**mark | {"hostname": "chess.at"})).problems == (
         "this is the snapshot of another PDS: its hostname is noted.at, not chess.at",
     )
-    assert "its rotation_public_key is" in faulty.verify(Identity(**mark | {"rotation_public_key": "02"})).problems[0]
+    assert (
+        "its rotation_public_key is"
+        in faulty.verify(SnapshotIdentity(**mark | {"rotation_public_key": "02"})).problems[0]
+    )
 
 
 # --- faults in the copy: what a torn upload, a bad disk or a hand may do to it
@@ -270,11 +272,13 @@ def _only_blob(snapshot: Path, did: str) -> Path:
 
 _DAMAGES = (
     Damage(
-        name="key gone", do=lambda at, did: (at / home(did) / "key").unlink(), says="{did}: not restorable: it has no"
+        name="key gone",
+        do=lambda at, did: (at / repo_path(did) / "key").unlink(),
+        says="{did}: not restorable: it has no",
     ),
     Damage(
         name="database cut",
-        do=lambda at, did: os.truncate(at / home(did) / "store.sqlite", 8192),
+        do=lambda at, did: os.truncate(at / repo_path(did) / "store.sqlite", 8192),
         says="{did}: not restorable: store.sqlite is damaged",
     ),
     Damage(name="events flipped", do=lambda at, did: _flip(at / "sequencer.sqlite"), says="sequencer.sqlite is"),
@@ -289,7 +293,7 @@ _DAMAGES = (
     ),
     Damage(name="blob gone", do=lambda at, did: _only_blob(at, did).unlink(), says="{did}: with losses: blob bafkrei"),
     Damage(name="blob flipped", do=lambda at, did: _flip(_only_blob(at, did)), says="{did}: with losses: blob bafkrei"),
-    Damage(name="mark gone", do=lambda at, did: (at / MARK).unlink(), says=f"{MARK} cannot be read"),
+    Damage(name="mark gone", do=lambda at, did: (at / IDENTITY_FILE).unlink(), says=f"{IDENTITY_FILE} cannot be read"),
     Damage(name="no manifest", do=lambda at, did: (at / MANIFEST).unlink(), says=f"{MANIFEST} cannot be read"),
     Damage(
         name="something added",
@@ -298,7 +302,7 @@ _DAMAGES = (
     ),
     Damage(
         name="repository gone",
-        do=lambda at, did: shutil.rmtree(at / home(did)),
+        do=lambda at, did: shutil.rmtree(at / repo_path(did)),
         says="{did}: not restorable: it has no repository",
     ),
 )
@@ -326,4 +330,4 @@ def _settle(data: Data) -> None:
         data.take()
         if all(entry["stamp"] for entry in data.manifest()["repositories"].values()):
             return
-    pytest.fail("some repository changes though nobody writes to it")
+    pytest.fail("some repository changes without a write")

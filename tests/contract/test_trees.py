@@ -16,15 +16,14 @@ from typing import Any
 import libipld
 import pytest
 
-from tools.live.node import PDS_LINES
-from tools.repository import Store
-from tools.verify import home
-
-from .large import bytes_of, car, enlarge, realistic
-from .memory import NoLimitError, limited
-from .restores import FILES
-from .snapshots import Data, Running
-from .trees import CONTENT, STRUCTURE, Account
+from cli.snapshot.repository import RepositoryStore
+from cli.snapshot.verify import repo_path
+from tests.contract.large import bytes_of, car, enlarge, realistic
+from tests.contract.memory import NoLimitError, limited
+from tests.contract.restores import FILES
+from tests.contract.snapshots import Data, Running
+from tests.contract.trees import CONTENT, STRUCTURE, Account
+from tools.trial.node import PDS_LINES
 
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
 
@@ -75,7 +74,7 @@ class Verdict:
 def account(running: Running, still: Data, tmp_path_factory: pytest.TempPathFactory) -> Account:
     """A member with some hundred records, at rest."""
     found = Account(did=running.club.members[0].did, data=tmp_path_factory.mktemp("account") / "pds")
-    shutil.copytree(still.path / home(found.did), found.folder)
+    shutil.copytree(still.path / repo_path(found.did), found.folder)
     for name in ("account.sqlite", "sequencer.sqlite"):
         shutil.copy(still.path / name, found.data)
     enlarge(found.data, found.did, realistic(found.did, 300))
@@ -100,7 +99,7 @@ def _asked(still: Data, program: str, *arguments: str) -> list[list[str]]:
 def _by_both(still: Data, accounts: list[Account]) -> Iterator[tuple[list[str], list[str]]]:
     named = json.dumps([[str(account.store), str(account.folder / "key"), account.did] for account in accounts])
     for account, host in zip(accounts, _asked(still, _ON_THE_HOST, str(FILES), named), strict=True):
-        with closing(Store(account.store, account.did)) as store:
+        with closing(RepositoryStore(account.store, account.did)) as store:
             faults = store.problems((account.folder / "key").read_bytes())
             yield host, [fault.text for fault in faults]
 

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from tools.verify import home, verify
-
-from .restores import FILES
-from .snapshots import Data, Running
-from .test_snapshot import _DAMAGES, Damage
+from cli.snapshot.verify import repo_path, verify
+from tests.contract.restores import FILES
+from tests.contract.snapshots import Data, Running
+from tests.contract.test_snapshot import _DAMAGES, Damage
 
 pytestmark = pytest.mark.contract
 
@@ -60,7 +59,7 @@ def test_both_name_the_same_damage(running: Running, still: Data, damage: Damage
     assert owners.problems or owners.notes, "it is damage"
     # What SQLite and the file system say in their own words differs between the two.
     assert [_without_words(text) for text in here["problems"]] == [_without_words(text) for text in owners.problems]
-    about = ("not asked for", "moved")
+    about = ("not queried", "moved")
     notes = [text for text in owners.notes if not any(part in text for part in about)]
     assert {_without_words(text) for text in here["notes"]} == {_without_words(text) for text in notes}
 
@@ -76,15 +75,15 @@ def test_both_name_a_flipped_block_a_lost_record_and_two_keys_that_changed_place
     running: Running, faulty: Data
 ) -> None:
     flipped, lost, one, two = (member.did for member in running.club.members[:4])
-    with closing(sqlite3.connect(faulty.path / home(flipped) / "store.sqlite")) as db:
+    with closing(sqlite3.connect(faulty.path / repo_path(flipped) / "store.sqlite")) as db:
         cid, content = db.execute("select b.cid, content from repo_block b join record r on r.cid = b.cid").fetchone()
         db.execute("update repo_block set content = ? where cid = ?", (content[:-1] + bytes([content[-1] ^ 1]), cid))
         db.commit()
-    with closing(sqlite3.connect(faulty.path / home(lost) / "store.sqlite")) as db:
+    with closing(sqlite3.connect(faulty.path / repo_path(lost) / "store.sqlite")) as db:
         cid = db.execute("select cid from repo_block where cid in (select cid from record)").fetchone()[0]
         db.execute("delete from repo_block where cid = ?", (cid,))
         db.commit()
-    keys = [faulty.path / home(did) / "key" for did in (one, two)]
+    keys = [faulty.path / repo_path(did) / "key" for did in (one, two)]
     contents = [key.read_bytes() for key in keys]
     for key, content in zip(keys, reversed(contents), strict=True):
         key.write_bytes(content)

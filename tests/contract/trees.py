@@ -15,9 +15,8 @@ from typing import Any
 
 import libipld
 
-from tools.verify import home
-
-from .large import RAW, bytes_of, cid_of_block, enlarge, graft, layer_of
+from cli.snapshot.verify import repo_path
+from tests.contract.large import RAW, bytes_of, cid_of_block, enlarge, graft, layer_of
 
 _WIDE = 50_000
 
@@ -33,7 +32,7 @@ class Account:
     @property
     def folder(self) -> Path:
         """Where its files are."""
-        return self.data / home(self.did)
+        return self.data / repo_path(self.did)
 
     @property
     def store(self) -> Path:
@@ -100,7 +99,7 @@ def _cid(node: Mapping[str, Any]) -> bytes:
 
 
 def _loop(account: Account) -> str:
-    """A node that holds itself can be only where a block is not what its name says."""
+    """A node that holds itself can exist only if a block is not what its name says."""
     cid = account.root()
     node = {"l": bytes_of(cid), "e": []}
     account.write("update repo_block set content = ? where cid = ?", libipld.encode_dag_cbor(node), cid)

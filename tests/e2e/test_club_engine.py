@@ -1,4 +1,4 @@
-"""`./pds club` with the real engine: its files and stack are those made by hand. No host is created."""
+"""`./pds new` with the real engine: its files and stack are those made by hand. No host is created."""
 
 import json
 import subprocess
@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.api_client import Machines
-from tests.e2e.bench import DEADLINE, STACK, Stack, settings, stack
 from tests.e2e.digitalocean import World
-from tests.e2e.tools import missing
+from tests.e2e.environment.api_client import Machines
+from tests.e2e.environment.environment import DEADLINE, STACK, Stack, settings, stack
+from tests.e2e.environment.tools import missing
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A host's stack that was never up."""
     if lines := missing("pulumi", "pulumi-language-python"):
-        pytest.skip("the engine is not here, and `./pds club` was not tried on it. " + "; ".join(lines))
+        pytest.skip("the engine is not here, and `./pds new` was not tried on it. " + "; ".join(lines))
     world = World(machines=Machines(), action_seconds=0.2)
     with stack(tmp_path_factory.mktemp("club"), world, lambda names: settings("localhost/pds:0.4.219", names)) as found:
         yield found
@@ -55,8 +55,8 @@ def test_the_verb_and_the_plain_way_come_to_the_same(made: Stack) -> None:
     host, club = made.project / f"Pulumi.{STACK}.yaml", made.project / "Pulumi.chess.yaml"
     before = host.read_text()
     arguments = ("--on", STACK, "--memory-mib", "300", "--create-zone")
-    done = made.verb("club", "chess", "--hostname", "chess.test", *arguments)
-    assert "+ ClubRoom pds-clubs-chess-room" in done.output
+    done = made.verb("new", "chess", "--hostname", "chess.test", *arguments)
+    assert "+ ClubNamespace pds-host-clubs-chess-namespace" in done.output
     written, made_so, with_room = lines(club), state(made, "chess"), yaml.safe_load(host.read_text())
     assert "\n".join(written) in done.output, "the engine keeps every line as it was written"
     assert "  # The server's domain name. It is part of every member's identity: choose it once." in written
@@ -73,11 +73,11 @@ def test_the_verb_and_the_plain_way_come_to_the_same(made: Stack) -> None:
 
 
 def test_a_club_with_a_droplet_of_its_own_passes_its_first_preview(made: Stack) -> None:
-    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGBo8GBqfLh somebody@a-laptop.test"
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL0kGrUKdvQZwJvHcMpdDCHRyNQGbtBNVdGBo8GBqfLh owner@a-laptop.test"
     who = ("--cidr", "203.0.113.7/32", "--ssh-key", "laptop", "--ssh-key", key)
-    done = made.verb("club", "solo", "--hostname", "solo.test", "--create-zone", *who)
+    done = made.verb("new", "solo", "--hostname", "solo.test", "--create-zone", *who)
     assert "+ Droplet pds-host-droplet" in done.output
-    assert done.output.count("The gate is open.") == 1
+    assert done.output.count("Preflight passed.") == 1
     config = yaml.safe_load((made.project / "Pulumi.solo.yaml").read_text())["config"]
     assert config["pds:operators"]["ssh_keys"] == ["laptop", key], "a long line, too, is as it was written"
 

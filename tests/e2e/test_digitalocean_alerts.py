@@ -1,4 +1,5 @@
-"""The bench's DigitalOcean API by itself: uptime checks, their alerts and alert policies. No engine, loopback only."""
+"""The e2e environment's DigitalOcean API by itself: uptime checks, their alerts and alert policies. No engine, loopback
+only."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.api_client import Client, Json, served
+from tests.e2e.environment.api_client import Client, Json, served
 
 CHECK: Mapping[str, Any] = {
     "name": "pds-test",
@@ -92,7 +93,7 @@ def test_what_a_check_may_not_be(client: Client, change: Json, message: str) -> 
         ({"period": "4m"}, "period"),
         ({"comparison": "GreaterThan"}, "comparison"),
         ({"threshold": 0}, "threshold"),
-        ({"notifications": {"email": None, "slack": None}}, "names nobody"),
+        ({"notifications": {"email": None, "slack": None}}, "names no recipient"),
         ({"notifications": {"emails": ["owner@bench.test"]}}, "notifications.emails is no field"),
         ({"notifications": {"slack": [{"channel": "#alerts"}]}}, "slack[0].url is missing"),
     ],

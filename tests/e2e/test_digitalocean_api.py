@@ -1,4 +1,4 @@
-"""The bench's DigitalOcean API by itself: forms, limits, and refusals. No engine, loopback only."""
+"""The e2e environment's DigitalOcean API by itself: forms, limits, and refusals. No engine, loopback only."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.api_client import DROPLET, FIREWALL, KEY, TOKEN, VOLUME, Client, Json, served
 from tests.e2e.digitalocean.server import ROUTES
+from tests.e2e.environment.api_client import DROPLET, FIREWALL, KEY, TOKEN, VOLUME, Client, Json, served
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_firewalls(client: Client) -> None:
     # As the API has it: no ports of icmp are shown as 0, and so are all ports of another protocol.
     assert made["outbound_rules"][0]["ports"] == "0"
     assert client.refused("POST", "/firewalls", FIREWALL, 409) == "duplicate name"
-    assert "tag nobody" in client.refused("PUT", f"/firewalls/{made['id']}", {**FIREWALL, "tags": ["nobody"]})
+    assert "tag unknown" in client.refused("PUT", f"/firewalls/{made['id']}", {**FIREWALL, "tags": ["unknown"]})
     assert "at least one rule" in client.refused("PUT", f"/firewalls/{made['id']}", {"name": "pds-test"})
     bad = [{"protocol": "tcp", "ports": "0-70000", "sources": {"addresses": ["0.0.0.0/0"]}}]
     assert "ports" in client.refused("PUT", f"/firewalls/{made['id']}", {**FIREWALL, "inbound_rules": bad})

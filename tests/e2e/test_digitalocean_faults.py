@@ -1,4 +1,5 @@
-"""The bench's DigitalOcean API by itself: faults on demand, the request log and the dump. No engine, loopback only."""
+"""The e2e environment's DigitalOcean API by itself: faults on demand, the request log and the dump. No engine, loopback
+only."""
 
 import json
 from collections.abc import Iterator
@@ -7,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.api_client import KEY, TOKEN, Client, served
 from tests.e2e.digitalocean import Api, World
 from tests.e2e.digitalocean.account import add_key
+from tests.e2e.environment.api_client import KEY, TOKEN, Client, served
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.api_client import Client, Json, served
+from tests.e2e.environment.api_client import Client, Json, served
 
 
 @pytest.fixture

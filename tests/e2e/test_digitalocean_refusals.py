@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.api_client import DROPLET, FIREWALL, KEY, VOLUME, Client, Json, served
+from tests.e2e.environment.api_client import DROPLET, FIREWALL, KEY, VOLUME, Client, Json, served
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_a_tag_taken_off_a_droplet_takes_its_firewall_away(client: Client) -> No
     ("change", "message"),
     [
         ({"inbound_rules": [rule(addresses=["192.0.2.1"])] * 50}, "50 rules"),
-        ({"inbound_rules": [rule(tags=["nobody"])]}, "tag nobody does not exist"),
+        ({"inbound_rules": [rule(tags=["unknown"])]}, "tag unknown does not exist"),
         ({"inbound_rules": [rule(addresses=[])]}, "at least one of its sources"),
         ({"inbound_rules": [{"protocol": "tcp", "sources": {"addresses": ["0.0.0.0/0"]}}]}, "invalid ports"),
         ({"inbound_rules": [{"protocol": "esp", "ports": "0", "sources": {"addresses": ["0.0.0.0/0"]}}]}, "protocol"),

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.api_client import Client, served
 from tests.e2e.digitalocean.world import NoSpaces
+from tests.e2e.environment.api_client import Client, served
 
 KEY: Mapping[str, Any] = {"name": "pds-test", "grants": [{"bucket": "a-bucket", "permission": "readwrite"}]}
 

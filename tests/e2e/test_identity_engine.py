@@ -9,33 +9,38 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.api_client import Machines
-from tests.e2e.bench import HOSTNAME, STACK, Run, Stack, settings, stack
+from policy import digest
 from tests.e2e.digitalocean import World
-from tests.e2e.tools import missing
-from tests.fake_nomad import FakeNomad, serve
-from tools.gate import digest
+from tests.e2e.environment.api_client import Machines
+from tests.e2e.environment.environment import HOSTNAME, STACK, Run, Stack, settings, stack
+from tests.e2e.environment.tools import missing
+from tests.support.fake_nomad import FakeNomad, serve
 
 PROGRAM = """\
+from types import SimpleNamespace
+from typing import Any
+
 import pulumi
 
-from components.dns import Dns, DnsArgs
-from components.facts import StackIdentity
-from components.host import Ground, GroundArgs, Host, HostArgs
-from components.nomad import CertificatesArgs, NomadCertificates
-from components.pds import PdsArgs, _identity
-from components.settings.load import load
+from components.edge.dns import Dns, DnsArgs
+from components.host.certificates import CertificatesArgs, NomadCertificates
+from components.host.connect import stack_identity
+from components.host.droplet import DropletArgs, assign_address, host_droplet
+from components.host.network import HostNetwork, HostNetworkArgs
+from components.host.volume import DataVolume, DataVolumeArgs
+from components.settings.from_pulumi import load
 
 stack, none = pulumi.get_stack(), pulumi.ResourceOptions()
 settings = load(pulumi.Config(), stack)
-identity = StackIdentity("pds-identity", _identity(PdsArgs(settings=settings, stack=stack, project="o/pds")), none)
-ground = Ground("pds-ground", GroundArgs(settings=settings, stack=stack, identity=identity))
-Dns("pds-dns", DnsArgs(settings=settings, ipv4=ground.ipv4, identity=identity))
-made = NomadCertificates("pds-certificates", CertificatesArgs(ipv4=ground.ipv4))
-pems = {name: getattr(made, name) for name in ("ca_pem", "server_cert_pem", "server_key_pem")}
-names = ("tag", "firewall", "reserved_ip", "volume", "vpc_uuid")
-on = {name: getattr(ground, name) for name in names}
-Host("pds-host", HostArgs(settings=settings, stack=stack, **on, **pems))
+host = pulumi.ComponentResource("test:index:Host", "pds-host")
+identity = stack_identity("pds-identity", settings, stack, none)
+network = HostNetwork("pds-host-network", HostNetworkArgs(settings=settings, stack=stack, identity=identity))
+volume = DataVolume("pds-host-data", DataVolumeArgs(settings=settings, stack=stack, identity=identity)).volume
+Dns("pds-dns", DnsArgs(settings=settings, ipv4=network.ipv4, identity=identity))
+certificates = NomadCertificates("pds-host-certificates", CertificatesArgs(ipv4=network.ipv4))
+args = DropletArgs(settings=settings, stack=stack, network=network, volume=volume, certificates=certificates)
+droplet = host_droplet("pds-host-droplet", args, host)
+assign_address("pds-host-address", network.reserved_ip, droplet, host)
 """
 """The real components, as far as they need no running host."""
 
@@ -85,7 +90,7 @@ def test_our_sentence_is_all_that_preview_and_up_say_and_nothing_is_touched(
             assert said in " ".join(run.output.split()), run.output
             assert "protect" not in run.output.replace("leave the protection of both as it is", ""), run.output
         preview = made.pulumi("preview", "--json", "--show-sames", check=False).output
-        [error] = digest.read(preview, made.name).errors
+        [error] = digest.read_digest(preview, made.name).errors
         assert said in error, "the gate finds it as the one reason of the failed preview"
     finally:
         file.write_text(kept)
@@ -121,7 +126,7 @@ def test_a_renamed_stack_keeps_tag_and_firewall(made: Stack) -> None:
     assert "lacks the tag pds-bench" in renamed.pds("orphans", check=False).output
     up(renamed)
     assert account(made)["droplets"][next(iter(found["droplets"]))]["tags"] == [], "a plain `up` does not see it"
-    names = ("pds-host-droplet", "pds-ground-firewall")
+    names = ("pds-host-droplet", "pds-host-network-firewall")
     renamed.pulumi("refresh", "--yes", *(part for name in names for part in ("--target", f"**::{name}")))
     up(renamed)
     assert "lacks the tag" not in renamed.pds("orphans", check=False).output, "as `rescue` does"
@@ -141,7 +146,7 @@ HOST = """\
 import pulumi
 import pulumi_random as random
 
-from components.facts import HostInUse
+from components.dynamic.resources import HostInUse
 
 class Host(pulumi.ComponentResource):
     def __init__(self):

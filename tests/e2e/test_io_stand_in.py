@@ -19,15 +19,15 @@ import pytest
 from websockets.sync.server import ServerConnection
 from websockets.sync.server import serve as serve_websocket
 
-from components.render.io import ingress_file
-from tests.certificates import Authority
+from cli.lib.subprocesses import child
+from cli.lib.websocket import connect
+from components.render.ingress.agent_io import ingress_file
+from offline.mock_engine import ROOT
 from tests.e2e.images.build import io_stand_in
-from tests.fake_nomad import FakeNomad, serve
-from tests.programs import settings_of
-from tests.serving import LOOPBACK, served
-from tools.child import child
-from tools.engine import ROOT
-from tools.live.websocket import connect
+from tests.support.certificates import Authority
+from tests.support.fake_nomad import FakeNomad, serve
+from tests.support.programs import settings_of
+from tests.support.serving import LOOPBACK, served
 
 HOST = "noted.at"
 GOLDEN = ROOT / "tests/golden/dev/ingress.hcl"
@@ -199,7 +199,7 @@ def test_a_request_reaches_the_service_that_nomad_names(start: Start, nomad: Fak
     assert nomad.asked == [("GET", "/v1/service/pds", None)], "IO has no token to show"
 
 
-def test_a_static_backend_asks_nobody(start: Start, nomad: FakeNomad, backend: tuple[str, int]) -> None:
+def test_a_static_backend_queries_no_service(start: Start, nomad: FakeNomad, backend: tuple[str, int]) -> None:
     with start(f'ingress "{HOST}" {{\n  backend = "{backend[0]}:{backend[1]}"\n}}\n') as running:
         assert running.post(body=b"hello").content == b"hello"
     assert nomad.asked == []

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
-from tests.e2e.outside import lay_out_nomad
-from tools.child import child
-from tools.engine import ROOT
+from cli.lib.subprocesses import child
+from offline.mock_engine import ROOT
+from tests.e2e.environment.outside import lay_out_nomad
+from tests.support.certificates import Authority
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def connected(folder: Path, *certificate: str, trusted: str = "") -> Iterator[ht
     """A connection that is answered from `folder`, started as QEMU starts it."""
     ours, theirs = socket.socketpair()
     ours.settimeout(60)
-    command = [sys.executable, "-m", "tests.e2e.outside", str(folder), *certificate]
+    command = [sys.executable, "-m", "tests.e2e.environment.outside", str(folder), *certificate]
     fd = theirs.fileno()
     with theirs, child(command, 120, cwd=ROOT, stdin=fd, stdout=fd, stderr=fd) as process:
         theirs.close()

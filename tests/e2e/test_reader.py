@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import e2e_pages, reader
-from tests.e2e.reader import Reader, commands
-from tests.e2e.tools import BenchError
+from tests.e2e.environment import reader
+from tests.e2e.environment.reader import Reader, commands
+from tests.e2e.environment.tools import E2eError
+from tests.e2e.scenarios import e2e_pages
 
 PAGE = """# A page
 
@@ -34,16 +35,16 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_commands_are_spans_and_indented_lines_without_what_is_said_of_them(page: str) -> None:
     assert commands(page) == ["export TOKEN=…", "pulumi up && ./pds check x", "pulumi refresh"]
     assert commands(page, "Later") == ["pulumi refresh"]
-    with pytest.raises(BenchError, match="no section 'Never'"):
+    with pytest.raises(E2eError, match="no section 'Never'"):
         commands(page, "Never")
 
 
 def test_only_what_stands_there_is_typed_and_what_is_left_is_told(page: str, tmp_path: Path) -> None:
     someone = Reader(tmp_path, {})
-    with pytest.raises(BenchError, match="no command `pulumi up`"):
+    with pytest.raises(E2eError, match="no command `pulumi up`"):
         someone.types(page, "pulumi up")
     assert someone.types(page, "pulumi refresh", means="cat", says="yes").output == "yes"
-    with pytest.raises(BenchError, match="ended with 3"):
+    with pytest.raises(E2eError, match="ended with 3"):
         someone.types(page, "pulumi refresh", means="exit 3")
     sections: dict[str, tuple[str, ...]] = {page: ()}
     assert someone.left(sections, {"export TOKEN=…": "set"}) == [f"{page}: pulumi up && ./pds check x"]
@@ -52,5 +53,5 @@ def test_only_what_stands_there_is_typed_and_what_is_left_is_told(page: str, tmp
 def test_the_story_leaves_out_what_the_pages_have_and_nothing_else() -> None:
     there = {command for page, names in e2e_pages.SECTIONS.items() for command in commands(page, *names)}
     assert set(e2e_pages.ELSEWHERE) - there == set(), "a page has it no more"
-    story = Path(str(e2e_pages.__file__)).read_text()
-    assert [command for command in there - set(e2e_pages.ELSEWHERE) if f'"{command}"' not in story] == []
+    scenario = Path(str(e2e_pages.__file__)).read_text()
+    assert [command for command in there - set(e2e_pages.ELSEWHERE) if f'"{command}"' not in scenario] == []

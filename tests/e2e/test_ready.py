@@ -1,15 +1,15 @@
-"""If the bench can't run, CI prints that in one line."""
+"""If the e2e environment can't run, CI prints that in one line."""
 
 import os
 import subprocess
 import sys
 
-from tools.engine import ROOT
+from offline.mock_engine import ROOT
 
 
 def test_what_is_missing_is_said_in_one_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.ready"],
+        [sys.executable, "-m", "tests.e2e.environment.ready"],
         cwd=ROOT,
         env={**os.environ, "PATH": "/nowhere"},
         capture_output=True,

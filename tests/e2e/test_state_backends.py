@@ -1,4 +1,4 @@
-"""The places for the state in docs/state.md, with the real engine: a folder, and a bucket of an S3 server on loopback.
+"""The places for the state in docs/guide/state.md, with the real engine: a folder, and a bucket of an S3 server.
 
 The stack is the smallest with a secret: the test is about the place. No Spaces bucket was ever used.
 """
@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.tools import missing
-from tests.s3 import KEYS, ask, s3_server
-from tools.child import child
-from tools.engine import ROOT
+from cli.lib.subprocesses import child
+from offline.mock_engine import ROOT
+from tests.e2e.environment.tools import missing
+from tests.support.s3 import KEYS, ask, s3_server
 
 SECRET = "a secret that is in no state in clear"
 _DEADLINE = 60.0
@@ -79,7 +79,7 @@ class Project:
 
 
 @dataclass(frozen=True)
-class Place:
+class HostConnection:
     """A place for a state."""
 
     url: str
@@ -99,20 +99,20 @@ class Place:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HostConnection]:
     if lines := missing("pulumi", "pulumi-language-python"):
         pytest.skip("the engine is not here, and no place for its state was tried. " + "; ".join(lines))
     (tmp_path / "state").mkdir()
     if request.param == "folder":
-        yield Place(f"file://{tmp_path}/state", tmp_path / "state")
+        yield HostConnection(f"file://{tmp_path}/state", tmp_path / "state")
         return
     with s3_server(tmp_path, "states", region="fra1", spaces=True) as server:
         url = DOCUMENTED.replace("BUCKET", "states").replace("https://fra1.digitaloceanspaces.com", server)
-        yield Place(url, f"{server}/states")
+        yield HostConnection(url, f"{server}/states")
 
 
 @pytest.fixture
-def club(place: Place, tmp_path: Path) -> Project:
+def club(place: HostConnection, tmp_path: Path) -> Project:
     """A stack that is up."""
     folder = tmp_path / "project"
     folder.mkdir()
@@ -129,11 +129,11 @@ def club(place: Place, tmp_path: Path) -> Project:
 
 
 def test_the_address_that_is_tried_is_the_documented_one() -> None:
-    assert f"`{DOCUMENTED}`" in (ROOT / "docs/state.md").read_text()
+    assert f"`{DOCUMENTED}`" in (ROOT / "docs/guide/state.md").read_text()
 
 
 def test_a_state_there_is_found_from_another_machine_and_opens_with_the_passphrase_alone(
-    club: Project, place: Place, tmp_path: Path
+    club: Project, place: HostConnection, tmp_path: Path
 ) -> None:
     assert place.texts(), "the state is there"
     assert [name for name, text in place.texts().items() if SECRET in text] == []
@@ -142,11 +142,11 @@ def test_a_state_there_is_found_from_another_machine_and_opens_with_the_passphra
     assert "1 unchanged" in other.pulumi("preview", "--expect-no-changes")
     stranger = Project(other.folder, {**other.env, "PULUMI_CONFIG_PASSPHRASE": "two"})
     assert "incorrect passphrase" in stranger.pulumi("preview", fails=True)
-    assert place.locks() == [], "nobody holds it"
+    assert place.locks() == [], "it is not locked"
 
 
 @contextmanager
-def holding(club: Project, place: Place) -> Iterator["subprocess.Popen[str]"]:
+def holding(club: Project, place: HostConnection) -> Iterator["subprocess.Popen[str]"]:
     """An `up` that has the lock, and keeps it until the file `wait` is gone."""
     (club.folder / "wait").touch()
     with child(
@@ -171,7 +171,7 @@ def holding(club: Project, place: Place) -> Iterator["subprocess.Popen[str]"]:
 
 
 def test_of_two_runs_at_once_the_second_is_refused_and_told_by_whom(
-    club: Project, place: Place, tmp_path: Path
+    club: Project, place: HostConnection, tmp_path: Path
 ) -> None:
     other = club.elsewhere(tmp_path / "laptop")
     with holding(club, place) as first:
@@ -183,7 +183,7 @@ def test_of_two_runs_at_once_the_second_is_refused_and_told_by_whom(
     other.pulumi("up", "--yes", "--skip-preview")
 
 
-def test_the_lock_of_a_run_that_was_killed_is_taken_by_cancel(club: Project, place: Place) -> None:
+def test_the_lock_of_a_run_that_was_killed_is_taken_by_cancel(club: Project, place: HostConnection) -> None:
     with holding(club, place) as running:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait(_DEADLINE)
@@ -192,7 +192,9 @@ def test_the_lock_of_a_run_that_was_killed_is_taken_by_cancel(club: Project, pla
     club.pulumi("up", "--yes", "--skip-preview")
 
 
-def test_a_state_moves_to_another_place_and_keeps_its_passphrase(club: Project, place: Place, tmp_path: Path) -> None:
+def test_a_state_moves_to_another_place_and_keeps_its_passphrase(
+    club: Project, place: HostConnection, tmp_path: Path
+) -> None:
     club.pulumi("stack", "export", "--file", "state.json")
     assert SECRET not in (club.folder / "state.json").read_text()
     salt = (club.folder / "Pulumi.club.yaml").read_text()

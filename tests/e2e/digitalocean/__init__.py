@@ -12,7 +12,7 @@ Modules: `world` holds the account, `calls` a request and its fields, `server` t
 calls fail. docs/test-doubles.md lists what is checked and what is not.
 """
 
-from .server import Api
-from .world import Limits, Machines, NoMachines, World
+from tests.e2e.digitalocean.server import Api
+from tests.e2e.digitalocean.world import Limits, Machines, NoMachines, World
 
 __all__ = ["Api", "Limits", "Machines", "NoMachines", "World"]

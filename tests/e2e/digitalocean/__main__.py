@@ -1,14 +1,15 @@
-"""The API by itself, until it is interrupted. Its droplets are records only; `tests.e2e.machine` makes them run."""
+"""The API by itself, until it is interrupted. Its droplets are records only; `tests.e2e.environment.machine` makes them
+run."""
 
 import argparse
 import signal
 import threading
 from pathlib import Path
 
-from .account import add_key
-from .names import add_domain
-from .server import Api
-from .world import World
+from tests.e2e.digitalocean.account import add_key
+from tests.e2e.digitalocean.names import add_domain
+from tests.e2e.digitalocean.server import Api
+from tests.e2e.digitalocean.world import World
 
 
 def main() -> None:

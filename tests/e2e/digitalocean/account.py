@@ -5,10 +5,10 @@ import binascii
 import hashlib
 import re
 
-from . import catalog
-from .calls import PAGING, Answer, Call, Route, listed, read_fields
-from .errors import not_found, refused, unknown_route
-from .world import Json, World
+from tests.e2e.digitalocean import catalog
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Route, listed, read_fields
+from tests.e2e.digitalocean.errors import not_found, refused, unknown_route
+from tests.e2e.digitalocean.world import Json, World
 
 
 def _account(call: Call) -> Answer:
@@ -19,7 +19,7 @@ def _account(call: Call) -> Answer:
         "reserved_ip_limit": limits.reserved_ips,
         "volume_limit": limits.volumes,
         "email": call.world.verified_emails[0],
-        "name": "The bench",
+        "name": "The e2e environment",
         "uuid": call.world.account_uuid,
         "email_verified": True,
         "status": "active",

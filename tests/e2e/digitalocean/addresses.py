@@ -1,9 +1,9 @@
 """Reserved IPs and their assignment."""
 
-from . import catalog, droplets
-from .calls import PAGING, Answer, Call, Route, acted, action_body, listed
-from .errors import not_found, pending, refused, unknown_route
-from .world import Json, World
+from tests.e2e.digitalocean import catalog, droplets
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Route, acted, action_body, listed
+from tests.e2e.digitalocean.errors import not_found, pending, refused, unknown_route
+from tests.e2e.digitalocean.world import Json, World
 
 
 def shown(world: World, address: Json) -> Json:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
-from .errors import ApiError, not_found, refused
-from .world import Json
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
+from tests.e2e.digitalocean.errors import ApiError, not_found, refused
+from tests.e2e.digitalocean.world import Json
 
 _CHECK: Fields = {"name": str, "type": str, "target": str, "regions": list, "enabled": bool}
 _ALERT: Fields = {
@@ -49,7 +49,7 @@ def _told(call: Call, field: str, value: Any) -> Json:
         read_fields(slack, {"url": str, "channel": str}, ("url", "channel"), where=f"{field}.slack[{at}].")
     told = {"email": wish.get("email", []), "slack": wish.get("slack", [])}
     if not any(told.values()):
-        raise refused(f"{field} names nobody")
+        raise refused(f"{field} names no recipient")
     return told
 
 

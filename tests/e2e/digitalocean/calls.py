@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import catalog
-from .errors import refused
-from .world import Action, Json, World
+from tests.e2e.digitalocean import catalog
+from tests.e2e.digitalocean.errors import refused
+from tests.e2e.digitalocean.world import Action, Json, World
 
 Fields = Mapping[str, type | tuple[type, ...]]
 """Field names and their types; null is 'not given' everywhere, as in the API."""

@@ -5,7 +5,7 @@ Incomplete and not updated: an unknown slug is refused, as a misspelt one would 
 
 from typing import Any
 
-from .errors import refused
+from tests.e2e.digitalocean.errors import refused
 
 Json = dict[str, Any]
 

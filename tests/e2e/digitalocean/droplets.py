@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from . import catalog
-from .account import make_tag
-from .calls import PAGING, Answer, Call, Fields, Route, acted, action_body, listed, read_fields
-from .errors import not_found, pending, refused, unknown_route
-from .networks import covers, default_vpc
-from .world import Json, World
+from tests.e2e.digitalocean import catalog
+from tests.e2e.digitalocean.account import make_tag
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Fields, Route, acted, action_body, listed, read_fields
+from tests.e2e.digitalocean.errors import not_found, pending, refused, unknown_route
+from tests.e2e.digitalocean.networks import covers, default_vpc
+from tests.e2e.digitalocean.world import Json, World
 
 USER_DATA_LIMIT = 64 * 1024
 """Bytes (digitalocean/openapi, droplet_create.yml)."""

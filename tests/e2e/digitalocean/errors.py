@@ -1,6 +1,6 @@
 """Errors in the API's form: `{"id", "message", "request_id"}` (digitalocean/openapi, shared/models/error.yml).
 
-Messages are the API's own if a public report shows one; otherwise the bench's own text states the rule of the
+Messages are the API's own if a public report shows one; otherwise the e2e environment's own text states the rule of the
 specification.
 """
 

@@ -7,8 +7,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .calls import Fields, read_fields
-from .errors import refused
+from tests.e2e.digitalocean.calls import Fields, read_fields
+from tests.e2e.digitalocean.errors import refused
 
 KINDS = ("500", "429", "hang", "lost", "held")
 """`500` and `429`: that answer, nothing done. `hang`: nothing done, no answer for `seconds`, then the connection is

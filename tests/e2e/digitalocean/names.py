@@ -3,9 +3,9 @@
 import ipaddress
 import re
 
-from .calls import PAGING, Answer, Call, Fields, Route, listed
-from .errors import not_found, refused
-from .world import Json, World
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Fields, Route, listed
+from tests.e2e.digitalocean.errors import not_found, refused
+from tests.e2e.digitalocean.world import Json, World
 
 _RECORD: Fields = {
     "type": str,

@@ -1,15 +1,15 @@
-"""Cloud firewalls and VPCs. A firewall is kept and shown; this bench filters no packets by it."""
+"""Cloud firewalls and VPCs. A firewall is kept and shown; this e2e environment filters no packets by it."""
 
 import ipaddress
 import re
 from dataclasses import replace
 from typing import Any
 
-from . import catalog
-from .account import find_tag
-from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
-from .errors import ApiError, conflict, not_found, refused
-from .world import Json, World
+from tests.e2e.digitalocean import catalog
+from tests.e2e.digitalocean.account import find_tag
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
+from tests.e2e.digitalocean.errors import ApiError, conflict, not_found, refused
+from tests.e2e.digitalocean.world import Json, World
 
 _FIREWALL: Fields = {"name": str, "inbound_rules": list, "outbound_rules": list, "droplet_ids": list, "tags": list}
 _RULE: Fields = {"protocol": str, "ports": str}

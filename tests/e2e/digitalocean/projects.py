@@ -8,9 +8,9 @@ digitalocean/terraform-provider-digitalocean#1264 and #1031.
 
 import re
 
-from .calls import PAGING, Answer, Call, Fields, Route, listed
-from .errors import ApiError, not_found, refused, unknown_route
-from .world import Json, World
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Fields, Route, listed
+from tests.e2e.digitalocean.errors import ApiError, not_found, refused, unknown_route
+from tests.e2e.digitalocean.world import Json, World
 
 _PROJECT: Fields = {"name": str, "description": str, "purpose": str, "environment": str, "is_default": bool}
 _URN = re.compile(r"do:(droplet|volume|domain|floatingip|reservedip):([^:]+)")

@@ -23,12 +23,12 @@ from urllib.parse import unquote
 import httpx
 from aiohttp import web
 
-from . import account, addresses, alerts, droplets, names, networks, projects, spaces, volumes
-from .calls import Answer, Call, Route
-from .errors import ApiError, forbidden, refused, too_many, unauthorized, unknown_route
-from .faults import Fault, Faults
-from .scopes import scopes
-from .world import Json, World
+from tests.e2e.digitalocean import account, addresses, alerts, droplets, names, networks, projects, spaces, volumes
+from tests.e2e.digitalocean.calls import Answer, Call, Route
+from tests.e2e.digitalocean.errors import ApiError, forbidden, refused, too_many, unauthorized, unknown_route
+from tests.e2e.digitalocean.faults import Fault, Faults
+from tests.e2e.digitalocean.scopes import scopes
+from tests.e2e.digitalocean.world import Json, World
 
 ROUTES: tuple[Route, ...] = (
     *account.ROUTES,
@@ -217,7 +217,7 @@ class Api:
         """No response, and the connection closes."""
         if request.transport is not None:
             request.transport.abort()
-        return web.Response()  # to nobody
+        return web.Response()  # the connection is closed already
 
     def _authenticate(self, request: web.Request) -> None:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")

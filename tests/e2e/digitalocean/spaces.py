@@ -6,9 +6,9 @@ the key's creation and nowhere else.
 
 import secrets
 
-from .calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
-from .errors import ApiError, not_found, refused
-from .world import Json
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Fields, Route, listed, read_fields
+from tests.e2e.digitalocean.errors import ApiError, not_found, refused
+from tests.e2e.digitalocean.world import Json
 
 _KEY: Fields = {"name": str, "grants": list}
 _GRANT: Fields = {"bucket": str, "permission": str}

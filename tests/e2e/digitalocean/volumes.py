@@ -2,11 +2,11 @@
 
 import re
 
-from . import catalog
-from .account import make_tag
-from .calls import PAGING, Answer, Call, Fields, Route, acted, action_body, listed
-from .errors import ApiError, conflict, not_found, pending, refused, unknown_route
-from .world import Json, World
+from tests.e2e.digitalocean import catalog
+from tests.e2e.digitalocean.account import make_tag
+from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Fields, Route, acted, action_body, listed
+from tests.e2e.digitalocean.errors import ApiError, conflict, not_found, pending, refused, unknown_route
+from tests.e2e.digitalocean.world import Json, World
 
 _CREATE: Fields = {
     "name": str,

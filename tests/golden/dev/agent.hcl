@@ -87,15 +87,20 @@ client {
   }
 
   meta {
-    pds_configuration = "1874fb351fc4726b"
+    pds_configuration = "f3cad4ab20b8afbd"
   }
 }
 
 plugin "docker" {
   config {
     allow_privileged = false
-    allow_caps       = ["chown", "dac_override", "fowner", "kill", "net_bind_service", "setgid", "setuid"]
-    pids_limit       = 2048
+
+    # Nomad's own list without those that let a container make devices, change file capabilities, change its root or
+    # write audit records. The PDS drops all. The rest is for the ingress, which binds 80 and 443.
+    allow_caps = ["chown", "dac_override", "fowner", "kill", "net_bind_service", "setgid", "setuid"]
+
+    # Processes and threads of one container. A job may request fewer, never more.
+    pids_limit = 2048
 
     # Disables bind mounts of the host's paths. Nomad's host volumes still work.
     volumes {

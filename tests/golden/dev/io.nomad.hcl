@@ -1,7 +1,7 @@
-variable "open" {
-  type        = number
-  default     = 0
-  description = "1 once the hostname resolves; a certificate order before that burns the CA's rate limit."
+variable "ingress_state" {
+  type        = string
+  default     = "closed"
+  description = "'open' once the hostname resolves. A certificate order before that uses up the CA's rate limit."
 }
 
 job "io" {
@@ -11,7 +11,7 @@ job "io" {
   priority    = 60
 
   group "io" {
-    count          = var.open
+    count          = var.ingress_state == "open" ? 1 : 0
     shutdown_delay = "2s"
 
     network {

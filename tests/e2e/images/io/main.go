@@ -22,7 +22,7 @@ import (
 
 // What only the tests set, by the image's environment; the defaults are a host's. IO has no such settings.
 const (
-	// Addresses to listen on, as a prefix: a bench's network stands for the addresses of a host.
+	// Addresses to listen on, as a prefix: an e2e environment's network stands for the addresses of a host.
 	listenVariable = "IO_STAND_IN_LISTEN"
 	// Ports for HTTP and HTTPS; 0 is a free one.
 	portsVariable = "IO_STAND_IN_PORTS"

@@ -1,0 +1,1 @@
+"""Rules about the source, the graph and the documents."""

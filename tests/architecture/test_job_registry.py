@@ -1,0 +1,78 @@
+"""The registry of Nomad jobs: every job that the program registers is in it, and its memory is counted."""
+
+from typing import Any
+
+import pytest
+
+from components.render.jobs.registry import NOMAD_JOBS, requested_jobs
+from components.render.nomad_job import NomadJob
+from components.settings.capacity import job_demands, memory_demand
+from components.settings.settings import Settings
+from offline.hcl_reader import only_job
+from tests.support.invariants import kind
+from tests.support.programs import ALERTS, BACKUP, CLUB, run, settings_of
+from tools.preview import FILES, rendered
+
+FULL: dict[str, Any] = {"alerts": ALERTS, "backup": BACKUP, **CLUB, "host": {"size": "s-2vcpu-4gb"}}
+"""The options of a stack with every job of one kind of ingress."""
+
+
+def _full(ingress: str) -> Settings:
+    return settings_of(**FULL, ingress={"kind": ingress})
+
+
+def _peak_mib(text: str) -> int:
+    """The memory that Nomad reserves for the job's group: sidecars, and the largest phase of its other tasks."""
+    (group,) = (body for item in only_job(text)["group"] for body in item.values())
+    phases: dict[str, int] = {}
+    sidecars = 0
+    for task in (body for item in group["task"] for body in item.values()):
+        memory = task["resources"][0]["memory"]
+        (lifecycle,) = task.get("lifecycle", [{"hook": "main"}])
+        if lifecycle.get("sidecar"):
+            sidecars += memory
+        else:
+            phases[lifecycle["hook"]] = phases.get(lifecycle["hook"], 0) + memory
+    return sidecars + max(phases.values())
+
+
+@pytest.mark.parametrize("ingress", ["io", "caddy"])
+def test_every_nomad_job_of_a_full_stack_is_in_the_registry(ingress: str) -> None:
+    evaluation = run(**FULL, ingress={"kind": ingress})
+    registered = [item.inputs["jobspec"] for item in evaluation.resources if kind(item) == "Job"]
+    requested = requested_jobs(_full(ingress))
+    assert sorted(registered) == sorted(job.render(_full(ingress), "dev") for job in requested)
+    assert {f"{job.role}_job" for job in requested} == evaluation.outputs["files"].keys() - {"ingress_file"}
+    assert {job.file for job in requested} <= rendered(evaluation).keys()
+
+
+def test_each_kind_of_stack_has_its_jobs() -> None:
+    assert {job.job_id for job in requested_jobs(settings_of())} == {"pds", "io"}
+    assert {job.job_id for job in requested_jobs(settings_of(ingress={"kind": "none"}))} == {"pds"}
+    everywhere = {job.job_id for kind_ in ("io", "caddy") for job in requested_jobs(_full(kind_))}
+    assert everywhere == {job.job_id for job in NOMAD_JOBS}, "these tests see every job"
+
+
+@pytest.mark.parametrize("job", NOMAD_JOBS, ids=lambda job: job.job_id)
+def test_a_job_s_section_states_at_least_the_memory_that_nomad_reserves(job: NomadJob) -> None:
+    settings = _full("caddy" if job.job_id == "caddy" else "io")
+    assert _peak_mib(job.render(settings, "dev")) <= job_demands(settings)[job.section].memory_mib
+
+
+def test_the_memory_of_a_stack_is_that_of_its_sections() -> None:
+    full = _full("io")
+    assert {name: demand.memory_mib for name, demand in job_demands(full).items()} == {
+        "pds": 512,
+        "ingress": 256,
+        "alerts": 128,
+        "backup": 384,
+        "members": 128,
+    }
+    assert memory_demand(full) == 1408
+
+
+def test_a_job_has_its_own_id_file_and_variable() -> None:
+    assert len({job.job_id for job in NOMAD_JOBS}) == len({job.file for job in NOMAD_JOBS}) == len(NOMAD_JOBS)
+    assert {job.file for job in NOMAD_JOBS} <= FILES.keys()
+    paths = [job.variable_path for job in NOMAD_JOBS if job.variable_path]
+    assert len(set(paths)) == len(paths)

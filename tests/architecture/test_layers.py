@@ -1,0 +1,248 @@
+"""The laws about the source: imports between modules, what a component may use, naming."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from offline.mock_engine import ROOT, Evaluation
+from tests.support.invariants import everything, kind
+from tests.support.programs import ALERTS, BACKUP, CLUBS, EXISTING, run, shared
+
+COMPONENTS = ROOT / "components"
+MODULES = sorted(path for path in COMPONENTS.rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+
+LAYERS = (
+    {"pds"},
+    {"outputs"},
+    {"host", "server", "edge", "operations", "people"},
+    {"notices"},
+    {"connection", "nomad_target", "secret_values"},
+    {"dynamic"},
+    {"clients"},
+    {"render"},
+    {"settings"},
+)
+"""From top to bottom. A module imports from its own folder and from lower layers only; `components/__init__.py` shows
+the same list."""
+
+INSIDE = {"clients": {"settings"}, "render": {"settings"}, "dynamic": {"clients", "settings"}, "settings": set[str]()}
+"""What a layer may import, if it is less than all lower layers."""
+
+READS_ITS_OWN_FILES = {
+    "components/render/host/cloud_init.py",
+    "components/render/host/nomad_agent.py",
+    "components/render/scripts/__init__.py",
+    "components/settings/pds_env.py",
+    "components/settings/handles.py",
+}
+"""Files that belong to the program and lie beside the module."""
+
+TOUCHES = re.compile(
+    r"^(pulumi\.Config|pulumi\.get_(stack|project)|pulumi\.runtime.*|os\..*|time\..*|datetime\..*|date\..*|open|input|print"
+    r"|.*\.(read_text|read_bytes|write_text|write_bytes|open|exists|mkdir|unlink|glob|iterdir)|random\.(?!RandomPassword$).*|secrets\.\w+"
+    r"|uuid\..*|subprocess\..*|socket\..*|tempfile\..*|urllib\.request\..*)$"
+)
+"""Configuration, environment, clock, files, chance, processes, network."""
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def _layer(path: Path) -> str:
+    inside = path.relative_to(COMPONENTS)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def _allowed(layer: str) -> set[str]:
+    if layer in INSIDE:
+        return INSIDE[layer] | {layer}
+    [level] = [number for number, layers in enumerate(LAYERS) if layer in layers]
+    own = {layer} if layer not in {"connection", "nomad_target", "secret_values"} else LAYERS[level]
+    return own.union(*LAYERS[level + 1 :])
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports name the whole path"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_imports_go_one_way(path: Path) -> None:
+    layer = _layer(path)
+    inner = {name.split(".")[1] for name in _imports(_tree(path)) if name.startswith("components.")}
+    if layer == "__init__":
+        assert inner == set(), "the engine loads this file for each dynamic resource"
+        return
+    assert inner <= _allowed(layer), f"{layer} may not import {', '.join(sorted(inner - _allowed(layer)))}"
+    outer = {name.split(".")[0] for name in _imports(_tree(path))}
+    assert not outer & {"tools", "tests"}, "the program knows neither its tools nor its tests"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if _layer(path) in ("render", "settings")], ids=str)
+def test_what_is_asked_and_rendered_knows_no_pulumi(path: Path) -> None:
+    providers = {name for name in _imports(_tree(path)) if name.split(".")[0].startswith("pulumi")}
+    assert path.name == "from_pulumi.py" or providers == set(), "text is a pure function of known values"
+
+
+LOADED = [path for path in MODULES if _layer(path) in ("dynamic", "clients") and path.name != "resources.py"]
+
+
+@pytest.mark.parametrize("path", LOADED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pickled_providers_load_with_the_standard_library_and_pulumi_alone(path: Path) -> None:
+    direct = ast.Module([node for node in _tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    packages = {module.split(".")[0] for module in _imports(direct)}
+    assert packages - set(sys.stdlib_module_names) - {"pulumi", "components"} == set(), "every operation loads it"
+
+
+def _calls(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "sys.argv"):
+            yield f"{ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_a_component_is_told_everything(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    touched = {call for call in _calls(_tree(path)) if TOUCHES.match(call)}
+    if name.startswith("components/clients/"):
+        return  # its outside requests are its subject; it runs in the providers, never in a constructor
+    if name == "components/settings/from_pulumi.py":
+        assert not {call for call in touched if not call.startswith("pulumi.")}, "it reads the configuration alone"
+        return
+    if name in READS_ITS_OWN_FILES:
+        touched = {call for call in touched if not call.endswith(".read_text")}
+        source = path.read_text()
+        assert source.count("Path(") == source.count("Path(__file__)"), "it reads what lies beside it, nothing else"
+    assert touched == set(), f"{name} reaches for what it was not told"
+
+
+def test_clients_are_used_by_dynamic_providers_only() -> None:
+    users = {
+        _layer(path)
+        for path in MODULES
+        if any(name.startswith("components.clients.") for name in _imports(_tree(path)))
+    }
+    assert users == {"dynamic", "clients"}, "a component that queries the network would do it at every preview"
+
+
+def _component_classes() -> list[tuple[str, ast.ClassDef]]:
+    return [
+        (name, node)
+        for path, name in zip(MODULES, NAMES, strict=True)
+        for node in _tree(path).body
+        if isinstance(node, ast.ClassDef)
+        and any(ast.unparse(base) == "pulumi.ComponentResource" for base in node.bases)
+    ]
+
+
+CLASSES = _component_classes()
+
+
+def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
+    (found,) = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+    return found
+
+
+def test_all_components_of_the_design_were_found() -> None:
+    assert len(CLASSES) == 19, "these tests look at every component class"
+
+
+@pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
+def test_a_component_has_its_name_signature_and_args(module: str, node: ast.ClassDef) -> None:
+    constructor = _constructor(node)
+    registered = f"super().__init__('pds:index:{node.name}', name, None, opts)"
+    assert registered in [ast.unparse(item) for item in constructor.body], "the token is the class's name"
+    arguments = [argument.arg for argument in constructor.args.args]
+    assert arguments == ["self", "name", "args", "opts"], "the one signature of components"
+    args_class = ast.unparse(constructor.args.args[2].annotation or ast.Constant(""))
+    found = [item for item in _tree(ROOT / module).body if isinstance(item, ast.ClassDef) and item.name == args_class]
+    assert found, f"{args_class} is in the same file"
+    assert "dataclass(frozen=True, kw_only=True)" in [ast.unparse(item) for item in found[0].decorator_list]
+    last = ast.unparse(constructor.body[-1])
+    assert last.startswith("self.register_outputs("), "else the engine shows the component as being made for ever"
+    assert ast.get_docstring(node), "a component says what it is"
+
+
+@pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
+def test_children_get_nothing_of_the_callers_options(module: str, node: ast.ClassDef) -> None:
+    uses = [item for item in ast.walk(_constructor(node)) if isinstance(item, ast.Name) and item.id == "opts"]
+    assert len(uses) == 1, "the caller's options are the component's own, handed to super().__init__ alone"
+
+
+def test_a_component_is_built_in_its_own_folder_or_by_pds() -> None:
+    homes = {node.name: Path(module).parent for module, node in CLASSES}
+    built = {
+        (call, Path(name))
+        for path, name in zip(MODULES, NAMES, strict=True)
+        for call in _calls(_tree(path))
+        if call in homes
+    }
+    strangers = {(call, str(file)) for call, file in built if file.parent != homes[call] and file.name != "pds.py"}
+    assert strangers == set(), "`pds.py` hands values from one folder to the next"
+    assert {call for call, _file in built} == homes.keys() - {"Pds"}, "a component that nothing builds"
+
+
+def test_every_component_registered_its_outputs(club: Evaluation) -> None:
+    components = {item.urn for item in everything(club) if item.type.startswith("pds:index:")}
+    assert components <= club.registered.keys(), "outputs out of the state"
+
+
+def test_type_tokens_are_the_classes(club: Evaluation) -> None:
+    every = [*everything(club), *everything(run(alerts=ALERTS, backup=BACKUP, **CLUBS))]
+    every += [*everything(shared()), *everything(run(**EXISTING))]
+    tokens = {item.type for item in every if item.type.startswith("pds:")}
+    assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}
+
+
+def test_a_child_s_name_is_its_parent_s_and_its_role(dev: Evaluation) -> None:
+    parents = {item.urn: item.name for item in everything(dev)}
+    sizes = [str(dev.one("pds-host-droplet").inputs[key]) for key in ("size", "region", "image")]
+    for item in dev.resources:
+        parent = parents.get(item.parent)
+        assert parent is None or item.name.startswith(f"{parent}-"), f"{item.name} does not say whose child it is"
+        assert not any(size in item.name for size in sizes), f"{item.name}: a changed size would be another resource"
+        assert not re.search(r"\d", item.name), f"{item.name}: a name says a role, not a number"
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", item.name), f"{item.name}: one spelling, with hyphens"
+
+
+def test_outputs_are_spelt_as_options_are(dev: Evaluation) -> None:
+    names = [*dev.outputs, *(key for outputs in dev.registered.values() for key in outputs)]
+    assert [name for name in names if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", name)] == [], "snake_case throughout"
+
+
+def test_the_program_invokes_nothing_of_nomad() -> None:
+    calls = {call for path in MODULES for call in _calls(_tree(path)) if re.match(r"nomad\.get_", call)}
+    assert calls == set(), "an invoke fails every preview while Nomad is unreachable"
+
+
+def test_every_nomad_resource_goes_through_the_target_s_options() -> None:
+    for path in MODULES:
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Call) and re.fullmatch(r"nomad\.[A-Z]\w+", ast.unparse(node.func)):
+                name = ast.unparse(node.func)
+                if name.endswith("Args") or name == "nomad.Provider":
+                    continue
+                options = [ast.unparse(item.value) for item in node.keywords if item.arg == "opts"]
+                assert options, f"{name} in {path.name} has no options"
+                assert re.search(r"\.options\(self\b", options[0]), f"{name} in {path.name}: {options[0]}"
+
+
+def test_the_dev_stack_uses_no_unknown_type(dev: Evaluation) -> None:
+    assert "Variable" in {kind(item) for item in everything(dev)}
+    assert {item.type.split(":")[0] for item in dev.resources} == {
+        "pds", "digitalocean", "tls", "random", "nomad", "pulumi", "pulumi-python",
+    }  # fmt: skip

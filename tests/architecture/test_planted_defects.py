@@ -1,0 +1,122 @@
+"""Each test plants one defect in the program and shows that its law finds it, and no other law."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+import pulumi_nomad as nomad
+import pytest
+
+from components.pds import Pds, PdsArgs
+from components.secret_values import random_hex
+from offline.mock_engine import Evaluation
+from policy import checks as gate
+from policy import digest
+from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open
+from tests.support.engine_json import preview_of
+from tests.support.invariants import CHECKS, of_the_gate
+from tests.support.planted_defects import DEFECTS, WITH_BACKUPS, default_provider, in_job, wrap_call
+from tests.support.programs import BACKUP, run, settings_of
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, law, said = DEFECTS[defect]
+    plant(monkeypatch)
+    evaluation = run()
+    findings = CHECKS[law](evaluation)
+    assert any(said in finding for finding in findings), f"the check of {law} does not bite: {findings}"
+    for other, find in CHECKS.items():
+        if other != law:
+            assert find(evaluation) == [], f"one defect was planted, and the law of {other} speaks too"
+    if law in gate.CHECKS | gate.CHECKS_OF_A_HOST and law != "user_data":
+        found = gate.findings(digest.read_digest(preview_of(evaluation), "dev").view)
+        assert {name for name, texts in found.items() if texts} == {law}, "the engine's preview shows it as well"
+        assert any(said in text for text in found[law])
+
+
+@pytest.fixture(scope="module")
+def sound() -> Evaluation:
+    """The program with backups, without a defect."""
+    return run(backup=BACKUP)
+
+
+@pytest.mark.parametrize("defect", WITH_BACKUPS)
+def test_with_backups_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch, sound: Evaluation) -> None:
+    plant, law, said = WITH_BACKUPS[defect]
+    checks = CHECKS | {"backup bucket": of_the_gate("backup bucket")}
+    assert [found for find in checks.values() for found in find(sound)] == [], "sound before"
+    plant(monkeypatch)
+    evaluation = run(backup=BACKUP)
+    assert any(said in finding for finding in checks.pop(law)(evaluation)), f"the check of {law} does not bite"
+    assert {other: find(evaluation) for other, find in checks.items() if find(evaluation)} == {}
+
+
+def test_a_nomad_resource_without_the_program_s_provider_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    default_provider(monkeypatch)
+    findings = CHECKS["Nomad resources"](run())
+    assert len([text for text in findings if "does not use a Nomad provider" in text]) == 9, "it would find no Nomad"
+
+
+GIVEN = {"admin_password": "a given password", "jwt_secret": "given 0123456789"}
+
+
+def test_a_secret_in_the_job_s_environment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_job(monkeypatch, "        TZ  ", f'        PDS_ADMIN_PASSWORD = "{GIVEN["admin_password"]}"\n        TZ  ')
+    evaluation = run(secrets=GIVEN)
+    found = find_secrets_in_texts(evaluation, GIVEN.values())
+    assert found == ["pds-server-job: the job's text holds given 1"], "jobs are kept in Nomad, readable, for ever"
+    assert find_secrets_in_the_open(evaluation, GIVEN.values()) != [], "and its text is in state and diffs"
+
+
+def test_a_generated_secret_in_the_job_is_found_even_where_it_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        spec, parent = kwargs["jobspec"], kwargs["opts"].parent
+        secret = random_hex("pds-planted", 32, parent)
+        kwargs["jobspec"] = secret.apply(lambda value: f"# {value}\n{spec}")
+
+    wrap_call(monkeypatch, nomad, "Job", change)
+    findings = find_secrets_in_texts(run(ingress={"kind": "none"}))
+    assert "pds-server-job: the job's text holds pds-planted.result" in findings
+
+
+def _leaks() -> dict[str, Callable[[Any], None]]:
+    def as_output(pds: Any) -> None:
+        pds.outputs["leak"] = pulumi.Output.unsecret(pds.outputs["admin_password"])
+
+    def in_base64(pds: Any) -> None:
+        secret = pulumi.Output.unsecret(pds.outputs["admin_password"])
+        pds.outputs["leak"] = secret.apply(lambda text: base64.b64encode(bytes.fromhex(text)).decode())
+
+    def as_a_message(pds: Any) -> None:
+        pds.outputs["admin_password"].apply(lambda text: pulumi.log.info(f"the password is {text}"))
+
+    def as_an_input(pds: Any) -> None:
+        digitalocean.Tag("leak", name=pulumi.Output.unsecret(pds.outputs["nomad_token"]))
+
+    def in_a_trigger(pds: Any) -> None:
+        token = pulumi.Output.unsecret(pds.outputs["nomad_management_token"])
+        digitalocean.Tag("leak", name="leak", opts=pulumi.ResourceOptions(replacement_trigger=token))
+
+    leaks = (as_output, in_base64, as_a_message, as_an_input, in_a_trigger)
+    return {leak.__name__.replace("_", " "): leak for leak in leaks}
+
+
+@pytest.mark.parametrize("leak", _leaks())
+def test_a_secret_in_plain_sight_is_found(leak: str) -> None:
+    def program() -> None:
+        pds = Pds("pds", PdsArgs(settings=settings_of(), stack="dev", project="organization/pds"))
+        _leaks()[leak](pds)
+        for key, value in pds.outputs.items():
+            pulumi.export(key, value)
+
+    findings = find_secrets_in_the_open(run(program=program))
+    assert findings, f"a secret {leak} was not found"
+
+
+def test_an_empty_evaluation_fails_every_check() -> None:
+    for law, find in CHECKS.items():
+        with pytest.raises(LookupError):
+            pytest.fail(f"the check of {law} passed for nothing: {find(Evaluation('empty'))}")

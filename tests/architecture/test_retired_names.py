@@ -1,0 +1,62 @@
+"""Names that the redesign before 0.1.0 retired stay away: each had a private meaning, or two.
+
+A stranger knows Pulumi's, Nomad's, DigitalOcean's and the AT Protocol's words. The pattern of a name is as narrow as
+the sense in which it was retired: `room` for a club's namespace, not for free space.
+"""
+
+import re
+import subprocess
+
+import pytest
+
+from offline.mock_engine import ROOT
+
+RETIRED = {
+    r"\b(Ground|GroundArgs|pds-ground)\b": "HostNetwork and DataVolume",
+    r"\bPlace\b(?! of)": "HostConnection",
+    r"\bClubRoom|\bclub'?s? rooms?\b|\brooms? of (a|the) clubs?\b": "ClubNamespace",
+    r"\b(Resolves|Unlisted|Removals|Dispatched)(Provider)?\b(?=[(`:])": "the resource's name in components/dynamic",
+    r"\b(PdsJob|PdsJobArgs|WatchArgs)\b|pds-watch\b": "PdsServer, Alerts",
+    r"\b(ProbeError|LateError|NotYetError)\b|\bprobes\b": "ServiceError, DeadlineError, PendingError; clients",
+    r"\b(tell_of|tell_of_strangers|_in_words|_settled|_OnThePds|_Fact)\b": "a verb that says what it does",
+    r"\btelling\b|\bentropy\b|\bworkload\.py": "notices, secret_values, server",
+    r"\bpds-candidate\b|\bcandidate_job\b": "upgrade trial",
+    r"\b(the|a) guard\b(?! that also)|\bguard\.cjs\b|PDS_GUARD": "volume check",
+    r"\.stamps\b|\bstamp\.cjs\b|\brun stamp": "run status",
+    r"\bmark file\b|\bthe mark of (a|any|its) PDS\b": "identity file",
+    r"\b(departures|documents|directory|watch|confirm)\.cjs\b": "account_events, did_documents, fake_plc, …",
+    r"\b(pds-dir|drain|open|older)\.sh\b": "host-volume-plugin, stop-before-shutdown, restic_open, fetch_older",
+    r"\./pds (club|clubs|let-in|move-in|gate|rescue|token|verify)(?![\w-])": "new, list, allow-ip, …",
+    r"\b(nobody|somebody|whoever|anybody)\b": "a concrete subject",
+}
+"""A pattern, and what stands in its place."""
+
+ALLOWED = {
+    "tests/architecture/test_retired_names.py": "this list",
+}
+"""Files that may have them, with the reason."""
+
+
+def _files() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    kinds = (".py", ".md", ".cjs", ".sh", ".yaml", ".json", ".toml", "Makefile", "pds")
+    return [name for name in listed.splitlines() if name.endswith(kinds) and name not in ALLOWED and "lock" not in name]
+
+
+@pytest.mark.parametrize("pattern", RETIRED, ids=lambda pattern: RETIRED[pattern][:40])
+def test_a_retired_name_stays_away(pattern: str) -> None:
+    names = re.compile(pattern)
+    found = [
+        f"{file}:{number}: {line.strip()[:100]}"
+        for file in _files()
+        for number, line in enumerate((ROOT / file).read_text().splitlines(), 1)
+        if names.search(line)
+    ]
+    assert found == [], f"instead: {RETIRED[pattern]}"

@@ -1,0 +1,263 @@
+"""The tests' S3 service by itself: it refuses what real ones refuse. Its clients are botocore and restic."""
+
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Any
+from urllib.error import HTTPError
+
+import botocore.auth
+import botocore.config
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.support.s3 import BUCKET, KEYS, REGION, add_key, ask, buckets_of, drop_key, pass_days, s3_server
+
+LIFECYCLE = {
+    "Rules": [
+        {
+            "ID": "old",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "Expiration": {"ExpiredObjectDeleteMarker": True},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 30},
+        }
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("s3")
+    with s3_server(folder, BUCKET, "versions", hosts=("spaces.test",), strangers=("theirs",)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that accepts us-east-1 and supports no CRC."""
+    folder = tmp_path_factory.mktemp("spaces")
+    with s3_server(folder, BUCKET, region="fra1", spaces=True, checksums=False) as found:
+        yield found
+
+
+@cache
+def client(url: str, proxy: str = "", **more: Any) -> Any:
+    """botocore's, path style; without retries and unrequested checksums."""
+    keys = {
+        "aws_access_key_id": more.pop("key", KEYS["AWS_ACCESS_KEY_ID"]),
+        "aws_secret_access_key": more.pop("secret", KEYS["AWS_SECRET_ACCESS_KEY"]),
+    }
+    region = more.pop("region", REGION)
+    more.pop("of", "")  # changes of this one do not affect the others
+    config = botocore.config.Config(
+        retries={"max_attempts": 0, "mode": "standard"},
+        request_checksum_calculation=more.pop("checksums", "when_required"),
+        response_checksum_validation="when_required",
+        s3={"addressing_style": more.pop("style", "path")},
+        proxies={"http": proxy} if proxy else None,
+    )
+    session = botocore.session.Session()
+    return session.create_client("s3", region_name=region, endpoint_url=url, config=config, **keys)
+
+
+def code(call: Any, **arguments: Any) -> tuple[int, str]:
+    """Status and code of a call that is refused."""
+    with pytest.raises(ClientError) as error:
+        call(**arguments)
+    return error.value.response["ResponseMetadata"]["HTTPStatusCode"], error.value.response["Error"]["Code"]
+
+
+def raw(url: str, head: str) -> str:
+    """The response to a request as written here."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        wire.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+        wire.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: wire.recv(65536), b"")).decode()
+
+
+def test_a_signed_request_is_answered_whatever_is_in_its_key(url: str) -> None:
+    for key in ("a", "blocks/did:plc:x/ä b+c~(1)*'!.jpg", "a//b", "q?x=1&y"):
+        client(url).put_object(Bucket=BUCKET, Key=key, Body=b"text", Metadata={"of": "a  test"})
+        assert client(url).get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"text"
+        listed = client(url).list_objects_v2(Bucket=BUCKET, Prefix=key)["Contents"]
+        assert [item["Key"] for item in listed] == [key]
+        client(url).delete_object(Bucket=BUCKET, Key=key)
+
+
+def test_a_request_for_another_region_is_malformed_and_is_told_the_right_one(url: str) -> None:
+    # Not by botocore, which parses the response and retries.
+    with pytest.raises(HTTPError) as error:
+        ask("GET", f"{url}/{BUCKET}", region="eu-central-1")
+    said = error.value.read().decode()
+    assert error.value.code == 400
+    assert "<Code>AuthorizationHeaderMalformed</Code>" in said
+    assert "the region 'eu-central-1' is wrong" in said
+    assert f"<Region>{REGION}</Region>" in said
+
+
+def test_spaces_takes_us_east_1_beside_its_own_region(spaces: str) -> None:
+    for region in ("us-east-1", "fra1"):
+        ask("GET", f"{spaces}/{BUCKET}", region=region)
+    with pytest.raises(HTTPError, match="400"):
+        ask("GET", f"{spaces}/{BUCKET}", region="ams3")
+    assert client(spaces, region="fra1").get_bucket_location(Bucket=BUCKET)["LocationConstraint"] == "fra1"
+    assert code(client(spaces, region="us-east-1").create_bucket, Bucket=BUCKET) == (409, "BucketAlreadyExists")
+
+
+def test_the_secret_and_the_key_have_to_be_right(url: str) -> None:
+    assert code(client(url, secret="another").list_buckets) == (403, "SignatureDoesNotMatch")
+    assert code(client(url, key="DO00OTHER").list_buckets) == (403, "InvalidAccessKeyId")
+    assert "<Code>AccessDenied</Code>" in raw(url, f"GET /{BUCKET} HTTP/1.1\nHost: x.test\nConnection: close")
+    version_2 = "Authorization: AWS DO00TEST:c2lnbmF0dXJl"
+    assert "Please use AWS4-HMAC-SHA256" in raw(url, f"GET / HTTP/1.1\nHost: 127.0.0.1\n{version_2}\nConnection: close")
+
+
+def test_a_body_that_was_changed_on_its_way_is_refused(url: str) -> None:
+    def change(request: Any, **_: Any) -> None:
+        request.body = b"tezt"
+
+    changing = client(url, of="a change")
+    changing.meta.events.register("before-send.s3.PutObject", change)
+    assert code(changing.put_object, Bucket=BUCKET, Key="a", Body=b"text") == (400, "XAmzContentSHA256Mismatch")
+
+
+def test_an_unsigned_header_is_refused(url: str) -> None:
+    def add(request: Any, **_: Any) -> None:
+        request.headers["x-amz-acl"] = "public-read"
+
+    adding = client(url, of="an addition")
+    adding.meta.events.register("before-send.s3.PutObject", add)
+    assert code(adding.put_object, Bucket=BUCKET, Key="a", Body=b"text") == (403, "AccessDenied")
+
+
+def test_a_clock_that_is_wrong_by_more_than_a_quarter_of_an_hour_is_refused(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = botocore.auth.get_current_datetime
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: real() - timedelta(minutes=16))
+    assert code(client(url).list_buckets) == (403, "RequestTimeTooSkewed")
+
+
+def test_what_is_not_there_and_what_is_another_s_are_told_apart(url: str) -> None:
+    assert code(client(url).list_objects_v2, Bucket="nothing") == (404, "NoSuchBucket")
+    assert code(client(url).get_object, Bucket=BUCKET, Key="nothing") == (404, "NoSuchKey")
+    assert code(client(url).list_objects_v2, Bucket="theirs") == (403, "AccessDenied")
+    assert code(client(url).put_object, Bucket="theirs", Key="a", Body=b"") == (403, "AccessDenied")
+    assert code(client(url).create_bucket, Bucket="theirs") == (409, "BucketAlreadyExists")
+    assert code(client(url).create_bucket, Bucket=BUCKET) == (409, "BucketAlreadyOwnedByYou")
+    elsewhere: Mapping[str, Any] = {"Bucket": "new", "CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
+    assert code(client(url).create_bucket, **elsewhere) == (400, "IllegalLocationConstraintException")
+    client(url).create_bucket(Bucket="new")
+    assert buckets_of(url)["new"] == "ours"
+    client(url).delete_bucket(Bucket="new")
+    assert code(client(url).head_bucket, Bucket="new")[0] == 404
+
+
+def test_a_bucket_is_the_first_label_in_front_of_the_endpoint_and_else_the_first_part(url: str) -> None:
+    client(url).put_object(Bucket=BUCKET, Key="a", Body=b"text")
+    virtual = client("http://spaces.test", url, style="virtual")
+    assert virtual.get_object(Bucket=BUCKET, Key="a")["Body"].read() == b"text"
+    # A bucket's own address as the endpoint, as a panel shows it: another key in one
+    # style, another bucket in the other.
+    of_a_bucket = f"http://{BUCKET}.spaces.test"
+    assert code(client(of_a_bucket, url).get_object, Bucket=BUCKET, Key="a") == (404, "NoSuchKey")
+    assert code(client(of_a_bucket, url, style="virtual").get_object, Bucket=BUCKET, Key="a") == (404, "NoSuchBucket")
+
+
+def test_a_limited_key_does_what_its_permission_says_in_its_bucket_alone(url: str) -> None:
+    add_key(url, "DO00READ", "a secret", [(BUCKET, "read")])
+    add_key(url, "DO00WRITE", "a secret", [(BUCKET, "readwrite")])
+    client(url).put_object(Bucket=BUCKET, Key="there", Body=b"text")
+    reader, writer = (client(url, key=name, secret="a secret") for name in ("DO00READ", "DO00WRITE"))
+    for limited in (reader, writer):
+        limited.head_bucket(Bucket=BUCKET)
+        limited.list_objects_v2(Bucket=BUCKET)
+        assert limited.get_object(Bucket=BUCKET, Key="there")["Body"].read() == b"text"
+        for call in (limited.get_bucket_acl, limited.get_bucket_versioning, limited.get_bucket_location):
+            assert code(call, Bucket=BUCKET) == (403, "AccessDenied")
+        assert code(limited.list_buckets) == (403, "AccessDenied")
+        assert code(limited.create_bucket, Bucket="mine") == (403, "AccessDenied")
+        assert code(limited.list_objects_v2, Bucket="versions") == (403, "AccessDenied")
+        assert code(limited.list_objects_v2, Bucket="nothing") == (403, "AccessDenied")
+    assert code(reader.put_object, Bucket=BUCKET, Key="b", Body=b"") == (403, "AccessDenied")
+    assert code(reader.delete_object, Bucket=BUCKET, Key="there") == (403, "AccessDenied")
+    writer.put_object(Bucket=BUCKET, Key="b", Body=b"")
+    writer.delete_object(Bucket=BUCKET, Key="b")
+    writer.copy_object(Bucket=BUCKET, Key="c", CopySource={"Bucket": BUCKET, "Key": "there"})
+    for source in ("versions", "theirs"):
+        elsewhere = {"CopySource": {"Bucket": source, "Key": "there"}}
+        assert code(writer.copy_object, Bucket=BUCKET, Key="c", **elsewhere) == (403, "AccessDenied")
+    versions = {"VersioningConfiguration": {"Status": "Suspended"}}
+    assert code(writer.put_bucket_versioning, Bucket=BUCKET, **versions) == (403, "AccessDenied")
+    assert code(writer.delete_object, Bucket=BUCKET, Key="there", VersionId="1") == (403, "AccessDenied")
+    drop_key(url, "DO00WRITE")
+    assert code(writer.head_bucket, Bucket=BUCKET)[0] == 403
+
+
+def test_a_deleted_object_leaves_a_marker_and_its_versions_until_the_rule_s_days_are_over(url: str) -> None:
+    client(url).put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    client(url).put_bucket_lifecycle_configuration(Bucket="versions", LifecycleConfiguration=LIFECYCLE)
+    rules = client(url).get_bucket_lifecycle_configuration(Bucket="versions")["Rules"]
+    assert rules[0]["Expiration"]["ExpiredObjectDeleteMarker"] is True
+    for key in ("kept", "lock"):
+        client(url).put_object(Bucket="versions", Key=key, Body=b"1")
+    client(url).put_object(Bucket="versions", Key="kept", Body=b"2")
+    client(url).delete_object(Bucket="versions", Key="lock")
+    assert code(client(url).get_object, Bucket="versions", Key="lock") == (404, "NoSuchKey")
+
+    def kept() -> tuple[list[str], list[str]]:
+        found = client(url).list_object_versions(Bucket="versions")
+        markers = [item["Key"] for item in found.get("DeleteMarkers", [])]
+        return [item["Key"] for item in found["Versions"]], markers
+
+    assert kept() == (["kept", "kept", "lock"], ["lock"])
+    pass_days(url, 29)
+    assert kept() == (["kept", "kept", "lock"], ["lock"])
+    pass_days(url, 31)
+    assert kept() == (["kept"], [])
+    assert client(url).get_object(Bucket="versions", Key="kept")["Body"].read() == b"2"
+
+
+def test_markers_stay_for_ever_without_a_rule_of_their_own(url: str) -> None:
+    rule = {**LIFECYCLE["Rules"][0], "Filter": {"Prefix": "plain/"}}
+    del rule["Expiration"]
+    client(url).put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    client(url).put_bucket_lifecycle_configuration(Bucket="versions", LifecycleConfiguration={"Rules": [rule]})
+    client(url).put_object(Bucket="versions", Key="plain/lock", Body=b"1")
+    client(url).delete_object(Bucket="versions", Key="plain/lock")
+    pass_days(url, 400)
+    found = client(url).list_object_versions(Bucket="versions", Prefix="plain/")
+    assert "Versions" not in found
+    assert [item["Key"] for item in found["DeleteMarkers"]] == ["plain/lock"]
+
+
+def test_a_service_that_knows_no_crc_refuses_what_newer_sdks_send_unasked(url: str, spaces: str) -> None:
+    client(url, checksums="when_supported").put_object(Bucket=BUCKET, Key="a", Body=b"text")
+    newer = client(spaces, region="fra1", checksums="when_supported")
+    assert code(newer.put_object, Bucket=BUCKET, Key="a", Body=b"text") == (400, "InvalidArgument")
+    client(spaces, region="fra1").put_object(Bucket=BUCKET, Key="a", Body=b"text")
+
+
+def restic(url: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """`restic init`, with the clients' own signing: minio-go's, in chunks if there is no TLS."""
+    found = {**KEYS, "RESTIC_PASSWORD": "a word", "RESTIC_REPOSITORY": f"s3:{url}/{BUCKET}/{env.pop('place')}", **env}
+    return subprocess.run(
+        ["restic", "--no-cache", "init"],
+        env={"PATH": "/usr/bin:/bin", **found},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_restic_asks_for_the_region_unless_it_is_told_one_and_fails_with_a_wrong_one(url: str) -> None:
+    assert "created restic repository" in restic(url, place="unsaid").stdout
+    assert "created restic repository" in restic(url, place="right", AWS_DEFAULT_REGION=REGION).stdout
+    wrong = restic(url, place="wrong", AWS_DEFAULT_REGION="eu-central-1")
+    assert wrong.returncode != 0
+    assert "400 Bad Request" in wrong.stderr

@@ -1,0 +1,80 @@
+"""How a parallel run distributes the tests."""
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from offline.mock_engine import ROOT
+from tests.support.schedule import ALONE, LONG, Scheduler, order, unit_of
+
+FIRST, SECOND = "tests/contract/test_large.py::test_a[0.4]", "tests/contract/test_large.py::test_a[x-0.5-y]"
+
+
+class Node:
+    """A worker that keeps what it was told to run."""
+
+    def __init__(self, collection: list[str]) -> None:
+        self.collection, self.ran = collection, list[str]()
+        self.shutting_down, self.gateway = False, SimpleNamespace(id="gw")
+
+    def send_runtest_some(self, indexes: Iterable[int]) -> None:
+        self.ran += [self.collection[index] for index in indexes]
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "unit"),
+    [
+        (FIRST, ("tests/contract/test_large.py", "0.4")),
+        (SECOND, ("tests/contract/test_large.py", "0.5")),
+        ("tests/contract/test_owner_day.py::test_a", ("tests/contract/test_owner_day.py", "")),
+        ("tests/contract/test_session.py::test_a[0.5]", ("tests/contract/test_session.py", "")),
+        (
+            "tests/unit/components/settings/test_settings.py::test_a[0.5]",
+            ("tests/unit/components/settings/test_settings.py", ""),
+        ),
+    ],
+)
+def test_a_unit_is_a_file_and_the_version_line_of_its_server(nodeid: str, unit: tuple[str, str]) -> None:
+    assert unit_of(nodeid) == unit
+
+
+def test_tests_on_real_servers_come_first_and_long_files_before_others() -> None:
+    names = [
+        "tests/unit/cli/test_adopt_members.py::a",
+        "tests/unit/components/host/test_clubs.py::a",
+        "tests/contract/test_a.py::b[0.4]",
+        FIRST,
+    ]
+    assert sorted(names, key=order) == [FIRST, names[2], names[1], names[0]]
+
+
+def test_every_file_with_a_rule_exists() -> None:
+    assert set(LONG) | ALONE <= {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+
+
+def test_a_worker_keeps_to_a_version_line_and_then_takes_what_is_left(pytestconfig: pytest.Config) -> None:
+    files = ("a", "b", "c")
+    collection = [f"tests/contract/test_{file}.py::test[{line}]" for file in files for line in ("0.4", "0.5")]
+    collection += [f"tests/test_{file}.py::test" for file in files]
+    config: Any = SimpleNamespace(
+        option=SimpleNamespace(loadscopereorder=True), getvalue=lambda name: ["popen"] * 2, hook=pytestconfig.hook
+    )
+    scheduler = Scheduler(config, SimpleNamespace(loadscopesched=lambda *_: None))
+    nodes: list[Any] = [Node(collection), Node(collection)]
+    scheduler.numnodes = len(nodes)
+    for node in nodes:
+        scheduler.add_node(node)
+        scheduler.add_node_collection(node, collection)
+    scheduler.schedule()
+    for number in range(len(collection)):
+        for node in nodes:
+            if number < len(node.ran):
+                scheduler.mark_test_complete(node, collection.index(node.ran[number]))
+    assert sorted(nodes[0].ran + nodes[1].ran) == sorted(collection), "each runs once"
+    lines = [[unit_of(nodeid)[1] for nodeid in node.ran] for node in nodes]
+    assert [row[:3] for row in lines] == [["0.4"] * 3, ["0.5"] * 3]

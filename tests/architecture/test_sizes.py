@@ -1,0 +1,58 @@
+"""No module and no function of the repository is too long to be read as one piece."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from offline.mock_engine import ROOT
+
+MODULE, FUNCTION = 400, 60
+"""The most lines; those of a function are from its `def` to its end, without the decorators."""
+
+
+def _tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [ROOT / name for name in sorted(set(listed.stdout.split("\0"))) if name and (ROOT / name).is_file()]
+
+
+FILES = _tracked()
+
+
+def too_long(text: str) -> list[str]:
+    """What of a module is over its limit, with its lines."""
+    count = len(text.splitlines())
+    found = [f"the module has {count} lines"] if count > MODULE else []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            count = (node.end_lineno or node.lineno) - node.lineno + 1
+            found += [f"{node.name} has {count} lines"] if count > FUNCTION else []
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_a_module_and_its_functions_are_short(path: Path) -> None:
+    assert too_long(path.read_text()) == [], "split it by subject"
+
+
+def test_every_folder_of_python_is_looked_at() -> None:
+    folders = {path.relative_to(ROOT).parts[0] for path in FILES}
+    assert {"__main__.py", "cli", "components", "offline", "policy", "tests", "tools"} <= folders
+
+
+def test_one_line_too_many_is_found() -> None:
+    function = "@decorated(\n    1,\n)\ndef f():\n" + "    g()\n" * (FUNCTION - 1)
+    assert too_long(function) == []
+    assert too_long(function + "    g()\n") == [f"f has {FUNCTION + 1} lines"]
+    nested = "class C:\n    async def f(self):\n" + "        g()\n" * FUNCTION
+    assert too_long(nested) == [f"f has {FUNCTION + 1} lines"]
+    assert too_long("x = 1\n" * MODULE) == []
+    assert too_long("x = 1\n" * (MODULE + 1)) == [f"the module has {MODULE + 1} lines"]

@@ -1,0 +1,170 @@
+"""A server with one account behind an ingress with TLS, for the tests of `./pds check`."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cli.check.run import CheckResult, run_checks
+from cli.check.site import Site
+from cli.check.subject import Subject
+from components.settings.pds_env import env_file
+from tests.support import fake_dns
+from tests.support.certificates import Authority, server_context
+from tests.support.ingress_stand_in import Ingress
+from tools.trial.directory import PlcDirectory
+from tools.trial.owner import ACCOUNT
+from tools.trial.pds import PdsProcess
+from tools.trial.xrpc import Client
+
+if TYPE_CHECKING:
+    from tests.contract.conftest import StartPds  # which imports this module's fixture
+
+HOST = "noted.at"
+HANDLE = f"{ACCOUNT}.{HOST}"
+EMAIL = f"{ACCOUNT}@{HOST}"
+CONFIGURATION = "of today"
+ELSEWHERE = {
+    *("DNS", "records", "firewall", "account", "Nomad", "jobs", "disk", "backup", "drill", "accounts", "metadata"),
+}
+"""Lines that ask others than the server, which here are not there; `tests/unit/cli/test_drift.py` has them."""
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """A mail relay on loopback that takes every message and keeps whom it was for; `busy` refuses them."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Smtp)
+        self.busy = False
+        self.taken: list[str] = []
+        self.port = int(self.server_address[1])
+
+
+class _Smtp(socketserver.StreamRequestHandler):
+    server: Relay
+
+    def handle(self) -> None:
+        self._say("220 relay")
+        while line := self.rfile.readline().decode(errors="replace").strip():
+            match line.upper().split(" ")[0].split(":")[0]:
+                case "RCPT" if self.server.busy:
+                    self._say("550 not here")
+                case "RCPT":
+                    self.server.taken.append(line)
+                    self._say("250 ok")
+                case "DATA":
+                    self._say("354 go on")
+                    while self.rfile.readline() not in (b".\r\n", b""):
+                        pass
+                    self._say("250 taken")
+                case "QUIT":
+                    self._say("221 bye")
+                    return
+                case _:
+                    self._say("250 ok")
+
+    def _say(self, text: str) -> None:
+        self.wfile.write(f"{text}\r\n".encode())
+
+
+@dataclass
+class HostConnection:
+    """A server with one account behind its ingress, and the subject that is all green."""
+
+    pds: PdsProcess
+    ingress: Ingress
+    subject: Subject
+    authority: Authority
+    relay: Relay
+    folder: Path
+
+    def results(self, **changes: Any) -> dict[str, CheckResult]:
+        """What is found, by name."""
+        return {result.name: result for result in run_checks(replace(self.subject, **changes))}
+
+    def red(self, **changes: Any) -> dict[str, str]:
+        """What there is to do, by name."""
+        return {name: result.remark for name, result in self.results(**changes).items() if result.ok is False}
+
+    def behind(self, ingress: Ingress) -> Site:
+        """The site at another ingress."""
+        return Site.at(HOST, ingress.url, str(self.folder / "ca.pem"))
+
+
+@pytest.fixture(scope="session")
+def checked_host(
+    start_pds: StartPds,
+    directory: PlcDirectory,
+    program_env: dict[str, str],
+    program_secrets: frozenset[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[HostConnection]:
+    """The program's own environment, except for what a server on loopback cannot have."""
+    folder = tmp_path_factory.mktemp("check")
+    authority = Authority()
+    (folder / "ca.pem").write_text(authority.pem)
+    tls = server_context(authority.issue(HOST, f"*.{HOST}", days=60), folder)
+    relay = Relay()
+    threading.Thread(target=relay.serve_forever, daemon=True).start()
+    mail = {"PDS_EMAIL_SMTP_URL": f"smtp://127.0.0.1:{relay.port}", "PDS_EMAIL_FROM_ADDRESS": f"pds@{HOST}"}
+    with start_pds(program_env, mail) as pds:
+        port = int(pds.url.rpartition(":")[2])
+        client = Client(pds.url, HOST)
+        admin = program_env["PDS_ADMIN_PASSWORD"]
+        invite = client.procedure("com.atproto.server.createInviteCode", {"useCount": 1}, admin_password=admin)
+        body = {"handle": HANDLE, "email": EMAIL, "password": "a password", "inviteCode": invite["code"]}
+        client.procedure("com.atproto.server.createAccount", body)
+        version = client.query("_health", {})["version"]
+        client.http.close()
+        env = program_env | mail | {"PDS_DID_PLC_URL": directory.url, "PDS_CRAWLERS": ""}
+        with Ingress(port, tls) as ingress, fake_dns.serve({}) as empty_server:
+            site = Site.at(HOST, ingress.url, str(folder / "ca.pem"))
+            subject = Subject(
+                stack="dev",
+                outputs={
+                    "pds_env": env_file(env),
+                    "package_version": version,
+                    "state": "serving",
+                    "host_configuration": CONFIGURATION,
+                    "escrow": _escrow(env, program_secrets),
+                },
+                site=site,
+                second=replace(site, source="127.0.0.2"),
+                escrow="made",
+                configuration=CONFIGURATION,
+                nameservers=(empty_server,),  # it knows no name: handles resolve by HTTPS alone
+            )
+            yield HostConnection(pds, ingress, subject, authority, relay, folder)
+    relay.shutdown()
+    relay.server_close()
+
+
+def _escrow(env: dict[str, str], secrets: frozenset[str]) -> dict[str, Any]:
+    names = ("stack", "package_version", "ipv4", "volume_id", "nomad_management_token", "nomad_ca_pem")
+    return {
+        "hostname": HOST,
+        "environment": {"TZ": "UTC"},
+        "secrets": {name: env[name] for name in secrets},
+        "nomad_ca_key_pem": "a key",
+        **dict.fromkeys(names, "there"),
+    }
+
+
+def repos(place: HostConnection) -> list[dict[str, Any]]:
+    """The repositories of the server, as `listRepos` returns them."""
+    found: list[dict[str, Any]] = place.subject.site.request("GET", "/xrpc/com.atproto.sync.listRepos").json()["repos"]
+    return found
+
+
+def with_env(place: HostConnection, **changes: str) -> dict[str, Any]:
+    """The stack's outputs with changed variables of the server."""
+    env = place.subject.environment | changes
+    return {**place.subject.outputs, "pds_env": env_file(env)}

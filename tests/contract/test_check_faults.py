@@ -1,0 +1,146 @@
+"""`./pds check` against the real server: each fault of the server, the ingress or a document turns its line red."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.checked_host import HANDLE, HOST, HostConnection, repos, with_env
+from tests.support import fake_dns
+from tests.support.certificates import Authority, server_context
+from tests.support.ingress_stand_in import Ingress, Planted
+from tools.trial.directory import PlcDirectory
+
+pytestmark = pytest.mark.contract
+
+
+@pytest.fixture(scope="module")
+def place(checked_host: HostConnection) -> HostConnection:
+    return checked_host
+
+
+PLANTED: dict[str, tuple[str, Planted, str]] = {
+    "a sick server": (f"{HOST}/xrpc/_health", Planted(503, "{}"), "health"),
+    "a server of another version": (f"{HOST}/xrpc/_health", Planted(200, '{"version": "0.4.1"}'), "health"),
+    "no OAuth metadata": (f"{HOST}/.well-known/oauth-authorization-server", Planted(404, ""), "OAuth"),
+    "another's OAuth metadata": (
+        f"{HOST}/.well-known/oauth-protected-resource",
+        Planted(200, '{"resource": "https://other.at"}'),
+        "OAuth",
+    ),
+    "an answer for every handle": ("*/.well-known/atproto-did", Planted(200, "did:plc:x", "text/plain"), "handles"),
+    "a handle of another account": (
+        f"{HANDLE}/.well-known/atproto-did",
+        Planted(200, "did:plc:somebodyelse", "text/plain"),
+        "handles",
+    ),
+    "a handle that does not resolve": (f"{HANDLE}/.well-known/atproto-did", Planted(404, ""), "handles"),
+    "invites not required": (
+        f"{HOST}/xrpc/com.atproto.server.describeServer",
+        Planted(200, '{"inviteCodeRequired": false}'),
+        "invites",
+    ),
+    "a server without rate limits": (
+        f"{HOST}/xrpc/com.atproto.server.describeServer",
+        Planted(200, '{"inviteCodeRequired": true}'),
+        "rate limit",
+    ),
+    "an answer that is no protocol": (f"{HOST}/xrpc/com.atproto.sync.listRepos", Planted(200, "{}"), "DID documents"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_fault_is_found_by_its_check(place: HostConnection, fault: str) -> None:
+    where, planted, name = PLANTED[fault]
+    place.ingress.planted[where] = planted
+    try:
+        red = place.red()
+    finally:
+        place.ingress.planted.clear()
+    assert name in red, f"{fault} was not found"
+    assert red.keys() - {name} <= {"rate limit", "handles"}, "what one answer spoils, and no more"
+    assert len(red[name]) > 30, "it says what to do"
+
+
+def test_a_handle_that_resolves_by_dns_alone_is_green(place: HostConnection) -> None:
+    (did,) = (repo["did"] for repo in repos(place))
+    place.ingress.planted[f"{HANDLE}/.well-known/atproto-did"] = Planted(404, "")
+    try:
+        with fake_dns.serve({f"TXT _atproto.{HANDLE}": [f"did={did}"]}) as known:
+            assert "by DNS" in place.results(nameservers=(known,))["handles"].remark
+        with fake_dns.serve({f"TXT _atproto.{HANDLE}": ["did=did:plc:somebodyelse"]}) as wrong:
+            assert "did:plc:somebodyelse" in place.red(nameservers=(wrong,))["handles"]
+    finally:
+        place.ingress.planted.clear()
+
+
+INGRESSES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no WebSockets": ({"websockets": False}, "WebSocket", "let the ingress pass WebSockets"),
+    "a limit of its own": ({"body_limit": 1_000_000}, "blob limit", "raise the ingress's limit"),
+    "claimed addresses believed": ({"forwarded": "pass"}, "rate limit", "let the ingress replace that header"),
+    "addresses hidden": ({"forwarded": "drop"}, "rate limit", "the server sees one client"),
+}
+
+
+@pytest.mark.parametrize("fault", INGRESSES)
+def test_a_fault_of_the_ingress_is_found_by_its_check(place: HostConnection, fault: str) -> None:
+    changes, name, said = INGRESSES[fault]
+    before = {key: getattr(place.ingress, key) for key in changes}
+    vars(place.ingress).update(changes)
+    try:
+        red = place.red()
+    finally:
+        vars(place.ingress).update(before)
+    assert list(red) == [name]
+    assert said in red[name]
+
+
+@pytest.mark.parametrize(
+    ("issue", "said"),
+    [
+        (lambda authority: authority.issue(HOST, days=-0.5), "expired"),
+        (lambda authority: authority.issue("other.at", days=60), "ostname mismatch"),
+        (lambda _authority: Authority("a stranger").issue(HOST, days=60), "issuer"),
+        (lambda authority: authority.issue(HOST, f"*.{HOST}", days=3.5), "in 3 days"),
+    ],
+    ids=["expired", "another name's", "an unknown CA's", "about to end"],
+)
+def test_a_bad_certificate_is_one_red_line(
+    place: HostConnection, tmp_path: Path, issue: Callable[[Authority], Any], said: str
+) -> None:
+    with Ingress(place.ingress.upstream, server_context(issue(place.authority), tmp_path)) as ingress:
+        red = place.red(site=place.behind(ingress), second=None)
+    assert list(red) == ["certificate"], "the questions that need it are not asked"
+    assert said in red["certificate"]
+
+
+def test_documents_that_our_key_cannot_change_are_found(place: HostConnection) -> None:
+    red = place.red(outputs=with_env(place, PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX="5d" * 32))
+    assert list(red) == ["DID documents"]
+    assert "our rotation key" in red["DID documents"]
+
+
+def test_an_account_whose_document_names_another_server_is_found(
+    place: HostConnection, directory: PlcDirectory
+) -> None:
+    (did,) = (repo["did"] for repo in repos(place))
+    document = {"rotationKeys": [], "alsoKnownAs": [f"at://{HANDLE}"], "services": {}}
+    with Ingress(int(directory.url.rpartition(":")[2]), planted={}) as other:
+        genuine = place.results(outputs=with_env(place, PDS_DID_PLC_URL=other.url))["DID documents"]
+        assert genuine.ok, genuine
+        keys = _directory_data(other.url, did)["rotationKeys"]
+        moved = {**document, "rotationKeys": keys, "services": {"atproto_pds": {"endpoint": "https://other.at"}}}
+        other.planted[f"127.0.0.1/{did}/data"] = Planted(200, json.dumps(moved))
+        red = place.red(outputs=with_env(place, PDS_DID_PLC_URL=other.url))
+    assert list(red) == ["DID documents"]
+    assert "points at https://other.at" in red["DID documents"]
+
+
+def _directory_data(url: str, did: str) -> dict[str, Any]:
+    from cli.check.plc_documents import directory_data
+
+    return directory_data(url, did)

@@ -1,0 +1,133 @@
+"""The backup's bucket and its key with the real engine and the real provider: `pytest
+tests/e2e/scenarios/e2e_buckets.py`.
+
+The e2e environment's API issues the keys, for the buckets of an S3 service that stands in for Spaces and accepts them.
+See `alone.py`. Without Nomad, so without the job.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.environment.alone import Alone, alone
+from tests.support.programs import BACKUP
+from tests.support.s3 import REGION, add_key, ask, buckets_of, drop_key, pass_days, s3_server
+
+PROGRAM = """\
+from types import SimpleNamespace
+from typing import Any
+import pulumi
+from components.operations.backup import Backup
+
+class BucketAndKey(Backup):
+    def __init__(self, name: str) -> None:
+        pulumi.ComponentResource.__init__(self, "pds:index:Backup", name)
+        args: Any = SimpleNamespace(settings=settings, stack="test")
+        pulumi.export("key", self._key(name, args, self._bucket(name, args, settings.backup)).secret_key)
+
+BucketAndKey("pds-backup")
+"""
+BUCKET = "test-noted-test-backup"
+
+
+class Spaces:
+    """The S3 service, as the account sees it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def buckets(self) -> list[str]:
+        """The account's."""
+        return [name for name, owner in buckets_of(self.url).items() if owner == "ours"]
+
+    def add_key(self, access_key: str, secret: str, grants: Sequence[dict[str, str]]) -> None:
+        """Add it, limited to its grants."""
+        add_key(self.url, access_key, secret, [(item["bucket"], item["permission"]) for item in grants])
+
+    def drop_key(self, access_key: str) -> None:
+        """Remove its access."""
+        drop_key(self.url, access_key)
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[str]:
+    with s3_server(tmp_path, hosts=("spaces.test",), spaces=True) as url:
+        add_key(url, BACKUP["access_key_id"], BACKUP["secret_access_key"], None)
+        yield url
+
+
+@pytest.fixture
+def stack(tmp_path: Path, s3: str) -> Iterator[Alone]:
+    # The provider asks BUCKET.HOST, which no resolver knows here: the S3 server gets it as a proxy does.
+    reached = {"SPACES_ENDPOINT_URL": "http://spaces.test", "HTTP_PROXY": s3, "NO_PROXY": ""}
+    with alone(tmp_path, PROGRAM, reached, spaces=Spaces(s3)) as made:
+        yield made
+
+
+def test_a_bucket_is_made_with_its_key_stays_at_destroy_and_is_adopted(stack: Alone, s3: str) -> None:
+    stack.up(backup=BACKUP)
+    stack("preview", "--expect-no-changes", backup=BACKUP)
+    stack.up("--refresh", "--expect-no-changes", backup=BACKUP)
+    (key,) = stack.api.dump()["spaces_keys"].values()
+    assert (key["name"], key["grants"]) == ("pds-test-backup", [{"bucket": BUCKET, "permission": "readwrite"}])
+    secret = stack("stack", "output", "key", "--show-secrets", backup=BACKUP).strip()
+    backup = {"AWS_ACCESS_KEY_ID": key["access_key"], "AWS_SECRET_ACCESS_KEY": secret}
+    assert restic(s3, "init", **backup) == 0, "the key opens the bucket"
+    assert restic(s3, "cat", "config", **backup) == 0
+    state = stack("stack", "export")
+    assert [text for text in (secret, *BACKUP.values()) if text in state] == [], "the state has no key in plain text"
+
+    assert "protect" in stack("destroy", "--yes", "--skip-preview", fails=True, backup=BACKUP)
+    stack("state", "unprotect", "--all", "--yes")
+    stack("destroy", "--yes", "--skip-preview", backup=BACKUP)
+    assert stack.api.dump()["spaces_keys"] == {}
+    assert restic(s3, "cat", "config", **backup) != 0, "the key opens nothing any more"
+
+    adopting = {**BACKUP, "bucket": BUCKET, "adopt": True}
+    stack.up(backup=adopting)
+    stack("preview", "--expect-no-changes", backup=adopting)
+
+
+def test_a_wrong_key_of_the_owner_makes_nothing(stack: Alone) -> None:
+    said = stack.up(fails=True, backup={**BACKUP, "secret_access_key": "another"})
+    assert "SignatureDoesNotMatch" in said
+    assert stack.api.dump()["spaces_keys"] == {}
+
+
+def test_a_bucket_name_that_another_account_has_is_refused_in_the_service_s_words(stack: Alone, s3: str) -> None:
+    add_key(s3, "DO00OTHER", "a secret", None, account="another")
+    secrets = {"AWS_ACCESS_KEY_ID": "DO00OTHER", "AWS_SECRET_ACCESS_KEY": "a secret"}
+    assert restic(s3, "init", **secrets) == 0, "which makes the bucket"
+    assert "BucketAlreadyExists" in stack.up(fails=True, backup=BACKUP)
+    assert stack.api.dump()["spaces_keys"] == {}
+
+
+def test_another_bucket_s_name_is_a_replacement_that_protection_stops(stack: Alone, s3: str) -> None:
+    stack.up(backup=BACKUP)
+    renamed = {**BACKUP, "bucket": "another-one"}
+    assert "protect" in stack("preview", fails=True, backup=renamed)
+    assert "protect" in stack.up(fails=True, backup=renamed)
+    assert list(buckets_of(s3)) == [BUCKET]
+    stack("preview", "--expect-no-changes", backup=BACKUP)
+
+
+def test_nothing_of_a_lock_is_left_when_its_days_are_over(stack: Alone, s3: str) -> None:
+    stack.up(backup=BACKUP)
+    keys = {"AWS_ACCESS_KEY_ID": BACKUP["access_key_id"], "AWS_SECRET_ACCESS_KEY": BACKUP["secret_access_key"]}
+    assert restic(s3, "init", **keys) == 0
+    assert restic(s3, "check", **keys) == 0, "which makes a lock and deletes it"
+    versions = f"{s3}/{BUCKET}?prefix=noted.test/locks/&versions"
+    assert "<DeleteMarker>" in ask("GET", versions)
+    pass_days(s3, 31)
+    assert "locks/" not in ask("GET", versions).partition("</Prefix>")[2]
+    assert restic(s3, "cat", "config", **keys) == 0
+
+
+def restic(s3: str, *arguments: str, **keys: str) -> int:
+    """Exit code of restic in the stack's bucket."""
+    where = {"RESTIC_REPOSITORY": f"s3:{s3}/{BUCKET}/noted.test", "RESTIC_PASSWORD": "a word"}
+    env = {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION, **where, **keys}
+    return subprocess.run(["restic", "--no-cache", *arguments], env=env, capture_output=True, timeout=60).returncode

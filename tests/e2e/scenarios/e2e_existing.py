@@ -1,0 +1,193 @@
+"""A PDS in an existing Nomad, as in the post: `pytest tests/e2e/scenarios/e2e_existing.py -x`, as root.
+
+The agent has the post's configuration, and nothing more. The program reports what the PDS needs beyond it, which is
+added as its messages say. One scenario, whose tests build on each other.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from components.clients.wait import until
+from tests.e2e.digitalocean import World
+from tests.e2e.environment.docker import engine
+from tests.e2e.environment.environment import PROGRAMS, ROOT, Run, Stack, settings, stack
+from tests.e2e.environment.machine import Lot, lot
+from tests.e2e.environment.service import Service
+from tests.e2e.environment.tools import missing
+from tests.e2e.environment.watching import hits, state_text
+from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
+from tests.e2e.images.build import pds_image
+
+# As in the post, with the paths and ports of the e2e environment.
+POST = """\
+data_dir = "{folder}/data"
+bind_addr = "127.0.0.1"
+advertise {{
+  http = "127.0.0.1"
+  rpc = "127.0.0.1"
+  serf = "127.0.0.1"
+}}
+ports {{
+  http = {http}
+  rpc = {rpc}
+  serf = {serf}
+}}
+server {{
+  enabled = true
+  bootstrap_expect = 1
+}}
+client {{
+  enabled = true
+  {client}
+}}
+{more}
+"""
+NETWORK = 'host_network "loopback" {{ cidr = "127.0.0.1/32" }}'
+VOLUME = 'host_volume "pds" {{ path = "{folder}/pds" }}'
+
+
+@dataclass
+class Theirs:
+    """The existing Nomad, and the stack that is to be placed there."""
+
+    folder: Path
+    lot: Lot
+    docker_host: str
+    stack: Stack
+    token: str
+    agent: Service | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.lot.ports['http']}"
+
+    def run(self, client: str = "", more: str = "") -> None:
+        """Start the agent, or restart it, with these lines in its configuration."""
+        self.stop()
+        file = self.folder / "nomad.hcl"
+        places = {"folder": self.folder, **self.lot.ports}
+        file.write_text(POST.format(client=client.format(**places), more=more, **places))
+        keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        program = shutil.which("nomad")
+        assert program
+        command = [program, "agent", f"-config={file}"]
+        self.agent = Service(command, self.folder / "nomad.log", {**keep, "DOCKER_HOST": self.docker_host})
+
+        def ready() -> str | None:
+            answer = httpx.get(f"{self.address}/v1/nodes", trust_env=False, headers={"X-Nomad-Token": self.token})
+            if answer.status_code == 403:
+                body = {"BootstrapSecret": self.token}
+                httpx.post(f"{self.address}/v1/acl/bootstrap", json=body, trust_env=False)
+                return "its ACLs are new"
+            return None if answer.status_code == 200 and answer.json() else f"no node yet ({answer.status_code})"
+
+        def asked() -> str | None:
+            try:
+                return ready()
+            except httpx.HTTPError as error:
+                return str(error)
+
+        until(asked, 60, "The agent")
+
+    def stop(self) -> None:
+        """Stop the agent; its Docker containers keep running."""
+        if self.agent:
+            self.agent.stop(signal.SIGINT)
+            self.agent = None
+
+    def up(self, check: bool = True) -> Run:
+        """`pulumi up`."""
+        return self.stack.pulumi("up", "--yes", "--skip-preview", show=True, check=check)
+
+
+@contextmanager
+def their_host(folder: Path) -> Iterator[Theirs]:
+    """Their machine, with Docker on it."""
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e")).resolve()
+    with ExitStack() as all_of_it:
+        mine = all_of_it.enter_context(lot())
+        docker_host = all_of_it.enter_context(engine(cache / "docker", mine.number))
+        image = pds_image(cache, docker_host)
+        made = all_of_it.enter_context(stack(folder, World(), lambda names: settings(image, names)))
+        theirs = Theirs(folder, mine, docker_host, made, str(uuid.UUID(bytes=secrets.token_bytes(16))))
+        made.configure(operators=None, dns={"caa": []})
+        made.configure(on={"nomad_address": theirs.address, "ipv4": "203.0.113.99"})
+        made.pulumi("config", "set", "--secret", "--path", "pds:on.nomad_token", theirs.token)
+        try:
+            yield theirs
+        finally:
+            theirs.stop()
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theirs]:
+    lines = missing(*PROGRAMS, *BUILD_PROGRAMS)
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
+    with their_host(tmp_path_factory.mktemp("theirs")) as made:
+        yield made
+
+
+def test_a_nomad_without_acls_is_refused_alone(theirs: Theirs) -> None:
+    theirs.run()
+    refused = theirs.up(check=False)
+    assert refused.code != 0
+    assert "lacks, and nothing was put into it" in refused.output
+    assert "every client of this Nomad can read the rotation key" in refused.output
+    assert "components/dynamic/base.py" not in refused.output, "a sentence, and not our stack"
+
+
+def test_what_the_post_s_host_lacks_is_said_in_one_list(theirs: Theirs) -> None:
+    theirs.run(more="acl { enabled = true }")
+    refused = theirs.up(check=False)
+    assert refused.code != 0
+    assert "host volume pds on " in refused.output
+    assert 'host_network "loopback"' in refused.output
+    jobs = httpx.get(f"{theirs.address}/v1/jobs", headers={"X-Nomad-Token": theirs.token}, trust_env=False).json()
+    assert jobs == [], "nothing was put into it"
+
+
+def test_with_what_was_asked_for_the_pds_comes_up_there(theirs: Theirs) -> None:
+    (theirs.folder / "pds").mkdir()
+    shutil.chown(theirs.folder / "pds", 1000, 1000)
+    theirs.run(client=f"{NETWORK}\n  {VOLUME}", more="acl { enabled = true }")
+    theirs.up()
+    outputs = theirs.stack.outputs()
+    assert outputs["state"] == "serving"
+    service = httpx.get(
+        f"{theirs.address}/v1/service/pds", headers={"X-Nomad-Token": theirs.token}, trust_env=False
+    ).json()[0]
+    health = httpx.get(f"http://{service['Address']}:{service['Port']}/xrpc/_health", trust_env=False)
+    assert (service["Address"], health.status_code) == ("127.0.0.1", 200)
+    assert "droplets" not in {path.split("/")[2] for path in _asked(theirs)}, "DigitalOcean makes its records alone"
+    theirs.stack.pulumi("preview", "--expect-no-changes")
+    theirs.stack.pulumi("preview", "--refresh", "--expect-no-changes")
+
+
+def test_its_token_is_nowhere_in_the_open(theirs: Theirs) -> None:
+    assert hits({"token": theirs.token}, state_text(theirs.stack)) == []
+
+
+def test_destroy_takes_out_what_was_put_in_and_leaves_the_data(theirs: Theirs) -> None:
+    theirs.stack.pulumi("state", "unprotect", "--all", "--yes")
+    theirs.stack.pulumi("destroy", "--yes", "--skip-preview")
+    jobs = httpx.get(f"{theirs.address}/v1/jobs", headers={"X-Nomad-Token": theirs.token}, trust_env=False).json()
+    assert [job["ID"] for job in jobs if job["Status"] != "dead"] == []
+    assert (theirs.folder / "pds/account.sqlite").exists()
+
+
+def _asked(theirs: Theirs) -> list[str]:
+    import json
+
+    return [json.loads(line)["path"] for line in theirs.stack.api.log_file.read_text().splitlines()]

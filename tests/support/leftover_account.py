@@ -1,0 +1,144 @@
+"""An account on loopback and a stack beside it, for code that compares the two."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.drift import orphans
+from cli.drift.orphans import Orphan, OrphanReport
+from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.stack import Stack
+from tests.e2e.environment.api_client import FIREWALL, TOKEN, Client, served
+from tests.support.fake_pulumi import FakePulumi, Made
+
+ZONE = "noted.at"
+RULES: Mapping[str, Any] = {
+    "inboundRules": [{"protocol": "tcp", "portRange": "443", "sourceAddresses": ["0.0.0.0/0", "::/0"]}],
+    "outboundRules": [{"protocol": "icmp", "portRange": "", "destinationAddresses": ["0.0.0.0/0"]}],
+}
+"""`FIREWALL`'s, as the provider writes them into the state."""
+
+
+@dataclass
+class Owner:
+    """An owner of an account, a stack called `dev` and its state; `made` is what the program creates in the account."""
+
+    client: Client
+    pulumi: FakePulumi
+    made: dict[str, Made]
+
+    @property
+    def stack(self) -> Stack:
+        """The stack."""
+        return Stack("dev", self.pulumi.root)
+
+    def configure(self, **sections: Mapping[str, Any]) -> None:
+        """Write the stack file: the worked example's two required options, and `sections`."""
+        config: dict[str, Any] = {
+            "pds:hostname": ZONE,
+            "pds:operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]},
+            **{f"pds:{key}": dict(value) for key, value in sections.items()},
+        }
+        (self.pulumi.root / "Pulumi.dev.yaml").write_text(yaml.safe_dump({"config": config}))
+
+    def remember(
+        self, *without: str, pending: tuple[tuple[str, str], ...] = (), replacing: tuple[str, ...] = ()
+    ) -> None:
+        """Let the state hold everything that was created, without these names."""
+        kept = [item for name, item in self.made.items() if name not in without]
+        cut = [(kind, self.made[name]) for kind, name in pending]
+        self.pulumi.state(*kept, pending=cut, replacing=replacing)
+
+    def forget_all(self) -> None:
+        """Let the state be empty, as after `pulumi destroy`."""
+        self.pulumi.state()
+
+    def delete(self, name: str) -> None:
+        """Delete it from the account, behind the engine's back."""
+        kind, number = self.made[name][1].rpartition(":")[2], self.made[name][2]
+        path = {"Droplet": "droplets", "Volume": "volumes", "ReservedIp": "reserved_ips", "Firewall": "firewalls"}[kind]
+        self.client.ask("DELETE", f"/{path}/{number}", status=204)
+        self.client.until(
+            lambda: {"code": self.client.http.get(f"/{path}/{number}").status_code}, lambda it: it["code"] == 404
+        )
+
+    def look(self) -> OrphanReport:
+        """The tool's findings."""
+        with self.account() as account:
+            return orphans.find_orphans(self.stack, account)
+
+    def account(self) -> DigitalOceanAccount:
+        """The account, to read."""
+        return DigitalOceanAccount(TOKEN, self.client.api.url)
+
+    def orphan(self, kind: str) -> Orphan:
+        """The one orphan of this kind."""
+        [found] = [item for item in self.look().orphans if item.kind == kind]
+        return found
+
+    def assign(self, ip: str, droplet: int) -> None:
+        """Let the address lead to the droplet."""
+        body = {"type": "assign", "droplet_id": droplet}
+        self.client.finished(self.client.ask("POST", f"/reserved_ips/{ip}/actions", body, 201)["action"])
+
+    def new_ip(self) -> str:
+        """A further reserved IP."""
+        return str(self.client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"])
+
+    def record(self, name: str, data: str) -> str:
+        """A further record of type A; its id."""
+        wish = {"type": "A", "name": name, "data": data, "ttl": 300}
+        return str(self.client.ask("POST", f"/domains/{ZONE}/records", wish, 201)["domain_record"]["id"])
+
+
+@contextmanager
+def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
+    """An owner whose state and account agree, with a neighbour's resources in the same account."""
+    with served(folder / "api", action_seconds=0) as client:
+        found = Owner(client, FakePulumi(folder, monkeypatch), {})
+        found.configure()
+        _neighbour(client)
+        client.ask("POST", "/tags", {"name": "pds-dev"}, 201)
+        firewall = client.ask("POST", "/firewalls", {**FIREWALL, "name": "pds-dev", "tags": ["pds-dev"]}, 202)
+        volume = client.volume(name="pds-dev")["id"]
+        ip = found.new_ip()
+        droplet = client.droplet(name="pds-dev", tags=["pds-dev"], volumes=[volume])["id"]
+        found.assign(ip, droplet)
+        client.ask("POST", "/domains", {"name": ZONE}, 201)
+        index = "digitalocean:index"
+        made: list[Made] = [
+            ("pds-host-network-tag", f"{index}/tag:Tag", "pds-dev", {}),
+            ("pds-host-network-firewall", f"{index}/firewall:Firewall", firewall["firewall"]["id"], dict(RULES)),
+            ("pds-host-data-volume", f"{index}/volume:Volume", volume, {}),
+            ("pds-host-network-ip", f"{index}/reservedIp:ReservedIp", ip, {}),
+            ("pds-host-droplet", f"{index}/droplet:Droplet", str(droplet), {}),
+            (
+                "pds-host-address",
+                f"{index}/reservedIpAssignment:ReservedIpAssignment",
+                f"{droplet}-{ip}-20261123",
+                {"ipAddress": ip, "dropletId": droplet},
+            ),
+            ("pds-dns-a", f"{index}/dnsRecord:DnsRecord", found.record("@", ip), {"domain": ZONE}),
+            ("pds-dns-wildcard", f"{index}/dnsRecord:DnsRecord", found.record("*", ip), {"domain": ZONE}),
+            ("pds-host-nomad-bootstrap", "pulumi-python:dynamic/pds:NomadBootstrap", "BootstrapProvider", {}),
+        ]
+        found.made = {item[0]: item for item in made}
+        found.remember()
+        yield found
+
+
+def _neighbour(client: Client) -> None:
+    """Another stack's resources, which are not ours in any comparison."""
+    client.ask("POST", "/tags", {"name": "pds-other"}, 201)
+    client.ask("POST", "/firewalls", {**FIREWALL, "name": "pds-other", "tags": ["pds-other"]}, 202)
+    volume = client.volume(name="pds-other")["id"]
+    number = client.droplet(name="pds-other", tags=["pds-other"], volumes=[volume])["id"]
+    ip = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
+    client.finished(
+        client.ask("POST", f"/reserved_ips/{ip}/actions", {"type": "assign", "droplet_id": number}, 201)["action"]
+    )

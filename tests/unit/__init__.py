@@ -1,0 +1,1 @@
+"""Tests that start no real server, in folders as the source's."""

@@ -1,0 +1,161 @@
+"""An owner of a club and two hosts, with the commands and requests of a move."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.lib.stack import Stack
+from cli.stacks import move
+from components.settings.host_contract import terms_for
+from offline.stackfile import parse_settings
+from policy.changes import Change
+from policy.digest import Digest
+from tests.conftest import Clock
+from tests.support.fake_nomad import FakeNomad, serve
+from tests.support.fake_project import host
+from tests.support.fake_pulumi import FakePulumi
+from tests.support.programs import BACKUP
+from tests.unit.cli.test_nomad_jobs import TOKEN, look
+from tests.unit.cli.test_restore import KEY
+
+OTHER = "11111111-6ba5-a269-ae00-373e61ed46eb"
+"""Token of the club on the new host."""
+
+
+@dataclass
+class Owner:
+    """An owner of a club and two hosts, its own `dev` and `ground`."""
+
+    pulumi: FakePulumi
+    old: FakeNomad
+    new: FakeNomad
+    club: Stack
+    left: dict[str, list[str]] = field(default_factory=dict)
+    """Stack to the names that it would change."""
+
+    def file(self, name: str) -> dict[str, Any]:
+        """A stack's file."""
+        found: dict[str, Any] = yaml.safe_load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text())["config"]
+        return found
+
+    def write(self, name: str, text: str) -> None:
+        """Give a stack this file."""
+        (self.pulumi.root / f"Pulumi.{name}.yaml").write_text(text)
+
+    def chess(self, **changes: Any) -> None:
+        """The club's file."""
+        options = {"hostname": "chess.test", "on": "dev", "dns": {"provider": "manual"}, "pds": {"port": 3101}}
+        options |= {"backup": BACKUP} | changes
+        self.write(
+            "chess", yaml.safe_dump({"config": {f"pds:{key}": value for key, value in options.items() if value}})
+        )
+
+    def note(self, **note: Any) -> None:
+        """The progress of a move."""
+        file = self.pulumi.root / "Pulumi.chess.yaml"
+        document = yaml.safe_load(file.read_text())
+        document["config"]["move:note"] = {"from": "dev", "to": "ground", **note}
+        if note.get("snapshot") and note.pop("there", True):
+            document["config"] |= {"pds:on": "ground", "pds:pds": {"port": 3102, "paused": True}}
+        file.write_text(yaml.safe_dump(document))
+
+    def hosts(self, old: str, new: str) -> None:
+        """The hosts' files, and outputs as after their `up`."""
+        for name, text, nomad, token in (("dev", old, self.old, TOKEN), ("ground", new, self.new, OTHER)):
+            self.write(name, text)
+            settings = parse_settings(name, text)
+            told = {
+                club: terms_for(settings, gets) | {"ipv4": f"203.0.113.{len(name)}"}
+                for club, gets in settings.clubs.items()
+            }
+            self.pulumi.outputs(
+                name, ipv4="203.0.113.1", clubs=told, club_access={club: _access(nomad, token) for club in told}
+            )
+
+    def did(self) -> list[str]:
+        """The engine's commands, in short."""
+        return [_short(command) for command in self.pulumi.ran]
+
+
+def _access(nomad: FakeNomad, token: str) -> dict[str, str]:
+    return {
+        "address": nomad.address, "ca_pem": "a", "cert_pem": "b", "key_pem": "c", "token": token, "namespace": "chess",
+    }  # fmt: skip
+
+
+def _short(command: list[str]) -> str:
+    stack = command[command.index("--stack") + 1]
+    words = [word for word in command[:-2] if not word.startswith("--")]
+    return f"{stack}: {' '.join(words)}"
+
+
+ROOM = host("chess")
+NEW_ROOM = ROOM.replace("port: 3101", "port: 3102")
+
+
+@pytest.fixture
+def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[Owner]:
+    """Both hosts are up, the club `chess` is on `dev`, and `ground` grants it a place."""
+    with ExitStack() as stack:
+        old, new = (
+            stack.enter_context(serve(FakeNomad(tokens={token: "accessor"}, runs=[look("complete")])))
+            for token in (TOKEN, OTHER)
+        )
+        old.logs = {("restore", "stdout"): "snapshot 33a97191 saved\n"}
+        new.logs = {("restore", "stdout"): "ready                        3 accounts in use, 0 not\n"}
+        pulumi = FakePulumi(tmp_path, monkeypatch)
+        found = Owner(pulumi, old, new, Stack("chess", pulumi.root))
+        found.hosts(ROOM, NEW_ROOM)
+        found.chess()
+        for name, nomad, token in (("dev", old, TOKEN), ("ground", new, OTHER)):
+            pulumi.outputs(
+                "chess",
+                name,
+                ipv4="203.0.113.1",
+                state="serving",
+                resolves="chess.test resolves",
+                records=[],
+                nomad_address=nomad.address,
+                nomad_ca_pem="a",
+                nomad_client_cert_pem="b",
+                nomad_client_key_pem="c",
+                nomad_token=token,
+                nomad_namespace="chess",
+                pds_env="PDS_CRAWLERS=http://localhost:1\n",
+                escrow={"secrets": {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": KEY}},
+            )
+        monkeypatch.setattr(move, "Engine", lambda: None)
+        monkeypatch.setattr(move, "Workspace", lambda _engine, _root: _Previews())
+        monkeypatch.setattr(move, "read_digest", lambda _text, name: _digest(found.left.get(name, [])))
+        yield found
+
+
+class _Previews:
+    def preview(self, stack: str) -> str:
+        return stack
+
+
+def _digest(names: list[str]) -> Digest:
+    changes = tuple(Change(type="t", name=name, op="update") for name in names)
+    return Digest(view=None, changes=changes, errors=(), warnings=())  # type: ignore[arg-type]
+
+
+def asked(nomad: FakeNomad) -> list[str]:
+    """Paths of the POST requests that `nomad` received, in order, without their queries."""
+    return [path.partition("?")[0] for method, path, _ in nomad.asked if method == "POST"]
+
+
+PAUSE = ["chess: config set pds:pds.paused true", "chess: up"]
+THERE = ["chess: config set pds:on ground", "chess: config set pds:pds.port 3102"]
+OPENED = ["chess: config set move:note.opened true", "chess: config set pds:pds.paused false", "chess: up"]
+LET_GO = ["dev: config rm pds:clubs.chess", "dev: up", "chess: config rm move:note"]
+NOTE = ["chess: config set move:note.from dev", "chess: config set move:note.to ground"]
+COPIED = ["chess: config set move:note.snapshot 33a97191"]
+
+
+CHECKED = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"]

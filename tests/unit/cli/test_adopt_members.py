@@ -1,0 +1,186 @@
+"""`./pds members STACK --adopt`: adds lines to the stack file, and changes nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli import app
+from cli.lib.stack import Stack
+from cli.people import adopt_members as adoption
+from cli.people import members as people
+from cli.people.adopt_members import adopt
+from components.clients import pds_admin
+from components.clients.pds_admin import Account
+from components.people.members import temporary_handle
+from offline.stackfile import StackFileError
+
+HEAD = """# Kept.
+encryptionsalt: v1:abc=
+config:
+  pds:hostname: noted.at   # as it was
+  pds:operators: {cidrs: [203.0.113.7/32], ssh_keys: [laptop]}
+  digitalocean:token:
+    secure: AAABAHx
+"""
+FAN = {"handle": "fan.noted.at", "email": "fan@club.org"}
+ANN = Account(did="did:plc:ann", handle="ann.noted.at", email="ann@club.org")
+BOB = Account(did="did:plc:bob", handle="bob.noted.at", email="o'b@club.org")
+ENTRIES = [{"handle": one.handle, "email": one.email} for one in (ANN, BOB)]
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "Pulumi.club.yaml"
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "there"),
+    [
+        ("", []),
+        ("  pds:members:\n", []),
+        ("  pds:members:   # none yet\n", []),
+        ("  pds:members: []\n", []),
+        ("  pds:members: []  # none yet\n  pds:relay_raised: false\n", []),
+        ("  members:\n    - handle: fan.noted.at\n      email: fan@club.org\n", [FAN]),
+        ("  pds:members:\n  - handle: fan.noted.at\n    email: fan@club.org # hers\n", [FAN]),
+        ("  pds:members:\n    -   handle: fan.noted.at\n        email: fan@club.org", [FAN]),
+        ("  pds:members:\n    - {handle: fan.noted.at, email: fan@club.org}\n\n  # Later.\n\n  pds:dns: {}\n", [FAN]),
+        ("  pds:members: [{handle: fan.noted.at, email: fan@club.org}] # one line\n", [FAN]),
+        ("  pds:members:\n    - handle: fan.noted.at\n      email: fan@club.org\n# The end.\nother: 1\n", [FAN]),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_new_members_are_added_and_every_other_line_stays(
+    members: str, there: list[dict[str, str]], end: str, tmp_path: Path
+) -> None:
+    text = (HEAD + members).replace("\n", end)
+    path = _file(tmp_path, text)
+    found = adopt("club", [BOB, ANN], {}, tmp_path)
+    assert path.read_bytes().decode() == text, "shown before it is written"
+    found.write()
+    after = path.read_bytes().decode()
+    old, new = yaml.safe_load(text), yaml.safe_load(after)
+    key = "members" if "members" in old["config"] else "pds:members"
+    assert new["config"].pop(key) == [*there, *ENTRIES]
+    old["config"].pop(key, None)
+    assert new == old
+    changed = {line for line in text.splitlines() if "pds:members: [" in line}
+    assert set(text.splitlines()) - set(after.splitlines()) <= changed, "only a list in brackets is written anew"
+    assert all(comment in after for comment in ("# Kept.", "# as it was", "secure: AAABAHx"))
+    assert after.count("#") == text.count("#"), "no comment is lost"
+    assert after.count("\r\n") in (0, after.count("\n")), "one kind of line end"
+    assert (found.added, found.skipped) == (("ann.noted.at", "bob.noted.at"), ())
+    again = adopt("club", [BOB, ANN], {}, tmp_path)
+    assert (again.added, again.after) == ((), after), "once more is nothing"
+
+
+def test_the_diff_shows_the_added_lines_alone(tmp_path: Path) -> None:
+    _file(tmp_path, HEAD + "  pds:members:\n    - handle: fan.noted.at\n      email: fan@club.org\n")
+    lines = adopt("club", [ANN], {}, tmp_path).diff("adopted").splitlines()
+    assert [line for line in lines[2:] if line[0] in "+-"] == [
+        "+    - handle: ann.noted.at",
+        "+      email: ann@club.org",
+    ]
+
+
+def test_who_is_known_by_did_handle_or_earlier_handle_is_not_written_again(tmp_path: Path) -> None:
+    members = "  pds:members:\n    - {handle: ann.noted.at, email: a@club.org, was: an.noted.at}\n"
+    _file(tmp_path, HEAD + members)
+    before = Account(did="did:plc:x", handle="an.noted.at", email="a@club.org")
+    renamed = Account(did="did:plc:fan", handle="her-own.noted.at", email="f@club.org")
+    found = adopt("club", [ANN, before, renamed], {"fan.noted.at": {"did": "did:plc:fan"}}, tmp_path)
+    assert (found.added, found.skipped) == ((), ())
+
+
+def test_an_account_that_cannot_be_a_member_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    _file(
+        tmp_path,
+        HEAD + "  pds:members: [{handle: fan.noted.at, email: fan@club.org}]\n  pds:takedown: [bad.noted.at]\n",
+    )
+    others = [
+        Account(did="did:plc:1", handle="other.noted.at", email="Fan@club.org"),
+        Account(did="did:plc:2", handle="none.noted.at", email=""),
+        Account(did="did:plc:3", handle="bad.noted.at", email="bad@club.org"),
+    ]
+    found = adopt("club", [*others, ANN], {}, tmp_path)
+    assert found.added == ("ann.noted.at",)
+    assert [line.partition(": ")[0] for line in found.skipped] == [
+        "bad.noted.at (did:plc:3)",
+        "none.noted.at (did:plc:2)",
+        "other.noted.at (did:plc:1)",
+    ]
+    taken, none, other = found.skipped
+    assert "'takedown'" in taken
+    assert "its email is not valid in the stack file" in none
+    assert "a member has its e-mail address" in other
+
+
+def test_a_reserved_handle_says_that_it_is_meant(tmp_path: Path) -> None:
+    _file(tmp_path, HEAD)
+    found = adopt("club", [Account(did="did:plc:1", handle="info.noted.at", email="i@club.org")], {}, tmp_path)
+    wanted = [{"handle": "info.noted.at", "email": "i@club.org", "reserved": True}]
+    assert yaml.safe_load(found.after)["config"]["pds:members"] == wanted
+
+
+def test_an_address_that_yaml_would_read_as_more_than_text_is_quoted(tmp_path: Path) -> None:
+    _file(tmp_path, HEAD)
+    for address in ("o'b@club.org", "#x@club.org", "1e3@club.org", "{a}@club.org", "null@club.org"):
+        found = adopt("club", [Account(did="did:plc:1", handle="x-y.noted.at", email=address)], {}, tmp_path)
+        assert found.skipped or yaml.safe_load(found.after)["config"]["pds:members"][0]["email"] == address
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("config: {pds:hostname: noted.at, pds:operators: {cidrs: [203.0.113.7/32], ssh_keys: [x]}}", "by hand"),
+        (HEAD + "  pds:members: [{handle: fan.noted.at, email: fan@club.org},]\n", "- handle: ann.noted.at"),
+        ("config: [", "is not YAML"),
+        (HEAD + "  pds:nothing: 1\n", "nothing"),
+    ],
+)
+def test_a_file_that_lines_cannot_be_added_to_is_left_as_it_is(text: str, said: str, tmp_path: Path) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(StackFileError, match=said):
+        adopt("club", [ANN], {}, tmp_path)
+    assert path.read_text() == text
+
+
+def test_more_members_than_the_relay_takes_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    _file(tmp_path, HEAD)
+    many = [Account(did=f"did:plc:{n}", handle=f"m{n:03}.noted.at", email=f"m{n}@club.org") for n in range(91)]
+    with pytest.raises(StackFileError, match="relay_raised"):
+        adopt("club", many, {}, tmp_path)
+
+
+def test_the_verb_writes_the_file_shows_the_diff_and_says_what_is_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _file(tmp_path, HEAD)
+
+    def here(stack: str, there: Any, members: Any) -> adoption.Adoption:
+        return adopt(stack, there, members, tmp_path)
+
+    monkeypatch.setattr(adoption, "adopt", here)
+    monkeypatch.setattr(people, "server_of", lambda _stack: None)
+    monkeypatch.setattr(pds_admin, "hosted", lambda _server: [ANN])
+    monkeypatch.setattr(Stack, "outputs", lambda _self: {})
+    assert app.main(["members", "club", "--adopt"]) == 0
+    said = capsys.readouterr().out
+    assert "+    - handle: ann.noted.at" in said
+    assert "The next `pulumi up` creates the DNS records" in said
+    assert "ann.noted.at" in path.read_text()
+    assert app.main(["members", "club", "--adopt"]) == 0
+    assert "Nothing to write" in capsys.readouterr().out
+
+
+def test_a_member_who_waits_for_her_domain_is_not_adopted_under_her_temporary_handle(tmp_path: Path) -> None:
+    _file(tmp_path, HEAD + "  pds:members:\n    - handle: ann.her.org\n      email: ann@her.org\n")
+    live = temporary_handle("ann.her.org", (".noted.at",)) or ""
+    waiting = Account(did="did:plc:ann", handle=live, email="ann@her.org")
+    found = adopt("club", [waiting, BOB], {}, tmp_path)  # no output has the account: its `up` was interrupted
+    assert found.added == (BOB.handle,)
+    assert live not in found.after
+    assert found.skipped == (), "she is named already"

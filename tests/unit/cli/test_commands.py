@@ -1,0 +1,211 @@
+"""`./pds` itself: how a command is added, retired names, usage errors, and what `--help` imports."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from cli import app, commands, registry
+from cli.errors import CommandError, FailedError
+from offline import ROOT
+from tools.generate.commands import command_pages, command_table
+
+NAMES = sorted(app.group().commands)
+
+NEW = '''
+import click
+
+from cli.registry import command
+
+
+@command("greet", exit_codes="0 greeted.", replaces="hello")
+@click.option("--name", metavar="NAME", default="club", help="Whom to greet.")
+def greet(name: str) -> int:
+    """Greet someone.
+
+    A second paragraph.
+    """
+    print(f"Hello, {name}.")
+    return 7
+'''
+
+
+@pytest.fixture
+def greet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One more file in `cli/commands/`, and nothing else."""
+    (tmp_path / "greet.py").write_text(NEW)
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    yield
+    registry.COMMANDS.pop("greet", None)
+    registry.RETIRED.pop("hello", None)
+    sys.modules.pop("cli.commands.greet", None)
+
+
+@pytest.mark.usefixtures("greet")
+def test_a_new_command_is_one_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["greet", "--name", "ann"]) == 7
+    assert app.main(["hello"]) == 2
+    assert app.main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert "Hello, ann." in printed.out
+    assert "Greet someone." in printed.out
+    assert printed.err.startswith("`./pds hello` is `./pds greet` now.")
+    assert "/commands.md#pds-greet) | Greet someone. |" in command_table()
+    assert (
+        "    ./pds greet [--name NAME]\n\n- `--name NAME`: Whom to greet.\n\nA second paragraph.\n\nExit code: 0"
+        in (command_pages())
+    )
+
+
+@pytest.mark.parametrize(
+    ("retired", "name"),
+    [
+        ("club", "new"),
+        ("clubs", "list"),
+        ("let-in", "allow-ip"),
+        ("move-in", "import"),
+        ("gate", "preflight"),
+        ("rescue", "repair"),
+        ("token", "email-token"),
+        ("verify", "verify-snapshot"),
+    ],
+)
+def test_a_retired_name_is_refused_with_the_new_one(
+    retired: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main([retired, "dev", "--option"]) == 2
+    assert capsys.readouterr().err == f"`./pds {retired}` is `./pds {name}` now. See `./pds --help`.\n"
+    assert name in NAMES
+    assert retired not in NAMES
+
+
+def test_no_retired_name_is_missing_from_the_table_above() -> None:
+    assert len(registry.RETIRED) == 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_for_itself_and_each_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main([name, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert f"./pds {name}" in printed
+    command = app.group().commands[name]
+    assert (command.short_help or "").endswith("."), "its first paragraph is one sentence, for the list of commands"
+    assert len((command.short_help or "").splitlines()) == 1
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert (parameter.help or "").endswith("."), f"{parameter.opts[0]} is described by sentences"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing"],
+        ["check"],
+        ["check", "dev", "surplus"],
+        ["check", "dev", "--surplus"],
+        ["check", "dev", "--", "true"],
+        ["allow-ip", "dev", "--address", "::1"],
+        ["allow-ip", "dev", "--close", "--", "true"],
+        ["restore", "dev", "--without", "ann.noted.at"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.rstrip().endswith("--help`.")
+
+
+@pytest.mark.parametrize(("error", "code"), [(CommandError("Why."), 2), (FailedError("Why."), 1)])
+def test_an_error_of_a_command_is_its_text_and_its_exit_code(
+    error: CommandError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cli.people.members.server_of", fail)
+    assert app.main(["password", "dev", "ann.noted.at"]) == code
+    assert capsys.readouterr() == ("", "Why.\n")
+
+
+def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cli.people.members.server_of", fail)
+    with pytest.raises(ZeroDivisionError):
+        app.main(["password", "dev", "ann.noted.at"])
+
+
+def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.people.members.server_of", interrupt)
+    assert app.main(["password", "dev", "ann.noted.at"]) == 130
+
+
+HEAVY = ("pulumi", "httpx", "pydantic", "rich", "yaml", "grpc")
+
+
+def test_help_imports_no_heavy_module() -> None:
+    calls = [["--help"], *([name, "--help"] for name in NAMES)]
+    script = (
+        f"import sys; from cli.app import main; codes = {{main(call) for call in {calls!r}}}; "
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]; print(codes, loaded, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "{0} []\n", "each would make help and completion slow"
+
+
+def test_the_shell_completes_commands_options_and_stacks() -> None:
+    def completed(words: str, number: int) -> list[str]:
+        environment = {"_PDS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.app"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert completed("./pds ver", 1) == ["verify-snapshot"]
+    assert completed("./pds check --re", 2) == ["--relay"]
+    assert completed("./pds check ", 2) == ["dev"]
+
+
+LAYERS = ("components", "offline", "policy", "cli", "tools", "tests")
+"""From bottom to top."""
+
+
+def _imported(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {
+        name.partition(".")[0] for name in names | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    }
+
+
+@pytest.mark.parametrize("layer", LAYERS[:-1])
+def test_a_package_imports_lower_ones_only(layer: str) -> None:
+    higher = set(LAYERS[LAYERS.index(layer) + 1 :])
+    wrong = {str(path): found for path in (ROOT / layer).rglob("*.py") if (found := _imported(path) & higher)}
+    assert wrong == {}
+
+
+def test_a_folder_of_the_cli_has_at_most_a_dozen_modules() -> None:
+    for folder in {path.parent for path in (ROOT / "cli").rglob("*.py")} - {ROOT / "cli/commands"}:
+        modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 12, f"{folder.name}: {modules}"
+
+
+@pytest.mark.parametrize(("name", "replaces"), [("check", ""), ("gate", ""), ("another", "check"), ("another", "gate")])
+def test_a_name_that_another_command_has_is_refused(name: str, replaces: str) -> None:
+    app.group()
+    with pytest.raises(ValueError, match="registered twice"):
+        registry.command(name, replaces=replaces)(lambda: None)
+    assert "another" not in registry.COMMANDS

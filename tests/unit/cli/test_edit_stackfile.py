@@ -1,0 +1,51 @@
+"""Adds entries to a map of a stack file, and changes nothing else. Lists: `test_adopt.py`."""
+
+import pytest
+import yaml
+
+from cli.lib.edit_stackfile import add_key
+from offline.stackfile import StackFileError
+
+HEAD = """# Kept.
+encryptionsalt: v1:abc=
+config:
+  pds:hostname: noted.at   # as it was
+  digitalocean:token:
+    secure: AAABAHx
+"""
+ROOM = {"port": 3102, "disk_gib": 5, "memory_mib": 768}
+KEYS = ("pds:clubs", "clubs")
+
+
+@pytest.mark.parametrize(
+    ("clubs", "there"),
+    [
+        ("", {}),
+        ("  pds:clubs:\n", {}),
+        ("  pds:clubs: {}  # none yet\n  pds:relay_raised: false\n", {}),
+        ("  clubs:\n    rooks: {port: 3101}\n", {"rooks": {"port": 3101}}),
+        ("  pds:clubs:\n      rooks:   # ours\n        port: 3101\n# The end.\n", {"rooks": {"port": 3101}}),
+        ("  pds:clubs: {rooks: {port: 3101}} # one line\n", {"rooks": {"port": 3101}}),
+        ("  pds:clubs:\n    rooks: {port: 3101}", {"rooks": {"port": 3101}}),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", ["chess", "no", "null"])
+def test_a_key_is_added_and_every_other_line_stays(clubs: str, there: dict[str, object], end: str, name: str) -> None:
+    text = (HEAD + clubs).replace("\n", end)
+    after = add_key("Pulumi.dev.yaml", text, KEYS, name, ROOM, "What each gets.")
+    old, new = yaml.safe_load(text), yaml.safe_load(after)
+    key = "clubs" if "clubs" in old["config"] else "pds:clubs"
+    assert new["config"].pop(key) == {**there, name: ROOM}
+    old["config"].pop(key, None)
+    assert new == old
+    changed = {line for line in text.splitlines() if "pds:clubs: {" in line}
+    assert set(text.splitlines()) - set(after.splitlines()) <= changed, "only a map in braces is written anew"
+    assert after.count("#") == text.count("#") + (0 if clubs else 1), "no comment is lost; a new map gets one"
+    assert after.count("\r\n") in (0, after.count("\n")), "one kind of line end"
+
+
+@pytest.mark.parametrize("text", ["config: {pds:hostname: noted.at}", HEAD + "  pds:clubs: {rooks: {port: 3101},}\n"])
+def test_a_file_that_no_line_can_be_added_to_is_refused_with_the_line(text: str) -> None:
+    with pytest.raises(StackFileError, match=r"by hand to 'pds:clubs':\n    chess: \{port: 3102"):
+        add_key("Pulumi.dev.yaml", text, KEYS, "chess", ROOM)

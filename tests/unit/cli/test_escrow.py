@@ -1,0 +1,158 @@
+"""The escrow file: complete, encrypted, private, and refused if it is invalid."""
+
+import copy
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyrage
+import pytest
+
+from cli import app
+from cli.lib import escrow
+from cli.lib.stack import StackError
+from offline.mock_engine import Evaluation
+
+PASSPHRASE = "six words that are known to one"
+
+
+@pytest.fixture
+def content(dev: Evaluation) -> dict[str, Any]:
+    """What the program of the dev stack exports as `escrow`."""
+    exported: dict[str, Any] = copy.deepcopy(dev.outputs["escrow"])
+    return exported
+
+
+@pytest.fixture
+def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in clear text: deriving a key takes a second, on purpose, and some tests are not about it."""
+    same = SimpleNamespace(encrypt=lambda text, passphrase: text, decrypt=lambda text, passphrase: text)
+    monkeypatch.setattr(pyrage, "passphrase", same)
+
+
+@pytest.fixture
+def sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
+) -> Callable[[dict[str, Any]], Path]:
+    """Write an escrow file of a state with the given content, with a `pulumi` of the test's own."""
+
+    def seal(found: dict[str, Any]) -> Path:
+        state = tmp_path / "state.json"
+        state.write_text(json.dumps(found))
+        cli = tmp_path / "bin" / "pulumi"
+        cli.parent.mkdir(exist_ok=True)
+        cli.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat {state}\n')
+        cli.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{cli.parent}:/usr/bin:/bin")
+        passphrase = tmp_path / "passphrase"
+        passphrase.write_text(PASSPHRASE + "\n")
+        monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(passphrase))
+        return escrow.write("dev", tmp_path)
+
+    return seal
+
+
+def test_the_file_opens_with_the_passphrase_and_holds_all_that_rebuilds_the_pds(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    opened = escrow.read(sealed(content))
+    assert opened["secrets"] == content["secrets"], "every secret comes back as it was"
+    assert "pds:hostname: noted.at" in opened["stack_file"], "the stack file is needed to run the program again"
+    assert opened["volume_id"], "the volume's id is needed to adopt it"
+    assert opened["nomad_ca_key_pem"], "the CA's key is needed to make a new client certificate"
+
+
+@pytest.mark.usefixtures("unsealed")
+def test_a_second_file_of_a_day_leaves_the_first_as_it_is(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    first = sealed(content)
+    before = first.read_bytes()
+    second, third = sealed(content), sealed(content)
+    assert len({first, second, third}) == 3
+    assert second.name == first.name.replace(".age", "-2.age")
+    assert first.read_bytes() == before, "it may be the one whose passphrase is remembered"
+
+
+def test_nothing_of_it_is_readable_without_the_passphrase_and_only_its_owner_reads_it(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
+) -> None:
+    path = sealed(content)
+    raw = path.read_bytes()
+    for name, secret in content["secrets"].items():
+        assert secret.encode() not in raw, f"{name} stands in the file in clear"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert raw.startswith(b"age-encryption.org/v1"), "any age program opens it, should this one be lost"
+    arguments = (tmp_path / "arguments").read_text()
+    assert PASSPHRASE not in arguments, "a command line is visible to every user of the machine"
+
+
+def test_a_wrong_passphrase_is_said_to_be_one(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
+) -> None:
+    path = sealed(content)
+    (tmp_path / "passphrase").write_text("another passphrase entirely")
+    with pytest.raises(escrow.EscrowError, match="right passphrase"):
+        escrow.read(path)
+
+
+@pytest.mark.parametrize("lost", ["volume_id", "nomad_ca_key_pem", "secrets"])
+def test_an_incomplete_escrow_is_not_written(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path, lost: str
+) -> None:
+    with pytest.raises(escrow.EscrowError, match=r"lacks.*Run `pulumi up`"):
+        sealed({**content, lost: None if lost != "secrets" else {}})
+    assert not list(tmp_path.glob("*.age")), "a file that does not suffice would be trusted"
+
+
+def test_a_rotation_key_that_is_none_is_refused(
+    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    name = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
+    with pytest.raises(escrow.EscrowError, match="no secp256k1 key"):
+        sealed({**content, "secrets": {**content["secrets"], name: "0" * 64}})
+
+
+@pytest.mark.usefixtures("unsealed")
+def test_a_short_passphrase_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
+) -> None:
+    path = sealed(content)
+    path.unlink()
+    (tmp_path / "passphrase").write_text("short")
+    with pytest.raises(escrow.EscrowError, match="too short"):
+        escrow.write("dev", tmp_path)
+    assert not list(tmp_path.glob("*.age"))
+
+
+def test_without_the_cli_it_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StackError, match=r"pulumi.com/docs/install"):
+        escrow.write("dev", tmp_path)
+
+
+@pytest.mark.usefixtures("unsealed")
+def test_the_verbs_say_what_to_do_next(
+    sealed: Callable[[dict[str, Any]], Path],
+    content: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    path = sealed(content)
+    assert app.main(["escrow-check", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "noted.at" in told
+    assert not any(secret in told for secret in content["secrets"].values()), "a terminal is a log"
+    assert "of which this stack makes none" in told
+    with_backups = sealed(content | {"backup": {"RESTIC_PASSWORD": "of the backups"}})
+    assert app.main(["escrow-check", str(with_backups)]) == 0
+    told = capsys.readouterr().out
+    assert "whose address and password are in it" in told
+    assert "of the backups" not in told
+    assert app.main(["escrow", "dev", "--to", str(tmp_path)]) == 0
+    assert "escrow: made" in capsys.readouterr().out
+    assert app.main(["escrow-check", str(tmp_path / "nothing.age")]) == 1
+    assert "nothing.age" in capsys.readouterr().err

@@ -1,0 +1,379 @@
+"""`./pds list`: the queries to a PDS, its cost, the host with room for the next club, and the display of silent
+ones."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import app
+from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
+from cli.lib.nomad_exec import TruncatedOutputError
+from cli.stacks import inspect_stack, list_stacks, prices
+from cli.stacks import selection as stacks
+from cli.stacks.stack_files import known_stacks
+from components.clients import pds_admin
+from components.clients.errors import PendingError, ServiceError
+from components.clients.pds_admin import Server
+from tests.support.answers import Answer, Answers
+from tests.support.fake_project import HOST, FakeProject, club, host
+from tests.support.host_machine import tool
+
+ALLOCATION = "11111111-0000-0000-0000-000000000000"
+INSIDE = {
+    "memory": 104857600,
+    "memory_limit": 536870912,
+    "disk": 2147483648,
+    "backup": None,
+    "drill": None,
+    "findings": 0,
+}
+OUTPUTS = {
+    "url": "https://chess.test",
+    "ipv4": "192.0.2.7",
+    "package_version": "0.5.37",
+    "admin_password": "an-admin-password",
+    "nomad_address": "http://127.0.0.1:1",
+    "nomad_token": "a-token-of-nomad",
+}
+BACKUP = "  pds:backup: {access_key_id: {secure: x}, secret_access_key: {secure: y}}\n"
+
+
+class World:
+    """The responses of all services."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.nomad: dict[str, Answer] = {
+            "GET /v1/job/pds/allocations": (200, [{"ID": ALLOCATION, "ClientStatus": "running"}])
+        }
+        self.inside: Mapping[str, Any] | ServiceError = INSIDE
+        self.server: ServiceError | None = None
+        self.asked: list[list[str]] = []
+        monkeypatch.setattr(inspect_stack, "nomad_api", lambda _nomad: Answers(self.nomad))
+        monkeypatch.setattr(inspect_stack, "run_in_container", self._ask)
+        monkeypatch.setattr(Server, "query", self._query)
+        monkeypatch.setattr(pds_admin, "hosted", lambda _server: [object()] * 7)
+
+    def _ask(self, _nomad: Mapping[str, str], _allocation: str, command: list[str], _what: str) -> Any:
+        self.asked.append(command)
+        if isinstance(self.inside, ServiceError):
+            raise self.inside
+        return self.inside
+
+    def _query(self, method: str, **_params: Any) -> Any:
+        if self.server:
+            raise self.server
+        return {"version": "0.4.300"}
+
+    def ran(self, job: str, *runs: tuple[int, str, int]) -> None:
+        """Let Nomad have runs of a periodic job: submitted at (s), status, successful tasks."""
+        self.nomad[f"GET /v1/jobs?prefix={job}/"] = (
+            200,
+            [
+                {"SubmitTime": at * 10**9, "Status": status, "JobSummary": {"Summary": {job: {"Complete": good}}}}
+                for at, status, good in runs
+            ],
+        )
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.delenv("DIGITALOCEAN_TOKEN", raising=False)
+    return World(monkeypatch)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World) -> FakeProject:
+    found = FakeProject(tmp_path, monkeypatch)
+    monkeypatch.setattr(stacks, "ROOT", found.root)
+    found.stack("dev", host("chess", "rooks"), **OUTPUTS)
+    found.stack("chess", club("chess", 3101), **OUTPUTS)
+    return found
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The rows by stack, and the rest."""
+    assert app.main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    return {row["stack"]: row for row in found["stacks"]}, found
+
+
+def test_a_club_that_serves_is_asked_for_everything(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, found = shown(capsys)
+    row = rows["chess"]
+    assert (row["host"], row["hostname"], row["state"]) == ("dev", "chess.test", "serving")
+    assert (row["version"], row["accounts"]) == ("0.4.300", 7), "what the server says of itself"
+    assert row["memory"] == {"used": 104857600, "limit": 536870912}
+    assert row["disk"] == {"used": 2147483648, "limit": 5 * 1024**3}, "of its quota"
+    assert rows["dev"]["disk"]["limit"] == 25 * 1024**3, "a host's own, of the volume"
+    assert (row["backup"], row["drill"]) == ("none", "none"), "its file asks for none"
+    assert found["notes"] == []
+    assert {command[-1] for command in world.asked} == {str(5 * 1024**2), str(25 * 1024**2)}, "the limit, in KiB"
+
+
+def test_the_table_is_for_people(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["list"]) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split("  ")[0] == "stack"
+    chess = next(row for row in rows if row.startswith("chess"))
+    for part in ("dev", "serving", "0.4.300", "7", "2 GiB of 5 GiB", "100 MiB of 512 MiB", "none"):
+        assert part in chess
+
+
+def test_a_backup_is_the_newest_that_went_well_by_nomad_or_by_its_own_stamp(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.stack("chess", club("chess", 3101) + BACKUP, **OUTPUTS)
+    world.ran("pds-backup", (1_790_000_000, "dead", 1), (1_790_000_900, "dead", 0), (1_790_001_800, "running", 0))
+    world.ran("pds-drill")
+    rows, _ = shown(capsys)
+    assert (rows["chess"]["backup"], rows["chess"]["drill"]) == ("2026-09-21T14:13:20+00:00", "none yet")
+    world.ran("pds-backup")
+    rows, _ = shown(capsys)
+    assert rows["chess"]["backup"] == "none yet", "a dash is what could not be asked"
+    world.inside = {**INSIDE, "backup": "2026-09-21T14:20:00.000Z", "drill": "2026-09-20T04:41:00.000Z"}
+    rows, _ = shown(capsys)
+    assert rows["chess"]["drill"] == "2026-09-20T04:41:00.000Z", "which Nomad forgets after a day"
+    assert rows["chess"]["backup"] == "2026-09-21T14:20:00.000Z"
+    assert app.main(["list"]) == 0
+    assert "2026-09-21 14:20 UTC" in capsys.readouterr().out, "a time says of which zone it is"
+    app.main(["list"])
+    assert "2026-09-21 14:20" in capsys.readouterr().out
+
+
+def test_what_does_not_answer_is_a_dash_with_one_line_why(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.server = PendingError("https://chess.test does not answer at 192.0.2.7 (refused)")
+    world.inside = ServiceError("Nomad at http://127.0.0.1:1 runs nothing in the server's container (gone).")
+    rows, found = shown(capsys)
+    row = rows["chess"]
+    assert (row["version"], row["accounts"]) == ("0.5.37", None), "the version is what was put there"
+    assert (row["memory"]["used"], row["disk"]["used"]) == (None, None)
+    assert [note for note in found["notes"] if note.startswith("chess: ")] == [
+        "chess: https://chess.test does not answer at 192.0.2.7 (refused)",
+        "chess: Nomad at http://127.0.0.1:1 runs nothing in the server's container (gone).",
+    ]
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.inside = TruncatedOutputError("Nomad cut off what its memory and disk said. Run it again.")
+    _, found = shown(capsys)
+    assert len(world.asked) == 2 * 5
+    assert sum("cut off" in note for note in found["notes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "note"), [("paused", "it is paused"), ("pending: the name does not resolve", "job pds does not run")]
+)
+def test_what_does_not_run_is_not_asked_from_the_inside(
+    state: str, note: str, project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.nomad["GET /v1/job/pds/allocations"] = (200, [{"ID": "old", "ClientStatus": "complete"}])
+    project.stack("chess", club("chess", 3101), state=state, **OUTPUTS)
+    rows, found = shown(capsys)
+    assert rows["chess"]["state"] == state
+    assert rows["chess"]["accounts"] == (None if state == "paused" else 7)
+    assert any(line.startswith(f"chess: {note}") for line in found["notes"])
+    assert world.asked == []
+
+
+def test_stacks_that_are_not_made_or_were_never_up_say_so_and_cost_nothing(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "Pulumi.draft.yaml").write_text(host())
+    project.stack("rooks", club("rooks", 3102), state=None)
+    project.made("elsewhere")
+    rows, found = shown(capsys)
+    assert {name: (row["state"], row["usd_per_month"]) for name, row in rows.items() if name in ("draft", "rooks")} == {
+        "draft": ("no stack", None),
+        "rooks": ("no up yet", None),
+    }
+    assert (rows["elsewhere"]["host"], rows["elsewhere"]["state"]) == ("-", "no up yet")
+    assert [room["host"] for room in found["free_capacity"]] == ["dev"], "a draft is no host"
+
+
+def test_another_passphrase_is_a_line(project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    project.locked()
+    rows, found = shown(capsys)
+    assert rows["chess"]["state"] == "-"
+    assert any("incorrect passphrase" in note for note in found["notes"])
+
+
+def test_a_pds_in_an_existing_nomad_has_no_price_and_no_quota(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = "{nomad_address: 'https://nomad.club.org:4646', nomad_token: {secure: x}, ipv4: 203.0.113.9}"
+    project.stack("guest", f"config:\n  pds:hostname: guest.org\n  pds:on: {on}\n", **OUTPUTS)
+    rows, _ = shown(capsys)
+    row = rows["guest"]
+    assert (row["host"], row["usd_per_month"]) == ("https://nomad.club.org:4646", None)
+    assert row["disk"] == {"used": 2147483648, "limit": None}
+    assert [command[-1] for command in world.asked if command[-1] == "0"] == ["0"]
+
+
+# Cost.
+
+
+def test_a_host_s_price_is_divided_by_its_pdses(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.stack("dev", host("chess", "rooks", size="s-4vcpu-8gb"), **OUTPUTS)
+    rows, found = shown(capsys)
+    assert rows["dev"]["usd_per_month"] == rows["chess"]["usd_per_month"] == pytest.approx((48 + 25 * 0.10) / 3)
+    assert all("2026-07-10" in source for source in found["prices"]["sources"]), "a figure has its date"
+
+
+def test_a_size_without_a_known_price_costs_a_dash_and_no_made_up_figure(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, _ = shown(capsys)
+    assert rows["chess"]["usd_per_month"] is None, "s-8vcpu-16gb is not in the table"
+
+
+def test_the_account_s_own_prices_are_preferred(
+    project: FakeProject, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "t")
+    sizes = [{"slug": "s-8vcpu-16gb", "price_monthly": 96.5}]
+    monkeypatch.setattr(DigitalOceanAccount, "list_all", lambda _self, _path: sizes)
+    rows, found = shown(capsys)
+    assert rows["chess"]["usd_per_month"] == pytest.approx((96.5 + 2.5) / 3)
+    assert "this account's own prices" in found["prices"]["sources"][0]
+
+    def refused(_self: DigitalOceanAccount, _path: str) -> Any:
+        raise DigitalOceanError("The DigitalOcean token may not read sizes (403).")
+
+    monkeypatch.setattr(DigitalOceanAccount, "list_all", refused)
+    _, found = shown(capsys)
+    assert "prices: The DigitalOcean token may not read sizes (403)." in found["notes"]
+    assert "2026-07-10" in found["prices"]["sources"][0], "then the table"
+
+
+def test_every_price_of_the_table_has_a_date_and_a_source() -> None:
+    for part in prices.PRICE_TABLE.values():
+        assert part["date"]
+        assert part["source"]
+
+
+# Room.
+
+
+@pytest.mark.parametrize(
+    ("text", "memory", "disk", "fits"),
+    [
+        (HOST, 1413 - 512 - 256, 20, False),
+        (HOST + "  pds:volume: {size_gib: 9}\n", 645, 4, False),
+        (HOST + "  pds:pds: {memory_mib: 600}\n", 645 - 88, 20, False),
+        (host("a", "b"), 14888 - 768 - 2 * 896, 10, True),
+    ],
+)
+def test_room_is_what_a_host_s_file_leaves(text: str, memory: int, disk: int, fits: bool, project: FakeProject) -> None:
+    project.stack("dev", text)
+    [dev] = [stack for stack in known_stacks(project.root, ["dev"]) if stack.name == "dev"]
+    room = list_stacks._free_capacity(dev)
+    assert (room.memory_mib, room.disk_gib, room.fits) == (memory, disk, fits)
+
+
+def test_the_next_club_is_sent_where_it_fits(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+    project.stack("small", HOST + "  pds:pds: {memory_mib: 700}\n", **OUTPUTS)
+    project.stack("dev", host(), **OUTPUTS)
+    app.main(["list"])
+    said = capsys.readouterr().out
+    assert "Free on small, by its stack file: 457 MiB" in said
+    assert "--on dev" in said
+    project.stack("dev", HOST + "  pds:pds: {memory_mib: 700}\n", **OUTPUTS)
+    app.main(["list"])
+    assert "No host has capacity" in capsys.readouterr().out
+
+
+def test_no_secret_is_shown(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["list"], ["list", "--json"]):
+        app.main(arguments)
+        said = capsys.readouterr().out
+        assert not [value for key, value in OUTPUTS.items() if ("token" in key or "password" in key) and value in said]
+
+
+# What runs in the container.
+
+
+def asked(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
+    """The script's output for a data directory, with these files for cgroups."""
+    for name, text in groups.items():
+        file = folder / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    done = subprocess.run(
+        ["sh", "-c", inspect_stack.USAGE_SCRIPT.read_text(), "usage", str(limit)],
+        env={"PATH": "/usr/bin:/bin", "PDS_DATA_DIRECTORY": str(folder / "data"), "CGROUPS": str(folder / "cgroup")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {
+            "memory_dot_current": "104857600\n",
+            "memory_dot_stat": "anon 1\ninactive_file 4857600\nactive_file 3\n",
+            "memory_dot_max": "134217728\n",
+        },
+        {
+            "memory__memory_dot_usage_in_bytes": "104857600\n",
+            "memory__memory_dot_stat": "inactive_file 7\ntotal_inactive_file 4857600\n",
+            "memory__memory_dot_limit_in_bytes": "134217728\n",
+        },
+    ],
+)
+def test_memory_is_read_from_cgroups_of_either_version(groups: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    found = asked(tmp_path, 0, **groups)
+    assert (found["memory"], found["memory_limit"]) == (100_000_000, 134217728)
+
+
+def test_without_a_limit_and_without_cgroups_nothing_is_made_up(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    found = asked(tmp_path, 0)
+    assert (found["memory"], found["memory_limit"]) == (None, None)
+    more = {"memory_dot_current": "9\n", "memory_dot_stat": "inactive_file 1\n", "memory_dot_max": "max\n"}
+    assert asked(tmp_path, 0, **more)["memory_limit"] is None
+
+
+def test_files_are_counted_where_the_file_system_is_not_the_pds_s_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "blob").write_bytes(b"x" * 1_000_000)
+    (data / "snapshot").hardlink_to(data / "blob")
+    (data / ".run-status").mkdir()
+    (data / ".run-status/drill.json").write_text(
+        '{"first":"2026-01-01T00:00:00.000Z","good":"2026-01-08T00:00:00.000Z"}\n'
+    )
+    (data / ".run-status/backup.json").write_text("")
+    found = asked(tmp_path, 1)
+    assert 1_000_000 <= found["disk"] < 1_100_000, "each file once"
+    assert (found["drill"], found["backup"]) == ("2026-01-08T00:00:00.000Z", None)
+    whole = asked(tmp_path, 2**50)
+    assert whole["disk"] > 10 * found["disk"], "with a quota the file system is asked, which here is the machine's"
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        [tool("shellcheck", "shellcheck"), "-s", "sh", inspect_stack.USAGE_SCRIPT],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == ""

@@ -1,0 +1,169 @@
+"""What is frozen of the dynamic providers: their pickles, operations, versions, inputs and secret outputs.
+
+`test_nomad_providers.py` runs those that query Nomad.
+"""
+
+import ast
+import base64
+import inspect
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pulumi.dynamic import ResourceProvider
+
+from components import dynamic
+from components.dynamic.accounts import (
+    AccountProvider,
+    AccountRemovalsProvider,
+    HandleProvider,
+    InvitesProvider,
+    UnlistedAccountsProvider,
+)
+from components.dynamic.dns import DnsReadyProvider
+from components.dynamic.identity import StackIdentityProvider
+from components.dynamic.nomad import (
+    BootstrapProvider,
+    ClubNamespaceProvider,
+    HostInUseProvider,
+    NomadJobRunProvider,
+    NomadRequirementsProvider,
+)
+from components.dynamic.server import ServerReadyProvider
+from offline.mock_engine import Evaluation, Recorded
+from tests.support.programs import CLUBS, EXISTING, run
+
+FROZEN = {
+    "pds-host-nomad-bootstrap": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUJvb3RzdHJhcFByb3ZpZGVylJOUKYGULg==",
+    "pds-dns-ready": "gASVLgAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEERuc1JlYWR5UHJvdmlkZXKUk5QpgZQu",
+    "pds-server-ready": "gASVMQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SME1NlcnZlclJlYWR5UHJvdmlkZXKUk5QpgZQu",
+    "pds-people-member-kexpfan.noted.at-account": (
+        "gASVLQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMD0FjY291bnRQcm92aWRlcpSTlCmBlC4="
+    ),
+    "pds-people-member-kexpfan.noted.at-handle": (
+        "gASVLAAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMDkhhbmRsZVByb3ZpZGVylJOUKYGULg=="
+    ),
+    "pds-people-removals": ("gASVNQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMF0FjY291bnRSZW1vdmFsc1Byb3ZpZGVylJOUKYGULg=="),
+    "pds-people-invites": ("gASVLQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMD0ludml0ZXNQcm92aWRlcpSTlCmBlC4="),
+    "pds-people-unlisted-accounts": (
+        "gASVNgAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMGFVubGlzdGVkQWNjb3VudHNQcm92aWRlcpSTlCmBlC4="
+    ),
+    "pds-host-requirements": "gASVNwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMGU5vbWFkUmVxdWlyZW1lbnRzUHJvdmlkZXKUk5QpgZQu",
+    "pds-host-clubs-chess-namespace": (
+        "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFUNsdWJOYW1lc3BhY2VQcm92aWRlcpSTlCmBlC4="
+    ),
+    "pds-people-email-confirmation-run": (
+        "gASVMQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SME05vbWFkSm9iUnVuUHJvdmlkZXKUk5QpgZQu"
+    ),
+    "pds-identity": "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFVN0YWNrSWRlbnRpdHlQcm92aWRlcpSTlCmBlC4=",
+    "pds-host-in-use": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUhvc3RJblVzZVByb3ZpZGVylJOUKYGULg==",
+}
+"""The providers in the state of live stacks. Never edit a line here: make its provider load again."""
+PROVIDERS = (
+    BootstrapProvider,
+    DnsReadyProvider,
+    ServerReadyProvider,
+    AccountProvider,
+    HandleProvider,
+    AccountRemovalsProvider,
+    InvitesProvider,
+    UnlistedAccountsProvider,
+    NomadRequirementsProvider,
+    ClubNamespaceProvider,
+    NomadJobRunProvider,
+    StackIdentityProvider,
+    HostInUseProvider,
+)
+
+
+# What is frozen.
+
+
+@pytest.fixture(scope="module")
+def one(club: Evaluation) -> Callable[[str], Recorded]:
+    """A dynamic resource by name, from a stack that has it."""
+    stacks = (club, run(**CLUBS), run(**EXISTING))
+
+    def found(name: str) -> Recorded:
+        return next(item for stack in stacks for item in stack.resources if item.name == name)
+
+    return found
+
+
+def _named(provider: str) -> bytes:
+    """A pickle without its protocol, which is Python's default: 4, and 5 from 3.14 on. Each Python reads both."""
+    content = base64.b64decode(provider)
+    assert content[:1] == pickle.PROTO
+    return content[2:]
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_providers_of_live_stacks_still_load(name: str, one: Callable[[str], Recorded]) -> None:
+    provider = pickle.loads(base64.b64decode(FROZEN[name]))  # noqa: S301 (the line above)
+    assert isinstance(provider, ResourceProvider), "refresh and destroy of every live stack load this"
+    assert _named(one(name).inputs["__provider"]) == _named(FROZEN[name]), "module and class names are for ever"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_provider_writes_out_every_operation(provider: type[ResourceProvider]) -> None:
+    for operation in ("create", "diff", "read", "update", "delete"):
+        method = inspect.getmodule(getattr(provider, operation))
+        assert method
+        assert method.__name__.startswith("components.dynamic."), (
+            f"the SDK's own {operation} drops outputs or never sees drift"
+        )
+
+
+def test_every_dynamic_resource_has_its_version_as_an_input(one: Callable[[str], Recorded]) -> None:
+    for name in FROZEN:
+        assert one(name).inputs["version"] == "1", "a change of behaviour raises it: changed code alone is no diff"
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("pds-host-nomad-bootstrap", {"ca_pem", "cert_pem", "key_pem", "token"}),
+        ("pds-server-ready", {"ca_pem", "cert_pem", "key_pem", "token", "management_token", "secrets_digest"}),
+        ("pds-identity", set()),
+        ("pds-host-in-use", {"ca_pem", "cert_pem", "key_pem", "token"}),
+        ("pds-dns-ready", set()),
+        (
+            "pds-people-member-kexpfan.noted.at-account",
+            {"admin_password", "password", "initial_password", "email", "live_email", "applied_email"},
+        ),
+        ("pds-people-member-kexpfan.noted.at-handle", {"admin_password"}),
+        ("pds-people-removals", {"admin_password"}),
+        ("pds-people-invites", {"admin_password", "codes"}),
+        ("pds-people-unlisted-accounts", {"admin_password"}),
+        ("pds-host-requirements", {"ca_pem", "cert_pem", "key_pem", "token"}),
+        ("pds-host-clubs-chess-namespace", {"ca_pem", "cert_pem", "key_pem", "token"}),
+        ("pds-people-email-confirmation-run", {"ca_pem", "cert_pem", "key_pem", "token", "addresses"}),
+    ],
+)
+def test_outputs_of_dynamic_resources_are_secret_unless_listed(
+    name: str, secret: set[str], one: Callable[[str], Recorded]
+) -> None:
+    assert set(one(name).options.get("additionalSecretOutputs", [])) == secret, (
+        "the dynamic provider's host echoes inputs without their secret marks"
+    )
+
+
+def test_every_input_that_a_provider_reads_is_given_to_it(one: Callable[[str], Recorded]) -> None:
+    folder = Path(dynamic.__file__).parent
+    tree = ast.Module([node for path in folder.glob("*.py") for node in ast.parse(path.read_text()).body], [])
+    api = {"address", "ca_pem", "cert_pem", "key_pem", "token"}
+    pds = {"url", "ip", "admin_password", "ingress_state"}
+    for name, provider in zip(FROZEN, PROVIDERS, strict=True):
+        (node,) = [item for item in tree.body if isinstance(item, ast.ClassDef) and item.name == provider.__name__]
+        read = {
+            item.slice.value
+            for item in ast.walk(node)
+            if isinstance(item, ast.Subscript) and isinstance(item.slice, ast.Constant)
+            if ast.unparse(item.value) in ("news", "props", "_props")
+        }
+        assert read, f"{provider.__name__} reads something"
+        read |= api if "nomad_api" in ast.unparse(node) else set()
+        read |= pds if "PdsProvider" in ast.unparse(node) else set()
+        missing = read - one(name).inputs.keys() - {"did"}
+        assert missing == set(), f"{name} is not given what its provider reads"

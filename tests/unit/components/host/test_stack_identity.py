@@ -1,0 +1,196 @@
+"""The preview refuses changes of a stack's permanent properties, and a host is not destroyed under its clubs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from components.clients.errors import ServiceError
+from components.dynamic.identity import StackIdentityProvider
+from components.dynamic.nomad import HostInUseProvider
+from components.settings.stack_identity import FORGET
+from offline.mock_engine import Evaluation, Recorded
+from policy.changes import between
+from policy.preflight import of_changes
+from tests.support.fake_nomad import FakeNomad, serve
+from tests.support.invariants import waits_for
+from tests.support.programs import BACKUP, CLUB, CLUBS, EXISTING, run, shared
+
+MANAGEMENT = "06b05181-6ba5-a269-ae00-373e61ed46eb"
+
+
+def _known(**changes: Any) -> dict[str, Any]:
+    """The content of stack dev's state."""
+    inputs = {"stack": "dev", "hostname": "noted.at", "on": "", "region": "fra1", "volume": "pds-dev", "adopt": ""}
+    return {**inputs, "volume_gib": 25, "version": "1", **changes}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "a hostname with a typo": (
+        {"hostname": "noted.ta"},
+        ("pds:hostname", "the PDS of noted.at", "'hostname: noted.at'"),
+    ),
+    "another region": ({"region": "ams3"}, ("pds:host.region", "in fra1", "'region: fra1'", "leave the protection")),
+    "a renamed stack": (
+        {"stack": "club", "volume": "pds-club"},
+        ("called dev", "'volume: {name: pds-dev}'", "Pulumi.club.yaml", "pulumi stack rename dev"),
+    ),
+    "another name of the volume": ({"volume": "data"}, ("pds:volume.name", "'volume: {name: pds-dev}'")),
+    "a smaller volume": ({"volume_gib": 10}, ("pds:volume.size_gib", "25 GiB", "'size_gib: 25'")),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_lose_the_data_or_the_name_is_refused_with_the_way_back(case: str) -> None:
+    changes, said = REFUSED[case]
+    with pytest.raises(ServiceError) as refused:
+        StackIdentityProvider().diff("id", _known(), _known(**changes))
+    text = str(refused.value)
+    assert [part for part in said if part not in text] == []
+    assert "Nothing was changed" in text
+    assert "remove the protect" not in text, "the engine's own advice would lose the volume"
+    with pytest.raises(ServiceError):  # an `up --skip-preview`, too
+        StackIdentityProvider().update("id", _known(), _known(**changes))
+
+
+ALLOWED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {}),
+    "a larger volume": ({}, {"volume_gib": 50}),
+    "a renamed stack that keeps its volume's name": ({}, {"stack": "club"}),
+    "a volume made of a snapshot": ({}, {"adopt": "506f78a4", "volume": "pds-restored", "volume_gib": 20}),
+    "a host of its own given up for another's": ({}, {"on": "ground", "region": "", "volume": "", "volume_gib": 0}),
+    "a club that moves": ({"on": "dev", "region": "", "volume": ""}, {"on": "ground", "region": "", "volume": ""}),
+}
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_what_keeps_data_and_name_goes_on(case: str) -> None:
+    known, wanted = (_known(**changes) for changes in ALLOWED[case])
+    assert StackIdentityProvider().diff("id", known, wanted).changes == (known != wanted)
+
+
+def test_a_club_keeps_the_name_by_which_its_host_knows_it() -> None:
+    own = {"on": "dev", "region": "", "volume": "", "volume_gib": 0}
+    with pytest.raises(ServiceError, match=r"pulumi stack rename chess"):
+        StackIdentityProvider().diff("id", _known(stack="chess", **own), _known(stack="rooks", **own))
+
+
+def test_a_hostname_under_which_no_server_ever_ran_is_forgotten_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = StackIdentityProvider()
+    monkeypatch.setenv(FORGET, "another.at")
+    with pytest.raises(ServiceError, match=FORGET):
+        provider.diff("id", _known(), _known(hostname="noted.ta"))
+    monkeypatch.setenv(FORGET, "noted.at")
+    assert provider.diff("id", _known(), _known(hostname="noted.ta")).changes
+    assert (provider.update("id", _known(), _known(hostname="noted.ta")).outs or {})["hostname"] == "noted.ta"
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [
+        lambda: run(backup=BACKUP, dns={"create_zone": True}),
+        shared,
+        lambda: run(**EXISTING),
+    ],
+    ids=["own host", "another's host", "another's Nomad"],
+)
+def test_everything_that_can_lose_something_waits_for_the_comparison(evaluate: Any) -> None:
+    found: Evaluation = evaluate()
+    kinds = (":DnsRecord", ":Domain", ":Volume", ":ReservedIp", ":Tag", ":Droplet", ":Job", ":Variable")
+    late = [item for item in found.resources if item.type.startswith(("nomad:", "digitalocean:"))]
+    late = [item for item in late if item.type.endswith(kinds)]
+    assert len(late) > 3
+    assert [item.name for item in late if "pds-identity" not in waits_for(found, item)] == [], (
+        "with `--skip-preview` it would be changed before the refusal"
+    )
+
+
+def test_the_comparison_of_two_revisions_shuts_the_gate_for_another_hostname(dev: Evaluation) -> None:
+    typo = run(hostname="noted.ta")
+    found = of_changes(between(dev, typo), ())
+    assert any(line.startswith("identity: pds:hostname") and "noted.at" in line for line in found)
+    assert not [line for line in of_changes(between(dev, dev), ()) if line.startswith("identity")]
+
+
+# A renamed stack, and its firewall.
+
+
+def test_a_tag_keeps_the_name_that_it_was_made_with(dev: Evaluation) -> None:
+    assert dev.one("pds-host-network-tag").options["ignoreChanges"] == ["name"], (
+        "a renamed stack would delete it, and DigitalOcean takes it off the droplet: no firewall"
+    )
+    [change] = [item for item in between(dev, run(stack="club")) if item.type.endswith(":Tag")]
+    assert change.op == "update", "and it is not replaced"
+
+
+# A host under its clubs.
+
+
+@pytest.fixture(scope="module")
+def host() -> Evaluation:
+    return run(backup=BACKUP, alerts={"email": ["owner@bench.test"]}, **CLUB, **CLUBS)
+
+
+@pytest.fixture
+def nomad() -> Iterator[FakeNomad]:
+    with serve(FakeNomad(tokens={MANAGEMENT: "accessor-1"})) as fake:
+        yield fake
+
+
+def _asks(host: Evaluation, nomad: FakeNomad) -> dict[str, Any]:
+    inputs = host.one("pds-host-in-use").inputs
+    return {**inputs, "address": nomad.address, "ca_pem": "", "cert_pem": "", "key_pem": "", "token": MANAGEMENT}
+
+
+def test_whether_a_host_is_in_use_is_asked_before_anything_of_it_is_destroyed(host: Evaluation) -> None:
+    asks = host.one("pds-host-in-use")
+    before = waits_for(host, asks)
+    real = [item for item in host.resources if not item.type.startswith("pds:index:")]
+    assert {item.name for item in real} - before == {asks.name}, (
+        "the engine deletes at once whatever nothing else depends on"
+    )
+
+
+def test_a_host_without_clubs_is_destroyed_without_its_nomad(dev: Evaluation) -> None:
+    assert not [item for item in dev.resources if item.type.endswith(":HostInUse")], "it needs no living host"
+
+
+def _job(name: str, **more: Any) -> dict[str, Any]:
+    return {"ID": name, "ParentID": "", "Stop": False, "Status": "running", **more}
+
+
+@pytest.mark.parametrize("status", ["running", "dead"])
+def test_a_host_with_a_club_on_it_is_not_destroyed(host: Evaluation, nomad: FakeNomad, status: str) -> None:
+    nomad.jobs_of = {"chess": [_job("pds", Status=status)], "rooks": []}
+    with pytest.raises(ServiceError) as refused:
+        HostInUseProvider().delete("id", _asks(host, nomad))
+    text = str(refused.value)
+    assert "stack chess" in text, "the club is named, running or paused"
+    assert "rooks" not in text
+    for said in ("Nothing was destroyed", "./pds move chess --to STACK", "pulumi destroy --stack chess"):
+        assert said in text
+    assert {token for _method, _path, token in nomad.asked} == {MANAGEMENT}, "the program's own sees no club"
+
+
+def test_a_host_whose_clubs_are_gone_is_destroyed(host: Evaluation, nomad: FakeNomad) -> None:
+    stopped, run_before = _job("pds", Stop=True), _job("pds-backup/periodic-1", ParentID="pds-backup", Status="dead")
+    nomad.jobs_of = {"chess": [stopped, run_before]}
+    HostInUseProvider().delete("id", _asks(host, nomad))
+
+
+def test_a_host_that_cannot_be_asked_is_kept_and_the_way_to_forget_it_is_said(host: Evaluation) -> None:
+    asks = host.one("pds-host-in-use").inputs
+    silent = {**asks, "address": "http://127.0.0.1:1", "ca_pem": "", "cert_pem": "", "key_pem": ""}
+    with pytest.raises(ServiceError) as refused:
+        HostInUseProvider().delete("id", silent)
+    text = str(refused.value)
+    assert "stack chess and of stack rooks" in text
+    assert "./pds repair dev" in text
+    assert f"pulumi state delete --stack dev '{asks['urn']}'" in text
+    assert MANAGEMENT not in text
+
+
+def test_the_urn_that_is_said_is_the_resources_own(host: Evaluation) -> None:
+    asks: Recorded = host.one("pds-host-in-use")
+    # The engine omits the stack's type in the URN of a resource without another parent; the recording monitor does not.
+    assert asks.inputs["urn"] == asks.urn.replace("pulumi:pulumi:Stack$", "")

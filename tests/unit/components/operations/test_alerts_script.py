@@ -1,0 +1,245 @@
+"""The script of the alerts job, run by a real Node against a dead man's switch on loopback."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offline.mock_engine import ROOT
+from tools.trial.node import wheel_folder
+
+SCRIPT = ROOT / "components" / "render" / "scripts" / "alerts.cjs"
+
+
+def test_nomad_s_template_engine_finds_nothing_in_the_script() -> None:
+    text = SCRIPT.read_text()
+    assert "{{" not in text, "Nomad's template engine would read it as an action"
+    assert "}}" not in text
+
+
+class Switch:
+    """A dead man's switch on loopback: records its pings, and answers with `status`."""
+
+    def __init__(self) -> None:
+        told: list[tuple[str, str]] = []
+        self.told, self.status = told, 200
+        switch = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                told.append((self.path, body))
+                self.send_response(switch.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/secret-of-the-switch"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(30)
+
+
+@pytest.fixture
+def switch() -> Iterator[Switch]:
+    made = Switch()
+    yield made
+    made.close()
+
+
+def _account(volume: Path, number: int) -> None:
+    (volume / "actors" / f"{number % 256:02x}" / f"did:plc:{number:024d}").mkdir(parents=True)
+
+
+def _look(
+    volume: Path, url: str, percent: int = 101, accounts: int = 80, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the script as the job does. A volume can't be 101 % full, so this is 'never' for it."""
+    environment = {
+        "PDS_HOSTNAME": "noted.at",
+        "PDS_DATA_DIRECTORY": str(volume),
+        "ALERTS_VOLUME_PERCENT": str(percent),
+        "ALERTS_ACCOUNTS": str(accounts),
+        "PING_URL": url,
+    } | more
+    node = str(wheel_folder() / "bin" / "node")
+    done = subprocess.run([node, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "secret-of-the-switch" not in done.stdout + done.stderr, "the URL is enough to silence the alarm"
+    return done
+
+
+def test_a_volume_that_is_well_is_pinged(tmp_path: Path, switch: Switch) -> None:
+    for number in range(3):
+        _account(tmp_path, number)
+    (tmp_path / "actors" / "reserved_keys" / "not-an-account").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    done = _look(tmp_path, switch.url)
+    assert done.returncode == 0, done.stderr
+    ((path, body),) = switch.told
+    assert path == "/secret-of-the-switch"
+    assert body.startswith("noted.at: volume ")
+    assert body.endswith("3 accounts"), "a directory of keys is no account"
+    assert sorted(tmp_path.rglob("*")) == before, "it only looks"
+
+
+def test_a_new_server_without_accounts_is_well(tmp_path: Path, switch: Switch) -> None:
+    assert _look(tmp_path, switch.url).returncode == 0
+    assert switch.told[0][1].endswith("0 accounts")
+
+
+def test_a_volume_above_the_limit_is_told_as_a_failure(tmp_path: Path, switch: Switch) -> None:
+    assert _look(tmp_path, switch.url, percent=0).returncode == 0
+    ((path, body),) = switch.told
+    assert path == "/secret-of-the-switch/fail"
+    assert "raise volume.size_gib" in body, "the message says what to do"
+
+
+def test_the_figure_is_df_s(tmp_path: Path, switch: Switch) -> None:
+    _look(tmp_path, switch.url)
+    found = os.statvfs(tmp_path)
+    used = found.f_blocks - found.f_bfree
+    percent = 100 * used / (used + found.f_bavail)
+    said = int(switch.told[0][1].split("volume ")[1].split(" %")[0])
+    assert abs(said - percent) <= 2, "others write to this disk between the two looks, but not one part in fifty"
+
+
+@pytest.mark.parametrize(("count", "path"), [(4, "/secret-of-the-switch"), (5, "/secret-of-the-switch/fail")])
+def test_accounts_are_told_from_the_limit_on(tmp_path: Path, switch: Switch, count: int, path: str) -> None:
+    for number in range(count):
+        _account(tmp_path, number)
+    assert _look(tmp_path, switch.url, accounts=5).returncode == 0
+    assert switch.told[0][0] == path
+    assert f"{count} accounts" in switch.told[0][1]
+
+
+# --- backups and drills
+
+
+def _ago(hours: float) -> str:
+    return (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+
+
+def _with_run_statuses(
+    volume: Path, url: str, statuses: Mapping[str, Mapping[str, Any]], marked: float = 1000, code: int = 0
+) -> None:
+    """Check a volume that was marked this many hours ago, with these status files."""
+    mark = volume / ".pds-identity.json"
+    mark.touch()
+    os.utime(mark, (time.time() - marked * 3600,) * 2)
+    (volume / ".run-status").mkdir()
+    for name, content in statuses.items():
+        (volume / ".run-status" / f"{name}.json").write_text(json.dumps(content))
+    assert _look(volume, url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192").returncode == code
+
+
+_GOOD: dict[str, dict[str, Any]] = {
+    "backup": {"first": _ago(900), "good": _ago(0.2)},
+    "drill": {"first": _ago(700), "good": _ago(20)},
+}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "says"),
+    [
+        (_GOOD, None),
+        (_GOOD | {"backup": {"good": _ago(1), "failed": _ago(0.1), "why": "eve has no key"}}, "failed: eve has no key"),
+        (_GOOD | {"backup": {"good": _ago(3), "failed": _ago(0.1), "why": "disk full"}}, "disk full"),
+        (_GOOD | {"drill": {"good": _ago(200)}}, "no good drill since"),
+        (_GOOD | {"drill": {"good": _ago(24), "failed": _ago(1), "why": "did:plc:eve has no key"}}, "eve has no key"),
+        ({}, "no good backup since"),
+        # The first drill has a week from the first backup on.
+        ({"backup": {"first": _ago(24), "good": _ago(0.2)}}, None),
+        ({"backup": {"first": _ago(200), "good": _ago(0.2)}}, "no good drill since"),
+    ],
+)
+def test_a_backup_or_drill_that_is_overdue_or_failed_is_told(
+    tmp_path: Path, switch: Switch, statuses: dict[str, dict[str, str]], says: str | None
+) -> None:
+    _with_run_statuses(tmp_path, switch.url, statuses)
+    ((path, body),) = switch.told
+    assert path.endswith("/fail") == (says is not None), body
+    assert says is None or says in body
+
+
+_EVE = {"did:plc:eve": {"state": "not restorable", "what": "its folder is gone"}}
+
+
+def test_a_finding_about_an_account_is_told_once_and_hides_no_other_alarm(tmp_path: Path, switch: Switch) -> None:
+    volume = tmp_path / "pds"
+    volume.mkdir()
+    _with_run_statuses(volume, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}})
+    ((path, body),) = switch.told
+    assert path.endswith("/fail")
+    assert "did:plc:eve: not restorable: its folder is gone" in body
+    written = {file.name for file in (volume / ".run-status").iterdir()}
+    assert written == {"backup.json", "drill.json", "told.json"}, "nothing else is written"
+    again = [_look(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192") for _ in range(2)]
+    assert {done.returncode for done in again} == {0}
+    assert not any(path.endswith("/fail") for path, _ in switch.told[1:]), "it was told; the switch shows others again"
+    assert "1 findings about accounts (./pds check)" in switch.told[-1][1]
+    worse = _EVE | {"did:plc:bob": {"state": "with losses", "what": "blob bafkrei is missing"}}
+    (volume / ".run-status" / "backup.json").write_text(json.dumps(_GOOD["backup"] | {"findings": worse}))
+    _look(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    path, body = switch.told[-1]
+    assert path.endswith("/fail")
+    assert "did:plc:bob" in body
+    assert "did:plc:eve" not in body, "only what is new"
+
+
+def test_what_could_not_be_sent_is_told_by_the_next_run(tmp_path: Path, switch: Switch) -> None:
+    switch.status = 500
+    _with_run_statuses(tmp_path, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}}, code=1)
+    switch.status = 200
+    _look(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    assert "did:plc:eve" in switch.told[-1][1]
+
+
+def test_a_run_that_was_killed_hours_ago_is_told_though_no_other_followed(tmp_path: Path, switch: Switch) -> None:
+    _with_run_statuses(tmp_path, switch.url, _GOOD | {"drill": {"good": _ago(20), "began": _ago(7)}})
+    assert "never ended: it was killed" in switch.told[0][1]
+    (tmp_path / ".run-status" / "drill.json").write_text(json.dumps({"good": _ago(20), "began": _ago(0.1)}))
+    _look(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    assert not switch.told[-1][0].endswith("/fail"), "one that is under way is no fault"
+
+
+def test_a_pds_that_is_hours_old_has_time_for_its_first_backup(tmp_path: Path, switch: Switch) -> None:
+    _with_run_statuses(tmp_path, switch.url, {}, marked=1)
+    assert not switch.told[0][0].endswith("/fail")
+
+
+def test_a_volume_that_cannot_be_read_is_a_failure(tmp_path: Path, switch: Switch) -> None:
+    _look(tmp_path / "nothing", switch.url)
+    ((path, body),) = switch.told
+    assert path.endswith("/fail")
+    assert "cannot be read: ENOENT" in body
+
+
+def test_a_switch_that_refuses_fails_the_run(tmp_path: Path, switch: Switch) -> None:
+    switch.status = 404
+    done = _look(tmp_path, switch.url)
+    assert (done.returncode, done.stderr) == (1, "the ping was answered with 404\n"), "Nomad shows a failed run"
+
+
+def test_a_switch_that_is_not_there_fails_the_run(tmp_path: Path, switch: Switch) -> None:
+    switch.close()
+    done = _look(tmp_path, switch.url)
+    assert (done.returncode, done.stderr) == (1, "the ping did not arrive: ECONNREFUSED\n")
+
+
+def test_the_log_of_a_run_says_what_was_told(tmp_path: Path, switch: Switch) -> None:
+    assert _look(tmp_path, switch.url).stdout == switch.told[0][1] + "\n"

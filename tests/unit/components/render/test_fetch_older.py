@@ -1,0 +1,53 @@
+"""The task beside a restore, which has the bucket's key: it answers, and never ends by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.lib.subprocesses import child
+from offline.mock_engine import ROOT
+
+SCRIPT = ROOT / "components" / "render" / "scripts" / "fetch_older.sh"
+
+
+def _answer(desk: Path, process: subprocess.Popen[str], *words: str) -> str:
+    (desk / "request.next").write_text(" ".join(words) + "\n")
+    (desk / "request.next").rename(desk / "request")
+    answer = desk / "answer"
+    for _ in range(600):
+        if answer.exists():
+            said = answer.read_text().strip()
+            answer.unlink()
+            return said
+        assert process.poll() is None, "Nomad would end the restore with it"
+        time.sleep(0.1)
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("meta", ["only", "step", "verify", "forget", "show"])
+def test_it_answers_in_every_run_and_goes_on_when_the_bucket_is_away(tmp_path: Path, meta: str) -> None:
+    shutil.copy(SCRIPT, tmp_path)
+    (tmp_path / "restic_open.sh").write_text("echo away >&2\nexit 1\n")
+    (tmp_path / "restic").write_text("#!/bin/sh\necho '[]'\n")
+    (tmp_path / "restic").chmod(0o755)
+    desk = tmp_path / "older"
+    desk.mkdir()
+    env = {
+        "PATH": f"{tmp_path}:{os.defpath}",
+        "TARGET": str(tmp_path),
+        f"NOMAD_META_{meta}": "yes",
+        "PDS_HOSTNAME": "x",
+    }
+    with child(["sh", str(tmp_path / SCRIPT.name)], 120, env=env, stderr=subprocess.DEVNULL) as process:
+        assert _answer(desk, process, "list") == "failed"
+        (tmp_path / "restic_open.sh").write_text("REPOSITORY=there\n")
+        assert _answer(desk, process, "list") == "ok"
+        assert (desk / "list.json").read_text() == "[]\n"
+        process.terminate()
+        assert process.wait(60) == 0

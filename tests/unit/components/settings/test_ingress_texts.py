@@ -1,0 +1,168 @@
+"""Texts for Caddy and IO: the faults that the program can find before anything is changed."""
+
+import pytest
+
+from components.render.ingress.caddy import caddyfile
+from components.settings.caddyfile import CaddyfileError, sites
+from components.settings.raw_hcl import HclError, blocks
+from offline.mock_engine import ROOT
+from tests.unit.components.settings.test_settings import fault, faults, settings
+
+CADDY = {"kind": "caddy"}
+WWW = "www.noted.at {\n\trespond hi\n}\n"
+FILES = ROOT / "tests" / "golden" / "caddy" / "Caddyfile"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("www.noted.at {\n\trespond hi\n", "the block of line 1 is never closed"),
+        ("www.noted.at {\n\thandle / {\n\t}\n", "the block of line 1 is never closed"),
+        (f"{WWW}}}\n", "the brace in line 4 closes nothing"),
+        ("{\n\temail a@b.org\n}\n", "The program writes the global options"),
+        (f"{WWW}\n{{\n\tdebug\n}}\n", "the block in line 5 has no address"),
+        ("www.noted.at\nrespond hi\n", "no block in braces"),
+        ("www.noted.at{\n}\n", "no space before the brace"),
+        ("www.noted.at { respond hi }\n", "something follows the brace"),
+        ('www.noted.at {\n\trespond "hi\n}\n', "the quotation mark in line 2 is never closed"),
+        ("www.noted.at {\n\trespond `hi\n}\n", "the quotation mark in line 2 is never closed"),
+        ("www.noted.at {\n\trespond <<END\n\thi\n}\n", "never ended by END"),
+    ],
+)
+def test_sites_that_would_break_the_whole_file_are_refused_with_the_line(text: str, problem: str) -> None:
+    assert problem in fault("ingress.extra_caddyfile", ingress=CADDY | {"extra_caddyfile": text}).problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        WWW,
+        "www.noted.at,\nblog.noted.at {\n\trespond `}` 404\n}\n",
+        "www.noted.at {\n\trespond <<END\n\t\t}}} {\n\t\tEND\n}\n",
+        '(shared) {\n\theader X-A "{"\n}\n\nwww.noted.at {\n\timport shared # }\n}\n',
+        "http://www.noted.at:8080 {\n\trespond {http.request.host} \\\n\t\t200\n}\n",
+        "# nothing\n",
+    ],
+)
+def test_whole_sites_of_other_names_are_taken(text: str) -> None:
+    assert settings(ingress=CADDY | {"extra_caddyfile": text})
+
+
+@pytest.mark.parametrize(
+    ("address", "problem", "remedy"),
+    [
+        ("noted.at", "writes this site itself", "ingress.site_caddyfile"),
+        ("https://NOTED.at", "writes this site itself", "ingress.site_caddyfile"),
+        ("http://noted.at:80", "writes this site itself", "ingress.site_caddyfile"),
+        ("*.noted.at", "proves the owner of a handle", "Remove it"),
+        ("ann.noted.at", "proves the owner of a handle", "Remove it"),
+        (":443", "has no domain", "Write the domain"),
+        ("http://", "has no domain", "Write the domain"),
+        ("{$DOMAIN}", "has no domain", "Write the domain"),
+        ("http://www.noted.at:2020", "the port of Caddy's own queries", "another port"),
+        ("www.noted.at:port", "not the address of a site", "www.my-club.org"),
+        ("www.noted.at, www.noted.at", "two blocks have this address", "Merge them"),
+    ],
+)
+def test_an_address_that_is_not_the_owner_s_to_give_away_is_refused(address: str, problem: str, remedy: str) -> None:
+    members = [{"handle": "ann.noted.at", "email": "ann@noted.at"}]
+    text = f"{address} {{\n\trespond hi\n}}\n"
+    found = fault("ingress.extra_caddyfile", members=members, ingress=CADDY | {"extra_caddyfile": text})
+    assert problem in found.problem
+    assert remedy in found.remedy
+
+
+def test_a_wildcard_that_would_take_the_hostname_s_certificate_is_refused() -> None:
+    text = "*.noted.at {\n\tabort\n}\n"
+    named = {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}}
+    found = fault("ingress.extra_caddyfile", **named, ingress=CADDY | {"extra_caddyfile": text})
+    assert "order no certificate" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("}\n", "closes nothing"),
+        ("respond / {\n", "never closed"),
+        ("}\nevil.org {\n", "closes nothing"),
+        ('respond "hi"\n', "answers every request instead of the server"),
+        ("respond * hi\n", "answers every request instead of the server"),
+        ("handle {\n\trespond hi\n}\n", "answers every request instead of the server"),
+        ("handle /xrpc/* {\n\trespond hi\n}\n", "answers every request instead of the server"),
+        ("basic_auth {\n\tann x\n}\n", "answers every request instead of the server"),
+        ("rewrite * /x\n", "answers every request instead of the server"),
+        ("tls internal\n", "the program sets"),
+        ("noted.at {\n\trespond / hi\n}\n", "not a directive"),
+        ("@pds_large path /x\n", "the program uses names"),
+    ],
+)
+def test_lines_inside_the_site_that_would_keep_requests_from_the_server_are_refused(text: str, problem: str) -> None:
+    assert problem in fault("ingress.site_caddyfile", ingress=CADDY | {"site_caddyfile": text}).problem
+
+
+def test_lines_inside_the_site_stand_there_as_they_are_before_the_program_s_own() -> None:
+    text = 'respond / "one\ntwo"\nheader X-Club chess'
+    written = caddyfile(settings(ingress=CADDY | {"site_caddyfile": text}))
+    assert written.startswith(f"noted.at {{\n{text}\n")
+    assert text not in caddyfile(settings(ingress=CADDY | {"site_caddyfile": text}), plain=True)
+
+
+def test_texts_that_no_nomad_variable_holds_are_refused() -> None:
+    long = f"# {'x' * 60_000}\n"
+    assert "64 KiB" in fault("ingress.extra_caddyfile", ingress=CADDY | {"extra_caddyfile": long}).problem
+
+
+def test_both_texts_belong_to_caddy() -> None:
+    found = faults(ingress={"extra_caddyfile": WWW, "site_caddyfile": "respond / hi"})
+    assert [one.key for one in found] == ["ingress.extra_caddyfile", "ingress.site_caddyfile"]
+
+
+def test_the_program_s_own_file_is_one_to_this_reader_too() -> None:
+    found = [site.addresses for site in sites(FILES.read_text())]
+    assert found == [("noted.at",), ("*.noted.at",), ("http://*.noted.at:2020",)]
+    with pytest.raises(CaddyfileError, match="has no address"):
+        sites(f"{{\n\tdebug\n}}\n{FILES.read_text()}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('host "a.org" {\n', "'{' in line 1 is never closed"),
+        ("x = [1, 2\n", "'[' in line 1 is never closed"),
+        ("a {\n}\n}\n", "'}' in line 3 closes nothing"),
+        ("a {\n]\n}\n", "']' in line 2 closes nothing"),
+        ('name = "a\n', "quotation mark in line 1"),
+        ("/* a", "comment in line 1"),
+        ("a = <<EOT\nb\n", "text in line 1"),
+        ('ingress "noted.at" {\n}\n', "writes this host itself"),
+        ('host "noted.at" {\n}\n', "writes this host itself"),
+    ],
+)
+def test_hcl_that_would_break_the_ingress_of_all_is_refused_with_the_line(text: str, problem: str) -> None:
+    assert problem in fault("ingress.extra_hcl", ingress={"extra_hcl": text}).problem
+
+
+def test_a_licence_that_is_not_whole_is_refused_and_not_repeated() -> None:
+    found = fault("ingress.license_hcl", ingress={"license_hcl": 'license {\n  key = "hunter2"\n'})
+    assert "line 1 is never closed" in found.problem
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'host "www.noted.at" {\n  name = "x}" # {\n  backend = "${env("B")}"\n}\n',
+        "a = <<-EOT\n  }}} {\n  EOT\n// {\n",
+        "",
+    ],
+)
+def test_whole_hcl_is_taken(text: str) -> None:
+    assert settings(ingress={"extra_hcl": text})
+    assert settings(ingress={"license_hcl": text or "a {\n}\n"})
+
+
+def test_blocks_are_found_by_keyword_and_labels() -> None:
+    (found,) = blocks('a = 1\nhost "a.org" "b" {\n  inner "c" {\n  }\n}\n')
+    assert (found.keyword, found.labels, found.line) == ("host", ("a.org", "b"), 2)
+    with pytest.raises(HclError):
+        blocks("(")

@@ -1,0 +1,280 @@
+"""Values of one service that must not be used for another: regions, endpoints, fingerprints, sizes."""
+
+import subprocess
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.render.jobs.restic import restic_environment
+from components.settings.capacity import allocatable_mib
+from components.settings.pds_env import plain_environment
+from components.settings.warnings import warnings
+from offline.mock_engine import ROOT
+from policy.changes import Change, between, find_lost_state
+from tests.support.host_machine import tool
+from tests.support.programs import BACKUP, run, settings_of
+from tests.support.serving import served
+from tests.unit.components.settings.test_settings import MAIL, S3, TEXT_KEY, fault, settings
+
+FILES = ROOT / "components" / "render" / "scripts"
+AMAZON = BACKUP | {"endpoint": "https://s3.eu-central-1.amazonaws.com", "bucket": "club-copies"}
+MD5 = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
+
+
+# Regions and endpoints
+
+
+def test_another_service_is_told_no_region_of_ours() -> None:
+    assert "AWS_DEFAULT_REGION" not in restic_environment(settings(backup=AMAZON), "dev"), "restic asks the service"
+    assert restic_environment(settings(backup=BACKUP), "dev")["AWS_DEFAULT_REGION"] == "ams3"
+    disk = settings_of(backup={"volume": "disk"})
+    assert restic_environment(disk, "dev") == {"RESTIC_REPOSITORY": "/backups/noted.at"}
+
+
+@pytest.mark.parametrize("region", ["eu-central-1", "auto", "us-east-005", "garage"])
+def test_with_an_endpoint_any_region_of_that_service_is_taken(region: str) -> None:
+    theirs = AMAZON | {"endpoint": "https://s3.my-club.org", "region": region}
+    assert restic_environment(settings(backup=theirs), "dev")["AWS_DEFAULT_REGION"] == region
+
+
+def test_a_region_of_another_service_is_no_spaces_region() -> None:
+    found = fault("backup.region", backup=BACKUP | {"region": "eu-central-1"})
+    assert "'ams3'" in found.remedy
+    assert "'endpoint'" in found.remedy
+    assert "there is no bucket" in fault("backup.region", backup={"volume": "disk", "region": "ams3"}).problem
+
+
+@pytest.mark.parametrize(("section", "given"), [("s3", S3), ("backup", AMAZON)])
+def test_a_region_that_is_not_the_endpoint_s_own_is_refused(section: str, given: dict[str, Any]) -> None:
+    wrong = given | {"endpoint": "https://s3.eu-central-1.amazonaws.com", "region": "us-east-1"}
+    found = fault(f"{section}.region", **{section: wrong})
+    assert found.remedy == "Write 'region: eu-central-1'."
+    assert settings(**{section: wrong | {"region": "eu-central-1"}})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "problem", "right"),
+    [
+        ("https://noted-blobs.fra1.digitaloceanspaces.com", "bucket's name", "https://fra1.digitaloceanspaces.com"),
+        ("https://other.fra1.digitaloceanspaces.com", "bucket's name", "https://fra1.digitaloceanspaces.com"),
+        ("https://noted-blobs.fra1.cdn.digitaloceanspaces.com", "CDN", "https://fra1.digitaloceanspaces.com"),
+        ("https://fra1.cdn.digitaloceanspaces.com", "CDN", "https://fra1.digitaloceanspaces.com"),
+        ("https://noted-blobs.s3.my-club.org:9000", "bucket's name", "https://s3.my-club.org:9000"),
+        ("https://fra1.digitaloceanspaces.com/noted-blobs", "the path", "https://fra1.digitaloceanspaces.com"),
+        ("https://fra1.digitaloceanspaces.com.", "ends with a dot", "https://fra1.digitaloceanspaces.com"),
+        ("http://fra1.digitaloceanspaces.com", "without TLS", "https://fra1.digitaloceanspaces.com"),
+    ],
+)
+def test_an_endpoint_that_is_more_than_the_service_s_host_is_refused_with_the_right_one(
+    endpoint: str, problem: str, right: str
+) -> None:
+    for section, given in (("s3", S3), ("backup", AMAZON)):
+        found = fault(f"{section}.endpoint", **{section: given | {"bucket": "noted-blobs", "endpoint": endpoint}})
+        assert problem in found.problem
+        assert found.remedy == f"Write '{right}'."
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["https://fra1.digitaloceanspaces.com/", "http://127.0.0.1:9000", "http://10.0.0.7:9000", "https://s3.my-club.org"],
+)
+def test_an_endpoint_that_is_a_host_alone_is_taken(endpoint: str) -> None:
+    assert settings(s3=S3 | {"endpoint": endpoint}, backup=AMAZON | {"endpoint": endpoint})
+
+
+class _WrongRegion(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong</Message></Error>"
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+
+def _opened(folder: Path, path: str, **env: str) -> subprocess.CompletedProcess[str]:
+    told = {"PATH": path, "NOMAD_ALLOC_DIR": str(folder), "HOME": str(folder), **env}
+    script = f'. "{FILES / "restic_open.sh"}"; echo "$REPOSITORY"'
+    return subprocess.run(["/bin/sh", "-c", script], env=told, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_bucket_whose_service_refuses_the_region_is_not_said_to_be_empty(tmp_path: Path) -> None:
+    restic = Path(tool("restic", "restic")).parent
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "RESTIC_PASSWORD": "c"}
+    with served(_WrongRegion) as port:
+        place = f"s3:http://127.0.0.1:{port}/copies/noted.at"
+        done = _opened(tmp_path, f"{restic}:/usr/bin:/bin", RESTIC_REPOSITORY=place, **keys)
+    assert done.returncode == 1
+    assert "absent" not in done.stdout
+    assert "cannot be read" in done.stderr
+    assert "Nothing is known of what it holds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "outcome"),
+    [
+        (10, "Fatal: repository does not exist: unable to open config file", "absent"),
+        (1, "Fatal: unable to open config file: Stat: The specified key does not exist.", "absent"),
+        (1, "Fatal: unable to open config file: stat /backups/config: no such file or directory", "absent"),
+        (1, "Fatal: unable to open config file: Stat: 400 Bad Request", "FAILED"),
+        (1, "Fatal: unable to open config file: dial tcp: lookup s3.test: no such host", "FAILED"),
+        (1, "Fatal: unable to open config file: The specified bucket does not exist", "FAILED"),
+        (0, "", "there"),
+    ],
+)
+def test_there_are_no_backups_only_if_the_service_says_so(tmp_path: Path, code: int, said: str, outcome: str) -> None:
+    text = f"{said}\\nIs there a repository at the following location?"
+    (tmp_path / "restic").write_text(f'#!/bin/sh\nprintf "%b\\n" "{text}" >&2\nexit {code}\n')
+    (tmp_path / "restic").chmod(0o755)
+    done = _opened(tmp_path, f"{tmp_path}:/usr/bin:/bin", RESTIC_REPOSITORY="s3:https://s3.test/copies")
+    assert outcome in (done.stdout if outcome != "FAILED" else done.stderr)
+    assert (done.returncode == 0) == (outcome != "FAILED")
+
+
+# The bucket of backups
+
+
+def test_another_bucket_for_backups_is_a_replacement_that_the_gate_refuses_with_what_to_do() -> None:
+    before, now = (run(backup=BACKUP | {"bucket": name}) for name in ("copies-one", "copies-two"))
+    changes = between(before, now)
+    (bucket,) = [change for change in changes if change.kind == "SpacesBucket"]
+    assert (bucket.op, bucket.reasons) == ("replace", ("name",)), "the provider would do nothing and call it an update"
+    assert now.one("pds-backup-bucket").protected, "the engine refuses it, too"
+    (found,) = find_lost_state(changes)
+    assert "Put 'backup.bucket' back" in found
+    (key,) = [change for change in changes if change.kind == "SpacesKey"]
+    assert key.op == "replace", "the API changes a key's name alone"
+
+
+def test_a_bucket_in_another_region_is_refused_with_what_to_do() -> None:
+    moved = Change(
+        type="digitalocean:index/spacesBucket:SpacesBucket", name="pds-backup-bucket", op="replace", reasons=("region",)
+    )
+    assert "Put 'backup.region' back" in find_lost_state([moved])[0]
+
+
+def test_what_restic_s_locks_leave_in_a_versioned_bucket_expires() -> None:
+    (rule,) = run(backup=BACKUP).one("pds-backup-bucket").inputs["lifecycleRules"]
+    assert rule["expiration"] == {"expiredObjectDeleteMarker": True}
+    assert rule["noncurrentVersionExpiration"] == {"days": 30}
+
+
+# Operators
+
+
+@pytest.mark.parametrize(
+    "key", ["SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8", "256 SHA256:nThbg6kXUpJW alice@laptop (ED25519)"]
+)
+def test_a_fingerprint_that_digitalocean_does_not_know_is_refused_with_what_to_write(key: str) -> None:
+    found = fault("operators.ssh_keys[0]", operators={"ssh_keys": [key]})
+    assert "MD5" in found.problem
+    assert "ssh-keygen -E md5 -lf" in found.remedy
+
+
+@pytest.mark.parametrize("text", [MD5, f"MD5:{MD5}", MD5.upper()])
+def test_a_fingerprint_is_taken_as_ssh_keygen_prints_it(text: str) -> None:
+    operators = settings(operators={"ssh_keys": [text, TEXT_KEY]}).operators
+    assert operators
+    assert operators.account_keys == (MD5,)
+
+
+@pytest.mark.parametrize("cidrs", [["2001:db8::/64"], ["2001:db8::1/128", "::ffff:203.0.113.7/128"]])
+def test_operators_whom_a_droplet_without_ipv6_could_not_see_are_refused(cidrs: list[str]) -> None:
+    for anywhere in (False, True):
+        found = fault("operators.cidrs", operators={"cidrs": cidrs, "nomad_anywhere": anywhere})
+        assert "only an IPv4 address" in found.problem
+    assert settings(operators={"cidrs": [*cidrs, "203.0.113.7/32"]})
+
+
+# The server's environment
+
+
+def test_with_a_bucket_the_server_sends_no_checksum_that_the_service_may_not_know() -> None:
+    names = {"AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"}
+    plain = plain_environment(settings(s3=S3))
+    assert {plain[name] for name in names} == {"WHEN_REQUIRED"}
+    assert not names & plain_environment(settings()).keys(), "without a bucket nothing asks for one"
+    asked = settings(s3=S3, pds={"extra_env": {"AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_SUPPORTED"}})
+    assert plain_environment(asked)["AWS_REQUEST_CHECKSUM_CALCULATION"] == "WHEN_SUPPORTED"
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_MAX_ATTEMPTS", "OTEL_SERVICE_NAME", "HTTPS_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS"]
+)
+def test_a_name_that_a_library_reads_passes_and_is_said_to_be_unchecked(name: str) -> None:
+    given = settings(pds={"extra_env": {name: "5"}})
+    assert plain_environment(given)[name] == "5"
+    assert [line for line in warnings(given) if name in line and "checked" in line]
+
+
+def test_a_library_s_secret_stays_out_of_the_job() -> None:
+    key = "pds.extra_env.AWS_SECRET_ACCESS_KEY"
+    assert "secret" in fault(key, pds={"extra_env": {"AWS_SECRET_ACCESS_KEY": "x"}}).problem
+    assert (
+        "sets this name itself" in fault("pds.extra_env.NODE_OPTIONS", pds={"extra_env": {"NODE_OPTIONS": "x"}}).problem
+    )
+
+
+def test_a_mail_user_with_a_colon_is_refused() -> None:
+    found = fault("mail.user", mail=MAIL | {"user": "club:postmaster"})
+    assert "colon" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("secrets", "jwt_secret"), ("secrets", "admin_password"), ("backup", "password")]
+)
+def test_an_adopted_secret_may_be_short_and_is_warned_of(section: str, key: str) -> None:
+    given = BACKUP if section == "backup" else {}
+    short = list(warnings(settings(**{section: given | {key: "thirteen-char"}})))
+    assert [line for line in short if line.startswith(f"pds:{section}.{key}: it is shorter than 16")]
+    assert "thirteen-char" not in "".join(short)
+    long = list(warnings(settings(**{section: given | {key: "sixteen-character"}})))
+    assert not [line for line in long if f"{section}.{key}" in line]
+
+
+# What a droplet has
+
+
+def test_a_droplet_has_less_memory_for_jobs_than_its_size_names() -> None:
+    assert allocatable_mib(2048) == 1413
+    assert fault("host.size", pds={"memory_mib": 1280})
+    assert fault("host.size", pds={"memory_mib": 1280}, ingress={"memory_mib": 64}, backup=BACKUP)
+    assert fault("host.size", host={"size": "s-1vcpu-1gb"}, pds={"memory_mib": 512}, ingress={"kind": "none"})
+    assert settings(pds={"memory_mib": 1413 - 256})
+
+
+def test_clubs_that_ask_for_more_than_the_processors_are_refused() -> None:
+    clubs = {f"club-{port}": {"port": port, "memory_mib": 256} for port in range(3101, 3104)}
+    found = fault("host.size", host={"size": "s-1vcpu-8gb"}, clubs=clubs)
+    assert "2000 MHz" in found.problem
+    assert "clubs 1500" in found.problem
+    assert "2 processors" in found.remedy
+    assert settings(host={"size": "s-2vcpu-8gb"}, clubs=clubs)
+
+
+# Other services of the server
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({"app_view_url": "https://api.other.test"}, "app_view_did"),
+        ({"app_view_did": "did:web:api.other.test"}, "app_view_url"),
+        ({"report_service_url": "https://mod.other.test"}, "report_service_did"),
+    ],
+)
+def test_half_of_another_service_is_warned_of(given: dict[str, str], left: str) -> None:
+    assert [line for line in warnings(settings(pds=given)) if line.startswith(f"pds:pds.{left}: it is still")]
+    both = {"app_view_url": "https://api.other.test", "app_view_did": "did:web:api.other.test"}
+    assert not [line for line in warnings(settings(pds=both)) if "it is still" in line]
+
+
+@pytest.mark.parametrize(("image", "warned"), [("0.4.219", True), ("0.4.5037", False)])
+def test_a_bucket_for_a_server_of_the_older_line_is_warned_of(image: str, warned: bool) -> None:
+    given = settings(s3=S3, pds={"image": f"ghcr.io/bluesky-social/pds:{image}"})
+    assert any("pds:s3: servers of the line 0.4" in line for line in warnings(given)) is warned

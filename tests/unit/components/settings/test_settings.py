@@ -1,0 +1,287 @@
+"""Valid stack files, and the settings that they give."""
+
+import copy
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from components.settings.errors import Fault, SettingsError
+from components.settings.images import package_of_health, package_of_tag, tag_of
+from components.settings.parse import read
+from components.settings.sections import PdsOptions
+from components.settings.settings import Settings
+from components.settings.warnings import warnings
+from tests.support.programs import ALERTS, BACKUP
+from tools.trial.node import PDS_LINES
+
+DOCUMENT: dict[str, Any] = {
+    "hostname": "noted.at",
+    "operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["my-laptop"]},
+}
+"""The minimum of a stack file."""
+
+MAIL = {"host": "smtp.relay.test", "user": "postmaster", "password": "correct-horse", "from": "pds@noted.at"}
+S3 = {
+    "bucket": "noted-blobs",
+    "region": "fra1",
+    "endpoint": "https://fra1.digitaloceanspaces.com",
+    "access_key_id": "AKIA-of-noted",
+    "secret_access_key": "battery-staple",
+}
+TEXT_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJtV6h1kFhVn0g3yYCGm0Vn9v1dTn4x2QkqKpC4b9w1x alice@laptop"
+ROTATION_KEY = "3ee68ca0" * 8
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """The smallest document with `changes`; a map is merged, `...` removes a key."""
+    result = copy.deepcopy(DOCUMENT)
+    for key, value in changes.items():
+        if value is ...:
+            del result[key]
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] |= value
+        else:
+            result[key] = value
+    return result
+
+
+def settings(**changes: Any) -> Settings:
+    return read(document(**changes), "Pulumi.dev.yaml", "dev")
+
+
+def faults(**changes: Any) -> tuple[Fault, ...]:
+    """All faults; each has its three parts."""
+    with pytest.raises(SettingsError) as caught:
+        settings(**changes)
+    for fault in caught.value.faults:
+        assert fault.key
+        assert fault.problem
+        assert fault.remedy
+        assert str(fault) in str(caught.value)
+    return caught.value.faults
+
+
+def fault(key: str, **changes: Any) -> Fault:
+    """The one fault, which is at `key`."""
+    found = faults(**changes)
+    assert [one.key for one in found] == [key], "\n".join(map(str, found))
+    return found[0]
+
+
+def test_the_least_stack_file_is_hostname_and_operators() -> None:
+    read_settings = settings()
+    assert read_settings.hostname == "noted.at"
+    assert read_settings.zone == "noted.at"
+    assert read_settings.record_name == "@"
+    assert read_settings.host.memory_mib == 2048
+    assert read_settings.pds.line == "0.5"
+    assert read_settings.mail is None
+    assert read_settings.s3 is None
+    assert not read_settings.pds.new
+
+
+def test_a_hostname_below_its_zone_has_a_record_name_of_its_own() -> None:
+    below = settings(hostname="pds.club.noted.at", dns={"zone": "noted.at"})
+    assert (below.zone, below.record_name) == ("noted.at", "pds.club")
+
+
+@pytest.mark.parametrize(
+    "hostname", ["xn--mnchen-3ya.de", "a-b.test", "1und1.org", f"{'a' * 63}.at", "x.co", ".".join(["ab"] * 84)]
+)
+def test_a_hostname_may_be_any_domain_in_which_handles_exist(hostname: str) -> None:
+    assert settings(hostname=hostname, dns={"zone": hostname}).hostname == hostname
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Los_Angeles", "America/Argentina/Buenos_Aires"])
+def test_a_time_zone_is_utc_or_a_place(zone: str) -> None:
+    assert settings(time_zone=zone).time_zone == zone
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("203.0.113.7", "203.0.113.7/32"),
+        ("198.51.100.0/24", "198.51.100.0/24"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("2001:DB8::7", "2001:db8::7/128"),
+    ],
+)
+def test_operators_come_from_addresses_and_ranges_of_both_families(given: str, kept: str) -> None:
+    operators = settings(operators={"cidrs": [given, "192.0.2.0/24"]}).operators
+    assert operators
+    assert operators.cidrs == (kept, "192.0.2.0/24")
+
+
+def test_nomad_alone_may_be_opened_to_all() -> None:
+    operators = settings(operators={"nomad_anywhere": True}).operators
+    assert operators
+    assert operators.nomad_anywhere
+
+
+def test_ssh_keys_by_name_or_fingerprint_are_told_from_keys_given_as_text() -> None:
+    fingerprint = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
+    operators = settings(operators={"ssh_keys": ["ssh-of-alice", fingerprint, TEXT_KEY]}).operators
+    assert operators
+    assert operators.account_keys == ("ssh-of-alice", fingerprint)
+    assert operators.text_keys == (TEXT_KEY,)
+
+
+def test_a_zone_that_is_kept_by_hand_may_be_left_unnamed() -> None:
+    assert settings(hostname="pds.noted.at", dns={"provider": "manual"}).dns.provider == "manual"
+
+
+def test_the_secrets_of_a_running_server_can_be_adopted() -> None:
+    secrets = settings(
+        secrets={"plc_rotation_key": ROTATION_KEY, "jwt_secret": "j" * 32, "admin_password": "p" * 32}
+    ).secrets
+    assert secrets.plc_rotation_key is not None
+    assert secrets.plc_rotation_key.get_secret_value() == ROTATION_KEY
+
+
+@pytest.mark.parametrize("number", [1, 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364140])
+def test_a_rotation_key_may_be_the_least_and_the_largest_of_the_curve(number: int) -> None:
+    assert settings(secrets={"plc_rotation_key": f"{number:064x}"}).secrets.plc_rotation_key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "did:key:zQ3shokFTS3brHcDQrn82RUDfCZESWL1ZdCEJwekUDPQiYBme",  # secp256k1, from the method's test vectors
+        "did:key:zDnaerDaTF5BXEavCrfRZEk316dpbLsfPDZ3WJ5hRTPFU2169",  # P-256, likewise
+    ],
+)
+def test_a_recovery_key_may_be_of_either_curve_that_plc_takes(key: str) -> None:
+    assert settings(pds={"recovery_did_key": key}).pds.recovery_did_key == key
+
+
+@pytest.mark.parametrize("key", ["mail", "s3", "backup"])
+def test_an_optional_section_may_be_null(key: str) -> None:
+    assert getattr(settings(**{key: None}), key) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "version", "line"),
+    [
+        ("ghcr.io/bluesky-social/pds:0.4.219", "0.4.219", "0.4"),
+        ("ghcr.io/bluesky-social/pds:0.4.5009", "0.5.9", "0.5"),
+        (f"ghcr.io/bluesky-social/pds@sha256:{'a' * 64}", "0.5.9", "0.5"),
+        (f"registry.test:5000/pds:0.4.219@sha256:{'a' * 64}", "0.4.219", "0.4"),
+        ("registry.test/pds:our-build-7", "0.5.35", "0.5"),
+    ],
+)
+def test_an_image_is_one_exact_tag_or_a_digest(image: str, version: str, line: str) -> None:
+    assert settings(pds={"image": image, "package_version": version}).pds.line == line
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("ghcr.io/bluesky-social/pds:0.4.219", "0.4.219"),
+        ("ghcr.io/bluesky-social/pds:0.4.5000", "0.5.0"),
+        (f"registry.test:5000/pds:0.4.5012@sha256:{'a' * 64}", "0.5.12"),
+    ],
+)
+def test_a_tag_of_upstream_s_says_which_package_is_in_the_image(image: str, version: str) -> None:
+    assert settings(pds={"image": image}).pds.package_version == version
+
+
+def test_new_stacks_start_on_the_current_line_and_image_and_package_agree() -> None:
+    defaults = PdsOptions()
+    assert package_of_tag(tag_of(defaults.image)) == defaults.package_version
+    assert defaults.line == PDS_LINES[-1]
+    assert settings().pds.image == defaults.image, "what the example says is what the program would take"
+
+
+@pytest.mark.parametrize(
+    ("reported", "package"), [("0.4.5037", "0.5.37"), ("0.5.35", "0.5.35"), ("0.4.219", "0.4.219"), ("dev", "dev")]
+)
+def test_health_reports_the_tag_in_upstream_s_images_and_the_package_in_others(reported: str, package: str) -> None:
+    assert package_of_health(reported) == package
+
+
+@pytest.mark.parametrize(
+    ("size", "memory"),
+    [("s-2vcpu-4gb-amd", 4096), ("s-1vcpu-2gb", 2048), ("g-2vcpu-8gb", 8192), ("so1_5-2vcpu-16gb", 16384)],
+)
+def test_a_droplet_size_tells_its_memory(size: str, memory: int) -> None:
+    assert settings(host={"size": size}).host.memory_mib == memory
+
+
+def test_without_an_ingress_its_memory_is_not_counted() -> None:
+    small = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 448}}
+    assert settings(**small, ingress={"kind": "none"}).host.memory_mib == 1024
+    assert fault("host.size", **small)
+
+
+def test_settings_cannot_be_changed() -> None:
+    fixed = settings(service_handle_domains=[".noted.at"], pds={"extra_env": {"PDS_SERVICE_NAME": "Noted"}})
+    with pytest.raises(ValidationError):
+        setattr(fixed, "hostname", "other.at")  # noqa: B010  # mypy refuses the plain form, as it should
+    with pytest.raises(ValidationError):
+        setattr(fixed.pds, "port", 1)  # noqa: B010
+    with pytest.raises(TypeError):
+        fixed.pds.extra_env["PDS_SERVICE_NAME"] = "Other"  # type: ignore[index]
+    with pytest.raises(TypeError):
+        fixed.pds.extra_secret_env["X"] = "y"  # type: ignore[index]
+    assert isinstance(fixed.service_handle_domains, tuple)
+    assert fixed.operators
+    assert isinstance(fixed.operators.cidrs, tuple)
+
+
+def test_settings_share_nothing_with_the_document_they_were_read_from() -> None:
+    given = document(pds={"extra_env": {"PDS_SERVICE_NAME": "Noted"}})
+    fixed = read(given, "Pulumi.dev.yaml", "dev")
+    given["pds"]["extra_env"]["PDS_SERVICE_NAME"] = "Other"
+    given["operators"]["cidrs"].append("0.0.0.0/0")
+    assert fixed.pds.extra_env["PDS_SERVICE_NAME"] == "Noted"
+    assert fixed.operators
+    assert fixed.operators.cidrs == ("203.0.113.7/32",)
+
+
+def test_no_secret_shows_in_a_settings_text() -> None:
+    secrets = {"plc_rotation_key": ROTATION_KEY, "jwt_secret": "jwt-of-noted-at-all", "admin_password": "pass-of-noted"}
+    full = settings(
+        mail=MAIL,
+        s3=S3,
+        secrets=secrets,
+        ingress={"license_hcl": "licence-of-noted"},
+        pds={"extra_secret_env": {"PDS_RATE_LIMIT_BYPASS_KEY": "captcha-of-noted"}},
+    )
+    text = f"{full!r}{full}{full.model_dump_json()}{full.pds!r}"
+    hidden = [*secrets.values(), MAIL["password"], S3["access_key_id"], S3["secret_access_key"]]
+    for secret in (*hidden, "licence-of-noted", "captcha-of-noted"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize("port", [25, 465, 587])
+def test_a_mail_port_that_digitalocean_blocks_is_warned_of_with_the_ones_that_work(port: int) -> None:
+    tls = "implicit" if port == 465 else "starttls"
+    [found] = [text for text in warnings(settings(mail=MAIL | {"port": port, "tls": tls})) if "pds:mail" in text]
+    for part in (f"blocks {port}", "2465", "2525", "2587"):
+        assert part in found
+
+
+@pytest.mark.parametrize(("port", "tls", "usual"), [(2587, "implicit", "starttls"), (2465, "starttls", "implicit")])
+def test_a_mail_port_with_the_other_kind_of_tls_is_warned_of(port: int, tls: str, usual: str) -> None:
+    [found] = [text for text in warnings(settings(mail=MAIL | {"port": port, "tls": tls})) if "pds:mail" in text]
+    assert f"'tls: {usual}'" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "pds:mail: without a mail relay"),
+        ({}, "NO ESCROW YET"),
+        ({"pds": {"new": True}}, "Remove it after the first"),
+        ({}, "docker buildx imagetools inspect agentio/io:latest"),
+    ],
+)
+def test_what_will_hurt_is_warned_of(changes: dict[str, Any], said: str) -> None:
+    assert [text for text in warnings(settings(**changes)) if said in text]
+
+
+def test_a_stack_file_that_leaves_nothing_open_has_no_warning() -> None:
+    image = f"agentio/io@sha256:{'a' * 64}"
+    closed = settings(mail=MAIL, backup=BACKUP, alerts=ALERTS, pds={"escrow": "made"}, ingress={"image": image})
+    assert not list(warnings(closed))

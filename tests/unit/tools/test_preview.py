@@ -1,0 +1,338 @@
+"""`make preview`, run on a copy of the project in its own git repository."""
+
+import ast
+import io
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from offline.mock_engine import ROOT, Evaluation
+from policy.secrets import forms, known_secrets
+from tests.support.programs import SOURCES
+from tools import preview
+from tools.preview import rendered
+
+_LEFT_OUT = shutil.ignore_patterns("node_modules", "live")
+
+
+@dataclass
+class Project:
+    """A copy of the project."""
+
+    path: Path
+
+    def git(self, *arguments: str) -> None:
+        """Run git, without a user's configuration."""
+        environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        identity = ("-c", "user.name=test", "-c", "user.email=test@noted.at")
+        command = ["git", *identity, *arguments]
+        subprocess.run(command, cwd=self.path, env=environment, check=True, capture_output=True, timeout=60)
+
+    def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the preview of the copy's stack files in this process, which has the program loaded already. `whole` is
+        for copies whose program differs."""
+        told, failed = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(failed):
+            patch.setattr(preview, "ROOT", self.path)
+            for name in ("evaluate_stack", "read_settings"):
+                patch.setattr(preview, name, partial(getattr(preview, name), root=self.path))
+            patch.setattr(preview, "_evaluate_elsewhere", _evaluated_once)
+            code = preview.main(list(arguments))
+        return subprocess.CompletedProcess(arguments, code, told.getvalue(), failed.getvalue())
+
+    def whole(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the preview as a program, out of this copy."""
+        return subprocess.run(
+            [sys.executable, "-m", "tools.preview", *arguments],
+            cwd=self.path,
+            timeout=300,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def change(self, **sections: object) -> None:
+        """Change options in the dev stack's file; None removes one."""
+        path = self.path / "Pulumi.dev.yaml"
+        document = yaml.safe_load(path.read_text())
+        for key, value in sections.items():
+            if value is None:
+                del document["config"][f"pds:{key}"]
+            else:
+                document["config"][f"pds:{key}"] = value
+        path.write_text(yaml.safe_dump(document))
+
+
+_BEFORE: dict[tuple[str, str], Evaluation | str] = {}
+_evaluate_elsewhere = preview._evaluate_elsewhere
+
+
+def _evaluated_once(tree: Path, stack: str) -> Evaluation | str:
+    """A revision is evaluated in a process of its own; once, for all copies that have it."""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, timeout=60)
+    key = (done.stdout, stack)
+    if key not in _BEFORE:
+        _BEFORE[key] = _evaluate_elsewhere(tree, stack)
+    return _BEFORE[key]
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project, committed."""
+    project = Project(tmp_path_factory.mktemp("project") / "pds")
+    project.path.mkdir()
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, project.path / name, ignore=_LEFT_OUT)
+    for name in ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml"):
+        shutil.copy(ROOT / name, project.path / name)
+    (project.path / ".gitignore").write_text("__pycache__/\nbuild/\n")
+    project.git("init", "--quiet", "--initial-branch=main")
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message=everything")
+    return project
+
+
+@pytest.fixture
+def project(committed: Project, tmp_path: Path) -> Project:
+    """A copy that one test may change."""
+    return Project(Path(shutil.copytree(committed.path, tmp_path / "pds")))
+
+
+@pytest.fixture(scope="module")
+def shown(committed: Project) -> str:
+    """The preview of the dev stack."""
+    done = committed.whole()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_says_first_that_it_has_no_state(shown: str) -> None:
+    assert "does not read the state" in shown.splitlines()[0]
+
+
+def test_every_resource_is_in_the_tree_below_its_parent(shown: str, dev: Evaluation) -> None:
+    lines = shown.splitlines()
+    depth = {}
+    for item in dev.resources:
+        kind = "Provider" if item.type.startswith("pulumi:providers:") else item.type.rpartition(":")[2]
+        found = [line for line in lines if f"{kind} {item.name} " in f"{line} "]
+        assert len(found) == 1, f"{kind} {item.name} is in the tree {len(found)} times"
+        depth[item.urn] = found[0].index(kind)
+    for item in dev.resources:
+        if item.parent in depth:
+            assert depth[item.urn] > depth[item.parent], f"{item.name} stands below its parent"
+
+
+def test_marks_say_what_is_protected_retained_and_secret(shown: str) -> None:
+    lines = {line.split("pds-", 1)[1].split()[0]: line for line in shown.splitlines() if " pds-" in line}
+    assert "protected" in lines["host-data-volume"]
+    assert "retained" in lines["host-data-volume"]
+    assert "size=25 region=fra1" in lines["host-data-volume"], "the inputs that matter"
+    assert "secret: items" in lines["secrets-variable"]
+    assert "protected" in lines["secrets-plc-rotation-key"]
+    assert "protected" not in lines["host-droplet"]
+    assert "22(operators)" in lines["host-network-firewall"]
+    assert "443(all)" in lines["host-network-firewall"]
+
+
+def test_warnings_of_the_settings_are_shown(shown: str) -> None:
+    assert "warning: pds:pds.escrow: NO ESCROW YET" in shown
+
+
+def test_every_rendered_file_is_written_and_named(committed: Project, shown: str, dev: Evaluation) -> None:
+    folder = committed.path / "build" / "dev"
+    assert {path.name for path in folder.iterdir()} == set(rendered(dev)), "jobs, ingress, cloud-init and agent"
+    for name, text in rendered(dev).items():
+        assert (folder / name).read_text() == text
+        assert f"wrote build/dev/{name}" in shown
+
+
+def test_no_secret_is_printed_or_written(committed: Project, shown: str, dev: Evaluation) -> None:
+    secrets = known_secrets(dev)
+    for label, secret in secrets.items():
+        assert not any(spelling in shown for spelling in forms(secret)), f"{label} is printed"
+    written = {path.name: path.read_text() for path in (committed.path / "build" / "dev").iterdir()}
+    for label, secret in secrets.items():
+        holders = {name for name, text in written.items() if any(spelling in text for spelling in forms(secret))}
+        stand_in = {"cloud-init.yaml"} if label == "pds-host-certificates-server-key.privateKeyPem" else set()
+        assert holders == stand_in, f"{label}: only the stand-in of the endpoint's key is in cloud-init"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--diff", "HEAD"]])
+def test_a_program_that_does_not_protect_its_volume_shuts_the_gate(project: Project, arguments: list[str]) -> None:
+    path = project.path / "components" / "host" / "volume.py"
+    path.write_text(path.read_text().replace("protect=True,", "protect=False,"))
+    done = project.whole(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "preflight: protected state: Volume pds-host-data-volume is not protected" in done.stdout
+    assert "Preflight failed." in done.stdout
+
+
+def test_a_bad_stack_file_ends_with_every_fault_and_exit_code_1(project: Project) -> None:
+    project.change(hostname="PDS.example", hots={"size": "s-1vcpu-2gb"})
+    done = project.preview()
+    assert done.returncode == 1
+    assert "pds:hostname" in done.stderr
+    assert "pds:hots" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "", "no graph of a stack that cannot be"
+
+
+def test_a_stack_without_a_file_ends_with_exit_code_1(committed: Project) -> None:
+    done = committed.preview("--stack", "club")
+    assert done.returncode == 1
+    assert "Pulumi.club.yaml does not exist; here are: Pulumi.dev.yaml." in done.stderr
+
+
+def test_an_unchanged_tree_differs_in_nothing(committed: Project) -> None:
+    done = committed.preview("--diff", "HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0] == (
+        "From HEAD to the working tree, stack dev. This compares two programs, not the running stack."
+    )
+    assert "~" not in done.stdout
+    assert "No input of any resource changes." in done.stdout
+
+
+def test_another_region_replaces_the_volume_and_ends_with_exit_code_2(project: Project) -> None:
+    project.change(host={"region": "ams3"})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "    region: 'fra1' -> 'ams3'  REPLACES" in done.stdout
+    first, *lost = [line for line in done.stdout.splitlines() if line.startswith("preflight: ")]
+    assert "Write 'region: fra1' back" in first, "the advice that loses nothing comes before anything else"
+    assert lost == [
+        "preflight: lost state: Volume pds-host-data-volume would be replaced (region)",
+        "preflight: lost state: Droplet pds-host-droplet would be replaced (region)",
+        "preflight: lost state: ReservedIp pds-host-network-ip would be replaced (region)",
+    ], "what holds nothing, as a DNS record, is no reason to stop"
+
+
+def test_a_harmless_change_shows_the_diff_of_its_file_and_ends_with_exit_code_0(project: Project) -> None:
+    project.change(pds={"new": True, "blob_upload_limit": 1234567})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "~ Job pds-server-job" in done.stdout
+    assert "+++ b/pds.nomad.hcl" in done.stdout
+    assert '-        PDS_BLOB_UPLOAD_LIMIT           = "104857600"' in done.stdout
+    assert '+        PDS_BLOB_UPLOAD_LIMIT           = "1234567"' in done.stdout
+    assert "cloud-init differs" not in done.stdout
+    assert "REPLACES" not in done.stdout
+
+
+def test_a_changed_cloud_init_is_shown_and_replaces_nothing(project: Project) -> None:
+    project.change(host={"swap_gib": 2})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 0, "the droplet ignores it until its generation is raised"
+    assert "+++ b/cloud-init.yaml" in done.stdout
+    assert "cloud-init differs. No living host changes by it" in done.stdout
+
+
+def test_a_raised_generation_replaces_the_droplet(project: Project) -> None:
+    project.change(host={"generation": 2})
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 2
+    assert "    host.generation: changed  REPLACES" in done.stdout
+    assert "preflight: lost state: Droplet pds-host-droplet would be replaced (host.generation)" in done.stdout
+
+
+def test_what_is_allowed_by_name_opens_the_gate_and_nothing_else_does(project: Project) -> None:
+    project.change(host={"generation": 2})
+    assert project.preview("--diff", "HEAD", "--allow", "pds-host-droplet").returncode == 0
+    assert project.preview("--diff", "HEAD", "--allow", "pds-host").returncode == 2, "the whole name is asked for"
+
+
+def test_a_given_secret_s_change_is_shown_without_its_value(project: Project) -> None:
+    project.change(secrets={"admin_password": {"secure": "v1:AAAA:BBBB"}})
+    done = project.preview("--diff", "HEAD")
+    assert "items: [secret]" in done.stdout
+    assert done.returncode == 0, "the generated password stays where it is: its only copy is the state"
+
+
+def test_a_changed_program_is_compared_too(project: Project) -> None:
+    path = project.path / "components" / "render" / "jobs" / "pds.py"
+    path.write_text(path.read_text().replace('shutdown_delay="2s"', 'shutdown_delay="3s"'))
+    done = project.whole("--diff", "HEAD")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '+    shutdown_delay = "3s"' in done.stdout
+
+
+@pytest.mark.parametrize("revision", ["no-such-branch", "--force"])
+def test_an_unknown_revision_ends_with_exit_code_3(revision: str, committed: Project) -> None:
+    done = committed.preview(f"--diff={revision}")  # one that begins with a hyphen is no option for git
+    assert done.returncode == 3
+    assert f"Not comparable: git does not know {revision}" in done.stdout
+
+
+def test_a_revision_that_does_not_evaluate_ends_with_exit_code_3(project: Project) -> None:
+    good = (project.path / "Pulumi.dev.yaml").read_text()
+    project.change(hostname=None)
+    project.git("commit", "--quiet", "--all", "--message=broken")
+    (project.path / "Pulumi.dev.yaml").write_text(good)
+    done = project.preview("--diff", "HEAD")
+    assert done.returncode == 3
+    assert "does not evaluate for dev" in done.stdout
+
+
+def test_comparing_leaves_no_worktree_behind(project: Project) -> None:
+    project.preview("--diff", "HEAD")
+    assert list((project.path / ".git").glob("worktrees/*")) == []
+
+
+# Every stack file, as in CI.
+
+
+def _as_ci(project: Project) -> "subprocess.CompletedProcess[str]":
+    """`.ci/preview` from the committed state to the present files, with the environment that runs these tests."""
+    for name in ("Makefile", "requirements.txt", ".ci/preview"):
+        (project.path / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(ROOT / name, project.path / name)
+    (project.path / "venv").symlink_to(sys.prefix)
+    command = [str(project.path / ".ci/preview"), "HEAD"]
+    return subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False, timeout=600)
+
+
+def test_ci_shows_what_each_stack_file_changes(project: Project) -> None:
+    club = project.path / "Pulumi.club.yaml"
+    club.write_text((project.path / "Pulumi.dev.yaml").read_text().replace("noted.at", "chess-club.org"))
+    project.change(pds={"new": True, "blob_upload_limit": 1234567})
+    done = _as_ci(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    new, known = done.stdout.split("== stack dev\n")
+    assert "== stack club\nIt is new: there is nothing to compare it with.\nThe graph of stack club" in new
+    assert '+        PDS_BLOB_UPLOAD_LIMIT           = "1234567"' in known
+
+
+def test_ci_fails_with_the_worst_that_a_stack_file_does_and_shows_the_others(project: Project) -> None:
+    good = (project.path / "Pulumi.dev.yaml").read_text()
+    for name in ("a", "b", "c"):
+        (project.path / f"Pulumi.{name}.yaml").write_text(good)
+    project.git("add", "--all")
+    project.git("commit", "--quiet", "--message=clubs")
+    (project.path / "Pulumi.a.yaml").write_text(good.replace("noted.at", "NO"))
+    (project.path / "Pulumi.b.yaml").write_text(f"{good}  pds:host: {{region: ams3}}\n")
+    (project.path / "Pulumi.c.yaml").unlink()
+    done = _as_ci(project)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "pds:hostname" in done.stdout, "what is refused is in the summary, too"
+    assert "preflight: lost state: Volume pds-host-data-volume would be replaced (region)" in done.stdout
+    assert "== stack dev" in done.stdout
+    assert "== Pulumi.c.yaml is removed" in done.stdout
+
+
+def test_no_tool_takes_an_option_s_key_for_a_picture() -> None:
+    """rich would render `pds:on:` as one."""
+    for path in sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console":
+                told = {item.arg: ast.unparse(item.value) for item in node.keywords}
+                assert told.get("emoji") == "False", f"{path.name}: a console that would"

@@ -1,0 +1,39 @@
+"""`make try` runs the program's rendered job: the sources of its environment and its secrets."""
+
+import stat
+from pathlib import Path
+
+from components.settings.pds_env import plain_environment
+from offline.mock_engine import Evaluation
+from offline.stackfile import evaluate_stack
+from tests.support.programs import settings_of
+from tools.trial.trial import KeptSecrets, task_environment
+
+
+def test_the_environment_is_the_job_s_and_the_variable_s(dev: Evaluation) -> None:
+    environment, secret = task_environment(dev)
+    variable = dev.one("pds-secrets-variable").inputs["items"]
+    preloads = environment.pop("NODE_OPTIONS")
+    assert preloads == "--require=/local/volume_check.cjs --require=/local/durable.cjs", (
+        "they run in the server's process"
+    )
+    assert environment == plain_environment(settings_of(pds={"new": True})) | variable
+    assert secret == frozenset(variable), "every item of the variable is secret, and nothing else is"
+
+
+def test_kept_secrets_are_the_same_at_the_next_run_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    first = task_environment(evaluate_stack("dev", secret=KeptSecrets(path)))[0]
+    second = task_environment(evaluate_stack("dev", secret=KeptSecrets(path)))[0]
+    assert first == second, "a second run with another key would find a foreign volume"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_two_folders_have_different_secrets(tmp_path: Path) -> None:
+    name = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
+    keys = {
+        task_environment(evaluate_stack("dev", secret=KeptSecrets(tmp_path / f"{number}.json")))[0][name]
+        for number in range(3)
+    }
+    assert len(keys) == 3, "they are random, not derived from the stack's name"
+    assert all(len(key) == 64 for key in keys)
