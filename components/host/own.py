@@ -11,7 +11,7 @@ from components.host.droplet import DropletArgs, add_to_project, assign_address,
 from components.host.network import HostNetwork, HostNetworkArgs
 from components.host.nomad import PROGRAM_TOKEN, NomadAccess, NomadArgs
 from components.host.volume import DataVolume, DataVolumeArgs
-from components.render.host.cloud_init import UserDataTooLongError, configuration_hash, refuse_too_long
+from components.render.host.cloud_init import UserDataTooLongError, configuration_hash
 from components.settings.settings import Settings
 
 
@@ -33,7 +33,7 @@ class OwnHost(pulumi.ComponentResource):
     def __init__(self, name: str, args: OwnHostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         settings, stack = args.settings, args.stack
         try:
-            refuse_too_long(settings, stack)
+            configuration = configuration_hash(settings, stack)
         except UserDataTooLongError as error:
             raise pulumi.RunError(f"Pulumi.{stack}.yaml: {error}") from None
         super().__init__("pds:index:OwnHost", name, None, opts)
@@ -74,7 +74,7 @@ class OwnHost(pulumi.ComponentResource):
             files=nomad.target,
             admin=nomad.admin,
             host_id=droplet.id,
-            configuration=configuration_hash(settings, stack),
+            configuration=configuration,
             management_token=nomad.management_token,
             tokens={PROGRAM_TOKEN: nomad.accessor_id} | (clubs.tokens if clubs else {}),
             tag=network.tag,

@@ -23,6 +23,9 @@ from components.settings.settings import Settings
 MAX_BYTES = 64 * 1024
 """DigitalOcean's limit for `user_data` (digitalocean/openapi, droplet_create.yml)."""
 
+_PEM_BYTES = 1_000
+"""A certificate or key with its indentation; the real ones differ by some bytes."""
+
 PACKAGES = (
     "apparmor", "ca-certificates", "containerd", "curl", "docker-cli", "docker.io", "e2fsprogs", "iproute2", "iptables",
     "jq", "quota", "runc", "stunnel4", "tzdata", "unattended-upgrades", "unzip",
@@ -64,28 +67,37 @@ def volume_name(settings: Settings, stack: str) -> str:
 
 
 def configuration_hash(settings: Settings, stack: str) -> str:
-    """16 hex digits that change only with the host's configuration. Certificates are excluded."""
-    document = _document(settings, stack, Certificates("", "", ""), configuration="")
-    return hashlib.sha256(document.encode()).hexdigest()[:16]
+    """16 hex digits that change only with the host's configuration. Certificates are excluded.
+
+    Raises UserDataTooLongError if the document would be too long with certificates, so that `up` ends before it creates
+    a resource.
+    """
+    document = _without_certificates(settings, stack)
+    _refuse_too_long(len(document) + 3 * _PEM_BYTES)
+    return _digest(document)
 
 
 def user_data(settings: Settings, stack: str, certificates: Certificates) -> str:
     """The whole document. Raises UserDataTooLongError above 64 KiB."""
-    document = _document(settings, stack, certificates, configuration_hash(settings, stack))
-    size = len(document.encode())
+    document = _document(settings, stack, certificates, _digest(_without_certificates(settings, stack)))
+    _refuse_too_long(len(document.encode()))
+    return document
+
+
+def _without_certificates(settings: Settings, stack: str) -> bytes:
+    return _document(settings, stack, Certificates("", "", ""), configuration="").encode()
+
+
+def _digest(document: bytes) -> str:
+    return hashlib.sha256(document).hexdigest()[:16]
+
+
+def _refuse_too_long(size: int) -> None:
     if size > MAX_BYTES:
         raise UserDataTooLongError(
             f"The host's cloud-init has {size:,} bytes. DigitalOcean's limit is {MAX_BYTES:,}. Shorten "
             "'operators.ssh_keys': name keys of your account instead of giving them as text."
         )
-    return document
-
-
-def refuse_too_long(settings: Settings, stack: str) -> None:
-    """Raise UserDataTooLongError before any resource is created. The certificates' length is known within some
-    bytes."""
-    pem = "-" * 1_000
-    user_data(settings, stack, Certificates(pem, pem, pem))
 
 
 def _document(settings: Settings, stack: str, certificates: Certificates, configuration: str) -> str:
