@@ -49,9 +49,17 @@ def _stack_names(_context: click.Context, _parameter: click.Parameter, incomplet
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
+def _check_stack(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+    """Refuse a stack without a file here, before a token or an engine is looked for; a callback of Click."""
+    if not isinstance(value, tuple) and not (ROOT / f"Pulumi.{value}.yaml").is_file():
+        here = ", ".join(item.value for item in _stack_names(_context, _parameter, "")) or "none"
+        raise click.BadParameter(f"Pulumi.{value}.yaml does not exist. Stacks with a file here: {here}.")
+    return value  # commands over several stacks compare them with the backend
+
+
 def stack_argument(*names: str, **options: Any) -> Callable[[Function], Function]:
-    """Return an argument that is the name of a stack; the shell completes it from the stack files."""
-    return click.argument(*(names or ("stack",)), shell_complete=_stack_names, **options)
+    """Return an argument that is the name of a stack with a file; the shell completes it from the stack files."""
+    return click.argument(*(names or ("stack",)), shell_complete=_stack_names, callback=_check_stack, **options)
 
 
 def stack_option(*names: str, **options: Any) -> Callable[[Function], Function]:

@@ -46,8 +46,12 @@ class Engine(auto.PulumiCommand):
             super().__init__()
         except FileNotFoundError:
             raise StackError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.") from None
-        except (auto.InvalidVersionError, subprocess.CalledProcessError) as error:
-            raise StackError(f"The Pulumi CLI on PATH is of no use: {error}") from None
+        except auto.InvalidVersionError as error:
+            # The error's last sentence may advise to skip the check of the version.
+            reason = str(error).partition(". If you")[0].removesuffix(".")
+            raise StackError(f"The Pulumi CLI on PATH cannot be used: {reason}. Install the newest one.") from None
+        except subprocess.CalledProcessError as error:
+            raise StackError(f"The Pulumi CLI on PATH cannot be used: {error}") from None
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
         self.stopped = False

@@ -4,7 +4,7 @@ Everything is checked before anything is written, by the models that generate th
 two files, `pulumi stack init NAME`, `pulumi preview`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import yaml
 
 from cli.errors import CommandError
 from cli.lib.edit_stackfile import StackFileEdit, add_key, flow, scalar
-from cli.lib.stack import Stack
+from cli.lib.stack import Stack, StackError
 from cli.stacks import selection
 from cli.stacks.automation import Workspace
-from components.settings.errors import SettingsError
+from components.settings.errors import SettingsError, shown
 from components.settings.host_contract import accepted_terms, terms_for
-from components.settings.placement import FIRST_CLUB_PORT, ClubOptions
+from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME, ClubOptions
 from components.settings.sections import CADDY_ASK_PORT, OLDER_BACKUPS_MIB, BackupOptions, IngressOptions, NomadOptions
 from components.settings.settings import Settings
 from offline.resource_tree import resource_tree
@@ -72,10 +72,12 @@ class NewStackPlan:
             if self.host:
                 self.host.write()
             workspace.create(self.name)
-        except BaseException:
+        except BaseException as error:
             self.file.unlink()
             if self.host:
                 self.host.path.write_bytes(self.host.before.encode())
+            if isinstance(error, StackError):
+                raise StackError(f"{error} No file is changed: {self.file.name} was removed again.") from None
             raise
 
 
@@ -84,8 +86,9 @@ def create(request: NewStackRequest) -> int:
 
     Raises NewStackError, StackFileError, StackError and DigestError.
     """
+    plan = plan_new_stack(request, selection.ROOT)
     terminal, workspace = selection.console(), selection.workspace()
-    plan = plan_new_stack(request, workspace.root, workspace.names())
+    refuse_existing(request, workspace.names())
     if request.on:
         Stack(request.on, workspace.root).outputs()  # decrypts its secrets, as it has to decrypt the club's
     workspace.secrets_provider = plan.secrets_provider
@@ -106,26 +109,39 @@ def create(request: NewStackRequest) -> int:
     return 1 if assessment.verdict.findings else 0
 
 
-def plan_new_stack(request: NewStackRequest, root: Path, existing: list[str]) -> NewStackPlan:
-    """Return the plan for the request; `existing` are the stacks of the backend.
-
-    Raises NewStackError and StackFileError.
-    """
-    file = root / f"Pulumi.{request.name}.yaml"
-    if file.exists():
-        raise NewStackError(f"{file.name} exists already. Choose another name. Nothing was changed.")
+def refuse_existing(request: NewStackRequest, existing: Collection[str]) -> None:
+    """Raise NewStackError if the backend, which has the stacks `existing`, has the new stack or lacks its host's."""
     if request.name in existing:
         raise NewStackError(
             f"There is a stack {request.name} already, made elsewhere: its file is not here. Nothing changed."
         )
+    if request.on and request.on not in existing:
+        raise NewStackError(
+            f"There is no stack {request.on} in this backend. First `pulumi stack init {request.on}` and `pulumi up`."
+        )
+
+
+def plan_new_stack(request: NewStackRequest, root: Path) -> NewStackPlan:
+    """Return the plan for the request, without a query of the backend.
+
+    Raises NewStackError and StackFileError.
+    """
+    if not STACK_NAME.fullmatch(request.name):
+        raise NewStackError(
+            f"{shown(request.name)} is no name for a stack: volume and droplet are named after it. Choose a name of "
+            "a-z, 0-9 and '-', a letter first, at most 40 characters. Nothing was changed."
+        )
+    file = root / f"Pulumi.{request.name}.yaml"
+    if file.exists():
+        raise NewStackError(f"{file.name} exists already. Choose another name. Nothing was changed.")
     if not request.on:
         text = _file(request, _own(request))
         parse_settings(request.name, text)
         return NewStackPlan(request.name, file, text, None, "passphrase")
-    return _on_a_host(request, request.on, file, existing)
+    return _on_a_host(request, request.on, file)
 
 
-def _on_a_host(request: NewStackRequest, on: str, file: Path, existing: list[str]) -> NewStackPlan:
+def _on_a_host(request: NewStackRequest, on: str, file: Path) -> NewStackPlan:
     if request.cidrs or request.ssh_keys:
         raise NewStackError(
             f"'--cidr' and '--ssh-key' are for a host of its own. The file of {on} names its administrators."
@@ -136,8 +152,6 @@ def _on_a_host(request: NewStackRequest, on: str, file: Path, existing: list[str
         raise NewStackError(
             f"{on} has no host of its own. Write '--on {host.on.stack}'." if host.on.stack else _foreign(on)
         )
-    if on not in existing:
-        raise NewStackError(f"There is no stack {on} in this backend. First `pulumi stack init {on}` and `pulumi up`.")
     after, grant = before, host.clubs.get(request.name)
     if grant is None:
         memory = ClubOptions.model_fields["memory_mib"].default

@@ -13,7 +13,7 @@ from cli.stacks.list_stacks import StackList, stack_list
 from cli.stacks.progress import ProgressDisplay
 from cli.stacks.stack_files import KnownStack, known_stacks
 from cli.stacks.up_all import UpdateRun
-from offline import ROOT
+from offline import ROOT as ROOT
 from offline.stackfile import StackFileError
 from policy.changes import names
 

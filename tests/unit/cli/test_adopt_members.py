@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli import app
+from cli import app, registry
 from cli.lib.stack import Stack
 from cli.people import adopt_members as adoption
 from cli.people import members as people
@@ -163,6 +163,7 @@ def test_the_verb_writes_the_file_shows_the_diff_and_says_what_is_next(
     def here(stack: str, there: Any, members: Any) -> adoption.Adoption:
         return adopt(stack, there, members, tmp_path)
 
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
     monkeypatch.setattr(adoption, "adopt", here)
     monkeypatch.setattr(people, "server_of", lambda _stack: None)
     monkeypatch.setattr(pds_admin, "hosted", lambda _server: [ANN])

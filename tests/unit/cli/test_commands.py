@@ -83,6 +83,16 @@ def test_a_retired_name_is_refused_with_the_new_one(
     assert retired not in NAMES
 
 
+@pytest.mark.parametrize("verb", ["orphans", "repair", "check"])
+def test_a_stack_without_a_file_is_refused_before_a_token_or_an_engine_is_looked_for(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("DIGITALOCEAN_TOKEN", raising=False)
+    assert app.main([verb, "nowhere"]) == 2
+    assert "Pulumi.nowhere.yaml does not exist. Stacks with a file here: dev." in capsys.readouterr().err
+
+
 def test_no_retired_name_is_missing_from_the_table_above() -> None:
     assert len(registry.RETIRED) == 8
 

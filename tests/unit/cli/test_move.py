@@ -199,8 +199,8 @@ def test_the_verb_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         return 0
 
     monkeypatch.setattr(move, "move", tell)
-    assert app.main(["move", "chess", "--to", "ground", "--yes", "--without", "did:plc:eve"]) == 0
-    assert told == [("chess", "ground", True, ("did:plc:eve",))]
+    assert app.main(["move", "dev", "--to", "ground", "--yes", "--without", "did:plc:eve"]) == 0
+    assert told == [("dev", "ground", True, ("did:plc:eve",))]
 
 
 def test_the_relays_are_asked_to_come(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from cli import app
 from cli.stacks import selection as stacks
-from cli.stacks.new_stack import NewStackError, NewStackPlan, NewStackRequest, plan_new_stack
+from cli.stacks.new_stack import NewStackError, NewStackPlan, NewStackRequest, plan_new_stack, refuse_existing
 from offline.mock_engine import ROOT
 from offline.stackfile import StackFileError
 from tests.support.fake_project import HOST, FakeProject, club, host
@@ -32,7 +32,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProject:
 
 
 def planned(project: FakeProject, made: tuple[str, ...] = ("dev",), **wish: Any) -> NewStackPlan:
-    return plan_new_stack(NewStackRequest(**{"name": NAME, "hostname": HOSTNAME, **wish}), project.root, list(made))
+    request = NewStackRequest(**{"name": NAME, "hostname": HOSTNAME, **wish})
+    plan = plan_new_stack(request, project.root)
+    refuse_existing(request, made)
+    return plan
 
 
 @cache
@@ -183,6 +186,8 @@ def test_a_room_that_the_host_s_file_has_already_is_used(project: FakeProject) -
         ({"on": "dev"}, (), "There is no stack dev in this backend"),
         ({"on": "dev", "cidrs": ("203.0.113.7/32",)}, ("dev",), "are for a host of its own"),
         ({}, ("dev",), "needs '--cidr'"),
+        ({"on": "dev", "name": "Chess"}, ("dev",), "'Chess' is no name for a stack.*Choose a name of a-z, 0-9"),
+        ({"name": "club!", **OWN}, ("dev",), "'club!' is no name for a stack"),
         ({"on": "dev", "manual_dns": True, "zone": "a.org"}, ("dev",), "Leave '--zone'"),
     ],
 )
@@ -198,8 +203,6 @@ def test_a_wish_that_cannot_be_is_a_sentence(
     [
         ({"on": "nowhere"}, "Pulumi.nowhere.yaml does not exist; here are: Pulumi.dev.yaml"),
         ({"on": "dev", "hostname": "PDS.chess.org"}, "upper-case"),
-        ({"on": "dev", "name": "Chess"}, "this is not the name of a stack"),
-        ({"name": "Chess", **OWN}, "stack name"),
         ({"on": "dev", "memory_mib": 4}, "pds.memory_mib"),
         ({"on": "dev", "memory_mib": 200_000}, "host.size"),
     ],
@@ -218,6 +221,14 @@ def test_a_club_is_no_host_for_another(project: FakeProject) -> None:
 
 
 # The verb.
+
+
+def test_bad_input_is_refused_before_the_engine_is_looked_for(
+    here: FakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert app.main(["new", "Club!", "--hostname", HOSTNAME, "--on", "dev"]) == 2
+    assert "'Club!' is no name for a stack" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -255,7 +266,9 @@ def test_where_the_engine_does_not_make_the_stack_the_files_are_as_they_were(
     before = (here.root / "Pulumi.dev.yaml").read_bytes()
     here.refuses("the backend is full")
     assert app.main(ARGUMENTS) == 2
-    assert "The stack chess could not be created: the backend is full" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "The stack chess could not be created: the backend is full" in said
+    assert "Pulumi.chess.yaml was removed again" in said
     assert not (here.root / "Pulumi.chess.yaml").exists()
     assert (here.root / "Pulumi.dev.yaml").read_bytes() == before
 
