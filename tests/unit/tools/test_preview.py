@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ import yaml
 from offline.mock_engine import ROOT, Evaluation
 from policy.secrets import forms, known_secrets
 from tests.support.programs import SOURCES
-from tools import preview
+from tools import compare, preview
 from tools.preview import rendered
 
 _LEFT_OUT = shutil.ignore_patterns("node_modules", "live")
@@ -44,7 +45,7 @@ class Project:
             patch.setattr(preview, "ROOT", self.path)
             for name in ("evaluate_stack", "read_settings"):
                 patch.setattr(preview, name, partial(getattr(preview, name), root=self.path))
-            patch.setattr(preview, "_evaluate_elsewhere", _evaluated_once)
+            patch.setattr(compare, "evaluate_elsewhere", _evaluated_once)
             code = preview.main(list(arguments))
         return subprocess.CompletedProcess(arguments, code, told.getvalue(), failed.getvalue())
 
@@ -71,17 +72,17 @@ class Project:
         path.write_text(yaml.safe_dump(document))
 
 
-_BEFORE: dict[tuple[str, str], Evaluation | str] = {}
-_evaluate_elsewhere = preview._evaluate_elsewhere
+_BEFORE: dict[tuple[str, ...], dict[str, Evaluation | str]] = {}
+_evaluate_elsewhere = compare.evaluate_elsewhere
 
 
-def _evaluated_once(tree: Path, stack: str) -> Evaluation | str:
+def _evaluated_once(tree: Path, stacks: Collection[str]) -> dict[str, Evaluation | str]:
     """A revision is evaluated in a process of its own; once, for all copies that have it."""
     command = ["git", "rev-parse", "HEAD"]
     done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, timeout=60)
-    key = (done.stdout, stack)
+    key = (done.stdout, *stacks)
     if key not in _BEFORE:
-        _BEFORE[key] = _evaluate_elsewhere(tree, stack)
+        _BEFORE[key] = _evaluate_elsewhere(tree, stacks)
     return _BEFORE[key]
 
 
