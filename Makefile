@@ -4,6 +4,8 @@ PYTHON ?=
 STACK ?= dev
 SCENARIO ?= *
 RUN = venv/bin/python -m
+# Without --no-compile pip compiles each of the SDKs' thousands of modules. Python compiles those that are imported.
+INSTALL = $(RUN) pip install --quiet --no-compile --disable-pip-version-check
 MACHINE_SCENARIOS = $(wildcard tests/e2e/scenarios/e2e_machine*.py)
 # Scenarios and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
 LONG = --timeout=7200 -o faulthandler_timeout=7500
@@ -15,7 +17,7 @@ PYTEST = $(RUN) pytest -q -n $(WORKERS)
 # Where this is set, as in many container images, each of hundreds of processes would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help try unit contract lint test soak preview bench e2e generate clean
+.PHONY: help try unit contract lint servers test soak preview bench e2e generate clean
 
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
@@ -43,11 +45,11 @@ endif
 
 venv/.tools: requirements.txt tools/requirements.txt
 	@venv/bin/python -c '' 2>/dev/null || { python=$$(sh tools/find-python.sh $(PYTHON)) && "$$python" -m venv --clear venv; }
-	$(RUN) pip install --quiet --disable-pip-version-check -r tools/requirements.txt
+	$(INSTALL) -r tools/requirements.txt
 	@touch $@
 
 venv/.tests: venv/.tools tests/requirements.txt tests/e2e/requirements.txt
-	$(RUN) pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(INSTALL) -r tests/requirements.txt
 	@touch $@
 
 try: venv/.tools
@@ -65,7 +67,11 @@ lint: venv/.tests
 	$(RUN) mypy
 	$(RUN) tools.generate --check
 
-test: lint
+servers: venv/.tests
+	@$(RUN) tools.trial.node
+
+test:
+	@$(MAKE) --no-print-directory -j2 lint servers
 	$(PYTEST)
 
 soak: venv/.tests

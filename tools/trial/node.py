@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.lib.subprocesses import child
+from offline import ROOT
 from tools.trial import LiveError
 
 SERVERS = Path(__file__).parent / "servers"
@@ -120,14 +121,32 @@ def _install(name: str, folder: Path, wheel: Path, progress: Progress) -> None:
         npm = _Npm(name, wheel, made, progress)
         npm.run(f"fetching {len(packages) - 1} packages", "ci", "--ignore-scripts")
         if f"node_modules/{NATIVE_MODULE}" in packages:
-            npm.run(f"building {NATIVE_MODULE} (minutes without a prebuilt one)", "rebuild", NATIVE_MODULE)
+            _build(npm, folder.parent)
         made.rename(folder)
+
+
+def _build(npm: _Npm, cache: Path) -> None:
+    """Build the native module, or take it from another project that has the same version of it."""
+    module = npm.folder / "node_modules" / NATIVE_MODULE
+    node = _fingerprint(module, npm.wheel / "bin" / "node")
+    built = cache / f"{NATIVE_MODULE}-{node}"
+    with _alone(built.with_name(f".{built.name}.lock")):
+        if built.is_dir():
+            shutil.copytree(built, module / "build")
+            return
+        npm.run(f"building {NATIVE_MODULE} (minutes without a prebuilt one)", "rebuild", NATIVE_MODULE)
+        with tempfile.TemporaryDirectory(dir=cache) as partial:
+            copy = Path(partial) / "build"
+            (copy / "Release").mkdir(parents=True)
+            shutil.copy2(module / "build" / "Release" / "better_sqlite3.node", copy / "Release")
+            copy.rename(built)
 
 
 def _fingerprint(source: Path, node: Path) -> str:
     """Return what an install depends on: the lock, and the Node and machine that its native module is built for."""
     digest = hashlib.sha256((source / "package.json").read_bytes())
-    digest.update((source / "package-lock.json").read_bytes())
+    if (lock := source / "package-lock.json").exists():
+        digest.update(lock.read_bytes())
     digest.update(f"{node.stat().st_size} {platform.system()} {platform.machine()}".encode())
     return digest.hexdigest()[:16]
 
@@ -198,3 +217,18 @@ def _failure(name: str, command: str, last: Iterable[str]) -> str:
         f"npm {command} failed for {name}. If the lines below speak of the network, check that npm can reach its "
         f"registry, then run the same command again.\n{listing}"
     )
+
+
+def main() -> int:
+    """Install every project of `servers/`; return the exit code."""
+    try:
+        for name in ("plc", *(f"pds-{line}" for line in PDS_LINES)):
+            install(name, ROOT / "build" / "cache")
+    except LiveError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
