@@ -1,5 +1,6 @@
 """Shared fixtures: settings, and the real program evaluated once for the dev stack."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -65,6 +66,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def pytest_configure(config: pytest.Config) -> None:
     """The DigitalOcean SDK warns about its own old names when it is imported."""
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pulumi_digitalocean.*")
+
+
+def pytest_collection_finish() -> None:
+    """The SDKs stay until the end; each collection would search their thousands of modules."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
