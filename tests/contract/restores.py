@@ -137,7 +137,9 @@ def newest(data: Path) -> int:
 
 def restoring(data: Data, programs: Path = FILES, **change: str) -> subprocess.Popen[str]:
     """The restore program on `data`, as the job runs it."""
-    env = {"PATH": os.defpath, "PDS_DATA_DIRECTORY": str(data.path), "PDS_SNAPSHOT_RESERVE_MIB": "1"} | change
+    compiled = str(data.install.folder.parent / "compiled")
+    fixed = {"PATH": os.defpath, "NODE_COMPILE_CACHE": compiled, "PDS_SNAPSHOT_RESERVE_MIB": "1"}
+    env = fixed | {"PDS_DATA_DIRECTORY": str(data.path)} | change
     return subprocess.Popen(
         [str(data.install.node), str(programs / "restore.cjs")],
         cwd=data.install.folder,
