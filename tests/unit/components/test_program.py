@@ -64,7 +64,7 @@ GRAPH = {
     "pds-server-ready": ("pulumi-python:dynamic/pds:ServerReady", "pds"),
     "pds-people": ("pds:index:People", "pds"),
 }
-"""Name to type and parent: everything the dev stack is."""
+"""Name to type and parent of every resource of the dev stack."""
 
 SECRET_OUTPUTS = {
     "admin_password",
@@ -101,59 +101,59 @@ def evaluation(request: pytest.FixtureRequest, dev: Evaluation, dev_preview: Eva
     return dev if request.param == "up" else dev_preview
 
 
-def test_the_graph_is_the_design_in_up_and_in_preview(evaluation: Evaluation) -> None:
-    found = {item.name: (item.type, _parent(item.parent)) for item in evaluation.resources}
-    assert len(found) == len(evaluation.resources), "two resources have one name"
-    assert found == GRAPH, "the graph changed: change this table with it, if it was meant"
+def test_graph_equals_the_documented_table(evaluation: Evaluation) -> None:
+    graph = {item.name: (item.type, _parent(item.parent)) for item in evaluation.resources}
+    assert len(graph) == len(evaluation.resources), "two resources have the same name"
+    assert graph == GRAPH, "the graph changed: if that is intended, update this table"
 
 
-def test_everything_waits_for_what_it_needs(evaluation: Evaluation) -> None:
-    assert find_disorder(evaluation) == [], "the order of the design, section 2, does not hold"
+def test_every_resource_depends_on_what_it_needs(evaluation: Evaluation) -> None:
+    assert find_disorder(evaluation) == [], "a resource does not depend on what it needs"
 
 
-def test_ready_comes_after_every_other_resource(evaluation: Evaluation) -> None:
+def test_server_ready_depends_on_every_other_resource(evaluation: Evaluation) -> None:
     custom = {item.name for item in evaluation.resources if not item.type.startswith("pds:index:")}
     late = custom - waits_for(evaluation, evaluation.one("pds-server-ready")) - {"pds-server-ready"}
-    assert late == set(), "`up` would say that the PDS serves while these are still being made"
+    assert late == set(), "`up` would report a serving PDS while these are still being created"
 
 
-def test_nothing_waits_for_what_comes_after_it(evaluation: Evaluation) -> None:
+def test_dependencies_have_no_cycle(evaluation: Evaluation) -> None:
     for item in evaluation.resources:
-        assert item.name not in waits_for(evaluation, item), f"{item.name} waits for itself: `up` would never end"
+        assert item.name not in waits_for(evaluation, item), f"{item.name} depends on itself: `up` would never end"
 
 
-def test_the_firewall_and_the_volume_exist_without_any_droplet(dev: Evaluation) -> None:
+def test_firewall_volume_and_address_do_not_depend_on_the_droplet(dev: Evaluation) -> None:
     for name in (
         "pds-host-network-firewall",
         "pds-host-data-volume",
         "pds-host-network-ip",
         "pds-host-certificates-server",
     ):
-        assert "pds-host-droplet" not in waits_for(dev, dev.one(name)), f"{name} has to be there before a droplet is"
+        assert "pds-host-droplet" not in waits_for(dev, dev.one(name)), f"{name} must exist before the droplet"
 
 
 def _options(evaluation: Evaluation, name: str) -> dict[str, Any]:
     return evaluation.one(name).options
 
 
-def test_the_droplet_is_rebuilt_by_its_generation_alone(evaluation: Evaluation) -> None:
+def test_only_the_generation_replaces_the_droplet(evaluation: Evaluation) -> None:
     options = _options(evaluation, "pds-host-droplet")
     assert sorted(options["ignoreChanges"]) == ["image", "sshKeys", "userData"], "a text edit would rebuild the host"
     assert options["replacementTrigger"] == 1, "host.generation is what rebuilds it"
-    assert options["deleteBeforeReplace"], "a volume has one droplet"
-    assert options["deleteBeforeReplaceDefined"], "a volume has one droplet"
+    assert options["deleteBeforeReplace"], "a volume is attached to one droplet at a time"
+    assert options["deleteBeforeReplaceDefined"], "a volume is attached to one droplet at a time"
     assert options["customTimeouts"] == {"create": "20m", "delete": "10m"}, "the provider's delete waits 60 s only"
     assert not options.get("protect"), "a droplet holds nothing; protecting it would forbid the rebuild"
 
 
-def test_the_assignment_goes_with_the_droplet(evaluation: Evaluation) -> None:
+def test_address_assignment_is_deleted_with_the_droplet(evaluation: Evaluation) -> None:
     options = _options(evaluation, "pds-host-address")
-    assert options["retainOnDelete"], "its delete panics without a droplet, and it ends with the droplet anyway"
+    assert options["retainOnDelete"], "deleting it without a droplet panics, and the droplet's deletion ends it anyway"
     assert options["deleteBeforeReplace"], "an address is assigned once"
 
 
 @pytest.mark.parametrize("name", ["pds-server-job", "pds-ingress-job"])
-def test_a_job_is_registered_without_a_deployment_that_could_only_fail_once(evaluation: Evaluation, name: str) -> None:
+def test_jobs_are_registered_without_a_nomad_deployment(evaluation: Evaluation, name: str) -> None:
     item = evaluation.one(name)
     assert item.options["customTimeouts"] == {"create": "15m", "update": "15m", "delete": "5m"}
     ours = name == "pds-server-job"
@@ -164,15 +164,15 @@ def test_a_job_is_registered_without_a_deployment_that_could_only_fail_once(eval
     assert '"max_parallel": 0' in json.dumps(update), "after a failed deployment the same job is never tried again"
 
 
-def test_both_nomad_providers_have_their_address_from_the_bootstrap(dev: Evaluation) -> None:
+def test_both_nomad_providers_get_their_address_from_the_bootstrap(dev: Evaluation) -> None:
     bootstrap = dev.one("pds-host-nomad-bootstrap")
     for name in ("pds-host-nomad-admin", "pds-host-nomad-provider"):
         provider = dev.one(name)
-        assert bootstrap.urn in provider.options["dependencies"], f"{name} would talk to a Nomad that is not there yet"
+        assert bootstrap.urn in provider.options["dependencies"], f"{name} would query a Nomad that does not exist yet"
         assert provider.inputs["address"] == f"https://{RESERVED_IP}:4650", "the endpoint on the reserved address"
 
 
-def test_acl_resources_use_the_management_token_and_all_else_the_program_s(dev: Evaluation) -> None:
+def test_only_acl_resources_use_the_management_token(dev: Evaluation) -> None:
     for item in dev.resources:
         if item.type.startswith("nomad:"):
             provider = item.options["provider"].split("::")[-2]
@@ -183,49 +183,55 @@ def test_acl_resources_use_the_management_token_and_all_else_the_program_s(dev: 
 def test_certificates_in_cloud_init_never_renew_themselves(dev: Evaluation) -> None:
     for name in ("pds-host-certificates-ca", "pds-host-certificates-server"):
         inputs = dev.one(name).inputs
-        assert inputs["validityPeriodHours"] == 20 * 365 * 24, f"{name} has to outlive the host"
+        assert inputs["validityPeriodHours"] == 20 * 365 * 24, f"{name} must outlive the host"
         assert "earlyRenewalHours" not in inputs, f"a renewed {name} would change cloud-init"
-    assert dev.one("pds-host-certificates-client").inputs["earlyRenewalHours"] > 0, "the client's is renewed by `up`"
+    assert dev.one("pds-host-certificates-client").inputs["earlyRenewalHours"] > 0, "`up` renews the client's"
 
 
-def test_the_server_certificate_is_for_the_reserved_address(dev: Evaluation) -> None:
+def test_server_certificate_names_the_reserved_address(dev: Evaluation) -> None:
     assert dev.one("pds-host-certificates-server-request").inputs["ipAddresses"] == [RESERVED_IP]
     assert [record.inputs["value"] for record in dev.of(":DnsRecord")] == [RESERVED_IP] * 2, "so is every A record"
 
 
-def test_the_first_preview_shows_the_whole_jobs_and_the_hash_of_cloud_init(
+def test_first_preview_shows_the_whole_jobs_and_the_hash_of_cloud_init(
     dev: Evaluation, dev_preview: Evaluation
 ) -> None:
     for name in ("pds-server-job", "pds-ingress-job"):
-        assert dev_preview.one(name).inputs["jobspec"] == dev.one(name).inputs["jobspec"], "an Output entered the job"
+        assert dev_preview.one(name).inputs["jobspec"] == dev.one(name).inputs["jobspec"], (
+            "an Output is part of the job"
+        )
     for key in ("files", "ingress_file", "url", "package_version"):
         assert dev_preview.outputs[key] == dev.outputs[key], f"the preview does not know {key}"
     known = dev_preview.one("pds-server-ready").inputs["configuration"]
-    assert known == dev.one("pds-server-ready").inputs["configuration"], "the preview says whether cloud-init differs"
-    assert known == dev.outputs["host_configuration"], "a fresh host is born with it"
+    assert known == dev.one("pds-server-ready").inputs["configuration"], (
+        "the preview reports whether cloud-init differs"
+    )
+    assert known == dev.outputs["host_configuration"], "a fresh host starts with it"
 
 
-def test_the_first_preview_knows_nothing_that_only_up_can_know(dev_preview: Evaluation) -> None:
+def test_first_preview_leaves_values_that_up_creates_unknown(dev_preview: Evaluation) -> None:
     assert dev_preview.one("pds-dns-a").inputs["value"] is None, "the reserved address"
     assert dev_preview.one("pds-host-nomad-provider").inputs["address"] is None, (
         "so the provider's address is unknown too"
     )
-    assert dev_preview.one("pds-host-droplet").inputs["userData"] is None, "it holds a certificate that is not made yet"
+    assert dev_preview.one("pds-host-droplet").inputs["userData"] is None, (
+        "it contains a certificate that does not exist yet"
+    )
 
 
-def test_the_first_preview_reports_no_error(dev_preview: Evaluation) -> None:
+def test_first_preview_reports_no_error(dev_preview: Evaluation) -> None:
     assert [text for severity, text in dev_preview.messages if severity == "error"] == []
     assert any("ESCROW" in text for severity, text in dev_preview.messages if severity == "warning"), (
         "`up` warns loudly"
     )
 
 
-def test_the_outputs_are_those_of_the_readme_and_the_secret_ones_are_secret(evaluation: Evaluation) -> None:
+def test_outputs_are_complete_and_only_the_listed_ones_are_secret(evaluation: Evaluation) -> None:
     assert set(evaluation.outputs) == SECRET_OUTPUTS | PLAIN_OUTPUTS
-    assert evaluation.secret_outputs == SECRET_OUTPUTS, "an output changed between plain and secret"
+    assert evaluation.secret_outputs == SECRET_OUTPUTS, "a plain output became secret, or a secret one plain"
 
 
-def test_pds_env_is_the_job_s_environment_and_the_secrets(dev: Evaluation) -> None:
+def test_pds_env_output_has_the_job_environment_and_the_secrets(dev: Evaluation) -> None:
     env = read_env_file(dev.outputs["pds_env"])
     secrets = dev.one("pds-secrets-variable").inputs["items"]
     assert env == dev.outputs["escrow"]["environment"] | secrets, "pdsadmin reads the whole environment from this file"
@@ -234,12 +240,12 @@ def test_pds_env_is_the_job_s_environment_and_the_secrets(dev: Evaluation) -> No
     assert env["PDS_HOSTNAME"] == "noted.at"
 
 
-def test_the_escrow_output_holds_all_that_a_rebuild_needs(dev: Evaluation) -> None:
+def test_escrow_output_has_everything_that_a_rebuild_needs(dev: Evaluation) -> None:
     escrow = dev.outputs["escrow"]
     assert escrow["secrets"] == dev.one("pds-secrets-variable").inputs["items"], "the keys of every identity"
     assert escrow["volume_id"] == dev.one("pds-host-data-volume").id, "where the data is"
     assert escrow["ipv4"] == RESERVED_IP
-    assert escrow["nomad_ca_key_pem"].startswith("-----BEGIN"), "to make a client certificate anew"
+    assert escrow["nomad_ca_key_pem"].startswith("-----BEGIN"), "to create a new client certificate"
     assert set(escrow) == {
         "hostname", "stack", "package_version", "environment", "secrets", "ipv4", "volume_id",
         "nomad_management_token", "nomad_ca_pem", "nomad_ca_key_pem",
@@ -251,14 +257,14 @@ def test_main_is_short_and_has_no_branch() -> None:
     assert len(source.splitlines()) < 25, "the program's first page is a table of contents"
     branches = (ast.If, ast.IfExp, ast.Match, ast.Try, ast.While, ast.BoolOp, ast.comprehension)
     found = [type(node).__name__ for node in ast.walk(ast.parse(source)) if isinstance(node, branches)]
-    assert found == [], "what a stack is, the settings and the components decide"
+    assert found == [], "the settings and the components decide what a stack contains"
 
 
-def test_no_output_is_a_whole_script() -> None:
+def test_no_output_contains_a_whole_script() -> None:
     evaluation = run(backup=BACKUP, alerts=ALERTS, **CLUB)
     large = {name: len(json.dumps(value)) for name, value in evaluation.outputs.items()}
     shown = {name: size for name, size in large.items() if name not in evaluation.secret_outputs}
     assert sum(shown.values()) < 5000, f"`pulumi stack output`, and each refresh of `rescue`, prints them: {shown}"
     jobs = [item for item in evaluation.resources if item.type.endswith(":Job")]
     digests = {f"sha256:{hashlib.sha256(item.inputs['jobspec'].encode()).hexdigest()}" for item in jobs}
-    assert digests <= set(evaluation.outputs["files"].values()), "each file is told from its next version"
+    assert digests <= set(evaluation.outputs["files"].values()), "the digest identifies each version of a file"

@@ -29,23 +29,23 @@ def _kinds(evaluation: Evaluation) -> set[str]:
 def _sound(evaluation: Evaluation, *without: str) -> None:
     for name, find in CHECKS.items():
         if name not in without:
-            assert find(evaluation) == [], f"the law of {name} does not hold for this stack"
+            assert find(evaluation) == [], f"the invariant {name} does not hold for this stack"
 
 
-def test_with_manual_dns_there_are_no_records_but_the_whole_table() -> None:
+def test_manual_dns_creates_no_records_and_lists_all_of_them() -> None:
     evaluation = run(dns={"provider": "manual", "caa": ["letsencrypt.org"]})
-    assert "DnsRecord" not in _kinds(evaluation), "the owner makes them"
+    assert "DnsRecord" not in _kinds(evaluation), "the operator creates them"
     assert [(row["type"], row["name"], row["value"]) for row in evaluation.outputs["records"]] == [
         ("A", "@", RESERVED_IP),
         ("A", "*", RESERVED_IP),
         ("CAA", "@", '0 issue "letsencrypt.org"'),
-    ], "the table must hold every record there would be"
+    ], "the table must list every record that the program would create"
     assert {row["zone"] for row in evaluation.outputs["records"]} == {"noted.at"}
-    assert evaluation.one("pds-dns-ready").inputs["wait"] == 0, "records made by hand are looked at once"
+    assert evaluation.one("pds-dns-ready").inputs["wait"] == 0, "records created by hand are checked once"
     _sound(evaluation)
 
 
-def test_made_records_and_the_table_are_the_same() -> None:
+def test_created_records_equal_the_records_output() -> None:
     changes: dict[str, Any] = {"zone": "noted.at", "caa": ["letsencrypt.org"], "create_zone": True, "ttl": 60}
     evaluation = run(hostname="pds.noted.at", dns=changes)
     records = [item.inputs for item in evaluation.of(":DnsRecord")]
@@ -54,45 +54,45 @@ def test_made_records_and_the_table_are_the_same() -> None:
     table = evaluation.outputs["records"]
     assert sorted((row["type"], row["name"]) for row in table) == sorted((row["type"], row["name"]) for row in records)
     (caa,) = [row for row in records if row["type"] == "CAA"]
-    assert (caa["value"], caa["tag"], caa["flags"]) == ("letsencrypt.org.", "issue", 0), "as the API gives it back"
-    assert evaluation.of(":Domain")[0].protected, "a zone holds the club's other records too"
+    assert (caa["value"], caa["tag"], caa["flags"]) == ("letsencrypt.org.", "issue", 0), "as the API returns it"
+    assert evaluation.of(":Domain")[0].protected, "a zone has other records of the club, too"
     _sound(evaluation)
 
 
-def test_no_wildcard_leaves_one_record() -> None:
+def test_without_the_wildcard_only_the_a_record_is_created() -> None:
     assert [item.name for item in run(dns={"wildcard": False}).of(":DnsRecord")] == ["pds-dns-a"]
 
 
-def test_volume_and_address_that_exist_are_adopted() -> None:
+def test_existing_volume_and_address_are_imported() -> None:
     volume, ip = "506f78a4-e098-11e5-ad9f-000f53306ae1", "203.0.113.77"
     evaluation = run(volume={"adopt": volume}, host={"reserved_ip_adopt": ip}, pds={"new": False})
-    assert evaluation.one("pds-host-data-volume").options["importId"] == volume, "its data is what is adopted"
+    assert evaluation.one("pds-host-data-volume").options["importId"] == volume, "its data is adopted"
     assert evaluation.one("pds-host-network-ip").options["importId"] == ip
     variable = evaluation.one("pds-server-volume-check").inputs["items"]
     assert variable == {"PDS_VOLUME_CHECK_ADOPT": "true", "PDS_VOLUME_CHECK_NEW": "false"}, (
-        "the volume check lets such a volume pass"
+        "the volume check accepts such a volume"
     )
     _sound(evaluation)
 
 
-def test_removing_new_from_the_stack_file_leaves_the_job_alone(dev: Evaluation) -> None:
+def test_removing_new_from_the_stack_file_does_not_change_the_job(dev: Evaluation) -> None:
     evaluation = run(pds={"new": False})
-    assert dev.one("pds-server-volume-check").inputs["items"]["PDS_VOLUME_CHECK_NEW"] == "true", "the first start"
+    assert dev.one("pds-server-volume-check").inputs["items"]["PDS_VOLUME_CHECK_NEW"] == "true", "for the first start"
     assert evaluation.one("pds-server-volume-check").inputs["items"]["PDS_VOLUME_CHECK_NEW"] == "false"
-    assert evaluation.jobspec("pds") == dev.jobspec("pds"), "the advice to remove it must not cost a restart"
+    assert evaluation.jobspec("pds") == dev.jobspec("pds"), "removing it as advised must not restart the server"
     digests = {item.one("pds-server-ready").inputs["secrets_digest"] for item in (dev, evaluation)}
     assert len(digests) == 1, "and no restart is waited for"
 
 
-def test_nothing_is_imported_unless_asked(dev: Evaluation) -> None:
+def test_imports_nothing_by_default(dev: Evaluation) -> None:
     assert [item.name for item in dev.resources if item.options.get("importId")] == []
 
 
-def test_given_secrets_are_used_and_the_generated_ones_stay_where_they_are() -> None:
+def test_configured_secrets_are_used_and_the_generated_ones_are_kept() -> None:
     evaluation = run(secrets=GIVEN)
     generated = {item.name for item in run().of(":RandomPassword")}
     assert {item.name for item in evaluation.of(":RandomPassword")} == generated, (
-        "a protected resource that goes away ends `up` half-way: the owner could not change a password"
+        "removing a protected resource stops `up` half-way: the operator could not change a password"
     )
     assert evaluation.one("pds-secrets-variable").inputs["items"] == {
         "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": ROTATION_KEY,
@@ -104,14 +104,14 @@ def test_given_secrets_are_used_and_the_generated_ones_stay_where_they_are() -> 
     _sound(evaluation)
 
 
-def test_one_given_secret_leaves_the_others_generated() -> None:
+def test_one_configured_secret_leaves_the_others_generated() -> None:
     items = run(secrets={"plc_rotation_key": ROTATION_KEY}).one("pds-secrets-variable").inputs["items"]
     generated = run().one("pds-secrets-variable").inputs["items"]
     changed = {name for name in generated if items[name] != generated[name]}
     assert changed == {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"}
 
 
-def test_the_token_of_an_adopted_nomad_is_used_and_hidden() -> None:
+def test_token_of_an_adopted_nomad_is_used_and_hidden() -> None:
     token = "0b51d0c4-7f1d-4a53-9d1e-1c7fb2f0a001"
     evaluation = run(secrets={"nomad_management_token": token})
     assert evaluation.one("pds-host-nomad-bootstrap").inputs["token"] == token
@@ -119,7 +119,7 @@ def test_the_token_of_an_adopted_nomad_is_used_and_hidden() -> None:
     assert find_secrets_in_texts(evaluation, [token]) == []
 
 
-def test_configured_secrets_go_into_the_variable_and_nowhere_else() -> None:
+def test_configured_secrets_are_only_in_the_nomad_variable() -> None:
     captcha = {"PDS_HCAPTCHA_SECRET_KEY": "captcha secret", "PDS_HCAPTCHA_TOKEN_SALT": "captcha salt"}
     extra = {"extra_env": {"PDS_HCAPTCHA_SITE_KEY": "a site key"}, "extra_secret_env": captcha}
     s3 = {"bucket": "blobs", "region": "fra1", "endpoint": "https://fra1.digitaloceanspaces.com"}
@@ -130,14 +130,14 @@ def test_configured_secrets_go_into_the_variable_and_nowhere_else() -> None:
     assert items["PDS_HCAPTCHA_SECRET_KEY"] == "captcha secret"
     assert items["PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY"] == keys["secret_access_key"]
     env = task_of(job_of(evaluation.jobspec("pds"), "pds"), "pds")["env"][0]
-    assert env.keys() & items.keys() == set(), "a name in both places has two values"
+    assert env.keys() & items.keys() == set(), "a name must not be in both"
     given = [MAIL["password"], *keys.values(), *captcha.values()]
     assert find_secrets_in_the_open(evaluation, given) == []
     assert find_secrets_in_texts(evaluation, given) == []
     _sound(evaluation)
 
 
-def test_a_vpc_and_a_project_are_made_when_asked_for(dev: Evaluation) -> None:
+def test_vpc_and_project_are_created_only_if_configured(dev: Evaluation) -> None:
     assert {"Vpc", "Project", "ProjectResources"} & _kinds(dev) == set(), "not by default"
     evaluation = run(host={"vpc_ip_range": "10.20.0.0/24", "project": "club"})
     assert evaluation.one("pds-host-droplet").inputs["vpcUuid"] == evaluation.of(":Vpc")[0].id
@@ -146,33 +146,33 @@ def test_a_vpc_and_a_project_are_made_when_asked_for(dev: Evaluation) -> None:
     _sound(evaluation)
 
 
-def test_a_paused_stack_has_no_server_and_keeps_everything_else(dev: Evaluation) -> None:
+def test_paused_stack_runs_no_server_and_keeps_every_resource(dev: Evaluation) -> None:
     evaluation = run(pds={"paused": True})
     job = job_of(evaluation.jobspec("pds"), "pds")
     assert job["group"][0]["pds"]["count"] == 0
     assert [item.name for item in evaluation.resources if item not in dev.resources] != []
     assert {item.name for item in evaluation.resources} == {item.name for item in dev.resources}
-    assert evaluation.one("pds-server-ready").inputs["paused"] is True, "the last gate must not wait for a server"
+    assert evaluation.one("pds-server-ready").inputs["paused"] is True, "`ServerReady` must not wait for a server"
     _sound(evaluation)
 
 
-def test_without_an_ingress_of_ours_none_of_it_is_made() -> None:
+def test_ingress_kind_none_creates_no_ingress_resources() -> None:
     evaluation = run(ingress={"kind": "none"})
     assert [item.name for item in evaluation.resources if "ingress" in item.name] == []
     assert "ingress_file" not in evaluation.outputs
     assert evaluation.outputs["files"].keys() == {"pds_job"}
-    assert evaluation.one("pds-server-ready").inputs["ingress_state"] == "none", "HTTPS is not ours to wait for"
+    assert evaluation.one("pds-server-ready").inputs["ingress_state"] == "none", "the program must not wait for HTTPS"
     ports = {rule["portRange"] for rule in evaluation.of(":Firewall")[0].inputs["inboundRules"]}
     assert ports == {"80", "443", "22", "4650"}, "IO's console has no port"
     _sound(evaluation)
 
 
-def test_a_licence_is_a_secret_variable_and_a_second_file_of_the_job() -> None:
+def test_licence_is_a_secret_variable_and_a_second_file_of_the_job() -> None:
     licence = 'license "club" {\n  key = "licence key 0123456789"\n}\n'
     evaluation = run(ingress={"license_hcl": licence})
     variable = evaluation.one("pds-ingress-license")
     assert variable.inputs == {"path": "io/license", "items": {"text": licence}}
-    assert is_secret(variable.raw["items"]), "a licence is the owner's alone"
+    assert is_secret(variable.raw["items"]), "a licence is secret"
     task = task_of(job_of(evaluation.jobspec("io"), "io"), "io")
     assert task["config"][0]["args"] == ["-c", "/local/io.hcl", "-c", "/secrets/license.hcl"]
     assert variable.urn in evaluation.one("pds-ingress-job").options["dependencies"], "the template waits for it"
@@ -181,13 +181,13 @@ def test_a_licence_is_a_secret_variable_and_a_second_file_of_the_job() -> None:
     _sound(evaluation)
 
 
-def test_without_a_licence_the_job_reads_no_licence(dev: Evaluation) -> None:
+def test_without_a_licence_the_job_has_no_licence_file(dev: Evaluation) -> None:
     task = task_of(job_of(dev.jobspec("io"), "io"), "io")
     assert task["config"][0]["args"] == ["-c", "/local/io.hcl"]
     assert len(task["template"]) == 1
 
 
-def test_a_static_backend_names_the_port_on_loopback() -> None:
+def test_static_backend_uses_a_fixed_port_on_loopback() -> None:
     evaluation = run(ingress={"backend": "static"}, pds={"port": 3007})
     (port,) = (item["http"] for item in _network(evaluation)["port"])
     assert port == {"static": 3007, "to": 3007, "host_network": "loopback"}
@@ -200,7 +200,7 @@ def _network(evaluation: Evaluation) -> dict[str, Any]:
     return network
 
 
-def test_nomad_can_be_opened_to_all_and_ssh_cannot() -> None:
+def test_nomad_can_be_opened_to_all_addresses_and_ssh_cannot() -> None:
     evaluation = run(operators={"nomad_anywhere": True})
     assert find_open_operator_ports(of_evaluation(evaluation, nomad_anywhere=True)) == []
     assert find_open_operator_ports(of_evaluation(evaluation)) == ["port 4650 is open to 0.0.0.0/0, ::/0"]
@@ -208,7 +208,7 @@ def test_nomad_can_be_opened_to_all_and_ssh_cannot() -> None:
         settings_of(operators={"cidrs": ["0.0.0.0/0"]})
 
 
-def test_two_stacks_share_no_name_at_digitalocean() -> None:
+def test_two_stacks_share_no_resource_name_at_digitalocean() -> None:
     names = [
         {
             item.inputs["name"]
@@ -220,28 +220,28 @@ def test_two_stacks_share_no_name_at_digitalocean() -> None:
     assert names == [{"pds-one"}, {"pds-two"}], "names are unique in an account"
 
 
-def test_a_raised_generation_is_the_droplet_s_trigger() -> None:
+def test_raised_generation_is_the_replacement_trigger_of_the_droplet() -> None:
     assert run(host={"generation": 7}).one("pds-host-droplet").options["replacementTrigger"] == 7
 
 
-def test_the_resolves_gate_s_answer_opens_the_ingress_job(dev: Evaluation) -> None:
+def test_ingress_state_of_dns_ready_starts_the_ingress_job(dev: Evaluation) -> None:
     assert dev.one("pds-ingress-job").inputs["hcl2"]["vars"] == {
         "ingress_state": dev.one("pds-dns-ready").outputs["ingress_state"]
     }
     assert 'count          = var.ingress_state == "open" ? 1 : 0' in dev.jobspec("io")
 
 
-def test_ssh_keys_by_name_by_fingerprint_and_as_text() -> None:
+def test_ssh_keys_are_accepted_by_name_by_fingerprint_and_as_text() -> None:
     fingerprint = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
     text = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
     droplet = run(operators={"ssh_keys": ["laptop", fingerprint, text]}).one("pds-host-droplet").inputs
-    assert len(droplet["sshKeys"]) == 2, "a key given as text needs no key of the account"
+    assert len(droplet["sshKeys"]) == 2, "a key given as text is not looked up in the account"
     assert fingerprint in droplet["sshKeys"]
     assert text in droplet["userData"], "it goes into cloud-init"
     assert "ssh_authorized_keys" in droplet["userData"]
 
 
-def test_an_account_that_gives_no_key_ends_the_program_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_ssh_key_fails_with_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(**_named: str) -> Any:
         raise RuntimeError("invoking digitalocean:index/getSshKey:getSshKey\n\n  401 Unable to authenticate you")
 
@@ -250,40 +250,40 @@ def test_an_account_that_gives_no_key_ends_the_program_in_a_sentence(monkeypatch
         run()
 
 
-def test_a_tag_has_the_capitals_that_the_account_has_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tag_is_written_with_the_capitals_of_the_existing_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     others = mock_engine._Providers.call
-    there = {"id": "tags", "tags": [{"name": "PROD"}, {"name": "other"}]}
+    existing_tags = {"id": "tags", "tags": [{"name": "PROD"}, {"name": "other"}]}
     monkeypatch.setattr(
         mock_engine._Providers,
         "call",
-        lambda self, args: (there, []) if "getTags" in args.token else others(self, args),
+        lambda self, args: (existing_tags, []) if "getTags" in args.token else others(self, args),
     )
     tags = run(host={"tags": ["prod", "Club"]}).one("pds-host-droplet").inputs["tags"]
-    assert tags == ["pds-dev", "PROD", "Club"], "else each `up` would take the tag off and put it on again"
+    assert tags == ["pds-dev", "PROD", "Club"], "otherwise each `up` would remove the tag and add it again"
 
 
-def test_tags_that_cannot_be_listed_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_tags_fail_with_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused() -> Any:
         raise RuntimeError("403 You are not authorized to perform this operation")
 
     monkeypatch.setattr(pulumi_digitalocean, "get_tags", refused)
     with pytest.raises(pulumi.RunError, match=r"pds:host\.tags: .*403.*tag:read"):
         run(host={"tags": ["prod"]})
-    assert run().one("pds-host-droplet").inputs["tags"] == ["pds-dev"], "without the option nothing is asked"
+    assert run().one("pds-host-droplet").inputs["tags"] == ["pds-dev"], "without the option the account is not queried"
 
 
-def test_each_domain_of_handles_in_the_stack_s_zone_has_a_wildcard() -> None:
+def test_each_handle_domain_in_the_zone_has_a_wildcard_record() -> None:
     names: dict[str, Any] = {"hostname": "pds.my-club.org", "dns": {"zone": "my-club.org"}}
     found = run(**names, service_handle_domains=[".my-club.org"])
     records = {item.name: (item.inputs["type"], item.inputs["name"]) for item in found.of(":DnsRecord")}
     assert records == {"pds-dns-a": ("A", "pds"), "pds-dns-wildcard-my-club-org": ("A", "*")}, (
-        "a handle that is taken with an invite has an address; under *.pds there are none"
+        "a handle created with an invite needs an address; there are no handles under *.pds"
     )
     own = run(**names)
     assert {item.inputs["name"] for item in own.of(":DnsRecord")} == {"pds", "*.pds"}
 
 
-def test_a_domain_of_handles_in_another_zone_is_a_line_in_the_table_and_a_warning() -> None:
+def test_handle_domain_in_another_zone_is_listed_and_warned_about() -> None:
     domains = [".noted.at", ".my-club.org"]
     found = run(service_handle_domains=domains)
     assert {item.inputs["name"] for item in found.of(":DnsRecord")} == {"@", "*"}
@@ -292,13 +292,13 @@ def test_a_domain_of_handles_in_another_zone_is_a_line_in_the_table_and_a_warnin
         "zone": "(my-club.org)", "name": "*.my-club.org", "type": "A", "value": "", "ttl": "",
     }  # fmt: skip
     assert line["value"] == found.outputs["ipv4"]
-    said = "\n".join(warnings(settings_of(service_handle_domains=domains)))
-    assert "Create 'A *.my-club.org' with this stack's address" in said
+    warning_text = "\n".join(warnings(settings_of(service_handle_domains=domains)))
+    assert "Create 'A *.my-club.org' with this stack's address" in warning_text
     manual = run(service_handle_domains=domains, dns={"provider": "manual", "zone": "noted.at"})
     assert {record["name"] for record in manual.outputs["records"]} >= {"@", "*", "*.my-club.org"}
 
 
-def test_a_member_under_any_domain_of_handles_keeps_an_address_beside_her_proof() -> None:
+def test_member_under_a_handle_domain_has_an_address_record_too() -> None:
     names: dict[str, Any] = {"hostname": "pds.my-club.org", "dns": {"zone": "my-club.org"}}
     names["service_handle_domains"] = [".my-club.org"]
     found = run(**names, members=[{"handle": "ann.my-club.org", "email": "ann@my-club.org"}])
@@ -306,6 +306,6 @@ def test_a_member_under_any_domain_of_handles_keeps_an_address_beside_her_proof(
     assert {("TXT", "_atproto.ann"), ("A", "ann")} <= records, "the wildcard no longer covers a name that exists"
 
 
-def test_invites_without_a_wildcard_are_warned_of() -> None:
-    said = "\n".join(warnings(settings_of(dns={"wildcard": False}, invites={"count": 1})))
-    assert "has no address" in said
+def test_warns_about_invites_without_a_wildcard_record() -> None:
+    warning_text = "\n".join(warnings(settings_of(dns={"wildcard": False}, invites={"count": 1})))
+    assert "has no address" in warning_text

@@ -1,4 +1,4 @@
-"""Whether the ingress serves this stack's text: `up` checks it, and fails with Caddy's own error if not."""
+"""Whether the ingress serves this stack's text: `up` checks it and fails with Caddy's own error if it does not."""
 
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -19,10 +19,10 @@ SHA256 = "5" * 64
 
 class _Site(BaseHTTPRequestHandler):
     answers: ClassVar[list[tuple[int, str]]]
-    asked: ClassVar[list[str]]
+    requested_paths: ClassVar[list[str]]
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested_paths.append(self.path)
         status, text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
@@ -31,34 +31,36 @@ class _Site(BaseHTTPRequestHandler):
 
 
 def _require(monkeypatch: pytest.MonkeyPatch, folder: Path, *answers: tuple[int, str]) -> list[str]:
-    asked: list[str] = []
-    handler = type("Site", (_Site,), {"answers": list(answers), "asked": asked})
+    requested_paths: list[str] = []
+    handler = type("Site", (_Site,), {"answers": list(answers), "requested_paths": requested_paths})
     authority = Authority("the public's")
     with served(handler, tls=server_context(authority.issue("noted.at"), folder)) as port:
         connect = connection_to
         trust = client_tls(authority.pem, "", "")
 
-        def there(url: str, address: str, timeout: float) -> object:
+        def connect_to_loopback(url: str, address: str, timeout: float) -> object:
             connection = connect(url.replace("noted.at", f"noted.at:{port}"), "127.0.0.1", timeout)
             connection._context = trust  # type: ignore[attr-defined]
             return connection
 
-        monkeypatch.setattr("components.clients.caddy.connection_to", there)
+        monkeypatch.setattr("components.clients.caddy.connection_to", connect_to_loopback)
         caddy.require("noted.at", "203.0.113.10", SHA256, 150)
-    return asked
+    return requested_paths
 
 
-def test_a_text_that_caddy_has_loaded_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = _require(monkeypatch, tmp_path, (404, ""), (200, "server: of an older host"), (200, "loaded\n"))
-    assert asked == [f"/.well-known/pds-ingress/{SHA256}"] * 3, "Nomad's template needs a moment"
+def test_loaded_text_is_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    requested_paths = _require(monkeypatch, tmp_path, (404, ""), (200, "server: of an older host"), (200, "loaded\n"))
+    assert requested_paths == [f"/.well-known/pds-ingress/{SHA256}"] * 3, (
+        "the template of Nomad is rendered with a delay"
+    )
 
 
-def test_a_text_that_caddy_refused_fails_up_with_its_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = "refused: Error: adapting config using caddyfile: line 7: unrecognized directive: foo"
+def test_refused_text_fails_up_with_the_error_of_caddy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    error = "refused: Error: adapting config using caddyfile: line 7: unrecognized directive: foo"
     with pytest.raises(ServiceError, match=r"(?s)unrecognized directive: foo.*ingress\.site_caddyfile"):
-        _require(monkeypatch, tmp_path, (200, words))
+        _require(monkeypatch, tmp_path, (200, error))
 
 
-def test_a_text_that_never_arrives_fails_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_text_that_caddy_never_loads_fails_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(DeadlineError, match="does not serve this stack's text yet"):
         _require(monkeypatch, tmp_path, (404, ""))

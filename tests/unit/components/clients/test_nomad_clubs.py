@@ -18,7 +18,7 @@ ONE, DELETE = "GET /v1/volume/host/v-1?namespace=chess", "DELETE /v1/volume/host
 
 
 def nomad(*, gib: int | None = 5, allocations: int = 0, delete: tuple[int, Any] = (200, {})) -> Answers:
-    """A Nomad with the volume at this quota; None for one without it."""
+    """A Nomad with the volume at this quota; None means without the volume."""
     stub = {"ID": "v-1", "NodeID": "n-1", "Name": "pds-chess", "State": "ready"}
     other = {"ID": "v-2", "NodeID": "n-1", "Name": "pds-chess-club", "State": "ready"}
     api = Answers(
@@ -40,11 +40,11 @@ def created(api: Answers) -> list[dict[str, Any]]:
     return [body["Volume"] for question, body in api.asked if question == CREATE]
 
 
-def test_a_volume_is_made_with_its_quota_and_for_readers_too() -> None:
+def test_volume_is_created_with_its_quota_for_a_writer_and_readers() -> None:
     api = nomad(gib=None)
     api.answers[LIST] = (200, [])
 
-    def there(_method: str, _path: str) -> None:
+    def add_volume_to_list(_method: str, _path: str) -> None:
         api.answers[LIST] = (200, [{"ID": "v-1", "Name": "pds-chess", "State": "ready"}])
 
     answer = api.request
@@ -52,7 +52,7 @@ def test_a_volume_is_made_with_its_quota_and_for_readers_too() -> None:
     def request(method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
         found = answer(method, path, body, token)
         if f"{method} {path}" == CREATE:
-            there(method, path)
+            add_volume_to_list(method, path)
         return found
 
     api.request = request  # type: ignore[method-assign]
@@ -63,16 +63,16 @@ def test_a_volume_is_made_with_its_quota_and_for_readers_too() -> None:
     assert [mode["AccessMode"] for mode in volume["RequestedCapabilities"]] == [
         "single-node-writer",
         "single-node-reader-only",
-    ], "backup and watch mount it for reading"
+    ], "the backup and alerts jobs mount it read-only"
 
 
-def test_a_volume_that_is_there_is_left_alone() -> None:
+def test_existing_volume_is_left_unchanged() -> None:
     api = nomad(gib=5, allocations=1)
     assert nomad_clubs.create_club(api, "chess", "pds-chess", 5) == "v-1", "as on a rebuilt host"
     assert created(api) == []
 
 
-def test_a_quota_grows_under_the_same_id() -> None:
+def test_quota_is_raised_under_the_same_id() -> None:
     api = nomad(gib=5)
     nomad_clubs.create_club(api, "chess", "pds-chess", 9)
     (volume,) = created(api)
@@ -83,41 +83,41 @@ def test_a_quota_grows_under_the_same_id() -> None:
     ("gib", "allocations", "words"),
     [(9, 1, "only while its PDS is stopped"), (4, 0, "can grow, never shrink. It is 5 GiB: write 'disk_gib: 5'")],
 )
-def test_what_nomad_would_refuse_is_a_sentence(gib: int, allocations: int, words: str) -> None:
+def test_refuses_a_quota_change_that_nomad_would_refuse(gib: int, allocations: int, words: str) -> None:
     api = nomad(gib=5, allocations=allocations)
     with pytest.raises(ServiceError, match=words):
         nomad_clubs.create_club(api, "chess", "pds-chess", gib)
     assert created(api) == []
 
 
-def test_a_node_that_has_not_joined_yet_is_waited_for() -> None:
+def test_waits_for_a_node_that_has_not_joined_yet() -> None:
     api = nomad(gib=None)
     api.answers[CREATE] = (500, "could not place volume: no node meets constraints")
     with pytest.raises(ServiceError, match="no node meets constraints, after"):
         nomad_clubs.create_club(api, "chess", "pds-chess", 5)
-    assert len(created(api)) > 2, "on a slow host the node joins late"
+    assert len(created(api)) > 2, "on a slow host the node joins late, so creation is retried"
 
 
-def test_giving_up_what_is_gone_is_nothing() -> None:
+def test_removing_a_missing_club_sends_no_delete() -> None:
     api = nomad(gib=None)
     nomad_clubs.remove_club(api, "chess", "pds-chess")
-    assert [question for question, _ in api.asked] == [LIST, NAMESPACES], "an emptied Nomad would refuse a delete"
+    assert [question for question, _ in api.asked] == [LIST, NAMESPACES], "an emptied Nomad would refuse a DELETE"
 
 
-def test_the_volume_goes_before_its_namespace() -> None:
+def test_volume_is_deleted_before_its_namespace() -> None:
     api = nomad()
     nomad_clubs.remove_club(api, "chess", "pds-chess")
     assert [question for question, _ in api.asked if question.startswith("DELETE")] == [DELETE, FORGET]
 
 
-def test_a_namespace_with_something_in_it_says_whose_that_is() -> None:
+def test_non_empty_namespace_fails_and_names_the_stack_to_destroy() -> None:
     api = nomad()
     api.answers[FORGET] = (500, 'namespace "chess" has variables associated with it')
     with pytest.raises(ServiceError, match=r"has variables associated .* `pulumi destroy --stack chess`"):
         nomad_clubs.remove_club(api, "chess", "pds-chess")
 
 
-def test_a_club_that_runs_is_not_given_up() -> None:
+def test_running_club_is_not_removed() -> None:
     api = nomad(delete=(500, "volume v-1 in use by allocations: [a]"))
     with pytest.raises(ServiceError, match=r"The PDS of stack chess still runs on this host"):
         nomad_clubs.remove_club(api, "chess", "pds-chess")

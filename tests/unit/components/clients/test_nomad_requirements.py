@@ -62,21 +62,21 @@ def node(**changes: Any) -> dict[str, Any]:
     return {**deepcopy(NODE), **changes}
 
 
-def test_a_nomad_that_has_it_all_lacks_nothing() -> None:
+def test_complete_nomad_lacks_nothing() -> None:
     others = (running("pds", 512, 3000), running("other", 900, 8080), running("gone", 9000, 3000, "complete"))
-    assert missing_requirements(nomad(NODE, *others), REQUIRED) == [], (
-        "its own job, and one that has ended, take nothing from it"
-    )
+    assert missing_requirements(nomad(NODE, *others), REQUIRED) == [], "its own job and ended jobs are not counted"
 
 
-def test_processors_that_other_jobs_have_taken_are_counted() -> None:
+def test_processors_of_other_jobs_are_counted() -> None:
     busy = running("other", 100)
     busy["AllocatedResources"]["Tasks"]["other"]["Cpu"] = {"CpuShares": 1300}
     assert missing_requirements(nomad(NODE, busy), REQUIRED) == [
         "800 MHz of processors on droplet: 700 of its 2000 are free"
     ]
     silent = node(NodeResources={key: value for key, value in NODE["NodeResources"].items() if key != "Cpu"})
-    assert missing_requirements(nomad(silent, busy), REQUIRED) == [], "a node that does not say it is taken as it is"
+    assert missing_requirements(nomad(silent, busy), REQUIRED) == [], (
+        "a node that does not report its processors is accepted"
+    )
 
 
 LACKS = {
@@ -84,7 +84,7 @@ LACKS = {
         nomad(answers={"GET /v1/acl/token/self": (200, {"AccessorID": "acls-disabled", "Type": "client"})}),
         "every client of this Nomad can read",
     ),
-    "a token that is known": (nomad(answers={"GET /v1/acl/token/self": (403, "token not found")}), "on.nomad_token"),
+    "a known token": (nomad(answers={"GET /v1/acl/token/self": (403, "token not found")}), "on.nomad_token"),
     "a management token": (
         nomad(answers={"GET /v1/acl/token/self": (200, {"AccessorID": "a-1", "Type": "client"})}),
         "ingress: {kind: none}",
@@ -94,7 +94,7 @@ LACKS = {
         "anonymous policy",
     ),
     "the namespace": (nomad(answers={"GET /v1/namespaces": (200, [])}), "nomad namespace apply default"),
-    "a node there": (
+    "a node in the datacenter": (
         nomad(answers={"GET /v1/nodes": (200, [{"ID": "n-1", "Status": "ready", "Datacenter": "fra"}])}),
         "there are: fra",
     ),
@@ -102,7 +102,7 @@ LACKS = {
     "Docker": (nomad(node(Drivers={})), "its driver is not healthy"),
     "a host volume": (nomad(node(HostVolumes={"io": {}})), 'host_volume "pds" { path = "/srv/nomad/pds" }'),
     "the ingress's volume": (nomad(node(HostVolumes={"pds": {}})), "host volume io"),
-    "a volume to write to": (nomad(node(HostVolumes={"pds": {"ReadOnly": True}, "io": {}})), "read-only"),
+    "a writable volume": (nomad(node(HostVolumes={"pds": {"ReadOnly": True}, "io": {}})), "read-only"),
     "a loopback network": (
         nomad(node(NodeResources={"Memory": {"MemoryMB": 2000}, "NodeNetworks": []})),
         'host_network "loopback" { cidr = "127.0.0.1/32" }',
@@ -112,14 +112,14 @@ LACKS = {
 }
 
 
-@pytest.mark.parametrize("what", LACKS)
-def test_what_is_lacking_is_said_with_what_to_do(what: str) -> None:
-    api, words = LACKS[what]
+@pytest.mark.parametrize("requirement", LACKS)
+def test_missing_requirement_is_named_with_its_remedy(requirement: str) -> None:
+    api, words = LACKS[requirement]
     (found,) = missing_requirements(api, REQUIRED)
     assert words in found
 
 
-def test_an_ingress_of_one_s_own_needs_neither_its_volume_nor_its_rights() -> None:
+def test_without_an_ingress_neither_its_volume_nor_its_rights_are_required() -> None:
     api = nomad(
         node(HostVolumes={"pds": {}}),
         answers={"GET /v1/acl/token/self": (200, {"AccessorID": "a-1", "Type": "client"})},
@@ -127,7 +127,7 @@ def test_an_ingress_of_one_s_own_needs_neither_its_volume_nor_its_rights() -> No
     assert missing_requirements(api, {**REQUIRED, "ingress": ""}) == []
 
 
-def test_of_several_nodes_the_one_that_lacks_least_is_the_one_to_mend() -> None:
+def test_reports_the_node_with_the_fewest_missing_requirements() -> None:
     nodes = [{"ID": name, "Status": "ready", "Datacenter": "dc1"} for name in ("n-0", "n-1")]
     api = nomad(node(Drivers={}), answers={"GET /v1/nodes": (200, nodes)})
     api.answers |= {"GET /v1/node/n-0": (200, node(ID="n-0", Name="bare", HostVolumes={}, Drivers={}))}
@@ -135,7 +135,7 @@ def test_of_several_nodes_the_one_that_lacks_least_is_the_one_to_mend() -> None:
     assert missing_requirements(api, REQUIRED) == ["Docker on droplet: its driver is not healthy there"]
 
 
-def test_the_list_says_everything_at_once_and_that_nothing_was_touched() -> None:
+def test_lists_all_missing_requirements_and_states_that_nothing_was_created() -> None:
     api = nomad(node(Drivers={}, HostVolumes={}))
     with pytest.raises(ServiceError) as caught:
         require(api, REQUIRED)

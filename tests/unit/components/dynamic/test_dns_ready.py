@@ -1,4 +1,4 @@
-"""The gate before the ingress, against name servers on loopback: does the name resolve, everywhere, to our address."""
+"""`DnsReady` before the ingress, with name servers on loopback: whether all of them resolve the name to our address."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ IP = "203.0.113.10"
 HOST = "noted.at"
 
 
-def _question(*nameservers: str, wait: int = 0) -> dict[str, Any]:
+def _inputs(*nameservers: str, wait: int = 0) -> dict[str, Any]:
     where = {"hostname": HOST, "ip": IP, "zone": HOST, "nameservers": list(nameservers), "issuer": "letsencrypt.org"}
     return {**where, "wait": wait, "version": "1"}
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives up on a silent server after a moment."""
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time out quickly if a server is silent."""
     patient = dns.query.udp_with_fallback
 
     def ask(*args: Any, **kwargs: Any) -> Any:
@@ -39,14 +39,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns.resolver, "resolve", none)  # no test queries a server outside
 
 
-def test_a_name_that_has_the_right_address_opens_the_gate() -> None:
+def test_name_with_the_right_address_opens_the_ingress() -> None:
     with fake_dns.serve({HOST: [IP]}) as server:
-        found = DnsReadyProvider().create(_question(server)).outs or {}
+        found = DnsReadyProvider().create(_inputs(server)).outs or {}
     assert (found["ingress_state"], found["state"]) == ("open", f"{HOST} resolves to {IP}")
 
 
 @pytest.mark.parametrize(
-    ("records", "said"),
+    ("records", "reason"),
     [
         ({HOST: ["198.51.100.1"]}, f"answers 198.51.100.1 for {HOST}, not {IP}"),
         ({HOST: [IP, "198.51.100.1"]}, f"answers 198.51.100.1, {IP} for {HOST}"),
@@ -56,71 +56,73 @@ def test_a_name_that_has_the_right_address_opens_the_gate() -> None:
     ],
     ids=["wrong address", "one address too many", "no A record", "NXDOMAIN", "silent"],
 )
-def test_any_other_answer_is_pending_with_its_reason(records: dict[str, list[str]] | None, said: str) -> None:
+def test_any_other_answer_is_pending_with_its_reason(records: dict[str, list[str]] | None, reason: str) -> None:
     with fake_dns.serve(records) as server:
-        found = DnsReadyProvider().create(_question(server)).outs or {}
-    assert found["ingress_state"] == "closed", "a certificate order now would fail, and failures are rationed"
+        found = DnsReadyProvider().create(_inputs(server)).outs or {}
+    assert found["ingress_state"] == "closed", "a certificate order would fail now, and the authority limits failures"
     assert found["state"].startswith("pending: DNS: name server "), "pending is a state, not a failed `up`"
-    assert said in found["state"]
+    assert reason in found["state"]
 
 
-def test_every_name_server_has_to_agree() -> None:
-    with fake_dns.serve({HOST: [IP]}) as one, fake_dns.serve({}) as other:
-        found = DnsReadyProvider().create(_question(one, other)).outs or {}
+def test_all_name_servers_must_agree() -> None:
+    with fake_dns.serve({HOST: [IP]}) as current, fake_dns.serve({}) as outdated:
+        found = DnsReadyProvider().create(_inputs(current, outdated)).outs or {}
     assert found["ingress_state"] == "closed"
-    assert other in found["state"], "the one that lags behind is named"
+    assert outdated in found["state"], "the outdated server is named"
 
 
-def test_a_zone_that_is_not_delegated_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zone_that_is_not_delegated_is_pending(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_args: Any, **_kwargs: Any) -> Any:
         raise dns.resolver.NoNameservers
 
     monkeypatch.setattr(dns.resolver, "resolve", none)
-    found = DnsReadyProvider().create(_question()).outs or {}
+    found = DnsReadyProvider().create(_inputs()).outs or {}
     assert found["ingress_state"] == "closed"
     assert f"the zone {HOST} is not delegated" in found["state"]
-    assert "ns1.digitalocean.com" in found["state"], "it says which records to make, and where"
+    assert "ns1.digitalocean.com" in found["state"], "the reason names the records to create, and where"
 
 
-def test_a_record_that_was_just_made_is_waited_for(clock: Clock) -> None:
+def test_waits_for_a_record_that_was_just_created(clock: Clock) -> None:
     records: dict[str, list[str]] = {}
     with fake_dns.serve(records) as server:
-        asked = 0
+        sleeps = 0
 
         def later(seconds: float) -> None:
-            nonlocal asked
-            asked += 1
+            nonlocal sleeps
+            sleeps += 1
             clock.now += seconds
-            if asked == 3:
+            if sleeps == 3:
                 records[HOST] = [IP]
 
         clock.sleep = later  # type: ignore[method-assign]
-        found = DnsReadyProvider().create(_question(server, wait=120)).outs or {}
+        found = DnsReadyProvider().create(_inputs(server, wait=120)).outs or {}
     assert found["ingress_state"] == "open"
-    assert asked == 3, "it looked again, and stopped once it was there"
+    assert sleeps == 3, "it checked again and stopped when the record existed"
 
 
-def test_a_pending_gate_is_looked_at_again_by_the_next_up_and_an_open_one_is_not(
+def test_next_up_checks_a_pending_state_again_and_not_an_open_one(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    provider, question = DnsReadyProvider(), _question()
+    provider, inputs = DnsReadyProvider(), _inputs()
     declared = {"ingress_state": None, "state": None}
-    pending, opened = ({**question, "ingress_state": answer, "state": "…"} for answer in ("closed", "open"))
-    assert provider.diff("id", pending, {**question, **declared}).changes
-    assert capfd.readouterr().err == "DnsReady: …\n", "the preview says why it is not empty"
-    assert not provider.diff("id", opened, {**question, **declared}).changes
-    assert provider.diff("id", opened, {**question, **declared, "ip": "203.0.113.11"}).changes, "a new address is news"
+    pending, opened = ({**inputs, "ingress_state": answer, "state": "…"} for answer in ("closed", "open"))
+    assert provider.diff("id", pending, {**inputs, **declared}).changes
+    assert capfd.readouterr().err == "DnsReady: …\n", "the preview prints why it is not empty"
+    assert not provider.diff("id", opened, {**inputs, **declared}).changes
+    assert provider.diff("id", opened, {**inputs, **declared, "ip": "203.0.113.11"}).changes, (
+        "a new address is a change"
+    )
 
 
-def test_update_of_the_gate_returns_every_output_that_create_does() -> None:
+def test_update_returns_every_output_that_create_does() -> None:
     with fake_dns.serve({HOST: [IP]}) as server:
-        provider, question = DnsReadyProvider(), _question(server)
-        created = provider.create(question).outs or {}
-        updated = provider.update("id", created, question).outs or {}
+        provider, inputs = DnsReadyProvider(), _inputs(server)
+        created = provider.create(inputs).outs or {}
+        updated = provider.update("id", created, inputs).outs or {}
     assert updated == created
 
 
-# A handle's record, for a domain whose zone is not configured.
+# The record of a handle in a domain whose zone is not configured.
 
 
 class _Delegated:
@@ -134,7 +136,7 @@ class _Delegated:
         text = str(name).rstrip(".")
         self.asked.append(text)
         if kind == "NS":
-            assert text == self.zone, f"a resolver that is asked for {text} may remember a 'no'"
+            assert text == self.zone, f"a resolver that is queried for {text} may cache a negative answer"
             return dns.rrset.from_text(f"{text}.", 60, "IN", "NS", "ns1.test.")
         return dns.rrset.from_text(f"{text}.", 60, "IN", "A", self.addresses[text])
 
@@ -143,14 +145,14 @@ def _on_port(monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]) -> None:
     """Let each address (RFC 5737) be a name server on loopback."""
     real = dns.query.udp_with_fallback
 
-    def ask(question: Any, where: str, **kwargs: Any) -> Any:
+    def ask(query: Any, where: str, **kwargs: Any) -> Any:
         host, _, port = servers.get(f"{where}:{kwargs['port']}", servers.get(where, "")).partition(":")
-        return real(question, host, **{**kwargs, "port": int(port)})
+        return real(query, host, **{**kwargs, "port": int(port)})
 
     monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
 
 
-def test_a_handle_s_own_name_servers_are_found_from_above_and_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_servers_of_a_handle_are_found_from_the_top_and_queried_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     world = _Delegated("test", {"ns1.test": "192.0.2.1", "ns2.test": "192.0.2.2"})
     monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
     record = "TXT _atproto.ann.club.her.test"
@@ -160,12 +162,12 @@ def test_a_handle_s_own_name_servers_are_found_from_above_and_asked_directly(mon
         _on_port(monkeypatch, {"192.0.2.1": upper, "192.0.2.2": lower})
         assert resolving.names_did("ann.club.her.test", "did:plc:a", []) is None
         below[record] = ["did=did:plc:b"]
-        said = resolving.names_did("ann.club.her.test", "did:plc:a", [])
-    assert said == "name server 192.0.2.2 answers did=did:plc:b for _atproto.ann.club.her.test, not did=did:plc:a"
-    assert "ann.club.her.test" not in world.asked, "no cache was asked for the name itself"
+        reason = resolving.names_did("ann.club.her.test", "did:plc:a", [])
+    assert reason == "name server 192.0.2.2 answers did=did:plc:b for _atproto.ann.club.her.test, not did=did:plc:a"
+    assert "ann.club.her.test" not in world.asked, "no cache was queried for the name itself"
 
 
-def test_a_domain_without_name_servers_is_pending_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_domain_without_name_servers_is_pending_with_a_one_line_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_args: Any, **_kwargs: Any) -> Any:
         raise dns.resolver.NoNameservers
 
@@ -173,23 +175,23 @@ def test_a_domain_without_name_servers_is_pending_in_a_sentence(monkeypatch: pyt
     assert "the zone test is not delegated" in str(resolving.names_did("ann.her.test", "did:plc:a", []))
 
 
-def test_a_zone_is_found_where_a_suffix_of_two_labels_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zone_is_found_below_a_suffix_of_two_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     world = _Delegated("jp", {"ns1.test": "192.0.2.1", "ns2.test": "192.0.2.2"})
     monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
     record = {"TXT _atproto.ann.example.co.jp": ["did=did:plc:a"]}
-    # co.jp is no zone: the servers of jp delegate its names.
+    # co.jp is not a zone: the servers of jp delegate its names.
     top = {"A co.jp": ["192.0.2.80"], "NS example.co.jp": ["ns2.test."]}
     with fake_dns.serve(top) as jp, fake_dns.serve(record) as example:
         _on_port(monkeypatch, {"192.0.2.1": jp, "192.0.2.2": example})
         assert resolving.names_did("ann.example.co.jp", "did:plc:a", []) is None
         assert resolving.zone_of("ann.example.co.jp") == ("example.co.jp", ["192.0.2.2"])
-        # A hostname whose records are made by hand may be in any of the zones above it.
+        # A hostname whose records are created by hand may be in any of the zones above it.
         assert resolving.resolves("pds.ann.example.co.jp", IP, "", []) == (
             f"name server 192.0.2.2 answers nothing for pds.ann.example.co.jp, not {IP}"
         )
         answer = str(resolving.names_did("ann.nowhere.jp", "did:plc:a", []))
     assert "there is none below 'jp'" in answer
-    assert "ns1.digitalocean.com" in answer, "it says which records to make"
+    assert "ns1.digitalocean.com" in answer, "the reason names the records to create"
 
 
 # Records with the right address that prevent a certificate.
@@ -197,19 +199,19 @@ def test_a_zone_is_found_where_a_suffix_of_two_labels_is_none(monkeypatch: pytes
 
 def _state(records: fake_dns.Records, **changes: Any) -> str:
     with fake_dns.serve(records) as server:
-        found = DnsReadyProvider().create({**_question(server), **changes}).outs or {}
+        found = DnsReadyProvider().create({**_inputs(server), **changes}).outs or {}
     assert (found["ingress_state"] == "open") == (not found["state"].startswith("pending"))
     return str(found["state"])
 
 
-def test_a_left_over_ipv6_address_is_named_with_what_to_delete() -> None:
-    said = _state({HOST: [IP], f"AAAA {HOST}": ["2001:db8::1"]})
-    assert f"has AAAA 2001:db8::1 for {HOST}" in said
-    assert "Delete that record" in said, "the certificate authority would ask there first, and fail"
+def test_names_a_left_over_ipv6_address_and_what_to_delete() -> None:
+    reason = _state({HOST: [IP], f"AAAA {HOST}": ["2001:db8::1"]})
+    assert f"has AAAA 2001:db8::1 for {HOST}" in reason
+    assert "Delete that record" in reason, "the certificate authority would connect to it first, and fail"
 
 
 @pytest.mark.parametrize(
-    ("records", "said"),
+    ("records", "reason"),
     [
         (['0 issue "digicert.com"'], f"the CAA record of {HOST} allows only digicert.com"),
         (['0 issue ";"'], "allows no authority"),
@@ -220,33 +222,33 @@ def test_a_left_over_ipv6_address_is_named_with_what_to_delete() -> None:
     ],
     ids=[
         "another authority",
-        "none at all",
-        "ours among others",
+        "no authority",
+        "ours and another",
         "as the API writes it",
-        "only where to complain",
+        "only iodef",
         "no record",
     ],
 )
-def test_a_caa_record_of_another_authority_is_named_with_what_to_add(records: list[str], said: str) -> None:
+def test_names_a_caa_record_of_another_authority_and_what_to_add(records: list[str], reason: str) -> None:
     found = _state({HOST: [IP], f"CAA {HOST}": records})
-    assert said in found
-    assert found.startswith("pending") == bool(said)
-    if said:
+    assert reason in found
+    assert found.startswith("pending") == bool(reason)
+    if reason:
         assert '0 issue "letsencrypt.org"' in found
 
 
-def test_a_caa_record_of_the_domain_above_counts_and_one_nearer_hides_it() -> None:
+def test_caa_record_of_the_parent_domain_counts_unless_the_name_has_one() -> None:
     name = {"hostname": f"pds.{HOST}"}
     above = {f"pds.{HOST}": [IP], f"CAA {HOST}": ['0 issue "digicert.com"']}
     assert f"the CAA record of {HOST}" in _state(above, **name)
     assert not _state(above | {f"CAA pds.{HOST}": ['0 issue "letsencrypt.org"']}, **name).startswith("pending")
 
 
-def test_of_an_unknown_authority_no_caa_record_is_wrong() -> None:
+def test_accepts_any_caa_record_if_the_authority_is_unknown() -> None:
     assert not _state({HOST: [IP], f"CAA {HOST}": ['0 issue "digicert.com"']}, issuer="").startswith("pending")
 
 
-def test_a_hostname_that_is_a_cname_is_followed() -> None:
+def test_cname_of_the_hostname_is_followed() -> None:
     assert not _state({f"CNAME {HOST}": ["pds.hosting.test."], "pds.hosting.test": [IP]}).startswith("pending")
     wrong = _state({f"CNAME {HOST}": ["pds.hosting.test."], "pds.hosting.test": ["198.51.100.1"]})
     assert f"answers 198.51.100.1 for {HOST} (a CNAME for pds.hosting.test), not {IP}" in wrong
@@ -255,7 +257,7 @@ def test_a_hostname_that_is_a_cname_is_followed() -> None:
     assert "has AAAA 2001:db8::1 for h.test" in sixth
 
 
-def test_a_cname_into_another_zone_is_followed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cname_into_another_zone_is_followed_there(monkeypatch: pytest.MonkeyPatch) -> None:
     world = _Delegated("test", {"ns1.test": "192.0.2.1"})
     monkeypatch.setattr(dns.resolver, "resolve", world.resolve)
     hosting = {"NS hosting.test": ["ns1.test."], "pds.hosting.test": [IP]}
@@ -264,11 +266,11 @@ def test_a_cname_into_another_zone_is_followed_there(monkeypatch: pytest.MonkeyP
         assert resolving.resolves(HOST, IP, "", [own]) is None
 
 
-def test_cnames_in_a_circle_are_named() -> None:
+def test_names_a_circle_of_cnames() -> None:
     assert "leads in a circle: noted.at -> a.test -> noted.at" in _state(
         {f"CNAME {HOST}": ["a.test."], "CNAME a.test": [f"{HOST}."]}
     )
 
 
-def test_records_that_are_looked_at_once_are_not_said_to_have_been_waited_for() -> None:
+def test_pending_state_reports_no_wait_if_records_were_checked_once() -> None:
     assert "after 0 s" not in _state({})

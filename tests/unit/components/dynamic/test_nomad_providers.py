@@ -1,4 +1,4 @@
-"""The dynamic providers that query Nomad, against one on loopback: bootstrap, a run of a job, mutual TLS, and times."""
+"""The dynamic providers that query Nomad, with one on loopback: bootstrap, a run of a job, mutual TLS, and times."""
 
 import sys
 import tempfile
@@ -45,47 +45,47 @@ def _inputs(address: str, **more: Any) -> dict[str, Any]:
 # Bootstrap.
 
 
-def test_a_fresh_nomad_is_bootstrapped_with_our_token(nomad: FakeNomad) -> None:
+def test_fresh_nomad_is_bootstrapped_with_the_token_of_the_stack(nomad: FakeNomad) -> None:
     created = BootstrapProvider().create(_inputs(nomad.address))
     assert created.outs is not None
-    assert created.outs["cluster_id"] == nomad.tokens[TOKEN], "the accessor id of the token we chose"
+    assert created.outs["cluster_id"] == nomad.tokens[TOKEN], "the accessor id of the stack's token"
     assert created.outs["address"] == nomad.address, "the provider's address is this output"
 
 
-def test_a_nomad_that_knows_our_token_is_taken_as_it_is(nomad: FakeNomad) -> None:
+def test_nomad_that_knows_the_token_is_kept(nomad: FakeNomad) -> None:
     provider, inputs = BootstrapProvider(), _inputs(nomad.address)
     first = provider.create(inputs).outs or {}
     second = provider.update("id", first, {**inputs, "droplet_id": "2"}).outs or {}
     assert second["cluster_id"] == first["cluster_id"], "a rebuilt host with its volume is the same Nomad"
-    assert second.keys() == first.keys(), "what update leaves out, the engine forgets"
+    assert second.keys() == first.keys(), "the engine forgets outputs that update omits"
 
 
-def test_another_stack_s_nomad_is_refused_in_a_sentence(nomad: FakeNomad) -> None:
+def test_refuses_a_nomad_of_another_stack(nomad: FakeNomad) -> None:
     nomad.tokens["another token"] = "another accessor"
     with pytest.raises(ServiceError, match="bootstrapped with a token that this stack does not have") as raised:
         BootstrapProvider().create(_inputs(nomad.address))
-    assert TOKEN not in str(raised.value), "an error is shown and kept"
+    assert TOKEN not in str(raised.value), "errors are printed and logged"
 
 
-def test_an_emptied_nomad_is_seen_by_refresh_and_bootstrapped_by_the_next_up(nomad: FakeNomad) -> None:
+def test_refresh_detects_an_emptied_nomad_and_the_next_up_bootstraps_it(nomad: FakeNomad) -> None:
     provider, inputs = BootstrapProvider(), _inputs(nomad.address)
     state = provider.create(inputs).outs or {}
-    assert not provider.diff("id", state, inputs).changes, "nothing happened: nothing to do"
+    assert not provider.diff("id", state, inputs).changes, "without a change there is nothing to do"
     nomad.empty()
     refreshed = provider.read("id", state).outs or {}
     assert refreshed["cluster_id"] == "", "Nomad answers and does not know the token"
     assert provider.diff("id", refreshed, inputs).changes, "the next `up` bootstraps it"
     again = provider.update("id", refreshed, inputs).outs or {}
-    assert again["cluster_id"] not in ("", state["cluster_id"]), "a new id, which replaces every resource in it"
+    assert again["cluster_id"] not in ("", state["cluster_id"]), "the new id replaces every resource in it"
 
 
-def test_a_refresh_of_a_sound_nomad_changes_nothing(nomad: FakeNomad) -> None:
+def test_refresh_of_an_intact_nomad_changes_nothing(nomad: FakeNomad) -> None:
     provider, inputs = BootstrapProvider(), _inputs(nomad.address)
     state = provider.create(inputs).outs or {}
     assert (provider.read("id", state).outs or {}) == state
 
 
-def test_a_nomad_without_a_leader_is_not_taken_for_an_emptied_one(nomad: FakeNomad) -> None:
+def test_nomad_without_a_leader_does_not_count_as_emptied(nomad: FakeNomad) -> None:
     provider = BootstrapProvider()
     state = provider.create(_inputs(nomad.address)).outs or {}
     nomad.leaderless_answers = 1
@@ -93,21 +93,23 @@ def test_a_nomad_without_a_leader_is_not_taken_for_an_emptied_one(nomad: FakeNom
         provider.read("id", state)
 
 
-def test_the_bootstrap_waits_for_a_leader(nomad: FakeNomad) -> None:
+def test_bootstrap_waits_for_a_leader(nomad: FakeNomad) -> None:
     nomad.leaderless_answers = 3
     created = BootstrapProvider().create(_inputs(nomad.address))
     assert (created.outs or {})["cluster_id"] == nomad.tokens[TOKEN]
-    asked = [path for _method, path, _token in nomad.asked]
-    assert asked == ["/v1/status/leader"] * 4 + ["/v1/acl/bootstrap"], "nothing is sent before there is one"
+    requested_paths = [path for _method, path, _token in nomad.asked]
+    assert requested_paths == ["/v1/status/leader"] * 4 + ["/v1/acl/bootstrap"], (
+        "nothing is sent before there is a leader"
+    )
 
 
-def test_a_nomad_that_never_has_a_leader_ends_with_the_reason(nomad: FakeNomad) -> None:
+def test_nomad_that_never_elects_a_leader_fails_with_the_reason(nomad: FakeNomad) -> None:
     nomad.leaderless_answers = 1_000_000
     with pytest.raises(ServiceError, match=r"no leader yet \(status 500\), after 900 s"):
         BootstrapProvider().create(_inputs(nomad.address))
 
 
-def test_an_unreachable_nomad_ends_with_a_sentence() -> None:
+def test_unreachable_nomad_fails_with_a_one_line_error() -> None:
     with serve(FakeNomad()) as gone:
         address = gone.address
     with pytest.raises(ServiceError, match=rf"Nomad at {address}: it does not answer \(.+\), after 900 s\."):
@@ -120,42 +122,44 @@ def test_an_unreachable_nomad_ends_with_a_sentence() -> None:
         )
 
 
-def test_a_changed_input_is_a_change_and_a_declared_output_is_none(nomad: FakeNomad) -> None:
+def test_changed_input_is_a_change_and_a_declared_output_is_not(nomad: FakeNomad) -> None:
     provider, inputs = BootstrapProvider(), _inputs(nomad.address)
     state = provider.create(inputs).outs or {}
     assert not provider.diff("id", state, {**inputs, "cluster_id": None, "__provider": "other"}).changes
     for key in inputs:
-        assert provider.diff("id", state, {**inputs, key: "changed"}).changes, f"a changed {key} is looked at again"
-    assert not provider.diff("id", state, {**inputs, "token": "changed"}).replaces, "a fact is looked up, not replaced"
+        assert provider.diff("id", state, {**inputs, key: "changed"}).changes, f"a changed {key} must be a change"
+    assert not provider.diff("id", state, {**inputs, "token": "changed"}).replaces, (
+        "an input never replaces the resource"
+    )
 
 
 def test_deleting_a_dynamic_resource_sends_no_request(nomad: FakeNomad) -> None:
-    # A room is deleted, and a host with clubs refuses; see `test_nomad_clubs.py` and `test_stack_identity.py`.
+    # ClubNamespace and HostInUse send requests: see `test_nomad_clubs.py` and `test_stack_identity.py`.
     for provider in set(PROVIDERS) - {ClubNamespaceProvider, HostInUseProvider}:
         provider().delete("id", _inputs("http://127.0.0.1:1"))
     assert nomad.asked == []
 
 
-def test_the_engine_is_told_the_sentence_and_not_our_stack(nomad: FakeNomad, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_gets_a_one_line_error_without_a_traceback(nomad: FakeNomad, monkeypatch: pytest.MonkeyPatch) -> None:
     nomad.tokens["another"] = "a-1"
     with pytest.raises(ServiceError):
         BootstrapProvider().create(_inputs(nomad.address))
-    assert not hasattr(sys, "tracebacklimit"), "in any other process nothing changes"
+    assert not hasattr(sys, "tracebacklimit"), "other processes keep their tracebacks"
     host = ModuleType("__main__")
     host.__spec__ = ModuleSpec("pulumi.dynamic.__main__", None)
     monkeypatch.setitem(sys.modules, "__main__", host)
     with pytest.raises(ServiceError):
         BootstrapProvider().create(_inputs(nomad.address))
     try:
-        raise ServiceError("a sentence")
+        raise ServiceError("a one-line error")
     except ServiceError:
         assert "Traceback" not in traceback.format_exc()
     with suppress(KeyError):
         BootstrapProvider().create({})
     try:
-        raise KeyError("a mistake of ours")
+        raise KeyError("a defect of the program")
     except KeyError:
-        assert "Traceback" in traceback.format_exc(), "which is told whole"
+        assert "Traceback" in traceback.format_exc(), "defects must be printed in full"
 
 
 # A run of a job.
@@ -172,26 +176,28 @@ def _bootstrapped(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
     return _inputs(nomad.address, job="pds-confirm-email", list="did:plc:a", paused=False, **more)
 
 
-def test_a_dispatched_job_is_waited_for_to_its_end(nomad: FakeNomad) -> None:
+def test_waits_for_a_dispatched_job_to_end(nomad: FakeNomad) -> None:
     nomad.runs = [[], _run_of("pending"), _run_of("running", Failed=False), _run_of("complete", Failed=False)]
     provider, inputs = NomadJobRunProvider(), _bootstrapped(nomad)
     done = provider.create(inputs).outs or {}
     assert done["state"] == "done"
     posted = [path for method, path, token in nomad.asked if method == "POST"]
     assert posted == ["/v1/job/pds-confirm-email/dispatch"], "once"
-    assert len(nomad.runs) == 1, "it looked until the end"
+    assert len(nomad.runs) == 1, "it polled until the end"
     assert not provider.diff("id", done, inputs).changes
-    assert provider.diff("id", done, {**inputs, "list": "did:plc:a did:plc:b"}).changes, "another account: another run"
+    assert provider.diff("id", done, {**inputs, "list": "did:plc:a did:plc:b"}).changes, (
+        "another account requires another run"
+    )
 
 
-def test_a_dispatched_job_that_fails_ends_up_with_its_own_words(nomad: FakeNomad) -> None:
+def test_failed_dispatched_job_fails_up_with_its_error_output(nomad: FakeNomad) -> None:
     nomad.runs = [_run_of("failed", Failed=True, Events=[{"DisplayMessage": "Exit Code: 1"}])]
     nomad.stderr = "SqliteError: unable to open database file"
     with pytest.raises(ServiceError, match=r"(?s)task confirm-email failed \(Exit Code: 1\).*unable to open database"):
         NomadJobRunProvider().create(_bootstrapped(nomad))
 
 
-def test_a_dispatched_job_without_room_says_so(nomad: FakeNomad) -> None:
+def test_reports_that_nomad_has_no_room_for_a_dispatched_job(nomad: FakeNomad) -> None:
     nomad.runs = [[]]
     with pytest.raises(
         ServiceError, match=r"Job pds-confirm-email: it has no allocation; .* no room for it, after 300 s"
@@ -199,26 +205,26 @@ def test_a_dispatched_job_without_room_says_so(nomad: FakeNomad) -> None:
         NomadJobRunProvider().create(_bootstrapped(nomad))
 
 
-def test_an_empty_list_runs_no_job(nomad: FakeNomad) -> None:
+def test_empty_list_dispatches_no_job(nomad: FakeNomad) -> None:
     done = NomadJobRunProvider().create({**_bootstrapped(nomad), "list": ""}).outs or {}
     assert (done["state"], nomad.asked) == ("done", [])
 
 
-def test_nothing_is_run_on_a_paused_pds_whose_data_may_not_be_there_yet(nomad: FakeNomad) -> None:
+def test_paused_pds_dispatches_no_job(nomad: FakeNomad) -> None:
     provider, inputs = NomadJobRunProvider(), {**_bootstrapped(nomad), "paused": True}
     new = provider.create(inputs).outs or {}
     assert (new["state"], nomad.asked) == ("pending: the PDS is paused", [])
-    assert provider.diff("id", new, inputs).changes, "the next `up` looks again"
+    assert provider.diff("id", new, inputs).changes, "the next `up` checks again"
     kept = provider.update("id", {**new, "state": "done"}, inputs).outs or {}
     assert (kept["state"], nomad.asked) == ("done", [])
-    assert not provider.diff("id", kept, inputs).changes, "a pause alone leaves nothing to do"
+    assert not provider.diff("id", kept, inputs).changes, "pausing alone must not be a change"
     assert provider.diff("id", kept, {**inputs, "paused": False}).changes
 
 
 # Mutual TLS.
 
 
-def test_the_endpoint_is_asked_with_our_certificate_and_no_key_stays_on_disk(
+def test_mutual_tls_uses_the_client_certificate_and_leaves_no_key_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ca = Authority()
@@ -237,7 +243,7 @@ def test_the_endpoint_is_asked_with_our_certificate_and_no_key_stays_on_disk(
 @pytest.mark.parametrize(
     "wrong", ["our certificate is of another CA", "the server is of another CA", "another address"]
 )
-def test_a_stranger_is_turned_away_on_either_side(wrong: str, tmp_path: Path) -> None:
+def test_mutual_tls_refuses_a_wrong_certificate_on_both_sides(wrong: str, tmp_path: Path) -> None:
     ca, other = Authority(), Authority("another CA")
     client_ca = other if wrong.startswith("our") else ca
     server_ca = other if wrong.startswith("the server") else ca
@@ -250,7 +256,7 @@ def test_a_stranger_is_turned_away_on_either_side(wrong: str, tmp_path: Path) ->
         assert nomad.asked == [], "no token was sent to it"
 
 
-def test_a_key_that_does_not_fit_is_an_error_and_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_that_does_not_match_its_certificate_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     ca = Authority()
     one, two = ca.issue("one", client=True), ca.issue("two", client=True)
@@ -272,5 +278,5 @@ def test_a_key_that_does_not_fit_is_an_error_and_not_a_hang(tmp_path: Path, monk
         ("2026-06-01T12:00:00.000000001Z", 1_780_315_200_000_000_000 + 1),
     ],
 )
-def test_nomad_s_times_are_read_to_the_nanosecond(text: str, nanoseconds: int) -> None:
+def test_nomad_times_are_parsed_to_the_nanosecond(text: str, nanoseconds: int) -> None:
     assert rfc3339_ns(text) == nanoseconds

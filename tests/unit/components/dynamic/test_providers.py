@@ -1,4 +1,4 @@
-"""What is frozen of the dynamic providers: their pickles, operations, versions, inputs and secret outputs.
+"""What must not change in the dynamic providers: their pickles, operations, versions, inputs and secret outputs.
 
 `test_nomad_providers.py` runs those that query Nomad.
 """
@@ -59,7 +59,7 @@ FROZEN = {
     "pds-identity": "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFVN0YWNrSWRlbnRpdHlQcm92aWRlcpSTlCmBlC4=",
     "pds-host-in-use": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUhvc3RJblVzZVByb3ZpZGVylJOUKYGULg==",
 }
-"""The providers in the state of live stacks. Never edit a line here: make its provider load again."""
+"""The providers in the state of live stacks. Never edit a line: if one fails, make its provider load again."""
 PROVIDERS = (
     BootstrapProvider,
     DnsReadyProvider,
@@ -77,7 +77,7 @@ PROVIDERS = (
 )
 
 
-# What is frozen.
+# Frozen properties.
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +102,11 @@ def _named(provider: str) -> bytes:
 def test_providers_of_live_stacks_still_load(name: str, one: Callable[[str], Recorded]) -> None:
     provider = pickle.loads(base64.b64decode(FROZEN[name]))  # noqa: S301 (the line above)
     assert isinstance(provider, ResourceProvider), "refresh and destroy of every live stack load this"
-    assert _named(one(name).inputs["__provider"]) == _named(FROZEN[name]), "module and class names are for ever"
+    assert _named(one(name).inputs["__provider"]) == _named(FROZEN[name]), "module and class names must never change"
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_a_provider_writes_out_every_operation(provider: type[ResourceProvider]) -> None:
+def test_provider_defines_every_operation(provider: type[ResourceProvider]) -> None:
     for operation in ("create", "diff", "read", "update", "delete"):
         method = inspect.getmodule(getattr(provider, operation))
         assert method
@@ -117,7 +117,9 @@ def test_a_provider_writes_out_every_operation(provider: type[ResourceProvider])
 
 def test_every_dynamic_resource_has_its_version_as_an_input(one: Callable[[str], Recorded]) -> None:
     for name in FROZEN:
-        assert one(name).inputs["version"] == "1", "a change of behaviour raises it: changed code alone is no diff"
+        assert one(name).inputs["version"] == "1", (
+            "raise it with a change of behaviour: changed code alone is not a diff"
+        )
 
 
 @pytest.mark.parametrize(
@@ -141,15 +143,15 @@ def test_every_dynamic_resource_has_its_version_as_an_input(one: Callable[[str],
         ("pds-people-email-confirmation-run", {"ca_pem", "cert_pem", "key_pem", "token", "addresses"}),
     ],
 )
-def test_outputs_of_dynamic_resources_are_secret_unless_listed(
+def test_outputs_of_dynamic_resources_are_secret_as_listed(
     name: str, secret: set[str], one: Callable[[str], Recorded]
 ) -> None:
     assert set(one(name).options.get("additionalSecretOutputs", [])) == secret, (
-        "the dynamic provider's host echoes inputs without their secret marks"
+        "the host process of dynamic providers returns inputs without their secret marks"
     )
 
 
-def test_every_input_that_a_provider_reads_is_given_to_it(one: Callable[[str], Recorded]) -> None:
+def test_provider_gets_every_input_that_it_reads(one: Callable[[str], Recorded]) -> None:
     folder = Path(dynamic.__file__).parent
     tree = ast.Module([node for path in folder.glob("*.py") for node in ast.parse(path.read_text()).body], [])
     api = {"address", "ca_pem", "cert_pem", "key_pem", "token"}
@@ -166,4 +168,4 @@ def test_every_input_that_a_provider_reads_is_given_to_it(one: Callable[[str], R
         read |= api if "nomad_api" in ast.unparse(node) else set()
         read |= pds if "PdsProvider" in ast.unparse(node) else set()
         missing = read - one(name).inputs.keys() - {"did"}
-        assert missing == set(), f"{name} is not given what its provider reads"
+        assert missing == set(), f"{name} lacks inputs that its provider reads"

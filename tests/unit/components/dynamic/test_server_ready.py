@@ -1,5 +1,4 @@
-"""The last gate against a Nomad and a PDS on loopback: whether the server serves, and the error of `up` if it does
-not."""
+"""`ServerReady` with a Nomad and a PDS on loopback: whether the server serves, and the error of `up` if it does not."""
 
 import itertools
 import json
@@ -57,41 +56,45 @@ def _ready(nomad: FakeNomad, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_a_server_whose_check_passes_is_serving(nomad: FakeNomad) -> None:
+def test_server_with_a_passing_check_is_serving(nomad: FakeNomad) -> None:
     found = ServerReadyProvider().create(_ready(nomad)).outs or {}
     assert found["state"] == "serving"
-    assert found["host_configuration"] == "0123456789abcdef", "the cloud-init that the host was born with"
+    assert found["host_configuration"] == "0123456789abcdef", "the cloud-init with which the host was created"
 
 
-def test_tokens_that_an_earlier_host_left_over_are_swept_and_ours_stays(nomad: FakeNomad) -> None:
+def test_deletes_left_over_tokens_of_an_earlier_host(nomad: FakeNomad) -> None:
     nomad.tokens["another club's"], nomad.names["theirs"] = "theirs", "club"
     ServerReadyProvider().create(_ready(nomad))
-    assert set(nomad.tokens.values()) == {"root", "ours", "theirs"}, "only tokens of our name that are not in use go"
+    assert set(nomad.tokens.values()) == {"root", "ours", "theirs"}, (
+        "only unused tokens with the stack's name are deleted"
+    )
 
 
-def test_a_club_asks_in_its_namespace_and_nothing_of_the_host_s(nomad: FakeNomad) -> None:
+def test_club_queries_only_its_namespace(nomad: FakeNomad) -> None:
     found = (
         ServerReadyProvider().create(_ready(nomad, management_token="", configuration="", namespace="chess")).outs or {}
     )
     assert (found["state"], found["host_configuration"]) == ("serving", "")
     paths = [path for _method, path, _token in nomad.asked]
-    assert all(path.endswith("namespace=chess") for path in paths), "its token reaches no other"
-    assert not [path for path in paths if "/acl/" in path or "/node" in path], "nor has it a right to these"
-    assert "old" in nomad.tokens, "sweeping is the host's"
+    assert all(path.endswith("namespace=chess") for path in paths), "its token grants access to no other"
+    assert not [path for path in paths if "/acl/" in path or "/node" in path], "its token grants no access to these"
+    assert "old" in nomad.tokens, "only the host's stack deletes left-over tokens"
 
 
-def test_a_host_that_does_not_say_its_configuration_is_unknown(nomad: FakeNomad) -> None:
+def test_configuration_is_empty_if_the_host_does_not_report_it(nomad: FakeNomad) -> None:
     nomad.meta = {}
     assert (ServerReadyProvider().create(_ready(nomad)).outs or {})["host_configuration"] == ""
 
 
-def test_the_host_is_asked_for_its_configuration_after_the_wait(nomad: FakeNomad) -> None:
+def test_host_configuration_is_queried_after_the_wait(nomad: FakeNomad) -> None:
     ServerReadyProvider().create(_ready(nomad))
     paths = [path for _method, path, _token in nomad.asked]
-    assert paths.index("/v1/nodes?resources=false") > paths.index("/v1/job/pds/allocations"), "a slow host joins late"
+    assert paths.index("/v1/nodes?resources=false") > paths.index("/v1/job/pds/allocations"), (
+        "a slow host joins Nomad late"
+    )
 
 
-def test_a_paused_server_has_stopped(nomad: FakeNomad) -> None:
+def test_paused_server_must_have_stopped(nomad: FakeNomad) -> None:
     nomad.allocations = []
     assert (ServerReadyProvider().create(_ready(nomad, paused=True)).outs or {})["state"] == "paused"
     nomad.run(BEFORE, status="complete")
@@ -101,11 +104,11 @@ def test_a_paused_server_has_stopped(nomad: FakeNomad) -> None:
         ServerReadyProvider().create(_ready(nomad, paused=True))
 
 
-def test_a_server_behind_a_closed_ingress_says_so(nomad: FakeNomad) -> None:
+def test_reports_a_server_behind_a_closed_ingress(nomad: FakeNomad) -> None:
     provider, inputs = ServerReadyProvider(), _ready(nomad, ingress_state="closed")
     found = provider.create(inputs).outs or {}
     assert found["state"] == "serving on the host; not open to the Internet yet"
-    assert provider.diff("id", found, inputs).changes, "the next `up` looks again"
+    assert provider.diff("id", found, inputs).changes, "the next `up` checks again"
 
 
 def _then(nomad: FakeNomad, **changes: Any) -> dict[str, Any]:
@@ -118,19 +121,19 @@ def test_changed_secrets_wait_for_the_restart_that_reads_them(nomad: FakeNomad) 
     nomad.modify_time, nomad.restarts_after = WRITTEN, 5
     found = ServerReadyProvider().update("id", olds, _ready(nomad, secrets_digest="two")).outs or {}
     assert found["state"] == "serving"
-    looks = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
-    assert len(looks) == 7, "one for the creation, then until the task had started after the variable was written"
+    polls = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
+    assert len(polls) == 7, "one for the creation, then until the task had started after the variable was written"
 
 
-def test_a_server_of_an_adopted_nomad_is_waited_for_until_it_has_read_the_new_secrets(nomad: FakeNomad) -> None:
+def test_waits_until_the_server_of_an_adopted_nomad_has_read_the_secrets(nomad: FakeNomad) -> None:
     # It serves already, with the previous secrets: the volume check has not checked the new ones yet.
     nomad.modify_time, nomad.restarts_after = WRITTEN, 3
     assert (ServerReadyProvider().create(_ready(nomad)).outs or {})["state"] == "serving"
-    looks = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
-    assert len(looks) == 4
+    polls = [path for _method, path, _token in nomad.asked if path.endswith("/allocations")]
+    assert len(polls) == 4
 
 
-def test_a_server_that_ends_twice_while_one_waits_is_given_up_with_its_words(nomad: FakeNomad) -> None:
+def test_server_that_fails_twice_during_the_wait_fails_with_its_error_output(nomad: FakeNomad) -> None:
     nomad.stderr = "REFUSED: this volume belongs to a PDS with another key"
     answer, tries = nomad.answer, itertools.count(1)
 
@@ -146,15 +149,15 @@ def test_a_server_that_ends_twice_while_one_waits_is_given_up_with_its_words(nom
         ServerReadyProvider().create(_ready(nomad))
 
 
-def test_secrets_that_no_task_restarts_for_end_with_the_reason(nomad: FakeNomad) -> None:
+def test_secrets_that_no_task_restarts_for_fail_with_the_reason(nomad: FakeNomad) -> None:
     nomad.modify_time = WRITTEN
     with pytest.raises(ServiceError, match=r"job pds has not restarted with the new secrets yet, after 900 s\."):
         _then(nomad, secrets_digest="two")
 
 
-def test_the_same_secrets_written_again_wait_for_nothing(nomad: FakeNomad) -> None:
+def test_unchanged_secrets_need_no_wait(nomad: FakeNomad) -> None:
     nomad.modify_time = WRITTEN
-    assert _then(nomad, files_sha256="other")["state"] == "serving", "nothing restarts, so nothing is waited for"
+    assert _then(nomad, files_sha256="other")["state"] == "serving", "without a restart there is nothing to wait for"
 
 
 def test_update_returns_every_output_that_create_does(nomad: FakeNomad) -> None:
@@ -162,32 +165,32 @@ def test_update_returns_every_output_that_create_does(nomad: FakeNomad) -> None:
     assert _then(nomad, host_id="2").keys() == created.keys() | {"host_id"}
 
 
-def test_a_failing_check_ends_with_the_reason(nomad: FakeNomad) -> None:
+def test_failing_check_fails_with_the_reason(nomad: FakeNomad) -> None:
     nomad.checks = {"/xrpc/_health": "failure"}
     with pytest.raises(ServiceError, match="The PDS: the health check of pds does not pass yet, after 900 s"):
         ServerReadyProvider().create(_ready(nomad))
 
 
-def test_a_result_from_before_the_restart_says_nothing_about_the_server(nomad: FakeNomad) -> None:
-    # Nomad keeps the last result; just after a restart that is one of the stopped server.
+def test_check_result_from_before_the_restart_is_ignored(nomad: FakeNomad) -> None:
+    # Nomad keeps the last result. Just after a restart, that is the result of the stopped server.
     nomad.checked = rfc3339_ns(BEFORE) // 1_000_000_000
     with pytest.raises(ServiceError, match="does not pass yet"):
         ServerReadyProvider().create(_ready(nomad))
 
 
-def test_a_check_that_has_not_run_yet_does_not_count_as_passed(nomad: FakeNomad) -> None:
+def test_check_that_has_not_run_yet_does_not_count_as_passed(nomad: FakeNomad) -> None:
     nomad.checks = {}
     with pytest.raises(ServiceError, match="does not pass yet"):
         ServerReadyProvider().create(_ready(nomad))
 
 
-def test_a_server_of_the_version_before_is_not_the_one_that_was_asked_for(nomad: FakeNomad) -> None:
+def test_server_of_the_previous_job_version_is_not_accepted(nomad: FakeNomad) -> None:
     nomad.version = 1
     with pytest.raises(ServiceError, match="has not placed the newest version of job pds yet, after 900 s"):
         ServerReadyProvider().create(_ready(nomad))
 
 
-def test_a_job_without_an_allocation_ends_with_the_reason(nomad: FakeNomad) -> None:
+def test_job_without_an_allocation_fails_with_the_reason(nomad: FakeNomad) -> None:
     nomad.allocations = []
     with pytest.raises(ServiceError, match="job pds has no allocation; it was stopped"):
         ServerReadyProvider().create(_ready(nomad))
@@ -197,7 +200,7 @@ def test_a_job_without_an_allocation_ends_with_the_reason(nomad: FakeNomad) -> N
         ServerReadyProvider().create(_ready(nomad))
 
 
-def test_a_refusal_of_the_volume_check_is_the_error_of_up(nomad: FakeNomad) -> None:
+def test_refusal_of_the_volume_check_is_the_error_of_up(nomad: FakeNomad) -> None:
     nomad.run(BEFORE, status="failed", events=("Started", "Exit Code: 1"))
     nomad.stderr = "REFUSED: this volume belongs to a PDS with hostname other.test"
     answer, tries = nomad.answer, itertools.count(1)
@@ -213,7 +216,7 @@ def test_a_refusal_of_the_volume_check_is_the_error_of_up(nomad: FakeNomad) -> N
         ServerReadyProvider().create(_ready(nomad))
 
 
-def test_one_refusal_may_be_of_what_was_put_right_since(nomad: FakeNomad) -> None:
+def test_server_that_recovers_after_one_refusal_is_serving(nomad: FakeNomad) -> None:
     nomad.run(BEFORE, status="failed", events=("Started", "Exit Code: 1"))
     answer, tries = nomad.answer, itertools.count(1)
 
@@ -226,7 +229,7 @@ def test_one_refusal_may_be_of_what_was_put_right_since(nomad: FakeNomad) -> Non
     assert (ServerReadyProvider().create(_ready(nomad)).outs or {})["state"] == "serving"
 
 
-def test_a_nomad_that_elects_a_leader_meanwhile_is_asked_again(nomad: FakeNomad, clock: Clock) -> None:
+def test_query_is_repeated_while_nomad_elects_a_leader(nomad: FakeNomad, clock: Clock) -> None:
     answer, rounds = nomad.answer, iter(range(100))
 
     def shaky(method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
@@ -238,11 +241,11 @@ def test_a_nomad_that_elects_a_leader_meanwhile_is_asked_again(nomad: FakeNomad,
     assert (ServerReadyProvider().create(_ready(nomad)).outs or {})["state"] == "serving"
 
 
-def test_a_token_that_nomad_refuses_is_said_at_once(nomad: FakeNomad, clock: Clock) -> None:
+def test_refused_token_fails_immediately(nomad: FakeNomad, clock: Clock) -> None:
     nomad.empty()
     with pytest.raises(ServiceError, match="answered 403"):
         ServerReadyProvider().create(_ready(nomad))
-    assert clock.now == 0, "asking again would not help"
+    assert clock.now == 0, "a retry would not help"
 
 
 # HTTPS, on a loopback port that stands for 443 of the reserved address.
@@ -277,7 +280,7 @@ def pds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     connect = _connect
 
     def redirected(where: tuple[str, int], *rest: Any) -> Any:
-        assert where == (IP, 443), "straight to the reserved address, past every cache of names"
+        assert where == (IP, 443), "it must connect to the reserved address, without name resolution"
         return connect(("127.0.0.1", server.server_port), *rest)
 
     monkeypatch.setattr("components.clients.https._connect", redirected)
@@ -289,13 +292,13 @@ def pds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     thread.join(30)
 
 
-def test_a_server_with_a_valid_certificate_is_serving(nomad: FakeNomad, pds: dict[str, Any]) -> None:
+def test_server_with_a_valid_certificate_is_serving(nomad: FakeNomad, pds: dict[str, Any]) -> None:
     pds["trust"]()
     assert (ServerReadyProvider().create(_ready(nomad, ingress_state="open")).outs or {})["state"] == "serving"
     assert pds["paths"] == [(HOST, "/xrpc/_health")]
 
 
-def test_pending_https_is_a_state_and_the_next_up_looks_again(nomad: FakeNomad, pds: dict[str, Any]) -> None:
+def test_pending_https_is_a_state_that_the_next_up_checks_again(nomad: FakeNomad, pds: dict[str, Any]) -> None:
     provider, inputs = ServerReadyProvider(), _ready(nomad, ingress_state="open")
     found = provider.create(inputs).outs or {}
     assert found["state"].startswith("serving on the host; HTTPS pending: https://noted.at/xrpc/_health: ")
@@ -305,29 +308,31 @@ def test_pending_https_is_a_state_and_the_next_up_looks_again(nomad: FakeNomad, 
     assert (provider.update("id", found, inputs).outs or {})["state"] == "serving"
 
 
-def test_an_ingress_that_has_no_server_is_pending(nomad: FakeNomad, pds: dict[str, Any]) -> None:
+def test_ingress_without_a_server_is_pending(nomad: FakeNomad, pds: dict[str, Any]) -> None:
     pds["trust"]()
     pds["status"] = 502
     assert "it answers 502" in (ServerReadyProvider().create(_ready(nomad, ingress_state="open")).outs or {})["state"]
 
 
-def test_a_text_that_the_ingress_refused_fails_up_once_the_server_answers(
+def test_text_that_caddy_refused_fails_up_once_the_server_answers(
     nomad: FakeNomad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    required_digests: list[str] = []
 
     def refused(hostname: str, address: str, sha256: str, seconds: float) -> None:
-        asked.append(sha256)
+        required_digests.append(sha256)
         raise ServiceError("Caddy refused this stack's text")
 
     monkeypatch.setattr("components.clients.caddy.require", refused)
     monkeypatch.setattr("components.dynamic.server.https_health", lambda *_: None)
     assert (ServerReadyProvider().create(_ready(nomad, ingress_state="open")).outs or {})["state"] == "serving", (
-        "IO is not asked"
+        "IO is not queried"
     )
     with pytest.raises(ServiceError, match="Caddy refused"):
         ServerReadyProvider().create(_ready(nomad, ingress_state="open", ingress_sha256="5" * 64))
-    assert asked == ["5" * 64]
+    assert required_digests == ["5" * 64]
     monkeypatch.setattr("components.dynamic.server.https_health", lambda *_: "no certificate yet")
     pending = ServerReadyProvider().create(_ready(nomad, ingress_state="open", ingress_sha256="5" * 64)).outs or {}
-    assert pending["state"].endswith("HTTPS pending: no certificate yet"), "nor is a site that does not answer"
+    assert pending["state"].endswith("HTTPS pending: no certificate yet"), (
+        "a site that does not answer is not queried, either"
+    )

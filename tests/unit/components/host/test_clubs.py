@@ -1,4 +1,4 @@
-"""Several PDSes on one host: the host's resources for them, the clubs' requests, and that no two of fifty conflict."""
+"""Several PDSes on one host: the host's resources for them, the clubs' stacks, and no conflict among fifty of them."""
 
 import json
 from typing import Any
@@ -53,44 +53,46 @@ def chess_settings(**changes: Any) -> Settings:
 # The host.
 
 
-def test_the_laws_hold_for_a_host_with_clubs(host: Evaluation) -> None:
+def test_invariants_hold_for_a_host_with_clubs(host: Evaluation) -> None:
     assert {name: found for name, check in CHECKS.items() if (found := check(host))} == {}
     assert [finding for found in findings(of_evaluation(host)).values() for finding in found] == []
 
 
-def test_every_club_has_a_namespace_a_token_for_it_alone_and_a_volume_with_a_quota(host: Evaluation) -> None:
+def test_every_club_has_a_namespace_a_token_for_it_and_a_volume_with_a_quota(host: Evaluation) -> None:
     for club, gib in (("chess", 5), ("rooks", 9)):
         name = f"pds-host-clubs-{club}"
         rules = host.one(f"{name}-policy").inputs["rulesHcl"]
         assert f'namespace "{club}"' in rules
-        assert 'policy = "write"' not in rules.partition("host_volume")[0], "a written capability, never all of them"
+        assert 'policy = "write"' not in rules.partition("host_volume")[0], (
+            "rules must name capabilities, never grant them all"
+        )
         assert not {"chess", "rooks"} - {club} & set(rules.replace('"', " ").replace("/", " ").split())
         assert host.one(f"{name}-token").inputs["policies"] == [f"pds-club-{club}"]
         volume = host.one(f"{name}-namespace").inputs
         assert (volume["club"], volume["volume"], volume["disk_gib"]) == (club, f"pds-{club}", gib)
 
 
-def test_a_club_is_told_no_management_token(host: Evaluation) -> None:
-    told = json.dumps(host.outputs["club_access"])
-    assert host.outputs["nomad_management_token"] not in told
-    assert host.outputs["nomad_token"] not in told, "nor the host's own"
+def test_club_gets_no_management_token(host: Evaluation) -> None:
+    club_access = json.dumps(host.outputs["club_access"])
+    assert host.outputs["nomad_management_token"] not in club_access
+    assert host.outputs["nomad_token"] not in club_access, "nor the token of the host"
     tokens = [access["token"] for access in host.outputs["club_access"].values()]
     assert len(set(tokens)) == len(tokens) == 2
     assert "club_access" in host.secret_outputs
-    assert "clubs" not in host.secret_outputs, "so that a wrong passphrase can be told from a missing club"
+    assert "clubs" not in host.secret_outputs, "so that a wrong passphrase can be distinguished from a missing club"
 
 
-def test_what_two_would_listen_on_is_refused() -> None:
+def test_refuses_a_port_that_two_servers_would_use() -> None:
     clubs = {"chess": {"port": 3000}, "rooks": {"port": 3101}, "pawns": {"port": 3101}}
     with pytest.raises(SettingsError) as caught:
         settings_of(clubs=clubs, host={"size": "s-8vcpu-16gb"})
     found = {fault.key: fault for fault in caught.value.faults}
     assert set(found) == {"clubs.chess.port", "clubs.pawns.port"}
     remedies = [fault.remedy for fault in found.values()]
-    assert remedies == ["Write 3102.", "Write 3103."], "each its own"
+    assert remedies == ["Write 3102.", "Write 3103."], "each remedy must name another port"
 
 
-def test_clubs_that_do_not_fit_the_droplet_are_refused_before_they_are_placed() -> None:
+def test_refuses_clubs_that_do_not_fit_the_droplet() -> None:
     with pytest.raises(SettingsError, match="clubs 1792"):
         settings_of(clubs=CLUBS["clubs"])
 
@@ -98,32 +100,34 @@ def test_clubs_that_do_not_fit_the_droplet_are_refused_before_they_are_placed() 
 # A club.
 
 
-def test_a_club_makes_no_host_and_no_nomad(chess: Evaluation) -> None:
+def test_club_creates_no_host_and_no_nomad(chess: Evaluation) -> None:
     kinds = {kind(item) for item in chess.resources}
     assert not kinds & {"Droplet", "Volume", "ReservedIp", "Firewall", "NomadBootstrap", "AclPolicy", "AclToken"}
     assert [item.name for item in chess.of("job:Job")] == ["pds-server-job"], "the ingress is the host's"
 
 
-def test_on_another_host_a_club_has_another_way_in(chess: Evaluation, host: Evaluation) -> None:
+def test_club_has_a_separate_provider_for_each_host(chess: Evaluation, host: Evaluation) -> None:
     """The provider that created its resources on the old host deletes them; the engine keeps it until then."""
-    there = shared(host=host, on="ground")
+    moved = shared(host=host, on="ground")
     assert chess.one("pds-host-provider-dev")
-    assert there.one("pds-host-provider-ground")
-    differ = {item.name for item in chess.resources} ^ {item.name for item in there.resources}
-    assert differ == {"pds-host-provider-dev", "pds-host-provider-ground"}, "all else is the same, and replaced"
+    assert moved.one("pds-host-provider-ground")
+    differ = {item.name for item in chess.resources} ^ {item.name for item in moved.resources}
+    assert differ == {"pds-host-provider-dev", "pds-host-provider-ground"}, (
+        "all other names are the same, and those resources are replaced"
+    )
 
 
-def test_no_secret_of_a_club_is_in_the_open(chess: Evaluation) -> None:
+def test_no_secret_of_a_club_is_readable(chess: Evaluation) -> None:
     assert find_secrets_in_the_open(chess) + find_secrets_in_texts(chess) == []
     assert [finding for found in findings(of_evaluation(chess)).values() for finding in found] == []
 
 
-def test_where_a_club_s_nomad_is_is_no_secret_and_what_opens_it_is(chess: Evaluation) -> None:
-    assert "nomad_address" not in chess.secret_outputs, "a sentence may name it"
+def test_nomad_address_of_a_club_is_plain_and_its_credentials_are_secret(chess: Evaluation) -> None:
+    assert "nomad_address" not in chess.secret_outputs, "an error may name it"
     assert {"nomad_token", "nomad_client_key_pem"} <= set(chess.secret_outputs)
 
 
-def test_everything_of_a_club_is_in_its_namespace_but_its_file(chess: Evaluation) -> None:
+def test_everything_of_a_club_but_its_ingress_file_is_in_its_namespace(chess: Evaluation) -> None:
     namespaces = {item.name: item.inputs.get("namespace") for item in chess.of("variable:Variable")}
     assert namespaces.pop("pds-ingress-file-variable") is None
     assert set(namespaces.values()) == {"chess"}
@@ -135,7 +139,7 @@ def test_everything_of_a_club_is_in_its_namespace_but_its_file(chess: Evaluation
     assert chess.one("pds-server-ready").inputs["namespace"] == "chess"
 
 
-def test_a_club_with_everything_stays_in_its_namespace(host: Evaluation) -> None:
+def test_club_with_every_option_stays_in_its_namespace(host: Evaluation) -> None:
     backup = {"access_key_id": "DO00OWNERS", "secret_access_key": "owners+secret/of=Spaces"}
     members = [{"handle": "ann.pds.chess-club.org", "email": "a@b.org", "email_verified": True}]
     alerts = {"email": ["owner@bench.test"], "ping_url": "https://hc-ping.com/5bf66975"}
@@ -146,8 +150,8 @@ def test_a_club_with_everything_stays_in_its_namespace(host: Evaluation) -> None
         assert only_job(text)["namespace"] == "chess", job.name
         (group,) = (body for item in only_job(text)["group"] for body in item.values())
         mounted = {body["source"] for item in group.get("volume", []) for body in item.values()}
-        assert mounted <= {"pds-chess"}, f"{job.name}: the host's own volume is closed to it"
-    assert "MonitorAlert" not in {kind(item) for item in whole.resources}, "the droplet is watched by whose it is"
+        assert mounted <= {"pds-chess"}, f"{job.name} must not mount the host's own volume"
+    assert "MonitorAlert" not in {kind(item) for item in whole.resources}, "only the host's stack monitors the droplet"
     assert "UptimeCheck" in {kind(item) for item in whole.resources}
     assert rendered(whole).keys() == {
         "pds.nomad.hcl", "confirm-email.nomad.hcl", "alerts.nomad.hcl", "ingress.hcl",
@@ -155,42 +159,42 @@ def test_a_club_with_everything_stays_in_its_namespace(host: Evaluation) -> None
     }  # fmt: skip
 
 
-def test_a_club_s_file_waits_until_its_name_resolves(host: Evaluation) -> None:
+def test_ingress_file_of_a_club_waits_until_its_name_resolves(host: Evaluation) -> None:
     items = shared(host=host).one("pds-ingress-file-variable").inputs["items"]
     assert items["text"] == 'ingress "pds.chess-club.org" {\n  name = "pds-chess"\n  backend = "127.0.0.1:3101"\n}\n'
     before = shared(host=host, preview=True)
-    assert before.one("pds-ingress-file-variable").inputs["items"] is None, "the host's ingress is up already"
-    assert before.outputs["ingress_file"] == items["text"], "and what it will be is shown"
+    assert before.one("pds-ingress-file-variable").inputs["items"] is None, "the host's ingress already runs"
+    assert before.outputs["ingress_file"] == items["text"], "and the preview shows the later text"
 
 
-def test_the_first_preview_of_a_club_shows_its_whole_job(host: Evaluation) -> None:
+def test_first_preview_of_a_club_shows_its_whole_job(host: Evaluation) -> None:
     assert isinstance(shared(host=host, preview=True).one("pds-server-job").raw["jobspec"], str)
 
 
 # The terms of the host.
 
 
-def test_terms_that_match_the_stack_file_are_accepted() -> None:
+def test_accepts_terms_that_match_the_stack_file() -> None:
     assert accepted_terms(chess_settings(), "chess", {"chess": TERMS}, secret_readable=True) == TERMS
 
 
 @pytest.mark.parametrize("terms_by_club", [None, {}, {"rooks": TERMS}])
-def test_a_missing_club_needs_the_host_s_up_first(terms_by_club: dict[str, Any] | None) -> None:
+def test_missing_club_requires_up_of_the_host_first(terms_by_club: dict[str, Any] | None) -> None:
     with pytest.raises(HostContractError, match=r"clubs: \{chess: \{port: 3101\}\}.* `pulumi up --stack dev` first"):
         accepted_terms(chess_settings(), "chess", terms_by_club, secret_readable=False)
 
 
-def test_a_plain_part_without_its_secret_part_is_the_wrong_passphrase() -> None:
+def test_terms_without_readable_secrets_mean_a_wrong_passphrase() -> None:
     with pytest.raises(HostContractError, match=r"secrets of stack dev cannot be decrypted.*share its passphrase"):
         accepted_terms(chess_settings(), "chess", {"chess": TERMS}, secret_readable=False)
 
 
-def test_a_club_s_bucket_in_the_region_of_the_host_s_droplet_is_warned_of(host: Evaluation) -> None:
-    def said(region: str) -> bool:
+def test_warns_about_a_bucket_in_the_region_of_the_droplet_of_the_host(host: Evaluation) -> None:
+    def warns(region: str) -> bool:
         found = shared(host=host, backup=BACKUP | {"region": region}).messages
         return any("fra1 is the droplet's region too" in text for _severity, text in found)
 
-    assert (said("fra1"), said("ams3")) == (True, False)
+    assert (warns("fra1"), warns("ams3")) == (True, False)
 
 
 def test_refuses_terms_of_another_version() -> None:
@@ -198,7 +202,7 @@ def test_refuses_terms_of_another_version() -> None:
         accepted_terms(chess_settings(), "chess", {"chess": {**TERMS, "schema": 2}}, secret_readable=True)
 
 
-def test_every_difference_is_named_with_what_to_write() -> None:
+def test_names_every_difference_with_what_to_write() -> None:
     # Numbers have a fraction in another stack's state.
     theirs = {**TERMS, "port": 3109.0, "ingress": "caddy", "datacenter": "fra", "region": "eu", "memory_mib": 256.0}
     with pytest.raises(SettingsError) as caught:
@@ -212,14 +216,14 @@ def test_every_difference_is_named_with_what_to_write() -> None:
     }
 
 
-def test_a_dialect_counts_for_io_alone() -> None:
+def test_dialect_must_match_only_for_io() -> None:
     with pytest.raises(SettingsError, match="Write 'dialect: host'"):
         accepted_terms(chess_settings(), "chess", {"chess": {**TERMS, "dialect": "host"}}, secret_readable=True)
     caddy = chess_settings(ingress={"kind": "caddy"})
     accepted_terms(caddy, "chess", {"chess": {**TERMS, "ingress": "caddy", "dialect": "host"}}, secret_readable=True)
 
 
-def test_the_program_ends_with_the_contract_s_error() -> None:
+def test_program_fails_with_the_error_of_the_contract() -> None:
     with pytest.raises(pulumi.RunError, match="grants chess no place"):
         shared(host=run())
 
@@ -244,19 +248,19 @@ def test_the_program_ends_with_the_contract_s_error() -> None:
         ("pds.port", {"pds": {}}),
     ],
 )
-def test_what_a_club_cannot_say_is_refused(key: str, changes: dict[str, Any]) -> None:
+def test_refuses_options_that_a_club_cannot_have(key: str, changes: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as caught:
         chess_settings(**changes)
     assert key in {fault.key for fault in caught.value.faults}
 
 
 @pytest.mark.parametrize("on", [{}, {"stack": "dev", "nomad_address": "https://nomad.my-club.org:4646"}])
-def test_on_says_one_thing(on: dict[str, str]) -> None:
+def test_on_requires_exactly_one_way_to_name_the_host(on: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="it needs exactly one of"):
         chess_settings(on=on or {"namespace": "chess"})
 
 
-def test_a_token_is_sent_to_no_address_in_plain_http() -> None:
+def test_refuses_a_plain_http_address_for_a_token() -> None:
     with pytest.raises(SettingsError, match="not the address of a Nomad to which a token may be sent"):
         chess_settings(on={"nomad_address": "http://203.0.113.10:4646"})
 
@@ -264,26 +268,26 @@ def test_a_token_is_sent_to_no_address_in_plain_http() -> None:
 # An existing Nomad.
 
 
-def test_a_nomad_that_is_there_gets_the_jobs_and_no_host() -> None:
-    there = run(**EXISTING)
-    kinds = {kind(item) for item in there.resources}
+def test_existing_nomad_gets_jobs_and_no_host_is_created() -> None:
+    evaluation = run(**EXISTING)
+    kinds = {kind(item) for item in evaluation.resources}
     assert not kinds & {"Droplet", "Volume", "ReservedIp", "Firewall", "NomadBootstrap", "ClubNamespace", "AclToken"}
-    assert {item.name for item in there.of("job:Job")} == {"pds-server-job", "pds-ingress-job"}
-    requirements, provider = there.one("pds-host-requirements"), there.one("pds-host-provider")
+    assert {item.name for item in evaluation.of("job:Job")} == {"pds-server-job", "pds-ingress-job"}
+    requirements, provider = evaluation.one("pds-host-requirements"), evaluation.one("pds-host-provider")
     assert requirements.inputs["required"]["ingress"] == "io"
     before = provider.options["propertyDependencies"]["address"]["urns"]
-    assert requirements.urn in before, "asked before anything is put there"
-    assert find_secrets_in_the_open(there) + find_secrets_in_texts(there) == []
+    assert requirements.urn in before, "the requirements are checked before anything is created"
+    assert find_secrets_in_the_open(evaluation) + find_secrets_in_texts(evaluation) == []
 
 
-def test_its_namespace_and_volume_are_its_owner_s() -> None:
+def test_existing_nomad_namespace_and_volume_are_configurable() -> None:
     on = {**EXISTING["on"], "namespace": "people", "volume": "repos"}
-    there = run(**{**EXISTING, "on": on}, ingress={"kind": "none"})
-    job = only_job(there.one("pds-server-job").inputs["jobspec"])
+    evaluation = run(**{**EXISTING, "on": on}, ingress={"kind": "none"})
+    job = only_job(evaluation.one("pds-server-job").inputs["jobspec"])
     (group,) = job["group"][0].values()
     assert (job["namespace"], group["volume"][0]["pds"]["source"]) == ("people", "repos")
-    assert {item.inputs["namespace"] for item in there.of("variable:Variable")} == {"people"}
-    assert there.one("pds-host-requirements").inputs["required"]["ingress"] == ""
+    assert {item.inputs["namespace"] for item in evaluation.of("variable:Variable")} == {"people"}
+    assert evaluation.one("pds-host-requirements").inputs["required"]["ingress"] == ""
 
 
 # Many.
@@ -293,10 +297,10 @@ NAMES = [
     for first in ("a", "b", "a-b", "pds", "z9")
     for rest in ("", "a", "0", "-0", "-a", "--a", "-dev", "-club", "-ingress", "-0123456789-abcdef")
 ]
-"""Names that are a beginning of others, or differ in a hyphen or in what the program itself adds to names."""
+"""Names that are prefixes of others, or differ in a hyphen or in what the program itself adds to names."""
 
 
-def test_fifty_clubs_never_get_in_each_other_s_way() -> None:
+def test_fifty_clubs_never_conflict() -> None:
     assert len(set(NAMES)) == 50
     clubs = {name: {"port": 3101 + number, "memory_mib": 512, "disk_gib": 1} for number, name in enumerate(NAMES)}
     host = run(clubs=clubs, host={"size": "s-24vcpu-128gb"})
@@ -322,10 +326,12 @@ def test_fifty_clubs_never_get_in_each_other_s_way() -> None:
         seen["records"] += [(record["zone"], record["name"], record["type"]) for record in club.outputs["records"]]
     for what, found in seen.items():
         assert len(set(found)) == len(found), f"two clubs have the same {what}"
-    assert {item.inputs["volume"] for item in host.of(":ClubNamespace")} == set(seen["volumes"]), "each finds its own"
+    assert {item.inputs["volume"] for item in host.of(":ClubNamespace")} == set(seen["volumes"]), (
+        "each club finds its own volume"
+    )
 
 
-def test_members_of_a_club_are_asked_at_the_host_s_address(chess: Evaluation, host: Evaluation) -> None:
+def test_member_accounts_of_a_club_use_the_address_of_the_host(chess: Evaluation, host: Evaluation) -> None:
     members = [{"handle": "ann.pds.chess-club.org", "email": "a@b.org"}]
     people = shared(host=host, members=members, invites=CLUB["invites"])
     account = people.one("pds-people-member-ann.pds.chess-club.org-account")

@@ -41,12 +41,12 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_would_lose_the_data_or_the_name_is_refused_with_the_way_back(case: str) -> None:
-    changes, said = REFUSED[case]
+def test_refuses_changes_that_would_lose_the_data_or_the_name(case: str) -> None:
+    changes, expected_parts = REFUSED[case]
     with pytest.raises(ServiceError) as refused:
         StackIdentityProvider().diff("id", _known(), _known(**changes))
     text = str(refused.value)
-    assert [part for part in said if part not in text] == []
+    assert [part for part in expected_parts if part not in text] == []
     assert "Nothing was changed" in text
     assert "remove the protect" not in text, "the engine's own advice would lose the volume"
     with pytest.raises(ServiceError):  # an `up --skip-preview`, too
@@ -57,25 +57,25 @@ ALLOWED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing": ({}, {}),
     "a larger volume": ({}, {"volume_gib": 50}),
     "a renamed stack that keeps its volume's name": ({}, {"stack": "club"}),
-    "a volume made of a snapshot": ({}, {"adopt": "506f78a4", "volume": "pds-restored", "volume_gib": 20}),
-    "a host of its own given up for another's": ({}, {"on": "ground", "region": "", "volume": "", "volume_gib": 0}),
+    "a volume created from a snapshot": ({}, {"adopt": "506f78a4", "volume": "pds-restored", "volume_gib": 20}),
+    "an own host replaced by a place on another's": ({}, {"on": "ground", "region": "", "volume": "", "volume_gib": 0}),
     "a club that moves": ({"on": "dev", "region": "", "volume": ""}, {"on": "ground", "region": "", "volume": ""}),
 }
 
 
 @pytest.mark.parametrize("case", ALLOWED)
-def test_what_keeps_data_and_name_goes_on(case: str) -> None:
-    known, wanted = (_known(**changes) for changes in ALLOWED[case])
-    assert StackIdentityProvider().diff("id", known, wanted).changes == (known != wanted)
+def test_accepts_changes_that_keep_data_and_name(case: str) -> None:
+    known, new = (_known(**changes) for changes in ALLOWED[case])
+    assert StackIdentityProvider().diff("id", known, new).changes == (known != new)
 
 
-def test_a_club_keeps_the_name_by_which_its_host_knows_it() -> None:
+def test_club_keeps_the_name_by_which_its_host_knows_it() -> None:
     own = {"on": "dev", "region": "", "volume": "", "volume_gib": 0}
     with pytest.raises(ServiceError, match=r"pulumi stack rename chess"):
         StackIdentityProvider().diff("id", _known(stack="chess", **own), _known(stack="rooks", **own))
 
 
-def test_a_hostname_under_which_no_server_ever_ran_is_forgotten_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_hostname_can_be_forgotten_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = StackIdentityProvider()
     monkeypatch.setenv(FORGET, "another.at")
     with pytest.raises(ServiceError, match=FORGET):
@@ -94,7 +94,7 @@ def test_a_hostname_under_which_no_server_ever_ran_is_forgotten_by_name(monkeypa
     ],
     ids=["own host", "another's host", "another's Nomad"],
 )
-def test_everything_that_can_lose_something_waits_for_the_comparison(evaluate: Any) -> None:
+def test_every_resource_that_can_lose_data_depends_on_the_comparison(evaluate: Any) -> None:
     found: Evaluation = evaluate()
     kinds = (":DnsRecord", ":Domain", ":Volume", ":ReservedIp", ":Tag", ":Droplet", ":Job", ":Variable")
     late = [item for item in found.resources if item.type.startswith(("nomad:", "digitalocean:"))]
@@ -105,7 +105,7 @@ def test_everything_that_can_lose_something_waits_for_the_comparison(evaluate: A
     )
 
 
-def test_the_comparison_of_two_revisions_shuts_the_gate_for_another_hostname(dev: Evaluation) -> None:
+def test_preflight_refuses_another_hostname_between_two_revisions(dev: Evaluation) -> None:
     typo = run(hostname="noted.ta")
     found = of_changes(between(dev, typo), ())
     assert any(line.startswith("identity: pds:hostname") and "noted.at" in line for line in found)
@@ -115,12 +115,12 @@ def test_the_comparison_of_two_revisions_shuts_the_gate_for_another_hostname(dev
 # A renamed stack, and its firewall.
 
 
-def test_a_tag_keeps_the_name_that_it_was_made_with(dev: Evaluation) -> None:
+def test_tag_keeps_the_name_with_which_it_was_created(dev: Evaluation) -> None:
     assert dev.one("pds-host-network-tag").options["ignoreChanges"] == ["name"], (
-        "a renamed stack would delete it, and DigitalOcean takes it off the droplet: no firewall"
+        "renaming the stack would delete the tag: the droplet would lose its firewall"
     )
     [change] = [item for item in between(dev, run(stack="club")) if item.type.endswith(":Tag")]
-    assert change.op == "update", "and it is not replaced"
+    assert change.op == "update", "it must not be replaced"
 
 
 # A host under its clubs.
@@ -137,22 +137,22 @@ def nomad() -> Iterator[FakeNomad]:
         yield fake
 
 
-def _asks(host: Evaluation, nomad: FakeNomad) -> dict[str, Any]:
+def _check_inputs(host: Evaluation, nomad: FakeNomad) -> dict[str, Any]:
     inputs = host.one("pds-host-in-use").inputs
     return {**inputs, "address": nomad.address, "ca_pem": "", "cert_pem": "", "key_pem": "", "token": MANAGEMENT}
 
 
-def test_whether_a_host_is_in_use_is_asked_before_anything_of_it_is_destroyed(host: Evaluation) -> None:
-    asks = host.one("pds-host-in-use")
-    before = waits_for(host, asks)
+def test_host_is_deleted_only_after_the_check_for_clubs(host: Evaluation) -> None:
+    check = host.one("pds-host-in-use")
+    before = waits_for(host, check)
     real = [item for item in host.resources if not item.type.startswith("pds:index:")]
-    assert {item.name for item in real} - before == {asks.name}, (
-        "the engine deletes at once whatever nothing else depends on"
+    assert {item.name for item in real} - before == {check.name}, (
+        "the engine immediately deletes resources on which nothing else depends"
     )
 
 
-def test_a_host_without_clubs_is_destroyed_without_its_nomad(dev: Evaluation) -> None:
-    assert not [item for item in dev.resources if item.type.endswith(":HostInUse")], "it needs no living host"
+def test_host_without_clubs_is_destroyed_without_a_check(dev: Evaluation) -> None:
+    assert not [item for item in dev.resources if item.type.endswith(":HostInUse")], "a check would need a running host"
 
 
 def _job(name: str, **more: Any) -> dict[str, Any]:
@@ -160,37 +160,37 @@ def _job(name: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("status", ["running", "dead"])
-def test_a_host_with_a_club_on_it_is_not_destroyed(host: Evaluation, nomad: FakeNomad, status: str) -> None:
+def test_host_with_a_club_is_not_destroyed(host: Evaluation, nomad: FakeNomad, status: str) -> None:
     nomad.jobs_of = {"chess": [_job("pds", Status=status)], "rooks": []}
     with pytest.raises(ServiceError) as refused:
-        HostInUseProvider().delete("id", _asks(host, nomad))
+        HostInUseProvider().delete("id", _check_inputs(host, nomad))
     text = str(refused.value)
     assert "stack chess" in text, "the club is named, running or paused"
     assert "rooks" not in text
-    for said in ("Nothing was destroyed", "./pds move chess --to STACK", "pulumi destroy --stack chess"):
-        assert said in text
-    assert {token for _method, _path, token in nomad.asked} == {MANAGEMENT}, "the program's own sees no club"
+    for part in ("Nothing was destroyed", "./pds move chess --to STACK", "pulumi destroy --stack chess"):
+        assert part in text
+    assert {token for _method, _path, token in nomad.asked} == {MANAGEMENT}, "the program's own token can read no club"
 
 
-def test_a_host_whose_clubs_are_gone_is_destroyed(host: Evaluation, nomad: FakeNomad) -> None:
+def test_host_is_destroyed_if_its_clubs_are_gone(host: Evaluation, nomad: FakeNomad) -> None:
     stopped, run_before = _job("pds", Stop=True), _job("pds-backup/periodic-1", ParentID="pds-backup", Status="dead")
     nomad.jobs_of = {"chess": [stopped, run_before]}
-    HostInUseProvider().delete("id", _asks(host, nomad))
+    HostInUseProvider().delete("id", _check_inputs(host, nomad))
 
 
-def test_a_host_that_cannot_be_asked_is_kept_and_the_way_to_forget_it_is_said(host: Evaluation) -> None:
-    asks = host.one("pds-host-in-use").inputs
-    silent = {**asks, "address": "http://127.0.0.1:1", "ca_pem": "", "cert_pem": "", "key_pem": ""}
+def test_unreachable_host_is_kept_and_the_command_to_forget_it_is_printed(host: Evaluation) -> None:
+    check = host.one("pds-host-in-use").inputs
+    silent = {**check, "address": "http://127.0.0.1:1", "ca_pem": "", "cert_pem": "", "key_pem": ""}
     with pytest.raises(ServiceError) as refused:
         HostInUseProvider().delete("id", silent)
     text = str(refused.value)
     assert "stack chess and of stack rooks" in text
     assert "./pds repair dev" in text
-    assert f"pulumi state delete --stack dev '{asks['urn']}'" in text
+    assert f"pulumi state delete --stack dev '{check['urn']}'" in text
     assert MANAGEMENT not in text
 
 
-def test_the_urn_that_is_said_is_the_resources_own(host: Evaluation) -> None:
-    asks: Recorded = host.one("pds-host-in-use")
+def test_printed_urn_is_the_urn_of_the_resource(host: Evaluation) -> None:
+    check: Recorded = host.one("pds-host-in-use")
     # The engine omits the stack's type in the URN of a resource without another parent; the recording monitor does not.
-    assert asks.inputs["urn"] == asks.urn.replace("pulumi:pulumi:Stack$", "")
+    assert check.inputs["urn"] == check.urn.replace("pulumi:pulumi:Stack$", "")

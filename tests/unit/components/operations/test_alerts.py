@@ -28,27 +28,29 @@ def alerted() -> Evaluation:
     return run(alerts=ALERTS)
 
 
-def test_a_stack_with_alerts_keeps_every_law(alerted: Evaluation) -> None:
+def test_invariants_hold_with_alerts(alerted: Evaluation) -> None:
     for name, find in CHECKS.items():
-        assert find(alerted) == [], f"the law of {name} does not hold with alerts"
+        assert find(alerted) == [], f"the invariant {name} does not hold with alerts"
 
 
-def test_without_alerts_nothing_is_watched(dev: Evaluation) -> None:
+def test_without_the_section_no_alert_is_created(dev: Evaluation) -> None:
     assert [item.name for item in dev.resources if "alerts" in item.name] == []
     assert "watch_job" not in dev.outputs
 
 
-def test_slack_s_address_and_the_ping_s_are_secrets(alerted: Evaluation) -> None:
+def test_slack_webhook_and_ping_url_are_secret(alerted: Evaluation) -> None:
     assert find_secrets_in_the_open(alerted, SECRET) == []
-    assert find_secrets_in_texts(alerted, SECRET) == [], "every token with read-job reads a job"
+    assert find_secrets_in_texts(alerted, SECRET) == [], "every token with read-job can read a job"
     variable = alerted.one("pds-alerts-ping")
     assert variable.inputs == {"path": "nomad/jobs/pds-alerts", "items": {"PING_URL": ALERTS["ping_url"]}}
     assert is_secret(variable.raw["items"])
 
 
-def test_the_uptime_check_asks_the_server_s_own_health(alerted: Evaluation) -> None:
+def test_uptime_check_queries_the_health_of_the_server(alerted: Evaluation) -> None:
     check = alerted.one("pds-alerts-uptime").inputs
-    assert check["target"] == "https://noted.at/xrpc/_health", "it asks the databases too, and is 503 if they fail"
+    assert check["target"] == "https://noted.at/xrpc/_health", (
+        "it queries the databases, too, and returns 503 if they fail"
+    )
     assert check["enabled"] is True
     alerts = {item.name: item.inputs for item in alerted.of(":UptimeAlert")}
     assert {(row["type"], row["threshold"], row["comparison"]) for row in alerts.values()} == {
@@ -58,12 +60,12 @@ def test_the_uptime_check_asks_the_server_s_own_health(alerted: Evaluation) -> N
     }, "down, slow and certificate"
     assert {row["checkId"] for row in alerts.values()} == {alerted.one("pds-alerts-uptime").id}
     for row in alerts.values():
-        (told,) = row["notifications"]
-        assert told["emails"] == ALERTS["email"]
-        assert told["slacks"] == [ALERTS["slack"]]
+        (recipients,) = row["notifications"]
+        assert recipients["emails"] == ALERTS["email"]
+        assert recipients["slacks"] == [ALERTS["slack"]]
 
 
-def test_cpu_memory_and_disk_are_watched_by_tag(alerted: Evaluation) -> None:
+def test_cpu_memory_and_disk_are_monitored_by_tag(alerted: Evaluation) -> None:
     monitors = [item.inputs for item in alerted.of(":MonitorAlert")]
     kinds = {row["type"].rpartition("/")[2] for row in monitors}
     assert kinds == {"cpu", "memory_utilization_percent", "disk_utilization_percent"}
@@ -81,15 +83,17 @@ def test_every_alert_is_named_after_the_stack() -> None:
         if kind(item) in ("UptimeCheck", "UptimeAlert", "MonitorAlert")
     ]
     assert len(names) == len(set(names)) == 7
-    assert all(name.startswith("pds-club") for name in names), "one account may hold several PDSes"
+    assert all(name.startswith("pds-club") for name in names), "an account can contain several PDSes"
 
 
-def test_no_alert_says_that_a_pds_is_down_while_it_is_created_or_paused(alerted: Evaluation) -> None:
+def test_no_alert_fires_while_the_pds_is_created_or_paused(alerted: Evaluation) -> None:
     for item in alerted.resources:
         if item.name.startswith("pds-alerts-") and item.name != "pds-alerts-ping":
-            assert "pds-server-ready" in waits_for(alerted, item), f"{item.name} would see a PDS that is being made"
+            assert "pds-server-ready" in waits_for(alerted, item), (
+                f"{item.name} would check a PDS that is still being created"
+            )
     paused = run(alerts=ALERTS, pds={"paused": True})
-    assert paused.one("pds-alerts-uptime").inputs["enabled"] is False, "it was its owner who stopped it"
+    assert paused.one("pds-alerts-uptime").inputs["enabled"] is False, "the operator stopped it"
 
 
 @pytest.mark.parametrize(
@@ -101,15 +105,15 @@ def test_no_alert_says_that_a_pds_is_down_while_it_is_created_or_paused(alerted:
     ],
     ids=["email", "slack", "ping_url"],
 )
-def test_each_way_alone_makes_what_it_needs(alerts: dict[str, Any], kinds: set[str]) -> None:
+def test_each_recipient_kind_alone_creates_what_it_needs(alerts: dict[str, Any], kinds: set[str]) -> None:
     evaluation = run(alerts=alerts)
-    watch = {kind(item) for item in evaluation.resources if item.name.startswith("pds-alerts-")}
-    assert watch == kinds
+    created = {kind(item) for item in evaluation.resources if item.name.startswith("pds-alerts-")}
+    assert created == kinds
     for name, find in CHECKS.items():
-        assert find(evaluation) == [], f"the law of {name} does not hold"
+        assert find(evaluation) == [], f"the invariant {name} does not hold"
 
 
-def test_alerts_without_a_recipient_are_refused() -> None:
+def test_refuses_alerts_without_a_recipient() -> None:
     with pytest.raises(SettingsError, match="has no recipient"):
         settings_of(alerts={"accounts": 90})
 
@@ -117,31 +121,31 @@ def test_alerts_without_a_recipient_are_refused() -> None:
 @pytest.mark.parametrize(
     "url", ["http://ping.test/x", "ping.test/x", "https://ping.test", "https://ping.test/x/", "https://ping.test/x?y"]
 )
-def test_a_ping_url_that_fail_cannot_be_added_to_is_refused_without_being_shown(url: str) -> None:
+def test_refuses_a_ping_url_without_room_for_fail_and_does_not_repeat_it(url: str) -> None:
     with pytest.raises(SettingsError, match=r"alerts\.ping_url") as refusal:
         settings_of(alerts={"ping_url": url})
-    assert url not in str(refusal.value), "it may be a real one with one sign too many"
+    assert url not in str(refusal.value), "it can be a real URL with one extra character"
 
 
-def test_a_slack_channel_without_its_webhook_is_refused_with_its_key() -> None:
+def test_refuses_a_slack_channel_without_its_webhook() -> None:
     with pytest.raises(SettingsError, match=r"alerts\.slack\.url"):
         settings_of(alerts={"slack": {"channel": "#alerts"}})
 
 
-def test_a_stack_without_a_switch_warns_of_what_is_not_monitored() -> None:
-    said = " ".join(warnings(settings_of(alerts={"email": ["owner@bench.test"]})))
-    assert "pds:alerts.ping_url" in said
+def test_warns_if_no_dead_man_s_switch_is_configured() -> None:
+    warning_text = " ".join(warnings(settings_of(alerts={"email": ["owner@bench.test"]})))
+    assert "pds:alerts.ping_url" in warning_text
     assert "pds:alerts.ping_url" not in " ".join(warnings(settings_of(alerts=ALERTS)))
 
 
-def test_the_job_counts_for_the_host_s_memory() -> None:
-    room = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 256}, "ingress": {"memory_mib": 192}}
-    settings_of(**room)
+def test_alerts_job_counts_for_the_memory_of_the_host() -> None:
+    small_host = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 256}, "ingress": {"memory_mib": 192}}
+    settings_of(**small_host)
     with pytest.raises(SettingsError, match="alerts 128"):
-        settings_of(**room, alerts=ALERTS)
+        settings_of(**small_host, alerts=ALERTS)
 
 
-def test_the_job_runs_by_itself_every_quarter_of_an_hour(alerted: Evaluation) -> None:
+def test_alerts_job_runs_every_quarter_of_an_hour(alerted: Evaluation) -> None:
     job = parse(alerted.jobspec("pds-alerts"))["job"][0]["pds-alerts"]
     assert job["type"] == "batch"
     assert job["periodic"] == [{"crons": ["*/15 * * * *"], "prohibit_overlap": True}]
@@ -149,11 +153,11 @@ def test_the_job_runs_by_itself_every_quarter_of_an_hour(alerted: Evaluation) ->
     (task,) = (item["alerts"] for item in group["task"])
     assert task["user"] == "1000:1000"
     assert task["config"][0]["cap_drop"] == ["all"]
-    assert task["config"][0]["image"] == settings_of().pds.image, "no second image to pull and to keep up to date"
+    assert task["config"][0]["image"] == settings_of().pds.image, "no second image to pull and update"
     assert "network" not in group, "it needs no port"
 
 
-def test_how_long_there_may_be_no_backup_goes_by_the_interval() -> None:
+def test_allowed_time_without_a_backup_depends_on_the_interval() -> None:
     def hours(**backup: Any) -> str | None:
         settings = settings_of(alerts=ALERTS, backup=BACKUP | backup)
         assert settings.alerts
@@ -163,7 +167,7 @@ def test_how_long_there_may_be_no_backup_goes_by_the_interval() -> None:
     assert (hours(), hours(interval_minutes=60), hours(interval_minutes=1440)) == ("2", "3", "72")
 
 
-def test_a_stack_file_with_encrypted_alerts_can_be_previewed(tmp_path: Path) -> None:
+def test_stack_file_with_encrypted_alerts_can_be_previewed(tmp_path: Path) -> None:
     secure = {"secure": "v1:abc:def"}
     alerts = {"ping_url": secure, "slack": {"channel": "#alerts", "url": secure}}
     config = {f"pds:{key}": value for key, value in {**document(), "alerts": alerts}.items()}
@@ -173,5 +177,5 @@ def test_a_stack_file_with_encrypted_alerts_can_be_previewed(tmp_path: Path) -> 
     evaluation = evaluate("club", read.values, secret_keys=read.secret_keys)
     assert evaluation.one("pds-alerts-ping").inputs["items"]["PING_URL"].startswith("https://stand-in.test/")
     assert len(evaluation.one("pds-host-nomad-bootstrap").inputs["token"]) == 36, (
-        "a stand-in of the form that Nomad takes"
+        "a stand-in of the form that Nomad accepts"
     )

@@ -19,7 +19,7 @@ from tools.trial.node import wheel_folder
 SCRIPT = ROOT / "components" / "render" / "scripts" / "alerts.cjs"
 
 
-def test_nomad_s_template_engine_finds_nothing_in_the_script() -> None:
+def test_script_contains_no_nomad_template_action() -> None:
     text = SCRIPT.read_text()
     assert "{{" not in text, "Nomad's template engine would read it as an action"
     assert "}}" not in text
@@ -29,14 +29,14 @@ class Switch:
     """A dead man's switch on loopback: records its pings, and answers with `status`."""
 
     def __init__(self) -> None:
-        told: list[tuple[str, str]] = []
-        self.told, self.status = told, 200
+        pings: list[tuple[str, str]] = []
+        self.pings, self.status = pings, 200
         switch = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                told.append((self.path, body))
+                pings.append((self.path, body))
                 self.send_response(switch.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -57,19 +57,19 @@ class Switch:
 
 @pytest.fixture
 def switch() -> Iterator[Switch]:
-    made = Switch()
-    yield made
-    made.close()
+    dead_mans_switch = Switch()
+    yield dead_mans_switch
+    dead_mans_switch.close()
 
 
 def _account(volume: Path, number: int) -> None:
     (volume / "actors" / f"{number % 256:02x}" / f"did:plc:{number:024d}").mkdir(parents=True)
 
 
-def _look(
+def _run(
     volume: Path, url: str, percent: int = 101, accounts: int = 80, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script as the job does. A volume can't be 101 % full, so this is 'never' for it."""
+    """Run the script as the job does. No volume is 101 % full, so by default none is above the limit."""
     environment = {
         "PDS_HOSTNAME": "noted.at",
         "PDS_DATA_DIRECTORY": str(volume),
@@ -83,48 +83,50 @@ def _look(
     return done
 
 
-def test_a_volume_that_is_well_is_pinged(tmp_path: Path, switch: Switch) -> None:
+def test_pings_if_the_volume_is_healthy(tmp_path: Path, switch: Switch) -> None:
     for number in range(3):
         _account(tmp_path, number)
     (tmp_path / "actors" / "reserved_keys" / "not-an-account").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
-    done = _look(tmp_path, switch.url)
+    done = _run(tmp_path, switch.url)
     assert done.returncode == 0, done.stderr
-    ((path, body),) = switch.told
+    ((path, body),) = switch.pings
     assert path == "/secret-of-the-switch"
     assert body.startswith("noted.at: volume ")
-    assert body.endswith("3 accounts"), "a directory of keys is no account"
-    assert sorted(tmp_path.rglob("*")) == before, "it only looks"
+    assert body.endswith("3 accounts"), "a directory of keys is not an account"
+    assert sorted(tmp_path.rglob("*")) == before, "the script only reads"
 
 
-def test_a_new_server_without_accounts_is_well(tmp_path: Path, switch: Switch) -> None:
-    assert _look(tmp_path, switch.url).returncode == 0
-    assert switch.told[0][1].endswith("0 accounts")
+def test_pings_for_a_new_server_without_accounts(tmp_path: Path, switch: Switch) -> None:
+    assert _run(tmp_path, switch.url).returncode == 0
+    assert switch.pings[0][1].endswith("0 accounts")
 
 
-def test_a_volume_above_the_limit_is_told_as_a_failure(tmp_path: Path, switch: Switch) -> None:
-    assert _look(tmp_path, switch.url, percent=0).returncode == 0
-    ((path, body),) = switch.told
+def test_reports_a_volume_above_the_limit_as_a_failure(tmp_path: Path, switch: Switch) -> None:
+    assert _run(tmp_path, switch.url, percent=0).returncode == 0
+    ((path, body),) = switch.pings
     assert path == "/secret-of-the-switch/fail"
-    assert "raise volume.size_gib" in body, "the message says what to do"
+    assert "raise volume.size_gib" in body, "the message must name the remedy"
 
 
-def test_the_figure_is_df_s(tmp_path: Path, switch: Switch) -> None:
-    _look(tmp_path, switch.url)
+def test_volume_usage_equals_that_of_df(tmp_path: Path, switch: Switch) -> None:
+    _run(tmp_path, switch.url)
     found = os.statvfs(tmp_path)
     used = found.f_blocks - found.f_bfree
     percent = 100 * used / (used + found.f_bavail)
-    said = int(switch.told[0][1].split("volume ")[1].split(" %")[0])
-    assert abs(said - percent) <= 2, "others write to this disk between the two looks, but not one part in fifty"
+    reported = int(switch.pings[0][1].split("volume ")[1].split(" %")[0])
+    assert abs(reported - percent) <= 2, "other processes write to this disk in between, but less than 2 %"
 
 
 @pytest.mark.parametrize(("count", "path"), [(4, "/secret-of-the-switch"), (5, "/secret-of-the-switch/fail")])
-def test_accounts_are_told_from_the_limit_on(tmp_path: Path, switch: Switch, count: int, path: str) -> None:
+def test_reports_the_account_count_as_a_failure_from_the_limit_on(
+    tmp_path: Path, switch: Switch, count: int, path: str
+) -> None:
     for number in range(count):
         _account(tmp_path, number)
-    assert _look(tmp_path, switch.url, accounts=5).returncode == 0
-    assert switch.told[0][0] == path
-    assert f"{count} accounts" in switch.told[0][1]
+    assert _run(tmp_path, switch.url, accounts=5).returncode == 0
+    assert switch.pings[0][0] == path
+    assert f"{count} accounts" in switch.pings[0][1]
 
 
 # --- backups and drills
@@ -135,16 +137,16 @@ def _ago(hours: float) -> str:
 
 
 def _with_run_statuses(
-    volume: Path, url: str, statuses: Mapping[str, Mapping[str, Any]], marked: float = 1000, code: int = 0
+    volume: Path, url: str, statuses: Mapping[str, Mapping[str, Any]], identity_age: float = 1000, code: int = 0
 ) -> None:
-    """Check a volume that was marked this many hours ago, with these status files."""
-    mark = volume / ".pds-identity.json"
-    mark.touch()
-    os.utime(mark, (time.time() - marked * 3600,) * 2)
+    """Check a volume whose identity file is this many hours old, with these status files."""
+    identity = volume / ".pds-identity.json"
+    identity.touch()
+    os.utime(identity, (time.time() - identity_age * 3600,) * 2)
     (volume / ".run-status").mkdir()
     for name, content in statuses.items():
         (volume / ".run-status" / f"{name}.json").write_text(json.dumps(content))
-    assert _look(volume, url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192").returncode == code
+    assert _run(volume, url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192").returncode == code
 
 
 _GOOD: dict[str, dict[str, Any]] = {
@@ -154,7 +156,7 @@ _GOOD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("statuses", "says"),
+    ("statuses", "problem"),
     [
         (_GOOD, None),
         (_GOOD | {"backup": {"good": _ago(1), "failed": _ago(0.1), "why": "eve has no key"}}, "failed: eve has no key"),
@@ -162,84 +164,86 @@ _GOOD: dict[str, dict[str, Any]] = {
         (_GOOD | {"drill": {"good": _ago(200)}}, "no good drill since"),
         (_GOOD | {"drill": {"good": _ago(24), "failed": _ago(1), "why": "did:plc:eve has no key"}}, "eve has no key"),
         ({}, "no good backup since"),
-        # The first drill has a week from the first backup on.
+        # The first drill is due a week after the first backup.
         ({"backup": {"first": _ago(24), "good": _ago(0.2)}}, None),
         ({"backup": {"first": _ago(200), "good": _ago(0.2)}}, "no good drill since"),
     ],
 )
-def test_a_backup_or_drill_that_is_overdue_or_failed_is_told(
-    tmp_path: Path, switch: Switch, statuses: dict[str, dict[str, str]], says: str | None
+def test_reports_an_overdue_or_failed_backup_or_drill(
+    tmp_path: Path, switch: Switch, statuses: dict[str, dict[str, str]], problem: str | None
 ) -> None:
     _with_run_statuses(tmp_path, switch.url, statuses)
-    ((path, body),) = switch.told
-    assert path.endswith("/fail") == (says is not None), body
-    assert says is None or says in body
+    ((path, body),) = switch.pings
+    assert path.endswith("/fail") == (problem is not None), body
+    assert problem is None or problem in body
 
 
 _EVE = {"did:plc:eve": {"state": "not restorable", "what": "its folder is gone"}}
 
 
-def test_a_finding_about_an_account_is_told_once_and_hides_no_other_alarm(tmp_path: Path, switch: Switch) -> None:
+def test_reports_a_finding_about_an_account_once_and_hides_no_other_alarm(tmp_path: Path, switch: Switch) -> None:
     volume = tmp_path / "pds"
     volume.mkdir()
     _with_run_statuses(volume, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}})
-    ((path, body),) = switch.told
+    ((path, body),) = switch.pings
     assert path.endswith("/fail")
     assert "did:plc:eve: not restorable: its folder is gone" in body
     written = {file.name for file in (volume / ".run-status").iterdir()}
     assert written == {"backup.json", "drill.json", "told.json"}, "nothing else is written"
-    again = [_look(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192") for _ in range(2)]
+    again = [_run(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192") for _ in range(2)]
     assert {done.returncode for done in again} == {0}
-    assert not any(path.endswith("/fail") for path, _ in switch.told[1:]), "it was told; the switch shows others again"
-    assert "1 findings about accounts (./pds check)" in switch.told[-1][1]
+    assert not any(path.endswith("/fail") for path, _ in switch.pings[1:]), (
+        "it was reported once, so the switch can recover"
+    )
+    assert "1 findings about accounts (./pds check)" in switch.pings[-1][1]
     worse = _EVE | {"did:plc:bob": {"state": "with losses", "what": "blob bafkrei is missing"}}
     (volume / ".run-status" / "backup.json").write_text(json.dumps(_GOOD["backup"] | {"findings": worse}))
-    _look(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
-    path, body = switch.told[-1]
+    _run(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    path, body = switch.pings[-1]
     assert path.endswith("/fail")
     assert "did:plc:bob" in body
-    assert "did:plc:eve" not in body, "only what is new"
+    assert "did:plc:eve" not in body, "only new findings are reported"
 
 
-def test_what_could_not_be_sent_is_told_by_the_next_run(tmp_path: Path, switch: Switch) -> None:
+def test_next_run_reports_what_could_not_be_sent(tmp_path: Path, switch: Switch) -> None:
     switch.status = 500
     _with_run_statuses(tmp_path, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}}, code=1)
     switch.status = 200
-    _look(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
-    assert "did:plc:eve" in switch.told[-1][1]
+    _run(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    assert "did:plc:eve" in switch.pings[-1][1]
 
 
-def test_a_run_that_was_killed_hours_ago_is_told_though_no_other_followed(tmp_path: Path, switch: Switch) -> None:
+def test_reports_a_run_that_was_killed_hours_ago(tmp_path: Path, switch: Switch) -> None:
     _with_run_statuses(tmp_path, switch.url, _GOOD | {"drill": {"good": _ago(20), "began": _ago(7)}})
-    assert "never ended: it was killed" in switch.told[0][1]
+    assert "never ended: it was killed" in switch.pings[0][1]
     (tmp_path / ".run-status" / "drill.json").write_text(json.dumps({"good": _ago(20), "began": _ago(0.1)}))
-    _look(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
-    assert not switch.told[-1][0].endswith("/fail"), "one that is under way is no fault"
+    _run(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    assert not switch.pings[-1][0].endswith("/fail"), "a run in progress is not a failure"
 
 
-def test_a_pds_that_is_hours_old_has_time_for_its_first_backup(tmp_path: Path, switch: Switch) -> None:
-    _with_run_statuses(tmp_path, switch.url, {}, marked=1)
-    assert not switch.told[0][0].endswith("/fail")
+def test_new_pds_has_hours_for_its_first_backup(tmp_path: Path, switch: Switch) -> None:
+    _with_run_statuses(tmp_path, switch.url, {}, identity_age=1)
+    assert not switch.pings[0][0].endswith("/fail")
 
 
-def test_a_volume_that_cannot_be_read_is_a_failure(tmp_path: Path, switch: Switch) -> None:
-    _look(tmp_path / "nothing", switch.url)
-    ((path, body),) = switch.told
+def test_reports_an_unreadable_volume_as_a_failure(tmp_path: Path, switch: Switch) -> None:
+    _run(tmp_path / "nothing", switch.url)
+    ((path, body),) = switch.pings
     assert path.endswith("/fail")
     assert "cannot be read: ENOENT" in body
 
 
-def test_a_switch_that_refuses_fails_the_run(tmp_path: Path, switch: Switch) -> None:
+def test_fails_if_the_switch_refuses_the_ping(tmp_path: Path, switch: Switch) -> None:
     switch.status = 404
-    done = _look(tmp_path, switch.url)
+    done = _run(tmp_path, switch.url)
     assert (done.returncode, done.stderr) == (1, "the ping was answered with 404\n"), "Nomad shows a failed run"
 
 
-def test_a_switch_that_is_not_there_fails_the_run(tmp_path: Path, switch: Switch) -> None:
+def test_fails_if_the_switch_is_unreachable(tmp_path: Path, switch: Switch) -> None:
     switch.close()
-    done = _look(tmp_path, switch.url)
+    done = _run(tmp_path, switch.url)
     assert (done.returncode, done.stderr) == (1, "the ping did not arrive: ECONNREFUSED\n")
 
 
-def test_the_log_of_a_run_says_what_was_told(tmp_path: Path, switch: Switch) -> None:
-    assert _look(tmp_path, switch.url).stdout == switch.told[0][1] + "\n"
+def test_log_contains_the_reported_text(tmp_path: Path, switch: Switch) -> None:
+    assert _run(tmp_path, switch.url).stdout == switch.pings[0][1] + "\n"

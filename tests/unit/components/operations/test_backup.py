@@ -30,30 +30,32 @@ def _job(**changes: Any) -> dict[str, Any]:
     return job_of(backup_job(settings_of(backup=BACKUP | changes), "dev"), "pds-backup")
 
 
-def test_every_law_holds_with_backups(backed_up: Evaluation) -> None:
+def test_invariants_hold_with_backups(backed_up: Evaluation) -> None:
     for name, find in CHECKS.items():
-        assert find(backed_up) == [], f"the law of {name}"
+        assert find(backed_up) == [], f"the invariant {name}"
     assert of_the_gate("backup bucket")(backed_up) == []
 
 
-def test_without_the_section_nothing_is_made_and_the_owner_hears_of_it(dev: Evaluation) -> None:
+def test_without_the_section_no_backup_is_created_and_the_operator_is_warned(dev: Evaluation) -> None:
     assert [item.name for item in dev.resources if "backup" in item.name] == []
     assert "backup_job" not in dev.outputs["files"]
     assert any("NO BACKUP" in text for _severity, text in dev.messages)
 
 
-def test_the_owner_s_keys_make_the_bucket_and_go_nowhere_else(backed_up: Evaluation) -> None:
+def test_operator_keys_create_the_bucket_and_are_used_nowhere_else(backed_up: Evaluation) -> None:
     given = list(BACKUP.values())
     assert find_secrets_in_the_open(backed_up, given) == []
     assert find_secrets_in_texts(backed_up, given) == []
     holders = {item.name for item in backed_up.resources if BACKUP["secret_access_key"] in str(item.inputs)}
     assert holders == {"pds-backup-spaces"}, "the droplet must not be able to delete other buckets"
-    assert is_secret(backed_up.one("pds-backup-spaces").raw["spacesSecretKey"]), "its schema does not say so"
+    assert is_secret(backed_up.one("pds-backup-spaces").raw["spacesSecretKey"]), "its schema does not mark it as secret"
 
 
-def test_the_host_gets_the_bucket_s_own_key_and_the_password(backed_up: Evaluation) -> None:
+def test_host_gets_the_bucket_key_and_the_password(backed_up: Evaluation) -> None:
     variable = backed_up.one("pds-backup-variable")
-    assert variable.inputs["path"] == BACKUP_PATH == "nomad/jobs/pds-backup", "a job reads its own path without policy"
+    assert variable.inputs["path"] == BACKUP_PATH == "nomad/jobs/pds-backup", (
+        "a job can read its own path without a policy"
+    )
     assert is_secret(variable.raw["items"])
     key = backed_up.one("pds-backup-key").outputs
     assert variable.inputs["items"] == {
@@ -63,12 +65,12 @@ def test_the_host_gets_the_bucket_s_own_key_and_the_password(backed_up: Evaluati
     }
 
 
-def test_the_job_waits_for_its_secrets_and_for_the_server_that_marks_the_volume(backed_up: Evaluation) -> None:
+def test_job_depends_on_its_secrets_and_on_the_server_job(backed_up: Evaluation) -> None:
     before = waits_for(backed_up, backed_up.one("pds-backup-job"))
     assert {"pds-backup-variable", "pds-backup-key", "pds-backup-bucket", "pds-server-job"} <= before
 
 
-def test_restore_and_drill_are_jobs_of_the_stack_with_secrets_of_their_own(backed_up: Evaluation) -> None:
+def test_restore_and_drill_jobs_have_their_own_variables(backed_up: Evaluation) -> None:
     items = backed_up.one("pds-backup-variable").inputs["items"]
     for role in ("restore", "drill"):
         variable = backed_up.one(f"pds-backup-{role}-variable")
@@ -77,20 +79,20 @@ def test_restore_and_drill_are_jobs_of_the_stack_with_secrets_of_their_own(backe
         assert variable.name in waits_for(backed_up, backed_up.one(f"pds-backup-{role}-job"))
 
 
-def test_the_escrow_file_opens_the_backups(backed_up: Evaluation) -> None:
+def test_escrow_output_opens_the_backups(backed_up: Evaluation) -> None:
     assert "escrow" in backed_up.secret_outputs
     assert backed_up.outputs["escrow"]["backup"] == backed_up.one("pds-backup-variable").inputs["items"] | {
         "RESTIC_REPOSITORY": "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
-    }, "state and droplet gone, this and restic are what is left"
+    }, "if state and droplet are lost, this and restic must be enough"
 
 
-def test_a_given_password_is_used_and_the_generated_one_stays() -> None:
+def test_configured_password_is_used_and_the_generated_one_is_kept() -> None:
     evaluation = run(backup=BACKUP | {"password": "of the escrow file"})
     assert evaluation.one("pds-backup-variable").inputs["items"]["RESTIC_PASSWORD"] == "of the escrow file"
     assert evaluation.one("pds-backup-password").protected
 
 
-def test_another_s3_service_needs_no_spaces_at_all() -> None:
+def test_other_s3_service_creates_no_spaces_resources() -> None:
     evaluation = run(backup=ELSEWHERE)
     kinds = {kind(item) for item in evaluation.resources}
     assert kinds & {"SpacesBucket", "SpacesKey", "digitalocean"} == set()
@@ -99,7 +101,7 @@ def test_another_s3_service_needs_no_spaces_at_all() -> None:
     assert evaluation.outputs["backup_repository"] == "s3:https://s3.eu-central-1.amazonaws.com/club-copies/noted.at"
 
 
-def test_another_disk_needs_no_bucket_and_no_key() -> None:
+def test_backup_to_a_volume_creates_no_bucket_and_no_key() -> None:
     evaluation = run(backup={"volume": "second-disk"})
     assert {kind(item) for item in evaluation.resources} & {"SpacesBucket", "SpacesKey"} == set()
     assert evaluation.one("pds-backup-variable").inputs["items"].keys() == {"RESTIC_PASSWORD"}
@@ -121,66 +123,68 @@ def test_another_disk_needs_no_bucket_and_no_key() -> None:
     assert any("A bucket in another region" in text for _severity, text in evaluation.messages)
 
 
-def test_a_bucket_that_exists_is_adopted() -> None:
+def test_existing_bucket_is_adopted() -> None:
     bucket = run(backup=BACKUP | {"bucket": "club-copies", "adopt": True}).one("pds-backup-bucket")
     assert bucket.options["importId"] == "ams3,club-copies"
     assert bucket.protected
 
 
-def test_a_bucket_s_name_fits_and_still_tells_two_stacks_apart() -> None:
+def test_bucket_name_fits_the_limit_and_is_unique_per_stack() -> None:
     long = settings_of(hostname=f"{'a' * 60}.org", backup=BACKUP)
     names = {bucket_name(long, stack) for stack in ("one", "two")}
     assert len(names) == 2
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", name) for name in names)
 
 
-def test_two_runs_never_overlap_and_a_failed_one_is_not_tried_for_ever() -> None:
+def test_runs_never_overlap_and_a_failed_run_is_not_rescheduled() -> None:
     job = _job()
     assert (job["type"], job["periodic"]) == ("batch", [{"crons": ["*/15 * * * *"], "prohibit_overlap": True}])
     group = job["group"][0]["pds-backup"]
-    assert group["reschedule"] == [{"attempts": 0, "unlimited": False}], "the next run is the next attempt"
+    assert group["reschedule"] == [{"attempts": 0, "unlimited": False}], "only the next run tries again"
 
 
 @pytest.mark.parametrize(
     ("minutes", "cron"), [(5, "*/5 * * * *"), (60, "7 */1 * * *"), (360, "7 */6 * * *"), (1440, "7 3 * * *")]
 )
-def test_an_interval_is_a_cron_expression(minutes: int, cron: str) -> None:
+def test_interval_becomes_a_cron_expression(minutes: int, cron: str) -> None:
     assert _job(interval_minutes=minutes)["periodic"][0]["crons"] == [cron]
 
 
-def test_the_snapshot_task_is_the_server_s_image_and_user_with_no_secret() -> None:
+def test_snapshot_task_has_the_image_and_user_of_the_server_and_no_secret() -> None:
     snapshot = task_of(_job(), "snapshot")
     assert snapshot["config"][0]["image"] == settings_of().pds.image, "its SQLite library is the server's"
-    assert snapshot["user"] == "1000:1000", "it reads files that are the server's alone"
-    assert "nomadVar" not in str(snapshot), "what reads members' data needs no key of the bucket"
+    assert snapshot["user"] == "1000:1000", "it reads files that only the server's user can read"
+    assert "nomadVar" not in str(snapshot), "a task that reads members' data needs no key of the bucket"
     assert snapshot["lifecycle"] == [{"hook": "prestart", "sidecar": False}]
 
 
-def test_every_run_that_sends_has_one_host_name() -> None:
+def test_send_task_has_a_fixed_host_name() -> None:
     """It identifies the lock of a killed run, and distinguishes it from another stack's."""
     assert task_of(_job(), "send")["config"][0]["hostname"] == "pds-backup-dev"
 
 
-def test_the_send_task_cannot_change_the_data() -> None:
+def test_send_task_cannot_change_the_data() -> None:
     send = task_of(_job(keep_days=90), "send")
     assert send["volume_mount"] == [{"volume": "pds", "destination": "/pds", "read_only": True}]
     assert send["env"][0]["KEEP_DAYS"] == "90"
     assert send["config"][0]["entrypoint"] == ["/bin/sh", "/local/send.sh"]
 
 
-def test_a_restore_waits_to_be_asked_and_is_told_by_meta_alone() -> None:
+def test_restore_runs_only_when_dispatched_with_meta() -> None:
     job = job_of(restore_job(settings_of(backup=BACKUP), "dev"), "pds-restore")
     assert job["parameterized"] == [{"payload": "forbidden", "meta_optional": list(META)}]
-    assert "nomadVar" not in str(task_of(job, "restore")), "what works on members' data needs no key of the bucket"
+    assert "nomadVar" not in str(task_of(job, "restore")), (
+        "a task that works on members' data needs no key of the bucket"
+    )
     for name, path in OTHER_PATHS.items():
         (opened,) = [item["data"] for item in task_of(job, name)["template"] if "env" in item]
-        assert opened.index(RESTORE_PATH) < opened.index(path), "another stack's backups, when lent, win"
+        assert opened.index(RESTORE_PATH) < opened.index(path), "another stack's lent backups take precedence"
     assert task_of(job, "fetch-older")["lifecycle"] == [{"hook": "poststart", "sidecar": True}], (
         "it ends with the restore"
     )
 
 
-def test_the_server_of_a_drill_has_no_network_and_no_secret() -> None:
+def test_server_of_a_drill_has_no_network_and_no_secret() -> None:
     job = job_of(drill_job(settings_of(backup=BACKUP), "dev"), "pds-drill")
     assert job["periodic"] == [{"crons": ["41 4 * * 0"], "prohibit_overlap": True}]
     serve = task_of(job, "serve")
@@ -188,7 +192,7 @@ def test_the_server_of_a_drill_has_no_network_and_no_secret() -> None:
     assert serve["lifecycle"] == [{"hook": "poststop", "sidecar": False}]
     assert "nomadVar" not in str(serve)
     assert not {"PDS_CRAWLERS", "PDS_BSKY_APP_VIEW_URL"} & serve["env"][0].keys()
-    assert "volume_mount" not in task_of(job, "verify"), "it looks at a copy, and sees nothing of the live data"
+    assert "volume_mount" not in task_of(job, "verify"), "it reads a copy and never the live data"
 
 
 @pytest.mark.parametrize(
@@ -206,17 +210,17 @@ def test_the_server_of_a_drill_has_no_network_and_no_secret() -> None:
         (BACKUP | {"image": "restic/restic"}, "backup.image", ""),
     ],
 )
-def test_a_section_that_cannot_work_is_refused(section: dict[str, Any], key: str, problem: str) -> None:
+def test_refuses_a_section_that_cannot_work(section: dict[str, Any], key: str, problem: str) -> None:
     assert problem in fault(key, backup=section).problem
 
 
-def test_files_that_were_moved_away_are_refused_with_backups() -> None:
+def test_refuses_moved_data_files_with_backups() -> None:
     moved = {"PDS_ACCOUNT_DB_LOCATION": "/pds/db/account.sqlite"}
     found = fault("pds.extra_env.PDS_ACCOUNT_DB_LOCATION", backup=BACKUP, pds={"extra_env": moved})
     assert "at their default paths" in found.problem
 
 
-def test_the_droplet_s_own_region_and_blobs_elsewhere_are_warned_of() -> None:
+def test_warns_about_backups_in_the_droplet_region_and_blobs_in_s3() -> None:
     same = "\n".join(warnings(settings_of(backup=BACKUP | {"region": "fra1"})))
     assert "fra1 is the droplet's region too" in same
     assert "NO BACKUP" not in same
@@ -230,5 +234,5 @@ def test_the_droplet_s_own_region_and_blobs_elsewhere_are_warned_of() -> None:
     assert "the droplet's region too" in both
 
 
-def test_a_droplet_without_room_for_the_backup_is_refused() -> None:
+def test_refuses_a_droplet_without_memory_for_the_backup() -> None:
     assert "backup 384" in fault("host.size", backup=BACKUP, host={"size": "s-1vcpu-1gb"}).problem

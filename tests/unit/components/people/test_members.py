@@ -33,9 +33,11 @@ def _warnings(evaluation: Evaluation) -> list[str]:
 
 
 @pytest.mark.parametrize("handle", ["ann.her-domain.org", "info.noted.at", "noted.at", "a.b.c.d.e.f.org"])
-def test_a_handle_that_cannot_be_had_at_once_has_a_temporary_one_that_can(handle: str) -> None:
+def test_handle_that_needs_a_record_first_has_a_valid_temporary_handle(handle: str) -> None:
     temporary = temporary_handle(handle, (".noted.at", ".club.org"))
-    assert temporary == temporary_handle(handle, (".noted.at", ".club.org")), "an interrupted `up` finds it again"
+    assert temporary == temporary_handle(handle, (".noted.at", ".club.org")), (
+        "an interrupted `up` must derive the same one"
+    )
     assert temporary is not None
     front = temporary.removesuffix(".noted.at")
     assert re.fullmatch(r"m-[0-9a-f]{12}", front)
@@ -43,7 +45,7 @@ def test_a_handle_that_cannot_be_had_at_once_has_a_temporary_one_that_can(handle
     assert front not in reserved_words()
 
 
-def test_a_handle_that_can_be_had_at_once_has_no_temporary_one() -> None:
+def test_handle_under_a_handle_domain_has_no_temporary_handle() -> None:
     assert temporary_handle("ann.noted.at", (".noted.at",)) is None
     assert temporary_handle("ann.club.org", (".noted.at", ".club.org")) is None
     assert temporary_handle("a.org", (".noted.at",)) != temporary_handle("b.org", (".noted.at",))
@@ -52,30 +54,30 @@ def test_a_handle_that_can_be_had_at_once_has_no_temporary_one() -> None:
 # The graph.
 
 
-def test_members_come_after_the_proof_that_the_pds_serves(club: Evaluation) -> None:
+def test_accounts_are_created_after_the_server_is_ready(club: Evaluation) -> None:
     for item in club.of(ACCOUNT):
-        there = waits_for(club, item)
-        assert {"pds-server-ready", "pds-people-removals", item.name.replace("-account", "-password")} <= there
+        depends_on = waits_for(club, item)
+        assert {"pds-server-ready", "pds-people-removals", item.name.replace("-account", "-password")} <= depends_on
     assert not {item.name for item in club.of(ACCOUNT)} & waits_for(club, club.one("pds-server-ready")), (
-        "a member that is pending must not keep the PDS from being called ready"
+        "a pending member must not prevent the PDS from being ready"
     )
 
 
-def test_a_handle_is_changed_after_its_record_is_made(club: Evaluation) -> None:
+def test_handle_is_changed_after_its_record_is_created(club: Evaluation) -> None:
     handle = club.one("pds-people-member-info.noted.at-handle")
     assert "pds-people-member-info.noted.at-proof" in waits_for(club, handle)
-    assert handle.inputs["wait"] == 120, "our own record is waited for"
+    assert handle.inputs["wait"] == 120, "the program waits for its own record"
     assert club.one("pds-people-member-ann.her-domain.org-handle").inputs["wait"] == 0, (
-        "hers, made by hand, is looked at once"
+        "a record created by hand is checked once"
     )
 
 
-def test_without_members_nothing_of_them_is_there(dev: Evaluation) -> None:
+def test_without_members_no_resource_or_output_of_members_exists(dev: Evaluation) -> None:
     assert not [item.name for item in dev.resources if re.search("member|removals|invites|unlisted|confirm", item.name)]
     assert not dev.outputs.keys() & {"members", "member_passwords", "invite_codes", "confirm_job"}
 
 
-def test_what_is_hers_is_secret_on_the_wire(club: Evaluation) -> None:
+def test_personal_values_of_a_member_are_secret(club: Evaluation) -> None:
     for item in club.of(ACCOUNT):
         for key in ("email", "password", "admin_password"):
             assert is_secret(item.raw[key]), f"{item.name}.{key} is in plain text in state and diffs"
@@ -85,11 +87,11 @@ def test_what_is_hers_is_secret_on_the_wire(club: Evaluation) -> None:
     addresses = [member["email"] for member in CLUB["members"]]
     for job in club.of("job:Job"):
         assert not [address for address in addresses if address in str(job.inputs)], (
-            "jobs are kept, and any client can read them"
+            "Nomad keeps jobs, and any client can read them"
         )
 
 
-def test_a_changed_handle_is_the_same_member() -> None:
+def test_changed_handle_keeps_the_member() -> None:
     evaluation = _one(handle="annie.noted.at", was="ann.noted.at")
     member = evaluation.one("pds-people-member-annie.noted.at")
     assert [alias["spec"]["name"] for alias in member.options["aliases"]] == ["pds-people-member-ann.noted.at"]
@@ -101,8 +103,8 @@ def test_a_changed_handle_is_the_same_member() -> None:
 # Accounts that the stack file does not name.
 
 
-def test_who_can_sign_up_without_being_named_is_looked_for_where_her_name_takes_a_record() -> None:
-    for there, options in (
+def test_unlisted_accounts_are_searched_if_a_new_handle_needs_a_record() -> None:
+    for searched, options in (
         (True, {"invites": {"count": 1}}),
         (True, {"pds": {"invite_required": False, "open_registration": True}}),
         (False, {"invites": {"count": 1}, "ingress": {"kind": "caddy"}}),
@@ -110,10 +112,10 @@ def test_who_can_sign_up_without_being_named_is_looked_for_where_her_name_takes_
     ):
         evaluation = run(**options)
         found = [item.name for item in evaluation.resources if item.name == "pds-people-unlisted-accounts"]
-        assert found == ["pds-people-unlisted-accounts"] * there, options
+        assert found == ["pds-people-unlisted-accounts"] * searched, options
 
 
-def test_members_and_removed_accounts_are_not_looked_for(club: Evaluation) -> None:
+def test_members_and_removed_accounts_are_not_unlisted(club: Evaluation) -> None:
     unlisted = club.one("pds-people-unlisted-accounts").inputs
     assert set(unlisted["dids"]) == {member["did"] for member in club.outputs["members"].values()}
     handles = {member["handle"] for member in CLUB["members"]}
@@ -121,27 +123,29 @@ def test_members_and_removed_accounts_are_not_looked_for(club: Evaluation) -> No
     assert not [text for text in _warnings(club) if "--adopt" in text]
 
 
-def test_who_signed_up_is_named_with_the_command_that_adopts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warns_about_unlisted_accounts_with_the_command_that_adopts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"unlisted": ["bob.noted.at", "eva.noted.at"], "state": "done"}
     monkeypatch.setitem(COMPUTED, "pulumi-python:dynamic/pds:UnlistedAccounts", lambda name, inputs: found)
-    (said,) = [text for text in _warnings(run(invites={"count": 1})) if "--adopt" in text]
-    assert said.startswith("bob.noted.at, eva.noted.at: on the PDS, but not in Pulumi.dev.yaml")
-    assert "`./pds members dev --adopt`" in said
+    (warning,) = [text for text in _warnings(run(invites={"count": 1})) if "--adopt" in text]
+    assert warning.startswith("bob.noted.at, eva.noted.at: on the PDS, but not in Pulumi.dev.yaml")
+    assert "`./pds members dev --adopt`" in warning
 
 
 # Records.
 
 
-def test_her_records_are_made_in_our_zone(club: Evaluation) -> None:
+def test_records_of_a_member_are_created_in_the_zone_of_the_stack(club: Evaluation) -> None:
     did = club.outputs["members"]["kexpfan.noted.at"]["did"]
     proof = club.one("pds-people-member-kexpfan.noted.at-proof").inputs
-    wanted = {"type": "TXT", "name": "_atproto.kexpfan", "value": f"did={did}", "domain": "noted.at"}
-    assert wanted.items() <= proof.items()
+    expected = {"type": "TXT", "name": "_atproto.kexpfan", "value": f"did={did}", "domain": "noted.at"}
+    assert expected.items() <= proof.items()
     address = club.one("pds-people-member-kexpfan.noted.at-address").inputs
-    assert (address["name"], address["value"]) == ("kexpfan", RESERVED_IP), "the wildcard no longer covers her name"
+    assert (address["name"], address["value"]) == ("kexpfan", RESERVED_IP), (
+        "the wildcard no longer covers a name with records"
+    )
 
 
-def test_a_record_in_a_zone_of_hers_is_a_line_to_be_made_by_hand(club: Evaluation) -> None:
+def test_record_in_the_own_zone_of_a_member_is_listed_for_manual_creation(club: Evaluation) -> None:
     did = club.outputs["members"]["ann.her-domain.org"]["did"]
     assert _records(club, "her-domain") == {("TXT", "_atproto.ann.her-domain.org"): f"did={did}"}
     assert not [
@@ -149,14 +153,14 @@ def test_a_record_in_a_zone_of_hers_is_a_line_to_be_made_by_hand(club: Evaluatio
     ]
 
 
-def test_with_manual_dns_every_record_is_a_line(dev: Evaluation) -> None:
+def test_with_manual_dns_every_member_record_is_listed(dev: Evaluation) -> None:
     evaluation = run(dns={"provider": "manual"}, **CLUB)
     assert not [item.name for item in evaluation.resources if item.type.endswith("DnsRecord")]
     assert ("TXT", "_atproto.kexpfan") in _records(evaluation, "kexpfan")
     assert len(evaluation.outputs["records"]) == len(dev.outputs["records"]) + 5
 
 
-def test_a_domain_of_her_own_in_our_zone_is_ours_to_write() -> None:
+def test_record_of_a_member_domain_in_the_zone_of_the_stack_is_created() -> None:
     evaluation = run(
         hostname="pds.club.org", dns={"zone": "club.org"}, members=[{"handle": "ann.club.org", "email": "ann@x.org"}]
     )
@@ -169,18 +173,20 @@ def test_a_domain_of_her_own_in_our_zone_is_ours_to_write() -> None:
 # What is pending.
 
 
-def test_a_pending_member_has_no_false_record_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pending_member_has_no_false_record_and_gives_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     pending = {"did": "", "live_handle": "", "initial_password": "", "state": "pending: its name does not resolve yet"}
     monkeypatch.setitem(COMPUTED, ACCOUNT, lambda name, inputs: pending)
     monkeypatch.setitem(COMPUTED, HANDLE, lambda name, inputs: {"live_handle": "", "state": "pending: no account yet"})
     evaluation = _one(handle="ann.noted.at", email_verified=True)
     assert evaluation.one("pds-people-member-ann.noted.at-proof").inputs["value"] == "no account yet"
     assert evaluation.one("pds-people-email-confirmation-run").inputs["list"] == "", "no address to confirm"
-    said = "The account of ann.noted.at: pending: its name does not resolve yet. The next `pulumi up` continues."
-    assert said in _warnings(evaluation)
+    expected_warning = (
+        "The account of ann.noted.at: pending: its name does not resolve yet. The next `pulumi up` continues."
+    )
+    assert expected_warning in _warnings(evaluation)
 
 
-def test_what_differs_from_the_stack_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warns_if_the_live_handle_differs_from_the_stack_file(monkeypatch: pytest.MonkeyPatch) -> None:
     state = "the account's handle is an.noted.at: write 'was: an.noted.at' beside it"
     monkeypatch.setitem(COMPUTED, HANDLE, lambda name, inputs: {"live_handle": "an.noted.at", "state": state})
     assert f"The handle ann.noted.at: {state}." in _warnings(_one(handle="ann.noted.at"))
@@ -190,7 +196,7 @@ def test_what_differs_from_the_stack_file_is_told(monkeypatch: pytest.MonkeyPatc
     ("changes", "word"),
     [({}, "open"), ({"ingress": {"kind": "none"}}, "none"), ({"pds": {"paused": True}}, "paused")],
 )
-def test_the_pds_is_asked_when_it_can_be(changes: dict[str, Any], word: str) -> None:
+def test_account_resource_gets_the_ingress_state(changes: dict[str, Any], word: str) -> None:
     evaluation = run(members=[{"handle": "ann.noted.at", "email": "ann@club.org"}], **changes)
     assert evaluation.one("pds-people-member-ann.noted.at-account").inputs["ingress_state"] == word
 
@@ -198,12 +204,12 @@ def test_the_pds_is_asked_when_it_can_be(changes: dict[str, Any], word: str) -> 
 # Confirmed addresses.
 
 
-def test_the_list_of_confirmed_accounts_travels_by_a_variable_and_a_changed_address_asks_for_a_run(
+def test_confirmed_accounts_are_in_a_variable_and_a_new_address_starts_a_run(
     club: Evaluation,
 ) -> None:
     did = club.outputs["members"]["kexpfan.noted.at"]["did"]
     assert club.one("pds-people-email-confirmation-variable").inputs["items"] == {"dids": did}, (
-        "the named accounts alone"
+        "only the listed accounts"
     )
     ran = club.one("pds-people-email-confirmation-run")
     assert ran.inputs["list"] == did
@@ -213,19 +219,19 @@ def test_the_list_of_confirmed_accounts_travels_by_a_variable_and_a_changed_addr
     assert other.inputs["addresses"] != ran.inputs["addresses"], "a new address is unconfirmed"
 
 
-def test_the_confirming_job_runs_only_when_it_is_asked_and_beside_the_server(club: Evaluation) -> None:
+def test_confirming_job_runs_only_when_dispatched_and_with_the_server_s_image(club: Evaluation) -> None:
     job = job_of(club.one("pds-people-email-confirmation-job").inputs["jobspec"], "pds-confirm-email")
     assert (job["type"], "parameterized" in job) == ("batch", True)
     server = task_of(job_of(club.jobspec("pds"), "pds"), "pds")
     task = task_of(job, "confirm-email")
     same = ("image", "readonly_rootfs", "cap_drop", "security_opt")
     assert [task["config"][0][key] for key in same] == [server["config"][0][key] for key in same]
-    assert task["user"] == server["user"] == "1000:1000", "the databases are that user's"
+    assert task["user"] == server["user"] == "1000:1000", "that user owns the databases"
     assert task["config"][0]["args"] == ["/local/confirm_email.cjs"]
 
 
-def test_an_account_database_elsewhere_is_found() -> None:
-    where = "/pds/elsewhere.sqlite"
-    evaluation = run(pds={"extra_env": {"PDS_ACCOUNT_DB_LOCATION": where}}, **CLUB)
+def test_confirming_job_uses_the_configured_account_database() -> None:
+    database_path = "/pds/elsewhere.sqlite"
+    evaluation = run(pds={"extra_env": {"PDS_ACCOUNT_DB_LOCATION": database_path}}, **CLUB)
     job = job_of(evaluation.one("pds-people-email-confirmation-job").inputs["jobspec"], "pds-confirm-email")
-    assert task_of(job, "confirm-email")["env"][0]["PDS_ACCOUNT_DB_LOCATION"] == where
+    assert task_of(job, "confirm-email")["env"][0]["PDS_ACCOUNT_DB_LOCATION"] == database_path

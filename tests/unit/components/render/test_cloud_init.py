@@ -68,13 +68,13 @@ def tool(name: str, package: str) -> str:
 # The document
 
 
-def test_the_document_begins_with_its_marker_in_the_first_column() -> None:
+def test_document_begins_with_its_marker_in_the_first_column() -> None:
     # With anything before it, even a newline, cloud-init treats the text as something else and does nothing.
     assert user_data(settings(), "dev", CERTIFICATES).startswith("#cloud-config\n")
 
 
 @pytest.mark.parametrize("text_keys", [(), (TEXT_KEY,)])
-def test_cloud_init_itself_finds_the_document_valid(text_keys: tuple[str, ...], tmp_path: Path) -> None:
+def test_cloud_init_validates_the_document(text_keys: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "user-data"
     file.write_text(user_data(settings(operators=keys(*text_keys)), "dev", CERTIFICATES))
     run = subprocess.run(
@@ -88,49 +88,49 @@ def test_cloud_init_itself_finds_the_document_valid(text_keys: tuple[str, ...], 
     assert "deprecat" not in (run.stdout + run.stderr).lower()
 
 
-def test_a_document_of_exactly_the_limit_is_taken_and_one_byte_more_is_refused() -> None:
+def test_accepts_a_document_of_the_maximum_size_and_refuses_one_byte_more() -> None:
     def with_key_of(length: int) -> str:
         return user_data(settings(operators=keys("ssh-ed25519 " + "A" * length)), "dev", CERTIFICATES)
 
-    room = MAX_BYTES - len(with_key_of(5000).encode())
-    assert len(with_key_of(5000 + room).encode()) == MAX_BYTES == 65_536
+    free_bytes = MAX_BYTES - len(with_key_of(5000).encode())
+    assert len(with_key_of(5000 + free_bytes).encode()) == MAX_BYTES == 65_536
     with pytest.raises(UserDataTooLongError, match=r"65,537 bytes.*65,536.*'operators\.ssh_keys'"):
-        with_key_of(5001 + room)
+        with_key_of(5001 + free_bytes)
 
 
-def test_a_plain_stack_leaves_a_third_of_the_limit_free() -> None:
+def test_minimal_stack_leaves_a_third_of_the_limit_free() -> None:
     assert len(user_data(settings(), "dev", CERTIFICATES).encode()) < MAX_BYTES * 2 / 3
 
 
-def test_files_stand_in_the_document_as_blocks_so_that_its_diff_reads_like_theirs() -> None:
+def test_files_are_literal_blocks_so_that_diffs_are_readable() -> None:
     # A trailing blank or a tab would make YAML fall back to one quoted line.
     contents = re.findall(r"^  content: (.*)$", user_data(settings(), "dev", CERTIFICATES), re.MULTILINE)
     assert len(contents) == len(files())
     assert set(contents) == {"|"}
 
 
-def test_what_cloud_init_reads_is_what_the_files_say() -> None:
+def test_document_contains_the_files_unchanged() -> None:
     hashed = configuration_hash(settings(), "dev")
     written = {file["path"]: file["content"] for file in document()["write_files"]}
     assert written == {file.path: file.content for file in host_files(settings(), "dev", CERTIFICATES, hashed)}
     assert written["/usr/local/lib/pds/volume"] == (FILES / "volume.sh").read_text()
 
 
-def test_every_host_file_of_this_folder_gets_onto_the_host() -> None:
+def test_every_host_file_of_the_folder_is_in_the_document() -> None:
     kinds = {".sh", ".service", ".timer", ".mount", ".rules", ".conf"}
     rendered = {file.content for file in files().values()}
     in_a_job = {"caddy.sh", "send.sh", "restic_open.sh", "fetch.sh", "fetch_older.sh"}
-    here = [file for file in FILES.iterdir() if file.suffix in kinds and file.name not in in_a_job]
-    assert len(here) > 15
-    for file in here:
+    host_files_of_folder = [file for file in FILES.iterdir() if file.suffix in kinds and file.name not in in_a_job]
+    assert len(host_files_of_folder) > 15
+    for file in host_files_of_folder:
         assert file.read_text().replace("@VOLUME@", "pds-dev") in rendered, file.name
 
 
-def test_no_placeholder_is_left() -> None:
+def test_leaves_no_placeholder() -> None:
     assert "@VOLUME@" not in user_data(settings(), "dev", CERTIFICATES)
 
 
-def test_a_volume_is_found_by_the_name_its_stack_gives_it() -> None:
+def test_volume_is_found_by_the_name_of_its_stack() -> None:
     assert cloud_init.volume_name(settings(), "chess-club") == "pds-chess-club"
     text = user_data(settings(), "chess-club", CERTIFICATES)
     assert "What=/dev/disk/by-id/scsi-0DO_Volume_pds-chess-club\n" in text
@@ -141,7 +141,7 @@ def test_a_volume_is_found_by_the_name_its_stack_gives_it() -> None:
 # Secrets
 
 
-def test_the_endpoints_key_is_roots_alone_and_in_one_place() -> None:
+def test_only_root_can_read_the_endpoint_key_and_it_is_in_one_file() -> None:
     secret = [file for file in document()["write_files"] if "PRIVATE KEY" in file["content"]]
     assert [file["path"] for file in secret] == ["/etc/stunnel/pds/server.key"]
     assert secret[0]["permissions"] == "0600"
@@ -149,7 +149,7 @@ def test_the_endpoints_key_is_roots_alone_and_in_one_place() -> None:
     assert user_data(settings(), "dev", CERTIFICATES).count("kept-by-root") == 1
 
 
-def test_no_other_secret_of_a_stack_is_in_the_document() -> None:
+def test_contains_no_other_secret_of_the_stack() -> None:
     secrets = {
         "mail": "mail-password-x",
         "s3_id": "s3-key-id-x",
@@ -181,16 +181,16 @@ def test_no_other_secret_of_a_stack_is_in_the_document() -> None:
     assert [name for name, secret in secrets.items() if secret in text] == []
 
 
-def test_nothing_that_others_may_write_to_is_run_as_root() -> None:
+def test_only_root_can_write_the_files() -> None:
     for file in document()["write_files"]:
         assert file["owner"] == "root:root", file["path"]
         assert file["permissions"] in {"0644", "0755", "0600"}, file["path"]
 
 
-# The hash
+# The configuration hash
 
 
-def test_the_hash_is_the_same_for_other_certificates() -> None:
+def test_hash_does_not_depend_on_the_certificates() -> None:
     # The server certificate must be able to change without a warning that the host is out of date.
     hashed = configuration_hash(settings(), "dev")
     assert re.fullmatch(r"[0-9a-f]{16}", hashed)
@@ -213,11 +213,11 @@ def test_the_hash_is_the_same_for_other_certificates() -> None:
         {"operators": keys(TEXT_KEY)},
     ],
 )
-def test_the_hash_changes_with_whatever_changes_the_host(change: dict[str, Any]) -> None:
+def test_hash_changes_with_every_option_that_changes_the_host(change: dict[str, Any]) -> None:
     assert configuration_hash(settings(**change), "dev") != configuration_hash(settings(), "dev")
 
 
-def test_the_hash_changes_with_the_stack() -> None:
+def test_hash_changes_with_the_stack() -> None:
     assert configuration_hash(settings(), "dev") != configuration_hash(settings(), "prod")
 
 
@@ -231,34 +231,34 @@ def test_the_hash_changes_with_the_stack() -> None:
         {"operators": {"cidrs": ["198.51.100.1/32"], "ssh_keys": ["desktop"]}},
     ],
 )
-def test_the_hash_ignores_what_a_living_host_can_be_given(change: dict[str, Any]) -> None:
+def test_hash_ignores_options_that_apply_to_a_running_host(change: dict[str, Any]) -> None:
     # A changed hash warns that a rebuild would change the host. These need no warning.
     assert configuration_hash(settings(**change), "dev") == configuration_hash(settings(), "dev")
 
 
-def test_the_same_stack_gives_the_same_document() -> None:
+def test_same_stack_gives_the_same_document() -> None:
     assert user_data(settings(), "dev", CERTIFICATES) == user_data(settings(), "dev", CERTIFICATES)
 
 
 # Accounts and SSH
 
 
-def test_keys_given_as_text_reach_root_and_account_keys_are_digitaloceans_business() -> None:
+def test_ssh_keys_given_as_text_are_written_for_root() -> None:
     config = document(settings(operators=keys(TEXT_KEY)))
     assert config["ssh_authorized_keys"] == [TEXT_KEY]
     # Without this cloud-init puts a 'please log in as' command before root's keys.
     assert config["disable_root"] is False
 
 
-def test_there_is_no_account_but_root() -> None:
+def test_creates_no_account_but_root() -> None:
     # cloud-init's default account would be uid 1000, the number that owns the server's files.
     assert document()["users"] == [{"name": "root", "lock_passwd": True}]
 
 
-def test_sshd_takes_keys_only() -> None:
+def test_sshd_accepts_keys_only() -> None:
     drop_in = files()["/etc/ssh/sshd_config.d/10-pds.conf"].content
-    said = dict(line.split(None, 1) for line in drop_in.splitlines() if line and not line.startswith("#"))
-    assert said["PermitRootLogin"] == "prohibit-password"
-    assert said["PasswordAuthentication"] == said["KbdInteractiveAuthentication"] == "no"
-    assert said["AuthenticationMethods"] == "publickey"
+    sshd_options = dict(line.split(None, 1) for line in drop_in.splitlines() if line and not line.startswith("#"))
+    assert sshd_options["PermitRootLogin"] == "prohibit-password"
+    assert sshd_options["PasswordAuthentication"] == sshd_options["KbdInteractiveAuthentication"] == "no"
+    assert sshd_options["AuthenticationMethods"] == "publickey"
     assert document()["ssh_pwauth"] is False

@@ -45,7 +45,7 @@ class Process:
         return done.stdout
 
     def script(self, text: str, code: int = 0) -> str:
-        """The same for a program in a file, with `fs` (promises), `data` and `outside`."""
+        """The output of a program in a file, with `fs` (promises), `data` and `outside`."""
         file = self.folder / "program.mjs"
         file.write_text(
             'import fs from "node:fs/promises";\n'
@@ -61,8 +61,8 @@ def process(tmp_path: Path) -> Process:
     return Process(tmp_path)
 
 
-def test_a_process_that_is_killed_while_it_writes_leaves_no_half_file_under_the_final_name(process: Process) -> None:
-    """The server counts an existing blob as complete, also if its member tries again."""
+def test_killed_write_leaves_no_partial_file_under_the_final_name(process: Process) -> None:
+    """The server treats an existing blob as complete, even if the member uploads it again."""
     process.script(
         "const half = async function* () { yield 'half'; process.exit(9); };\n"
         "await fs.writeFile(`${data}/blob`, half());",
@@ -71,7 +71,7 @@ def test_a_process_that_is_killed_while_it_writes_leaves_no_half_file_under_the_
     assert not (process.data / "blob").exists()
 
 
-def test_a_file_that_is_written_over_is_the_old_or_the_new_one_and_keeps_its_mode(process: Process) -> None:
+def test_overwritten_file_is_the_old_or_the_new_one_and_keeps_its_mode(process: Process) -> None:
     old = process.data / "key"
     old.write_text("old")
     old.chmod(0o600)
@@ -82,10 +82,10 @@ def test_a_file_that_is_written_over_is_the_old_or_the_new_one_and_keeps_its_mod
     assert old.read_text() == "old"
     process.script("await fs.writeFile(`${data}/key`, 'new');")
     assert (old.read_text(), old.stat().st_mode & 0o777) == ("new", 0o600)
-    assert list((process.data / ".writing").iterdir()) == [], "nothing of a failed write is left"
+    assert list((process.data / ".writing").iterdir()) == [], "a failed write leaves nothing"
 
 
-def test_writing_means_what_it_means_in_node(process: Process) -> None:
+def test_write_options_work_as_in_node(process: Process) -> None:
     (process.data / "there").write_text("there")
     process.script(
         "await fs.writeFile(`${data}/text`, 'é', 'latin1');\n"
@@ -113,49 +113,49 @@ def test_writing_means_what_it_means_in_node(process: Process) -> None:
         ("fs.mkdir(`${data}/none/below`)", "ENOENT"),
     ],
 )
-def test_what_cannot_be_written_fails_as_it_did(process: Process, attempt: str, code: str) -> None:
+def test_failed_writes_raise_the_same_codes_as_node(process: Process, attempt: str, code: str) -> None:
     (process.data / "folder").mkdir()
     (process.data / "there").touch()
     assert process.script(f"await {attempt}.catch((error) => console.log(error.code));").strip() == code
 
 
-def test_a_question_that_is_run_in_the_server_s_container_is_left_alone(process: Process) -> None:
-    """`./pds email-token` and others run `node -e` there and read the last line of its output."""
-    told = process.run("-e", "console.log(JSON.stringify([String(process.dlopen), fs.promises.writeFile.name]))")
-    dlopen, write = json.loads(told)
+def test_script_run_in_the_server_container_is_not_patched(process: Process) -> None:
+    """`./pds email-token` and other commands run `node -e` in the container and read the last line of its output."""
+    output = process.run("-e", "console.log(JSON.stringify([String(process.dlopen), fs.promises.writeFile.name]))")
+    dlopen, write = json.loads(output)
     assert "native code" in dlopen
     assert write == "writeFile"
-    (line,) = told.splitlines()
+    (line,) = output.splitlines()
     assert not list(process.data.iterdir()), line
 
 
-def test_a_worker_thread_is_not_kept_waiting(process: Process) -> None:
+def test_worker_thread_can_listen_without_the_server_stores(process: Process) -> None:
     (process.folder / "worker.cjs").write_text(
         'const server = require("node:net").createServer().listen(0, () => {\n'
         '  require("node:worker_threads").parentPort.postMessage("listens");\n'
         "  server.close();\n"
         "});\n"
     )
-    said = process.script(
+    output = process.script(
         '(new (await import("node:worker_threads")).Worker("./worker.cjs")).on("message", console.log);'
     )
-    assert said == "listens\n", "the proof is the server's, and that is the main thread"
+    assert output == "listens\n", "only the server's main thread must prove its stores"
 
 
-def test_without_the_option_neither_the_server_nor_the_trial_of_a_version_has_the_preload() -> None:
+def test_without_the_option_no_job_has_the_preload() -> None:
     for render in (pds_job, upgrade_trial_job):
         for durable in (True, False):
             job = render(settings_of(backup=BACKUP, pds={"durable_writes": durable}), "dev")
-            assert ("/local/durable.cjs" in job) == durable, "in an environment"
+            assert ("/local/durable.cjs" in job) == durable, "in the environment"
             assert ("local/durable.cjs" in job) == durable, "among the files"
 
 
-def test_a_process_that_listens_without_the_server_s_stores_is_refused(process: Process) -> None:
+def test_refuses_to_listen_without_the_server_stores(process: Process) -> None:
     with pytest.raises(AssertionError, match=r"REFUSED: .*Cannot find module '@atproto/pds/package.json'"):
         process.script('(await import("node:net")).createServer().listen(0);')
 
 
-def test_nomad_s_template_engine_finds_nothing_in_the_preload() -> None:
+def test_preload_contains_no_nomad_template_action() -> None:
     text = PRELOAD.read_text()
     assert "{{" not in text, "Nomad's template engine would read it as an action"
     assert "}}" not in text

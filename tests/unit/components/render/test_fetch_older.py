@@ -1,4 +1,4 @@
-"""The task beside a restore, which has the bucket's key: it answers, and never ends by itself."""
+"""The task beside a restore, which has the bucket's key: it answers requests and never ends by itself."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def _answer(desk: Path, process: subprocess.Popen[str], *words: str) -> str:
     answer = desk / "answer"
     for _ in range(600):
         if answer.exists():
-            said = answer.read_text().strip()
+            text = answer.read_text().strip()
             answer.unlink()
-            return said
-        assert process.poll() is None, "Nomad would end the restore with it"
+            return text
+        assert process.poll() is None, "Nomad would end the restore, too"
         time.sleep(0.1)
     raise AssertionError("no answer")
 
 
 @pytest.mark.parametrize("meta", ["only", "step", "verify", "forget", "show"])
-def test_it_answers_in_every_run_and_goes_on_when_the_bucket_is_away(tmp_path: Path, meta: str) -> None:
+def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_path: Path, meta: str) -> None:
     shutil.copy(SCRIPT, tmp_path)
     (tmp_path / "restic_open.sh").write_text("echo away >&2\nexit 1\n")
     (tmp_path / "restic").write_text("#!/bin/sh\necho '[]'\n")

@@ -41,7 +41,7 @@ ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 
 def _unquoted(literal: str) -> str:
     """A quoted HCL string by HCL's own rules; raises if it would interpolate or is no string."""
-    assert literal[0] == literal[-1] == '"', "quoted whole"
+    assert literal[0] == literal[-1] == '"', "the whole text is quoted"
     inner, found, at = literal[1:-1], "", 0
     while at < len(inner):
         if inner.startswith(("$${", "%%{"), at):
@@ -60,19 +60,19 @@ def _unquoted(literal: str) -> str:
 
 @quick
 @given(TEXTS)
-def test_any_quoted_text_means_itself_by_the_rules_of_hcl(text: str) -> None:
+def test_any_quoted_text_is_unquoted_unchanged_by_the_rules_of_hcl(text: str) -> None:
     assert _unquoted(quote(text)) == text
 
 
 @quick
 @given(PARSED_TEXTS)
-def test_any_attribute_comes_back_through_an_independent_parser(text: str) -> None:
+def test_any_attribute_is_parsed_back_unchanged(text: str) -> None:
     assert parse(f"a = {_value(text, '')}\n") == {"a": text}
 
 
 @quick
 @given(PARSED_TEXTS)
-def test_any_text_that_fits_a_heredoc_comes_back_from_it(text: str) -> None:
+def test_any_text_that_fits_a_heredoc_is_parsed_back_unchanged(text: str) -> None:
     lines = f"{text}\n"
     assume(fits_heredoc(lines))
     assert parse(f"  a = {heredoc(lines, '  ')}\n") == {"a": lines}
@@ -92,23 +92,23 @@ def test_any_text_that_fits_a_heredoc_comes_back_from_it(text: str) -> None:
         "",
     ],
 )
-def test_what_a_heredoc_would_change_is_quoted(text: str) -> None:
-    assert not fits_heredoc(text) or text == "two ends\n\n", "HCL would give another text back"
+def test_text_that_a_heredoc_would_change_is_quoted(text: str) -> None:
+    assert not fits_heredoc(text) or text == "two ends\n\n", "HCL would return another text"
     assert parse(f"a = {_value(text, '    ')}\n") == {"a": text}
 
 
-def test_a_script_is_written_as_a_heredoc_that_people_can_read() -> None:
+def test_script_is_written_as_a_readable_heredoc() -> None:
     assert _value("if x; then\n  y\n\nfi\n", "  ") == "<<-EOT\n  if x; then\n    y\n\n  fi\n  EOT"
 
 
 @pytest.mark.parametrize("text", ["${a}", "%{ if a }", "$${a}", "$$${a}", "\\${a}", "%${a}", "${\n}\n"])
-def test_nothing_is_interpolated(text: str) -> None:
+def test_interpolates_nothing(text: str) -> None:
     written = _value(text, "")
     bare = re.sub(r"\$\$\{|%%\{", "", written)
     assert not re.search(r"[$%]\{", bare), "Nomad would replace it, or refuse the job"
 
 
-def test_escapes_that_hcl_lacks_are_not_used() -> None:
+def test_uses_no_escapes_that_hcl_lacks() -> None:
     assert quote("\b\f") == '"\\u0008\\u000c"', r"HCL knows \n \r \t \" \\ and \u alone"
     assert quote("\\b") == '"\\\\b"', "a backslash before a letter is a backslash"
 
@@ -119,7 +119,7 @@ def test_escapes_that_hcl_lacks_are_not_used() -> None:
     PARSED_TEXTS,
     PARSED_TEXTS,
 )
-def test_blocks_with_any_values_parse_and_come_back(env: dict[str, str], data: str, name: str) -> None:
+def test_blocks_with_any_values_are_parsed_back_unchanged(env: dict[str, str], data: str, name: str) -> None:
     template = Template(destination=name, change_mode="noop", data=data)
     parsed = parse(f"{write(template)}\n{write(VolumeRequest(name='v', source=name))}\n")
     assert parsed["template"] == [{"destination": name, "change_mode": "noop", "data": data}]
@@ -135,16 +135,16 @@ def test_numbers_stay_numbers(one: int, other: int) -> None:
     assert parsed["resources"] == [{"cpu": one, "memory": other}]
 
 
-def test_a_value_that_has_no_hcl_is_an_error() -> None:
+def test_value_without_an_hcl_form_is_an_error() -> None:
     with pytest.raises(TypeError, match="no HCL for object"):
         _value(object(), "")
 
 
-# Whole files, for settings that try to break them.
+# Whole files, rendered from settings that try to break them.
 
 
 def _job_with(extra: dict[str, str]) -> dict[str, Any]:
-    """The job for this environment, without the settings' own checks: the writer has to be correct by itself."""
+    """The job for this environment, without the settings' own checks: the writer must be correct by itself."""
     base = settings_of()
     changed = base.model_copy(update={"pds": base.pds.model_copy(update={"extra_env": extra})})
     return job_of(pds_job(changed, "dev"), "pds")
@@ -152,7 +152,7 @@ def _job_with(extra: dict[str, str]) -> dict[str, Any]:
 
 @quick
 @given(st.dictionaries(st.from_regex(r"PDS_X[A-Z0-9_]{0,20}", fullmatch=True), PARSED_TEXTS, max_size=4))
-def test_the_job_of_any_extra_environment_parses_and_holds_it(extra: dict[str, str]) -> None:
+def test_job_with_any_extra_environment_is_parsed_back_unchanged(extra: dict[str, str]) -> None:
     (env,) = task_of(_job_with(extra), "pds")["env"]
     assert {name: env[name] for name in extra} == extra
 
@@ -178,16 +178,18 @@ def test_hostile_values_stay_one_value(value: str) -> None:
 
 
 @pytest.mark.parametrize("hostname", ["a.at", "xn--grn-hoa.noted.at", f"{'a' * 63}.noted.at"])
-def test_hostnames_at_their_limits_come_back(hostname: str, settings: Callable[..., Settings]) -> None:
+def test_hostnames_of_extreme_length_are_parsed_back_unchanged(
+    hostname: str, settings: Callable[..., Settings]
+) -> None:
     changed = settings(hostname=hostname, dns={"zone": hostname})
     (env,) = task_of(job_of(pds_job(changed, "dev"), "pds"), "pds")["env"]
     assert env["PDS_HOSTNAME"] == hostname
     assert parse(ingress_file(changed, "dev"))["ingress"] == [{hostname: {"name": "pds", "backend": "nomad:pds"}}]
 
 
-def test_a_secret_with_every_sign_stays_out_of_the_job_and_whole_in_the_variable() -> None:
+def test_secret_with_special_characters_is_only_in_the_variable() -> None:
     password = 'p"a\\s${s}%{w}\n{{o}}r`d'
     secrets = {"plc_rotation_key": "1" * 64, "jwt_secret": "given jwt/secret+0123", "admin_password": password}
     evaluation = run(secrets=secrets)
     assert evaluation.one("pds-secrets-variable").inputs["items"]["PDS_ADMIN_PASSWORD"] == password
-    assert evaluation.jobspec("pds") == run().jobspec("pds"), "secrets change no job"
+    assert evaluation.jobspec("pds") == run().jobspec("pds"), "a secret must not change the job"

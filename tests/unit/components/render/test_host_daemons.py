@@ -26,11 +26,11 @@ def unit(name: str) -> dict[str, list[str]]:
     return found
 
 
-def test_cloud_init_starts_one_script_and_that_one_starts_everything_else() -> None:
+def test_cloud_init_runs_only_the_setup_script() -> None:
     assert document()["runcmd"] == [["/usr/local/lib/pds/setup"]]
 
 
-def test_nomad_needs_docker_the_volume_and_the_metadata_rules_before_it() -> None:
+def test_nomad_requires_docker_the_volume_and_the_metadata_rules() -> None:
     nomad = unit("nomad.service")
     needed = {"docker.service", "pds-volume-claim.service", "pds-metadata.service"}
     assert needed <= set(nomad["Requires"])
@@ -39,14 +39,14 @@ def test_nomad_needs_docker_the_volume_and_the_metadata_rules_before_it() -> Non
     assert nomad["ExecStartPre"] == ["/usr/local/lib/pds/volume check"]
 
 
-def test_a_missing_volume_makes_units_fail_and_not_be_skipped() -> None:
+def test_units_fail_instead_of_being_skipped_if_the_volume_is_missing() -> None:
     # A condition that does not hold counts as a success: units that require this one would start all the same.
     for path, file in files().items():
         if path.startswith("/etc/systemd/system/"):
             assert not re.search(r"^Condition", file.content, re.MULTILINE), path
 
 
-def test_units_after_cloud_init_name_the_target_they_are_in() -> None:
+def test_units_ordered_after_cloud_init_are_ordered_after_their_target() -> None:
     # cloud-final.service comes after multi-user.target on Debian. A unit that is wanted by the target and ordered after
     # cloud-final is a cycle, unless it is ordered after the target itself.
     for name in ("nomad.service", "pds-metadata.service"):
@@ -55,7 +55,7 @@ def test_units_after_cloud_init_name_the_target_they_are_in() -> None:
     assert "cloud-final.service" in unit("pds-metadata.service")["After"]
 
 
-def test_the_drain_stops_before_everything_it_needs_and_not_with_docker() -> None:
+def test_drain_stops_before_its_dependencies_and_not_with_docker() -> None:
     drain = unit("pds-drain.service")
     assert {"nomad.service", "docker.service", "srv-nomad.mount"} <= set(drain["After"])
     assert not {"Requires", "BindsTo", "PartOf"} & set(drain), "a restart of Docker would run the drain"
@@ -64,19 +64,19 @@ def test_the_drain_stops_before_everything_it_needs_and_not_with_docker() -> Non
     assert drain["WantedBy"] == ["nomad.service"]
 
 
-def test_the_agents_stop_leaves_tasks_running() -> None:
+def test_stopping_the_agent_leaves_tasks_running() -> None:
     nomad = unit("nomad.service")
     assert nomad["KillMode"] == ["process"]
     assert nomad["Restart"] == ["always"]
 
 
-def test_the_agent_is_not_given_the_variable_it_does_not_start_with() -> None:
+def test_agent_runs_without_the_variable_that_prevents_its_start() -> None:
     nomad = unit("nomad.service")
     assert nomad["UnsetEnvironment"] == ["AWS_CA_BUNDLE"]
     assert "EnvironmentFile" not in nomad
 
 
-def test_the_volume_is_mounted_with_project_quotas_and_after_it_was_prepared() -> None:
+def test_volume_is_mounted_with_project_quotas_after_its_preparation() -> None:
     mount = unit("srv-nomad.mount")
     assert {"prjquota", "noatime"} <= set(mount["Options"][0].split(","))
     assert "nofail" not in mount["Options"][0]
@@ -85,7 +85,7 @@ def test_the_volume_is_mounted_with_project_quotas_and_after_it_was_prepared() -
     assert unit("pds-volume-claim.service")["BindsTo"] == ["srv-nomad.mount"]
 
 
-def test_every_command_that_a_unit_runs_is_on_the_host_and_executable() -> None:
+def test_every_command_of_a_unit_is_on_the_host_and_executable() -> None:
     named = set()
     for path, file in files().items():
         if path.startswith(("/etc/systemd/system/", "/etc/udev/")):
@@ -95,7 +95,7 @@ def test_every_command_that_a_unit_runs_is_on_the_host_and_executable() -> None:
         assert files()[path].mode == "0755"
 
 
-def test_the_rules_are_made_again_when_docker_and_the_monitoring_agent_start() -> None:
+def test_metadata_rules_are_renewed_when_docker_or_the_monitoring_agent_starts() -> None:
     assert unit("docker.service.d/pds.conf")["ExecStartPost"] == ["/usr/local/lib/pds/metadata bridged"]
     # '+' is root: the monitoring agent's unit is not.
     assert unit("do-agent.service.d/pds.conf")["ExecStartPre"] == ["+/usr/local/lib/pds/metadata again"]
@@ -104,7 +104,7 @@ def test_the_rules_are_made_again_when_docker_and_the_monitoring_agent_start() -
 # Daemons
 
 
-def test_docker_keeps_containers_over_its_own_restart_and_publishes_on_loopback() -> None:
+def test_docker_keeps_containers_over_its_restart_and_publishes_on_loopback() -> None:
     daemon = json.loads(files()["/etc/docker/daemon.json"].content)
     assert daemon["live-restore"] is True
     assert daemon["no-new-privileges"] is True
@@ -115,21 +115,21 @@ def test_docker_keeps_containers_over_its_own_restart_and_publishes_on_loopback(
     assert "cgroup-parent" not in daemon
 
 
-def test_the_endpoint_demands_a_certificate_of_the_stacks_ca() -> None:
+def test_endpoint_requires_a_certificate_of_the_stack_ca() -> None:
     lines = files()["/etc/stunnel/nomad.conf"].content.splitlines()
-    said = dict(line.split(" = ", 1) for line in lines if " = " in line and not line.startswith(";"))
-    assert said["accept"] == "0.0.0.0:4650"
-    assert said["connect"] == "127.0.0.1:4646"
-    assert said["requireCert"] == said["verifyChain"] == "yes"
-    assert said["sslVersionMin"] == "TLSv1.3"
-    assert said["foreground"] == "yes", "Debian's stunnel@.service waits for no fork"
+    stunnel_options = dict(line.split(" = ", 1) for line in lines if " = " in line and not line.startswith(";"))
+    assert stunnel_options["accept"] == "0.0.0.0:4650"
+    assert stunnel_options["connect"] == "127.0.0.1:4646"
+    assert stunnel_options["requireCert"] == stunnel_options["verifyChain"] == "yes"
+    assert stunnel_options["sslVersionMin"] == "TLSv1.3"
+    assert stunnel_options["foreground"] == "yes", "Debian's stunnel@.service waits for no fork"
     for name, content in (
         ("CAfile", CERTIFICATES.ca_pem), ("cert", CERTIFICATES.server_cert_pem), ("key", CERTIFICATES.server_key_pem)
     ):  # fmt: skip
-        assert files()[said[name]].content == content
+        assert files()[stunnel_options[name]].content == content
 
 
-def test_security_fixes_come_by_themselves_and_a_reboot_never_does() -> None:
+def test_security_updates_are_automatic_and_reboots_are_not() -> None:
     upgrades = files()["/etc/apt/apt.conf.d/52pds-unattended-upgrades"].content
     assert 'Unattended-Upgrade::Automatic-Reboot "false";' in upgrades
     assert re.findall(r'"origin=.*"', upgrades) == [
@@ -144,33 +144,33 @@ def agent(**changes: Any) -> dict[str, Any]:
     return parse(agent_config(settings(**changes), "0123456789abcdef"))
 
 
-def test_the_agent_is_on_loopback_and_says_so() -> None:
-    # Nomad does not start with a loopback bind and nothing advertised.
+def test_agent_binds_to_loopback_and_advertises_it() -> None:
+    # Nomad does not start if it binds to loopback and has no advertise addresses.
     assert agent()["bind_addr"] == "127.0.0.1"
     assert agent()["advertise"] == [{"http": "127.0.0.1", "rpc": "127.0.0.1", "serf": "127.0.0.1"}]
 
 
-def test_all_of_nomads_state_is_on_the_volume() -> None:
+def test_nomad_state_is_on_the_volume() -> None:
     assert agent()["data_dir"] == "/srv/nomad/agent"
 
 
-def test_the_agents_place_comes_from_the_settings() -> None:
+def test_region_and_datacenter_come_from_the_settings() -> None:
     moved = agent(nomad={"region": "europe", "datacenter": "fra1"})
     assert (moved["region"], moved["datacenter"]) == ("europe", "fra1")
 
 
-def test_the_agent_asks_for_tokens_and_is_one_server() -> None:
+def test_agent_requires_tokens_and_runs_one_server() -> None:
     assert agent()["acl"] == [{"enabled": True}]
     assert agent()["server"] == [{"enabled": True, "bootstrap_expect": 1}]
 
 
-def test_the_agent_sends_no_telemetry() -> None:
+def test_agent_sends_no_telemetry() -> None:
     assert agent()["disable_update_check"] is True
     assert agent()["disable_anonymous_signature"] is True
     assert not any(agent()["telemetry"][0].values())
 
 
-def test_the_client_has_the_loopback_network_and_a_volume_for_the_server_and_each_ingress() -> None:
+def test_client_has_the_loopback_network_and_a_volume_for_each_job() -> None:
     client = agent()["client"][0]
     # By range, not by interface: 'lo' would take ::1 too, to which Docker cannot forward.
     assert client["host_network"] == [{"loopback": {"cidr": "127.0.0.1/32"}}]
@@ -180,19 +180,19 @@ def test_the_client_has_the_loopback_network_and_a_volume_for_the_server_and_eac
     assert files()[plugin].mode == "0755"
 
 
-def test_the_client_lets_a_task_end_in_its_own_time_and_keeps_templates_alive() -> None:
+def test_client_allows_long_kill_timeouts_and_retries_templates_forever() -> None:
     client = agent()["client"][0]
     assert client["max_kill_timeout"] == "120s"
     assert client["template"] == [{"nomad_retry": [{"attempts": 0}]}]
 
 
-def test_the_client_keeps_back_what_the_settings_count_as_the_systems() -> None:
+def test_client_reserves_the_memory_that_the_settings_count_for_the_system() -> None:
     reserved = agent()["client"][0]["reserved"][0]
     assert reserved["memory"] == SYSTEM_RESERVE_MIB
     assert reserved["reserved_ports"] == "22,4650"
 
 
-def test_docker_is_the_only_driver_and_a_narrow_one() -> None:
+def test_docker_is_the_only_driver_and_is_restricted() -> None:
     drivers = {name: block["config"][0] for plugin in agent()["plugin"] for name, block in plugin.items()}
     assert drivers["raw_exec"] == {"enabled": False}
     assert agent()["client"][0]["options"]["driver.allowlist"] == "docker"

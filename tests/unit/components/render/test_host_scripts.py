@@ -14,11 +14,11 @@ import pytest
 
 from tests.support.host_machine import SCRIPTS, Machine, tool
 
-# All of them
+# All scripts
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_shellcheck_has_nothing_to_say(script: Path) -> None:
+def test_shellcheck_reports_nothing(script: Path) -> None:
     run = subprocess.run(
         [tool("shellcheck", "shellcheck"), script], capture_output=True, text=True, timeout=60, check=False
     )
@@ -26,7 +26,7 @@ def test_shellcheck_has_nothing_to_say(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_script_says_first_what_it_owns_and_stops_at_the_first_fault(script: Path) -> None:
+def test_script_states_what_it_owns_and_stops_at_the_first_error(script: Path) -> None:
     lines = script.read_text().splitlines()
     assert lines[0] == "#!/bin/sh"
     assert lines[1].startswith("# Owns ")
@@ -38,7 +38,7 @@ def test_a_script_says_first_what_it_owns_and_stops_at_the_first_fault(script: P
 
 @pytest.fixture
 def rules(machine: Machine) -> Path:
-    """A packet filter with a memory: chains and rules are lines of a file."""
+    """A packet filter that keeps its chains and rules as lines of a file."""
     state = machine.stands / "rules"
     state.write_text("")
     machine.stand_in(
@@ -47,8 +47,8 @@ def rules(machine: Machine) -> Path:
 [ "$1" = -w ] || exit 9
 shift
 [ "$1" = -n ] && shift
-verb=$1; chain=$2; shift 2
-case $verb in
+command=$1; chain=$2; shift 2
+case $command in
     -L) grep -qx "chain $chain" "{state}" || exit 1 ;;
     -N) echo "chain $chain" >>"{state}" ;;
     -C) grep -qx -e "$chain $*" "{state}" || exit 1 ;;
@@ -61,14 +61,14 @@ esac
     return state
 
 
-def test_containers_behind_a_bridge_are_kept_away_and_the_rule_is_there_once(machine: Machine, rules: Path) -> None:
+def test_rule_that_blocks_bridged_containers_is_added_once(machine: Machine, rules: Path) -> None:
     for _ in range(3):  # every start of Docker
         run = machine.run("metadata.sh", "bridged")
         assert run.returncode == 0, run.stderr
     assert rules.read_text().splitlines() == ["chain DOCKER-USER", "DOCKER-USER -d 169.254.169.254/32 -j REJECT"]
 
 
-def test_every_process_of_the_host_is_kept_away_where_no_agent_runs(machine: Machine, rules: Path) -> None:
+def test_every_process_of_the_host_is_blocked_if_no_monitoring_agent_runs(machine: Machine, rules: Path) -> None:
     for _ in range(2):
         run = machine.run("metadata.sh", "host")
         assert run.returncode == 0, run.stderr
@@ -83,7 +83,7 @@ def test_every_process_of_the_host_is_kept_away_where_no_agent_runs(machine: Mac
     assert set(machine.calls("iptables-restore")) == {"iptables-restore -w --noflush"}
 
 
-def test_the_monitoring_agent_passes_by_its_control_group_and_no_process_by_uid(machine: Machine, rules: Path) -> None:
+def test_monitoring_agent_is_allowed_by_its_control_group_and_never_by_uid(machine: Machine, rules: Path) -> None:
     (machine.root / "sys/fs/cgroup/system.slice/do-agent.service").mkdir(parents=True)
     assert machine.run("metadata.sh", "host").returncode == 0
     restored = (machine.stands / "restored").read_text().splitlines()
@@ -94,17 +94,17 @@ def test_the_monitoring_agent_passes_by_its_control_group_and_no_process_by_uid(
     assert not any("owner" in line for line in restored), "a host-network container may be uid 0, which is uid 0 here"
 
 
-@pytest.mark.parametrize(("active", "made"), [(0, True), (3, False)])
-def test_a_start_of_the_monitoring_agent_makes_rules_only_after_cloud_init(
-    machine: Machine, rules: Path, active: int, made: bool
+@pytest.mark.parametrize(("active", "creates_rules"), [(0, True), (3, False)])
+def test_starting_the_monitoring_agent_creates_rules_only_after_cloud_init(
+    machine: Machine, rules: Path, active: int, creates_rules: bool
 ) -> None:
     machine.stand_in("systemctl", code=active)
     assert machine.run("metadata.sh", "again").returncode == 0
-    assert ("OUTPUT" in rules.read_text()) is made
+    assert ("OUTPUT" in rules.read_text()) is creates_rules
     assert machine.calls("systemctl") == ["systemctl is-active --quiet pds-metadata.service"]
 
 
-def test_rules_that_cannot_be_made_are_a_failure_so_that_nomad_does_not_start(machine: Machine) -> None:
+def test_failing_to_create_rules_fails_the_unit_before_nomad_starts(machine: Machine) -> None:
     machine.stand_in("iptables", code=1)
     machine.stand_in("iptables-restore", code=1)
     assert machine.run("metadata.sh", "host").returncode != 0
@@ -130,7 +130,7 @@ def nomad_of(machine: Machine, sum_: str) -> None:
     machine.configure(NOMAD_VERSION="9.9.9", NOMAD_SHA256=sum_, NOMAD_MIRROR="https://mirror.test/nomad")
 
 
-def test_nomad_is_fetched_once_checked_and_made_executable(machine: Machine, release: str) -> None:
+def test_nomad_is_downloaded_once_verified_and_made_executable(machine: Machine, release: str) -> None:
     nomad_of(machine, release)
     for _ in range(2):
         run = machine.run("install-nomad.sh")
@@ -142,7 +142,7 @@ def test_nomad_is_fetched_once_checked_and_made_executable(machine: Machine, rel
     assert [path.name for path in binary.parent.iterdir()] == ["nomad"]
 
 
-def test_a_wrong_sum_installs_nothing_and_names_both(machine: Machine, release: str) -> None:
+def test_wrong_checksum_installs_nothing_and_names_both_checksums(machine: Machine, release: str) -> None:
     nomad_of(machine, "0" * 64)
     run = machine.run("install-nomad.sh")
     assert run.returncode != 0
@@ -151,7 +151,7 @@ def test_a_wrong_sum_installs_nothing_and_names_both(machine: Machine, release: 
     assert not (machine.root / "usr/local/bin").exists()
 
 
-def test_a_wrong_sum_leaves_the_running_version_in_place(machine: Machine, release: str) -> None:
+def test_wrong_checksum_keeps_the_installed_version(machine: Machine, release: str) -> None:
     nomad_of(machine, release)
     machine.run("install-nomad.sh")
     before = (machine.root / "usr/local/bin/nomad").read_bytes()
@@ -174,10 +174,10 @@ def drain(machine: Machine, containers: str) -> list[str]:
     return machine.calls()
 
 
-def test_the_drain_ends_the_agent_first_and_then_nomads_containers(machine: Machine) -> None:
+def test_drain_stops_the_agent_first_and_then_the_containers_of_nomad(machine: Machine) -> None:
     calls = drain(machine, r"abc\ndef\n")
     assert calls == [
-        # Queued, never waited for: systemd holds this job back until the drain itself has ended.
+        # Queued, not waited for: systemd delays this job until the drain itself has ended.
         "systemctl stop --no-block nomad.service",
         "systemctl kill --kill-whom=main --signal=SIGINT nomad.service",
         "systemctl show --property=MainPID --value nomad.service",
@@ -188,11 +188,11 @@ def test_the_drain_ends_the_agent_first_and_then_nomads_containers(machine: Mach
     ]
 
 
-def test_the_drain_has_nothing_to_stop_on_an_idle_host(machine: Machine) -> None:
+def test_drain_stops_no_container_on_an_idle_host(machine: Machine) -> None:
     assert [call for call in drain(machine, "") if call.startswith("docker stop")] == []
 
 
-def test_an_agent_that_does_not_end_is_waited_for_no_longer_than_its_share(machine: Machine) -> None:
+def test_drain_waits_for_the_agent_at_most_15_seconds(machine: Machine) -> None:
     # 15 s here and 60 s for the containers are within the unit's 90 s.
     machine.stand_in("systemctl", body='[ "$1" = show ] && echo 4711')
     machine.stand_in("docker", body='[ "$1" = ps ] && echo abc')
@@ -219,7 +219,7 @@ def fresh(machine: Machine) -> None:
     step.chmod(0o755)
 
 
-def test_a_first_boot_goes_from_packages_to_the_volume_and_nomad_comes_last(machine: Machine) -> None:
+def test_first_boot_installs_packages_mounts_the_volume_and_then_starts_nomad(machine: Machine) -> None:
     fresh(machine)
     run = machine.run("setup.sh")
     assert run.returncode == 0, run.stderr
@@ -240,7 +240,7 @@ def test_a_first_boot_goes_from_packages_to_the_volume_and_nomad_comes_last(mach
     assert units | {"pds-updates.timer"} <= set(enabled.split())
 
 
-def test_a_mirror_that_is_away_for_a_while_is_asked_again(machine: Machine) -> None:
+def test_unreachable_mirror_is_retried(machine: Machine) -> None:
     fresh(machine)
     count = machine.stands / "count"
     count.write_text("")
@@ -250,16 +250,16 @@ def test_a_mirror_that_is_away_for_a_while_is_asked_again(machine: Machine) -> N
     assert "install-nomad" in machine.calls()
 
 
-def test_a_foreign_source_that_is_away_does_not_stop_the_first_boot(machine: Machine) -> None:
+def test_unreachable_additional_source_does_not_stop_the_first_boot(machine: Machine) -> None:
     fresh(machine)
     machine.stand_in("apt-get", body='[ "$1" != update ] || exit 100')
     run = machine.run("setup.sh")
     assert run.returncode == 0, run.stderr
     assert "not every source could be read" in run.stdout
-    assert machine.calls("sleep") == [], "what is installed decides, at the first try"
+    assert machine.calls("sleep") == [], "the installed packages decide at the first try"
 
 
-def test_without_packages_nothing_is_started(machine: Machine) -> None:
+def test_nothing_is_started_without_the_packages(machine: Machine) -> None:
     fresh(machine)
     machine.stand_in("apt-get", code=100)
     run = machine.run("setup.sh")
@@ -269,26 +269,26 @@ def test_without_packages_nothing_is_started(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("failing", ["pds-volume-prepare.service", "pds-volume-claim.service"])
-def test_without_the_volume_nomad_is_not_even_enabled(machine: Machine, failing: str) -> None:
+def test_nomad_is_not_enabled_without_the_volume(machine: Machine, failing: str) -> None:
     fresh(machine)
     machine.stand_in("systemctl", body=f'[ "$*" != "start {failing}" ] || exit 1')
     assert machine.run("setup.sh").returncode != 0
     assert [call for call in machine.calls("systemctl") if "nomad" in call] == []
 
 
-@pytest.mark.parametrize(("known", "made"), [(2, ["1000 pds", "1001 caddy"]), (0, [])])
-def test_the_uids_of_the_containers_are_taken_unless_an_account_has_them(
-    machine: Machine, known: int, made: list[str]
+@pytest.mark.parametrize(("getent_code", "created_users"), [(2, ["1000 pds", "1001 caddy"]), (0, [])])
+def test_uids_of_the_containers_are_reserved_unless_an_account_has_them(
+    machine: Machine, getent_code: int, created_users: list[str]
 ) -> None:
     fresh(machine)
-    machine.stand_in("getent", code=known)
+    machine.stand_in("getent", code=getent_code)
     assert machine.run("setup.sh").returncode == 0
     users = machine.calls("useradd")
-    assert [f"{call.split('--uid ')[1].split()[0]} {call.split()[-1]}" for call in users] == made
+    assert [f"{call.split('--uid ')[1].split()[0]} {call.split()[-1]}" for call in users] == created_users
     assert all("/usr/sbin/nologin" in call for call in users)
 
 
-def test_a_faulty_sshd_configuration_is_not_loaded(machine: Machine) -> None:
+def test_faulty_sshd_configuration_is_not_loaded(machine: Machine) -> None:
     fresh(machine)
     machine.stand_in("sshd", code=255)
     assert machine.run("setup.sh").returncode == 0
@@ -309,7 +309,7 @@ def test_swap_follows_the_settings_at_every_run(machine: Machine) -> None:
         else:
             assert swap.stat().st_size == int(gib) * 1024**3
             assert stat.S_IMODE(swap.stat().st_mode) == 0o600
-    assert len(machine.calls("mkswap")) == 2, "an unchanged size is no new swap file"
+    assert len(machine.calls("mkswap")) == 2, "an unchanged size creates no new swap file"
 
 
 # What runs after a security update
@@ -340,13 +340,13 @@ def updated(machine: Machine) -> list[str]:
     return [call for call in machine.calls("systemctl") if "restart" in call]
 
 
-def test_daemons_that_run_what_is_installed_are_left_alone(daemons: Machine) -> None:
+def test_daemons_that_run_the_installed_version_are_not_restarted(daemons: Machine) -> None:
     daemon(daemons, "docker.service", 11, "/usr/sbin/dockerd")
     daemon(daemons, "containerd.service", 12, "/usr/bin/containerd")
-    assert updated(daemons) == [], "and stunnel does not run yet"
+    assert updated(daemons) == [], "stunnel does not run yet"
 
 
-def test_a_docker_that_was_updated_is_restarted_and_nomad_with_it_by_its_unit(daemons: Machine) -> None:
+def test_updated_docker_is_restarted_and_its_unit_restarts_nomad(daemons: Machine) -> None:
     daemon(daemons, "docker.service", 11, "/usr/sbin/dockerd (deleted)")
     daemon(daemons, "containerd.service", 12, "/usr/bin/containerd")
     assert updated(daemons) == ["systemctl restart docker.service"]
@@ -357,12 +357,12 @@ def test_a_docker_that_was_updated_is_restarted_and_nomad_with_it_by_its_unit(da
     assert "KillMode=process" in unit
 
 
-def test_containerd_is_restarted_together_with_docker(daemons: Machine) -> None:
+def test_containerd_and_docker_are_restarted_together(daemons: Machine) -> None:
     daemon(daemons, "containerd.service", 12, "/usr/bin/containerd (deleted)")
     daemon(daemons, "docker.service", 11, "/usr/sbin/dockerd (deleted)")
     assert updated(daemons) == ["systemctl restart containerd.service docker.service"]
 
 
-def test_a_replaced_library_counts_as_well(daemons: Machine) -> None:
+def test_replaced_library_restarts_the_daemon_that_maps_it(daemons: Machine) -> None:
     daemon(daemons, "stunnel@nomad.service", 13, "/usr/bin/stunnel4", "x86_64-linux-gnu/libssl.so.3 (deleted)")
     assert updated(daemons) == ["systemctl restart stunnel@nomad.service"]

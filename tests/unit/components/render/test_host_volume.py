@@ -25,14 +25,14 @@ def disk(machine: Machine, content: bytes = b"", size: int = 64 * MIB) -> Path:
 def unmounted(machine: Machine, blkid: int, kind: str = "ext4", features: str = "has_journal quota project") -> None:
     """Stand-ins for a volume that is not mounted and for which blkid returns `blkid`."""
     machine.stand_in("mountpoint", code=1)
-    # The second query, after the type, is made only for a known file system.
+    # The second query, after the type, is header_before only for a known file system.
     machine.stand_in("blkid", body=f'case "$*" in *TYPE*) echo "{kind}"; exit 0 ;; esac', code=blkid)
     machine.stand_in("dumpe2fs", body=f'echo "Filesystem features:      {features}"')
     for name in ("mkfs.ext4", "e2fsck", "tune2fs"):
         machine.stand_in(name)
 
 
-def test_an_empty_volume_is_formatted_with_quotas_and_its_stacks_name(machine: Machine) -> None:
+def test_empty_volume_is_formatted_with_quotas_and_the_name_of_its_stack(machine: Machine) -> None:
     disk(machine)
     unmounted(machine, blkid=2)
     machine.stand_in("mkfs.ext4", body='while [ "$1" != -d ]; do shift; done; cat "$2/.pds-volume" >"$PDS_ROOT/born"')
@@ -44,7 +44,7 @@ def test_an_empty_volume_is_formatted_with_quotas_and_its_stacks_name(machine: M
     assert (machine.root / "born").read_text() == "dev\n"
 
 
-def test_a_volume_with_a_file_system_is_checked_and_never_formatted(machine: Machine) -> None:
+def test_volume_with_a_file_system_is_checked_and_never_formatted(machine: Machine) -> None:
     disk(machine)
     unmounted(machine, blkid=0)
     run = machine.run("volume.sh", "prepare")
@@ -54,7 +54,7 @@ def test_a_volume_with_a_file_system_is_checked_and_never_formatted(machine: Mac
 
 
 @pytest.mark.parametrize("answer", [1, 4, 8, 127])
-def test_an_answer_that_is_neither_yes_nor_no_is_a_refusal(machine: Machine, answer: int) -> None:
+def test_unexpected_blkid_result_is_refused(machine: Machine, answer: int) -> None:
     # 4 is blkid's 'usage or other error', 8 'several signatures', 127 the shell's 'no such command'.
     disk(machine)
     unmounted(machine, blkid=answer)
@@ -64,8 +64,8 @@ def test_an_answer_that_is_neither_yes_nor_no_is_a_refusal(machine: Machine, ans
     assert machine.calls("mkfs.ext4") == []
 
 
-def test_an_absent_volume_is_waited_for_and_then_refused(machine: Machine) -> None:
-    # blkid answers 2 for a missing device as well.
+def test_missing_volume_is_waited_for_and_then_refused(machine: Machine) -> None:
+    # blkid returns 2 for a missing device, too.
     unmounted(machine, blkid=2)
     run = machine.run("volume.sh", "prepare")
     assert run.returncode == 1
@@ -73,7 +73,7 @@ def test_an_absent_volume_is_waited_for_and_then_refused(machine: Machine) -> No
     assert machine.calls("mkfs.ext4") == []
 
 
-def test_a_volume_that_comes_late_is_found(machine: Machine) -> None:
+def test_volume_that_appears_late_is_found(machine: Machine) -> None:
     unmounted(machine, blkid=0)
     device = machine.root / "dev/disk/by-id/scsi-0DO_Volume_pds-dev"
     device.parent.mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_a_volume_that_comes_late_is_found(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1080, MIB - 1])
-def test_bytes_that_no_tool_knows_keep_a_volume_from_being_formatted(machine: Machine, place: int) -> None:
+def test_volume_with_unknown_bytes_is_not_formatted(machine: Machine, place: int) -> None:
     # A damaged file system has no signature left but is not empty. 1080 is where ext4's would be.
     device = disk(machine, b"\0" * place + b"x")
     unmounted(machine, blkid=2)
@@ -94,14 +94,14 @@ def test_bytes_that_no_tool_knows_keep_a_volume_from_being_formatted(machine: Ma
     assert device.read_bytes()[place : place + 1] == b"x"
 
 
-def test_a_disk_that_cannot_be_read_to_the_first_mib_is_not_formatted(machine: Machine) -> None:
+def test_disk_that_is_unreadable_in_the_first_mib_is_not_formatted(machine: Machine) -> None:
     disk(machine, size=MIB - 1)
     unmounted(machine, blkid=2)
     assert machine.run("volume.sh", "prepare").returncode == 1
     assert machine.calls("mkfs.ext4") == []
 
 
-def test_a_mounted_volume_is_not_even_looked_at(machine: Machine) -> None:
+def test_mounted_volume_is_not_examined(machine: Machine) -> None:
     disk(machine)
     unmounted(machine, blkid=2)
     machine.stand_in("mountpoint", code=0)
@@ -110,7 +110,7 @@ def test_a_mounted_volume_is_not_even_looked_at(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("kind", ["xfs", "LVM2_member", "crypto_LUKS", ""])
-def test_another_kind_of_file_system_is_refused_and_left_alone(machine: Machine, kind: str) -> None:
+def test_other_file_system_is_refused_and_left_unchanged(machine: Machine, kind: str) -> None:
     disk(machine)
     unmounted(machine, blkid=0, kind=kind)
     run = machine.run("volume.sh", "prepare")
@@ -120,7 +120,7 @@ def test_another_kind_of_file_system_is_refused_and_left_alone(machine: Machine,
 
 
 @pytest.mark.parametrize(("answer", "expected"), [(0, 0), (1, 0), (2, 0), (4, 1), (8, 1)])
-def test_a_check_that_repaired_is_good_and_one_that_could_not_is_a_refusal(
+def test_repaired_file_system_is_accepted_and_an_unrepaired_one_is_refused(
     machine: Machine, answer: int, expected: int
 ) -> None:
     disk(machine)
@@ -130,7 +130,7 @@ def test_a_check_that_repaired_is_good_and_one_that_could_not_is_a_refusal(
 
 
 @pytest.mark.parametrize("features", ["has_journal", "has_journal quota", "has_journal project", "quotas projected"])
-def test_a_volume_formatted_elsewhere_gets_quotas_only_where_it_is_adopted(machine: Machine, features: str) -> None:
+def test_volume_formatted_elsewhere_gets_quotas_only_if_it_is_adopted(machine: Machine, features: str) -> None:
     disk(machine)
     unmounted(machine, blkid=0, features=features)
     refused = machine.run("volume.sh", "prepare")
@@ -146,28 +146,28 @@ def test_a_volume_formatted_elsewhere_gets_quotas_only_where_it_is_adopted(machi
     ]
 
 
-def _said(program: str, *arguments: str | Path) -> str:
+def _output_of(program: str, *arguments: str | Path) -> str:
     """The output of one of the file system's own tools."""
     command = [tool(program, "e2fsprogs"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
-def test_a_real_disk_is_formatted_once_and_keeps_its_file_system(machine: Machine) -> None:
+def test_real_disk_is_formatted_once_and_keeps_its_file_system(machine: Machine) -> None:
     for name, package in (("mkfs.ext4", "e2fsprogs"), ("blkid", "util-linux"), ("cmp", "diffutils")):
         tool(name, package)
     device = disk(machine)
     machine.stand_in("mountpoint", code=1)
 
     def header() -> str:
-        return _said("dumpe2fs", "-h", device)
+        return _output_of("dumpe2fs", "-h", device)
 
     def show(path: str) -> str:
-        return _said("debugfs", "-R", f"cat {path}", device)
+        return _output_of("debugfs", "-R", f"cat {path}", device)
 
     first = machine.run("volume.sh", "prepare")
     assert first.returncode == 0, first.stderr
-    made = header()
-    features = re.search(r"^Filesystem features:(.*)$", made, re.MULTILINE)
+    header_before = header()
+    features = re.search(r"^Filesystem features:(.*)$", header_before, re.MULTILINE)
     assert features
     assert {"quota", "project"} <= set(features[1].split())
     assert show("/.pds-volume") == "dev\n"
@@ -175,10 +175,10 @@ def test_a_real_disk_is_formatted_once_and_keeps_its_file_system(machine: Machin
     second = machine.run("volume.sh", "prepare")
     assert second.returncode == 0, second.stderr
     uuid = re.compile(r"^Filesystem UUID:.*$", re.MULTILINE)
-    assert uuid.findall(header()) == uuid.findall(made)
+    assert uuid.findall(header()) == uuid.findall(header_before)
 
 
-def test_a_real_file_system_made_elsewhere_is_adopted_with_what_is_on_it(machine: Machine, tmp_path: Path) -> None:
+def test_real_file_system_made_elsewhere_is_adopted_with_its_data(machine: Machine, tmp_path: Path) -> None:
     device = disk(machine)
     old = tmp_path / "old"
     old.mkdir()
@@ -194,7 +194,7 @@ def test_a_real_file_system_made_elsewhere_is_adopted_with_what_is_on_it(machine
     machine.configure(ADOPT="1")
     adopted = machine.run("volume.sh", "prepare")
     assert adopted.returncode == 0, adopted.stderr
-    assert _said("debugfs", "-R", "cat /account.sqlite", device) == "people"
+    assert _output_of("debugfs", "-R", "cat /account.sqlite", device) == "people"
     assert machine.run("volume.sh", "prepare").returncode == 0
     assert "added" not in machine.run("volume.sh", "prepare").stdout
 
@@ -213,9 +213,9 @@ def mounted(machine: Machine, sentinel: str | None) -> Path:
     return home
 
 
-def test_our_volume_gets_the_directories_with_their_owners_and_modes(machine: Machine) -> None:
+def test_volume_of_the_stack_gets_directories_with_owners_and_modes(machine: Machine) -> None:
     home = mounted(machine, "dev")
-    for _ in range(2):  # a reboot claims again
+    for _ in range(2):  # a reboot claims the volume again
         run = machine.run("volume.sh", "claim")
         assert run.returncode == 0, run.stderr
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.iterdir() if path.is_dir()}
@@ -227,7 +227,7 @@ def test_our_volume_gets_the_directories_with_their_owners_and_modes(machine: Ma
 
 
 @pytest.mark.parametrize("adopt", ["0", "1"])
-def test_another_stacks_volume_is_refused_even_where_one_is_to_be_adopted(machine: Machine, adopt: str) -> None:
+def test_volume_of_another_stack_is_refused_even_if_adopt_is_set(machine: Machine, adopt: str) -> None:
     home = mounted(machine, "prod")
     machine.configure(ADOPT=adopt)
     run = machine.run("volume.sh", "claim")
@@ -237,7 +237,7 @@ def test_another_stacks_volume_is_refused_even_where_one_is_to_be_adopted(machin
     assert (home / ".pds-volume").read_text() == "prod\n"
 
 
-def test_a_volume_without_a_name_is_refused_until_it_is_adopted(machine: Machine) -> None:
+def test_volume_without_a_stack_name_is_refused_until_it_is_adopted(machine: Machine) -> None:
     home = mounted(machine, None)
     (home / "pds").mkdir()
     (home / "pds/account.sqlite").write_text("people")
@@ -249,11 +249,11 @@ def test_a_volume_without_a_name_is_refused_until_it_is_adopted(machine: Machine
     assert machine.run("volume.sh", "claim").returncode == 0
     assert (home / ".pds-volume").read_text() == "dev\n"
     assert (home / "pds/account.sqlite").read_text() == "people"
-    # Files that another host wrote as root belong to the server from now on.
+    # The server now owns files that another host wrote as root.
     assert "chown -R 1000:1000 /srv/nomad/pds" in machine.calls("chown")
 
 
-def test_nothing_is_claimed_where_nothing_is_mounted(machine: Machine) -> None:
+def test_claim_fails_if_nothing_is_mounted(machine: Machine) -> None:
     home = mounted(machine, "dev")
     machine.stand_in("mountpoint", code=1)
     assert machine.run("volume.sh", "claim").returncode == 1
@@ -264,7 +264,7 @@ def test_nothing_is_claimed_where_nothing_is_mounted(machine: Machine) -> None:
     ("is_mounted", "sentinel", "starts"),
     [(True, "dev", True), (True, "prod", False), (True, None, False), (True, "", False), (False, "dev", False)],
 )
-def test_the_agent_starts_on_its_own_volume_only(
+def test_agent_starts_only_on_the_volume_of_its_stack(
     machine: Machine, is_mounted: bool, sentinel: str | None, starts: bool
 ) -> None:
     mounted(machine, sentinel)
@@ -272,7 +272,7 @@ def test_the_agent_starts_on_its_own_volume_only(
     assert (machine.run("volume.sh", "check").returncode == 0) is starts
 
 
-def test_the_file_system_grows_only_while_it_is_mounted(machine: Machine) -> None:
+def test_file_system_grows_only_while_it_is_mounted(machine: Machine) -> None:
     disk(machine)
     mounted(machine, "dev")
     machine.stand_in("resize2fs")
@@ -285,7 +285,7 @@ def test_the_file_system_grows_only_while_it_is_mounted(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize("arguments", [(), ("format",), ("repair",)])
-def test_what_formats_cannot_be_asked_for_by_name(machine: Machine, arguments: tuple[str, ...]) -> None:
+def test_formatting_is_not_a_command_of_its_own(machine: Machine, arguments: tuple[str, ...]) -> None:
     disk(machine)
     unmounted(machine, blkid=2)
     assert machine.run("volume.sh", *arguments).returncode == 1

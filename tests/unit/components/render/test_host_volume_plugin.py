@@ -35,7 +35,7 @@ def clubs(machine: Machine) -> Path:
     return home / "clubs"
 
 
-def test_the_plugin_tells_nomad_its_version() -> None:
+def test_fingerprint_returns_a_version() -> None:
     run = subprocess.run(
         ["/bin/sh", FILES / "host-volume-plugin.sh", "fingerprint"],
         env={},
@@ -47,7 +47,7 @@ def test_the_plugin_tells_nomad_its_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", json.loads(run.stdout)["version"])
 
 
-def test_a_new_volume_is_a_directory_of_the_servers_with_a_quota(machine: Machine, clubs: Path) -> None:
+def test_new_volume_is_a_directory_owned_by_the_server_with_a_quota(machine: Machine, clubs: Path) -> None:
     run = plugin(
         machine,
         "create",
@@ -68,31 +68,29 @@ def test_a_new_volume_is_a_directory_of_the_servers_with_a_quota(machine: Machin
 
 
 @pytest.mark.parametrize(("least", "most", "kib"), [("2048", "0", 2), ("0", "0", 0), ("1", "1", 1), ("0", "1025", 2)])
-def test_the_quota_is_the_larger_bound_that_was_asked_for(
-    machine: Machine, clubs: Path, least: str, most: str, kib: int
-) -> None:
+def test_quota_is_the_larger_requested_bound(machine: Machine, clubs: Path, least: str, most: str, kib: int) -> None:
     plugin(machine, "create", DHV_VOLUME_NAME=VOLUME, DHV_CAPACITY_MIN_BYTES=least, DHV_CAPACITY_MAX_BYTES=most)
     assert machine.calls("setquota")[0].split()[3:5] == ["0", str(kib)]
 
 
-def test_a_volume_made_again_keeps_what_is_in_it(machine: Machine, clubs: Path) -> None:
+def test_creating_a_volume_again_keeps_its_data(machine: Machine, clubs: Path) -> None:
     # Nomad creates every volume again whenever its agent starts.
     first = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     (clubs / VOLUME / "account.sqlite").write_text("people")
     second = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     assert (second.returncode, second.stdout) == (0, first.stdout)
     assert (clubs / VOLUME / "account.sqlite").read_text() == "people"
-    assert len(set(machine.calls("chattr"))) == 1, "another project number would start another count"
+    assert len(set(machine.calls("chattr"))) == 1, "another project number would start a new count"
 
 
-def test_a_nomad_that_lost_its_state_finds_the_same_data(machine: Machine, clubs: Path) -> None:
+def test_nomad_without_its_old_state_finds_the_same_data(machine: Machine, clubs: Path) -> None:
     first = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME, DHV_VOLUME_ID="27a2ef32-09e4-11f1-9d4e-3b2b9f3c6a10")
     (clubs / VOLUME / "account.sqlite").write_text("people")
     second = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME, DHV_VOLUME_ID="94a3c1d0-5e1f-4d6c-8f0a-0e4a3f9b7c21")
-    assert second.stdout == first.stdout, "the id is another one, and the club's data are where they were"
+    assert second.stdout == first.stdout, "the id differs, and the club's data stays at the same path"
 
 
-def test_a_deleted_volume_is_renamed_with_all_that_is_in_it(machine: Machine, clubs: Path) -> None:
+def test_deleted_volume_is_renamed_with_its_data(machine: Machine, clubs: Path) -> None:
     plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     (clubs / VOLUME / "account.sqlite").write_text("people")
     for _ in range(2):  # Nomad may repeat a request whose response was lost
@@ -120,7 +118,7 @@ def test_a_deleted_volume_is_renamed_with_all_that_is_in_it(machine: Machine, cl
         "pds-a b",
     ],
 )
-def test_nothing_but_a_name_of_ours_becomes_part_of_a_path(
+def test_only_a_name_of_the_program_becomes_part_of_a_path(
     machine: Machine, clubs: Path, operation: str, name: str
 ) -> None:
     (clubs.parent / "agent").mkdir()
@@ -132,7 +130,7 @@ def test_nothing_but_a_name_of_ours_becomes_part_of_a_path(
     assert machine.calls() == []
 
 
-def test_a_volume_without_its_quota_is_no_volume(machine: Machine, clubs: Path) -> None:
+def test_volume_is_removed_if_its_quota_cannot_be_set(machine: Machine, clubs: Path) -> None:
     machine.stand_in("setquota", code=1)
     run = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     assert run.returncode != 0
@@ -140,7 +138,7 @@ def test_a_volume_without_its_quota_is_no_volume(machine: Machine, clubs: Path) 
     assert list(clubs.iterdir()) == []
 
 
-def test_a_failed_quota_never_costs_a_directory_with_data(machine: Machine, clubs: Path) -> None:
+def test_failed_quota_never_removes_a_directory_with_data(machine: Machine, clubs: Path) -> None:
     plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     (clubs / VOLUME / "account.sqlite").write_text("people")
     machine.stand_in("setquota", code=1)
@@ -148,7 +146,7 @@ def test_a_failed_quota_never_costs_a_directory_with_data(machine: Machine, club
     assert (clubs / VOLUME / "account.sqlite").read_text() == "people"
 
 
-def test_the_plugin_makes_nothing_where_the_volume_is_not_mounted(machine: Machine) -> None:
+def test_creates_nothing_if_the_volume_is_not_mounted(machine: Machine) -> None:
     run = plugin(machine, "create", DHV_VOLUME_NAME=VOLUME)
     assert run.returncode != 0
     assert "mounted" in json.loads(run.stdout)["error"]

@@ -35,31 +35,31 @@ def _all_records() -> list[DnsRecord]:
     return hostname_records(settings) + [one for member in settings.members for one in member_records(settings, member)]
 
 
-def test_the_program_creates_each_record_of_its_zone_and_no_other() -> None:
+def test_program_creates_exactly_the_records_of_its_zone() -> None:
     records = _all_records()
     assert _created(run(**OPTIONS)) == {(record.type, record.name) for record in records if not record.other_zone}
     assert {record.role for record in records if record.other_zone} == {"wildcard-club-org", "proof"}
 
 
-def test_the_stack_lists_every_record_also_those_of_other_zones() -> None:
+def test_records_output_includes_records_of_other_zones() -> None:
     rows = run(**OPTIONS).outputs["records"]
     assert sorted((row["type"], row["name"]) for row in rows) == sorted((one.type, one.name) for one in _all_records())
     assert {row["value"] for row in rows if row["type"] == "CAA"} == {'0 issue "letsencrypt.org"'}
     assert "*.club.org" in {whole_name(row) for row in rows}
 
 
-def test_a_record_of_the_account_matches_by_type_and_name_and_by_a_known_value() -> None:
+def test_record_matches_by_type_name_and_known_value() -> None:
     address = DnsRecord("a", "A", "@", Value.ADDRESS)
     authority = DnsRecord("caa-letsencrypt.org", "CAA", "@", "letsencrypt.org.")
     assert address.matches({"type": "A", "name": "@", "data": "203.0.113.1"})
     assert not address.matches({"type": "AAAA", "name": "@", "data": "203.0.113.1"})
     assert authority.matches({"type": "CAA", "name": "@", "data": "letsencrypt.org"})
     assert not authority.matches({"type": "CAA", "name": "@", "data": "sectigo.com"})
-    elsewhere = DnsRecord("proof", "TXT", "_atproto.ann.org", Value.DID, other_zone="(the member's own)")
-    assert not elsewhere.matches({"type": "TXT", "name": "_atproto.ann.org", "data": "did=did:plc:a"})
+    other_zone_record = DnsRecord("proof", "TXT", "_atproto.ann.org", Value.DID, other_zone="(the member's own)")
+    assert not other_zone_record.matches({"type": "TXT", "name": "_atproto.ann.org", "data": "did=did:plc:a"})
 
 
-def test_a_record_without_its_account_is_pending() -> None:
+def test_record_without_its_account_is_pending() -> None:
     settings = settings_of(**OPTIONS)
     proof = member_records(settings, settings.members[0])[0]
     assert is_pending(proof.row(settings, did_value("")))

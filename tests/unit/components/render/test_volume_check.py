@@ -22,7 +22,7 @@ IDENTITY_FILE = ".pds-identity.json"
 def _node() -> str:
     wheel = wheel_folder() / "bin" / "node"
     found = str(wheel) if wheel.exists() else shutil.which("node")
-    assert found, "Node comes with the tools' requirements"
+    assert found, "Node is missing: install the tools' requirements"
     return found
 
 
@@ -62,33 +62,33 @@ def volume(tmp_path: Path) -> Volume:
 
 def _refused(done: subprocess.CompletedProcess[str], because: str) -> None:
     assert done.returncode == 1, f"the server would start: {done.stdout}"
-    assert done.stderr.startswith("REFUSED: "), "the reason is the first thing one reads"
+    assert done.stderr.startswith("REFUSED: "), "the output must begin with the reason"
     assert because in done.stderr
     assert KEY not in done.stdout + done.stderr, "Nomad keeps this log"
 
 
-def test_an_announced_fresh_volume_is_marked(volume: Volume) -> None:
+def test_new_empty_volume_gets_an_identity_file(volume: Volume) -> None:
     done = volume.check(new=True)
     assert done.returncode == 0, done.stderr
-    mark = json.loads((volume.path / IDENTITY_FILE).read_text())
-    assert mark["hostname"] == "noted.at"
-    assert len(mark["rotation_public_key"]) == 66, "a compressed point of secp256k1"
-    assert mark["rotation_public_key"][:2] in ("02", "03")
-    assert KEY not in (volume.path / IDENTITY_FILE).read_text(), "the public half alone"
+    identity = json.loads((volume.path / IDENTITY_FILE).read_text())
+    assert identity["hostname"] == "noted.at"
+    assert len(identity["rotation_public_key"]) == 66, "a compressed point of secp256k1"
+    assert identity["rotation_public_key"][:2] in ("02", "03")
+    assert KEY not in (volume.path / IDENTITY_FILE).read_text(), "the file has only the public half"
     assert (volume.path / IDENTITY_FILE).stat().st_mode & 0o777 == 0o600
-    assert volume.names() == {IDENTITY_FILE}, "nothing else is left there"
+    assert volume.names() == {IDENTITY_FILE}, "no other file is left"
 
 
-def test_an_empty_volume_without_new_is_refused(volume: Volume) -> None:
+def test_refuses_an_empty_volume_without_new(volume: Volume) -> None:
     _refused(volume.check(), "the volume is empty")
     assert volume.names() == set(), "a refusal changes nothing"
 
 
-def test_an_empty_volume_is_not_an_adopted_one(volume: Volume) -> None:
+def test_refuses_an_empty_volume_with_adopt(volume: Volume) -> None:
     _refused(volume.check(adopt=True), "the volume is empty")
 
 
-def test_our_own_volume_passes_whatever_the_stack_says(volume: Volume) -> None:
+def test_accepts_the_volume_of_the_stack_whatever_the_options(volume: Volume) -> None:
     assert volume.check(new=True).returncode == 0
     (volume.path / "account.sqlite").write_text("")
     before = (volume.path / IDENTITY_FILE).read_text()
@@ -100,63 +100,63 @@ def test_our_own_volume_passes_whatever_the_stack_says(volume: Volume) -> None:
 
 @pytest.mark.parametrize("new", [False, True])
 @pytest.mark.parametrize("adopt", [False, True])
-def test_another_hostname_s_volume_is_refused_always(volume: Volume, new: bool, adopt: bool) -> None:
+def test_always_refuses_the_volume_of_another_hostname(volume: Volume, new: bool, adopt: bool) -> None:
     assert volume.check(new=True).returncode == 0
     _refused(volume.check(hostname="other.at", new=new, adopt=adopt), "a PDS with hostname noted.at")
 
 
 @pytest.mark.parametrize("new", [False, True])
 @pytest.mark.parametrize("adopt", [False, True])
-def test_a_volume_of_another_rotation_key_is_refused_always(volume: Volume, new: bool, adopt: bool) -> None:
+def test_always_refuses_the_volume_of_another_rotation_key(volume: Volume, new: bool, adopt: bool) -> None:
     assert volume.check(new=True).returncode == 0
     _refused(volume.check(key=f"{1:064x}", new=new, adopt=adopt), "a PDS with rotation_public_key")
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_data_without_a_mark_is_refused(volume: Volume, new: bool) -> None:
+def test_refuses_data_without_an_identity_file(volume: Volume, new: bool) -> None:
     (volume.path / "account.sqlite").write_text("")
     _refused(volume.check(new=new), "holds data without the identity file")
     assert volume.names() == {"account.sqlite"}
 
 
-def test_data_without_a_mark_that_the_stack_adopts_is_marked(volume: Volume) -> None:
+def test_adopted_data_gets_an_identity_file(volume: Volume) -> None:
     (volume.path / "account.sqlite").write_text("rows")
     assert volume.check(adopt=True).returncode == 0
     assert volume.names() == {"account.sqlite", IDENTITY_FILE}
     assert (volume.path / "account.sqlite").read_text() == "rows", "data is not touched"
 
 
-def test_a_crash_while_marking_leaves_a_volume_that_can_be_marked(volume: Volume) -> None:
+def test_accepts_a_new_volume_after_a_crash_while_writing_the_identity_file(volume: Volume) -> None:
     (volume.path / f"{IDENTITY_FILE}.tmp").write_text('{"hostname":')
     _refused(volume.check(), "the volume is empty")
     assert volume.check(new=True).returncode == 0, "a first start that crashed is still a first start"
     assert volume.names() == {IDENTITY_FILE}
 
 
-def test_lost_and_found_is_no_data(volume: Volume) -> None:
+def test_lost_and_found_does_not_count_as_data(volume: Volume) -> None:
     (volume.path / "lost+found").mkdir()
     _refused(volume.check(), "the volume is empty")
     assert volume.check(new=True).returncode == 0
 
 
-def test_a_mark_that_cannot_be_read_stops_the_server(volume: Volume) -> None:
+def test_refuses_an_unreadable_identity_file(volume: Volume) -> None:
     (volume.path / IDENTITY_FILE).write_text("")
-    assert volume.check(new=True, adopt=True).returncode == 1, "in doubt the server does not start"
+    assert volume.check(new=True, adopt=True).returncode == 1, "the server must not start"
 
 
 @pytest.mark.parametrize("key", [None, "", "0" * 64, "zz"])
-def test_without_a_usable_rotation_key_the_server_does_not_start(volume: Volume, key: str | None) -> None:
+def test_refuses_to_start_without_a_usable_rotation_key(volume: Volume, key: str | None) -> None:
     assert volume.check(key=key, new=True).returncode == 1
-    assert volume.names() == set(), "no volume is marked with a key that is none"
+    assert volume.names() == set(), "an unusable key must not write an identity file"
 
 
-def test_nomad_s_template_engine_finds_nothing_in_the_volume_check() -> None:
+def test_volume_check_contains_no_nomad_template_action() -> None:
     text = VOLUME_CHECK.read_text()
     assert "{{" not in text, "Nomad's template engine would read it as an action"
     assert "}}" not in text
 
 
-def test_the_stack_tells_the_volume_check_what_it_may_accept() -> None:
+def test_stack_options_set_what_the_volume_check_accepts() -> None:
     assert volume_check_items(settings_of(pds={"new": True})) == {
         "PDS_VOLUME_CHECK_NEW": "true",
         "PDS_VOLUME_CHECK_ADOPT": "false",

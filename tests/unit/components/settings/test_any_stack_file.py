@@ -1,4 +1,4 @@
-"""For any stack file the result is settings or clear faults; never another exception, and no secret is shown."""
+"""For any stack file the result is settings or clear faults; never another exception, and never a printed secret."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -120,7 +120,7 @@ STACKS = st.sampled_from(["dev", "dev", "dev", "club-2", "Dev", ""]) | st.text(m
 
 
 def answer(given: Any, stack: str = "dev") -> str:
-    """The text for its owner. A SettingsError has to be complete; any other exception fails the test."""
+    """The text that the operator sees. A SettingsError must be complete; any other exception fails the test."""
     try:
         found = read(given, "Pulumi.dev.yaml", stack)
     except SettingsError as error:
@@ -148,19 +148,19 @@ def _whole(refusal: SettingsError) -> str:
 
 @FUZZ
 @given(given=DOCUMENTS, stack=STACKS)
-def test_whatever_a_stack_file_says_the_answer_is_settings_or_faults(given: Any, stack: str) -> None:
+def test_any_values_give_settings_or_faults(given: Any, stack: str) -> None:
     answer(given, stack)
 
 
 @FUZZ
 @given(given=ANYTHING)
-def test_whatever_a_stack_file_is_the_answer_is_settings_or_faults(given: Any) -> None:
+def test_any_document_gives_settings_or_faults(given: Any) -> None:
     answer(given)
 
 
 @FUZZ
 @given(key=st.sampled_from([key for key, _ in options(Settings)]), value=ANYTHING)
-def test_each_option_takes_anything_without_another_exception(key: str, value: Any) -> None:
+def test_any_value_of_each_option_gives_settings_or_faults(key: str, value: Any) -> None:
     section, _, name = key.partition(".")
     base = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
     answer(document(**{section: {**base, name: value} if name else value}))
@@ -190,7 +190,7 @@ WRAPPERS: list[Any] = [
         {}, optional={top: _likely(top) for top in ("host", "dns", "nomad", "volume", "hostname")}
     ),
 )
-def test_a_secret_is_never_told(key: str, wrap: Any, tail: str, rest: dict[str, Any]) -> None:
+def test_never_prints_a_secret(key: str, wrap: Any, tail: str, rest: dict[str, Any]) -> None:
     secret = CANARY + tail
     section, _, name = key.partition(".")
     base = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
@@ -200,7 +200,7 @@ def test_a_secret_is_never_told(key: str, wrap: Any, tail: str, rest: dict[str, 
 
 
 @pytest.mark.parametrize("depth", [5, 500, 100_000])
-def test_nesting_without_end_is_refused(depth: int) -> None:
+def test_refuses_unlimited_nesting(depth: int) -> None:
     nested: Any = "x"
     for _ in range(depth):
         nested = {"a": nested}

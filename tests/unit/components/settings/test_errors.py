@@ -27,7 +27,7 @@ from tests.unit.components.settings.test_settings import MAIL, ROTATION_KEY, S3,
         ('mail["\\u001b[31m"]', {"mail": MAIL | {"\x1b[31m": 1}}, "The keys here are"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, changes: dict[str, Any], remedy: str) -> None:
+def test_refuses_an_unknown_key_and_suggests_the_intended_one(key: str, changes: dict[str, Any], remedy: str) -> None:
     found = fault(key, **changes)
     assert remedy in found.remedy
     assert "\x1b" not in str(found)
@@ -53,14 +53,14 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, changes
         ("host.swap_gib", {"host": {"swap_gib": 10**6000}}, "more than 30 digits", "at most 16"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_refused(key: str, changes: dict[str, Any], problem: str, remedy: str) -> None:
+def test_refuses_a_value_of_the_wrong_type(key: str, changes: dict[str, Any], problem: str, remedy: str) -> None:
     found = fault(key, **changes)
     assert problem in found.problem
     assert remedy in found.remedy
 
 
 @pytest.mark.parametrize("whole", [None, [], ["hostname"], "hostname: noted.at", 7])
-def test_a_stack_file_that_is_no_map_is_refused(whole: Any) -> None:
+def test_refuses_a_stack_file_that_is_not_a_map(whole: Any) -> None:
     with pytest.raises(SettingsError) as caught:
         read(whole, "Pulumi.dev.yaml", "dev")
     [found] = caught.value.faults
@@ -68,13 +68,13 @@ def test_a_stack_file_that_is_no_map_is_refused(whole: Any) -> None:
     assert found.remedy
 
 
-def test_a_missing_option_is_named_with_an_example() -> None:
+def test_names_a_missing_option_with_an_example() -> None:
     found = {one.key: one.remedy for one in faults(hostname=..., operators=...)}
     assert "'hostname: noted.at'" in found["hostname"]
     assert "{cidrs: [203.0.113.7/32], ssh_keys: [my-laptop]}" in found["operators"]
 
 
-def test_all_faults_are_found_in_one_go() -> None:
+def test_reports_all_faults_at_once() -> None:
     found = faults(
         hostname="Noted.at",
         time_zone="PDT",
@@ -99,7 +99,7 @@ def test_all_faults_are_found_in_one_go() -> None:
     )
 
 
-def test_the_text_names_file_key_problem_and_remedy() -> None:
+def test_text_names_file_key_problem_and_remedy() -> None:
     with pytest.raises(SettingsError) as caught:
         read(document(dns={"ttl": 5}, hostname="noted"), "Pulumi.club.yaml", "club")
     assert str(caught.value).splitlines()[:3] == [
@@ -109,7 +109,7 @@ def test_the_text_names_file_key_problem_and_remedy() -> None:
     ]
 
 
-def test_a_huge_value_is_cut_short() -> None:
+def test_shortens_a_huge_value() -> None:
     assert len(str(fault("hostname", hostname="x." * 500_000))) < 500
     assert len(str(fault("time_zone", time_zone="x" * 1_000_000))) < 500
     assert len(fault(f'["{"k" * 79}…"]'.replace("…", "\\u2026"), **{"k" * 100_000: 1}).key) < 100
@@ -130,7 +130,7 @@ def test_a_huge_value_is_cut_short() -> None:
         ("secrets.plc_rotation_kee", {"secrets": {"plc_rotation_kee": ROTATION_KEY}}),
     ],
 )
-def test_a_refusal_never_repeats_what_may_be_a_secret(key: str, changes: dict[str, Any]) -> None:
+def test_never_repeats_a_possible_secret(key: str, changes: dict[str, Any]) -> None:
     text = str(fault(key, **changes))
     for secret in ("hunter2", "42424242", ROTATION_KEY):
         assert secret not in text

@@ -1,4 +1,4 @@
-"""From Pulumi's configuration to settings: what is read, what is refused, and the messages."""
+"""From Pulumi's configuration to settings: what is read, what is refused, and the warnings."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 class _NoResources(mocks.Mocks):
-    """Nothing is registered by reading the configuration."""
+    """Reading the configuration registers nothing."""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         raise AssertionError(f"{args.typ} was registered")
@@ -34,7 +34,7 @@ class _NoResources(mocks.Mocks):
 
 @pytest.fixture(autouse=True)
 def engine() -> Iterator[None]:
-    """Pulumi's runtime with mocks, and a configuration of its own for each test."""
+    """Pulumi's runtime with mocks, and a separate configuration for each test."""
     set_mocks(_NoResources(), project="pds", stack="dev")
     yield
     set_all_config({}, [])
@@ -56,7 +56,7 @@ def refused(values: Mapping[str, Any], secret: tuple[str, ...] = ()) -> str:
     return str(caught.value)
 
 
-def test_a_configuration_becomes_settings() -> None:
+def test_configuration_becomes_settings() -> None:
     given = document(
         time_zone="Europe/Berlin",
         service_handle_domains=[".noted.at"],
@@ -73,25 +73,25 @@ def test_text_that_looks_like_json_stays_text(text: str) -> None:
     assert f"'{text}'" in refused(document(hostname=text))
 
 
-def test_what_the_project_file_gives_by_default_changes_nothing() -> None:
+def test_defaults_of_the_project_file_change_nothing() -> None:
     declared = yaml.safe_load(pulumi_yaml())["config"]
     defaults = {key: item["default"] for key, item in declared.items() if "default" in item}
     assert len(defaults) == len(Settings.model_fields) - 2, "all but hostname and `on`"
     assert load(configure({**defaults, **DOCUMENT}), "dev") == load(configure(DOCUMENT), "dev")
 
 
-def test_a_key_with_null_is_as_if_it_were_not_there() -> None:
+def test_key_with_null_equals_a_missing_key() -> None:
     assert load(configure(document(dns=None, mail=None)), "dev") == load(configure(DOCUMENT), "dev")
 
 
-def test_a_misspelt_key_is_found() -> None:
+def test_finds_a_misspelt_key() -> None:
     text = refused(document(hostnme="noted.at", oprators={"cidrs": []}))
     assert "Pulumi.dev.yaml has 2 faults; nothing was touched." in text
     assert "pds:hostnme: no option has this name.\n      Write 'hostname'." in text
     assert "Write 'operators'." in text
 
 
-def test_a_misspelt_key_is_found_too_where_only_the_environment_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_a_misspelt_key_that_only_the_environment_has(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {"pds:hostname": "noted.at", "pds:operators": json.dumps(DOCUMENT["operators"]), "pds:hots": "{}"}
     set_all_config({}, [])
     monkeypatch.setenv("PULUMI_CONFIG", json.dumps(texts))
@@ -101,12 +101,12 @@ def test_a_misspelt_key_is_found_too_where_only_the_environment_has_it(monkeypat
     assert "1 fault;" in str(caught.value)
 
 
-def test_a_key_set_by_its_own_environment_variable_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_a_key_set_by_its_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(runtime_config.get_config_env_key("pds:dns"), '{"ttl": 77}')
     assert load(configure(DOCUMENT), "dev").dns.ttl == 77
 
 
-def test_other_projects_and_providers_keys_are_none_of_ours() -> None:
+def test_ignores_keys_of_other_projects_and_providers() -> None:
     config = configure(DOCUMENT)
     runtime_config.set_config("other:pds:hots", "x")
     runtime_config.set_config("pdsx:hots", "x")
@@ -114,7 +114,7 @@ def test_other_projects_and_providers_keys_are_none_of_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "wanted"),
+    ("key", "value", "expected_type"),
     [
         ("mail", "smtp://hunter2@relay", "a map"),
         ("mail", "", "a map"),
@@ -126,10 +126,10 @@ def test_other_projects_and_providers_keys_are_none_of_ours() -> None:
         ("host", '{"generation": ' + "1" * 5000 + "}", "a map"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_refused_in_our_words(key: str, value: Any, wanted: str) -> None:
+def test_refuses_a_value_of_the_wrong_type_with_its_own_error(key: str, value: Any, expected_type: str) -> None:
     text = refused(document(**{key: value}))
     assert f"pds:{key}: " in text
-    assert f"Write {wanted}" in text
+    assert f"Write {expected_type}" in text
     assert "hunter2" not in text
 
 
@@ -149,7 +149,7 @@ def test_a_value_of_the_wrong_kind_is_refused_in_our_words(key: str, value: Any,
         ),
     ],
 )
-def test_a_secret_in_plain_text_is_refused_with_the_command_that_encrypts_it(key: str, values: dict[str, Any]) -> None:
+def test_refuses_a_plain_text_secret_and_prints_the_command_that_encrypts_it(key: str, values: dict[str, Any]) -> None:
     text = refused(document(**values))
     assert f"pds:{key}: this secret is in Pulumi.dev.yaml in plain text." in text
     assert f"pulumi config set --secret --path '{key}'" in text
@@ -158,31 +158,31 @@ def test_a_secret_in_plain_text_is_refused_with_the_command_that_encrypts_it(key
     assert load(configure(document(**values), secret=tuple(values)), "dev")
 
 
-def test_plain_secrets_and_other_faults_come_together() -> None:
+def test_reports_plain_secrets_and_other_faults_together() -> None:
     text = refused(document(mail=MAIL, hostname="noted", dns={"ttl": 1}))
     assert "Pulumi.dev.yaml has 3 faults" in text
     for key in ("mail.password", "hostname", "dns.ttl"):
         assert f"pds:{key}: " in text
 
 
-def test_warnings_go_to_the_engine_and_do_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(pulumi.log, "warn", said.append)
+def test_warnings_are_logged_and_do_not_stop_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", logged.append)
     load(configure(document(pds={"new": True}, mail=MAIL | {"port": 587, "tls": "starttls"}), secret=("mail",)), "dev")
-    assert [text for text in said if "NO ESCROW YET" in text]
-    assert [text for text in said if "DigitalOcean blocks 587" in text]
-    assert [text for text in said if text.startswith("pds:pds.new")]
+    assert [text for text in logged if "NO ESCROW YET" in text]
+    assert [text for text in logged if "DigitalOcean blocks 587" in text]
+    assert [text for text in logged if text.startswith("pds:pds.new")]
 
 
-def test_nothing_is_warned_of_where_the_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(pulumi.log, "warn", said.append)
+def test_logs_no_warning_if_the_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", logged.append)
     refused(document(hostname="noted"))
-    assert not said
+    assert not logged
 
 
 def test_only_this_module_reads_the_configuration() -> None:
-    """A second reader in `components/` would accept options that no model has."""
+    """A second reader in `components/` would accept options that no model declares."""
     readers = {path.relative_to(ROOT).as_posix() for path in (ROOT / "components").rglob("*.py") if _reads(path)}
     assert readers == {"components/settings/from_pulumi.py"}
 
@@ -194,6 +194,6 @@ def _reads(path: Path) -> bool:
     return any(word in ast.unparse(node) for node in code for word in words)
 
 
-def test_the_models_need_no_pulumi() -> None:
+def test_models_do_not_import_pulumi() -> None:
     code = "import sys; import components.settings.settings; sys.exit('pulumi' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0

@@ -29,7 +29,7 @@ FILES = ROOT / "tests" / "golden" / "caddy" / "Caddyfile"
         ("www.noted.at {\n\trespond <<END\n\thi\n}\n", "never ended by END"),
     ],
 )
-def test_sites_that_would_break_the_whole_file_are_refused_with_the_line(text: str, problem: str) -> None:
+def test_refuses_sites_that_would_break_the_whole_file_and_names_the_line(text: str, problem: str) -> None:
     assert problem in fault("ingress.extra_caddyfile", ingress=CADDY | {"extra_caddyfile": text}).problem
 
 
@@ -44,7 +44,7 @@ def test_sites_that_would_break_the_whole_file_are_refused_with_the_line(text: s
         "# nothing\n",
     ],
 )
-def test_whole_sites_of_other_names_are_taken(text: str) -> None:
+def test_accepts_whole_sites_of_other_names(text: str) -> None:
     assert settings(ingress=CADDY | {"extra_caddyfile": text})
 
 
@@ -64,7 +64,7 @@ def test_whole_sites_of_other_names_are_taken(text: str) -> None:
         ("www.noted.at, www.noted.at", "two blocks have this address", "Merge them"),
     ],
 )
-def test_an_address_that_is_not_the_owner_s_to_give_away_is_refused(address: str, problem: str, remedy: str) -> None:
+def test_refuses_an_address_that_the_program_or_a_member_uses(address: str, problem: str, remedy: str) -> None:
     members = [{"handle": "ann.noted.at", "email": "ann@noted.at"}]
     text = f"{address} {{\n\trespond hi\n}}\n"
     found = fault("ingress.extra_caddyfile", members=members, ingress=CADDY | {"extra_caddyfile": text})
@@ -72,7 +72,7 @@ def test_an_address_that_is_not_the_owner_s_to_give_away_is_refused(address: str
     assert remedy in found.remedy
 
 
-def test_a_wildcard_that_would_take_the_hostname_s_certificate_is_refused() -> None:
+def test_refuses_a_wildcard_that_would_replace_the_hostname_certificate() -> None:
     text = "*.noted.at {\n\tabort\n}\n"
     named = {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}}
     found = fault("ingress.extra_caddyfile", **named, ingress=CADDY | {"extra_caddyfile": text})
@@ -96,28 +96,28 @@ def test_a_wildcard_that_would_take_the_hostname_s_certificate_is_refused() -> N
         ("@pds_large path /x\n", "the program uses names"),
     ],
 )
-def test_lines_inside_the_site_that_would_keep_requests_from_the_server_are_refused(text: str, problem: str) -> None:
+def test_refuses_site_lines_that_would_keep_requests_from_the_server(text: str, problem: str) -> None:
     assert problem in fault("ingress.site_caddyfile", ingress=CADDY | {"site_caddyfile": text}).problem
 
 
-def test_lines_inside_the_site_stand_there_as_they_are_before_the_program_s_own() -> None:
+def test_site_lines_are_written_unchanged_before_the_lines_of_the_program() -> None:
     text = 'respond / "one\ntwo"\nheader X-Club chess'
     written = caddyfile(settings(ingress=CADDY | {"site_caddyfile": text}))
     assert written.startswith(f"noted.at {{\n{text}\n")
     assert text not in caddyfile(settings(ingress=CADDY | {"site_caddyfile": text}), plain=True)
 
 
-def test_texts_that_no_nomad_variable_holds_are_refused() -> None:
+def test_refuses_texts_too_long_for_a_nomad_variable() -> None:
     long = f"# {'x' * 60_000}\n"
     assert "64 KiB" in fault("ingress.extra_caddyfile", ingress=CADDY | {"extra_caddyfile": long}).problem
 
 
-def test_both_texts_belong_to_caddy() -> None:
+def test_both_caddy_texts_require_caddy() -> None:
     found = faults(ingress={"extra_caddyfile": WWW, "site_caddyfile": "respond / hi"})
     assert [one.key for one in found] == ["ingress.extra_caddyfile", "ingress.site_caddyfile"]
 
 
-def test_the_program_s_own_file_is_one_to_this_reader_too() -> None:
+def test_reader_accepts_the_rendered_caddyfile() -> None:
     found = [site.addresses for site in sites(FILES.read_text())]
     assert found == [("noted.at",), ("*.noted.at",), ("http://*.noted.at:2020",)]
     with pytest.raises(CaddyfileError, match="has no address"):
@@ -138,11 +138,11 @@ def test_the_program_s_own_file_is_one_to_this_reader_too() -> None:
         ('host "noted.at" {\n}\n', "writes this host itself"),
     ],
 )
-def test_hcl_that_would_break_the_ingress_of_all_is_refused_with_the_line(text: str, problem: str) -> None:
+def test_refuses_hcl_that_would_break_the_shared_ingress_and_names_the_line(text: str, problem: str) -> None:
     assert problem in fault("ingress.extra_hcl", ingress={"extra_hcl": text}).problem
 
 
-def test_a_licence_that_is_not_whole_is_refused_and_not_repeated() -> None:
+def test_refuses_an_incomplete_licence_without_repeating_it() -> None:
     found = fault("ingress.license_hcl", ingress={"license_hcl": 'license {\n  key = "hunter2"\n'})
     assert "line 1 is never closed" in found.problem
     assert "hunter2" not in str(found)
@@ -156,7 +156,7 @@ def test_a_licence_that_is_not_whole_is_refused_and_not_repeated() -> None:
         "",
     ],
 )
-def test_whole_hcl_is_taken(text: str) -> None:
+def test_accepts_whole_hcl(text: str) -> None:
     assert settings(ingress={"extra_hcl": text})
     assert settings(ingress={"license_hcl": text or "a {\n}\n"})
 

@@ -36,7 +36,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pds_env, "readable_names", lambda: NAMES)
 
 
-def test_the_least_stack_has_the_environment_of_the_published_job() -> None:
+def test_minimal_stack_has_the_environment_of_the_published_job() -> None:
     plain = plain_environment(settings())
     assert plain == plain | {
         "PDS_HOSTNAME": "noted.at",
@@ -53,7 +53,7 @@ def test_the_least_stack_has_the_environment_of_the_published_job() -> None:
     }
 
 
-def test_logging_invites_and_rate_limits_are_on_unless_switched_off() -> None:
+def test_logging_invites_and_rate_limits_are_on_by_default() -> None:
     plain = plain_environment(settings())
     on = ("LOG_ENABLED", "PDS_INVITE_REQUIRED", "PDS_RATE_LIMITS_ENABLED")
     assert {plain[name] for name in on} == {"true"}
@@ -63,7 +63,7 @@ def test_logging_invites_and_rate_limits_are_on_unless_switched_off() -> None:
     assert {plain_environment(off)[name] for name in on} == {"false"}
 
 
-def test_options_become_text_as_the_server_reads_it() -> None:
+def test_options_are_written_as_the_server_reads_them() -> None:
     plain = plain_environment(
         settings(
             time_zone="Europe/Berlin",
@@ -78,13 +78,13 @@ def test_options_become_text_as_the_server_reads_it() -> None:
     assert plain["PDS_MAX_REPO_IMPORT_SIZE"] == "7"
 
 
-def test_an_option_without_a_value_has_no_environment_name() -> None:
+def test_option_without_a_value_sets_no_variable() -> None:
     plain = plain_environment(settings())
     for name in ("PDS_RECOVERY_DID_KEY", "PDS_CONTACT_EMAIL_ADDRESS", "PDS_SERVICE_HANDLE_DOMAINS"):
         assert name not in plain
 
 
-def test_the_environment_is_the_same_text_each_time() -> None:
+def test_environment_does_not_depend_on_the_order_of_entries() -> None:
     extra = {"PDS_SERVICE_NAME": "Noted", "PDS_DEV_MODE": "false"}
     one = plain_environment(settings(pds={"extra_env": extra}))
     other = plain_environment(settings(pds={"extra_env": dict(reversed(extra.items()))}))
@@ -105,7 +105,7 @@ def test_with_s3_there_is_no_blob_directory_and_the_keys_are_secret() -> None:
 
 @pytest.mark.parametrize(("tls", "scheme"), [("implicit", "smtps"), ("starttls", "smtp")])
 @pytest.mark.parametrize("text", ["plain", "a@b/c", "100% #?&=+/", "ünïcödé \U0001f511", "${jndi}", "a b\tc"])
-def test_mail_user_and_password_come_back_from_the_url_as_they_were(tls: str, scheme: str, text: str) -> None:
+def test_mail_user_and_password_are_decoded_unchanged_from_the_url(tls: str, scheme: str, text: str) -> None:
     mailing = settings(mail=MAIL | {"port": 2587, "tls": tls, "user": text, "password": text[::-1]})
     url = urlsplit(configured_secrets(mailing)["PDS_EMAIL_SMTP_URL"])
     assert (url.scheme, url.hostname, url.port) == (scheme, MAIL["host"], 2587)
@@ -115,7 +115,7 @@ def test_mail_user_and_password_come_back_from_the_url_as_they_were(tls: str, sc
     assert plain_environment(mailing)["PDS_EMAIL_FROM_ADDRESS"] == MAIL["from"]
 
 
-def test_no_secret_is_in_the_plain_environment(names: None) -> None:
+def test_plain_environment_contains_no_secret(names: None) -> None:
     full = settings(
         mail=MAIL,
         s3=S3,
@@ -129,26 +129,26 @@ def test_no_secret_is_in_the_plain_environment(names: None) -> None:
     assert secret["PDS_RATE_LIMIT_BYPASS_KEY"] == "bypass-of-noted"
 
 
-def test_secrets_that_are_adopted_or_generated_are_not_among_the_configured() -> None:
+def test_secrets_that_are_adopted_or_generated_are_not_configured_secrets() -> None:
     adopted = settings(secrets={"plc_rotation_key": ROTATION_KEY})
     assert not configured_secrets(adopted)
 
 
-def test_each_name_that_the_program_sets_is_owned_by_an_option() -> None:
+def test_an_option_owns_each_name_that_the_program_sets() -> None:
     for full in (settings(mail=MAIL), settings(s3=S3, service_handle_domains=[".noted.at"])):
         owned = owned_names(full)
         for name in (*plain_environment(full), *configured_secrets(full), *GENERATED_SECRETS.values()):
-            assert name in owned or name in pds_env._S3_CHECKSUMS, "which may be set by hand"
+            assert name in owned or name in pds_env._S3_CHECKSUMS, "an unowned name may be set by hand"
     keys = {key for key, _ in options(Settings)}
     assert set(owned_names(settings()).values()) <= keys
 
 
-def test_the_generated_secrets_are_options_by_the_same_names() -> None:
+def test_generated_secrets_are_options_of_the_same_names() -> None:
     owned = owned_names(settings())
     assert {owned[name] for name in GENERATED_SECRETS.values()} == {f"secrets.{key}" for key in GENERATED_SECRETS}
 
 
-@pytest.mark.parametrize("where", ["extra_env", "extra_secret_env"])
+@pytest.mark.parametrize("option", ["extra_env", "extra_secret_env"])
 @pytest.mark.parametrize(
     ("name", "problem", "remedy"),
     [
@@ -164,10 +164,10 @@ def test_the_generated_secrets_are_options_by_the_same_names() -> None:
         ("PDS_LIGHT_COLOR", "0.5.37 does not read it; 0.4 does", "Remove it"),
     ],
 )
-def test_a_name_added_by_hand_is_one_that_the_server_reads_and_no_option_owns(
-    names: None, where: str, name: str, problem: str, remedy: str
+def test_refuses_an_added_name_that_the_server_does_not_read_or_an_option_owns(
+    names: None, option: str, name: str, problem: str, remedy: str
 ) -> None:
-    found = {one.problem: one for one in faults(pds={where: {name: "x"}}) if one.key == f"pds.{where}.{name}"}
+    found = {one.problem: one for one in faults(pds={option: {name: "x"}}) if one.key == f"pds.{option}.{name}"}
     [match] = [text for text in found if problem in text]
     assert remedy in found[match].remedy
 
@@ -184,7 +184,7 @@ def test_a_name_added_by_hand_is_one_that_the_server_reads_and_no_option_owns(
         ("PDS_RATE_LIMIT_BYPASS_KEY", "hunter2", "holds a secret", "'extra_secret_env'"),
     ],
 )
-def test_a_value_added_by_hand_is_one_that_the_server_takes(
+def test_refuses_an_added_value_that_the_server_would_refuse(
     names: None, name: str, value: str, problem: str, remedy: str
 ) -> None:
     found = fault(f"pds.extra_env.{name}", pds={"extra_env": {name: value}})
@@ -193,7 +193,7 @@ def test_a_value_added_by_hand_is_one_that_the_server_takes(
     assert "hunter2" not in str(found)
 
 
-def test_a_name_is_added_in_one_place_only(names: None) -> None:
+def test_refuses_a_name_that_is_added_twice(names: None) -> None:
     both = {"PDS_SERVICE_NAME": "Noted"}
     assert (
         "as well"
@@ -202,7 +202,7 @@ def test_a_name_is_added_in_one_place_only(names: None) -> None:
 
 
 @pytest.mark.parametrize("value", ["true", "1", "false", "0"])
-def test_what_is_added_by_hand_reaches_the_server(names: None, value: str) -> None:
+def test_added_variables_reach_the_server(names: None, value: str) -> None:
     extra = {"PDS_DEV_MODE": value, "PDS_SERVICE_NAME": "Noted", "PDS_MAX_SUBSCRIPTION_BUFFER": "-1"}
     plain = plain_environment(settings(pds={"extra_env": extra}))
     assert plain == plain | extra
@@ -213,7 +213,7 @@ def test_one_faulty_entry_does_not_hide_the_next(names: None) -> None:
     assert [one.key.rpartition(".")[2] for one in found] == ["PDS_DEV_MODE", "PDS_SERVICE_NAME", "QUUX"]
 
 
-def test_the_other_version_line_reads_other_names(names: None) -> None:
+def test_other_version_line_reads_other_names(names: None) -> None:
     older = {"image": "ghcr.io/bluesky-social/pds:0.4.219"}
     assert settings(pds={**older, "extra_env": {"PDS_LIGHT_COLOR": "#010203"}})
     assert (
@@ -221,15 +221,15 @@ def test_the_other_version_line_reads_other_names(names: None) -> None:
     )
 
 
-def test_both_version_lines_read_every_name_that_an_option_has() -> None:
-    """The generated table against the options: an option without a reader would do nothing, silently."""
+def test_both_version_lines_read_every_name_of_an_option() -> None:
+    """The generated table against the options: an option that the server does not read would silently do nothing."""
     table = readable_names()
     for name, option in owned_names(settings()).items():
         if name != "TZ":  # read by the C library, not by the server
             assert table[name]["lines"] == BOTH, f"{option} is {name}"
 
 
-def test_the_generated_table_says_kind_and_lines_of_each_name() -> None:
+def test_generated_table_has_kind_and_version_lines_of_each_name() -> None:
     table = readable_names()
     assert len(table) > 100
     for name, entry in table.items():

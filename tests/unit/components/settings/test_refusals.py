@@ -41,51 +41,51 @@ ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
         ("", "one label", "'pds.my-club.org'"),
     ],
 )
-def test_a_hostname_that_is_no_name_for_a_server_is_refused(hostname: str, problem: str, remedy: str) -> None:
+def test_refuses_an_invalid_hostname(hostname: str, problem: str, remedy: str) -> None:
     found = fault("hostname", hostname=hostname)
     assert problem in found.problem
     assert remedy in found.remedy
 
 
 @pytest.mark.parametrize("tld", ["alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion"])
-def test_a_domain_in_which_no_handle_can_exist_is_refused(tld: str) -> None:
+def test_refuses_a_domain_in_which_no_handle_can_exist(tld: str) -> None:
     found = fault("hostname", hostname=f"pds.{tld}")
     assert f"no handle can exist under '.{tld}'" in found.problem
     assert "'.test'" in found.remedy
     assert fault("service_handle_domains[0]", service_handle_domains=[f".club.{tld}"]).problem == found.problem
 
 
-def test_a_hint_never_leads_into_the_next_refusal() -> None:
+def test_remedy_is_never_refused_itself() -> None:
     assert "pds.example" not in fault("hostname", hostname="PDS.example").remedy
 
 
 @pytest.mark.parametrize(
     ("domain", "remedy"), [("noted.at", "'.noted.at'"), (".Noted.at", "'.noted.at'"), (".at", "'.my-club.org'")]
 )
-def test_a_handle_domain_is_a_dot_and_a_domain(domain: str, remedy: str) -> None:
+def test_handle_domain_is_a_dot_and_a_domain(domain: str, remedy: str) -> None:
     assert remedy in fault("service_handle_domains[0]", service_handle_domains=[domain]).remedy
 
 
-def test_handle_domains_inside_each_other_are_refused() -> None:
+def test_refuses_nested_handle_domains() -> None:
     found = fault("service_handle_domains", service_handle_domains=[".noted.at", ".club.noted.at"])
     assert ".club.noted.at is inside .noted.at" in found.problem
     assert "'.noted.at'" in found.remedy
 
 
-def test_a_hostname_outside_its_zone_is_refused() -> None:
+def test_refuses_a_hostname_outside_its_zone() -> None:
     found = fault("dns.zone", hostname="pds.noted.at", dns={"zone": "knotted.at"})
     assert "not in the zone 'knotted.at'" in found.problem
     assert "'zone: noted.at'" in found.remedy
     assert fault("dns.zone", hostname="knoted.at", dns={"zone": "noted.at"})
 
 
-def test_a_zone_that_cannot_be_guessed_is_asked_for() -> None:
+def test_requires_a_zone_that_cannot_be_derived() -> None:
     found = fault("dns.zone", hostname="noted.co.uk")
     assert "'zone: co.uk' or 'zone: noted.co.uk'" in found.remedy
 
 
 @pytest.mark.parametrize("cidrs", [["0.0.0.0/0"], ["::/0", "192.0.2.1/32"], ["0.0.0.0/1", "128.0.0.0/1"]])
-def test_operators_everywhere_are_refused_also_where_nomad_may_be_reached_from_everywhere(cidrs: list[str]) -> None:
+def test_refuses_operators_everywhere_even_with_nomad_anywhere(cidrs: list[str]) -> None:
     for anywhere in (False, True):
         found = fault("operators.cidrs", operators={"cidrs": cidrs, "nomad_anywhere": anywhere})
         assert "open SSH" in found.problem
@@ -97,22 +97,22 @@ def test_operators_everywhere_are_refused_also_where_nomad_may_be_reached_from_e
     ("cidr", "remedy"),
     [("203.0.113.7/24", "'203.0.113.0/24'"), ("home", "'203.0.113.7/32'"), ("203.0.113.7/33", "'203.0.113.7/32'")],
 )
-def test_an_address_range_that_is_none_is_refused(cidr: str, remedy: str) -> None:
+def test_refuses_an_invalid_address_range(cidr: str, remedy: str) -> None:
     assert remedy in fault("operators.cidrs[0]", operators={"cidrs": [cidr]}).remedy
 
 
-def test_an_ssh_key_of_the_account_is_needed_beside_keys_as_text() -> None:
+def test_requires_an_ssh_key_of_the_account_beside_keys_as_text() -> None:
     found = fault("operators.ssh_keys", operators={"ssh_keys": [TEXT_KEY]})
     assert "mails a root password" in found.problem
     assert "doctl compute ssh-key list" in found.remedy
 
 
 @pytest.mark.parametrize("key", ["ssh-ed25519 AAAA…", "ssh-rsa", f"{TEXT_KEY}\nssh-rsa AAAA", "", " ", "a\nb"])
-def test_a_damaged_ssh_key_is_refused(key: str) -> None:
+def test_refuses_a_damaged_ssh_key(key: str) -> None:
     assert fault("operators.ssh_keys[1]", operators={"ssh_keys": ["my-laptop", key]})
 
 
-def test_a_private_ssh_key_is_refused_and_not_repeated() -> None:
+def test_refuses_a_private_ssh_key_without_repeating_it() -> None:
     key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END OPENSSH PRIVATE KEY-----"
     found = fault("operators.ssh_keys[1]", operators={"ssh_keys": ["my-laptop", key]})
     assert "'.pub' file" in found.remedy
@@ -120,7 +120,7 @@ def test_a_private_ssh_key_is_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(MAIL))
-def test_half_configured_mail_is_refused(missing: str) -> None:
+def test_refuses_incomplete_mail_options(missing: str) -> None:
     found = fault(f"mail.{missing}", mail={key: value for key, value in MAIL.items() if key != missing})
     assert "required" in found.problem
     assert f"'{missing}: " in found.remedy or f"--secret --path 'mail.{missing}'" in found.remedy
@@ -128,20 +128,20 @@ def test_half_configured_mail_is_refused(missing: str) -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(S3))
-def test_half_configured_s3_is_refused(missing: str) -> None:
+def test_refuses_incomplete_s3_options(missing: str) -> None:
     found = fault(f"s3.{missing}", s3={key: value for key, value in S3.items() if key != missing})
     assert "required" in found.problem
     assert f"'{missing}: " in found.remedy or f"--secret --path 's3.{missing}'" in found.remedy
 
 
-def test_disk_and_s3_together_are_refused() -> None:
+def test_refuses_disk_and_s3_together() -> None:
     found = {one.key: one for one in faults(s3=S3, pds={"extra_env": {"PDS_BLOBSTORE_DISK_LOCATION": "/pds/blocks"}})}
     assert "on disk" in found["s3"].problem
     assert "Remove 's3'" in found["s3"].remedy
 
 
 @pytest.mark.parametrize("key", ["0" * 64, f"{ORDER:064x}", "f" * 64, "1" * 63, "1" * 65, "G" * 64, ""])
-def test_a_rotation_key_outside_the_curve_is_refused_and_not_repeated(key: str) -> None:
+def test_refuses_a_rotation_key_outside_the_curve_without_repeating_it(key: str) -> None:
     found = fault("secrets.plc_rotation_key", secrets={"plc_rotation_key": key})
     assert "[1, n-1]" in found.problem
     assert "omit it" in found.remedy
@@ -159,14 +159,14 @@ def test_a_rotation_key_outside_the_curve_is_refused_and_not_repeated(key: str) 
         "did:key:z" + "1" * 100_000,
     ],
 )
-def test_a_malformed_recovery_key_is_refused(key: str) -> None:
+def test_refuses_a_malformed_recovery_key(key: str) -> None:
     found = fault("pds.recovery_did_key", pds={"recovery_did_key": key})
     assert "first account" in found.problem
     assert "did:key:zQ3s" in found.remedy
 
 
 @pytest.mark.parametrize("stack", ["Dev", "prod_1", "1st", "a" * 41, "dev-", "", "dev.eu"])
-def test_a_stack_name_that_digitalocean_refuses_is_refused(stack: str) -> None:
+def test_refuses_a_stack_name_that_digitalocean_refuses(stack: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(DOCUMENT, f"Pulumi.{stack}.yaml", stack)
     [found] = caught.value.faults
@@ -238,33 +238,35 @@ def test_a_stack_name_that_digitalocean_refuses_is_refused(stack: str) -> None:
         ("secrets.jwt_secret", {"secrets": {"jwt_secret": ""}}, "one character"),
     ],
 )
-def test_a_value_that_cannot_work_is_refused_with_one_that_can(key: str, changes: dict[str, Any], remedy: str) -> None:
+def test_refuses_an_invalid_value_and_suggests_a_valid_one(key: str, changes: dict[str, Any], remedy: str) -> None:
     assert remedy in fault(key, **changes).remedy
 
 
-def test_what_caddy_does_not_have_stands_in_no_one_s_way() -> None:
-    assert settings(ingress=CADDY, pds={"port": 2200}).pds.port == 2200, "IO's console is not there"
-    assert settings(ingress={"kind": "none", "backend": "static"}).ingress.fixed_port, "for an ingress of one's own"
+def test_options_that_caddy_lacks_restrict_nothing() -> None:
+    assert settings(ingress=CADDY, pds={"port": 2200}).pds.port == 2200, "Caddy has no console port"
+    assert settings(ingress={"kind": "none", "backend": "static"}).ingress.fixed_port, (
+        "for an ingress that the operator runs"
+    )
     caa = {"ingress": CADDY | {"acme_ca": "https://ca.test/dir"}, "dns": {"caa": ["ca.test"]}}
-    assert settings(**caa).dns.caa == ("ca.test",), "who stands behind another authority is not known here"
+    assert settings(**caa).dns.caa == ("ca.test",), "the domain of another authority is not known"
     assert settings(ingress=CADDY | {"image": "caddy@sha256:" + "a" * 64}).ingress.container_image.startswith("caddy@")
 
 
-def test_a_url_with_a_password_is_refused_and_not_repeated() -> None:
+def test_refuses_a_url_with_a_password_without_repeating_it() -> None:
     found = fault("s3.endpoint", s3=S3 | {"endpoint": "https://key:hunter2@spaces.test"})
     assert "password" in found.problem
     assert "hunter2" not in str(found)
 
 
 @pytest.mark.parametrize(("memory", "named"), [(1500, "'s-2vcpu-4gb'"), (6000, "'s-4vcpu-8gb'"), (200_000, "Lower")])
-def test_jobs_that_do_not_fit_the_droplet_are_refused_with_a_size_that_fits(memory: int, named: str) -> None:
+def test_refuses_jobs_that_do_not_fit_the_droplet_and_names_a_size_that_fits(memory: int, named: str) -> None:
     host = {"size": "s-1vcpu-1gb"}
     found = fault("host.size", host=host, pds={"memory_mib": memory})
     assert f"{memory + 256} MiB (pds {memory}, ingress 256)" in found.problem
     assert named in found.remedy
 
 
-def test_invites_are_off_only_where_that_is_said_twice() -> None:
+def test_invites_are_off_only_if_open_registration_is_set_too() -> None:
     found = fault("pds.invite_required", pds={"invite_required": False})
     assert "captcha" in found.problem
     assert "100 accounts" in found.problem
@@ -284,5 +286,5 @@ def test_invites_are_off_only_where_that_is_said_twice() -> None:
         ("", "UTC"),
     ],
 )
-def test_an_abbreviation_is_no_time_zone(zone: str, place: str) -> None:
+def test_refuses_an_abbreviation_as_a_time_zone(zone: str, place: str) -> None:
     assert f"'{place}'" in fault("time_zone", time_zone=zone).remedy

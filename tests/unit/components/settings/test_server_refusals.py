@@ -1,7 +1,7 @@
 """The settings refuse what the real server refuses at its start, or misinterprets.
 
-`tests/contract` verifies the environments with the real servers. For each, every way in which a stack file could set it
-is tried: the option that owns the name, `extra_env` and `extra_secret_env`.
+`tests/contract` verifies the environments with the real servers. Each is tried in every way in which a stack file could
+set it: the option that owns the name, `extra_env` and `extra_secret_env`.
 """
 
 import re
@@ -191,7 +191,7 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("entry", "line"), _cases())
-def test_no_option_leads_to_a_bad_environment(entry: Refusal, line: str) -> None:
+def test_no_option_gives_an_environment_that_the_server_refuses(entry: Refusal, line: str) -> None:
     for changes, key, problem, remedy in BY_OPTION.get(entry.name, []):
         found = faults(**{**changes, "pds": {**IMAGES[line], **changes.get("pds", {})}})
         assert _met(found, key, problem, remedy), f"{entry.meaning}\n" + "\n".join(map(str, found))
@@ -199,7 +199,7 @@ def test_no_option_leads_to_a_bad_environment(entry: Refusal, line: str) -> None
 
 @pytest.mark.parametrize("where", ["extra_env", "extra_secret_env"])
 @pytest.mark.parametrize(("entry", "line"), _cases())
-def test_no_name_given_by_hand_leads_to_a_bad_environment(entry: Refusal, line: str, where: str) -> None:
+def test_no_added_name_gives_an_environment_that_the_server_refuses(entry: Refusal, line: str, where: str) -> None:
     given = {name: value for name, value in entry.change.items() if value is not None}
     if not given:
         return
@@ -210,19 +210,19 @@ def test_no_name_given_by_hand_leads_to_a_bad_environment(entry: Refusal, line: 
             assert _met(found, f"pds.{where}.{name}", "the program sets this name itself", f"'{owned[name]}'")
     for name, (problem, remedy) in BY_HAND.get(entry.name, {}).items():
         secret_in_the_open = SECRET_NAME.search(name) and where == "extra_env"
-        said = ("holds a secret", "'extra_secret_env'") if secret_in_the_open else (problem, remedy)
-        assert _met(found, f"pds.{where}.{name}", *said), f"{entry.meaning}\n" + "\n".join(map(str, found))
+        expected = ("holds a secret", "'extra_secret_env'") if secret_in_the_open else (problem, remedy)
+        assert _met(found, f"pds.{where}.{name}", *expected), f"{entry.meaning}\n" + "\n".join(map(str, found))
     if where == "extra_secret_env":
-        told = [value for value in given.values() if repr(value) in "\n".join(one.problem for one in found)]
-        assert told == [], "a value given as a secret is shown"
+        shown_secrets = [value for value in given.values() if repr(value) in "\n".join(one.problem for one in found)]
+        assert shown_secrets == [], "an error shows a secret value"
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)
-def test_a_name_that_a_bad_environment_lacks_is_always_set(entry: Refusal) -> None:
+def test_variable_that_the_server_requires_is_always_set(entry: Refusal) -> None:
     for name in (name for name, value in entry.change.items() if value is None):
         for changes in DOCUMENTS:
-            asked = settings(**changes)
-            plain = plain_environment(asked)
+            parsed = settings(**changes)
+            plain = plain_environment(parsed)
             if name == "PDS_BLOBSTORE_DISK_LOCATION":
                 assert (name in plain) != ("PDS_BLOBSTORE_S3_BUCKET" in plain)
             else:
@@ -232,19 +232,19 @@ def test_a_name_that_a_bad_environment_lacks_is_always_set(entry: Refusal) -> No
             assert _met(emptied, f"pds.{where}.{name}", "the program sets this name itself", "Use the option")
 
 
-def test_every_bad_environment_is_tried_by_each_of_its_names() -> None:
+def test_every_refused_environment_is_tried_with_each_of_its_names() -> None:
     owned = owned_names(settings())
     assert set(BY_OPTION) | set(BY_HAND) <= set(ENTRIES)
     for entry in ENTRIES.values():
         given = {name for name, value in entry.change.items() if value is not None}
         lacking = set(entry.change) - given
         assert bool(given & owned.keys() or lacking - {"PDS_BLOBSTORE_DISK_LOCATION"}) <= (entry.name in BY_OPTION)
-        # Of names that belong together one has the fault.
+        # Of names that belong together, one has the fault.
         assert bool(given - owned.keys()) == (entry.name in BY_HAND), entry.name
         assert set(BY_HAND.get(entry.name, {})) <= given, entry.name
 
 
-def test_no_option_can_take_away_a_name_that_is_always_set() -> None:
+def test_no_option_can_remove_a_variable_that_is_always_set() -> None:
     for name, option in owned_names(settings()).items():
         section, _, key = option.partition(".")
         if name in ALWAYS_SET and key and section == "pds":
@@ -285,13 +285,13 @@ GOOD: dict[str, str] = {
 
 
 @pytest.mark.parametrize("line", BOTH)
-def test_good_values_reach_the_server_as_they_are(line: str) -> None:
+def test_good_values_reach_the_server_unchanged(line: str) -> None:
     good = {name: value for name, value in GOOD.items() if line in readable_names()[name]["lines"]}
     extra: dict[str, dict[str, str]] = {"extra_env": {}, "extra_secret_env": {}}
     for name, value in good.items():
         extra["extra_secret_env" if SECRET_NAME.search(name) else "extra_env"][name] = value
-    asked = settings(pds={**IMAGES[line], **extra})
-    assert (plain_environment(asked) | configured_secrets(asked)).items() >= good.items()
+    parsed = settings(pds={**IMAGES[line], **extra})
+    assert (plain_environment(parsed) | configured_secrets(parsed)).items() >= good.items()
 
 
 @pytest.mark.parametrize(
@@ -320,24 +320,24 @@ def test_good_values_reach_the_server_as_they_are(line: str) -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["extra_env", "extra_secret_env"])
-def test_a_value_near_a_good_one_is_refused_wherever_it_stands(name: str, value: str, where: str) -> None:
+def test_refuses_a_value_close_to_a_good_one_in_both_maps(name: str, value: str, where: str) -> None:
     image = IMAGES[readable_names()[name]["lines"][-1]]
     assert [one.key for one in faults(pds={**image, where: {name: value}})] == [f"pds.{where}.{name}"]
 
 
 @pytest.mark.parametrize("names", [names for names, _ in GROUPS], ids=lambda names: names[0])
-def test_of_names_that_go_together_none_may_be_left_out(names: tuple[str, ...]) -> None:
+def test_refuses_an_incomplete_group_of_names(names: tuple[str, ...]) -> None:
     for left_out in names:
         extra: dict[str, dict[str, str]] = {"extra_env": {}, "extra_secret_env": {}}
         for name in set(names) - {left_out}:
             extra["extra_secret_env" if SECRET_NAME.search(name) else "extra_env"][name] = GOOD[name]
         [found] = faults(pds=extra)
-        home = "extra_secret_env" if SECRET_NAME.search(left_out) else "extra_env"
+        option = "extra_secret_env" if SECRET_NAME.search(left_out) else "extra_env"
         assert f"without {left_out} beside it" in found.problem
-        assert f"'pds.{home}.{left_out}'" in found.remedy
+        assert f"'pds.{option}.{left_out}'" in found.remedy
 
 
-def test_every_rule_is_about_names_that_both_lines_or_one_of_them_read_and_no_option_has() -> None:
+def test_every_rule_is_about_readable_names_without_an_option() -> None:
     free = readable_names().keys() - owned_names(settings()).keys()
     for rule in RULES:
         assert [name for name in free if re.fullmatch(rule.names, name)], rule.names

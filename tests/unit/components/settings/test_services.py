@@ -26,20 +26,20 @@ MD5 = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
 # Regions and endpoints
 
 
-def test_another_service_is_told_no_region_of_ours() -> None:
-    assert "AWS_DEFAULT_REGION" not in restic_environment(settings(backup=AMAZON), "dev"), "restic asks the service"
+def test_other_s3_service_gets_no_default_region() -> None:
+    assert "AWS_DEFAULT_REGION" not in restic_environment(settings(backup=AMAZON), "dev"), "restic queries the service"
     assert restic_environment(settings(backup=BACKUP), "dev")["AWS_DEFAULT_REGION"] == "ams3"
     disk = settings_of(backup={"volume": "disk"})
     assert restic_environment(disk, "dev") == {"RESTIC_REPOSITORY": "/backups/noted.at"}
 
 
 @pytest.mark.parametrize("region", ["eu-central-1", "auto", "us-east-005", "garage"])
-def test_with_an_endpoint_any_region_of_that_service_is_taken(region: str) -> None:
+def test_accepts_any_region_of_a_service_with_an_endpoint(region: str) -> None:
     theirs = AMAZON | {"endpoint": "https://s3.my-club.org", "region": region}
     assert restic_environment(settings(backup=theirs), "dev")["AWS_DEFAULT_REGION"] == region
 
 
-def test_a_region_of_another_service_is_no_spaces_region() -> None:
+def test_refuses_the_region_of_another_service_for_spaces() -> None:
     found = fault("backup.region", backup=BACKUP | {"region": "eu-central-1"})
     assert "'ams3'" in found.remedy
     assert "'endpoint'" in found.remedy
@@ -47,7 +47,7 @@ def test_a_region_of_another_service_is_no_spaces_region() -> None:
 
 
 @pytest.mark.parametrize(("section", "given"), [("s3", S3), ("backup", AMAZON)])
-def test_a_region_that_is_not_the_endpoint_s_own_is_refused(section: str, given: dict[str, Any]) -> None:
+def test_refuses_a_region_that_contradicts_the_endpoint(section: str, given: dict[str, Any]) -> None:
     wrong = given | {"endpoint": "https://s3.eu-central-1.amazonaws.com", "region": "us-east-1"}
     found = fault(f"{section}.region", **{section: wrong})
     assert found.remedy == "Write 'region: eu-central-1'."
@@ -67,7 +67,7 @@ def test_a_region_that_is_not_the_endpoint_s_own_is_refused(section: str, given:
         ("http://fra1.digitaloceanspaces.com", "without TLS", "https://fra1.digitaloceanspaces.com"),
     ],
 )
-def test_an_endpoint_that_is_more_than_the_service_s_host_is_refused_with_the_right_one(
+def test_refuses_an_endpoint_with_more_than_the_host_and_names_the_right_one(
     endpoint: str, problem: str, right: str
 ) -> None:
     for section, given in (("s3", S3), ("backup", AMAZON)):
@@ -80,7 +80,7 @@ def test_an_endpoint_that_is_more_than_the_service_s_host_is_refused_with_the_ri
     "endpoint",
     ["https://fra1.digitaloceanspaces.com/", "http://127.0.0.1:9000", "http://10.0.0.7:9000", "https://s3.my-club.org"],
 )
-def test_an_endpoint_that_is_a_host_alone_is_taken(endpoint: str) -> None:
+def test_accepts_an_endpoint_that_is_only_a_host(endpoint: str) -> None:
     assert settings(s3=S3 | {"endpoint": endpoint}, backup=AMAZON | {"endpoint": endpoint})
 
 
@@ -98,17 +98,19 @@ class _WrongRegion(BaseHTTPRequestHandler):
 
 
 def _opened(folder: Path, path: str, **env: str) -> subprocess.CompletedProcess[str]:
-    told = {"PATH": path, "NOMAD_ALLOC_DIR": str(folder), "HOME": str(folder), **env}
+    environment = {"PATH": path, "NOMAD_ALLOC_DIR": str(folder), "HOME": str(folder), **env}
     script = f'. "{FILES / "restic_open.sh"}"; echo "$REPOSITORY"'
-    return subprocess.run(["/bin/sh", "-c", script], env=told, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        ["/bin/sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
-def test_a_bucket_whose_service_refuses_the_region_is_not_said_to_be_empty(tmp_path: Path) -> None:
+def test_refused_region_is_not_reported_as_an_empty_bucket(tmp_path: Path) -> None:
     restic = Path(tool("restic", "restic")).parent
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "RESTIC_PASSWORD": "c"}
     with served(_WrongRegion) as port:
-        place = f"s3:http://127.0.0.1:{port}/copies/noted.at"
-        done = _opened(tmp_path, f"{restic}:/usr/bin:/bin", RESTIC_REPOSITORY=place, **keys)
+        repository = f"s3:http://127.0.0.1:{port}/copies/noted.at"
+        done = _opened(tmp_path, f"{restic}:/usr/bin:/bin", RESTIC_REPOSITORY=repository, **keys)
     assert done.returncode == 1
     assert "absent" not in done.stdout
     assert "cannot be read" in done.stderr
@@ -116,7 +118,7 @@ def test_a_bucket_whose_service_refuses_the_region_is_not_said_to_be_empty(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "outcome"),
+    ("code", "message", "outcome"),
     [
         (10, "Fatal: repository does not exist: unable to open config file", "absent"),
         (1, "Fatal: unable to open config file: Stat: The specified key does not exist.", "absent"),
@@ -127,8 +129,8 @@ def test_a_bucket_whose_service_refuses_the_region_is_not_said_to_be_empty(tmp_p
         (0, "", "there"),
     ],
 )
-def test_there_are_no_backups_only_if_the_service_says_so(tmp_path: Path, code: int, said: str, outcome: str) -> None:
-    text = f"{said}\\nIs there a repository at the following location?"
+def test_reports_absent_backups_only_if_the_service_does(tmp_path: Path, code: int, message: str, outcome: str) -> None:
+    text = f"{message}\\nIs there a repository at the following location?"
     (tmp_path / "restic").write_text(f'#!/bin/sh\nprintf "%b\\n" "{text}" >&2\nexit {code}\n')
     (tmp_path / "restic").chmod(0o755)
     done = _opened(tmp_path, f"{tmp_path}:/usr/bin:/bin", RESTIC_REPOSITORY="s3:https://s3.test/copies")
@@ -139,26 +141,28 @@ def test_there_are_no_backups_only_if_the_service_says_so(tmp_path: Path, code: 
 # The bucket of backups
 
 
-def test_another_bucket_for_backups_is_a_replacement_that_the_gate_refuses_with_what_to_do() -> None:
+def test_another_backup_bucket_is_a_replacement_that_preflight_refuses() -> None:
     before, now = (run(backup=BACKUP | {"bucket": name}) for name in ("copies-one", "copies-two"))
     changes = between(before, now)
     (bucket,) = [change for change in changes if change.kind == "SpacesBucket"]
-    assert (bucket.op, bucket.reasons) == ("replace", ("name",)), "the provider would do nothing and call it an update"
+    assert (bucket.op, bucket.reasons) == ("replace", ("name",)), (
+        "the provider would change nothing and report an update"
+    )
     assert now.one("pds-backup-bucket").protected, "the engine refuses it, too"
     (found,) = find_lost_state(changes)
     assert "Put 'backup.bucket' back" in found
     (key,) = [change for change in changes if change.kind == "SpacesKey"]
-    assert key.op == "replace", "the API changes a key's name alone"
+    assert key.op == "replace", "the API can only change a key's name"
 
 
-def test_a_bucket_in_another_region_is_refused_with_what_to_do() -> None:
+def test_preflight_refuses_a_bucket_in_another_region() -> None:
     moved = Change(
         type="digitalocean:index/spacesBucket:SpacesBucket", name="pds-backup-bucket", op="replace", reasons=("region",)
     )
     assert "Put 'backup.region' back" in find_lost_state([moved])[0]
 
 
-def test_what_restic_s_locks_leave_in_a_versioned_bucket_expires() -> None:
+def test_versions_left_by_restic_locks_expire() -> None:
     (rule,) = run(backup=BACKUP).one("pds-backup-bucket").inputs["lifecycleRules"]
     assert rule["expiration"] == {"expiredObjectDeleteMarker": True}
     assert rule["noncurrentVersionExpiration"] == {"days": 30}
@@ -170,21 +174,21 @@ def test_what_restic_s_locks_leave_in_a_versioned_bucket_expires() -> None:
 @pytest.mark.parametrize(
     "key", ["SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8", "256 SHA256:nThbg6kXUpJW alice@laptop (ED25519)"]
 )
-def test_a_fingerprint_that_digitalocean_does_not_know_is_refused_with_what_to_write(key: str) -> None:
+def test_refuses_a_fingerprint_of_another_form_and_names_the_command(key: str) -> None:
     found = fault("operators.ssh_keys[0]", operators={"ssh_keys": [key]})
     assert "MD5" in found.problem
     assert "ssh-keygen -E md5 -lf" in found.remedy
 
 
 @pytest.mark.parametrize("text", [MD5, f"MD5:{MD5}", MD5.upper()])
-def test_a_fingerprint_is_taken_as_ssh_keygen_prints_it(text: str) -> None:
+def test_accepts_a_fingerprint_as_ssh_keygen_prints_it(text: str) -> None:
     operators = settings(operators={"ssh_keys": [text, TEXT_KEY]}).operators
     assert operators
     assert operators.account_keys == (MD5,)
 
 
 @pytest.mark.parametrize("cidrs", [["2001:db8::/64"], ["2001:db8::1/128", "::ffff:203.0.113.7/128"]])
-def test_operators_whom_a_droplet_without_ipv6_could_not_see_are_refused(cidrs: list[str]) -> None:
+def test_refuses_operators_with_only_ipv6_addresses(cidrs: list[str]) -> None:
     for anywhere in (False, True):
         found = fault("operators.cidrs", operators={"cidrs": cidrs, "nomad_anywhere": anywhere})
         assert "only an IPv4 address" in found.problem
@@ -194,25 +198,25 @@ def test_operators_whom_a_droplet_without_ipv6_could_not_see_are_refused(cidrs: 
 # The server's environment
 
 
-def test_with_a_bucket_the_server_sends_no_checksum_that_the_service_may_not_know() -> None:
+def test_with_s3_the_server_sends_no_checksums_unless_configured() -> None:
     names = {"AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION"}
     plain = plain_environment(settings(s3=S3))
     assert {plain[name] for name in names} == {"WHEN_REQUIRED"}
-    assert not names & plain_environment(settings()).keys(), "without a bucket nothing asks for one"
-    asked = settings(s3=S3, pds={"extra_env": {"AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_SUPPORTED"}})
-    assert plain_environment(asked)["AWS_REQUEST_CHECKSUM_CALCULATION"] == "WHEN_SUPPORTED"
+    assert not names & plain_environment(settings()).keys(), "without a bucket they are not needed"
+    parsed = settings(s3=S3, pds={"extra_env": {"AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_SUPPORTED"}})
+    assert plain_environment(parsed)["AWS_REQUEST_CHECKSUM_CALCULATION"] == "WHEN_SUPPORTED"
 
 
 @pytest.mark.parametrize(
     "name", ["AWS_MAX_ATTEMPTS", "OTEL_SERVICE_NAME", "HTTPS_PROXY", "no_proxy", "NODE_EXTRA_CA_CERTS"]
 )
-def test_a_name_that_a_library_reads_passes_and_is_said_to_be_unchecked(name: str) -> None:
+def test_accepts_a_name_that_a_library_reads_and_warns_that_it_is_unchecked(name: str) -> None:
     given = settings(pds={"extra_env": {name: "5"}})
     assert plain_environment(given)[name] == "5"
     assert [line for line in warnings(given) if name in line and "checked" in line]
 
 
-def test_a_library_s_secret_stays_out_of_the_job() -> None:
+def test_refuses_the_secret_of_a_library_in_the_plain_environment() -> None:
     key = "pds.extra_env.AWS_SECRET_ACCESS_KEY"
     assert "secret" in fault(key, pds={"extra_env": {"AWS_SECRET_ACCESS_KEY": "x"}}).problem
     assert (
@@ -220,7 +224,7 @@ def test_a_library_s_secret_stays_out_of_the_job() -> None:
     )
 
 
-def test_a_mail_user_with_a_colon_is_refused() -> None:
+def test_refuses_a_mail_user_with_a_colon() -> None:
     found = fault("mail.user", mail=MAIL | {"user": "club:postmaster"})
     assert "colon" in found.problem
 
@@ -228,7 +232,7 @@ def test_a_mail_user_with_a_colon_is_refused() -> None:
 @pytest.mark.parametrize(
     ("section", "key"), [("secrets", "jwt_secret"), ("secrets", "admin_password"), ("backup", "password")]
 )
-def test_an_adopted_secret_may_be_short_and_is_warned_of(section: str, key: str) -> None:
+def test_accepts_a_short_adopted_secret_with_a_warning(section: str, key: str) -> None:
     given = BACKUP if section == "backup" else {}
     short = list(warnings(settings(**{section: given | {key: "thirteen-char"}})))
     assert [line for line in short if line.startswith(f"pds:{section}.{key}: it is shorter than 16")]
@@ -240,7 +244,7 @@ def test_an_adopted_secret_may_be_short_and_is_warned_of(section: str, key: str)
 # What a droplet has
 
 
-def test_a_droplet_has_less_memory_for_jobs_than_its_size_names() -> None:
+def test_less_memory_is_allocatable_than_the_droplet_size_names() -> None:
     assert allocatable_mib(2048) == 1413
     assert fault("host.size", pds={"memory_mib": 1280})
     assert fault("host.size", pds={"memory_mib": 1280}, ingress={"memory_mib": 64}, backup=BACKUP)
@@ -248,7 +252,7 @@ def test_a_droplet_has_less_memory_for_jobs_than_its_size_names() -> None:
     assert settings(pds={"memory_mib": 1413 - 256})
 
 
-def test_clubs_that_ask_for_more_than_the_processors_are_refused() -> None:
+def test_refuses_clubs_that_need_more_than_the_processors() -> None:
     clubs = {f"club-{port}": {"port": port, "memory_mib": 256} for port in range(3101, 3104)}
     found = fault("host.size", host={"size": "s-1vcpu-8gb"}, clubs=clubs)
     assert "2000 MHz" in found.problem
@@ -268,13 +272,13 @@ def test_clubs_that_ask_for_more_than_the_processors_are_refused() -> None:
         ({"report_service_url": "https://mod.other.test"}, "report_service_did"),
     ],
 )
-def test_half_of_another_service_is_warned_of(given: dict[str, str], left: str) -> None:
+def test_warns_about_half_of_another_service(given: dict[str, str], left: str) -> None:
     assert [line for line in warnings(settings(pds=given)) if line.startswith(f"pds:pds.{left}: it is still")]
     both = {"app_view_url": "https://api.other.test", "app_view_did": "did:web:api.other.test"}
     assert not [line for line in warnings(settings(pds=both)) if "it is still" in line]
 
 
 @pytest.mark.parametrize(("image", "warned"), [("0.4.219", True), ("0.4.5037", False)])
-def test_a_bucket_for_a_server_of_the_older_line_is_warned_of(image: str, warned: bool) -> None:
+def test_warns_about_s3_with_a_server_of_the_older_version_line(image: str, warned: bool) -> None:
     given = settings(s3=S3, pds={"image": f"ghcr.io/bluesky-social/pds:{image}"})
     assert any("pds:s3: servers of the line 0.4" in line for line in warnings(given)) is warned

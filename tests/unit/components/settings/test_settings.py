@@ -69,7 +69,7 @@ def fault(key: str, **changes: Any) -> Fault:
     return found[0]
 
 
-def test_the_least_stack_file_is_hostname_and_operators() -> None:
+def test_minimal_stack_file_has_hostname_and_operators() -> None:
     read_settings = settings()
     assert read_settings.hostname == "noted.at"
     assert read_settings.zone == "noted.at"
@@ -81,7 +81,7 @@ def test_the_least_stack_file_is_hostname_and_operators() -> None:
     assert not read_settings.pds.new
 
 
-def test_a_hostname_below_its_zone_has_a_record_name_of_its_own() -> None:
+def test_hostname_below_its_zone_has_a_record_name() -> None:
     below = settings(hostname="pds.club.noted.at", dns={"zone": "noted.at"})
     assert (below.zone, below.record_name) == ("noted.at", "pds.club")
 
@@ -89,12 +89,12 @@ def test_a_hostname_below_its_zone_has_a_record_name_of_its_own() -> None:
 @pytest.mark.parametrize(
     "hostname", ["xn--mnchen-3ya.de", "a-b.test", "1und1.org", f"{'a' * 63}.at", "x.co", ".".join(["ab"] * 84)]
 )
-def test_a_hostname_may_be_any_domain_in_which_handles_exist(hostname: str) -> None:
+def test_accepts_any_hostname_in_which_handles_can_exist(hostname: str) -> None:
     assert settings(hostname=hostname, dns={"zone": hostname}).hostname == hostname
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/Los_Angeles", "America/Argentina/Buenos_Aires"])
-def test_a_time_zone_is_utc_or_a_place(zone: str) -> None:
+def test_accepts_utc_and_place_names_as_time_zone(zone: str) -> None:
     assert settings(time_zone=zone).time_zone == zone
 
 
@@ -107,19 +107,19 @@ def test_a_time_zone_is_utc_or_a_place(zone: str) -> None:
         ("2001:DB8::7", "2001:db8::7/128"),
     ],
 )
-def test_operators_come_from_addresses_and_ranges_of_both_families(given: str, kept: str) -> None:
+def test_accepts_operator_addresses_and_ranges_of_both_families(given: str, kept: str) -> None:
     operators = settings(operators={"cidrs": [given, "192.0.2.0/24"]}).operators
     assert operators
     assert operators.cidrs == (kept, "192.0.2.0/24")
 
 
-def test_nomad_alone_may_be_opened_to_all() -> None:
+def test_only_nomad_can_be_opened_to_all_addresses() -> None:
     operators = settings(operators={"nomad_anywhere": True}).operators
     assert operators
     assert operators.nomad_anywhere
 
 
-def test_ssh_keys_by_name_or_fingerprint_are_told_from_keys_given_as_text() -> None:
+def test_distinguishes_ssh_key_names_and_fingerprints_from_key_texts() -> None:
     fingerprint = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
     operators = settings(operators={"ssh_keys": ["ssh-of-alice", fingerprint, TEXT_KEY]}).operators
     assert operators
@@ -127,11 +127,11 @@ def test_ssh_keys_by_name_or_fingerprint_are_told_from_keys_given_as_text() -> N
     assert operators.text_keys == (TEXT_KEY,)
 
 
-def test_a_zone_that_is_kept_by_hand_may_be_left_unnamed() -> None:
+def test_manual_dns_needs_no_zone() -> None:
     assert settings(hostname="pds.noted.at", dns={"provider": "manual"}).dns.provider == "manual"
 
 
-def test_the_secrets_of_a_running_server_can_be_adopted() -> None:
+def test_secrets_of_a_running_server_can_be_adopted() -> None:
     secrets = settings(
         secrets={"plc_rotation_key": ROTATION_KEY, "jwt_secret": "j" * 32, "admin_password": "p" * 32}
     ).secrets
@@ -140,7 +140,7 @@ def test_the_secrets_of_a_running_server_can_be_adopted() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364140])
-def test_a_rotation_key_may_be_the_least_and_the_largest_of_the_curve(number: int) -> None:
+def test_accepts_the_smallest_and_the_largest_rotation_key(number: int) -> None:
     assert settings(secrets={"plc_rotation_key": f"{number:064x}"}).secrets.plc_rotation_key
 
 
@@ -151,12 +151,12 @@ def test_a_rotation_key_may_be_the_least_and_the_largest_of_the_curve(number: in
         "did:key:zDnaerDaTF5BXEavCrfRZEk316dpbLsfPDZ3WJ5hRTPFU2169",  # P-256, likewise
     ],
 )
-def test_a_recovery_key_may_be_of_either_curve_that_plc_takes(key: str) -> None:
+def test_accepts_a_recovery_key_of_both_curves_of_plc(key: str) -> None:
     assert settings(pds={"recovery_did_key": key}).pds.recovery_did_key == key
 
 
 @pytest.mark.parametrize("key", ["mail", "s3", "backup"])
-def test_an_optional_section_may_be_null(key: str) -> None:
+def test_optional_section_can_be_null(key: str) -> None:
     assert getattr(settings(**{key: None}), key) is None
 
 
@@ -170,7 +170,7 @@ def test_an_optional_section_may_be_null(key: str) -> None:
         ("registry.test/pds:our-build-7", "0.5.35", "0.5"),
     ],
 )
-def test_an_image_is_one_exact_tag_or_a_digest(image: str, version: str, line: str) -> None:
+def test_image_is_one_exact_tag_or_a_digest(image: str, version: str, line: str) -> None:
     assert settings(pds={"image": image, "package_version": version}).pds.line == line
 
 
@@ -182,21 +182,21 @@ def test_an_image_is_one_exact_tag_or_a_digest(image: str, version: str, line: s
         (f"registry.test:5000/pds:0.4.5012@sha256:{'a' * 64}", "0.5.12"),
     ],
 )
-def test_a_tag_of_upstream_s_says_which_package_is_in_the_image(image: str, version: str) -> None:
+def test_upstream_tag_determines_the_package_version(image: str, version: str) -> None:
     assert settings(pds={"image": image}).pds.package_version == version
 
 
-def test_new_stacks_start_on_the_current_line_and_image_and_package_agree() -> None:
+def test_default_image_and_package_agree_and_are_of_the_current_line() -> None:
     defaults = PdsOptions()
     assert package_of_tag(tag_of(defaults.image)) == defaults.package_version
     assert defaults.line == PDS_LINES[-1]
-    assert settings().pds.image == defaults.image, "what the example says is what the program would take"
+    assert settings().pds.image == defaults.image, "the example must be the default"
 
 
 @pytest.mark.parametrize(
     ("reported", "package"), [("0.4.5037", "0.5.37"), ("0.5.35", "0.5.35"), ("0.4.219", "0.4.219"), ("dev", "dev")]
 )
-def test_health_reports_the_tag_in_upstream_s_images_and_the_package_in_others(reported: str, package: str) -> None:
+def test_package_is_derived_from_the_version_that_health_reports(reported: str, package: str) -> None:
     assert package_of_health(reported) == package
 
 
@@ -204,17 +204,17 @@ def test_health_reports_the_tag_in_upstream_s_images_and_the_package_in_others(r
     ("size", "memory"),
     [("s-2vcpu-4gb-amd", 4096), ("s-1vcpu-2gb", 2048), ("g-2vcpu-8gb", 8192), ("so1_5-2vcpu-16gb", 16384)],
 )
-def test_a_droplet_size_tells_its_memory(size: str, memory: int) -> None:
+def test_droplet_size_determines_the_memory(size: str, memory: int) -> None:
     assert settings(host={"size": size}).host.memory_mib == memory
 
 
-def test_without_an_ingress_its_memory_is_not_counted() -> None:
+def test_memory_of_an_absent_ingress_is_not_counted() -> None:
     small = {"host": {"size": "s-1vcpu-1gb"}, "pds": {"memory_mib": 448}}
     assert settings(**small, ingress={"kind": "none"}).host.memory_mib == 1024
     assert fault("host.size", **small)
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_settings_are_immutable() -> None:
     fixed = settings(service_handle_domains=[".noted.at"], pds={"extra_env": {"PDS_SERVICE_NAME": "Noted"}})
     with pytest.raises(ValidationError):
         setattr(fixed, "hostname", "other.at")  # noqa: B010  # mypy refuses the plain form, as it should
@@ -229,7 +229,7 @@ def test_settings_cannot_be_changed() -> None:
     assert isinstance(fixed.operators.cidrs, tuple)
 
 
-def test_settings_share_nothing_with_the_document_they_were_read_from() -> None:
+def test_settings_do_not_share_objects_with_the_document() -> None:
     given = document(pds={"extra_env": {"PDS_SERVICE_NAME": "Noted"}})
     fixed = read(given, "Pulumi.dev.yaml", "dev")
     given["pds"]["extra_env"]["PDS_SERVICE_NAME"] = "Other"
@@ -239,7 +239,7 @@ def test_settings_share_nothing_with_the_document_they_were_read_from() -> None:
     assert fixed.operators.cidrs == ("203.0.113.7/32",)
 
 
-def test_no_secret_shows_in_a_settings_text() -> None:
+def test_printed_settings_contain_no_secret() -> None:
     secrets = {"plc_rotation_key": ROTATION_KEY, "jwt_secret": "jwt-of-noted-at-all", "admin_password": "pass-of-noted"}
     full = settings(
         mail=MAIL,
@@ -255,7 +255,7 @@ def test_no_secret_shows_in_a_settings_text() -> None:
 
 
 @pytest.mark.parametrize("port", [25, 465, 587])
-def test_a_mail_port_that_digitalocean_blocks_is_warned_of_with_the_ones_that_work(port: int) -> None:
+def test_warns_about_a_blocked_mail_port_and_names_working_ones(port: int) -> None:
     tls = "implicit" if port == 465 else "starttls"
     [found] = [text for text in warnings(settings(mail=MAIL | {"port": port, "tls": tls})) if "pds:mail" in text]
     for part in (f"blocks {port}", "2465", "2525", "2587"):
@@ -263,13 +263,13 @@ def test_a_mail_port_that_digitalocean_blocks_is_warned_of_with_the_ones_that_wo
 
 
 @pytest.mark.parametrize(("port", "tls", "usual"), [(2587, "implicit", "starttls"), (2465, "starttls", "implicit")])
-def test_a_mail_port_with_the_other_kind_of_tls_is_warned_of(port: int, tls: str, usual: str) -> None:
+def test_warns_about_a_mail_port_of_the_other_kind_of_tls(port: int, tls: str, usual: str) -> None:
     [found] = [text for text in warnings(settings(mail=MAIL | {"port": port, "tls": tls})) if "pds:mail" in text]
     assert f"'tls: {usual}'" in found
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "warning"),
     [
         ({}, "pds:mail: without a mail relay"),
         ({}, "NO ESCROW YET"),
@@ -277,11 +277,11 @@ def test_a_mail_port_with_the_other_kind_of_tls_is_warned_of(port: int, tls: str
         ({}, "docker buildx imagetools inspect agentio/io:latest"),
     ],
 )
-def test_what_will_hurt_is_warned_of(changes: dict[str, Any], said: str) -> None:
-    assert [text for text in warnings(settings(**changes)) if said in text]
+def test_warns_about_risky_settings(changes: dict[str, Any], warning: str) -> None:
+    assert [text for text in warnings(settings(**changes)) if warning in text]
 
 
-def test_a_stack_file_that_leaves_nothing_open_has_no_warning() -> None:
+def test_complete_stack_file_gives_no_warning() -> None:
     image = f"agentio/io@sha256:{'a' * 64}"
     closed = settings(mail=MAIL, backup=BACKUP, alerts=ALERTS, pds={"escrow": "made"}, ingress={"image": image})
     assert not list(warnings(closed))
