@@ -21,7 +21,7 @@ from tests.support.programs import BACKUP, settings_of
 from tests.support.s3 import BUCKET, LIMITED, ask
 
 _OWN_PROCESSES = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--")
-"""As in a container: of a run that was killed no process is left, and restic looks for none of another container's."""
+"""As in a container: a killed run leaves no process, and restic looks for none of another container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,15 @@ class Bucket:
         )
 
     def send(self, data: Data, *, code: int = 0, **change: str) -> str:
-        """Run the send task on the finished snapshot of `data`; what it says."""
+        """Run the send task on the finished snapshot of `data`; return its output."""
         return self._run(self._sending(), code, PDS_DATA_DIRECTORY=str(data.path), **change)
 
     def fetch(self, volume: Path, *, code: int = 0, **change: str) -> str:
-        """Run the restore job's fetch task for a data directory; what it says."""
+        """Run the restore job's fetch task for a data directory; return its output."""
         return self._run(self._fetching(), code, **_of(volume) | change)
 
     def send_killed(self, data: Data, seconds: float) -> bool:
-        """Begin to send, and kill it with all that it started after `seconds`; whether it was still at it."""
+        """Start sending and kill it with its children after `seconds`; return whether it was still running."""
         return self._killed(self._sending(), seconds, PDS_DATA_DIRECTORY=str(data.path))
 
     def fetch_killed(self, volume: Path, seconds: float) -> bool:
@@ -65,7 +65,7 @@ class Bucket:
         return self._killed(self._fetching(), seconds, **_of(volume))
 
     def run_status(self, data: Data) -> dict[str, str]:
-        """Run the last task; what it leaves."""
+        """Run the last task; return the run status that it writes."""
         env = {"PDS_DATA_DIRECTORY": str(data.path), "NOMAD_ALLOC_DIR": str(self.folder)}
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         subprocess.run([data.install.node, FILES / "run_status.cjs"], env=env, check=True, timeout=DEADLINE)
@@ -73,7 +73,7 @@ class Bucket:
         return found
 
     def leave_a_lock(self, host: str = "") -> None:
-        """Kill a run, here or on a `host` of that name, while it has the place to itself."""
+        """Kill a run, here or on a `host` of that name, while it holds an exclusive lock."""
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         named = f"hostname {host};" if host else ""
         command = ["unshare", "--uts", *_OWN_PROCESSES, "sh", "-c", f"{named} restic --no-cache check --read-data; :"]
@@ -104,7 +104,7 @@ class Bucket:
         return [*_OWN_PROCESSES, "/bin/sh", str(self.folder / name)]
 
     def restic(self, *arguments: str, code: int = 0, **change: str) -> str:
-        """Run restic on this place; what it says."""
+        """Run restic on this place; return its output."""
         return self._run(["restic", "--no-cache", *arguments], code, **change)
 
     def _run(self, command: list[str], code: int, **change: str) -> str:

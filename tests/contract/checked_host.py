@@ -33,11 +33,11 @@ CONFIGURATION = "of today"
 ELSEWHERE = {
     *("DNS", "records", "firewall", "account", "Nomad", "jobs", "disk", "backup", "drill", "accounts", "metadata"),
 }
-"""Lines that ask others than the server, which here are not there; `tests/unit/cli/test_drift.py` has them."""
+"""Checks that query services other than the server, which are absent here; `tests/unit/cli/test_drift.py` has them."""
 
 
 class Relay(socketserver.ThreadingTCPServer):
-    """A mail relay on loopback that takes every message and keeps whom it was for; `busy` refuses them."""
+    """A mail relay on loopback that accepts every message and records its recipient; if `busy`, it refuses them."""
 
     allow_reuse_address = daemon_threads = True
 
@@ -77,7 +77,7 @@ class _Smtp(socketserver.StreamRequestHandler):
 
 @dataclass
 class HostConnection:
-    """A server with one account behind its ingress, and the subject that is all green."""
+    """A server with one account behind its ingress, and the subject of passing checks."""
 
     pds: PdsProcess
     ingress: Ingress
@@ -87,11 +87,11 @@ class HostConnection:
     folder: Path
 
     def results(self, **changes: Any) -> dict[str, CheckResult]:
-        """What is found, by name."""
+        """The results by name."""
         return {result.name: result for result in run_checks(replace(self.subject, **changes))}
 
     def red(self, **changes: Any) -> dict[str, str]:
-        """What there is to do, by name."""
+        """The remarks of failed checks, by name."""
         return {name: result.remark for name, result in self.results(**changes).items() if result.ok is False}
 
     def behind(self, ingress: Ingress) -> Site:
@@ -107,7 +107,7 @@ def checked_host(
     program_secrets: frozenset[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[HostConnection]:
-    """The program's own environment, except for what a server on loopback cannot have."""
+    """The program's own environment, except for values that a server on loopback cannot have."""
     folder = tmp_path_factory.mktemp("check")
     authority = Authority()
     (folder / "ca.pem").write_text(authority.pem)
@@ -140,7 +140,7 @@ def checked_host(
                 second=replace(site, source="127.0.0.2"),
                 escrow="made",
                 configuration=CONFIGURATION,
-                nameservers=(empty_server,),  # it knows no name: handles resolve by HTTPS alone
+                nameservers=(empty_server,),  # it has no records: handles resolve by HTTPS only
             )
             yield HostConnection(pds, ingress, subject, authority, relay, folder)
     relay.shutdown()

@@ -28,7 +28,7 @@ _NOW = "2026-01-01T00:00:00.000Z"
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """An account that is logged in."""
+    """A logged-in account."""
 
     did: str
     client: Client
@@ -36,7 +36,7 @@ class Member:
 
 @dataclass(kw_only=True)
 class Journal:
-    """What was acknowledged, with the clock (`time.monotonic`) just after the answer came."""
+    """Acknowledged writes, with the clock (`time.monotonic`) just after the response."""
 
     accounts: dict[str, float] = field(default_factory=dict)
     records: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Club:
         return Member(did=member.did, client=client)
 
     def join(self) -> Member:
-        """Make an account; it is acknowledged when this returns."""
+        """Create an account; it is acknowledged when this returns."""
         name = f"m{next(self._numbers)}-{os.getpid()}"
         client = Client(self._base_url, self._hostname)
         body = {"handle": f"{name}.{self._hostname}", "email": f"{name}@{self._mail}", "password": PASSWORD}
@@ -88,15 +88,15 @@ class Club:
         return self.members[-1]
 
     def post(self, member: Member, text: str) -> str:
-        """Write a post; its URI."""
+        """Write a post; return its URI."""
         return self._create(member, POSTS, {"$type": POSTS, "text": text, "createdAt": _NOW})
 
     def post_blob(self, member: Member, content: bytes) -> str:
-        """Upload a blob and write a record that refers to it; the record's URI."""
+        """Upload a blob and write a record that refers to it; return the record's URI."""
         return self.refer(member, member.client.upload_blob([content], len(content)))
 
     def refer(self, member: Member, blob: dict[str, Any]) -> str:
-        """Write a record that refers to an uploaded blob; its URI."""
+        """Write a record that refers to an uploaded blob; return the record's URI."""
         return self._create(member, BLOBS, {"$type": BLOBS, "blob": blob})
 
     def delete(self, member: Member, uri: str) -> None:
@@ -113,9 +113,9 @@ class Club:
 
     @contextmanager
     def writing(self, *, patient: bool = False, joining: float = 0.3) -> Iterator[None]:
-        """Members write, delete and join without a pause, until the block ends. Raises the errors meanwhile.
+        """Let members write, delete and join until the block ends; raise their errors.
 
-        `patient` ones retry while the server does not answer, as apps do. A new member joins every `joining` seconds.
+        `patient` members retry while the server does not answer, as apps do. A member joins every `joining` seconds.
         """
         stop, failures = threading.Event(), list[BaseException]()
 
@@ -171,7 +171,7 @@ def cid_of(client: Client, uri: str) -> str:
 
 
 def whole(client: Client, club: Club, moment: float) -> None:
-    """Old passwords work, and everything acknowledged before `moment` has its original CID."""
+    """Assert that old passwords work and everything acknowledged before `moment` has its original CID."""
     members, records = club.journal.before(moment)
     for did in members:
         client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})

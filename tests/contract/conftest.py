@@ -36,7 +36,7 @@ from tools.trial.trial import task_environment
 CACHE = ROOT / "build" / "cache"
 
 WITHOUT_GUARD = {"NODE_OPTIONS": None}
-"""What the server says of an environment is asked of the server alone; `test_volume_check_in_server.py` has both."""
+"""Tests of environments run the server without the volume check; `test_volume_check_in_server.py` runs both."""
 
 StartPds = Callable[..., AbstractContextManager[PdsProcess]]
 
@@ -51,13 +51,13 @@ class TaskEnvironment:
 
 @pytest.fixture(scope="session")
 def task() -> TaskEnvironment:
-    """What the program renders for the dev stack; generated secrets are fixed stand-ins."""
+    """The rendered environment of the dev stack; generated secrets are fixed stand-ins."""
     return TaskEnvironment(*task_environment(evaluate_stack("dev")))
 
 
 @pytest.fixture(scope="session")
 def program_env(task: TaskEnvironment) -> dict[str, str]:
-    """The environment that the tests start from."""
+    """The environment with which the tests begin."""
     return dict(task.values)
 
 
@@ -103,14 +103,14 @@ def start_pds(
 ) -> StartPds:
     """Start a PDS on empty data: an environment, its local differences, then a change (`None` unsets).
 
-    It is of the test's `line`, unless another one is named.
+    The server is of the test's `line` unless another one is named.
     """
     folder = tmp_path_factory.mktemp("pds")
 
     def start(env: Mapping[str, str], change: Mapping[str, str | None], line: str = line) -> PdsProcess:
-        data = Path(tempfile.mkdtemp(dir=folder))  # servers may run side by side
+        data = Path(tempfile.mkdtemp(dir=folder))  # several servers can run at the same time
         local = applied(env, differences(env, data=data, plc_url=directory.url, port=free_port(), line=line))
-        # Made afterwards: a local difference must not mend what the test breaks.
+        # Applied last: a local difference must not repair what the test breaks.
         changed = {name: value for name, value in {**local, **WITHOUT_GUARD, **change}.items() if value is not None}
         return PdsProcess(pds_installs[line], changed, data.with_suffix(".log"), secrets=program_secrets)
 

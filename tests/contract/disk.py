@@ -1,7 +1,7 @@
 """A disk whose power can be cut: an ext4 file system in a file, on a loop device; needs root.
 
-What the kernel has sent to the device is in the file; what it still holds in memory is not. A cut is a copy of the file
-in one instant. The copy is mounted in place of the file, so the file system replays its journal as after a crash. The
+The file contains what the kernel has sent to the device, not what it still holds in memory. A cut is a copy of the file
+at one instant. The copy is mounted in place of the file, so the file system replays its journal as after a crash. The
 cache of a real device is not part of this.
 """
 
@@ -19,23 +19,23 @@ _TRIES = 50
 
 
 class NoDiskError(Exception):
-    """This machine makes no such disk; the text says why."""
+    """This machine cannot create such a disk; the text names the reason."""
 
 
 @dataclass
 class Disk:
-    """Mounted at `mount`; `image` is what is on the device."""
+    """A disk mounted at `mount`; `image` is the content of the device."""
 
     image: Path
     mount: Path
 
     def cut(self) -> None:
-        """Put a copy of the device, as it is now, in its place. Nothing may be using it, or it is stopped (SIGSTOP)."""
+        """Replace the device by a copy of its current content. Stop the processes that use it first (SIGSTOP)."""
         copy = self.image.with_suffix(".cut")
         for _ in range(_TRIES):
             before = self._writes()
             _run("cp", "--sparse=always", str(self.image), str(copy))
-            # The kernel writes back by itself. A copy beside such a write is of no instant.
+            # The kernel writes back by itself. A copy during such a write is not of a single instant.
             if self._writes() == before:
                 break
         else:
@@ -43,7 +43,7 @@ class Disk:
         self.image = copy
 
     def again(self) -> None:
-        """Mount what the cut left, at the same place, after whatever used the disk was killed."""
+        """Mount the remaining content at the same place, after the processes that used the disk were killed."""
         _run("umount", str(self.mount))
         _run("mount", "-o", "loop", str(self.image), str(self.mount))
 
@@ -54,7 +54,7 @@ class Disk:
 
 @contextmanager
 def disk(folder: Path) -> Iterator[Disk]:
-    """Make it, mounted below `folder`. Raises NoDiskError if this machine cannot."""
+    """Create the disk, mounted below `folder`. Raises NoDiskError if this machine cannot."""
     if os.geteuid() != 0:
         raise NoDiskError("only root mounts a loop device, and this is another user")
     shm = Path("/dev/shm")

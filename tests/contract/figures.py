@@ -1,7 +1,7 @@
-"""`make bench`, the part about data: what durable writes and backups cost a PDS, and how long a restore takes.
+"""`make bench`, the part about data: the costs of durable writes and backups, and the duration of a restore.
 
-Real PDS, PLC directory, restic and S3 server, on loopback, without Nomad. Nothing is asserted. `--durable` measures the
-first alone.
+Real PDS, PLC directory, restic and S3 server, on loopback, without Nomad. Nothing is asserted. `--durable` measures
+only durable writes.
 """
 
 import os
@@ -43,12 +43,12 @@ Answer = TypeVar("Answer")
 _ACCOUNTS = (10, 50, 200)
 _POSTS = 10
 _FEW, _PICTURES = 10, 20
-"""One in so many has so many further pictures of a megabyte, before the last restore."""
+"""One member in so many gets so many further blobs of a megabyte, before the last restore."""
 _SECONDS = 20.0
 _SHORT = 5.0
 _ROUNDS = 3
 _PATIENCE = 600.0
-"""Seconds for one run of anything."""
+"""Maximum seconds of a single run."""
 _MEBIBYTE = 1024 * 1024
 
 
@@ -95,7 +95,7 @@ def main() -> int:
 
 
 def _durable(pds: Install, env: Mapping[str, str], directory: PlcDirectory, folder: Path) -> Table:
-    """Writes a second with flushed data and without (`pds.durable_writes`), and commits of SQLite alone."""
+    """Writes per second with flushed data and without (`pds.durable_writes`), and commits of plain SQLite."""
     found: dict[str, list[list[float]]] = {}
     flushes = []
     for number in range(_ROUNDS):
@@ -105,7 +105,7 @@ def _durable(pds: Install, env: Mapping[str, str], directory: PlcDirectory, fold
             path.mkdir()
             whole = open_environment(env, path, directory, PDS_LINES[0])
             if not durable:
-                whole["NODE_OPTIONS"] = whole["NODE_OPTIONS"].split()[0]  # the volume check alone
+                whole["NODE_OPTIONS"] = whole["NODE_OPTIONS"].split()[0]  # only the volume check
             with PdsProcess(pds, whole, path.with_suffix(".log")) as server:
                 rows.append(_served(Club(server.url, whole["PDS_HOSTNAME"])))
             rows[-1]["SQLite alone, commits"] = _sqlite(path / "alone.sqlite", "FULL" if durable else "NORMAL")
@@ -133,7 +133,7 @@ def _served(club: Club) -> dict[str, float]:
 
 
 def _rates(writers: list[Callable[[], object]]) -> float:
-    """Calls a second, all writers together."""
+    """Calls per second of all writers together."""
     rates: list[float] = []
 
     def write(step: Callable[[], object]) -> None:
@@ -174,7 +174,7 @@ def _flush(file: Path) -> float:
 
 
 def _cost(club: Club, data: Data, bucket: Bucket) -> Table:
-    """Time and bytes of a first backup, and of one after a tenth of the members wrote."""
+    """Time and bytes of a first backup, and of a backup after a tenth of the members wrote."""
     title = f"A backup ({_POSTS} posts and a blob of 50 kB each): the first, then after a tenth of the members wrote"
     table = Table(
         "accounts", "copied, MiB", "s", "sent, MiB", "s", "copied again, MiB", "s", "sent, MiB", "s", title=title
@@ -186,7 +186,7 @@ def _cost(club: Club, data: Data, bucket: Bucket) -> Table:
                 club.post(member, f"post {number}")
             club.post_blob(member, bytes([len(club.members) % 256]) * 50_000)
         shutil.rmtree(data.path / ".snapshot", ignore_errors=True)
-        time.sleep(3)  # until no file was written to a moment ago
+        time.sleep(3)  # until no file was written recently
         place = replace(bucket, place=f"figures-{count}")
         row = [*_one(data, place)]
         for member in club.members[: count // 10]:
@@ -209,7 +209,7 @@ def _one(data: Data, bucket: Bucket) -> list[str]:
 
 
 def _latency(club: Club, data: Data) -> Table:
-    """What a member waits for, with nothing beside it and with one full copy after another."""
+    """Latency of a member's calls, without a copy and during continuous full copies."""
     table = Table("request", "idle, ms", "while copying, ms", "ratio", title="Medians of requests during a backup")
     member = club.members[0]
     uri = club.post(member, "to read")
@@ -247,7 +247,7 @@ def _median(request: Callable[[], object]) -> float:
 
 
 def _restore(data: Data, plc_url: str, folder: Path) -> Table:
-    """The restore program on a snapshot that is there, beside `cp` of the same bytes."""
+    """The restore program on an existing snapshot, compared with `cp` of the same bytes."""
     snapshot = folder / "snapshot"
     shutil.rmtree(snapshot, ignore_errors=True)
     shutil.copytree(data.snapshot, snapshot)

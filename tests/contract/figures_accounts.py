@@ -1,7 +1,7 @@
-"""`make bench`, the part about many accounts: what a backup and a restore of them take, by their number.
+"""`make bench`, the part about many accounts: the duration of a backup and a restore, by the number of accounts.
 
-A real server makes one account; the others are copies of it below the XRPC layer, each with a DID and a signing key of
-its own. Nothing is asserted. The counts can be given: `python -m tests.contract.figures_accounts 200 2000`.
+A real server creates one account; the others are copies of it below the XRPC layer, each with its own DID and signing
+key. Nothing is asserted. The counts can be given: `python -m tests.contract.figures_accounts 200 2000`.
 """
 
 import json
@@ -42,7 +42,7 @@ _COUNTS = (200, 2000)
 _CHANGED = 20
 _ROUNDS = 3
 _SETTLED = 3.0
-"""Seconds until no file was written to a moment ago."""
+"""Seconds until no file was written recently."""
 
 
 def main(counts: tuple[int, ...]) -> int:
@@ -75,7 +75,7 @@ def main(counts: tuple[int, ...]) -> int:
 
 
 def _copies(data: Path, did: str, count: int) -> dict[str, str]:
-    """Make as many accounts of one; DID to did:key."""
+    """Create so many accounts from one; return DID to did:key."""
     keys = {}
     with closing(sqlite3.connect(data / "account.sqlite")) as db:
         rows = {table: db.execute(f"select * from {table} where did = ?", (did,)).fetchone() for table in _TABLES}  # noqa: S608

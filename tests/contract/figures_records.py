@@ -1,4 +1,4 @@
-"""`make bench`, the part about large accounts: what one costs in time and memory, job by job.
+"""`make bench`, the part about large accounts: time and memory of each job.
 
 Real PDS and PLC directory, on loopback, each job in a control group as in a container. Nothing is asserted. The counts
 of records can be given: `python -m tests.contract.figures_records 10 10000`.
@@ -42,7 +42,7 @@ _JOBS = ("snapshot", "verify, drill", "serve, drill", "restore")
 
 
 def main(counts: tuple[int, ...]) -> int:
-    """Print the table, and each row as soon as it is there."""
+    """Print the table row by row."""
     console = Console()
     cache = ROOT / "build" / "cache"
     pds, plc = install(f"pds-{PDS_LINES[-1]}", cache), install("plc", cache)
@@ -73,7 +73,7 @@ def main(counts: tuple[int, ...]) -> int:
 
 @dataclass
 class _Cost:
-    """Of one job that came to its end."""
+    """The costs of one finished job."""
 
     seconds: float
     held: int
@@ -94,7 +94,7 @@ class _Account:
         self._size = (folder / "pds" / repo_path(did) / "store.sqlite").stat().st_size
 
     def row(self) -> Iterator[str]:
-        """Every job, in the order in which one needs the other."""
+        """All jobs, in the order of their dependencies."""
         yield f"{self._count:,}"
         yield f"{self._size / _MEBIBYTE:.1f}"
         jobs = (
@@ -147,7 +147,7 @@ def _over(running: subprocess.Popen[str]) -> None:
 
 
 def _cost(server: Install, folder: Path, before: Callable[[], None], job: Callable[[Install], object]) -> _Cost | str:
-    """The job in the smallest limit in which it comes to its end."""
+    """The job with the smallest limit in which it finishes."""
     for mebibytes in _LIMITS_MIB:
         before()
         with limited(mebibytes) as limit, _watched(limit) as most:
@@ -164,7 +164,7 @@ def _cost(server: Install, folder: Path, before: Callable[[], None], job: Callab
 
 @contextmanager
 def _watched(limit: Limit) -> Iterator[list[int]]:
-    """What is held, looked at all the time."""
+    """The memory in use, polled continuously."""
     most, stop = [0], threading.Event()
 
     def watch() -> None:

@@ -1,8 +1,8 @@
 """Caddy in front of a real PDS, with certificates from a real ACME server: all on loopback, as the program renders it.
 
 Owns: Debian's `caddy` and `pebble` as processes, and the short list of what differs from the droplet: ports, the folder
-for socket and certificates, and the CA. Pebble validates for real; a name server of the tests says that every name is
-here.
+for socket and certificates, and the CA. Pebble validates for real; the tests' name server resolves every name to this
+machine.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from tests.support.programs import settings_of
 from tools.trial.process import LOOPBACK, ServerProcess, free_port
 
 ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
-"""Neither server watches its standard input; the kernel ends them when the tests are killed."""
+"""Neither server watches its standard input, so the kernel must end them when the tests are killed."""
 
 _TRIES, _PAUSE = 200, 0.2
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where Caddy listens instead of 80, 443 and the port of its own question."""
+    """The ports of Caddy instead of 80, 443 and that of its ask endpoint."""
 
     http: int
     https: int
@@ -49,7 +49,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Three free ports below those that the kernel gives to connections, which could take one before Caddy does."""
+        """Three free ports below the kernel's ephemeral range: a connection could take one of those first."""
         found: set[int] = set()
         while len(found) < 3:
             found.add(free_port(12_000 + secrets.randbelow(8_000)))
@@ -57,7 +57,7 @@ class Ports:
 
 
 class Pebble(ServerProcess):
-    """An ACME server. It asks `nameserver` for names and connects to `ports` to validate them."""
+    """An ACME server. It queries `nameserver` for names and connects to `ports` to validate them."""
 
     def __init__(self, folder: Path, ports: Ports, nameserver: str) -> None:
         self.directory = f"https://{LOOPBACK}:{free_port()}/dir"
@@ -97,7 +97,7 @@ class Pebble(ServerProcess):
 
 
 class Caddy(ServerProcess):
-    """Caddy with `text` as its file, its certificates below `folder`. It is up when it knows the account `handle`."""
+    """Caddy with `text` as its file, its certificates below `folder`. Ready when it accepts `handle`."""
 
     def __init__(self, folder: Path, ports: Ports, text: str, authority: Path, handle: str) -> None:
         self.folder = folder
@@ -125,11 +125,11 @@ class Caddy(ServerProcess):
         return [tool("caddy", "caddy"), verb, "--config", str(self.file), "--adapter", "caddyfile"]
 
     def question(self, name: str) -> str:
-        """Where Caddy asks itself whether `name` may have a certificate."""
+        """The URL with which Caddy asks whether `name` may have a certificate."""
         return f"http://{LOOPBACK}:{self.ports.ask}/ask?domain={name}"
 
     def write(self, text: str) -> None:
-        """Put another file in place, mapped to this machine; `reload` has it read."""
+        """Write another file, mapped to this machine; `reload` loads it."""
         options = f"{{\n\thttp_port {self.ports.http}\n\thttps_port {self.ports.https}\n\tdefault_bind {LOOPBACK}\n"
         mapped = text.replace("unix//local/", f"unix/{self.folder}/").replace(
             f":{CADDY_ASK_PORT}", f":{self.ports.ask}"
@@ -138,7 +138,7 @@ class Caddy(ServerProcess):
         self.file.write_text(options + mapped.removeprefix("{\n"))
 
     def reload(self) -> subprocess.CompletedProcess[str]:
-        """What the job's change script does."""
+        """Reload as the job's change script does."""
         return subprocess.run(
             self._command_line("reload"), env=self._environment, capture_output=True, text=True, timeout=60
         )
@@ -146,7 +146,7 @@ class Caddy(ServerProcess):
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """A running Caddy, and how the public would reach it."""
+    """A running Caddy, and clients that reach it as the public would."""
 
     caddy: Caddy
     pebble: Pebble
@@ -174,7 +174,7 @@ class Front:
         return x509.load_der_x509_certificate(der)
 
     def ordered(self, host: str) -> x509.Certificate:
-        """The certificate of a site in the file: Caddy orders those beside its start. Raises as `certificate`."""
+        """The certificate of a site in the file, which Caddy orders after its start. Raises as `certificate`."""
         for _ in range(_TRIES):
             try:
                 return self.certificate(host)
@@ -189,7 +189,7 @@ class Front:
 
 
 class _Named(httpx.BaseTransport):
-    """Asks the TLS server for `host`, which no resolver knows here."""
+    """Requests `host` from the TLS server, since no resolver knows the name."""
 
     def __init__(self, inner: httpx.HTTPTransport, host: str) -> None:
         self._inner, self._host = inner, host
@@ -204,7 +204,7 @@ class _Named(httpx.BaseTransport):
 
 @contextmanager
 def caddy_in_front(folder: Path, pds_url: str, handle: str, names: list[str], **changes: Any) -> Iterator[Front]:
-    """Caddy as the program renders it for the dev stack with `changes`, before the PDS at `pds_url`.
+    """Caddy as the program renders it for the dev stack with `changes`, in front of the PDS at `pds_url`.
 
     `handle` is an account there; `names` are those that resolve to this machine.
     """

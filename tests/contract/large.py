@@ -1,8 +1,8 @@
-"""Accounts with as many records as members really have, written below the XRPC layer in time linear in their number.
+"""Accounts with realistically many records, written below the XRPC layer in time linear in their number.
 
-Owns: records of several collections, the tree above them (MST), a commit signed with the account's key, and the rows in
-the account's, the accounts' and the sequencer's databases that belong to it. Does not own: the server, which must not
-run on the data meanwhile.
+Owns: records of several collections, the tree above them (MST), a commit signed with the account's key, and its rows in
+the account's, the accounts' and the sequencer's databases. Does not own: the server, which must not run on the data
+meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141  # o
 _SORTABLE = "234567abcdefghijklmnopqrstuvwxyz"
 _TRIPLES = ["".join(letters) for letters in itertools.product(_SORTABLE, repeat=3)]
 RECORD, RAW = 0x71, 0x55
-"""Codecs: of a record as the server writes it, and another one."""
+"""Codecs: that of a record as the server writes it, and another one."""
 
 
 class Leaf(NamedTuple):
@@ -43,7 +43,7 @@ class Leaf(NamedTuple):
 
 @dataclass
 class _Layer:
-    """The node that is being made of one layer of a tree."""
+    """The unfinished node of one layer of a tree."""
 
     left: bytes | None = None
     entries: list[dict[str, Any]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class _Layer:
     rev: str = ""
 
     def below(self, cid: bytes | None, rev: str) -> None:
-        """A subtree after all that is there."""
+        """Append a subtree."""
         if cid is None:
             return
         self.rev = max(self.rev, rev)
@@ -61,7 +61,7 @@ class _Layer:
             self.left = cid
 
     def leaf(self, leaf: Leaf) -> None:
-        """A record after all that is there."""
+        """Append a record."""
         shared = 0
         for one, other in zip(self.last, leaf.path, strict=False):
             if one != other:
@@ -72,7 +72,7 @@ class _Layer:
 
 
 def layer_of(key: bytes) -> int:
-    """How many pairs of zero bits a key's hash begins with, counted in its hex digits: not as the verifiers do."""
+    """Number of leading pairs of zero bits of a key's hash, counted in hex digits, unlike in the verifiers."""
     digits = hashlib.sha256(key).hexdigest()
     rest = digits.lstrip("0")
     return 2 * (len(digits) - len(rest)) + (rest[0] in "123")
@@ -80,7 +80,7 @@ def layer_of(key: bytes) -> int:
 
 def nodes(leaves: Iterable[Leaf]) -> Iterator[tuple[bytes, bytes, str]]:
     """The nodes of the tree (CID, content, revision) of `leaves`, which are in the order of their paths. The last one
-    is the root. One node of each layer is in memory."""
+    is the root. Memory holds one node of each layer."""
     layers = [_Layer()]
     none: tuple[bytes | None, str] = (None, "")
 
@@ -103,7 +103,7 @@ def nodes(leaves: Iterable[Leaf]) -> Iterator[tuple[bytes, bytes, str]]:
     for leaf in leaves:
         height = layer_of(leaf.path)
         while len(layers) <= height:
-            # What is highest by now gets below a higher one, through empty nodes if one is far above.
+            # The highest node becomes a child of the higher one, through empty nodes if there are layers in between.
             layers.append(_Layer())
         yield from closed(height)
         layers[height].leaf(leaf)
@@ -138,7 +138,7 @@ def realistic(did: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
             text = f"post {number}: " + "what was said " * (number % 17)
             yield f"app.bsky.feed.post/{key}", {"$type": "app.bsky.feed.post", "text": text, "langs": ["en"]} | created
         else:
-            # By two columns these sort in another order than by their whole paths.
+            # Sorted by two columns, these have another order than by their whole paths.
             collection = ("at.noted.try", "at.noted.try.blob", "at.noted.try-on.blob")[number // 20 % 3]
             rkey = (key, f"{key}-1", f"{key}.1", f"{key}:1", f"{key}~1", f"{key}_1")[number // 60 % 6]
             yield f"{collection}/{rkey}", {"$type": collection, "number": number} | created
@@ -149,9 +149,9 @@ _SOME = "bafyreihltcnuuyqp2jm24aqydpnlj7b6w3ogwrplomrjtg5rifv44mmjey"
 
 
 def enlarge(data: Path, did: str, records: Iterable[tuple[str, dict[str, Any]]], codec: int = RECORD) -> str:
-    """Add `records` to the account `did` of the server's `data` at rest; the new revision.
+    """Add `records` to the account `did` of the server's `data` at rest; return the new revision.
 
-    What the account has stays. Keys of `records` are new ones.
+    Existing records stay. The keys of `records` must be new.
     """
     folder = data / repo_path(did)
     now = datetime.now(UTC)
@@ -198,7 +198,7 @@ def car(root: bytes, blocks: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _opened(store: Path) -> sqlite3.Connection:
-    """Fast, and not safe from a crash: a test would begin again."""
+    """Fast, and not safe from a crash: the test would be repeated."""
     db = sqlite3.connect(store)
     db.execute("pragma journal_mode = off")
     db.execute("pragma synchronous = off")
@@ -231,7 +231,7 @@ def _insert(
 
 
 def _tree(db: sqlite3.Connection, leaves: Iterable[Leaf], rev: str) -> bytes:
-    """Write its nodes; the root's CID."""
+    """Write the tree's nodes; return the root's CID."""
     root = b""
     for found in _batches(nodes(leaves)):
         rows = [(libipld.encode_cid(cid), at or rev, len(content), content) for cid, content, at in found]
@@ -241,7 +241,7 @@ def _tree(db: sqlite3.Connection, leaves: Iterable[Leaf], rev: str) -> bytes:
 
 
 def _without_indexes(db: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Drop them for the time of the writing; the statements that make them."""
+    """Drop the indexes during the writes; return the statements that create them."""
     found = db.execute("select name, sql from sqlite_master where type = 'index' and sql is not null").fetchall()
     for name, _ in found:
         db.execute(f"drop index {name}")
@@ -263,7 +263,7 @@ def _commit(db: sqlite3.Connection, did: str, root: bytes, rev: str, key: Path) 
 
 
 def _tell(data: Path, did: str, rev: str, commit: bytes) -> None:
-    """What the server writes of a commit outside of the repository: its root, and an event that needs no operations."""
+    """Write the rows of a commit outside of the repository: its root, and an event without operations."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     cid = cid_of_block(commit)
     with closing(sqlite3.connect(data / "account.sqlite")) as db:

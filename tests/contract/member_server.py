@@ -29,7 +29,7 @@ Props = dict[str, Any]
 
 @dataclass
 class HostConnection:
-    """A running PDS, its directory, and the world's only name server."""
+    """A running PDS, its directory, and its only name server."""
 
     client: Client
     directory: PlcDirectory
@@ -63,7 +63,7 @@ class HostConnection:
         return {**self.common(), **same, **place, **more}
 
     def new_name(self) -> str:
-        """A name without an account."""
+        """An unused name."""
         self.made += 1
         return f"member{self.made}"
 
@@ -75,7 +75,7 @@ class HostConnection:
 def member_server(
     start_pds: StartPds, directory: PlcDirectory, program_env: dict[str, str]
 ) -> Iterator[HostConnection]:
-    """A server on empty data. `records` are those of its name server, `asked` the questions that it received."""
+    """A server on empty data. `records` are those of its name server, `asked` the queries that it received."""
     records: dict[str, list[str]] = {}
     asked: list[str] = []
     with fake_dns.serve(records, asked) as nameserver:
@@ -96,7 +96,7 @@ def made(place: HostConnection, handle: str, **more: Any) -> Props:
 
 
 def handle_of(place: HostConnection, did: str) -> str:
-    """The handle of the account, as the server has it."""
+    """The handle of the account on the server."""
     found = pds_admin.account(place.server, did)
     assert found is not None
     return found.handle

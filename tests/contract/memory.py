@@ -1,6 +1,6 @@
-"""A limit on memory as Docker sets one: a control group, with page cache, children and no swap.
+"""A memory limit as Docker sets it: a control group that counts page cache and children, without swap.
 
-Owns: making the group, running a command in it, and what the kernel says afterwards. Does not own: what is run.
+Owns: creating the group, running a command in it, and the kernel's statistics afterwards. Does not own: the command.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ENTER = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"']
 
 
 class NoLimitError(Exception):
-    """No control group for memory can be made here; the text says why."""
+    """This machine cannot create a memory control group; the text names the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +31,14 @@ class Limit:
 
     folder: Path
     second: bool
-    """Version 2 of the interface."""
+    """Whether the interface has version 2."""
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """The same command, inside."""
+        """The same command, run in the group."""
         return [_ENTER[0], *_ENTER[1:], str(self.folder), *command]
 
     def node(self, install: Install, folder: Path) -> Install:
-        """The same server, whose programs all run inside; `folder` keeps what starts them."""
+        """The same install, whose programs all run in the group; `folder` contains the script that starts them."""
         script = folder / "node"
         script.write_text(f'#!/bin/sh\necho $$ >"{self.folder}/cgroup.procs" && exec "{install.node}" "$@"\n')
         script.chmod(0o755)
@@ -54,14 +54,14 @@ class Limit:
 
     @property
     def kills(self) -> int:
-        """How many processes the kernel has killed for want of memory."""
+        """Number of processes that the kernel has killed because they exceeded the limit."""
         text = (self.folder / ("memory.events" if self.second else "memory.oom_control")).read_text()
         return int(dict(line.split() for line in text.splitlines())["oom_kill"])
 
 
 @contextmanager
 def limited(mebibytes: int) -> Iterator[Limit]:
-    """A control group with so much memory, for as long as the block. Raises NoLimitError."""
+    """A control group with so much memory during the block. Raises NoLimitError."""
     parent, second = _parent()
     folder = parent / f"pds-test-{os.getpid()}-{next(_NUMBERS)}"
     try:
@@ -74,7 +74,7 @@ def limited(mebibytes: int) -> Iterator[Limit]:
         )
         limit = mebibytes * 1024 * 1024
         (folder / names[0]).write_text(str(limit))
-        if (folder / names[1]).exists():  # not where the kernel counts no swap
+        if (folder / names[1]).exists():  # absent if the kernel does not count swap
             (folder / names[1]).write_text("0" if second else str(limit))
         yield Limit(folder=folder, second=second)
     finally:
@@ -82,7 +82,7 @@ def limited(mebibytes: int) -> Iterator[Limit]:
 
 
 def _end(folder: Path) -> None:
-    """With the group ends what is still in it, as with a container: a server outlives a job that was killed."""
+    """End the group with its processes, as a container does: a server can outlive a killed job."""
     end = time.monotonic() + _PATIENCE
     while left := (folder / "cgroup.procs").read_text().split():
         assert time.monotonic() < end, f"{left} are still in {folder}"
@@ -94,7 +94,7 @@ def _end(folder: Path) -> None:
 
 
 def _parent() -> tuple[Path, bool]:
-    """Where groups with a limit on memory can be made, and whether it is version 2."""
+    """The folder in which memory groups can be created, and whether the interface has version 2."""
     own = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
     for controllers, path in own.items():
         if "memory" in controllers.split(","):
@@ -102,7 +102,7 @@ def _parent() -> tuple[Path, bool]:
     if "" not in own:
         raise NoLimitError("this kernel has no control groups")
     group = _mounted("cgroup2", "", own[""])
-    # A group that has processes hands no controller on to groups below it: one that does is further up.
+    # A group with processes passes no controller to groups below it, so search further up.
     for folder in (group, *group.parents):
         enabled = folder / "cgroup.subtree_control"
         if enabled.exists() and "memory" in enabled.read_text().split():
@@ -111,7 +111,7 @@ def _parent() -> tuple[Path, bool]:
 
 
 def _mounted(kind: str, option: str, path: str) -> Path:
-    """Where a group is in this file system; a container sees its own group as the root."""
+    """The folder of a group in this file system; a container sees its own group as the root."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, after = line.split(" - ")
         root, place = before.split()[3:5]

@@ -1,8 +1,8 @@
-"""Environments that the real PDS refuses at start, and some that it should refuse and does not; as data.
+"""Environments that the real PDS refuses at start, and some that it should refuse but accepts, as data.
 
-Owns: the two lists, each entry a change to a good environment. The contract tests hold them true for the pinned
-servers; the settings' tests take them to show that the settings refuse first, in words for the owner. Imports nothing
-that starts a server.
+Owns: the two lists, each entry a change to a good environment. The contract tests verify them with the pinned
+servers; the tests of the settings verify that the settings refuse them first, with an error for the operator. Imports
+nothing that starts a server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEY = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
 class Refusal:
     """A change that makes a good environment bad; a value of `None` unsets the name.
 
-    `message` is a part of what the server says when it ends; it is empty where the server starts all the same.
+    `message` is a part of the server's error; it is empty if the server starts nevertheless.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Refusal:
     lines: tuple[str, ...] = field(default=BOTH)
 
     def apply(self, env: Mapping[str, str]) -> dict[str, str]:
-        """`env` with the change made."""
+        """`env` with the change applied."""
         changed = {**env, **self.change}
         return {name: value for name, value in changed.items() if value is not None}
 
@@ -48,7 +48,7 @@ BAD_ENVIRONMENTS = (
         name="neither disk nor S3",
         change={"PDS_BLOBSTORE_DISK_LOCATION": None},
         message="Must configure either S3 or disk blobstore",
-        meaning="The server has to be told where blobs live.",
+        meaning="The server must be told where blobs live.",
     ),
     Refusal(
         name="half of the S3 credentials",
@@ -59,7 +59,7 @@ BAD_ENVIRONMENTS = (
             "PDS_BLOBSTORE_S3_ACCESS_KEY_ID": "key",
         },
         message="Must specify both S3 access key id and secret access key",
-        meaning="An access key id is no use without its secret key.",
+        meaning="An access key id is useless without its secret key.",
     ),
     Refusal(
         name="mail server without sender",
@@ -74,7 +74,7 @@ BAD_ENVIRONMENTS = (
         meaning="Mail needs both a server and a sender's address.",
     ),
     Refusal(
-        name="mail server that is no address",
+        name="mail server that is not a URL",
         change={"PDS_EMAIL_SMTP_URL": "mail.noted.at", "PDS_EMAIL_FROM_ADDRESS": "admin@noted.at"},
         message="Cannot create property 'mailer' on string",
         meaning="The mail server is a URL: smtp:// or smtps://, not a bare name.",
@@ -86,7 +86,7 @@ BAD_ENVIRONMENTS = (
         meaning="Moderation mail needs both a server and a sender's address.",
     ),
     Refusal(
-        name="moderation mail server that is no address",
+        name="moderation mail server that is not a URL",
         change={
             "PDS_MODERATION_EMAIL_SMTP_URL": "mail.noted.at",
             "PDS_MODERATION_EMAIL_ADDRESS": "admin@noted.at",
@@ -98,7 +98,7 @@ BAD_ENVIRONMENTS = (
         name="no rotation key",
         change={_KEY: None},
         message="Must configure plc rotation key",
-        meaning="Without the rotation key no identity can be made or changed.",
+        meaning="Without the rotation key no identity can be created or changed.",
     ),
     Refusal(
         name="two rotation keys",
@@ -181,7 +181,7 @@ BAD_ENVIRONMENTS = (
         meaning="In production the server needs its public name.",
     ),
     Refusal(
-        name="service DID that is none",
+        name="invalid service DID",
         change={"PDS_SERVICE_DID": "noted.at"},
         message="Invalid service DID: noted.at",
         meaning="The service's DID is did:web: and its hostname.",
@@ -218,7 +218,7 @@ BAD_ENVIRONMENTS = (
         meaning="An entryway needs its DID, its key and its rotation key beside its address.",
     ),
     Refusal(
-        name="entryway key that is none",
+        name="invalid entryway key",
         change={
             "PDS_ENTRYWAY_URL": "https://entryway.noted.at",
             "PDS_ENTRYWAY_DID": "did:web:entryway.noted.at",
@@ -229,44 +229,44 @@ BAD_ENVIRONMENTS = (
         meaning="An entryway's tokens are checked by its secp256k1 public key.",
     ),
     Refusal(
-        name="lexicon authority that is no DID",
+        name="lexicon authority that is not a DID",
         change={"PDS_LEXICON_AUTHORITY_DID": "noted.at"},
         message='DID requires "did:" prefix',
         meaning="The lexicon authority is a DID.",
     ),
     Refusal(
-        name="colour that is none",
+        name="invalid colour",
         change={"PDS_PRIMARY_COLOR": "bluish"},
         message="ZodError",
         meaning="A colour is written #rrggbb.",
     ),
     Refusal(
-        name="colour that one can see through",
+        name="transparent colour",
         change={"PDS_PRIMARY_COLOR": "#1185fe80"},
         message="Alpha values are not supported",
         meaning="A colour has no transparency: #rrggbb, not #rrggbbaa.",
     ),
     Refusal(
-        name="hue beyond the circle",
+        name="hue above 360 degrees",
         change={"PDS_PRIMARY_COLOR_HUE": "400"},
         message="ZodError",
         meaning="A hue is an angle of 0 to 360 degrees; the newer server has none.",
         lines=("0.4",),
     ),
     Refusal(
-        name="link that is no address",
+        name="link that is not a URL",
         change={"PDS_HOME_URL": "noted.at"},
         message="ZodError",
         meaning="A link is a whole URL, with https://.",
     ),
     Refusal(
-        name="logo that is no address",
+        name="logo that is not a URL",
         change={"PDS_LOGO_URL": "logo.png"},
         message='"logo"',
         meaning="A logo is a whole URL, with https://.",
     ),
     Refusal(
-        name="Redis by a URL",
+        name="Redis address that is a URL",
         change={"PDS_REDIS_SCRATCH_ADDRESS": "redis://localhost:6379"},
         message="invalid address: redis://localhost:6379",
         meaning="Redis is given as a host and a port, without redis://.",
@@ -278,7 +278,7 @@ BAD_ENVIRONMENTS = (
         meaning="Log levels are trace, debug, info, warn, error, fatal.",
     ),
 )
-"""What ends the server at start."""
+"""Environments with which the server does not start."""
 
 ACCEPTED_BUT_WRONG = (
     Refusal(
@@ -287,7 +287,7 @@ ACCEPTED_BUT_WRONG = (
         meaning="Read as 50 bytes: a number is read as far as its digits go.",
     ),
     Refusal(
-        name="truth in other words",
+        name="boolean in other words",
         change={"PDS_RATE_LIMITS_ENABLED": "on"},
         meaning="Read as unset, so there are no rate limits: only true, 1, false and 0 are known.",
     ),
@@ -297,12 +297,12 @@ ACCEPTED_BUT_WRONG = (
         meaning="The first domain that fits wins, so no account can have a handle under the longer one.",
     ),
     Refusal(
-        name="recovery key that is none",
+        name="invalid recovery key",
         change={"PDS_RECOVERY_DID_KEY": "nonsense"},
         meaning="First noticed when an account is made, which then fails.",
     ),
     Refusal(
-        name="trusted client that is no address",
+        name="trusted client that is not a URL",
         change={"PDS_OAUTH_TRUSTED_CLIENTS": "nonsense"},
         meaning="Never matches a client, and is not reported.",
     ),
@@ -314,23 +314,23 @@ ACCEPTED_BUT_WRONG = (
     Refusal(
         name="half of the captcha",
         change={"PDS_HCAPTCHA_SITE_KEY": "key"},
-        meaning="There is no captcha, and no word about it.",
+        meaning="There is no captcha, and the server does not report it.",
     ),
     Refusal(
-        name="service DID that is none, older server",
+        name="invalid service DID, older server",
         change={"PDS_SERVICE_DID": "noted.at"},
-        meaning="Tokens are made for an audience that is no DID.",
+        meaning="Tokens are created for an audience that is not a DID.",
         lines=("0.4",),
     ),
     Refusal(
-        name="time zone that is none",
+        name="invalid time zone",
         change={"TZ": "PDT"},
         meaning="Read as UTC: a time zone is a name such as America/Los_Angeles.",
     ),
     Refusal(
-        name="members' repositories off the volume",
+        name="repositories outside of the volume",
         change={"PDS_ACTOR_STORE_DIRECTORY": "actors"},
-        meaning="They lie in the container, and are gone with it.",
+        meaning="They are in the container and are lost with it.",
     ),
 )
-"""What the server starts with, and is wrong all the same."""
+"""Wrong environments with which the server starts."""

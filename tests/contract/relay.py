@@ -1,7 +1,7 @@
-"""A consumer of the PDS's event stream that follows a relay's rules, and answers questions as a relay does.
+"""A consumer of the PDS's event stream that follows a relay's rules, and answers queries as a relay does.
 
-Owns: the rules that decide whether a relay goes on after a restore. A cursor that the server takes for one of the
-future idles the host, which is not asked again from an earlier one (bluesky-social/indigo, relay/slurper.go); an event
+Owns: the rules that decide whether a relay continues after a restore. A cursor that the server takes for a future one
+idles the host, which is not queried again from an earlier one (bluesky-social/indigo, relay/slurper.go); an event
 with a number that was seen is skipped; a commit or sync at a revision that is not above the known one is dropped
 (verify.go, ingest.go); a commit that does not follow on the known tree is not passed on (atproto.com/specs/sync). Does
 not own: signatures, or the trees themselves.
@@ -30,7 +30,7 @@ _MAX_FRAME = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Known:
-    """A repository as the relay has it: the revision, and the root of its tree."""
+    """A repository as the relay knows it: the revision, and the root of its tree."""
 
     rev: str
     data: str
@@ -38,17 +38,17 @@ class Known:
 
 @dataclass
 class Relay:
-    """What a relay remembers of one host."""
+    """The state of a relay for one host."""
 
     cursor: int = 0
     idle: bool = False
     repositories: dict[str, Known] = field(default_factory=dict)
     statuses: dict[str, str] = field(default_factory=dict)
-    """Of accounts that are not in use."""
+    """The status of inactive accounts."""
     dropped: list[str] = field(default_factory=list)
 
     def follow(self, base_url: str, to: int) -> None:
-        """Listen from the cursor on until event number `to` came, or the host is idle."""
+        """Read events from the cursor until event number `to`, or until the host is idle."""
         end = time.monotonic() + _DEADLINE
         url = f"{base_url.replace('http', 'ws', 1)}/xrpc/com.atproto.sync.subscribeRepos?cursor={self.cursor}"
         with connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=10) as stream:
@@ -61,7 +61,7 @@ class Relay:
     def _hear(self, header: dict[str, Any], body: dict[str, Any]) -> None:
         if header["op"] != 1:
             assert body["error"] == "FutureCursor", body
-            self.idle = True  # and the cursor stays
+            self.idle = True  # the cursor is unchanged
             return
         if header["t"] == "#info" or body["seq"] <= self.cursor:
             return
@@ -93,7 +93,7 @@ class Relay:
 
     @contextmanager
     def answering(self) -> Iterator[str]:
-        """A URL at which it says what it knows, as relays do: com.atproto.sync.getHostStatus and getRepoStatus."""
+        """A URL at which it serves com.atproto.sync.getHostStatus and getRepoStatus, as relays do."""
         relay = self
 
         class Answers(BaseHTTPRequestHandler):

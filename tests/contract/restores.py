@@ -1,7 +1,7 @@
-"""A club on a real PDS with a history: a snapshot, what happened after it, and a relay that heard it all.
+"""A club on a real PDS with a history: a snapshot, later changes, and a relay that received all events.
 
-Owns: the scenario up to the moment at which something is lost, and running the restore program as the job does. Does
-not own: what has to be true afterwards.
+Owns: the scenario up to the loss of data, and running the restore program as the job does. Does not own: the
+expectations.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Secp256k1Keypair.import(key).then((pair) => new Client(url).updatePds(did, pair,
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What was there when the data were lost. The members' roles: `writer` wrote after the snapshot, `deleted`,
+    """The state when the data was lost. The members' roles: `writer` wrote after the snapshot, `deleted`,
     `hidden`, `resting` and `gone` left after it, `late` joined after it."""
 
     club: Club
@@ -54,12 +54,12 @@ class Scenario:
     install: Install
     directory: PlcDirectory
     relay: Relay
-    """As it was at the end."""
+    """The state at the end."""
     data: Data
-    """At rest, with all that happened."""
+    """The data of the stopped server, with all changes."""
     snapshot: Path
     began: float
-    """When the snapshot was begun, on the clock of the club's journal."""
+    """Start of the snapshot, on the clock of the club's journal."""
     writer: Member
     deleted: Member
     hidden: Member
@@ -67,7 +67,7 @@ class Scenario:
     gone: Member
     late: Member
     written_after: str
-    """The URI of a post of the writer's that no snapshot has."""
+    """The URI of a post of the writer that is in no snapshot."""
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,7 @@ def scenarios(
     directory: PlcDirectory,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], Scenario]:
-    """One scenario for each version line that is asked for; see `clubs`."""
+    """One scenario for each requested version line; see `clubs`."""
 
     @cache
     def scenario_of(line: str) -> Scenario:
@@ -152,7 +152,7 @@ def restoring(data: Data, programs: Path = FILES, **change: str) -> subprocess.P
 
 @dataclass(frozen=True, kw_only=True)
 class Restore:
-    """A data directory in which something is to be restored."""
+    """A data directory into which a snapshot is restored."""
 
     scenario: Scenario
     data: Data
@@ -160,44 +160,44 @@ class Restore:
 
     @property
     def relay(self) -> Relay:
-        """The relay as it was at the end of the scenario; each call gives another one."""
+        """A new copy of the relay at the end of the scenario."""
         return copy.deepcopy(self.scenario.relay)
 
     def fetch(self, snapshot: Path | None = None) -> None:
-        """What restic leaves behind: the snapshot, on the volume."""
+        """Copy the snapshot to the volume, as restic does."""
         shutil.copytree(snapshot or self.scenario.snapshot, self.data.path / ".restore" / "fetched", dirs_exist_ok=True)
 
     def fetch_list(self, data: Path) -> None:
-        """What restic leaves behind of the list that is beside the snapshots."""
+        """Copy the list that is stored beside the snapshots, as restic does."""
         place = self.data.path / ".restore" / "list"
         place.mkdir()
         shutil.copy(data / ".departures.jsonl", place)
 
     def start(self, **change: str) -> subprocess.Popen[str]:
-        """The program as the job runs it."""
+        """Start the program as the job runs it."""
         known = {"PDS_HOSTNAME": self.scenario.env["PDS_HOSTNAME"], "PDS_DID_PLC_URL": self.scenario.directory.url}
         return restoring(self.data, self.programs, **known | change)
 
     def run(self, *, code: int = 0, **change: str) -> str:
-        """Run it to its end; what it says."""
+        """Run it to its end; return its output."""
         with self.start(**change) as running:
             try:
                 said, _ = running.communicate(timeout=DEADLINE)
             except subprocess.TimeoutExpired:
-                running.kill()  # else this waits for it
+                running.kill()  # otherwise this waits for it
                 raise
         assert running.returncode == code, said
         return said
 
     def plant(self, name: str, old: str, new: str) -> None:
-        """A defect in one of the programs."""
+        """Plant a defect in one of the programs."""
         path = self.programs / name
         text = path.read_text()
         assert text.count(old) == 1, "the defect has one place to be"
         path.write_text(text.replace(old, new))
 
     def opened(self) -> PdsProcess:
-        """The server on what the restore left."""
+        """The server on the restored data."""
         port = free_port()
         env = dict(self.scenario.env) | {"PDS_PORT": str(port)}
         moved = {name: value.replace(str(self.scenario.data.path), str(self.data.path)) for name, value in env.items()}
@@ -206,7 +206,7 @@ class Restore:
 
 @pytest.fixture
 def in_place(scenario: Scenario, tmp_path: Path) -> Restore:
-    """The old data are there."""
+    """A restore with the old data in place."""
     path = tmp_path / "old" / "pds"
     shutil.copytree(scenario.data.path, path)
     return _restore(scenario, path)
@@ -214,7 +214,7 @@ def in_place(scenario: Scenario, tmp_path: Path) -> Restore:
 
 @pytest.fixture
 def disaster(scenario: Scenario, tmp_path: Path) -> Restore:
-    """A new volume."""
+    """A restore on a new volume."""
     path = tmp_path / "new" / "pds"
     path.mkdir(parents=True)
     return _restore(scenario, path)

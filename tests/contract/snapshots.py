@@ -1,6 +1,6 @@
-"""The snapshot program on a real PDS with a club: the fixtures of the tests about copies.
+"""The snapshot program on a real PDS with a club: the fixtures of the tests about snapshots.
 
-Owns: running the program as the job does, and data at rest for faults. Does not own: what is asked of either.
+Owns: running the program as the job does, and stopped data for faults. Does not own: the expectations.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from tools.trial.process import free_port
 
 PROGRAM = ROOT / "components" / "render" / "scripts" / "snapshot.cjs"
 DEADLINE = 600.0
-"""Seconds after which a program hangs; a busy machine takes ten times as long as an idle one."""
+"""Seconds after which a program counts as hung; a busy machine takes ten times as long as an idle one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much a run tries."""
+    """The size of a test run."""
 
     members: int
     posts: int
     rounds: int
     kills: int
     inside: int
-    """Writes while one copy is made, at least."""
+    """Minimum of writes during a copy."""
     lives: int
-    """Of a server that is killed again and again."""
+    """Lives of a server that is killed repeatedly."""
 
 
 SMALL = Scale(members=6, posts=4, rounds=3, kills=6, inside=20, lives=2)
@@ -69,13 +69,13 @@ class Data:
 
     @property
     def snapshot(self) -> Path:
-        """Where the finished copy is."""
+        """The folder of the finished copy."""
         return self.path / ".snapshot" / "current"
 
     def start(
         self, programs: str = str(PROGRAM.parent), **change: str
     ) -> AbstractContextManager[subprocess.Popen[str]]:
-        """The program as the job runs it: in the server's image, with nothing but its environment."""
+        """Start the program as the job runs it: with the server's install and only its environment."""
         env = {
             "PATH": os.defpath,
             "PDS_DATA_DIRECTORY": str(self.path),
@@ -92,14 +92,14 @@ class Data:
         )
 
     def take(self, *, code: int = 0, **change: str) -> str:
-        """Run it to its end; what it says."""
+        """Run it to its end; return its output."""
         with self.start(**change) as running:
             said, _ = running.communicate(timeout=self.deadline)
         assert running.returncode == code, said
         return said
 
     def verify(self, whose: SnapshotIdentity | None = None) -> SnapshotReport:
-        """Verify the finished copy, with questions to the local directory."""
+        """Verify the finished copy, with queries to the local directory."""
         return verify(self.snapshot, self.document_key, whose)
 
     def manifest(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A club, its server's data, the server, and the first data at rest."""
+    """A club, its server's data, the server, and the first stopped copy of the data."""
 
     club: Club
     data: Data
@@ -119,8 +119,8 @@ class Running:
 
 
 def open_environment(program_env: Mapping[str, str], data: Path, directory: PlcDirectory, line: str) -> dict[str, str]:
-    """The rendered environment for a server that has its data here, accepts every sign-up and counts no requests:
-    hundreds of writes a minute from one address are what this is about."""
+    """The rendered environment for a server that has its data here, accepts every sign-up and has no rate limits:
+    the tests send hundreds of writes a minute from one address."""
     changes = differences(program_env, data=data, plc_url=directory.url, port=free_port(), line=line)
     return applied(program_env, changes) | {"PDS_RATE_LIMITS_ENABLED": "false", "PDS_INVITE_REQUIRED": "false"}
 
@@ -133,8 +133,8 @@ def clubs(
     scale: Scale,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[str], Running]]:
-    """A server with a club for each version line that is asked for. They run side by side until the end: pytest would
-    end the one before whenever `line` changes, and a worker of a parallel run changes it often."""
+    """A server with a club for each requested version line. They run side by side until the end: pytest would end the
+    previous one whenever `line` changes, and a worker of a parallel run changes it often."""
     with ExitStack() as servers:
 
         @cache
@@ -161,7 +161,7 @@ def running(clubs: Callable[[str], Running], line: str) -> Running:
 
 
 def _asked_once(url: str) -> DocumentKey:
-    """The directory's answers, cached: no key changes here."""
+    """The directory's answers, cached, since no key changes."""
     return cache(from_plc(url, httpx.Client(trust_env=False)))
 
 

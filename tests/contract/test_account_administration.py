@@ -32,7 +32,7 @@ def place(member_server: HostConnection) -> HostConnection:
 # Taken down, deleted, invited.
 
 
-def test_an_account_is_taken_down_and_shown_again_as_the_list_says(place: HostConnection) -> None:
+def test_account_is_taken_down_and_restored_as_listed(place: HostConnection) -> None:
     account = made(place, f"{place.new_name()}.noted.at")
     provider = AccountRemovalsProvider()
     listed = {**place.common(), "takedown": [account["handle"]], "delete": {}}
@@ -40,7 +40,9 @@ def test_an_account_is_taken_down_and_shown_again_as_the_list_says(place: HostCo
     assert done["taken_down"] == {account["handle"]: account["did"]}
     with pytest.raises(RefusedError, match="taken down"):
         log_in(place, account["did"], PASSWORD)
-    assert made(place, account["handle"])["did"] == account["did"], "hidden, and still found: no second account"
+    assert made(place, account["handle"])["did"] == account["did"], (
+        "it is taken down but still found: no second account is created"
+    )
     assert not provider.diff("id", done, listed).changes
     lifted = provider.update("id", done, {**listed, "takedown": []}).outs or {}
     assert lifted["taken_down"] == {}
@@ -49,35 +51,35 @@ def test_an_account_is_taken_down_and_shown_again_as_the_list_says(place: HostCo
         provider.create({**listed, "takedown": ["unknown.noted.at"]})
 
 
-def test_an_account_is_deleted_only_where_handle_and_did_are_one(place: HostConnection) -> None:
+def test_account_is_deleted_only_if_handle_and_did_match(place: HostConnection) -> None:
     one, two = (made(place, f"{place.new_name()}.noted.at") for _ in range(2))
     provider = AccountRemovalsProvider()
     for handle, did in ((one["handle"], two["did"]), (one["handle"], "did:plc:unknown")):
         with pytest.raises(ServiceError, match=f"'delete' lists {one['handle']} as {did}.*Nothing was deleted"):
             provider.create({**place.common(), "takedown": [], "delete": {handle: did}})
-    asked = {**place.common(), "takedown": [], "delete": {one["handle"]: one["did"]}}
-    done = provider.create(asked).outs or {}
+    inputs = {**place.common(), "takedown": [], "delete": {one["handle"]: one["did"]}}
+    done = provider.create(inputs).outs or {}
     assert done["deleted"] == {one["handle"]: one["did"]}
     dids = {account.did for account in pds_admin.hosted(place.server)}
     assert (one["did"] in dids, two["did"] in dids) == (False, True)
-    assert provider.update("id", done, asked).outs == done, "once more is nothing"
+    assert provider.update("id", done, inputs).outs == done, "a second run changes nothing"
 
 
-def test_invite_codes_are_made_once_and_further_ones_when_more_are_asked_for(place: HostConnection) -> None:
+def test_invite_codes_are_created_once_and_more_when_the_count_grows(place: HostConnection) -> None:
     provider = InvitesProvider()
-    asked = {**place.common(), "count": 2, "uses": 3}
-    first = provider.create(asked).outs or {}
+    inputs = {**place.common(), "count": 2, "uses": 3}
+    first = provider.create(inputs).outs or {}
     assert len(set(first["codes"])) == 2
-    assert (provider.update("id", first, asked).outs or {})["codes"] == first["codes"]
-    more = provider.update("id", first, {**asked, "count": 3}).outs or {}
+    assert (provider.update("id", first, inputs).outs or {})["codes"] == first["codes"]
+    more = provider.update("id", first, {**inputs, "count": 3}).outs or {}
     assert more["codes"][:2] == first["codes"]
     assert len(more["codes"]) == 3
     body = {"handle": f"{place.new_name()}.noted.at", "email": "invited@noted.at", "password": PASSWORD}
     assert place.client.procedure("com.atproto.server.createAccount", {**body, "inviteCode": more["codes"][0]})["did"]
 
 
-def test_a_relay_is_asked_in_the_words_that_a_real_server_answers_to(place: HostConnection) -> None:
-    """The server itself answers this question of the protocol as a relay does."""
+def test_relay_query_gets_the_answers_that_a_real_server_gives(place: HostConnection) -> None:
+    """The server answers this query of the protocol as a relay does."""
     did = made(place, f"{place.new_name()}.noted.at")["did"]
     relay = str(place.client.http.base_url).rstrip("/")
     (account,) = [one for one in pds_admin.hosted(place.server) if one.did == did]
@@ -88,46 +90,53 @@ def test_a_relay_is_asked_in_the_words_that_a_real_server_answers_to(place: Host
     assert members.seen_by(relay, account) == "takendown"
 
 
-# People who sign up.
+# Accounts that sign up by themselves.
 
 
 def _sign_up(place: HostConnection) -> Props:
-    """A person with a code, whom no stack file names."""
+    """An account created with an invite code that no stack file lists."""
     (code,) = pds_admin.invite_codes(place.server, 1, 1)
     handle = f"{place.new_name()}.noted.at"
     body = {"handle": handle, "email": f"{handle.replace('.', '-')}@noted.at", "password": PASSWORD, "inviteCode": code}
     return {**body, "did": str(place.client.procedure("com.atproto.server.createAccount", body)["did"])}
 
 
-def test_who_signs_up_is_told_of_from_the_next_preview_on_until_she_is_a_member(
+def test_preview_reports_an_unlisted_account_until_it_is_listed(
     place: HostConnection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    there = [one.did for one in pds_admin.hosted(place.server)]
-    provider, asked = UnlistedAccountsProvider(), {**place.common(), "dids": there, "known": [], "unlisted": None}
-    quiet = provider.create(asked).outs or {}
+    listed_dids = [one.did for one in pds_admin.hosted(place.server)]
+    provider, inputs = (
+        UnlistedAccountsProvider(),
+        {**place.common(), "dids": listed_dids, "known": [], "unlisted": None},
+    )
+    quiet = provider.create(inputs).outs or {}
     assert (quiet["unlisted"], quiet["state"]) == ([], "done")
-    assert not provider.diff("id", quiet, asked).changes, "an empty preview stays empty"
+    assert not provider.diff("id", quiet, inputs).changes, "an empty preview stays empty"
     stranger = _sign_up(place)
-    assert provider.diff("id", quiet, asked).changes, "the stack file is unchanged; the server has changed"
+    assert provider.diff("id", quiet, inputs).changes, "the stack file is unchanged; the server has changed"
     assert f"{stranger['handle']}: on the PDS, and not in the stack file" in capsys.readouterr().err
-    told = provider.update("id", quiet, asked).outs or {}
-    assert told["unlisted"] == [stranger["handle"]]
-    assert not provider.diff("id", told, asked).changes, "told once is known; the warning comes from the output"
-    for change in ({"known": [stranger["handle"]]}, {"known": [stranger["did"]]}, {"dids": [*there, stranger["did"]]}):
-        assert provider.diff("id", told, {**asked, **change}).changes
-        assert (provider.update("id", told, {**asked, **change}).outs or {})["unlisted"] == []
+    reported = provider.update("id", quiet, inputs).outs or {}
+    assert reported["unlisted"] == [stranger["handle"]]
+    assert not provider.diff("id", reported, inputs).changes, "it was reported once; the warning comes from the output"
+    for change in (
+        {"known": [stranger["handle"]]},
+        {"known": [stranger["did"]]},
+        {"dids": [*listed_dids, stranger["did"]]},
+    ):
+        assert provider.diff("id", reported, {**inputs, **change}).changes
+        assert (provider.update("id", reported, {**inputs, **change}).outs or {})["unlisted"] == []
 
 
-def test_a_server_that_cannot_be_asked_changes_no_preview(place: HostConnection) -> None:
-    provider, asked = UnlistedAccountsProvider(), {**place.common(), "dids": [], "known": [], "unlisted": None}
-    told = provider.create(asked).outs or {}
+def test_unreachable_server_does_not_change_the_preview(place: HostConnection) -> None:
+    provider, inputs = UnlistedAccountsProvider(), {**place.common(), "dids": [], "known": [], "unlisted": None}
+    reported = provider.create(inputs).outs or {}
     for change in ({"url": "http://noted.at:1"}, {"admin_password": "wrong"}, {"ingress_state": "paused"}):
-        assert not provider.diff("id", {**told, **change}, {**asked, **change}).changes
-    pending = provider.update("id", told, {**asked, "url": "http://noted.at:1"}).outs or {}
-    assert (pending["state"][:8], pending["unlisted"]) == ("pending:", told["unlisted"])
+        assert not provider.diff("id", {**reported, **change}, {**inputs, **change}).changes
+    pending = provider.update("id", reported, {**inputs, "url": "http://noted.at:1"}).outs or {}
+    assert (pending["state"][:8], pending["unlisted"]) == ("pending:", reported["unlisted"])
 
 
-def test_who_signed_up_is_written_into_the_stack_file_and_found_as_its_member(
+def test_adopted_account_is_written_to_the_stack_file_and_found_as_a_member(
     place: HostConnection, tmp_path: Path
 ) -> None:
     stranger = _sign_up(place)
@@ -138,16 +147,16 @@ def test_who_signed_up_is_written_into_the_stack_file_and_found_as_its_member(
     member = read_settings("club", tmp_path).members[0]
     assert (member.handle, member.email) == (stranger["handle"], stranger["email"])
     account = made(place, member.handle, email=member.email, password="e1" * 16)
-    assert (account["did"], account["initial_password"]) == (stranger["did"], ""), "found, not made"
+    assert (account["did"], account["initial_password"]) == (stranger["did"], ""), "found, not created"
     done = HandleProvider().create(place.handle(account)).outs or {}
     assert (done["state"], handle_of(place, stranger["did"])) == ("set", stranger["handle"])
-    assert log_in(place, stranger["did"], PASSWORD) == stranger["did"], "and nothing of hers was changed"
+    assert log_in(place, stranger["did"], PASSWORD) == stranger["did"], "nothing of the account was changed"
 
 
-# What an owner does beside `pulumi`.
+# Commands of the operator besides `pulumi`.
 
 
-def test_a_new_password_is_set_and_printed_and_an_unknown_handle_named(place: HostConnection) -> None:
+def test_new_password_is_set_and_an_unknown_handle_is_named(place: HostConnection) -> None:
     account = made(place, f"{place.new_name()}.noted.at")
     password = members.new_password(place.server, account["handle"])
     assert log_in(place, account["did"], password) == account["did"]
@@ -157,7 +166,7 @@ def test_a_new_password_is_set_and_printed_and_an_unknown_handle_named(place: Ho
         members.new_password(place.server, "unknown.noted.at")
 
 
-def test_the_table_of_members_shows_what_each_is(place: HostConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_table_shows_the_status_of_each_member(place: HostConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (made(place, f"{place.new_name()}.noted.at") for _ in range(2))
     seen = {one["handle"]: "DNS", two["handle"]: "neither"}
     monkeypatch.setattr(members, "resolves_by", lambda _server, handle, _did, _nameservers: seen.get(handle, "HTTPS"))

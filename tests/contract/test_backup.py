@@ -1,4 +1,4 @@
-"""The rendered backup job's scripts against restic and an S3 server: what was sent can be fetched, and is whole."""
+"""The rendered backup job's scripts with restic and an S3 server: what was sent can be fetched whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.programs import BACKUP, settings_of
 from tests.support.s3 import BUCKET, s3_server
 from tools.trial.node import PDS_LINES
 
-# What sends a copy does not know which server it is of.
+# The sending task does not depend on the version line of the server.
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
 
 _DEADLINE = 120.0
@@ -40,74 +40,74 @@ def bucket(s3: str, tmp_path: Path, request: pytest.FixtureRequest) -> Bucket:
     return Bucket(url=s3, place=f"place-{abs(hash(request.node.nodeid))}", folder=tmp_path / "alloc")
 
 
-def test_what_was_sent_is_fetched_whole(running: Running, bucket: Bucket, tmp_path: Path) -> None:
+def test_sent_snapshot_is_fetched_whole(running: Running, bucket: Bucket, tmp_path: Path) -> None:
     with running.club.writing():
         running.data.take()
-    said = bucket.send(running.data)
-    assert "created restic repository" in said
-    assert "no errors were found" in said, "a part of the bucket was read back"
+    output = bucket.send(running.data)
+    assert "created restic repository" in output
+    assert "no errors were found" in output, "restic reads back a part of the bucket"
     bucket.restic("restore", "latest", "--target", str(tmp_path / "fetched"))
     report = verify(tmp_path / "fetched", running.data.document_key)
     assert report.problems == ()
     assert report.manifest == running.data.manifest()
 
 
-def test_another_disk_does_as_well(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+def test_repository_on_a_disk_works_as_well(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     (tmp_path / "disk").mkdir()
-    there = str(tmp_path / "disk" / "noted.at")
-    assert "created restic repository" in bucket.send(faulty, RESTIC_REPOSITORY=there)
-    bucket.fetch(tmp_path / "new", RESTIC_REPOSITORY=there)
+    repository = str(tmp_path / "disk" / "noted.at")
+    assert "created restic repository" in bucket.send(faulty, RESTIC_REPOSITORY=repository)
+    bucket.fetch(tmp_path / "new", RESTIC_REPOSITORY=repository)
     report = verify(tmp_path / "new" / ".restore" / "fetched", faulty.document_key)
     assert (report.problems, report.manifest) == ((), faulty.manifest())
 
 
-def test_a_second_backup_sends_what_changed_and_no_more(faulty: Data, bucket: Bucket) -> None:
+def test_second_backup_sends_only_changes(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
     bucket.send(faulty)
     faulty.take()
-    said = bucket.send(faulty)
-    assert "using parent snapshot" in said
-    changed = next(line for line in said.splitlines() if line.startswith("Files:"))
+    output = bucket.send(faulty)
+    assert "using parent snapshot" in output
+    changed = next(line for line in output.splitlines() if line.startswith("Files:"))
     new, modified = (int(changed.split()[index]) for index in (1, 3))
-    # The manifest with its times, the mark, and the two databases that are copied each time.
-    assert (new, modified) == (0, 4), said
-    # Those of one day are thinned out only when two days are over.
+    # The manifest with its times, the identity file, and the two databases that are copied each time.
+    assert (new, modified) == (0, 4), output
+    # Snapshots of a day are thinned out only after two days.
     assert len(json.loads(bucket.restic("snapshots", "--json"))) == 2
 
 
-def test_a_backup_is_gone_when_its_days_are_over(faulty: Data, bucket: Bucket) -> None:
+def test_backup_is_deleted_after_keep_days(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
     bucket.send(faulty)
     bucket.restic("backup", "--host", "noted.at", "--tag", "pds", "--time", "2026-01-01 00:00:00", str(faulty.snapshot))
     bucket.send(faulty)
     times = [item["time"][:10] for item in json.loads(bucket.restic("snapshots", "--json"))]
-    assert "2026-01-01" not in times, "what a deleted account left behind goes with it"
+    assert "2026-01-01" not in times, "data of deleted accounts must be deleted with it"
     assert len(times) == 2
 
 
-def test_whether_it_went_well_is_left_for_the_job_that_watches(faulty: Data, bucket: Bucket) -> None:
+def test_run_status_reports_success_and_failure_to_the_alerts_job(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
     assert "the snapshot was not sent" in bucket.run_status(faulty)["why"]
     bucket.send(faulty)
     assert bucket.run_status(faulty).keys() == {"first", "good", "findings"}
-    (bucket.folder / "data" / "checked").unlink()  # as where the bucket has lost something
-    told = bucket.run_status(faulty)
-    assert told.keys() == {"first", "good", "findings", "failed", "why"}, "it was sent, and an operator has to look"
-    assert "went wrong" in told["why"]
+    (bucket.folder / "data" / "checked").unlink()  # as if the bucket had lost something
+    status = bucket.run_status(faulty)
+    assert status.keys() == {"first", "good", "findings", "failed", "why"}, (
+        "it was sent, but the operator must check the bucket"
+    )
+    assert "went wrong" in status["why"]
 
 
-def test_a_run_that_was_killed_stops_neither_the_next_one_nor_a_restore(
-    faulty: Data, bucket: Bucket, tmp_path: Path
-) -> None:
+def test_killed_run_blocks_neither_the_next_run_nor_a_restore(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     bucket.send(faulty)
     bucket.leave_a_lock()
     bucket.fetch(tmp_path / "new")
-    assert "no errors were found" in bucket.send(faulty), "thinned out and read back as always"
+    assert "no errors were found" in bucket.send(faulty), "it thins out and reads back as usual"
 
 
-def test_another_host_s_lock_is_respected_and_two_do_not_send_at_once(faulty: Data, bucket: Bucket) -> None:
+def test_lock_of_another_host_is_respected_and_two_runs_never_send_at_once(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
     bucket.send(faulty)
     bucket.leave_a_lock("another-host")
@@ -118,29 +118,29 @@ def test_another_host_s_lock_is_respected_and_two_do_not_send_at_once(faulty: Da
         assert "another run is sending" in bucket.send(faulty, code=1)
 
 
-def test_a_bucket_of_another_account_is_named(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+def test_names_a_bucket_of_another_account(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     theirs = f"s3:{bucket.url}/theirs/noted.at"
-    said = bucket.send(faulty, code=1, RESTIC_REPOSITORY=theirs)
+    output = bucket.send(faulty, code=1, RESTIC_REPOSITORY=theirs)
     fetched = bucket.fetch(tmp_path / "new", code=1, RESTIC_REPOSITORY=theirs)
-    for text in (said, fetched):
+    for text in (output, fetched):
         assert f"FAILED: {theirs} is not open to this stack's key" in text
         assert "Access Denied" in text
-        assert "create repository" not in text, "nothing was tried there"
+        assert "create repository" not in text, "nothing may be created in it"
 
 
-def test_a_wrong_password_is_named_and_nothing_is_written(faulty: Data, bucket: Bucket) -> None:
+def test_names_a_wrong_password_and_writes_nothing(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
     bucket.send(faulty)
-    said = bucket.send(faulty, code=1, RESTIC_PASSWORD="another password")
-    assert "FAILED: the bucket holds backups under another password" in said
+    output = bucket.send(faulty, code=1, RESTIC_PASSWORD="another password")
+    assert "FAILED: the bucket holds backups under another password" in output
     assert len(json.loads(bucket.restic("snapshots", "--json"))) == 1
 
 
-# --- the way back
+# --- fetching
 
 
-def test_the_newest_snapshot_or_the_one_asked_for_is_fetched(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+def test_fetches_the_newest_or_the_requested_snapshot(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     first = faulty.manifest()["started"]
     bucket.send(faulty)
@@ -156,7 +156,7 @@ def test_the_newest_snapshot_or_the_one_asked_for_is_fetched(faulty: Data, bucke
     assert (report.problems, report.manifest["started"]) == ((), first)
 
 
-def test_the_list_of_who_left_goes_to_the_bucket_and_back_whatever_the_snapshot(
+def test_list_of_departures_is_stored_in_the_bucket_whatever_the_snapshot(
     running: Running, faulty: Data, bucket: Bucket, tmp_path: Path
 ) -> None:
     faulty.take()
@@ -171,11 +171,11 @@ def test_the_list_of_who_left_goes_to_the_bucket_and_back_whatever_the_snapshot(
         bucket.fetch(tmp_path / "new", **change)
         assert (tmp_path / "new" / ".restore" / "list" / ".departures.jsonl").read_text() == line
     closed = bucket.fetch(tmp_path / "new", NOMAD_META_from="volume", RESTIC_PASSWORD="another password")
-    assert "does not give its list of departures" in closed, "a snapshot on the volume needs no bucket that opens"
+    assert "does not give its list of departures" in closed, "a snapshot on the volume does not need a readable bucket"
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"RESTIC_PASSWORD": "another password"}, "under another password"),
         ({"NOMAD_META_snapshot": "12345678"}, "there is no snapshot 12345678 of noted.at"),
@@ -183,18 +183,16 @@ def test_the_list_of_who_left_goes_to_the_bucket_and_back_whatever_the_snapshot(
         ({"PDS_SNAPSHOT_RESERVE_MIB": "999999999"}, "Make the volume larger"),
     ],
 )
-def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
-    faulty: Data, bucket: Bucket, tmp_path: Path, change: dict[str, str], says: str
+def test_names_what_cannot_be_fetched_and_leaves_nothing(
+    faulty: Data, bucket: Bucket, tmp_path: Path, change: dict[str, str], message: str
 ) -> None:
     faulty.take()
     bucket.send(faulty)
-    assert says in bucket.fetch(tmp_path / "new", code=1, **change)
+    assert message in bucket.fetch(tmp_path / "new", code=1, **change)
     assert not (tmp_path / "new" / ".restore" / "fetched").exists()
 
 
-def test_of_two_restores_at_once_the_second_is_refused_and_touches_nothing(
-    faulty: Data, bucket: Bucket, tmp_path: Path
-) -> None:
+def test_refuses_a_second_restore_at_the_same_time(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     bucket.send(faulty)
     theirs = tmp_path / "new" / ".restore"
@@ -203,32 +201,32 @@ def test_of_two_restores_at_once_the_second_is_refused_and_touches_nothing(
     with (theirs / "fetch.lock").open("w") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         for change in ({}, {"NOMAD_META_from": "volume"}, {"NOMAD_META_only": "did:plc:ann"}):
-            said = bucket.fetch(tmp_path / "new", code=1, **change)
-            assert "FAILED: another restore is fetching a snapshot for this PDS. This one changed nothing." in said
+            output = bucket.fetch(tmp_path / "new", code=1, **change)
+            assert "FAILED: another restore is fetching a snapshot for this PDS. This one changed nothing." in output
         assert {item.name for item in theirs.iterdir()} == {"fetch.lock", "fetched.part", "older"}
-        assert "noted.at" in bucket.fetch(tmp_path / "new", NOMAD_META_show="yes"), "a list touches no files"
+        assert "noted.at" in bucket.fetch(tmp_path / "new", NOMAD_META_show="yes"), "listing touches no files"
     bucket.fetch(tmp_path / "new")
     assert (theirs / "fetched" / "manifest.json").exists()
 
 
-def test_a_bucket_without_backups_is_named(line: str, bucket: Bucket, tmp_path: Path) -> None:
+def test_names_a_bucket_without_backups(line: str, bucket: Bucket, tmp_path: Path) -> None:
     assert "holds no backups" in bucket.fetch(tmp_path / "new", code=1)
-    bucket.fetch(tmp_path / "new", NOMAD_META_from="volume")  # what is on the volume needs none
+    bucket.fetch(tmp_path / "new", NOMAD_META_from="volume")  # a snapshot on the volume needs no backups
 
 
-def test_without_a_snapshot_nothing_is_sent(faulty: Data, bucket: Bucket) -> None:
+def test_sends_nothing_without_a_snapshot(faulty: Data, bucket: Bucket) -> None:
     assert "FAILED: there is no snapshot in" in bucket.send(faulty, code=1)
 
 
-def test_the_password_is_not_in_what_the_task_says(faulty: Data, bucket: Bucket) -> None:
+def test_output_does_not_contain_the_password(faulty: Data, bucket: Bucket) -> None:
     faulty.take()
-    said = bucket.send(faulty)
-    assert "a password for the tests" not in said
-    assert "only a test" not in said
+    output = bucket.send(faulty)
+    assert "a password for the tests" not in output
+    assert "only a test" not in output
 
 
-def test_the_snapshot_task_has_no_key_of_the_bucket(line: str) -> None:
+def test_snapshot_task_has_no_key_of_the_bucket(line: str) -> None:
     job = job_of(backup_job(settings_of(backup=BACKUP), "dev"), "pds-backup")
     snapshot, send = task_of(job, "snapshot"), task_of(job, "send")
-    assert "nomadVar" not in json.dumps(snapshot), "it reads members' data and needs nothing else"
+    assert "nomadVar" not in json.dumps(snapshot), "it reads members' data and needs no secret"
     assert send["volume_mount"][0]["read_only"] is True

@@ -27,8 +27,8 @@ UNKNOWN = "unknown.noted.at"
 FOREIGN = "elsewhere.test"
 LIMIT = 8_000_000
 CARS = 9_000_000
-"""Bytes of a blob and, more, of a repository that moves in. More than sockets hold: the server is reading when it is
-cut, as it is with real blobs."""
+"""Bytes of a blob, and of an imported repository. Larger than the socket buffers: the server is already reading when
+the request is cut, as with real blobs."""
 NAMES = [HOST, HANDLE, UNKNOWN, FOREIGN]
 
 
@@ -55,7 +55,7 @@ def server(start_pds: StartPds, program_env: dict[str, str]) -> Iterator[_Server
 
 @pytest.fixture(scope="module")
 def front(server: _Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """Caddy before it."""
+    """Caddy in front of the server."""
     limits = {"blob_upload_limit": LIMIT, "max_import_size": CARS}
     with caddy_in_front(tmp_path_factory.mktemp("front"), server.pds.url, HANDLE, NAMES, pds=limits) as running:
         yield running
@@ -70,33 +70,35 @@ def _names(certificate: x509.Certificate) -> list[str]:
 # Certificates
 
 
-def test_the_hostname_has_a_certificate_and_the_server_answers_behind_it(front: Front) -> None:
+def test_hostname_has_a_certificate_and_the_server_answers_behind_it(front: Front) -> None:
     assert _names(front.certificate(HOST)) == [HOST]
     with front.client(HOST) as client:
         assert client.get("/xrpc/_health").json()["version"]
 
 
-def test_a_member_s_handle_gets_a_certificate_and_says_whose_it_is(front: Front, server: _Server) -> None:
+def test_handle_gets_a_certificate_and_serves_its_did(front: Front, server: _Server) -> None:
     assert _names(front.certificate(HANDLE)) == [HANDLE]
     with front.client(HANDLE) as client:
         assert client.get("/.well-known/atproto-did").text.strip() == server.did
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, FOREIGN, f"deep.{HANDLE}"])
-def test_an_unknown_name_gets_no_certificate_and_none_is_ordered(front: Front, name: str) -> None:
+def test_unknown_name_gets_no_certificate_and_none_is_ordered(front: Front, name: str) -> None:
     with pytest.raises(ssl.SSLError):
         front.certificate(name)
     assert f"{name}" not in front.pebble.log.read_text(), "an order would count against the CA's limits"
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, FOREIGN, "127.0.0.1", "localhost", ""])
-def test_caddy_s_question_is_answered_with_yes_for_members_alone(front: Front, name: str) -> None:
+def test_ask_endpoint_accepts_only_handles_of_members(front: Front, name: str) -> None:
     with httpx.Client(trust_env=False) as client:
         assert client.get(front.caddy.question(HANDLE)).status_code == httpx.codes.OK
-        assert client.get(front.caddy.question(name)).status_code >= 400, "and asking about itself ends"
+        assert client.get(front.caddy.question(name)).status_code >= 400, (
+            "names of Caddy itself must be refused, without a loop"
+        )
 
 
-def test_plain_http_is_sent_to_https(front: Front) -> None:
+def test_plain_http_is_redirected_to_https(front: Front) -> None:
     answer = httpx.get(f"http://127.0.0.1:{front.caddy.ports.http}/x", headers={"Host": HOST}, trust_env=False)
     assert answer.status_code == httpx.codes.PERMANENT_REDIRECT
     assert answer.headers["location"].startswith(f"https://{HOST}")
@@ -118,18 +120,18 @@ def test_plain_http_is_sent_to_https(front: Front) -> None:
         "/@atproto/oauth-provider/~assets/x",
     ],
 )
-def test_a_handle_serves_nothing_but_that_proof(front: Front, path: str) -> None:
+def test_handle_serves_nothing_but_its_did(front: Front, path: str) -> None:
     with front.client(HANDLE) as client:
-        assert client.get(path).status_code == httpx.codes.NOT_FOUND, "a page under a member's name"
+        assert client.get(path).status_code == httpx.codes.NOT_FOUND, "it must not serve a page under a member's name"
 
 
-def test_a_handle_takes_no_other_host_s_name(front: Front) -> None:
+def test_handle_ignores_a_forwarded_host(front: Front) -> None:
     with front.client(HANDLE) as client:
         answer = client.get("/xrpc/_health", headers={"X-Forwarded-Host": HOST, "X-Forwarded-Proto": "http"})
     assert answer.status_code == httpx.codes.NOT_FOUND
 
 
-def test_events_come_by_websocket(front: Front, server: _Server) -> None:
+def test_events_are_served_by_websocket(front: Front, server: _Server) -> None:
     url, connection = front.stream(HOST)
     with subscribe(url, **connection) as firehose:
         path = _post(front, server, "over the stream")
@@ -158,7 +160,7 @@ def _send(front: Front, server: _Server, method: str, content: bytes | Iterator[
 
 
 def _pieces(size: int) -> Iterator[bytes]:
-    """A body of which no length is told."""
+    """A body without a Content-Length."""
     for start in range(0, size, 100_000):
         yield b"x" * min(100_000, size - start)
 
@@ -167,28 +169,26 @@ UPLOAD = "com.atproto.repo.uploadBlob"
 IMPORT = "com.atproto.repo.importRepo"
 
 
-def test_a_blob_at_the_limit_passes_and_one_above_it_is_refused(front: Front, server: _Server) -> None:
+def test_accepts_a_blob_of_the_maximum_size_and_refuses_a_larger_one(front: Front, server: _Server) -> None:
     assert _send(front, server, UPLOAD, b"x" * LIMIT) == httpx.codes.OK
     assert _send(front, server, UPLOAD, _pieces(LIMIT)) == httpx.codes.OK
     assert _send(front, server, UPLOAD, b"x" * (LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
 
 
-def test_a_blob_above_the_limit_of_which_no_length_is_told_does_not_end_the_server(
-    front: Front, server: _Server
-) -> None:
-    # Without Caddy's limit it does: version 0.4.217 has an unhandled error there.
+def test_refuses_a_larger_blob_of_unknown_length_and_the_server_keeps_running(front: Front, server: _Server) -> None:
+    # Without Caddy's limit the server ends: version 0.4.217 has an unhandled error.
     assert _send(front, server, UPLOAD, _pieces(LIMIT + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     with front.client(HOST) as client:
         assert client.get("/xrpc/_health").status_code == httpx.codes.OK
     server.pds.check()
 
 
-def test_a_repository_that_moves_in_has_a_limit_of_its_own(front: Front, server: _Server) -> None:
+def test_imported_repository_has_its_own_limit(front: Front, server: _Server) -> None:
     assert _send(front, server, IMPORT, b"x" * (LIMIT + 1)) != httpx.codes.REQUEST_ENTITY_TOO_LARGE
     assert _send(front, server, IMPORT, b"x" * (CARS + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE
 
 
-# Who asks
+# Client addresses
 
 
 def _remaining(front: Front, source: str, **headers: str) -> int:
@@ -197,46 +197,46 @@ def _remaining(front: Front, source: str, **headers: str) -> int:
     return int(answer.headers["ratelimit-remaining"])
 
 
-def test_the_server_s_rate_limits_tell_two_clients_apart_and_believe_none_of_what_they_say(front: Front) -> None:
+def test_rate_limits_distinguish_clients_and_ignore_forged_addresses(front: Front) -> None:
     first = [_remaining(front, "127.0.0.2") for _ in range(3)]
     assert first == [first[0], first[0] - 1, first[0] - 2], "one client is counted"
-    assert _remaining(front, "127.0.0.3") == first[0], "another has all of its own"
+    assert _remaining(front, "127.0.0.3") == first[0], "another client has its own limit"
     forged = {"X-Forwarded-For": "198.51.100.7", "Forwarded": "for=198.51.100.7", "X-Real-IP": "198.51.100.7"}
-    assert _remaining(front, "127.0.0.2", **forged) == first[0] - 3, "a made-up address is no new client"
+    assert _remaining(front, "127.0.0.2", **forged) == first[0] - 3, "a forged address must not count as a new client"
 
 
-# Another file, another start
+# Another file and another start
 
 
-def test_a_reload_adds_a_stack_and_ends_no_request(front: Front, server: _Server) -> None:
+def test_reload_adds_a_stack_and_ends_no_request(front: Front, server: _Server) -> None:
     begun, reloaded = threading.Event(), threading.Event()
     seen: list[int] = []
 
     def slowly() -> Iterator[bytes]:
         yield b"x" * 1_000
         begun.set()
-        assert reloaded.wait(60), "the reload comes while this request is under way"
+        assert reloaded.wait(60), "the reload must happen during this request"
         yield b"x" * 1_000
 
     upload = threading.Thread(target=lambda: seen.append(_send(front, server, UPLOAD, slowly())), daemon=True)
     upload.start()
-    assert begun.wait(60), "the request is under way"
+    assert begun.wait(60), "the request must have begun"
     front.caddy.write(front.text(f'{FOREIGN} {{\n\trespond "the other stack"\n}}\n'))
     done = front.caddy.reload()
     reloaded.set()
     upload.join(60)
     assert done.returncode == 0, done.stderr
-    assert seen == [httpx.codes.OK], "an upload of minutes must not end for another stack's sake"
+    assert seen == [httpx.codes.OK], "another stack's reload must not end a long upload"
     assert _names(front.ordered(FOREIGN)) == [FOREIGN]
     with front.client(FOREIGN) as client:
         assert client.get("/").text == "the other stack"
 
 
-def test_a_file_that_caddy_refuses_changes_nothing(front: Front) -> None:
+def test_refused_file_changes_nothing(front: Front) -> None:
     front.caddy.write(front.text("not a site, and no end {"))
     assert front.caddy.reload().returncode != 0
     with front.client(HOST) as client:
-        assert client.get("/xrpc/_health").status_code == httpx.codes.OK, "the file before is served on"
+        assert client.get("/xrpc/_health").status_code == httpx.codes.OK, "the previous file must still be served"
     front.caddy.write(front.text())
     assert front.caddy.reload().returncode == 0
 
@@ -247,15 +247,13 @@ def test_certificates_outlive_caddy(front: Front, server: _Server, tmp_path: Pat
     again = Caddy(front.caddy.folder, front.caddy.ports, front.text(), tmp_path / "no-authority", HANDLE)
     with again:
         after = {name: front.certificate(name).serial_number for name in (HOST, HANDLE)}
-    assert after == before, "a rebuilt host would order them all anew"
+    assert after == before, "a rebuilt host would order all certificates again"
 
 
 # An image that has no /tls-check
 
 
-def test_a_server_that_cannot_be_asked_by_tls_check_is_asked_for_the_handle_s_proof(
-    server: _Server, tmp_path: Path
-) -> None:
+def test_server_without_tls_check_is_asked_for_the_did_of_the_handle(server: _Server, tmp_path: Path) -> None:
     image = {"image": "registry.my-club.org/our-pds:1.2.3", "package_version": "0.5.37"}
     with caddy_in_front(tmp_path, server.pds.url, HANDLE, NAMES, pds=image) as own:
         assert "tls-check" not in own.text()
@@ -266,8 +264,8 @@ def test_a_server_that_cannot_be_asked_by_tls_check_is_asked_for_the_handle_s_pr
             assert client.get("/.well-known/atproto-did").text.strip() == server.did
 
 
-def test_a_hostname_under_its_members_domain_has_a_certificate_too(server: _Server, tmp_path: Path) -> None:
-    # Caddy from 2.10 on takes a wildcard site for one that covers the name, and orders nothing for it.
+def test_hostname_under_a_handle_domain_has_a_certificate_too(server: _Server, tmp_path: Path) -> None:
+    # From 2.10 on, Caddy assumes that the wildcard site covers the name, and orders no certificate for it.
     names = {"hostname": "pds.noted.at", "dns": {"zone": "noted.at"}, "service_handle_domains": [".noted.at"]}
     with caddy_in_front(tmp_path, server.pds.url, HANDLE, [*NAMES, "pds.noted.at"], **names) as under:
         assert _names(under.certificate("pds.noted.at")) == ["pds.noted.at"]

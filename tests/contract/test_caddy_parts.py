@@ -1,4 +1,4 @@
-"""The script that puts the texts of all stacks together, with a real Caddy: one stack's text is that stack's alone."""
+"""The script that puts the texts of all stacks together, with a real Caddy: a stack's text affects only that stack."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOST, CLUB = "noted.at", "chess.test"
 
 
 class _Server(BaseHTTPRequestHandler):
-    """In the place of a PDS: says which path was asked for."""
+    """Stands for a PDS: returns the requested path."""
 
     def do_GET(self) -> None:
         body = f"server: {self.path}".encode()
@@ -55,14 +55,14 @@ class Machine:
         self.stack("dev")
 
     def settings(self, hostname: str = HOST, **ingress: str) -> Settings:
-        """What a stack with this hostname says."""
+        """The settings of a stack with this hostname."""
         zone = {"zone": hostname}
         return settings_of(
             hostname=hostname, dns=zone, ingress={"kind": "caddy", **ingress}, pds={"port": self.backend}
         )
 
     def stack(self, name: str, hostname: str = HOST, added: str = "", **ingress: str) -> str:
-        """Leave a stack's file; the SHA-256 of its text. `added` is past what the settings would take."""
+        """Write a stack's file and return the SHA-256 of its text. `added` bypasses the checks of the settings."""
         settings = self.settings(hostname, **ingress)
         text = caddyfile(settings) + added
         self.parts[name] = {"text": text, "plain": caddyfile(settings, plain=True)}
@@ -78,8 +78,8 @@ class Machine:
             if item["destination"] == "local/options"
         ]
         lines = [line for line in template["data"].splitlines() if not line.strip().startswith("acme_ca")]
-        here = f"\thttp_port {self.ports.http}\n\thttps_port {self.ports.https}\n\tdefault_bind {LOOPBACK}\n"
-        own = f"{{\n{here}\tlocal_certs\n\tskip_install_trust\n"
+        ports = f"\thttp_port {self.ports.http}\n\thttps_port {self.ports.https}\n\tdefault_bind {LOOPBACK}\n"
+        own = f"{{\n{ports}\tlocal_certs\n\tskip_install_trust\n"
         options = self._mapped("\n".join(lines))
         (self.folder / "options").write_text(own + options.removeprefix("{\n") + "\n")
         coded = [
@@ -99,7 +99,7 @@ class Machine:
         return {"PATH": f"{Path(tool('caddy', 'caddy')).parent}:{os.defpath}", **folders, **caddys}
 
     def start(self) -> None:
-        """Start the container's command; back once a stack's site answers."""
+        """Start the container's command; return when the stack's site answers."""
         self._write()
         with (self.folder / "caddy.log").open("wb") as log:
             command = [*ENDS_WITH_US, "/bin/sh", str(self.folder / "caddy.sh"), "start"]
@@ -121,7 +121,7 @@ class Machine:
             self._caddy = None
 
     def reload(self) -> None:
-        """Have Nomad's change script run."""
+        """Run Nomad's change script."""
         self._write()
         done = subprocess.run(
             ["/bin/sh", str(self.folder / "caddy.sh"), "reload"],
@@ -150,7 +150,7 @@ class Machine:
         return answer.text.strip() if answer.status_code == httpx.codes.OK else ""
 
     def settled(self, host: str, sha256: str) -> str:
-        """The same, once the new texts were tried, and certificates are there again after a load that failed."""
+        """The same, after Caddy has tried the new texts and has certificates again after a failed load."""
         for _ in range(200):
             with suppress(httpx.HTTPError):
                 if found := self.result(host, sha256):
@@ -167,18 +167,18 @@ def backend() -> Iterator[int]:
 
 @pytest.fixture
 def machine(tmp_path: Path, backend: int) -> Iterator[Machine]:
-    made = Machine(tmp_path / "local", backend)
+    instance = Machine(tmp_path / "local", backend)
     try:
-        yield made
+        yield instance
     finally:
-        made.stop()
+        instance.stop()
 
 
 UNCLOSED = "www.chess.test {\n\trespond hi\n"
 NO_DIRECTIVE = "www.chess.test {\n\tserve_my_files\n}\n"
 
 
-def test_a_text_that_caddy_refuses_leaves_what_was_served_and_the_other_stacks_alone(machine: Machine) -> None:
+def test_refused_text_keeps_the_previous_text_and_the_other_stacks(machine: Machine) -> None:
     machine.stack("chess", CLUB, extra_caddyfile='www.chess.test {\n\trespond "one"\n}')
     machine.start()
     machine.reload()
@@ -186,18 +186,20 @@ def test_a_text_that_caddy_refuses_leaves_what_was_served_and_the_other_stacks_a
     other = machine.stack("dev", extra_caddyfile='www.noted.at {\n\trespond "mine"\n}')
     sha256 = machine.stack("chess", CLUB, NO_DIRECTIVE)
     machine.reload()
-    assert machine.get("www.chess.test", "/").text == "one", "the last text of the club that Caddy took"
-    assert machine.get("www.noted.at", "/").text == "mine", "another stack's new text counts all the same"
+    assert machine.get("www.chess.test", "/").text == "one", "the club's last accepted text must be served"
+    assert machine.get("www.noted.at", "/").text == "mine", "another stack's new text must be loaded"
     assert machine.result(HOST, other) == "loaded"
-    said = machine.result(CLUB, sha256)
-    assert said.startswith("refused: ")
-    assert "unrecognized directive: serve_my_files" in said
+    result = machine.result(CLUB, sha256)
+    assert result.startswith("refused: ")
+    assert "unrecognized directive: serve_my_files" in result
     lines = machine.parts["chess"]["text"].splitlines()
-    assert f"line {lines.index(chr(9) + 'serve_my_files') + 1}" in said, "a line of the text as its owner has it"
+    assert f"line {lines.index(chr(9) + 'serve_my_files') + 1}" in result, (
+        "the error must name the line in the operator's text"
+    )
 
 
 @pytest.mark.parametrize("text", [UNCLOSED, NO_DIRECTIVE, "}\n", "{\n\tdebug\n}\n"])
-def test_a_new_start_of_caddy_takes_no_stack_down(machine: Machine, text: str) -> None:
+def test_restart_of_caddy_with_a_refused_text_keeps_all_stacks(machine: Machine, text: str) -> None:
     machine.stack("chess", CLUB)
     machine.start()
     machine.reload()
@@ -206,19 +208,19 @@ def test_a_new_start_of_caddy_takes_no_stack_down(machine: Machine, text: str) -
     assert machine.result(CLUB, sha256).startswith("refused: ")
     machine.stop()
     machine.start()
-    assert machine.settled(CLUB, sha256).startswith("refused: "), "and says so again"
+    assert machine.settled(CLUB, sha256).startswith("refused: "), "the refusal must be reported again"
     assert machine.get(HOST, "/xrpc/_health").text == "server: /xrpc/_health"
     assert machine.get(CLUB, "/xrpc/_health").text == "server: /xrpc/_health"
 
 
-def test_a_first_text_that_is_refused_leaves_the_program_s_own_part(machine: Machine) -> None:
+def test_refused_first_text_leaves_the_site_of_the_program(machine: Machine) -> None:
     sha256 = machine.stack("chess", CLUB, NO_DIRECTIVE)
     machine.start()
     assert machine.settled(CLUB, sha256).startswith("refused: ")
     assert machine.get(CLUB, "/xrpc/_health").text == "server: /xrpc/_health"
 
 
-def test_an_address_of_another_stack_is_refused_to_the_one_that_came_later(machine: Machine) -> None:
+def test_address_of_another_stack_is_refused(machine: Machine) -> None:
     machine.start()
     machine.reload()
     sha256 = machine.stack("a-thief", CLUB, f'{HOST} {{\n\trespond "stolen"\n}}\n')
@@ -227,7 +229,7 @@ def test_an_address_of_another_stack_is_refused_to_the_one_that_came_later(machi
     assert "ambiguous site definition" in machine.result(CLUB, sha256)
 
 
-def test_a_text_that_fails_only_when_it_runs_is_not_kept_for_the_next_start(machine: Machine) -> None:
+def test_text_that_fails_at_runtime_is_not_kept_for_the_next_start(machine: Machine) -> None:
     with socket.create_server((LOOPBACK, free_port())) as taken:
         machine.start()
         machine.reload()
@@ -239,7 +241,7 @@ def test_a_text_that_fails_only_when_it_runs_is_not_kept_for_the_next_start(mach
         assert machine.get(HOST, "/xrpc/_health").text == "server: /xrpc/_health"
 
 
-def test_a_stack_that_left_is_served_no_more(machine: Machine) -> None:
+def test_removed_stack_is_no_longer_served(machine: Machine) -> None:
     machine.stack("chess", CLUB)
     machine.start()
     machine.reload()
@@ -248,10 +250,10 @@ def test_a_stack_that_left_is_served_no_more(machine: Machine) -> None:
     machine.reload()
     with pytest.raises(httpx.HTTPError):
         machine.get(CLUB, "/")
-    assert not (machine.folder.parent / "kept" / "chess").exists(), "nor does a new start bring it back"
+    assert not (machine.folder.parent / "kept" / "chess").exists(), "a new start must not restore it"
 
 
-def test_lines_inside_the_site_are_served_and_every_other_path_is_the_server_s(machine: Machine) -> None:
+def test_site_lines_are_served_and_other_paths_reach_the_server(machine: Machine) -> None:
     inside = (
         'respond / "our club"\nrespond /robots.txt "User-agent: *\nDisallow: /"\n'
         "@gate path /xrpc/com.atproto.server.createAccount /gate/*\n"
@@ -261,7 +263,7 @@ def test_lines_inside_the_site_are_served_and_every_other_path_is_the_server_s(m
     machine.start()
     assert machine.settled(HOST, sha256) == "loaded"
     assert machine.get(HOST, "/").text == "our club"
-    assert machine.get(HOST, "/robots.txt").text == "User-agent: *\nDisallow: /", "as it was written"
+    assert machine.get(HOST, "/robots.txt").text == "User-agent: *\nDisallow: /", "the text must be unchanged"
     assert machine.get(HOST, "/gate/x").text == "the gatekeeper"
     assert machine.get(HOST, "/xrpc/com.atproto.server.createAccount").text == "the gatekeeper"
     for path in (

@@ -1,4 +1,4 @@
-"""`./pds check` against the real server behind an ingress with TLS: green as it is, and red for what the project lacks.
+"""`./pds check` with the real server behind an ingress with TLS: it passes, and fails for what the stack lacks.
 
 `test_check_faults.py` plants faults.
 """
@@ -25,17 +25,17 @@ def place(checked_host: HostConnection) -> HostConnection:
     return checked_host
 
 
-def test_a_server_that_is_as_it_should_be_is_green(place: HostConnection) -> None:
+def test_healthy_server_passes_all_checks(place: HostConnection) -> None:
     results = place.results(mail=EMAIL)
     assert {name: result.remark for name, result in results.items() if result.ok is False} == {}
-    asked = {name for name, result in results.items() if result.ok}
-    assert set(results) - asked == {"relay", *ELSEWHERE}, "only the relays are asked when one says so"
+    passed = {name for name, result in results.items() if result.ok}
+    assert set(results) - passed == {"relay", *ELSEWHERE}, "relays are queried only if requested"
     assert "two addresses are distinguished" in results["rate limit"].remark
     assert "by HTTPS" in results["handles"].remark
     assert any(EMAIL in line for line in place.relay.taken), "the message went through the server to its own relay"
 
 
-def test_a_version_that_is_reported_as_the_image_s_tag_is_the_one_that_the_stack_asks_for(
+def test_image_tag_reported_as_version_matches_the_package_version(
     place: HostConnection,
 ) -> None:
     """`getEnv` in service/index.ts of bluesky-social/pds, from the line 0.4.50xx on."""
@@ -48,12 +48,12 @@ def test_a_version_that_is_reported_as_the_image_s_tag_is_the_one_that_the_stack
         place.ingress.planted.clear()
 
 
-def test_no_secret_is_said(place: HostConnection, program_env: dict[str, str], program_secrets: frozenset[str]) -> None:
-    said = "\n".join(map(str, place.results().values()))
-    assert [name for name in program_secrets if program_env[name] in said] == []
+def test_prints_no_secret(place: HostConnection, program_env: dict[str, str], program_secrets: frozenset[str]) -> None:
+    output = "\n".join(map(str, place.results().values()))
+    assert [name for name in program_secrets if program_env[name] in output] == []
 
 
-def test_no_secret_is_sent(place: HostConnection, program_env: dict[str, str], program_secrets: frozenset[str]) -> None:
+def test_sends_no_secret(place: HostConnection, program_env: dict[str, str], program_secrets: frozenset[str]) -> None:
     place.results()
     log = place.pds.log.read_text()
     assert "request completed" in log, "the server logs each request with its headers"
@@ -61,24 +61,24 @@ def test_no_secret_is_sent(place: HostConnection, program_env: dict[str, str], p
     assert '"authorization"' not in log.partition("createAccount")[2]
 
 
-def test_with_one_address_it_says_what_it_cannot_show(place: HostConnection) -> None:
+def test_with_one_address_it_reports_what_it_cannot_check(place: HostConnection) -> None:
     result = place.results(second=None)["rate limit"]
     assert result.ok
     assert "a second address shows" in result.remark
 
 
-def test_a_server_that_is_not_there_is_one_red_line(place: HostConnection) -> None:
+def test_unreachable_server_is_one_failed_check(place: HostConnection) -> None:
     red = place.red(site=replace(place.subject.site, port=1), second=None)
     assert list(red) == ["health"]
     assert "docs/guide/troubleshooting.md" in red["health"]
 
 
-def test_a_paused_server_is_said_to_be_paused(place: HostConnection) -> None:
+def test_paused_server_is_reported_as_paused(place: HostConnection) -> None:
     outputs = {**place.subject.outputs, "state": "paused"}
     assert "paused" in place.red(site=replace(place.subject.site, port=1), outputs=outputs)["health"]
 
 
-def test_mail_that_the_relay_refuses_and_an_unknown_address_are_found(place: HostConnection) -> None:
+def test_reports_mail_that_the_relay_refuses_and_an_unknown_address(place: HostConnection) -> None:
     place.relay.busy = True
     try:
         refused = place.red(mail=EMAIL)
@@ -89,7 +89,7 @@ def test_mail_that_the_relay_refuses_and_an_unknown_address_are_found(place: Hos
     assert "no account here" in place.red(mail="unknown@noted.at")["mail"]
 
 
-def test_nothing_is_sent_unless_asked(place: HostConnection) -> None:
+def test_sends_no_mail_unless_requested(place: HostConnection) -> None:
     before = len(place.relay.taken)
     assert place.results()["mail"].ok is None
     assert len(place.relay.taken) == before
@@ -106,7 +106,7 @@ def test_nothing_is_sent_unless_asked(place: HostConnection) -> None:
     ],
     ids=["active", "ahead of the server", "throttled", "banned", "unknown"],
 )
-def test_the_relays_are_asked_when_wanted(place: HostConnection, status: int, body: dict[str, Any], ok: bool) -> None:
+def test_relays_are_queried_if_requested(place: HostConnection, status: int, body: dict[str, Any], ok: bool) -> None:
     answer = Planted(status, json.dumps(body))
     with Ingress(1, planted={"*/xrpc/com.atproto.sync.getHostStatus": answer}) as relay:
         found = place.results(outputs=with_env(place, PDS_CRAWLERS=relay.url), relay=True)["relay"]
@@ -114,31 +114,33 @@ def test_the_relays_are_asked_when_wanted(place: HostConnection, status: int, bo
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "said"),
+    ("changes", "name", "message"),
     [
         ({"configuration": "of tomorrow"}, "host", "generation"),
         ({"escrow": "pending"}, "escrow", "./pds escrow dev"),
     ],
 )
-def test_what_the_project_lacks_is_found(place: HostConnection, changes: dict[str, Any], name: str, said: str) -> None:
+def test_reports_an_outdated_host_and_a_pending_escrow(
+    place: HostConnection, changes: dict[str, Any], name: str, message: str
+) -> None:
     red = place.red(**changes)
     assert list(red) == [name]
-    assert said in red[name]
+    assert message in red[name]
 
 
-def test_an_escrow_that_would_not_suffice_is_found_though_the_stack_file_calls_it_made(place: HostConnection) -> None:
+def test_reports_an_incomplete_escrow_even_if_the_stack_file_says_made(place: HostConnection) -> None:
     content = {**place.subject.outputs["escrow"], "volume_id": ""}
     assert "volume_id" in place.red(outputs={**place.subject.outputs, "escrow": content})["escrow"]
 
 
-def test_the_command_prints_a_line_each_and_its_exit_code_says_whether_there_is_something_to_do(
+def test_command_prints_a_line_per_check_and_fails_if_there_is_something_to_do(
     place: HostConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = {**place.subject.outputs, "url": f"https://{HOST}", "ipv4": "203.0.113.10"}
     (tmp_path / "outputs.json").write_text(json.dumps(outputs))
     cli = tmp_path / "pulumi"
-    said = f'echo "$@" >> {tmp_path}/arguments; cat {tmp_path}/outputs.json'
-    cli.write_text(f'#!/bin/sh\ncase "$1 $2" in "stack output") {said} ;; *) exit 1 ;; esac\n')
+    respond = f'echo "$@" >> {tmp_path}/arguments; cat {tmp_path}/outputs.json'
+    cli.write_text(f'#!/bin/sh\ncase "$1 $2" in "stack output") {respond} ;; *) exit 1 ;; esac\n')
     cli.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr("components.clients.dns.resolves", lambda *_names, **_more: None)
@@ -147,10 +149,10 @@ def test_the_command_prints_a_line_each_and_its_exit_code_says_whether_there_is_
     monkeypatch.delenv("DIGITALOCEAN_ACCESS_TOKEN", raising=False)
     code = verbs.main(["check", "dev", "--at", place.ingress.url, "--ca", str(place.folder / "ca.pem")])
     lines = capsys.readouterr().out.splitlines()
-    assert code == 1, "Pulumi.dev.yaml has no escrow yet, and this host was born from another cloud-init"
+    assert code == 1, "Pulumi.dev.yaml has no escrow yet, and this host was created from another cloud-init"
     assert [line[7:].partition(":")[0] for line in lines if line.startswith("to do")] == [
         *("host", "escrow", "backup"),
-    ], "and it makes no backups"
+    ], "and the stack has no backups"
     assert lines[-1] == "10 ok, 3 to do, 11 skipped."
     assert len(lines) == len(CHECKS_BY_NAME) + 2
     assert "--show-secrets" in (tmp_path / "arguments").read_text()

@@ -1,4 +1,4 @@
-"""`./pds check` against the real server: each fault of the server, the ingress or a document turns its line red."""
+"""`./pds check` with the real server: each fault of the server, the ingress or a document fails its check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def place(checked_host: HostConnection) -> HostConnection:
 
 
 PLANTED: dict[str, tuple[str, Planted, str]] = {
-    "a sick server": (f"{HOST}/xrpc/_health", Planted(503, "{}"), "health"),
+    "an unhealthy server": (f"{HOST}/xrpc/_health", Planted(503, "{}"), "health"),
     "a server of another version": (f"{HOST}/xrpc/_health", Planted(200, '{"version": "0.4.1"}'), "health"),
     "no OAuth metadata": (f"{HOST}/.well-known/oauth-authorization-server", Planted(404, ""), "OAuth"),
     "another's OAuth metadata": (
@@ -49,12 +49,12 @@ PLANTED: dict[str, tuple[str, Planted, str]] = {
         Planted(200, '{"inviteCodeRequired": true}'),
         "rate limit",
     ),
-    "an answer that is no protocol": (f"{HOST}/xrpc/com.atproto.sync.listRepos", Planted(200, "{}"), "DID documents"),
+    "a malformed answer": (f"{HOST}/xrpc/com.atproto.sync.listRepos", Planted(200, "{}"), "DID documents"),
 }
 
 
 @pytest.mark.parametrize("fault", PLANTED)
-def test_a_fault_is_found_by_its_check(place: HostConnection, fault: str) -> None:
+def test_fault_fails_its_check(place: HostConnection, fault: str) -> None:
     where, planted, name = PLANTED[fault]
     place.ingress.planted[where] = planted
     try:
@@ -62,11 +62,11 @@ def test_a_fault_is_found_by_its_check(place: HostConnection, fault: str) -> Non
     finally:
         place.ingress.planted.clear()
     assert name in red, f"{fault} was not found"
-    assert red.keys() - {name} <= {"rate limit", "handles"}, "what one answer spoils, and no more"
-    assert len(red[name]) > 30, "it says what to do"
+    assert red.keys() - {name} <= {"rate limit", "handles"}, "only checks that use the same answer may fail, too"
+    assert len(red[name]) > 30, "the message must name a remedy"
 
 
-def test_a_handle_that_resolves_by_dns_alone_is_green(place: HostConnection) -> None:
+def test_handle_that_resolves_only_by_dns_passes(place: HostConnection) -> None:
     (did,) = (repo["did"] for repo in repos(place))
     place.ingress.planted[f"{HANDLE}/.well-known/atproto-did"] = Planted(404, "")
     try:
@@ -87,8 +87,8 @@ INGRESSES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("fault", INGRESSES)
-def test_a_fault_of_the_ingress_is_found_by_its_check(place: HostConnection, fault: str) -> None:
-    changes, name, said = INGRESSES[fault]
+def test_fault_of_the_ingress_fails_its_check(place: HostConnection, fault: str) -> None:
+    changes, name, message = INGRESSES[fault]
     before = {key: getattr(place.ingress, key) for key in changes}
     vars(place.ingress).update(changes)
     try:
@@ -96,11 +96,11 @@ def test_a_fault_of_the_ingress_is_found_by_its_check(place: HostConnection, fau
     finally:
         vars(place.ingress).update(before)
     assert list(red) == [name]
-    assert said in red[name]
+    assert message in red[name]
 
 
 @pytest.mark.parametrize(
-    ("issue", "said"),
+    ("issue", "message"),
     [
         (lambda authority: authority.issue(HOST, days=-0.5), "expired"),
         (lambda authority: authority.issue("other.at", days=60), "ostname mismatch"),
@@ -109,22 +109,22 @@ def test_a_fault_of_the_ingress_is_found_by_its_check(place: HostConnection, fau
     ],
     ids=["expired", "another name's", "an unknown CA's", "about to end"],
 )
-def test_a_bad_certificate_is_one_red_line(
-    place: HostConnection, tmp_path: Path, issue: Callable[[Authority], Any], said: str
+def test_bad_certificate_is_one_failed_check(
+    place: HostConnection, tmp_path: Path, issue: Callable[[Authority], Any], message: str
 ) -> None:
     with Ingress(place.ingress.upstream, server_context(issue(place.authority), tmp_path)) as ingress:
         red = place.red(site=place.behind(ingress), second=None)
-    assert list(red) == ["certificate"], "the questions that need it are not asked"
-    assert said in red["certificate"]
+    assert list(red) == ["certificate"], "checks that need the certificate are skipped"
+    assert message in red["certificate"]
 
 
-def test_documents_that_our_key_cannot_change_are_found(place: HostConnection) -> None:
+def test_reports_did_documents_that_the_rotation_key_cannot_change(place: HostConnection) -> None:
     red = place.red(outputs=with_env(place, PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX="5d" * 32))
     assert list(red) == ["DID documents"]
     assert "our rotation key" in red["DID documents"]
 
 
-def test_an_account_whose_document_names_another_server_is_found(
+def test_reports_an_account_whose_did_document_names_another_server(
     place: HostConnection, directory: PlcDirectory
 ) -> None:
     (did,) = (repo["did"] for repo in repos(place))

@@ -1,4 +1,4 @@
-"""The script that counts addresses as confirmed, by a real Node beside a real PDS that goes on serving."""
+"""The script that confirms e-mail addresses, run by a real Node beside a real PDS that continues to serve."""
 
 from __future__ import annotations
 
@@ -66,28 +66,28 @@ def _confirmed(server: pds_admin.Server, did: str) -> bool:
     return "emailConfirmedAt" in info
 
 
-def test_the_named_accounts_are_confirmed_and_no_other(
+def test_only_the_listed_accounts_are_confirmed(
     pds: PdsProcess, server: pds_admin.Server, pds_installs: dict[str, Install], line: str
 ) -> None:
     ann, bob = _made(server, "ann"), _made(server, "bob")
     done = _confirm(pds_installs[line], pds, f"{ann} did:plc:unknown")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{ann} is confirmed now", "did:plc:unknown is no account here"]
-    assert (_confirmed(server, ann), _confirmed(server, bob)) == (True, False), "the server sees it without a restart"
+    assert (_confirmed(server, ann), _confirmed(server, bob)) == (True, False), "the server reads it without a restart"
     again = _confirm(pds_installs[line], pds, ann)
     assert again.stdout.splitlines() == [f"{ann} was confirmed before"]
     pds_admin.change_email(server, ann, "other@noted.at")
     assert not _confirmed(server, ann), "a changed address is not confirmed"
     assert _confirm(pds_installs[line], pds, ann).returncode == 0
-    assert _confirmed(server, ann), "until the next run"
+    assert _confirmed(server, ann), "the next run confirms it again"
 
 
-def test_an_empty_list_confirms_no_account(pds: PdsProcess, pds_installs: dict[str, Install], line: str) -> None:
+def test_empty_list_confirms_no_account(pds: PdsProcess, pds_installs: dict[str, Install], line: str) -> None:
     done = _confirm(pds_installs[line], pds, "none")
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_it_works_while_the_server_writes_and_the_server_does_not_notice(
+def test_runs_while_the_server_writes_and_does_not_disturb_it(
     pds: PdsProcess, server: pds_admin.Server, pds_installs: dict[str, Install], line: str
 ) -> None:
     failures: list[BaseException] = []
@@ -114,7 +114,7 @@ def test_it_works_while_the_server_writes_and_the_server_does_not_notice(
     assert _confirmed(server, dog)
 
 
-def test_a_missing_database_is_a_failure_and_not_a_new_one(
+def test_missing_database_is_a_failure_and_not_created(
     pds_installs: dict[str, Install], line: str, tmp_path: Path
 ) -> None:
     install = pds_installs[line]
@@ -126,7 +126,7 @@ def test_a_missing_database_is_a_failure_and_not_a_new_one(
     assert list(tmp_path.iterdir()) == [], "an empty database would look like a server without accounts"
 
 
-def test_a_token_that_was_not_mailed_is_read_and_works(
+def test_token_that_was_not_mailed_can_be_read_and_works(
     pds: PdsProcess, server: pds_admin.Server, pds_installs: dict[str, Install], line: str
 ) -> None:
     """A move to another server needs a signature of this server, which requires a token that it would mail."""
@@ -146,7 +146,7 @@ def test_a_token_that_was_not_mailed_is_read_and_works(
         with pytest.raises(RefusedError, match="Token is invalid"):
             client.procedure("com.atproto.identity.signPlcOperation", {"token": "AAAAA-AAAAA"})
         signed = client.procedure("com.atproto.identity.signPlcOperation", {"token": token["token"]})
-        assert signed["operation"]["sig"], "she can leave"
+        assert signed["operation"]["sig"], "the member can move away"
 
 
 def _tokens(install: Install, pds: PdsProcess, did: str) -> list[dict[str, str]]:

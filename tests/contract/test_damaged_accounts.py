@@ -24,21 +24,21 @@ pytestmark = pytest.mark.contract
 
 
 def status_of(data: Data, name: str = "backup") -> dict[str, Any]:
-    """What the job that watches reads."""
+    """The status that the alerts job reads."""
     found: dict[str, Any] = json.loads((data.path / ".run-status" / f"{name}.json").read_text())
     return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """Something that befalls the live data of an account, and the state in which a backup finds it."""
+    """Damage to the live data of an account, and the state in which a backup finds it."""
 
     name: str
     do: Callable[[Data, str, str], None]
-    """Of the data, the account, and another one."""
+    """Called with the data, the account, and another account."""
     state: str
     says: str
-    """In the backup's finding, or in the verdict on the copy."""
+    """Part of the backup's finding, or of the verdict on the copy."""
 
 
 def key_of(data: Data, did: str) -> Path:
@@ -52,19 +52,19 @@ def store_of(data: Data, did: str) -> Path:
 
 
 def overwrite_pages(data: Data, did: str, _other: str = "") -> None:
-    """As a bad disk does to three pages in the middle."""
+    """Overwrite three pages in the middle, as a bad disk does."""
     with store_of(data, did).open("r+b") as file:
         file.seek(3 * 4096)
         file.write(os.urandom(3 * 4096))
 
 
 def lose_a_blob(data: Data, did: str, _other: str = "") -> None:
-    """One picture is gone."""
+    """Delete one blob."""
     next((data.path / "blocks" / did).iterdir()).unlink()
 
 
 def flip_a_blob(data: Data, did: str, _other: str = "") -> None:
-    """One picture has a wrong bit, and the size that it had."""
+    """Flip one bit of a blob and keep its size."""
     blob = next((data.path / "blocks" / did).iterdir())
     content = bytearray(blob.read_bytes())
     content[len(content) // 2] ^= 1
@@ -80,7 +80,7 @@ def _swap_keys(data: Data, did: str, other: str) -> None:
 
 
 def _leave_a_log(data: Data, did: str, _other: str) -> None:
-    """A crash left a log whose last frame is torn: SQLite takes in what is whole before it, here nothing."""
+    """Leave a log with a torn last frame, as a crash does. SQLite applies the whole frames before it: here, none."""
     Path(f"{store_of(data, did)}-wal").write_bytes(os.urandom(4096))
 
 
@@ -92,7 +92,7 @@ def _in_store(data: Data, did: str, *statements: str) -> None:
 
 
 def lose_a_record(data: Data, did: str, _other: str = "") -> None:
-    """One record's block is gone."""
+    """Delete one record's block."""
     one = "(select cid from repo_block where cid in (select cid from record) limit 1)"
     _in_store(data, did, f"delete from repo_block where cid = {one}")  # noqa: S608
 
@@ -105,7 +105,7 @@ def _flip_a_record(data: Data, did: str, _other: str) -> None:
 
 
 def lose_the_tree(data: Data, did: str, _other: str = "") -> None:
-    """All nodes of the tree of records are gone; the newest commit and the records are there."""
+    """Delete all nodes of the record tree; keep the newest commit and the records."""
     kept = "select cid from record union select cid from repo_root"
     _in_store(data, did, f"delete from repo_block where cid not in ({kept})")  # noqa: S608
 
@@ -142,12 +142,10 @@ def _did(running: Running, number: int) -> str:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
-def test_a_backup_names_the_damaged_account_and_copies_the_others(
-    running: Running, faulty: Data, damage: Damage
-) -> None:
+def test_backup_names_the_damaged_account_and_copies_the_others(running: Running, faulty: Data, damage: Damage) -> None:
     did, other = _did(running, 3), _did(running, 4)
     damage.do(faulty, did, other)
-    said = faulty.take()
+    output = faulty.take()
     findings = faulty.manifest()["findings"]
     concerned = {did} | ({other} if damage.name == "keys swapped" else set())
     if damage.state == WHOLE:
@@ -157,7 +155,7 @@ def test_a_backup_names_the_damaged_account_and_copies_the_others(
     assert findings.keys() == concerned
     assert findings[did]["state"] == damage.state
     assert damage.says in findings[did]["what"]
-    assert f"FINDING: {did}: {damage.state}" in said
+    assert f"FINDING: {did}: {damage.state}" in output
     assert "./pds restore STACK --only" in findings[did]["what"] or "post it again" in findings[did]["what"], "a remedy"
     report = faulty.verify()
     assert report.refusals == ()
@@ -170,30 +168,32 @@ def test_a_backup_names_the_damaged_account_and_copies_the_others(
 @pytest.mark.parametrize(
     "damage", [damage for damage in DAMAGES if damage.state == NOT], ids=lambda damage: damage.name
 )
-def test_the_last_whole_copy_of_a_damaged_account_stays_in_the_backups(
+def test_last_whole_copy_of_a_damaged_account_stays_in_the_backups(
     running: Running, faulty: Data, damage: Damage
 ) -> None:
     did, other = _did(running, 3), _did(running, 4)
     faulty.take()
     first = faulty.manifest()
     damage.do(faulty, did, other)
-    for _ in range(3):  # and it is not the age of the copy before that counts, but of the last whole one
+    for _ in range(3):  # the age of the last whole copy counts, not of the last copy
         faulty.take()
         finding = faulty.manifest()["findings"][did]
         assert f"keep its copy of {first['started']}" in finding["what"]
         assert faulty.manifest()["repositories"][did]["of"] == first["started"]
         assert faulty.verify().problems == (), "every account of the copy is whole"
-    assert finding["since"] <= faulty.manifest()["started"], "it is told once: it is as old as when it was first seen"
+    assert finding["since"] <= faulty.manifest()["started"], (
+        "it is reported once: it keeps the time at which it was first seen"
+    )
 
 
-def test_a_blob_that_the_server_lost_stays_in_the_backups_that_had_it(running: Running, faulty: Data) -> None:
+def test_blob_that_the_server_lost_stays_in_the_backups_that_had_it(running: Running, faulty: Data) -> None:
     did = _did(running, 3)
     for damage in (lose_a_blob, flip_a_blob):
         faulty.take()
         copied = next((faulty.snapshot / "blocks" / did).iterdir()).read_bytes()
         damage(faulty, did)
         with closing(sqlite3.connect(store_of(faulty, did))) as db:
-            db.execute("update repo_root set indexedAt = indexedAt || ' '")  # its database is copied again
+            db.execute("update repo_root set indexedAt = indexedAt || ' '")  # so that its database is copied again
             db.commit()
         faulty.take()
         assert "missing on the server. The backups keep" in faulty.manifest()["findings"][did]["what"]
@@ -202,25 +202,27 @@ def test_a_blob_that_the_server_lost_stays_in_the_backups_that_had_it(running: R
         assert faulty.verify().problems == ()
         shutil.copy(blob, faulty.path / "blocks" / did / blob.name)
         faulty.take()
-        assert faulty.manifest()["findings"] == {}, "what came back is no finding any more"
+        assert faulty.manifest()["findings"] == {}, "a restored blob must not be a finding"
 
 
-def test_a_key_without_anything_else_is_kept(running: Running, faulty: Data) -> None:
+def test_key_of_a_damaged_account_is_kept(running: Running, faulty: Data) -> None:
     did = _did(running, 3)
     overwrite_pages(faulty, did)
     faulty.take()
     assert (faulty.snapshot / repo_path(did) / "key").read_bytes() == key_of(faulty, did).read_bytes()
-    assert (faulty.snapshot / repo_path(did) / "store.sqlite.damaged").exists(), "it can be tried to be read by hand"
+    assert (faulty.snapshot / repo_path(did) / "store.sqlite.damaged").exists(), (
+        "an operator can try to read it by hand"
+    )
 
 
-def test_each_account_is_checked_whole_within_a_day_and_not_all_at_once(running: Running, faulty: Data) -> None:
+def test_each_account_is_checked_once_a_day_and_not_all_at_once(running: Running, faulty: Data) -> None:
     faulty.take()
     manifest = faulty.manifest()
     assert all(entry["checked"] for entry in manifest["repositories"].values()), "the first backup checks all"
     _set_back(faulty, hours=2)
     faulty.take()
     again = {did for did, entry in faulty.manifest()["repositories"].items() if entry["checked"] > manifest["finished"]}
-    assert 0 < len(again) < len(manifest["repositories"]), "a share of them for two hours of a day"
+    assert 0 < len(again) < len(manifest["repositories"]), "two hours of a day check a share of them"
     _set_back(faulty, hours=24)
     faulty.take()
     later = faulty.manifest()
@@ -228,13 +230,13 @@ def test_each_account_is_checked_whole_within_a_day_and_not_all_at_once(running:
 
 
 def _set_back(data: Data, hours: int) -> None:
-    """As if the last backup was made so many hours ago."""
+    """Set the time of the last backup back by so many hours."""
     manifest = data.manifest()
     manifest["started"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
     (data.snapshot / MANIFEST).write_text(json.dumps(manifest))
 
 
-def test_without_its_events_a_server_is_backed_up_and_the_owner_told(faulty: Data) -> None:
+def test_server_without_its_events_is_backed_up_with_a_finding(faulty: Data) -> None:
     (faulty.path / "sequencer.sqlite").write_bytes(os.urandom(8192))
     faulty.take()
     assert "A restore begins new events" in faulty.manifest()["findings"]["sequencer.sqlite"]["what"]
@@ -244,9 +246,7 @@ def test_without_its_events_a_server_is_backed_up_and_the_owner_told(faulty: Dat
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", None])
-def test_an_account_database_that_cannot_be_read_ends_the_backup_and_the_copy_before_stays(
-    faulty: Data, content: bytes | None
-) -> None:
+def test_unreadable_account_database_fails_the_backup_and_keeps_the_last(faulty: Data, content: bytes | None) -> None:
     faulty.take()
     before = faulty.manifest()
     (faulty.path / "account.sqlite").unlink()
@@ -257,7 +257,7 @@ def test_an_account_database_that_cannot_be_read_ends_the_backup_and_the_copy_be
     assert faulty.manifest() == before
 
 
-def test_a_run_that_was_killed_is_a_failed_run(faulty: Data) -> None:
+def test_killed_run_is_a_failed_run(faulty: Data) -> None:
     with faulty.start() as process:
         while not (faulty.path / ".run-status" / "backup.json").exists():
             assert process.poll() is None
@@ -269,7 +269,7 @@ def test_a_run_that_was_killed_is_a_failed_run(faulty: Data) -> None:
     assert "it was killed" in status_of(faulty)["why"]
 
 
-def test_a_drill_of_a_backup_with_damaged_accounts_serves_the_others_and_names_them(
+def test_drill_of_a_backup_with_damaged_accounts_serves_the_others(
     running: Running, faulty: Data, directory: PlcDirectory, tmp_path: Path
 ) -> None:
     broken, pictures, posts = (_did(running, number) for number in (1, 2, 3))
@@ -282,9 +282,9 @@ def test_a_drill_of_a_backup_with_damaged_accounts_serves_the_others_and_names_t
     (drill.folder / "data" / "fetched.json").write_text('{"seconds": 3}\n')
     drill.live.mkdir()
     count = drill.accounts
-    said = drill.verify()
-    assert ": 0 faults" in said
-    assert f"FINDING: {broken}: {NOT}" in said
+    output = drill.verify()
+    assert ": 0 faults" in output
+    assert f"FINDING: {broken}: {NOT}" in output
     assert f"{count - 1} repositories served by the server on the copy: 0 faults" in drill.serve()
     outcome: dict[str, Any] = dict(drill.outcome())
     assert "good" in outcome, "the backup can be restored"
@@ -294,7 +294,7 @@ def test_a_drill_of_a_backup_with_damaged_accounts_serves_the_others_and_names_t
     assert verify(faulty.snapshot, faulty.document_key).accounts[posts].records
 
 
-def test_a_blob_that_cannot_be_read_is_its_account_s_finding(running: Running, faulty: Data) -> None:
+def test_unreadable_blob_is_a_finding_about_its_account(running: Running, faulty: Data) -> None:
     did = _did(running, 3)
     _in_store(faulty, did, "insert into blob (cid, mimeType, size, createdAt) values ('', 'x', 1, '')")
     blob = next((faulty.path / "blocks" / did).iterdir())
@@ -308,10 +308,10 @@ def test_a_blob_that_cannot_be_read_is_its_account_s_finding(running: Running, f
     assert {one for one, verdict in report.accounts.items() if verdict.state != WHOLE} == {did}
 
 
-def test_a_check_that_ends_without_a_verdict_is_its_account_s_finding(
+def test_check_that_ends_without_a_verdict_is_a_finding_about_its_account(
     running: Running, faulty: Data, tmp_path: Path
 ) -> None:
-    """A check of one account that is out of memory, or that SQLite takes down."""
+    """The check of one account runs out of memory, or SQLite crashes it."""
     did = _did(running, 3)
     faulty.take()
     for how in ("SIGKILL", "SIGSEGV"):
@@ -324,15 +324,15 @@ def test_a_check_that_ends_without_a_verdict_is_its_account_s_finding(
         program.write_text(text.replace(place, place + dying))
         _set_back(faulty, hours=24)
         with faulty.start(programs=str(tmp_path / how)) as process:
-            said, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, said
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
         manifest = faulty.manifest()
         assert manifest["findings"].keys() == {did}
         assert ("killed" if how == "SIGKILL" else how) in manifest["findings"][did]["what"]
         assert all(entry["checked"] > manifest["started"] for entry in manifest["repositories"].values())
 
 
-def test_an_unreadable_folder_of_accounts_is_their_finding_and_no_other_s(running: Running, faulty: Data) -> None:
+def test_unreadable_folder_of_accounts_is_a_finding_about_them_only(running: Running, faulty: Data) -> None:
     did = _did(running, 3)
     shelf = (faulty.path / repo_path(did)).parent
     faulty.take()
@@ -345,7 +345,7 @@ def test_an_unreadable_folder_of_accounts_is_their_finding_and_no_other_s(runnin
     assert faulty.verify().problems == ()
 
 
-def test_a_finding_stays_while_the_account_is_written_to(running: Running, faulty: Data) -> None:
+def test_finding_stays_while_the_account_is_written_to(running: Running, faulty: Data) -> None:
     did = _did(running, 3)
     faulty.take()
     lose_a_record(faulty, did)

@@ -1,4 +1,4 @@
-"""The programs of a drill, and of the trial of a version, on a real snapshot and real servers without a network."""
+"""The programs of a drill and of an upgrade trial, on a real snapshot and real servers without a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WITHOUT_NETWORK = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && 
 
 @dataclass(frozen=True, kw_only=True)
 class Drill:
-    """A scratch copy as the bucket gave it back, and the live volume, on which the outcome is left."""
+    """A scratch copy as fetched from the bucket, and the live volume, on which the run status is written."""
 
     folder: Path
     live: Path
@@ -42,27 +42,27 @@ class Drill:
 
     @property
     def accounts(self) -> int:
-        """How many are in it, as long as it is there; the club itself goes on growing."""
+        """The number of accounts in the copy while it exists; the club itself continues to grow."""
         return len(json.loads((self.fetched / MANIFEST).read_text())["accounts"])
 
     def verify(self, *, code: int = 0, **change: str) -> str:
-        """The first half; what it says."""
+        """Run the first half; return its output."""
         return self._run([str(self.install.node), str(FILES / "drill.cjs")], code, **change)
 
     def serve(self, *, code: int = 0, **change: str) -> str:
-        """The second half, with loopback alone; what it says."""
+        """Run the second half, with loopback only; return its output."""
         return self._alone("serve.cjs", code, **change)
 
     def upgrade_trial(self, *, code: int = 0, **change: str) -> str:
-        """The first half of a trial, with loopback alone; what it says."""
+        """Run the first half of an upgrade trial, with loopback only; return its output."""
         return self._alone("upgrade_trial.cjs", code, **{"TRIAL_PRELOAD": str(FILES / "durable.cjs")} | change)
 
     def _alone(self, name: str, code: int, **change: str) -> str:
-        assert os.geteuid() == 0, "a container without a network is made by root"
+        assert os.geteuid() == 0, "only root can create a container without a network"
         return self._run([*_WITHOUT_NETWORK, str(self.install.node), str(FILES / name)], code, **change)
 
     def outcome(self) -> dict[str, str]:
-        """What the job that watches reads."""
+        """The status that the alerts job reads."""
         found: dict[str, str] = json.loads((self.live / ".run-status" / "drill.json").read_text())
         return found
 
@@ -92,39 +92,39 @@ class Drill:
 @pytest.fixture
 def drill(running: Running, still: Data, directory: PlcDirectory, tmp_path: Path) -> Drill:
     still.take()
-    made = Drill(
+    instance = Drill(
         folder=tmp_path / "alloc",
         live=tmp_path / "pds",
         install=still.install,
         directory=directory,
     )
-    shutil.copytree(still.snapshot, made.fetched)
-    (made.folder / "data" / "fetched.json").write_text('{"seconds": 3}\n')
-    made.live.mkdir()
-    return made
+    shutil.copytree(still.snapshot, instance.fetched)
+    (instance.folder / "data" / "fetched.json").write_text('{"seconds": 3}\n')
+    instance.live.mkdir()
+    return instance
 
 
-def test_a_connection_that_ended_meanwhile_is_no_fault_of_the_backup(drill: Drill) -> None:
+def test_closed_connection_is_not_a_fault_of_the_backup(drill: Drill) -> None:
     drill.verify()
-    said = drill.serve(NODE_OPTIONS=f"--require={Path(__file__).with_name('hangs_up_once.cjs')}")
-    assert "0 faults" in said
+    output = drill.serve(NODE_OPTIONS=f"--require={Path(__file__).with_name('hangs_up_once.cjs')}")
+    assert "0 faults" in output
 
 
-def test_a_good_backup_is_served_whole_by_a_server_without_a_network(drill: Drill) -> None:
+def test_good_backup_is_served_whole_by_a_server_without_a_network(drill: Drill) -> None:
     count = drill.accounts
-    said = drill.verify()
-    assert f"looked at {count} accounts" in said
-    said = drill.serve()
-    assert f"{count} repositories served by the server on the copy: 0 faults" in said
-    assert "recovery point  20" in said
-    assert "fetched in 3 s" in said
+    output = drill.verify()
+    assert f"looked at {count} accounts" in output
+    output = drill.serve()
+    assert f"{count} repositories served by the server on the copy: 0 faults" in output
+    assert "recovery point  20" in output
+    assert "fetched in 3 s" in output
     assert drill.outcome().keys() == {"first", "good", "of", "findings"}
-    assert not drill.fetched.exists(), "members' data are not left lying about"
+    assert not drill.fetched.exists(), "members' data must be deleted"
     assert {path.name for path in drill.live.iterdir()} == {".run-status"}
 
 
-def test_a_repository_whose_account_was_never_finished_is_no_fault(running: Running, drill: Drill) -> None:
-    """As a server leaves it that is killed in between."""
+def test_repository_of_an_unfinished_account_is_not_a_fault(running: Running, drill: Drill) -> None:
+    """A server that is killed in between leaves it so."""
     drill.verify()
     did = running.club.members[0].did
     manifest = json.loads((drill.fetched / "manifest.json").read_text())
@@ -133,9 +133,9 @@ def test_a_repository_whose_account_was_never_finished_is_no_fault(running: Runn
     for table in ("account", "actor", "repo_root"):
         _in_accounts(drill, f"delete from {table} where did = '{did}'")  # noqa: S608
     count = drill.accounts
-    said = drill.serve()
-    assert f"note: {did} has a repository and no account" in said
-    assert f"{count} repositories served" in said
+    output = drill.serve()
+    assert f"note: {did} has a repository and no account" in output
+    assert f"{count} repositories served" in output
 
 
 def _accounts_cut(drill: Drill) -> None:
@@ -152,31 +152,31 @@ def _no_manifest(drill: Drill) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (_accounts_cut, "account.sqlite is damaged"),
         (_another_s, "snapshot of another PDS"),
         (_no_manifest, "manifest.json cannot be read"),
     ],
 )
-def test_a_bad_backup_is_named_and_no_server_is_started_on_it(
-    drill: Drill, damage: Callable[[Drill], None], says: str
+def test_bad_backup_is_named_and_no_server_is_started_on_it(
+    drill: Drill, damage: Callable[[Drill], None], message: str
 ) -> None:
-    """What is wrong with one account alone is a finding: test_damaged_accounts.py."""
+    """A fault of a single account is a finding: test_damaged_accounts.py."""
     damage(drill)
-    said = drill.verify(code=1)
-    assert says in said
+    output = drill.verify(code=1)
+    assert message in output
     assert "served" not in drill.serve(code=1)
-    assert f"FAULT: {drill.outcome()['why']}" in said
+    assert f"FAULT: {drill.outcome()['why']}" in output
     assert "good" not in drill.outcome()
     assert not drill.fetched.exists()
 
 
-def test_an_identity_that_names_another_s_key_is_a_fault_and_an_absent_directory_too(drill: Drill) -> None:
+def test_unreachable_directory_is_a_fault(drill: Drill) -> None:
     assert "cannot be read" in drill.verify(code=1, PDS_DID_PLC_URL="http://localhost:1")
 
 
-def test_what_only_the_server_finds_is_a_fault_of_the_second_half(running: Running, drill: Drill) -> None:
+def test_fault_that_only_the_server_finds_fails_the_second_half(running: Running, drill: Drill) -> None:
     drill.verify()
     did = running.club.members[2].did
     with closing(sqlite3.connect(drill.fetched / repo_path(did) / "store.sqlite")) as db:
@@ -184,31 +184,31 @@ def test_what_only_the_server_finds_is_a_fault_of_the_second_half(running: Runni
         db.commit()
     blob = next((drill.fetched / "blocks" / running.club.members[3].did).iterdir())
     blob.unlink()
-    said = drill.serve(code=1)
-    assert did in said
-    assert f"blob {blob.name} is not served" in said
+    output = drill.serve(code=1)
+    assert did in output
+    assert f"blob {blob.name} is not served" in output
 
 
-def test_a_server_that_does_not_come_up_is_a_fault(drill: Drill) -> None:
+def test_server_that_does_not_start_is_a_fault(drill: Drill) -> None:
     drill.verify()
     (drill.fetched / "account.sqlite").write_bytes(b"no database")
     assert "FAULT: on the copy: the server does not come up" in drill.serve(code=1)
 
 
-def test_a_first_half_that_was_killed_is_a_failed_drill(drill: Drill) -> None:
+def test_killed_first_half_is_a_failed_drill(drill: Drill) -> None:
     drill.serve(code=1)
     assert "was not looked at" in drill.outcome()["why"]
     assert not drill.fetched.exists()
 
 
-def test_where_nothing_was_fetched_the_outcome_is_a_failed_drill(drill: Drill) -> None:
+def test_drill_fails_if_nothing_was_fetched(drill: Drill) -> None:
     shutil.rmtree(drill.fetched)
     assert "FAULT: nothing was fetched" in drill.verify(code=1)
     drill.serve(code=1)
     assert "nothing was fetched" in drill.outcome()["why"]
 
 
-# --- the trial of another version
+# --- the upgrade trial
 
 _BROKEN = """
 import { createRequire } from "node:module";
@@ -222,7 +222,7 @@ const { stack } = pds.app._router;
 stack.splice(2, 0, stack.pop());
 await pds.start();
 """
-"""A server that answers everything but this."""
+"""A server that answers everything but `createRecord`."""
 
 
 def _in_accounts(drill: Drill, statement: str) -> None:
@@ -231,61 +231,61 @@ def _in_accounts(drill: Drill, statement: str) -> None:
         db.commit()
 
 
-def test_a_candidate_that_does_its_work_passes_and_migrates_nothing(drill: Drill) -> None:
+def test_working_new_version_passes_and_migrates_nothing(drill: Drill) -> None:
     count = drill.accounts
-    said = drill.upgrade_trial(TRIAL="candidate")
+    output = drill.upgrade_trial(TRIAL="candidate")
     for done in ("2 accounts made", "on the event stream", "a blob taken and given back", "after a restart"):
-        assert done in said
+        assert done in output
     assert not (drill.folder / "data" / "throwaway").exists()
-    said = drill.serve(TRIAL="candidate")
-    assert f"{count} repositories served" in said
-    assert "MIGRATES" not in said
-    assert list(drill.live.iterdir()) == [], "a trial leaves nothing"
+    output = drill.serve(TRIAL="candidate")
+    assert f"{count} repositories served" in output
+    assert "MIGRATES" not in output
+    assert list(drill.live.iterdir()) == [], "a trial must leave nothing"
 
 
-def test_a_candidate_that_answers_health_and_creates_no_records_is_caught(drill: Drill, tmp_path: Path) -> None:
+def test_trial_catches_a_version_that_creates_no_records(drill: Drill, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mjs"
     broken.write_text(_BROKEN)
-    said = drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
-    assert "answers on throw-away data" in said
-    assert "FAULT: on throw-away data: repo.createRecord is answered with 500" in said
-    assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy is not touched"
+    output = drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
+    assert "answers on throw-away data" in output
+    assert "FAULT: on throw-away data: repo.createRecord is answered with 500" in output
+    assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy must not be used"
 
 
-def test_a_candidate_whose_writes_cannot_be_made_durable_is_caught(drill: Drill, tmp_path: Path) -> None:
-    """It would refuse to start when the server has been stopped for it."""
+def test_trial_catches_a_version_whose_writes_cannot_be_made_durable(drill: Drill, tmp_path: Path) -> None:
+    """The new version would refuse to start only after the old server was stopped."""
     other = tmp_path / "other.mjs"
     other.write_text(
         'import { DatabaseSync } from "node:sqlite";\n'
         "globalThis.kept = new DatabaseSync(`${process.env.PDS_DATA_DIRECTORY}/other.sqlite`);\n"
         f"await import({json.dumps(str(SERVERS / 'pds.mjs'))});\n"
     )
-    said = drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(other))
-    assert "cannot be made to flush what it acknowledges: it opened" in said
-    assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy is not touched"
+    output = drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(other))
+    assert "cannot be made to flush what it acknowledges: it opened" in output
+    assert "served" not in drill.serve(code=1, TRIAL="candidate"), "the copy must not be used"
 
 
-def test_a_candidate_that_does_not_start_is_told_in_its_own_words(drill: Drill, tmp_path: Path) -> None:
+def test_version_that_does_not_start_is_reported_with_its_own_error(drill: Drill, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mjs"
     broken.write_text('throw new Error("no such option");')
     assert "no such option" in drill.upgrade_trial(code=1, TRIAL="candidate", TRIAL_ENTRY=str(broken))
 
 
-def test_a_version_that_changes_the_form_of_a_database_is_told(drill: Drill) -> None:
+def test_reports_a_version_that_migrates_a_database(drill: Drill) -> None:
     drill.upgrade_trial(TRIAL="candidate")
     _in_accounts(drill, "drop index lexicon_failures_idx")
     _in_accounts(drill, "delete from kysely_migration where name = '007'")  # the last one of both version lines
     assert "MIGRATES account.sqlite 007" in drill.serve(TRIAL="candidate")
 
 
-def test_a_version_that_is_older_than_the_data_is_told_that_it_takes_a_restore(drill: Drill) -> None:
+def test_version_older_than_the_data_is_reported_as_needing_a_restore(drill: Drill) -> None:
     drill.upgrade_trial(TRIAL="candidate")
     _in_accounts(drill, "insert into kysely_migration values ('099', '2026-01-01T00:00:00.000Z')")
-    said = drill.serve(code=1, TRIAL="candidate")
-    assert "older than the data: it does not know their migration 099. Going back is a restore" in said
+    output = drill.serve(code=1, TRIAL="candidate")
+    assert "older than the data: it does not know their migration 099. Going back is a restore" in output
 
 
-def test_without_a_backup_there_is_no_trial_of_the_data(drill: Drill) -> None:
+def test_trial_fails_without_a_backup(drill: Drill) -> None:
     drill.upgrade_trial(TRIAL="candidate")
     shutil.rmtree(drill.fetched)
     assert "FAULT: no backup was fetched" in drill.serve(code=1, TRIAL="candidate")

@@ -1,6 +1,6 @@
-"""What the preload `durable.cjs` makes of the real server: flushed databases, blobs and keys, or no server at all.
+"""The effect of the preload `durable.cjs` on the real server: flushed databases, blobs and keys, or no start.
 
-What it is for, a power cut, is in `test_power_cut.py`.
+`test_power_cut.py` tests a power cut, which is its purpose.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPORT = Path(__file__).with_name("report.cjs")
 
 @dataclass(frozen=True, kw_only=True)
 class HostConnection:
-    """Where a server of one version line runs, and its environment as the program renders it."""
+    """The install and data of a server of one version line, and its environment as the program renders it."""
 
     install: Install
     env: dict[str, str]
@@ -45,13 +45,13 @@ class HostConnection:
         return PdsProcess(self.install, self.env | change, self.data.with_suffix(".log"))
 
     def reported(self, options: str) -> tuple[list[dict[str, Any]], str]:
-        """What `report.cjs` tells of a server with these preloads on which an account with a blob is made; its DID."""
+        """The report of `report.cjs` on a server with these preloads and a new account with a blob; its DID."""
         report = self.data.with_suffix(".report")
         options = f'{options} --require="{_REPORT}"'
         with self.server(NODE_OPTIONS=options, REPORT=str(report)) as server:
             club = Club(server.url, self.env["PDS_HOSTNAME"])
             member = club.join()
-            club.post_blob(member, b"a picture")
+            club.post_blob(member, b"a blob")
         return [json.loads(line) for line in report.read_text().splitlines()], member.did
 
 
@@ -66,7 +66,7 @@ def place(
     )
 
 
-def test_every_connection_that_writes_is_full_and_every_file_is_flushed_with_its_folders(place: HostConnection) -> None:
+def test_every_connection_is_full_and_every_file_is_flushed_with_its_folders(place: HostConnection) -> None:
     lines, did = place.reported(place.env["NODE_OPTIONS"])
     levels = {Path(line["database"]).name: line["synchronous"] for line in lines if "database" in line}
     assert {"account.sqlite", "sequencer.sqlite", "store.sqlite"} <= levels.keys()
@@ -75,11 +75,11 @@ def test_every_connection_that_writes_is_full_and_every_file_is_flushed_with_its
     (blob,) = (place.data / "blocks" / did).iterdir()
     key = place.data / repo_path(did) / "key"
     entries = [folder for file in (blob, key) for folder in (file, *file.parents) if folder.is_relative_to(place.data)]
-    assert [name for name in entries if name.stat().st_ino not in flushed] == [], "a power cut loses these"
-    assert list((place.data / ".writing").iterdir()) == [], "nothing is left beside the data"
+    assert [name for name in entries if name.stat().st_ino not in flushed] == [], "a power cut would lose these"
+    assert list((place.data / ".writing").iterdir()) == [], "no temporary file is left"
 
 
-def test_without_the_option_the_server_is_as_upstream_makes_it(place: HostConnection) -> None:
+def test_without_the_option_the_server_writes_as_upstream_does(place: HostConnection) -> None:
     settings = settings_of(pds={"durable_writes": False})
     job: dict[str, Any] = job_of(pds_job(settings, "dev"), "pds")
     assert "durable.cjs" not in json.dumps(job), "neither in the environment nor among the files"
@@ -90,7 +90,7 @@ def test_without_the_option_the_server_is_as_upstream_makes_it(place: HostConnec
     assert not [line for line in lines if "inode" in line]
 
 
-# --- a server whose internals are others
+# --- a server with changed internals
 
 _OTHER_DRIVER = """
 class OTHER {
@@ -121,7 +121,7 @@ _OTHER_WRITE = 'const OTHER = async (...rest) => process.getBuiltinModule("node:
 
 
 def _copied(install: Install, folder: Path) -> Install:
-    """An install beside the real one: links, but for a copy of the server's package."""
+    """An install of links to the real one, with a copy of the server's package."""
     for path in (install.folder / "node_modules").iterdir():
         scope = path.name == _SERVER.split("/")[0]
         for inner in path.iterdir() if scope else (path,):
@@ -136,16 +136,16 @@ def _copied(install: Install, folder: Path) -> Install:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What a later version might do in one of its files, and what the server says then."""
+    """A change that a later version might make in one of its files, and the error of the server."""
 
     file: str
     old: str
     new: str
-    says: str
+    message: str
     more: str = ""
 
     def plant(self, server: Path) -> None:
-        """Make it in the package at `server`. `old` may be written in the manner of either version line."""
+        """Apply it to the package at `server`. `old` matches the code of both version lines."""
         file = server / "dist" / self.file
         text, count = re.subn(self.old, self.new, file.read_text())
         assert count, f"{file} has changed; nothing is planted"
@@ -158,24 +158,24 @@ _CHANGES = {
         old=r"(promises_1\.default|fs)\.writeFile\(",
         new="OTHER(",
         more=_OTHER_WRITE,
-        says="its stores wrote blocks/did:plc:trial/",
+        message="its stores wrote blocks/did:plc:trial/",
     ),
     "keys written in another way": Change(
         file="actor-store/actor-store.js",
         old=r"(promises_1\.default|fs)\.writeFile\(",
         new="OTHER(",
         more=_OTHER_WRITE,
-        says="its stores wrote actors/",
+        message="its stores wrote actors/",
     ),
     "another database library": Change(
         file="db/db.js",
         old=r"new (better_sqlite3_1\.default|SqliteDB)\(",
         new="new OTHER(",
         more=_OTHER_DRIVER,
-        says="store.sqlite by means that are not known here",
+        message="store.sqlite by means that are not known here",
     ),
     "a blob store with other methods": Change(
-        file="disk-blobstore.js", old=r"async putTemp\(", new="async keepTemp(", says="putTemp is not a function"
+        file="disk-blobstore.js", old=r"async putTemp\(", new="async keepTemp(", message="putTemp is not a function"
     ),
 }
 
@@ -187,29 +187,29 @@ def _refusal(server: PdsProcess) -> str:
 
 
 @pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES.keys())
-def test_a_server_whose_internals_are_others_is_refused_before_it_listens(
+def test_refuses_a_server_with_changed_internals_before_it_listens(
     place: HostConnection, change: Change, tmp_path: Path
 ) -> None:
     changed = _copied(place.install, tmp_path / "changed")
     change.plant(changed.folder / "node_modules" / _SERVER)
-    said = _refusal(replace(place, install=changed).server())
-    assert "REFUSED: this version of the server cannot be made to flush what it acknowledges: " in said
-    assert change.says in said, "what is wrong"
-    assert "'pds: {durable_writes: false}'" in said, "what to do"
+    error = _refusal(replace(place, install=changed).server())
+    assert "REFUSED: this version of the server cannot be made to flush what it acknowledges: " in error
+    assert change.message in error, "the error must name the fault"
+    assert "'pds: {durable_writes: false}'" in error, "the error must name the remedy"
 
 
-def test_a_connection_that_stays_normal_is_refused(place: HostConnection, tmp_path: Path) -> None:
-    """As from a library that takes the pragma and does something else."""
+def test_refuses_a_connection_that_stays_normal(place: HostConnection, tmp_path: Path) -> None:
+    """As with a library that accepts the pragma and ignores it."""
     deaf = tmp_path / "deaf.cjs"
     deaf.write_text(_DEAF)
-    said = _refusal(place.server(NODE_OPTIONS=f'--require="{deaf}" {place.env["NODE_OPTIONS"]}'))
-    assert "REFUSED: " in said
-    assert "answers 'PRAGMA synchronous' with 1, not 2" in said
+    error = _refusal(place.server(NODE_OPTIONS=f'--require="{deaf}" {place.env["NODE_OPTIONS"]}'))
+    assert "REFUSED: " in error
+    assert "answers 'PRAGMA synchronous' with 1, not 2" in error
 
 
-def test_a_database_that_is_opened_past_the_library_is_refused(place: HostConnection, tmp_path: Path) -> None:
-    """As by a worker thread of a later version."""
+def test_refuses_a_database_opened_without_the_library(place: HostConnection, tmp_path: Path) -> None:
+    """As a worker thread of a later version might do."""
     other = tmp_path / "other.cjs"
     other.write_text(_PAST_THE_LIBRARY)
-    said = _refusal(place.server(NODE_OPTIONS=f'{place.env["NODE_OPTIONS"]} --require="{other}"'))
-    assert f"it opened {place.data}/other.sqlite by other means than better-sqlite3" in said
+    error = _refusal(place.server(NODE_OPTIONS=f'{place.env["NODE_OPTIONS"]} --require="{other}"'))
+    assert f"it opened {place.data}/other.sqlite by other means than better-sqlite3" in error

@@ -1,4 +1,4 @@
-"""What the real servers make of a wrong environment, and which names they read."""
+"""How the real servers react to a wrong environment, and which names they read."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tools.trial.process import ServerEndedError
 pytestmark = pytest.mark.contract
 
 
-def _words_at_start(start_pds: StartPds, env: dict[str, str], cases: Sequence[Refusal]) -> dict[str, str]:
-    """What the server says about each case, by its name; nothing if it starts. Several servers at a time."""
+def _errors_at_start(start_pds: StartPds, env: dict[str, str], cases: Sequence[Refusal]) -> dict[str, str]:
+    """The server's error for each case, by its name; empty if it starts. Starts several servers at a time."""
 
     def start(case: Refusal) -> str:
         try:
@@ -36,32 +36,32 @@ def _words_at_start(start_pds: StartPds, env: dict[str, str], cases: Sequence[Re
         return dict(zip((case.name for case in cases), pool.map(start, cases), strict=True))
 
 
-def test_the_server_refuses_every_bad_environment_in_the_words_that_we_know(
+def test_server_refuses_every_bad_environment_with_the_known_error(
     start_pds: StartPds, program_env: dict[str, str], line: str
 ) -> None:
     cases = [case for case in BAD_ENVIRONMENTS if line in case.lines]
-    words = _words_at_start(start_pds, program_env, cases)
-    assert {case.name: words[case.name] for case in cases if case.message not in words[case.name]} == {}
+    errors = _errors_at_start(start_pds, program_env, cases)
+    assert {case.name: errors[case.name] for case in cases if case.message not in errors[case.name]} == {}
 
 
-def test_the_server_starts_with_environments_that_are_wrong_all_the_same(
+def test_server_starts_with_environments_that_are_accepted_but_wrong(
     start_pds: StartPds, program_env: dict[str, str], line: str
 ) -> None:
     cases = [case for case in ACCEPTED_BUT_WRONG if line in case.lines]
-    words = _words_at_start(start_pds, program_env, cases)
-    assert {name: said for name, said in words.items() if said} == {}
+    errors = _errors_at_start(start_pds, program_env, cases)
+    assert {name: error for name, error in errors.items() if error} == {}
 
 
-def test_every_bad_environment_has_a_name_of_its_own_and_words_to_be_known_by() -> None:
+def test_every_bad_environment_has_a_unique_name_and_an_expected_error() -> None:
     cases = BAD_ENVIRONMENTS + ACCEPTED_BUT_WRONG
     assert len({case.name for case in cases}) == len(cases)
     assert [case.name for case in BAD_ENVIRONMENTS if not case.message] == []
 
 
-def test_secrets_are_kept_out_of_the_error_of_a_server_that_does_not_start(
+def test_error_of_a_server_that_does_not_start_contains_no_secret(
     start_pds: StartPds, program_env: dict[str, str]
 ) -> None:
-    # The server prints what it was given when a colour is wrong, so let a secret be that colour.
+    # The server prints the value of a wrong colour, so use a secret as the colour.
     change = {"PDS_ADMIN_PASSWORD": "#not-a-colour", "PDS_SERVICE_HANDLE_DOMAINS": "#not-a-colour"}
     with pytest.raises(ServerEndedError) as refusal, start_pds(program_env | change, change):
         pass
@@ -74,7 +74,7 @@ def test_secrets_are_kept_out_of_the_error_of_a_server_that_does_not_start(
     [{"PDS_DID_PLC_URL": None}, {"PDS_DID_PLC_URL": "https://plc.directory"}, {"PDS_CRAWLERS": "https://bsky.network"}],
     ids=lambda change: "".join(f"{name}={value}" for name, value in change.items()),
 )
-def test_a_server_that_would_speak_to_a_public_directory_or_relay_is_not_started(
+def test_refuses_to_start_a_server_with_a_public_directory_or_relay(
     pds_installs: dict[str, Install], tmp_path: Path, change: dict[str, str | None]
 ) -> None:
     env = {"PDS_DID_PLC_URL": "http://localhost:2582", **change}
@@ -84,15 +84,15 @@ def test_a_server_that_would_speak_to_a_public_directory_or_relay_is_not_started
     assert not (tmp_path / "pds.log").exists()
 
 
-def test_the_table_of_names_is_what_the_installed_servers_read(pds_installs: dict[str, Install]) -> None:
+def test_table_of_names_equals_what_the_installed_servers_read(pds_installs: dict[str, Install]) -> None:
     assert (ROOT / TABLE).read_text() == as_text(make_table(pds_installs))
 
 
-def test_the_reserved_words_are_those_of_the_installed_servers(pds_installs: dict[str, Install]) -> None:
+def test_reserved_words_equal_those_of_the_installed_servers(pds_installs: dict[str, Install]) -> None:
     assert (ROOT / reserved_handles.TABLE).read_text() == reserved_handles.make_table(pds_installs)
 
 
-def test_every_name_of_the_programs_environment_is_read_by_both_lines(
+def test_both_version_lines_read_every_name_of_the_rendered_environment(
     pds_installs: dict[str, Install], program_env: dict[str, str]
 ) -> None:
     names = make_table(pds_installs)["names"]

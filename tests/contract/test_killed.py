@@ -1,8 +1,8 @@
-"""Server, backup and restore killed again and again, at random moments, while members write.
+"""Server, backup and restore are killed repeatedly, at random moments, while members write.
 
-One life of the server after the other. In each: it is killed while a copy of its data is made, the copy in every second
-one; then sending it, fetching it and restoring it are killed and done again. What was acknowledged before a copy began
-is in whatever passes the drill, and comes back.
+In each life of the server: the server is killed while its data is copied, and in every second life the copying program
+is killed, too. Then sending, fetching and restoring are killed and repeated. Every snapshot that passes the drill must
+contain what was acknowledged before the copy began, and restore it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1
 
 @dataclass(kw_only=True)
 class HostConnection:
-    """A server that can be killed and comes again at the same address, with its club, its bucket and its directory."""
+    """A server that can be killed and restarted at the same address, with its club, its bucket and its directory."""
 
     install: Install
     env: Mapping[str, str]
@@ -52,21 +52,21 @@ class HostConnection:
     chance: random.Random = field(default_factory=lambda: random.Random(23))
     killed: Counter[str] = field(default_factory=Counter)
     took: dict[str, float] = field(default_factory=dict)
-    """Seconds that each thing last took undisturbed."""
+    """Seconds that each operation last took undisturbed."""
     server: PdsProcess = field(init=False)
     club: Club = field(init=False)
 
     def live(self) -> None:
-        """Start the server, again."""
+        """Start the server, or restart it."""
         self.lives.close()
         self.server = self.lives.enter_context(PdsProcess(self.install, self.env, self.data.path.with_suffix(".log")))
 
     def some_moment(self, what: str) -> float:
-        """Seconds until what takes so long is to be killed."""
+        """A random delay in seconds within the duration of the operation, after which to kill it."""
         return self.chance.uniform(0, self.took[what])
 
     def timed(self, what: str, do: Callable[[], object]) -> None:
-        """Do it, and remember how long it took."""
+        """Run the operation and record its duration."""
         began = time.monotonic()
         do()
         self.took[what] = time.monotonic() - began
@@ -84,10 +84,10 @@ def place(
     path = tmp_path / "live" / "pds"
     path.mkdir(parents=True)
     env = open_environment(program_env, path, directory, line)
-    asked = from_plc(directory.url, httpx.Client(trust_env=False))
-    data = Data(path=path, install=pds_installs[line], document_key=asked)
+    document_key = from_plc(directory.url, httpx.Client(trust_env=False))
+    data = Data(path=path, install=pds_installs[line], document_key=document_key)
     with s3_server(tmp_path, BUCKET) as url, ExitStack() as lives:
-        made = HostConnection(
+        connection = HostConnection(
             install=pds_installs[line],
             env=env,
             data=data,
@@ -95,19 +95,19 @@ def place(
             directory=directory,
             lives=lives,
         )
-        made.live()
-        made.club = founded(made.server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
-        yield made
+        connection.live()
+        connection.club = founded(connection.server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
+        yield connection
 
 
-def test_whatever_is_killed_nothing_acknowledged_is_lost_and_nothing_torn_passes(
+def test_kills_lose_nothing_acknowledged_and_nothing_torn_passes(
     place: HostConnection, scale: Scale, tmp_path: Path
 ) -> None:
     began = time.monotonic()
     place.timed("copy", place.data.take)
     begun = {place.data.manifest()["started"]: began}
     place.timed("send", lambda: place.bucket.send(place.data))
-    with _room(tmp_path / "first") as folder:
+    with _volume(tmp_path / "first") as folder:
         place.timed("fetch", lambda: place.bucket.fetch(folder))
         place.timed("restore", lambda: _restored(place, folder))
     for number in range(scale.lives):
@@ -122,13 +122,13 @@ def test_whatever_is_killed_nothing_acknowledged_is_lost_and_nothing_torn_passes
         report = verify(whole, place.data.document_key)
         assert report.problems == (), f"life {number}"
         begun.setdefault(report.manifest["started"], began)
-        if whole != place.data.snapshot:  # killed between two renames: the next copy sets it right
+        if whole != place.data.snapshot:  # killed between two renames: the next copy repairs it
             began = time.monotonic()
             place.data.take()
             begun[place.data.manifest()["started"]] = began
         place.killed["sending"] += place.bucket.send_killed(place.data, place.some_moment("send"))
         place.bucket.send(place.data)
-        with _room(tmp_path / str(number)) as folder:
+        with _volume(tmp_path / str(number)) as folder:
             place.killed["fetching"] += place.bucket.fetch_killed(folder, place.some_moment("fetch"))
             place.bucket.fetch(folder)
             manifest = _drilled(place, folder)
@@ -144,11 +144,11 @@ def test_whatever_is_killed_nothing_acknowledged_is_lost_and_nothing_torn_passes
             _served(place, folder, begun[manifest])
     print(f"killed in {scale.lives} lives: {dict(place.killed)}")
     assert place.killed["server"] == scale.lives
-    assert place.killed.total() > 2 * scale.lives, "most were killed in their middle"
+    assert place.killed.total() > 2 * scale.lives, "most must be killed while they run"
 
 
 def _one_dies_while_it_is_copied(place: HostConnection, *, copy_too: bool) -> None:
-    """The server is killed, with `copy_too` the program that copies, too; the server comes again and is written to."""
+    """Kill the server, with `copy_too` the copying program, too; restart the server and wait for new writes."""
     time.sleep(place.chance.uniform(0, 0.5))
     ends = {"server": place.some_moment("copy")} | ({"copying": place.some_moment("copy")} if copy_too else {})
     with place.data.start() as process:
@@ -161,19 +161,19 @@ def _one_dies_while_it_is_copied(place: HostConnection, *, copy_too: bool) -> No
             else:
                 os.kill(place.server.pid, signal.SIGKILL)
                 place.killed["server"] += 1
-        said, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode in ((0, -signal.SIGKILL) if copy_too else (0,)), said
+        output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode in ((0, -signal.SIGKILL) if copy_too else (0,)), output
     place.live()
     written = len(place.club.journal.records)
     for _ in range(600):
         if len(place.club.journal.records) >= written + 5:
             return
         time.sleep(0.1)
-    pytest.fail("the server that came again takes nothing")
+    pytest.fail("the restarted server accepts no writes")
 
 
 def _nothing_torn_passes(place: HostConnection, began: float) -> None:
-    """What a killed program left half done is not whole; or it is, and was killed a moment before it said so."""
+    """What a killed program left is either not whole, or complete because it was killed just before it finished."""
     left = place.data.snapshot.with_name("next")
     if not left.exists():
         return
@@ -188,15 +188,15 @@ def _all_is_in(place: HostConnection, folder: Path, began: float) -> None:
     assert accounts
     with closing(open_unchanged(folder / "account.sqlite")) as db:
         assert accounts <= {did for (did,) in db.execute("select did from actor")}
-    there: dict[str, str] = {}
+    copied: dict[str, str] = {}
     for did in accounts:
         with closing(open_unchanged(folder / repo_path(did) / "store.sqlite")) as db:
-            there |= dict(db.execute("select uri, cid from record"))
-    assert {uri: cid for uri, cid in records.items() if there.get(uri) != cid} == {}
+            copied |= dict(db.execute("select uri, cid from record"))
+    assert {uri: cid for uri, cid in records.items() if copied.get(uri) != cid} == {}
 
 
 def _drilled(place: HostConnection, folder: Path) -> str:
-    """A drill of what was fetched; when the copy was begun, by its manifest."""
+    """Drill what was fetched; return the start time in its manifest."""
     alloc, live = (folder.with_name(name) for name in ("alloc-of-drill", "live-of-drill"))
     drill = Drill(folder=alloc, live=live, install=place.install, directory=place.directory)
     fetched = folder / ".restore" / "fetched"
@@ -210,8 +210,8 @@ def _drilled(place: HostConnection, folder: Path) -> str:
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[Path]:
-    """A volume, and what is beside it."""
+def _volume(folder: Path) -> Iterator[Path]:
+    """A volume in its own folder."""
     volume = folder / "pds"
     volume.mkdir(parents=True)
     yield volume
@@ -229,13 +229,13 @@ def _restore(place: HostConnection, folder: Path) -> subprocess.Popen[str]:
 
 def _restored(place: HostConnection, folder: Path) -> None:
     with _restore(place, folder) as running:
-        said, _ = running.communicate(timeout=DEADLINE)
-    assert running.returncode == 0, said
-    assert "ready" in said or "is finished" in said
+        output, _ = running.communicate(timeout=DEADLINE)
+    assert running.returncode == 0, output
+    assert "ready" in output or "is finished" in output
 
 
 def _served(place: HostConnection, folder: Path, began: float) -> None:
-    """The server on what was restored knows a member's password."""
+    """The server on the restored data accepts a member's password."""
     port = free_port()
     env = {name: value.replace(str(place.data.path), str(folder)) for name, value in place.env.items()}
     did = place.chance.choice(sorted(place.club.journal.before(began)[0]))

@@ -1,4 +1,4 @@
-"""Accounts with as many records as members really have, in the jobs' memory, and trees that are none."""
+"""Accounts with realistically many records, in the memory of the jobs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tools.trial.pds import PdsProcess
 pytestmark = pytest.mark.contract
 
 one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
-"""For what is not about the server."""
+"""For tests that do not depend on the version line of the server."""
 
 _RECORDS = 200_000
 _FEW = 3_000
@@ -45,7 +45,7 @@ const car = openCar(name);
 const verifier = publicKey(fs.readFileSync(key)).verifier;
 console.log(JSON.stringify([...problems({ ...car, rev, did, verifier })].map(({ text }) => text)));
 """
-_BY_THE_OWNER = """
+_BY_THE_OPERATOR = """
 import json, sys
 from pathlib import Path
 from cli.snapshot.verify import verify
@@ -55,7 +55,7 @@ print(json.dumps(verify(Path(sys.argv[1]), lambda did: None).problems))
 
 @dataclass(frozen=True, kw_only=True)
 class Large:
-    """A server's data at rest in which one account is large, and a limit within which everything runs."""
+    """The data of a stopped server with one large account, and the memory limit of all programs."""
 
     data: Data
     did: str
@@ -64,7 +64,7 @@ class Large:
 
 @pytest.fixture(scope="module")
 def large(running: Running, still: Data, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
-    """200,000 records in one account, and a snapshot of it, made within the limit of the jobs."""
+    """An account with 200,000 records, and a snapshot of it taken within the memory limit of the jobs."""
     path = tmp_path_factory.mktemp("large") / "pds"
     shutil.copytree(still.path, path, ignore=shutil.ignore_patterns(".snapshot"))
     did = running.club.members[0].did
@@ -76,7 +76,7 @@ def large(running: Running, still: Data, tmp_path_factory: pytest.TempPathFactor
             data.take()
             yield Large(data=data, did=did, limit=limit)
     except NoLimitError as error:
-        pytest.skip(f"nothing can be said of memory on this machine: {error}")
+        pytest.skip(f"memory cannot be limited on this machine: {error}")
 
 
 def _ran(command: list[str], folder: Path, **env: str) -> Any:
@@ -87,20 +87,20 @@ def _ran(command: list[str], folder: Path, **env: str) -> Any:
 
 
 @one_line
-def test_200_000_records_are_copied_whole_in_the_memory_of_a_job(large: Large) -> None:
+def test_copies_200_000_records_whole_in_the_memory_of_a_job(large: Large) -> None:
     with closing(sqlite3.connect(large.data.snapshot / repo_path(large.did) / "store.sqlite")) as db:
         assert db.execute("select count(*) from record").fetchone()[0] > _RECORDS
     assert large.limit.kills == 0
 
 
 @one_line
-def test_200_000_records_are_verified_by_the_owner_in_the_memory_of_a_job(large: Large) -> None:
-    command = large.limit.command([sys.executable, "-c", _BY_THE_OWNER, str(large.data.snapshot)])
+def test_operator_verifies_200_000_records_in_the_memory_of_a_job(large: Large) -> None:
+    command = large.limit.command([sys.executable, "-c", _BY_THE_OPERATOR, str(large.data.snapshot)])
     assert _ran(command, ROOT) == []
 
 
 @one_line
-def test_a_drill_verifies_and_serves_200_000_records_in_the_memory_of_a_job(
+def test_drill_verifies_and_serves_200_000_records_in_the_memory_of_a_job(
     large: Large, directory: PlcDirectory, tmp_path: Path
 ) -> None:
     drill = Drill(folder=tmp_path / "alloc", live=tmp_path / "pds", install=large.data.install, directory=directory)
@@ -113,7 +113,7 @@ def test_a_drill_verifies_and_serves_200_000_records_in_the_memory_of_a_job(
 
 
 @one_line
-def test_200_000_records_are_restored_in_the_memory_of_a_job(
+def test_restores_200_000_records_in_the_memory_of_a_job(
     large: Large, directory: PlcDirectory, program_env: Mapping[str, str], tmp_path: Path
 ) -> None:
     data = replace(large.data, path=tmp_path / "pds")
@@ -122,8 +122,8 @@ def test_200_000_records_are_restored_in_the_memory_of_a_job(
     before = large.data.manifest()["repositories"][large.did]["rev"]
     known = {"PDS_HOSTNAME": program_env["PDS_HOSTNAME"], "PDS_DID_PLC_URL": directory.url}
     with restoring(data, FILES, **known) as running:
-        said, _ = running.communicate(timeout=DEADLINE)
-    assert running.returncode == 0, said
+        output, _ = running.communicate(timeout=DEADLINE)
+    assert running.returncode == 0, output
     with closing(sqlite3.connect(data.path / repo_path(large.did) / "store.sqlite")) as db:
         count, rev = db.execute("select (select count(*) from record), rev from repo_root").fetchone()
     assert count > _RECORDS
@@ -146,7 +146,7 @@ def _wrong(data: Data, did: str) -> list[str]:
         return [fault.text for fault in store.problems((data.path / repo_path(did) / "key").read_bytes())]
 
 
-def test_a_server_serves_lists_and_goes_on_with_records_that_were_written_below_it(
+def test_server_lists_and_extends_records_that_were_written_to_its_database(
     running: Running, faulty: Data, program_env: Mapping[str, str], directory: PlcDirectory, line: str
 ) -> None:
     did = running.club.members[0].did
@@ -168,8 +168,8 @@ def test_a_server_serves_lists_and_goes_on_with_records_that_were_written_below_
         record = {"$type": POSTS, "text": "one more", "createdAt": "2026-01-01T00:00:00.000Z"}
         member.client.procedure("com.atproto.repo.createRecord", {"repo": did, "collection": POSTS, "record": record})
         collection, rkey = next(path for path in expected if path.startswith(POSTS)).split("/")
-        gone = {"repo": did, "collection": collection, "rkey": rkey}
-        newest = member.client.procedure("com.atproto.repo.deleteRecord", gone)["commit"]
+        deleted_record = {"repo": did, "collection": collection, "rkey": rkey}
+        newest = member.client.procedure("com.atproto.repo.deleteRecord", deleted_record)["commit"]
         served.write_bytes(member.client.http.get("/xrpc/com.atproto.sync.getRepo", params={"did": did}).content)
     assert newest["rev"] > rev
     assert _wrong(faulty, did) == []

@@ -1,4 +1,4 @@
-"""A member moves to another real PDS with their identity, posts and pictures, without any mail server.
+"""A member moves to another real PDS with their identity, posts and blobs, without any mail server.
 
 The calls and their order are those of the protocol's guide to account migration (atproto.com/guides/account-migration)
 and of docs/guide/members.md. Mailed tokens are read as `./pds email-token` reads them.
@@ -34,19 +34,19 @@ pytestmark = pytest.mark.contract
 OLD, NEW = "noted.at", "rooks.test"
 OWN_DOMAIN = "ann.her-domain.test"
 PASSWORD = "5f" * 16
-HER_KEY = did_key("3ee68ca0" * 8)
+MEMBER_KEY = did_key("3ee68ca0" * 8)
 OTHER_SECRETS = {
     "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": "41" * 32,
     "PDS_JWT_SECRET": "42" * 16,
     "PDS_ADMIN_PASSWORD": "43" * 16,
 }
-POST, PICTURE = "app.bsky.feed.post", "at.noted.try.blob"
+POST, BLOB_RECORD = "app.bsky.feed.post", "at.noted.try.blob"
 PREFERENCES = [{"$type": "app.bsky.actor.defs#adultContentPref", "enabled": True}]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two servers, and the way of its operator and the member to it."""
+    """One of the two servers, with the calls of its operator and of the member."""
 
     hostname: str
     env: Mapping[str, str]
@@ -61,7 +61,7 @@ class Side:
         return str(made["code"])
 
     def log_in(self, did: str) -> str:
-        """The member's session, with which every call goes from now on."""
+        """Log in the member and use the session for all later calls."""
         body = {"identifier": did, "password": PASSWORD}
         token = str(self.client.procedure("com.atproto.server.createSession", body)["accessJwt"])
         self.client.log_in(token)
@@ -74,7 +74,7 @@ class Side:
         assert answer.is_success, f"{method}: {answer.status_code} {answer.text}"
 
     def post(self, did: str, text: str) -> None:
-        """A post of the member's."""
+        """Create a post of the member."""
         record = {"$type": POST, "text": text, "createdAt": "2026-06-01T12:00:00.000Z"}
         self.client.procedure("com.atproto.repo.createRecord", {"repo": did, "collection": POST, "record": record})
 
@@ -82,16 +82,16 @@ class Side:
         """The member's records: the CID of each, by its address."""
         return {
             record["uri"]: record["cid"]
-            for collection in (POST, PICTURE)
+            for collection in (POST, BLOB_RECORD)
             for record in self.client.query(
                 "com.atproto.repo.listRecords", {"repo": did, "collection": collection, "limit": 100}
             )["records"]
         }
 
     def status(self, did: str) -> tuple[bool, str | None]:
-        """Its public status: whether the account is active here, and why not."""
-        said = self.client.query("com.atproto.sync.getRepoStatus", {"did": did})
-        return said["active"], said.get("status")
+        """The public status: whether the account is active here, and the reason if not."""
+        response = self.client.query("com.atproto.sync.getRepoStatus", {"did": did})
+        return response["active"], response.get("status")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def world(
     program_env: dict[str, str],
     line: str,
 ) -> Iterator[World]:
-    """A member leaves a server of `line` for one of the other line."""
+    """A server of `line`, which the member leaves, and one of the other line."""
     [other] = set(PDS_LINES) - {line}
     dns: dict[str, list[str]] = {}
     theirs = {**program_env, **OTHER_SECRETS, "PDS_HOSTNAME": NEW}
@@ -152,27 +152,27 @@ def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _member(side: Side, name: str, **more: str) -> tuple[str, bytes]:
-    """An account with posts, a picture and preferences; its DID, and the picture's bytes."""
+    """An account with posts, a blob and preferences; its DID, and the blob's bytes."""
     side.client.log_in("")
     body = {"handle": f"{name}.{side.hostname}", "email": f"{name}@her-mail.org", "password": PASSWORD, **more}
     did: str = side.client.procedure("com.atproto.server.createAccount", {**body, "inviteCode": side.invite()})["did"]
     side.log_in(did)
     for number in range(3):
         side.post(did, f"move {number}")
-    picture = json.dumps([did] * 1000).encode()
-    blob = side.client.upload_blob([picture], len(picture))
-    record = {"$type": PICTURE, "blob": blob}
-    album = {"repo": did, "collection": PICTURE, "record": record, "validate": False}
+    blob_content = json.dumps([did] * 1000).encode()
+    blob = side.client.upload_blob([blob_content], len(blob_content))
+    record = {"$type": BLOB_RECORD, "blob": blob}
+    album = {"repo": did, "collection": BLOB_RECORD, "record": record, "validate": False}
     side.client.procedure("com.atproto.repo.createRecord", album)
     side.client.procedure("app.bsky.actor.putPreferences", {"preferences": PREFERENCES})
-    return did, picture
+    return did, blob_content
 
 
 def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
     """The account on the new server, deactivated, with all the member's data from the old one; both sessions."""
     leaving = old.log_in(did)
-    asked: dict[str, str | int] = {"aud": f"did:web:{new.hostname}", "lxm": "com.atproto.server.createAccount"}
-    proof = old.client.query("com.atproto.server.getServiceAuth", asked)["token"]
+    parameters: dict[str, str | int] = {"aud": f"did:web:{new.hostname}", "lxm": "com.atproto.server.createAccount"}
+    proof = old.client.query("com.atproto.server.getServiceAuth", parameters)["token"]
     account = {"did": did, "handle": handle, "email": f"{did[-6:]}@her-mail.org", "password": PASSWORD}
     body = {**account, "inviteCode": new.invite()}
     new.client.log_in("")
@@ -181,12 +181,12 @@ def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
     new.client.log_in(proof)
     arriving = str(new.client.procedure("com.atproto.server.createAccount", body)["accessJwt"])
     new.client.log_in(arriving)
-    assert new.status(did) == (False, "deactivated"), "two servers that both speak for her would be one too many"
+    assert new.status(did) == (False, "deactivated"), "only one server may be active for an account"
 
     repository = old.client.http.get("/xrpc/com.atproto.sync.getRepo", params={"did": did}).raise_for_status()
     new.send(arriving, "com.atproto.repo.importRepo", repository.content, "application/vnd.ipld.car")
     missing = [blob["cid"] for blob in new.client.query("com.atproto.repo.listMissingBlobs", {})["blobs"]]
-    assert len(missing) == 1, "the picture"
+    assert len(missing) == 1, "one blob"
     for cid in missing:
         content = b"".join(old.client.stream_blob(did, cid))
         assert new.client.upload_blob([content], len(content))["ref"]["$link"] == cid
@@ -196,30 +196,31 @@ def _copy(old: Side, new: Side, did: str, handle: str) -> tuple[str, str]:
     return leaving, arriving
 
 
-def _change_identity(old: Side, new: Side, leaving: str, token: str, hers: list[str]) -> None:
+def _change_identity(old: Side, new: Side, leaving: str, token: str, member_keys: list[str]) -> None:
     """The old server signs the new one's recommendation, with the member's own key before it; the new one submits
     it."""
-    wanted = new.client.query("com.atproto.identity.getRecommendedDidCredentials", {})
-    wanted["rotationKeys"] = hers + wanted["rotationKeys"]
+    credentials = new.client.query("com.atproto.identity.getRecommendedDidCredentials", {})
+    credentials["rotationKeys"] = member_keys + credentials["rotationKeys"]
     old.client.log_in(leaving)
-    signed = old.client.procedure("com.atproto.identity.signPlcOperation", {**wanted, "token": token})
+    signed = old.client.procedure("com.atproto.identity.signPlcOperation", {**credentials, "token": token})
     new.client.procedure("com.atproto.identity.submitPlcOperation", {"operation": signed["operation"]})
 
 
-def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, hers: list[str]) -> None:
-    """All of it, in the order of docs/guide/members.md."""
+def _move(world: World, did: str, handle: str, monkeypatch: pytest.MonkeyPatch, member_keys: list[str]) -> None:
+    """The whole move, in the order of docs/guide/members.md."""
     old, new = world.old, world.new
     leaving, arriving = _copy(old, new, did, handle)
-    assert new.client.query("com.atproto.server.checkAccountStatus", {})["validDid"] is False, "all but her identity"
+    assert new.client.query("com.atproto.server.checkAccountStatus", {})["validDid"] is False, (
+        "everything is moved but the identity"
+    )
     old.send(leaving, "com.atproto.identity.requestPlcOperationSignature")
-    _change_identity(old, new, leaving, _token(old, did, monkeypatch), hers)
+    _change_identity(old, new, leaving, _token(old, did, monkeypatch), member_keys)
     new.send(arriving, "com.atproto.server.activateAccount")
     old.client.procedure("com.atproto.server.deactivateAccount", {})
 
 
-def _moved(world: World, did: str, records: dict[str, str], picture: bytes) -> None:
-    """The DID is unchanged and the new server's, and so are all records; the old server reports that the account
-    left."""
+def _moved(world: World, did: str, records: dict[str, str], blob_content: bytes) -> None:
+    """Assert that the records are unchanged, the DID names the new server, and the old server reports the move."""
     old, new = world.old, world.new
     data = directory_data(world.directory.url, did)
     assert data["services"]["atproto_pds"]["endpoint"] == f"https://{NEW}"
@@ -228,31 +229,31 @@ def _moved(world: World, did: str, records: dict[str, str], picture: bytes) -> N
     assert new.records(did) == records
     assert new.client.query("app.bsky.actor.getPreferences", {})["preferences"] == PREFERENCES
     [blob] = new.client.query("com.atproto.sync.listBlobs", {"did": did})["cids"]
-    assert b"".join(new.client.stream_blob(did, blob)) == picture
+    assert b"".join(new.client.stream_blob(did, blob)) == blob_content
     assert (old.status(did), new.status(did)) == ((False, "deactivated"), (True, None))
     new.post(did, "here now")
 
 
-def test_a_member_moves_to_another_server_with_no_mail_and_keeps_identity_key_posts_and_pictures(
+def test_member_moves_without_mail_and_keeps_identity_posts_and_blobs(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    did, picture = _member(world.old, "ann", recoveryKey=HER_KEY)
+    did, blob_content = _member(world.old, "ann", recoveryKey=MEMBER_KEY)
     records = world.old.records(did)
     assert len(records) == 4
     handle = f"ann.{NEW}"
-    _move(world, did, handle, monkeypatch, [HER_KEY])
-    _moved(world, did, records, picture)
+    _move(world, did, handle, monkeypatch, [MEMBER_KEY])
+    _moved(world, did, records, blob_content)
     data = directory_data(world.directory.url, did)
     theirs = did_key(OTHER_SECRETS["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"])
-    assert data["rotationKeys"] == [HER_KEY, theirs], "her key stays, the old server's goes"
-    assert data["alsoKnownAs"] == [f"at://{handle}"], "a name under the old server is the old server's"
+    assert data["rotationKeys"] == [MEMBER_KEY, theirs], "the member's key stays, and the old server's key is removed"
+    assert data["alsoKnownAs"] == [f"at://{handle}"], "a handle under the old server stays with the old server"
 
 
-def test_a_member_with_a_domain_of_her_own_keeps_her_handle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    did, picture = _member(world.old, "eve")
+def test_member_with_an_own_domain_keeps_the_handle(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    did, blob_content = _member(world.old, "eve")
     world.dns[f"TXT _atproto.{OWN_DOMAIN}"] = [f"did={did}"]
     world.old.client.procedure("com.atproto.identity.updateHandle", {"handle": OWN_DOMAIN})
     records = world.old.records(did)
     _move(world, did, OWN_DOMAIN, monkeypatch, [])
-    _moved(world, did, records, picture)
+    _moved(world, did, records, blob_content)
     assert directory_data(world.directory.url, did)["alsoKnownAs"] == [f"at://{OWN_DOMAIN}"]

@@ -1,4 +1,4 @@
-"""`./pds restore --only`: one account comes back from a backup, and the others stay as they are."""
+"""`./pds restore --only`: it restores one account from a backup and leaves the others unchanged."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from cli.snapshot.verify import MANIFEST
 from tests.contract.restores import Restore
 from tests.contract.snapshots import DEADLINE, Scale
 from tests.contract.test_damaged_accounts import key_of, overwrite_pages
-from tests.contract.test_restore import _cid, _client, _goes_on, _logged_in, _status, _uris
+from tests.contract.test_restore import _cid, _client, _logged_in, _relay_follows, _status, _uris
 from tests.contract.test_restored_accounts import _fetched, _older, _relabelled, one_line
 
 pytestmark = pytest.mark.contract
 
 
 def _one(restore: Restore, did: str, **change: str) -> str:
-    """Both runs of `--only`: beside the server, then while it stands still."""
-    said = restore.run(code=0, NOMAD_META_only=did, **change)
-    return said + restore.run(code=0, NOMAD_META_only=did, NOMAD_META_step="in", **change)
+    """Both runs of `--only`: while the server runs, then while it is stopped."""
+    output = restore.run(code=0, NOMAD_META_only=did, **change)
+    return output + restore.run(code=0, NOMAD_META_only=did, NOMAD_META_step="in", **change)
 
 
 def _state_of_others(restore: Restore, did: str) -> dict[str, str]:
@@ -35,14 +35,14 @@ def _state_of_others(restore: Restore, did: str) -> dict[str, str]:
         return dict(db.execute("select did, rev || ' ' || cid from repo_root where did != ?", (did,)))
 
 
-def test_one_account_comes_back_while_the_others_stay_as_they_are(in_place: Restore) -> None:
+def test_one_account_is_restored_and_the_others_are_unchanged(in_place: Restore) -> None:
     scenario, did, relay = in_place.scenario, in_place.scenario.writer.did, in_place.relay
     overwrite_pages(in_place.data, did)
     before = _state_of_others(in_place, did)
     events = relay.cursor
     with relay.answering() as url:
-        said = _one(in_place, did, PDS_CRAWLERS=url)
-    assert f"{did} as of {json.loads((scenario.snapshot / MANIFEST).read_text())['started']}" in said
+        output = _one(in_place, did, PDS_CRAWLERS=url)
+    assert f"{did} as of {json.loads((scenario.snapshot / MANIFEST).read_text())['started']}" in output
     assert _state_of_others(in_place, did) == before
     with in_place.opened() as server:
         _logged_in(server, in_place, did)
@@ -53,10 +53,10 @@ def test_one_account_comes_back_while_the_others_stay_as_they_are(in_place: Rest
     with closing(sqlite3.connect(in_place.data.path / "sequencer.sqlite")) as db:
         new = db.execute("select did, eventType from repo_seq where seq > ?", (events,)).fetchall()
     assert new == [(did, "sync")], "a #sync for that account alone"
-    _goes_on(in_place, relay)
+    _relay_follows(in_place, relay)
 
 
-def test_one_account_that_was_deleted_comes_back_with_its_password(in_place: Restore) -> None:
+def test_deleted_account_is_restored_with_its_password(in_place: Restore) -> None:
     scenario, did = in_place.scenario, in_place.scenario.deleted.did
     _one(in_place, did)
     with in_place.opened() as server:
@@ -66,7 +66,7 @@ def test_one_account_that_was_deleted_comes_back_with_its_password(in_place: Res
 
 
 @one_line
-def test_one_account_is_made_ready_beside_the_running_server(in_place: Restore) -> None:
+def test_account_is_prepared_while_the_server_runs(in_place: Restore) -> None:
     scenario, did = in_place.scenario, in_place.scenario.writer.did
     with in_place.opened() as server:
         in_place.run(NOMAD_META_only=did)
@@ -79,7 +79,7 @@ def test_one_account_is_made_ready_beside_the_running_server(in_place: Restore) 
 
 
 @one_line
-def test_one_account_is_refused_if_it_is_another_server_s_by_now_or_in_no_backup(in_place: Restore) -> None:
+def test_refuses_an_account_that_moved_away_or_is_in_no_backup(in_place: Restore) -> None:
     gone = in_place.scenario.gone.did
     assert f"REFUSED: {gone}: its DID document names the server rooks.test" in in_place.run(
         code=1, NOMAD_META_only=gone
@@ -91,19 +91,17 @@ def test_one_account_is_refused_if_it_is_another_server_s_by_now_or_in_no_backup
 
 
 @one_line
-def test_one_account_comes_from_an_older_backup_if_the_newest_has_it_damaged(in_place: Restore, tmp_path: Path) -> None:
+def test_account_is_restored_from_an_older_backup_if_the_newest_is_damaged(in_place: Restore, tmp_path: Path) -> None:
     did = in_place.scenario.writer.did
     whole = _relabelled(in_place.scenario.snapshot, tmp_path / "whole", "2026-01-03T00:00:00.000Z")
     key_of(_fetched(in_place), did).unlink()
     with _older(in_place, whole):
-        said = _one(in_place, did, OLDER_BACKUPS="true")
-    assert f"{did} as of 2026-01-03T00:00:00.000Z" in said
+        output = _one(in_place, did, OLDER_BACKUPS="true")
+    assert f"{did} as of 2026-01-03T00:00:00.000Z" in output
 
 
 @one_line
-def test_one_account_killed_at_random_moments_is_there_as_it_was_or_as_it_was_backed_up(
-    in_place: Restore, scale: Scale
-) -> None:
+def test_restore_killed_at_random_leaves_the_account_old_or_restored(in_place: Restore, scale: Scale) -> None:
     scenario, did = in_place.scenario, in_place.scenario.writer.did
     began = time.monotonic()
     _one(in_place, did)
@@ -119,8 +117,8 @@ def test_one_account_killed_at_random_moments_is_there_as_it_was_or_as_it_was_ba
             running.communicate(timeout=DEADLINE)
             killed += running.returncode == -signal.SIGKILL
         _until_no_child_is_left(in_place)
-        # The operator runs the same again: first beside the server, then with it at rest. Each run of the job fetches
-        # first: one that was killed at its very end has removed what it had fetched.
+        # The operator repeats both runs. Each run of the job fetches first: a run that was killed at its end has
+        # already removed what it had fetched.
         in_place.fetch()
         _one(in_place, did)
         assert _state_of_others(in_place, did) == before, f"round {number}"
@@ -135,10 +133,10 @@ def test_one_account_killed_at_random_moments_is_there_as_it_was_or_as_it_was_ba
 
 
 def _until_no_child_is_left(restore: Restore) -> None:
-    """A container takes its processes along; here the part with the server's code may go on for a moment."""
+    """Wait for child processes to end. A container would end them; here the server's code may run for a moment."""
     for _ in range(6000):
         left = subprocess.run(["pgrep", "-f", str(restore.programs)], capture_output=True, timeout=30, check=False)
         if not left.stdout:
             return
         time.sleep(0.1)
-    pytest.fail("a process of a killed restore goes on")
+    pytest.fail("a process of a killed restore still runs")

@@ -1,4 +1,4 @@
-"""One account's fault in the middle of a restore: the others come back, and a restore that failed leaves a way out."""
+"""A fault of one account during a restore: the others are restored, and a failed restore can be repeated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.contract
 
 
 def two_members(restore: Restore) -> tuple[str, str]:
-    """Two members who are in use before and after the snapshot."""
+    """Two members whose accounts are active before and after the snapshot."""
     scenario = restore.scenario
     others = {scenario.deleted.did, scenario.hidden.did, scenario.resting.did, scenario.gone.did}
     one, two, *_ = (member.did for member in scenario.club.members if member.did not in others)
@@ -29,7 +29,7 @@ def two_members(restore: Restore) -> tuple[str, str]:
 
 
 @one_line
-def test_two_accounts_whose_trees_are_lost_are_both_rebuilt(in_place: Restore) -> None:
+def test_two_accounts_with_lost_trees_are_both_rebuilt(in_place: Restore) -> None:
     for did in two_members(in_place):
         lose_the_tree(_fetched(in_place), did)
     in_place.run()
@@ -40,7 +40,7 @@ def test_two_accounts_whose_trees_are_lost_are_both_rebuilt(in_place: Restore) -
 
 
 @one_line
-def test_a_key_is_not_forgotten_because_newer_old_data_have_a_damaged_one(in_place: Restore) -> None:
+def test_last_copy_of_a_key_is_kept_even_if_newer_old_data_have_a_damaged_one(in_place: Restore) -> None:
     late = in_place.scenario.late.did
     place = in_place.data.path / ".restore"
     for name, key in (("old-1", key_of(in_place.data, late).read_bytes()), ("old-2", os.urandom(16))):
@@ -49,11 +49,11 @@ def test_a_key_is_not_forgotten_because_newer_old_data_have_a_damaged_one(in_pla
     shutil.rmtree(in_place.data.path / repo_path(late))
     refused = in_place.run(code=1, NOMAD_META_forget="yes")
     assert f"{late}: its signing key is in .restore/old-1 alone" in refused
-    assert (place / "old-1").exists(), "it holds the last copy"
+    assert (place / "old-1").exists(), "it contains the last copy"
 
 
 @one_line
-def test_one_account_whose_address_is_taken_is_refused_and_the_server_starts(in_place: Restore) -> None:
+def test_refuses_an_account_whose_address_is_taken_and_the_server_starts(in_place: Restore) -> None:
     scenario, did = in_place.scenario, in_place.scenario.deleted.did
     snapshot = in_place.data.path / ".restore" / "fetched" / "account.sqlite"
     with closing(sqlite3.connect(snapshot)) as db:
@@ -73,9 +73,7 @@ def test_one_account_whose_address_is_taken_is_refused_and_the_server_starts(in_
 
 @one_line
 @pytest.mark.parametrize("member", ["writer", "deleted"])
-def test_one_account_that_cannot_be_put_in_place_is_as_it_was_and_the_server_starts(
-    in_place: Restore, member: str
-) -> None:
+def test_failed_account_restore_leaves_it_unchanged_and_the_server_starts(in_place: Restore, member: str) -> None:
     did = getattr(in_place.scenario, member).did
     before = key_of(in_place.data, did).stat().st_ino if member == "writer" else None
     rows = _rows_of(in_place, did)
@@ -100,7 +98,7 @@ def _rows_of(restore: Restore, did: str) -> list[int]:
 
 @one_line
 @pytest.mark.parametrize(
-    ("place", "says"),
+    ("place", "message"),
     [
         ("  const { ctx, job } = server;\n  const found", "repaired"),
         ("async function newRevision(ctx, did, seen) {", "revision"),
@@ -108,23 +106,23 @@ def _rows_of(restore: Restore, did: str) -> list[int]:
     ],
     ids=["repair", "revision", "recovery"],
 )
-def test_an_account_at_which_the_server_fails_is_named_and_the_others_come_back(
-    in_place: Restore, place: str, says: str
+def test_account_at_which_the_server_fails_is_named_and_the_others_are_restored(
+    in_place: Restore, place: str, message: str
 ) -> None:
     one, two = two_members(in_place)
-    if says == "repaired":
+    if message == "repaired":
         lose_the_tree(_fetched(in_place), one)
         _break_rebuilding(_fetched(in_place), one)
-    elif says == "revision":
+    elif message == "revision":
         in_place.plant("restore_server.cjs", place, f'{place}\n  if (did === "{one}") throw new Error("planted");')
     else:
         in_place.plant("restore_server.cjs", place, f'{place} ...(job.without.includes("{one}") ? [] : ["{one}"]),')
-    said = in_place.run()
-    kept = says == "applied"
+    output = in_place.run()
+    kept = message == "applied"
     named = (
         f"note: {one}: what came while the snapshot was made could not be applied" if kept else f"NOT RESTORED: {one}: "
     )
-    assert named in said
+    assert named in output
     with in_place.opened() as server:
         _logged_in(server, in_place, two)
         _logged_in(server, in_place, in_place.scenario.late.did)
@@ -134,29 +132,29 @@ def test_an_account_at_which_the_server_fails_is_named_and_the_others_come_back(
 
 
 def _break_rebuilding(data: Data, did: str) -> None:
-    """A record's path in the table that no tree takes."""
+    """Write a record path to the table that is invalid in a tree."""
     with closing(sqlite3.connect(store_of(data, did))) as db:
         db.execute("update record set rkey = 'not a path' where uri = (select uri from record limit 1)")
         db.commit()
 
 
 @one_line
-def test_one_account_is_put_in_place_with_the_server_s_own_flushes(in_place: Restore) -> None:
+def test_account_is_restored_with_the_flushes_of_the_server(in_place: Restore) -> None:
     did = in_place.scenario.writer.did
     in_place.plant("restore_server.cjs", 'this.pragma("synchronous = off");', 'console.log("WITHOUT FLUSH");')
     in_place.run(NOMAD_META_only=did)
-    said = in_place.run(NOMAD_META_only=did, NOMAD_META_step="in")
-    assert "WITHOUT FLUSH" not in said, "a power cut could damage the account database of all"
+    output = in_place.run(NOMAD_META_only=did, NOMAD_META_step="in")
+    assert "WITHOUT FLUSH" not in output, "a power cut could damage the shared account database"
 
 
 @one_line
-def test_a_damaged_list_or_identity_file_on_the_volume_does_not_prevent_a_restore(in_place: Restore) -> None:
+def test_damaged_list_or_identity_file_does_not_prevent_a_restore(in_place: Restore) -> None:
     with (in_place.data.path / ".departures.jsonl").open("ab") as file:
         file.write(os.urandom(40).replace(b"\n", b"") + b"\n{}\n")
     (in_place.data.path / ".pds-identity.json").write_bytes(b"")
     manifest = in_place.data.path / ".restore" / "fetched" / MANIFEST
     content = json.loads(manifest.read_text())
-    del content["findings"]  # made by the version before
+    del content["findings"]  # as written by the previous version
     manifest.write_text(json.dumps(content))
     in_place.run()
     with in_place.opened() as server:
@@ -165,11 +163,11 @@ def test_a_damaged_list_or_identity_file_on_the_volume_does_not_prevent_a_restor
 
 
 @one_line
-def test_one_account_that_was_not_made_ready_is_not_called_restored(in_place: Restore) -> None:
+def test_unprepared_account_is_not_reported_as_restored(in_place: Restore) -> None:
     one, two = two_members(in_place)
     in_place.run(NOMAD_META_only=one)
     assert "begin again" in in_place.run(code=1, NOMAD_META_only=two, NOMAD_META_step="in")
     in_place.fetch()
     in_place.run()
     refused = in_place.run(code=1, NOMAD_META_only=one, NOMAD_META_step="in")
-    assert "nothing of" in refused, "what was made ready before the whole restore is not put into what it left"
+    assert "nothing of" in refused, "an account prepared before the whole restore must not be put into its result"

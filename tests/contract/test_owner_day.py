@@ -1,4 +1,4 @@
-"""With the program's environment the real PDS of each line starts, and its owner can do what owners do first."""
+"""With the program's environment the real PDS of each line starts, and its operator can do the first day's tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _account(steps: list[Step]) -> str:
 
 @dataclass(frozen=True)
 class _FirstDay:
-    """What was left of a server's first day when it had stopped."""
+    """The results of a server's first day after it stopped."""
 
     steps: list[Step]
     keep: Path
@@ -61,7 +61,7 @@ def first_day(
 
 @pytest.fixture(scope="module")
 def small_env(program_env: dict[str, str]) -> dict[str, str]:
-    """The program's environment with small blobs, for days that are not about them."""
+    """The program's environment with small blobs, for tests that do not need large ones."""
     return program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"}
 
 
@@ -80,14 +80,14 @@ def lived_in(
         yield pds, keep, _account(steps)
 
 
-def test_the_owner_can_do_everything_on_the_first_day(first_day: _FirstDay) -> None:
+def test_operator_can_do_everything_on_the_first_day(first_day: _FirstDay) -> None:
     assert [step.name for step in first_day.steps if not step.ok] == [], first_day.steps
     assert tuple(step.name for step in first_day.steps) == STEP_NAMES
     assert first_day.exit_code == 0, first_day.log[-2000:]
     assert (first_day.keep / "alice.password").stat().st_mode & 0o777 == 0o600
 
 
-def test_no_secret_is_in_the_servers_log(
+def test_server_log_contains_no_secret(
     first_day: _FirstDay, program_env: dict[str, str], program_secrets: frozenset[str]
 ) -> None:
     assert "request completed" in first_day.log
@@ -97,7 +97,7 @@ def test_no_secret_is_in_the_servers_log(
     assert password not in first_day.log
 
 
-def test_a_lost_password_file_does_not_lock_the_owner_out(
+def test_lost_password_file_does_not_lock_the_operator_out(
     lived_in: tuple[PdsProcess, Path, str], directory: PlcDirectory, small_env: dict[str, str]
 ) -> None:
     pds, keep, account = lived_in
@@ -107,7 +107,7 @@ def test_a_lost_password_file_does_not_lock_the_owner_out(
     assert _account(again) == account
 
 
-def test_another_rotation_key_than_the_servers_is_noticed(
+def test_detects_another_rotation_key_than_the_server_s(
     lived_in: tuple[PdsProcess, Path, str], directory: PlcDirectory, small_env: dict[str, str]
 ) -> None:
     pds, keep, _ = lived_in
@@ -116,7 +116,7 @@ def test_another_rotation_key_than_the_servers_is_noticed(
     assert [step.name for step in steps if not step.ok] == ["DID document"]
 
 
-def test_a_wrong_admin_password_fails_the_invite_and_what_needs_it_and_nothing_raises(
+def test_wrong_admin_password_fails_the_invite_and_the_steps_that_need_it(
     start_pds: StartPds, directory: PlcDirectory, program_env: dict[str, str], tmp_path: Path
 ) -> None:
     with start_pds(program_env, {}) as pds:

@@ -1,6 +1,6 @@
-"""What the server has acknowledged is there after a power cut; and it is not, without the preload `durable.cjs`.
+"""Acknowledged writes survive a power cut with the preload `durable.cjs`, and do not without it.
 
-The journal of what was acknowledged is kept by this process, outside of the disk that is cut while members write.
+This process keeps the journal of acknowledged writes, outside of the disk that is cut while members write.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ pytestmark = pytest.mark.contract
 
 _MEMBERS = 2
 _WRITERS = 2
-"""Of each member: the last connection to close a database flushes it, so one alone would hide the loss."""
+"""Per member: the last connection to close a database flushes it, so a single writer would hide the loss."""
 _ROUNDS = 12
-"""That each writer has acknowledged, at least, before the cut."""
+"""Minimum of acknowledged rounds per writer before the cut."""
 _PATIENCE = 120.0
 
 
 @dataclass
 class Acknowledged:
-    """What the server's clients hold an answer for."""
+    """The writes for which the server's clients have a response."""
 
     accounts: list[str] = field(default_factory=list)
     records: dict[str, str] = field(default_factory=dict)
@@ -59,10 +59,10 @@ class Scenario:
     env: Mapping[str, str]
     install: Install
     disk: Disk
-    told: Acknowledged = field(default_factory=Acknowledged)
+    acknowledged: Acknowledged = field(default_factory=Acknowledged)
 
     def until_the_cut(self) -> None:
-        """Members write, join and upload without a pause; in the middle of it the power goes."""
+        """Let members write, join and upload without a pause, and cut the power meanwhile."""
         enough = threading.Semaphore(0)
         with self._server() as server:
             club = Club(server.url, self.env["PDS_HOSTNAME"])
@@ -74,7 +74,7 @@ class Scenario:
                 thread.start()
             for _ in range(_ROUNDS * len(steps)):
                 assert enough.acquire(timeout=_PATIENCE), f"a writer has stopped: {server.last_lines()}"
-            os.kill(server.pid, signal.SIGSTOP)  # what is acknowledged from now on is nothing
+            os.kill(server.pid, signal.SIGSTOP)  # nothing is acknowledged from now on
             self.disk.cut()
             os.kill(server.pid, signal.SIGKILL)
             for thread in threads:
@@ -82,16 +82,16 @@ class Scenario:
         self.disk.again()
 
     def lost(self) -> dict[str, list[str]]:
-        """What was acknowledged and is not there, by its kind."""
+        """Acknowledged writes that are missing, by kind."""
         found: dict[str, list[str]] = {kind: [] for kind in ("account", "record", "event", "blob", "upload", "key")}
         with self._server() as server, httpx.Client(base_url=server.url, trust_env=False) as http:
             clients = dict(self._logged_in(server.url, found["account"]))
-            there = {uri: cid for did in self.told.accounts for uri, cid in _records(http, did)}
-            found["record"] = [uri for uri, cid in self.told.records.items() if there.get(uri) != cid]
-            for (did, cid), content in self.told.blobs.items():
+            served_records = {uri: cid for did in self.acknowledged.accounts for uri, cid in _records(http, did)}
+            found["record"] = [uri for uri, cid in self.acknowledged.records.items() if served_records.get(uri) != cid]
+            for (did, cid), content in self.acknowledged.blobs.items():
                 if http.get("/xrpc/com.atproto.sync.getBlob", params={"did": did, "cid": cid}).content != content:
                     found["blob"].append(cid)
-            for did, blob in self.told.uploads:
+            for did, blob in self.acknowledged.uploads:
                 if did in clients and not _recorded(clients[did], did, blob):
                     found["upload"].append(blob["ref"]["$link"])
             found["key"] = [did for did, client in clients.items() if not _recorded(client, did, None)]
@@ -103,22 +103,22 @@ class Scenario:
 
     def _join(self, club: Club) -> Member:
         member = club.join()
-        self.told.accounts.append(member.did)
+        self.acknowledged.accounts.append(member.did)
         return member
 
     def _write(self, club: Club, member: Member) -> None:
         uri = club.post(member, "posted")
-        self.told.records[uri] = club.journal.records[uri][0]
+        self.acknowledged.records[uri] = club.journal.records[uri][0]
         content = os.urandom(30_000)
         blob = member.client.upload_blob([content], len(content))
         uri = club.refer(member, blob)
-        self.told.records[uri] = club.journal.records[uri][0]
-        self.told.blobs[member.did, blob["ref"]["$link"]] = content
+        self.acknowledged.records[uri] = club.journal.records[uri][0]
+        self.acknowledged.blobs[member.did, blob["ref"]["$link"]] = content
         content = os.urandom(1000)
-        self.told.uploads.append((member.did, member.client.upload_blob([content], len(content))))
+        self.acknowledged.uploads.append((member.did, member.client.upload_blob([content], len(content))))
 
     def _logged_in(self, url: str, lost: list[str]) -> Iterator[tuple[str, Client]]:
-        for did in self.told.accounts:
+        for did in self.acknowledged.accounts:
             client = Client(url, self.env["PDS_HOSTNAME"])
             try:
                 body = {"identifier": did, "password": PASSWORD}
@@ -130,7 +130,7 @@ class Scenario:
     def _without_event(self) -> list[str]:
         with closing(sqlite3.connect(Path(self.env["PDS_DATA_DIRECTORY"]) / "sequencer.sqlite")) as db:
             events = b"".join(event for (event,) in db.execute("select event from repo_seq"))
-        return [uri for uri, cid in self.told.records.items() if _bytes_of(cid) not in events]
+        return [uri for uri, cid in self.acknowledged.records.items() if _bytes_of(cid) not in events]
 
 
 def _repeat(step: Callable[[], object], enough: threading.Semaphore) -> None:
@@ -139,11 +139,11 @@ def _repeat(step: Callable[[], object], enough: threading.Semaphore) -> None:
             step()
             enough.release()
     except httpx.HTTPError:
-        pass  # the power is gone
+        pass  # the power is cut
 
 
 def _records(http: httpx.Client, did: str) -> Iterator[tuple[str, str]]:
-    """URI and CID of each record that the server has itself; what it lacks it would ask an app view for one by one."""
+    """URI and CID of each record that the server itself has. For a missing one, `getRecord` would query an app view."""
     for collection in (POSTS, BLOBS):
         ask: dict[str, Any] = {"repo": did, "collection": collection, "limit": 100}
         while (answer := http.get("/xrpc/com.atproto.repo.listRecords", params=ask).json()).get("records"):
@@ -152,7 +152,7 @@ def _records(http: httpx.Client, did: str) -> Iterator[tuple[str, str]]:
 
 
 def _recorded(client: Client, did: str, blob: dict[str, Any] | None) -> bool:
-    """Whether the server takes a record: one that refers to a blob needs it, and every one needs the signing key."""
+    """Whether the server accepts a record. It needs the signing key, and the blob to which the record refers."""
     body = {"repo": did, "collection": BLOBS, "record": {"$type": BLOBS, "blob": blob}, "validate": False}
     try:
         client.procedure("com.atproto.repo.createRecord", body)
@@ -170,22 +170,24 @@ def scenario(
     pds_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
 ) -> Iterator[Scenario]:
     try:
-        with disk(tmp_path) as made:
-            data = made.mount / "pds"
+        with disk(tmp_path) as scratch_disk:
+            data = scratch_disk.mount / "pds"
             data.mkdir()
             env = open_environment(program_env, data, directory, line)
-            yield Scenario(env=env, install=pds_installs[line], disk=made)
+            yield Scenario(env=env, install=pds_installs[line], disk=scratch_disk)
     except NoDiskError as missing:
-        pytest.skip(f"That a power cut loses nothing is not shown here: {missing}. Run this as root with loop devices.")
+        pytest.skip(f"a power cut cannot be simulated: {missing}. Run this as root with loop devices.")
 
 
-def test_what_was_acknowledged_before_a_power_cut_is_there_after_it(scenario: Scenario) -> None:
+def test_acknowledged_writes_survive_a_power_cut(scenario: Scenario) -> None:
     scenario.until_the_cut()
-    assert scenario.lost() == {}, f"of {len(scenario.told.records)} records, {len(scenario.told.accounts)} accounts"
+    assert scenario.lost() == {}, (
+        f"of {len(scenario.acknowledged.records)} records, {len(scenario.acknowledged.accounts)} accounts"
+    )
 
 
-def test_without_durable_writes_a_power_cut_takes_what_was_acknowledged(scenario: Scenario) -> None:
-    """So the test above sees a loss, and upstream's server still needs the preload."""
+def test_without_durable_writes_a_power_cut_loses_acknowledged_writes(scenario: Scenario) -> None:
+    """Proves that the test above detects a loss, and that upstream's server still needs the preload."""
     scenario.env = {**scenario.env, "NODE_OPTIONS": f'--require="{FILES / "volume_check.cjs"}"'}
     scenario.until_the_cut()
     lost = scenario.lost()

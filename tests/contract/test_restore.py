@@ -1,4 +1,4 @@
-"""The restore program on real data of a real PDS: what members, relays and the directory see afterwards."""
+"""The restore program on real data of a real PDS, as members, relays and the directory see it afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tools.trial.xrpc import Client, RefusedError
 pytestmark = pytest.mark.contract
 
 one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
-"""For what is not about the server."""
+"""For tests that do not depend on the version line of the server."""
 
 
 def _client(server: PdsProcess, restore: Restore) -> Client:
@@ -40,12 +40,12 @@ def _logged_in(server: PdsProcess, restore: Restore, did: str) -> Member:
     return Member(did=did, client=client)
 
 
-def _who_left(scenario: Scenario) -> set[str]:
+def _departed(scenario: Scenario) -> set[str]:
     return {scenario.deleted.did, scenario.hidden.did, scenario.resting.did, scenario.gone.did}
 
 
-def _all_is_there(server: PdsProcess, restore: Restore, but: set[str]) -> None:
-    """Old passwords work, and every post that was acknowledged before the snapshot has the CID that it had."""
+def _everything_is_served(server: PdsProcess, restore: Restore, but: set[str]) -> None:
+    """Assert that old passwords work and every post acknowledged before the snapshot has its old CID."""
     scenario = restore.scenario
     members, records = scenario.club.journal.before(scenario.began)
     for did in members - but:
@@ -62,43 +62,43 @@ def _cid(server: PdsProcess, restore: Restore, uri: str) -> str:
 
 def _status(client: Client, did: str) -> str:
     try:
-        said = client.query("com.atproto.sync.getRepoStatus", {"did": did})
+        output = client.query("com.atproto.sync.getRepoStatus", {"did": did})
     except RefusedError as refusal:
         return refusal.error
-    return str(said.get("status") or "active")
+    return str(output.get("status") or "active")
 
 
-def _goes_on(restore: Restore, relay: Relay) -> None:
-    """Raises AssertionError unless the relay follows the restored server to where it is, and to what is new then."""
+def _relay_follows(restore: Restore, relay: Relay) -> None:
+    """Assert that the relay follows the restored server to its newest event and to a new post."""
     scenario = restore.scenario
-    stayed = scenario.club.journal.before(scenario.began)[0] - _who_left(scenario)
+    stayed = scenario.club.journal.before(scenario.began)[0] - _departed(scenario)
     with restore.opened() as server:
         client = _client(server, restore)
         scenario.club.post(_logged_in(server, restore, scenario.writer.did), "after the restore")
         relay.follow(server.url, newest(restore.data.path))
-        assert not relay.idle, "its cursor is one of the future"
+        assert not relay.idle, "its cursor must not be in the future"
         assert relay.dropped == []
         for did in stayed:
             assert relay.repositories[did].rev == client.query("com.atproto.sync.getLatestCommit", {"did": did})["rev"]
 
 
-@pytest.mark.parametrize("where", ["in_place", "disaster"])
-def test_members_have_their_passwords_and_posts_and_a_relay_goes_on(
-    where: str, line: str, request: pytest.FixtureRequest
+@pytest.mark.parametrize("fixture_name", ["in_place", "disaster"])
+def test_restored_members_keep_passwords_and_posts_and_a_relay_continues(
+    fixture_name: str, line: str, request: pytest.FixtureRequest
 ) -> None:
-    restore: Restore = request.getfixturevalue(where)
+    restore: Restore = request.getfixturevalue(fixture_name)
     scenario, relay = restore.scenario, restore.relay
     with relay.answering() as url:
-        said = restore.run(PDS_CRAWLERS=url)
-    assert "ready" in said
+        output = restore.run(PDS_CRAWLERS=url)
+    assert "ready" in output
     with restore.opened() as server:
-        _all_is_there(server, restore, but=_who_left(scenario))
+        _everything_is_served(server, restore, but=_departed(scenario))
         with pytest.raises(RefusedError, match="Could not locate record"):
             _cid(server, restore, scenario.written_after)
-    _goes_on(restore, relay)
+    _relay_follows(restore, relay)
 
 
-def test_a_relay_stays_away_where_the_first_event_is_left_out(in_place: Restore) -> None:
+def test_relay_stays_idle_if_the_first_event_is_omitted(in_place: Restore) -> None:
     in_place.plant("restore_server.cjs", "    await announce(ctx, did, handle, status, sync);\n", "")
     in_place.plant("restore_server.cjs", "await announceDeleted(ctx, did);", "await null;")
     relay = in_place.relay
@@ -108,27 +108,29 @@ def test_a_relay_stays_away_where_the_first_event_is_left_out(in_place: Restore)
         assert relay.idle
 
 
-def test_a_relay_drops_a_repository_whose_revision_is_not_above_the_one_that_it_knows(in_place: Restore) -> None:
+def test_relay_drops_a_repository_without_a_newer_revision(in_place: Restore) -> None:
     in_place.plant("restore_server.cjs", "    await store.repo.processWrites([]);\n", "")
     in_place.plant("restore_server.cjs", "if (seen && sync.rev <= seen)", "if (false)")
     in_place.run()
     with pytest.raises(AssertionError, match=f"#sync of {in_place.scenario.writer.did}: old revision"):
-        _goes_on(in_place, in_place.relay)
+        _relay_follows(in_place, in_place.relay)
 
 
-@pytest.mark.parametrize("where", ["in_place", "disaster"])
-def test_the_dead_stay_dead(where: str, in_place: Restore, request: pytest.FixtureRequest) -> None:
-    restore: Restore = request.getfixturevalue(where)
+@pytest.mark.parametrize("fixture_name", ["in_place", "disaster"])
+def test_departed_accounts_are_not_restored(
+    fixture_name: str, in_place: Restore, request: pytest.FixtureRequest
+) -> None:
+    restore: Restore = request.getfixturevalue(fixture_name)
     scenario = restore.scenario
     if restore is not in_place:
-        # What a backup after all that, and before the disaster, had sent beside its snapshot.
+        # The list that a later backup, before the disaster, had sent beside its snapshot.
         in_place.data.take()
         restore.fetch_list(in_place.data.path)
-    said = restore.run(NOMAD_META_sequence="1000000")
-    assert f"LEFT OUT: {scenario.deleted.did}: it was deleted after the snapshot" in said
-    assert f"LEFT OUT: {scenario.hidden.did}: it was taken down after the snapshot" in said
-    assert f"LEFT OUT: {scenario.resting.did}: it was deactivated after the snapshot" in said
-    assert f"LEFT OUT: {scenario.gone.did}: its DID document names the server rooks.test" in said
+    output = restore.run(NOMAD_META_sequence="1000000")
+    assert f"LEFT OUT: {scenario.deleted.did}: it was deleted after the snapshot" in output
+    assert f"LEFT OUT: {scenario.hidden.did}: it was taken down after the snapshot" in output
+    assert f"LEFT OUT: {scenario.resting.did}: it was deactivated after the snapshot" in output
+    assert f"LEFT OUT: {scenario.gone.did}: its DID document names the server rooks.test" in output
     with restore.opened() as server:
         client = _client(server, restore)
         assert _status(client, scenario.deleted.did) == "RepoNotFound"
@@ -138,18 +140,18 @@ def test_the_dead_stay_dead(where: str, in_place: Restore, request: pytest.Fixtu
     assert not (restore.data.path / repo_path(scenario.deleted.did)).exists()
 
 
-def test_what_only_a_relay_heard_before_the_disaster_is_believed(disaster: Restore) -> None:
+def test_departures_that_only_a_relay_knows_are_applied(disaster: Restore) -> None:
     scenario, relay = disaster.scenario, disaster.relay
     with relay.answering() as url:
-        said = disaster.run(PDS_CRAWLERS=url)
-    assert f"LEFT OUT: {scenario.deleted.did}: the relay says that it was deleted" in said
-    assert f"LEFT OUT: {scenario.resting.did}: the relay says that it was deactivated" in said
-    assert f"the relay passes nothing on of {scenario.hidden.did} (takendown)" in said, (
-        "it may be the relay's own doing"
+        output = disaster.run(PDS_CRAWLERS=url)
+    assert f"LEFT OUT: {scenario.deleted.did}: the relay says that it was deleted" in output
+    assert f"LEFT OUT: {scenario.resting.did}: the relay says that it was deactivated" in output
+    assert f"the relay passes nothing on of {scenario.hidden.did} (takendown)" in output, (
+        "the relay may have taken it down itself"
     )
 
 
-def test_the_owner_s_lists_are_applied_before_anybody_sees_an_account(disaster: Restore) -> None:
+def test_operator_lists_are_applied_before_accounts_are_served(disaster: Restore) -> None:
     scenario = disaster.scenario
     deleted, hidden = scenario.writer.did, scenario.resting.did
     disaster.run(NOMAD_META_sequence="1", NOMAD_META_delete=deleted, NOMAD_META_takedown=f"{hidden} did:plc:unknown")
@@ -158,7 +160,7 @@ def test_the_owner_s_lists_are_applied_before_anybody_sees_an_account(disaster: 
         assert (_status(client, deleted), _status(client, hidden)) == ("RepoNotFound", "takendown")
 
 
-def test_an_account_that_was_deleted_by_mistake_comes_back(in_place: Restore) -> None:
+def test_account_that_was_deleted_by_mistake_can_be_restored(in_place: Restore) -> None:
     did = in_place.scenario.deleted.did
     in_place.run(NOMAD_META_bring_back=did)
     with in_place.opened() as server:
@@ -166,8 +168,8 @@ def test_an_account_that_was_deleted_by_mistake_comes_back(in_place: Restore) ->
         _logged_in(server, in_place, did)
 
 
-def test_a_repository_that_is_behind_the_events_is_brought_up_to_them(in_place: Restore, scenario: Scenario) -> None:
-    # As when a post comes after a repository was copied and before the events are.
+def test_repository_that_is_behind_the_events_is_updated_from_them(in_place: Restore, scenario: Scenario) -> None:
+    # As when a post is written after its repository is copied and before the events are.
     in_place.data.take()
     torn = in_place.data.snapshot
     manifest, older = (json.loads((folder / MANIFEST).read_text()) for folder in (torn, scenario.snapshot))
@@ -183,19 +185,19 @@ def test_a_repository_that_is_behind_the_events_is_brought_up_to_them(in_place: 
         assert (
             _cid(server, in_place, scenario.written_after) == scenario.club.journal.records[scenario.written_after][0]
         )
-    _goes_on(in_place, in_place.relay)
+    _relay_follows(in_place, in_place.relay)
 
 
-def test_the_next_snapshot_of_restored_data_is_whole_and_the_list_goes_on(in_place: Restore) -> None:
+def test_next_snapshot_of_restored_data_is_whole_and_the_list_continues(in_place: Restore) -> None:
     in_place.run()
     in_place.data.take()
     assert in_place.data.verify().problems == ()
     listed = [json.loads(line) for line in (in_place.data.path / ".departures.jsonl").read_text().splitlines()]
-    assert {line["did"] for line in listed} >= _who_left(in_place.scenario) - {in_place.scenario.gone.did}
+    assert {line["did"] for line in listed} >= _departed(in_place.scenario) - {in_place.scenario.gone.did}
     assert [line["seq"] for line in listed] == sorted({line["seq"] for line in listed})
 
 
-def test_old_data_are_kept_until_the_owner_says_so(in_place: Restore, scenario: Scenario) -> None:
+def test_old_data_is_kept_until_the_operator_removes_it(in_place: Restore, scenario: Scenario) -> None:
     before = _content(scenario.data.path)
     in_place.run()
     (old,) = (in_place.data.path / ".restore").glob("old-*")
@@ -227,7 +229,7 @@ _RESTORED = {
 
 
 @one_line
-def test_killed_at_any_step_of_the_swap_it_is_finished_by_the_next_run(in_place: Restore, tmp_path: Path) -> None:
+def test_restore_killed_at_any_step_of_the_swap_is_finished_by_the_next_run(in_place: Restore, tmp_path: Path) -> None:
     preload = tmp_path / "kill.cjs"
     preload.write_text(_KILL_AT)
     whole = tmp_path / "whole"
@@ -237,19 +239,19 @@ def test_killed_at_any_step_of_the_swap_it_is_finished_by_the_next_run(in_place:
         shutil.rmtree(in_place.data.path)
         shutil.copytree(whole, in_place.data.path)
         with in_place.start(NODE_OPTIONS=f"--require={preload}", KILL_AT=str(step)) as running:
-            said, _ = running.communicate(timeout=120)
+            output, _ = running.communicate(timeout=120)
         if running.returncode == 0:
             break
-        assert running.returncode == -signal.SIGKILL, said
+        assert running.returncode == -signal.SIGKILL, output
         if (in_place.data.path / ".restore" / "swap.json").exists():
             swapping += 1
         if swapping == 3:
             assert "REFUSED: a restore was cut short" in in_place.data.take(code=1)
             refused = Volume(in_place.data.path).check()
-            assert "a restore was cut short" in refused.stderr, "no server starts on half of it"
+            assert "a restore was cut short" in refused.stderr, "no server may start on a half-done swap"
         again = in_place.run()
         assert "is finished" in again or "ready" in again
-        # The copy that was refused has left word of it.
+        # The refused copy has written its run status.
         assert {entry.name for entry in in_place.data.path.iterdir()} - {".run-status"} == _RESTORED
         assert in_place.scenario.written_after not in _uris(in_place.data.path, in_place.scenario.writer.did)
         if step % 5 == 0:
@@ -259,7 +261,7 @@ def test_killed_at_any_step_of_the_swap_it_is_finished_by_the_next_run(in_place:
 
 
 @one_line
-def test_killed_at_a_random_moment_it_can_be_run_again(in_place: Restore, scale: Scale) -> None:
+def test_restore_killed_at_a_random_moment_can_be_run_again(in_place: Restore, scale: Scale) -> None:
     began = time.monotonic()
     in_place.run()
     seconds = time.monotonic() - began
@@ -282,15 +284,15 @@ def test_killed_at_a_random_moment_it_can_be_run_again(in_place: Restore, scale:
 
 @one_line
 @pytest.mark.parametrize("content", [b"frames", b""])
-def test_what_lies_beside_a_database_of_the_snapshot_is_no_part_of_it(disaster: Restore, content: bytes) -> None:
-    """A killed reader leaves an empty log and its index. A log with anything in it would be taken in by SQLite."""
+def test_side_files_of_a_snapshot_database_are_not_part_of_it(disaster: Restore, content: bytes) -> None:
+    """A killed reader leaves an empty log and its index. SQLite would apply a log with content."""
     database = disaster.data.path / ".restore" / "fetched" / repo_path(disaster.scenario.writer.did) / "store.sqlite"
     log, index = (database.with_name(f"{database.name}-{suffix}") for suffix in ("wal", "shm"))
     log.write_bytes(content)
     index.write_bytes(bytes(32768))
-    said = disaster.run(NOMAD_META_sequence="1")
-    assert (f"{log.name} is not in the manifest" in said) == bool(content)
-    assert "0 with losses, 0 not restorable" in said
+    output = disaster.run(NOMAD_META_sequence="1")
+    assert (f"{log.name} is not in the manifest" in output) == bool(content)
+    assert "0 with losses, 0 not restorable" in output
 
 
 # --- refused before anything is touched
@@ -298,53 +300,53 @@ def test_what_lies_beside_a_database_of_the_snapshot_is_no_part_of_it(disaster: 
 
 def _refused(restore: Restore, because: str, **change: str) -> None:
     before = _content(restore.data.path)
-    said = restore.run(code=1, **change)
-    assert "REFUSED: " in said
-    assert because in said
-    assert _content(restore.data.path) == before, "nothing was touched"
+    output = restore.run(code=1, **change)
+    assert "REFUSED: " in output
+    assert because in output
+    assert _content(restore.data.path) == before, "a refusal must change nothing"
 
 
 @one_line
-def test_a_server_that_runs_is_left_alone(in_place: Restore) -> None:
+def test_refuses_to_restore_under_a_running_server(in_place: Restore) -> None:
     with in_place.opened():
-        said = in_place.run(code=1)
-    assert "REFUSED: the server is running on these data" in said
+        output = in_place.run(code=1)
+    assert "REFUSED: the server is running on these data" in output
     assert (in_place.data.path / IDENTITY_FILE).exists()
 
 
 @one_line
-def test_another_pds_s_snapshot_is_refused(in_place: Restore) -> None:
+def test_refuses_the_snapshot_of_another_pds(in_place: Restore) -> None:
     _refused(in_place, "its hostname is noted.at, not chess.at", PDS_HOSTNAME="chess.at")
     _refused(in_place, "another PDS: its rotation_public_key", NOMAD_META_rotation_public_key="02")
 
 
 @one_line
-def test_a_snapshot_whose_account_database_cannot_be_read_is_refused(in_place: Restore) -> None:
+def test_refuses_a_snapshot_with_an_unreadable_account_database(in_place: Restore) -> None:
     accounts = in_place.data.path / ".restore" / "fetched" / "account.sqlite"
     accounts.write_bytes(accounts.read_bytes()[:8192])
     _refused(in_place, "account.sqlite is damaged")
 
 
 @one_line
-def test_without_a_snapshot_nothing_happens(in_place: Restore) -> None:
+def test_refuses_to_run_without_a_snapshot(in_place: Restore) -> None:
     shutil.rmtree(in_place.data.path / ".restore" / "fetched")
     _refused(in_place, "manifest.json cannot be read")
 
 
 @one_line
-def test_a_directory_that_does_not_answer_is_waited_for_by_the_owner(in_place: Restore) -> None:
+def test_refuses_to_run_while_the_directory_is_unreachable(in_place: Restore) -> None:
     _refused(in_place, "its DID document cannot be read: http://localhost:1", PDS_DID_PLC_URL="http://localhost:1")
 
 
 @one_line
-def test_if_the_last_event_is_unknown_the_operator_has_to_give_its_number(disaster: Restore) -> None:
+def test_requires_a_sequence_number_if_the_last_event_is_unknown(disaster: Restore) -> None:
     _refused(disaster, "--sequence N", PDS_CRAWLERS="http://localhost:1")
     disaster.run(PDS_CRAWLERS="http://localhost:1", NOMAD_META_sequence="5000")
     assert newest(disaster.data.path) > 5000
 
 
 @one_line
-def test_a_full_volume_is_refused(in_place: Restore) -> None:
+def test_refuses_a_full_volume(in_place: Restore) -> None:
     _refused(in_place, "Make it larger", PDS_SNAPSHOT_RESERVE_MIB=str(10**9))
 
 
@@ -354,7 +356,7 @@ def _uris(data: Path, did: str) -> set[str]:
 
 
 def _content(folder: Path) -> dict[str, bytes]:
-    """Of every file that means something; side files of databases come and go."""
+    """The content of every relevant file; side files of databases are excluded."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

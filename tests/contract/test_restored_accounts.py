@@ -1,6 +1,6 @@
-"""A restore of a server with damaged, lost and newer accounts: what can be saved is saved, and all else is named.
+"""Restores of a server with damaged, lost and newer accounts: what can be saved is restored, and the rest is named.
 
-`test_one_account_restored.py` restores one account alone.
+`test_one_account_restored.py` restores single accounts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.contract.test_damaged_accounts import (
     overwrite_pages,
     store_of,
 )
-from tests.contract.test_restore import _cid, _client, _goes_on, _logged_in, _status, _uris, _who_left
+from tests.contract.test_restore import _cid, _client, _departed, _logged_in, _relay_follows, _status, _uris
 from tools.trial.node import PDS_LINES
 from tools.trial.pds import PdsProcess
 from tools.trial.xrpc import RefusedError
@@ -35,29 +35,29 @@ from tools.trial.xrpc import RefusedError
 pytestmark = pytest.mark.contract
 
 one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
-"""For what is not about the server."""
+"""For tests that do not depend on the version line of the server."""
 
 
 def _fetched(restore: Restore) -> Data:
-    """What was fetched, as data for damages."""
+    """The fetched snapshot, as data that a test can damage."""
     path = restore.data.path / ".restore" / "fetched"
     return Data(path=path, install=restore.data.install, document_key=restore.data.document_key)
 
 
 def _others_are_served(server: PdsProcess, restore: Restore, but: set[str]) -> None:
-    """Passwords, and every post that was acknowledged before the snapshot, with its CID."""
+    """Assert that passwords work and posts acknowledged before the snapshot have their CIDs, except for `but`."""
     scenario = restore.scenario
     members, records = scenario.club.journal.before(scenario.began)
-    for did in members - but - _who_left(scenario):
+    for did in members - but - _departed(scenario):
         _logged_in(server, restore, did)
-    expected = {uri: cid for uri, cid in records.items() if uri.split("/")[2] not in but | _who_left(scenario)}
+    expected = {uri: cid for uri, cid in records.items() if uri.split("/")[2] not in but | _departed(scenario)}
     assert expected
     assert {uri: cid for uri, cid in expected.items() if _cid(server, restore, uri) != cid} == {}
 
 
 @contextmanager
 def _older(restore: Restore, *snapshots: Path) -> Iterator[None]:
-    """What the task beside a restore does (fetch_older.sh), with folders for restic's backups, the newest first."""
+    """Stands for the task beside a restore (fetch_older.sh), with folders as restic's backups, the newest first."""
     desk = restore.data.path / ".restore" / "older"
     listed = [
         {"id": f"{number:08x}", "time": json.loads((folder / MANIFEST).read_text())["started"]}
@@ -101,9 +101,7 @@ def _relabelled(snapshot: Path, to: Path, started: str) -> Path:
     return to
 
 
-def test_a_damaged_account_comes_from_the_newest_older_backup_in_which_it_is_whole(
-    in_place: Restore, tmp_path: Path
-) -> None:
+def test_damaged_account_comes_from_the_newest_older_whole_backup(in_place: Restore, tmp_path: Path) -> None:
     scenario, did = in_place.scenario, in_place.scenario.writer.did
     whole = _relabelled(scenario.snapshot, tmp_path / "whole", "2026-01-03T00:00:00.000Z")
     oldest = _relabelled(scenario.snapshot, tmp_path / "oldest", "2026-01-01T00:00:00.000Z")
@@ -112,54 +110,52 @@ def test_a_damaged_account_comes_from_the_newest_older_backup_in_which_it_is_who
     overwrite_pages(_fetched(in_place), did)
     relay = in_place.relay
     with _older(in_place, damaged, whole, oldest), relay.answering() as url:
-        said = in_place.run(OLDER_BACKUPS="true", PDS_CRAWLERS=url)
-    assert f"FROM THE BACKUP OF 2026-01-03T00:00:00.000Z: {did}: store.sqlite is damaged" in said
+        output = in_place.run(OLDER_BACKUPS="true", PDS_CRAWLERS=url)
+    assert f"FROM THE BACKUP OF 2026-01-03T00:00:00.000Z: {did}: store.sqlite is damaged" in output
     with in_place.opened() as server:
         _others_are_served(server, in_place, but=set())
-    _goes_on(in_place, relay)
+    _relay_follows(in_place, relay)
 
 
-def test_an_account_that_is_whole_nowhere_is_left_out_by_name_and_the_others_come_back(
-    disaster: Restore, tmp_path: Path
-) -> None:
+def test_account_without_a_whole_copy_is_named_and_the_others_are_restored(disaster: Restore, tmp_path: Path) -> None:
     did = disaster.scenario.writer.did
     overwrite_pages(_fetched(disaster), did)
-    said = disaster.run(NOMAD_META_sequence="1000000")
-    assert f"NOT RESTORED: {did}: store.sqlite is damaged" in said
+    output = disaster.run(NOMAD_META_sequence="1000000")
+    assert f"NOT RESTORED: {did}: store.sqlite is damaged" in output
     with disaster.opened() as server:
         _others_are_served(server, disaster, but={did})
         assert _status(_client(server, disaster), did) in ("deactivated", "RepoNotFound"), (
-            "it is announced as not in use"
+            "it must be announced as inactive"
         )
-    assert key_of(disaster.data, did).exists(), "the key that was whole is kept for when its repository is found"
+    assert key_of(disaster.data, did).exists(), "the intact key is kept in case its repository is found"
     disaster.data.take()
     finding = disaster.data.manifest()["findings"][did]
-    assert f"./pds restore STACK --only {did}" in finding["what"], "the next backup names it, with the remedy"
+    assert f"./pds restore STACK --only {did}" in finding["what"], "the next backup must name it with the remedy"
 
 
 @one_line
-def test_an_account_that_only_the_old_data_have_whole_comes_from_them(in_place: Restore) -> None:
+def test_account_that_is_whole_only_in_the_old_data_comes_from_them(in_place: Restore) -> None:
     did = in_place.scenario.writer.did
     overwrite_pages(_fetched(in_place), did)
-    said = in_place.run()
-    assert f"FROM THE OLD DATA: {did}: store.sqlite is damaged" in said
+    output = in_place.run()
+    assert f"FROM THE OLD DATA: {did}: store.sqlite is damaged" in output
     assert in_place.scenario.written_after in _uris(in_place.data.path, did)
 
 
 @one_line
-def test_accounts_are_left_out_as_asked(in_place: Restore) -> None:
+def test_requested_accounts_are_left_out(in_place: Restore) -> None:
     did = in_place.scenario.writer.did
-    said = in_place.run(NOMAD_META_without=did)
-    assert f"NOT RESTORED: {did}: you left it out (--without)" in said
+    output = in_place.run(NOMAD_META_without=did)
+    assert f"NOT RESTORED: {did}: you left it out (--without)" in output
     assert not store_of(in_place.data, did).exists()
 
 
-def test_a_tree_that_the_older_line_cannot_rebuild_leaves_out_its_account_alone(in_place: Restore, line: str) -> None:
-    """`rebuild-repo` of 0.4.217 fails ("Uint8Array expected"); upstream's 0.5.29 mended it."""
+def test_tree_that_version_0_4_cannot_rebuild_leaves_out_only_its_account(in_place: Restore, line: str) -> None:
+    """`rebuild-repo` of 0.4.217 fails ("Uint8Array expected"); upstream fixed it in 0.5.29."""
     did = in_place.scenario.writer.did
     lose_the_tree(_fetched(in_place), did)
-    said = in_place.run()
-    assert (f"NOT RESTORED: {did}: it could not be repaired" in said) == (line == "0.4")
+    output = in_place.run()
+    assert (f"NOT RESTORED: {did}: it could not be repaired" in output) == (line == "0.4")
     with in_place.opened() as server:
         _others_are_served(server, in_place, but={did})
     assert key_of(in_place.data, did).exists()
@@ -171,16 +167,16 @@ def test_a_tree_that_the_older_line_cannot_rebuild_leaves_out_its_account_alone(
     indirect=["line"],
     ids=["record-0.4", "record-0.5", "tree-0.5"],
 )
-def test_what_is_lost_of_an_account_is_named_and_the_rest_of_it_comes_back(
+def test_losses_of_an_account_are_named_and_the_rest_is_restored(
     in_place: Restore, damage: Callable[[Data, str], None]
 ) -> None:
     scenario, did, relay = in_place.scenario, in_place.scenario.writer.did, in_place.relay
     damage(_fetched(in_place), did)
     with relay.answering() as url:
-        said = in_place.run(PDS_CRAWLERS=url)
-    assert f"WITH LOSSES: {did}: " in said
+        output = in_place.run(PDS_CRAWLERS=url)
+    assert f"WITH LOSSES: {did}: " in output
     records = {uri: cid for uri, cid in scenario.club.journal.before(scenario.began)[1].items() if did in uri}
-    lost = [uri for uri in records if f"record {uri.removeprefix(f'at://{did}/')} is lost" in said]
+    lost = [uri for uri in records if f"record {uri.removeprefix(f'at://{did}/')} is lost" in output]
     assert len(lost) == (1 if damage is lose_a_record else 0)
     with in_place.opened() as server:
         _others_are_served(server, in_place, but={did})
@@ -189,19 +185,19 @@ def test_what_is_lost_of_an_account_is_named_and_the_rest_of_it_comes_back(
         for uri in lost:
             with pytest.raises(RefusedError, match="Could not locate record"):
                 _cid(server, in_place, uri)
-        scenario.club.post(_logged_in(server, in_place, did), "goes on")
-    _goes_on(in_place, relay)
+        scenario.club.post(_logged_in(server, in_place, did), "after the restore")
+    _relay_follows(in_place, relay)
     in_place.data.take()
-    assert in_place.data.verify().problems == (), "what was restored is whole"
+    assert in_place.data.verify().problems == (), "the restored data must be whole"
 
 
-def test_a_lost_blob_is_named_and_everything_else_comes_back(disaster: Restore) -> None:
+def test_lost_blob_is_named_and_everything_else_is_restored(disaster: Restore) -> None:
     did = disaster.scenario.writer.did
     data = _fetched(disaster)
     assert (data.path / "blocks" / did).exists()
     lose_a_blob(data, did)
-    said = disaster.run(NOMAD_META_sequence="1")
-    assert f"WITH LOSSES: {did}: blob bafkrei" in said
+    output = disaster.run(NOMAD_META_sequence="1")
+    assert f"WITH LOSSES: {did}: blob bafkrei" in output
     with disaster.opened() as server:
         _others_are_served(server, disaster, but=set())
 
@@ -209,26 +205,26 @@ def test_a_lost_blob_is_named_and_everything_else_comes_back(disaster: Restore) 
 # --- accounts that are newer than the snapshot
 
 
-def test_an_account_made_after_the_snapshot_is_carried_over_with_its_password(in_place: Restore) -> None:
+def test_account_newer_than_the_snapshot_is_carried_over_with_its_password(in_place: Restore) -> None:
     late, key = in_place.scenario.late.did, key_of(in_place.data, in_place.scenario.late.did).read_bytes()
     relay = in_place.relay
     with relay.answering() as url:
-        said = in_place.run(PDS_CRAWLERS=url)
-    assert f"CARRIED OVER: {late}" in said
+        output = in_place.run(PDS_CRAWLERS=url)
+    assert f"CARRIED OVER: {late}" in output
     assert key_of(in_place.data, late).read_bytes() == key
     with in_place.opened() as server:
         member = _logged_in(server, in_place, late)
         in_place.scenario.club.post(member, "still here")
         assert _status(_client(server, in_place), late) == "active"
-    _goes_on(in_place, relay)
+    _relay_follows(in_place, relay)
 
 
 @one_line
-def test_a_newer_account_that_cannot_be_read_is_named_and_its_key_is_not_forgotten(in_place: Restore) -> None:
+def test_unreadable_newer_account_is_named_and_its_key_is_kept(in_place: Restore) -> None:
     late = in_place.scenario.late.did
     overwrite_pages(in_place.data, late)
-    said = in_place.run()
-    assert f"NOT RESTORED: {late}: it was made after the snapshot, and store.sqlite is damaged" in said
+    output = in_place.run()
+    assert f"NOT RESTORED: {late}: it was made after the snapshot, and store.sqlite is damaged" in output
     refused = in_place.run(code=1, NOMAD_META_forget="yes")
     assert f"{late}: its signing key is in .restore/old-" in refused
     assert list((in_place.data.path / ".restore").glob("old-*")), "nothing was removed"
@@ -237,44 +233,44 @@ def test_a_newer_account_that_cannot_be_read_is_named_and_its_key_is_not_forgott
 
 
 @one_line
-def test_without_the_old_account_database_newer_accounts_are_named(in_place: Restore) -> None:
+def test_newer_accounts_are_named_if_the_old_account_database_is_unreadable(in_place: Restore) -> None:
     (in_place.data.path / "account.sqlite").write_bytes(b"no database")
-    said = in_place.run()
+    output = in_place.run()
     assert (
         f"NOT RESTORED: {in_place.scenario.late.did}: it was made after the snapshot, and the old account.sqlite"
-        in said
+        in output
     )
     assert "last copy of a signing key" in in_place.run(code=1, NOMAD_META_forget="yes")
 
 
 @one_line
-def test_an_e_mail_address_of_two_accounts_carries_neither_over_in_silence(in_place: Restore) -> None:
+def test_email_address_of_two_accounts_is_reported(in_place: Restore) -> None:
     late = in_place.scenario.late.did
     with closing(sqlite3.connect(in_place.data.path / "account.sqlite")) as db:
         (taken,) = db.execute("select email from account where did = ?", (in_place.scenario.writer.did,)).fetchone()
         db.execute("update account set email = 'x' || email where did = ?", (in_place.scenario.writer.did,))
         db.execute("update account set email = ? where did = ?", (taken, late))
         db.commit()
-    said = in_place.run()
-    assert f"NOT RESTORED: {late}: it was made after the snapshot, which has another account with its e-mail" in said
+    output = in_place.run()
+    assert f"NOT RESTORED: {late}: it was made after the snapshot, which has another account with its e-mail" in output
     assert "its signing key is in" in in_place.run(code=1, NOMAD_META_forget="yes")
 
 
 @one_line
-def test_without_its_events_a_snapshot_is_restored_and_events_begin_above_all_that_was_seen(disaster: Restore) -> None:
+def test_snapshot_without_events_is_restored_with_events_above_all_known(disaster: Restore) -> None:
     (_fetched(disaster).path / "sequencer.sqlite").write_bytes(os.urandom(8192))
     relay = disaster.relay
     with relay.answering() as url:
         assert "events begin anew" in disaster.run(PDS_CRAWLERS=url)
-    _goes_on(disaster, relay)
+    _relay_follows(disaster, relay)
 
 
 @one_line
-def test_a_snapshot_is_checked_without_touching_anything(in_place: Restore) -> None:
+def test_verifying_a_snapshot_changes_nothing(in_place: Restore) -> None:
     in_place.data.take()
-    said = in_place.run(NOMAD_META_verify="yes", NOMAD_META_from="volume")
-    assert "0 with losses, 0 not restorable" in said
-    assert "it can be restored" in said
+    output = in_place.run(NOMAD_META_verify="yes", NOMAD_META_from="volume")
+    assert "0 with losses, 0 not restorable" in output
+    assert "it can be restored" in output
     did = in_place.scenario.writer.did
     snapshot = Data(path=in_place.data.snapshot, install=in_place.data.install, document_key=in_place.data.document_key)
     key_of(snapshot, did).unlink()
@@ -284,19 +280,19 @@ def test_a_snapshot_is_checked_without_touching_anything(in_place: Restore) -> N
 
 
 @one_line
-def test_whole_old_data_are_preferred_to_an_older_backup_with_losses(in_place: Restore, tmp_path: Path) -> None:
+def test_whole_old_data_is_preferred_to_an_older_backup_with_losses(in_place: Restore, tmp_path: Path) -> None:
     did = in_place.scenario.writer.did
     lossy = _relabelled(in_place.scenario.snapshot, tmp_path / "lossy", "2026-01-03T00:00:00.000Z")
     lose_a_record(Data(path=lossy, install=in_place.data.install, document_key=in_place.data.document_key), did)
     overwrite_pages(_fetched(in_place), did)
     with _older(in_place, lossy):
-        said = in_place.run(OLDER_BACKUPS="true")
-    assert f"FROM THE OLD DATA: {did}" in said
+        output = in_place.run(OLDER_BACKUPS="true")
+    assert f"FROM THE OLD DATA: {did}" in output
     assert in_place.scenario.written_after in _uris(in_place.data.path, did)
 
 
 @one_line
-def test_the_last_repository_of_an_account_is_not_forgotten_though_its_key_is_kept(in_place: Restore) -> None:
+def test_last_repository_of_an_account_is_kept_even_if_its_key_is_elsewhere(in_place: Restore) -> None:
     did = in_place.scenario.writer.did
     in_place.run(NOMAD_META_without=did)
     assert key_of(in_place.data, did).exists()

@@ -1,4 +1,4 @@
-"""A whole session as `make try` runs it: its exit code, its data, what it prints, and that nothing of it stays."""
+"""A whole session as `make try` runs it: its exit code, its data, its output, and that no process remains."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ def _run(env: dict[str, str], secrets: frozenset[str], data: Path, line: str) ->
     return code, console.file.getvalue()
 
 
-def test_a_second_session_finds_the_account_and_the_identity_of_the_first(
+def test_second_session_finds_the_account_and_identity_of_the_first(
     program_env: dict[str, str], program_secrets: frozenset[str], tmp_path: Path, line: str
 ) -> None:
     small = program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"}
     first_code, first = _run(small, program_secrets, tmp_path, line)
     second_code, second = _run(small, program_secrets, tmp_path, line)
     assert (first_code, second_code) == (0, 0), first + second
-    made = re.search(r"alice\.noted\.at is (did:plc:\w+)", first)
-    assert made is not None, first
-    assert f"is there from an earlier run: {made[1]}" in second
-    # Every difference is printed with its reason, no secret is printed at all.
+    account = re.search(r"alice\.noted\.at is (did:plc:\w+)", first)
+    assert account is not None, first
+    assert f"is there from an earlier run: {account[1]}" in second
+    # Every difference is printed with its reason, and no secret is printed.
     assert re.search(r"PDS_DID_PLC_URL +https://plc\.directory +http://localhost:\d+ +no identity", first), first
     assert re.search(r"PDS_CRAWLERS +https://bsky\.network +unset +no relay", first), first
     assert [name for name in program_secrets if program_env[name] in first + second] == []
 
 
-def test_a_session_whose_server_does_not_start_says_what_the_server_said(
+def test_session_prints_the_error_of_a_server_that_does_not_start(
     program_env: dict[str, str], program_secrets: frozenset[str], tmp_path: Path
 ) -> None:
     bad = program_env | {"PDS_SERVICE_HANDLE_DOMAINS": "noted.at"}
@@ -69,9 +69,7 @@ def test_a_session_whose_server_does_not_start_says_what_the_server_said(
     assert "Invalid handle domain: noted.at" in text
 
 
-def test_an_unknown_version_line_is_named_with_those_that_are_known(
-    program_env: dict[str, str], tmp_path: Path
-) -> None:
+def test_unknown_version_line_is_named_with_the_known_ones(program_env: dict[str, str], tmp_path: Path) -> None:
     code, text = _run(program_env, frozenset(), tmp_path, "0.6")
     assert code == 1
     assert "'0.6'" in text
@@ -79,7 +77,9 @@ def test_an_unknown_version_line_is_named_with_those_that_are_known(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_of_a_session_outlives_it(program_env: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+def test_no_process_of_a_session_outlives_it(
+    program_env: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
     small = json.dumps(program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"})
     command = [sys.executable, "-c", _SCRIPT, small, str(tmp_path), str(CACHE)]
     with child(command, 3 * _DEADLINE, cwd=ROOT, stdout=subprocess.PIPE) as session:
@@ -111,23 +111,25 @@ def _wait_until_gone(url: str) -> None:
     pytest.fail(f"{url} still answers")
 
 
-def test_the_stack_file_s_members_get_accounts_and_a_second_session_finds_them(tmp_path: Path) -> None:
+def test_members_get_accounts_and_a_second_session_finds_them(tmp_path: Path) -> None:
     evaluation = run(**CLUB, pds={"blob_upload_limit": 100000})
     env, secret_names = task_environment(evaluation)
-    told = []
+    outputs = []
     for _ in range(2):
         console = Console(file=io.StringIO(), width=200)
         further = functools.partial(member_steps, evaluation)
         code = serve(env, secret_names, tmp_path, CACHE, "0.5", True, console, further)
         assert isinstance(console.file, io.StringIO)
-        told.append(console.file.getvalue())
-        assert code == 0, told[-1]
-    accounts = [re.findall(r"ok +member (\S+): (\S+) is (did:plc:\w+)", text) for text in told]
+        outputs.append(console.file.getvalue())
+        assert code == 0, outputs[-1]
+    accounts = [re.findall(r"ok +member (\S+): (\S+) is (did:plc:\w+)", text) for text in outputs]
     assert accounts[0] == accounts[1], "the same accounts"
-    assert [(asked, made) for asked, made, _did in accounts[0]] == [
+    assert [(requested, created) for requested, created, _did in accounts[0]] == [
         ("ann.her-domain.org", temporary_handle("ann.her-domain.org", (".noted.at",))),
         ("info.noted.at", "info.noted.at"),
         ("kexpfan.noted.at", "kexpfan.noted.at"),
     ]
-    assert "ann.her-domain.org waits for a DNS record" in told[0]
-    assert [name for name, value in evaluation.outputs["member_passwords"].items() if value in told[0] + told[1]] == []
+    assert "ann.her-domain.org waits for a DNS record" in outputs[0]
+    assert [
+        name for name, value in evaluation.outputs["member_passwords"].items() if value in outputs[0] + outputs[1]
+    ] == []

@@ -1,4 +1,4 @@
-"""Repositories that are none, read by the host's program and by the owner's: the same words, and always an end."""
+"""Invalid repositories, read by the host's program and the operator's: both end with the same errors."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ console.log(JSON.stringify(found));
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What was expected, and what both said."""
+    """The expected errors, and those of both programs."""
 
     expected: list[str]
     host: list[str]
-    owner: list[str]
+    operator: list[str]
 
 
 @pytest.fixture(scope="module")
 def account(running: Running, still: Data, tmp_path_factory: pytest.TempPathFactory) -> Account:
-    """A member with some hundred records, at rest."""
+    """The data of a member with several hundred records, without a running server."""
     found = Account(did=running.club.members[0].did, data=tmp_path_factory.mktemp("account") / "pds")
     shutil.copytree(still.path / repo_path(found.did), found.folder)
     for name in ("account.sqlite", "sequencer.sqlite"):
@@ -81,8 +81,8 @@ def account(running: Running, still: Data, tmp_path_factory: pytest.TempPathFact
     return found
 
 
-def _asked(still: Data, program: str, *arguments: str) -> list[list[str]]:
-    """One process for all of them, with less memory than a job has."""
+def _run(still: Data, program: str, *arguments: str) -> list[list[str]]:
+    """The results of one process for all arguments, with less memory than a job has."""
     try:
         with limited(_MEMORY_MIB) as limit:
             command = limit.command([str(still.install.node), "-e", program, *arguments])
@@ -90,7 +90,7 @@ def _asked(still: Data, program: str, *arguments: str) -> list[list[str]]:
                 command, cwd=still.install.folder, capture_output=True, text=True, timeout=120, check=False
             )
     except NoLimitError as error:
-        pytest.skip(f"nothing can be said of memory on this machine: {error}")
+        pytest.skip(f"memory cannot be limited on this machine: {error}")
     assert done.returncode == 0, f"{done.returncode}: {done.stderr}"
     found: list[list[str]] = json.loads(done.stdout)
     return found
@@ -98,7 +98,7 @@ def _asked(still: Data, program: str, *arguments: str) -> list[list[str]]:
 
 def _by_both(still: Data, accounts: list[Account]) -> Iterator[tuple[list[str], list[str]]]:
     named = json.dumps([[str(account.store), str(account.folder / "key"), account.did] for account in accounts])
-    for account, host in zip(accounts, _asked(still, _ON_THE_HOST, str(FILES), named), strict=True):
+    for account, host in zip(accounts, _run(still, _ON_THE_HOST, str(FILES), named), strict=True):
         with closing(RepositoryStore(account.store, account.did)) as store:
             faults = store.problems((account.folder / "key").read_bytes())
             yield host, [fault.text for fault in faults]
@@ -106,54 +106,52 @@ def _by_both(still: Data, accounts: list[Account]) -> Iterator[tuple[list[str], 
 
 @pytest.fixture(scope="module")
 def verdicts(account: Account, still: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
-    """Of every fault, from one process."""
+    """The verdict on every fault, from one process."""
     folder = tmp_path_factory.mktemp("faults")
     faults: dict[str, Callable[[Account], Any]] = {**STRUCTURE, **CONTENT}
     broken = {name: account.copy(folder / str(number)) for number, name in enumerate(faults)}
     expected = {name: fault(broken[name]) for name, fault in faults.items()}
     found = _by_both(still, list(broken.values()))
     return {
-        name: Verdict(expected=text.splitlines() if isinstance(text, str) else text, host=host, owner=owner)
-        for (name, text), (host, owner) in zip(expected.items(), found, strict=True)
+        name: Verdict(expected=text.splitlines() if isinstance(text, str) else text, host=host, operator=operator)
+        for (name, text), (host, operator) in zip(expected.items(), found, strict=True)
     }
 
 
 @pytest.mark.parametrize("name", STRUCTURE)
-def test_what_is_no_tree_ends_the_reading_with_the_same_words(verdicts: dict[str, Verdict], name: str) -> None:
+def test_invalid_tree_gives_the_same_error_in_both_programs(verdicts: dict[str, Verdict], name: str) -> None:
     verdict = verdicts[name]
     *before, last = verdict.expected
     assert verdict.host[: len(before)] == before
-    for said in (verdict.host, verdict.owner):
-        assert said[-1].startswith(f"the blocks do not link up from the root: {last}")
-    assert verdict.host[:-1] == verdict.owner[:-1]
+    for errors in (verdict.host, verdict.operator):
+        assert errors[-1].startswith(f"the blocks do not link up from the root: {last}")
+    assert verdict.host[:-1] == verdict.operator[:-1]
 
 
 @pytest.mark.parametrize("name", CONTENT)
-def test_records_that_differ_are_named_with_the_same_words(verdicts: dict[str, Verdict], name: str) -> None:
+def test_both_programs_name_differing_records_with_the_same_error(verdicts: dict[str, Verdict], name: str) -> None:
     verdict = verdicts[name]
     assert verdict.host == verdict.expected
-    assert verdict.owner == verdict.expected
+    assert verdict.operator == verdict.expected
 
 
-def test_of_a_repository_without_rows_the_first_records_are_named_with_the_same_words(
+def test_both_programs_name_the_first_records_of_a_repository_without_rows(
     account: Account, still: Data, tmp_path: Path
 ) -> None:
     broken = account.copy(tmp_path / "pds")
     rows = broken.rows("select collection || '/' || rkey as path, cid from record order by path limit 100")
     broken.write("delete from record")
-    ((host, owner),) = _by_both(still, [broken])
-    assert host == owner
+    ((host, operator),) = _by_both(still, [broken])
+    assert host == operator
     assert host[:100] == [f"record {path} is {cid} in the repository and undefined in the index" for path, cid in rows]
 
 
-def test_any_byte_that_changes_in_a_block_is_found_and_ends_the_same_way(
-    account: Account, still: Data, tmp_path: Path
-) -> None:
+def test_both_programs_find_any_changed_byte_of_a_block(account: Account, still: Data, tmp_path: Path) -> None:
     chance = random.Random(12)
     flipped = []
     for number in range(_FLIPS):
         broken = account.copy(tmp_path / str(number))
-        # Nodes and the commit alone: a record is not read, and only its hash can differ.
+        # Only nodes and the commit: records are not parsed, so only their hash can differ.
         cid, content = chance.choice(
             broken.rows("select cid, content from repo_block where cid not in (select cid from record) order by cid")
         )
@@ -162,18 +160,18 @@ def test_any_byte_that_changes_in_a_block_is_found_and_ends_the_same_way(
         broken.write("update repo_block set content = ? where cid = ?", changed, cid)
         flipped.append((broken, f"block {cid} does not hash to its name"))
     found = _by_both(still, [broken for broken, _ in flipped])
-    for (host, owner), (_, expected) in zip(found, flipped, strict=True):
-        assert host[0] == owner[0] == expected
+    for (host, operator), (_, expected) in zip(found, flipped, strict=True):
+        assert host[0] == operator[0] == expected
 
 
-def test_rows_are_read_in_the_order_of_an_index_and_nothing_is_sorted(account: Account) -> None:
+def test_rows_are_read_by_index_and_never_sorted(account: Account) -> None:
     """A sort of a large table needs a temporary file, and the jobs' containers have no room for one."""
     query = "select uri from record left join repo_block on repo_block.cid = record.cid order by record.uri"
     plan = [row[-1] for row in account.rows(f"explain query plan {query}")]
     assert not [step for step in plan if "TEMP B-TREE" in step], plan
 
 
-def test_a_served_repository_is_read_in_any_order_and_its_faults_are_named(
+def test_served_repository_is_read_in_any_order_and_its_faults_are_named(
     account: Account, still: Data, tmp_path: Path
 ) -> None:
     root, rev = account.rows("select cid, rev from repo_root")[0]
@@ -203,11 +201,11 @@ def test_a_served_repository_is_read_in_any_order_and_its_faults_are_named(
     for number, (content, _) in enumerate(served.values()):
         (tmp_path / str(number)).write_bytes(content)
     named = json.dumps([[str(tmp_path / str(number)), rev] for number in range(len(served))])
-    found = _asked(still, _SERVED, str(FILES / "repository.cjs"), str(account.folder / "key"), account.did, named)
-    for (name, (_, expected)), said in zip(served.items(), found, strict=True):
-        assert said == expected if expected is not None else said[0].startswith("no repository"), (name, said)
+    found = _run(still, _SERVED, str(FILES / "repository.cjs"), str(account.folder / "key"), account.did, named)
+    for (name, (_, expected)), errors in zip(served.items(), found, strict=True):
+        assert errors == expected if expected is not None else errors[0].startswith("no repository"), (name, errors)
 
 
 def _text_of(cid: bytes) -> str:
-    """As base32, which a CID of version 0 would not be written in."""
+    """In base32, in which a CID of version 0 is not usually written."""
     return "b" + base64.b32encode(cid).decode().lower().rstrip("=")

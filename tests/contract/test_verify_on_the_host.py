@@ -1,4 +1,4 @@
-"""The host's verifier against the owner's: two readings of the same snapshots, in two languages, with one verdict."""
+"""The host's verifier and the operator's: two implementations, in two languages, with the same verdicts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_both_find_nothing_wrong_with_a_whole_one_and_leave_nothing_behind(running: Running, still: Data) -> None:
+def test_both_verifiers_accept_a_whole_snapshot_and_leave_no_files(running: Running, still: Data) -> None:
     still.take()
     before = _names(still.snapshot)
     found = _on_the_host(still, still.snapshot)
@@ -49,31 +49,31 @@ def test_both_find_nothing_wrong_with_a_whole_one_and_leave_nothing_behind(runni
 
 
 @pytest.mark.parametrize("damage", _DAMAGES, ids=lambda damage: damage.name)
-def test_both_name_the_same_damage(running: Running, still: Data, damage: Damage, tmp_path: Path) -> None:
+def test_both_verifiers_name_the_same_damage(running: Running, still: Data, damage: Damage, tmp_path: Path) -> None:
     copied = tmp_path / "snapshot"
     still.take()
     shutil.copytree(still.snapshot, copied)
     damage.do(copied, running.club.members[4].did)
-    owners = verify(copied, lambda did: None)
-    here = _on_the_host(still, copied)
-    assert owners.problems or owners.notes, "it is damage"
-    # What SQLite and the file system say in their own words differs between the two.
-    assert [_without_words(text) for text in here["problems"]] == [_without_words(text) for text in owners.problems]
+    operator_report = verify(copied, lambda did: None)
+    host_report = _on_the_host(still, copied)
+    assert operator_report.problems or operator_report.notes, "the damage must be found"
+    # The messages of SQLite and of the file system differ between the two.
+    assert [_without_words(text) for text in host_report["problems"]] == [
+        _without_words(text) for text in operator_report.problems
+    ]
     about = ("not queried", "moved")
-    notes = [text for text in owners.notes if not any(part in text for part in about)]
-    assert {_without_words(text) for text in here["notes"]} == {_without_words(text) for text in notes}
+    notes = [text for text in operator_report.notes if not any(part in text for part in about)]
+    assert {_without_words(text) for text in host_report["notes"]} == {_without_words(text) for text in notes}
 
 
 def _without_words(text: str) -> str:
-    """Up to what a library says: "did: state: store.sqlite is damaged"."""
+    """The text without the library's message: "did: state: store.sqlite is damaged"."""
     for end in ("is damaged", "cannot be read"):
         text = text.partition(end)[0] + end if end in text else text
     return text
 
 
-def test_both_name_a_flipped_block_a_lost_record_and_two_keys_that_changed_places(
-    running: Running, faulty: Data
-) -> None:
+def test_both_verifiers_name_a_flipped_block_a_lost_record_and_swapped_keys(running: Running, faulty: Data) -> None:
     flipped, lost, one, two = (member.did for member in running.club.members[:4])
     with closing(sqlite3.connect(faulty.path / repo_path(flipped) / "store.sqlite")) as db:
         cid, content = db.execute("select b.cid, content from repo_block b join record r on r.cid = b.cid").fetchone()
@@ -88,6 +88,8 @@ def test_both_name_a_flipped_block_a_lost_record_and_two_keys_that_changed_place
     for key, content in zip(keys, reversed(contents), strict=True):
         key.write_bytes(content)
     faulty.take()
-    owners = verify(faulty.snapshot, lambda did: None).problems
-    assert {flipped, lost, one, two} == {text.partition(": ")[0] for text in owners}, "each account is named by itself"
-    assert _on_the_host(faulty, faulty.snapshot)["problems"] == list(owners)
+    operator_report = verify(faulty.snapshot, lambda did: None).problems
+    assert {flipped, lost, one, two} == {text.partition(": ")[0] for text in operator_report}, (
+        "each account must be named"
+    )
+    assert _on_the_host(faulty, faulty.snapshot)["problems"] == list(operator_report)

@@ -1,4 +1,4 @@
-"""The volume check in the server's own process, as at every restart on a host: no server opens another."""
+"""The volume check in the server's own process, as at every restart: a server never opens another server's volume."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.contract
 _KEY = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
 
 
-def test_a_server_restarted_with_another_rotation_key_ends_before_it_opens_anything(
+def test_server_restarted_with_another_rotation_key_ends_before_it_opens_a_file(
     pds_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
 ) -> None:
     data = tmp_path / "pds"
@@ -25,11 +25,11 @@ def test_a_server_restarted_with_another_rotation_key_ends_before_it_opens_anyth
         return PdsProcess(pds_installs[line], env | change, tmp_path / "pds.log")
 
     with server():
-        pass  # it serves: the volume check lets a new volume pass, and marks it
+        pass  # it serves: the volume check accepts a new volume and writes the identity file
     before = {file.name: file.stat().st_mtime_ns for file in data.iterdir()}
     with pytest.raises(ServerEndedError) as refusal, server(**{_KEY: f"{1:064x}"}):
         pass
     assert "REFUSED: this volume belongs to a PDS with rotation_public_key" in refusal.value.last_lines
-    assert {file.name: file.stat().st_mtime_ns for file in data.iterdir()} == before, "not even a lock was taken"
+    assert {file.name: file.stat().st_mtime_ns for file in data.iterdir()} == before, "not even a lock may be taken"
     with server():
-        pass  # the right key again, the same data
+        pass  # the right key again, with the same data

@@ -1,6 +1,6 @@
-"""One member's repository with a fault in it, and what both verifiers say of it.
+"""One member's repository with a fault in it, and the errors of both verifiers.
 
-Owns: the faults, in the tree and in what is around it. Does not own: asking.
+Owns: the faults, in the tree and around it. Does not own: running the verifiers.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _WIDE = 50_000
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """A copy of one member's files, to be broken."""
+    """A copy of one member's files for a fault."""
 
     did: str
     data: Path
-    """A data directory with this account alone."""
+    """A data directory with only this account."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return self.data / repo_path(self.did)
 
     @property
@@ -40,18 +40,18 @@ class Account:
         return self.folder / "store.sqlite"
 
     def copy(self, data: Path) -> Account:
-        """Another one like it."""
+        """A copy in another folder."""
         shutil.copytree(self.data, data)
         return Account(did=self.did, data=data)
 
     def write(self, statement: str, *values: Any) -> None:
-        """Change the database, behind everything's back."""
+        """Change the database directly."""
         with closing(sqlite3.connect(self.store)) as db:
             assert db.execute(statement, values).rowcount != 0, "the fault has something to be in"
             db.commit()
 
     def rows(self, query: str, *values: Any) -> list[Any]:
-        """Ask the database."""
+        """Query the database."""
         with closing(sqlite3.connect(self.store)) as db:
             return db.execute(query, values).fetchall()
 
@@ -61,7 +61,7 @@ class Account:
         return str(libipld.encode_cid(libipld.decode_dag_cbor(content)["data"]))
 
     def graft(self, *made: Mapping[str, Any] | bytes) -> list[str]:
-        """Give it a tree of these nodes, of which the last is the root; their CIDs."""
+        """Replace the tree by these nodes, of which the last is the root; return their CIDs."""
         contents = [node if isinstance(node, bytes) else libipld.encode_dag_cbor(node) for node in made]
         cids = [cid_of_block(content) for content in contents]
         graft(self.store, self.did, dict(zip(cids, contents, strict=True)), cids[-1])
@@ -99,7 +99,7 @@ def _cid(node: Mapping[str, Any]) -> bytes:
 
 
 def _loop(account: Account) -> str:
-    """A node that holds itself can exist only if a block is not what its name says."""
+    """A node that contains itself can exist only if a block does not match its CID."""
     cid = account.root()
     node = {"l": bytes_of(cid), "e": []}
     account.write("update repo_block set content = ? where cid = ?", libipld.encode_dag_cbor(node), cid)
@@ -167,13 +167,13 @@ def _a_record(account: Account) -> str:
 
 
 def _nested(account: Account) -> str:
-    """So deep that a reader which calls itself for each list is at its end."""
+    """Nested so deeply that a recursive reader fails."""
     deep = b"\xa2" + b"\x61e" + b"\x81" + b"\x81" * 200_000 + b"\xf6" + b"\x61l" + b"\xf6"
     return f"node {account.graft(deep)[0]} is no node of a tree"
 
 
 def _endless(account: Account) -> str:
-    """A list of 2^60 entries, says its head."""
+    """A header that announces a list of 2^60 entries."""
     head = b"\xa2" + b"\x61e" + b"\x9b\x10" + bytes(7) + b"\x61l" + b"\xf6"
     return f"node {account.graft(head)[0]} is no node of a tree"
 
@@ -185,7 +185,7 @@ def _unlike(account: Account) -> str:
 
 
 def _endless_commit(account: Account) -> str:
-    """A list of 33 million entries instead of a commit, says its head."""
+    """A header that announces a list of 33 million entries instead of a commit."""
     (cid,) = account.rows("select cid from repo_root")[0]
     account.write("update repo_block set content = x'9a01ffffff' where cid = ?", cid)
     return f"block {cid} does not hash to its name\n\n"
@@ -209,7 +209,7 @@ STRUCTURE: dict[str, Callable[[Account], str]] = {
     "a value that is no link": _unlike,
     "a list without an end for a commit": _endless_commit,
 }
-"""The fault that ends the reading of a tree, in what both say of it."""
+"""Faults that end the reading of a tree, with the error of both verifiers."""
 
 
 def _first(account: Account) -> tuple[str, str, str]:
@@ -268,7 +268,7 @@ def _renamed_block(account: Account) -> list[str]:
 
 
 def _other_text(account: Account) -> list[str]:
-    """The last letter of a CID has two bits to spare: four texts decode to the same bytes, and one is its name."""
+    """The last letter of a CID has two spare bits: four texts decode to the same bytes, and one is canonical."""
     _, path, cid = _first(account)
     letters = "abcdefghijklmnopqrstuvwxyz234567"
     other = cid[:-1] + letters[letters.index(cid[-1]) + 1]
@@ -329,4 +329,4 @@ CONTENT: dict[str, Callable[[Account], list[str]]] = {
     "a record with another codec": _other_codec,
     "a node of 50,000 entries": _wide_node,
 }
-"""What both say of a tree that is in order, and of its records."""
+"""Faults of records in a valid tree, with the errors of both verifiers."""

@@ -62,7 +62,7 @@ BY_OPTION: dict[str, list[Attempt]] = {
         ({"mail": {"from": "admin@noted.at"}}, "mail.host", "is required", "Write 'host: smtp.my-relay.org'"),
         ({"mail": {"from": "admin@noted.at"}}, "mail.password", "is required", "config set --secret"),
     ],
-    "mail server that is no address": [
+    "mail server that is not a URL": [
         ({"mail": "mail.noted.at"}, "mail", "has the wrong type", "a map of"),
         ({"mail": MAIL | {"host": "smtp://mail.noted.at"}}, "mail.host", "not a domain name", "'mail.noted.at'"),
     ],
@@ -109,8 +109,8 @@ BY_OPTION: dict[str, list[Attempt]] = {
     "limit with a unit": [
         ({"pds": {"blob_upload_limit": "50MB"}}, "pds.blob_upload_limit", "wrong type", "a whole number"),
     ],
-    "truth in other words": [({"pds": {"rate_limits": "on"}}, "pds.rate_limits", "wrong type", "true or false")],
-    "recovery key that is none": [
+    "boolean in other words": [({"pds": {"rate_limits": "on"}}, "pds.rate_limits", "wrong type", "true or false")],
+    "invalid recovery key": [
         (
             {"pds": {"recovery_did_key": "nonsense"}},
             *("pds.recovery_did_key", "report it only at the first account", "'did:key:zQ3s'"),
@@ -120,7 +120,7 @@ BY_OPTION: dict[str, list[Attempt]] = {
         ({"s3": {"bucket": "club-blobs"}}, f"s3.{key}", "is required", "")
         for key in ("region", "access_key_id", "secret_access_key")
     ],
-    "time zone that is none": [
+    "invalid time zone": [
         ({"time_zone": "PDT"}, "time_zone", "not a time zone name that follows summer time", "'America/Los_Angeles'")
     ],
 }
@@ -133,15 +133,15 @@ BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
             "Add 'pds.extra_secret_env.PDS_MODERATION_EMAIL_SMTP_URL', or remove it",
         )
     },
-    "moderation mail server that is no address": {
+    "moderation mail server that is not a URL": {
         "PDS_MODERATION_EMAIL_SMTP_URL": ("not the URL of a mail server", "'smtps://USER:PASSWORD@HOST:2465/'")
     },
     "two rotation keys": {
         "PDS_PLC_ROTATION_KEY_KMS_KEY_ID": ("has its rotation key here", "'secrets.plc_rotation_key'")
     },
     "DPoP secret too short": {"PDS_DPOP_SECRET": ("not 32 bytes in hex", "openssl rand -hex 32")},
-    "service DID that is none": {"PDS_SERVICE_DID": ("is not a DID", "'did:web:")},
-    "service DID that is none, older server": {"PDS_SERVICE_DID": ("is not a DID", "'did:web:")},
+    "invalid service DID": {"PDS_SERVICE_DID": ("is not a DID", "'did:web:")},
+    "invalid service DID, older server": {"PDS_SERVICE_DID": ("is not a DID", "'did:web:")},
     "moderation service without its DID": {
         "PDS_MOD_SERVICE_URL": ("without PDS_MOD_SERVICE_DID beside it", "Add 'pds.extra_env.PDS_MOD_SERVICE_DID'")
     },
@@ -152,18 +152,18 @@ BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
             "Add 'pds.extra_env.PDS_ENTRYWAY_DID'",
         )
     },
-    "entryway key that is none": {
+    "invalid entryway key": {
         "PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX": ("not a secp256k1 public key", "66 or 130 hex digits")
     },
-    "lexicon authority that is no DID": {"PDS_LEXICON_AUTHORITY_DID": ("is not a DID", "'did:web:")},
-    "colour that is none": {"PDS_PRIMARY_COLOR": ("is no colour", "'#' and six hex digits")},
-    "colour that one can see through": {"PDS_PRIMARY_COLOR": ("is no colour", "'#' and six hex digits")},
-    "hue beyond the circle": {"PDS_PRIMARY_COLOR_HUE": ("is no angle", "from 0 to 360")},
-    "link that is no address": {"PDS_HOME_URL": ("is not a link", "Write the whole URL: 'https://")},
-    "logo that is no address": {"PDS_LOGO_URL": ("is not the URL of an image", "Write the whole URL: 'https://")},
-    "Redis by a URL": {"PDS_REDIS_SCRATCH_ADDRESS": ("is not a host and a port", "without 'redis://'")},
+    "lexicon authority that is not a DID": {"PDS_LEXICON_AUTHORITY_DID": ("is not a DID", "'did:web:")},
+    "invalid colour": {"PDS_PRIMARY_COLOR": ("is no colour", "'#' and six hex digits")},
+    "transparent colour": {"PDS_PRIMARY_COLOR": ("is no colour", "'#' and six hex digits")},
+    "hue above 360 degrees": {"PDS_PRIMARY_COLOR_HUE": ("is no angle", "from 0 to 360")},
+    "link that is not a URL": {"PDS_HOME_URL": ("is not a link", "Write the whole URL: 'https://")},
+    "logo that is not a URL": {"PDS_LOGO_URL": ("is not the URL of an image", "Write the whole URL: 'https://")},
+    "Redis address that is a URL": {"PDS_REDIS_SCRATCH_ADDRESS": ("is not a host and a port", "without 'redis://'")},
     "unknown log level": {"LOG_LEVEL": ("is no log level", "trace, debug, info, warn, error or fatal")},
-    "trusted client that is no address": {
+    "trusted client that is not a URL": {
         "PDS_OAUTH_TRUSTED_CLIENTS": ("matches no client", "'https://app.my-club.org/client.json'")
     },
     "half of the captcha": {
@@ -172,7 +172,7 @@ BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
             "Add 'pds.extra_secret_env.PDS_HCAPTCHA_SECRET_KEY'",
         )
     },
-    "members' repositories off the volume": {
+    "repositories outside of the volume": {
         "PDS_ACTOR_STORE_DIRECTORY": ("is not on the volume", "Write a path below '/pds/'")
     },
 }
