@@ -1,9 +1,9 @@
 """`make e2e_env`, its second part: the program under the real engine, as ratios from one run; as root, some minutes.
 
-It answers three questions. What does an unchanged preview cost beside the engine's floor, a program that imports the
-same SDKs and registers as many trivial resources? How long is the server away after a changed option, beside a bare
-restart of a container like it? How much memory does one PDS need, idle and after 1,000 posts, and how many fit a
-droplet?
+It answers three questions. What does an unchanged preview cost compared with the engine's floor, a program that
+imports the same SDKs and registers as many trivial resources? How long is the server unavailable after a changed
+option, compared with a restart of a container like it? How much memory does one PDS need, idle and after 1,000 posts,
+and how many fit a droplet?
 
 Nothing is asserted. The figures exclude the memory of the droplet's own system: here it is this machine's.
 """
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _preview(running: E2eEnvironment) -> Table:
-    """An unchanged preview against the floor, alternating."""
+    """An unchanged preview and the floor, measured alternately."""
     count = running.pulumi("stack", "--show-urns").output.count("urn:pulumi:")
     floor = running.folder / "floor"
     floor.mkdir()
@@ -79,10 +79,10 @@ def _preview(running: E2eEnvironment) -> Table:
     seconds(floor, "up", "--yes", "--skip-preview")
     preview = ("preview", "--expect-no-changes", "--stack", STACK)
     pairs = [(seconds(floor, *preview), seconds(running.project, *preview)) for _ in range(_ROUNDS)]
-    least, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+    floor_median, program_median = (statistics.median(column) for column in zip(*pairs, strict=True))
     table = Table("program", "median, s", "ratio", title=f"An unchanged preview, {count} resources ({_ROUNDS} rounds)")
-    table.add_row("trivial resources, the same SDKs", f"{least:.1f}", "1.00")
-    table.add_row("this program", f"{ours:.1f}", f"{ours / least:.2f}")
+    table.add_row("trivial resources, the same SDKs", f"{floor_median:.1f}", "1.00")
+    table.add_row("this program", f"{program_median:.1f}", f"{program_median / floor_median:.2f}")
     return table
 
 
@@ -125,14 +125,14 @@ def resident_mib(running: E2eEnvironment) -> float:
     """Memory of the e2e environment's Nomad and Docker and what they start beside containers, in MiB; shared pages by
     share."""
     [machine] = running.machines.machines()
-    marks = (str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0])
+    paths = (str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0])
     commands, parents = {}, {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
             commands[process.name] = (process / "cmdline").read_bytes().decode(errors="replace")
             parents[process.name] = (process / "stat").read_text().rpartition(")")[2].split()[1]
-    found = {pid for pid, command in commands.items() if any(mark in command for mark in marks)}
-    # What a shim starts is a container; Nomad's own helpers bear no mark.
+    found = {pid for pid, command in commands.items() if any(path in command for path in paths)}
+    # A shim's children are containers; Nomad's own helpers are not marked.
     hosts = {pid for pid in found if "containerd-shim" not in commands[pid]}
     found |= {pid for pid in commands if parents[pid] in hosts}
     return sum(_share_mib(Path("/proc") / pid) for pid in found)

@@ -5,7 +5,7 @@ memory and cost does a club need, with 1, 5 and 20 of them? None of the clubs is
 shows all its resources.
 
 Nothing is asserted. The cost of a host is that of the table in `cli/stacks/prices.json`: the smallest droplet on which
-these limits fit, with an ingress, and a volume with room for every quota.
+these limits fit, with an ingress, and a volume with club_terms for every quota.
 """
 
 import os
@@ -32,16 +32,16 @@ from tests.e2e.images.build import PDS_TAG
 _PREVIEWED = (1, 10, 50)
 _HOSTED = (1, 5, 20)
 _LIMIT_MIB = 192
-"""Of each server: it takes half of it, idle."""
+"""Memory of each server; it uses half of it when idle."""
 _AT_ONCE = 4
-"""Engines, as `up-all` has."""
+"""Concurrent engines, as in `up-all`."""
 _SERVER_MHZ, _INGRESS_MHZ = 500, 300
 """Memory that their jobs reserve in Nomad."""
 _MHZ = 2000
 """Nomad's minimum for a droplet's processor."""
 _SETTLED = 30.0
 _FIRST_PORT = 13101
-"""Another e2e_env on this machine may have the ports that a first club gets."""
+"""Not the first ports of clubs, which another e2e_env on this machine may use."""
 
 
 def main() -> int:
@@ -57,7 +57,7 @@ def main() -> int:
             host={"size": "s-8vcpu-16gb"},
             volume={"size_gib": 100},
             pds={"memory_mib": _LIMIT_MIB},
-            clubs={name: room(number) for number, name in enumerate(names)},
+            clubs={name: club_terms(number) for number, name in enumerate(names)},
         )
         running.pulumi("up", "--yes", "--skip-preview", show=True)
         clubs: list[E2eEnvironment] = []
@@ -70,7 +70,7 @@ def _letters(number: int) -> str:
     return f"{chr(ord('a') + number // 26)}{chr(ord('a') + number % 26)}"
 
 
-def room(number: int) -> dict[str, int]:
+def club_terms(number: int) -> dict[str, int]:
     """The host's entry for a club."""
     return {"port": _FIRST_PORT + number, "disk_gib": 1, "memory_mib": _LIMIT_MIB}
 
@@ -85,7 +85,7 @@ def _make(running: E2eEnvironment, clubs: list[E2eEnvironment], names: Sequence[
             "pds:ingress": {"kind": "none"},
             "pds:pds": {
                 "image": PDS_TAG,
-                "port": room(number)["port"],
+                "port": club_terms(number)["port"],
                 "memory_mib": _LIMIT_MIB,
                 "new": True,
                 "escrow": "declined",
@@ -103,7 +103,7 @@ def _previews(running: E2eEnvironment, clubs: list[E2eEnvironment], names: Seque
     for count in _PREVIEWED:
         _make(running, clubs, names[:count])
         before = _cpu()
-        seconds = running.verb("preview-all").seconds
+        seconds = running.pds_command("preview-all").seconds
         each, cpu = seconds / (count + 1), (_cpu() - before) / (count + 1)
         first, first_cpu = first or each, first_cpu or cpu
         cells = (f"{seconds:.0f}", f"{each:.2f}", f"{each / first:.2f}", f"{cpu:.2f}", f"{cpu / first_cpu:.2f}")

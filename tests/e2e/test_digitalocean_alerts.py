@@ -1,4 +1,4 @@
-"""The e2e environment's DigitalOcean API by itself: uptime checks, their alerts and alert policies. No engine, loopback
+"""The e2e environment's DigitalOcean API: uptime checks, their alerts and alert policies. No engine, loopback
 only."""
 
 from collections.abc import Iterator, Mapping
@@ -49,7 +49,7 @@ def _check(client: Client) -> Json:
     return made
 
 
-def test_a_check_is_kept_as_it_was_asked_for_and_takes_its_alerts_with_it(client: Client) -> None:
+def test_check_is_stored_as_requested_and_deleted_with_its_alerts(client: Client) -> None:
     check = _check(client)
     assert check == {"id": check["id"], **CHECK}
     path = f"/uptime/checks/{check['id']}"
@@ -64,7 +64,7 @@ def test_a_check_is_kept_as_it_was_asked_for_and_takes_its_alerts_with_it(client
     client.refused("DELETE", path, status=404)
 
 
-def test_an_alert_of_one_check_is_not_another_s(client: Client) -> None:
+def test_alert_belongs_to_its_check_only(client: Client) -> None:
     one, other = _check(client), _check(client)
     alert = client.ask("POST", f"/uptime/checks/{one['id']}/alerts", ALERT, 201)["alert"]
     client.refused("GET", f"/uptime/checks/{other['id']}/alerts/{alert['id']}", status=404)
@@ -82,7 +82,7 @@ def test_an_alert_of_one_check_is_not_another_s(client: Client) -> None:
         ({"method": "GET"}, "method is no field"),
     ],
 )
-def test_what_a_check_may_not_be(client: Client, change: Json, message: str) -> None:
+def test_refuses_an_invalid_check(client: Client, change: Json, message: str) -> None:
     assert message in client.refused("POST", "/uptime/checks", {**CHECK, **change})
 
 
@@ -98,25 +98,25 @@ def test_what_a_check_may_not_be(client: Client, change: Json, message: str) -> 
         ({"notifications": {"slack": [{"channel": "#alerts"}]}}, "slack[0].url is missing"),
     ],
 )
-def test_what_an_uptime_alert_may_not_be(client: Client, change: Json, message: str) -> None:
+def test_refuses_an_invalid_uptime_alert(client: Client, change: Json, message: str) -> None:
     assert message in client.refused("POST", f"/uptime/checks/{_check(client)['id']}/alerts", {**ALERT, **change})
 
 
-def test_a_down_alert_needs_no_threshold(client: Client) -> None:
-    wish = {**ALERT, "type": "down_global", "threshold": 0, "comparison": ""}
-    client.ask("POST", f"/uptime/checks/{_check(client)['id']}/alerts", wish, 201)
+def test_down_alert_needs_no_threshold(client: Client) -> None:
+    down_alert = {**ALERT, "type": "down_global", "threshold": 0, "comparison": ""}
+    client.ask("POST", f"/uptime/checks/{_check(client)['id']}/alerts", down_alert, 201)
 
 
-def test_only_verified_members_of_the_account_are_written_to(client: Client) -> None:
+def test_accepts_only_verified_members_as_recipients(client: Client) -> None:
     stranger = {"email": ["owner@bench.test", "bob@gmail.com"], "slack": []}
     path = f"/uptime/checks/{_check(client)['id']}/alerts"
-    said = client.refused("POST", path, {**ALERT, "notifications": stranger}, 400)
-    assert said == "invalid value for field 'notifications.email[1]': invalid email 'bob@gmail.com'"
+    message = client.refused("POST", path, {**ALERT, "notifications": stranger}, 400)
+    assert message == "invalid value for field 'notifications.email[1]': invalid email 'bob@gmail.com'"
     client.ask("POST", "/tags", {"name": "pds-test"}, 201)
     assert "bob@gmail.com" in client.refused("POST", "/monitoring/alerts", {**POLICY, "alerts": stranger}, 400)
 
 
-def test_a_policy_is_for_droplets_or_tags_that_exist(client: Client) -> None:
+def test_policy_requires_existing_droplets_or_tags(client: Client) -> None:
     assert "no tag pds-test" in client.refused("POST", "/monitoring/alerts", POLICY)
     client.ask("POST", "/tags", {"name": "pds-test"}, 201)
     policy = client.ask("POST", "/monitoring/alerts", POLICY)["policy"]
@@ -139,6 +139,6 @@ def test_a_policy_is_for_droplets_or_tags_that_exist(client: Client) -> None:
         ({"value": "90"}, "value has the wrong type"),
     ],
 )
-def test_what_a_policy_may_not_be(client: Client, change: Json, message: str) -> None:
+def test_refuses_an_invalid_policy(client: Client, change: Json, message: str) -> None:
     client.ask("POST", "/tags", {"name": "pds-test"}, 201)
     assert message in client.refused("POST", "/monitoring/alerts", {**POLICY, **change})

@@ -1,4 +1,4 @@
-"""The e2e environment's DigitalOcean API by itself: forms, limits, and refusals. No engine, loopback only."""
+"""The e2e environment's DigitalOcean API: forms, limits, and refusals. No engine, loopback only."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +16,14 @@ def client(tmp_path: Path) -> Iterator[Client]:
         yield made
 
 
-def test_a_token_is_needed(client: Client) -> None:
+def test_requires_a_token(client: Client) -> None:
     for headers in ({}, {"Authorization": "Bearer another"}, {"Authorization": TOKEN}):
         answer = httpx.get(f"{client.api.url}/v2/account", headers=headers, trust_env=False)
         assert (answer.status_code, answer.json()["id"]) == (401, "unauthorized")
     assert client.ask("GET", "/account")["account"]["reserved_ip_limit"] == 3
 
 
-def test_a_token_with_scopes_does_what_they_say(client: Client) -> None:
+def test_token_with_scopes_allows_only_those(client: Client) -> None:
     client.api.world.scopes = frozenset({"tag:read", "tag:create"})
     client.ask("POST", "/tags", {"name": "a"}, 201)
     client.ask("GET", "/tags/a")
@@ -31,11 +31,11 @@ def test_a_token_with_scopes_does_what_they_say(client: Client) -> None:
         assert "not authorized" in client.refused(method, path, {}, 403)
 
 
-def test_every_answer_tells_the_rate_limit(client: Client) -> None:
+def test_every_response_has_the_rate_limit(client: Client) -> None:
     assert client.http.get("/account").headers["ratelimit-limit"] == "5000"
 
 
-def test_what_the_api_does_not_know_is_an_error(client: Client) -> None:
+def test_unknown_request_is_an_error(client: Client) -> None:
     assert "does not know GET /v2/apps" in client.refused("GET", "/apps", status=501)
     assert "does not know PUT" in client.refused("PUT", "/volumes", {}, status=501)
     assert "colour" in client.refused("POST", "/tags", {"name": "a", "colour": "red"})
@@ -48,23 +48,23 @@ def test_what_the_api_does_not_know_is_an_error(client: Client) -> None:
 @pytest.mark.parametrize(
     "path", [route.path for route in ROUTES if route.method == "GET" and "{" in route.path], ids=str
 )
-def test_a_thing_that_is_not_there_is_404(client: Client, path: str) -> None:
+def test_missing_resource_is_404(client: Client, path: str) -> None:
     for name in ("id", "ip", "key", "name", "domain", "record", "action", "alert"):
         path = path.replace(f"{{{name}}}", "4711")
     assert client.refused("GET", path.removeprefix("/v2"), status=404)
 
 
-def test_a_field_of_the_wrong_type_is_refused(client: Client) -> None:
+def test_refuses_a_field_of_the_wrong_type(client: Client) -> None:
     assert "size_gigabytes" in client.refused("POST", "/volumes", {**VOLUME, "size_gigabytes": "25"})
     assert "monitoring" in client.refused("POST", "/droplets", {**DROPLET, "monitoring": "yes"})
     assert "droplet_id" in client.refused("POST", "/reserved_ips", {"droplet_id": True})
     assert "no JSON object" in client.refused("POST", "/tags", ["a"])
 
 
-def test_a_droplet_boots_with_its_user_data_and_volume(client: Client) -> None:
+def test_droplet_boots_with_its_user_data_and_volume(client: Client) -> None:
     volume = client.volume()
     droplet = client.droplet(volumes=[{"id": volume["id"]}])
-    assert ("boot", "#cloud-config\n", {"pds-test": volume["id"]}) in client.machines.asked
+    assert ("boot", "#cloud-config\n", {"pds-test": volume["id"]}) in client.machines.calls
     assert droplet["status"] == "active"
     assert not droplet["locked"]
     # The provider replaces a droplet whose response lacks a requested feature.
@@ -77,7 +77,7 @@ def test_a_droplet_boots_with_its_user_data_and_volume(client: Client) -> None:
     assert client.ask("GET", "/tags/pds-test")["tag"]["resources"]["droplets"]["count"] == 1
 
 
-def test_a_droplet_does_one_thing_at_a_time(client: Client) -> None:
+def test_droplet_runs_one_action_at_a_time(client: Client) -> None:
     number = client.droplet()["id"]
     action = client.ask("POST", f"/droplets/{number}/actions", {"type": "shutdown"}, 201)["action"]
     assert action["status"] == "in-progress"
@@ -85,11 +85,11 @@ def test_a_droplet_does_one_thing_at_a_time(client: Client) -> None:
     assert client.refused("DELETE", f"/droplets/{number}") == "Droplet already has a pending event."
     client.finished(action)
     assert client.ask("GET", f"/droplets/{number}")["droplet"]["status"] == "off"
-    assert ("stop", True) in client.machines.asked
+    assert ("stop", True) in client.machines.calls
     assert "already powered off" in client.refused("POST", f"/droplets/{number}/actions", {"type": "power_off"})
 
 
-def test_a_deleted_droplet_leaves_volume_and_address(client: Client) -> None:
+def test_deleted_droplet_leaves_volume_and_address(client: Client) -> None:
     volume = client.volume()
     number = client.droplet(volumes=[{"id": volume["id"]}])["id"]
     ip = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
@@ -116,16 +116,16 @@ def test_a_deleted_droplet_leaves_volume_and_address(client: Client) -> None:
         ({"tags": ["a b"]}, "tag names"),
     ],
 )
-def test_what_a_droplet_may_not_be(client: Client, change: Json, message: str) -> None:
+def test_refuses_an_invalid_droplet(client: Client, change: Json, message: str) -> None:
     assert message in client.refused("POST", "/droplets", {**DROPLET, **change})
     assert client.ask("GET", "/droplets")["droplets"] == []
 
 
-def test_user_data_of_64_kib_is_taken(client: Client) -> None:
+def test_accepts_user_data_of_64_kib(client: Client) -> None:
     client.droplet(user_data="x" * (64 * 1024))
 
 
-def test_a_volume_has_one_name_in_a_region_and_one_droplet(client: Client) -> None:
+def test_volume_has_a_unique_name_in_its_region_and_one_droplet(client: Client) -> None:
     volume = client.volume()
     assert client.refused("POST", "/volumes", VOLUME, 409) == "already exists"
     client.volume(region="ams3")
@@ -137,25 +137,25 @@ def test_a_volume_has_one_name_in_a_region_and_one_droplet(client: Client) -> No
     client.finished(client.ask("POST", f"/volumes/{volume['id']}/actions", detach, 201)["action"])
     assert client.refused("POST", f"/volumes/{volume['id']}/actions", detach) == "Attachment not found"
     client.ask("DELETE", f"/volumes/{volume['id']}", status=204)
-    assert ("drop_volume",) in client.machines.asked
+    assert ("drop_volume",) in client.machines.calls
 
 
 @pytest.mark.parametrize("name", ["Pds", "1pds", "pds_1", "p" * 65, "-pds", ""])
-def test_volume_names(client: Client, name: str) -> None:
+def test_refuses_an_invalid_volume_name(client: Client, name: str) -> None:
     assert "name" in client.refused("POST", "/volumes", {**VOLUME, "name": name})
 
 
-def test_a_volume_only_grows(client: Client) -> None:
+def test_volume_can_only_grow(client: Client) -> None:
     path = f"/volumes/{client.volume()['id']}"
     assert "only grow" in client.refused("POST", f"{path}/actions", {"type": "resize", "size_gigabytes": 24})
     larger = {"type": "resize", "size_gigabytes": 30, "region": "fra1"}
     client.finished(client.ask("POST", f"{path}/actions", larger, 201)["action"])
     assert client.ask("GET", path)["volume"]["size_gigabytes"] == 30
-    assert ("make_volume", 25) in client.machines.asked
-    assert ("grow_volume", 30) in client.machines.asked
+    assert ("make_volume", 25) in client.machines.calls
+    assert ("grow_volume", 30) in client.machines.calls
 
 
-def test_an_account_has_three_reserved_ips(client: Client) -> None:
+def test_account_has_three_reserved_ips(client: Client) -> None:
     made = [client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"] for _ in range(3)]
     assert made == ["127.0.10.1", "127.0.10.2", "127.0.10.3"]
     assert "limit" in client.refused("POST", "/reserved_ips", {"region": "fra1"})
@@ -164,25 +164,25 @@ def test_an_account_has_three_reserved_ips(client: Client) -> None:
     assert client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"] == "127.0.10.4"
 
 
-def test_a_reserved_ip_is_assigned_in_its_own_time(client: Client) -> None:
+def test_reserved_ip_is_assigned_by_an_action_that_takes_time(client: Client) -> None:
     number = client.droplet()["id"]
     path = f"/reserved_ips/{client.ask('POST', '/reserved_ips', {'region': 'fra1'}, 202)['reserved_ip']['ip']}"
     action = client.ask("POST", f"{path}/actions", {"type": "assign", "droplet_id": number}, 201)["action"]
     assert (action["type"], action["status"]) == ("assign_ip", "in-progress")
-    # Both the provider's way to ask and the general one; and a droplet shows what it is busy with.
+    # By the provider's path and the general one; a droplet lists its action in progress.
     assert client.ask("GET", f"{path}/actions/{action['id']}")["action"]["id"] == action["id"]
     busy = client.ask("GET", f"/droplets/{number}/actions")["actions"]
     assert [item["status"] for item in busy] == ["in-progress", "completed"]
     client.finished(action)
     assert client.ask("GET", path)["reserved_ip"]["droplet"]["id"] == number
-    assert ("assign", "127.0.10.1") in client.machines.asked
+    assert ("assign", "127.0.10.1") in client.machines.calls
     assert "assigned" in client.refused("DELETE", path)
     client.finished(client.ask("POST", f"{path}/actions", {"type": "unassign"}, 201)["action"])
-    assert client.machines.asked[-1] == ("assign", None)
+    assert client.machines.calls[-1] == ("assign", None)
     client.ask("DELETE", path, status=204)
 
 
-def test_a_public_key_is_there_once(client: Client) -> None:
+def test_refuses_a_second_copy_of_a_public_key(client: Client) -> None:
     key = client.ask("POST", "/account/keys", {"name": "laptop", "public_key": KEY}, 201)["ssh_key"]
     again = {"name": "other", "public_key": KEY.replace("someone", "another")}
     assert client.refused("POST", "/account/keys", again) == "SSH Key is already in use on your account"
@@ -192,9 +192,9 @@ def test_a_public_key_is_there_once(client: Client) -> None:
     client.droplet(ssh_keys=[key["fingerprint"], key["id"]])
 
 
-def test_firewalls(client: Client) -> None:
+def test_firewall_is_created_and_invalid_changes_are_refused(client: Client) -> None:
     made = client.ask("POST", "/firewalls", FIREWALL, 202)["firewall"]
-    # As the API has it: no ports of icmp are shown as 0, and so are all ports of another protocol.
+    # As in the API: "no ports" of icmp and "all ports" of other protocols are both shown as 0.
     assert made["outbound_rules"][0]["ports"] == "0"
     assert client.refused("POST", "/firewalls", FIREWALL, 409) == "duplicate name"
     assert "tag unknown" in client.refused("PUT", f"/firewalls/{made['id']}", {**FIREWALL, "tags": ["unknown"]})
@@ -204,27 +204,27 @@ def test_firewalls(client: Client) -> None:
     client.ask("DELETE", f"/firewalls/{made['id']}", status=204)
 
 
-def test_domains_and_records(client: Client) -> None:
+def test_records_follow_the_rules_of_the_api(client: Client) -> None:
     client.ask("POST", "/domains", {"name": "noted.test"}, 201)
     assert client.refused("POST", "/domains", {"name": "noted.test"}) == "Name already exists"
     path = "/domains/noted.test/records"
-    wish = {"type": "A", "name": "@", "data": "127.0.10.1", "ttl": 300}
-    record = client.ask("POST", path, wish, 201)["domain_record"]
+    record_a = {"type": "A", "name": "@", "data": "127.0.10.1", "ttl": 300}
+    record = client.ask("POST", path, record_a, 201)["domain_record"]
     assert (record["priority"], record["flags"], record["tag"]) == (None, None, None)
-    assert "ttl" in client.refused("POST", path, {**wish, "ttl": 29})
-    assert "IP address" in client.refused("POST", path, {**wish, "data": "::1"})
+    assert "ttl" in client.refused("POST", path, {**record_a, "ttl": 29})
+    assert "IP address" in client.refused("POST", path, {**record_a, "data": "::1"})
     caa = {"type": "CAA", "name": "@", "data": "letsencrypt.org", "flags": 0, "tag": "issue"}
     assert "dot" in client.refused("POST", path, caa)
     # The dot is required and not returned; the provider adds it again.
     caa["data"] = "letsencrypt.org."
     assert client.ask("POST", path, caa, 201)["domain_record"]["data"] == "letsencrypt.org"
     # Records of one name and type share a TTL.
-    client.ask("POST", path, {**wish, "data": "127.0.10.2", "ttl": 60}, 201)
+    client.ask("POST", path, {**record_a, "data": "127.0.10.2", "ttl": 60}, 201)
     assert client.ask("GET", f"{path}/{record['id']}")["domain_record"]["ttl"] == 60
     assert len(client.ask("GET", f"{path}?type=A&name=noted.test")["domain_records"]) == 2
 
 
-def test_lists_come_in_pages(client: Client) -> None:
+def test_lists_are_paginated(client: Client) -> None:
     for number in range(5):
         client.ask("POST", "/tags", {"name": f"tag-{number}"}, 201)
     page = client.ask("GET", "/tags?per_page=2&page=2")

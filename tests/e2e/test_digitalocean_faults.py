@@ -1,4 +1,4 @@
-"""The e2e environment's DigitalOcean API by itself: faults on demand, the request log and the dump. No engine, loopback
+"""The e2e environment's DigitalOcean API: faults on demand, the request log and the dump. No engine, loopback
 only."""
 
 import json
@@ -20,7 +20,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize(("kind", "status"), [("500", 500), ("429", 429)])
-def test_the_nth_call_fails_and_does_nothing(client: Client, kind: str, status: int) -> None:
+def test_nth_call_fails_and_changes_nothing(client: Client, kind: str, status: int) -> None:
     client.api.fail("POST", "/v2/tags", kind, nth=2)
     client.ask("POST", "/tags", {"name": "first"}, 201)
     answer = client.http.post("/tags", json={"name": "second"})
@@ -31,26 +31,26 @@ def test_the_nth_call_fails_and_does_nothing(client: Client, kind: str, status: 
     assert client.api.control("GET", "faults")["faults"][0]["struck"]
 
 
-def test_a_lost_answer_has_acted(client: Client) -> None:
+def test_call_with_a_lost_response_has_acted(client: Client) -> None:
     client.api.fail("POST", "/v2/tags", "lost")
     with pytest.raises(httpx.RemoteProtocolError):
         client.http.post("/tags", json={"name": "made"})
     assert len(client.ask("GET", "/tags")["tags"]) == 1
 
 
-def test_a_call_that_hangs_has_not_acted(client: Client) -> None:
+def test_hanging_call_has_not_acted(client: Client) -> None:
     client.api.fail("POST", "/v2/t.*", "hang")
     with pytest.raises(httpx.ReadTimeout):
         client.http.post("/tags", json={"name": "made"}, timeout=0.3)
     assert client.ask("GET", "/tags")["tags"] == []
 
 
-def test_an_unknown_fault_is_refused(client: Client) -> None:
+def test_refuses_an_unknown_fault(client: Client) -> None:
     with pytest.raises(httpx.HTTPStatusError):
         client.api.fail("POST", "/v2/tags", "explode")
 
 
-def test_the_log_keeps_bodies_and_no_token(client: Client) -> None:
+def test_log_contains_bodies_and_no_token(client: Client) -> None:
     client.ask("POST", "/tags", {"name": "kept"}, 201)
     client.refused("POST", "/tags", {"name": "not kept"})
     first, second = client.api.requests()
@@ -65,7 +65,7 @@ def test_the_log_keeps_bodies_and_no_token(client: Client) -> None:
     assert TOKEN not in client.api.log_file.read_text()
 
 
-def test_the_account_is_dumped(tmp_path: Path) -> None:
+def test_account_is_dumped(tmp_path: Path) -> None:
     world = World(token=TOKEN)
     add_key(world, "laptop", KEY)
     with Api(world, tmp_path) as api:
@@ -75,7 +75,7 @@ def test_the_account_is_dumped(tmp_path: Path) -> None:
     assert TOKEN not in (tmp_path / "account.json").read_text()
 
 
-def test_an_answer_that_is_held_has_acted_meanwhile(client: Client) -> None:
+def test_call_with_a_held_response_has_acted_meanwhile(client: Client) -> None:
     client.api.fail("POST", "/v2/tags", "held")
     with pytest.raises(httpx.ReadTimeout):
         client.http.post("/tags", json={"name": "made"}, timeout=0.3)

@@ -17,14 +17,14 @@ def client(tmp_path: Path) -> Iterator[Client]:
 @pytest.fixture
 def project(client: Client) -> str:
     """The path of a project beside the default one."""
-    wish = {"name": "club", "purpose": "Bluesky", "environment": "Production"}
-    made = client.ask("POST", "/projects", wish, 201)["project"]
+    body = {"name": "club", "purpose": "Bluesky", "environment": "Production"}
+    made = client.ask("POST", "/projects", body, 201)["project"]
     assert made["purpose"] == "Other: Bluesky"
     return f"/projects/{made['id']}"
 
 
-def inside(client: Client, path: str) -> list[str]:
-    """The kinds of what a project shows."""
+def resource_kinds(client: Client, path: str) -> list[str]:
+    """The kinds of the resources in a project."""
     return sorted(item["urn"].split(":")[1] for item in client.ask("GET", f"{path}/resources")["resources"])
 
 
@@ -37,50 +37,53 @@ def statuses(answer: Json) -> list[str]:
 
 
 def droplet_with_all(client: Client) -> tuple[int, str, str]:
-    """A droplet with a volume and an address; their names in URNs."""
+    """A droplet with a volume and an address; return their names in URNs."""
     volume = client.volume()["id"]
     number = client.droplet(volumes=[volume])["id"]
     ip = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
-    wish = {"type": "assign", "droplet_id": number}
-    client.finished(client.ask("POST", f"/reserved_ips/{ip}/actions", wish, 201)["action"])
+    body = {"type": "assign", "droplet_id": number}
+    client.finished(client.ask("POST", f"/reserved_ips/{ip}/actions", body, 201)["action"])
     return number, volume, ip
 
 
-def test_a_thing_that_does_not_exist_has_a_status_and_is_no_error(client: Client, project: str) -> None:
+def test_missing_resource_has_a_status_and_is_not_an_error(client: Client, project: str) -> None:
     volume = client.volume()["id"]
-    assert inside(client, "/projects/default") == ["volume"]
+    assert resource_kinds(client, "/projects/default") == ["volume"]
     answer = assign(client, project, f"do:volume:{volume}", "do:droplet:4711")
     assert statuses(answer) == ["assigned", "not_found"]
     assert statuses(assign(client, project, f"do:volume:{volume}")) == ["already_assigned"]
-    assert (inside(client, project), inside(client, "/projects/default")) == (["volume"], [])
+    assert (resource_kinds(client, project), resource_kinds(client, "/projects/default")) == (["volume"], [])
     assert "with resources" in client.refused("DELETE", project, status=412)
     client.ask("DELETE", f"/volumes/{volume}", status=204)
     client.ask("DELETE", project, status=204)
     client.refused("POST", f"{project}/resources", {"resources": []}, 404)
 
 
-def test_a_firewall_is_in_no_project(client: Client, project: str) -> None:
+def test_firewall_belongs_to_no_project(client: Client, project: str) -> None:
     assert "no URN" in client.refused("POST", f"{project}/resources", {"resources": ["do:firewall:1"]})
 
 
-def test_volume_and_address_go_where_their_droplet_goes(client: Client, project: str) -> None:
+def test_volume_and_address_follow_their_droplet(client: Client, project: str) -> None:
     number, _, _ = droplet_with_all(client)
-    assert inside(client, "/projects/default") == ["droplet", "floatingip", "volume"]
+    assert resource_kinds(client, "/projects/default") == ["droplet", "floatingip", "volume"]
     assign(client, project, f"do:droplet:{number}")
-    assert (inside(client, project), inside(client, "/projects/default")) == (["droplet", "floatingip", "volume"], [])
+    assert (resource_kinds(client, project), resource_kinds(client, "/projects/default")) == (
+        ["droplet", "floatingip", "volume"],
+        [],
+    )
     client.ask("DELETE", f"/droplets/{number}", status=204)
-    client.until(lambda: {"left": inside(client, project)}, lambda it: it["left"] == ["floatingip", "volume"])
+    client.until(lambda: {"left": resource_kinds(client, project)}, lambda it: it["left"] == ["floatingip", "volume"])
 
 
-def test_an_address_or_a_volume_of_a_droplet_does_not_move_by_itself(client: Client, project: str) -> None:
+def test_refuses_to_move_an_address_or_volume_without_its_droplet(client: Client, project: str) -> None:
     number, volume, ip = droplet_with_all(client)
     for urn in (f"do:reservedip:{ip}", f"do:floatingip:{ip}", f"do:volume:{volume}"):
         body = {"resources": [f"do:droplet:{number}", urn]}
         assert "with an associated Droplet" in client.refused("POST", f"{project}/resources", body, 412)
-    assert inside(client, project) == [], "nothing of such a request is done"
+    assert resource_kinds(client, project) == [], "such a request must change nothing"
 
 
-def test_an_address_is_shown_under_its_older_name_whatever_it_was_assigned_by(client: Client, project: str) -> None:
+def test_address_is_shown_as_a_floating_ip_whatever_its_urn(client: Client, project: str) -> None:
     ip = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
     answer = assign(client, project, f"do:reservedip:{ip}")
     assert answer["resources"][0]["urn"] == f"do:floatingip:{ip}"

@@ -27,27 +27,27 @@ def resized(client: Client, number: int, size: str, status: int = 201) -> Json:
     return action
 
 
-def test_a_key_has_its_md5_fingerprint_and_no_other(client: Client) -> None:
+def test_key_has_only_its_md5_fingerprint(client: Client) -> None:
     key = client.ask("POST", "/account/keys", {"name": "laptop", "public_key": KEY}, 201)["ssh_key"]
     digest = hashlib.sha256(base64.b64decode(KEY.split()[1])).digest()
     sha256 = f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
     for name in (sha256, f"MD5:{key['fingerprint']}", str(key["id"]), "laptop"):
-        said = client.refused("POST", "/droplets", {**DROPLET, "ssh_keys": [name]})
-        assert said == f"{name} are invalid key identifiers for Droplet creation."
+        message = client.refused("POST", "/droplets", {**DROPLET, "ssh_keys": [name]})
+        assert message == f"{name} are invalid key identifiers for Droplet creation."
     client.refused("GET", f"/account/keys/{sha256.replace('/', '%2F')}", status=404)
 
 
-def test_a_droplet_never_gets_a_smaller_disk_even_if_its_disk_stays(client: Client) -> None:
+def test_droplet_never_gets_a_size_with_a_smaller_disk(client: Client) -> None:
     number = client.droplet(size="s-2vcpu-4gb")["id"]
     client.finished(client.ask("POST", f"/droplets/{number}/actions", {"type": "power_off"}, 201)["action"])
-    said = resized(client, number, "s-1vcpu-2gb", 422)
-    assert said["message"] == "Size can not decrease size of Droplet's disk image"
+    message = resized(client, number, "s-1vcpu-2gb", 422)
+    assert message["message"] == "Size can not decrease size of Droplet's disk image"
     client.finished(resized(client, number, "s-4vcpu-8gb"))
     assert client.ask("GET", f"/droplets/{number}")["droplet"]["disk"] == 80
     client.finished(resized(client, number, "s-2vcpu-4gb"))
 
 
-def test_tags_of_a_droplet_are_made_on_the_way_and_keep_their_first_capitals(client: Client) -> None:
+def test_tags_of_a_droplet_are_created_and_keep_their_first_capitals(client: Client) -> None:
     assert client.droplet(tags=["Web"])["tags"] == ["Web"]
     assert client.droplet(tags=["web", "WEB", "db"])["tags"] == ["Web", "db"]
     assert client.ask("POST", "/tags", {"name": "WEB"}, 201)["tag"]["name"] == "Web"
@@ -55,11 +55,11 @@ def test_tags_of_a_droplet_are_made_on_the_way_and_keep_their_first_capitals(cli
     client.refused("GET", "/tags/web", None, 404)
 
 
-def test_a_firewall_whose_tag_is_deleted_covers_nothing_and_stays(client: Client) -> None:
+def test_firewall_without_its_deleted_tag_is_kept_and_covers_no_droplet(client: Client) -> None:
     assert "does not exist" in client.refused("POST", "/firewalls", {**FIREWALL, "tags": ["web"]})
     number = client.droplet(tags=["web"])["id"]
-    wish = {**FIREWALL, "tags": ["web"], "inbound_rules": [rule(tags=["web"])]}
-    made = client.ask("POST", "/firewalls", wish, 202)["firewall"]
+    body = {**FIREWALL, "tags": ["web"], "inbound_rules": [rule(tags=["web"])]}
+    made = client.ask("POST", "/firewalls", body, 202)["firewall"]
     covering = f"/droplets/{number}/firewalls"
     assert [item["id"] for item in client.ask("GET", covering)["firewalls"]] == [made["id"]]
     client.ask("DELETE", "/tags/web", status=204)
@@ -68,10 +68,10 @@ def test_a_firewall_whose_tag_is_deleted_covers_nothing_and_stays(client: Client
     assert (left["tags"], left["inbound_rules"][0]["sources"]) == ([], {"tags": []})
     assert client.ask("GET", f"/droplets/{number}")["droplet"]["tags"] == []
     client.ask("POST", "/tags", {"name": "web"}, 201)
-    assert client.ask("GET", covering)["firewalls"] == [], "a new tag of that name is another one"
+    assert client.ask("GET", covering)["firewalls"] == [], "a new tag of that name must be a different tag"
 
 
-def test_a_firewall_waits_until_it_applies_to_the_droplets_that_it_covers(client: Client) -> None:
+def test_firewall_waits_until_it_is_applied_to_its_droplets(client: Client) -> None:
     number = client.droplet(tags=["web"])["id"]
     made = client.ask("POST", "/firewalls", {**FIREWALL, "tags": ["web"]}, 202)["firewall"]
     assert (made["status"], made["pending_changes"][0]["droplet_id"]) == ("waiting", number)
@@ -81,7 +81,7 @@ def test_a_firewall_waits_until_it_applies_to_the_droplets_that_it_covers(client
     assert client.ask("PUT", path, {**FIREWALL, "tags": ["web"]})["firewall"]["status"] == "waiting"
 
 
-def test_a_tag_taken_off_a_droplet_takes_its_firewall_away(client: Client) -> None:
+def test_removing_a_tag_from_a_droplet_removes_its_firewall(client: Client) -> None:
     number = client.droplet(tags=["web"])["id"]
     client.ask("POST", "/firewalls", {**FIREWALL, "tags": ["web"]}, 202)
     body = {"resources": [{"resource_id": str(number), "resource_type": "droplet"}]}
@@ -103,7 +103,7 @@ def test_a_tag_taken_off_a_droplet_takes_its_firewall_away(client: Client) -> No
         ({"inbound_rules": [], "outbound_rules": []}, "at least one rule"),
     ],
 )
-def test_what_a_firewall_may_not_be(client: Client, change: Json, message: str) -> None:
+def test_refuses_an_invalid_firewall(client: Client, change: Json, message: str) -> None:
     assert message in client.refused("POST", "/firewalls", {**FIREWALL, **change})
 
 
@@ -119,17 +119,17 @@ def test_what_a_firewall_may_not_be(client: Client, change: Json, message: str) 
         ({"region": "moon1"}, "Region"),
     ],
 )
-def test_what_a_volume_may_not_be(client: Client, change: Json, message: str) -> None:
+def test_refuses_an_invalid_volume(client: Client, change: Json, message: str) -> None:
     assert message in client.refused("POST", "/volumes", {**VOLUME, **change})
 
 
-def test_a_volume_is_resized_to_more_than_it_has(client: Client) -> None:
+def test_volume_is_resized_only_to_a_larger_size(client: Client) -> None:
     path = f"/volumes/{client.volume()['id']}/actions"
     for size in (24, 25):
         assert "only grow" in client.refused("POST", path, {"type": "resize", "size_gigabytes": size})
 
 
-def test_a_volume_is_detached_when_its_droplet_has_time(client: Client) -> None:
+def test_volume_is_detached_only_from_an_idle_droplet(client: Client) -> None:
     volume = client.volume()["id"]
     number = client.droplet(volumes=[volume])["id"]
     action = client.ask("POST", f"/droplets/{number}/actions", {"type": "reboot"}, 201)["action"]
@@ -153,39 +153,39 @@ def test_a_volume_is_detached_when_its_droplet_has_time(client: Client) -> None:
         ({"type": "TXT", "name": "a..b", "data": "text"}, "Name"),
     ],
 )
-def test_what_a_record_may_not_be(client: Client, record: Json, message: str) -> None:
+def test_refuses_an_invalid_record(client: Client, record: Json, message: str) -> None:
     client.ask("POST", "/domains", {"name": "noted.test"}, 201)
     assert message in client.refused("POST", "/domains/noted.test/records", record)
 
 
-def test_a_new_zone_lists_its_soa_and_the_name_servers(client: Client) -> None:
+def test_new_zone_lists_its_soa_and_the_name_servers(client: Client) -> None:
     client.ask("POST", "/domains", {"name": "noted.test"}, 201)
     records = client.ask("GET", "/domains/noted.test/records")["domain_records"]
     assert sorted(item["type"] for item in records) == ["NS", "NS", "NS", "SOA"]
 
 
-def test_the_address_of_an_iodef_needs_no_dot(client: Client) -> None:
+def test_address_of_an_iodef_record_needs_no_final_dot(client: Client) -> None:
     client.ask("POST", "/domains", {"name": "noted.test"}, 201)
-    wish = {"type": "CAA", "name": "@", "data": "mailto:owner@noted.test", "flags": 0, "tag": "iodef"}
-    made = client.ask("POST", "/domains/noted.test/records", wish, 201)["domain_record"]
+    body = {"type": "CAA", "name": "@", "data": "mailto:owner@noted.test", "flags": 0, "tag": "iodef"}
+    made = client.ask("POST", "/domains/noted.test/records", body, 201)["domain_record"]
     assert made["data"] == "mailto:owner@noted.test"
 
 
-def test_an_address_is_assigned_once_at_a_time_to_a_droplet_that_has_time(client: Client) -> None:
+def test_address_is_assigned_by_one_action_at_a_time_to_an_idle_droplet(client: Client) -> None:
     ip = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
     made = client.ask("POST", "/droplets", DROPLET, 202)
-    wish = {"type": "assign", "droplet_id": made["droplet"]["id"]}
-    assert "pending event" in client.refused("POST", f"/reserved_ips/{ip}/actions", wish)
+    body = {"type": "assign", "droplet_id": made["droplet"]["id"]}
+    assert "pending event" in client.refused("POST", f"/reserved_ips/{ip}/actions", body)
     client.finished(made["links"]["actions"][0])
-    action = client.ask("POST", f"/reserved_ips/{ip}/actions", wish, 201)["action"]
-    assert "pending event" in client.refused("POST", f"/reserved_ips/{ip}/actions", wish)
+    action = client.ask("POST", f"/reserved_ips/{ip}/actions", body, 201)["action"]
+    assert "pending event" in client.refused("POST", f"/reserved_ips/{ip}/actions", body)
     assert "pending event" in client.refused("DELETE", f"/reserved_ips/{ip}")
     client.finished(action)
     client.refused("POST", f"/reserved_ips/{ip}/actions", {"type": "assign", "droplet_id": 4711}, 404)
 
 
-def test_a_vpc_s_description_has_a_limit_and_its_range_another_s_no_share(client: Client) -> None:
-    wish = {"name": "one", "region": "fra1", "ip_range": "10.77.0.0/24"}
-    client.ask("POST", "/vpcs", wish, 201)
-    assert "overlaps" in client.refused("POST", "/vpcs", {**wish, "name": "two", "ip_range": "10.77.0.0/25"})
-    assert "description" in client.refused("POST", "/vpcs", {**wish, "name": "two", "description": "x" * 256})
+def test_vpc_description_has_a_limit_and_ranges_must_not_overlap(client: Client) -> None:
+    body = {"name": "one", "region": "fra1", "ip_range": "10.77.0.0/24"}
+    client.ask("POST", "/vpcs", body, 201)
+    assert "overlaps" in client.refused("POST", "/vpcs", {**body, "name": "two", "ip_range": "10.77.0.0/25"})
+    assert "description" in client.refused("POST", "/vpcs", {**body, "name": "two", "description": "x" * 256})

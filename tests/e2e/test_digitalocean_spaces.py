@@ -19,7 +19,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
         yield made
 
 
-def test_a_key_s_secret_is_told_once(client: Client) -> None:
+def test_secret_of_a_key_is_returned_once(client: Client) -> None:
     made = client.ask("POST", "/spaces/keys", KEY, 201)["key"]
     assert made.pop("secret_key")
     assert made == {**KEY, "access_key": made["access_key"], "created_at": made["created_at"]}
@@ -44,32 +44,32 @@ def test_a_key_s_secret_is_told_once(client: Client) -> None:
         ),
     ],
 )
-def test_what_a_key_may_not_be(client: Client, grants: list[dict[str, str]], message: str) -> None:
+def test_refuses_an_invalid_key(client: Client, grants: list[dict[str, str]], message: str) -> None:
     assert message in client.ask("POST", "/spaces/keys", {**KEY, "grants": grants}, 400)["message"]
 
 
-def test_a_key_is_for_what_it_was_made_for(client: Client) -> None:
+def test_grants_of_a_key_cannot_be_changed(client: Client) -> None:
     made = client.ask("POST", "/spaces/keys", KEY, 201)["key"]
     for grant in ({"bucket": "", "permission": "fullaccess"}, {"bucket": "another", "permission": "readwrite"}):
         other = {**KEY, "grants": [grant]}
         assert "only the name" in client.ask("PUT", f"/spaces/keys/{made['access_key']}", other, 400)["message"]
 
 
-def test_a_key_of_a_bucket_that_is_gone_cannot_even_be_renamed(client: Client) -> None:
+def test_key_of_a_missing_bucket_cannot_be_renamed(client: Client) -> None:
     made = client.ask("POST", "/spaces/keys", KEY, 201)["key"]
     client.api.world.spaces = NoSpaces()
     renamed = {**KEY, "name": "another"}
     assert "does not exist" in client.ask("PUT", f"/spaces/keys/{made['access_key']}", renamed, 400)["message"]
 
 
-def test_a_key_without_grants_is_made_and_keys_are_found_by_bucket(client: Client) -> None:
+def test_key_without_grants_is_created_and_keys_are_found_by_bucket(client: Client) -> None:
     client.ask("POST", "/spaces/keys", {"name": "nothing"}, 201)
     client.ask("POST", "/spaces/keys", KEY, 201)
     assert [key["name"] for key in client.ask("GET", "/spaces/keys?bucket=a-bucket")["keys"]] == ["pds-test"]
     assert [key["grants"] for key in client.ask("GET", "/spaces/keys?name=nothing")["keys"]] == [[]]
 
 
-def test_an_account_has_200_keys(client: Client) -> None:
+def test_account_has_at_most_200_keys(client: Client) -> None:
     for number in range(200):
         client.ask("POST", "/spaces/keys", {"name": f"key-{number}"}, 201)
     assert "200" in client.refused("POST", "/spaces/keys", KEY)

@@ -1,5 +1,5 @@
-"""A stack's permanent properties, with the real engine and provider: our message comes first, and a renamed stack keeps
-its firewall. The host is a record of the account; nothing boots."""
+"""A stack's permanent properties, with the real engine and provider: our error is printed first, and a renamed stack
+keeps its firewall. The host is only a record of the account; nothing boots."""
 
 import re
 from collections.abc import Iterator
@@ -42,14 +42,14 @@ args = DropletArgs(settings=settings, stack=stack, network=network, volume=volum
 droplet = host_droplet("pds-host-droplet", args, host)
 assign_address("pds-host-address", network.reserved_ip, droplet, host)
 """
-"""The real components, as far as they need no running host."""
+"""The real components that need no running host."""
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def existing_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose resources at DigitalOcean exist."""
     if lines := missing("pulumi", "pulumi-language-python"):
-        pytest.skip("the engine is not here, and what it says first was not seen. " + "; ".join(lines))
+        pytest.skip("the engine is missing, so its first error cannot be tested. " + "; ".join(lines))
     world = World(machines=Machines(), action_seconds=0.2)
     with stack(tmp_path_factory.mktemp("life"), world, lambda names: settings("localhost/pds:0.4.219", names)) as found:
         (found.project / "__main__.py").write_text(PROGRAM)
@@ -57,89 +57,95 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield found
 
 
-def up(made: Stack, *more: str, check: bool = True) -> Run:
-    """Update it."""
-    return made.pulumi("up", "--yes", *more, check=check)
+def up(existing_stack: Stack, *more: str, check: bool = True) -> Run:
+    """Run `pulumi up`."""
+    return existing_stack.pulumi("up", "--yes", *more, check=check)
 
 
-def account(made: Stack) -> dict[str, Any]:
+def account(existing_stack: Stack) -> dict[str, Any]:
     """The account's resources, without the times of actions."""
-    dump = made.api.dump()
+    dump = existing_stack.api.dump()
     return {kind: dump[kind] for kind in ("droplets", "volumes", "reserved_ips", "firewalls", "tags", "records")}
 
 
 @pytest.mark.parametrize(
-    ("section", "value", "said"),
+    ("section", "value", "message"),
     [
         ("hostname", "noted.tset", f"Write 'hostname: {HOSTNAME}' back"),
         ("host", {"region": "ams3"}, "Write 'region: fra1' back"),
         ("volume", {"size_gib": 10}, "Write 'size_gib: 25'"),
     ],
 )
-def test_our_sentence_is_all_that_preview_and_up_say_and_nothing_is_touched(
-    made: Stack, section: str, value: Any, said: str
+def test_preview_and_up_print_only_the_one_line_error_and_change_nothing(
+    existing_stack: Stack, section: str, value: Any, message: str
 ) -> None:
-    before, file = account(made), made.project / f"Pulumi.{made.name}.yaml"
+    before, file = account(existing_stack), existing_stack.project / f"Pulumi.{existing_stack.name}.yaml"
     kept = file.read_text()
     changes = {section: value} if section != "hostname" else {"hostname": value, "dns": {"zone": value}}
-    made.configure(**changes)
+    existing_stack.configure(**changes)
     try:
-        runs = [made.pulumi("preview", check=False), up(made, check=False), up(made, "--skip-preview", check=False)]
+        runs = [
+            existing_stack.pulumi("preview", check=False),
+            up(existing_stack, check=False),
+            up(existing_stack, "--skip-preview", check=False),
+        ]
         for run in runs:
             assert run.code, run.output
-            assert said in " ".join(run.output.split()), run.output
+            assert message in " ".join(run.output.split()), run.output
             assert "protect" not in run.output.replace("leave the protection of both as it is", ""), run.output
-        preview = made.pulumi("preview", "--json", "--show-sames", check=False).output
-        [error] = digest.read_digest(preview, made.name).errors
-        assert said in error, "the gate finds it as the one reason of the failed preview"
+        preview = existing_stack.pulumi("preview", "--json", "--show-sames", check=False).output
+        [error] = digest.read_digest(preview, existing_stack.name).errors
+        assert message in error, "preflight must find it as the only reason of the failed preview"
     finally:
         file.write_text(kept)
-    assert account(made) == before
+    assert account(existing_stack) == before
 
 
-def test_a_stack_that_was_just_made_has_nothing_left_over_and_no_hole(made: Stack) -> None:
-    assert made.pds("orphans").code == 0, "the provider's rules are those of the API"
+def test_new_stack_has_no_orphans_and_nothing_missing(existing_stack: Stack) -> None:
+    assert existing_stack.pds("orphans").code == 0, "the provider's rules must equal those of the API"
 
 
-def test_a_renamed_stack_keeps_tag_and_firewall(made: Stack) -> None:
-    made.pulumi("stack", "rename", "renamed")
-    old, new = made.project / f"Pulumi.{STACK}.yaml", made.project / "Pulumi.renamed.yaml"
+def test_renamed_stack_keeps_tag_and_firewall(existing_stack: Stack) -> None:
+    existing_stack.pulumi("stack", "rename", "renamed")
+    old, new = existing_stack.project / f"Pulumi.{STACK}.yaml", existing_stack.project / "Pulumi.renamed.yaml"
     if old.exists():
         old.rename(new)
-    renamed = replace(made, name="renamed")
+    renamed = replace(existing_stack, name="renamed")
     refused = up(renamed, check=False)
     assert "'volume: {name: pds-bench}'" in " ".join(refused.output.split()), refused.output
     renamed.configure(volume={"name": "pds-bench"})
     up(renamed)
     up(renamed)
-    found = account(made)
+    found = account(existing_stack)
     [droplet], [firewall] = found["droplets"].values(), found["firewalls"].values()
     assert droplet["tags"] == firewall["tags"] == ["pds-bench"]
     assert droplet["name"] == firewall["name"] == "pds-renamed"
     done = renamed.pds("orphans", check=False)
     assert "lacks the tag" not in done.output
-    # In the panel.
-    headers = {"Authorization": f"Bearer {made.env['DIGITALOCEAN_TOKEN']}"}
+    # As by hand in the control panel.
+    headers = {"Authorization": f"Bearer {existing_stack.env['DIGITALOCEAN_TOKEN']}"}
     body = {"resources": [{"resource_id": str(droplet["id"]), "resource_type": "droplet"}]}
-    with httpx.Client(base_url=made.api.url, headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=existing_stack.api.url, headers=headers, trust_env=False) as client:
         client.request("DELETE", "/v2/tags/pds-bench/resources", json=body).raise_for_status()
     assert "lacks the tag pds-bench" in renamed.pds("orphans", check=False).output
     up(renamed)
-    assert account(made)["droplets"][next(iter(found["droplets"]))]["tags"] == [], "a plain `up` does not see it"
+    assert account(existing_stack)["droplets"][next(iter(found["droplets"]))]["tags"] == [], (
+        "an `up` without a refresh does not detect it"
+    )
     names = ("pds-host-droplet", "pds-host-network-firewall")
     renamed.pulumi("refresh", "--yes", *(part for name in names for part in ("--target", f"**::{name}")))
     up(renamed)
-    assert "lacks the tag" not in renamed.pds("orphans", check=False).output, "as `rescue` does"
+    assert "lacks the tag" not in renamed.pds("orphans", check=False).output, "as `./pds repair` does"
 
 
-def test_without_a_token_the_preview_ends_in_a_sentence(made: Stack) -> None:
-    env = {name: value for name, value in made.env.items() if not name.startswith("DIGITALOCEAN_TOKEN")}
-    done = replace(made, env=env).pulumi("preview", check=False)
+def test_preview_without_a_token_fails_with_a_one_line_error(existing_stack: Stack) -> None:
+    env = {name: value for name, value in existing_stack.env.items() if not name.startswith("DIGITALOCEAN_TOKEN")}
+    done = replace(existing_stack, env=env).pulumi("preview", check=False)
     assert done.code
-    said = " ".join(done.output.split())
-    assert "pds:operators.ssh_keys: DigitalOcean gives no key 'laptop'" in said, done.output
-    assert "Set DIGITALOCEAN_TOKEN" in said
-    assert "get_ssh_key" not in done.output, "no traceback of the SDK's"
+    output = " ".join(done.output.split())
+    assert "pds:operators.ssh_keys: DigitalOcean gives no key 'laptop'" in output, done.output
+    assert "Set DIGITALOCEAN_TOKEN" in output
+    assert "get_ssh_key" not in done.output, "there must be no traceback of the SDK"
 
 
 HOST = """\
@@ -164,26 +170,26 @@ Host()
 """
 
 
-def test_a_host_is_asked_before_anything_of_it_is_destroyed(made: Stack) -> None:
-    program = made.project / "__main__.py"
+def test_host_is_checked_for_clubs_before_anything_is_destroyed(existing_stack: Stack) -> None:
+    program = existing_stack.project / "__main__.py"
     kept = program.read_text()
     program.write_text(HOST)
     try:
         with serve(FakeNomad(tokens={"ADMIN": "accessor-1"})) as nomad:
-            host = made.beside("inuse", {"pds:hostname": nomad.address})
+            host = existing_stack.beside("inuse", {"pds:hostname": nomad.address})
             up(host)
             nomad.jobs_of = {"chess": [{"ID": "pds", "ParentID": "", "Stop": False}]}
             refused = host.pulumi("destroy", "--yes", check=False)
             assert refused.code, refused.output
-            said = " ".join(refused.output.split())
-            assert "The PDS of stack chess is on this host" in said
-            assert "`pulumi destroy --stack chess` ends it" in said
-            assert "deleted" not in refused.output, "nothing of the host went"
+            output = " ".join(refused.output.split())
+            assert "The PDS of stack chess is on this host" in output
+            assert "`pulumi destroy --stack chess` ends it" in output
+            assert "deleted" not in refused.output, "nothing of the host may be deleted"
             nomad.jobs_of = {}
             resources = host.pulumi("stack", "export").output.count('"urn"')
-            assert resources >= 5, "stack, component, both passwords, and what asks"
+            assert resources >= 5, "stack, component, both passwords, and HostInUse"
             host.pulumi("destroy", "--yes")
-        # A Nomad that is permanently gone: the command in the refusal.
+        # With a Nomad that is permanently gone: run the command of the error.
         with serve(FakeNomad(tokens={"ADMIN": "accessor-1"})) as nomad:
             host.configure(hostname=nomad.address)
             up(host)

@@ -1,6 +1,6 @@
 """The stand-in for IO: the configurations that it accepts, its service lookups, and the requests that it forwards.
 
-Built by Go and run on loopback. It parses the program's rendered files, so that another HCL parser has read them too.
+Built with Go and run on loopback. It parses the program's rendered files, so a second HCL parser accepts them.
 """
 
 import re
@@ -36,7 +36,7 @@ GOLDEN = ROOT / "tests/golden/dev/ingress.hcl"
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("go") is None:
-        pytest.skip("Go is not installed here (https://go.dev/doc/install): the stand-in for IO was not tried.")
+        pytest.skip("Go is not installed (https://go.dev/doc/install), so the stand-in for IO cannot be tested.")
     return io_stand_in(tmp_path_factory.mktemp("io"))
 
 
@@ -56,19 +56,19 @@ def rendered(dialect: str, **more: Any) -> str:
 
 @pytest.mark.parametrize(("dialect", "year"), [("host", "2025"), ("ingress", "2026")])
 @pytest.mark.parametrize("backend", ["nomad", "static"])
-def test_what_the_program_renders_is_read_in_either_dialect(
+def test_rendered_file_is_accepted_in_both_dialects(
     program: Path, tmp_path: Path, dialect: str, year: str, backend: str
 ) -> None:
     done = check(program, tmp_path, rendered(dialect, backend=backend))
     assert (done.returncode, done.stdout) == (0, f"1 ingresses in the dialect of {year}\n")
 
 
-def test_the_golden_file_is_read(program: Path, tmp_path: Path) -> None:
+def test_golden_file_is_accepted(program: Path, tmp_path: Path) -> None:
     assert check(program, tmp_path, GOLDEN.read_text()).returncode == 0
 
 
 @pytest.mark.parametrize("dialect", ["host", "ingress"])
-def test_files_of_several_stacks_and_a_licence_are_read_as_one(program: Path, tmp_path: Path, dialect: str) -> None:
+def test_files_of_several_stacks_and_a_licence_are_merged(program: Path, tmp_path: Path, dialect: str) -> None:
     license_hcl = 'license {\n  key = "of-a-licence"\n}\n'
     other = f'{dialect} "club.example" {{\n  backend = "127.0.0.1:3001"\n}}\n'
     done = check(program, tmp_path, license_hcl, other, rendered(dialect))
@@ -79,7 +79,7 @@ def test_files_of_several_stacks_and_a_licence_are_read_as_one(program: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('ingress "a.at" {\n  bakend = "nomad:pds"\n}', r'0\.hcl:2,3-9: .*"bakend".*Did you mean "backend"'),
         ('ingress "a.at" {\n  name = "pds"\n}', r'0\.hcl:1,.*"backend" is required'),
@@ -105,13 +105,15 @@ def test_files_of_several_stacks_and_a_licence_are_read_as_one(program: Path, tm
         ('host "a.at" {\n  backend = "nomad:pds"\n  oauth_client "x" {}\n}', r'0\.hcl:3,.*"oauth_client"'),
     ],
 )
-def test_what_io_would_not_know_is_refused_with_its_place(program: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_refuses_what_io_would_not_know_and_names_the_position(
+    program: Path, tmp_path: Path, text: str, message: str
+) -> None:
     done = check(program, tmp_path, text)
     assert done.returncode == 1
-    assert re.search(said, done.stderr), done.stderr
+    assert re.search(message, done.stderr), done.stderr
 
 
-def test_a_refusal_quotes_no_licence(program: Path, tmp_path: Path) -> None:
+def test_error_contains_no_licence(program: Path, tmp_path: Path) -> None:
     done = check(program, tmp_path, 'license "of-a-licence" {\n  key = "of-a-licence"\n}\n')
     assert done.returncode == 1
     assert "of-a-licence" not in done.stdout + done.stderr
@@ -182,13 +184,13 @@ def start(program: Path, nomad: FakeNomad, tmp_path: Path) -> Start:
             yield Running(found[1], found[2], authority)
             process.terminate()
             process.stdout.read()
-            assert process.wait(20) == 0, "it ends in order when it is asked to"
+            assert process.wait(20) == 0, "it must exit with 0 on a signal"
 
     return started
 
 
 @pytest.mark.parametrize("dialect", ["host", "ingress"])
-def test_a_request_reaches_the_service_that_nomad_names(start: Start, nomad: FakeNomad, dialect: str) -> None:
+def test_request_reaches_the_service_that_nomad_names(start: Start, nomad: FakeNomad, dialect: str) -> None:
     with start(rendered(dialect)) as running:
         answer = running.post("/xrpc/some.method?a=%2F", b"x" * 100_000)
     assert (answer.status_code, answer.content) == (200, b"x" * 100_000)
@@ -196,16 +198,16 @@ def test_a_request_reaches_the_service_that_nomad_names(start: Start, nomad: Fak
     assert answer.headers["Got-Path"] == "/xrpc/some.method?a=%2F"
     assert answer.headers["Got-X-Forwarded-For"] == "127.0.0.1"
     assert answer.headers["Got-X-Forwarded-Proto"] == "https"
-    assert nomad.asked == [("GET", "/v1/service/pds", None)], "IO has no token to show"
+    assert nomad.asked == [("GET", "/v1/service/pds", None)], "IO sends no token"
 
 
-def test_a_static_backend_queries_no_service(start: Start, nomad: FakeNomad, backend: tuple[str, int]) -> None:
+def test_static_backend_queries_no_service(start: Start, nomad: FakeNomad, backend: tuple[str, int]) -> None:
     with start(f'ingress "{HOST}" {{\n  backend = "{backend[0]}:{backend[1]}"\n}}\n') as running:
         assert running.post(body=b"hello").content == b"hello"
     assert nomad.asked == []
 
 
-def test_a_moved_service_is_found_again(start: Start, nomad: FakeNomad, backend: tuple[str, int]) -> None:
+def test_moved_service_is_found_again(start: Start, nomad: FakeNomad, backend: tuple[str, int]) -> None:
     with start(rendered("ingress")) as running:
         nomad.services = {"pds": ("127.0.0.1", 1)}
         assert running.post().status_code == 502
@@ -214,25 +216,25 @@ def test_a_moved_service_is_found_again(start: Start, nomad: FakeNomad, backend:
 
 
 @pytest.mark.parametrize(
-    ("services", "said"),
+    ("services", "message"),
     [({}, "Nomad knows no service pds"), (None, "403 Forbidden .* without a token: Permission denied")],
 )
-def test_a_service_that_nomad_does_not_show_is_a_502_that_says_so(
-    start: Start, nomad: FakeNomad, services: dict[str, tuple[str, int]] | None, said: str
+def test_unavailable_service_is_a_502_with_the_reason(
+    start: Start, nomad: FakeNomad, services: dict[str, tuple[str, int]] | None, message: str
 ) -> None:
     nomad.services = services
     with start(rendered("ingress")) as running:
         answer = running.post()
     assert answer.status_code == 502
-    assert re.search(said, answer.text)
+    assert re.search(message, answer.text)
 
 
-def test_a_name_of_no_ingress_gets_no_certificate(start: Start) -> None:
+def test_name_without_an_ingress_gets_no_certificate(start: Start) -> None:
     with start(rendered("ingress")) as running, pytest.raises(httpx.ConnectError):
         running.post(host="alice.noted.at")
 
 
-def test_plain_http_is_sent_to_https(start: Start) -> None:
+def test_plain_http_is_redirected_to_https(start: Start) -> None:
     with start(rendered("ingress")) as running:
         answer = httpx.get(f"http://{running.plain}/a?b=c", headers={"Host": HOST}, trust_env=False)
     assert (answer.status_code, answer.headers["Location"]) == (308, f"https://{HOST}/a?b=c")
@@ -243,7 +245,7 @@ def _echo(connection: ServerConnection) -> None:
         connection.send(message)
 
 
-def test_a_websocket_passes(start: Start, nomad: FakeNomad) -> None:
+def test_websocket_is_forwarded(start: Start, nomad: FakeNomad) -> None:
     with serve_websocket(_echo, "127.0.0.1", 0) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

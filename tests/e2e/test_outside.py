@@ -40,12 +40,14 @@ def connected(folder: Path, *certificate: str, trusted: str = "") -> Iterator[ht
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "outside"
-    (place / "v2/pds/manifests").mkdir(parents=True)
-    (place / "v2/pds/manifests/1.0").write_text(json.dumps({"mediaType": "application/vnd.oci.image.manifest.v1+json"}))
-    (place / "v1.json").write_text("{}")
+    outside = tmp_path / "outside"
+    (outside / "v2/pds/manifests").mkdir(parents=True)
+    (outside / "v2/pds/manifests/1.0").write_text(
+        json.dumps({"mediaType": "application/vnd.oci.image.manifest.v1+json"})
+    )
+    (outside / "v1.json").write_text("{}")
     (tmp_path / "secret").write_text("not for the droplet")
-    return place
+    return outside
 
 
 def test_requests_of_one_connection_are_answered_from_the_folder_and_logged(folder: Path) -> None:
@@ -63,14 +65,14 @@ def test_requests_of_one_connection_are_answered_from_the_folder_and_logged(fold
     assert len(folder.with_suffix(".log").read_text().splitlines()) == 5
 
 
-def test_nomads_mirror_is_https_and_its_zip_has_the_sum_that_was_told(folder: Path, tmp_path: Path) -> None:
+def test_nomad_mirror_serves_a_zip_with_the_printed_checksum_over_https(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "nomad").write_text("a program")
-    told = lay_out_nomad(folder, tmp_path / "nomad", "2.0.4")
+    checksum = lay_out_nomad(folder, tmp_path / "nomad", "2.0.4")
     authority = Authority()
     certificate = authority.issue("releases.test").written(tmp_path, "server.pem")
     with connected(folder, str(certificate), trusted=authority.pem) as connection:
         connection.request("GET", "/nomad/2.0.4/nomad_2.0.4_linux_amd64.zip")
         (tmp_path / "fetched.zip").write_bytes(connection.getresponse().read())
-    assert hashlib.sha256((tmp_path / "fetched.zip").read_bytes()).hexdigest() == told
+    assert hashlib.sha256((tmp_path / "fetched.zip").read_bytes()).hexdigest() == checksum
     with zipfile.ZipFile(tmp_path / "fetched.zip") as fetched:
         assert fetched.read("nomad") == b"a program"

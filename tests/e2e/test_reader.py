@@ -1,4 +1,4 @@
-"""Which text of a page is a command, and that the followed pages have the commands of the scenario."""
+"""Which text of a page is a command, and that scenario and pages have the same commands."""
 
 from pathlib import Path
 
@@ -32,26 +32,26 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "page.md"
 
 
-def test_commands_are_spans_and_indented_lines_without_what_is_said_of_them(page: str) -> None:
+def test_commands_are_code_spans_and_indented_lines_without_comments(page: str) -> None:
     assert commands(page) == ["export TOKEN=…", "pulumi up && ./pds check x", "pulumi refresh"]
     assert commands(page, "Later") == ["pulumi refresh"]
     with pytest.raises(E2eError, match="no section 'Never'"):
         commands(page, "Never")
 
 
-def test_only_what_stands_there_is_typed_and_what_is_left_is_told(page: str, tmp_path: Path) -> None:
-    someone = Reader(tmp_path, {})
+def test_only_commands_of_the_page_are_typed_and_the_rest_is_reported(page: str, tmp_path: Path) -> None:
+    page_reader = Reader(tmp_path, {})
     with pytest.raises(E2eError, match="no command `pulumi up`"):
-        someone.types(page, "pulumi up")
-    assert someone.types(page, "pulumi refresh", means="cat", says="yes").output == "yes"
+        page_reader.types(page, "pulumi up")
+    assert page_reader.types(page, "pulumi refresh", means="cat", says="yes").output == "yes"
     with pytest.raises(E2eError, match="ended with 3"):
-        someone.types(page, "pulumi refresh", means="exit 3")
+        page_reader.types(page, "pulumi refresh", means="exit 3")
     sections: dict[str, tuple[str, ...]] = {page: ()}
-    assert someone.left(sections, {"export TOKEN=…": "set"}) == [f"{page}: pulumi up && ./pds check x"]
+    assert page_reader.left(sections, {"export TOKEN=…": "set"}) == [f"{page}: pulumi up && ./pds check x"]
 
 
-def test_the_story_leaves_out_what_the_pages_have_and_nothing_else() -> None:
-    there = {command for page, names in e2e_pages.SECTIONS.items() for command in commands(page, *names)}
-    assert set(e2e_pages.ELSEWHERE) - there == set(), "a page has it no more"
+def test_scenario_has_every_command_of_the_pages() -> None:
+    page_commands = {command for page, names in e2e_pages.SECTIONS.items() for command in commands(page, *names)}
+    assert set(e2e_pages.ELSEWHERE) - page_commands == set(), "no page has it any more"
     scenario = Path(str(e2e_pages.__file__)).read_text()
-    assert [command for command in there - set(e2e_pages.ELSEWHERE) if f'"{command}"' not in scenario] == []
+    assert [command for command in page_commands - set(e2e_pages.ELSEWHERE) if f'"{command}"' not in scenario] == []

@@ -7,7 +7,7 @@ import sys
 from offline.mock_engine import ROOT
 
 
-def test_what_is_missing_is_said_in_one_line() -> None:
+def test_missing_programs_are_reported_in_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.e2e.environment.ready"],
         cwd=ROOT,

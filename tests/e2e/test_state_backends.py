@@ -1,6 +1,6 @@
-"""The places for the state in docs/guide/state.md, with the real engine: a folder, and a bucket of an S3 server.
+"""The state backends of docs/guide/state.md, with the real engine: a folder, and a bucket of an S3 server.
 
-The stack is the smallest with a secret: the test is about the place. No Spaces bucket was ever used.
+The stack is the smallest one with a secret. No real Spaces bucket was ever used.
 """
 
 import json
@@ -24,13 +24,13 @@ from offline.mock_engine import ROOT
 from tests.e2e.environment.tools import missing
 from tests.support.s3 import KEYS, ask, s3_server
 
-SECRET = "a secret that is in no state in clear"
+SECRET = "a secret that no state has in plain text"
 _DEADLINE = 60.0
 _PROGRAM = """import pathlib, time
 import pulumi
 pulumi.export("word", pulumi.Config().require_secret("word"))
-gate = pathlib.Path(__file__).with_name("wait")
-while gate.exists():
+wait_file = pathlib.Path(__file__).with_name("wait")
+while wait_file.exists():
     time.sleep(0.05)
 """
 DOCUMENTED = "s3://BUCKET?endpoint=https://fra1.digitaloceanspaces.com&region=us-east-1&s3ForcePathStyle=true"
@@ -38,7 +38,7 @@ DOCUMENTED = "s3://BUCKET?endpoint=https://fra1.digitaloceanspaces.com&region=us
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a program and the stack `club`, and an environment that names the place of its state."""
+    """A folder with a program and the stack `club`, and an environment that names its state backend."""
 
     folder: Path
     env: Mapping[str, str]
@@ -61,7 +61,7 @@ class Project:
         return ["pulumi", *arguments, "--stack", "club", "--non-interactive"]
 
     def word(self) -> str:
-        """The secret output, in clear text."""
+        """The secret output in plain text."""
         done = subprocess.run(
             self.command("stack", "output", "word", "--show-secrets"),
             cwd=self.folder,
@@ -73,21 +73,21 @@ class Project:
         return done.stdout.strip()
 
     def elsewhere(self, folder: Path, **env: str) -> "Project":
-        """The same project on another machine, or for another place: a clone has only this."""
+        """A copy of the project for another machine or backend, with the content of a git clone."""
         shutil.copytree(self.folder, folder)
         return Project(folder, {**self.env, **env})
 
 
 @dataclass(frozen=True)
-class HostConnection:
-    """A place for a state."""
+class StateBackend:
+    """A state backend."""
 
     url: str
     files: Path | str
     """A folder, or the address of a bucket."""
 
     def texts(self) -> dict[str, str]:
-        """Everything in it, by name."""
+        """All files in it, by name."""
         if isinstance(self.files, Path):
             return {str(file): file.read_text() for file in self.files.rglob("*") if file.is_file()}
         names = re.findall(r"<Key>(.*?)</Key>", ask("GET", self.files, region="fra1"))
@@ -99,28 +99,28 @@ class HostConnection:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HostConnection]:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateBackend]:
     if lines := missing("pulumi", "pulumi-language-python"):
-        pytest.skip("the engine is not here, and no place for its state was tried. " + "; ".join(lines))
+        pytest.skip("the engine is missing, so state backends cannot be tested. " + "; ".join(lines))
     (tmp_path / "state").mkdir()
     if request.param == "folder":
-        yield HostConnection(f"file://{tmp_path}/state", tmp_path / "state")
+        yield StateBackend(f"file://{tmp_path}/state", tmp_path / "state")
         return
     with s3_server(tmp_path, "states", region="fra1", spaces=True) as server:
         url = DOCUMENTED.replace("BUCKET", "states").replace("https://fra1.digitaloceanspaces.com", server)
-        yield HostConnection(url, f"{server}/states")
+        yield StateBackend(url, f"{server}/states")
 
 
 @pytest.fixture
-def club(place: HostConnection, tmp_path: Path) -> Project:
-    """A stack that is up."""
+def club(backend: StateBackend, tmp_path: Path) -> Project:
+    """A stack after its first `up`."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "__main__.py").write_text(_PROGRAM)
     runtime = {"name": "python", "options": {"toolchain": "pip", "virtualenv": sys.prefix}}
     (folder / "Pulumi.yaml").write_text(yaml.safe_dump({"name": "pds", "runtime": runtime}))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PULUMI_CONFIG", "AWS_"))}
-    own = {"PULUMI_BACKEND_URL": place.url, "PULUMI_CONFIG_PASSPHRASE": "one", "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    own = {"PULUMI_BACKEND_URL": backend.url, "PULUMI_CONFIG_PASSPHRASE": "one", "PULUMI_SKIP_UPDATE_CHECK": "true"}
     found = Project(folder, {**kept, **own, **KEYS, "PULUMI_HOME": str(tmp_path / "home")})
     found.pulumi("stack", "init", "--secrets-provider", "passphrase")
     found.pulumi("config", "set", "--secret", "word", SECRET)
@@ -128,26 +128,26 @@ def club(place: HostConnection, tmp_path: Path) -> Project:
     return found
 
 
-def test_the_address_that_is_tried_is_the_documented_one() -> None:
+def test_tested_address_is_the_documented_one() -> None:
     assert f"`{DOCUMENTED}`" in (ROOT / "docs/guide/state.md").read_text()
 
 
-def test_a_state_there_is_found_from_another_machine_and_opens_with_the_passphrase_alone(
-    club: Project, place: HostConnection, tmp_path: Path
+def test_state_is_readable_from_another_machine_with_only_the_passphrase(
+    club: Project, backend: StateBackend, tmp_path: Path
 ) -> None:
-    assert place.texts(), "the state is there"
-    assert [name for name, text in place.texts().items() if SECRET in text] == []
+    assert backend.texts(), "the backend must contain the state"
+    assert [name for name, text in backend.texts().items() if SECRET in text] == []
     other = club.elsewhere(tmp_path / "laptop", PULUMI_HOME=str(tmp_path / "laptop-home"))
     assert other.word() == SECRET
     assert "1 unchanged" in other.pulumi("preview", "--expect-no-changes")
     stranger = Project(other.folder, {**other.env, "PULUMI_CONFIG_PASSPHRASE": "two"})
     assert "incorrect passphrase" in stranger.pulumi("preview", fails=True)
-    assert place.locks() == [], "it is not locked"
+    assert backend.locks() == [], "no lock may be left"
 
 
 @contextmanager
-def holding(club: Project, place: HostConnection) -> Iterator["subprocess.Popen[str]"]:
-    """An `up` that has the lock, and keeps it until the file `wait` is gone."""
+def holding(club: Project, backend: StateBackend) -> Iterator["subprocess.Popen[str]"]:
+    """An `up` that holds the lock until the file `wait` is deleted."""
     (club.folder / "wait").touch()
     with child(
         club.command("up", "--yes", "--skip-preview"),
@@ -161,30 +161,30 @@ def holding(club: Project, place: HostConnection) -> Iterator["subprocess.Popen[
     ) as running:
         try:
             end = time.monotonic() + _DEADLINE
-            while not place.locks():
+            while not backend.locks():
                 assert running.poll() is None
-                assert time.monotonic() < end, "it never took the lock"
+                assert time.monotonic() < end, "the run never took the lock"
                 time.sleep(0.1)
             yield running
         finally:
             (club.folder / "wait").unlink(missing_ok=True)
 
 
-def test_of_two_runs_at_once_the_second_is_refused_and_told_by_whom(
-    club: Project, place: HostConnection, tmp_path: Path
+def test_refuses_a_second_run_and_names_the_holder_of_the_lock(
+    club: Project, backend: StateBackend, tmp_path: Path
 ) -> None:
     other = club.elsewhere(tmp_path / "laptop")
-    with holding(club, place) as first:
-        said = other.pulumi("up", "--yes", "--skip-preview", fails=True)
-        assert "the stack is currently locked by 1 lock(s)" in said
-        assert f"(pid {first.pid})" in said
+    with holding(club, backend) as first:
+        output = other.pulumi("up", "--yes", "--skip-preview", fails=True)
+        assert "the stack is currently locked by 1 lock(s)" in output
+        assert f"(pid {first.pid})" in output
         (club.folder / "wait").unlink()
         assert first.wait(_DEADLINE) == 0
     other.pulumi("up", "--yes", "--skip-preview")
 
 
-def test_the_lock_of_a_run_that_was_killed_is_taken_by_cancel(club: Project, place: HostConnection) -> None:
-    with holding(club, place) as running:
+def test_cancel_removes_the_lock_of_a_killed_run(club: Project, backend: StateBackend) -> None:
+    with holding(club, backend) as running:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait(_DEADLINE)
     assert "currently locked" in club.pulumi("up", "--yes", "--skip-preview", fails=True)
@@ -192,8 +192,8 @@ def test_the_lock_of_a_run_that_was_killed_is_taken_by_cancel(club: Project, pla
     club.pulumi("up", "--yes", "--skip-preview")
 
 
-def test_a_state_moves_to_another_place_and_keeps_its_passphrase(
-    club: Project, place: HostConnection, tmp_path: Path
+def test_state_moves_to_another_backend_and_keeps_its_passphrase(
+    club: Project, backend: StateBackend, tmp_path: Path
 ) -> None:
     club.pulumi("stack", "export", "--file", "state.json")
     assert SECRET not in (club.folder / "state.json").read_text()
@@ -203,10 +203,10 @@ def test_a_state_moves_to_another_place_and_keeps_its_passphrase(
     moved.pulumi("stack", "init", "--secrets-provider", "passphrase")
     moved.pulumi("stack", "import", "--file", "state.json")
     assert moved.word() == SECRET
-    assert (club.folder / "Pulumi.club.yaml").read_text() == salt, "the stack file is the same in git"
+    assert (club.folder / "Pulumi.club.yaml").read_text() == salt, "the stack file must not change"
     moved.pulumi("preview", "--expect-no-changes")
     club.pulumi("stack", "rm", "--yes", "--force", "--preserve-config")
-    assert "club" not in json.dumps(json.loads(_stacks(club))), "one PDS has one state"
+    assert "club" not in json.dumps(json.loads(_stacks(club))), "the old backend must not contain the stack"
     assert moved.word() == SECRET
 
 

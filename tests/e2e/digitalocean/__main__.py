@@ -22,19 +22,19 @@ def main() -> None:
     parser.add_argument("--token", help="the one token that is taken; without it, any")
     parser.add_argument("--ssh-key", action="append", default=[], metavar="NAME=KEY", help="a key of the account")
     parser.add_argument("--domain", action="append", default=[], help="a zone of the account")
-    wish = parser.parse_args()
-    world = World(action_seconds=wish.action_seconds, token=wish.token)
-    for given in wish.ssh_key:
-        name, _, key = given.partition("=")
+    options = parser.parse_args()
+    world = World(action_seconds=options.action_seconds, token=options.token)
+    for key_option in options.ssh_key:
+        name, _, key = key_option.partition("=")
         add_key(world, name, key)
-    for domain in wish.domain:
+    for domain in options.domain:
         add_domain(world, domain)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    with Api(world, wish.state, wish.port) as api:
-        use = f"export DIGITALOCEAN_API_URL={api.url} DIGITALOCEAN_TOKEN={wish.token or 'any'}"
-        print(api.port if wish.print_port else use, flush=True)
+    with Api(world, options.state, options.port) as api:
+        use = f"export DIGITALOCEAN_API_URL={api.url} DIGITALOCEAN_TOKEN={options.token or 'any'}"
+        print(api.port if options.print_port else use, flush=True)
         ended.wait()  # no deadline: it serves until it is stopped
 
 

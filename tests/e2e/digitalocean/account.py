@@ -30,7 +30,7 @@ def _account(call: Call) -> Answer:
 
 
 def add_key(world: World, name: str, public_key: str) -> Json:
-    """An SSH key of the account. Raises ApiError; each public key is there once."""
+    """An SSH key of the account. Raises ApiError; each public key exists once."""
     parts = public_key.split()
     try:
         blob = base64.b64decode(parts[1], validate=True) if len(parts) > 1 else b""
@@ -55,8 +55,8 @@ def _find_key(call: Call) -> Json:
 
 
 def _create_key(call: Call) -> Answer:
-    wish = call.fields({"name": str, "public_key": str}, required=("name", "public_key"))
-    return Answer(201, {"ssh_key": add_key(call.world, wish["name"], wish["public_key"])})
+    requested = call.fields({"name": str, "public_key": str}, required=("name", "public_key"))
+    return Answer(201, {"ssh_key": add_key(call.world, requested["name"], requested["public_key"])})
 
 
 def _rename_key(call: Call) -> Answer:
@@ -73,14 +73,14 @@ def _delete_key(call: Call) -> Answer:
 def make_tag(world: World, name: str) -> str:
     """The tag's name, created if it does not exist. Raises ApiError for an invalid name.
 
-    Its creator decides on capitals, and all later uses get those (digitalocean/openapi, tags/models/tags.yml).
+    The first use determines the capitals, and all later uses get those (digitalocean/openapi, tags/models/tags.yml).
     """
     if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_:-]{1,255}", name):
         raise refused("tag names may only contain letters, numbers, colons, dashes, and underscores")
-    there = find_tag(world, name)
-    if there is None:
-        there = world.tags[name] = {"name": name}
-    return str(there["name"])
+    tag = find_tag(world, name)
+    if tag is None:
+        tag = world.tags[name] = {"name": name}
+    return str(tag["name"])
 
 
 def find_tag(world: World, name: str) -> Json | None:
@@ -110,8 +110,8 @@ def _shown_tag(world: World, tag: Json) -> Json:
 
 
 def _create_tag(call: Call) -> Answer:
-    wish = call.fields({"name": str}, required=("name",))
-    name = make_tag(call.world, wish["name"])
+    requested = call.fields({"name": str}, required=("name",))
+    name = make_tag(call.world, requested["name"])
     return Answer(201, {"tag": _shown_tag(call.world, call.world.tags[name])})
 
 
@@ -127,8 +127,8 @@ def _tagged(call: Call) -> list[Json]:
     """The resources that a request tags or untags."""
     found = []
     for item in call.fields({"resources": list}, required=("resources",))["resources"]:
-        wish = read_fields(item, {"resource_id": str, "resource_type": str}, ("resource_id", "resource_type"))
-        number, kind = wish["resource_id"], wish["resource_type"]
+        requested = read_fields(item, {"resource_id": str, "resource_type": str}, ("resource_id", "resource_type"))
+        number, kind = requested["resource_id"], requested["resource_type"]
         if kind == "droplet":
             thing = call.world.droplets.get(int(number) if number.isdigit() else -1)
         elif kind == "volume":

@@ -35,15 +35,15 @@ def _find(call: Call) -> Json:
 
 def _create(call: Call) -> Answer:
     world = call.world
-    wish = call.fields({"region": str, "project_id": str, "droplet_id": int})
-    if ("droplet_id" in wish) == ("region" in wish):
+    requested = call.fields({"region": str, "project_id": str, "droplet_id": int})
+    if ("droplet_id" in requested) == ("region" in requested):
         raise refused("either a region or a droplet_id is needed")
-    if "droplet_id" in wish:
+    if "droplet_id" in requested:
         raise unknown_route("POST", "/v2/reserved_ips with a droplet_id")
-    region = catalog.region(wish["region"])["slug"]
+    region = catalog.region(requested["region"])["slug"]
     if len(world.reserved_ips) >= world.limits.reserved_ips:
         raise refused("reserved IP limit reached: you have used all of your account's reserved IPs")
-    project = world.projects.get(wish.get("project_id", world.default_project))
+    project = world.projects.get(requested.get("project_id", world.default_project))
     if project is None:
         raise refused("project not found")
     ip = world.new_address()
@@ -73,17 +73,17 @@ def _delete(call: Call) -> Answer:
 
 def _act(call: Call) -> Answer:
     world, address = call.world, _find(call)
-    wish = call.fields({"type": str, "droplet_id": int}, required=("type",))
+    requested = call.fields({"type": str, "droplet_id": int}, required=("type",))
     ip: str = address["ip"]
     if _busy(world, ip):
         raise refused("The reserved IP already has a pending event.")
     # The API shows an address as one number here.
     here = ("reserved_ip", int.from_bytes(bytes(map(int, ip.split("."))), "big"))
     before: int | None = address["droplet_id"]
-    if wish["type"] == "assign":
-        if "droplet_id" not in wish:
+    if requested["type"] == "assign":
+        if "droplet_id" not in requested:
             raise refused("droplet_id is missing")
-        droplet = world.droplets.get(wish["droplet_id"])
+        droplet = world.droplets.get(requested["droplet_id"])
         if droplet is None:
             raise not_found()
         if droplet["region"] != address["region"]:
@@ -104,7 +104,7 @@ def _act(call: Call) -> Answer:
             world.machines.assign(number, ip)
 
         return acted(world.begin("assign_ip", here, address["region"], moved, move, address=ip, droplet_id=number))
-    if wish["type"] == "unassign":
+    if requested["type"] == "unassign":
         if not before:
             raise refused("The reserved IP is not assigned to a Droplet.")
 

@@ -37,20 +37,20 @@ def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
         raise refused(f"{name} has to be one of {', '.join(choices)}")
 
 
-def _told(call: Call, field: str, value: Any) -> Json:
+def _recipients(call: Call, field: str, value: Any) -> Json:
     """The recipients. The API accepts only addresses of verified members (digitalocean/openapi#830 shows its
     message)."""
-    wish = read_fields(value, {"email": list, "slack": list}, where=f"{field}.")
-    for at, email in enumerate(wish.get("email", [])):
+    requested = read_fields(value, {"email": list, "slack": list}, where=f"{field}.")
+    for at, email in enumerate(requested.get("email", [])):
         if email not in call.world.verified_emails:
             message = f"invalid value for field '{field}.email[{at}]': invalid email '{email}'"
             raise ApiError(400, "bad_request", message)
-    for at, slack in enumerate(wish.get("slack", [])):
+    for at, slack in enumerate(requested.get("slack", [])):
         read_fields(slack, {"url": str, "channel": str}, ("url", "channel"), where=f"{field}.slack[{at}].")
-    told = {"email": wish.get("email", []), "slack": wish.get("slack", [])}
-    if not any(told.values()):
+    recipients = {"email": requested.get("email", []), "slack": requested.get("slack", [])}
+    if not any(recipients.values()):
         raise refused(f"{field} names no recipient")
-    return told
+    return recipients
 
 
 def _find(things: dict[str, Json], identity: str) -> Json:
@@ -60,21 +60,21 @@ def _find(things: dict[str, Json], identity: str) -> Json:
 
 
 def _check_fields(call: Call, required: tuple[str, ...]) -> Json:
-    wish = call.fields(_CHECK, required)
-    if "type" in wish:
-        _one_of("type", wish["type"], ("ping", "http", "https"))
-    for region in wish.get("regions", []):
+    requested = call.fields(_CHECK, required)
+    if "type" in requested:
+        _one_of("type", requested["type"], ("ping", "http", "https"))
+    for region in requested.get("regions", []):
         _one_of("regions", region, ("us_east", "us_west", "eu_west", "se_asia"))
-    if not wish.get("target", "https://x").startswith(("http://", "https://")) and wish.get("type") != "ping":
+    if not requested.get("target", "https://x").startswith(("http://", "https://")) and requested.get("type") != "ping":
         raise refused("target has to be a URL")
-    return wish
+    return requested
 
 
 def _create_check(call: Call) -> Answer:
     # The specification also requires a `method` that no model has and no client sends.
-    wish = _check_fields(call, ("name", "target", "regions", "type", "enabled"))
+    requested = _check_fields(call, ("name", "target", "regions", "type", "enabled"))
     identity = call.world.new_uuid()
-    call.world.uptime_checks[identity] = {"id": identity, **wish}
+    call.world.uptime_checks[identity] = {"id": identity, **requested}
     call.world.uptime_alerts[identity] = {}
     return Answer(201, {"check": call.world.uptime_checks[identity]})
 
@@ -100,22 +100,24 @@ def _alerts(call: Call) -> dict[str, Json]:
 
 
 def _alert_fields(call: Call) -> Json:
-    wish = call.fields(_ALERT, ("name", "type", "notifications", "period"))
-    _one_of("type", wish["type"], ("latency", "down", "down_global", "ssl_expiry"))
-    _one_of("period", wish["period"], _PERIODS)
+    requested = call.fields(_ALERT, ("name", "type", "notifications", "period"))
+    _one_of("type", requested["type"], ("latency", "down", "down_global", "ssl_expiry"))
+    _one_of("period", requested["period"], _PERIODS)
     # Its own provider sends 0 and '' for omitted values.
-    if wish.get("comparison"):
-        _one_of("comparison", wish["comparison"], ("greater_than", "less_than"))
-    if wish["type"] in ("latency", "ssl_expiry") and not (wish.get("threshold") and wish.get("comparison")):
-        raise refused(f"an alert of type {wish['type']} needs a threshold and a comparison")
-    return {**wish, "notifications": _told(call, "notifications", wish["notifications"])}
+    if requested.get("comparison"):
+        _one_of("comparison", requested["comparison"], ("greater_than", "less_than"))
+    if requested["type"] in ("latency", "ssl_expiry") and not (
+        requested.get("threshold") and requested.get("comparison")
+    ):
+        raise refused(f"an alert of type {requested['type']} needs a threshold and a comparison")
+    return {**requested, "notifications": _recipients(call, "notifications", requested["notifications"])}
 
 
 def _create_alert(call: Call) -> Answer:
     alerts = _alerts(call)
-    wish = _alert_fields(call)
+    requested = _alert_fields(call)
     identity = call.world.new_uuid()
-    alerts[identity] = {"id": identity, **wish}
+    alerts[identity] = {"id": identity, **requested}
     return Answer(201, {"alert": alerts[identity]})
 
 
@@ -132,24 +134,24 @@ def _delete_alert(call: Call) -> Answer:
 
 
 def _policy_fields(call: Call) -> Json:
-    wish = call.fields(_POLICY, ("type", "description", "compare", "value", "window", "alerts", "enabled"))
-    _one_of("type", wish["type"], [f"v1/insights/droplet/{metric}" for metric in _METRICS])
-    _one_of("compare", wish["compare"], ("GreaterThan", "LessThan"))
-    _one_of("window", wish["window"], _WINDOWS)
-    for number in wish.get("entities", []):
+    requested = call.fields(_POLICY, ("type", "description", "compare", "value", "window", "alerts", "enabled"))
+    _one_of("type", requested["type"], [f"v1/insights/droplet/{metric}" for metric in _METRICS])
+    _one_of("compare", requested["compare"], ("GreaterThan", "LessThan"))
+    _one_of("window", requested["window"], _WINDOWS)
+    for number in requested.get("entities", []):
         if not str(number).isdigit() or int(number) not in call.world.droplets:
             raise refused(f"entities: there is no droplet {number}")
-    for tag in wish.get("tags", []):
+    for tag in requested.get("tags", []):
         if tag not in call.world.tags:
             raise refused(f"tags: there is no tag {tag}")
-    given = {"entities": wish.get("entities", []), "tags": wish.get("tags", [])}
-    return {**wish, **given, "alerts": _told(call, "alerts", wish["alerts"])}
+    given = {"entities": requested.get("entities", []), "tags": requested.get("tags", [])}
+    return {**requested, **given, "alerts": _recipients(call, "alerts", requested["alerts"])}
 
 
 def _create_policy(call: Call) -> Answer:
-    wish = _policy_fields(call)
+    requested = _policy_fields(call)
     identity = call.world.new_uuid()
-    call.world.alert_policies[identity] = {"uuid": identity, **wish}
+    call.world.alert_policies[identity] = {"uuid": identity, **requested}
     return Answer(200, {"policy": call.world.alert_policies[identity]})
 
 

@@ -22,7 +22,7 @@ class Call:
 
     world: World
     path: Mapping[str, str]
-    """The parts of the path that vary."""
+    """The variable parts of the path."""
     query: Mapping[str, str]
     body: Any
 
@@ -31,7 +31,7 @@ class Call:
         return read_fields(self.body, known, required)
 
     def number(self, name: str) -> int:
-        """A part of the path that is a number; -1, which nothing has, if it is none."""
+        """A part of the path as a number; -1, which no resource has, if it is not a number."""
         return int(self.path[name]) if self.path[name].isdigit() else -1
 
 

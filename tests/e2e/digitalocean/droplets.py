@@ -81,28 +81,29 @@ def _networks(number: int) -> Json:
 
 def _create(call: Call) -> Answer:
     world = call.world
-    wish = call.fields(_CREATE, required=("name", "size", "image", "region"))
-    region, image = catalog.region(wish["region"])["slug"], catalog.image(str(wish["image"]))["slug"]
-    size = catalog.size(wish["size"])
-    if not _NAME.fullmatch(wish["name"]) or len(wish["name"]) > 255:
+    requested = call.fields(_CREATE, required=("name", "size", "image", "region"))
+    region, image = catalog.region(requested["region"])["slug"], catalog.image(str(requested["image"]))["slug"]
+    size = catalog.size(requested["size"])
+    if not _NAME.fullmatch(requested["name"]) or len(requested["name"]) > 255:
         raise refused("Name Only valid hostname characters are allowed. (a-z, A-Z, 0-9, . and -)")
-    if len(wish.get("user_data", "").encode()) > USER_DATA_LIMIT:
+    if len(requested.get("user_data", "").encode()) > USER_DATA_LIMIT:
         raise refused("User data is too long (maximum is 64 KiB).")
     if len(world.droplets) >= world.limits.droplets:
         raise refused("creating this/these droplet(s) will exceed your droplet limit")
-    _known_keys(world, wish.get("ssh_keys", []))
-    volumes = [_free_volume(world, item, region) for item in wish.get("volumes", [])]
-    vpc = _vpc(world, wish.get("vpc_uuid"), region)
-    tags = list(dict.fromkeys(make_tag(world, tag) for tag in wish.get("tags", [])))
+    _known_keys(world, requested.get("ssh_keys", []))
+    volumes = [_free_volume(world, item, region) for item in requested.get("volumes", [])]
+    vpc = _vpc(world, requested.get("vpc_uuid"), region)
+    tags = list(dict.fromkeys(make_tag(world, tag) for tag in requested.get("tags", [])))
     number = world.number(500_000_000)
-    features = [name for name in ("backups", "ipv6", "monitoring") if wish.get(name)]
+    features = [name for name in ("backups", "ipv6", "monitoring") if requested.get(name)]
     droplet: Json = {
         "id": number,
-        "name": wish["name"],
+        "name": requested["name"],
         "disk": size["disk"],
         "status": "new",
         "created_at": world.now(),
-        "features": [*features, "private_networking"] + (["droplet_agent"] if wish.get("with_droplet_agent") else []),
+        "features": [*features, "private_networking"]
+        + (["droplet_agent"] if requested.get("with_droplet_agent") else []),
         "image": image,
         "size_slug": size["slug"],
         "region": region,
@@ -114,7 +115,7 @@ def _create(call: Call) -> Answer:
         volume["droplet_ids"] = [number]
     world.place(f"do:droplet:{number}", world.default_project)
     disks = {volume["name"]: volume["id"] for volume in volumes}
-    user_data = wish.get("user_data", "")
+    user_data = requested.get("user_data", "")
     action = world.begin(
         "create",
         ("droplet", number),
@@ -149,12 +150,12 @@ def _free_volume(world: World, item: Any, region: str) -> Json:
     return volume
 
 
-def _vpc(world: World, wish: str | None, region: str) -> str:
-    if wish is None:
+def _vpc(world: World, requested: str | None, region: str) -> str:
+    if requested is None:
         return default_vpc(world, region)
-    if world.vpcs.get(wish, {}).get("region") != region:
+    if world.vpcs.get(requested, {}).get("region") != region:
         raise refused("Failed to resolve VPC")
-    return wish
+    return requested
 
 
 def _delete(call: Call) -> Answer:
@@ -210,8 +211,8 @@ def _action(call: Call) -> Answer:
 def _act(call: Call) -> Answer:
     world, droplet = call.world, find(call.world, call.number("id"))
     number: int = droplet["id"]
-    wish = call.fields({"type": str, "size": str, "disk": bool, "name": str}, required=("type",))
-    kind: str = wish["type"]
+    requested = call.fields({"type": str, "size": str, "disk": bool, "name": str}, required=("type",))
+    kind: str = requested["type"]
     if world.busy(number):
         raise pending()
 
@@ -219,8 +220,8 @@ def _act(call: Call) -> Answer:
         droplet["status"] = status
 
     def resize() -> None:
-        droplet["size_slug"] = wish["size"]
-        droplet["disk"] = catalog.size(wish["size"])["disk"] if wish.get("disk") else droplet["disk"]
+        droplet["size_slug"] = requested["size"]
+        droplet["disk"] = catalog.size(requested["size"])["disk"] if requested.get("disk") else droplet["disk"]
 
     machines = world.machines
     here = ("droplet", number)
@@ -254,7 +255,7 @@ def _act(call: Call) -> Answer:
 
         return acted(world.begin(kind, here, droplet["region"], lambda: turn("active"), again, droplet_id=number))
     if kind == "resize":
-        size = catalog.size(wish.get("size", ""))
+        size = catalog.size(requested.get("size", ""))
         if droplet["status"] != "off":
             raise refused("Droplet must be powered off before resizing.")
         if size["disk"] < droplet["disk"]:
@@ -262,7 +263,7 @@ def _act(call: Call) -> Answer:
             raise refused("Size can not decrease size of Droplet's disk image")
         return acted(world.begin(kind, here, droplet["region"], resize, droplet_id=number))
     if kind == "rename":
-        droplet["name"] = wish.get("name", droplet["name"])
+        droplet["name"] = requested.get("name", droplet["name"])
         return acted(world.begin(kind, here, droplet["region"], lambda: None, droplet_id=number))
     raise unknown_route("POST", f"/v2/droplets/ID/actions of type {kind}")
 

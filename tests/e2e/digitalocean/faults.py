@@ -52,10 +52,10 @@ class Faults:
             "retry_after": int,
             "seconds": (int, float),
         }
-        wish = read_fields(body, known, required=("method", "path", "kind"))
-        if wish["kind"] not in KINDS:
+        requested = read_fields(body, known, required=("method", "path", "kind"))
+        if requested["kind"] not in KINDS:
             raise refused(f"kind has to be one of {', '.join(KINDS)}")
-        self.rules.append(Fault(**wish))
+        self.rules.append(Fault(**requested))
         return self.rules[-1]
 
     def strike(self, method: str, path: str) -> Fault | None:

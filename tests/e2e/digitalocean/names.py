@@ -64,10 +64,10 @@ def _record(call: Call) -> Json:
     return records[call.number("record")]
 
 
-def _add(world: World, domain: str, wish: Json) -> Json:
+def _add(world: World, domain: str, requested: Json) -> Json:
     number = world.number(1_700_000_000)
-    record: Json = {name: wish.get(name) for name in ("type", "name", "data", "priority", "port", "ttl")}
-    record |= {"weight": wish.get("weight"), "flags": wish.get("flags"), "tag": wish.get("tag") or None}
+    record: Json = {name: requested.get(name) for name in ("type", "name", "data", "priority", "port", "ttl")}
+    record |= {"weight": requested.get("weight"), "flags": requested.get("flags"), "tag": requested.get("tag") or None}
     world.records[domain][number] = {"id": number, **_normal(record)}
     return world.records[domain][number]
 
@@ -87,46 +87,50 @@ def _normal(record: Json) -> Json:
 def _checked(call: Call, old: Json | None) -> Json:
     domain = _find(call)["name"]
     given = call.fields(_RECORD, required=() if old else ("type", "name", "data"))
-    wish = {**(old or {}), **given}
-    wish.setdefault("ttl", 1800)
-    if wish["type"] not in _TYPES:
+    requested = {**(old or {}), **given}
+    requested.setdefault("ttl", 1800)
+    if requested["type"] not in _TYPES:
         raise refused("Record type is invalid")
-    if wish["ttl"] < _LEAST_TTL:
+    if requested["ttl"] < _LEAST_TTL:
         # Seen so in Pelado-Nerdworks/peladonerd#44.
         raise refused("record ttl must be greater than 30")
-    if not _NAME.fullmatch(wish["name"]):
+    if not _NAME.fullmatch(requested["name"]):
         raise refused("Name is invalid")
-    if wish["type"] in ("A", "AAAA"):
+    if requested["type"] in ("A", "AAAA"):
         try:
-            (ipaddress.IPv4Address if wish["type"] == "A" else ipaddress.IPv6Address)(wish["data"])
+            (ipaddress.IPv4Address if requested["type"] == "A" else ipaddress.IPv6Address)(requested["data"])
         except ValueError:
             raise refused("IP address did not match IPv4 or IPv6 format") from None
     # An iodef is a mail address or a URL; the provider puts no dot on it either (resource_record.go).
-    name = wish["type"] in _POINTS_AT_A_NAME and wish.get("tag") != "iodef"
-    if name and "data" in given and wish["data"] != "@":
-        if not wish["data"].endswith("."):
+    name = requested["type"] in _POINTS_AT_A_NAME and requested.get("tag") != "iodef"
+    if name and "data" in given and requested["data"] != "@":
+        if not requested["data"].endswith("."):
             raise refused("Data needs to end with a dot (.)")
-        wish["data"] = wish["data"].removesuffix(".")
-    if wish["type"] == "CAA" and (wish.get("tag") not in ("issue", "issuewild", "iodef") or "flags" not in wish):
+        requested["data"] = requested["data"].removesuffix(".")
+    if requested["type"] == "CAA" and (
+        requested.get("tag") not in ("issue", "issuewild", "iodef") or "flags" not in requested
+    ):
         raise refused("CAA records need flags and a tag of issue, issuewild or iodef")
     for kind, field in (("MX", "priority"), ("SRV", "priority"), ("SRV", "port"), ("SRV", "weight")):
-        if wish["type"] == kind and wish.get(field) is None:
+        if requested["type"] == kind and requested.get(field) is None:
             raise refused(f"{kind} records need a {field}")
-    same = [item for item in call.world.records[domain].values() if item["name"] == wish["name"] and item is not old]
-    if any("CNAME" in (item["type"], wish["type"]) for item in same):
+    same = [
+        item for item in call.world.records[domain].values() if item["name"] == requested["name"] and item is not old
+    ]
+    if any("CNAME" in (item["type"], requested["type"]) for item in same):
         raise refused("CNAME records cannot share a name with other records")
     # DNS requires one TTL for all records of a name; the API changes the others (provider's resource_record.go).
     for item in same:
-        if item["type"] == wish["type"]:
-            item["ttl"] = wish["ttl"]
-    return wish
+        if item["type"] == requested["type"]:
+            item["ttl"] = requested["ttl"]
+    return requested
 
 
 def _create_domain(call: Call) -> Answer:
-    wish = call.fields({"name": str, "ip_address": str}, required=("name",))
-    domain = add_domain(call.world, wish["name"])
-    if wish.get("ip_address"):
-        _add(call.world, wish["name"], {"type": "A", "name": "@", "data": wish["ip_address"], "ttl": 1800})
+    requested = call.fields({"name": str, "ip_address": str}, required=("name",))
+    domain = add_domain(call.world, requested["name"])
+    if requested.get("ip_address"):
+        _add(call.world, requested["name"], {"type": "A", "name": "@", "data": requested["ip_address"], "ttl": 1800})
     return Answer(201, {"domain": _shown(call.world, domain, fresh=True)})
 
 

@@ -28,8 +28,8 @@ def _rules(rules: list[Any], side: str, world: World) -> list[Json]:
 
 
 def _rule(rule: Any, side: str, world: World) -> Json:
-    wish = read_fields(rule, {**_RULE, side: dict}, ("protocol", side), where="rule.")
-    protocol, ports = wish["protocol"], wish.get("ports", "")
+    requested = read_fields(rule, {**_RULE, side: dict}, ("protocol", side), where="rule.")
+    protocol, ports = requested["protocol"], requested.get("ports", "")
     if protocol not in ("tcp", "udp", "icmp"):
         raise refused("invalid protocol: one of tcp, udp, icmp")
     if protocol == "icmp":
@@ -41,7 +41,7 @@ def _rule(rule: Any, side: str, world: World) -> Json:
         found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", ports)
         if not found or not 1 <= int(found[1]) <= int(found[2] or found[1]) <= 65535:
             raise refused(f"invalid ports: {ports!r}")
-    peers = read_fields(wish[side], _PEERS, where=f"rule.{side}.")
+    peers = read_fields(requested[side], _PEERS, where=f"rule.{side}.")
     for address in peers.get("addresses", []):
         try:
             ipaddress.ip_network(address)
@@ -57,32 +57,32 @@ def _rule(rule: Any, side: str, world: World) -> Json:
 
 def _firewall(call: Call, old: Json | None) -> Json:
     world = call.world
-    wish = call.fields(_FIREWALL, required=("name",))
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]+", wish["name"]):
+    requested = call.fields(_FIREWALL, required=("name",))
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]+", requested["name"]):
         raise refused("invalid firewall name")
-    if any(item["name"] == wish["name"] and item is not old for item in world.firewalls.values()):
+    if any(item["name"] == requested["name"] and item is not old for item in world.firewalls.values()):
         raise conflict("duplicate name")
-    if not wish.get("inbound_rules") and not wish.get("outbound_rules"):
+    if not requested.get("inbound_rules") and not requested.get("outbound_rules"):
         raise refused("must have at least one rule")
     # Limits: docs.digitalocean.com/products/networking/firewalls/details/limits.
-    if len(wish.get("droplet_ids", [])) > 10 or len(wish.get("tags", [])) > 5:
+    if len(requested.get("droplet_ids", [])) > 10 or len(requested.get("tags", [])) > 5:
         raise refused("a firewall has 10 Droplets and 5 tags at most")
-    if len(wish.get("inbound_rules", [])) + len(wish.get("outbound_rules", [])) > 50:
+    if len(requested.get("inbound_rules", [])) + len(requested.get("outbound_rules", [])) > 50:
         raise refused("a firewall has 50 rules at most")
-    for tag in wish.get("tags", []):
+    for tag in requested.get("tags", []):
         # A droplet's tags are created implicitly; a firewall's have to exist
         # (shared/attributes/existing_tags_array.yml).
         if find_tag(world, tag) is None:
             raise refused(f"tag {tag} does not exist")
-    for number in wish.get("droplet_ids", []):
+    for number in requested.get("droplet_ids", []):
         if number not in world.droplets:
             raise refused(f"Droplet {number} does not exist")
     return {
-        "name": wish["name"],
-        "inbound_rules": _rules(wish.get("inbound_rules", []), "sources", world),
-        "outbound_rules": _rules(wish.get("outbound_rules", []), "destinations", world),
-        "droplet_ids": list(wish.get("droplet_ids", [])),
-        "tags": [tag["name"] for name in wish.get("tags", []) if (tag := find_tag(world, name))],
+        "name": requested["name"],
+        "inbound_rules": _rules(requested.get("inbound_rules", []), "sources", world),
+        "outbound_rules": _rules(requested.get("outbound_rules", []), "destinations", world),
+        "droplet_ids": list(requested.get("droplet_ids", [])),
+        "tags": [tag["name"] for name in requested.get("tags", []) if (tag := find_tag(world, name))],
     }
 
 
@@ -137,7 +137,7 @@ def _delete_firewall(call: Call) -> Answer:
 
 
 def default_vpc(world: World, region: str) -> str:
-    """The id of the region's default VPC, which comes with the first droplet there."""
+    """The id of the region's default VPC, which is created with the region's first droplet."""
     for identity, vpc in world.vpcs.items():
         if vpc["region"] == region and vpc["default"]:
             return identity
@@ -145,15 +145,15 @@ def default_vpc(world: World, region: str) -> str:
     return str(made["id"])
 
 
-def _add_vpc(world: World, wish: Json, region: str, default: bool) -> Json:
+def _add_vpc(world: World, requested: Json, region: str, default: bool) -> Json:
     identity = world.new_uuid()
     world.vpcs[identity] = {
         "id": identity,
         "urn": f"do:vpc:{identity}",
-        "name": wish["name"],
-        "description": wish.get("description", ""),
+        "name": requested["name"],
+        "description": requested.get("description", ""),
         "region": region,
-        "ip_range": wish["ip_range"],
+        "ip_range": requested["ip_range"],
         "default": default,
         "created_at": world.now(),
     }
@@ -162,27 +162,27 @@ def _add_vpc(world: World, wish: Json, region: str, default: bool) -> Json:
 
 def _create_vpc(call: Call) -> Answer:
     world = call.world
-    wish = call.fields(_VPC, required=("name", "region"))
-    if len(wish.get("description", "")) > 255:
+    requested = call.fields(_VPC, required=("name", "region"))
+    if len(requested.get("description", "")) > 255:
         raise refused("description is too long")
-    region = catalog.region(wish["region"])["slug"]
-    if not re.fullmatch(r"[a-zA-Z0-9.-]+", wish["name"]):
+    region = catalog.region(requested["region"])["slug"]
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+", requested["name"]):
         raise refused("name may only contain alphanumeric characters, dashes, and periods")
-    if any(item["name"] == wish["name"] for item in world.vpcs.values()):
+    if any(item["name"] == requested["name"] for item in world.vpcs.values()):
         raise refused("a VPC with this name already exists in your account")
     taken = [ipaddress.ip_network(item["ip_range"]) for item in world.vpcs.values()]
-    if "ip_range" not in wish:
+    if "ip_range" not in requested:
         free = (item for item in ipaddress.ip_network("10.0.0.0/8").subnets(new_prefix=20))
-        wish["ip_range"] = str(next(item for item in free if not any(item.overlaps(other) for other in taken)))
+        requested["ip_range"] = str(next(item for item in free if not any(item.overlaps(other) for other in taken)))
     try:
-        network = ipaddress.IPv4Network(wish["ip_range"])
+        network = ipaddress.IPv4Network(requested["ip_range"])
     except ValueError:
         raise refused("ip_range is not a network") from None
     if not network.is_private or not 16 <= network.prefixlen <= 28:
         raise refused("ip_range has to be private, between /16 and /28")
     if any(network.overlaps(other) for other in taken):
         raise refused("This range/size overlaps with another VPC network in your account")
-    return Answer(201, {"vpc": _add_vpc(world, wish, region, default=False)})
+    return Answer(201, {"vpc": _add_vpc(world, requested, region, default=False)})
 
 
 def _find_vpc(call: Call) -> Json:
@@ -201,8 +201,8 @@ def _list_vpcs(call: Call) -> Answer:
 
 def _update_vpc(call: Call) -> Answer:
     vpc = _find_vpc(call)
-    wish = call.fields({"name": str, "description": str, "default": bool}, required=("name",))
-    vpc.update(wish)
+    requested = call.fields({"name": str, "description": str, "default": bool}, required=("name",))
+    vpc.update(requested)
     return Answer(200, {"vpc": vpc})
 
 

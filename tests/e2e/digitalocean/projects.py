@@ -42,36 +42,36 @@ _PURPOSES = (
 
 
 def _project_fields(call: Call, old: Json | None, required: tuple[str, ...]) -> Json:
-    wish = call.fields(_PROJECT, required)
+    requested = call.fields(_PROJECT, required)
     for name, longest in (("name", 175), ("purpose", 255), ("description", 255)):
-        if len(wish.get(name, "")) > longest:
+        if len(requested.get(name, "")) > longest:
             raise refused(f"{name} is too long")
-    if wish.get("environment") not in (None, "", "Development", "Staging", "Production"):
+    if requested.get("environment") not in (None, "", "Development", "Staging", "Production"):
         raise refused("environment has to be Development, Staging or Production")
-    if any(item["name"] == wish.get("name") and item is not old for item in call.world.projects.values()):
+    if any(item["name"] == requested.get("name") and item is not old for item in call.world.projects.values()):
         raise ApiError(409, "conflict", "name is already in use")
-    purpose = wish.get("purpose")
+    purpose = requested.get("purpose")
     if purpose and purpose not in _PURPOSES and not purpose.startswith("Other: "):
-        wish["purpose"] = f"Other: {purpose}"
-    return wish
+        requested["purpose"] = f"Other: {purpose}"
+    return requested
 
 
 def _create_project(call: Call) -> Answer:
     world = call.world
-    wish = _project_fields(call, None, ("name", "purpose"))
+    requested = _project_fields(call, None, ("name", "purpose"))
     identity = world.new_uuid()
     about = {"owner_uuid": world.account_uuid, "owner_id": 258992, "created_at": world.now(), "updated_at": world.now()}
     defaults = {"description": "", "environment": "", "is_default": False}
-    world.projects[identity] = {"id": identity, **about, **defaults, **wish, "resources": []}
+    world.projects[identity] = {"id": identity, **about, **defaults, **requested, "resources": []}
     return Answer(201, {"project": _shown_project(world.projects[identity])})
 
 
 def _update_project(call: Call) -> Answer:
     project = _project(call)
-    wish = _project_fields(call, project, ())
-    if wish.pop("is_default", project["is_default"]) != project["is_default"]:
+    requested = _project_fields(call, project, ())
+    if requested.pop("is_default", project["is_default"]) != project["is_default"]:
         raise unknown_route("PATCH", "/v2/projects/ID with another is_default")
-    project.update(wish, updated_at=call.world.now())
+    project.update(requested, updated_at=call.world.now())
     return Answer(200, {"project": _shown_project(project)})
 
 
@@ -128,16 +128,16 @@ def _assign(call: Call) -> Answer:
     world, project = call.world, _project(call)
     urns = [_spelled(urn) for urn in call.fields({"resources": list}, required=("resources",))["resources"]]
     for urn in urns:
-        there = world.project_of(urn)
-        if there in (None, project["id"]) or _droplet_of(world, urn) is None:
+        current_project = world.project_of(urn)
+        if current_project in (None, project["id"]) or _droplet_of(world, urn) is None:
             continue
         # For an attached volume nothing is published; it is treated like an address, the safe reading.
         kind = "Reserved IP" if ":floatingip:" in urn else "Volume"
         raise ApiError(412, "precondition_failed", f"Cannot move a {kind} with an associated Droplet")
     answers = []
     for urn in urns:
-        there = world.project_of(urn)
-        status = {None: "not_found", project["id"]: "already_assigned"}.get(there, "assigned")
+        current_project = world.project_of(urn)
+        status = {None: "not_found", project["id"]: "already_assigned"}.get(current_project, "assigned")
         answers.append(_in_project(urn, status, world))
         if status == "assigned":
             world.place(urn, project["id"])

@@ -18,13 +18,13 @@ _LIMIT = 200
 """Keys of an account (docs.digitalocean.com/products/spaces/how-to/manage-access)."""
 
 
-def _wish(call: Call) -> Json:
+def _request(call: Call) -> Json:
     """Raises ApiError; a fault is a 400 here, not a 422 (specification/resources/spaces).
 
     A key without grants is allowed, and gives no access (key_create.yml, "No Grant Key").
     """
-    wish = call.fields(_KEY, ("name",))
-    grants = [read_fields(grant, _GRANT, ("permission",), where="grants.") for grant in wish.get("grants", [])]
+    requested = call.fields(_KEY, ("name",))
+    grants = [read_fields(grant, _GRANT, ("permission",), where="grants.") for grant in requested.get("grants", [])]
     full = [grant for grant in grants if grant["permission"] == "fullaccess"]
     for grant in grants:
         if grant["permission"] not in _PERMISSIONS:
@@ -36,7 +36,7 @@ def _wish(call: Call) -> Json:
     if full and len(full) < len(grants):
         # The wording of responses/bad_request.yml.
         raise _bad("cannot mix fullaccess permission with scoped permissions.")
-    return {"name": wish["name"], "grants": [{"bucket": "", **grant} for grant in grants]}
+    return {"name": requested["name"], "grants": [{"bucket": "", **grant} for grant in grants]}
 
 
 def _bad(message: str) -> ApiError:
@@ -47,7 +47,7 @@ def _create(call: Call) -> Answer:
     if len(call.world.spaces_keys) >= _LIMIT:
         raise refused(f"an account has {_LIMIT} Spaces keys at most")
     identity = f"DO00{secrets.token_hex(8).upper()}"
-    key = {**_wish(call), "access_key": identity, "created_at": call.world.now()}
+    key = {**_request(call), "access_key": identity, "created_at": call.world.now()}
     call.world.spaces_keys[identity] = key
     secret = secrets.token_urlsafe(32)
     call.world.spaces.add_key(identity, secret, key["grants"])
@@ -70,11 +70,11 @@ def _find(call: Call) -> Json:
 
 
 def _update(call: Call) -> Answer:
-    key, wish = _find(call), _wish(call)
-    if wish["grants"] != key["grants"]:
+    key, requested = _find(call), _request(call)
+    if requested["grants"] != key["grants"]:
         # key_update.yml: "You can only update the name of the key."
         raise _bad("of a key only the name can be changed")
-    key["name"] = wish["name"]
+    key["name"] = requested["name"]
     return Answer(200, {"key": key})
 
 

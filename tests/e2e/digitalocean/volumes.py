@@ -39,37 +39,37 @@ def find(world: World, identity: str) -> Json:
 
 def _create(call: Call) -> Answer:
     world = call.world
-    wish = call.fields(_CREATE, required=("name", "size_gigabytes", "region"))
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", wish["name"]):
+    requested = call.fields(_CREATE, required=("name", "size_gigabytes", "region"))
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,63}", requested["name"]):
         raise refused("volume name must be lowercase, begin with a letter and have only letters, numbers and '-'")
-    if not 1 <= wish["size_gigabytes"] <= _LARGEST:
+    if not 1 <= requested["size_gigabytes"] <= _LARGEST:
         raise refused("invalid volume size")
-    if wish.get("snapshot_id"):
+    if requested.get("snapshot_id"):
         raise unknown_route("POST", "/v2/volumes with a snapshot_id")
-    system, label = wish.get("filesystem_type") or "", wish.get("filesystem_label") or ""
+    system, label = requested.get("filesystem_type") or "", requested.get("filesystem_label") or ""
     if system and system not in _LABELS:
         raise refused("invalid filesystem type: one of ext4, xfs")
     if label and len(label) > _LABELS.get(system, 0):
         raise refused("invalid filesystem label: too long for its filesystem, or without one")
-    region = catalog.region(wish["region"])["slug"]
-    if any((item["name"], item["region"]) == (wish["name"], region) for item in world.volumes.values()):
+    region = catalog.region(requested["region"])["slug"]
+    if any((item["name"], item["region"]) == (requested["name"], region) for item in world.volumes.values()):
         # Seen so in hashicorp/terraform#8023 and ansible/ansible#39655.
         raise conflict("already exists", "already_exists")
     if len(world.volumes) >= world.limits.volumes:
         raise ApiError(403, "forbidden", "failed to create volume: volume/snapshot count limit exceeded")
-    tags = list(dict.fromkeys(make_tag(world, tag) for tag in wish.get("tags", [])))
+    tags = list(dict.fromkeys(make_tag(world, tag) for tag in requested.get("tags", [])))
     identity = world.new_uuid()
-    world.machines.make_volume(identity, wish["size_gigabytes"])
+    world.machines.make_volume(identity, requested["size_gigabytes"])
     world.volumes[identity] = {
         "id": identity,
         "region": region,
         "droplet_ids": [],
-        "name": wish["name"],
-        "description": wish.get("description", ""),
-        "size_gigabytes": wish["size_gigabytes"],
+        "name": requested["name"],
+        "description": requested.get("description", ""),
+        "size_gigabytes": requested["size_gigabytes"],
         "created_at": world.now(),
-        "filesystem_type": wish.get("filesystem_type", ""),
-        "filesystem_label": wish.get("filesystem_label", ""),
+        "filesystem_type": requested.get("filesystem_type", ""),
+        "filesystem_label": requested.get("filesystem_label", ""),
         "tags": tags,
     }
     world.place(f"do:volume:{identity}", world.default_project)
@@ -105,21 +105,21 @@ def _delete(call: Call) -> Answer:
 
 def _act(call: Call) -> Answer:
     world, volume = call.world, find(call.world, call.path["id"])
-    wish = call.fields(_ACTION, required=("type",))
-    if "region" in wish and wish["region"] != volume["region"]:
+    requested = call.fields(_ACTION, required=("type",))
+    if "region" in requested and requested["region"] != volume["region"]:
         raise refused("region does not match the volume's")
-    kind: str = wish["type"]
-    number = wish.get("droplet_id", 0)
+    kind: str = requested["type"]
+    number = requested.get("droplet_id", 0)
     here = ("volume", None)
     if kind == "resize":
-        if not volume["size_gigabytes"] < wish.get("size_gigabytes", 0) <= _LARGEST:
+        if not volume["size_gigabytes"] < requested.get("size_gigabytes", 0) <= _LARGEST:
             raise refused("invalid volume size: volumes can only grow, to 16 TiB at most")
 
         def grown() -> None:
-            volume["size_gigabytes"] = wish["size_gigabytes"]
+            volume["size_gigabytes"] = requested["size_gigabytes"]
 
         def grow() -> None:
-            world.machines.grow_volume(volume["id"], wish["size_gigabytes"])
+            world.machines.grow_volume(volume["id"], requested["size_gigabytes"])
 
         return acted(world.begin("resize", here, volume["region"], grown, grow, volume_id=volume["id"]))
     if kind == "attach":

@@ -101,10 +101,10 @@ class NoSpaces:
         return self.names
 
     def add_key(self, access_key: str, secret: str, grants: Sequence[Json]) -> None:
-        """It opens nothing."""
+        """Does nothing: keys give no access."""
 
     def drop_key(self, access_key: str) -> None:
-        """It opened nothing."""
+        """Does nothing: keys give no access."""
 
 
 @dataclass

@@ -49,7 +49,7 @@ class Alone:
         self("stack", "init", "test")
 
     def __call__(self, *arguments: str, fails: bool = False, **options: Any) -> str:
-        """The engine's output for a command that has to succeed, or fail, with these options in the stack file."""
+        """The engine's output for a command that must succeed, or fail if `fails` is set, with these options."""
         operators = {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["a key"]}
         document = {"hostname": "noted.test", "operators": operators, **options}
         done = subprocess.run(

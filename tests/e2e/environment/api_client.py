@@ -37,31 +37,31 @@ class Machines:
     """Records the calls for droplets."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
-        self.asked.append(("boot", user_data, dict(volumes)))
+        self.calls.append(("boot", user_data, dict(volumes)))
 
     def start(self, droplet_id: int) -> None:
-        self.asked.append(("start",))
+        self.calls.append(("start",))
 
     def stop(self, droplet_id: int, graceful: bool) -> None:
-        self.asked.append(("stop", graceful))
+        self.calls.append(("stop", graceful))
 
     def destroy(self, droplet_id: int) -> None:
-        self.asked.append(("destroy",))
+        self.calls.append(("destroy",))
 
     def assign(self, droplet_id: int, address: str | None) -> None:
-        self.asked.append(("assign", address))
+        self.calls.append(("assign", address))
 
     def make_volume(self, volume_id: str, gib: int) -> None:
-        self.asked.append(("make_volume", gib))
+        self.calls.append(("make_volume", gib))
 
     def grow_volume(self, volume_id: str, gib: int) -> None:
-        self.asked.append(("grow_volume", gib))
+        self.calls.append(("grow_volume", gib))
 
     def drop_volume(self, volume_id: str) -> None:
-        self.asked.append(("drop_volume",))
+        self.calls.append(("drop_volume",))
 
 
 class Client:
@@ -74,7 +74,7 @@ class Client:
         )
 
     def ask(self, method: str, path: str, body: Any = None, status: int = 200) -> Json:
-        """The decoded response, whose status has to be this one."""
+        """The decoded response; asserts its status."""
         answer = self.http.request(method, path, json=body)
         assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
         found: Json = answer.json() if answer.content else {}

@@ -29,7 +29,7 @@ _LIMITS = ("--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", 
 
 @dataclass(frozen=True)
 class BareServer:
-    """A container that runs."""
+    """A running container."""
 
     url: str
     admin_password: str
@@ -62,7 +62,7 @@ class BareServer:
         return memory_mib(NAME, self.docker_host)
 
     def post(self, count: int) -> None:
-        """One account, and `count` posts of it, one after the other."""
+        """Create an account and `count` posts, one after the other."""
         client = Client(self.url, HOSTNAME)
         invite = client.procedure(
             "com.atproto.server.createInviteCode", {"useCount": 1}, admin_password=self.admin_password
@@ -89,11 +89,11 @@ def memory_mib(container: str, docker_host: str) -> float:
 def bare_server(running: E2eEnvironment, plc_url: str) -> Iterator[BareServer]:
     """Start it and wait for it; container and data are removed at the end. Raises E2eError if it does not start."""
     outputs = running.outputs()
-    told = read_env_file(outputs["pds_env"])
+    job_env = read_env_file(outputs["pds_env"])
     data = running.folder / "bare"
     data.mkdir(exist_ok=True)
     line = ".".join(outputs["package_version"].split(".")[:2])
-    env = applied(told, differences(told, data=data, plc_url=plc_url, port=free_port(), line=line))
+    env = applied(job_env, differences(job_env, data=data, plc_url=plc_url, port=free_port(), line=line))
     # One client writes a thousand posts; and the volume check's file is not in the image.
     env = {name: value for name, value in env.items() if name != "NODE_OPTIONS"} | {"PDS_RATE_LIMITS_ENABLED": "false"}
     for folder in (data, data / "blocks", data / "temp"):

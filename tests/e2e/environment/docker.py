@@ -36,8 +36,8 @@ def engine(folder: Path, number: int) -> Iterator[str]:
 
 def gateway(docker_host: str) -> str:
     """The address that containers have for this machine."""
-    asked = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
-    return run(asked, docker_host).strip()
+    command = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
+    return run(command, docker_host).strip()
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _engine(folder: Path, bridge: str) -> Iterator[str]:
             f"--host={host}",
             f"--config-file={config}",
             f"--bridge={bridge}",
-            # Nothing here goes out, and what is published is passed on by a process; the machine's rules stay as they
+            # No packet leaves the machine, and a process forwards published ports; the machine's rules stay as they
             # are. Two engines that start side by side would also trip over each other's.
             "--iptables=false",
             "--ip6tables=false",
@@ -112,11 +112,11 @@ def _engine(folder: Path, bridge: str) -> Iterator[str]:
 
 def _wait(daemon: subprocess.Popen[bytes], host: str, log: Path) -> None:
     end = time.monotonic() + _START
-    asked = ["docker", "--host", host, "version", "--format", "{{.Server.Version}}"]
+    command = ["docker", "--host", host, "version", "--format", "{{.Server.Version}}"]
     while time.monotonic() < end:
         if daemon.poll() is not None:
             break
-        if subprocess.run(asked, capture_output=True, timeout=_START).returncode == 0:
+        if subprocess.run(command, capture_output=True, timeout=_START).returncode == 0:
             return
         time.sleep(0.3)
     last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])

@@ -59,8 +59,8 @@ class Run:
 
 def complaint(output: str) -> str:
     """The engine's error message, without the outputs after it; else the end of its output."""
-    told = output.partition("\nDiagnostics:")[2].partition("\nOutputs:")[0]
-    return told[:6000] or output[-6000:]
+    diagnostics = output.partition("\nDiagnostics:")[2].partition("\nOutputs:")[0]
+    return diagnostics[:6000] or output[-6000:]
 
 
 def _until(done: Callable[[], bool], what: str) -> None:
@@ -118,12 +118,12 @@ class Stack:
         return done
 
     def pds(self, *arguments: str, check: bool = True) -> Run:
-        """Run `./pds` on the stack, as an owner would. Raises E2eError on failure."""
-        verb, *rest = arguments
-        return self.verb(verb, self.name, *rest, check=check)
+        """Run `./pds` on the stack, as an operator would. Raises E2eError on failure."""
+        name, *rest = arguments
+        return self.pds_command(name, self.name, *rest, check=check)
 
-    def verb(self, *arguments: str, check: bool = True) -> Run:
-        """Run `./pds` as it is. Raises E2eError on failure."""
+    def pds_command(self, *arguments: str, check: bool = True) -> Run:
+        """Run `./pds` with exactly these arguments. Raises E2eError on failure."""
         command = [sys.executable, "-m", "cli.app", *arguments]
         began = time.monotonic()
         done = subprocess.run(
@@ -171,14 +171,14 @@ class Stack:
             file.writelines(ssl.DER_cert_to_PEM_cert(der) for der in trusting.get_ca_certs(binary_form=True))
 
     def act(self, path: str, body: Mapping[str, Any]) -> None:
-        """Begin an action of the account behind the engine's back, and wait until it is over."""
+        """Start an action of the account without the engine, and wait for its end."""
         with self._account() as client:
             action = client.post(path, json=body).raise_for_status().json()["action"]
             at = f"/v2/actions/{action['id']}"
             _until(lambda: client.get(at).json()["action"]["status"] == "completed", path)
 
     def delete(self, path: str) -> None:
-        """Delete a resource of the account behind the engine's back, and wait until it is gone."""
+        """Delete a resource of the account without the engine, and wait until it is gone."""
         with self._account() as client:
             client.delete(path).raise_for_status()
             _until(lambda: not self._there(client, path), path)
@@ -192,7 +192,7 @@ class Stack:
         try:
             return client.get(path).status_code != httpx.codes.NOT_FOUND
         except httpx.RemoteProtocolError:
-            return True  # a fault that was waiting for the engine
+            return True  # a fault that is reserved for the engine
 
     def configure(self, **changed: Any) -> None:
         """Change sections of the stack file: `pds={"memory_mib": 600}`; a section given as None is removed."""
@@ -343,9 +343,9 @@ def _project(folder: Path, config: Mapping[str, Any], env: Mapping[str, str]) ->
     project = folder / "project"
     project.mkdir(exist_ok=True)
     shutil.copy2(ROOT / "__main__.py", project)
-    for room in SOURCES:
-        shutil.rmtree(project / room, ignore_errors=True)
-        shutil.copytree(ROOT / room, project / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for source in SOURCES:
+        shutil.rmtree(project / source, ignore_errors=True)
+        shutil.copytree(ROOT / source, project / source, ignore=shutil.ignore_patterns("__pycache__"))
     document = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     document["runtime"]["options"]["virtualenv"] = sys.prefix
     (project / "Pulumi.yaml").write_text(yaml.safe_dump(document, sort_keys=False))

@@ -21,7 +21,7 @@ _PATIENCE = 3600.0
 
 
 class At(httpx.HTTPTransport):
-    """Connects to one address, whatever the name; the certificate has to match the name."""
+    """Connects to one address for every name; the certificate must match the name."""
 
     def __init__(self, address: str, verify: ssl.SSLContext) -> None:
         super().__init__(verify=verify)
@@ -62,11 +62,11 @@ def _io(made: E2eEnvironment, stack: ExitStack) -> ssl.SSLContext:
 
 
 def _caddy(made: E2eEnvironment, stack: ExitStack) -> ssl.SSLContext:
-    # As rendered it listens on every address, and finds the server at a fixed port.
+    # As rendered it listens on every address, and connects to the server at a fixed port.
     stack.enter_context(public_ports(whole=True))
     folder = made.folder / "acme"
     folder.mkdir()
-    # It looks the names up in the account, and asks at the reserved IP as the real one does.
+    # It resolves the names from the account, and connects to the reserved IP as the real one does.
     ports = Ports(http=80, https=443, ask=CADDY_ASK_PORT)
     pebble = stack.enter_context(Pebble(folder, ports, made.nameserver))
     made.trust(pebble.trust())

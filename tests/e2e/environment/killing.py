@@ -21,11 +21,11 @@ _PROGRAM = "pulumi-language-python-exec"
 When = Callable[[str], bool]
 """Whether the moment has come, called repeatedly with the engine's output so far."""
 Strike = Callable[[int], None]
-"""The action then; it gets the engine's process id."""
+"""The action at that moment; it gets the engine's process id."""
 
 
 def interrupted(running: E2eEnvironment, when: When, strike: Strike, *command: str) -> Run:
-    """Run the engine, strike once at the right moment, and wait for its end.
+    """Run the engine, strike once at the given moment, and wait for its end.
 
     Its left-over processes are stopped, by process id. Raises E2eError if the moment never came.
     """
@@ -63,7 +63,7 @@ def interrupted(running: E2eEnvironment, when: When, strike: Strike, *command: s
 
 
 def held(running: E2eEnvironment, method: str, *paths: str) -> When:
-    """The moment when the API has done a call of each of these kinds, and answered none."""
+    """The moment when the API has executed a call of each of these kinds and responded to none."""
     running.api.control("DELETE", "faults")
     for path in paths:
         running.api.fail(method, path, "held")
@@ -74,7 +74,7 @@ def held(running: E2eEnvironment, method: str, *paths: str) -> When:
     return when
 
 
-def said(name: str, doing: str) -> When:
+def reported(name: str, doing: str) -> When:
     """The moment when the engine has reported `doing` for the resource of this name."""
     pattern = re.compile(rf"\b{name}\s+{doing}\b")
     return lambda text: pattern.search(text) is not None

@@ -91,13 +91,13 @@ class ProcessMachines:
         home = self._folder / "machines" / str(droplet_id)
         root = home / "root"
         lay_out(user_data, root)
-        told = _shell_values(root / "etc/pds/host.env")
-        if told["VOLUME"] not in volumes:
-            raise E2eError(f"droplet {droplet_id} waits for the volume {told['VOLUME']}, and has {list(volumes)}")
-        number = volumes[told["VOLUME"]]
+        host_env = _shell_values(root / "etc/pds/host.env")
+        if host_env["VOLUME"] not in volumes:
+            raise E2eError(f"droplet {droplet_id} waits for the volume {host_env['VOLUME']}, and has {list(volumes)}")
+        number = volumes[host_env["VOLUME"]]
         volume = self.volume_folder(number)
         if not any(volume.iterdir()):
-            (volume / ".pds-volume").write_text(f"{told['STACK']}\n")  # as `volume.sh` formats it
+            (volume / ".pds-volume").write_text(f"{host_env['STACK']}\n")  # as `volume.sh` formats it
         (root / "srv").mkdir(exist_ok=True)
         (root / "srv/nomad").symlink_to(volume)
         ports = ports_of(self._host_of(number), self._ports)
@@ -187,7 +187,7 @@ class ProcessMachines:
             self._remove_containers(machine)
 
     def machines(self) -> list[Machine]:
-        """The machines there are."""
+        """The existing machines."""
         return list(self._machines.values())
 
     def deaths(self) -> list[str]:

@@ -49,26 +49,26 @@ def nameserver(zones: Zones, port: int = 0) -> Iterator[str]:
 def _answer(question: dns.message.Message, zones: Json) -> dns.message.Message:
     answer = dns.message.make_response(question)
     answer.flags |= dns.flags.AA
-    asked = question.question[0]
-    name = asked.name.to_text(omit_final_dot=True).lower()
+    query = question.question[0]
+    name = query.name.to_text(omit_final_dot=True).lower()
     zone = max((item for item in zones if name == item or name.endswith(f".{item}")), key=len, default=None)
     if zone is None:
         answer.set_rcode(dns.rcode.REFUSED)
         return answer
     host = "@" if name == zone else name.removesuffix(f".{zone}")
     records = list(zones[zone].values())
-    there = [item for item in records if item["name"] == host]
+    exact_records = [item for item in records if item["name"] == host]
     # A name with any record of its own is not covered by a wildcard.
-    found = there or [item for item in records if _covers(item["name"], host)]
+    found = exact_records or [item for item in records if _covers(item["name"], host)]
     if not found:
         answer.set_rcode(dns.rcode.NXDOMAIN)
-    kind = dns.rdatatype.to_text(asked.rdtype)
+    kind = dns.rdatatype.to_text(query.rdtype)
     if any(item["type"] == "CNAME" for item in found):
         kind = "CNAME"  # a name with one has nothing else; the client resolves its target
     data = [_text(item) for item in found if item["type"] == kind]
     if data:
         ttl = min(item["ttl"] for item in found if item["type"] == kind)
-        answer.answer.append(dns.rrset.from_text(asked.name, ttl, "IN", kind, *data))
+        answer.answer.append(dns.rrset.from_text(query.name, ttl, "IN", kind, *data))
     return answer
 
 

@@ -136,7 +136,7 @@ def main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[2])
         connection = context.wrap_socket(connection, server_side=True)
-    _Files(connection, ("droplet", 0), None)  # type: ignore[arg-type]  # no server: it is asked for nothing
+    _Files(connection, ("droplet", 0), None)  # type: ignore[arg-type]  # no server: the handler does not use it
     if isinstance(connection, ssl.SSLSocket):
         connection.unwrap()
     connection.close()

@@ -1,4 +1,4 @@
-"""An owner who runs the commands that `./pds orphans` prints."""
+"""An operator who runs the commands that `./pds orphans` prints."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def follow(running: E2eEnvironment, command: Sequence[str]) -> None:
 
 
 def put_away(running: E2eEnvironment, wanted: Callable[[Found], bool]) -> list[str]:
-    """Adopt what can be adopted, delete the rest, of the orphans that `wanted` picks; their kinds."""
+    """Adopt what can be adopted, delete the rest, of the orphans that `wanted` selects; return their kinds."""
     done = []
     for item in orphans(running)["orphans"]:
         if wanted(item) and not item["taken"]:

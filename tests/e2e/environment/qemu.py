@@ -112,9 +112,9 @@ class VirtualMachine:
             self.process.wait(_START)
 
     def _forward(self, outside: str, inside: str) -> None:
-        said = self._monitor(f"hostfwd_add net0 tcp:{outside}-{self.address}:{inside}")
-        if said:
-            raise E2eError(f"{outside} can't be forwarded to the virtual machine: {said}")
+        error = self._monitor(f"hostfwd_add net0 tcp:{outside}-{self.address}:{inside}")
+        if error:
+            raise E2eError(f"{outside} can't be forwarded to the virtual machine: {error}")
 
     def _command(self, disks: Sequence[Disk]) -> list[str]:
         forwards = [f"guestfwd=tcp:{where}-cmd:{' '.join(command)}" for where, command in self.neighbours.items()]

@@ -1,4 +1,4 @@
-"""A PDS whose members post, whose backups are made and restored, and a consumer of its events."""
+"""A PDS with posts, backups and restores, and a consumer of its events."""
 
 import shlex
 import time
@@ -22,9 +22,9 @@ class Scenario:
     relay: Relay
     club: Club | None = None
     began: float = 0.0
-    """When the newest good backup was begun, on the journal's clock."""
+    """Start of the newest good backup, on the journal's clock."""
     late: str = ""
-    """A post that no backup has."""
+    """A post that is in no backup."""
 
     @property
     def data(self) -> Path:
@@ -38,14 +38,14 @@ class Scenario:
 
     def do(self, command: str) -> Run:
         """A command of the guide, if no terminal prompts for confirmation."""
-        program, verb, *rest = shlex.split(command)
+        program, name, *rest = shlex.split(command)
         if program == "pulumi":
-            return self.e2e_env.pulumi(*(UP if verb == "up" else (verb, *rest)))
+            return self.e2e_env.pulumi(*(UP if name == "up" else (name, *rest)))
         assert (program, rest[0]) == ("./pds", "club"), command
-        return self.e2e_env.pds(verb, *rest[1:], "--yes")
+        return self.e2e_env.pds(name, *rest[1:], "--yes")
 
     def whole(self) -> None:
-        """Old passwords work, and everything acknowledged before the newest backup has its original CID."""
+        """Assert that old passwords work and everything acknowledged before the newest backup has its original CID."""
         assert self.club
         whole(Client(self.e2e_env.health_url(), HOSTNAME), self.club, self.began)
 
@@ -54,14 +54,14 @@ class Scenario:
         return lost(Client(self.e2e_env.health_url(), HOSTNAME), self.late)
 
     def back_it_up(self) -> None:
-        """A backup, and a post that is not in it."""
+        """Make a backup, then a post that is not in it."""
         assert self.club
         self.began = time.monotonic()
         self.e2e_env.pds("backup")
         self.post_late()
 
     def post_late(self) -> None:
-        """A post that no backup will have; it is not in the journal of data to restore."""
+        """Write a post that will be in no backup; it is not in the journal of data to restore."""
         assert self.club
         writer = self.club.members[0]
         client = Client(self.e2e_env.health_url(), HOSTNAME)

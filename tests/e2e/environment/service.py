@@ -78,7 +78,7 @@ class Service:
             if not self._wanted.is_set():
                 return
             self._process = start(self._command)
-        code = self._process.wait()  # no deadline: this thread is there for it
+        code = self._process.wait()  # no deadline: this thread only waits for it
         if self._wanted.is_set():
             how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             self.deaths.append(f"{Path(self._command[0]).name} ended with {how}; see {self.log}")

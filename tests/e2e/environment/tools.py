@@ -35,7 +35,7 @@ _DEADLINE = 1800.0
 
 
 class E2eError(Exception):
-    """What the e2e environment cannot do here, in a sentence, with the remedy."""
+    """A one-line error of the e2e environment, with the remedy."""
 
 
 def absent(*programs: str) -> list[str]:

@@ -45,20 +45,20 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=ROOT / "build/cache/e2e", help="images and packages, kept")
     parser.add_argument("--keep", action="store_true", help="leave it running until Ctrl-C")
     parser.add_argument("--action-seconds", type=float, default=1.0, help="how long an action of the API takes")
-    wish = parser.parse_args()
+    requested = parser.parse_args()
     # A termination signal ends it in order: it started processes and mounts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    folder = wish.folder or Path(tempfile.mkdtemp(prefix="pds-bench-"))
+    folder = requested.folder or Path(tempfile.mkdtemp(prefix="pds-bench-"))
     table = Table()
     try:
-        with e2e_env(folder, wish.cache, wish.action_seconds) as running:
+        with e2e_env(folder, requested.cache, requested.action_seconds) as running:
             try:
                 walk(running, table)
             except E2eError as error:
                 print(error, file=sys.stderr)
                 _tell(running)
-            if wish.keep:
+            if requested.keep:
                 _wait(running)
             else:
                 _destroy(running, table)
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def walk(running: E2eEnvironment, table: Table) -> None:
-    """From nothing to a PDS that answers, and no change left. Raises E2eError if the engine fails."""
+    """Create a PDS until it answers and no change is left. Raises E2eError if the engine fails."""
 
     def step(name: str, *arguments: str) -> None:
         print(f"\n== pulumi {' '.join(arguments)}", flush=True)
@@ -93,7 +93,7 @@ def walk(running: E2eEnvironment, table: Table) -> None:
 
 
 def _destroy(running: E2eEnvironment, table: Table) -> None:
-    """The documented way: unprotect, then destroy; what is retained stays in the account."""
+    """Unprotect, then destroy, as documented; retained resources stay in the account."""
     running.pulumi("state", "unprotect", "--all", "--yes", check=False)
     print("\n== pulumi destroy", flush=True)
     done = running.pulumi("destroy", "--yes", "--skip-preview", show=True, check=False)

@@ -160,7 +160,7 @@ class VirtualMachines:
         self._volumes.pop(volume_id).file.unlink()
 
     def droplets(self) -> dict[int, Droplet]:
-        """The droplets there are."""
+        """The existing droplets."""
         return dict(self._droplets)
 
     def ask(self, droplet_id: int, script: str, patience: float = 120.0) -> str:
@@ -195,15 +195,15 @@ class VirtualMachines:
         """Put the e2e environment's authority among those that the disk's system trusts."""
         bundle, folder = "/etc/ssl/certs/ca-certificates.crt", "/usr/local/share/ca-certificates"
         known = run(["debugfs", "-R", f"cat {bundle}", str(disk)])
-        ours = (self._folder / "authority.pem").read_text()
-        (home / "trusted.pem").write_text(known + ours)
+        authority = (self._folder / "authority.pem").read_text()
+        (home / "trusted.pem").write_text(known + authority)
         for command in (
             f"rm {bundle}",
             f"write {home / 'trusted.pem'} {bundle}",
             f"write {self._folder / 'authority.pem'} {folder}/bench.crt",
         ):
             run(["debugfs", "-w", "-R", command, str(disk)])
-        if ours not in run(["debugfs", "-R", f"cat {bundle}", str(disk)]):
+        if authority not in run(["debugfs", "-R", f"cat {bundle}", str(disk)]):
             raise E2eError("debugfs did not write the e2e environment's authority into the droplet's disk")
 
     def _write_metadata(self, folder: Path, droplet_id: int, address: str, user_data: str) -> None:

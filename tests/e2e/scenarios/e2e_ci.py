@@ -48,7 +48,7 @@ def job(running: E2eEnvironment, workflow: str, allow: str = "") -> list[Step]:
         if not script or LEFT_OUT.match(script) or (failed and step.get("if") != "always()"):
             continue
         ran = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", _here(script)],
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", _with_address(script)],
             cwd=running.project,
             env={**_runner(running), **_given(running, step["env"]), "STACK": STACK, "LABEL": LABEL, "ALLOW": allow},
             stdin=subprocess.DEVNULL,
@@ -62,13 +62,13 @@ def job(running: E2eEnvironment, workflow: str, allow: str = "") -> list[Step]:
     return done
 
 
-def _here(script: str) -> str:
-    """No service on the Internet returns the address of this machine."""
+def _with_address(script: str) -> str:
+    """The script with an address, since no service on the Internet can return the address of this machine."""
     return f"{script} --address {RUNNER}" if script.startswith("./pds allow-ip") and "--close" not in script else script
 
 
 def _runner(running: E2eEnvironment) -> dict[str, str]:
-    """A runner's own environment; the rest leads to the e2e environment's account."""
+    """A runner's own environment, and the variables that point to the e2e environment's account."""
     own = ("DIGITALOCEAN_TOKEN", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_BACKEND_URL")
     return {name: value for name, value in running.env.items() if name not in own}
 
@@ -78,18 +78,18 @@ def _given(running: E2eEnvironment, env: Mapping[str, str]) -> dict[str, str]:
     return {name: running.env.get(name, "") if "${{" in value else value for name, value in env.items()}
 
 
-def doors(running: E2eEnvironment) -> list[str]:
-    """The firewalls that let a runner in."""
+def temporary_firewalls(running: E2eEnvironment) -> list[str]:
+    """The temporary firewalls for a runner."""
     return [item["name"] for item in running.api.dump()["firewalls"].values() if "-allow-ip-" in item["name"]]
 
 
 def opened_and_closed(running: E2eEnvironment, before: int) -> bool:
     """Whether a firewall was created and deleted after this number of requests, and none exists now."""
-    asked = running.api.requests()[before:]
-    made = [item for item in asked if item["method"] == "POST" and item["path"] == "/v2/firewalls"]
-    mine = [item for item in made if "-allow-ip-" in str(item["body"])]
-    gone = [item for item in asked if item["method"] == "DELETE" and item["path"].startswith("/v2/firewalls/")]
-    return len(mine) == len(gone) == 1 and doors(running) == []
+    requests = running.api.requests()[before:]
+    created = [item for item in requests if item["method"] == "POST" and item["path"] == "/v2/firewalls"]
+    opened = [item for item in created if "-allow-ip-" in str(item["body"])]
+    closed = [item for item in requests if item["method"] == "DELETE" and item["path"].startswith("/v2/firewalls/")]
+    return len(opened) == len(closed) == 1 and temporary_firewalls(running) == []
 
 
 def state(running: E2eEnvironment) -> dict[str, str]:
@@ -109,19 +109,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[E2eEnvironment
         yield made
 
 
-def test_the_first_deploy_makes_a_pds_and_leaves_no_door(running: E2eEnvironment) -> None:
+def test_first_deploy_creates_a_pds_and_leaves_no_temporary_firewall(running: E2eEnvironment) -> None:
     steps = job(running, "deploy")
     assert [(step.run, step.code) for step in steps if step.code] == []
     assert len(steps) == 5, "allow-ip, preview, preflight, up, close"
     assert running.health()[0] == httpx.codes.OK
-    assert opened_and_closed(running, 0), "by the tag, which was made for it before the host"
-    spoken = "".join(step.output for step in steps)
+    assert opened_and_closed(running, 0), "by the tag, which is created before the host"
+    output = "".join(step.output for step in steps)
     hidden = [running.env["DIGITALOCEAN_TOKEN"], running.env["PULUMI_CONFIG_PASSPHRASE"]]
     hidden += [running.outputs()[name] for name in ("admin_password", "nomad_token", "nomad_management_token")]
-    assert [text for text in hidden if text in spoken] == [], "logs of a public repository are public"
+    assert [text for text in hidden if text in output] == [], "logs of a public repository are public"
 
 
-def test_a_deploy_without_a_change_passes_and_does_nothing(running: E2eEnvironment) -> None:
+def test_deploy_without_a_change_passes_and_changes_nothing(running: E2eEnvironment) -> None:
     before = len(running.api.requests())
     steps = job(running, "deploy")
     assert [step.code for step in steps] == [0] * 5
@@ -129,14 +129,14 @@ def test_a_deploy_without_a_change_passes_and_does_nothing(running: E2eEnvironme
     assert opened_and_closed(running, before)
 
 
-def test_drift_finds_none_and_changes_nothing(running: E2eEnvironment) -> None:
+def test_drift_check_finds_nothing_and_changes_nothing(running: E2eEnvironment) -> None:
     before, was = len(running.api.requests()), state(running)
     assert [step.code for step in job(running, "drift")] == [0] * 3
     assert state(running) == was
     assert opened_and_closed(running, before)
 
 
-def test_a_rebuild_without_permission_stops_at_preflight_and_the_firewall_is_closed(running: E2eEnvironment) -> None:
+def test_rebuild_without_permission_stops_at_preflight_and_the_firewall_is_closed(running: E2eEnvironment) -> None:
     droplets = set(running.api.dump()["droplets"])
     running.configure(host={"generation": 2})
     before, was = len(running.api.requests()), state(running)
@@ -151,16 +151,16 @@ def test_a_rebuild_without_permission_stops_at_preflight_and_the_firewall_is_clo
     assert opened_and_closed(running, before)
 
 
-def test_allowed_by_name_it_goes_through(running: E2eEnvironment) -> None:
+def test_rebuild_allowed_by_name_is_deployed(running: E2eEnvironment) -> None:
     droplets = set(running.api.dump()["droplets"])
     steps = job(running, "deploy", allow="pds-host-droplet")
     assert [step.code for step in steps] == [0] * 5
     assert set(running.api.dump()["droplets"]) != droplets
     assert running.health()[0] == httpx.codes.OK
-    assert doors(running) == []
+    assert temporary_firewalls(running) == []
 
 
-def test_drift_names_what_changed_in_the_account(running: E2eEnvironment) -> None:
+def test_drift_check_names_what_changed_in_the_account(running: E2eEnvironment) -> None:
     records = running.api.dump()["records"][HOSTNAME].values()
     [record] = [item["id"] for item in records if (item["type"], item["name"]) == ("A", "*")]
     running.delete(f"/v2/domains/{HOSTNAME}/records/{record}")
@@ -168,5 +168,5 @@ def test_drift_names_what_changed_in_the_account(running: E2eEnvironment) -> Non
     steps = job(running, "drift")
     assert [step.code == 0 for step in steps] == [True, False, True]
     assert "pds-dns-wildcard" in steps[1].output
-    assert state(running) == was, "it was looked at, and left for a person"
+    assert state(running) == was, "the drift check must change nothing"
     assert opened_and_closed(running, before)

@@ -1,7 +1,7 @@
 """Three clubs on one host from the command line, with the real engine, providers, Nomad, Docker and PDS: `pytest
 tests/e2e/scenarios/e2e_club_tools.py -x`, as root. One scenario, whose tests build on each other.
 
-`e2e_clubs.py` tests the clubs themselves; this tests `./pds new`, `clubs`, `preview-all`, `up-all`.
+`e2e_clubs.py` tests the clubs themselves; this tests `./pds new`, `list`, `preview-all`, `up-all`.
 """
 
 import json
@@ -31,13 +31,13 @@ CLUBS = ("chess", "pawns", "rooks")
 
 @dataclass(frozen=True, kw_only=True)
 class HostConnection:
-    """The host's stack, and its clubs'."""
+    """The host's stack and its clubs' stacks."""
 
     stack: E2eEnvironment
     clubs: Mapping[str, E2eEnvironment]
 
     def file(self, name: str) -> Path:
-        """A stack's file."""
+        """The file of a stack."""
         return self.stack.project / f"Pulumi.{name}.yaml"
 
     def servers(self) -> dict[str, str]:
@@ -52,7 +52,7 @@ class HostConnection:
 
     def clubs_table(self) -> dict[str, Any]:
         """`./pds list --json`, its rows by stack."""
-        found: dict[str, Any] = json.loads(self.stack.verb("list", "--json").output)
+        found: dict[str, Any] = json.loads(self.stack.pds_command("list", "--json").output)
         return found | {"stacks": {row["stack"]: row for row in found["stacks"]}}
 
     def logs(self) -> str:
@@ -78,54 +78,54 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostConnection]:
         yield HostConnection(stack=made, clubs={name: replace(made, name=name) for name in CLUBS})
 
 
-def test_a_club_is_written_made_and_previewed_from_the_command_line(place: HostConnection) -> None:
+def test_club_is_written_created_and_previewed_from_the_command_line(place: HostConnection) -> None:
     file = place.file(STACK)
     file.write_text(f"# The host's own file.\n{file.read_text()}")
     for number, name in enumerate(CLUBS):
         arguments = ("--hostname", f"{name}.test", "--on", STACK, "--create-zone", "--memory-mib", "128")
-        done = place.stack.verb("new", name, *arguments)
+        done = place.stack.pds_command("new", name, *arguments)
         assert f"+    {name}: {{port: {3101 + number}, disk_gib: 5, memory_mib: 512}}" in done.output, done.output
-        assert "PdsServer pds-server" in done.output, "resources of the club"
+        assert "PdsServer pds-server" in done.output, "the preview must list resources of the club"
         assert f"+ ClubNamespace pds-host-clubs-{name}-namespace" in done.output
         assert done.output.count("Preflight passed.") == 1
         text = place.file(name).read_text()
-        assert "# The server's domain name." in text, "the engine, which added its salt, kept the comments"
+        assert "# The server's domain name." in text, "the engine must keep the comments when it adds its salt"
         assert "encryptionsalt:" in text
     assert file.read_text().startswith("# The host's own file.\n")
 
 
-def test_nothing_is_overwritten(place: HostConnection) -> None:
+def test_new_overwrites_nothing(place: HostConnection) -> None:
     before = {file: file.read_bytes() for file in place.stack.project.glob("Pulumi.*.yaml")}
-    again = place.stack.verb("new", "chess", "--hostname", "chess.test", "--on", STACK, check=False)
+    again = place.stack.pds_command("new", "chess", "--hostname", "chess.test", "--on", STACK, check=False)
     assert (again.code, "Pulumi.chess.yaml exists already" in again.output) == (2, True)
     place.file("chess").rename(place.stack.project / "aside")
-    again = place.stack.verb("new", "chess", "--hostname", "chess.test", "--on", STACK, check=False)
+    again = place.stack.pds_command("new", "chess", "--hostname", "chess.test", "--on", STACK, check=False)
     (place.stack.project / "aside").rename(place.file("chess"))
     assert (again.code, "There is a stack chess already" in again.output) == (2, True)
     assert {file: file.read_bytes() for file in place.stack.project.glob("Pulumi.*.yaml")} == before
 
 
-def test_up_all_brings_the_host_up_and_then_its_clubs(place: HostConnection) -> None:
-    # Other ports than the first ones of clubs, which another e2e_env on this machine may have.
+def test_up_all_updates_the_host_and_then_its_clubs(place: HostConnection) -> None:
+    # Not the first ports of clubs, which another e2e_env on this machine may use.
     ports = {name: 3121 + number for number, name in enumerate(CLUBS)}
     for name, club in place.clubs.items():
         club.configure(pds={"crawlers": [], "escrow": "declined", "port": ports[name]})
     place.stack.configure(clubs={name: {"port": ports[name], "disk_gib": 5, "memory_mib": 384} for name in CLUBS})
-    done = place.stack.verb("up-all")
+    done = place.stack.pds_command("up-all")
     assert outcomes(done) == dict.fromkeys((STACK, *CLUBS), "up"), done.output
     begun = [line.partition(":")[0] for line in done.output.splitlines() if line.endswith(": up")]
-    assert begun == [STACK, *CLUBS], "one after the other on one host"
+    assert begun == [STACK, *CLUBS], "stacks of one host are updated one after the other"
     assert set(place.servers()) == {"default", *CLUBS}
 
 
-def test_with_nothing_to_do_nothing_is_done(place: HostConnection) -> None:
+def test_up_all_without_changes_sends_no_changing_request(place: HostConnection) -> None:
     before = len(place.stack.api.requests())
-    assert outcomes(place.stack.verb("up-all")) == dict.fromkeys((STACK, *CLUBS), "unchanged")
-    asked = [item["method"] for item in place.stack.api.requests()[before:]]
-    assert set(asked) <= {"GET"}
+    assert outcomes(place.stack.pds_command("up-all")) == dict.fromkeys((STACK, *CLUBS), "unchanged")
+    methods = [item["method"] for item in place.stack.api.requests()[before:]]
+    assert set(methods) <= {"GET"}
 
 
-def test_the_table_has_what_is_there(place: HostConnection) -> None:
+def test_list_shows_the_state_of_every_stack(place: HostConnection) -> None:
     found = place.clubs_table()
     assert found["notes"] == []
     [machine] = place.stack.machines.machines()
@@ -133,38 +133,38 @@ def test_the_table_has_what_is_there(place: HostConnection) -> None:
     for name in CLUBS:
         row = found["stacks"][name]
         assert (row["host"], row["state"], row["version"], row["accounts"]) == (STACK, "serving", SERVER.package, 0)
-        assert (row["backup"], row["drill"]) == ("none", "none"), "it asks for none"
+        assert (row["backup"], row["drill"]) == ("none", "none"), "no backups are configured"
         stats = ["docker", "stats", "--no-stream", "--format", "{{.MemPerc}}", servers[name]]
         share = float(run(stats, place.stack.docker_host).strip().rstrip("%")) / 100
         assert row["memory"]["limit"] == 128 * 1024**2
-        assert row["memory"]["used"] == pytest.approx(share * 128 * 1024**2, rel=0.5), "as Docker sees it"
+        assert row["memory"]["used"] == pytest.approx(share * 128 * 1024**2, rel=0.5), "as Docker reports it"
         folder = machine.volume / f"clubs/pds-{name}"
         files = [file.lstat() for file in folder.rglob("*")]
         counted = sum({item.st_ino: item.st_blocks * 512 for item in files}.values())
         assert row["disk"]["limit"] == 5 * 1024**3
         assert row["disk"]["used"] == pytest.approx(counted, rel=0.2)
-        assert row["usd_per_month"] == (48 + 2.5) / 4, "droplet and volume for four, by the account's own price"
-    [room] = found["free_capacity"]
-    assert room == {"host": STACK, "memory_mib": 8192 - 512 - 512 - 256 - 3 * 384, "disk_gib": 5, "fits": True}
-    assert "$12.62" in place.stack.verb("list").output, "and for people"
+        assert row["usd_per_month"] == (48 + 2.5) / 4, "a quarter of droplet and volume, by the account's price"
+    [free_capacity] = found["free_capacity"]
+    assert free_capacity == {"host": STACK, "memory_mib": 8192 - 512 - 512 - 256 - 3 * 384, "disk_gib": 5, "fits": True}
+    assert "$12.62" in place.stack.pds_command("list").output, "the table must show the price, too"
 
 
-def test_one_that_changes_changes_alone(place: HostConnection) -> None:
+def test_only_the_changed_club_is_updated(place: HostConnection) -> None:
     before = place.servers()
     place.clubs["chess"].configure(pds={"log_enabled": False})
-    looked = place.stack.verb("preview-all", "chess", "rooks")
-    assert outcomes(looked) == {"chess": "would change", "rooks": "unchanged"}
-    done = place.stack.verb("up-all")
+    previewed = place.stack.pds_command("preview-all", "chess", "rooks")
+    assert outcomes(previewed) == {"chess": "would change", "rooks": "unchanged"}
+    done = place.stack.pds_command("up-all")
     assert outcomes(done) == dict.fromkeys((STACK, *CLUBS), "unchanged") | {"chess": "up"}
     after = place.servers()
     assert {name for name in after if after[name] != before[name]} == {"chess"}
 
 
-def test_a_change_that_the_gate_does_not_let_through_begins_nothing(place: HostConnection) -> None:
+def test_up_all_starts_nothing_if_preflight_fails(place: HostConnection) -> None:
     before = place.servers()
     place.stack.configure(host={"generation": 2})
     place.clubs["rooks"].configure(pds={"log_enabled": False})
-    done = place.stack.verb("up-all", check=False)
+    done = place.stack.pds_command("up-all", check=False)
     assert done.code == 1
     assert outcomes(done) == {STACK: "preflight failed", "chess": "unchanged", "pawns": "unchanged", "rooks": "not run"}
     assert "lost state: Droplet pds-host-droplet would be replaced" in done.output
@@ -173,15 +173,15 @@ def test_a_change_that_the_gate_does_not_let_through_begins_nothing(place: HostC
     place.clubs["rooks"].configure(pds={"log_enabled": True})
 
 
-def test_a_failing_stack_stops_those_after_it_and_harms_no_other(place: HostConnection) -> None:
+def test_failing_stack_stops_later_ones_and_harms_no_other(place: HostConnection) -> None:
     before = place.servers()
     [machine] = place.stack.machines.machines()
-    mark = machine.volume / "clubs/pds-pawns/.pds-identity.json"
-    ours = mark.read_text()
-    mark.write_text(ours.replace("pawns.test", "another-pds.test"))
+    identity = machine.volume / "clubs/pds-pawns/.pds-identity.json"
+    content = identity.read_text()
+    identity.write_text(content.replace("pawns.test", "another-pds.test"))
     for name in CLUBS:
         place.clubs[name].configure(pds={"blob_upload_limit": 1_000_000})
-    done = place.stack.verb("up-all", check=False)
+    done = place.stack.pds_command("up-all", check=False)
     assert done.code == 1
     assert outcomes(done) == {STACK: "unchanged", "chess": "up", "pawns": "up failed", "rooks": "not run"}
     assert "this volume belongs to a PDS with hostname" in done.output
@@ -189,8 +189,8 @@ def test_a_failing_stack_stops_those_after_it_and_harms_no_other(place: HostConn
     assert {name: after[name] for name in ("default", "rooks")} == {name: before[name] for name in ("default", "rooks")}
     row = place.clubs_table()["stacks"]["pawns"]
     assert row["memory"]["used"] is None
-    mark.write_text(ours)
-    assert outcomes(place.stack.verb("up-all")) == {
+    identity.write_text(content)
+    assert outcomes(place.stack.pds_command("up-all")) == {
         STACK: "unchanged",
         "chess": "unchanged",
         "pawns": "up",
@@ -199,7 +199,7 @@ def test_a_failing_stack_stops_those_after_it_and_harms_no_other(place: HostConn
     assert set(place.servers()) == {"default", *CLUBS}
 
 
-def test_told_to_stop_it_ends_its_engines_in_order(place: HostConnection) -> None:
+def test_interrupted_up_all_ends_its_engines_in_order(place: HostConnection) -> None:
     for name in ("chess", "rooks"):
         place.clubs[name].configure(pds={"log_enabled": name == "chess"})
     command = [sys.executable, "-m", "cli.app", "up-all"]
@@ -209,15 +209,17 @@ def test_told_to_stop_it_ends_its_engines_in_order(place: HostConnection) -> Non
         for line in process.stdout:
             if line.startswith("chess: up"):
                 break
-        time.sleep(3)  # into the engine's run
+        time.sleep(3)  # until the engine runs
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         process.wait(60)
     assert process.returncode in (0, 1), rest
     assert "rooks" in rest
-    assert re.search(r"^rooks +not run", rest, re.M), "nothing further was begun"
-    assert engines(place) == [], "no engine is left"
-    assert outcomes(place.stack.verb("up-all", "chess")) in ({"chess": "up"}, {"chess": "unchanged"}), "and no lock"
+    assert re.search(r"^rooks +not run", rest, re.M), "no further stack may be started"
+    assert engines(place) == [], "no engine may be left"
+    assert outcomes(place.stack.pds_command("up-all", "chess")) in ({"chess": "up"}, {"chess": "unchanged"}), (
+        "no lock may be left"
+    )
 
 
 def engines(place: HostConnection) -> list[str]:
@@ -228,16 +230,16 @@ def engines(place: HostConnection) -> list[str]:
             if (process / "cwd").resolve() == place.stack.project:
                 found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
-            continue  # it ended meanwhile
+            continue  # the process ended meanwhile
     return [line for line in found if "pulumi" in line]
 
 
-def test_no_secret_is_in_what_was_said_and_written(place: HostConnection) -> None:
-    said = place.logs() + place.stack.verb("list").output + place.stack.verb("list", "--json").output
-    assert HOSTNAME in said, "it is something"
+def test_output_and_logs_contain_no_secret(place: HostConnection) -> None:
+    output = place.logs() + place.stack.pds_command("list").output + place.stack.pds_command("list", "--json").output
+    assert HOSTNAME in output, "the output must not be empty"
     for stack in (place.stack, *place.clubs.values()):
-        assert hits(secrets_of(stack), said) == []
+        assert hits(secrets_of(stack), output) == []
     for hidden in ("DIGITALOCEAN_TOKEN", "PULUMI_CONFIG_PASSPHRASE"):
-        assert place.stack.env[hidden] not in said
+        assert place.stack.env[hidden] not in output
     modes = {file.stat().st_mode & 0o777 for file in (place.stack.project / "build/logs").iterdir()}
     assert modes == {0o600}

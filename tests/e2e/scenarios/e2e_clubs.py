@@ -1,7 +1,7 @@
 """Three clubs on one host, with the real engine, providers, Nomad, Docker and PDS: `pytest
 tests/e2e/scenarios/e2e_clubs.py -x`.
 
-One scenario for each ingress, whose tests build on each other, as root. Every club is a stack of its own in the same
+One scenario for each ingress, whose tests build on each other, as root. Every club is a separate stack in the same
 project. A stand-in replaces IO (`images/io`).
 """
 
@@ -24,7 +24,7 @@ from tests.e2e.environment.tools import missing, run
 from tests.e2e.environment.watching import Outage, polled, steps
 from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
 
-# Not the first ports of clubs, which another e2e_env on this machine may have.
+# Not the first ports of clubs, which another e2e_env on this machine may use.
 CLUBS = {"chess": 3111, "rooks": 3112, "pawns": 3113}
 PORTS = {**CLUBS, "other": 3114}
 
@@ -105,22 +105,22 @@ def up(stack: E2eEnvironment, check: bool = True) -> Run:
     return stack.pulumi("up", "--yes", "--skip-preview", check=check)
 
 
-def room(*clubs: str) -> dict[str, Any]:
+def club_terms(*clubs: str) -> dict[str, Any]:
     """The entry of these clubs in the host's stack file."""
     return {name: {"port": PORTS[name], "memory_mib": 256} for name in clubs}
 
 
-def test_a_club_that_the_host_does_not_name_is_told_so_before_anything_is_made(host: Host) -> None:
+def test_club_that_the_host_does_not_list_fails_before_anything_is_created(host: Host) -> None:
     up(host.stack)
     refused = up(host.clubs["chess"], check=False)
     assert refused.code != 0
     assert "Stack e2e_env grants chess no place. Write 'clubs: {chess: {port: 3111}}'" in refused.output
     assert "Traceback" not in refused.output
-    assert "nomad:index" not in refused.output, "nothing was put into Nomad"
+    assert "nomad:index" not in refused.output, "nothing may be created in Nomad"
 
 
-def test_three_clubs_come_up_beside_the_host_s_own_pds(host: Host) -> None:
-    host.stack.configure(clubs=room(*PORTS))
+def test_three_clubs_are_created_beside_the_pds_of_the_host(host: Host) -> None:
+    host.stack.configure(clubs=club_terms(*PORTS))
     before = host.allocations()
     with polled(lambda: host.health(HOSTNAME)) as seen:
         up(host.stack)
@@ -128,35 +128,35 @@ def test_three_clubs_come_up_beside_the_host_s_own_pds(host: Host) -> None:
             up(club)
             assert club.outputs()["state"] == "serving"
             assert host.health(hostname(name))[0] == 200
-    told(host, f"{len(CLUBS)} clubs are added, one after the other", seen)
+    print_outage(host, f"{len(CLUBS)} clubs are added, one after the other", seen)
     after = host.allocations()
     assert set(after) == {"default", *CLUBS}
-    assert after["default"] == before["default"], "the host's own PDS was not touched"
+    assert after["default"] == before["default"], "the host's own PDS must not be changed"
 
 
-def test_there_is_nothing_left_to_do(host: Host) -> None:
+def test_preview_after_up_is_empty(host: Host) -> None:
     for stack in (host.stack, *host.clubs.values()):
         stack.pulumi("preview", "--expect-no-changes")
         stack.pulumi("preview", "--refresh", "--expect-no-changes")
 
 
-def test_a_passphrase_that_is_not_the_host_s_is_said_to_be_wrong(host: Host) -> None:
+def test_reports_a_passphrase_that_differs_from_the_host_s(host: Host) -> None:
     other = host.stack.beside("other", club_settings(host.stack, host.kind, "other"), passphrase="quite another one")
     refused = other.pulumi("preview", check=False)
     assert refused.code != 0
     assert "The secrets of stack e2e_env cannot be decrypted" in refused.output
     host.stack.configure(clubs=None)
-    host.stack.configure(clubs=room(*CLUBS))
+    host.stack.configure(clubs=club_terms(*CLUBS))
     up(host.stack)
 
 
-def test_a_club_s_token_reaches_nothing_of_another_s(host: Host) -> None:
+def test_token_of_a_club_gives_no_access_to_another_club(host: Host) -> None:
     def status(method: str, path: str, **more: Any) -> int:
         return host.nomad("chess", method, path, **more).status_code
 
-    assert status("GET", "/v1/var/nomad/jobs/pds?namespace=chess") == 200, "its own it may read"
+    assert status("GET", "/v1/var/nomad/jobs/pds?namespace=chess") == 200, "it may read its own variable"
     assert status("GET", "/v1/var/nomad/jobs/pds?namespace=rooks") == 403
-    assert status("GET", "/v1/var/nomad/jobs/pds") == 403, "the host's own"
+    assert status("GET", "/v1/var/nomad/jobs/pds") == 403, "nor the host's variable"
     assert status("DELETE", "/v1/job/pds?namespace=rooks") == 403
     files = f"{host.kind}/files"
     assert status("GET", f"/v1/var/{files}/chess") == 200
@@ -164,11 +164,13 @@ def test_a_club_s_token_reaches_nothing_of_another_s(host: Host) -> None:
         variable = {"Path": f"{files}/{other}", "Items": {"text": "mine now"}}
         assert status("PUT", f"/v1/var/{files}/{other}", json=variable) == 403
     volume = {"Volume": {"Name": "pds-more", "PluginID": "pds-dir", "Namespace": "chess", "Type": "host"}}
-    assert status("PUT", "/v1/volume/host/create?namespace=chess", json=volume) == 403, "nor a volume without a quota"
+    assert status("PUT", "/v1/volume/host/create?namespace=chess", json=volume) == 403, (
+        "it must not create a volume, which could lack a quota"
+    )
     assert host.health(hostname("rooks"))[0] == 200
 
 
-def test_a_changed_club_changes_alone(host: Host) -> None:
+def test_only_the_changed_club_is_updated(host: Host) -> None:
     before = host.allocations()
     host.clubs["chess"].configure(pds={"log_enabled": False})
     with polled(lambda: host.health(hostname("rooks"))) as seen:
@@ -179,56 +181,58 @@ def test_a_changed_club_changes_alone(host: Host) -> None:
     assert {name for name in after if after[name] != before[name]} == {"chess"}
 
 
-def test_a_failing_club_harms_no_other(host: Host) -> None:
+def test_failing_club_harms_no_other(host: Host) -> None:
     before = host.allocations()
     (machine,) = host.stack.machines.machines()
-    mark = machine.volume / "clubs/pds-pawns/.pds-identity.json"
-    ours = mark.read_text()
-    mark.write_text(ours.replace(hostname("pawns"), "another-pds.test"))
+    identity = machine.volume / "clubs/pds-pawns/.pds-identity.json"
+    content = identity.read_text()
+    identity.write_text(content.replace(hostname("pawns"), "another-pds.test"))
     host.clubs["pawns"].configure(pds={"log_enabled": False})
     with polled(lambda: host.health(hostname("rooks"))) as seen:
         failed = up(host.clubs["pawns"], check=False)
     assert failed.code != 0, "the volume check refuses"
     assert "this volume belongs to a PDS with hostname" in failed.output
     assert seen.failures == []
-    mark.write_text(ours)
+    identity.write_text(content)
     up(host.clubs["pawns"])
     after = host.allocations()
     assert {name for name in after if after[name] != before[name]} == {"pawns"}
 
 
-def test_a_host_does_not_let_go_of_a_club_that_runs(host: Host) -> None:
+def test_host_does_not_remove_a_running_club(host: Host) -> None:
     host.stack.configure(clubs=None)
-    host.stack.configure(clubs=room("chess", "rooks"))
+    host.stack.configure(clubs=club_terms("chess", "rooks"))
     refused = up(host.stack, check=False)
     assert refused.code != 0
     assert "The PDS of stack pawns still runs on this host" in refused.output
     assert host.health(hostname("pawns"))[0] == 200
-    host.stack.configure(clubs=room(*CLUBS))
-    assert set(steps(up(host.stack))) <= {"pds", "pds-server-ready", "pds-host-in-use"}, "the club kept all it had"
+    host.stack.configure(clubs=club_terms(*CLUBS))
+    assert set(steps(up(host.stack))) <= {"pds", "pds-server-ready", "pds-host-in-use"}, (
+        "the club must keep its resources"
+    )
     host.clubs["pawns"].pulumi("preview", "--refresh", "--expect-no-changes")
 
 
-def test_a_club_is_removed_and_its_data_are_kept(host: Host) -> None:
+def test_removed_club_keeps_its_data(host: Host) -> None:
     before = host.allocations()
     club = host.clubs["pawns"]
     club.pulumi("state", "unprotect", "--all", "--yes")
     with polled(lambda: host.health(hostname("rooks"))) as seen:
         club.pulumi("destroy", "--yes", "--skip-preview")
         host.stack.configure(clubs=None)
-        host.stack.configure(clubs=room("chess", "rooks"))
+        host.stack.configure(clubs=club_terms("chess", "rooks"))
         removed = up(host.stack)
-    told(host, "a club is removed", seen)
+    print_outage(host, "a club is removed", seen)
     assert "pds-host-clubs-pawns-namespace" in steps(removed)
     (machine,) = host.stack.machines.machines()
     (kept,) = (machine.volume / ".trash").glob("*-pds-pawns")
-    assert (kept / "account.sqlite").exists(), "renamed, not deleted"
+    assert (kept / "account.sqlite").exists(), "the data must be renamed, not deleted"
     after = host.allocations()
     assert after == {name: container for name, container in before.items() if name != "pawns"}
 
 
-def test_a_quota_grows_while_the_club_s_server_is_stopped(host: Host) -> None:
-    chess = room("chess", "rooks")
+def test_quota_grows_while_the_server_of_the_club_is_stopped(host: Host) -> None:
+    chess = club_terms("chess", "rooks")
     chess["chess"]["disk_gib"] = 7
     host.stack.configure(clubs=chess)
     refused = up(host.stack, check=False)
@@ -247,7 +251,7 @@ def test_a_quota_grows_while_the_club_s_server_is_stopped(host: Host) -> None:
     up(host.stack)
 
 
-def test_a_rebuilt_host_brings_its_clubs_back(host: Host) -> None:
+def test_rebuilt_host_restores_its_clubs(host: Host) -> None:
     host.stack.configure(host={"generation": 2})
     up(host.stack)
     for name in ("chess", "rooks"):
@@ -255,30 +259,32 @@ def test_a_rebuilt_host_brings_its_clubs_back(host: Host) -> None:
         host.clubs[name].pulumi("preview", "--expect-no-changes")
 
 
-def test_an_emptied_nomad_is_refilled_by_the_host_and_then_by_each_club(host: Host) -> None:
-    """Volume kept, the agent's state wiped. A club's volume is found by its name, with all its data."""
+def test_emptied_nomad_is_refilled_by_the_host_and_then_by_each_club(host: Host) -> None:
+    """The volume is kept, the agent's state is wiped. A club's volume is found by its name, with all its data."""
     (machine,) = host.stack.machines.machines()
-    marks = {name: (machine.volume / f"clubs/pds-{name}/.pds-identity.json").read_text() for name in ("chess", "rooks")}
+    identities = {
+        name: (machine.volume / f"clubs/pds-{name}/.pds-identity.json").read_text() for name in ("chess", "rooks")
+    }
     host.stack.forget_nomad()
     host.stack.pds("repair", "--yes")
-    for name, mark in marks.items():
+    for name, identity in identities.items():
         up(host.clubs[name])
         assert host.health(hostname(name))[0] == 200
-        assert (machine.volume / f"clubs/pds-{name}/.pds-identity.json").read_text() == mark
+        assert (machine.volume / f"clubs/pds-{name}/.pds-identity.json").read_text() == identity
         host.clubs[name].pulumi("preview", "--refresh", "--expect-no-changes")
 
 
-def test_two_ups_of_one_stack_at_once_are_not_run_at_once(host: Host) -> None:
+def test_refuses_a_second_up_of_a_stack_at_the_same_time(host: Host) -> None:
     club = host.clubs["chess"]
     club.configure(pds={"log_enabled": True})
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: up(club, check=False), range(2)))
-    assert sorted(run.code == 0 for run in both) == [False, True], "one is refused"
+    assert sorted(run.code == 0 for run in both) == [False, True], "one must be refused"
     (refused,) = (run for run in both if run.code)
     assert "the stack is currently locked" in refused.output
     club.pulumi("preview", "--expect-no-changes")
 
 
-def told(host: Host, what: str, seen: Outage) -> None:
-    """Print how long others were away, a figure of docs/figures.md."""
-    print(f"\n{host.kind}: {what}; others away for {seen.seconds:.1f} s, {len(seen.failures)} of {seen.asked} failed")
+def print_outage(host: Host, what: str, seen: Outage) -> None:
+    """Print how long the other servers were unavailable, a figure of docs/figures.md."""
+    print(f"\n{host.kind}: {what}; others down for {seen.seconds:.1f} s, {len(seen.failures)} of {seen.queries} failed")

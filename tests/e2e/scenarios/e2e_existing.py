@@ -1,7 +1,7 @@
 """A PDS in an existing Nomad, as in the post: `pytest tests/e2e/scenarios/e2e_existing.py -x`, as root.
 
-The agent has the post's configuration, and nothing more. The program reports what the PDS needs beyond it, which is
-added as its messages say. One scenario, whose tests build on each other.
+The agent has exactly the post's configuration. The program reports the missing requirements, and the test adds them as
+the messages say. One scenario, whose tests build on each other.
 """
 
 import os
@@ -57,8 +57,8 @@ VOLUME = 'host_volume "pds" {{ path = "{folder}/pds" }}'
 
 
 @dataclass
-class Theirs:
-    """The existing Nomad, and the stack that is to be placed there."""
+class ExistingNomad:
+    """The existing Nomad, and the stack whose PDS will run in it."""
 
     folder: Path
     lot: Lot
@@ -69,7 +69,7 @@ class Theirs:
 
     @property
     def address(self) -> str:
-        """Where it answers."""
+        """The URL of its API."""
         return f"http://127.0.0.1:{self.lot.ports['http']}"
 
     def run(self, client: str = "", more: str = "") -> None:
@@ -89,16 +89,16 @@ class Theirs:
             if answer.status_code == 403:
                 body = {"BootstrapSecret": self.token}
                 httpx.post(f"{self.address}/v1/acl/bootstrap", json=body, trust_env=False)
-                return "its ACLs are new"
+                return "its ACLs were just bootstrapped"
             return None if answer.status_code == 200 and answer.json() else f"no node yet ({answer.status_code})"
 
-        def asked() -> str | None:
+        def reached() -> str | None:
             try:
                 return ready()
             except httpx.HTTPError as error:
                 return str(error)
 
-        until(asked, 60, "The agent")
+        until(reached, 60, "The agent")
 
     def stop(self) -> None:
         """Stop the agent; its Docker containers keep running."""
@@ -112,82 +112,84 @@ class Theirs:
 
 
 @contextmanager
-def their_host(folder: Path) -> Iterator[Theirs]:
-    """Their machine, with Docker on it."""
+def existing_host(folder: Path) -> Iterator[ExistingNomad]:
+    """A machine with Docker and the existing Nomad."""
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e")).resolve()
     with ExitStack() as all_of_it:
         mine = all_of_it.enter_context(lot())
         docker_host = all_of_it.enter_context(engine(cache / "docker", mine.number))
         image = pds_image(cache, docker_host)
         made = all_of_it.enter_context(stack(folder, World(), lambda names: settings(image, names)))
-        theirs = Theirs(folder, mine, docker_host, made, str(uuid.UUID(bytes=secrets.token_bytes(16))))
+        existing = ExistingNomad(folder, mine, docker_host, made, str(uuid.UUID(bytes=secrets.token_bytes(16))))
         made.configure(operators=None, dns={"caa": []})
-        made.configure(on={"nomad_address": theirs.address, "ipv4": "203.0.113.99"})
-        made.pulumi("config", "set", "--secret", "--path", "pds:on.nomad_token", theirs.token)
+        made.configure(on={"nomad_address": existing.address, "ipv4": "203.0.113.99"})
+        made.pulumi("config", "set", "--secret", "--path", "pds:on.nomad_token", existing.token)
         try:
-            yield theirs
+            yield existing
         finally:
-            theirs.stop()
+            existing.stop()
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theirs]:
+def existing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExistingNomad]:
     lines = missing(*PROGRAMS, *BUILD_PROGRAMS)
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
-    with their_host(tmp_path_factory.mktemp("theirs")) as made:
+    with existing_host(tmp_path_factory.mktemp("existing")) as made:
         yield made
 
 
-def test_a_nomad_without_acls_is_refused_alone(theirs: Theirs) -> None:
-    theirs.run()
-    refused = theirs.up(check=False)
+def test_nomad_without_acls_is_refused(existing: ExistingNomad) -> None:
+    existing.run()
+    refused = existing.up(check=False)
     assert refused.code != 0
     assert "lacks, and nothing was put into it" in refused.output
     assert "every client of this Nomad can read the rotation key" in refused.output
-    assert "components/dynamic/base.py" not in refused.output, "a sentence, and not our stack"
+    assert "components/dynamic/base.py" not in refused.output, "the error must have no traceback"
 
 
-def test_what_the_post_s_host_lacks_is_said_in_one_list(theirs: Theirs) -> None:
-    theirs.run(more="acl { enabled = true }")
-    refused = theirs.up(check=False)
+def test_missing_requirements_are_listed_at_once(existing: ExistingNomad) -> None:
+    existing.run(more="acl { enabled = true }")
+    refused = existing.up(check=False)
     assert refused.code != 0
     assert "host volume pds on " in refused.output
     assert 'host_network "loopback"' in refused.output
-    jobs = httpx.get(f"{theirs.address}/v1/jobs", headers={"X-Nomad-Token": theirs.token}, trust_env=False).json()
-    assert jobs == [], "nothing was put into it"
+    jobs = httpx.get(f"{existing.address}/v1/jobs", headers={"X-Nomad-Token": existing.token}, trust_env=False).json()
+    assert jobs == [], "nothing may be created in it"
 
 
-def test_with_what_was_asked_for_the_pds_comes_up_there(theirs: Theirs) -> None:
-    (theirs.folder / "pds").mkdir()
-    shutil.chown(theirs.folder / "pds", 1000, 1000)
-    theirs.run(client=f"{NETWORK}\n  {VOLUME}", more="acl { enabled = true }")
-    theirs.up()
-    outputs = theirs.stack.outputs()
+def test_pds_starts_in_a_nomad_that_meets_the_requirements(existing: ExistingNomad) -> None:
+    (existing.folder / "pds").mkdir()
+    shutil.chown(existing.folder / "pds", 1000, 1000)
+    existing.run(client=f"{NETWORK}\n  {VOLUME}", more="acl { enabled = true }")
+    existing.up()
+    outputs = existing.stack.outputs()
     assert outputs["state"] == "serving"
     service = httpx.get(
-        f"{theirs.address}/v1/service/pds", headers={"X-Nomad-Token": theirs.token}, trust_env=False
+        f"{existing.address}/v1/service/pds", headers={"X-Nomad-Token": existing.token}, trust_env=False
     ).json()[0]
     health = httpx.get(f"http://{service['Address']}:{service['Port']}/xrpc/_health", trust_env=False)
     assert (service["Address"], health.status_code) == ("127.0.0.1", 200)
-    assert "droplets" not in {path.split("/")[2] for path in _asked(theirs)}, "DigitalOcean makes its records alone"
-    theirs.stack.pulumi("preview", "--expect-no-changes")
-    theirs.stack.pulumi("preview", "--refresh", "--expect-no-changes")
+    assert "droplets" not in {path.split("/")[2] for path in _requested_paths(existing)}, (
+        "only DNS records are created at DigitalOcean"
+    )
+    existing.stack.pulumi("preview", "--expect-no-changes")
+    existing.stack.pulumi("preview", "--refresh", "--expect-no-changes")
 
 
-def test_its_token_is_nowhere_in_the_open(theirs: Theirs) -> None:
-    assert hits({"token": theirs.token}, state_text(theirs.stack)) == []
+def test_state_contains_no_token_in_plain_text(existing: ExistingNomad) -> None:
+    assert hits({"token": existing.token}, state_text(existing.stack)) == []
 
 
-def test_destroy_takes_out_what_was_put_in_and_leaves_the_data(theirs: Theirs) -> None:
-    theirs.stack.pulumi("state", "unprotect", "--all", "--yes")
-    theirs.stack.pulumi("destroy", "--yes", "--skip-preview")
-    jobs = httpx.get(f"{theirs.address}/v1/jobs", headers={"X-Nomad-Token": theirs.token}, trust_env=False).json()
+def test_destroy_removes_the_jobs_and_keeps_the_data(existing: ExistingNomad) -> None:
+    existing.stack.pulumi("state", "unprotect", "--all", "--yes")
+    existing.stack.pulumi("destroy", "--yes", "--skip-preview")
+    jobs = httpx.get(f"{existing.address}/v1/jobs", headers={"X-Nomad-Token": existing.token}, trust_env=False).json()
     assert [job["ID"] for job in jobs if job["Status"] != "dead"] == []
-    assert (theirs.folder / "pds/account.sqlite").exists()
+    assert (existing.folder / "pds/account.sqlite").exists()
 
 
-def _asked(theirs: Theirs) -> list[str]:
+def _requested_paths(existing: ExistingNomad) -> list[str]:
     import json
 
-    return [json.loads(line)["path"] for line in theirs.stack.api.log_file.read_text().splitlines()]
+    return [json.loads(line)["path"] for line in existing.stack.api.log_file.read_text().splitlines()]

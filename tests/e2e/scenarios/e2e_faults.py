@@ -47,13 +47,13 @@ DESTROYED = (
     ("DELETE", "/v2/tags/[^/]+"),
 )
 _OF_OUR_OWN_ZONE = "GET /v2/domains/[^/]+"
-"""Not made any more once the owner was told to adopt the zone as an existing one."""
+"""Not called after the operator has adopted the zone as an existing one."""
 _HANG = 10.0
 _MOST_TRIES = 12
 
 
 @pytest.mark.parametrize("kind", ["500", "429", "hang", "lost"])
-def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
+def test_up_recovers_from_every_failing_call(kind: str, tmp_path: Path) -> None:
     lines = missing("pulumi", "nomad", "dockerd", "stunnel")
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
@@ -83,7 +83,7 @@ def test_every_call_fails_once(kind: str, tmp_path: Path) -> None:
         for text in failed:
             print(f"  {text}")
         put_away(running, lambda item: not item["data"] and item["kind"] != "reserved-ip")
-        # The zone is not listed if the owner was told to adopt it as an existing one.
+        # The zone is not listed if the operator was asked to adopt it as an existing one.
         kept = {"volume", "reserved-ip", "zone"} - ({"zone"} if kind == "lost" else set())
         assert {item["kind"] for item in orphans(running)["orphans"]} == kept
         account = running.api.dump()
@@ -97,9 +97,9 @@ def _until_it_works(running: E2eEnvironment, *command: str) -> list[str]:
         done = running.pulumi(*command, check=False)
         if done.code == 0:
             return errors
-        said = re.findall(r"error: +(?:sdk-v2\S+ )?(.*)", done.output)
-        assert any("/v2/" in line or "404" in line for line in said), done.output[-4000:]
-        errors.append(next(line for line in said if "/v2/" in line or "404" in line))
+        errors_printed = re.findall(r"error: +(?:sdk-v2\S+ )?(.*)", done.output)
+        assert any("/v2/" in line or "404" in line for line in errors_printed), done.output[-4000:]
+        errors.append(next(line for line in errors_printed if "/v2/" in line or "404" in line))
         _put_right(running, leaving=command[0] == "destroy")
     raise E2eError("it never worked: " + "\n".join(errors))
 
@@ -111,13 +111,13 @@ def _put_right(running: E2eEnvironment, leaving: bool) -> None:
         if not leaving:
             put_away(running, lambda item: item["blocks"])
         gone = orphans(running)["missing"]
-        # A deleted droplet takes its resources in the state along.
+        # Deleting a droplet from the state deletes its dependents, too.
         for item in [item for item in gone if item["kind"] == "Droplet"] or gone:
             follow(running, item["leave" if leaving else "command"])
 
 
 def _waiting(running: E2eEnvironment) -> list[str]:
-    """The calls that were not made, so could not fail."""
+    """The calls that were not made and therefore did not fail."""
     return [
         f"{rule['method']} {rule['path']}"
         for rule in running.api.control("GET", "faults")["faults"]
@@ -126,7 +126,7 @@ def _waiting(running: E2eEnvironment) -> list[str]:
 
 
 def _beyond_one_stack(running: E2eEnvironment) -> dict[str, int]:
-    """How many more of a kind exist than a stack has."""
+    """Number of resources by kind beyond those of one stack."""
     account = running.api.dump()
-    wanted = Counter({"droplets": 1, "volumes": 1, "reserved_ips": 1, "firewalls": 1, "domains": 1, "tags": 1})
-    return {kind: len(account[kind]) - count for kind, count in wanted.items() if len(account[kind]) != count}
+    expected = Counter({"droplets": 1, "volumes": 1, "reserved_ips": 1, "firewalls": 1, "domains": 1, "tags": 1})
+    return {kind: len(account[kind]) - count for kind, count in expected.items() if len(account[kind]) != count}

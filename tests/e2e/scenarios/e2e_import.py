@@ -44,10 +44,10 @@ class Scenario:
     env: dict[str, str]
     club: Club | None = None
     session: str = ""
-    """The state of a member's app."""
+    """The session of a member's app."""
 
     def containers(self) -> str:
-        """Those that use the old machine's data."""
+        """The containers that use the old machine's data."""
         return run(["docker", "ps", "--quiet", "--filter", f"volume={self.old}/pds"], self.e2e_env.docker_host)
 
     def leave(self) -> str:
@@ -100,7 +100,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
         yield found
 
 
-def test_a_pds_of_the_installer_s_is_lived_in(scenario: Scenario) -> None:
+def test_pds_of_the_installer_has_members_and_posts(scenario: Scenario) -> None:
     folder = scenario.old / "pds"
     (folder / "caddy/etc/caddy").mkdir(parents=True)
     (folder / "caddy/etc/caddy/Caddyfile").write_text("{}\n")
@@ -111,16 +111,16 @@ def test_a_pds_of_the_installer_s_is_lived_in(scenario: Scenario) -> None:
     (scenario.old / "tools/systemctl").write_text(_SYSTEMCTL)
     (scenario.old / "tools/systemctl").chmod(0o755)
     container = ["--name", "pds", "--network", "host", "--restart", "unless-stopped", "--volume", f"{folder}:/pds"]
-    told = ["--env-file", str(folder / "pds.env"), "--env", f"PDS_PORT={scenario.port}"]
-    run(["docker", "run", "--detach", *container, *told, scenario.image], scenario.e2e_env.docker_host)
+    environment = ["--env-file", str(folder / "pds.env"), "--env", f"PDS_PORT={scenario.port}"]
+    run(["docker", "run", "--detach", *container, *environment, scenario.image], scenario.e2e_env.docker_host)
     url = f"http://127.0.0.1:{scenario.port}"
     until(lambda: _health(url), 120, "The old server")
     assert scenario.containers() != ""
     scenario.club = founded(url, HOSTNAME, members=3, posts=3, mail=f"{HOSTNAME}.com")
     body = {"identifier": scenario.club.members[0].did, "password": PASSWORD}
     scenario.session = Client(url, HOSTNAME).procedure("com.atproto.server.createSession", body)["accessJwt"]
-    there = {path.name for path in folder.iterdir()}
-    assert {"account.sqlite", "sequencer.sqlite", "did_cache.sqlite", "actors", "blocks", "pds.env"} <= there
+    files = {path.name for path in folder.iterdir()}
+    assert {"account.sqlite", "sequencer.sqlite", "did_cache.sqlite", "actors", "blocks", "pds.env"} <= files
 
 
 def _health(url: str) -> str | None:
@@ -130,43 +130,45 @@ def _health(url: str) -> str | None:
         return str(error)
 
 
-def test_it_comes_in_by_the_same_restore_with_its_secrets(scenario: Scenario) -> None:
-    """docs/guide/import.md, "A PDS of upstream's installer", word for word but for `ssh`."""
+def test_import_uses_restore_and_keeps_the_secrets(scenario: Scenario) -> None:
+    """docs/guide/import.md, "A PDS of upstream's installer", word for word except for `ssh`."""
     assert scenario.club
-    told = scenario.e2e_env.pds("import", "--env", str(scenario.old / "pds/pds.env"))
-    assert "PDS_BLOB_UPLOAD_LIMIT is 52428800 there" in told.output
+    imported = scenario.e2e_env.pds("import", "--env", str(scenario.old / "pds/pds.env"))
+    assert "PDS_BLOB_UPLOAD_LIMIT is 52428800 there" in imported.output
     scenario.e2e_env.pulumi("up", "--yes", "--skip-preview")
     assert scenario.e2e_env.outputs()["state"] == "paused"
     scenario.club.post(scenario.club.members[0], "a last word on the old machine")
-    said = scenario.leave()
-    assert "snapshot of noted.test: 3 accounts" in said
-    assert f"checked; it is of @atproto/pds {SERVER.package}" in said
-    assert "disable --now pds.service" in (scenario.old / "tools/asked").read_text(), "not after a reboot either"
-    assert "checked" in scenario.leave(), "again, with the container gone"
+    output = scenario.leave()
+    assert "snapshot of noted.test: 3 accounts" in output
+    assert f"checked; it is of @atproto/pds {SERVER.package}" in output
+    assert "disable --now pds.service" in (scenario.old / "tools/asked").read_text(), (
+        "the old server must not start after a reboot"
+    )
+    assert "checked" in scenario.leave(), "the script can run again without the container"
     (machine,) = scenario.e2e_env.machines.machines()
     pipe = f"tar -C '{scenario.old}/pds' --owner=1000 --group=1000 -c .snapshot | tar -C '{machine.volume}/pds' -x"
     run(["sh", "-c", pipe])
     done = scenario.e2e_env.pds("restore", "--snapshot", "volume", "--sequence", "1", "--yes")
     assert "ready                        3 accounts in use, 0 not" in done.output
-    scenario.e2e_env.pulumi("up", "--yes", "--skip-preview")  # it names who signed up
+    scenario.e2e_env.pulumi("up", "--yes", "--skip-preview")  # the warnings name new accounts
     scenario.e2e_env.pulumi("preview", "--expect-no-changes")
-    for text in (told.output, said, done.output):
+    for text in (imported.output, output, done.output):
         assert [name for name, value in scenario.env.items() if len(value) >= 32 and value in text] == []
 
 
-def test_members_notice_nothing(scenario: Scenario) -> None:
+def test_members_keep_sessions_and_data(scenario: Scenario) -> None:
     assert scenario.club
     url = scenario.e2e_env.health_url()
     client = Client(url, HOSTNAME)
     whole(client, scenario.club, float("inf"))
     client.log_in(scenario.session)
     mine = client.query("com.atproto.server.getSession", {})
-    assert mine["did"] == scenario.club.members[0].did, "sessions stay valid: their key came along"
+    assert mine["did"] == scenario.club.members[0].did, "sessions must stay valid, since their key was imported"
     assert scenario.e2e_env.outputs()["admin_password"] == scenario.env["PDS_ADMIN_PASSWORD"]
     assert scenario.containers() == ""
 
 
-def test_the_stack_s_own_backups_go_on_from_there(scenario: Scenario) -> None:
+def test_backups_of_the_stack_continue_after_the_import(scenario: Scenario) -> None:
     done = scenario.e2e_env.pds("backup")
     assert "snapshot of noted.test: 3 accounts" in done.output
     drilled = scenario.e2e_env.pds("drill")

@@ -1,9 +1,9 @@
 """The ingress, over the reserved IP: `pytest tests/e2e/scenarios/e2e_ingress.py -x`, as root; one scenario for each
 ingress.
 
-`up` from nothing with an ingress of the program, a member's account created through it as with `pdsadmin`, their post
-on the event stream, their handle added to the ingress, and no change left. A stand-in replaces IO (`images/io`). The
-results apply to our file, the service that it names and the rights of its reader, not to IO. Caddy is real, and so is
+A first `up` with an ingress of the program, an account created through it as with `pdsadmin`, a post on the event
+stream, a handle added to the ingress, and no change left. A stand-in replaces IO (`images/io`). The results apply to
+the rendered file, the service that it names and the rights of its reader, not to IO. Caddy is real, and so is
 the ACME server that issues its certificates.
 """
 
@@ -35,7 +35,7 @@ from tools.trial.firehose import subscribe
 
 HANDLE = f"alice.{HOSTNAME}"
 _PATIENCE = 60
-"""Seconds for effects after an `up`: a template rendered again, an ingress restarted."""
+"""Seconds to wait for effects of an `up`, such as a rendered template or a restarted ingress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +47,11 @@ class Kind:
     hostname: str
     path: str
     restarts: bool
-    """Whether a changed file gives a new container; else the old one reads it again."""
+    """Whether a changed file starts a new container; otherwise the old one reloads it."""
 
 
 KINDS = {
-    # IO has no wildcard certificates: a member's handle is a name of its own.
+    # IO has no wildcard certificates: each handle needs an entry.
     "io": Kind(
         option="extra_hcl",
         added=f'ingress "{HANDLE}" {{\n  backend = "nomad:pds"\n}}\n',
@@ -85,7 +85,7 @@ class Running:
         self.did = ""
 
     def client(self, hostname: str = HOSTNAME) -> httpx.Client:
-        """A client that finds `hostname` at the reserved IP."""
+        """A client that connects to the reserved IP for `hostname`."""
         transport = At(self.e2e_env.outputs()["ipv4"], verify=self.trust)
         return httpx.Client(base_url=f"https://{hostname}", transport=transport, timeout=30)
 
@@ -107,7 +107,7 @@ class Running:
         return found
 
     def containers(self, task: str) -> list[str]:
-        """Ids of Nomad's containers of this task that run."""
+        """Ids of Nomad's running containers of this task."""
         command = ["docker", "ps", "--quiet", "--filter", f"name=^{task}-"]
         return tools.run(command, self.e2e_env.docker_host).split()
 
@@ -127,13 +127,13 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def nothing_to_do(running: Running) -> None:
-    """The next preview is empty, and so is one that looks at everything again."""
+    """Assert that the next preview is empty, with and without a refresh."""
     running.e2e_env.pulumi("preview", "--expect-no-changes")
     running.e2e_env.pulumi("preview", "--refresh", "--expect-no-changes")
 
 
-def test_up_from_nothing_serves_over_https(running: Running) -> None:
-    """Only `ServerReady` reports `serving`. It queries the reserved IP, after the gate that queries the zone."""
+def test_first_up_serves_over_https(running: Running) -> None:
+    """Only `ServerReady` reports `serving`. It queries the reserved IP, after `DnsReady` has queried the zone."""
     done = running.e2e_env.pulumi("up", "--yes", "--skip-preview")
     outputs = running.e2e_env.outputs()
     assert outputs["state"] == "serving"
@@ -146,7 +146,7 @@ def test_up_from_nothing_serves_over_https(running: Running) -> None:
     nothing_to_do(running)
 
 
-def test_a_member_is_made_with_the_exported_environment(running: Running) -> None:
+def test_account_is_created_with_the_exported_environment(running: Running) -> None:
     """The requests of `pdsadmin account create` and `account list`, with `pds_env` in place of `~/pds.env`; and the
     member's first post is on the event stream."""
     env = read_env_file(running.e2e_env.outputs()["pds_env"])
@@ -171,8 +171,8 @@ def test_a_member_is_made_with_the_exported_environment(running: Running) -> Non
 
         listed = client.get("/xrpc/com.atproto.sync.listRepos").json()["repos"]
         assert [item["did"] for item in listed] == [running.did]
-        asked = {"did": running.did}
-        info = client.get("/xrpc/com.atproto.admin.getAccountInfo", params=asked, auth=admin).json()
+        parameters = {"did": running.did}
+        info = client.get("/xrpc/com.atproto.admin.getAccountInfo", params=parameters, auth=admin).json()
         assert (info["handle"], info["email"]) == (HANDLE, "alice@example.com")
 
         record = {"$type": "app.bsky.feed.post", "text": "Hello", "createdAt": datetime.now(UTC).isoformat()}
@@ -183,7 +183,7 @@ def test_a_member_is_made_with_the_exported_environment(running: Running) -> Non
         assert commit.records[posted["cid"]]["text"] == "Hello"
 
 
-def test_a_changed_ingress_file_is_taken_without_the_server(running: Running) -> None:
+def test_changed_ingress_file_is_loaded_without_restarting_the_server(running: Running) -> None:
     kind = running.kind
     server, ingress = running.containers("pds"), running.containers(running.name)
     assert len(server) == len(ingress) == 1
@@ -195,33 +195,33 @@ def test_a_changed_ingress_file_is_taken_without_the_server(running: Running) ->
     assert running.e2e_env.outputs()["ingress_file"].endswith(kind.added)
     assert running.containers("pds") == server
     assert (running.containers(running.name) != ingress) == kind.restarts
-    assert outage.failures == [], "the server itself was never away"
+    assert outage.failures == [], "the server itself must stay available"
     nothing_to_do(running)
 
 
-def test_a_handle_is_proven_at_its_own_name_and_no_other_name_gets_a_certificate(running: Running) -> None:
+def test_handle_serves_its_did_and_unknown_names_get_no_certificate(running: Running) -> None:
     assert running.text(HANDLE, "/.well-known/atproto-did") == running.did
     with running.client(f"unknown.{HOSTNAME}") as client, pytest.raises(httpx.ConnectError):
         client.get("/")
 
 
-def test_a_rebuilt_host_has_the_same_accounts_records_and_keys(running: Running) -> None:
-    """Through the ingress again, at the end of one `up`; Nomad has the same policies and jobs."""
+def test_rebuilt_host_has_the_same_accounts_records_and_keys(running: Running) -> None:
+    """After one `up` the ingress serves the same data, and Nomad has the same policies and jobs."""
     before = kept(running)
-    assert before.posts, "there is something to be lost"
+    assert before.posts, "there must be data that could be lost"
     running.e2e_env.configure(host={"generation": 2})
     with polled(running.e2e_env.health) as outage:
         done = running.e2e_env.pulumi("up", "--yes", "--skip-preview")
         assert kept(running) == before
     assert "created replacement" in steps(done)["pds-host-droplet"]
     assert running.text(HANDLE, "/.well-known/atproto-did") == running.did
-    print(f"away for {outage.seconds:.0f} s while the host was rebuilt, of {done.seconds:.0f} s")
+    print(f"unavailable for {outage.seconds:.0f} s while the host was rebuilt, of {done.seconds:.0f} s")
     nothing_to_do(running)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What must outlive a host: a member's posts by their CIDs, the repository's commit, the identity's keys, and
+    """What must survive a rebuild: a member's posts by their CIDs, the repository's commit, the identity's keys, and
     Nomad's policies and jobs."""
 
     posts: dict[str, str]
@@ -234,8 +234,8 @@ class Kept:
 def kept(running: Running) -> Kept:
     """The present state, through the ingress and from Nomad."""
     with running.client() as client:
-        asked = {"repo": running.did, "collection": "app.bsky.feed.post"}
-        records = client.get("/xrpc/com.atproto.repo.listRecords", params=asked).json()["records"]
+        parameters = {"repo": running.did, "collection": "app.bsky.feed.post"}
+        records = client.get("/xrpc/com.atproto.repo.listRecords", params=parameters).json()["records"]
         head = client.get("/xrpc/com.atproto.sync.getLatestCommit", params={"did": running.did}).json()
     document = running.plc.data(running.did)
     with httpx.Client(base_url=running.e2e_env.nomad, trust_env=False) as nomad:
@@ -252,7 +252,7 @@ def kept(running: Running) -> Kept:
     )
 
 
-def test_destroy_takes_the_ingress_with_it(running: Running) -> None:
+def test_destroy_removes_the_ingress(running: Running) -> None:
     running.e2e_env.pulumi("state", "unprotect", "--all", "--yes")
     running.e2e_env.pulumi("destroy", "--yes", "--skip-preview")
     account = running.e2e_env.api.dump()

@@ -1,8 +1,8 @@
-"""Killed with SIGKILL anywhere, and hosts lost behind the engine's back: `pytest tests/e2e/scenarios/e2e_kill.py -x`,
-as root.
+"""Engines killed with SIGKILL at any step, and hosts lost without the engine's knowledge: `pytest
+tests/e2e/scenarios/e2e_kill.py -x`, as root.
 
-One e2e_env, one scenario, in this order. Invariants: no data exist twice, no secret is lost, and the output of `./pds
-orphans` and `./pds repair` are enough for the owner.
+One e2e_env, one scenario, in this order. Invariants: no data exists twice, no secret is lost, and the output of `./pds
+orphans` and `./pds repair` is enough for the operator.
 """
 
 import json
@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from components.settings.pds_env import read_env_file
 from tests.e2e.digitalocean.world import Json, Limits
 from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
-from tests.e2e.environment.killing import Strike, agent, engine, held, interrupted, program, said
+from tests.e2e.environment.killing import Strike, agent, engine, held, interrupted, program, reported
 from tests.e2e.environment.owner import Found, follow, orphans, put_away
 from tests.e2e.environment.tools import E2eError, missing
 
-MADE = (
+CREATING_CALLS = (
     ("/v2/reserved_ips", "/v2/volumes"),  # created concurrently
     ("/v2/firewalls",),
     ("/v2/droplets",),
@@ -42,7 +42,7 @@ STEPS: tuple[tuple[str, Strike], ...] = (
 UP = ("up", "--yes", "--skip-preview")
 ROTATION_KEY = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
 _KEYS: dict[str, str] = {}
-"""Every generated secret that the state has ever held, by its resource's name."""
+"""Every generated secret that was ever in the state, by its resource's name."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[E2eEnvironment
 
 
 def no_secret_is_lost(running: E2eEnvironment) -> None:
-    """Every secret that was ever in the state is in it now, unchanged."""
+    """Assert that every secret that was ever in the state is still in it, unchanged."""
     state = json.loads(running.pulumi("stack", "export", "--show-secrets").output)["deployment"]
     now: dict[str, str] = {}
     for item in state.get("resources", []):
@@ -68,7 +68,7 @@ def no_secret_is_lost(running: E2eEnvironment) -> None:
 
 
 def one_of_each(running: E2eEnvironment) -> None:
-    """The server answers, nothing exists twice or is left to do, and its data have the mark of its own key."""
+    """Assert that the server answers, nothing exists twice or is pending, and the identity file has the stack's key."""
     assert running.health()[0] == 200
     account = running.api.dump()
     for kind in ("droplets", "volumes", "reserved_ips", "firewalls", "domains", "tags"):
@@ -78,13 +78,13 @@ def one_of_each(running: E2eEnvironment) -> None:
     [machine] = running.machines.machines()
     environment = read_env_file(running.outputs()["pds_env"])
     public = ec.derive_private_key(int(environment[ROTATION_KEY], 16), ec.SECP256K1()).public_key()
-    mark = json.loads((machine.volume / "pds/.pds-identity.json").read_text())
-    assert mark["rotation_public_key"] == public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
+    identity = json.loads((machine.volume / "pds/.pds-identity.json").read_text())
+    assert identity["rotation_public_key"] == public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
     running.pulumi("preview", "--expect-no-changes")
 
 
 def settled(running: E2eEnvironment) -> None:
-    """No droplet is busy: actions continue after their caller is dead."""
+    """Wait until no droplet is busy: actions continue after their caller died."""
     end = time.monotonic() + 300
     while any(item["status"] == "in-progress" for item in running.api.dump()["actions"].values()):
         assert time.monotonic() < end, "an action of the account does not end"
@@ -92,7 +92,7 @@ def settled(running: E2eEnvironment) -> None:
 
 
 def nomad_is_back(running: E2eEnvironment) -> None:
-    """Its service has restarted it; until then an `up` correctly reports that it does not answer."""
+    """Wait until its service has restarted Nomad; until then an `up` correctly reports that it does not answer."""
     end = time.monotonic() + 120
     while True:
         with suppress(httpx.HTTPError, E2eError):
@@ -107,8 +107,8 @@ def left_over(item: Found) -> bool:
     return bool(item["kind"] != "tag")
 
 
-def rescued(running: E2eEnvironment) -> None:
-    """The owner's repair: `./pds repair`, and if it names an obstacle, `./pds orphans` and once more."""
+def repaired(running: E2eEnvironment) -> None:
+    """Repair as the operator does: `./pds repair`, and if it names an obstacle, `./pds orphans` and again."""
     settled(running)
     done = running.pds("repair", "--yes", check=False)
     if done.code:
@@ -119,14 +119,14 @@ def rescued(running: E2eEnvironment) -> None:
     put_away(running, left_over)
 
 
-def test_an_engine_killed_anywhere_in_the_first_up(running: E2eEnvironment) -> None:
-    """In the middle of each creating call, and of each step after the droplet."""
-    for where, when, strike in [
-        *((" and ".join(paths), partial(held, running, "POST", *paths), engine) for paths in MADE),
-        *((name, partial(said, name, "creating"), strike) for name, strike in STEPS),
+def test_first_up_recovers_from_an_engine_killed_at_any_step(running: E2eEnvironment) -> None:
+    """During each creating call, and during each step after the droplet."""
+    for step, when, strike in [
+        *((" and ".join(paths), partial(held, running, "POST", *paths), engine) for paths in CREATING_CALLS),
+        *((name, partial(reported, name, "creating"), strike) for name, strike in STEPS),
     ]:
         done = interrupted(running, when(), strike, *UP)
-        print(f"{strike.__name__} killed at {where} after {done.seconds:.0f} s")
+        print(f"{strike.__name__} killed at {step} after {done.seconds:.0f} s")
         assert done.code != 0
         settled(running)
         for empty in [file for file in (running.folder / "state").rglob("*.attrs") if not file.stat().st_size]:
@@ -135,12 +135,12 @@ def test_an_engine_killed_anywhere_in_the_first_up(running: E2eEnvironment) -> N
         running.pulumi("cancel", "--yes")
         no_secret_is_lost(running)
         print(f"  put away: {put_away(running, left_over) or 'nothing'}")
-    rescued(running)
+    repaired(running)
     one_of_each(running)
 
 
 def rebuilt(running: E2eEnvironment, before: Json) -> None:
-    """It was rebuilt anyway, and permanent resources stayed."""
+    """Assert that the droplet was rebuilt and permanent resources were kept."""
     one_of_each(running)
     after = running.api.dump()
     assert list(after["droplets"]) != list(before["droplets"])
@@ -155,21 +155,21 @@ def rebuilt(running: E2eEnvironment, before: Json) -> None:
         (3, "POST", "/v2/droplets"),
         (4, "POST", "/v2/reserved_ips/[^/]+/actions"),
     ],
-    ids=["the old one goes", "the new one is made", "it gets the address"],
+    ids=["deleting the droplet", "creating the droplet", "assigning the address"],
 )
-def test_an_engine_killed_while_a_host_is_rebuilt(
+def test_rebuild_recovers_from_a_killed_engine(
     running: E2eEnvironment, generation: int, method: str, path: str
 ) -> None:
     before = running.api.dump()
     running.configure(host={"generation": generation})
     interrupted(running, held(running, method, path), engine, *UP)
-    rescued(running)
+    repaired(running)
     rebuilt(running, before)
 
 
-def test_a_rebuild_for_which_there_is_no_new_host(running: E2eEnvironment) -> None:
-    """DigitalOcean refuses it after the old one is gone. The next `up` depends on the engine; the owner has a
-    repair."""
+def test_rebuild_that_gets_no_new_droplet_can_be_repaired(running: E2eEnvironment) -> None:
+    """DigitalOcean refuses the new droplet after the old one was deleted. `./pds repair` repairs the stack, even if the
+    next `up` fails."""
     before = running.api.dump()
     running.configure(host={"generation": 5})
     usual = running.world.limits
@@ -179,30 +179,30 @@ def test_a_rebuild_for_which_there_is_no_new_host(running: E2eEnvironment) -> No
     finally:
         running.world.limits = usual
     assert refused.code
-    assert "exceed your droplet limit" in refused.output, "the API's own words reach the owner"
+    assert "exceed your droplet limit" in refused.output, "the operator must see the API's error"
     print(f"the next `up` ends with {running.pulumi(*UP, check=False).code}")
     running.pds("repair", "--yes")
     rebuilt(running, before)
 
 
-def test_a_nomad_restarted_while_a_job_is_registered(running: E2eEnvironment) -> None:
+def test_up_recovers_from_a_nomad_restart_during_a_registration(running: E2eEnvironment) -> None:
     running.configure(pds={"memory_mib": 600})
-    done = interrupted(running, said("pds-server-job", "updating"), agent(running), *UP)
+    done = interrupted(running, reported("pds-server-job", "updating"), agent(running), *UP)
     print(f"`up` ended with {done.code} after {done.seconds:.0f} s")
     if done.code:
-        assert "pds-server-job" in done.output, "it says what failed"
+        assert "pds-server-job" in done.output, "the output must name what failed"
         nomad_is_back(running)
         running.pulumi(*UP)
     one_of_each(running)
 
 
-def test_with_nothing_to_rescue_it_says_so(running: E2eEnvironment) -> None:
+def test_repair_reports_that_there_is_nothing_to_repair(running: E2eEnvironment) -> None:
     assert "Nothing to repair" in running.pds("repair").output
     one_of_each(running)
 
 
-def test_a_deleted_droplet_and_a_wiped_volume(running: E2eEnvironment) -> None:
-    """The volume check refuses the empty volume; its owner allows a new PDS, which has its old keys."""
+def test_deleted_droplet_and_wiped_volume_are_repaired(running: E2eEnvironment) -> None:
+    """The volume check refuses the empty volume; the operator allows a new PDS, which has the old keys."""
     running.configure(pds={"new": False})
     running.pulumi(*UP)
     [number] = running.api.dump()["droplets"]
@@ -220,27 +220,28 @@ def test_a_deleted_droplet_and_a_wiped_volume(running: E2eEnvironment) -> None:
     one_of_each(running)
 
 
-def test_a_deleted_droplet_and_a_deleted_volume(running: E2eEnvironment) -> None:
+def test_deleted_droplet_and_deleted_volume_are_repaired(running: E2eEnvironment) -> None:
     running.configure(pds={"new": False}, volume={"adopt": None})
     running.pulumi(*UP)
     [number] = running.api.dump()["droplets"]
     [volume] = running.api.dump()["volumes"]
     running.delete(f"/v2/droplets/{number}")
     running.delete(f"/v2/volumes/{volume}")
-    asked = len(running.api.requests())
+    before = len(running.api.requests())
     refused = running.pds("repair", "--yes", check=False)
     assert refused.code == 1
     assert "members' data are gone" in refused.output
-    assert {item["method"] for item in running.api.requests()[asked:]} == {"GET"}, "nothing was made on the quiet"
+    assert {item["method"] for item in running.api.requests()[before:]} == {"GET"}, (
+        "nothing may be created without a warning"
+    )
     running.configure(pds={"new": True})
     running.pds("repair", "--yes")
     one_of_each(running)
     assert list(running.api.dump()["volumes"]) != [volume]
 
 
-def test_a_stack_whose_droplet_is_gone_is_destroyed(running: E2eEnvironment) -> None:
-    """No request to delete goes to anything that ran on it; retained resources are listed with the commands that remove
-    them."""
+def test_stack_without_its_droplet_can_be_destroyed(running: E2eEnvironment) -> None:
+    """Nothing on the droplet gets a delete request. Retained resources are listed with the commands to remove them."""
     [number] = running.api.dump()["droplets"]
     running.delete(f"/v2/droplets/{number}")
     [droplet] = [item for item in orphans(running)["missing"] if item["kind"] == "Droplet"]

@@ -1,9 +1,9 @@
 """The exact `user_data` on a machine, and the faults that the machine survives: `pytest -x -s
 tests/e2e/scenarios/e2e_machine.py`, as root.
 
-The program with the real engine, on a droplet in machine grade (`virtual.py`). One scenario: each test continues from
-the end of the one before. Nothing here is a gate: under software emulation a boot takes minutes. Times are printed,
-never asserted; they include the emulated machine's own pace.
+The program with the real engine, on a virtual machine as droplet (`virtual.py`). One scenario: each test continues from
+the end of the previous one. No workflow runs this: under software emulation a boot takes minutes. Times are printed,
+never asserted, since they depend on the emulation.
 """
 
 import json
@@ -50,10 +50,10 @@ cat /proc/sys/kernel/random/boot_id
 
 @dataclass(frozen=True)
 class State:
-    """A droplet on which the server answers, distinguished from the same one before an event."""
+    """The state of a droplet with a healthy server, to compare it with the state before an event."""
 
     container: str
-    """Its id and when it was started."""
+    """Its id and start time."""
     pid: int
     nomad: int
     docker: int
@@ -62,8 +62,8 @@ class State:
 
 @dataclass(frozen=True)
 class Ended:
-    """An end of the server: when, by Nomad's clock, and its exit code. The server's own handler exits with 0, after it
-    has closed its databases; an unhandled signal would be 128 and more."""
+    """An end of the server: the time by Nomad's clock, and the exit code. The server's own handler exits with 0 after
+    closing its databases; an unhandled signal gives 128 or more."""
 
     when: int
     code: int
@@ -83,7 +83,7 @@ class Droplet:
         return number
 
     def ask(self, script: str) -> str:
-        """The output of a shell script there. Raises E2eError."""
+        """The output of a shell script on the droplet. Raises E2eError."""
         return self.machines.ask(self.number, script)
 
     def state(self) -> State | None:
@@ -112,7 +112,7 @@ class Droplet:
         return self.healthy("before", lambda _: True, time.monotonic())
 
     def action(self, kind: str) -> None:
-        """An action of DigitalOcean's API on the droplet, to its end."""
+        """Run an action of DigitalOcean's API on the droplet to its end."""
         self.stack.act(f"/v2/droplets/{self.number}/actions", {"type": kind})
 
     def ended(self) -> Ended:
@@ -121,18 +121,18 @@ class Droplet:
         Its last output need not be in Nomad's log: the log collector does not outlive every agent.
         """
         query = '[.[].TaskStates.pds.Events[] | select(.Type == "Terminated") | [.Time, .Details.exit_code]]'
-        asked = f"curl -sf --max-time 10 http://127.0.0.1:4646/v1/job/pds/allocations | jq -c '{query}'"
-        when, code = sorted(json.loads(self.ask(asked)))[-1]
+        query_command = f"curl -sf --max-time 10 http://127.0.0.1:4646/v1/job/pds/allocations | jq -c '{query}'"
+        when, code = sorted(json.loads(self.ask(query_command)))[-1]
         return Ended(when, int(code))
 
     def went_down_cleanly(self) -> None:
-        """The shutdown before this boot had no circular wait, and unmounted the volume."""
-        said = self.ask("journalctl --boot=-1 --output=cat --quiet _PID=1")
+        """Assert that the shutdown before this boot had no ordering cycle and unmounted the volume."""
+        journal = self.ask("journalctl --boot=-1 --output=cat --quiet _PID=1")
         faults = ("ordering cycle", "Failed unmounting srv-nomad")
-        assert [line for line in said.splitlines() if any(fault in line for fault in faults)] == []
+        assert [line for line in journal.splitlines() if any(fault in line for fault in faults)] == []
 
-    def asked_for_metadata(self) -> int:
-        """How many requests the metadata service has answered."""
+    def metadata_requests(self) -> int:
+        """Number of requests that the metadata service has answered."""
         return len((self.machines.droplets()[self.number].machine.home / "metadata.log").read_text().splitlines())
 
 
@@ -162,10 +162,10 @@ def droplet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Droplet]:
             machines.stop_all()
 
 
-def test_the_exact_user_data_makes_a_droplet_that_serves(droplet: Droplet) -> None:
+def test_exact_user_data_creates_a_serving_droplet(droplet: Droplet) -> None:
     began = time.monotonic()
     for left in reversed(range(_TRIES)):
-        # Under emulation, on a busy machine, a first boot can outlast the waits of `up`; then the next one goes on.
+        # Under emulation, on a busy machine, a first boot can outlast the waits of `up`; the next one continues.
         done = droplet.stack.pulumi("up", "--yes", "--skip-preview", show=True, check=False)
         print(f"`up` ended with {done.code} after {done.seconds:.0f} s")
         if not done.code:
@@ -180,7 +180,7 @@ def test_the_exact_user_data_makes_a_droplet_that_serves(droplet: Droplet) -> No
     print(
         droplet.ask("systemd-analyze; cat /proc/uptime; uname -r; cloud-init --version; systemctl --version | head -1")
     )
-    # cloud-init reports a DEPRECATED: this way of reading metadata will be removed.
+    # cloud-init reports DEPRECATED: this way of reading metadata will be removed.
     assert (status["status"], status["errors"], set(status["recoverable_errors"])) == ("done", [], {"DEPRECATED"})
     assert droplet.ask("systemctl --failed --plain --no-legend") == ""
     assert droplet.stack.world.failures == []
@@ -190,7 +190,7 @@ def test_the_exact_user_data_makes_a_droplet_that_serves(droplet: Droplet) -> No
     droplet.stack.pulumi("preview", "--expect-no-changes")
 
 
-def test_a_second_run_of_the_setup_changes_nothing(droplet: Droplet) -> None:
+def test_second_run_of_the_setup_changes_nothing(droplet: Droplet) -> None:
     """It also completes an interrupted first boot."""
     before = droplet.now()
     droplet.machines.ask(droplet.number, "/usr/local/lib/pds/setup", patience=_PATIENCE)
@@ -198,7 +198,7 @@ def test_a_second_run_of_the_setup_changes_nothing(droplet: Droplet) -> None:
     assert after.container == before.container
 
 
-def test_only_what_an_outsider_may_reach_listens_beyond_loopback(droplet: Droplet) -> None:
+def test_only_ports_of_the_firewall_rules_listen_beyond_loopback(droplet: Droplet) -> None:
     """Listeners on the droplet compared with the rules of DigitalOcean's firewall, which does not filter here."""
     [firewall] = droplet.stack.api.dump()["firewalls"].values()
     rules = {int(rule["ports"]): set(rule["sources"]["addresses"]) for rule in firewall["inbound_rules"]}
@@ -212,12 +212,12 @@ def test_only_what_an_outsider_may_reach_listens_beyond_loopback(droplet: Drople
         for protocol, address in open_to_all
         if not re.match(r"127\.|\[::1\]|\[::ffff:127\.", address)
     }
-    # Even without the firewall there would be nothing else.
+    # Even without the firewall no other port would be open.
     assert beyond <= {("tcp", port) for port in rules}
     assert ("tcp", 4650) in beyond
 
 
-def test_the_endpoint_is_reached_from_outside_and_other_ports_are_not(droplet: Droplet) -> None:
+def test_endpoint_is_reachable_from_outside_and_other_ports_are_not(droplet: Droplet) -> None:
     outputs = droplet.stack.outputs()
     address = str(outputs["ipv4"])
     with pytest.raises(httpx.HTTPError):
@@ -231,38 +231,38 @@ def test_the_endpoint_is_reached_from_outside_and_other_ports_are_not(droplet: D
 
 
 def no_container_reads_metadata(droplet: Droplet) -> None:
-    """Neither behind a bridge nor in the host's network; the monitoring agent does, so the service is there."""
-    ask = f"fetch('http://{METADATA}/metadata/v1.json',{{signal:AbortSignal.timeout(20000)}})"
-    script = f"{ask}.then(r=>console.log('reached',r.status),e=>console.log('refused',e.cause?.code??e.name))"
-    before = droplet.asked_for_metadata()
+    """Assert that no container can, bridged or in the host's network, and that the monitoring agent can."""
+    fetch = f"fetch('http://{METADATA}/metadata/v1.json',{{signal:AbortSignal.timeout(20000)}})"
+    script = f"{fetch}.then(r=>console.log('reached',r.status),e=>console.log('refused',e.cause?.code??e.name))"
+    before = droplet.metadata_requests()
     for network in ("bridge", "host"):
         command = f'docker run --rm --network {network} --entrypoint node {PDS_TAG} -e "{script}"'
         assert droplet.ask(command) == "refused ECONNREFUSED\n", network
-    assert droplet.asked_for_metadata() == before
+    assert droplet.metadata_requests() == before
     curl = f"curl --silent --output /dev/null --max-time 20 http://{METADATA}/metadata/v1.json"
     agent = f"systemd-run --quiet --wait --collect --unit=do-agent.service {curl}"
     assert droplet.ask(f"{agent} && echo reached; {curl} || echo refused") == "reached\nrefused\n"
-    assert droplet.asked_for_metadata() == before + 1
+    assert droplet.metadata_requests() == before + 1
 
 
 def test_no_container_reads_the_metadata(droplet: Droplet) -> None:
     no_container_reads_metadata(droplet)
 
 
-def test_a_killed_server_comes_back(droplet: Droplet) -> None:
+def test_killed_server_is_restarted(droplet: Droplet) -> None:
     before, began = droplet.now(), time.monotonic()
     droplet.ask(f"kill -9 {before.pid}")
     droplet.healthy("PDS killed", lambda state: state.container != before.container, began)
     assert droplet.ended().code == 137
 
 
-def test_a_removed_container_comes_back(droplet: Droplet) -> None:
+def test_removed_container_is_replaced(droplet: Droplet) -> None:
     before, began = droplet.now(), time.monotonic()
     droplet.ask(f"docker rm --force {before.container.split()[0]}")
     droplet.healthy("container removed", lambda state: state.container != before.container, began)
 
 
-def test_a_restarted_docker_leaves_the_server_alone(droplet: Droplet) -> None:
+def test_restarted_docker_leaves_the_server_running(droplet: Droplet) -> None:
     before, began = droplet.now(), time.monotonic()
     droplet.ask("systemctl restart docker.service")
     after = droplet.healthy("Docker restarted", lambda state: state.docker != before.docker, began)
@@ -271,17 +271,17 @@ def test_a_restarted_docker_leaves_the_server_alone(droplet: Droplet) -> None:
     no_container_reads_metadata(droplet)
 
 
-def test_a_killed_nomad_comes_back_and_leaves_the_server_alone(droplet: Droplet) -> None:
+def test_killed_nomad_is_restarted_and_leaves_the_server_running(droplet: Droplet) -> None:
     before, began = droplet.now(), time.monotonic()
     droplet.ask("systemctl kill --kill-whom=main --signal=KILL nomad.service")
     after = droplet.healthy("Nomad killed", lambda state: state.nomad not in (0, before.nomad), began)
     assert after.container == before.container
 
 
-def test_a_reboot_stops_the_server_in_order_and_it_comes_back(droplet: Droplet) -> None:
+def test_reboot_stops_the_server_in_order_and_starts_it_again(droplet: Droplet) -> None:
     before, ended, began = droplet.now(), droplet.ended(), time.monotonic()
     droplet.action("reboot")
-    print(f"\noff and on again after {time.monotonic() - began:.0f} s")
+    print(f"\nrestarted after {time.monotonic() - began:.0f} s")
     droplet.healthy("machine rebooted", lambda state: state.boot != before.boot, began)
     stopped = droplet.ended()
     assert (stopped.when > ended.when, stopped.code) == (True, 0)
@@ -290,7 +290,7 @@ def test_a_reboot_stops_the_server_in_order_and_it_comes_back(droplet: Droplet) 
     no_container_reads_metadata(droplet)
 
 
-def test_a_reboot_from_within_does_the_same(droplet: Droplet) -> None:
+def test_reboot_from_within_stops_and_starts_the_server_in_order(droplet: Droplet) -> None:
     before, ended, began = droplet.now(), droplet.ended(), time.monotonic()
     droplet.ask("systemctl reboot --no-block")
     droplet.healthy("machine rebooted from within", lambda state: state.boot != before.boot, began)
@@ -299,13 +299,13 @@ def test_a_reboot_from_within_does_the_same(droplet: Droplet) -> None:
     droplet.went_down_cleanly()
 
 
-def test_a_machine_whose_power_was_cut_comes_back(droplet: Droplet) -> None:
+def test_machine_serves_again_after_a_power_cut(droplet: Droplet) -> None:
     before, began = droplet.now(), time.monotonic()
     droplet.action("power_cycle")
     droplet.healthy("power cut", lambda state: state.boot != before.boot, began)
 
 
-def test_a_grown_volume_is_used_while_the_server_runs(droplet: Droplet) -> None:
+def test_grown_volume_is_used_while_the_server_runs(droplet: Droplet) -> None:
     size = "df --output=size --block-size=1M /srv/nomad | tail -1"
     before, mib = droplet.now(), int(droplet.ask(size))
     droplet.stack.configure(volume={"size_gib": 30})

@@ -1,7 +1,7 @@
 """A full quota on a kernel with quota support: `pytest -x -s tests/e2e/scenarios/e2e_machine_quota.py`, as root; some
 minutes.
 
-A virtual machine with a volume, as in `e2e_machine.py`, and only those of the host's files that create a club's
+A virtual machine with a volume, as in `e2e_machine.py`, and only the host files that create a club's
 directory: the script that formats and claims the volume, the volume's mount unit, and the plugin that Nomad runs.
 Neither Nomad nor a server is on it: the test writes as their users.
 """
@@ -42,19 +42,23 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
         machines.boot(DROPLET, "#cloud-config\ndisable_root: false\npackages: [quota]\n", {VOLUME: "volume"})
         answered(machines)
 
-        def asked(script: str) -> str:
+        def ask_with_patience(script: str) -> str:
             return machines.ask(DROPLET, script, patience=_PATIENCE)
 
-        asked("cloud-init status --wait >/dev/null || true; command -v setquota")
+        ask_with_patience("cloud-init status --wait >/dev/null || true; command -v setquota")
         mount = (FILES / "srv-nomad.mount").read_text().replace("@VOLUME@", VOLUME)
-        # Its preparation is run by hand, below.
+        # The test runs the preparation itself, below.
         mount = "\n".join(line for line in mount.splitlines() if "pds-volume-prepare" not in line)
-        lay_out(asked, PLUGIN, (FILES / "host-volume-plugin.sh").read_text())
-        lay_out(asked, SCRIPT, (FILES / "volume.sh").read_text())
-        lay_out(asked, UNIT, mount)
-        lay_out(asked, "/etc/pds/host.env", f"STACK={STACK}\nVOLUME={VOLUME}\nADOPT=0\n")
-        print(asked(f"{SCRIPT} prepare && systemctl start srv-nomad.mount && {SCRIPT} claim; mount | grep /srv/nomad"))
-        yield asked
+        lay_out(ask_with_patience, PLUGIN, (FILES / "host-volume-plugin.sh").read_text())
+        lay_out(ask_with_patience, SCRIPT, (FILES / "volume.sh").read_text())
+        lay_out(ask_with_patience, UNIT, mount)
+        lay_out(ask_with_patience, "/etc/pds/host.env", f"STACK={STACK}\nVOLUME={VOLUME}\nADOPT=0\n")
+        print(
+            ask_with_patience(
+                f"{SCRIPT} prepare && systemctl start srv-nomad.mount && {SCRIPT} claim; mount | grep /srv/nomad"
+            )
+        )
+        yield ask_with_patience
     finally:
         machines.stop_all()
 
@@ -73,15 +77,15 @@ def answered(machines: VirtualMachines) -> None:
 
 
 def lay_out(ask: Callable[[str], str], path: str, text: str) -> None:
-    """Write a file there."""
+    """Write a file on the machine."""
     assert "@END@" not in text
     ask(f"mkdir -p {Path(path).parent}\ncat >{path} <<'@END@'\n{text}\n@END@\nchmod 0755 {path}")
 
 
-def made(ask: Callable[[str], str], club: str, mib: int) -> str:
-    """A club's directory with this quota, as Nomad creates one: with only the plugin's own environment."""
-    wish = f"DHV_VOLUME_NAME=pds-{club} DHV_CAPACITY_MIN_BYTES={mib * MIB} DHV_CAPACITY_MAX_BYTES={mib * MIB}"
-    ask(f"env -i {wish} {PLUGIN} create")
+def create_directory(ask: Callable[[str], str], club: str, mib: int) -> str:
+    """Create a club's directory with this quota as Nomad does, with only the plugin's environment; return its path."""
+    variables = f"DHV_VOLUME_NAME=pds-{club} DHV_CAPACITY_MIN_BYTES={mib * MIB} DHV_CAPACITY_MAX_BYTES={mib * MIB}"
+    ask(f"env -i {variables} {PLUGIN} create")
     return f"/srv/nomad/clubs/pds-{club}"
 
 
@@ -90,39 +94,39 @@ def write(ask: Callable[[str], str], file: str, mib: int) -> str:
     return ask(f"{_AS_THE_SERVER} dd if=/dev/zero of={file} bs=1M count={mib} status=none conv=fsync 2>&1 || true")
 
 
-def test_a_club_whose_quota_is_full_leaves_the_others_room(ask: Callable[[str], str]) -> None:
-    chess, rooks = made(ask, "chess", 64), made(ask, "rooks", 64)
+def test_full_quota_of_a_club_leaves_space_for_the_others(ask: Callable[[str], str]) -> None:
+    chess, rooks = create_directory(ask, "chess", 64), create_directory(ask, "rooks", 64)
     assert "Disk quota exceeded" in write(ask, f"{chess}/blob", 100)
     used = int(ask(f"du --summarize --block-size=1M {chess}").split()[0])
-    assert used in (63, 64), "all that it may have, and no more"
+    assert used in (63, 64), "the club must get exactly its quota"
     assert "Disk quota exceeded" in write(ask, f"{chess}/another", 1)
-    assert write(ask, f"{rooks}/blob", 50) == "", "the other club"
-    assert write(ask, "/srv/nomad/pds/blob", 100) == "", "the host's own PDS"
+    assert write(ask, f"{rooks}/blob", 50) == "", "the other club must not be affected"
+    assert write(ask, "/srv/nomad/pds/blob", 100) == "", "the host's own PDS must not be affected"
 
 
-def test_what_is_made_further_down_counts_too(ask: Callable[[str], str]) -> None:
+def test_files_in_subdirectories_count_for_the_quota(ask: Callable[[str], str]) -> None:
     rooks = "/srv/nomad/clubs/pds-rooks"
     ask(f"{_AS_THE_SERVER} mkdir -p {rooks}/actors/1a")
     assert "Disk quota exceeded" in write(ask, f"{rooks}/actors/1a/store", 30)
     ask(f"rm {rooks}/actors/1a/store")
 
 
-def test_with_less_in_it_or_a_larger_quota_there_is_room_again(ask: Callable[[str], str]) -> None:
+def test_space_is_available_after_deleting_files_or_raising_the_quota(ask: Callable[[str], str]) -> None:
     chess = "/srv/nomad/clubs/pds-chess"
     ask(f"rm -f {chess}/another")
     assert "Disk quota exceeded" in write(ask, f"{chess}/more", 20)
-    made(ask, "chess", 128)
-    assert write(ask, f"{chess}/more", 20) == "", "Nomad runs the plugin again, with the new limit"
+    create_directory(ask, "chess", 128)
+    assert write(ask, f"{chess}/more", 20) == "", "Nomad runs the plugin again with the new limit"
     ask(f"rm {chess}/blob")
     assert write(ask, f"{chess}/blob", 60) == ""
 
 
-def test_a_directory_put_back_has_its_quota_again(ask: Callable[[str], str]) -> None:
+def test_directory_that_is_moved_back_has_its_quota_again(ask: Callable[[str], str]) -> None:
     """As in docs/guide/clubs.md: it replaces the empty one, and the agent is restarted."""
     chess = "/srv/nomad/clubs/pds-chess"
     ask(f"env -i DHV_VOLUME_NAME=pds-chess {PLUGIN} delete")
-    made(ask, "chess", 128)
+    create_directory(ask, "chess", 128)
     ask(f"rmdir {chess} && mv /srv/nomad/.trash/*-pds-chess {chess}")
-    made(ask, "chess", 128)  # what a restart of the agent does
+    create_directory(ask, "chess", 128)  # as a restart of the agent does
     assert "Disk quota exceeded" in write(ask, f"{chess}/rest", 100)
     assert int(ask(f"du --summarize --block-size=1M {chess}").split()[0]) in (127, 128)

@@ -51,10 +51,10 @@ class Scenario:
     trust: ssl.SSLContext
     members: Club | None = None
     session: str = ""
-    """The state of a member's app since before the first move."""
+    """The session of a member's app from before the first move."""
 
     def machine(self, host: E2eEnvironment) -> Machine:
-        """The host's."""
+        """The machine of the host."""
         address = host.outputs()["ipv4"]
         (found,) = (machine for machine in host.machines.machines() if machine.address == address)
         return found
@@ -65,7 +65,7 @@ class Scenario:
         return found
 
     def servers(self) -> dict[str, str]:
-        """Containers that run for the club: name to the folder of its data."""
+        """Running containers of the club: name to the folder of its data."""
         ids = run(["docker", "ps", "--quiet"], self.club.docker_host).split()
         shown = '{{.Name}} {{range .Mounts}}{{if eq .Destination "/pds"}}{{.Source}}{{end}}{{end}}'
         lines = [run(["docker", "inspect", "--format", shown, each], self.club.docker_host).split() for each in ids]
@@ -88,7 +88,7 @@ class Scenario:
         return {job["ID"] for job in answer.json() or [] if job["Status"] != "dead"}
 
     def moved(self, host: E2eEnvironment) -> bool:
-        """It is there, and only there, with everything; and no change is left."""
+        """Assert that the club runs on this host only, with all its data, and that no change is left."""
         port = {self.old.name: OLD, self.new.name: NEW}[host.name]
         self.whole(port)
         assert self.ingress(host) == 200
@@ -102,7 +102,7 @@ class Scenario:
         return True
 
     def whole(self, port: int) -> None:
-        """Old passwords work, and everything acknowledged has its original CID."""
+        """Assert that old passwords work and everything acknowledged has its original CID."""
         assert self.members
         client = Client(f"http://127.0.0.1:{port}", NAME)
         whole(client, self.members, time.monotonic())
@@ -112,8 +112,7 @@ class Scenario:
 
 @contextmanager
 def written_to(club: Club) -> Iterator[list[str]]:
-    """A member writes without a pause until the server is gone or the block ends; returns acknowledged writes, URI by
-    URI."""
+    """Let a member write without a pause until the block ends; yield the URIs of acknowledged writes."""
     ended, acknowledged = threading.Event(), list[str]()
 
     def write() -> None:
@@ -121,7 +120,7 @@ def written_to(club: Club) -> Iterator[list[str]]:
             try:
                 acknowledged.append(club.post(club.members[0], f"post {len(acknowledged)}"))
             except (httpx.HTTPError, RefusedError):
-                ended.wait(0.2)  # it is gone, and may return
+                ended.wait(0.2)  # the server is unreachable, and may return
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
@@ -142,22 +141,22 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
         plc = stack.enter_context(directory(old.folder / "plc", cache, old.docker_host, old.authority))
         stack.enter_context(public_ports(whole=False))
         first = yaml.safe_load((old.project / f"Pulumi.{old.name}.yaml").read_text())["config"]
-        ground = {
+        second_config = {
             **first,
             "pds:hostname": "ground.test",
             "pds:dns": {**first["pds:dns"], "zone": "ground.test"},
         }
         second = int(old.nomad.rpartition(":")[2])
         port = ports_of(1, {"http": second, "rpc": second + 1, "serf": second + 2})["http"]
-        new = replace(old.beside("ground", ground), nomad=f"http://127.0.0.1:{port}")
+        new = replace(old.beside("ground", second_config), nomad=f"http://127.0.0.1:{port}")
         # Reserved addresses are assigned in this order; each host's ingress listens at its own.
         for number, host in enumerate((old, new), 1):
-            where = f"{old.network.rpartition('.')[0]}.{number}/32"
+            address = f"{old.network.rpartition('.')[0]}.{number}/32"
             image = io_image(
                 old.folder / f"io-{number}",
                 old.docker_host,
                 old.authority.pair(),
-                where,
+                address,
                 host.nomad,
                 f"io.local/io-stand-in:host-{number}",
             )
@@ -186,7 +185,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
         yield Scenario(old, new, club, old.authority.trusted())
 
 
-def test_a_club_and_two_hosts_come_up(scenario: Scenario) -> None:
+def test_club_and_two_hosts_are_created(scenario: Scenario) -> None:
     scenario.old.configure(clubs={"chess": {"port": OLD, "memory_mib": 768}})
     for stack in (scenario.old, scenario.new, scenario.club):
         stack.pulumi(*UP)
@@ -195,12 +194,12 @@ def test_a_club_and_two_hosts_come_up(scenario: Scenario) -> None:
     body = {"identifier": scenario.members.members[0].did, "password": PASSWORD}
     client = Client(f"http://127.0.0.1:{OLD}", NAME)
     scenario.session = client.procedure("com.atproto.server.createSession", body)["accessJwt"]
-    scenario.club.pulumi(*UP)  # it names who signed up
+    scenario.club.pulumi(*UP)  # the warnings name new accounts
     assert len(scenario.servers()) == 1
 
 
-def test_a_club_made_before_gets_its_way_in_under_the_host_s_name_and_nothing_else(scenario: Scenario) -> None:
-    """The name of its provider did not include the host."""
+def test_older_provider_name_is_replaced_and_nothing_else(scenario: Scenario) -> None:
+    """In earlier versions the name of the provider did not include the host."""
     shown = json.loads(scenario.club.pulumi("stack", "export").output)["deployment"]["resources"]
     (urn,) = (item["urn"] for item in shown if item["urn"].endswith("::pds-host-provider-bench"))
     scenario.club.pulumi("state", "rename", urn, "pds-host-provider", "--yes")
@@ -213,7 +212,7 @@ def test_a_club_made_before_gets_its_way_in_under_the_host_s_name_and_nothing_el
     }, done.output
 
 
-def test_a_host_that_gives_no_room_is_told_what_to_write(scenario: Scenario) -> None:
+def test_refuses_a_host_without_a_place_and_prints_what_to_write(scenario: Scenario) -> None:
     before = scenario.config(scenario.club)
     refused = scenario.club.pds("move", "--to", "ground", "--yes", check=False)
     assert refused.code == 2
@@ -227,7 +226,7 @@ def test_a_host_that_gives_no_room_is_told_what_to_write(scenario: Scenario) -> 
     scenario.whole(OLD)
 
 
-def test_it_moves_while_it_is_written_to(scenario: Scenario) -> None:
+def test_club_moves_under_writes(scenario: Scenario) -> None:
     assert scenario.members
     with written_to(scenario.members) as acknowledged:
         done = scenario.club.pds("move", "--to", "ground", "--yes", check=False)
@@ -238,10 +237,10 @@ def test_it_moves_while_it_is_written_to(scenario: Scenario) -> None:
         assert secret not in done.output, name
 
 
-def test_the_old_host_has_the_data_and_nothing_that_runs(scenario: Scenario) -> None:
+def test_old_host_keeps_the_data_and_runs_nothing(scenario: Scenario) -> None:
     assert scenario.jobs(scenario.old) == set()
     (kept,) = (scenario.machine(scenario.old).volume / ".trash").glob("*-pds-chess")
-    assert (kept / "account.sqlite").exists(), "renamed, not deleted"
+    assert (kept / "account.sqlite").exists(), "the data must be renamed, not deleted"
     assert not (scenario.machine(scenario.old).volume / "clubs/pds-chess").exists()
     with pytest.raises(httpx.HTTPError):
         scenario.ingress(scenario.old)
@@ -249,26 +248,26 @@ def test_the_old_host_has_the_data_and_nothing_that_runs(scenario: Scenario) -> 
     assert "chess" not in scenario.config(scenario.old).get("pds:clubs", {})
 
 
-def test_an_engine_killed_between_the_two_hosts_is_gone_on_from(scenario: Scenario) -> None:
-    """Between the deletion of the old job and the creation of the new one, with all processes at once, as in a power
-    failure."""
+def test_move_resumes_after_its_engine_was_killed_between_the_hosts(scenario: Scenario) -> None:
+    """All processes are killed at once, as in a power failure, between the deletion of the old job and the creation of
+    the new one."""
     assert scenario.members
     scenario.old.configure(clubs={"chess": {"port": OLD, "memory_mib": 768}})
     scenario.old.pulumi(*UP)
     scenario.members = scenario.members.at(f"http://127.0.0.1:{NEW}")
     with written_to(scenario.members) as acknowledged:
-        said = killed(scenario, "bench", "pds-server-job deleted original", whole=True)
+        output = killed(scenario, "bench", "pds-server-job deleted original", whole=True)
     assert len(acknowledged) > 10
     assert scenario.servers() == {}
-    assert "created replacement" not in said.partition("pds-server-job deleted original")[2]
+    assert "created replacement" not in output.partition("pds-server-job deleted original")[2]
     scenario.club.pds("repair", "--yes")
     done = scenario.club.pds("move", "--to", "bench", "--yes")
-    assert "Can chess go" not in done.output, "that was answered"
+    assert "Can chess go" not in done.output, "the prompt was already answered"
     assert scenario.moved(scenario.old)
     assert scenario.jobs(scenario.new) == set()
 
 
-def test_before_the_new_server_has_run_the_old_host_takes_it_back(scenario: Scenario) -> None:
+def test_move_can_be_reversed_before_the_new_server_has_run(scenario: Scenario) -> None:
     assert scenario.members
     scenario.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
     scenario.new.pulumi(*UP)
@@ -283,8 +282,8 @@ def test_before_the_new_server_has_run_the_old_host_takes_it_back(scenario: Scen
     assert "chess" in scenario.config(scenario.old)["pds:clubs"]
 
 
-def test_a_verb_killed_while_its_engine_goes_on_is_gone_on_from(scenario: Scenario) -> None:
-    """To a host that still has a part of the earlier data."""
+def test_move_resumes_after_the_command_was_killed(scenario: Scenario) -> None:
+    """The engine continues; the target host still has a part of the earlier data."""
     assert scenario.members
     scenario.members = scenario.members.at(f"http://127.0.0.1:{OLD}")
     with written_to(scenario.members):
@@ -297,10 +296,10 @@ def test_a_verb_killed_while_its_engine_goes_on_is_gone_on_from(scenario: Scenar
 
 
 def killed(scenario: Scenario, to: str, after: str, *, whole: bool) -> str:
-    """Start a move, and kill the command (or with `whole` its engine too) after the output `after`; return the output
-    until all of it was over."""
+    """Start a move, and kill the command (or with `whole` its engine too) after the output `after`; return the whole
+    output."""
     command = [sys.executable, "-m", "cli.app", "move", "chess", "--to", to, "--yes"]
-    said: list[str] = []
+    output: list[str] = []
     with child(
         command,
         DEADLINE,
@@ -313,15 +312,15 @@ def killed(scenario: Scenario, to: str, after: str, *, whole: bool) -> str:
     ) as process:
         assert process.stdout
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if after in line:
                 if whole:
                     os.killpg(process.pid, signal.SIGKILL)
                 else:
-                    time.sleep(2)  # into the engine's run
+                    time.sleep(2)  # until the engine runs
                     process.kill()
                 break
-        said.extend(process.stdout)  # its engine may continue
+        output.extend(process.stdout)  # its engine may still print
         process.wait(60)
-    assert process.returncode == -signal.SIGKILL, "".join(said)
-    return "".join(said)
+    assert process.returncode == -signal.SIGKILL, "".join(output)
+    return "".join(output)

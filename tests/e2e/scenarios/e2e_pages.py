@@ -2,8 +2,8 @@
 root.
 
 Each command is typed as on the page (`reader.py`); `ELSEWHERE` lists the others, with their tests. One scenario, whose
-tests build on each other. The owner confirms the engine's prompts, and writes into the stack files the values of the
-page and those page and those that an e2e environment needs.
+tests build on each other. The operator confirms the engine's prompts, and writes the values of the
+page and those that an e2e environment needs into the stack files.
 """
 
 import json
@@ -41,9 +41,9 @@ SECTIONS = {
     CLUBS: ("Clubs: several PDSes on one host", "Removing a club", "Restoring a removed club"),
 }
 ELSEWHERE = {
-    "export DIGITALOCEAN_TOKEN=…": "it is in the owner's environment",
-    "export PULUMI_CONFIG_PASSPHRASE=…": "it is in the owner's environment",
-    "pulumi login --local": "PULUMI_BACKEND_URL says where the state is",
+    "export DIGITALOCEAN_TOKEN=…": "it is in the operator's environment",
+    "export PULUMI_CONFIG_PASSPHRASE=…": "it is in the operator's environment",
+    "pulumi login --local": "PULUMI_BACKEND_URL names the state backend",
     "./pds orphans club": "e2e_faults.py, e2e_kill.py",
     "./pds repair club": "e2e_kill.py, e2e_up.py, e2e_clubs.py",
     "./pds move chess --to other": "e2e_move.py",
@@ -51,22 +51,22 @@ ELSEWHERE = {
     "./pds new": "with its arguments, in the README",
     "pulumi stack init": "`./pds new` does it",
     "pulumi config set --path ingress.kind caddy --stack club": "e2e_ingress.py; this e2e environment has no ingress",
-    "curl -s https://ifconfig.co": "no service outside is queried",
-    "ssh root@IP ls /srv/nomad/.trash": "a droplet of this e2e environment is a folder, which is looked into",
-    "systemctl restart nomad": "a droplet of this e2e environment is a folder; its agent is started again",
+    "curl -s https://ifconfig.co": "external services are not queried",
+    "ssh root@IP ls /srv/nomad/.trash": "a droplet of this e2e environment is a folder, which the test reads",
+    "systemctl restart nomad": "a droplet of this e2e environment is a folder; the test restarts its agent",
     "ssh root@IP cat /run/reboot-required": "a droplet of this e2e environment is a folder",
     "ssh root@IP systemctl reboot": "e2e_machine.py",
     "./pds preflight": "with its stack, above",
     "make preview": "with what it compares, under 'A pull request'",
-    "pulumi up": "with its place in the order, wherever the page has it",
+    "pulumi up": "run where the page has it",
 }
 RUNNER = "203.0.113.99"
 ESCROW_PASSPHRASE = "six words or more on paper"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owner:
-    """An owner, their first stack, and the account of one of their members."""
+class Operator:
+    """An operator, their first stack, and the account of one of their members."""
 
     reader: Reader
     e2e_env: E2eEnvironment
@@ -74,11 +74,11 @@ class Owner:
 
     @property
     def club(self) -> E2eEnvironment:
-        """Their stack, with the present passphrase."""
+        """The operator's first stack, with the present passphrase."""
         return replace(self.e2e_env, name="club", env=self.reader.env)
 
     def chess(self) -> E2eEnvironment:
-        """The second one."""
+        """The operator's second stack."""
         return replace(self.club, name="chess")
 
     def client(self) -> Client:
@@ -91,24 +91,24 @@ class Owner:
 
 
 @pytest.fixture(scope="module")
-def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     if lines := missing(*PROGRAMS):
         pytest.fail("\n".join(lines), pytrace=False)
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
     with ExitStack() as stack:
         made = stack.enter_context(e2e_env(tmp_path_factory.mktemp("bench"), cache))
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
-        # Servers of the current line ask no directory at a private address, and `check` asks them for their handles.
+        # Without it, servers of the current line query no directory at a private address, and `check` needs that.
         private = {"PDS_DISABLE_SSRF_PROTECTION": "true"}
         made.configure(pds={"plc_url": plc.url, "image": plc.pds_image, "extra_env": private})
         own = yaml.safe_load((made.project / "Pulumi.bench.yaml").read_text())["config"]
-        made.pulumi("stack", "rm", "--yes")  # the owner creates their own
+        made.pulumi("stack", "rm", "--yes")  # the operator creates a stack
         clone(made.project)
         secret = made.folder / "escrow-passphrase"
         secret.write_text(ESCROW_PASSPHRASE)
         env = {**made.env, "PDS_ESCROW_PASSPHRASE_FILE": str(secret)}
         account = {"config": json.dumps(own)}
-        yield Owner(reader=Reader(made.project, env), e2e_env=made, account=account)
+        yield Operator(reader=Reader(made.project, env), e2e_env=made, account=account)
 
 
 def clone(project: Path) -> None:
@@ -124,85 +124,85 @@ def clone(project: Path) -> None:
 
 
 def commit(project: Path, message: str) -> None:
-    """Everything that git does not ignore."""
+    """Commit everything that git does not ignore."""
     run(["git", "add", "--all"], cwd=project)
-    who = ["-c", "user.name=owner", "-c", "user.email=owner@bench.test"]
-    run(["git", *who, "commit", "--quiet", "--allow-empty", "--message", message], cwd=project)
+    author = ["-c", "user.name=owner", "-c", "user.email=owner@bench.test"]
+    run(["git", *author, "commit", "--quiet", "--allow-empty", "--message", message], cwd=project)
 
 
-def test_the_quick_start_leads_to_a_serving_pds(owner: Owner) -> None:
-    types = owner.reader.types
+def test_quick_start_leads_to_a_serving_pds(operator: Operator) -> None:
+    types = operator.reader.types
     club = "./pds new club --hostname pds.my-club.org --cidr 203.0.113.7/32 --ssh-key laptop"
     # The e2e environment's account has no zone yet.
     types(README, club, means=club.replace("pds.my-club.org", HOSTNAME) + " --create-zone")
-    for key, value in json.loads(owner.account["config"]).items():
-        owner.club.configure(**{key.removeprefix("pds:"): value})
-    owner.club.configure(pds={"escrow": None, "memory_mib": 256})
-    file = owner.reader.project / "Pulumi.club.yaml"
+    for key, value in json.loads(operator.account["config"]).items():
+        operator.club.configure(**{key.removeprefix("pds:"): value})
+    operator.club.configure(pds={"escrow": None, "memory_mib": 256})
+    file = operator.reader.project / "Pulumi.club.yaml"
     file.write_text(file.read_text().replace("    escrow: null\n", ""))
-    said = types(README, "pulumi up --stack club").output
-    assert owner.club.health()[0] == 200
-    assert "escrow" in said, "there is something left to do, and it is said"
+    output = types(README, "pulumi up --stack club").output
+    assert operator.club.health()[0] == 200
+    assert "escrow" in output, "the output must name the missing escrow file"
 
 
-def test_the_first_hour(owner: Owner) -> None:
-    types, project = owner.reader.types, owner.reader.project
+def test_page_first_hour(operator: Operator) -> None:
+    types, project = operator.reader.types, operator.reader.project
     types(FIRST_HOUR, "pulumi stack select club")
     checked = types(FIRST_HOUR, "./pds check club", check=False)
     assert (checked.code, "escrow" in checked.output) == (1, True), (
-        "the Internet does not reach the e2e environment; and it names what is to do"
+        "the Internet does not reach the e2e environment, and the check must name the missing escrow file"
     )
     types(FIRST_HOUR, "./pds escrow club")
-    file = owner.escrow(HOSTNAME)
+    file = operator.escrow(HOSTNAME)
     types(FIRST_HOUR, "./pds escrow-check FILE", means=f"./pds escrow-check {file.name}")
-    owner.club.configure(pds={"escrow": "made"})
+    operator.club.configure(pds={"escrow": "made"})
     document = yaml.safe_load((project / "Pulumi.club.yaml").read_text())
     document["config"]["pds:pds"].pop("new")
     (project / "Pulumi.club.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     types(FIRST_HOUR, "pulumi up")
-    file.rename(owner.e2e_env.folder / file.name)  # put away
+    file.rename(operator.e2e_env.folder / file.name)  # stored elsewhere
     commit(project, "My stack file")
-    assert owner.club.health()[0] == 200
+    assert operator.club.health()[0] == 200
 
 
-def test_each_month(owner: Owner) -> None:
-    types = owner.reader.types
+def test_page_section_each_month(operator: Operator) -> None:
+    types = operator.reader.types
     types(FIRST_HOUR, "./pds list")
     empty = types(FIRST_HOUR, "pulumi refresh --preview-only").output
-    assert re.search(r"Resources:\s+\d+ unchanged\s*\Z", empty), "nothing was changed by hand"
+    assert re.search(r"Resources:\s+\d+ unchanged\s*\Z", empty), "there must be no drift"
     types(FIRST_HOUR, "make preview DIFF=HEAD", means="make preview DIFF=HEAD STACK=club")
 
 
-def test_an_address_that_changed(owner: Owner) -> None:
-    types = owner.reader.types
-    owner.club.configure(operators={"cidrs": ["203.0.113.8/32"]})
+def test_changed_operator_address_is_applied(operator: Operator) -> None:
+    types = operator.reader.types
+    operator.club.configure(operators={"cidrs": ["203.0.113.8/32"]})
     types(ADMINS, "pulumi up --target '**::pds-host-network-firewall'")
     types(ADMINS, "pulumi up")
-    let_in = f"./pds allow-ip club --address {RUNNER} -- pulumi up"
-    types(ADMINS, "./pds allow-ip club -- pulumi up", means=let_in)
-    owner.club.pulumi("preview", "--expect-no-changes")
+    allow_ip = f"./pds allow-ip club --address {RUNNER} -- pulumi up"
+    types(ADMINS, "./pds allow-ip club -- pulumi up", means=allow_ip)
+    operator.club.pulumi("preview", "--expect-no-changes")
 
 
-def test_who_is_logged_out_by_which_new_secret(owner: Owner) -> None:
-    types, client = owner.reader.types, owner.client()
+def test_new_admin_password_keeps_sessions_and_new_jwt_secret_ends_them(operator: Operator) -> None:
+    types, client = operator.reader.types, operator.client()
     own = {"handle": f"ann.{HOSTNAME}", "email": f"ann@{HOSTNAME}", "password": "hers alone"}
-    old = owner.club.outputs()["admin_password"]
+    old = operator.club.outputs()["admin_password"]
 
     def invite(password: str) -> str:
         name = "com.atproto.server.createInviteCode"
-        return str(owner.client().procedure(name, {"useCount": 1}, admin_password=password)["code"])
+        return str(operator.client().procedure(name, {"useCount": 1}, admin_password=password)["code"])
 
     made = client.procedure("com.atproto.server.createAccount", {**own, "inviteCode": invite(old)})
     login = {"identifier": own["handle"], "password": own["password"]}
 
     def session() -> Any:
-        asking = owner.client()
-        asking.log_in(made["accessJwt"])
-        return asking.query("com.atproto.server.getSession", {})
+        app = operator.client()
+        app.log_in(made["accessJwt"])
+        return app.query("com.atproto.server.getSession", {})
 
     types(ADMINS, "pulumi config set --secret --path secrets.admin_password", says="a-quite-new-one\n")
     types(ADMINS, "pulumi up")
-    assert session()["handle"] == own["handle"], "sessions stay valid"
+    assert session()["handle"] == own["handle"], "sessions must stay valid"
     invite("a-quite-new-one")
     with pytest.raises(RefusedError):
         invite(old)
@@ -210,74 +210,77 @@ def test_who_is_logged_out_by_which_new_secret(owner: Owner) -> None:
     types(ADMINS, "pulumi config set --secret --path secrets.jwt_secret", says="0123456789abcdef" * 4 + "\n")
     types(ADMINS, "pulumi up")
     with pytest.raises(RefusedError):
-        session()  # everybody is
-    assert owner.client().procedure("com.atproto.server.createSession", login)["handle"] == own["handle"]
+        session()  # all sessions end
+    assert operator.client().procedure("com.atproto.server.createSession", login)["handle"] == own["handle"]
 
 
-def test_a_larger_disk_and_droplet(owner: Owner) -> None:
-    owner.club.configure(volume={"size_gib": 30})
-    owner.reader.types(HOSTS, "pulumi up")
+def test_larger_disk_and_droplet_are_applied(operator: Operator) -> None:
+    operator.club.configure(volume={"size_gib": 30})
+    operator.reader.types(HOSTS, "pulumi up")
     for changed in ({"pds": {"paused": True}}, {"host": {"size": "s-4vcpu-8gb"}}, {"pds": {"paused": False}}):
-        owner.club.configure(**changed)
-        owner.reader.types(HOSTS, "pulumi up")
-    assert owner.club.health()[0] == 200
-    owner.reader.types(ADMINS, "pulumi preview")
+        operator.club.configure(**changed)
+        operator.reader.types(HOSTS, "pulumi up")
+    assert operator.club.health()[0] == 200
+    operator.reader.types(ADMINS, "pulumi preview")
 
 
-def test_what_changes_in_ci_by_hand(owner: Owner) -> None:
-    types, project = owner.reader.types, owner.reader.project
+def test_ci_commands_work_by_hand(operator: Operator) -> None:
+    types, project = operator.reader.types, operator.reader.project
     commit(project, "What has changed since")
     types(CI, "make preview DIFF=main", means="make preview DIFF=main STACK=club")
     types(CI, "make preview STACK=club")
-    owner.club.configure(host={"generation": 2})
+    operator.club.configure(host={"generation": 2})
     commit(project, "A new host")
     shown = types(CI, ".ci/preview HEAD^1", check=False)
     assert (shown.code, "== stack club" in shown.output) == (2, True), "a preflight check refuses"
     assert "host.generation: changed  REPLACES" in shown.output
-    shut = types(CI, "./pds preflight club", check=False)
-    assert (shut.code, "Droplet pds-host-droplet would be replaced" in shut.output) == (1, True)
+    refused = types(CI, "./pds preflight club", check=False)
+    assert (refused.code, "Droplet pds-host-droplet would be replaced" in refused.output) == (1, True)
     types(CI, "./pds preflight club --allow pds-host-droplet")
-    owner.club.configure(host={"generation": 1})
+    operator.club.configure(host={"generation": 1})
     types(CI, "pulumi preview --json --show-sames --stack club | ./pds preflight club --preview -")
     types(CI, "./pds allow-ip club --label RUN", means=f"./pds allow-ip club --label RUN --address {RUNNER}")
     types(CI, "pulumi preview --stack club --diff")
     types(CI, "pulumi up --stack club --yes --skip-preview")
     types(CI, "./pds check club", check=False)
     types(CI, "./pds allow-ip club --label RUN --close")
-    through = f"./pds allow-ip club --address {RUNNER}"
+    with_address = f"./pds allow-ip club --address {RUNNER}"
     for command in (
         "./pds allow-ip club -- pulumi up --stack club",
         "./pds allow-ip club -- pulumi preview --stack club --refresh --diff --expect-no-changes",
         "./pds allow-ip club; …; ./pds allow-ip club --close",
     ):
-        types(CI, command, means=command.replace("./pds allow-ip club", through, 1).replace("…; ", ""))
+        types(CI, command, means=command.replace("./pds allow-ip club", with_address, 1).replace("…; ", ""))
 
 
-def test_a_club_on_the_same_host(owner: Owner) -> None:
-    types = owner.reader.types
-    token = owner.reader.env["DIGITALOCEAN_TOKEN"]
+def test_club_is_created_on_the_same_host(operator: Operator) -> None:
+    types = operator.reader.types
+    token = operator.reader.env["DIGITALOCEAN_TOKEN"]
     zone = {"name": "chess-club.org"}
     httpx.post(
-        f"{owner.e2e_env.api.url}/v2/domains", json=zone, headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        f"{operator.e2e_env.api.url}/v2/domains",
+        json=zone,
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
     ).raise_for_status()
     types(README, "./pds new chess --hostname pds.chess-club.org --on club")
-    owner.chess().configure(pds=private(owner))
+    operator.chess().configure(pds=private(operator))
     types(README, "./pds up-all")
-    assert owner.chess().outputs()["state"] == "serving"
-    told = types(README, "./pds list").output
-    assert [line.split()[2] for line in told.splitlines() if line.startswith(("chess ", "club "))] == ["serving"] * 2
+    assert operator.chess().outputs()["state"] == "serving"
+    table = types(README, "./pds list").output
+    assert [line.split()[2] for line in table.splitlines() if line.startswith(("chess ", "club "))] == ["serving"] * 2
 
 
-def private(owner: Owner) -> dict[str, Any]:
-    """Settings that keep a club of the e2e environment from being visible elsewhere."""
-    own = json.loads(owner.account["config"])["pds:pds"]
+def private(operator: Operator) -> dict[str, Any]:
+    """Options that keep a club of the e2e environment away from public services."""
+    own = json.loads(operator.account["config"])["pds:pds"]
     return {key: own[key] for key in ("image", "plc_url", "crawlers", "extra_env")}
 
 
-def test_a_club_goes_and_comes_back_with_all_that_it_had(owner: Owner) -> None:
-    types, project = owner.reader.types, owner.reader.project
-    [machine] = owner.e2e_env.machines.machines()
-    mark = (machine.volume / "clubs/pds-chess/.pds-identity.json").read_text()
+def test_removed_club_is_restored_with_all_its_data(operator: Operator) -> None:
+    types, project = operator.reader.types, operator.reader.project
+    [machine] = operator.e2e_env.machines.machines()
+    identity = (machine.volume / "clubs/pds-chess/.pds-identity.json").read_text()
     types(CLUBS, "./pds escrow chess")
     types(CLUBS, "pulumi state unprotect --all --stack chess")
     types(CLUBS, "pulumi destroy --stack chess")
@@ -288,25 +291,25 @@ def test_a_club_goes_and_comes_back_with_all_that_it_had(owner: Owner) -> None:
     [kept] = (machine.volume / ".trash").iterdir()
     types(CLUBS, "pulumi stack rm chess")
 
-    owner.club.configure(clubs={"chess": gets})
+    operator.club.configure(clubs={"chess": gets})
     types(CLUBS, "pulumi up --stack club")
     (machine.volume / "clubs/pds-chess").rmdir()
     kept.rename(machine.volume / "clubs/pds-chess")
-    [number] = owner.e2e_env.api.dump()["droplets"]
-    owner.e2e_env.machines.stop(int(number), graceful=True)
-    owner.e2e_env.machines.start(int(number))
-    own = json.loads(owner.account["config"])
+    [number] = operator.e2e_env.api.dump()["droplets"]
+    operator.e2e_env.machines.stop(int(number), graceful=True)
+    operator.e2e_env.machines.start(int(number))
+    own = json.loads(operator.account["config"])
     config = {
         "pds:hostname": "pds.chess-club.org",
         "pds:dns": {"zone": "chess-club.org", "nameservers": own["pds:dns"]["nameservers"]},
         "pds:on": "club",
         "pds:ingress": own["pds:ingress"],
-        "pds:pds": {"port": gets["port"], **private(owner)},
+        "pds:pds": {"port": gets["port"], **private(operator)},
     }
     (project / "Pulumi.chess.yaml").write_text(yaml.safe_dump({"config": config}, sort_keys=False))
-    sealed = owner.escrow("pds.chess-club.org").read_bytes()
+    sealed = operator.escrow("pds.chess-club.org").read_bytes()
     secrets = json.loads(pyrage.passphrase.decrypt(sealed, ESCROW_PASSPHRASE))["secrets"]
-    # `stack init` selects; then the page's secrets are the club's.
+    # `stack init` selects the stack, so the page's commands set the club's secrets.
     types(CLUBS, "pulumi stack init chess && pulumi up --stack chess", means="pulumi stack init chess")
     for option, name in (
         ("plc_rotation_key", "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"),
@@ -321,23 +324,23 @@ def test_a_club_goes_and_comes_back_with_all_that_it_had(owner: Owner) -> None:
             says=f"{secrets[name]}\n",
         )
     types(CLUBS, "pulumi stack init chess && pulumi up --stack chess", means="pulumi up --stack chess")
-    assert owner.chess().outputs()["state"] == "serving"
-    assert (machine.volume / "clubs/pds-chess/.pds-identity.json").read_text() == mark
+    assert operator.chess().outputs()["state"] == "serving"
+    assert (machine.volume / "clubs/pds-chess/.pds-identity.json").read_text() == identity
 
 
-def test_an_admin_leaves(owner: Owner) -> None:
-    """The last one: it changes the passphrase."""
+def test_changed_passphrase_locks_out_the_former_admin(operator: Operator) -> None:
+    """The last test, since it changes the passphrase."""
     changed = "pulumi stack change-secrets-provider passphrase"
     for name in ("club", "chess"):
-        owner.reader.types(ADMINS, changed, means=f"{changed} --stack {name}", says="another one\nanother one\n")
-    old = owner.reader.env["PULUMI_CONFIG_PASSPHRASE"]
-    owner.reader.env["PULUMI_CONFIG_PASSPHRASE"] = "another one"
-    for stack in (owner.club, owner.chess()):
+        operator.reader.types(ADMINS, changed, means=f"{changed} --stack {name}", says="another one\nanother one\n")
+    old = operator.reader.env["PULUMI_CONFIG_PASSPHRASE"]
+    operator.reader.env["PULUMI_CONFIG_PASSPHRASE"] = "another one"
+    for stack in (operator.club, operator.chess()):
         stack.pulumi("preview", "--expect-no-changes")
         with_old = replace(stack, env={**stack.env, "PULUMI_CONFIG_PASSPHRASE": old})
         with pytest.raises(subprocess.CalledProcessError):
             with_old.outputs()
 
 
-def test_no_command_of_the_pages_was_left_out(owner: Owner) -> None:
-    assert owner.reader.left(SECTIONS, ELSEWHERE) == []
+def test_no_command_of_the_pages_was_left_out(operator: Operator) -> None:
+    assert operator.reader.left(SECTIONS, ELSEWHERE) == []

@@ -36,21 +36,23 @@ if settings.host.project:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Alone]:
-    with alone(tmp_path, PROGRAM, {}) as made:
-        add_key(made.api.world, "a key", KEY)
-        yield made
+    with alone(tmp_path, PROGRAM, {}) as running_stack:
+        add_key(running_stack.api.world, "a key", KEY)
+        yield running_stack
 
 
-def inside(stack: Alone, name: str) -> list[str]:
-    """The kinds of a project's resources."""
+def resource_kinds(stack: Alone, name: str) -> list[str]:
+    """The kinds of the resources in a project."""
     (found,) = [item for item in stack.api.dump()["projects"].values() if item["name"] == name]
     return sorted(urn.split(":")[1] for urn in found["resources"])
 
 
-def test_a_droplet_is_rebuilt_in_its_project_and_leaves_it_empty(stack: Alone) -> None:
+def test_droplet_is_rebuilt_in_its_project_which_is_deleted_by_destroy(stack: Alone) -> None:
     host = {"project": "club"}
     stack.up(host=host)
-    assert inside(stack, "club") == ["droplet", "floatingip", "volume"], "volume and address follow"
+    assert resource_kinds(stack, "club") == ["droplet", "floatingip", "volume"], (
+        "volume and address must follow the droplet"
+    )
     stack("preview", "--expect-no-changes", host=host)
     stack("preview", "--refresh", "--expect-no-changes", host=host)
 
@@ -59,16 +61,20 @@ def test_a_droplet_is_rebuilt_in_its_project_and_leaves_it_empty(stack: Alone) -
     stack.up(host=rebuilt)
     (second,) = stack.api.dump()["droplets"]
     assert second != first
-    assert inside(stack, "club") == ["droplet", "floatingip", "volume"]
+    assert resource_kinds(stack, "club") == ["droplet", "floatingip", "volume"]
     stack("preview", "--refresh", "--expect-no-changes", host=rebuilt)
 
     stack("state", "unprotect", "--all", "--yes")
     stack("destroy", "--yes", "--skip-preview", host=rebuilt)
-    assert [item["name"] for item in stack.api.dump()["projects"].values()] == ["first-project"], "it was empty"
-    assert inside(stack, "first-project") == ["floatingip", "volume"], "what a destroy leaves is there"
+    assert [item["name"] for item in stack.api.dump()["projects"].values()] == ["first-project"], (
+        "the project must be deleted, so it was empty"
+    )
+    assert resource_kinds(stack, "first-project") == ["floatingip", "volume"], (
+        "retained resources must be in the default project"
+    )
 
 
-def test_a_changed_firewall_is_no_drift_once_it_applies(stack: Alone) -> None:
+def test_changed_firewall_gives_no_drift_after_it_is_applied(stack: Alone) -> None:
     stack.up()
     other = {"cidrs": ["203.0.113.8/32"], "ssh_keys": ["a key"]}
     stack.up(operators=other)
@@ -77,9 +83,9 @@ def test_a_changed_firewall_is_no_drift_once_it_applies(stack: Alone) -> None:
     stack("preview", "--refresh", "--expect-no-changes", operators=other)
 
 
-def test_a_project_is_added_to_a_host_and_taken_away_again(stack: Alone) -> None:
+def test_project_can_be_added_to_a_host_and_removed(stack: Alone) -> None:
     stack.up()
     stack.up(host={"project": "club"})
-    assert inside(stack, "club") == ["droplet", "floatingip", "volume"]
+    assert resource_kinds(stack, "club") == ["droplet", "floatingip", "volume"]
     stack.up()
-    assert inside(stack, "first-project") == ["droplet", "floatingip", "volume"]
+    assert resource_kinds(stack, "first-project") == ["droplet", "floatingip", "volume"]

@@ -1,9 +1,9 @@
-"""Backup, drill, the disaster and an upgrade, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
+"""Backup, drill, disaster recovery and an upgrade, with the real engine, Nomad, Docker, PDS, PLC directory and restic:
 `pytest tests/e2e/scenarios/e2e_restore.py -x`, as root.
 
 One e2e_env, one scenario, in this order. It begins on the older line of the server and continues with the current one.
-The owner's commands are those of docs/guide/restore.md, word for word. The bucket is an S3 server's. A consumer with a
-relay's rules stands in for a relay.
+The operator's commands are those of docs/guide/restore.md, word for word. The bucket is an S3 server's. A consumer with
+a relay's rules stands in for a relay.
 """
 
 import os
@@ -70,7 +70,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
         yield Scenario(made, Relay())
 
 
-def test_up_makes_the_jobs_and_a_backup_is_made_when_asked(scenario: Scenario) -> None:
+def test_up_creates_the_jobs_and_a_backup_is_taken_on_request(scenario: Scenario) -> None:
     scenario.e2e_env.pulumi(*UP)
     scenario.e2e_env.configure(pds={"new": False})
     scenario.e2e_env.pulumi(*UP)
@@ -81,11 +81,11 @@ def test_up_makes_the_jobs_and_a_backup_is_made_when_asked(scenario: Scenario) -
     assert "created restic repository" in done.output
     assert "no errors were found" in done.output
     assert (scenario.data / ".run-status/backup.json").exists()
-    scenario.e2e_env.pulumi(*UP)  # it names who signed up
+    scenario.e2e_env.pulumi(*UP)  # the warnings name new accounts
     scenario.e2e_env.pulumi("preview", "--expect-no-changes")
 
 
-def test_the_drill_fetches_looks_and_serves_on_the_host(scenario: Scenario) -> None:
+def test_drill_fetches_verifies_and_serves_on_the_host(scenario: Scenario) -> None:
     before = {path.name for path in scenario.data.iterdir()}
     done = scenario.e2e_env.pds("drill")
     print(done.output)
@@ -96,7 +96,7 @@ def test_the_drill_fetches_looks_and_serves_on_the_host(scenario: Scenario) -> N
     assert (scenario.data / ".run-status/drill.json").exists()
 
 
-def test_a_drill_that_cannot_fetch_fails_and_leaves_word(scenario: Scenario) -> None:
+def test_drill_that_cannot_fetch_fails_with_a_run_status(scenario: Scenario) -> None:
     scenario.e2e_env.configure(backup={"bucket": "nobodys"})
     scenario.e2e_env.pulumi(*UP)
     done = scenario.e2e_env.pds("drill", check=False)
@@ -107,8 +107,8 @@ def test_a_drill_that_cannot_fetch_fails_and_leaves_word(scenario: Scenario) -> 
     scenario.e2e_env.pulumi(*UP)
 
 
-def test_the_disaster_is_one_command_after_up(scenario: Scenario) -> None:
-    """Droplet lost and volume wiped, with Nomad's own state."""
+def test_lost_droplet_and_volume_are_restored_with_one_command_after_up(scenario: Scenario) -> None:
+    """The droplet is lost and the volume is wiped, including Nomad's state."""
     assert scenario.club
     scenario.follow()
     writer = scenario.club.members[0]
@@ -120,9 +120,9 @@ def test_the_disaster_is_one_command_after_up(scenario: Scenario) -> None:
     for entry in folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    pause, _, rescue, restore, sequence = page()
+    pause, _, repair, restore, sequence = page()
     scenario.do(pause)
-    scenario.do(rescue)
+    scenario.do(repair)
     done = scenario.do(f"{restore} {sequence.replace('N', str(scenario.relay.cursor))}")
     print(done.output)
     assert "ready                        4 accounts in use, 0 not" in done.output
@@ -140,7 +140,7 @@ def test_the_disaster_is_one_command_after_up(scenario: Scenario) -> None:
     scenario.e2e_env.pulumi("preview", "--expect-no-changes")
 
 
-def test_a_restore_in_place_keeps_the_old_data_until_the_owner_says_so(scenario: Scenario) -> None:
+def test_restore_in_place_keeps_the_old_data_until_the_operator_removes_it(scenario: Scenario) -> None:
     scenario.e2e_env.pds("backup")
     listed = scenario.e2e_env.pds("restore", "--list").output
     assert listed.count("pds") > 1, listed
@@ -154,8 +154,8 @@ def test_a_restore_in_place_keeps_the_old_data_until_the_owner_says_so(scenario:
     scenario.e2e_env.pulumi("preview", "--expect-no-changes")
 
 
-def test_one_account_comes_back_from_a_backup_while_the_others_stay(scenario: Scenario) -> None:
-    """Its database is damaged on the disk; the backup that meets the damage says so, and keeps the last whole copy."""
+def test_one_account_is_restored_and_the_others_are_unchanged(scenario: Scenario) -> None:
+    """Its database is damaged on the disk; the next backup reports the damage and keeps the last whole copy."""
     assert scenario.club
     scenario.back_it_up()
     did, other = (member.did for member in scenario.club.members[:2])
@@ -166,8 +166,8 @@ def test_one_account_comes_back_from_a_backup_while_the_others_stay(scenario: Sc
     found = scenario.e2e_env.pds("backup").output
     assert f"FINDING: {did}: not restorable: store.sqlite is damaged" in found
     assert f"{did}: not restorable" in scenario.e2e_env.pds("check", check=False).output
-    asked = ("com.atproto.sync.getLatestCommit", {"did": other})
-    before = Client(scenario.e2e_env.health_url(), HOSTNAME).query(*asked)
+    query = ("com.atproto.sync.getLatestCommit", {"did": other})
+    before = Client(scenario.e2e_env.health_url(), HOSTNAME).query(*query)
     done = scenario.e2e_env.pds("restore", "--only", did, "--yes")
     print(done.output)
     assert "the server has not been touched" in done.output
@@ -183,7 +183,7 @@ def test_one_account_comes_back_from_a_backup_while_the_others_stay(scenario: Sc
     scenario.e2e_env.pulumi("preview", "--expect-no-changes")
 
 
-def test_a_refused_restore_leaves_the_pds_paused_and_everything_in_place(scenario: Scenario) -> None:
+def test_refused_restore_leaves_the_pds_paused_and_changes_nothing(scenario: Scenario) -> None:
     done = scenario.e2e_env.pds("restore", "--yes", "--snapshot", "12345678", check=False)
     assert done.code == 1
     assert "there is no snapshot 12345678" in done.output
@@ -211,7 +211,7 @@ def _broken(scenario: Scenario) -> str:
     return image
 
 
-def test_a_candidate_that_answers_health_and_creates_no_records_goes_no_further(scenario: Scenario) -> None:
+def test_trial_stops_an_upgrade_to_a_version_that_creates_no_records(scenario: Scenario) -> None:
     before = (scenario.e2e_env.project / "Pulumi.bench.yaml").read_text()
     done = scenario.e2e_env.pds("upgrade", "--yes", "--to", _broken(scenario), "--package", SERVER.package, check=False)
     assert done.code == 1, done.output
@@ -222,8 +222,8 @@ def test_a_candidate_that_answers_health_and_creates_no_records_goes_no_further(
     scenario.e2e_env.pulumi("preview", "--expect-no-changes")
 
 
-def test_the_current_line_stands_the_trial_on_the_older_one_s_data_and_is_what_runs_then(scenario: Scenario) -> None:
-    """By the tag alone, as in docs/guide/upgrade.md: the tag names the package."""
+def test_upgrade_to_the_current_line_passes_the_trial_and_runs(scenario: Scenario) -> None:
+    """With only the tag, as in docs/guide/upgrade.md: the tag determines the package."""
     tag = SERVER.tag.rpartition(":")[2]
     assert scenario.e2e_env.outputs()["package_version"] == OLD_SERVER.package
     done = scenario.e2e_env.pds("upgrade", "--yes", "--to", tag)
@@ -231,7 +231,9 @@ def test_the_current_line_stands_the_trial_on_the_older_one_s_data_and_is_what_r
     assert f"candidate {tag} answers on throw-away data" in done.output
     assert "4 repositories served by the server on the copy: 0 faults" in done.output
     assert "The schema of no database changed" in done.output
-    assert f"pds:pds.image {OLD_SERVER.local_tag}" in done.output, "the way back"
+    assert f"pds:pds.image {OLD_SERVER.local_tag}" in done.output, (
+        "the output must name the command that reverts the upgrade"
+    )
     outputs = scenario.e2e_env.outputs()
     assert SERVER.local_tag in scenario.e2e_env.jobspec("pds-server-job")
     assert outputs["package_version"] == SERVER.package
@@ -243,8 +245,8 @@ def test_the_current_line_stands_the_trial_on_the_older_one_s_data_and_is_what_r
 
 
 def test_bucket_and_escrow_file_are_enough(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """State lost, and an empty account: a new stack of the same name, by the guide's page."""
-    (tmp_path / "passphrase").write_text("six words that only the owner knows")
+    """The state is lost and the account is empty: a new stack of the same name, by the guide's page."""
+    (tmp_path / "passphrase").write_text("six words that only the operator knows")
     monkeypatch.setenv(escrow.PASSPHRASE_FILE, str(tmp_path / "passphrase"))
     e2e_env = replace(
         scenario.e2e_env, env={**scenario.e2e_env.env, escrow.PASSPHRASE_FILE: str(tmp_path / "passphrase")}
@@ -285,8 +287,8 @@ def test_bucket_and_escrow_file_are_enough(scenario: Scenario, tmp_path: Path, m
     scenario.e2e_env.pulumi("preview", "--expect-no-changes")
 
 
-def test_a_club_on_the_host_has_backup_drill_and_restore_of_its_own(scenario: Scenario) -> None:
-    """In its namespace, with its own token and its own place in the bucket."""
+def test_club_has_its_own_backup_drill_and_restore(scenario: Scenario) -> None:
+    """In its namespace, with its own token and its own folder in the bucket."""
     scenario.back_it_up()
     scenario.e2e_env.configure(clubs={"chess": {"port": PORTS["chess"]}})
     scenario.e2e_env.pulumi(*UP)
@@ -310,8 +312,8 @@ def test_a_club_on_the_host_has_backup_drill_and_restore_of_its_own(scenario: Sc
     client = Client(_address(scenario.e2e_env, chess), "chess.test")
     whole(client, club, began)
     assert lost(client, late)
-    assert not scenario.lost(), "the host's own PDS went on"
-    chess.pulumi(*UP)  # it names who signed up
+    assert not scenario.lost(), "the host's own PDS must not be restored"
+    chess.pulumi(*UP)  # the warnings name new accounts
     for stack in (scenario.e2e_env, chess):
         stack.pulumi("preview", "--expect-no-changes")
 
@@ -319,6 +321,6 @@ def test_a_club_on_the_host_has_backup_drill_and_restore_of_its_own(scenario: Sc
 def _address(e2e_env: E2eEnvironment, club: Stack) -> str:
     """The address of a club's server, from Nomad with its own token."""
     token = club.outputs()["nomad_token"]
-    where, headers = f"{e2e_env.nomad}/v1/service/pds", {"X-Nomad-Token": token}
-    (found,) = httpx.get(where, params={"namespace": club.name}, headers=headers, trust_env=False, timeout=20).json()
+    url, headers = f"{e2e_env.nomad}/v1/service/pds", {"X-Nomad-Token": token}
+    (found,) = httpx.get(url, params={"namespace": club.name}, headers=headers, trust_env=False, timeout=20).json()
     return f"http://{found['Address']}:{found['Port']}"

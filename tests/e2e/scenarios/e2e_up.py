@@ -1,7 +1,7 @@
 """The program with the real engine, providers, Nomad, Docker and PDS: `pytest tests/e2e/scenarios/e2e_up.py -x`, as
 root.
 
-One e2e_env, one scenario: each test continues from the end of the one before, so they run in this order or not at all.
+One e2e_env, one scenario: each test continues from the end of the previous one, so their order is fixed.
 Not collected by `make test`, which has no engine.
 """
 
@@ -26,11 +26,11 @@ from tests.e2e.environment.tools import E2eError, missing
 from tests.e2e.environment.watching import command_lines, hits, polled, secrets_of, state_text, steps
 from tests.support.certificates import Authority
 
-_SPOKEN: list[str] = []
-"""Everything the engine has printed."""
+_ENGINE_OUTPUT: list[str] = []
+"""Everything that the engine has printed."""
 _OLD: dict[str, str] = {}
-"""The secrets of the stack that was destroyed, by their setting, as its escrow file would hold them."""
-_OLD_MARK: list[str] = []
+"""The secrets of the destroyed stack, by option, as in its escrow file."""
+_OLD_IDENTITY: list[str] = []
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[E2eEnvironment
     if lines:
         pytest.fail("\n".join(lines), pytrace=False)
     cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
-    with e2e_env(tmp_path_factory.mktemp("bench"), cache) as made:
-        yield made
+    with e2e_env(tmp_path_factory.mktemp("bench"), cache) as environment:
+        yield environment
 
 
 def pulumi(running: E2eEnvironment, *arguments: str, fails: bool = False) -> Any:
-    """A run of the engine, which succeeds, or fails if that is expected."""
+    """Run the engine and assert that it succeeds, or fails if `fails` is set."""
     done = running.pulumi(*arguments, check=False)
-    _SPOKEN.append(done.output)
+    _ENGINE_OUTPUT.append(done.output)
     if bool(done.code) != fails:
         raise E2eError(f"`{done.command}` ended with {done.code}:\n{complaint(done.output)}")
     return done
@@ -58,7 +58,7 @@ def up(running: E2eEnvironment) -> Any:
 
 
 def nothing_to_do(running: E2eEnvironment) -> None:
-    """The next preview is empty, and so is one that looks at everything again."""
+    """Assert that the next preview is empty, with and without a refresh."""
     pulumi(running, "preview", "--expect-no-changes")
     pulumi(running, "preview", "--refresh", "--expect-no-changes")
 
@@ -72,8 +72,8 @@ def serving(running: E2eEnvironment) -> bool:
     return status == 200 and running.outputs()["state"] == "serving"
 
 
-def test_from_nothing(running: E2eEnvironment) -> None:
-    """Preview without a Nomad, up, a server that answers, no change left."""
+def test_first_up_serves(running: E2eEnvironment) -> None:
+    """Preview without a Nomad, then `up`: the server answers and no change is left."""
     preview = pulumi(running, "preview")
     assert "to create" in preview.output
     assert running.api.dump()["droplets"] == {}
@@ -86,13 +86,13 @@ def test_from_nothing(running: E2eEnvironment) -> None:
     assert running.world.failures + running.machines.deaths() == []
 
 
-def test_the_tree_is_the_one_that_is_shown_without_an_engine(running: E2eEnvironment) -> None:
+def test_engine_creates_the_resources_that_the_offline_preview_shows(running: E2eEnvironment) -> None:
     """`make preview` shows for this stack file what the engine creates: types, names, parents, protection."""
     state = json.loads(pulumi(running, "stack", "export").output)["deployment"]["resources"]
     made = {
         (item["type"], item["urn"].rpartition("::")[2], item["parent"].rpartition("::")[2], item.get("protect", False))
         for item in state
-        if "parent" in item  # the stack itself has none, nor has a provider that the engine starts by itself
+        if "parent" in item  # neither the stack nor a default provider has a parent
     }
     shown = {
         (item.type, item.name, item.parent.rpartition("::")[2], item.protected)
@@ -101,7 +101,7 @@ def test_the_tree_is_the_one_that_is_shown_without_an_engine(running: E2eEnviron
     assert made == shown
 
 
-def test_the_endpoint_lets_in_who_has_certificate_and_token(running: E2eEnvironment, tmp_path: Path) -> None:
+def test_endpoint_requires_a_certificate_and_a_token(running: E2eEnvironment, tmp_path: Path) -> None:
     outputs = running.outputs()
     address, token = outputs["nomad_address"], outputs["nomad_token"]
     files = {name: tmp_path / name for name in ("ca", "cert", "key")}
@@ -120,13 +120,13 @@ def test_the_endpoint_lets_in_who_has_certificate_and_token(running: E2eEnvironm
     knowing.load_cert_chain(files["cert"], files["key"])
     with httpx.Client(verify=knowing, trust_env=False) as operator:
         variable = f"{address}/v1/var/nomad/jobs/pds"
-        assert operator.get(f"{address}/v1/job/pds").status_code == 200  # what every process on the host may read
+        assert operator.get(f"{address}/v1/job/pds").status_code == 200  # every process on the host may read this
         assert operator.get(variable).status_code == 403
         assert operator.get(variable, headers={"X-Nomad-Token": token[::-1]}).status_code == 403
         assert operator.get(variable, headers={"X-Nomad-Token": token}).status_code == 200
 
 
-def test_a_changed_option_changes_the_job_alone(running: E2eEnvironment) -> None:
+def test_changed_option_changes_only_the_job(running: E2eEnvironment) -> None:
     running.configure(pds={"memory_mib": 600})
     preview = pulumi(running, "preview", "--diff")
     assert "memory = 600" in preview.output
@@ -134,12 +134,12 @@ def test_a_changed_option_changes_the_job_alone(running: E2eEnvironment) -> None
         done = up(running)
         assert serving(running)
     assert steps(done) == {"pds-server-job": ["updated"], "pds-server-ready": ["updated"]}
-    print(f"away for {outage.seconds:.1f} s while an option changed, of {done.seconds:.0f} s")
+    print(f"unavailable for {outage.seconds:.1f} s while an option changed, of {done.seconds:.0f} s")
     nothing_to_do(running)
 
 
-def test_a_changed_secret_changes_the_variable_alone(running: E2eEnvironment) -> None:
-    """At the end of `up` the server has the new value, though the job's text is the same."""
+def test_changed_secret_changes_only_the_variable(running: E2eEnvironment) -> None:
+    """After `up` the server has the new value, although the job's text is the same."""
     for value in ("a-first-bypass-key", "another-bypass-key"):
         key = "pds:pds.extra_secret_env.PDS_RATE_LIMIT_BYPASS_KEY"
         pulumi(running, "config", "set", "--secret", "--path", key, value)
@@ -148,7 +148,7 @@ def test_a_changed_secret_changes_the_variable_alone(running: E2eEnvironment) ->
             assert serving(running)
         assert steps(done) == {"pds-secrets-variable": ["updated"], "pds-server-ready": ["updated"]}
         assert f"PDS_RATE_LIMIT_BYPASS_KEY={value}" in _container(running)["Config"]["Env"]
-        print(f"away for {outage.seconds:.1f} s while a secret changed, of {done.seconds:.0f} s")
+        print(f"unavailable for {outage.seconds:.1f} s while a secret changed, of {done.seconds:.0f} s")
     nothing_to_do(running)
 
 
@@ -159,7 +159,7 @@ def _container(running: E2eEnvironment) -> Any:
     return found
 
 
-def test_the_container_has_no_more_rights_than_it_needs(running: E2eEnvironment) -> None:
+def test_container_has_only_the_rights_that_it_needs(running: E2eEnvironment) -> None:
     container = _container(running)
     host = container["HostConfig"]
     assert container["Config"]["User"] == "1000:1000"
@@ -172,7 +172,7 @@ def test_the_container_has_no_more_rights_than_it_needs(running: E2eEnvironment)
     assert addresses == {"127.0.0.1"}
 
 
-def test_changed_cloud_init_rebuilds_nothing_and_is_told(running: E2eEnvironment) -> None:
+def test_changed_cloud_init_rebuilds_nothing_and_is_reported(running: E2eEnvironment) -> None:
     before = list(running.api.dump()["droplets"])
     running.configure(host={"swap_gib": 2})
     done = up(running)
@@ -181,10 +181,10 @@ def test_changed_cloud_init_rebuilds_nothing_and_is_told(running: E2eEnvironment
     assert list(running.api.dump()["droplets"]) == before
 
 
-def test_a_raised_generation_rebuilds_the_host_and_keeps_what_must_stay(running: E2eEnvironment) -> None:
+def test_raised_generation_rebuilds_the_host_and_keeps_permanent_resources(running: E2eEnvironment) -> None:
     before = running.api.dump()
     outputs = running.outputs()
-    marks = _data(running)
+    identity_and_codes = _data(running)
     running.configure(host={"generation": 2})
     with polled(running.health) as outage:
         done = up(running)
@@ -198,8 +198,8 @@ def test_a_raised_generation_rebuilds_the_host_and_keeps_what_must_stay(running:
         assert list(after[kind]) == list(before[kind])
     kept = ("ipv4", "admin_password", "pds_env", "nomad_management_token", "nomad_ca_pem")
     assert [running.outputs()[name] for name in kept] == [outputs[name] for name in kept]
-    assert _data(running) == marks
-    print(f"away for {outage.seconds:.1f} s while the host was rebuilt, of {done.seconds:.0f} s")
+    assert _data(running) == identity_and_codes
+    print(f"unavailable for {outage.seconds:.1f} s while the host was rebuilt, of {done.seconds:.0f} s")
     nothing_to_do(running)
 
 
@@ -211,8 +211,7 @@ def _as_admin(running: E2eEnvironment, method: str, name: str, **more: Any) -> h
 
 
 def _data(running: E2eEnvironment) -> tuple[str, str]:
-    """What distinguishes this server's data from any other's: the volume check's mark, and the server's own invite
-    codes."""
+    """What identifies this server's data: the identity file of the volume check, and the invite codes."""
     [machine] = running.machines.machines()
     answer = _as_admin(running, "GET", "com.atproto.admin.getInviteCodes")
     codes = sorted(item["code"] for item in answer.json()["codes"])
@@ -220,8 +219,8 @@ def _data(running: E2eEnvironment) -> tuple[str, str]:
     return (machine.volume / "pds/.pds-identity.json").read_text(), str(codes)
 
 
-def test_a_preview_without_nomad_shows_the_jobs_diff(running: E2eEnvironment) -> None:
-    """No response, as when packets are dropped: the endpoint accepts and is silent."""
+def test_preview_without_nomad_shows_the_diff_of_the_job(running: E2eEnvironment) -> None:
+    """The endpoint accepts connections and never responds, as if packets were dropped."""
     [machine] = running.machines.machines()
     assert machine.endpoint is not None
     pid = machine.endpoint.pid
@@ -237,31 +236,30 @@ def test_a_preview_without_nomad_shows_the_jobs_diff(running: E2eEnvironment) ->
     running.configure(pds={"memory_mib": 600})
 
 
-def test_an_emptied_nomad_is_refilled(running: E2eEnvironment) -> None:
-    """Volume kept, the agent's state wiped: the bootstrap is refreshed, and one `up` restores everything."""
-    marks = _data(running)
+def test_emptied_nomad_is_refilled(running: E2eEnvironment) -> None:
+    """The volume is kept, the agent's state is wiped: after a refresh of the bootstrap, `up` restores everything."""
+    identity_and_codes = _data(running)
     running.forget_nomad()
     done = running.pds("repair", "--yes")
     assert "--target '**::pds-host-nomad-bootstrap'" in done.output
     assert serving(running)
     assert "pds-host-droplet" not in steps(done)
-    assert _data(running) == marks
+    assert _data(running) == identity_and_codes
     nothing_to_do(running)
 
 
-def test_a_droplet_that_was_deleted_is_made_again(running: E2eEnvironment) -> None:
-    marks = _data(running)
+def test_deleted_droplet_is_created_again(running: E2eEnvironment) -> None:
+    identity_and_codes = _data(running)
     [number] = running.api.dump()["droplets"]
     running.delete(f"/v2/droplets/{number}")
     running.pds("repair", "--yes")
     assert serving(running)
-    assert _data(running) == marks
+    assert _data(running) == identity_and_codes
     nothing_to_do(running)
 
 
-def test_certificates_near_their_end_change_no_host(running: E2eEnvironment, tmp_path: Path) -> None:
-    """In the state each expires tomorrow, as on the last day: the client's is renewed, and nothing of the droplet's
-    first boot changes."""
+def test_expiring_certificates_do_not_change_the_host(running: E2eEnvironment, tmp_path: Path) -> None:
+    """All certificates in the state expire tomorrow: the client's is renewed, and cloud-init does not change."""
     file = tmp_path / "state.json"
     pulumi(running, "stack", "export", "--show-secrets", "--file", str(file))
     state = json.loads(file.read_text())
@@ -273,10 +271,10 @@ def test_certificates_near_their_end_change_no_host(running: E2eEnvironment, tmp
     file.write_text(json.dumps(state))
     pulumi(running, "stack", "import", "--file", str(file))
     file.unlink()
-    asked = len(running.api.requests())
+    before = len(running.api.requests())
     changed = steps(up(running))
     assert "pds-host-certificates-client" in changed
-    assert {item["method"] for item in running.api.requests()[asked:]} <= {"GET"}, "the account is left as it is"
+    assert {item["method"] for item in running.api.requests()[before:]} <= {"GET"}, "the account must not be changed"
     touched = [name for name in changed if name.startswith(("pds-host", "pds-secrets", "pds-server"))]
     assert touched == []
     assert set(changed) & {"pds-host-certificates-ca", "pds-host-certificates-server"} == set()
@@ -284,7 +282,7 @@ def test_certificates_near_their_end_change_no_host(running: E2eEnvironment, tmp
     nothing_to_do(running)
 
 
-def test_secrets_are_where_they_may_be_and_nowhere_else(running: E2eEnvironment) -> None:
+def test_secrets_are_only_where_they_are_needed(running: E2eEnvironment) -> None:
     secrets = secrets_of(running)
     assert {"admin_password", "server key", "nomad_management_token", "nomad_client_key_pem"} <= set(secrets)
     [machine] = running.machines.machines()
@@ -294,22 +292,22 @@ def test_secrets_are_where_they_may_be_and_nowhere_else(running: E2eEnvironment)
         jobs = "".join(nomad.get(f"/v1/job/pds{part}").text for part in ("", "/versions", "/submission?version=0"))
     places = {
         "state": state_text(running),
-        "engine": "\n".join(_SPOKEN),
+        "engine": "\n".join(_ENGINE_OUTPUT),
         "jobs": jobs,
         "command lines": command_lines(),
         "agent log": (machine.root.parent / "nomad.log").read_text(),
         "stack file": (running.project / "Pulumi.bench.yaml").read_text(),
     }
     assert {name: found for name, text in places.items() if (found := hits(secrets, text))} == {}
-    # The one secret that user_data has to hold.
+    # The only secret that user_data must contain.
     assert {hit.partition(" (")[0] for hit in hits(secrets, requests)} == {"server key"}
-    # And the search finds existing secrets.
+    # The search finds planted secrets.
     planted = f"x{secrets['admin_password']}y"
     assert hits(secrets, planted)
     assert hits(secrets, planted.encode().hex())
 
 
-def test_the_owner_changes_the_admin_password(running: E2eEnvironment) -> None:
+def test_operator_changes_the_admin_password(running: E2eEnvironment) -> None:
     pulumi(running, "config", "set", "--secret", "--path", "pds:secrets.admin_password", "a-password-of-the-owner")
     up(running)
     assert running.outputs()["admin_password"] == "a-password-of-the-owner"
@@ -317,17 +315,17 @@ def test_the_owner_changes_the_admin_password(running: E2eEnvironment) -> None:
     nothing_to_do(running)
 
 
-def test_destroy_leaves_what_is_retained(running: E2eEnvironment) -> None:
-    """Nothing is destroyed while it is protected. Then a dead host is destroyed by the documented steps. Only retained
-    resources are left, listed with the commands that remove them."""
+def test_destroy_keeps_retained_resources(running: E2eEnvironment) -> None:
+    """Nothing is destroyed while it is protected. Then an unreachable host is destroyed by the documented steps. Only
+    retained resources are left, listed with the commands that remove them."""
     before = running.api.dump()
     environment = read_env_file(running.outputs()["pds_env"])
     _OLD.update({name: environment[variable] for name, variable in GENERATED_SECRETS.items()})
     _OLD["nomad_management_token"] = running.outputs()["nomad_management_token"]
-    _OLD_MARK.append(_data(running)[0])
+    _OLD_IDENTITY.append(_data(running)[0])
     refused = pulumi(running, "destroy", "--yes", fails=True)
     assert "protect" in refused.output
-    assert "pulumi state unprotect" in refused.output, "it says how to go on"
+    assert "pulumi state unprotect" in refused.output, "the output must name the next step"
     assert list(running.api.dump()["droplets"]) == list(before["droplets"])
     assert running.health()[0] == 200
     [machine] = running.machines.machines()
@@ -351,7 +349,7 @@ def test_destroy_leaves_what_is_retained(running: E2eEnvironment) -> None:
     }
 
 
-def test_what_was_retained_is_adopted(running: E2eEnvironment) -> None:
+def test_retained_resources_are_adopted(running: E2eEnvironment) -> None:
     """A new stack of the same name on the old volume, address and zone. Without the old secrets, lost with the state,
     the old Nomad refuses it and the volume check does not start another server on the data."""
     account = running.api.dump()
@@ -364,18 +362,20 @@ def test_what_was_retained_is_adopted(running: E2eEnvironment) -> None:
     _give(running, "nomad_management_token")
     refused = pulumi(running, "up", "--yes", "--skip-preview", fails=True)
     print(f"`up` with a volume check that refuses failed after {refused.seconds:.0f} s")
-    assert "REFUSED: this volume belongs to a PDS with" in refused.output, "the owner reads what the volume check said"
+    assert "REFUSED: this volume belongs to a PDS with" in refused.output, (
+        "the operator must see the error of the volume check"
+    )
 
     _give(running, *_OLD)
     up(running)
     assert serving(running)
     assert list(running.api.dump()["volumes"]) == [volume]
     assert running.outputs()["ipv4"] == ip
-    assert _data(running)[0] == _OLD_MARK[0]
+    assert _data(running)[0] == _OLD_IDENTITY[0]
     nothing_to_do(running)
 
 
 def _give(running: E2eEnvironment, *names: str) -> None:
-    """Secrets from the escrow file, into the stack file."""
+    """Write secrets from the escrow file into the stack file."""
     for name in names:
         pulumi(running, "config", "set", "--secret", "--path", f"pds:secrets.{name}", _OLD[name])
