@@ -85,7 +85,7 @@ def nodes(leaves: Iterable[Leaf]) -> Iterator[tuple[bytes, bytes, str]]:
     none: tuple[bytes | None, str] = (None, "")
 
     def closed(upto: int) -> Iterator[tuple[bytes, bytes, str]]:
-        """Finish the nodes of the layers below `upto`, and hang the highest one below what is there."""
+        """Finish the nodes of the layers below `upto`, and attach the highest one to the existing tree."""
         subtree = none
         for number in range(upto):
             layer = layers[number]

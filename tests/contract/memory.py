@@ -46,7 +46,7 @@ class Limit:
 
     @property
     def held(self) -> int:
-        """Bytes that the kernel cannot take back: the processes' own memory, and files in memory alone."""
+        """Bytes that the kernel cannot take back: the processes' own memory, and files that exist only in memory."""
         names = ("anon", "shmem") if self.second else ("total_rss", "total_shmem")
         lines = (self.folder / "memory.stat").read_text().splitlines()
         known = dict(line.split() for line in lines)

@@ -156,7 +156,7 @@ def test_server_lists_and_extends_records_that_were_written_to_its_database(
     env = open_environment(program_env, faulty.path, directory, line)
     served = faulty.path.with_suffix(".car")
     with PdsProcess(faulty.install, env, faulty.path.with_suffix(".log")) as server:
-        # Members who joined after the copy was made are not in it.
+        # Members who joined after the copy are not in it.
         member = running.club.logged_in(running.club.members[0], server.url)
         assert member.client.query("com.atproto.sync.getLatestCommit", {"did": did})["rev"] == rev
         listed = {

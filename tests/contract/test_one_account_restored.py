@@ -52,7 +52,7 @@ def test_one_account_is_restored_and_the_others_are_unchanged(in_place: Restore)
                 assert _cid(server, in_place, uri) == cid
     with closing(sqlite3.connect(in_place.data.path / "sequencer.sqlite")) as db:
         new = db.execute("select did, eventType from repo_seq where seq > ?", (events,)).fetchall()
-    assert new == [(did, "sync")], "a #sync for that account alone"
+    assert new == [(did, "sync")], "only a #sync for that account"
     _relay_follows(in_place, relay)
 
 

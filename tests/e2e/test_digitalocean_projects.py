@@ -16,7 +16,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
 @pytest.fixture
 def project(client: Client) -> str:
-    """The path of a project beside the default one."""
+    """The path of a project that is not the default one."""
     body = {"name": "club", "purpose": "Bluesky", "environment": "Production"}
     made = client.ask("POST", "/projects", body, 201)["project"]
     assert made["purpose"] == "Other: Bluesky"

@@ -1,5 +1,5 @@
-"""The API by itself, until it is interrupted. Its droplets are records only; `tests.e2e.environment.machine` makes them
-run."""
+"""The API as a separate process, until it is interrupted. Its droplets are only records;
+`tests.e2e.environment.machine` makes them run."""
 
 import argparse
 import signal

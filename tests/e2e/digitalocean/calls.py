@@ -1,7 +1,7 @@
 """A request and its response, and the allowed content of a body.
 
-A field that is not in the specification is refused, though the real API accepts it: a misspelt field must not look like
-one that works.
+A field that is not in the specification is refused, though the real API accepts it, so that a test detects a misspelt
+field.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -24,7 +24,7 @@ def unauthorized() -> ApiError:
 
 
 def forbidden() -> ApiError:
-    """The token is the account's and may not do this."""
+    """The token is the account's but lacks the scope."""
     return ApiError(403, "forbidden", "You are not authorized to perform this operation")
 
 

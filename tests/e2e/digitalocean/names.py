@@ -47,7 +47,7 @@ def _shown(world: World, domain: Json, fresh: bool = False) -> Json:
     for item in world.records[name].values():
         owner = f"{name}." if item["name"] == "@" else f"{item['name']}.{name}."
         lines.append(f"{owner} IN {item['type']} {item['data']}")
-    # A zone just made has no zone file yet (digitalocean/openapi, create_domain_response.yml).
+    # A new zone has no zone file yet (digitalocean/openapi, create_domain_response.yml).
     return {**domain, "ttl": None if fresh else domain["ttl"], "zone_file": None if fresh else "\n".join(lines) + "\n"}
 
 

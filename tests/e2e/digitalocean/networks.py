@@ -70,7 +70,7 @@ def _firewall(call: Call, old: Json | None) -> Json:
     if len(requested.get("inbound_rules", [])) + len(requested.get("outbound_rules", [])) > 50:
         raise refused("a firewall has 50 rules at most")
     for tag in requested.get("tags", []):
-        # A droplet's tags are created implicitly; a firewall's have to exist
+        # A droplet's tags are created implicitly; a firewall's must exist
         # (shared/attributes/existing_tags_array.yml).
         if find_tag(world, tag) is None:
             raise refused(f"tag {tag} does not exist")

@@ -152,7 +152,7 @@ class World:
     verified_emails: tuple[str, ...] = ("owner@bench.test",)
     """Members of the account; the first is its owner."""
     network: str = "127.0.10"
-    """Reserved addresses are made in here: loopback, all of which is local on Linux."""
+    """The network of reserved addresses: loopback, which is entirely local on Linux."""
     droplets: dict[int, Json] = field(default_factory=dict)
     volumes: dict[str, Json] = field(default_factory=dict)
     reserved_ips: dict[str, Json] = field(default_factory=dict)

@@ -37,7 +37,7 @@ class Directory:
     local_url: str
     pds_image: str
     names: Mapping[str, str]
-    """Names that such an image has to resolve, with their addresses."""
+    """Names that such an image must resolve, with their addresses."""
 
     def data(self, did: str) -> dict[str, object]:
         """Its data of an identity."""

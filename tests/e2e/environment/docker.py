@@ -22,8 +22,8 @@ _STOP = 30.0
 
 @contextmanager
 def engine(folder: Path, number: int) -> Iterator[str]:
-    """Start `dockerd` with everything of its own under `folder`; return its DOCKER_HOST. It is stopped at the end, by
-    its id.
+    """Start a separate `dockerd` with all its files under `folder`; return its DOCKER_HOST. It is stopped at the end,
+    by its id.
 
     `number`, below 200, is unique on this machine: it names and numbers the network of its containers. Needs root.
     Raises E2eError with the end of its log if it does not start.

@@ -249,7 +249,7 @@ class E2eEnvironment(Stack):
 
 
 def settings(image: str, names: str) -> dict[str, Any]:
-    """The stack file's `config`: the minimum of a first stack, with an image made here and without contact to public
+    """The stack file's `config`: the minimum of a first stack, with a locally built image and without contact to public
     services."""
     return {
         "pds:hostname": HOSTNAME,

@@ -35,7 +35,7 @@ from tests.e2e.environment.tools import E2eError, need, run, unmount_below
 ENDPOINT_PORT = 4650
 _NOMAD_LABEL = "com.hashicorp.nomad.alloc_id"
 _STOP_PATIENCE = 60
-"""Seconds that a container has to end, as in `stop-before-shutdown.sh`."""
+"""Seconds after which a container is killed, as in `stop-before-shutdown.sh`."""
 
 HOSTS = 3
 """The maximum of hosts of one e2e_env."""

@@ -32,7 +32,7 @@ _CHUNK = 1 << 20
 
 
 class _Files(BaseHTTPRequestHandler):
-    """Answers from the folder; a directory is `{}`, which is how a registry says that it is one."""
+    """Answers from the folder; a directory is `{}`, with which a registry identifies itself."""
 
     protocol_version = "HTTP/1.1"
     folder: Path
@@ -70,7 +70,7 @@ class _Files(BaseHTTPRequestHandler):
 
 
 def _media_type(file: Path) -> str:
-    """A manifest says what it is; everything else is bytes."""
+    """The media type that a manifest names; everything else is bytes."""
     if file.parent.name == "manifests":
         return str(json.loads(file.read_text())["mediaType"])
     return "application/json" if file.suffix == ".json" else "application/octet-stream"

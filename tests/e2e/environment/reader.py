@@ -1,4 +1,4 @@
-"""A reader of a documentation page who types its commands: each has to be on the page, letter by letter.
+"""A reader of a documentation page who types its commands: each must be on the page, letter by letter.
 
 Owns which text of a page is a command, and which commands were typed. The scenario makes a person's edits.
 """
@@ -48,7 +48,7 @@ class Reader:
     typed: set[str] = field(default_factory=set)
 
     def types(self, page: str, command: str, *, means: str | None = None, says: str = "", check: bool = True) -> Run:
-        """Type a command of the page. `means` replaces it if the page has a placeholder; `says` is the answer to a
+        """Type a command of the page. `means` replaces it if the page has a placeholder; `says` is the input for a
         prompt. Raises E2eError if the page has no such command, and if it fails."""
         if command not in commands(page):
             raise E2eError(f"{page} has no command `{command}`; it has: {'; '.join(commands(page))}")

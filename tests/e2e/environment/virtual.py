@@ -79,7 +79,7 @@ class VirtualMachines:
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "operator", "-f", str(self._key)])
 
     def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
-        """A disk of its own, the metadata with `user_data`, and power. Raises E2eError."""
+        """Create a disk and the metadata with `user_data`, and power on. Raises E2eError."""
         home = self._folder / "machines" / str(droplet_id)
         home.mkdir(parents=True)
         address = f"198.51.100.{droplet_id % 250 + 2}"
@@ -184,7 +184,7 @@ class VirtualMachines:
         return done.stdout
 
     def stop_all(self) -> None:
-        """Everything off; for the end of an e2e environment. Disks stay until the folder goes."""
+        """Power everything off, at the end of an e2e environment. Disks are kept until the folder is deleted."""
         for droplet in self._droplets.values():
             droplet.machine.pull_the_plug()
 

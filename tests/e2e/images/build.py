@@ -26,7 +26,7 @@ from tests.e2e.environment.tools import need, run
 from tests.support.certificates import Pair
 
 PROGRAMS = ("debootstrap", "npm", "g++", "make", "go", "caddy")
-"""Programs for building, beside Docker."""
+"""Programs for building, in addition to Docker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def io_stand_in(folder: Path) -> Path:
 
 
 def caddy_image(cache: Path, docker_host: str, authority_pem: str) -> str:
-    """Build the ingress's image; its tag. It trusts `authority_pem`, a CA of the tests, beside the public ones.
+    """Build the ingress's image; its tag. It trusts `authority_pem`, a CA of the tests, and the public ones.
 
     The binary is the machine's own, from Debian's package. Raises E2eError if it is missing.
     """
@@ -191,7 +191,7 @@ def _rootfs(cache: Path) -> Path:
         shutil.rmtree(tree / "var/cache/apt")
         made = archive.with_suffix(".part")
         with tarfile.open(made, "w") as tar:
-            # A container gets devices of its own.
+            # A container gets its own devices.
             tar.add(tree, arcname=".", filter=lambda item: None if item.isdev() and not item.isfile() else item)
         made.rename(archive)
         shutil.rmtree(tree)

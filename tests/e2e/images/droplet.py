@@ -81,7 +81,7 @@ def _mirror() -> str:
 
 
 def _archive(tree: Path) -> None:
-    """Download what `user_data` will ask for, and make it a package archive on the disk, the only one there is."""
+    """Download the packages of `user_data` and make them a package archive on the disk, the only source."""
     chroot = ["chroot", str(tree)]
     run([*chroot, "apt-get", "update"])
     run([*chroot, "apt-get", "install", "--download-only", "--yes", "--no-install-recommends", *PACKAGES])

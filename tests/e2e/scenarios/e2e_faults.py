@@ -83,7 +83,7 @@ def test_up_recovers_from_every_failing_call(kind: str, tmp_path: Path) -> None:
         for text in failed:
             print(f"  {text}")
         put_away(running, lambda item: not item["data"] and item["kind"] != "reserved-ip")
-        # The zone is not listed if the operator was asked to adopt it as an existing one.
+        # The zone is not listed if the operator had to adopt it as an existing one.
         kept = {"volume", "reserved-ip", "zone"} - ({"zone"} if kind == "lost" else set())
         assert {item["kind"] for item in orphans(running)["orphans"]} == kept
         account = running.api.dump()

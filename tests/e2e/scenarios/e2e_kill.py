@@ -103,7 +103,7 @@ def nomad_is_back(running: E2eEnvironment) -> None:
 
 
 def left_over(item: Found) -> bool:
-    """Everything but the tag, which the next `up` adopts by itself."""
+    """Whether an orphan is not the tag, which the next `up` adopts by itself."""
     return bool(item["kind"] != "tag")
 
 

@@ -40,7 +40,7 @@ def test_nomad_requires_docker_the_volume_and_the_metadata_rules() -> None:
 
 
 def test_units_fail_instead_of_being_skipped_if_the_volume_is_missing() -> None:
-    # A condition that does not hold counts as a success: units that require this one would start all the same.
+    # An unmet condition counts as a success: units that require this one would start nevertheless.
     for path, file in files().items():
         if path.startswith("/etc/systemd/system/"):
             assert not re.search(r"^Condition", file.content, re.MULTILINE), path

@@ -95,7 +95,7 @@ ANYTHING = st.recursive(
 
 
 def _likely(key: str) -> st.SearchStrategy[Any]:
-    """Values for one option: mostly a section with some of its own keys, sometimes anything at all."""
+    """Values for one option: mostly a section with some of its own keys, sometimes any value."""
     section = SECTIONS.get(key)
     if section is None:
         return SCALARS | st.lists(SCALARS, max_size=3)
