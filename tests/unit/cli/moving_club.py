@@ -1,4 +1,4 @@
-"""An owner of a club and two hosts, with the commands and requests of a move."""
+"""The operator of a club and of two hosts, and the commands and requests of a move."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.fake_project import host
 from tests.support.fake_pulumi import FakePulumi
 from tests.support.programs import BACKUP
-from tests.unit.cli.test_nomad_jobs import TOKEN, look
+from tests.unit.cli.test_nomad_jobs import TOKEN, allocations
 from tests.unit.cli.test_restore import KEY
 
 OTHER = "11111111-6ba5-a269-ae00-373e61ed46eb"
@@ -29,26 +29,26 @@ OTHER = "11111111-6ba5-a269-ae00-373e61ed46eb"
 
 @dataclass
 class Owner:
-    """An owner of a club and two hosts, its own `dev` and `ground`."""
+    """The operator of the club `chess` and of two hosts: `dev`, where the club runs, and `ground`."""
 
     pulumi: FakePulumi
     old: FakeNomad
     new: FakeNomad
     club: Stack
-    left: dict[str, list[str]] = field(default_factory=dict)
-    """Stack to the names that it would change."""
+    pending: dict[str, list[str]] = field(default_factory=dict)
+    """Stack to the names of the resources that its preview changes."""
 
     def file(self, name: str) -> dict[str, Any]:
-        """A stack's file."""
-        found: dict[str, Any] = yaml.safe_load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text())["config"]
-        return found
+        """The configuration in a stack's file."""
+        config: dict[str, Any] = yaml.safe_load((self.pulumi.root / f"Pulumi.{name}.yaml").read_text())["config"]
+        return config
 
     def write(self, name: str, text: str) -> None:
-        """Give a stack this file."""
+        """Write a stack's file."""
         (self.pulumi.root / f"Pulumi.{name}.yaml").write_text(text)
 
     def chess(self, **changes: Any) -> None:
-        """The club's file."""
+        """Write the club's file."""
         options = {"hostname": "chess.test", "on": "dev", "dns": {"provider": "manual"}, "pds": {"port": 3101}}
         options |= {"backup": BACKUP} | changes
         self.write(
@@ -56,29 +56,29 @@ class Owner:
         )
 
     def note(self, **note: Any) -> None:
-        """The progress of a move."""
+        """Write the progress of a move into the club's file; with a snapshot the file names the new host (`moved`)."""
         file = self.pulumi.root / "Pulumi.chess.yaml"
         document = yaml.safe_load(file.read_text())
         document["config"]["move:note"] = {"from": "dev", "to": "ground", **note}
-        if note.get("snapshot") and note.pop("there", True):
+        if note.get("snapshot") and note.pop("moved", True):
             document["config"] |= {"pds:on": "ground", "pds:pds": {"port": 3102, "paused": True}}
         file.write_text(yaml.safe_dump(document))
 
     def hosts(self, old: str, new: str) -> None:
-        """The hosts' files, and outputs as after their `up`."""
+        """Write the hosts' files, and set their outputs as after an `up`."""
         for name, text, nomad, token in (("dev", old, self.old, TOKEN), ("ground", new, self.new, OTHER)):
             self.write(name, text)
             settings = parse_settings(name, text)
-            told = {
-                club: terms_for(settings, gets) | {"ipv4": f"203.0.113.{len(name)}"}
-                for club, gets in settings.clubs.items()
+            granted = {
+                club: terms_for(settings, grant) | {"ipv4": f"203.0.113.{len(name)}"}
+                for club, grant in settings.clubs.items()
             }
             self.pulumi.outputs(
-                name, ipv4="203.0.113.1", clubs=told, club_access={club: _access(nomad, token) for club in told}
+                name, ipv4="203.0.113.1", clubs=granted, club_access={club: _access(nomad, token) for club in granted}
             )
 
-    def did(self) -> list[str]:
-        """The engine's commands, in short."""
+    def commands(self) -> list[str]:
+        """The engine's commands, shortened."""
         return [_short(command) for command in self.pulumi.ran]
 
 
@@ -94,8 +94,8 @@ def _short(command: list[str]) -> str:
     return f"{stack}: {' '.join(words)}"
 
 
-ROOM = host("chess")
-NEW_ROOM = ROOM.replace("port: 3101", "port: 3102")
+OLD_HOST = host("chess")
+NEW_HOST = OLD_HOST.replace("port: 3101", "port: 3102")
 
 
 @pytest.fixture
@@ -103,15 +103,15 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
     """Both hosts are up, the club `chess` is on `dev`, and `ground` grants it a place."""
     with ExitStack() as stack:
         old, new = (
-            stack.enter_context(serve(FakeNomad(tokens={token: "accessor"}, runs=[look("complete")])))
+            stack.enter_context(serve(FakeNomad(tokens={token: "accessor"}, runs=[allocations("complete")])))
             for token in (TOKEN, OTHER)
         )
         old.logs = {("restore", "stdout"): "snapshot 33a97191 saved\n"}
         new.logs = {("restore", "stdout"): "ready                        3 accounts in use, 0 not\n"}
         pulumi = FakePulumi(tmp_path, monkeypatch)
-        found = Owner(pulumi, old, new, Stack("chess", pulumi.root))
-        found.hosts(ROOM, NEW_ROOM)
-        found.chess()
+        operator = Owner(pulumi, old, new, Stack("chess", pulumi.root))
+        operator.hosts(OLD_HOST, NEW_HOST)
+        operator.chess()
         for name, nomad, token in (("dev", old, TOKEN), ("ground", new, OTHER)):
             pulumi.outputs(
                 "chess",
@@ -131,8 +131,8 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
             )
         monkeypatch.setattr(move, "Engine", lambda: None)
         monkeypatch.setattr(move, "Workspace", lambda _engine, _root: _Previews())
-        monkeypatch.setattr(move, "read_digest", lambda _text, name: _digest(found.left.get(name, [])))
-        yield found
+        monkeypatch.setattr(move, "read_digest", lambda _text, name: _digest(operator.pending.get(name, [])))
+        yield operator
 
 
 class _Previews:
@@ -145,17 +145,16 @@ def _digest(names: list[str]) -> Digest:
     return Digest(view=None, changes=changes, errors=(), warnings=())  # type: ignore[arg-type]
 
 
-def asked(nomad: FakeNomad) -> list[str]:
-    """Paths of the POST requests that `nomad` received, in order, without their queries."""
+def posted(nomad: FakeNomad) -> list[str]:
+    """Paths of the POST requests that `nomad` received, in order, without query strings."""
     return [path.partition("?")[0] for method, path, _ in nomad.asked if method == "POST"]
 
 
-PAUSE = ["chess: config set pds:pds.paused true", "chess: up"]
-THERE = ["chess: config set pds:on ground", "chess: config set pds:pds.port 3102"]
+PAUSED = ["chess: config set pds:pds.paused true", "chess: up"]
+ON_NEW_HOST = ["chess: config set pds:on ground", "chess: config set pds:pds.port 3102"]
 OPENED = ["chess: config set move:note.opened true", "chess: config set pds:pds.paused false", "chess: up"]
-LET_GO = ["dev: config rm pds:clubs.chess", "dev: up", "chess: config rm move:note"]
-NOTE = ["chess: config set move:note.from dev", "chess: config set move:note.to ground"]
-COPIED = ["chess: config set move:note.snapshot 33a97191"]
+RELEASED = ["dev: config rm pds:clubs.chess", "dev: up", "chess: config rm move:note"]
+STARTED = ["chess: config set move:note.from dev", "chess: config set move:note.to ground"]
+SNAPSHOT = ["chess: config set move:note.snapshot 33a97191"]
 
-
-CHECKED = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"]
+VERIFIED = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"]

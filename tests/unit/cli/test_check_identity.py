@@ -1,4 +1,4 @@
-"""Checks of accounts whose answers come from other services: name servers and the directory of identities."""
+"""Checks of accounts that query other services: name servers and the PLC directory."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ DID, HANDLE, IP = "did:plc:qo2urk437ss36eyefp5jgoyw", "ann.my-club.org", "203.0.
 
 @dataclass
 class Server:
-    """A PDS with one account; `named` are the names under which its well-known address was requested."""
+    """A PDS with one account; `named` has the host names for which `/.well-known/atproto-did` was requested."""
 
     port: int = 0
     named: list[str] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    found = Server()
+    fake = Server()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -38,7 +38,7 @@ def server() -> Iterator[Server]:
                 "/xrpc/com.atproto.identity.resolveHandle": {"did": DID} if HANDLE in self.path else None,
             }
             if path == "/.well-known/atproto-did":
-                found.named.append(host)
+                fake.named.append(host)
             text = DID if path == "/.well-known/atproto-did" and host == HANDLE else json.dumps(answers.get(path))
             self.send_response(404 if text == "null" else 200)
             self.send_header("Content-Length", str(len(text)))
@@ -46,8 +46,8 @@ def server() -> Iterator[Server]:
             self.wfile.write(text.encode())
 
     with served(Handler) as port:
-        found.port = port
-        yield found
+        fake.port = port
+        yield fake
 
 
 def _subject(server: Server, *nameservers: str, **environment: str) -> Subject:
@@ -58,27 +58,29 @@ def _subject(server: Server, *nameservers: str, **environment: str) -> Subject:
 
 
 @pytest.mark.parametrize(
-    ("records", "ok", "said", "asks"),
+    ("records", "ok", "remark", "queries_https"),
     [
         ({f"TXT _atproto.{HANDLE}": [f"did={DID}"]}, True, "by DNS", False),
         ({HANDLE: [IP]}, True, "by HTTPS", True),
         ({HANDLE: ["198.51.100.1"]}, False, "let the name lead here", False),
         ({}, False, f"Make the TXT record _atproto.{HANDLE}", False),
     ],
-    ids=["a record", "a name that leads here", "a name that leads elsewhere", "no name"],
+    ids=["a TXT record", "a name that points here", "a name that points elsewhere", "no name"],
 )
-def test_https_is_asked_where_dns_has_no_answer_and_the_name_leads_here(
-    server: Server, records: dict[str, list[str]], ok: bool, said: str, asks: bool
+def test_queries_https_only_if_dns_has_no_did_and_the_name_points_here(
+    server: Server, records: dict[str, list[str]], ok: bool, remark: str, queries_https: bool
 ) -> None:
     with fake_dns.serve(records) as nameserver:
-        found = run_check("handles", _subject(server, nameserver))
-    assert found.ok is ok, found
-    assert said in found.remark
-    assert (HANDLE in server.named) is asks, "else the ingress orders a certificate that fails, at each run"
+        result = run_check("handles", _subject(server, nameserver))
+    assert result.ok is ok, result
+    assert remark in result.remark
+    assert (HANDLE in server.named) is queries_https, (
+        "for any other name the ingress would order a certificate in vain at each run"
+    )
 
 
-def test_a_directory_that_does_not_answer_is_not_blamed_on_the_ingress(server: Server) -> None:
-    found = run_check("DID documents", _subject(server, PDS_DID_PLC_URL="http://127.0.0.1:1"))
-    assert found.ok is False
-    assert "the directory http://127.0.0.1:1 does not answer" in found.remark
-    assert "ingress" not in found.remark
+def test_names_the_plc_directory_if_it_does_not_answer(server: Server) -> None:
+    result = run_check("DID documents", _subject(server, PDS_DID_PLC_URL="http://127.0.0.1:1"))
+    assert result.ok is False
+    assert "the directory http://127.0.0.1:1 does not answer" in result.remark
+    assert "ingress" not in result.remark

@@ -1,4 +1,4 @@
-"""The meaning of a relay's status and cursor, against an event stream on loopback: each has its own remedy."""
+"""How the check reads a relay's status and cursor, against an event stream on loopback."""
 
 import json
 import threading
@@ -35,7 +35,7 @@ def _events(connection: ServerConnection) -> None:
         return
     for number in range(cursor + 1, LAST + 1):
         connection.send(_frame({"op": 1, "t": "#identity"}, {"seq": number, "did": "did:plc:a"}))
-    for _message in connection:  # until the client has gone
+    for _message in connection:  # until the client disconnects
         pass
 
 
@@ -66,12 +66,12 @@ def relay(status: int, body: dict[str, Any]) -> Iterator[str]:
 CRAWL, OPERATORS, SEQUENCE = "requestCrawl there", "operators can lift", "--sequence 501"
 CASES: dict[str, tuple[int, dict[str, Any], str]] = {
     "active": (200, {"status": "active", "seq": LAST - 3}, ""),
-    "active, without a number": (200, {"status": "active"}, ""),
-    "idle, and has everything": (200, {"status": "idle", "seq": LAST}, ""),
-    "idle, and lacks the newest": (200, {"status": "idle", "seq": LAST - 1}, CRAWL),
-    "idle, for a cursor from the future": (200, {"status": "idle", "seq": LAST + 1}, SEQUENCE),
+    "active, without a sequence number": (200, {"status": "active"}, ""),
+    "idle, and up to date": (200, {"status": "idle", "seq": LAST}, ""),
+    "idle, and behind": (200, {"status": "idle", "seq": LAST - 1}, CRAWL),
+    "idle, with a cursor from the future": (200, {"status": "idle", "seq": LAST + 1}, SEQUENCE),
     "active, with a cursor from the future": (200, {"status": "active", "seq": LAST + 1}, SEQUENCE),
-    "idle, without a number": (200, {"status": "idle"}, CRAWL),
+    "idle, without a sequence number": (200, {"status": "idle"}, CRAWL),
     "offline": (200, {"status": "offline", "seq": LAST}, CRAWL),
     "banned": (200, {"status": "banned", "seq": LAST}, OPERATORS),
     "throttled": (200, {"status": "throttled", "seq": LAST}, "a higher limit"),
@@ -80,18 +80,18 @@ CASES: dict[str, tuple[int, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_word_of_a_relay_has_its_own_advice(site: Site, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_status_of_a_relay_has_its_own_advice(site: Site, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relays, "SILENCE", 0.3)
     status, body, advice = CASES[case]
     with relay(status, body) as url:
         subject = Subject(stack="dev", outputs={"pds_env": f"PDS_CRAWLERS={url}\n"}, site=site, relay=True)
-        found = run_check("relay", subject)
-    assert found.ok is (not advice), found
-    assert advice in found.remark
+        result = run_check("relay", subject)
+    assert result.ok is (not advice), result
+    assert advice in result.remark
     if advice in (OPERATORS, SEQUENCE):
-        assert "requestCrawl does not help" in found.remark
+        assert "requestCrawl does not help" in result.remark
 
 
-def test_no_relay_is_asked_unless_one_says_so(site: Site) -> None:
+def test_queries_no_relay_without_the_relay_option(site: Site) -> None:
     outputs = {"pds_env": "PDS_CRAWLERS=http://127.0.0.1:1\n"}
     assert run_check("relay", Subject(stack="dev", outputs=outputs, site=site)).ok is None

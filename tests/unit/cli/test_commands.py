@@ -36,7 +36,7 @@ def greet(name: str) -> int:
 
 @pytest.fixture
 def greet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One more file in `cli/commands/`, and nothing else."""
+    """A new command: one more file in `cli/commands/`."""
     (tmp_path / "greet.py").write_text(NEW)
     monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
     yield
@@ -46,7 +46,7 @@ def greet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("greet")
-def test_a_new_command_is_one_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_adding_a_command_takes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["greet", "--name", "ann"]) == 7
     assert app.main(["hello"]) == 2
     assert app.main(["--help"]) == 0
@@ -74,7 +74,7 @@ def test_a_new_command_is_one_file(capsys: pytest.CaptureFixture[str]) -> None:
         ("verify", "verify-snapshot"),
     ],
 )
-def test_a_retired_name_is_refused_with_the_new_one(
+def test_refuses_a_retired_name_and_prints_the_new_one(
     retired: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.main([retired, "dev", "--option"]) == 2
@@ -83,31 +83,31 @@ def test_a_retired_name_is_refused_with_the_new_one(
     assert retired not in NAMES
 
 
-@pytest.mark.parametrize("verb", ["orphans", "repair", "check"])
-def test_a_stack_without_a_file_is_refused_before_a_token_or_an_engine_is_looked_for(
-    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["orphans", "repair", "check"])
+def test_refuses_a_stack_without_a_file_before_it_needs_a_token_or_an_engine(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("DIGITALOCEAN_TOKEN", raising=False)
-    assert app.main([verb, "nowhere"]) == 2
+    assert app.main([name, "nowhere"]) == 2
     assert "Pulumi.nowhere.yaml does not exist. Stacks with a file here: dev." in capsys.readouterr().err
 
 
-def test_no_retired_name_is_missing_from_the_table_above() -> None:
+def test_the_table_above_has_every_retired_name() -> None:
     assert len(registry.RETIRED) == 8
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_command_has_help_for_itself_and_each_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_and_option_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main([name, "--help"]) == 0
     printed = capsys.readouterr().out
     assert f"./pds {name}" in printed
     command = app.group().commands[name]
-    assert (command.short_help or "").endswith("."), "its first paragraph is one sentence, for the list of commands"
+    assert (command.short_help or "").endswith("."), "the first paragraph of its docstring is one sentence"
     assert len((command.short_help or "").splitlines()) == 1
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            assert (parameter.help or "").endswith("."), f"{parameter.opts[0]} is described by sentences"
+            assert (parameter.help or "").endswith("."), f"{parameter.opts[0]} 's help ends with a full stop"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,9 @@ def test_every_command_has_help_for_itself_and_each_option(name: str, capsys: py
     ],
     ids=" ".join,
 )
-def test_a_wrong_call_is_one_line_and_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_prints_one_line_and_exits_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert app.main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -134,7 +136,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(arguments: list[str], capsys: 
 
 
 @pytest.mark.parametrize(("error", "code"), [(CommandError("Why."), 2), (FailedError("Why."), 1)])
-def test_an_error_of_a_command_is_its_text_and_its_exit_code(
+def test_a_command_error_prints_its_text_and_sets_the_exit_code(
     error: CommandError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_arguments: object) -> None:
@@ -145,7 +147,7 @@ def test_an_error_of_a_command_is_its_text_and_its_exit_code(
     assert capsys.readouterr() == ("", "Why.\n")
 
 
-def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError
 
@@ -154,7 +156,7 @@ def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyP
         app.main(["password", "dev", "ann.noted.at"])
 
 
-def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
@@ -172,10 +174,10 @@ def test_help_imports_no_heavy_module() -> None:
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]; print(codes, loaded, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stderr == "{0} []\n", "each would make help and completion slow"
+    assert done.stderr == "{0} []\n", "these modules would slow down help and completion"
 
 
-def test_the_shell_completes_commands_options_and_stacks() -> None:
+def test_shell_completion_offers_commands_options_and_stacks() -> None:
     def completed(words: str, number: int) -> list[str]:
         environment = {"_PDS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
         done = subprocess.run(
@@ -201,20 +203,20 @@ def _imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("layer", LAYERS[:-1])
-def test_a_package_imports_lower_ones_only(layer: str) -> None:
+def test_a_package_imports_only_lower_layers(layer: str) -> None:
     higher = set(LAYERS[LAYERS.index(layer) + 1 :])
-    wrong = {str(path): found for path in (ROOT / layer).rglob("*.py") if (found := _imported(path) & higher)}
+    wrong = {str(path): imported for path in (ROOT / layer).rglob("*.py") if (imported := _imported(path) & higher)}
     assert wrong == {}
 
 
-def test_a_folder_of_the_cli_has_at_most_a_dozen_modules() -> None:
+def test_each_folder_of_the_cli_has_at_most_12_modules() -> None:
     for folder in {path.parent for path in (ROOT / "cli").rglob("*.py")} - {ROOT / "cli/commands"}:
         modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(modules) <= 12, f"{folder.name}: {modules}"
 
 
 @pytest.mark.parametrize(("name", "replaces"), [("check", ""), ("gate", ""), ("another", "check"), ("another", "gate")])
-def test_a_name_that_another_command_has_is_refused(name: str, replaces: str) -> None:
+def test_refuses_to_register_a_name_twice(name: str, replaces: str) -> None:
     app.group()
     with pytest.raises(ValueError, match="registered twice"):
         registry.command(name, replaces=replaces)(lambda: None)

@@ -50,11 +50,11 @@ from components.settings.pds_env import env_file, read_env_file
         ("A=1\nA=2", "2"),
     ],
 )
-def test_a_value_is_what_compose_gives_to_the_server(line: str, value: str) -> None:
+def test_parses_a_value_as_docker_compose_does(line: str, value: str) -> None:
     assert parse(f"# A=no\n\n{line}\n# B=no")["A"] == value
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
+def test_ignores_a_byte_order_mark() -> None:
     assert parse("\ufeffA=1") == {"A": "1"}
 
 
@@ -72,7 +72,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
         ('A="secret"secret', "something follows"),
     ],
 )
-def test_a_file_whose_values_would_come_from_elsewhere_is_refused_and_not_repeated(text: str, problem: str) -> None:
+def test_refuses_an_ambiguous_file_without_printing_its_values(text: str, problem: str) -> None:
     with pytest.raises(DotenvError) as caught:
         parse(text)
     assert problem in str(caught.value)
@@ -82,7 +82,7 @@ def test_a_file_whose_values_would_come_from_elsewhere_is_refused_and_not_repeat
 VALUES = {"PDS_SERVICE_NAME": "My Club", "A": "a;b`c`$(d) \"e\" 'f' #g", "B": "two\nlines", "C": "https://x.test/?a=b"}
 
 
-def test_the_file_for_pdsadmin_is_sourced_by_a_shell_without_running_anything(tmp_path: Path) -> None:
+def test_a_shell_sources_the_pdsadmin_file_without_executing_values(tmp_path: Path) -> None:
     (tmp_path / "pds.env").write_text(env_file(VALUES))
     command = 'set -o allexport; . ./pds.env; for name in PDS_SERVICE_NAME A B C; do printenv -0 "$name"; done'
     shell = ["/bin/bash", "-euc", command]
@@ -91,4 +91,4 @@ def test_the_file_for_pdsadmin_is_sourced_by_a_shell_without_running_anything(tm
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\0")[:-1] == list(VALUES.values())
-    assert read_env_file(env_file(VALUES)) == VALUES, "and our own tools read it alike"
+    assert read_env_file(env_file(VALUES)) == VALUES, "read_env_file reads the same values"

@@ -1,4 +1,4 @@
-"""Adds entries to a map of a stack file, and changes nothing else. Lists: `test_adopt.py`."""
+"""Adding entries to a map of a stack file changes nothing else. `test_adopt_members.py` has the tests of lists."""
 
 import pytest
 import yaml
@@ -13,12 +13,12 @@ config:
   digitalocean:token:
     secure: AAABAHx
 """
-ROOM = {"port": 3102, "disk_gib": 5, "memory_mib": 768}
+GRANT = {"port": 3102, "disk_gib": 5, "memory_mib": 768}
 KEYS = ("pds:clubs", "clubs")
 
 
 @pytest.mark.parametrize(
-    ("clubs", "there"),
+    ("clubs", "existing"),
     [
         ("", {}),
         ("  pds:clubs:\n", {}),
@@ -31,21 +31,21 @@ KEYS = ("pds:clubs", "clubs")
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("name", ["chess", "no", "null"])
-def test_a_key_is_added_and_every_other_line_stays(clubs: str, there: dict[str, object], end: str, name: str) -> None:
+def test_adds_a_key_and_keeps_every_other_line(clubs: str, existing: dict[str, object], end: str, name: str) -> None:
     text = (HEAD + clubs).replace("\n", end)
-    after = add_key("Pulumi.dev.yaml", text, KEYS, name, ROOM, "What each gets.")
+    after = add_key("Pulumi.dev.yaml", text, KEYS, name, GRANT, "What each gets.")
     old, new = yaml.safe_load(text), yaml.safe_load(after)
     key = "clubs" if "clubs" in old["config"] else "pds:clubs"
-    assert new["config"].pop(key) == {**there, name: ROOM}
+    assert new["config"].pop(key) == {**existing, name: GRANT}
     old["config"].pop(key, None)
     assert new == old
     changed = {line for line in text.splitlines() if "pds:clubs: {" in line}
-    assert set(text.splitlines()) - set(after.splitlines()) <= changed, "only a map in braces is written anew"
+    assert set(text.splitlines()) - set(after.splitlines()) <= changed, "only a map in braces is rewritten"
     assert after.count("#") == text.count("#") + (0 if clubs else 1), "no comment is lost; a new map gets one"
-    assert after.count("\r\n") in (0, after.count("\n")), "one kind of line end"
+    assert after.count("\r\n") in (0, after.count("\n")), "line endings are uniform"
 
 
 @pytest.mark.parametrize("text", ["config: {pds:hostname: noted.at}", HEAD + "  pds:clubs: {rooks: {port: 3101},}\n"])
-def test_a_file_that_no_line_can_be_added_to_is_refused_with_the_line(text: str) -> None:
+def test_refuses_a_file_it_cannot_extend_and_prints_the_line_to_add(text: str) -> None:
     with pytest.raises(StackFileError, match=r"by hand to 'pds:clubs':\n    chess: \{port: 3102"):
-        add_key("Pulumi.dev.yaml", text, KEYS, "chess", ROOM)
+        add_key("Pulumi.dev.yaml", text, KEYS, "chess", GRANT)

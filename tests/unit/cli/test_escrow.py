@@ -21,14 +21,14 @@ PASSPHRASE = "six words that are known to one"
 
 @pytest.fixture
 def content(dev: Evaluation) -> dict[str, Any]:
-    """What the program of the dev stack exports as `escrow`."""
+    """The output `escrow` of the dev stack's program."""
     exported: dict[str, Any] = copy.deepcopy(dev.outputs["escrow"])
     return exported
 
 
 @pytest.fixture
 def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files in clear text: deriving a key takes a second, on purpose, and some tests are not about it."""
+    """Keep files in plain text. Deriving a key takes a second by design, and these tests do not need it."""
     same = SimpleNamespace(encrypt=lambda text, passphrase: text, decrypt=lambda text, passphrase: text)
     monkeypatch.setattr(pyrage, "passphrase", same)
 
@@ -37,11 +37,11 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
 def sealed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
 ) -> Callable[[dict[str, Any]], Path]:
-    """Write an escrow file of a state with the given content, with a `pulumi` of the test's own."""
+    """Write an escrow file for a state with the given content; a stand-in for `pulumi` returns that state."""
 
-    def seal(found: dict[str, Any]) -> Path:
+    def seal(state_content: dict[str, Any]) -> Path:
         state = tmp_path / "state.json"
-        state.write_text(json.dumps(found))
+        state.write_text(json.dumps(state_content))
         cli = tmp_path / "bin" / "pulumi"
         cli.parent.mkdir(exist_ok=True)
         cli.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat {state}\n')
@@ -55,18 +55,18 @@ def sealed(
     return seal
 
 
-def test_the_file_opens_with_the_passphrase_and_holds_all_that_rebuilds_the_pds(
+def test_the_file_decrypts_to_everything_needed_to_rebuild_the_pds(
     sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
 ) -> None:
     opened = escrow.read(sealed(content))
-    assert opened["secrets"] == content["secrets"], "every secret comes back as it was"
+    assert opened["secrets"] == content["secrets"], "every secret is unchanged"
     assert "pds:hostname: noted.at" in opened["stack_file"], "the stack file is needed to run the program again"
     assert opened["volume_id"], "the volume's id is needed to adopt it"
     assert opened["nomad_ca_key_pem"], "the CA's key is needed to make a new client certificate"
 
 
 @pytest.mark.usefixtures("unsealed")
-def test_a_second_file_of_a_day_leaves_the_first_as_it_is(
+def test_a_second_file_of_the_same_day_gets_a_new_name(
     sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
 ) -> None:
     first = sealed(content)
@@ -74,23 +74,23 @@ def test_a_second_file_of_a_day_leaves_the_first_as_it_is(
     second, third = sealed(content), sealed(content)
     assert len({first, second, third}) == 3
     assert second.name == first.name.replace(".age", "-2.age")
-    assert first.read_bytes() == before, "it may be the one whose passphrase is remembered"
+    assert first.read_bytes() == before, "the first file may have another passphrase"
 
 
-def test_nothing_of_it_is_readable_without_the_passphrase_and_only_its_owner_reads_it(
+def test_the_file_is_encrypted_with_age_and_has_mode_0600(
     sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
 ) -> None:
     path = sealed(content)
     raw = path.read_bytes()
     for name, secret in content["secrets"].items():
-        assert secret.encode() not in raw, f"{name} stands in the file in clear"
+        assert secret.encode() not in raw, f"{name} is in the file in plain text"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert raw.startswith(b"age-encryption.org/v1"), "any age program opens it, should this one be lost"
+    assert raw.startswith(b"age-encryption.org/v1"), "any age implementation can decrypt it"
     arguments = (tmp_path / "arguments").read_text()
     assert PASSPHRASE not in arguments, "a command line is visible to every user of the machine"
 
 
-def test_a_wrong_passphrase_is_said_to_be_one(
+def test_reports_a_wrong_passphrase(
     sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path
 ) -> None:
     path = sealed(content)
@@ -100,24 +100,22 @@ def test_a_wrong_passphrase_is_said_to_be_one(
 
 
 @pytest.mark.parametrize("lost", ["volume_id", "nomad_ca_key_pem", "secrets"])
-def test_an_incomplete_escrow_is_not_written(
+def test_does_not_write_an_incomplete_escrow(
     sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path, lost: str
 ) -> None:
     with pytest.raises(escrow.EscrowError, match=r"lacks.*Run `pulumi up`"):
         sealed({**content, lost: None if lost != "secrets" else {}})
-    assert not list(tmp_path.glob("*.age")), "a file that does not suffice would be trusted"
+    assert not list(tmp_path.glob("*.age")), "the operator would trust an incomplete file"
 
 
-def test_a_rotation_key_that_is_none_is_refused(
-    sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
-) -> None:
+def test_refuses_an_invalid_rotation_key(sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]) -> None:
     name = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
     with pytest.raises(escrow.EscrowError, match="no secp256k1 key"):
         sealed({**content, "secrets": {**content["secrets"], name: "0" * 64}})
 
 
 @pytest.mark.usefixtures("unsealed")
-def test_a_short_passphrase_is_refused_before_anything_is_written(
+def test_refuses_a_short_passphrase_before_writing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]
 ) -> None:
     path = sealed(content)
@@ -128,14 +126,14 @@ def test_a_short_passphrase_is_refused_before_anything_is_written(
     assert not list(tmp_path.glob("*.age"))
 
 
-def test_without_the_cli_it_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_prints_the_install_page_if_the_pulumi_cli_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StackError, match=r"pulumi.com/docs/install"):
         escrow.write("dev", tmp_path)
 
 
 @pytest.mark.usefixtures("unsealed")
-def test_the_verbs_say_what_to_do_next(
+def test_commands_print_the_next_step_and_no_secret(
     sealed: Callable[[dict[str, Any]], Path],
     content: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
@@ -143,15 +141,15 @@ def test_the_verbs_say_what_to_do_next(
 ) -> None:
     path = sealed(content)
     assert app.main(["escrow-check", str(path)]) == 0
-    told = capsys.readouterr().out
-    assert "noted.at" in told
-    assert not any(secret in told for secret in content["secrets"].values()), "a terminal is a log"
-    assert "of which this stack makes none" in told
+    output = capsys.readouterr().out
+    assert "noted.at" in output
+    assert not any(secret in output for secret in content["secrets"].values()), "a terminal is a log"
+    assert "of which this stack makes none" in output
     with_backups = sealed(content | {"backup": {"RESTIC_PASSWORD": "of the backups"}})
     assert app.main(["escrow-check", str(with_backups)]) == 0
-    told = capsys.readouterr().out
-    assert "whose address and password are in it" in told
-    assert "of the backups" not in told
+    output = capsys.readouterr().out
+    assert "whose address and password are in it" in output
+    assert "of the backups" not in output
     assert app.main(["escrow", "dev", "--to", str(tmp_path)]) == 0
     assert "escrow: made" in capsys.readouterr().out
     assert app.main(["escrow-check", str(tmp_path / "nothing.age")]) == 1

@@ -1,4 +1,4 @@
-"""Whether the firewall covers the droplet: `orphans` reports changes made in the panel, and `rescue` repairs them."""
+"""Whether the firewall covers the droplet: `orphans` reports changes made in the panel, and `repair` reverts them."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -16,8 +16,8 @@ SSH = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0"]}
 
 @pytest.fixture
 def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
-    with owner(tmp_path, monkeypatch) as found:
-        yield found
+    with owner(tmp_path, monkeypatch) as operator:
+        yield operator
 
 
 def _droplet(alice: Owner) -> str:
@@ -65,51 +65,51 @@ PANEL: dict[str, tuple[Callable[[Owner], Any], str, set[str]]] = {
 }
 
 
-def _look(alice: Owner) -> list[str]:
-    return [hole.text for hole in alice.look().gaps]
+def _gaps(alice: Owner) -> list[str]:
+    return [gap.text for gap in alice.look().gaps]
 
 
 @pytest.mark.parametrize("case", PANEL)
-def test_what_was_changed_in_the_panel_is_said_and_looked_at_again(
+def test_orphans_and_repair_find_a_change_made_in_the_panel(
     alice: Owner, case: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change, said, looked_at = PANEL[case]
-    assert _look(alice) == [], "as it was made it covers the droplet"
+    change, finding, targets = PANEL[case]
+    assert _gaps(alice) == [], "before the change it covers the droplet"
     change(alice)
-    assert [text for text in _look(alice) if said in text] != []
-    assert said in orphans.text("dev", alice.look()), "`./pds orphans` says it"
+    assert [text for text in _gaps(alice) if finding in text] != []
+    assert finding in orphans.text("dev", alice.look()), "`./pds orphans` reports it"
     with alice.account() as account:
         repair.repair(alice.stack, account, yes=True)
     refresh, up = alice.pulumi.ran
-    found = {part.removeprefix("**::") for flag, part in pairwise(refresh) if flag == "--target"}
-    assert found == looked_at, "a plain `up` does not see it"
+    refreshed = {part.removeprefix("**::") for flag, part in pairwise(refresh) if flag == "--target"}
+    assert refreshed == targets, "a plain `up` would not detect it"
     assert up[0] == "up"
-    assert said in capsys.readouterr().out
+    assert finding in capsys.readouterr().out
 
 
-def test_another_firewall_that_opens_a_port_of_the_droplet_is_named_and_left_to_its_owner(alice: Owner) -> None:
+def test_reports_a_foreign_firewall_that_opens_a_port_and_does_not_repair_it(alice: Owner) -> None:
     body = {**FIREWALL, "name": "mine", "inbound_rules": [SSH], "droplet_ids": [int(_droplet(alice))]}
     made = alice.client.ask("POST", "/firewalls", body, 202)["firewall"]["id"]
-    [hole] = alice.look().gaps
-    assert hole.targets == (), "`up` cannot mend what is not the stack's"
-    assert "firewall mine covers the droplet too and lets tcp port 22 in from 0.0.0.0/0" in hole.text
-    assert made in hole.text
+    [gap] = alice.look().gaps
+    assert gap.targets == (), "`up` cannot repair another party's firewall"
+    assert "firewall mine covers the droplet too and lets tcp port 22 in from 0.0.0.0/0" in gap.text
+    assert made in gap.text
 
 
-def test_a_door_of_let_in_is_no_hole(alice: Owner) -> None:
+def test_a_temporary_firewall_of_allow_ip_is_not_a_gap(alice: Owner) -> None:
     rule = {"protocol": "tcp", "ports": "4650", "sources": {"addresses": ["203.0.113.8/32"]}}
     body = {"name": "pds-dev-allow-ip-laptop", "inbound_rules": [rule], "tags": ["pds-dev"]}
     alice.client.ask("POST", "/firewalls", body, 202)
-    assert _look(alice) == []
-    assert alice.orphan("temporary firewall"), "which is listed by itself"
+    assert _gaps(alice) == []
+    assert alice.orphan("temporary firewall"), "it is listed separately"
 
 
-def test_a_second_droplet_with_the_tag_is_named_since_its_stack_would_take_it_along(alice: Owner) -> None:
+def test_reports_a_second_droplet_with_the_stack_s_tag(alice: Owner) -> None:
     number = alice.client.droplet(name="pds-dev", tags=["pds-dev"])["id"]
-    assert any(f"droplet {number} (pds-dev) has the tag pds-dev, too" in text for text in _look(alice))
+    assert any(f"droplet {number} (pds-dev) has the tag pds-dev, too" in text for text in _gaps(alice))
 
 
-def test_a_renamed_stack_is_found_by_the_tag_that_it_has_kept(alice: Owner) -> None:
+def test_accepts_the_former_tag_of_a_renamed_stack(alice: Owner) -> None:
     droplet = int(_droplet(alice))
     alice.client.ask("POST", "/tags", {"name": "pds-before"}, 201)
     body = {"resources": [{"resource_id": str(droplet), "resource_type": "droplet"}]}
@@ -118,9 +118,9 @@ def test_a_renamed_stack_is_found_by_the_tag_that_it_has_kept(alice: Owner) -> N
     _firewall(alice, tags=["pds-before"])
     alice.made["pds-host-network-tag"] = ("pds-host-network-tag", "digitalocean:index/tag:Tag", "pds-before", {})
     alice.remember()
-    assert _look(alice) == []
+    assert _gaps(alice) == []
 
 
-def test_the_rules_of_the_tests_are_the_providers(alice: Owner) -> None:
+def test_the_state_has_the_rules_in_the_provider_s_form(alice: Owner) -> None:
     made = alice.made["pds-host-network-firewall"][3]
-    assert made == RULES, "else nothing was compared above"
+    assert made == RULES, "otherwise the tests above compare nothing"

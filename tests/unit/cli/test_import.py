@@ -1,4 +1,4 @@
-"""`./pds import`: what it takes from an installer's `pds.env`, what it refuses, and what it reports of the rest.
+"""`./pds import`: what it imports from an installer's `pds.env`, what it refuses, and what it only reports.
 
 `tests/e2e/scenarios/e2e_import.py` runs the script on a real machine with a real server's data.
 """
@@ -31,7 +31,7 @@ ENV = {
     "PDS_EMAIL_SMTP_URL": "smtps://resend:a-secret@smtp.resend.com:465/",
     "LOG_ENABLED": "true",
 }
-"""As upstream's installer.sh writes it, with mail, as its README has it."""
+"""As upstream's installer.sh writes it, with the mail option of its README."""
 
 
 def _env(alice: Owner, **changes: str | None) -> Path:
@@ -41,37 +41,37 @@ def _env(alice: Owner, **changes: str | None) -> Path:
     return file
 
 
-def test_its_secrets_go_into_the_stack_file_encrypted_and_the_stack_waits(
-    alice: Owner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_writes_the_secrets_encrypted_and_pauses_the_stack(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     alice.write(backup=BACKUP, pds={"new": True})
     alice.pulumi.outputs(error="no stack named 'dev' found")
     assert import_pds.import_pds(alice.stack, _env(alice)) == 0
     written = (alice.pulumi.root / "Pulumi.dev.yaml").read_text()
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     script = (alice.pulumi.root / "build/import-pds.sh").read_text()
     for name in ("PDS_JWT_SECRET", "PDS_ADMIN_PASSWORD", "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"):
-        assert ENV[name] not in written + said + script
-        assert not any(ENV[name] in word for command in alice.pulumi.ran for word in command), "on no command line"
+        assert ENV[name] not in written + output + script
+        assert not any(ENV[name] in word for command in alice.pulumi.ran for word in command), (
+            "a command line is visible to other users"
+        )
     settings = [command[2:-3] for command in alice.pulumi.ran]
     assert [words for words in settings if "--secret" in words] == [
         ["--secret", "--path", f"pds:secrets.{key}"] for key in ("plc_rotation_key", "jwt_secret", "admin_password")
     ]
     assert ["--path", "pds:pds.paused", "true"] in settings
     assert ["--path", "pds:pds.new", "false"] in settings
-    assert "secure: '64'" in written, "the whole of the key, and no line end"
-    assert "./pds restore dev --snapshot volume --sequence 1" in said
-    assert "-C /srv/nomad/pds -x" in said
+    assert "secure: '64'" in written, "the complete key, without a newline"
+    assert "./pds restore dev --snapshot volume --sequence 1" in output
+    assert "-C /srv/nomad/pds -x" in output
 
 
-def test_what_the_old_server_was_told_and_the_new_one_is_not_is_listed_without_a_secret() -> None:
-    told = list(import_pds.setting_differences(settings_of(backup=BACKUP), ENV))
-    assert told == [
+def test_lists_options_set_only_on_the_old_server_without_their_secrets() -> None:
+    differences = list(import_pds.setting_differences(settings_of(backup=BACKUP), ENV))
+    assert differences == [
         "note: PDS_EMAIL_SMTP_URL is set there and not here: see 'mail'",
     ]
 
 
-def test_a_value_with_a_comment_after_it_comes_without_it(alice: Owner) -> None:
+def test_drops_a_comment_after_a_value(alice: Owner) -> None:
     alice.pulumi.outputs(error="no stack named 'dev' found")
     alice.write(backup=BACKUP)
     key, jwt = f'"{OTHER}" # the key', "0123456789abcdef # as it was"
@@ -83,7 +83,7 @@ def test_a_value_with_a_comment_after_it_comes_without_it(alice: Owner) -> None:
     )
 
 
-def test_a_short_secret_that_the_server_took_comes_along(alice: Owner) -> None:
+def test_accepts_short_secrets_of_the_old_server(alice: Owner) -> None:
     alice.pulumi.outputs(error="no stack named 'dev' found")
     alice.write(backup=BACKUP)
     assert (
@@ -92,7 +92,7 @@ def test_a_short_secret_that_the_server_took_comes_along(alice: Owner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "error"),
     [
         ({"PDS_HOSTNAME": "chess.at"}, "write 'hostname: chess.at'"),
         ({"PDS_JWT_SECRET": None}, "PDS_JWT_SECRET is not in it"),
@@ -103,15 +103,13 @@ def test_a_short_secret_that_the_server_took_comes_along(alice: Owner) -> None:
         ({"PDS_BLOBSTORE_S3_BUCKET": "blobs"}, "write 's3: {bucket: blobs"),
     ],
 )
-def test_what_cannot_come_is_refused_before_anything_is_written(
-    alice: Owner, changes: dict[str, str | None], why: str
-) -> None:
-    with pytest.raises(StackError, match=why):
+def test_refuses_what_it_cannot_import_before_writing(alice: Owner, changes: dict[str, str | None], error: str) -> None:
+    with pytest.raises(StackError, match=error):
         import_pds.import_pds(alice.stack, _env(alice, **changes))
     assert alice.pulumi.ran == []
 
 
-def test_a_stack_with_members_of_its_own_keeps_its_key(alice: Owner) -> None:
+def test_refuses_a_stack_that_has_its_own_rotation_key(alice: Owner) -> None:
     secrets = {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": KEY}
     alice.pulumi.outputs(state="serving", escrow={"secrets": secrets})
     with pytest.raises(StackError, match="a rotation key of its own"):
@@ -119,18 +117,20 @@ def test_a_stack_with_members_of_its_own_keeps_its_key(alice: Owner) -> None:
     assert alice.pulumi.ran == []
 
 
-def test_without_backups_there_is_no_restore(alice: Owner) -> None:
+def test_refuses_a_stack_without_backups(alice: Owner) -> None:
     alice.write()
     with pytest.raises(StackError, match="has no 'backup'"):
         import_pds.import_pds(alice.stack, _env(alice))
 
 
-def test_a_file_that_is_not_there_is_told(alice: Owner) -> None:
+def test_refuses_a_missing_file(alice: Owner) -> None:
     with pytest.raises(StackError, match="cannot be read"):
         import_pds.import_pds(alice.stack, alice.pulumi.root / "nowhere")
 
 
-def test_a_club_s_data_go_into_its_room(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_script_copies_a_club_s_data_into_the_club_s_directory(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = {"on": "dev", "dns": {"provider": "manual"}, "operators": None, "host": None, "volume": None}
     alice.write("chess", backup=BACKUP, pds={"port": 3101}, **options)
     alice.pulumi.outputs(error="no stack named 'chess' found")
@@ -138,29 +138,29 @@ def test_a_club_s_data_go_into_its_room(alice: Owner, capsys: pytest.CaptureFixt
     assert "-C /srv/nomad/clubs/pds-chess -x" in capsys.readouterr().out
 
 
-def test_the_script_is_whole_and_shellcheck_has_nothing_to_say(tmp_path: Path) -> None:
+def test_script_contains_every_program_it_requires_and_passes_shellcheck(tmp_path: Path) -> None:
     text = import_pds.script_text()
     assert text.count("END-OF-PROGRAM") == 2 * len(import_pds.PROGRAMS)
-    there = set(re.findall(r'cat >"\$work/([\w.-]+)"', text))
-    assert set(re.findall(r'require\("\./([\w.-]+)"\)', text)) <= there, "a program finds what it requires"
+    contained = set(re.findall(r'cat >"\$work/([\w.-]+)"', text))
+    assert set(re.findall(r'require\("\./([\w.-]+)"\)', text)) <= contained, "the script contains every required file"
     (tmp_path / "import-pds.sh").write_text(text)
-    ran = subprocess.run(
+    shellcheck = subprocess.run(
         [tool("shellcheck", "shellcheck"), "--shell=sh", tmp_path / "import-pds.sh"],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert ran.returncode == 0, ran.stdout
+    assert shellcheck.returncode == 0, shellcheck.stdout
 
 
-def test_the_verb_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told: list[tuple[str, Path]] = []
+def test_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[str, Path]] = []
 
-    def tell(stack: Stack, env: Path) -> int:
-        told.append((stack.name, env))
+    def record(stack: Stack, env: Path) -> int:
+        calls.append((stack.name, env))
         return 0
 
-    monkeypatch.setattr(import_pds, "import_pds", tell)
+    monkeypatch.setattr(import_pds, "import_pds", record)
     assert app.main(["import", "dev", "--env", str(tmp_path)]) == 0
-    assert told == [("dev", tmp_path)]
+    assert calls == [("dev", tmp_path)]

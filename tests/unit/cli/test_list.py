@@ -1,5 +1,4 @@
-"""`./pds list`: the queries to a PDS, its cost, the host with room for the next club, and the display of silent
-ones."""
+"""`./pds list`: the queries to each PDS, its cost, free capacity for the next club, and stacks that do not answer."""
 
 import json
 import subprocess
@@ -23,7 +22,7 @@ from tests.support.fake_project import HOST, FakeProject, club, host
 from tests.support.host_machine import tool
 
 ALLOCATION = "11111111-0000-0000-0000-000000000000"
-INSIDE = {
+USAGE = {
     "memory": 104857600,
     "memory_limit": 536870912,
     "disk": 2147483648,
@@ -49,19 +48,19 @@ class World:
         self.nomad: dict[str, Answer] = {
             "GET /v1/job/pds/allocations": (200, [{"ID": ALLOCATION, "ClientStatus": "running"}])
         }
-        self.inside: Mapping[str, Any] | ServiceError = INSIDE
+        self.usage: Mapping[str, Any] | ServiceError = USAGE
         self.server: ServiceError | None = None
-        self.asked: list[list[str]] = []
+        self.commands: list[list[str]] = []
         monkeypatch.setattr(inspect_stack, "nomad_api", lambda _nomad: Answers(self.nomad))
-        monkeypatch.setattr(inspect_stack, "run_in_container", self._ask)
+        monkeypatch.setattr(inspect_stack, "run_in_container", self._run)
         monkeypatch.setattr(Server, "query", self._query)
         monkeypatch.setattr(pds_admin, "hosted", lambda _server: [object()] * 7)
 
-    def _ask(self, _nomad: Mapping[str, str], _allocation: str, command: list[str], _what: str) -> Any:
-        self.asked.append(command)
-        if isinstance(self.inside, ServiceError):
-            raise self.inside
-        return self.inside
+    def _run(self, _nomad: Mapping[str, str], _allocation: str, command: list[str], _purpose: str) -> Any:
+        self.commands.append(command)
+        if isinstance(self.usage, ServiceError):
+            raise self.usage
+        return self.usage
 
     def _query(self, method: str, **_params: Any) -> Any:
         if self.server:
@@ -69,7 +68,7 @@ class World:
         return {"version": "0.4.300"}
 
     def ran(self, job: str, *runs: tuple[int, str, int]) -> None:
-        """Let Nomad have runs of a periodic job: submitted at (s), status, successful tasks."""
+        """Let Nomad report runs of a periodic job: Unix time of submission (s), status, successful tasks."""
         self.nomad[f"GET /v1/jobs?prefix={job}/"] = (
             200,
             [
@@ -87,36 +86,36 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World) -> FakeProject:
-    found = FakeProject(tmp_path, monkeypatch)
-    monkeypatch.setattr(stacks, "ROOT", found.root)
-    found.stack("dev", host("chess", "rooks"), **OUTPUTS)
-    found.stack("chess", club("chess", 3101), **OUTPUTS)
-    return found
+    fake = FakeProject(tmp_path, monkeypatch)
+    monkeypatch.setattr(stacks, "ROOT", fake.root)
+    fake.stack("dev", host("chess", "rooks"), **OUTPUTS)
+    fake.stack("chess", club("chess", 3101), **OUTPUTS)
+    return fake
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The rows by stack, and the rest."""
+    """The output of `list --json`: the rows by stack, and all of it."""
     assert app.main(["list", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    return {row["stack"]: row for row in found["stacks"]}, found
+    report = json.loads(capsys.readouterr().out)
+    return {row["stack"]: row for row in report["stacks"]}, report
 
 
-def test_a_club_that_serves_is_asked_for_everything(
+def test_shows_version_accounts_memory_and_disk_of_a_serving_club(
     project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows, found = shown(capsys)
+    rows, report = shown(capsys)
     row = rows["chess"]
     assert (row["host"], row["hostname"], row["state"]) == ("dev", "chess.test", "serving")
-    assert (row["version"], row["accounts"]) == ("0.4.300", 7), "what the server says of itself"
+    assert (row["version"], row["accounts"]) == ("0.4.300", 7), "as the server reports"
     assert row["memory"] == {"used": 104857600, "limit": 536870912}
-    assert row["disk"] == {"used": 2147483648, "limit": 5 * 1024**3}, "of its quota"
-    assert rows["dev"]["disk"]["limit"] == 25 * 1024**3, "a host's own, of the volume"
-    assert (row["backup"], row["drill"]) == ("none", "none"), "its file asks for none"
-    assert found["notes"] == []
-    assert {command[-1] for command in world.asked} == {str(5 * 1024**2), str(25 * 1024**2)}, "the limit, in KiB"
+    assert row["disk"] == {"used": 2147483648, "limit": 5 * 1024**3}, "the limit is its quota"
+    assert rows["dev"]["disk"]["limit"] == 25 * 1024**3, "the limit of the host's own PDS is the volume"
+    assert (row["backup"], row["drill"]) == ("none", "none"), "its file has no backup"
+    assert report["notes"] == []
+    assert {command[-1] for command in world.commands} == {str(5 * 1024**2), str(25 * 1024**2)}, "the limit, in KiB"
 
 
-def test_the_table_is_for_people(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_sizes_in_readable_units(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["list"]) == 0
     heading, *rows = capsys.readouterr().out.splitlines()
     assert heading.split("  ")[0] == "stack"
@@ -125,7 +124,7 @@ def test_the_table_is_for_people(project: FakeProject, capsys: pytest.CaptureFix
         assert part in chess
 
 
-def test_a_backup_is_the_newest_that_went_well_by_nomad_or_by_its_own_stamp(
+def test_shows_the_newest_successful_backup_of_nomad_or_the_run_status(
     project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.stack("chess", club("chess", 3101) + BACKUP, **OUTPUTS)
@@ -135,76 +134,78 @@ def test_a_backup_is_the_newest_that_went_well_by_nomad_or_by_its_own_stamp(
     assert (rows["chess"]["backup"], rows["chess"]["drill"]) == ("2026-09-21T14:13:20+00:00", "none yet")
     world.ran("pds-backup")
     rows, _ = shown(capsys)
-    assert rows["chess"]["backup"] == "none yet", "a dash is what could not be asked"
-    world.inside = {**INSIDE, "backup": "2026-09-21T14:20:00.000Z", "drill": "2026-09-20T04:41:00.000Z"}
+    assert rows["chess"]["backup"] == "none yet", "Nomad answered, so the value is known"
+    world.usage = {**USAGE, "backup": "2026-09-21T14:20:00.000Z", "drill": "2026-09-20T04:41:00.000Z"}
     rows, _ = shown(capsys)
-    assert rows["chess"]["drill"] == "2026-09-20T04:41:00.000Z", "which Nomad forgets after a day"
+    assert rows["chess"]["drill"] == "2026-09-20T04:41:00.000Z", "Nomad forgets a run after a day"
     assert rows["chess"]["backup"] == "2026-09-21T14:20:00.000Z"
     assert app.main(["list"]) == 0
-    assert "2026-09-21 14:20 UTC" in capsys.readouterr().out, "a time says of which zone it is"
+    assert "2026-09-21 14:20 UTC" in capsys.readouterr().out, "a time names its zone"
     app.main(["list"])
     assert "2026-09-21 14:20" in capsys.readouterr().out
 
 
-def test_what_does_not_answer_is_a_dash_with_one_line_why(
+def test_values_that_cannot_be_queried_are_empty_with_one_note_each(
     project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.server = PendingError("https://chess.test does not answer at 192.0.2.7 (refused)")
-    world.inside = ServiceError("Nomad at http://127.0.0.1:1 runs nothing in the server's container (gone).")
-    rows, found = shown(capsys)
+    world.usage = ServiceError("Nomad at http://127.0.0.1:1 runs nothing in the server's container (gone).")
+    rows, report = shown(capsys)
     row = rows["chess"]
-    assert (row["version"], row["accounts"]) == ("0.5.37", None), "the version is what was put there"
+    assert (row["version"], row["accounts"]) == ("0.5.37", None), "the version is that of the stack's outputs"
     assert (row["memory"]["used"], row["disk"]["used"]) == (None, None)
-    assert [note for note in found["notes"] if note.startswith("chess: ")] == [
+    assert [note for note in report["notes"] if note.startswith("chess: ")] == [
         "chess: https://chess.test does not answer at 192.0.2.7 (refused)",
         "chess: Nomad at http://127.0.0.1:1 runs nothing in the server's container (gone).",
     ]
 
 
-def test_an_answer_that_is_cut_off_is_asked_for_again(
+def test_repeats_a_query_whose_output_was_truncated(
     project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world.inside = TruncatedOutputError("Nomad cut off what its memory and disk said. Run it again.")
-    _, found = shown(capsys)
-    assert len(world.asked) == 2 * 5
-    assert sum("cut off" in note for note in found["notes"]) == 2
+    world.usage = TruncatedOutputError("Nomad cut off what its memory and disk said. Run it again.")
+    _, report = shown(capsys)
+    assert len(world.commands) == 2 * 5
+    assert sum("cut off" in note for note in report["notes"]) == 2
 
 
 @pytest.mark.parametrize(
     ("state", "note"), [("paused", "it is paused"), ("pending: the name does not resolve", "job pds does not run")]
 )
-def test_what_does_not_run_is_not_asked_from_the_inside(
+def test_runs_nothing_in_the_container_of_a_pds_that_does_not_run(
     state: str, note: str, project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.nomad["GET /v1/job/pds/allocations"] = (200, [{"ID": "old", "ClientStatus": "complete"}])
     project.stack("chess", club("chess", 3101), state=state, **OUTPUTS)
-    rows, found = shown(capsys)
+    rows, report = shown(capsys)
     assert rows["chess"]["state"] == state
     assert rows["chess"]["accounts"] == (None if state == "paused" else 7)
-    assert any(line.startswith(f"chess: {note}") for line in found["notes"])
-    assert world.asked == []
+    assert any(line.startswith(f"chess: {note}") for line in report["notes"])
+    assert world.commands == []
 
 
-def test_stacks_that_are_not_made_or_were_never_up_say_so_and_cost_nothing(
+def test_stacks_that_do_not_exist_or_were_never_up_have_no_price(
     project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project.root / "Pulumi.draft.yaml").write_text(host())
     project.stack("rooks", club("rooks", 3102), state=None)
     project.made("elsewhere")
-    rows, found = shown(capsys)
+    rows, report = shown(capsys)
     assert {name: (row["state"], row["usd_per_month"]) for name, row in rows.items() if name in ("draft", "rooks")} == {
         "draft": ("no stack", None),
         "rooks": ("no up yet", None),
     }
     assert (rows["elsewhere"]["host"], rows["elsewhere"]["state"]) == ("-", "no up yet")
-    assert [room["host"] for room in found["free_capacity"]] == ["dev"], "a draft is no host"
+    assert [entry["host"] for entry in report["free_capacity"]] == ["dev"], "a stack that does not exist is not a host"
 
 
-def test_another_passphrase_is_a_line(project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_a_wrong_passphrase_in_a_note(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     project.locked()
-    rows, found = shown(capsys)
+    rows, report = shown(capsys)
     assert rows["chess"]["state"] == "-"
-    assert any("incorrect passphrase" in note for note in found["notes"])
+    assert any("incorrect passphrase" in note for note in report["notes"])
 
 
 def test_a_pds_in_an_existing_nomad_has_no_price_and_no_quota(
@@ -216,7 +217,7 @@ def test_a_pds_in_an_existing_nomad_has_no_price_and_no_quota(
     row = rows["guest"]
     assert (row["host"], row["usd_per_month"]) == ("https://nomad.club.org:4646", None)
     assert row["disk"] == {"used": 2147483648, "limit": None}
-    assert [command[-1] for command in world.asked if command[-1] == "0"] == ["0"]
+    assert [command[-1] for command in world.commands if command[-1] == "0"] == ["0"]
 
 
 # Cost.
@@ -226,44 +227,44 @@ def test_a_host_s_price_is_divided_by_its_pdses(
     project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.stack("dev", host("chess", "rooks", size="s-4vcpu-8gb"), **OUTPUTS)
-    rows, found = shown(capsys)
+    rows, report = shown(capsys)
     assert rows["dev"]["usd_per_month"] == rows["chess"]["usd_per_month"] == pytest.approx((48 + 25 * 0.10) / 3)
-    assert all("2026-07-10" in source for source in found["prices"]["sources"]), "a figure has its date"
+    assert all("2026-07-10" in source for source in report["prices"]["sources"]), "the source names its date"
 
 
-def test_a_size_without_a_known_price_costs_a_dash_and_no_made_up_figure(
+def test_a_size_without_a_known_price_has_no_price(
     project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, _ = shown(capsys)
     assert rows["chess"]["usd_per_month"] is None, "s-8vcpu-16gb is not in the table"
 
 
-def test_the_account_s_own_prices_are_preferred(
+def test_prefers_the_account_s_prices_to_the_table(
     project: FakeProject, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "t")
     sizes = [{"slug": "s-8vcpu-16gb", "price_monthly": 96.5}]
     monkeypatch.setattr(DigitalOceanAccount, "list_all", lambda _self, _path: sizes)
-    rows, found = shown(capsys)
+    rows, report = shown(capsys)
     assert rows["chess"]["usd_per_month"] == pytest.approx((96.5 + 2.5) / 3)
-    assert "this account's own prices" in found["prices"]["sources"][0]
+    assert "this account's own prices" in report["prices"]["sources"][0]
 
     def refused(_self: DigitalOceanAccount, _path: str) -> Any:
         raise DigitalOceanError("The DigitalOcean token may not read sizes (403).")
 
     monkeypatch.setattr(DigitalOceanAccount, "list_all", refused)
-    _, found = shown(capsys)
-    assert "prices: The DigitalOcean token may not read sizes (403)." in found["notes"]
-    assert "2026-07-10" in found["prices"]["sources"][0], "then the table"
+    _, report = shown(capsys)
+    assert "prices: The DigitalOcean token may not read sizes (403)." in report["notes"]
+    assert "2026-07-10" in report["prices"]["sources"][0], "the table is the fallback"
 
 
-def test_every_price_of_the_table_has_a_date_and_a_source() -> None:
+def test_every_price_in_the_table_has_a_date_and_a_source() -> None:
     for part in prices.PRICE_TABLE.values():
         assert part["date"]
         assert part["source"]
 
 
-# Room.
+# Free capacity.
 
 
 @pytest.mark.parametrize(
@@ -275,36 +276,42 @@ def test_every_price_of_the_table_has_a_date_and_a_source() -> None:
         (host("a", "b"), 14888 - 768 - 2 * 896, 10, True),
     ],
 )
-def test_room_is_what_a_host_s_file_leaves(text: str, memory: int, disk: int, fits: bool, project: FakeProject) -> None:
+def test_free_capacity_is_the_host_s_size_minus_what_its_file_grants(
+    text: str, memory: int, disk: int, fits: bool, project: FakeProject
+) -> None:
     project.stack("dev", text)
     [dev] = [stack for stack in known_stacks(project.root, ["dev"]) if stack.name == "dev"]
-    room = list_stacks._free_capacity(dev)
-    assert (room.memory_mib, room.disk_gib, room.fits) == (memory, disk, fits)
+    free = list_stacks._free_capacity(dev)
+    assert (free.memory_mib, free.disk_gib, free.fits) == (memory, disk, fits)
 
 
-def test_the_next_club_is_sent_where_it_fits(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_suggests_a_host_with_capacity_for_the_next_club(
+    project: FakeProject, capsys: pytest.CaptureFixture[str]
+) -> None:
     project.stack("small", HOST + "  pds:pds: {memory_mib: 700}\n", **OUTPUTS)
     project.stack("dev", host(), **OUTPUTS)
     app.main(["list"])
-    said = capsys.readouterr().out
-    assert "Free on small, by its stack file: 457 MiB" in said
-    assert "--on dev" in said
+    output = capsys.readouterr().out
+    assert "Free on small, by its stack file: 457 MiB" in output
+    assert "--on dev" in output
     project.stack("dev", HOST + "  pds:pds: {memory_mib: 700}\n", **OUTPUTS)
     app.main(["list"])
     assert "No host has capacity" in capsys.readouterr().out
 
 
-def test_no_secret_is_shown(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_no_secret(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["list"], ["list", "--json"]):
         app.main(arguments)
-        said = capsys.readouterr().out
-        assert not [value for key, value in OUTPUTS.items() if ("token" in key or "password" in key) and value in said]
+        output = capsys.readouterr().out
+        assert not [
+            value for key, value in OUTPUTS.items() if ("token" in key or "password" in key) and value in output
+        ]
 
 
-# What runs in the container.
+# The script that runs in the container.
 
 
-def asked(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
+def usage(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
     """The script's output for a data directory, with these files for cgroups."""
     for name, text in groups.items():
         file = folder / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
@@ -318,8 +325,8 @@ def asked(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
         check=True,
         timeout=60,
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    output: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return output
 
 
 @pytest.mark.parametrize(
@@ -339,19 +346,19 @@ def asked(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
 )
 def test_memory_is_read_from_cgroups_of_either_version(groups: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    found = asked(tmp_path, 0, **groups)
-    assert (found["memory"], found["memory_limit"]) == (100_000_000, 134217728)
+    reported = usage(tmp_path, 0, **groups)
+    assert (reported["memory"], reported["memory_limit"]) == (100_000_000, 134217728)
 
 
-def test_without_a_limit_and_without_cgroups_nothing_is_made_up(tmp_path: Path) -> None:
+def test_memory_is_unknown_without_cgroups_and_unlimited_with_max(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    found = asked(tmp_path, 0)
-    assert (found["memory"], found["memory_limit"]) == (None, None)
-    more = {"memory_dot_current": "9\n", "memory_dot_stat": "inactive_file 1\n", "memory_dot_max": "max\n"}
-    assert asked(tmp_path, 0, **more)["memory_limit"] is None
+    reported = usage(tmp_path, 0)
+    assert (reported["memory"], reported["memory_limit"]) == (None, None)
+    unlimited = {"memory_dot_current": "9\n", "memory_dot_stat": "inactive_file 1\n", "memory_dot_max": "max\n"}
+    assert usage(tmp_path, 0, **unlimited)["memory_limit"] is None
 
 
-def test_files_are_counted_where_the_file_system_is_not_the_pds_s_alone(tmp_path: Path) -> None:
+def test_counts_file_sizes_if_the_file_system_is_shared(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "blob").write_bytes(b"x" * 1_000_000)
@@ -361,14 +368,16 @@ def test_files_are_counted_where_the_file_system_is_not_the_pds_s_alone(tmp_path
         '{"first":"2026-01-01T00:00:00.000Z","good":"2026-01-08T00:00:00.000Z"}\n'
     )
     (data / ".run-status/backup.json").write_text("")
-    found = asked(tmp_path, 1)
-    assert 1_000_000 <= found["disk"] < 1_100_000, "each file once"
-    assert (found["drill"], found["backup"]) == ("2026-01-08T00:00:00.000Z", None)
-    whole = asked(tmp_path, 2**50)
-    assert whole["disk"] > 10 * found["disk"], "with a quota the file system is asked, which here is the machine's"
+    reported = usage(tmp_path, 1)
+    assert 1_000_000 <= reported["disk"] < 1_100_000, "a hard link counts once"
+    assert (reported["drill"], reported["backup"]) == ("2026-01-08T00:00:00.000Z", None)
+    with_quota = usage(tmp_path, 2**50)
+    assert with_quota["disk"] > 10 * reported["disk"], (
+        "with a quota it reads the file system's usage; here that is the whole machine's"
+    )
 
 
-def test_shellcheck_has_nothing_to_say() -> None:
+def test_shellcheck_reports_nothing() -> None:
     done = subprocess.run(
         [tool("shellcheck", "shellcheck"), "-s", "sh", inspect_stack.USAGE_SCRIPT],
         capture_output=True,

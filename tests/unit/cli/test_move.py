@@ -1,7 +1,7 @@
-"""`./pds move`: the checks before anything is changed, and the order of the steps.
+"""`./pds move`: its checks before the first change, and the order of its steps.
 
-`test_move_resumed.py` has the failures on the way. `tests/e2e/scenarios/e2e_move.py` uses the real engine, two real
-Nomads and a server with writers.
+`test_move_resumed.py` has the failures between the steps. `tests/e2e/scenarios/e2e_move.py` uses the real engine,
+two real Nomads and a server with writers.
 """
 
 import json
@@ -18,63 +18,63 @@ from offline.stackfile import StackFileError
 from tests.conftest import Clock
 from tests.support.fake_project import host
 from tests.unit.cli.moving_club import (
-    CHECKED,
-    COPIED,
-    LET_GO,
-    NEW_ROOM,
-    NOTE,
+    NEW_HOST,
+    OLD_HOST,
+    ON_NEW_HOST,
     OPENED,
     OTHER,
-    PAUSE,
-    ROOM,
-    THERE,
+    PAUSED,
+    RELEASED,
+    SNAPSHOT,
+    STARTED,
+    VERIFIED,
     Owner,
-    asked,
+    posted,
 )
 from tests.unit.cli.moving_club import alice as alice
-from tests.unit.cli.test_nomad_jobs import look
+from tests.unit.cli.test_nomad_jobs import allocations
 from tests.unit.cli.test_restore import KEY
 
 
-def test_accounts_that_could_not_come_along_are_known_before_anything_is_stopped(alice: Owner) -> None:
-    alice.old.runs = [*(3 * [look("complete")]), look("failed")]  # each run is queried twice
+def test_checks_that_every_account_can_be_restored_before_it_pauses(alice: Owner) -> None:
+    alice.old.runs = [*(3 * [allocations("complete")]), allocations("failed")]  # each run is queried twice
     with pytest.raises(MoveError, match=r"Some accounts could not be restored.*--without DID"):
         move.move(alice.club, "ground", yes=True)
-    assert alice.did() == []
+    assert alice.commands() == []
 
 
-def test_the_old_server_is_stopped_then_copied_and_its_host_lets_go_when_the_new_one_serves(
+def test_pauses_copies_restores_and_releases_the_old_host_last(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert move.move(alice.club, "ground", yes=True) == 0
-    assert alice.did() == [*NOTE, *PAUSE, *COPIED, *THERE, "chess: up", *OPENED, *LET_GO]
-    assert (asked(alice.old), asked(alice.new)) == (
-        [*CHECKED, "/v1/job/pds-backup/periodic/force"],
+    assert alice.commands() == [*STARTED, *PAUSED, *SNAPSHOT, *ON_NEW_HOST, "chess: up", *OPENED, *RELEASED]
+    assert (posted(alice.old), posted(alice.new)) == (
+        [*VERIFIED, "/v1/job/pds-backup/periodic/force"],
         ["/v1/job/pds-restore/dispatch"],
     )
     assert alice.old.dispatched[0]["verify"] == "yes", "while the server runs"
     (meta,) = alice.new.dispatched
     assert meta["snapshot"] == "33a97191"
-    assert meta["sequence"] == "1", "no relay has to be asked for what the snapshot says"
+    assert meta["sequence"] == "1", "the snapshot has the sequence, so no relay is queried"
     assert "move:note" not in alice.file("chess")
     assert alice.file("dev")["pds:clubs"] == {}
-    said = capsys.readouterr().out
-    assert "for 300 s more" in said, "what the TTL means"
-    assert "ls /srv/nomad/.trash" in said
-    assert KEY not in said + json.dumps(alice.new.dispatched)
+    output = capsys.readouterr().out
+    assert "for 300 s more" in output, "the TTL of the DNS records"
+    assert "ls /srv/nomad/.trash" in output
+    assert KEY not in output + json.dumps(alice.new.dispatched)
 
 
-def test_a_server_that_was_called_new_is_not_so_on_the_empty_volume(alice: Owner) -> None:
+def test_sets_new_to_false_before_the_server_starts_on_the_new_volume(alice: Owner) -> None:
     alice.chess(pds={"port": 3101, "new": True})
     move.move(alice.club, "ground", yes=True)
-    assert alice.did()[2:4] == ["chess: config set pds:pds.new false", "chess: config set pds:pds.paused true"]
+    assert alice.commands()[2:4] == ["chess: config set pds:pds.new false", "chess: config set pds:pds.paused true"]
 
 
-def test_what_differs_on_the_new_host_is_written_for_it(alice: Owner) -> None:
-    other = "  pds:ingress: {kind: caddy}\n  pds:nomad: {datacenter: attic}\n"
-    alice.hosts(ROOM, NEW_ROOM + other)
+def test_writes_the_new_host_s_options_into_the_club_s_file(alice: Owner) -> None:
+    options = "  pds:ingress: {kind: caddy}\n  pds:nomad: {datacenter: attic}\n"
+    alice.hosts(OLD_HOST, NEW_HOST + options)
     move.move(alice.club, "ground", yes=True)
-    written = [line.removeprefix("chess: config set ") for line in alice.did()]
+    written = [line.removeprefix("chess: config set ") for line in alice.commands()]
     assert written[5:9] == [
         "pds:on ground",
         "pds:pds.port 3102",
@@ -83,126 +83,128 @@ def test_what_differs_on_the_new_host_is_written_for_it(alice: Owner) -> None:
     ]
 
 
-def test_a_backup_or_drill_that_has_begun_comes_to_its_end_first(alice: Owner, clock: Clock) -> None:
+def test_waits_for_a_running_backup_or_drill(alice: Owner, clock: Clock) -> None:
     run = {"ID": "pds-drill/periodic-1", "ParentID": "pds-drill", "Status": "running"}
     alice.old.every_job = [[run], [run], []]
     assert move.move(alice.club, "ground", yes=True) == 0
     paths = [path.partition("?")[0] for _, path, _ in alice.old.asked if "prefix=" not in path]
-    last = len(paths) - 1 - paths[::-1].index("/v1/job/pds-backup/periodic/force")
-    assert paths[:last].count("/v1/jobs") == 3
+    backup = len(paths) - 1 - paths[::-1].index("/v1/job/pds-backup/periodic/force")
+    assert paths[:backup].count("/v1/jobs") == 3
     assert clock.now > 0
 
 
-# Before anything is changed.
+# Checks before the first change.
 
 
 def _refused(alice: Owner, match: str, kind: type[Exception] = MoveError, to: str = "ground") -> None:
     with pytest.raises(kind, match=match):
         move.move(alice.club, to, yes=True)
     assert alice.pulumi.ran == []
-    assert asked(alice.old) + asked(alice.new) == []
+    assert posted(alice.old) + posted(alice.new) == []
 
 
-def test_a_club_without_backups_is_refused(alice: Owner) -> None:
+def test_refuses_a_club_without_backups(alice: Owner) -> None:
     alice.chess(backup=None)
     _refused(alice, r"Pulumi\.chess\.yaml has no 'backup'", StackError)
 
 
-def test_a_pds_with_a_droplet_of_its_own_is_no_club(alice: Owner) -> None:
+def test_refuses_a_pds_on_its_own_droplet(alice: Owner) -> None:
     with pytest.raises(MoveError, match=r"dev has a droplet of its own"):
         move.move(Stack("dev", alice.pulumi.root), "ground", yes=True)
 
 
-def test_a_pds_in_an_existing_nomad_is_refused(alice: Owner) -> None:
+def test_refuses_a_pds_in_an_existing_nomad(alice: Owner) -> None:
     on = {"nomad_address": "https://n.test", "nomad_token": OTHER, "ipv4": "203.0.113.9"}
     alice.chess(on=on)
     _refused(alice, "is in the Nomad at https://n.test")
 
 
-def test_where_it_is_already_it_does_not_go(alice: Owner) -> None:
+def test_refuses_the_host_that_the_club_is_on(alice: Owner) -> None:
     _refused(alice, "chess is on the host of dev already", to="dev")
 
 
-def test_a_host_without_a_file_here_is_refused(alice: Owner) -> None:
+def test_refuses_a_host_without_a_stack_file(alice: Owner) -> None:
     _refused(alice, r"Pulumi\.attic\.yaml does not exist", StackFileError, to="attic")
 
 
-def test_a_club_cannot_live_with_a_club(alice: Owner) -> None:
+def test_refuses_a_club_as_the_host(alice: Owner) -> None:
     alice.write("rooks", (alice.pulumi.root / "Pulumi.chess.yaml").read_text().replace("on: dev", "on: ground"))
     _refused(alice, "rooks has no host of its own. Write '--to ground'", to="rooks")
 
 
-def test_a_host_that_gives_it_no_room_is_told_the_line_for_it(alice: Owner) -> None:
-    alice.hosts(ROOM.replace("{port: 3101}", "{port: 3101, disk_gib: 9, memory_mib: 900}"), host("rooks"))
+def test_refuses_a_host_that_does_not_grant_a_place_and_prints_the_line_to_add(alice: Owner) -> None:
+    alice.hosts(OLD_HOST.replace("{port: 3101}", "{port: 3101, disk_gib: 9, memory_mib: 900}"), host("rooks"))
     _refused(
         alice, r"(?s)Pulumi\.ground\.yaml grants chess no place.*chess: \{port: 3102, disk_gib: 9, memory_mib: 900\}"
     )
 
 
-def test_a_host_whose_file_was_changed_since_is_brought_up_first(alice: Owner) -> None:
-    alice.write("ground", NEW_ROOM.replace("port: 3102", "port: 3109"))
+def test_refuses_a_host_whose_changed_file_is_not_applied(alice: Owner) -> None:
+    alice.write("ground", NEW_HOST.replace("port: 3102", "port: 3109"))
     _refused(alice, "Run `pulumi up --stack ground`")
 
 
-def test_a_host_that_was_never_up_is_brought_up_first(alice: Owner) -> None:
+def test_refuses_a_host_that_was_never_up(alice: Owner) -> None:
     alice.pulumi.outputs("ground")
     _refused(alice, "Stack ground is not up")
 
 
-def test_a_host_with_another_passphrase_is_told_as_that(alice: Owner) -> None:
+def test_refuses_a_host_with_another_passphrase(alice: Owner) -> None:
     alice.pulumi.outputs("ground", error="failed to decrypt: incorrect passphrase")
     _refused(alice, "The secrets of stack ground cannot be decrypted with this passphrase")
 
 
-def test_a_host_that_is_not_made_is_told_as_that(alice: Owner) -> None:
+def test_refuses_a_host_whose_stack_does_not_exist(alice: Owner) -> None:
     alice.pulumi.outputs("ground", error="no stack named 'ground' found")
     _refused(alice, "Stack ground cannot be read. Does it exist, and is it up")
 
 
-def test_too_little_memory_there_is_said_with_what_to_write(alice: Owner) -> None:
-    alice.hosts(ROOM, NEW_ROOM.replace("port: 3102", "port: 3102, memory_mib: 500"))
+def test_refuses_a_host_that_grants_too_little_memory(alice: Owner) -> None:
+    alice.hosts(OLD_HOST, NEW_HOST.replace("port: 3102", "port: 3102, memory_mib: 500"))
     _refused(alice, r"(?s)the jobs reserve 896 MiB, and the host grants 500 MiB.*'clubs' in Pulumi\.ground\.yaml")
 
 
-def test_too_little_disk_there_is_said_with_what_to_write(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_a_host_that_grants_too_little_disk_and_prints_the_option(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alice.old.run("2026-06-01T12:00:00Z")
     monkeypatch.setattr(destination, "usage", lambda _nomad, _allocation, _limit: {"disk": 6 * 1024**3})
     _refused(alice, "chess uses 6.0 GiB, and Pulumi.ground.yaml grants it 5 GiB. Write 'disk_gib: 7'")
 
 
-def test_something_of_the_club_that_runs_there_already_is_refused(alice: Owner) -> None:
+def test_refuses_a_host_on_which_jobs_of_the_club_exist(alice: Owner) -> None:
     alice.new.every_job = [[{"ID": "pds", "Status": "running"}]]
     _refused(alice, "Jobs of chess exist on the host of ground already: pds")
 
 
-def test_a_nomad_there_that_does_not_answer_is_refused(alice: Owner) -> None:
+def test_refuses_a_host_whose_nomad_rejects_the_token(alice: Owner) -> None:
     alice.new.tokens = {}
     _refused(alice, "answered 403", ServiceError)
 
 
 @pytest.mark.parametrize("stack", ["chess", "dev"])
-def test_what_is_half_done_is_brought_to_its_end_first(alice: Owner, stack: str) -> None:
-    alice.left[stack] = ["pds-server-job"]
+def test_refuses_stacks_with_pending_changes(alice: Owner, stack: str) -> None:
+    alice.pending[stack] = ["pds-server-job"]
     _refused(alice, f"Stack {stack} has pending changes: pds-server-job")
 
 
-def test_sign_ups_do_not_prevent_a_move(alice: Owner) -> None:
-    alice.left["chess"] = ["pds-people-unlisted-accounts"]
+def test_pending_sign_ups_do_not_prevent_a_move(alice: Owner) -> None:
+    alice.pending["chess"] = ["pds-people-unlisted-accounts"]
     assert move.move(alice.club, "ground", yes=True) == 0
 
 
-def test_the_verb_hands_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
+def test_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
 
-    def tell(club: Stack, to: str, *, yes: bool, without: tuple[str, ...]) -> int:
-        told.append((club.name, to, yes, without))
+    def record(club: Stack, to: str, *, yes: bool, without: tuple[str, ...]) -> int:
+        calls.append((club.name, to, yes, without))
         return 0
 
-    monkeypatch.setattr(move, "move", tell)
+    monkeypatch.setattr(move, "move", record)
     assert app.main(["move", "dev", "--to", "ground", "--yes", "--without", "did:plc:eve"]) == 0
-    assert told == [("dev", "ground", True, ("did:plc:eve",))]
+    assert calls == [("dev", "ground", True, ("did:plc:eve",))]
 
 
-def test_the_relays_are_asked_to_come(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_a_crawl_from_each_relay(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     move.move(alice.club, "ground", yes=True)
     assert "http://localhost:1: does not answer" in capsys.readouterr().out

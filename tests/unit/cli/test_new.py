@@ -1,4 +1,4 @@
-"""`./pds new`: the written file, the values copied from the host, and refusals before anything is written."""
+"""`./pds new`: the file it writes, the values it copies from the host, and what it refuses before it writes."""
 
 import json
 from functools import cache
@@ -26,24 +26,24 @@ OWN = {
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProject:
-    found = FakeProject(tmp_path, monkeypatch)
-    found.stack("dev", host() + "encryptionsalt: v1:x\n")
-    return found
+    fake = FakeProject(tmp_path, monkeypatch)
+    fake.stack("dev", host() + "encryptionsalt: v1:x\n")
+    return fake
 
 
-def planned(project: FakeProject, made: tuple[str, ...] = ("dev",), **wish: Any) -> NewStackPlan:
-    request = NewStackRequest(**{"name": NAME, "hostname": HOSTNAME, **wish})
+def planned(project: FakeProject, existing: tuple[str, ...] = ("dev",), **options: Any) -> NewStackPlan:
+    request = NewStackRequest(**{"name": NAME, "hostname": HOSTNAME, **options})
     plan = plan_new_stack(request, project.root)
-    refuse_existing(request, made)
+    refuse_existing(request, existing)
     return plan
 
 
 @cache
 def schema() -> Any:
     """The editors' schema, as a validator."""
-    found = json.loads((ROOT / SCHEMA_PATH).read_text())
-    jsonschema.Draft7Validator.check_schema(found)
-    return jsonschema.Draft7Validator(found)
+    document = json.loads((ROOT / SCHEMA_PATH).read_text())
+    jsonschema.Draft7Validator.check_schema(document)
+    return jsonschema.Draft7Validator(document)
 
 
 def config(text: str) -> dict[str, Any]:
@@ -56,22 +56,22 @@ def config(text: str) -> dict[str, Any]:
 # The file.
 
 
-def test_a_club_on_a_host_says_whose_host_and_which_port(project: FakeProject) -> None:
-    found = planned(project, on="dev")
-    assert config(found.text) == {
+def test_writes_a_club_s_host_and_port_and_the_host_s_grant(project: FakeProject) -> None:
+    plan = planned(project, on="dev")
+    assert config(plan.text) == {
         "hostname": HOSTNAME,
         "on": "dev",
         "dns": {"zone": "chess-club.org"},
         "pds": {"port": 3101, "new": True},
     }
-    assert found.host
-    before, after = config(found.host.before), config(found.host.after)
+    assert plan.host
+    before, after = config(plan.host.before), config(plan.host.after)
     assert after.pop("clubs") == {NAME: {"port": 3101, "disk_gib": 5, "memory_mib": 896}}
     assert after == before
-    assert found.secrets_provider == "passphrase"
+    assert plan.secrets_provider == "passphrase"
 
 
-def test_every_line_teaches_and_none_is_one_that_the_engine_would_change(project: FakeProject) -> None:
+def test_comments_every_option_and_writes_no_empty_line(project: FakeProject) -> None:
     for text in (planned(project, on="dev").text, planned(project, **OWN, disk_gib=50).text):
         lines = text.splitlines()
         assert "" not in lines, "the engine drops empty lines when it writes its salt"
@@ -79,20 +79,20 @@ def test_every_line_teaches_and_none_is_one_that_the_engine_would_change(project
         assert all("#" in lines[number - 1] or "#" in lines[number + 1] for number in keys), text
 
 
-def test_a_club_with_a_droplet_of_its_own_says_who_administers_it(project: FakeProject) -> None:
-    found = planned(project, **OWN, memory_mib=1024, disk_gib=50, create_zone=True, hostname="chess.org")
-    assert config(found.text) == {
+def test_writes_the_operators_of_a_stack_with_its_own_droplet(project: FakeProject) -> None:
+    plan = planned(project, **OWN, memory_mib=1024, disk_gib=50, create_zone=True, hostname="chess.org")
+    assert config(plan.text) == {
         "hostname": "chess.org",
         "operators": {"cidrs": list(OWN["cidrs"]), "ssh_keys": list(OWN["ssh_keys"])},
         "volume": {"size_gib": 50},
         "dns": {"create_zone": True},
         "pds": {"memory_mib": 1024, "new": True},
     }
-    assert (found.host, found.secrets_provider) == (None, "passphrase")
+    assert (plan.host, plan.secrets_provider) == (None, "passphrase")
 
 
 @pytest.mark.parametrize(
-    ("hostname", "wish", "dns"),
+    ("hostname", "options", "dns"),
     [
         ("pds.chess-club.org", {}, {"zone": "chess-club.org"}),
         ("chess.noted.at", {}, {"zone": "noted.at"}),
@@ -103,13 +103,13 @@ def test_a_club_with_a_droplet_of_its_own_says_who_administers_it(project: FakeP
         ("pds.chess.org", {"manual_dns": True}, {"provider": "manual"}),
     ],
 )
-def test_the_zone_is_the_host_s_or_what_is_behind_the_first_label(
-    hostname: str, wish: dict[str, Any], dns: dict[str, Any] | None, project: FakeProject
+def test_the_zone_is_the_host_s_or_the_hostname_without_its_first_label(
+    hostname: str, options: dict[str, Any], dns: dict[str, Any] | None, project: FakeProject
 ) -> None:
-    assert config(planned(project, on="dev", hostname=hostname, **wish).text).get("dns") == dns
+    assert config(planned(project, on="dev", hostname=hostname, **options).text).get("dns") == dns
 
 
-def test_what_has_to_agree_with_the_host_is_taken_over(project: FakeProject) -> None:
+def test_copies_options_that_must_match_the_host(project: FakeProject) -> None:
     project.stack(
         "dev",
         HOST
@@ -120,31 +120,31 @@ def test_what_has_to_agree_with_the_host_is_taken_over(project: FakeProject) -> 
         + "  pds:pds: {image: 'ghcr.io/bluesky-social/pds:0.4.5009', package_version: 0.5.9, memory_mib: 700}\n"
         + "secretsprovider: awskms://key\n",
     )
-    found = planned(project, on="dev", memory_mib=300, disk_gib=9)
-    said = config(found.text)
-    assert said["ingress"] == {"kind": "caddy"}, "the rest of it is the host's alone"
-    assert said["nomad"] == {"datacenter": "fra", "region": "global"}
-    assert said["dns"] == {"zone": "chess-club.org", "nameservers": ["192.0.2.53"]}
-    assert said["pds"] == {
+    plan = planned(project, on="dev", memory_mib=300, disk_gib=9)
+    club_config = config(plan.text)
+    assert club_config["ingress"] == {"kind": "caddy"}, "its other options are only for the host"
+    assert club_config["nomad"] == {"datacenter": "fra", "region": "global"}
+    assert club_config["dns"] == {"zone": "chess-club.org", "nameservers": ["192.0.2.53"]}
+    assert club_config["pds"] == {
         "image": "ghcr.io/bluesky-social/pds:0.4.5009",
         "package_version": "0.5.9",
         "port": 3101,
         "memory_mib": 300,
         "new": True,
     }
-    assert found.host
-    assert config(found.host.after)["clubs"][NAME] == {"port": 3101, "disk_gib": 9, "memory_mib": 300 + 384}
-    assert found.secrets_provider == "awskms://key"
+    assert plan.host
+    assert config(plan.host.after)["clubs"][NAME] == {"port": 3101, "disk_gib": 9, "memory_mib": 300 + 384}
+    assert plan.secrets_provider == "awskms://key"
 
 
-def test_io_of_2025_is_taken_over(project: FakeProject) -> None:
+def test_copies_the_host_s_ingress_dialect(project: FakeProject) -> None:
     project.stack("dev", host() + "  pds:ingress: {dialect: host}\n")
-    found = planned(project, on="dev")
-    assert config(found.text)["ingress"] == {"dialect": "host"}
-    assert found.secrets_provider == "default", "Pulumi Cloud's own leaves no trace in the file"
+    plan = planned(project, on="dev")
+    assert config(plan.text)["ingress"] == {"dialect": "host"}
+    assert plan.secrets_provider == "default", "the secrets provider of Pulumi Cloud is not in the file"
 
 
-def test_the_port_is_the_lowest_free_one(project: FakeProject) -> None:
+def test_assigns_the_lowest_free_port(project: FakeProject) -> None:
     project.stack(
         "dev",
         HOST
@@ -154,23 +154,23 @@ def test_the_port_is_the_lowest_free_one(project: FakeProject) -> None:
     assert config(planned(project, on="dev").text)["pds"]["port"] == 3103
 
 
-def test_fifty_in_a_row_each_get_a_port_of_their_own(project: FakeProject) -> None:
+def test_assigns_fifty_clubs_distinct_ports(project: FakeProject) -> None:
     project.stack("dev", HOST + "  pds:host: {size: s-24vcpu-128gb}\n  pds:volume: {size_gib: 100}\n")
     ports = []
     for number in range(50):
         name = f"club-{number}"
-        found = planned(project, name=name, hostname=f"{name}.test", on="dev", memory_mib=256, disk_gib=1)
-        assert found.host
-        found.host.write()
-        ports.append(config(found.text)["pds"]["port"])
-        assert config(found.host.after)["clubs"][name]["port"] == ports[-1], "both files say the same"
+        plan = planned(project, name=name, hostname=f"{name}.test", on="dev", memory_mib=256, disk_gib=1)
+        assert plan.host
+        plan.host.write()
+        ports.append(config(plan.text)["pds"]["port"])
+        assert config(plan.host.after)["clubs"][name]["port"] == ports[-1], "both files have the same port"
     assert len(set(ports)) == 50
 
 
-def test_a_room_that_the_host_s_file_has_already_is_used(project: FakeProject) -> None:
+def test_uses_a_place_that_the_host_s_file_grants_already(project: FakeProject) -> None:
     project.stack("dev", host("rooks", NAME))
-    found = planned(project, on="dev")
-    assert (config(found.text)["pds"]["port"], found.host) == (3102, None)
+    plan = planned(project, on="dev")
+    assert (config(plan.text)["pds"]["port"], plan.host) == (3102, None)
     with pytest.raises(NewStackError, match="gives chess 5 GiB already"):
         planned(project, on="dev", disk_gib=9)
 
@@ -179,7 +179,7 @@ def test_a_room_that_the_host_s_file_has_already_is_used(project: FakeProject) -
 
 
 @pytest.mark.parametrize(
-    ("wish", "made", "said"),
+    ("options", "existing", "error"),
     [
         ({"name": "dev"}, ("dev",), "Pulumi.dev.yaml exists already"),
         ({"on": "dev"}, ("dev", NAME), "There is a stack chess already"),
@@ -191,15 +191,15 @@ def test_a_room_that_the_host_s_file_has_already_is_used(project: FakeProject) -
         ({"on": "dev", "manual_dns": True, "zone": "a.org"}, ("dev",), "Leave '--zone'"),
     ],
 )
-def test_a_wish_that_cannot_be_is_a_sentence(
-    wish: dict[str, Any], made: tuple[str, ...], said: str, project: FakeProject
+def test_refuses_an_impossible_request(
+    options: dict[str, Any], existing: tuple[str, ...], error: str, project: FakeProject
 ) -> None:
-    with pytest.raises(NewStackError, match=said):
-        planned(project, made, **wish)
+    with pytest.raises(NewStackError, match=error):
+        planned(project, existing, **options)
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("options", "error"),
     [
         ({"on": "nowhere"}, "Pulumi.nowhere.yaml does not exist; here are: Pulumi.dev.yaml"),
         ({"on": "dev", "hostname": "PDS.chess.org"}, "upper-case"),
@@ -207,24 +207,26 @@ def test_a_wish_that_cannot_be_is_a_sentence(
         ({"on": "dev", "memory_mib": 200_000}, "host.size"),
     ],
 )
-def test_what_the_models_refuse_is_said_as_for_a_file(wish: dict[str, Any], said: str, project: FakeProject) -> None:
+def test_reports_invalid_options_as_for_a_stack_file_and_writes_nothing(
+    options: dict[str, Any], error: str, project: FakeProject
+) -> None:
     before = {file: file.read_bytes() for file in project.root.iterdir()}
-    with pytest.raises((StackFileError, ValueError), match=said):
-        planned(project, **wish)
+    with pytest.raises((StackFileError, ValueError), match=error):
+        planned(project, **options)
     assert {file: file.read_bytes() for file in project.root.iterdir()} == before
 
 
-def test_a_club_is_no_host_for_another(project: FakeProject) -> None:
+def test_refuses_a_club_as_the_host(project: FakeProject) -> None:
     project.stack("rooks", club("rooks", 3101))
     with pytest.raises(NewStackError, match="Write '--on dev'"):
         planned(project, ("dev", "rooks"), on="rooks")
 
 
-# The verb.
+# The command.
 
 
-def test_bad_input_is_refused_before_the_engine_is_looked_for(
-    here: FakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_refuses_bad_input_before_it_needs_an_engine(
+    command_project: FakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
     assert app.main(["new", "Club!", "--hostname", HOSTNAME, "--on", "dev"]) == 2
@@ -232,7 +234,7 @@ def test_bad_input_is_refused_before_the_engine_is_looked_for(
 
 
 @pytest.fixture
-def here(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> FakeProject:
+def command_project(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> FakeProject:
     monkeypatch.setattr(stacks, "ROOT", project.root)
     return project
 
@@ -240,43 +242,43 @@ def here(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> FakeProject:
 ARGUMENTS = ["new", NAME, "--hostname", HOSTNAME, "--on", "dev"]
 
 
-def test_the_verb_writes_both_files_makes_the_stack_and_shows_what_it_will_be(
-    here: FakeProject, capsys: pytest.CaptureFixture[str]
+def test_command_writes_both_files_creates_the_stack_and_previews_it(
+    command_project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here.previews("dev", "")
+    command_project.previews("dev", "")
     assert app.main(ARGUMENTS) == 0
-    said = capsys.readouterr().out
-    assert "+    chess: {port: 3101, disk_gib: 5, memory_mib: 896}" in said
-    assert "+  # The stacks whose PDS runs on this host" in said
-    assert "PdsServer pds-server" in said
-    assert "pulumi up --stack dev && pulumi up --stack chess" in said
-    assert [item for item in here.ran if item["verb"] == "init"] == [
+    output = capsys.readouterr().out
+    assert "+    chess: {port: 3101, disk_gib: 5, memory_mib: 896}" in output
+    assert "+  # The stacks whose PDS runs on this host" in output
+    assert "PdsServer pds-server" in output
+    assert "pulumi up --stack dev && pulumi up --stack chess" in output
+    assert [item for item in command_project.ran if item["verb"] == "init"] == [
         {"verb": "init", "stack": NAME, "provider": "passphrase"}
     ]
-    text = (here.root / "Pulumi.chess.yaml").read_text()
+    text = (command_project.root / "Pulumi.chess.yaml").read_text()
     assert text.startswith("# yaml-language-server"), text
-    assert text.endswith("encryptionsalt: v1:x\n"), "the engine's, as after `pulumi stack init`"
-    again = app.main(ARGUMENTS)
-    assert (again, "exists already" in capsys.readouterr().err) == (2, True)
+    assert text.endswith("encryptionsalt: v1:x\n"), "the salt that `pulumi stack init` appends"
+    code = app.main(ARGUMENTS)
+    assert (code, "exists already" in capsys.readouterr().err) == (2, True)
 
 
-def test_where_the_engine_does_not_make_the_stack_the_files_are_as_they_were(
-    here: FakeProject, capsys: pytest.CaptureFixture[str]
+def test_restores_the_files_if_the_engine_does_not_create_the_stack(
+    command_project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (here.root / "Pulumi.dev.yaml").read_bytes()
-    here.refuses("the backend is full")
+    before = (command_project.root / "Pulumi.dev.yaml").read_bytes()
+    command_project.refuses("the backend is full")
     assert app.main(ARGUMENTS) == 2
-    said = capsys.readouterr().err
-    assert "The stack chess could not be created: the backend is full" in said
-    assert "Pulumi.chess.yaml was removed again" in said
-    assert not (here.root / "Pulumi.chess.yaml").exists()
-    assert (here.root / "Pulumi.dev.yaml").read_bytes() == before
+    error = capsys.readouterr().err
+    assert "The stack chess could not be created: the backend is full" in error
+    assert "Pulumi.chess.yaml was removed again" in error
+    assert not (command_project.root / "Pulumi.chess.yaml").exists()
+    assert (command_project.root / "Pulumi.dev.yaml").read_bytes() == before
 
 
-def test_with_another_passphrase_than_the_host_s_nothing_is_written(
-    here: FakeProject, capsys: pytest.CaptureFixture[str]
+def test_writes_nothing_if_the_passphrase_is_not_the_host_s(
+    command_project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here.locked()
+    command_project.locked()
     assert app.main(ARGUMENTS) == 2
     assert "incorrect passphrase" in capsys.readouterr().err
-    assert not (here.root / "Pulumi.chess.yaml").exists()
+    assert not (command_project.root / "Pulumi.chess.yaml").exists()

@@ -1,4 +1,4 @@
-"""Runs of Nomad's jobs that a command starts: their output is shown once, in order, and their end is reported."""
+"""Runs of Nomad jobs that a command starts: it prints their output once, in order, and reports how they ended."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,18 +24,18 @@ def _api(nomad: FakeNomad) -> NomadApi:
     return NomadApi(nomad.address, "", "", "", TOKEN)
 
 
-def look(status: str, failed: str | None = None, events: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def allocations(status: str, failed: str | None = None, events: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The allocation of a run with a task `fetch`, then one `restore`."""
-    told = [{"DisplayMessage": text} for text in events]
+    messages = [{"DisplayMessage": text} for text in events]
     tasks = {
-        name: {"Failed": name == failed, "StartedAt": f"2026-06-01T12:00:0{number}Z", "Events": told}
+        name: {"Failed": name == failed, "StartedAt": f"2026-06-01T12:00:0{number}Z", "Events": messages}
         for number, name in enumerate(("fetch", "restore"))
     }
     return [{"ID": "11111111", "ClientStatus": status, "TaskStates": tasks}]
 
 
-def test_what_a_run_says_is_shown_line_by_line_and_once(nomad: FakeNomad, clock: Clock) -> None:
-    nomad.runs = [[], look("pending"), look("running"), look("running"), look("complete")]
+def test_prints_each_line_of_a_run_s_output_once(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.runs = [[], allocations("pending"), allocations("running"), allocations("running"), allocations("complete")]
     nomad.logs = {
         ("fetch", "stdout"): "fetching\nfetched 3 MiB\n",
         ("restore", "stdout"): "ready                        3 accounts, ümlaut\nno end of a line",
@@ -43,7 +43,7 @@ def test_what_a_run_says_is_shown_line_by_line_and_once(nomad: FakeNomad, clock:
     shown: list[str] = []
     run = nomad_jobs.dispatch(_api(nomad), "pds-restore", {"snapshot": "1a2b", "sequence": ""})
     assert run == "pds-restore/dispatch-1-a"
-    assert nomad.dispatched == [{"lent": "", "snapshot": "1a2b"}], "what is not asked for is not said"
+    assert nomad.dispatched == [{"lent": "", "snapshot": "1a2b"}], "empty meta is not sent"
     assert nomad_jobs.follow(_api(nomad), run, 600, shown.append)
     assert shown == [
         "fetching",
@@ -53,25 +53,25 @@ def test_what_a_run_says_is_shown_line_by_line_and_once(nomad: FakeNomad, clock:
     ]
 
 
-def test_a_periodic_job_is_started_when_its_other_run_is_over(nomad: FakeNomad, clock: Clock) -> None:
+def test_starts_a_periodic_job_after_its_active_run_has_ended(nomad: FakeNomad, clock: Clock) -> None:
     nomad.children = [["dead", "running"], ["dead", "running"], ["dead", "dead"]]
     assert nomad_jobs.force(_api(nomad), "pds-backup") == "pds-backup/dispatch-1-a"
-    looked = [path for _method, path, _token in nomad.asked if "prefix=pds-backup%2F" in path]
-    assert len(looked) == 3, "two at once would take each other's files away"
+    queries = [path for _method, path, _token in nomad.asked if "prefix=pds-backup%2F" in path]
+    assert len(queries) == 3, "two runs at once would remove each other's files"
 
 
-def test_a_run_that_fails_is_told_in_its_own_words(nomad: FakeNomad, clock: Clock) -> None:
-    nomad.runs = [look("failed", "restore")]
+def test_prints_the_error_output_of_a_failed_run(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.runs = [allocations("failed", "restore")]
     nomad.logs = {("restore", "stderr"): "REFUSED: the server is running on these data. Pause it first.\n"}
     shown: list[str] = []
     assert not nomad_jobs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, shown.append)
     assert shown == ["REFUSED: the server is running on these data. Pause it first."]
 
 
-def test_the_last_task_of_a_run_that_failed_is_waited_for(nomad: FakeNomad, clock: Clock) -> None:
+def test_waits_for_the_last_task_of_a_failed_run(nomad: FakeNomad, clock: Clock) -> None:
     def last(state: str) -> list[dict[str, Any]]:
-        (found,) = look("failed", "restore")
-        return [found | {"TaskStates": found["TaskStates"] | {"serve": {"State": state, "Failed": False}}}]
+        (allocation,) = allocations("failed", "restore")
+        return [allocation | {"TaskStates": allocation["TaskStates"] | {"serve": {"State": state, "Failed": False}}}]
 
     nomad.runs = [last("pending"), last("running"), last("dead")]
     nomad.logs = {("serve", "stdout"): "the outcome is left"}
@@ -79,30 +79,30 @@ def test_the_last_task_of_a_run_that_failed_is_waited_for(nomad: FakeNomad, cloc
     assert not nomad_jobs.follow(_api(nomad), "pds-drill/dispatch-1-a", 600, shown.append)
     assert shown == ["the outcome is left"]
     nomad.runs = [last("pending")]
-    assert not nomad_jobs.follow(_api(nomad), "pds-drill/dispatch-1-a", 600, shown.append), "one that never comes"
+    assert not nomad_jobs.follow(_api(nomad), "pds-drill/dispatch-1-a", 600, shown.append), "a task that never starts"
 
 
-def test_a_run_that_fails_without_a_word_is_told_in_nomad_s(nomad: FakeNomad, clock: Clock) -> None:
-    nomad.runs = [look("failed", "fetch", events=("Received", "Driver Failure: no such image"))]
+def test_prints_nomad_s_events_if_a_failed_run_has_no_output(nomad: FakeNomad, clock: Clock) -> None:
+    nomad.runs = [allocations("failed", "fetch", events=("Received", "Driver Failure: no such image"))]
     nomad.logs = {("fetch", "stdout"): ""}
     shown: list[str] = []
     assert not nomad_jobs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, shown.append)
     assert shown == ["fetch: Received; Driver Failure: no such image"]
 
 
-def test_a_run_without_a_place_is_not_waited_for_long(nomad: FakeNomad, clock: Clock) -> None:
+def test_stops_waiting_for_a_run_that_is_not_placed(nomad: FakeNomad, clock: Clock) -> None:
     nomad.runs = [[]]
     with pytest.raises(DeadlineError, match="not placed on the host"):
         nomad_jobs.follow(_api(nomad), "pds-restore/dispatch-1-a", 600, lambda line: None)
     assert clock.now < 180
 
 
-def test_a_periodic_job_s_next_run_is_begun_now(nomad: FakeNomad) -> None:
+def test_starts_a_periodic_job_at_once(nomad: FakeNomad) -> None:
     assert nomad_jobs.force(_api(nomad), "pds-backup") == "pds-backup/dispatch-1-a"
 
 
-def test_a_run_that_ran_out_of_memory_is_named_with_the_option_to_raise(nomad: FakeNomad, clock: Clock) -> None:
-    allocation = look("failed", "restore")
+def test_reports_a_run_that_ran_out_of_memory_and_the_option_to_raise(nomad: FakeNomad, clock: Clock) -> None:
+    allocation = allocations("failed", "restore")
     # As Nomad's Docker driver reports it.
     allocation[0]["TaskStates"]["restore"]["Events"] = [
         {

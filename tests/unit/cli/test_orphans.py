@@ -1,4 +1,4 @@
-"""`./pds orphans` on a test account: resources that are left over or missing, and the next command for each."""
+"""`./pds orphans` on a test account: resources that are only in the account or only in the state, and what to do."""
 
 import json
 from collections.abc import Iterator
@@ -18,32 +18,32 @@ from tests.support.leftover_account import ZONE, Owner, owner
 
 @pytest.fixture
 def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
-    with owner(tmp_path, monkeypatch) as found:
-        yield found
+    with owner(tmp_path, monkeypatch) as operator:
+        yield operator
 
 
 def test_a_stack_whose_state_and_account_agree_has_no_orphans(alice: Owner) -> None:
     report = alice.look()
-    assert (report.orphans, report.missing, report.empty) == ([], [], False), "a neighbour's things are none of ours"
+    assert (report.orphans, report.missing, report.empty) == ([], [], False), "another stack's resources are ignored"
 
 
-def test_a_lost_answer_to_the_volume_is_adopted_not_deleted(alice: Owner) -> None:
+def test_offers_to_adopt_a_volume_that_the_state_lost(alice: Owner) -> None:
     alice.remember("pds-host-data-volume")
     number = alice.made["pds-host-data-volume"][2]
     volume = alice.orphan("volume")
     assert volume.adopt == ("pulumi", "config", "set", "--stack", "dev", "--path", "pds:volume.adopt", number)
     assert volume.blocks, "the name is taken: `up` gets 409"
     assert "25 GiB" in volume.about
-    assert "members' data" in volume.about, "who deletes it has to know what it may hold"
+    assert "members' data" in volume.about, "the report says what a deletion would lose"
     assert volume.data
     shown = orphans.text("dev", alice.look())
     assert "permanently, with its content" in shown
     alice.configure(volume={"adopt": number})
     volume = alice.orphan("volume")
-    assert (volume.adopt, volume.blocks, volume.taken) == ((), False, True), "the stack file has it already"
+    assert (volume.adopt, volume.blocks, volume.taken) == ((), False, True), "the stack file adopts it already"
 
 
-def test_an_unknown_droplet_is_shut_down_and_deleted(alice: Owner) -> None:
+def test_shuts_an_unknown_droplet_down_before_deleting_it(alice: Owner) -> None:
     alice.remember("pds-host-droplet", "pds-host-address")
     droplet = alice.orphan("droplet")
     number = alice.made["pds-host-droplet"][2]
@@ -52,37 +52,37 @@ def test_an_unknown_droplet_is_shut_down_and_deleted(alice: Owner) -> None:
     assert droplet.delete == (
         ("doctl", "compute", "droplet-action", "shutdown", number, "--wait"),
         ("doctl", "compute", "droplet", "delete", number),
-    ), "a server may be writing to the volume"
+    ), "its server may be writing to the volume"
     assert alice.made["pds-host-data-volume"][2] in droplet.about
 
 
 def test_a_second_droplet_without_the_volume_does_not_block(alice: Owner) -> None:
     number = alice.client.droplet(name="pds-dev", tags=[])["id"]
     droplet = alice.orphan("droplet")
-    assert (droplet.id, droplet.blocks) == (str(number), False), "found by its name where the tag is gone"
+    assert (droplet.id, droplet.blocks) == (str(number), False), "found by its name if it has no tag"
 
 
-def test_a_second_reserved_ip_may_be_another_stacks(alice: Owner) -> None:
+def test_a_second_reserved_ip_may_belong_to_another_project(alice: Owner) -> None:
     ip = alice.new_ip()
-    found = alice.orphan("reserved-ip")
-    assert found.id == ip
-    assert "may belong to another project" in found.about
-    assert found.adopt == (), "the stack has an address, which members' records point to"
-    assert f"reserved_ip_adopt: {ip}" in found.about, "an `up` may have forgotten to adopt it"
-    assert "needs a new host" in found.about
-    assert found.delete == (("doctl", "compute", "reserved-ip", "delete", ip),)
+    orphan = alice.orphan("reserved-ip")
+    assert orphan.id == ip
+    assert "may belong to another project" in orphan.about
+    assert orphan.adopt == (), "the stack has an address, which members' records point to"
+    assert f"reserved_ip_adopt: {ip}" in orphan.about, "an `up` may have forgotten to adopt it"
+    assert "needs a new host" in orphan.about
+    assert orphan.delete == (("doctl", "compute", "reserved-ip", "delete", ip),)
 
 
-def test_a_reserved_ip_that_the_records_point_to_is_ours(alice: Owner) -> None:
+def test_offers_to_adopt_a_reserved_ip_that_the_records_point_to(alice: Owner) -> None:
     alice.remember("pds-host-network-ip", "pds-host-droplet", "pds-host-address")
     alice.delete("pds-host-droplet")
     ip = alice.made["pds-host-network-ip"][2]
-    found = alice.orphan("reserved-ip")
-    assert f"a record of {ZONE} points to it" in found.about
-    assert found.adopt[-2:] == ("pds:host.reserved_ip_adopt", ip)
+    orphan = alice.orphan("reserved-ip")
+    assert f"a record of {ZONE} points to it" in orphan.about
+    assert orphan.adopt[-2:] == ("pds:host.reserved_ip_adopt", ip)
 
 
-def test_a_second_firewall_is_deleted(alice: Owner) -> None:
+def test_deletes_a_second_firewall_of_the_stack(alice: Owner) -> None:
     alice.delete("pds-host-network-firewall")
     made = alice.client.ask("POST", "/firewalls", {**FIREWALL, "name": "pds-dev"}, 202)["firewall"]["id"]
     alice.remember("pds-host-network-firewall")
@@ -91,38 +91,38 @@ def test_a_second_firewall_is_deleted(alice: Owner) -> None:
     assert firewall.blocks
 
 
-def test_a_second_record_is_told_because_both_are_answered_with(alice: Owner) -> None:
+def test_reports_a_second_record_of_the_same_name(alice: Owner) -> None:
     number = alice.record("@", "192.0.2.9")
     alice.record("www", "192.0.2.9")
     record = alice.orphan("record")
     assert record.delete == (("doctl", "compute", "domain", "records", "delete", ZONE, number),)
     alice.configure(dns={"provider": "manual"})
-    assert alice.look().orphans == [], "records made by hand are their maker's"
+    assert alice.look().orphans == [], "with manual DNS the records are the operator's"
 
 
-def test_a_zone_of_ours_that_the_state_lost_is_used_and_not_made(alice: Owner) -> None:
-    assert [item.kind for item in alice.look().orphans] == [], "a zone that was there before is its owner's"
+def test_offers_to_use_a_zone_that_the_state_lost(alice: Owner) -> None:
+    assert [item.kind for item in alice.look().orphans] == [], "a zone that existed before is not the stack's"
     alice.configure(dns={"create_zone": True})
     zone = alice.orphan("zone")
     assert zone.adopt[-2:] == ("pds:dns.create_zone", "false")
-    assert zone.data, "all names under it go with it"
+    assert zone.data, "a deletion would remove every name in it"
 
 
-def test_vpc_project_and_tag_are_found_by_name(alice: Owner) -> None:
+def test_finds_vpc_project_and_tag_by_name(alice: Owner) -> None:
     alice.configure(host={"vpc_ip_range": "10.77.0.0/24", "project": "club"})
-    wish = {"name": "pds-dev", "region": "fra1", "ip_range": "10.77.0.0/24"}
-    vpc = alice.client.ask("POST", "/vpcs", wish, 201)["vpc"]["id"]
+    vpc_body = {"name": "pds-dev", "region": "fra1", "ip_range": "10.77.0.0/24"}
+    vpc = alice.client.ask("POST", "/vpcs", vpc_body, 201)["vpc"]["id"]
     project = alice.client.ask("POST", "/projects", {"name": "club", "purpose": "IoT"}, 201)["project"]["id"]
     alice.remember("pds-host-network-tag")
-    found = {item.kind: item.delete[-1] for item in alice.look().orphans}
-    assert found == {
+    deletions = {item.kind: item.delete[-1] for item in alice.look().orphans}
+    assert deletions == {
         "vpc": ("doctl", "vpcs", "delete", vpc),
         "project": ("doctl", "projects", "delete", project),
         "tag": ("doctl", "compute", "tag", "delete", "pds-dev"),
     }
 
 
-def test_after_destroy_exactly_what_is_retained_is_listed_with_what_removes_it(alice: Owner) -> None:
+def test_after_destroy_lists_exactly_the_retained_resources(alice: Owner) -> None:
     alice.configure(dns={"create_zone": True})
     for name in ("pds-host-droplet", "pds-host-network-firewall"):
         alice.delete(name)
@@ -137,21 +137,21 @@ def test_after_destroy_exactly_what_is_retained_is_listed_with_what_removes_it(a
         ip: (("doctl", "compute", "reserved-ip", "delete", ip),),
         ZONE: (("doctl", "compute", "domain", "delete", ZONE),),
     }
-    assert all(item.adopt for item in report.orphans), "a new stack of the name takes each of them back"
+    assert all(item.adopt for item in report.orphans), "a new stack of that name can adopt each of them"
 
 
 @pytest.mark.parametrize("name", ["pds-host-network-firewall", "pds-host-droplet"])
-def test_what_the_state_names_and_the_account_has_not_is_told(alice: Owner, name: str) -> None:
+def test_reports_resources_of_the_state_that_the_account_lacks(alice: Owner, name: str) -> None:
     alice.delete(name)
-    found = {item.name: item.command for item in alice.look().missing}
+    commands = {item.name: item.command for item in alice.look().missing}
     lost = {name, "pds-host-address"} if name == "pds-host-droplet" else {name}
-    assert set(found) == lost, "the address leads nowhere without its droplet"
-    assert found[name][-4:] == ("--target", f"**::{name}", "--stack", "dev")
+    assert set(commands) == lost, "the assignment is lost with its droplet"
+    assert commands[name][-4:] == ("--target", f"**::{name}", "--stack", "dev")
     shown = orphans.text("dev", alice.look())
     assert ("pulumi state delete --stack dev --yes --target-dependents" in shown) == (name == "pds-host-droplet")
 
 
-def test_lists_of_several_pages_are_read_to_their_end(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_every_page_of_a_list(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.lib.digitalocean._PER_PAGE", 2)
     for number in range(5):
         alice.client.ask("POST", "/firewalls", {**FIREWALL, "name": f"another-{number}"}, 202)
@@ -160,18 +160,16 @@ def test_lists_of_several_pages_are_read_to_their_end(alice: Owner, monkeypatch:
     assert alice.orphan("firewall").id == last
 
 
-def test_looking_changes_nothing(alice: Owner) -> None:
+def test_changes_nothing(alice: Owner) -> None:
     alice.new_ip()
-    before, asked = alice.client.api.dump(), len(alice.client.api.requests())
+    before, earlier_requests = alice.client.api.dump(), len(alice.client.api.requests())
     alice.look()
     assert alice.client.api.dump() == before
-    assert {item["method"] for item in alice.client.api.requests()[asked:]} == {"GET"}
+    assert {item["method"] for item in alice.client.api.requests()[earlier_requests:]} == {"GET"}
     assert alice.pulumi.ran == []
 
 
-def test_a_token_that_is_refused_and_an_api_that_is_silent_are_told(
-    alice: Owner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reports_a_refused_token_and_an_api_that_does_not_answer(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         pytest.raises(DigitalOceanError, match=r"refuses the token \(401\)"),
         DigitalOceanAccount("wrong", alice.client.api.url) as bad,
@@ -193,20 +191,20 @@ def test_a_token_that_is_refused_and_an_api_that_is_silent_are_told(
         alice.look()
 
 
-def test_a_stack_file_with_encrypted_values_is_read_without_opening_them(alice: Owner) -> None:
-    sealed = {"secure": "v1:abc"}
-    mail = {"host": "smtp.noted.at", "user": "pds", "password": sealed, "from": "pds@noted.at"}
-    alice.configure(secrets={"plc_rotation_key": sealed, "nomad_management_token": sealed}, mail=mail)
+def test_reads_a_stack_file_without_decrypting_its_values(alice: Owner) -> None:
+    encrypted = {"secure": "v1:abc"}
+    mail = {"host": "smtp.noted.at", "user": "pds", "password": encrypted, "from": "pds@noted.at"}
+    alice.configure(secrets={"plc_rotation_key": encrypted, "nomad_management_token": encrypted}, mail=mail)
     assert alice.look().orphans == []
 
 
-def test_without_a_stack_file_it_says_which_there_are(alice: Owner) -> None:
+def test_lists_the_stack_files_if_the_stack_has_none(alice: Owner) -> None:
     (alice.pulumi.root / "Pulumi.dev.yaml").rename(alice.pulumi.root / "Pulumi.club.yaml")
     with pytest.raises(StackFileError, match=r"Pulumi\.club\.yaml"):
         alice.look()
 
 
-def test_the_verb_ends_with_1_where_something_is_left_and_with_2_where_it_could_not_look(
+def test_command_exits_with_1_if_it_finds_orphans_and_with_2_on_an_error(
     alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cli.commands.orphans.Stack", lambda name: stacks.Stack(name, alice.pulumi.root))
@@ -218,19 +216,19 @@ def test_the_verb_ends_with_1_where_something_is_left_and_with_2_where_it_could_
     assert app.main(["orphans", "dev"]) == 1
     assert f"doctl compute reserved-ip delete {ip}" in capsys.readouterr().out
     assert app.main(["orphans", "dev", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert Orphan(**{**told["orphans"][0], "delete": (), "adopt": ()}).id == ip, "programs read the same"
+    report = json.loads(capsys.readouterr().out)
+    assert Orphan(**{**report["orphans"][0], "delete": (), "adopt": ()}).id == ip, "the JSON has the same fields"
     monkeypatch.delenv("DIGITALOCEAN_TOKEN")
     monkeypatch.delenv("DIGITALOCEAN_ACCESS_TOKEN", raising=False)
     assert app.main(["orphans", "dev"]) == 2
     assert "DIGITALOCEAN_TOKEN" in capsys.readouterr().err
     alice.pulumi.config(digitalocean__token=TOKEN)
-    assert app.main(["orphans", "dev"]) == 1, "the provider takes the token from the stack's configuration, too"
+    assert app.main(["orphans", "dev"]) == 1, "the token may also be in the stack's configuration"
 
 
-def test_no_secret_of_the_state_is_shown(alice: Owner) -> None:
+def test_prints_no_secret_of_the_state(alice: Owner) -> None:
     alice.pulumi.state(
         ("pds-host-data-volume", "digitalocean:index/volume:Volume", "gone", {"userData": {"ciphertext": "v1:abc"}})
     )
     report = alice.look()
-    assert "ciphertext" not in report.json() + orphans.text("dev", report), "the state's values are not repeated"
+    assert "ciphertext" not in report.json() + orphans.text("dev", report), "the report has no values of the state"

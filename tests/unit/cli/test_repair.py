@@ -1,4 +1,4 @@
-"""`./pds repair`: its findings, the engine's commands that it runs, and where it stops. No engine here."""
+"""`./pds repair`: its findings, the engine's commands that it runs, and when it stops. The engine is a stand-in."""
 
 import os
 import socket
@@ -26,8 +26,8 @@ def nomad() -> Iterator[FakeNomad]:
 
 @pytest.fixture
 def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nomad: FakeNomad) -> Iterator[Owner]:
-    with owner(tmp_path, monkeypatch) as found:
-        found.pulumi.outputs(
+    with owner(tmp_path, monkeypatch) as operator:
+        operator.pulumi.outputs(
             nomad_address=nomad.address,
             nomad_ca_pem="a",
             nomad_client_cert_pem="b",
@@ -35,7 +35,7 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nomad: FakeNomad) -> 
             nomad_management_token=MANAGEMENT,
             nomad_token=PROGRAM,
         )
-        yield found
+        yield operator
 
 
 def run(alice: Owner, yes: bool = True) -> int:
@@ -47,14 +47,14 @@ def targets(command: list[str]) -> set[str]:
     return {part.removeprefix("**::") for flag, part in pairwise(command) if flag == "--target"}
 
 
-def test_with_nothing_to_do_it_says_so_and_changes_nothing(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_nothing_if_nothing_is_wrong(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(alice) == 0
     assert "Nothing to repair" in capsys.readouterr().out
-    [looked] = alice.pulumi.ran
-    assert targets(looked) == {"pds-dev"}, "the stack's own resource alone: only a lock would show"
+    [refresh] = alice.pulumi.ran
+    assert targets(refresh) == {"pds-dev"}, "only the stack's own resource is refreshed, to find a lock"
 
 
-def test_a_droplet_deleted_behind_the_engines_back_is_looked_at_again_then_made(
+def test_refreshes_and_recreates_a_droplet_deleted_in_the_panel(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.delete("pds-host-droplet")
@@ -63,18 +63,20 @@ def test_a_droplet_deleted_behind_the_engines_back_is_looked_at_again_then_made(
     assert refresh[:3] == ["refresh", "--yes", "--skip-preview"]
     assert targets(refresh) == {"pds-host-droplet", "pds-host-address"}
     assert up == ["up", "--yes", "--stack", "dev"]
-    told = capsys.readouterr().out
-    assert "$ pulumi refresh --yes --skip-preview --target '**::pds-host-droplet'" in told, "the reader learns the way"
-    assert "Droplet" in told
+    output = capsys.readouterr().out
+    assert "$ pulumi refresh --yes --skip-preview --target '**::pds-host-droplet'" in output, (
+        "it prints the commands that it runs"
+    )
+    assert "Droplet" in output
 
 
-def test_without_yes_the_engine_asks(alice: Owner) -> None:
+def test_without_yes_the_engine_prompts(alice: Owner) -> None:
     alice.delete("pds-host-droplet")
     run(alice, yes=False)
     assert alice.pulumi.ran[-1] == ["up", "--stack", "dev"]
 
 
-def test_an_emptied_nomad_is_looked_at_again_then_refilled(alice: Owner, nomad: FakeNomad) -> None:
+def test_refreshes_and_refills_an_emptied_nomad(alice: Owner, nomad: FakeNomad) -> None:
     nomad.empty()
     assert run(alice) == 0
     refresh, up = alice.pulumi.ran
@@ -82,38 +84,38 @@ def test_an_emptied_nomad_is_looked_at_again_then_refilled(alice: Owner, nomad: 
     assert up[0] == "up"
 
 
-def test_a_deleted_token_of_the_program_is_made_again(alice: Owner, nomad: FakeNomad) -> None:
+def test_refreshes_a_deleted_nomad_token_of_the_program(alice: Owner, nomad: FakeNomad) -> None:
     del nomad.tokens[PROGRAM]
     assert run(alice) == 0
     assert targets(alice.pulumi.ran[0]) == {"pds-host-nomad-token"}
 
 
-@pytest.mark.parametrize(("index", "looked_at"), [("41", {"pds-server-job"}), ("40", {"pds-dev"})])
-def test_a_job_that_is_not_as_the_state_has_it_is_looked_at_again(
-    alice: Owner, nomad: FakeNomad, index: str, looked_at: set[str]
+@pytest.mark.parametrize(("index", "refreshed"), [("41", {"pds-server-job"}), ("40", {"pds-dev"})])
+def test_refreshes_a_job_whose_modify_index_differs_from_the_state(
+    alice: Owner, nomad: FakeNomad, index: str, refreshed: set[str]
 ) -> None:
     nomad.jobs["pds"] = 40
     alice.made["pds-server-job"] = ("pds-server-job", "nomad:index/job:Job", "pds", {"modifyIndex": index})
     alice.remember()
     assert run(alice) == 0
-    assert targets(alice.pulumi.ran[0]) == looked_at, "the next change of it would fail: modify index has changed"
+    assert targets(alice.pulumi.ran[0]) == refreshed, "otherwise the next update would fail: modify index has changed"
 
 
-def test_an_address_that_leads_elsewhere_is_no_silent_nomad(alice: Owner) -> None:
+def test_refreshes_an_unassigned_reserved_ip(alice: Owner) -> None:
     ip = alice.made["pds-host-network-ip"][2]
     alice.client.finished(alice.client.ask("POST", f"/reserved_ips/{ip}/actions", {"type": "unassign"}, 201)["action"])
     assert run(alice) == 0
     assert targets(alice.pulumi.ran[0]) == {"pds-host-address"}
 
 
-def test_the_tokens_are_not_shown(alice: Owner, nomad: FakeNomad, capfd: pytest.CaptureFixture[str]) -> None:
+def test_prints_no_token(alice: Owner, nomad: FakeNomad, capfd: pytest.CaptureFixture[str]) -> None:
     nomad.empty()
     run(alice)
-    told = capfd.readouterr()
-    assert not [token for token in (MANAGEMENT, PROGRAM) if token in told.out + told.err], "a terminal is a log"
+    output = capfd.readouterr()
+    assert not [token for token in (MANAGEMENT, PROGRAM) if token in output.out + output.err], "a terminal is a log"
 
 
-def test_a_nomad_that_does_not_answer_is_not_taken_for_an_emptied_one(
+def test_does_not_take_an_unreachable_nomad_for_an_emptied_one(
     alice: Owner, nomad: FakeNomad, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.pulumi.outputs(
@@ -126,27 +128,29 @@ def test_a_nomad_that_does_not_answer_is_not_taken_for_an_emptied_one(
     assert "operators.cidrs" in capsys.readouterr().out, "the usual reason is a changed address"
 
 
-def test_a_droplet_that_is_off_is_switched_on_by_its_owner(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_the_command_that_switches_a_droplet_on(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     number = alice.made["pds-host-droplet"][2]
     alice.client.finished(alice.client.ask("POST", f"/droplets/{number}/actions", {"type": "shutdown"}, 201)["action"])
     assert run(alice) == 1
     assert f"doctl compute droplet-action power-on {number} --wait" in capsys.readouterr().out
 
 
-def test_a_lost_volume_is_a_decision_of_the_owner(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leaves_the_decision_about_a_lost_volume_to_the_operator(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("pds-host-droplet", "pds-host-data-volume"):
         alice.delete(name)
     assert run(alice) == 1
-    assert alice.pulumi.ran == [], "nothing is made on the quiet where data was lost"
-    told = capsys.readouterr().out
-    for said in ("members' data are gone", "escrow file", "adopt: ID", "new: true"):
-        assert said in told
+    assert alice.pulumi.ran == [], "it creates nothing unasked after data was lost"
+    output = capsys.readouterr().out
+    for hint in ("members' data are gone", "escrow file", "adopt: ID", "new: true"):
+        assert hint in output
     alice.configure(pds={"new": True})
     assert run(alice) == 0
     assert targets(alice.pulumi.ran[0]) == {"pds-host-data-volume", "pds-host-droplet", "pds-host-address"}
 
 
-def test_a_lost_volume_that_the_stack_file_adopts_is_taken_out_of_it(
+def test_requires_the_removal_of_a_lost_volume_from_the_stack_file(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.configure(volume={"adopt": alice.made["pds-host-data-volume"][2]}, pds={"new": True})
@@ -160,9 +164,7 @@ def test_a_lost_volume_that_the_stack_file_adopts_is_taken_out_of_it(
     assert run(alice) == 0
 
 
-def test_a_lost_address_needs_a_new_host_because_it_is_in_the_certificate(
-    alice: Owner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_reserved_ip_requires_a_new_host(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     ip, number = alice.made["pds-host-network-ip"][2], alice.made["pds-host-droplet"][2]
     alice.client.finished(alice.client.ask("POST", f"/reserved_ips/{ip}/actions", {"type": "unassign"}, 201)["action"])
     alice.delete("pds-host-network-ip")
@@ -176,15 +178,13 @@ def test_a_lost_address_needs_a_new_host_because_it_is_in_the_certificate(
     assert {"pds-host-network-ip", "pds-host-droplet"} <= targets(alice.pulumi.ran[0])
 
 
-def test_what_stands_in_the_way_of_up_is_told_before_anything_is_run(
-    alice: Owner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_reports_what_would_block_up_before_it_runs_anything(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     number = alice.made["pds-host-droplet"][2]
     alice.remember("pds-host-droplet", "pds-host-address", pending=(("creating", "pds-host-droplet"),))
     assert run(alice) == 1
-    told = capsys.readouterr().out
-    assert "stopped while creating pds-host-droplet" in told
-    assert f"doctl compute droplet delete {number}" in told
+    output = capsys.readouterr().out
+    assert "stopped while creating pds-host-droplet" in output
+    assert f"doctl compute droplet delete {number}" in output
     assert alice.pulumi.ran == []
     alice.delete("pds-host-droplet")
     assert run(alice) == 0
@@ -192,14 +192,14 @@ def test_what_stands_in_the_way_of_up_is_told_before_anything_is_run(
     assert alice.pulumi.ran[1][0] == "up"
 
 
-def test_a_second_address_does_not_stand_in_the_way(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_reserved_ip_does_not_block_up(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     ip = alice.new_ip()
     assert run(alice) == 0
     assert f"reserved-ip {ip}" in capsys.readouterr().out
-    assert [command[0] for command in alice.pulumi.ran] == ["refresh"], "no reason for an `up`"
+    assert [command[0] for command in alice.pulumi.ran] == ["refresh"], "no `up` is needed"
 
 
-def test_an_update_that_was_cut_short_is_looked_at_again(alice: Owner) -> None:
+def test_refreshes_a_resource_whose_update_was_interrupted(alice: Owner) -> None:
     alice.remember(pending=(("updating", "pds-host-network-firewall"),))
     assert run(alice) == 0
     assert targets(alice.pulumi.ran[0]) == {"pds-host-network-firewall"}
@@ -209,36 +209,36 @@ def test_an_update_that_was_cut_short_is_looked_at_again(alice: Owner) -> None:
 WITH_THE_HOST = ("pds-host-droplet", "pds-host-address", "pds-host-nomad-bootstrap")
 
 
-def test_a_host_whose_replacement_was_cut_short_is_one_that_is_gone(
-    alice: Owner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recreates_a_host_whose_replacement_was_interrupted(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     alice.delete("pds-host-droplet")
     alice.remember(replacing=WITH_THE_HOST)
     assert run(alice) == 0
     assert [command[0] for command in alice.pulumi.ran] == ["stack", "refresh", "up"]
-    assert alice.pulumi.replacing == [], "a refresh looks at nothing that is marked so"
+    assert alice.pulumi.replacing == [], "a refresh skips resources that are marked as being replaced"
     assert "The old one is gone, and there is no new one yet" in capsys.readouterr().out
 
 
-def test_what_is_being_replaced_while_the_host_is_there_is_left_to_the_engine(alice: Owner) -> None:
+def test_keeps_pending_replacements_while_the_host_exists(alice: Owner) -> None:
     alice.remember(replacing=WITH_THE_HOST)
     assert run(alice) == 0
     assert alice.pulumi.replacing == list(WITH_THE_HOST)
 
 
-def test_a_state_that_an_engine_was_killed_over_is_read_again(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_makes_a_state_readable_after_an_engine_was_killed_while_writing(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
     empty = alice.pulumi.cut_short()
-    whole = empty.with_name("other.json.attrs")
-    whole.write_text("{}")
+    valid = empty.with_name("other.json.attrs")
+    valid.write_text("{}")
     with pytest.raises(UnreadableStateError, match=r"\./pds repair dev"):
         alice.look()
     assert run(alice) == 0
     assert f"$ rm {empty}" in capsys.readouterr().out
-    assert (empty.exists(), whole.exists()) == (False, True)
+    assert (empty.exists(), valid.exists()) == (False, True)
 
 
 def _locked_by(host: str, pid: int) -> tuple[int, str]:
-    """The engine's message, pulumi/pkg/backend/diy/lock.go."""
+    """The engine's exit code and message (pulumi/pkg/backend/diy/lock.go)."""
     return 255, (
         "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
         f"lock file with `pulumi cancel`.\n  file:///state/1.json: created by alice@{host} (pid {pid}) at 2026-11-23T…"
@@ -251,24 +251,24 @@ def _dead() -> int:
     return ended.pid
 
 
-def test_the_lock_of_a_killed_engine_is_taken_and_up_is_run(alice: Owner) -> None:
+def test_removes_the_lock_of_a_killed_engine_and_runs_up(alice: Owner) -> None:
     alice.pulumi.answers("refresh", _locked_by(socket.gethostname(), _dead()))
     assert run(alice) == 0
     assert [command[0] for command in alice.pulumi.ran] == ["refresh", "cancel", "refresh", "up"]
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere"])
-def test_the_lock_of_a_living_or_distant_engine_is_left(
-    alice: Owner, where: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("machine", ["this machine", "another machine"])
+def test_keeps_the_lock_of_a_running_or_remote_engine(
+    alice: Owner, machine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    host = socket.gethostname() if where == "here" else "another-machine"
-    alice.pulumi.answers("refresh", _locked_by(host, os.getpid() if where == "here" else _dead()))
+    host = socket.gethostname() if machine == "this machine" else "another-machine"
+    alice.pulumi.answers("refresh", _locked_by(host, os.getpid() if machine == "this machine" else _dead()))
     assert run(alice) == 1
-    assert [command[0] for command in alice.pulumi.ran] == ["refresh"], "two engines on one state would both lose"
+    assert [command[0] for command in alice.pulumi.ran] == ["refresh"], "two engines must not write one state"
     assert "pulumi cancel --stack dev" in capsys.readouterr().out
 
 
-def test_a_failed_refresh_or_up_is_its_failure_too(alice: Owner) -> None:
+def test_fails_if_refresh_or_up_fails(alice: Owner) -> None:
     alice.delete("pds-host-droplet")
     alice.pulumi.answers("refresh", (255, "error: 503"))
     assert run(alice) == 1

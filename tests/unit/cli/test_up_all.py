@@ -1,4 +1,4 @@
-"""`./pds preview-all` and `up-all`: the updated stacks, their order, what stops it, and the logs."""
+"""`./pds preview-all` and `up-all`: which stacks they update, in which order, what stops them, and their logs."""
 
 import io
 import os
@@ -22,20 +22,20 @@ from tests.support.fake_project import FakeProject, club, host
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProject:
-    """A host with two clubs, and one alone; nothing changes."""
-    found = FakeProject(tmp_path, monkeypatch)
-    monkeypatch.setattr(stacks, "ROOT", found.root)
-    monkeypatch.setattr(stacks, "_LOGS", found.root / "build/logs")
-    # The gate's offline checks have their own tests.
-    monkeypatch.setattr(preflight, "evaluate_stack", lambda name, **_more: found.evaluated(name))
+    """A host with two clubs and a host without one; no stack has a change."""
+    fake = FakeProject(tmp_path, monkeypatch)
+    monkeypatch.setattr(stacks, "ROOT", fake.root)
+    monkeypatch.setattr(stacks, "_LOGS", fake.root / "build/logs")
+    # The offline checks of the preflight have their own tests.
+    monkeypatch.setattr(preflight, "evaluate_stack", lambda name, **_more: fake.evaluated(name))
     monkeypatch.setattr(preflight, "of_program", lambda _evaluation, _settings: [])
-    found.stack("dev", host("chess", "rooks"))
-    found.stack("chess", club("chess", 3101))
-    found.stack("rooks", club("rooks", 3102))
-    found.stack("alone", host())
+    fake.stack("dev", host("chess", "rooks"))
+    fake.stack("chess", club("chess", 3101))
+    fake.stack("rooks", club("rooks", 3102))
+    fake.stack("alone", host())
     for name in ("alone", "chess", "dev", "rooks"):
-        found.previews(name, "")
-    return found
+        fake.previews(name, "")
+    return fake
 
 
 def change(project: FakeProject, *names: str) -> None:
@@ -43,54 +43,54 @@ def change(project: FakeProject, *names: str) -> None:
         project.previews(name, "pds-server-job")
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, str], str]:
-    """From the summary, stack to outcome and count of changes; and the whole output."""
+def printed(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, str], str]:
+    """Stack to outcome and count of changes, from the summary; and the whole output."""
     text = capsys.readouterr().out
     table = text.rpartition("\nstack")[2].partition("\n")[2].partition("\n\n")[0]
     rows = [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
     return {row[0]: " ".join(part for part in row[1:] if not part.isdecimal()) for row in rows}, text
 
 
-def test_hosts_come_before_their_clubs_and_small_hosts_first(project: FakeProject) -> None:
+def test_orders_hosts_before_their_clubs_and_smaller_hosts_first(project: FakeProject) -> None:
     groups = by_host(known_stacks(project.root, ["alone", "chess", "dev", "rooks"]))
     assert [[stack.name for stack in group] for group in groups.values()] == [["alone"], ["dev", "chess", "rooks"]]
 
 
-def test_what_has_no_change_is_left_alone(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_no_up_for_an_unchanged_stack(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["up-all"]) == 0
-    rows, _ = said(capsys)
+    rows, _ = printed(capsys)
     assert rows == dict.fromkeys(("alone", "chess", "dev", "rooks"), "unchanged")
     assert project.ups == []
 
 
-def test_what_has_one_is_brought_up_and_the_least_that_can_be_harmed_first(
+def test_updates_changed_stacks_with_the_smallest_host_first(
     project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(project, "alone", "chess", "dev")
     assert app.main(["up-all"]) == 0
-    rows, _ = said(capsys)
+    rows, _ = printed(capsys)
     assert (rows["rooks"], rows["chess"]) == ("unchanged", "up ~1")
-    assert project.ups[0] == "alone", "the canary: one PDS is on that host"
+    assert project.ups[0] == "alone", "the canary is the host with one PDS"
     assert project.ups == ["alone", "dev", "chess"]
 
 
-def test_with_all_everything_is(project: FakeProject) -> None:
+def test_all_updates_unchanged_stacks_too(project: FakeProject) -> None:
     assert app.main(["up-all", "--all"]) == 0
     assert project.ups[0] == "alone"
     assert sorted(project.ups[1:]) == ["chess", "dev", "rooks"]
     assert project.ups.index("dev") == 1, "before its clubs"
 
 
-def test_a_canary_goes_first_after_its_host_and_ends_before_anybody_else_begins(project: FakeProject) -> None:
+def test_the_canary_runs_right_after_its_host_and_alone(project: FakeProject) -> None:
     change(project, "alone", "chess", "dev", "rooks")
     assert app.main(["up-all", "--canary", "rooks"]) == 0
     assert project.ups[:2] == ["dev", "rooks"]
     ran = [(item["stack"], "done" in item) for item in project.ran if item["verb"] == "up"]
     assert ran[:4] == [("dev", False), ("dev", True), ("rooks", False), ("rooks", True)]
-    assert sorted(project.ups) == ["alone", "chess", "dev", "rooks"], "none of them twice"
+    assert sorted(project.ups) == ["alone", "chess", "dev", "rooks"], "each stack once"
 
 
-def test_a_canary_without_a_change_is_told_and_another_taken(
+def test_chooses_another_canary_if_the_given_one_is_unchanged(
     project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(project, "chess")
@@ -100,16 +100,16 @@ def test_a_canary_without_a_change_is_told_and_another_taken(
     assert "There is no stack unknown here" in capsys.readouterr().err
 
 
-def test_named_ones_are_looked_at_alone(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_previews_only_the_named_stacks(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     change(project, "alone", "chess", "rooks")
     assert app.main(["up-all", "rooks", "dev"]) == 0
     assert project.ups == ["rooks"]
-    assert set(said(capsys)[0]) == {"dev", "rooks"}
+    assert set(printed(capsys)[0]) == {"dev", "rooks"}
     assert app.main(["preview-all", "rooks", "unknown"]) == 2
     assert "There is no stack unknown here; there are: alone, chess, dev, rooks." in capsys.readouterr().err
 
 
-def test_different_hosts_are_brought_up_at_once(project: FakeProject) -> None:
+def test_updates_stacks_of_different_hosts_in_parallel(project: FakeProject) -> None:
     project.stack("solo", host())
     change(project, "alone", "chess", "solo")
     project.up("chess", meets="solo")
@@ -118,94 +118,94 @@ def test_different_hosts_are_brought_up_at_once(project: FakeProject) -> None:
     assert project.ups[0] == "alone"
 
 
-def test_one_host_s_are_not(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_updates_stacks_of_one_host_one_after_the_other(
+    project: FakeProject, capsys: pytest.CaptureFixture[str]
+) -> None:
     change(project, "chess", "rooks")
     assert app.main(["up-all"]) == 0
     ran = [(item["stack"], "done" in item) for item in project.ran if item["verb"] == "up"]
     assert ran == [("chess", False), ("chess", True), ("rooks", False), ("rooks", True)]
 
 
-def test_at_the_first_that_fails_nothing_further_is_begun(
-    project: FakeProject, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_starts_nothing_after_the_first_failure(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     change(project, "chess", "rooks")
     project.up("chess", fails="this volume belongs to a PDS with hostname another.test")
     assert app.main(["up-all"]) == 1
-    rows, text = said(capsys)
+    rows, text = printed(capsys)
     assert (rows["chess"], rows["rooks"]) == ("up failed ~1", "not run")
     assert "\nchess: this volume belongs to" in text
     assert project.ups == ["chess"]
 
 
 @pytest.mark.parametrize("state", ["pending: the name does not resolve", "unhealthy"])
-def test_nor_at_the_first_that_does_not_serve(
+def test_starts_nothing_after_the_first_stack_that_does_not_serve(
     state: str, project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.stack("chess", club("chess", 3101), state=state)
     change(project, "chess", "rooks")
     assert app.main(["up-all"]) == 1
-    rows, text = said(capsys)
+    rows, text = printed(capsys)
     assert (rows["chess"], rows["rooks"]) == ("not healthy ~1", "not run")
     assert f"\nchess: after `up` it is {state}\n" in text
 
 
-def test_a_paused_one_is_well(project: FakeProject) -> None:
+def test_a_paused_stack_counts_as_healthy(project: FakeProject) -> None:
     project.stack("chess", club("chess", 3101), state="paused")
     change(project, "chess", "rooks")
     assert app.main(["up-all"]) == 0
     assert project.ups == ["chess", "rooks"]
 
 
-def test_a_gate_that_is_shut_begins_nothing_unless_it_is_allowed(
+def test_a_failed_preflight_starts_nothing_unless_the_name_is_allowed(
     project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(project, "alone", "chess")
     evaluation = project.evaluated("dev")
     project.preview_texts("dev", preview_of(evaluation, replaced(evaluation.one("pds-host-droplet"), image="x")))
     assert app.main(["up-all"]) == 1
-    rows, text = said(capsys)
+    rows, text = printed(capsys)
     assert (rows["dev"], rows["alone"], rows["chess"]) == ("preflight failed ±1", "not run", "not run")
     assert "\ndev: lost state: Droplet pds-host-droplet would be replaced" in text
     assert project.ups == []
-    assert app.main(["preview-all"]) == 1, "and the same is seen before"
+    assert app.main(["preview-all"]) == 1, "preview-all finds the same"
     assert app.main(["up-all", "--allow", "pds-host-droplet"]) == 0
     assert project.ups == ["alone", "dev", "chess"]
 
 
-def test_a_club_that_waits_for_its_host_is_looked_at_again_after_it(project: FakeProject) -> None:
-    """Its first preview fails: the host's state does not name it yet."""
+def test_previews_a_club_again_after_its_host_was_updated(project: FakeProject) -> None:
+    """The club's first preview fails, since the host's state does not have the grant yet."""
     change(project, "dev")
     early = '{"diagnostics": [{"severity": "error", "message": "Stack dev gives chess no room."}]}'
     project.preview_texts("chess", early, preview_of(project.evaluated("chess")))
     assert app.main(["up-all"]) == 0
-    assert project.ups == ["dev"], "then there was nothing to do for the club"
+    assert project.ups == ["dev"], "the second preview of the club has no change"
 
 
-def test_what_cannot_be_looked_at_is_told_apart_from_what_failed(
+def test_exits_with_2_and_starts_nothing_if_a_preview_fails(
     project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    project.stack("solo", host())  # the engine makes no preview of it
+    project.stack("solo", host())  # its preview fails
     change(project, "alone")
-    for verb in ("preview-all", "up-all"):
-        assert app.main([verb]) == 2
-        rows, text = said(capsys)
+    for command in ("preview-all", "up-all"):
+        assert app.main([command]) == 2
+        rows, text = printed(capsys)
         assert rows["solo"] == "no preview"
         assert "\nsolo: The engine made no preview: no passphrase is set" in text
-    assert project.ups == [], "what can be seen beforehand begins nothing"
+    assert project.ups == [], "a failed preview starts no `up`"
 
 
-def test_stacks_without_a_file_and_files_without_a_stack_are_left_out_and_named(
+def test_names_stacks_without_a_file_and_files_without_a_stack(
     project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.made("elsewhere")
     (project.root / "Pulumi.draft.yaml").write_text(host())
     assert app.main(["preview-all"]) == 0
-    _, text = said(capsys)
+    _, text = printed(capsys)
     assert "elsewhere: left out, there is no Pulumi.elsewhere.yaml here." in text
     assert "draft: left out, it does not exist yet (`pulumi stack init draft`)." in text
 
 
-def test_a_file_that_is_refused_begins_nothing(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_stack_file_starts_nothing(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     project.stack("chess", "config:\n  pds:hostname: NOTED.AT\n")
     change(project, "alone")
     assert app.main(["up-all"]) == 2
@@ -213,31 +213,31 @@ def test_a_file_that_is_refused_begins_nothing(project: FakeProject, capsys: pyt
     assert project.ran == []
 
 
-def test_without_a_stack_or_a_cli_it_says_so(
+def test_reports_missing_stacks_and_a_missing_pulumi_cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     FakeProject(tmp_path, monkeypatch)
     monkeypatch.setattr(stacks, "ROOT", tmp_path / "project")
-    for verb in ("list", "preview-all", "up-all"):
-        assert app.main([verb]) == 2
+    for command in ("list", "preview-all", "up-all"):
+        assert app.main([command]) == 2
         assert "no stack" in capsys.readouterr().err.lower()
     monkeypatch.setenv("PATH", str(tmp_path / "project"))
     assert app.main(["up-all"]) == 2
     assert "The Pulumi CLI is not on PATH" in capsys.readouterr().err
 
 
-def test_what_the_engine_said_is_in_a_file_for_its_owner_alone(project: FakeProject) -> None:
+def test_writes_the_engine_s_output_to_a_log_with_mode_0600(project: FakeProject) -> None:
     change(project, "chess")
     app.main(["up-all"])
     log = project.root / "build/logs/chess.log"
     text = log.read_text()
-    assert "~ Job pds-server-job" in text, "what the gate saw"
+    assert "~ Job pds-server-job" in text, "the output of the preflight"
     assert "Preflight passed." in text
-    assert "pds-secrets-variable creating" in text, "and what the engine did"
+    assert "pds-secrets-variable creating" in text, "and that of the engine"
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_on_a_terminal_one_screen_shows_what_runs_and_how_many_are_done() -> None:
+def test_a_terminal_shows_running_stacks_and_counts() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, emoji=False)
     screen = ProgressDisplay(console, ["chess", "dev", "rooks"])
     screen.end("dev", "up")
@@ -255,7 +255,7 @@ def test_on_a_terminal_one_screen_shows_what_runs_and_how_many_are_done() -> Non
     assert shown.get().split() == ["2", "done", "0", "running", "1", "waiting"]
 
 
-def test_no_secret_is_said_or_written(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_and_logs_no_secret(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     secret = "a-token-that-is-secret"
     project.stack("chess", club("chess", 3101), admin_password=secret, nomad_token=secret)
     change(project, "chess")
@@ -265,8 +265,8 @@ def test_no_secret_is_said_or_written(project: FakeProject, capsys: pytest.Captu
     assert secret not in capsys.readouterr().out + written
 
 
-@pytest.mark.parametrize(("hangs", "outcome", "code"), [("until told", "up failed ~1", 1), ("finishes", "up ~1", 2)])
-def test_told_to_stop_it_tells_the_engine_waits_for_it_and_begins_nothing_more(
+@pytest.mark.parametrize(("hangs", "outcome", "code"), [("until stopped", "up failed ~1", 1), ("finishes", "up ~1", 2)])
+def test_sigint_is_passed_to_the_engine_and_nothing_more_starts(
     hangs: str, outcome: str, code: int, project: FakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(project, "chess", "rooks")
@@ -276,7 +276,7 @@ def test_told_to_stop_it_tells_the_engine_waits_for_it_and_begins_nothing_more(
         end = time.monotonic() + 30
         while not project.ups and time.monotonic() < end:
             time.sleep(0.05)
-        time.sleep(0.3)  # until it listens to the signal
+        time.sleep(0.3)  # until its signal handler is installed
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
@@ -284,7 +284,9 @@ def test_told_to_stop_it_tells_the_engine_waits_for_it_and_begins_nothing_more(
     thread.start()
     assert app.main(["up-all"]) == code
     thread.join(60)
-    rows, _ = said(capsys)
-    assert any(item.get("canceled") or item.get("done") for item in project.ran), "it was asked, and ended by itself"
+    rows, _ = printed(capsys)
+    assert any(item.get("canceled") or item.get("done") for item in project.ran), (
+        "the engine got the signal and ended by itself"
+    )
     assert (rows["chess"], rows["rooks"]) == (outcome, "not run")
     assert signal.getsignal(signal.SIGINT) is before

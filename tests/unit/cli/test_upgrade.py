@@ -1,4 +1,4 @@
-"""`./pds upgrade`: a failed version changes nothing, and the way back is stated correctly."""
+"""`./pds upgrade`: a version that fails the trial changes nothing, and the command says how to go back."""
 
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,33 @@ from cli.stacks.stack_files import known_stacks
 from components.render.jobs.upgrade_trial import upgrade_trial_job
 from offline.hcl_reader import job_of, task_of
 from tests.support.programs import BACKUP, settings_of
-from tests.unit.cli.test_nomad_jobs import TOKEN, look
+from tests.unit.cli.test_nomad_jobs import TOKEN, allocations
 from tests.unit.cli.test_restore import UP, Owner
 from tests.unit.cli.test_restore import alice as alice
 
 NOW, NEXT = "ghcr.io/bluesky-social/pds:0.4.5037", "ghcr.io/bluesky-social/pds:0.4.5038"
 
-
-WELL, NOT = CheckResult("certificate", True, "good"), CheckResult("certificate", False, "no answer")
+PASSED, FAILED = CheckResult("certificate", True, "good"), CheckResult("certificate", False, "no answer")
 INVITES = CheckResult("invites", False, "every visitor can sign up")
 
 
 @pytest.fixture(autouse=True)
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[list[CheckResult]]:
-    """The findings of the check, at each call; the last stays. Preflight always passes."""
-    found = [[WELL, INVITES]]
+    """The results of the checks at each call; the last ones stay. Preflight always passes."""
+    results = [[PASSED, INVITES]]
     monkeypatch.setattr(upgrade, "subject_of", lambda *_, **__: None)
-    monkeypatch.setattr(upgrade, "run_checks", lambda _subject: iter(found.pop(0) if len(found) > 1 else found[0]))
+    monkeypatch.setattr(
+        upgrade, "run_checks", lambda _subject: iter(results.pop(0) if len(results) > 1 else results[0])
+    )
     monkeypatch.setattr(preflight, "run", lambda *_: 0)
-    return found
+    return results
 
 
 def _up(alice: Owner, to: str = "0.4.5038", package: str | None = None) -> int:
     return upgrade.upgrade(alice.stack, to, package, yes=True)
 
 
-def _asked(alice: Owner) -> list[str]:
+def _posted(alice: Owner) -> list[str]:
     return [path for method, path, token in alice.nomad.asked if method == "POST" and token == TOKEN]
 
 
@@ -46,64 +47,64 @@ BACKED_UP = ["/v1/job/pds-backup/periodic/force", "/v1/job/pds-restore/dispatch"
 """A backup, and the check whether every account can be restored from it."""
 
 
-def test_accounts_that_could_not_come_back_keep_the_version_unless_they_are_named(
+def test_refuses_if_an_account_could_not_be_restored_unless_it_is_named(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.nomad.logs = {("restore", "stdout"): "snapshot 33a97191 saved\n"}
-    alice.nomad.runs = [*(5 * [look("complete")]), look("failed")]  # each run is queried twice
+    alice.nomad.runs = [*(5 * [allocations("complete")]), allocations("failed")]  # each run is queried twice
     assert _up(alice) == 1
     assert "Some accounts could not be restored from the backup" in capsys.readouterr().out
     assert alice.pulumi.ran == [], "nothing was changed"
-    alice.nomad.runs = [look("complete")]
+    alice.nomad.runs = [allocations("complete")]
     assert upgrade.upgrade(alice.stack, "0.4.5035", None, yes=True, without=("did:plc:eve",)) == 0
     assert alice.nomad.dispatched[-1]["without"] == "did:plc:eve"
 
 
-def test_a_version_that_stood_the_trial_is_backed_up_before_and_written_into_the_stack_file(
+def test_after_a_passed_trial_it_backs_up_and_writes_the_version(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.nomad.logs = {("restore", "stdout"): "4 repositories served\nsnapshot 33a97191 saved\n"}
     assert _up(alice) == 0
     assert [meta.get("image") for meta in alice.nomad.dispatched] == [NEXT, None]
-    assert _asked(alice) == ["/v1/job/pds-upgrade-trial/dispatch", *BACKED_UP]
+    assert _posted(alice) == ["/v1/job/pds-upgrade-trial/dispatch", *BACKED_UP]
     assert alice.nomad.dispatched[1]["verify"] == "yes"
     assert [command[:5] for command in alice.pulumi.ran] == [
         ["config", "set", "--path", "pds:pds.image", NEXT],
         ["config", "set", "--path", "pds:pds.package_version", "0.5.38"],
         UP,
     ]
-    said = capsys.readouterr().out
-    assert "The schema of no database changed" in said
-    assert f"pds:pds.image {NOW}" in said
+    output = capsys.readouterr().out
+    assert "The schema of no database changed" in output
+    assert f"pds:pds.image {NOW}" in output
 
 
-def test_a_version_that_changes_a_database_is_gone_back_from_by_a_restore_and_it_says_so(
+def test_reports_that_going_back_is_a_restore_if_a_database_schema_changed(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alice.nomad.logs = {("restore", "stdout"): "MIGRATES account.sqlite 008\nsnapshot 33a97191 saved\n"}
     assert _up(alice) == 0
-    said = capsys.readouterr().out
-    assert "account.sqlite 008" in said
-    assert "Going back is a restore" in said
-    assert "./pds restore dev --snapshot 33a97191" in said
+    output = capsys.readouterr().out
+    assert "account.sqlite 008" in output
+    assert "Going back is a restore" in output
+    assert "./pds restore dev --snapshot 33a97191" in output
 
 
-def test_a_version_that_fails_the_trial_changes_nothing(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
-    alice.nomad.runs = [look("failed", "restore")]
+def test_a_failed_trial_changes_nothing(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    alice.nomad.runs = [allocations("failed", "restore")]
     alice.nomad.logs = {("restore", "stderr"): "FAULT: repo.createRecord is answered with 500\n"}
     assert _up(alice) == 1
     assert "failed the trial. Nothing was changed." in capsys.readouterr().out
-    assert (_asked(alice), alice.pulumi.ran) == (["/v1/job/pds-upgrade-trial/dispatch"], [])
+    assert (_posted(alice), alice.pulumi.ran) == (["/v1/job/pds-upgrade-trial/dispatch"], [])
 
 
-def test_without_a_backup_to_come_back_to_nothing_is_changed(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
-    alice.nomad.runs = [look("complete"), look("complete"), look("failed", "restore")]
+def test_a_failed_backup_changes_nothing(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    alice.nomad.runs = [allocations("complete"), allocations("complete"), allocations("failed", "restore")]
     assert _up(alice) == 1
     assert "The backup failed. Nothing was changed." in capsys.readouterr().out
     assert alice.pulumi.ran == []
 
 
-def test_a_gate_that_is_shut_stops_it_before_up(
+def test_a_failed_preflight_stops_it_before_up(
     alice: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(preflight, "run", lambda *_: 1)
@@ -115,20 +116,20 @@ def test_a_gate_that_is_shut_stops_it_before_up(
     )
 
 
-def test_what_was_well_before_and_is_not_now_is_no_success(
+def test_fails_if_a_check_that_passed_before_fails_afterwards(
     alice: Owner, checked: list[list[CheckResult]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checked.append([NOT, INVITES])
+    checked.append([FAILED, INVITES])
     assert _up(alice) == 1
     assert "Upgraded, and these checks passed before and fail now: certificate." in capsys.readouterr().out
 
 
-# --- several stacks
+# Several stacks.
 
 
 @pytest.fixture
 def several(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> Owner:
-    """Two hosts of their own beside `dev`, with the same file."""
+    """Two further hosts beside `dev`, with the same stack file."""
     for name in ("aster", "beech"):
         alice.write(name, backup=BACKUP)
     monkeypatch.setattr(upgrade, "Stack", lambda name: Stack(name, alice.stack.root))
@@ -136,14 +137,14 @@ def several(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> Owner:
 
 
 def _all(owner: Owner, canary: str | None, failing: str = "") -> tuple[int, list[str]]:
-    brought: list[str] = []
+    updated: list[str] = []
 
-    def bring(stack: Any) -> bool:
-        brought.append(stack.name)
+    def up(stack: Any) -> bool:
+        updated.append(stack.name)
         return bool(stack.name != failing)
 
     stacks = known_stacks(owner.stack.root, ["aster", "beech", "dev"])
-    return upgrade.upgrade_all(stacks, canary, "0.4.5038", None, bring), brought
+    return upgrade.upgrade_all(stacks, canary, "0.4.5038", None, up), updated
 
 
 def _images(root: Path) -> list[str]:
@@ -151,55 +152,53 @@ def _images(root: Path) -> list[str]:
     return [name for name in names if NEXT in (root / f"Pulumi.{name}.yaml").read_text()]
 
 
-def test_of_several_the_canary_stands_the_trial_and_each_has_a_backup_before_it(
+def test_upgrade_all_tries_the_canary_and_backs_up_each_stack(
     several: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several.nomad.logs = {("restore", "stdout"): "MIGRATES account.sqlite 008\nsnapshot 33a97191 saved\n"}
     assert _all(several, "beech") == (0, ["beech", "aster", "dev"])
-    assert _asked(several) == ["/v1/job/pds-upgrade-trial/dispatch", *(3 * BACKED_UP)]
+    assert _posted(several) == ["/v1/job/pds-upgrade-trial/dispatch", *(3 * BACKED_UP)]
     assert _images(several.pulumi.root) == ["aster", "beech", "dev"]
-    said = capsys.readouterr().out
-    assert "The canary is beech. Then: aster, dev." in said
-    assert said.count("Going back is a restore") == 3, "what it does to the canary's databases it does to all"
+    output = capsys.readouterr().out
+    assert "The canary is beech. Then: aster, dev." in output
+    assert output.count("Going back is a restore") == 3, "the version changes the databases of every stack"
 
 
-def test_where_the_canary_does_not_come_up_the_others_stay_as_they_were(
-    several: Owner, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_upgrade_all_stops_if_the_canary_does_not_come_up(several: Owner, capsys: pytest.CaptureFixture[str]) -> None:
     assert _all(several, None, failing="aster") == (1, ["aster"])
     assert _images(several.pulumi.root) == ["aster"]
     assert "Left as they were: beech, dev." in capsys.readouterr().out
 
 
-def test_where_the_canary_is_worse_than_before_the_others_stay_as_they_were(
+def test_upgrade_all_stops_if_a_check_of_the_canary_fails_afterwards(
     several: Owner, checked: list[list[CheckResult]]
 ) -> None:
-    checked.append([NOT])
+    checked.append([FAILED])
     assert _all(several, None) == (1, ["aster"])
     assert _images(several.pulumi.root) == ["aster"]
 
 
-def test_where_the_trial_fails_nothing_changes_anywhere(several: Owner) -> None:
-    several.nomad.runs = [look("failed", "restore")]
+def test_upgrade_all_changes_nothing_if_the_trial_fails(several: Owner) -> None:
+    several.nomad.runs = [allocations("failed", "restore")]
     assert _all(several, None) == (1, [])
     assert _images(several.pulumi.root) == []
 
 
-def test_one_without_backups_is_refused_before_anything_is_begun(several: Owner) -> None:
+def test_upgrade_all_refuses_a_stack_without_backups_before_it_starts(several: Owner) -> None:
     several.write("dev")
     with pytest.raises(StackError, match=r"Pulumi\.dev\.yaml has no 'backup'"):
         _all(several, None)
     assert several.nomad.dispatched == []
 
 
-def test_those_that_have_it_are_passed_over(several: Owner) -> None:
+def test_upgrade_all_skips_stacks_that_have_the_version(several: Owner) -> None:
     several.write("aster", backup=BACKUP, pds={"image": NEXT, "package_version": "0.5.38"})
     assert _all(several, None) == (0, ["beech", "dev"])
 
 
-def test_the_version_that_is_there_is_no_upgrade(alice: Owner) -> None:
+def test_does_nothing_if_the_stack_has_the_version(alice: Owner) -> None:
     assert _up(alice, "0.4.5037") == 0
-    assert (_asked(alice), alice.pulumi.ran) == ([], [])
+    assert (_posted(alice), alice.pulumi.ran) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -210,17 +209,17 @@ def test_the_version_that_is_there_is_no_upgrade(alice: Owner) -> None:
         (f"{NOW}@sha256:{'a' * 64}", None, f"{NOW}@sha256:{'a' * 64}"),
     ],
 )
-def test_another_image_or_an_unusual_tag_can_be_tried(alice: Owner, to: str, package: str | None, image: str) -> None:
+def test_accepts_another_image_and_an_unusual_tag(alice: Owner, to: str, package: str | None, image: str) -> None:
     assert _up(alice, to, package) == 0
     assert alice.nomad.dispatched[0]["image"] == image
 
 
-def test_a_tag_that_does_not_say_what_is_in_it_asks_for_it(alice: Owner) -> None:
+def test_requires_the_package_version_for_a_tag_without_one(alice: Owner) -> None:
     with pytest.raises(StackError, match="--package"):
         _up(alice, "sha-abc")
 
 
-def test_a_candidate_has_no_network_no_secret_and_no_mount() -> None:
+def test_the_trial_server_has_no_network_no_secret_and_no_mount() -> None:
     job: dict[str, Any] = job_of(upgrade_trial_job(settings_of(backup=BACKUP), "dev"), "pds-upgrade-trial")
     for name in ("candidate", "serve"):
         task = task_of(job, name)

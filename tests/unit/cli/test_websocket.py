@@ -1,4 +1,4 @@
-"""The tools' WebSocket client ends although the server does not."""
+"""The WebSocket client has a deadline, so that a silent server cannot block it."""
 
 import socket
 import ssl
@@ -18,20 +18,20 @@ HOST = "noted.at"
 @contextmanager
 def _silent(folder: Path) -> Iterator[tuple[socket.socket, ssl.SSLContext]]:
     """A connection to a TLS server that neither answers nor closes, and the CA to trust."""
-    authority, over = Authority(), threading.Event()
+    authority, finished = Authority(), threading.Event()
     context = server_context(authority.issue(HOST), folder)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             with context.wrap_socket(server.accept()[0], server_side=True):
-                over.wait(120)
+                finished.wait(120)
 
         threading.Thread(target=serve, daemon=True).start()
         yield socket.create_connection(server.getsockname(), timeout=30), authority.trusted()
-        over.set()
+        finished.set()
 
 
 @pytest.mark.timeout(60)
-def test_a_server_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+def test_connect_times_out_if_the_server_does_not_answer(tmp_path: Path) -> None:
     with _silent(tmp_path) as (sock, trust), pytest.raises(TimeoutError, match="handshake response"):
         connect(f"wss://{HOST}", sock=sock, ssl=trust, open_timeout=0.5)
