@@ -15,14 +15,14 @@ from policy.view import SECRET
 Step = dict[str, Any]
 
 
-def preview_of(evaluation: Evaluation, *more: Step, said: tuple[tuple[str, str], ...] = ()) -> str:
-    """Every resource stays the same, but for `more`; `said` are diagnostics, severity and message."""
+def preview_of(evaluation: Evaluation, *more: Step, diagnostics: tuple[tuple[str, str], ...] = ()) -> str:
+    """A preview in which every resource stays the same except `more`; `diagnostics` are severity and message."""
     changed = {step["urn"] for step in more}
     steps = [same(item) for item in evaluation.resources if item.urn not in changed] + list(more)
     document = {
         "config": {"pds:hostname": "noted.at"},
         "steps": steps,
-        "diagnostics": [{"severity": severity, "message": message} for severity, message in said],
+        "diagnostics": [{"severity": severity, "message": message} for severity, message in diagnostics],
         "duration": 1,
         "changeSummary": dict(Counter(step["op"] for step in steps)),
     }
@@ -56,7 +56,7 @@ def deleted(item: Recorded) -> Step:
 
 def state(item: Recorded) -> dict[str, Any]:
     """A resource as the engine writes it."""
-    found = {
+    document = {
         "urn": item.urn,
         "custom": not item.type.startswith("pds:"),
         "id": item.id,
@@ -67,7 +67,7 @@ def state(item: Recorded) -> dict[str, Any]:
         "protect": item.protected,
         "retainOnDelete": bool(item.options.get("retainOnDelete")),
     }
-    return {key: value for key, value in found.items() if value not in (False, "")}
+    return {key: value for key, value in document.items() if value not in (False, "")}
 
 
 def _hidden(value: Any) -> Any:

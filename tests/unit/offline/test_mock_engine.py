@@ -1,4 +1,4 @@
-"""The recording engine itself: what it refuses, and what it records."""
+"""The mock engine: what it refuses and what it records."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _evaluate(program: Any, **more: Any) -> Evaluation:
     return evaluate("test", {}, program=program, **more)
 
 
-def test_a_type_that_it_does_not_know_is_an_error() -> None:
+def test_refuses_an_unknown_resource_type() -> None:
     def program() -> None:
         digitalocean.Cdn("cdn", origin="noted.at")
 
@@ -24,7 +24,7 @@ def test_a_type_that_it_does_not_know_is_an_error() -> None:
         _evaluate(program)
 
 
-def test_a_function_that_it_does_not_know_is_an_error() -> None:
+def test_refuses_an_unknown_function() -> None:
     def program() -> None:
         pulumi.export("region", digitalocean.get_region_output(slug="fra1").name)
 
@@ -32,7 +32,7 @@ def test_a_function_that_it_does_not_know_is_an_error() -> None:
         _evaluate(program)
 
 
-def test_a_program_that_registers_nothing_cannot_be_checked() -> None:
+def test_lookups_fail_if_the_program_registers_nothing() -> None:
     evaluation = _evaluate(lambda: None)
     with pytest.raises(LookupError, match="registered no Volume"):
         evaluation.of("Volume")
@@ -42,7 +42,7 @@ def test_a_program_that_registers_nothing_cannot_be_checked() -> None:
         evaluation.one("x")
 
 
-def test_one_of_two_resources_with_a_name_is_not_chosen() -> None:
+def test_a_lookup_by_name_fails_if_two_resources_have_it() -> None:
     def program() -> None:
         digitalocean.Tag("same", name="a")
         random.RandomPassword("same", length=32)
@@ -51,7 +51,7 @@ def test_one_of_two_resources_with_a_name_is_not_chosen() -> None:
         _evaluate(program).one("same")
 
 
-def test_every_option_of_a_resource_is_kept() -> None:
+def test_records_every_option_of_a_resource() -> None:
     def program() -> None:
         first = digitalocean.Tag("first", name="a")
         digitalocean.Tag(
@@ -83,10 +83,10 @@ def test_every_option_of_a_resource_is_kept() -> None:
     assert second.options["replacementTrigger"] == "7"
     assert second.options["customTimeouts"] == {"create": "3m"}
     assert second.options["importId"] == "b"
-    assert second.options["aliases"], "a renamed resource keeps its state by them"
+    assert second.options["aliases"], "aliases keep the state of a renamed resource"
 
 
-def test_secrets_are_opened_and_remembered_as_secrets() -> None:
+def test_records_secrets_in_plain_text_and_that_they_are_secret() -> None:
     def program() -> None:
         made = random.RandomPassword("made", length=32)
         digitalocean.Tag("tag", name=made.result)
@@ -95,13 +95,13 @@ def test_secrets_are_opened_and_remembered_as_secrets() -> None:
 
     evaluation = _evaluate(program)
     tag = evaluation.one("tag")
-    assert tag.inputs["name"] == fixed_secret("made", 32), "its value"
-    assert tag.secret_inputs == {"name"}, "and its mark"
+    assert tag.inputs["name"] == fixed_secret("made", 32), "the value is recorded in plain text"
+    assert tag.secret_inputs == {"name"}, "and that it is secret"
     assert evaluation.outputs == {"secret": fixed_secret("made", 32), "plain": "plain"}
     assert evaluation.secret_outputs == {"secret"}
 
 
-def test_what_a_component_registers_is_kept() -> None:
+def test_records_the_outputs_that_a_component_registers() -> None:
     class Thing(pulumi.ComponentResource):
         def __init__(self) -> None:
             super().__init__("pds:index:Thing", "thing")
@@ -110,10 +110,10 @@ def test_what_a_component_registers_is_kept() -> None:
     evaluation = _evaluate(Thing)
     outputs = evaluation.registered[evaluation.one("thing").urn]
     assert outputs["size"] == 7
-    assert outputs["secret"] != "s", "its secret mark is kept with it"
+    assert outputs["secret"] != "s", "the value stays wrapped as a secret"
 
 
-def test_in_a_preview_what_a_provider_computes_is_unknown() -> None:
+def test_provider_outputs_are_unknown_in_a_preview() -> None:
     def program() -> None:
         ip = digitalocean.ReservedIp("ip", region="fra1")
         pulumi.export("ip", ip.ip_address)
@@ -122,7 +122,7 @@ def test_in_a_preview_what_a_provider_computes_is_unknown() -> None:
     preview, up = _evaluate(program, preview=True), _evaluate(program)
     assert preview.outputs == {"ip": None, "region": "fra1"}
     assert up.outputs == {"ip": "203.0.113.10", "region": "fra1"}
-    assert preview.one("ip").id == "", "nothing was made"
+    assert preview.one("ip").id == "", "nothing was created"
 
 
 def test_evaluations_are_independent_of_each_other() -> None:
@@ -132,13 +132,13 @@ def test_evaluations_are_independent_of_each_other() -> None:
         pulumi.log.warn("a warning")
 
     one, two = _evaluate(program), evaluate("other", {}, program=program)
-    assert [len(one.resources), len(two.resources)] == [1, 1], "neither holds the other's"
+    assert [len(one.resources), len(two.resources)] == [1, 1], "each has only its own resource"
     assert (one.outputs, two.outputs) == ({"stack": "test"}, {"stack": "other"})
     assert [text for severity, text in two.messages if severity == "warning"] == ["a warning"]
 
 
-@pytest.mark.parametrize("first", [{}, {"stack": "test"}], ids=["none first", "the program's first"])
-def test_outputs_are_kept_whichever_registration_of_the_stack_arrives_first(first: dict[str, str]) -> None:
+@pytest.mark.parametrize("first", [{}, {"stack": "test"}], ids=["empty first", "outputs first"])
+def test_keeps_the_outputs_if_an_empty_registration_arrives_before_or_after(first: dict[str, str]) -> None:
     evaluation = Evaluation("test")
     monitor = mock_engine._Monitor(mock_engine._Providers(fixed_secret, False, {}), evaluation)
     for outputs in (first, {} if first else {"stack": "test"}):
@@ -149,7 +149,7 @@ def test_outputs_are_kept_whichever_registration_of_the_stack_arrives_first(firs
     assert evaluation.outputs == {"stack": "test"}
 
 
-def test_configuration_of_one_evaluation_is_gone_in_the_next() -> None:
+def test_an_evaluation_does_not_see_the_configuration_of_the_previous_one() -> None:
     def program() -> None:
         pulumi.export("hostname", pulumi.Config("pds").get("hostname") or "none")
 
@@ -157,17 +157,17 @@ def test_configuration_of_one_evaluation_is_gone_in_the_next() -> None:
     assert evaluate("test", {}, program=program).outputs == {"hostname": "none"}
 
 
-def test_an_exception_of_the_program_comes_out_as_it_is() -> None:
+def test_raises_the_program_s_exception_unchanged() -> None:
     def program() -> None:
         digitalocean.Tag("tag", name="a")
         raise ZeroDivisionError("of the program")
 
     with pytest.raises(ZeroDivisionError, match="of the program"):
         _evaluate(program)
-    assert len(_evaluate(lambda: None).resources) == 0, "the next evaluation does not suffer from it"
+    assert len(_evaluate(lambda: None).resources) == 0, "the next evaluation is not affected"
 
 
-def test_an_exception_inside_an_apply_comes_out_too() -> None:
+def test_raises_an_exception_of_an_apply() -> None:
     def program() -> None:
         tag = digitalocean.Tag("tag", name="a")
         pulumi.export("broken", tag.name.apply(lambda name: 1 // 0))
@@ -176,7 +176,7 @@ def test_an_exception_inside_an_apply_comes_out_too() -> None:
         _evaluate(program)
 
 
-def test_a_resource_whose_input_fails_comes_out_too() -> None:
+def test_raises_an_exception_of_a_resource_s_input() -> None:
     def program() -> None:
         digitalocean.Tag("tag", name=pulumi.Output.from_input("a").apply(lambda name: str(1 // 0)))
 
@@ -184,23 +184,23 @@ def test_a_resource_whose_input_fails_comes_out_too() -> None:
         _evaluate(program)
 
 
-def test_a_random_secret_can_be_chosen_by_the_caller() -> None:
+def test_the_caller_can_choose_random_secrets() -> None:
     def program() -> None:
         pulumi.export("made", random.RandomPassword("made", length=40).result)
 
     chosen = _evaluate(program, secret=lambda name, digits: f"{name}{digits}")
     assert chosen.outputs == {"made": "made40"}
-    assert chosen.one("made").id == "none", "as the real provider's, whose id says nothing"
+    assert chosen.one("made").id == "none", "the real provider's id is `none`, too"
 
 
-def test_fixed_secrets_are_fixed_and_of_the_length_asked_for() -> None:
+def test_fixed_secrets_are_stable_and_have_the_requested_length() -> None:
     assert fixed_secret("a", 64) == fixed_secret("a", 64)
     assert fixed_secret("a", 64) != fixed_secret("b", 64)
     assert [len(fixed_secret("a", digits)) for digits in (32, 64)] == [32, 64]
     assert int(fixed_secret("a", 64), 16) > 0, "hex digits"
 
 
-def test_every_stand_in_secret_of_a_provider_is_marked_as_one() -> None:
+def test_every_secret_output_of_a_provider_is_marked_secret() -> None:
     secret = {
         token.rpartition(":")[2]: [key for key, value in compute("n", {}).items() if isinstance(value, dict)]
         for token, compute in COMPUTED.items()

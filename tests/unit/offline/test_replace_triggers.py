@@ -1,5 +1,5 @@
-"""The table of inputs that replace: it has every type of the program, and an unknown input counts as one that
-replaces."""
+"""The table of inputs that replace a resource: it has every type of the program, and an unknown input counts as
+replacing."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ def _used(*evaluations: Evaluation) -> Iterator[tuple[str, str]]:
                 yield from ((item.type, key) for key in item.inputs)
 
 
-def test_every_input_that_the_program_uses_is_in_the_table(dev: Evaluation, club: Evaluation) -> None:
+def test_the_table_has_every_input_that_the_program_uses(dev: Evaluation, club: Evaluation) -> None:
     used = set(_used(dev, club))
     unknown = {
         (kind, key)
@@ -27,7 +27,7 @@ def test_every_input_that_the_program_uses_is_in_the_table(dev: Evaluation, club
         and not replace_triggers.replaces(kind, key)
         and key not in NEVER_REPLACES
     }
-    assert unknown == set(), "make the table anew: python -m offline.replace_triggers"
+    assert unknown == set(), "regenerate the table: python -m offline.replace_triggers"
     listed = {kind for kind, _ in used if kind.split(":")[0] in replace_triggers.PACKAGES}
     assert all(replace_triggers.known(kind) for kind in listed)
 
@@ -38,17 +38,17 @@ def test_the_table_lists_no_input_that_the_pinned_packages_lack() -> None:
             args = args_class(kind)
             assert args is not None
             assert replace_triggers.known(kind) <= wire_names(args), (
-                f"{kind}: make the table anew: python -m offline.replace_triggers"
+                f"{kind}: regenerate the table: python -m offline.replace_triggers"
             )
 
 
-def test_an_input_that_a_later_package_added_counts_as_one_that_replaces() -> None:
+def test_an_input_missing_from_the_table_counts_as_replacing() -> None:
     droplet = "digitalocean:index/droplet:Droplet"
-    assert "gpuPartitionMode" not in replace_triggers.known(droplet), "it came after the schema of the table"
-    assert replace_triggers.replaces(droplet, "gpuPartitionMode"), "a green gate must not come from not knowing"
+    assert "gpuPartitionMode" not in replace_triggers.known(droplet), "a later schema added it"
+    assert replace_triggers.replaces(droplet, "gpuPartitionMode"), "preflight must not pass because an input is unknown"
     assert replace_triggers.replaces(droplet, "region")
     assert not replace_triggers.replaces(droplet, "tags")
 
 
-def test_a_type_of_ours_is_judged_by_its_own_diff_alone() -> None:
+def test_dynamic_resources_replace_only_by_their_own_diff() -> None:
     assert not replace_triggers.replaces("pulumi-python:dynamic/pds:Account", "handle")

@@ -1,4 +1,4 @@
-"""The gate on the engine's preview: what it refuses, what it allows, and what it cannot judge."""
+"""Preflight checks of the engine's preview: what they refuse, what they allow, and what they cannot check."""
 
 import json
 import re
@@ -26,17 +26,17 @@ from tests.support.fake_pulumi import FakePulumi
 from tests.support.programs import CLUBS, SOURCES, run, settings_of
 
 
-def judged(text: str, *allowed: str) -> list[str]:
+def findings_of(text: str, *allowed: str) -> list[str]:
     """The findings in a preview of the dev stack."""
     return of_digest(read_digest(text, "dev"), allowed)
 
 
-def test_a_preview_in_which_nothing_changes_passes(dev: Evaluation, club: Evaluation) -> None:
-    assert judged(preview_of(dev)) == []
-    assert judged(preview_of(club)) == [], "with members"
+def test_passes_if_nothing_changes(dev: Evaluation, club: Evaluation) -> None:
+    assert findings_of(preview_of(dev)) == []
+    assert findings_of(preview_of(club)) == [], "with members"
 
 
-def test_both_views_of_one_program_are_alike(dev: Evaluation) -> None:
+def test_the_offline_view_and_the_engine_s_view_agree(dev: Evaluation) -> None:
     offline, engine = of_evaluation(dev), read_digest(preview_of(dev), "dev").view
     for ours, theirs in zip(offline.items, engine.items, strict=True):
         assert (ours.urn, ours.id, ours.protected, ours.retained) == (
@@ -49,11 +49,13 @@ def test_both_views_of_one_program_are_alike(dev: Evaluation) -> None:
         assert shown == theirs.shown
 
 
-def test_a_planted_replacement_of_the_volume_shuts_the_gate(dev: Evaluation) -> None:
+def test_fails_if_the_volume_is_replaced_unless_its_name_is_allowed(dev: Evaluation) -> None:
     volume = replaced(dev.one("pds-host-data-volume"), region="ams3")
-    assert judged(preview_of(dev, volume)) == ["lost state: Volume pds-host-data-volume would be replaced (region)"]
-    assert judged(preview_of(dev, volume), "pds-host-data-volume") == [], "its name allows it"
-    assert judged(preview_of(dev, volume), "pds-host-network", "Volume") != [], "nothing but its whole name does"
+    assert findings_of(preview_of(dev, volume)) == [
+        "lost state: Volume pds-host-data-volume would be replaced (region)"
+    ]
+    assert findings_of(preview_of(dev, volume), "pds-host-data-volume") == [], "it is allowed by its name"
+    assert findings_of(preview_of(dev, volume), "pds-host-network", "Volume") != [], "only the complete name allows it"
 
 
 @pytest.mark.parametrize(
@@ -68,99 +70,101 @@ def test_a_planted_replacement_of_the_volume_shuts_the_gate(dev: Evaluation) -> 
         *("pds-host-certificates-server-key", "pds-host-nomad-management-token", "pds-host-droplet"),
     ],
 )
-def test_whatever_holds_something_may_not_go(name: str, dev: Evaluation) -> None:
+def test_fails_if_a_resource_that_holds_state_is_deleted(name: str, dev: Evaluation) -> None:
     [finding] = find_lost_state(read_digest(preview_of(dev, deleted(dev.one(name))), "dev").changes)
     assert finding.endswith(f" {name} would be deleted")
 
 
-def test_a_club_is_removed_from_its_host_if_its_namespace_is_named() -> None:
+def test_a_club_is_removed_only_if_its_namespace_is_allowed_by_name() -> None:
     host = run(**CLUBS)
-    gone = preview_of(
+    preview = preview_of(
         host, deleted(host.one("pds-host-clubs-chess-namespace")), deleted(host.one("pds-host-clubs-chess-token"))
     )
-    assert judged(gone) == ["lost state: ClubNamespace pds-host-clubs-chess-namespace would be deleted"]
-    assert judged(gone, "pds-host-clubs-chess-namespace") == []
+    assert findings_of(preview) == ["lost state: ClubNamespace pds-host-clubs-chess-namespace would be deleted"]
+    assert findings_of(preview, "pds-host-clubs-chess-namespace") == []
 
 
-def test_what_can_be_made_again_may_go(club: Evaluation) -> None:
+def test_passes_if_only_recreatable_resources_are_replaced(club: Evaluation) -> None:
     names = ["pds-host-certificates-client-key", "pds-server-job", "pds-secrets-variable"]
     names += [
         item.name for item in club.resources if re.fullmatch(r"pds-people-member-.*-(password|account)", item.name)
     ]
     assert len(names) > 4, "two members at least"
-    assert judged(preview_of(club, *(replaced(club.one(name), version="other") for name in names))) == []
+    assert findings_of(preview_of(club, *(replaced(club.one(name), version="other") for name in names))) == []
 
 
 @pytest.mark.parametrize("op", ["delete", "replace", "create-replacement", "delete-replaced", "an-op-of-next-year"])
-def test_only_known_operations_are_taken_for_harmless(op: str) -> None:
+def test_counts_every_unknown_operation_as_a_loss(op: str) -> None:
     change = Change(type="digitalocean:index/volume:Volume", name="pds-host-data-volume", op=op)
-    assert len(find_lost_state([change])) == 1, "what the engine calls it may change"
+    assert len(find_lost_state([change])) == 1, "the engine may add operations"
 
 
 @pytest.mark.parametrize("op", ["create", "update", "import", "read", "refresh"])
-def test_what_stays_is_not_lost(op: str) -> None:
+def test_operations_that_keep_a_resource_are_no_loss(op: str) -> None:
     assert find_lost_state([Change(type="a:b/volume:Volume", name="pds-host-data-volume", op=op)]) == []
 
 
-def test_a_volume_that_loses_its_protection_shuts_the_gate(dev: Evaluation) -> None:
+def test_fails_if_the_volume_loses_its_protection(dev: Evaluation) -> None:
     step = same(dev.one("pds-host-data-volume"))
     step["newState"] = {key: value for key, value in step["newState"].items() if key != "protect"}
-    assert judged(preview_of(dev, step)) == ["protected state: Volume pds-host-data-volume is not protected"], (
-        "the engine calls it 'same', and a later change would replace it unasked"
+    assert findings_of(preview_of(dev, step)) == ["protected state: Volume pds-host-data-volume is not protected"], (
+        "the engine calls it 'same', and a later change could replace it"
     )
 
 
-def test_a_preview_that_failed_is_none_and_says_why(dev: Evaluation) -> None:
-    said = (("error", "error: unable to replace\nas it is protected\n"), ("error", "error: preview failed\n"))
+def test_a_failed_preview_fails_with_the_engine_s_errors(dev: Evaluation) -> None:
+    diagnostics = (("error", "error: unable to replace\nas it is protected\n"), ("error", "error: preview failed\n"))
     volume = replaced(dev.one("pds-host-data-volume"), region="ams3")
-    assert judged(preview_of(dev, volume, said=said)) == [
+    assert findings_of(preview_of(dev, volume, diagnostics=diagnostics)) == [
         "lost state: Volume pds-host-data-volume would be replaced (region)",
         "failed preview: unable to replace as it is protected",
         "failed preview: preview failed",
     ]
     late = (("error", "error: Detected that /bin/pulumi-resource-nomad exited prematurely. \n  This is *always* …"),)
-    assert judged(preview_of(dev, said=late)) == [], "the engine ended that plugin itself, after the last step"
+    assert findings_of(preview_of(dev, diagnostics=late)) == [], (
+        "the engine ended that plugin itself, after the last step"
+    )
 
 
-def test_a_replacement_is_one_change_however_much_of_it_is_shown(dev: Evaluation) -> None:
-    whole = replaced(dev.one("pds-host-data-volume"), region="ams3")
-    parts: list[Step] = [whole | {"op": "create-replacement"}, deleted(dev.one("pds-host-data-volume"))]
+def test_counts_the_steps_of_one_replacement_once(dev: Evaluation) -> None:
+    complete = replaced(dev.one("pds-host-data-volume"), region="ams3")
+    parts: list[Step] = [complete | {"op": "create-replacement"}, deleted(dev.one("pds-host-data-volume"))]
     parts[1]["op"] = "delete-replaced"
-    assert len(judged(preview_of(dev, parts[0], whole, parts[1]))) == 1
-    assert len(judged(preview_of(dev, *parts))) == 2, "without the whole, each part counts"
+    assert len(findings_of(preview_of(dev, parts[0], complete, parts[1]))) == 1
+    assert len(findings_of(preview_of(dev, *parts))) == 2, "without the `replace` step each part counts"
 
 
-def test_a_change_is_shown_without_its_secrets(dev: Evaluation) -> None:
+def test_a_change_hides_secret_inputs(dev: Evaluation) -> None:
     step = replaced(dev.one("pds-host-droplet"), userData="[secret]", region="ams3")
     [change] = read_digest(preview_of(dev, step), "dev").changes
     assert change.inputs == {"region": "'fra1' -> 'ams3'", "userData": "[secret]"}
 
 
 def _resized(evaluation: Evaluation, size: str, disk: int) -> Step:
-    """The droplet with another size, running with a disk of so many GB."""
+    """The droplet with another size; its present disk has `disk` GB."""
     step = replaced(evaluation.one("pds-host-droplet"), size=size)
     step["oldState"]["outputs"]["disk"] = disk
     return step | {"op": "update", "replaceReasons": []}
 
 
-def test_a_size_with_a_smaller_disk_than_the_droplets_shuts_the_gate_with_what_to_write(dev: Evaluation) -> None:
-    [finding] = judged(preview_of(dev, _resized(dev, "s-1vcpu-1gb", 50)))
+def test_fails_if_the_new_size_has_a_smaller_disk_than_the_droplet(dev: Evaluation) -> None:
+    [finding] = findings_of(preview_of(dev, _resized(dev, "s-1vcpu-1gb", 50)))
     assert finding.startswith("disk: Droplet pds-host-droplet has a disk of 50 GB, and size s-1vcpu-1gb has 25 GB.")
     assert "raise 'host.generation' too" in finding
     for size, disk in (("s-2vcpu-4gb", 50), ("s-1vcpu-1gb", 25), ("s-1vcpu-2gb-70gb-intel", 70)):
-        assert judged(preview_of(dev, _resized(dev, size, disk))) == [], (
-            "25 GB: it was made small, and only grew in memory"
+        assert findings_of(preview_of(dev, _resized(dev, size, disk))) == [], (
+            "the droplet was created with 25 GB; a resize of CPU and memory keeps the disk"
         )
     rebuilt = _resized(dev, "s-1vcpu-1gb", 50) | {"op": "replace"}
-    assert judged(preview_of(dev, rebuilt), "pds-host-droplet") == [], "a new droplet has a new disk"
+    assert findings_of(preview_of(dev, rebuilt), "pds-host-droplet") == [], "a new droplet has a new disk"
 
 
-def test_a_size_whose_disk_is_unknown_is_told_with_what_shows_it(dev: Evaluation) -> None:
+def test_reports_a_size_with_an_unknown_disk_and_how_to_look_it_up(dev: Evaluation) -> None:
     digest = read_digest(preview_of(dev, _resized(dev, "c-4-8gb", 50)), "dev")
     assert of_digest(digest, ()) == []
-    [told] = unknown_disks(digest.changes)
-    assert "c-4-8gb" in told
-    assert "doctl compute size list" in told
+    [warning] = unknown_disks(digest.changes)
+    assert "c-4-8gb" in warning
+    assert "doctl compute size list" in warning
 
 
 def _without(text: str, op: str) -> str:
@@ -170,63 +174,63 @@ def _without(text: str, op: str) -> str:
 
 
 REFUSED: dict[str, tuple[Callable[[str], str], str]] = {
-    "nothing": (lambda text: "", "is not JSON"),
-    "text for people": (lambda text: "Previewing update (dev):", "is not JSON"),
-    "another JSON": (lambda text: json.dumps({"version": 3, "deployment": {}}), "is not a preview"),
+    "empty input": (lambda text: "", "is not JSON"),
+    "human-readable output": (lambda text: "Previewing update (dev):", "is not JSON"),
+    "a stack export": (lambda text: json.dumps({"version": 3, "deployment": {}}), "is not a preview"),
     "a list": (lambda text: "[]", "is not a preview"),
-    "events as they come": (lambda text: '{"sequence": 1}\n{"sequence": 2}', "is not JSON"),
+    "streamed events": (lambda text: '{"sequence": 1}\n{"sequence": 2}', "is not JSON"),
     "a stack without resources": (lambda text: json.dumps({"steps": [], "changeSummary": {}}), "names no resource"),
     "a preview of another stack": (lambda text: text.replace("urn:pulumi:dev::", "urn:pulumi:club::"), "not of stack"),
-    "a preview of what changes only": (lambda text: _without(text, "same"), "--show-sames"),
+    "a preview of the changes only": (lambda text: _without(text, "same"), "--show-sames"),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_is_no_whole_preview_of_the_stack_is_not_judged(what: str, dev: Evaluation) -> None:
-    make, said = REFUSED[what]
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses_input_that_is_not_a_complete_preview_of_the_stack(case: str, dev: Evaluation) -> None:
+    make, error = REFUSED[case]
     text = preview_of(dev, replaced(dev.one("pds-server-job"), jobspec="other"))
-    with pytest.raises(DigestError, match=said):
+    with pytest.raises(DigestError, match=error):
         read_digest(make(text), "dev")
 
 
-def test_a_preview_that_lacks_a_resource_is_not_judged_by_the_others(dev: Evaluation) -> None:
+def test_refuses_a_preview_that_lacks_a_resource(dev: Evaluation) -> None:
     document = json.loads(preview_of(dev))
     document["steps"] = [step for step in document["steps"] if not step["urn"].endswith("-server-job")]
     document["changeSummary"]["same"] -= 1
     with pytest.raises(LookupError, match="pds-server-job"):
-        judged(json.dumps(document))
+        findings_of(json.dumps(document))
 
 
-def test_what_a_stack_file_opens_on_purpose_is_open() -> None:
+def test_accepts_access_that_the_stack_file_opens_explicitly() -> None:
     evaluation = run(operators={"nomad_anywhere": True}, pds={"invite_required": False, "open_registration": True})
-    found = findings(of_evaluation(evaluation, nomad_anywhere=True, open_registration=True))
-    assert {name: texts for name, texts in found.items() if texts} == {}
-    found = findings(of_evaluation(evaluation))
-    assert sorted(name for name, texts in found.items() if texts) == ["operator ports", "registration"]
+    texts_by_check = findings(of_evaluation(evaluation, nomad_anywhere=True, open_registration=True))
+    assert {name: texts for name, texts in texts_by_check.items() if texts} == {}
+    texts_by_check = findings(of_evaluation(evaluation))
+    assert sorted(name for name, texts in texts_by_check.items() if texts) == ["operator ports", "registration"]
 
 
-def test_a_stack_without_a_host_of_its_own_is_asked_what_concerns_it(dev: Evaluation) -> None:
-    """Its server is checked like any other, and no firewall is required there."""
+def test_checks_the_server_but_not_the_firewall_of_a_club(dev: Evaluation) -> None:
+    """A club's server is checked like any other; it needs no firewall of its own."""
     host = ("pds-host-network-", "pds-host-", "pds-host-nomad-", "pds-host-certificates-")
     club = replace(dev, resources=[item for item in dev.resources if not item.name.startswith(host)])
     assert of_program(club, settings_of()) == []
-    assert judged(preview_of(club)) == []
+    assert findings_of(preview_of(club)) == []
     key = club.one("pds-secrets-jwt-secret")
     spec = club.one("pds-server-job").inputs["jobspec"] + f"# {key.outputs['result']['value']}\n"
     leaking = [
         replace(item, inputs={"jobspec": spec}, raw={"jobspec": spec}) if item.name == "pds-server-job" else item
         for item in club.resources
     ]
-    found = of_program(replace(club, resources=leaking), settings_of())
-    assert "secrets in texts: pds-server-job: the job's text holds pds-secrets-jwt-secret.result" in found
+    leaks = of_program(replace(club, resources=leaking), settings_of())
+    assert "secrets in texts: pds-server-job: the job's text holds pds-secrets-jwt-secret.result" in leaks
 
 
-# The verb.
+# The command.
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
-    """A project with the dev stack, and an engine with given answers."""
+    """A project with the dev stack, and a stand-in for the engine."""
     fake = FakePulumi(tmp_path, monkeypatch)
     for name in SOURCES:
         (fake.root / name).symlink_to(ROOT / name)
@@ -236,7 +240,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
     return fake
 
 
-def test_the_verb_asks_the_engine_for_every_resource(
+def test_command_requests_a_preview_with_every_resource(
     project: FakePulumi, dev: Evaluation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project.answers("preview", (0, preview_of(dev)))
@@ -245,12 +249,12 @@ def test_the_verb_asks_the_engine_for_every_resource(
     assert capsys.readouterr().out == "Nothing would change.\nPreflight passed.\n"
 
 
-def test_the_verb_shows_the_change_and_what_shuts_the_gate(
+def test_command_prints_the_changes_and_the_findings(
     project: FakePulumi, dev: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "preview.json"
-    said = (("warning", "warning: pds:backup: NO BACKUP.\n"),)
-    file.write_text(preview_of(dev, replaced(dev.one("pds-host-data-volume"), region="ams3"), said=said))
+    diagnostics = (("warning", "warning: pds:backup: NO BACKUP.\n"),)
+    file.write_text(preview_of(dev, replaced(dev.one("pds-host-data-volume"), region="ams3"), diagnostics=diagnostics))
     assert app.main(["preflight", "dev", "--preview", str(file)]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "warning: pds:backup: NO BACKUP.",
@@ -260,16 +264,16 @@ def test_the_verb_shows_the_change_and_what_shuts_the_gate(
         "To replace or delete it on purpose, allow its name: `--allow NAME` (docs/guide/ci.md#preflight-checks).",
         "Preflight failed.",
     ]
-    assert project.ran == [], "no engine was asked"
+    assert project.ran == [], "the engine was not called"
     arguments = ["--allow", "pds-host-data-volume pds-host-network-ip", "--allow", ""]
     assert app.main(["preflight", "dev", "--preview", str(file), *arguments]) == 0
     assert "allowed, and not replaced or deleted: pds-host-network-ip" in capsys.readouterr().out
 
 
-def test_the_verb_judges_the_program_as_it_is_evaluated_offline_too(
+def test_command_also_checks_the_offline_evaluation(
     project: FakePulumi, dev: Evaluation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The engine hides user_data, so only the offline evaluation shows it."""
+    """The engine hides user_data; only the offline evaluation has it."""
     project.answers("preview", (0, preview_of(dev)))
     monkeypatch.setattr("policy.checks.MAX_BYTES", 30_000)
     assert app.main(["preflight", "dev"]) == 1
@@ -277,13 +281,13 @@ def test_the_verb_judges_the_program_as_it_is_evaluated_offline_too(
 
 
 @pytest.mark.parametrize("code", [0, 255])
-def test_no_preview_is_not_an_open_gate(code: int, project: FakePulumi, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_fails_without_a_preview(code: int, project: FakePulumi, capsys: pytest.CaptureFixture[str]) -> None:
     project.answers("preview", (code, ""))
     assert app.main(["preflight", "dev"]) == 2
     assert "open" not in capsys.readouterr().out
 
 
-def test_a_preview_comes_by_standard_input_too(
+def test_command_reads_a_preview_from_standard_input(
     project: FakePulumi, dev: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Input:
@@ -294,19 +298,19 @@ def test_a_preview_comes_by_standard_input_too(
     assert app.main(["preflight", "dev", "--preview", "-"]) == 0
 
 
-def test_a_preview_file_that_is_not_there_is_said(
+def test_command_refuses_a_missing_preview_file(
     project: FakePulumi, tmp_path: Path, capsys: pytest.CaptureFixture[Any]
 ) -> None:
     assert app.main(["preflight", "dev", "--preview", str(tmp_path / "none.json")]) == 2
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_another_stack_s_outputs_are_read_at_each_preview_and_that_is_no_change(dev: Evaluation) -> None:
+def test_reading_another_stack_s_outputs_is_no_change(dev: Evaluation) -> None:
     item = dev.one("pds-host-network-tag")
     assert read_digest(preview_of(dev, {**same(item), "op": "read"}), "dev").changes == ()
 
 
-def test_a_program_that_refuses_its_stack_file_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_a_stack_file_that_the_program_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = FakeProject(tmp_path, monkeypatch)
     project.stack("dev", host())
     project.stack("chess", club_file("chess", 3101))

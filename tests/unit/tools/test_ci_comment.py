@@ -1,5 +1,5 @@
-"""The comment on a pull request, at a test double of GitHub: what it contains of untrusted text, and where it is
-posted."""
+"""The comment on a pull request, with a test double of GitHub: where it is posted, and how untrusted text is
+escaped."""
 
 import io
 import json
@@ -38,14 +38,14 @@ def zipped(text: str | bytes, name: str = ci_comment.FILE) -> bytes:
 
 
 class GitHub:
-    """Answers as api.github.com does to these few calls, and records them."""
+    """Answers these few calls as api.github.com does, and records them."""
 
     def __init__(self) -> None:
         self.pulls: list[Any] = [{"number": 5, "head": {"sha": SHA}}]
         self.comments: list[Any] = []
         self.artifact: bytes | None = zipped("== stack dev\n")
-        self.asked: list[tuple[str, str]] = []
-        self.wrote: list[tuple[str, str, str]] = []
+        self.requests: list[tuple[str, str]] = []
+        self.written: list[tuple[str, str, str]] = []
         self.tokens: dict[str, set[str | None]] = {"api": set(), "blob": set()}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
@@ -63,8 +63,8 @@ class GitHub:
         class Handler(BaseHTTPRequestHandler):
             def _serve(self) -> None:
                 url = urlsplit(self.path)
-                where = "blob" if url.path == "/blob" else "api"
-                github.tokens[where].add(self.headers.get("Authorization"))
+                host = "blob" if url.path == "/blob" else "api"
+                github.tokens[host].add(self.headers.get("Authorization"))
                 data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 status, answer, location = github.answer(self.command, url.path, parse_qs(url.query), data)
                 self.send_response(status)
@@ -81,10 +81,10 @@ class GitHub:
         return Handler
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], data: bytes) -> tuple[int, bytes, str | None]:
-        self.asked.append((method, path))
+        self.requests.append((method, path))
         path = path.removeprefix("/repos/club/pds")
         if method != "GET":
-            self.wrote.append((method, path, json.loads(data)["body"]))
+            self.written.append((method, path, json.loads(data)["body"]))
             return 201, b"{}", None
         page = int(query.get("page", ["1"])[0])
         if path == "/pulls":
@@ -102,47 +102,47 @@ class GitHub:
 
 @pytest.fixture
 def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
-    found = GitHub()
+    fake = GitHub()
     (tmp_path / "event.json").write_text(json.dumps(EVENT))
     for name, value in {
         "GITHUB_EVENT_PATH": str(tmp_path / "event.json"),
-        "GITHUB_API_URL": found.url,
+        "GITHUB_API_URL": fake.url,
         "GITHUB_REPOSITORY": "club/pds",
         "GITHUB_TOKEN": TOKEN,
         "NO_PROXY": "*",
     }.items():
         monkeypatch.setenv(name, value)
-    yield found
-    found.stop()
+    yield fake
+    fake.stop()
 
 
-def test_the_summary_becomes_a_comment_of_the_pull_request(github: GitHub) -> None:
+def test_posts_the_summary_as_a_comment_on_the_pull_request(github: GitHub) -> None:
     assert ci_comment.main([]) == 0
-    [(method, path, text)] = github.wrote
+    [(method, path, text)] = github.written
     assert (method, path) == ("POST", "/issues/5/comments")
     assert text.startswith(ci_comment.COMMENT_MARK)
     assert f"commit {SHA}" in text
     assert "```text\n== stack dev\n```" in text
 
 
-def test_the_token_goes_to_the_api_and_not_where_the_artifact_lies(github: GitHub) -> None:
+def test_sends_the_token_to_the_api_but_not_to_the_artifact_store(github: GitHub) -> None:
     ci_comment.main([])
     assert github.tokens == {"api": {f"Bearer {TOKEN}"}, "blob": {None}}
 
 
-def test_a_further_run_writes_the_same_comment_anew(github: GitHub) -> None:
+def test_a_further_run_updates_its_own_comment(github: GitHub) -> None:
     others = [{"id": number, "user": {"login": "ann"}, "body": "hello"} for number in range(100)]
     forged = {"id": 500, "user": {"login": "mallory"}, "body": ci_comment.COMMENT_MARK}
     ours = {"id": 600, "user": {"login": ci_comment.BOT}, "body": f"{ci_comment.COMMENT_MARK}\nold"}
     github.comments = [*others, forged, ours]
     assert ci_comment.main([]) == 0
-    assert [(method, path) for method, path, _text in github.wrote] == [("PATCH", "/issues/comments/600")]
+    assert [(method, path) for method, path, _text in github.written] == [("PATCH", "/issues/comments/600")]
 
 
-def test_nothing_is_said_where_the_pull_request_has_moved_on(github: GitHub) -> None:
+def test_posts_nothing_for_an_outdated_commit(github: GitHub) -> None:
     github.pulls = [{"number": 5, "head": {"sha": "f" * 40}}]
     assert ci_comment.main([]) == 0
-    assert github.wrote == [], "its newest commit has a run of its own"
+    assert github.written == [], "the newest commit has its own run"
 
 
 @pytest.mark.parametrize(
@@ -150,38 +150,38 @@ def test_nothing_is_said_where_the_pull_request_has_moved_on(github: GitHub) -> 
     [None, b"no zip", zipped("x", "../preview.txt"), zipped("x", "number.txt"), b"PK\x03\x04 cut short"],
     ids=["none", "no zip", "another path", "another file", "cut short"],
 )
-def test_an_artifact_that_is_none_ends_with_a_sentence(
+def test_reports_a_missing_or_invalid_artifact(
     artifact: bytes | None, github: GitHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     github.artifact = artifact
     assert ci_comment.main([]) == 1
-    assert github.wrote == []
+    assert github.written == []
     assert "artifact" in capsys.readouterr().err
 
 
-def test_an_artifact_that_unpacks_to_gigabytes_is_read_up_to_a_size(github: GitHub) -> None:
+def test_limits_how_much_of_an_artifact_it_unpacks(github: GitHub) -> None:
     github.artifact = zipped(b"0" * 64 * 1024 * 1024)
     assert ci_comment.main([]) == 0
-    [(_method, _path, text)] = github.wrote
-    assert len(text) < 65_536, "GitHub takes no more"
+    [(_method, _path, text)] = github.written
+    assert len(text) < 65_536, "GitHub's limit for a comment"
     assert "characters more are in the summary of the run" in text
 
 
 @pytest.mark.parametrize("event", [{}, {"workflow_run": {**EVENT["workflow_run"], "event": "push"}}])
-def test_a_run_of_something_else_is_refused(event: Any, github: GitHub, tmp_path: Path) -> None:
+def test_refuses_a_run_that_is_not_of_a_pull_request(event: Any, github: GitHub, tmp_path: Path) -> None:
     (tmp_path / "event.json").write_text(json.dumps(event))
     assert ci_comment.main([]) == 1
-    assert github.asked == []
+    assert github.requests == []
 
 
-def test_a_fork_that_is_gone_is_said(github: GitHub, tmp_path: Path) -> None:
+def test_fails_if_the_fork_was_deleted(github: GitHub, tmp_path: Path) -> None:
     (tmp_path / "event.json").write_text(
         json.dumps({"workflow_run": {**EVENT["workflow_run"], "head_repository": None}})
     )
     assert ci_comment.main([]) == 1
 
 
-# Untrusted text stays in its block.
+# Untrusted text stays in its code block.
 
 
 @pytest.mark.parametrize(
@@ -194,22 +194,22 @@ def test_a_fork_that_is_gone_is_said(github: GitHub, tmp_path: Path) -> None:
         "``````````",
     ],
 )
-def test_no_text_ends_the_block_that_it_is_in(text: str) -> None:
+def test_no_text_can_end_its_code_block(text: str) -> None:
     lines = ci_comment.body(text).splitlines()
     fence = lines[-1]
     assert set(fence) == {"`"}
     assert lines[3] == f"{fence}text"
-    assert [line for line in lines[4:-1] if line.strip().startswith(fence)] == [], "the first such line would end it"
+    assert [line for line in lines[4:-1] if line.strip().startswith(fence)] == [], "such a line would end the block"
 
 
-def test_what_cannot_be_seen_is_shown_as_such() -> None:
+def test_makes_invisible_characters_visible() -> None:
     text = "a\x1b[31mred\x00 \u202etxet desrever\u2066 \r\n\tindented"
     shown = ci_comment.body(text)
-    assert not {"\x1b", "\x00", "\r", "\u202e", "\u2066"} & set(shown), "a reader sees what is there, in its order"
+    assert not {"\x1b", "\x00", "\r", "\u202e", "\u2066"} & set(shown), "the reader sees the text as it is stored"
     assert "\tindented" in shown
 
 
-def test_by_hand_it_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_comment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "preview.txt"
     file.write_text("== stack dev")
     assert ci_comment.main(["--show", str(file)]) == 0

@@ -38,19 +38,19 @@ class Project:
         subprocess.run(command, cwd=self.path, env=environment, check=True, capture_output=True, timeout=60)
 
     def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the preview of the copy's stack files in this process, which has the program loaded already. `whole` is
-        for copies whose program differs."""
-        told, failed = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(failed):
+        """Run the preview of the copy's stack files in this process, which has loaded the program. For a copy whose
+        program differs, use `preview_in_process`."""
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
             patch.setattr(preview, "ROOT", self.path)
             for name in ("evaluate_stack", "read_settings"):
                 patch.setattr(preview, name, partial(getattr(preview, name), root=self.path))
             patch.setattr(compare, "evaluate_elsewhere", _evaluated_once)
             code = preview.main(list(arguments))
-        return subprocess.CompletedProcess(arguments, code, told.getvalue(), failed.getvalue())
+        return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
-    def whole(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the preview as a program, out of this copy."""
+    def preview_in_process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the copy's preview in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "tools.preview", *arguments],
             cwd=self.path,
@@ -77,7 +77,7 @@ _evaluate_elsewhere = compare.evaluate_elsewhere
 
 
 def _evaluated_once(tree: Path, stacks: Collection[str]) -> dict[str, Evaluation | str]:
-    """A revision is evaluated in a process of its own; once, for all copies that have it."""
+    """Evaluate a revision in a process of its own; once for all copies that have it."""
     command = ["git", "rev-parse", "HEAD"]
     done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, timeout=60)
     key = (done.stdout, *stacks)
@@ -111,29 +111,29 @@ def project(committed: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="module")
 def shown(committed: Project) -> str:
     """The preview of the dev stack."""
-    done = committed.whole()
+    done = committed.preview_in_process()
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_it_says_first_that_it_has_no_state(shown: str) -> None:
+def test_prints_first_that_it_does_not_read_the_state(shown: str) -> None:
     assert "does not read the state" in shown.splitlines()[0]
 
 
-def test_every_resource_is_in_the_tree_below_its_parent(shown: str, dev: Evaluation) -> None:
+def test_prints_every_resource_below_its_parent(shown: str, dev: Evaluation) -> None:
     lines = shown.splitlines()
     depth = {}
     for item in dev.resources:
         kind = "Provider" if item.type.startswith("pulumi:providers:") else item.type.rpartition(":")[2]
-        found = [line for line in lines if f"{kind} {item.name} " in f"{line} "]
-        assert len(found) == 1, f"{kind} {item.name} is in the tree {len(found)} times"
-        depth[item.urn] = found[0].index(kind)
+        matches = [line for line in lines if f"{kind} {item.name} " in f"{line} "]
+        assert len(matches) == 1, f"{kind} {item.name} is in the tree {len(matches)} times"
+        depth[item.urn] = matches[0].index(kind)
     for item in dev.resources:
         if item.parent in depth:
-            assert depth[item.urn] > depth[item.parent], f"{item.name} stands below its parent"
+            assert depth[item.urn] > depth[item.parent], f"{item.name} is indented below its parent"
 
 
-def test_marks_say_what_is_protected_retained_and_secret(shown: str) -> None:
+def test_marks_protected_retained_and_secret_resources(shown: str) -> None:
     lines = {line.split("pds-", 1)[1].split()[0]: line for line in shown.splitlines() if " pds-" in line}
     assert "protected" in lines["host-data-volume"]
     assert "retained" in lines["host-data-volume"]
@@ -145,11 +145,11 @@ def test_marks_say_what_is_protected_retained_and_secret(shown: str) -> None:
     assert "443(all)" in lines["host-network-firewall"]
 
 
-def test_warnings_of_the_settings_are_shown(shown: str) -> None:
+def test_prints_the_settings_warnings(shown: str) -> None:
     assert "warning: pds:pds.escrow: NO ESCROW YET" in shown
 
 
-def test_every_rendered_file_is_written_and_named(committed: Project, shown: str, dev: Evaluation) -> None:
+def test_writes_and_names_every_rendered_file(committed: Project, shown: str, dev: Evaluation) -> None:
     folder = committed.path / "build" / "dev"
     assert {path.name for path in folder.iterdir()} == set(rendered(dev)), "jobs, ingress, cloud-init and agent"
     for name, text in rendered(dev).items():
@@ -157,7 +157,7 @@ def test_every_rendered_file_is_written_and_named(committed: Project, shown: str
         assert f"wrote build/dev/{name}" in shown
 
 
-def test_no_secret_is_printed_or_written(committed: Project, shown: str, dev: Evaluation) -> None:
+def test_prints_and_writes_no_secret(committed: Project, shown: str, dev: Evaluation) -> None:
     secrets = known_secrets(dev)
     for label, secret in secrets.items():
         assert not any(spelling in shown for spelling in forms(secret)), f"{label} is printed"
@@ -169,32 +169,32 @@ def test_no_secret_is_printed_or_written(committed: Project, shown: str, dev: Ev
 
 
 @pytest.mark.parametrize("arguments", [[], ["--diff", "HEAD"]])
-def test_a_program_that_does_not_protect_its_volume_shuts_the_gate(project: Project, arguments: list[str]) -> None:
+def test_exits_with_2_if_the_program_does_not_protect_its_volume(project: Project, arguments: list[str]) -> None:
     path = project.path / "components" / "host" / "volume.py"
     path.write_text(path.read_text().replace("protect=True,", "protect=False,"))
-    done = project.whole(*arguments)
+    done = project.preview_in_process(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "preflight: protected state: Volume pds-host-data-volume is not protected" in done.stdout
     assert "Preflight failed." in done.stdout
 
 
-def test_a_bad_stack_file_ends_with_every_fault_and_exit_code_1(project: Project) -> None:
+def test_prints_every_fault_of_a_stack_file_and_exits_with_1(project: Project) -> None:
     project.change(hostname="PDS.example", hots={"size": "s-1vcpu-2gb"})
     done = project.preview()
     assert done.returncode == 1
     assert "pds:hostname" in done.stderr
     assert "pds:hots" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout == "", "no graph of a stack that cannot be"
+    assert done.stdout == "", "it prints no graph of an invalid stack"
 
 
-def test_a_stack_without_a_file_ends_with_exit_code_1(committed: Project) -> None:
+def test_exits_with_1_if_the_stack_has_no_file(committed: Project) -> None:
     done = committed.preview("--stack", "club")
     assert done.returncode == 1
     assert "Pulumi.club.yaml does not exist; here are: Pulumi.dev.yaml." in done.stderr
 
 
-def test_an_unchanged_tree_differs_in_nothing(committed: Project) -> None:
+def test_diff_of_an_unchanged_tree_reports_no_change(committed: Project) -> None:
     done = committed.preview("--diff", "HEAD")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[0] == (
@@ -204,21 +204,21 @@ def test_an_unchanged_tree_differs_in_nothing(committed: Project) -> None:
     assert "No input of any resource changes." in done.stdout
 
 
-def test_another_region_replaces_the_volume_and_ends_with_exit_code_2(project: Project) -> None:
+def test_diff_of_another_region_exits_with_2_for_replaced_resources(project: Project) -> None:
     project.change(host={"region": "ams3"})
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "    region: 'fra1' -> 'ams3'  REPLACES" in done.stdout
     first, *lost = [line for line in done.stdout.splitlines() if line.startswith("preflight: ")]
-    assert "Write 'region: fra1' back" in first, "the advice that loses nothing comes before anything else"
+    assert "Write 'region: fra1' back" in first, "the advice that loses nothing comes first"
     assert lost == [
         "preflight: lost state: Volume pds-host-data-volume would be replaced (region)",
         "preflight: lost state: Droplet pds-host-droplet would be replaced (region)",
         "preflight: lost state: ReservedIp pds-host-network-ip would be replaced (region)",
-    ], "what holds nothing, as a DNS record, is no reason to stop"
+    ], "replacing a resource without data, such as a DNS record, is not a finding"
 
 
-def test_a_harmless_change_shows_the_diff_of_its_file_and_ends_with_exit_code_0(project: Project) -> None:
+def test_diff_of_a_harmless_change_prints_the_file_s_diff_and_exits_with_0(project: Project) -> None:
     project.change(pds={"new": True, "blob_upload_limit": 1234567})
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -230,7 +230,7 @@ def test_a_harmless_change_shows_the_diff_of_its_file_and_ends_with_exit_code_0(
     assert "REPLACES" not in done.stdout
 
 
-def test_a_changed_cloud_init_is_shown_and_replaces_nothing(project: Project) -> None:
+def test_diff_prints_a_changed_cloud_init_that_replaces_nothing(project: Project) -> None:
     project.change(host={"swap_gib": 2})
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 0, "the droplet ignores it until its generation is raised"
@@ -238,7 +238,7 @@ def test_a_changed_cloud_init_is_shown_and_replaces_nothing(project: Project) ->
     assert "cloud-init differs. No living host changes by it" in done.stdout
 
 
-def test_a_raised_generation_replaces_the_droplet(project: Project) -> None:
+def test_diff_of_a_raised_generation_replaces_the_droplet(project: Project) -> None:
     project.change(host={"generation": 2})
     done = project.preview("--diff", "HEAD")
     assert done.returncode == 2
@@ -246,35 +246,37 @@ def test_a_raised_generation_replaces_the_droplet(project: Project) -> None:
     assert "preflight: lost state: Droplet pds-host-droplet would be replaced (host.generation)" in done.stdout
 
 
-def test_what_is_allowed_by_name_opens_the_gate_and_nothing_else_does(project: Project) -> None:
+def test_a_replacement_is_allowed_only_by_its_complete_name(project: Project) -> None:
     project.change(host={"generation": 2})
     assert project.preview("--diff", "HEAD", "--allow", "pds-host-droplet").returncode == 0
-    assert project.preview("--diff", "HEAD", "--allow", "pds-host").returncode == 2, "the whole name is asked for"
+    assert project.preview("--diff", "HEAD", "--allow", "pds-host").returncode == 2, "the complete name is required"
 
 
-def test_a_given_secret_s_change_is_shown_without_its_value(project: Project) -> None:
+def test_diff_hides_the_value_of_a_changed_secret(project: Project) -> None:
     project.change(secrets={"admin_password": {"secure": "v1:AAAA:BBBB"}})
     done = project.preview("--diff", "HEAD")
     assert "items: [secret]" in done.stdout
-    assert done.returncode == 0, "the generated password stays where it is: its only copy is the state"
+    assert done.returncode == 0, "the generated password is kept: its only copy is in the state"
 
 
-def test_a_changed_program_is_compared_too(project: Project) -> None:
+def test_diff_compares_changes_of_the_program(project: Project) -> None:
     path = project.path / "components" / "render" / "jobs" / "pds.py"
     path.write_text(path.read_text().replace('shutdown_delay="2s"', 'shutdown_delay="3s"'))
-    done = project.whole("--diff", "HEAD")
+    done = project.preview_in_process("--diff", "HEAD")
     assert done.returncode == 0, done.stdout + done.stderr
     assert '+    shutdown_delay = "3s"' in done.stdout
 
 
 @pytest.mark.parametrize("revision", ["no-such-branch", "--force"])
-def test_an_unknown_revision_ends_with_exit_code_3(revision: str, committed: Project) -> None:
-    done = committed.preview(f"--diff={revision}")  # one that begins with a hyphen is no option for git
+def test_diff_exits_with_3_for_an_unknown_revision(revision: str, committed: Project) -> None:
+    done = committed.preview(
+        f"--diff={revision}"
+    )  # a revision that begins with a hyphen is not passed to git as an option
     assert done.returncode == 3
     assert f"Not comparable: git does not know {revision}" in done.stdout
 
 
-def test_a_revision_that_does_not_evaluate_ends_with_exit_code_3(project: Project) -> None:
+def test_diff_exits_with_3_if_the_revision_does_not_evaluate(project: Project) -> None:
     good = (project.path / "Pulumi.dev.yaml").read_text()
     project.change(hostname=None)
     project.git("commit", "--quiet", "--all", "--message=broken")
@@ -284,7 +286,7 @@ def test_a_revision_that_does_not_evaluate_ends_with_exit_code_3(project: Projec
     assert "does not evaluate for dev" in done.stdout
 
 
-def test_comparing_leaves_no_worktree_behind(project: Project) -> None:
+def test_diff_leaves_no_worktree_behind(project: Project) -> None:
     project.preview("--diff", "HEAD")
     assert list((project.path / ".git").glob("worktrees/*")) == []
 
@@ -302,7 +304,7 @@ def _as_ci(project: Project) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False, timeout=600)
 
 
-def test_ci_shows_what_each_stack_file_changes(project: Project) -> None:
+def test_ci_prints_what_each_stack_file_changes(project: Project) -> None:
     club = project.path / "Pulumi.club.yaml"
     club.write_text((project.path / "Pulumi.dev.yaml").read_text().replace("noted.at", "chess-club.org"))
     project.change(pds={"new": True, "blob_upload_limit": 1234567})
@@ -313,7 +315,7 @@ def test_ci_shows_what_each_stack_file_changes(project: Project) -> None:
     assert '+        PDS_BLOB_UPLOAD_LIMIT           = "1234567"' in known
 
 
-def test_ci_fails_with_the_worst_that_a_stack_file_does_and_shows_the_others(project: Project) -> None:
+def test_ci_exits_with_the_worst_code_and_prints_every_stack_file(project: Project) -> None:
     good = (project.path / "Pulumi.dev.yaml").read_text()
     for name in ("a", "b", "c"):
         (project.path / f"Pulumi.{name}.yaml").write_text(good)
@@ -324,16 +326,16 @@ def test_ci_fails_with_the_worst_that_a_stack_file_does_and_shows_the_others(pro
     (project.path / "Pulumi.c.yaml").unlink()
     done = _as_ci(project)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "pds:hostname" in done.stdout, "what is refused is in the summary, too"
+    assert "pds:hostname" in done.stdout, "the summary has the refused file, too"
     assert "preflight: lost state: Volume pds-host-data-volume would be replaced (region)" in done.stdout
     assert "== stack dev" in done.stdout
     assert "== Pulumi.c.yaml is removed" in done.stdout
 
 
-def test_no_tool_takes_an_option_s_key_for_a_picture() -> None:
-    """rich would render `pds:on:` as one."""
+def test_every_console_disables_emoji_codes() -> None:
+    """Otherwise rich would render `pds:on:` as an emoji."""
     for path in sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console":
-                told = {item.arg: ast.unparse(item.value) for item in node.keywords}
-                assert told.get("emoji") == "False", f"{path.name}: a console that would"
+                arguments = {item.arg: ast.unparse(item.value) for item in node.keywords}
+                assert arguments.get("emoji") == "False", f"{path.name}: this console renders emoji codes"

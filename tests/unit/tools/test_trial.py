@@ -1,4 +1,4 @@
-"""`make try` runs the program's rendered job: the sources of its environment and its secrets."""
+"""`make try` runs the rendered job: where its environment and its secrets come from."""
 
 import stat
 from pathlib import Path
@@ -10,18 +10,18 @@ from tests.support.programs import settings_of
 from tools.trial.trial import KeptSecrets, task_environment
 
 
-def test_the_environment_is_the_job_s_and_the_variable_s(dev: Evaluation) -> None:
+def test_the_environment_is_the_job_s_and_the_nomad_variable_s(dev: Evaluation) -> None:
     environment, secret = task_environment(dev)
     variable = dev.one("pds-secrets-variable").inputs["items"]
     preloads = environment.pop("NODE_OPTIONS")
     assert preloads == "--require=/local/volume_check.cjs --require=/local/durable.cjs", (
-        "they run in the server's process"
+        "the server's process loads them"
     )
     assert environment == plain_environment(settings_of(pds={"new": True})) | variable
-    assert secret == frozenset(variable), "every item of the variable is secret, and nothing else is"
+    assert secret == frozenset(variable), "exactly the items of the variable are secret"
 
 
-def test_kept_secrets_are_the_same_at_the_next_run_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+def test_kept_secrets_are_reused_and_their_file_has_mode_0600(tmp_path: Path) -> None:
     path = tmp_path / "secrets.json"
     first = task_environment(evaluate_stack("dev", secret=KeptSecrets(path)))[0]
     second = task_environment(evaluate_stack("dev", secret=KeptSecrets(path)))[0]
