@@ -1,4 +1,4 @@
-"""Every wait has an end, in the program, its tools and its tests."""
+"""Every wait has a deadline, in the program, its tools and its tests."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from offline.mock_engine import ROOT
 from tests.support.deadlines import endless
 from tests.support.programs import SOURCES
 
-FILES = [path for room in (*SOURCES, "tests") for path in sorted((ROOT / room).rglob("*.py"))]
+FILES = [path for folder in (*SOURCES, "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_every_wait_has_a_deadline(path: Path) -> None:
-    assert endless(path.read_text()) == [], "a run that hangs there has no failure and no name"
+    assert endless(path.read_text()) == [], "a run that hangs there would never fail"
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_every_wait_has_a_deadline(path: Path) -> None:
         "def f():\n    while not there():\n        time.sleep(1)",
     ],
 )
-def test_a_wait_without_one_is_found(text: str) -> None:
+def test_finds_a_wait_without_a_deadline(text: str) -> None:
     assert len(endless(text)) == 1
 
 
@@ -47,5 +47,5 @@ def test_a_wait_without_one_is_found(text: str) -> None:
         "process.wait()  # no deadline: it is what this thread is for",
     ],
 )
-def test_one_that_has_an_end_or_says_why_not_is_left(text: str) -> None:
+def test_accepts_a_wait_with_a_deadline_or_a_stated_reason(text: str) -> None:
     assert endless(text) == []

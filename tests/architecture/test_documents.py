@@ -1,4 +1,4 @@
-"""The documents: every link leads somewhere, every command exists, and what is counted in them is right."""
+"""The documents: every link resolves, every command exists, and their figures are correct."""
 
 import json
 import re
@@ -20,24 +20,24 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 @cache
 def _prose(page: Path) -> str:
-    """The page without its fenced and indented blocks, in which nothing is a link or a heading."""
+    """The page without its fenced and indented blocks, which have no links or headings."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
 
 
 def anchors(text: str) -> set[str]:
     """The anchors that GitHub makes of the headings: lower case, no punctuation, a hyphen for each space."""
-    found: set[str] = set()
+    slugs: set[str] = set()
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
         slug = re.sub(r"[^\w\- ]", "", shown.strip().lower()).replace(" ", "-")
-        number = sum(1 for other in found if re.fullmatch(rf"{re.escape(slug)}(-\d+)?", other))
-        found.add(f"{slug}-{number}" if slug in found else slug)
-    return found
+        number = sum(1 for other in slugs if re.fullmatch(rf"{re.escape(slug)}(-\d+)?", other))
+        slugs.add(f"{slug}-{number}" if slug in slugs else slug)
+    return slugs
 
 
 def broken(page: Path, text: str) -> list[str]:
-    """The relative links of a page that lead nowhere, and why."""
+    """The relative links of a page that do not resolve, and why."""
     findings = []
     for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
@@ -56,7 +56,7 @@ def test_every_relative_link_and_anchor_resolves(name: str) -> None:
     assert broken(ROOT / name, _prose(ROOT / name)) == []
 
 
-def test_a_broken_link_and_a_broken_anchor_are_found() -> None:
+def test_finds_a_broken_link_and_a_broken_anchor() -> None:
     text = "[a](docs/none.md) [b](docs/outputs.md#none) [c](#none) [d](https://x.test/a) [e](docs/outputs.md#outputs)"
     assert broken(ROOT / "README.md", text) == [
         "docs/none.md: there is no such file",
@@ -103,7 +103,7 @@ def test_every_page_that_source_and_error_texts_name_exists() -> None:
     assert {str(path.relative_to(ROOT)): faults for path, faults in named.items() if faults} == {}
 
 
-def test_a_missing_page_in_an_error_text_is_found() -> None:
+def test_finds_a_missing_page_in_an_error_text() -> None:
     text = "docs/none.md, docs/outputs.md#outputs, docs/outputs.md#none, docs/decisions/9999, docs/decisions/0013."
     assert missing_pages(text) == [
         "docs/decisions/9999: there is no such page",
@@ -112,7 +112,7 @@ def test_a_missing_page_in_an_error_text_is_found() -> None:
     ]
 
 
-def test_anchors_are_those_of_github() -> None:
+def test_derives_anchors_as_github_does() -> None:
     text = "# An `up` that was interrupted\n## Members\n## Members\n# S3: `tests/s3.py`, x\n# [A](b.md)'s\n"
     assert anchors(text) == {"an-up-that-was-interrupted", "members", "members-1", "s3-testss3py-x", "as"}
 
@@ -121,19 +121,19 @@ def test_anchors_are_those_of_github() -> None:
 def test_every_command_that_a_page_names_exists(name: str) -> None:
     targets = set(re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split())
     text = "\n".join(re.findall(r"^    .*$|`[^`\n]+`", (ROOT / name).read_text(), re.MULTILINE))
-    said = set(re.findall(r"(?<![\w/])\./pds ([a-z][a-z-]*)", text))
-    assert said - set(group().commands) == set(), "no verb of `./pds`"
-    made = set(re.findall(r"(?:^    |`)make (?:[A-Z0-9]+=\S+ )*([a-z0-9]+)", text))
-    assert made - targets == set(), "no target of make"
+    commands = set(re.findall(r"(?<![\w/])\./pds ([a-z][a-z-]*)", text))
+    assert commands - set(group().commands) == set(), "`./pds` has no such command"
+    named_targets = set(re.findall(r"(?:^    |`)make (?:[A-Z0-9]+=\S+ )*([a-z0-9]+)", text))
+    assert named_targets - targets == set(), "make has no such target"
 
 
-def test_the_readme_is_a_first_screen_with_both_commands_of_a_contributor() -> None:
+def test_the_readme_is_short_and_has_both_commands_of_a_contributor() -> None:
     text = (ROOT / "README.md").read_text()
-    assert len(text.splitlines()) <= 130, "what is longer belongs to a page of docs/"
+    assert len(text.splitlines()) <= 130, "details belong to a page of docs/"
     assert {"make try", "make test"} <= {line.partition("  #")[0].strip() for line in text.splitlines()}
 
 
-def test_every_page_can_be_reached_from_the_readme() -> None:
+def test_every_page_is_linked_from_the_readme_or_its_pages() -> None:
     reached, todo = set[Path](), [ROOT / "README.md"]
     while todo:
         page = todo.pop()
@@ -146,16 +146,16 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert [str(page) for page in PAGES if page not in reached and decisions not in page.parents] == []
 
 
-def test_the_price_in_readme_and_figures_is_that_of_the_default_droplet_and_volume() -> None:
-    known = json.loads((ROOT / "cli/stacks/prices.json").read_text())
-    droplet = known["droplets"]["usd_per_month"][HostOptions().size]
-    volume = VolumeOptions().size_gib * known["volumes"]["usd_per_gib_and_month"]
+def test_documented_prices_are_those_of_the_default_droplet_and_volume() -> None:
+    prices = json.loads((ROOT / "cli/stacks/prices.json").read_text())
+    droplet = prices["droplets"]["usd_per_month"][HostOptions().size]
+    volume = VolumeOptions().size_gib * prices["volumes"]["usd_per_gib_and_month"]
     assert f"{droplet + volume:.2f} USD a month" in (ROOT / "README.md").read_text()
     figures = (ROOT / "docs/figures.md").read_text()
     assert f"| droplet `{HostOptions().size}` | {droplet:.2f} |" in figures
     assert f"| volume of {VolumeOptions().size_gib} GiB | {volume:.2f} |" in figures
     assert f"| together | {droplet + volume:.2f} |" in figures
-    assert known["droplets"]["date"] in figures
+    assert prices["droplets"]["date"] in figures
 
 
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
@@ -179,17 +179,17 @@ def test_decisions_are_numbered_without_a_gap() -> None:
 
 
 def _exported() -> list[Evaluation]:
-    """A club's stack and, after it since the page is about that first, one with a host of its own."""
+    """A club's stack and a stack with its own host; outputs.md describes the second, so it comes last."""
     members = [{"handle": "ann.noted.at", "email": "ann@noted.at"}]
     sections = {**CLUBS, "host": {"size": "s-4vcpu-8gb"}, "backup": BACKUP, "alerts": ALERTS}
     everything = run(**sections, members=members, invites={"count": 1})
     return [shared(), everything]
 
 
-def test_the_page_of_outputs_has_every_output_and_tells_which_are_secret() -> None:
+def test_outputs_md_has_every_output_and_marks_the_secret_ones() -> None:
     rows = [line.split("|") for line in (ROOT / "docs/outputs.md").read_text().splitlines() if line.startswith("| `")]
     page = {name: row[2].strip().startswith("secret") for row in rows for name in re.findall(r"`(\w+)`", row[1])}
-    found: dict[str, bool] = {}
+    exported: dict[str, bool] = {}
     for evaluation in _exported():
-        found |= {key: key in evaluation.secret_outputs for key in evaluation.outputs}
-    assert page == found
+        exported |= {key: key in evaluation.secret_outputs for key in evaluation.outputs}
+    assert page == exported

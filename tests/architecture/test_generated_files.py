@@ -1,4 +1,4 @@
-"""The files that are derived from the options are up to date, and agree with the models."""
+"""The files that are generated from the options are up to date and agree with the models."""
 
 import json
 from pathlib import Path
@@ -38,8 +38,8 @@ def accepts(config: dict[str, Any], **file: Any) -> bool:
     return bool(jsonschema.Draft7Validator(SCHEMA).is_valid({"config": config, **file}))
 
 
-def prefixed(given: dict[str, Any]) -> dict[str, Any]:
-    return {f"pds:{key}": value for key, value in given.items()}
+def prefixed(values: dict[str, Any]) -> dict[str, Any]:
+    return {f"pds:{key}": value for key, value in values.items()}
 
 
 def test_every_derived_file_is_up_to_date() -> None:
@@ -55,11 +55,11 @@ def test_every_derived_file_is_up_to_date() -> None:
     assert not stale(), "run `make generate`"
 
 
-def test_the_schema_is_a_schema() -> None:
+def test_the_schema_is_valid() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
 
 
-def test_the_worked_example_is_accepted_and_names_its_schema() -> None:
+def test_the_example_stack_file_is_valid_and_names_its_schema() -> None:
     text = EXAMPLE.read_text()
     first = text.splitlines()[0]
     assert first == "# yaml-language-server: $schema=docs/stack.schema.json"
@@ -69,7 +69,7 @@ def test_the_worked_example_is_accepted_and_names_its_schema() -> None:
     read({key.removeprefix("pds:"): value for key, value in example["config"].items()}, EXAMPLE.name, "dev")
 
 
-def test_the_worked_example_says_what_is_required_its_server_and_that_it_is_new() -> None:
+def test_the_example_sets_only_required_options_the_image_and_new() -> None:
     config = yaml.safe_load(EXAMPLE.read_text())["config"]
     assert set(config) == {"pds:hostname", "pds:operators", "pds:pds"}
     assert config["pds:hostname"] == "noted.at"
@@ -140,21 +140,21 @@ BAD: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("given", GOOD)
-def test_what_the_models_take_the_schema_takes(given: dict[str, Any]) -> None:
-    assert read(given, "Pulumi.dev.yaml", "dev")
-    errors = [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors({"config": prefixed(given)})]
+@pytest.mark.parametrize("values", GOOD)
+def test_the_schema_accepts_what_the_models_accept(values: dict[str, Any]) -> None:
+    assert read(values, "Pulumi.dev.yaml", "dev")
+    errors = [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors({"config": prefixed(values)})]
     assert not errors
 
 
-@pytest.mark.parametrize("given", BAD)
-def test_what_the_schema_can_know_to_be_wrong_both_refuse(given: dict[str, Any]) -> None:
+@pytest.mark.parametrize("values", BAD)
+def test_schema_and_models_refuse_what_a_schema_can_detect(values: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
-        read(given, "Pulumi.dev.yaml", "dev")
-    assert not accepts(prefixed(given))
+        read(values, "Pulumi.dev.yaml", "dev")
+    assert not accepts(prefixed(values))
 
 
-def test_every_secret_may_be_encrypted_and_nothing_else() -> None:
+def test_the_schema_accepts_encrypted_values_only_for_secrets() -> None:
     secure = {"secure": "v1:abc:def"}
     for key, field in options(Settings):
         if section_of(field):
@@ -164,14 +164,14 @@ def test_every_secret_may_be_encrypted_and_nothing_else() -> None:
         base: dict[str, Any] = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
         if name.startswith("slack."):
             name, value = "slack", {**SLACK, name.removeprefix("slack."): value}
-        given = document(**{section: {**base, name: value} if name else value})
+        values = document(**{section: {**base, name: value} if name else value})
         is_map_of_text = key in ("pds.extra_env", "delete")
-        assert accepts(prefixed(given)) == (holds_secret(field) or is_map_of_text), key
+        assert accepts(prefixed(values)) == (holds_secret(field) or is_map_of_text), key
     assert not accepts(prefixed(document(mail=MAIL | {"password": {"secure": 1}})))
     assert not accepts(prefixed(document(mail=MAIL | {"password": {"secured": "v1:abc"}})))
 
 
-def test_providers_may_be_configured_and_our_keys_may_not_be_misspelt() -> None:
+def test_the_schema_accepts_provider_keys_and_refuses_unknown_keys_of_pds() -> None:
     good = prefixed(DOCUMENT)
     assert accepts(good | {"digitalocean:token": {"secure": "v1:abc"}, "nomad:address": "https://192.0.2.1:4650"})
     assert not accepts(good | {"pds:hots": {}})
@@ -180,8 +180,10 @@ def test_providers_may_be_configured_and_our_keys_may_not_be_misspelt() -> None:
     assert not accepts(good, Config={})
 
 
-def test_the_project_file_declares_every_key_with_type_and_description() -> None:
-    assert list(PROJECT["config"]) == [key for key in Settings.model_fields if key != "on"], "text or a map has no type"
+def test_pulumi_yaml_declares_every_key_with_type_and_description() -> None:
+    assert list(PROJECT["config"]) == [key for key in Settings.model_fields if key != "on"], (
+        "`on` is text or a map, and Pulumi has no type for both"
+    )
     for key, declared in PROJECT["config"].items():
         assert declared["type"] in ("string", "boolean", "array", "object"), key
         assert declared["description"], key
@@ -207,7 +209,7 @@ def test_the_option_table_has_every_option_and_every_environment_name() -> None:
         assert env_of(field) is None or f"| `{env_of(field)}` |" in text
 
 
-def test_text_is_replaced_between_its_markers_and_nowhere_else() -> None:
+def test_replaces_text_only_between_its_markers() -> None:
     page = "a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n<!-- y:begin -->\nkept\n<!-- y:end -->\n"
     once = replace_between(page, "x", "\nnew\n")
     assert once == page.replace("old", "new")
@@ -223,21 +225,21 @@ def test_text_is_replaced_between_its_markers_and_nowhere_else() -> None:
         "<!-- x:begin --><!-- x:end --><!-- x:begin --><!-- x:end -->",
     ],
 )
-def test_a_page_without_one_place_for_a_text_is_refused(page: str) -> None:
+def test_refuses_a_page_without_exactly_one_pair_of_markers(page: str) -> None:
     with pytest.raises(ValueError, match="x:begin"):
         replace_between(page, "x", "new")
 
 
-def test_check_names_each_stale_file_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_every_stale_file_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docs").mkdir()
     for page, tables in PAGES.items():
         empty = "".join(f"<!-- {marker}:begin -->\n<!-- {marker}:end -->\n" for marker in tables)
         (tmp_path / page).write_text(empty)
     before = {path: path.read_text() for path in tmp_path.rglob("*.md")}
     assert main(["--check"], tmp_path) == 1
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     for name in ("Pulumi.yaml", "docs/stack.schema.json", *PAGES):
-        assert f"{name} is not what the code says" in said
+        assert f"{name} is not what the code says" in error
     assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert main([], tmp_path) == 0
     assert main(["--check"], tmp_path) == 0
@@ -246,9 +248,7 @@ def test_check_names_each_stale_file_and_writes_nothing(tmp_path: Path, capsys: 
     assert capsys.readouterr().err.startswith("Pulumi.yaml is not")
 
 
-def test_a_page_without_markers_is_named_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_names_a_page_without_markers_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([], tmp_path) == 1
     (tmp_path / "README.md").write_text("no markers")
     assert main([], tmp_path) == 1

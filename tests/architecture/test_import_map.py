@@ -1,4 +1,4 @@
-"""The map of the folders in docs/architecture.md: drawn from the imports, and without a cycle."""
+"""The folder map in docs/architecture.md is drawn from the imports, which have no cycle."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def _components() -> set[tuple[str, str]]:
     return {(start, end) for start, end in imports(ROOT) if start.startswith("components")}
 
 
-def test_the_folders_of_components_have_no_cycle_and_import_nothing_above() -> None:
+def test_the_folders_of_components_have_no_cycle_and_import_only_each_other() -> None:
     arrows = _components()
     assert cycles(arrows) == []
     assert {end for _, end in arrows if not end.startswith("components")} == set()
@@ -20,7 +20,7 @@ def test_no_two_folders_import_each_other() -> None:
     assert cycles(set(imports(ROOT))) == []
 
 
-def test_the_map_shows_every_folder_with_modules() -> None:
+def test_the_map_has_every_folder_with_modules() -> None:
     boxes = {box for arrow in imports(ROOT) for box in arrow}
     assert {"__main__.py", "components/pds.py", "components/render/jobs", "components/settings", "policy"} <= boxes
     assert {"offline", "tools/generate", "cli/commands"} <= boxes
@@ -33,7 +33,7 @@ def _write(root: Path, files: dict[str, str]) -> None:
         path.write_text(text)
 
 
-def test_a_cycle_is_found_and_drawn_as_one_box(tmp_path: Path) -> None:
+def test_finds_a_cycle_and_draws_it_as_one_box(tmp_path: Path) -> None:
     files = {
         "components/host/a.py": "from components.edge import b\n",
         "components/edge/b.py": "def late():\n    import components.server.c\n",
@@ -45,7 +45,7 @@ def test_a_cycle_is_found_and_drawn_as_one_box(tmp_path: Path) -> None:
     assert "edge + components/host + components/server" in import_map(tmp_path)
 
 
-def test_an_import_of_a_package_counts_for_its_folder(tmp_path: Path) -> None:
+def test_an_import_of_a_package_counts_as_its_folder(tmp_path: Path) -> None:
     files = {
         "policy/__init__.py": "",
         "policy/rules.py": "",
@@ -64,7 +64,7 @@ def test_an_import_of_a_package_counts_for_its_folder(tmp_path: Path) -> None:
     }
 
 
-def test_arrows_that_follow_from_others_are_left_out(tmp_path: Path) -> None:
+def test_omits_arrows_that_follow_from_others(tmp_path: Path) -> None:
     files = {
         "cli/commands/a.py": "import offline.b\nimport components.settings.c\n",
         "offline/b.py": "import components.settings.c\n",

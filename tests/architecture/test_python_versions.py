@@ -1,4 +1,4 @@
-"""The Python that the set-up commands choose, and their message if one is missing: tools/find-python.sh and ./pds."""
+"""tools/find-python.sh and ./pds: the Python that they choose, and their message if a program is missing."""
 
 import re
 import shutil
@@ -15,12 +15,12 @@ from offline.mock_engine import ROOT
 FINDER = ROOT / "tools/find-python.sh"
 Find = Callable[..., tuple[int, str]]
 SHIM = "exit 127"
-"""pyenv's for a version that is not chosen: on PATH, and it fails."""
+"""pyenv's shim for a version that is not selected is on PATH and fails."""
 
 
 @pytest.fixture
 def find(tmp_path: Path) -> Find:
-    """Runs the finder with stand-ins for Pythons, each with a given version; returns code and output."""
+    """Run the finder with stand-ins for Pythons, each with a given version; returns exit code and output."""
 
     def run(pythons: Mapping[str, str], *arguments: str) -> tuple[int, str]:
         for name, answer in pythons.items():
@@ -34,41 +34,41 @@ def find(tmp_path: Path) -> Find:
             text=True,
             timeout=60,
         )
-        assert bool(done.stderr) == bool(done.returncode), "one of the two is said"
+        assert bool(done.stderr) == bool(done.returncode), "it prints either a result or an error"
         return done.returncode, (done.stdout + done.stderr).strip()
 
     return run
 
 
-def test_the_newest_suitable_python_is_taken(find: Find) -> None:
+def test_chooses_the_newest_suitable_python(find: Find) -> None:
     pythons = {"python3": "3 11 1", "python3.11": "3 11 1", "python3.13": "3 13 1"}
     assert find(pythons) == (0, "python3.13")
 
 
-def test_a_shim_that_fails_and_a_python_without_venv_are_passed_over(find: Find) -> None:
+def test_skips_a_failing_shim_and_a_python_without_venv(find: Find) -> None:
     assert find({"python3.14": SHIM, "python3.13": "3 13 0", "python3.12": "3 12 1"}) == (0, "python3.12")
 
 
-def test_python3_is_taken_if_no_name_has_a_number(find: Find) -> None:
+def test_chooses_python3_if_no_name_has_a_version(find: Find) -> None:
     assert find({"python3": "3 12 1"}) == (0, "python3")
 
 
-def test_a_missing_python_is_named_with_what_to_install(find: Find) -> None:
-    code, said = find({"python3": "3 9 1"})
+def test_reports_a_missing_python_and_what_to_install(find: Find) -> None:
+    code, output = find({"python3": "3 9 1"})
     assert code == 1
-    assert said.startswith("Python 3.11 to 3.14 is missing (python3 is Python 3.9): install it")
-    assert "apt install python3 python3-venv" in said
-    assert "brew install python@3.14" in said
-    assert said.count("\n") == 0, "one sentence"
+    assert output.startswith("Python 3.11 to 3.14 is missing (python3 is Python 3.9): install it")
+    assert "apt install python3 python3-venv" in output
+    assert "brew install python@3.14" in output
+    assert output.count("\n") == 0, "one line"
 
 
-def test_a_python_that_is_too_new_is_not_taken(find: Find) -> None:
-    code, said = find({"python3": "3 15 1"})
+def test_refuses_a_python_that_is_too_new(find: Find) -> None:
+    code, output = find({"python3": "3 15 1"})
     assert code == 1
-    assert "(python3 is Python 3.15)" in said
+    assert "(python3 is Python 3.15)" in output
 
 
-def test_a_missing_module_venv_is_named_with_its_package(find: Find) -> None:
+def test_reports_a_missing_venv_module_and_its_package(find: Find) -> None:
     assert find({"python3": "3 13 0"}) == (
         1,
         "python3 cannot make a virtual environment: install its module venv (Debian, Ubuntu: apt install "
@@ -76,18 +76,18 @@ def test_a_missing_module_venv_is_named_with_its_package(find: Find) -> None:
     )
 
 
-def test_a_python_that_is_asked_for_is_the_only_one_looked_at(find: Find) -> None:
+def test_checks_only_the_python_given_as_argument(find: Find) -> None:
     pythons = {"python3.13": "3 13 1", "python3.12": "3 12 1", "ours": "3 10 1"}
     assert find(pythons, "python3.12") == (0, "python3.12")
     assert find(pythons, "ours") == (1, "'ours' is not a Python 3.11 to 3.14 (ours is Python 3.10).")
 
 
-def test_the_python_of_these_tests_suits() -> None:
+def test_accepts_the_python_of_these_tests() -> None:
     done = subprocess.run(["sh", FINDER, sys.executable], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, sys.executable), done.stderr
 
 
-def test_a_missing_make_is_named_with_its_package(tmp_path: Path) -> None:
+def test_reports_a_missing_make_and_its_package(tmp_path: Path) -> None:
     shutil.copy2(ROOT / "pds", tmp_path)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/dirname").symlink_to(shutil.which("dirname") or "")
@@ -97,15 +97,15 @@ def test_a_missing_make_is_named_with_its_package(tmp_path: Path) -> None:
     assert done.stderr.startswith("make is missing: install it (Debian, Ubuntu: apt install make;")
 
 
-def test_ci_installs_every_program_that_a_test_looks_for() -> None:
+def test_ci_installs_every_program_that_a_test_needs() -> None:
     text = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
-    wanted = {f"{name}:{package}" for name, package in re.findall(r'\btool\("([\w.-]+)", "([\w.-]+)"\)', text)}
-    wanted.discard("mkfs.ext4:e2fsprogs")  # in every Debian
-    assert len(wanted) >= 5
-    assert [pair for pair in sorted(wanted) if f" {pair}" not in (ROOT / ".ci/run").read_text()] == []
+    needed = {f"{name}:{package}" for name, package in re.findall(r'\btool\("([\w.-]+)", "([\w.-]+)"\)', text)}
+    needed.discard("mkfs.ext4:e2fsprogs")  # in every Debian
+    assert len(needed) >= 5
+    assert [pair for pair in sorted(needed) if f" {pair}" not in (ROOT / ".ci/run").read_text()] == []
 
 
-def test_readme_names_every_package_that_ci_installs() -> None:
+def test_the_readme_names_every_package_that_ci_installs() -> None:
     pairs = re.findall(r"\S+:(\S+)", re.findall(r"for pair in (.*); do", (ROOT / ".ci/run").read_text())[0])
     named = {
         word for line in re.findall(r"`apt install ([^`]+)`", (ROOT / "README.md").read_text()) for word in line.split()
@@ -113,9 +113,11 @@ def test_readme_names_every_package_that_ci_installs() -> None:
     assert named == {*pairs, "python3", "python3-venv"}
 
 
-def test_readme_ci_and_finder_name_the_same_pythons() -> None:
+def test_readme_ci_and_finder_support_the_same_pythons() -> None:
     newest, oldest = re.findall(r"newest=(\d+) oldest=(\d+)", FINDER.read_text())[0]
     assert f"Python 3.{oldest} to 3.{newest}" in (ROOT / "README.md").read_text()
     jobs = yaml.safe_load((ROOT / ".github/workflows/pull-request.yaml").read_text())["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == [f"3.{oldest}", f"3.{newest}"]
-    assert f'target-version = "py3{oldest}"' in (ROOT / "pyproject.toml").read_text(), "what the oldest understands"
+    assert f'target-version = "py3{oldest}"' in (ROOT / "pyproject.toml").read_text(), (
+        "the syntax of the oldest version"
+    )

@@ -1,4 +1,4 @@
-"""The dev stack's job and ingress against those of the post that the project is based on (agent.io/posts/pds)."""
+"""Compares the dev stack's job and ingress with those of the post that the project is based on (agent.io/posts/pds)."""
 
 import re
 from collections.abc import Callable
@@ -39,18 +39,18 @@ def _compare(seed: dict[str, Any], ours: dict[str, Any], deviations: tuple[Devia
     return findings
 
 
-def test_each_attribute_of_the_job_is_the_post_s_or_has_a_reason() -> None:
+def test_each_attribute_equals_the_post_s_or_has_a_reason() -> None:
     assert _compare(flat(job_of(SEED.read_text(), "pds")), _ours(), DEVIATIONS) == []
 
 
-def test_the_fixture_is_the_whole_job_of_the_post() -> None:
+def test_the_fixture_is_the_complete_job_of_the_post() -> None:
     seed = flat(job_of(SEED.read_text(), "pds"))
     assert len(seed) == 31, "attributes of the post's job"
-    assert len([key for key in seed if ".env." in key]) == 15, "of which environment"
+    assert len([key for key in seed if ".env." in key]) == 15, "of these, environment variables"
     assert seed["group.pds.task.pds.env.TZ"] == "PDT"
 
 
-def test_most_of_the_post_s_job_is_kept_as_it_is() -> None:
+def test_changes_only_these_attributes_of_the_post_s_job() -> None:
     seed, ours = flat(job_of(SEED.read_text(), "pds")), _ours()
     equal = {key for key, value in seed.items() if ours.get(key) == value}
     changed = {key.rpartition(".")[2] for key in seed.keys() - equal}
@@ -62,57 +62,57 @@ def test_most_of_the_post_s_job_is_kept_as_it_is() -> None:
         "PDS_JWT_SECRET",
         "PDS_ADMIN_PASSWORD",
         "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX",
-    }, "what the post has and we changed"
+    }, "attributes of the post with another value here"
 
 
-def test_an_attribute_without_a_reason_is_found() -> None:
+def test_finds_a_difference_without_a_reason() -> None:
     ours = _ours() | {"priority": 80}
     assert _compare(flat(job_of(SEED.read_text(), "pds")), ours, DEVIATIONS) == [
         "priority: 'missing' in the post, 80 here, and no reason given"
     ]
 
 
-def test_a_reason_without_a_deviation_is_found() -> None:
+def test_finds_a_reason_without_a_difference() -> None:
     ours = _ours() | {"group.pds.task.pds.env.TZ": "PDT"}
     findings = _compare(flat(job_of(SEED.read_text(), "pds")), ours, DEVIATIONS)
     assert findings == ["group.pds.task.pds.env.TZ is listed and does not differ"]
 
 
-def test_a_group_of_attributes_covers_what_is_below_it_alone() -> None:
+def test_a_wildcard_covers_only_the_attributes_below_it() -> None:
     group = Deviation("group.pds.update.*", "", "", "")
     assert group.covers("group.pds.update.canary")
-    assert not group.covers("group.pds.updated"), "a name that merely begins so is another attribute"
-    assert not Deviation("a.b", "", "", "").covers("a.b.c"), "without the star it is one attribute"
+    assert not group.covers("group.pds.updated"), "a name with the same beginning is another attribute"
+    assert not Deviation("a.b", "", "", "").covers("a.b.c"), "without the star it covers one attribute"
 
 
-def test_what_the_table_says_of_the_job_is_true() -> None:
+def test_the_table_has_the_job_s_actual_values() -> None:
     ours = _ours()
     for item in DEVIATIONS:
         value = ours.get(item.attribute)
         if value is not None and not isinstance(value, list) and " " not in item.ours:
-            assert item.ours == str(value).lower() or item.ours == str(value), f"{item.attribute} is {value} by now"
+            assert item.ours == str(value).lower() or item.ours == str(value), f"{item.attribute} is {value} now"
 
 
-def test_the_table_is_one_row_a_deviation() -> None:
+def test_the_table_has_one_row_per_deviation() -> None:
     lines = markdown_table().splitlines()
     assert len(lines) == len(DEVIATIONS) + 2, "a heading, a rule, and a row each"
     assert all(len(re.split(r"(?<!\\)\|", line)) == 6 for line in lines), "four columns in each row"
     assert all(item.reason.endswith(".") for item in DEVIATIONS), "a reason is a sentence"
 
 
-def test_the_ingress_of_2025_is_the_post_s_line_for_line(settings: Callable[..., Settings]) -> None:
+def test_the_ingress_of_the_2025_dialect_equals_the_post_s(settings: Callable[..., Settings]) -> None:
     assert ingress_file(settings(ingress={"dialect": "host"}), "dev") == (
         'host "noted.at" {\n  name = "pds"\n  backend = "nomad:pds"\n}\n'
     )
 
 
 @pytest.mark.parametrize("dialect", ["host", "ingress"])
-def test_both_dialects_parse_back_to_the_same_ingress(dialect: str, settings: Callable[..., Settings]) -> None:
+def test_both_dialects_parse_to_the_same_ingress(dialect: str, settings: Callable[..., Settings]) -> None:
     entry = {"noted.at": {"name": "pds", "backend": "nomad:pds"}}
     assert parse(ingress_file(settings(ingress={"dialect": dialect}), "dev")) == {dialect: [entry]}
 
 
-def test_raw_hcl_of_the_owner_stands_after_the_ingress_and_parses(settings: Callable[..., Settings]) -> None:
+def test_extra_hcl_follows_the_ingress_and_parses(settings: Callable[..., Settings]) -> None:
     extra = 'host "other.noted.at" {\n  backend = "127.0.0.1:8080"\n}'
-    found = parse(ingress_file(settings(ingress={"dialect": "host", "extra_hcl": extra}), "dev"))
-    assert [list(entry) for entry in found["host"]] == [["noted.at"], ["other.noted.at"]]
+    parsed = parse(ingress_file(settings(ingress={"dialect": "host", "extra_hcl": extra}), "dev"))
+    assert [list(entry) for entry in parsed["host"]] == [["noted.at"], ["other.noted.at"]]

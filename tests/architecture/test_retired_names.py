@@ -1,7 +1,7 @@
-"""Names that the redesign before 0.1.0 retired stay away: each had a private meaning, or two.
+"""No file uses a name that was retired before 0.1.0. Each such name had a private meaning, or two.
 
-A stranger knows Pulumi's, Nomad's, DigitalOcean's and the AT Protocol's words. The pattern of a name is as narrow as
-the sense in which it was retired: `room` for a club's namespace, not for free space.
+The project uses the words of Pulumi, Nomad, DigitalOcean and the AT Protocol. A pattern is as narrow as the sense in
+which the name was retired: `room` for a club's namespace, not for free space.
 """
 
 import re
@@ -29,7 +29,7 @@ RETIRED = {
     r"\./pds (club|clubs|let-in|move-in|gate|rescue|token|verify)(?![\w-])": "new, list, allow-ip, …",
     r"\b(nobody|somebody|whoever|anybody)\b": "a concrete subject",
 }
-"""A pattern, and what stands in its place."""
+"""A pattern, and the name that replaces it."""
 
 ALLOWED = {
     "tests/architecture/test_retired_names.py": "this list",
@@ -51,12 +51,12 @@ def _files() -> list[str]:
 
 
 @pytest.mark.parametrize("pattern", RETIRED, ids=lambda pattern: RETIRED[pattern][:40])
-def test_a_retired_name_stays_away(pattern: str) -> None:
+def test_no_file_uses_a_retired_name(pattern: str) -> None:
     names = re.compile(pattern)
-    found = [
+    lines = [
         f"{file}:{number}: {line.strip()[:100]}"
         for file in _files()
         for number, line in enumerate((ROOT / file).read_text().splitlines(), 1)
         if names.search(line)
     ]
-    assert found == [], f"instead: {RETIRED[pattern]}"
+    assert lines == [], f"instead: {RETIRED[pattern]}"

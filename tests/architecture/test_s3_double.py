@@ -1,4 +1,4 @@
-"""The tests' S3 service by itself: it refuses what real ones refuse. Its clients are botocore and restic."""
+"""The S3 test double refuses what real services refuse. The clients are botocore and restic."""
 
 import socket
 import subprocess
@@ -32,27 +32,27 @@ LIFECYCLE = {
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("s3")
-    with s3_server(folder, BUCKET, "versions", hosts=("spaces.test",), strangers=("theirs",)) as found:
-        yield found
+    with s3_server(folder, BUCKET, "versions", hosts=("spaces.test",), strangers=("theirs",)) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="module")
 def spaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service that accepts us-east-1 and supports no CRC."""
     folder = tmp_path_factory.mktemp("spaces")
-    with s3_server(folder, BUCKET, region="fra1", spaces=True, checksums=False) as found:
-        yield found
+    with s3_server(folder, BUCKET, region="fra1", spaces=True, checksums=False) as endpoint:
+        yield endpoint
 
 
 @cache
 def client(url: str, proxy: str = "", **more: Any) -> Any:
-    """botocore's, path style; without retries and unrequested checksums."""
+    """A botocore client, path style; without retries and without unrequested checksums."""
     keys = {
         "aws_access_key_id": more.pop("key", KEYS["AWS_ACCESS_KEY_ID"]),
         "aws_secret_access_key": more.pop("secret", KEYS["AWS_SECRET_ACCESS_KEY"]),
     }
     region = more.pop("region", REGION)
-    more.pop("of", "")  # changes of this one do not affect the others
+    more.pop("of", "")  # a separate client for a test that changes its requests
     config = botocore.config.Config(
         retries={"max_attempts": 0, "mode": "standard"},
         request_checksum_calculation=more.pop("checksums", "when_required"),
@@ -65,14 +65,14 @@ def client(url: str, proxy: str = "", **more: Any) -> Any:
 
 
 def code(call: Any, **arguments: Any) -> tuple[int, str]:
-    """Status and code of a call that is refused."""
+    """HTTP status and error code of a refused call."""
     with pytest.raises(ClientError) as error:
         call(**arguments)
     return error.value.response["ResponseMetadata"]["HTTPStatusCode"], error.value.response["Error"]["Code"]
 
 
 def raw(url: str, head: str) -> str:
-    """The response to a request as written here."""
+    """The response to a raw request."""
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=10) as wire:
         wire.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
@@ -80,7 +80,7 @@ def raw(url: str, head: str) -> str:
         return b"".join(iter(lambda: wire.recv(65536), b"")).decode()
 
 
-def test_a_signed_request_is_answered_whatever_is_in_its_key(url: str) -> None:
+def test_accepts_a_signed_request_with_any_characters_in_its_key(url: str) -> None:
     for key in ("a", "blocks/did:plc:x/ä b+c~(1)*'!.jpg", "a//b", "q?x=1&y"):
         client(url).put_object(Bucket=BUCKET, Key=key, Body=b"text", Metadata={"of": "a  test"})
         assert client(url).get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"text"
@@ -89,18 +89,18 @@ def test_a_signed_request_is_answered_whatever_is_in_its_key(url: str) -> None:
         client(url).delete_object(Bucket=BUCKET, Key=key)
 
 
-def test_a_request_for_another_region_is_malformed_and_is_told_the_right_one(url: str) -> None:
-    # Not by botocore, which parses the response and retries.
+def test_refuses_a_request_for_another_region_and_returns_the_right_one(url: str) -> None:
+    # Without botocore, which would parse the response and retry.
     with pytest.raises(HTTPError) as error:
         ask("GET", f"{url}/{BUCKET}", region="eu-central-1")
-    said = error.value.read().decode()
+    body = error.value.read().decode()
     assert error.value.code == 400
-    assert "<Code>AuthorizationHeaderMalformed</Code>" in said
-    assert "the region 'eu-central-1' is wrong" in said
-    assert f"<Region>{REGION}</Region>" in said
+    assert "<Code>AuthorizationHeaderMalformed</Code>" in body
+    assert "the region 'eu-central-1' is wrong" in body
+    assert f"<Region>{REGION}</Region>" in body
 
 
-def test_spaces_takes_us_east_1_beside_its_own_region(spaces: str) -> None:
+def test_spaces_accepts_us_east_1_and_its_own_region(spaces: str) -> None:
     for region in ("us-east-1", "fra1"):
         ask("GET", f"{spaces}/{BUCKET}", region=region)
     with pytest.raises(HTTPError, match="400"):
@@ -109,7 +109,7 @@ def test_spaces_takes_us_east_1_beside_its_own_region(spaces: str) -> None:
     assert code(client(spaces, region="us-east-1").create_bucket, Bucket=BUCKET) == (409, "BucketAlreadyExists")
 
 
-def test_the_secret_and_the_key_have_to_be_right(url: str) -> None:
+def test_refuses_a_wrong_key_or_secret(url: str) -> None:
     assert code(client(url, secret="another").list_buckets) == (403, "SignatureDoesNotMatch")
     assert code(client(url, key="DO00OTHER").list_buckets) == (403, "InvalidAccessKeyId")
     assert "<Code>AccessDenied</Code>" in raw(url, f"GET /{BUCKET} HTTP/1.1\nHost: x.test\nConnection: close")
@@ -117,7 +117,7 @@ def test_the_secret_and_the_key_have_to_be_right(url: str) -> None:
     assert "Please use AWS4-HMAC-SHA256" in raw(url, f"GET / HTTP/1.1\nHost: 127.0.0.1\n{version_2}\nConnection: close")
 
 
-def test_a_body_that_was_changed_on_its_way_is_refused(url: str) -> None:
+def test_refuses_a_body_that_was_changed_after_signing(url: str) -> None:
     def change(request: Any, **_: Any) -> None:
         request.body = b"tezt"
 
@@ -126,7 +126,7 @@ def test_a_body_that_was_changed_on_its_way_is_refused(url: str) -> None:
     assert code(changing.put_object, Bucket=BUCKET, Key="a", Body=b"text") == (400, "XAmzContentSHA256Mismatch")
 
 
-def test_an_unsigned_header_is_refused(url: str) -> None:
+def test_refuses_an_unsigned_header(url: str) -> None:
     def add(request: Any, **_: Any) -> None:
         request.headers["x-amz-acl"] = "public-read"
 
@@ -135,15 +135,13 @@ def test_an_unsigned_header_is_refused(url: str) -> None:
     assert code(adding.put_object, Bucket=BUCKET, Key="a", Body=b"text") == (403, "AccessDenied")
 
 
-def test_a_clock_that_is_wrong_by_more_than_a_quarter_of_an_hour_is_refused(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refuses_a_clock_skew_of_more_than_15_minutes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = botocore.auth.get_current_datetime
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: real() - timedelta(minutes=16))
     assert code(client(url).list_buckets) == (403, "RequestTimeTooSkewed")
 
 
-def test_what_is_not_there_and_what_is_another_s_are_told_apart(url: str) -> None:
+def test_distinguishes_missing_resources_from_those_of_another_account(url: str) -> None:
     assert code(client(url).list_objects_v2, Bucket="nothing") == (404, "NoSuchBucket")
     assert code(client(url).get_object, Bucket=BUCKET, Key="nothing") == (404, "NoSuchKey")
     assert code(client(url).list_objects_v2, Bucket="theirs") == (403, "AccessDenied")
@@ -158,18 +156,18 @@ def test_what_is_not_there_and_what_is_another_s_are_told_apart(url: str) -> Non
     assert code(client(url).head_bucket, Bucket="new")[0] == 404
 
 
-def test_a_bucket_is_the_first_label_in_front_of_the_endpoint_and_else_the_first_part(url: str) -> None:
+def test_reads_the_bucket_from_the_host_name_or_the_path(url: str) -> None:
     client(url).put_object(Bucket=BUCKET, Key="a", Body=b"text")
     virtual = client("http://spaces.test", url, style="virtual")
     assert virtual.get_object(Bucket=BUCKET, Key="a")["Body"].read() == b"text"
-    # A bucket's own address as the endpoint, as a panel shows it: another key in one
-    # style, another bucket in the other.
+    # The endpoint is the bucket's own address, as a panel shows it: path style reads another key, virtual style
+    # another bucket.
     of_a_bucket = f"http://{BUCKET}.spaces.test"
     assert code(client(of_a_bucket, url).get_object, Bucket=BUCKET, Key="a") == (404, "NoSuchKey")
     assert code(client(of_a_bucket, url, style="virtual").get_object, Bucket=BUCKET, Key="a") == (404, "NoSuchBucket")
 
 
-def test_a_limited_key_does_what_its_permission_says_in_its_bucket_alone(url: str) -> None:
+def test_a_limited_key_has_only_its_permission_in_its_own_bucket(url: str) -> None:
     add_key(url, "DO00READ", "a secret", [(BUCKET, "read")])
     add_key(url, "DO00WRITE", "a secret", [(BUCKET, "readwrite")])
     client(url).put_object(Bucket=BUCKET, Key="there", Body=b"text")
@@ -199,7 +197,7 @@ def test_a_limited_key_does_what_its_permission_says_in_its_bucket_alone(url: st
     assert code(writer.head_bucket, Bucket=BUCKET)[0] == 403
 
 
-def test_a_deleted_object_leaves_a_marker_and_its_versions_until_the_rule_s_days_are_over(url: str) -> None:
+def test_a_deleted_object_keeps_its_versions_for_the_lifecycle_rule_s_days(url: str) -> None:
     client(url).put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
     client(url).put_bucket_lifecycle_configuration(Bucket="versions", LifecycleConfiguration=LIFECYCLE)
     rules = client(url).get_bucket_lifecycle_configuration(Bucket="versions")["Rules"]
@@ -211,9 +209,9 @@ def test_a_deleted_object_leaves_a_marker_and_its_versions_until_the_rule_s_days
     assert code(client(url).get_object, Bucket="versions", Key="lock") == (404, "NoSuchKey")
 
     def kept() -> tuple[list[str], list[str]]:
-        found = client(url).list_object_versions(Bucket="versions")
-        markers = [item["Key"] for item in found.get("DeleteMarkers", [])]
-        return [item["Key"] for item in found["Versions"]], markers
+        listed = client(url).list_object_versions(Bucket="versions")
+        markers = [item["Key"] for item in listed.get("DeleteMarkers", [])]
+        return [item["Key"] for item in listed["Versions"]], markers
 
     assert kept() == (["kept", "kept", "lock"], ["lock"])
     pass_days(url, 29)
@@ -223,7 +221,7 @@ def test_a_deleted_object_leaves_a_marker_and_its_versions_until_the_rule_s_days
     assert client(url).get_object(Bucket="versions", Key="kept")["Body"].read() == b"2"
 
 
-def test_markers_stay_for_ever_without_a_rule_of_their_own(url: str) -> None:
+def test_delete_markers_stay_without_a_lifecycle_rule_for_them(url: str) -> None:
     rule = {**LIFECYCLE["Rules"][0], "Filter": {"Prefix": "plain/"}}
     del rule["Expiration"]
     client(url).put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
@@ -231,12 +229,12 @@ def test_markers_stay_for_ever_without_a_rule_of_their_own(url: str) -> None:
     client(url).put_object(Bucket="versions", Key="plain/lock", Body=b"1")
     client(url).delete_object(Bucket="versions", Key="plain/lock")
     pass_days(url, 400)
-    found = client(url).list_object_versions(Bucket="versions", Prefix="plain/")
-    assert "Versions" not in found
-    assert [item["Key"] for item in found["DeleteMarkers"]] == ["plain/lock"]
+    listed = client(url).list_object_versions(Bucket="versions", Prefix="plain/")
+    assert "Versions" not in listed
+    assert [item["Key"] for item in listed["DeleteMarkers"]] == ["plain/lock"]
 
 
-def test_a_service_that_knows_no_crc_refuses_what_newer_sdks_send_unasked(url: str, spaces: str) -> None:
+def test_without_crc_support_it_refuses_the_checksums_of_newer_sdks(url: str, spaces: str) -> None:
     client(url, checksums="when_supported").put_object(Bucket=BUCKET, Key="a", Body=b"text")
     newer = client(spaces, region="fra1", checksums="when_supported")
     assert code(newer.put_object, Bucket=BUCKET, Key="a", Body=b"text") == (400, "InvalidArgument")
@@ -244,18 +242,23 @@ def test_a_service_that_knows_no_crc_refuses_what_newer_sdks_send_unasked(url: s
 
 
 def restic(url: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    """`restic init`, with the clients' own signing: minio-go's, in chunks if there is no TLS."""
-    found = {**KEYS, "RESTIC_PASSWORD": "a word", "RESTIC_REPOSITORY": f"s3:{url}/{BUCKET}/{env.pop('place')}", **env}
+    """Run `restic init`. restic signs with minio-go, in chunks if there is no TLS."""
+    environment = {
+        **KEYS,
+        "RESTIC_PASSWORD": "a word",
+        "RESTIC_REPOSITORY": f"s3:{url}/{BUCKET}/{env.pop('place')}",
+        **env,
+    }
     return subprocess.run(
         ["restic", "--no-cache", "init"],
-        env={"PATH": "/usr/bin:/bin", **found},
+        env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
         timeout=60,
     )
 
 
-def test_restic_asks_for_the_region_unless_it_is_told_one_and_fails_with_a_wrong_one(url: str) -> None:
+def test_restic_queries_the_region_if_none_is_set_and_fails_with_a_wrong_one(url: str) -> None:
     assert "created restic repository" in restic(url, place="unsaid").stdout
     assert "created restic repository" in restic(url, place="right", AWS_DEFAULT_REGION=REGION).stdout
     wrong = restic(url, place="wrong", AWS_DEFAULT_REGION="eu-central-1")

@@ -1,4 +1,4 @@
-"""How a parallel run distributes the tests."""
+"""The distribution of tests in a parallel run."""
 
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ FIRST, SECOND = "tests/contract/test_large.py::test_a[0.4]", "tests/contract/tes
 
 
 class Node:
-    """A worker that keeps what it was told to run."""
+    """A worker that records the tests sent to it."""
 
     def __init__(self, collection: list[str]) -> None:
         self.collection, self.ran = collection, list[str]()
@@ -39,11 +39,11 @@ class Node:
         ),
     ],
 )
-def test_a_unit_is_a_file_and_the_version_line_of_its_server(nodeid: str, unit: tuple[str, str]) -> None:
+def test_the_unit_of_a_test_is_its_file_and_its_server_s_version_line(nodeid: str, unit: tuple[str, str]) -> None:
     assert unit_of(nodeid) == unit
 
 
-def test_tests_on_real_servers_come_first_and_long_files_before_others() -> None:
+def test_orders_contract_tests_first_and_long_files_before_others() -> None:
     names = [
         "tests/unit/cli/test_adopt_members.py::a",
         "tests/unit/components/host/test_clubs.py::a",
@@ -53,11 +53,11 @@ def test_tests_on_real_servers_come_first_and_long_files_before_others() -> None
     assert sorted(names, key=order) == [FIRST, names[2], names[1], names[0]]
 
 
-def test_every_file_with_a_rule_exists() -> None:
+def test_every_file_in_the_schedule_exists() -> None:
     assert set(LONG) | ALONE <= {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
 
 
-def test_a_worker_keeps_to_a_version_line_and_then_takes_what_is_left(pytestconfig: pytest.Config) -> None:
+def test_a_worker_takes_all_units_of_one_version_line_before_others(pytestconfig: pytest.Config) -> None:
     files = ("a", "b", "c")
     collection = [f"tests/contract/test_{file}.py::test[{line}]" for file in files for line in ("0.4", "0.5")]
     collection += [f"tests/test_{file}.py::test" for file in files]
@@ -75,6 +75,6 @@ def test_a_worker_keeps_to_a_version_line_and_then_takes_what_is_left(pytestconf
         for node in nodes:
             if number < len(node.ran):
                 scheduler.mark_test_complete(node, collection.index(node.ran[number]))
-    assert sorted(nodes[0].ran + nodes[1].ran) == sorted(collection), "each runs once"
+    assert sorted(nodes[0].ran + nodes[1].ran) == sorted(collection), "each test runs once"
     lines = [[unit_of(nodeid)[1] for nodeid in node.ran] for node in nodes]
     assert [row[:3] for row in lines] == [["0.4"] * 3, ["0.5"] * 3]

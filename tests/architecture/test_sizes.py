@@ -1,4 +1,4 @@
-"""No module and no function of the repository is too long to be read as one piece."""
+"""Modules and functions have a maximum length."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from offline.mock_engine import ROOT
 
 MODULE, FUNCTION = 400, 60
-"""The most lines; those of a function are from its `def` to its end, without the decorators."""
+"""Maximum number of lines; a function's lines count from `def`, without decorators."""
 
 
 def _tracked() -> list[Path]:
@@ -28,27 +28,27 @@ FILES = _tracked()
 
 
 def too_long(text: str) -> list[str]:
-    """What of a module is over its limit, with its lines."""
+    """The module and functions that are over their limit, with their numbers of lines."""
     count = len(text.splitlines())
-    found = [f"the module has {count} lines"] if count > MODULE else []
+    findings = [f"the module has {count} lines"] if count > MODULE else []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             count = (node.end_lineno or node.lineno) - node.lineno + 1
-            found += [f"{node.name} has {count} lines"] if count > FUNCTION else []
-    return found
+            findings += [f"{node.name} has {count} lines"] if count > FUNCTION else []
+    return findings
 
 
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
-def test_a_module_and_its_functions_are_short(path: Path) -> None:
+def test_modules_and_functions_are_within_their_limits(path: Path) -> None:
     assert too_long(path.read_text()) == [], "split it by subject"
 
 
-def test_every_folder_of_python_is_looked_at() -> None:
+def test_checks_every_folder_with_python_files() -> None:
     folders = {path.relative_to(ROOT).parts[0] for path in FILES}
     assert {"__main__.py", "cli", "components", "offline", "policy", "tests", "tools"} <= folders
 
 
-def test_one_line_too_many_is_found() -> None:
+def test_finds_one_line_over_a_limit() -> None:
     function = "@decorated(\n    1,\n)\ndef f():\n" + "    g()\n" * (FUNCTION - 1)
     assert too_long(function) == []
     assert too_long(function + "    g()\n") == [f"f has {FUNCTION + 1} lines"]

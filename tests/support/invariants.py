@@ -1,8 +1,8 @@
-"""The laws of the design as plain functions: an evaluation in, findings out.
+"""The invariants of the design as functions from an evaluation to findings.
 
-`test_laws.py` runs them on the program, `test_planted_defects.py` on a program with a planted defect. A check without
-anything to check raises LookupError: it must not pass. These are about the structure of the program. The checks that a
-change has to pass are in `policy`, inputs against the SDK's types in `checks_inputs.py`.
+`test_invariants.py` runs them on the program, `test_planted_defects.py` on a program with a planted defect. A check
+without anything to check raises LookupError, so that it cannot pass. These checks cover the structure of the program.
+The preflight checks are in `policy`, the comparison of inputs with the SDK's types is in `input_types.py`.
 """
 
 import re
@@ -11,13 +11,13 @@ from fnmatch import fnmatchcase
 
 from offline.hcl_reader import parse
 from offline.mock_engine import Evaluation, Recorded
-from policy import checks as gate
+from policy import checks as preflight_checks
 from policy.checks import LEFT_BEHIND
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open
 from policy.view import of_evaluation
 from tests.support.input_types import find_faulty_inputs
 
-# Which resources wait for which, by the end of the name; by their own dependencies or by those of what they wait for.
+# A resource and one that it waits for, by the ends of their names; directly or through other resources.
 ORDER = (
     ("-network-firewall", "-network-tag"),
     ("-host-droplet", "-network-firewall"),
@@ -35,7 +35,7 @@ ORDER = (
     ("-server-ready", "-server-job"),
 )
 AT_ONCE = (("-nomad-bootstrap", "-network-firewall"), ("-nomad-bootstrap", "-host-address"))
-"""Waits that must stand on the resource itself: a new operator address is let in although the droplet is untouched."""
+"""Direct dependencies: the firewall admits a new operator address even if the droplet does not change."""
 
 
 def kind(item: Recorded) -> str:
@@ -49,7 +49,7 @@ def everything(evaluation: Evaluation) -> list[Recorded]:
 
 
 def waits_for(evaluation: Evaluation, item: Recorded) -> set[str]:
-    """Return names of all resources that come before `item`, through any number of others."""
+    """Return the names of all resources that `item` depends on, directly or through others."""
     by_urn = {other.urn: other for other in evaluation.resources}
     seen: set[str] = set()
     todo = [item.urn]
@@ -71,7 +71,7 @@ def _directly(item: Recorded) -> set[str]:
 
 
 def find_disorder(evaluation: Evaluation) -> list[str]:
-    """The order of the design. It is not checked if the ingress is not ours."""
+    """Find missing dependencies. The ingress is not checked if the program does not create it."""
     names = [item.name for item in everything(evaluation)]
     order = list(ORDER)
     for item in evaluation.resources:
@@ -96,17 +96,18 @@ def find_disorder(evaluation: Evaluation) -> list[str]:
         if not later or not earlier:
             findings.append(f"{end} or {before} is not in the program")
         for item in later:
-            there = waits_for(evaluation, item)
+            dependencies = waits_for(evaluation, item)
             if (end, before) in AT_ONCE:
-                there = {
+                dependencies = {
                     other.name for other in evaluation.resources if other.urn in item.options.get("dependencies", [])
                 }
-            findings += [f"{item.name} does not wait for {name}" for name in earlier - there]
+            findings += [f"{item.name} does not wait for {name}" for name in earlier - dependencies]
     return findings
 
 
 def find_nomad_resources_without_refill(evaluation: Evaluation) -> list[str]:
-    """Every resource in Nomad: refilled after Nomad was emptied, deleted before replaced, gone with its droplet."""
+    """Find Nomad resources that are not recreated after Nomad was emptied, not deleted before they are replaced, or not
+    deleted with the droplet."""
     droplet = evaluation.of("droplet:Droplet")[0]
     (bootstrap,) = evaluation.of(":NomadBootstrap")
     providers = {f"{item.urn}::{item.id}" for item in evaluation.of("pulumi:providers:nomad")}
@@ -129,7 +130,7 @@ def find_nomad_resources_without_refill(evaluation: Evaluation) -> list[str]:
 
 
 def find_unreadable_variables(evaluation: Evaluation) -> list[str]:
-    """A template that names a variable its task may not read blocks forever, and the task never starts.
+    """Find templates that name a variable their task may not read: such a task blocks and never starts.
 
     A task may read the paths of its job, its group and its own (Nomad's documentation, concepts/variables), and those
     granted by a policy that is bound to its job.
@@ -144,7 +145,7 @@ def find_unreadable_variables(evaluation: Evaluation) -> list[str]:
             for path in re.findall(r'path "([^"]+)"', policy.inputs["rulesHcl"])
         ]
         [(group, body)] = job["group"][0].items()
-        for task, text in ((task, str(found[task])) for found in body["task"] for task in found):
+        for task, text in ((task, str(tasks[task])) for tasks in body["task"] for task in tasks):
             own = {f"nomad/jobs/{name}", f"nomad/jobs/{name}/{group}", f"nomad/jobs/{name}/{group}/{task}"}
             findings += [
                 f"task {task} of job {name} may not read {path}"
@@ -154,9 +155,9 @@ def find_unreadable_variables(evaluation: Evaluation) -> list[str]:
     return findings
 
 
-def of_the_gate(name: str) -> Callable[[Evaluation], list[str]]:
-    """A check of the gate, run on an evaluation."""
-    find = (gate.CHECKS | gate.CHECKS_OF_A_HOST | gate.CHECKS_OF_BACKUPS)[name]
+def preflight_check(name: str) -> Callable[[Evaluation], list[str]]:
+    """A preflight check that takes an evaluation."""
+    find = (preflight_checks.CHECKS | preflight_checks.CHECKS_OF_A_HOST | preflight_checks.CHECKS_OF_BACKUPS)[name]
     return lambda evaluation: find(of_evaluation(evaluation))
 
 
@@ -167,6 +168,6 @@ CHECKS: dict[str, Callable[[Evaluation], list[str]]] = {
     "inputs": find_faulty_inputs,
     "secrets in the open": find_secrets_in_the_open,
     "secrets in texts": find_secrets_in_texts,
-    **{name: of_the_gate(name) for name in gate.CHECKS | gate.CHECKS_OF_A_HOST},
+    **{name: preflight_check(name) for name in preflight_checks.CHECKS | preflight_checks.CHECKS_OF_A_HOST},
 }
 """Every check of an evaluation of the dev stack."""

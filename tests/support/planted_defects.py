@@ -1,4 +1,4 @@
-"""Defects to plant in the program, each with the law that has to find it, for `test_planted_defects.py`.
+"""Defects to plant in the program, each with the check that finds it, for `test_planted_defects.py`.
 
 A defect is planted where a person would introduce it: in a component's registration, or in the output of a render
 function.
@@ -50,7 +50,7 @@ def _with_options(patch: pytest.MonkeyPatch, owner: Any, name: str, **options: A
 def in_job(patch: pytest.MonkeyPatch, old: str, new: str) -> None:
     def altered(settings: Settings, stack: str) -> str:
         text = pds_job(settings, stack)
-        assert old in text, "the defect has a place to be"
+        assert old in text, "the job has no such text to replace"
         return text.replace(old, new)
 
     patch.setattr("components.server.server.pds_job", altered)
@@ -77,7 +77,7 @@ def _random_bytes(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(COMPUTED, token, lambda name, inputs: {"hex": "ab" * 32, "base64": "q6ur"})
 
     def bytes_of(name: str, digits: int, parent: pulumi.Resource) -> pulumi.Output[str]:
-        if name.endswith("-management-token"):  # a UUID is made of this one
+        if name.endswith("-management-token"):  # this secret is used as a UUID
             return components.secret_values.random_hex(name, digits, parent)
         opts = pulumi.ResourceOptions(parent=parent, protect=True)
         return pulumi.Output.secret(random.RandomBytes(name, length=digits // 2, opts=opts).hex)
@@ -98,7 +98,7 @@ def _unprotected_bucket(patch: pytest.MonkeyPatch) -> None:
     _with_options(patch, digitalocean, "SpacesBucket", protect=None)
 
 
-def _bucket_that_destroy_empties(patch: pytest.MonkeyPatch) -> None:
+def _unretained_bucket(patch: pytest.MonkeyPatch) -> None:
     _with_options(patch, digitalocean, "SpacesBucket", retain_on_delete=None)
 
 
@@ -111,11 +111,11 @@ def _key_for_every_bucket(patch: pytest.MonkeyPatch) -> None:
     wrap_call(patch, digitalocean, "SpacesKey", lambda args, kwargs: kwargs.update(grants=[grant]))
 
 
-def _owners_keys_on_the_host(patch: pytest.MonkeyPatch) -> None:
+def _operator_keys_on_the_host(patch: pytest.MonkeyPatch) -> None:
     def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if args[0].endswith("-backup-variable"):
             items = kwargs["items"]
-            kwargs["items"] = items.apply(lambda found: found | {"AWS_ACCESS_KEY_ID": BACKUP["access_key_id"]})
+            kwargs["items"] = items.apply(lambda values: values | {"AWS_ACCESS_KEY_ID": BACKUP["access_key_id"]})
 
     wrap_call(patch, nomad, "Variable", change)
 
@@ -128,7 +128,7 @@ def _public_port(patch: pytest.MonkeyPatch) -> None:
     in_job(patch, '        host_network = "loopback"\n', "")
 
 
-def _loopback_that_is_none(patch: pytest.MonkeyPatch) -> None:
+def _public_loopback_network(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         "components.render.host.cloud_init.agent_config",
         lambda settings, configuration: agent_config(settings, configuration).replace("127.0.0.1/32", "0.0.0.0/0"),
@@ -219,7 +219,7 @@ def _output_in_the_job(patch: pytest.MonkeyPatch) -> None:
     wrap_call(patch, nomad, "Job", lambda args, kwargs: kwargs.update(jobspec=pulumi.Output.secret(kwargs["jobspec"])))
 
 
-def _management_token_in_cloud_init(patch: pytest.MonkeyPatch) -> None:
+def _client_key_in_cloud_init(patch: pytest.MonkeyPatch) -> None:
     key = "MADE-BY-THE-PROVIDER-pds-host-certificates-client-key"  # the body of its PEM text
 
     def with_client_key(settings: Settings, stack: str, certificates: Any) -> str:
@@ -249,7 +249,7 @@ def _plain_trigger(patch: pytest.MonkeyPatch) -> None:
 
 
 def _large_user_data(patch: pytest.MonkeyPatch) -> None:
-    padding = "# " + "x" * 62 * 1024  # with it the document is a little shorter than allowed, with stand-ins for keys
+    padding = "# " + "x" * 62 * 1024  # the document is just below the limit, with stand-ins for keys
 
     def padded(settings: Settings, stack: str, certificates: Any) -> str:
         text = user_data(settings, stack, certificates)
@@ -267,16 +267,20 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "a RandomBytes secret": (_random_bytes, "secret types", "RandomBytes"),
     "an unprotected volume": (_unprotected_volume, "protected state", "pds-host-data-volume is not protected"),
     "a volume that destroy erases": (_unretained_volume, "protected state", "pds-host-data-volume is not retained"),
-    "a secret 'retained' into nothing": (_retained_secret, "protected state", "is retained on delete"),
+    "a secret that is retained on delete": (_retained_secret, "protected state", "is retained on delete"),
     "a public PDS port": (_public_port, "server port", "every address"),
-    "a loopback network that is none": (_loopback_that_is_none, "user_data", "0.0.0.0/0"),
+    "a loopback network with public addresses": (_public_loopback_network, "user_data", "0.0.0.0/0"),
     "a Nomad resource without its trigger": (_no_trigger, "Nomad resources", "not triggered"),
-    "a Nomad resource deleted after its successor": (
+    "a Nomad resource not deleted before it is replaced": (
         _no_delete_before_replace,
         "Nomad resources",
         "not deleted before",
     ),
-    "a Nomad resource that needs a dead host": (_not_deleted_with_the_droplet, "Nomad resources", "with the droplet"),
+    "a Nomad resource not deleted with its host": (
+        _not_deleted_with_the_droplet,
+        "Nomad resources",
+        "with the droplet",
+    ),
     "a provider that does not wait for the firewall": (_no_wait_for_the_firewall, "order", "pds-host-network-firewall"),
     "a provider that does not wait for the bootstrap": (
         _provider_before_bootstrap,
@@ -290,22 +294,22 @@ DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "an image without a tag": (_untagged_image, "images", "pds, which can change"),
     "a minor version's image tag": (_moving_minor_image, "images", ":0.4, which can change"),
     "invites off": (_invites_off, "registration", "false"),
-    "invites left to the server": (_invites_left_out, "registration", "None"),
+    "invites left at the server's default": (_invites_left_out, "registration", "None"),
     "a password in the job": (_literal_password, "secret literals", "PDS_ADMIN_PASSWORD is a literal"),
     "a URL with a password in the job": (_literal_url, "secret literals", "a URL with a password"),
     "a token of the account in a tag": (_token_in_a_tag, "secret literals", "a DigitalOcean token"),
     "a secret input in plain text": (_plain_trigger, "secret literals", "secrets_digest is in plain text"),
-    "a cloud-init that leaves no room for its keys": (_large_user_data, "user_data", "65,536"),
+    "a cloud-init without space for its keys": (_large_user_data, "user_data", "65,536"),
     "a variable of another task": (_another_tasks_variable, "readable variables", "pds may not read"),
     "an Output in a job": (_output_in_the_job, "secrets in texts", "an Output entered"),
-    "a key too many in cloud-init": (_management_token_in_cloud_init, "secrets in texts", "client-key"),
+    "a client key in cloud-init": (_client_key_in_cloud_init, "secrets in texts", "client-key"),
 }
 
 WITH_BACKUPS: dict[str, tuple[Plant, str, str]] = {
     "an unprotected bucket": (_unprotected_bucket, "protected state", "pds-backup-bucket is not protected"),
-    "a bucket that destroy erases": (_bucket_that_destroy_empties, "protected state", "bucket is not retained"),
+    "a bucket that destroy erases": (_unretained_bucket, "protected state", "bucket is not retained"),
     "a bucket without versions": (_bucket_without_versions, "backup bucket", "keeps no versions"),
     "a key for every bucket": (_key_for_every_bucket, "backup bucket", "fullaccess"),
-    "the owner's own keys on the host": (_owners_keys_on_the_host, "backup bucket", "owner's own key"),
+    "the operator's own keys on the host": (_operator_keys_on_the_host, "backup bucket", "owner's own key"),
 }
 """Defects of a program with backups."""

@@ -205,7 +205,7 @@ def test_no_text_can_end_its_code_block(text: str) -> None:
 def test_makes_invisible_characters_visible() -> None:
     text = "a\x1b[31mred\x00 \u202etxet desrever\u2066 \r\n\tindented"
     shown = ci_comment.body(text)
-    assert not {"\x1b", "\x00", "\r", "\u202e", "\u2066"} & set(shown), "the reader sees the text as it is stored"
+    assert not {"\x1b", "\x00", "\r", "\u202e", "\u2066"} & set(shown), "no character may hide or reorder text"
     assert "\tindented" in shown
 
 

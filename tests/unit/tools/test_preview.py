@@ -39,7 +39,7 @@ class Project:
 
     def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the preview of the copy's stack files in this process, which has loaded the program. For a copy whose
-        program differs, use `preview_in_process`."""
+        program differs, use `preview_as_subprocess`."""
         stdout, stderr = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
             patch.setattr(preview, "ROOT", self.path)
@@ -49,7 +49,7 @@ class Project:
             code = preview.main(list(arguments))
         return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
-    def preview_in_process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def preview_as_subprocess(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the copy's preview in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "tools.preview", *arguments],
@@ -111,7 +111,7 @@ def project(committed: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="module")
 def shown(committed: Project) -> str:
     """The preview of the dev stack."""
-    done = committed.preview_in_process()
+    done = committed.preview_as_subprocess()
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -172,7 +172,7 @@ def test_prints_and_writes_no_secret(committed: Project, shown: str, dev: Evalua
 def test_exits_with_2_if_the_program_does_not_protect_its_volume(project: Project, arguments: list[str]) -> None:
     path = project.path / "components" / "host" / "volume.py"
     path.write_text(path.read_text().replace("protect=True,", "protect=False,"))
-    done = project.preview_in_process(*arguments)
+    done = project.preview_as_subprocess(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "preflight: protected state: Volume pds-host-data-volume is not protected" in done.stdout
     assert "Preflight failed." in done.stdout
@@ -262,16 +262,15 @@ def test_diff_hides_the_value_of_a_changed_secret(project: Project) -> None:
 def test_diff_compares_changes_of_the_program(project: Project) -> None:
     path = project.path / "components" / "render" / "jobs" / "pds.py"
     path.write_text(path.read_text().replace('shutdown_delay="2s"', 'shutdown_delay="3s"'))
-    done = project.preview_in_process("--diff", "HEAD")
+    done = project.preview_as_subprocess("--diff", "HEAD")
     assert done.returncode == 0, done.stdout + done.stderr
     assert '+    shutdown_delay = "3s"' in done.stdout
 
 
 @pytest.mark.parametrize("revision", ["no-such-branch", "--force"])
 def test_diff_exits_with_3_for_an_unknown_revision(revision: str, committed: Project) -> None:
-    done = committed.preview(
-        f"--diff={revision}"
-    )  # a revision that begins with a hyphen is not passed to git as an option
+    # git must not take a revision that begins with a hyphen for an option.
+    done = committed.preview(f"--diff={revision}")
     assert done.returncode == 3
     assert f"Not comparable: git does not know {revision}" in done.stdout
 

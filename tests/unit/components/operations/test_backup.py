@@ -13,7 +13,7 @@ from components.settings.warnings import warnings
 from offline.hcl_reader import job_of, task_of
 from offline.mock_engine import Evaluation
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret
-from tests.support.invariants import CHECKS, kind, of_the_gate, waits_for
+from tests.support.invariants import CHECKS, kind, preflight_check, waits_for
 from tests.support.programs import BACKUP, run, settings_of
 from tests.unit.components.settings.test_settings import fault
 
@@ -33,7 +33,7 @@ def _job(**changes: Any) -> dict[str, Any]:
 def test_invariants_hold_with_backups(backed_up: Evaluation) -> None:
     for name, find in CHECKS.items():
         assert find(backed_up) == [], f"the invariant {name}"
-    assert of_the_gate("backup bucket")(backed_up) == []
+    assert preflight_check("backup bucket")(backed_up) == []
 
 
 def test_without_the_section_no_backup_is_created_and_the_operator_is_warned(dev: Evaluation) -> None:
