@@ -41,7 +41,7 @@ def dev_preview() -> Evaluation:
 
 
 class Clock:
-    """A clock that only sleeping advances, so that a deadline of minutes costs nothing."""
+    """A clock that only `sleep` advances, so that a deadline of minutes takes no time."""
 
     strptime = staticmethod(time.strptime)
 
@@ -57,14 +57,14 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """For the waits in `components/clients/wait.py`."""
+    """The clock of the waits in `components/clients/wait.py`."""
     clock = Clock()
     monkeypatch.setattr(wait, "time", clock)
     return clock
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The DigitalOcean SDK warns about its own old names when it is imported."""
+    """Ignore the DigitalOcean SDK's deprecation warnings about its own names, raised on import."""
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pulumi_digitalocean.*")
 
 
@@ -75,17 +75,17 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make soak`: tests with a `scale` take their large one."""
+    """`--soak` (`make soak`): tests with a `scale` use the large one."""
     parser.addoption("--soak", action="store_true", help="many members, rounds and kills (tests/contract)")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sort the tests of a parallel run: what takes longest is first."""
+    """Sort the tests of a parallel run: the longest first."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: order(item.nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
-    """For `pytest -n`."""
+    """Use the project's scheduler for `pytest -n`."""
     return Scheduler(config, log)

@@ -1,4 +1,4 @@
-"""Nomad's API as a table of responses, for code that queries it and decides; every request is recorded."""
+"""A stand-in for Nomad's API that returns responses from a table and records every request."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class Answers(NomadApi):
         self.asked: list[tuple[str, Any]] = []
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None) -> Answer:
-        """See the class."""
-        question = f"{'anonymous ' if token == '' else ''}{method} {path}"
-        self.asked.append((question, body))
-        return self.answers[question]
+        """Record the request and return its response from the table."""
+        request = f"{'anonymous ' if token == '' else ''}{method} {path}"
+        self.asked.append((request, body))
+        return self.answers[request]

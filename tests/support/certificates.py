@@ -1,4 +1,4 @@
-"""A private CA and certificates for loopback servers of the tests, created at each run."""
+"""A private CA and certificates for loopback servers of the tests, created in each run."""
 
 import datetime
 import ipaddress

@@ -1,7 +1,7 @@
-"""Finds waits without an end: calls in a source text that return only after another party acts.
+"""Finds waits without a deadline: calls in source text that return only after another party acts.
 
-A run that hangs on one of them has no failure and no name. A wait that is meant to last is marked on its line, with `#
-no deadline: WHY`.
+A test run that hangs on such a call never fails. A wait without a deadline by design is marked on its line with
+`# no deadline: WHY`.
 """
 
 import ast
@@ -12,7 +12,7 @@ _RUNS = ("subprocess.run", "subprocess.check_output", "subprocess.check_call", "
 _WAITS = ("join", "wait", "communicate", "recv")
 """Without an argument each of these waits forever; `str.join` and `socket.recv` always have one."""
 _NO_WAIT = ("club", "self")
-"""Objects whose `join` or `wait` is a method of ours: a member joins a club, and its waits are checked there."""
+"""Objects with their own `join` or `wait`, such as a member who joins a club; the waits in those methods are checked."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -31,26 +31,29 @@ def _faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.With):
             for item in node.items:
                 if ast.unparse(item.context_expr).startswith("subprocess.Popen("):
-                    yield node.lineno, "at the block's end Popen waits for ever; use cli.lib.subprocesses"
+                    yield (
+                        node.lineno,
+                        "Popen waits without a deadline at the end of the block; use cli.lib.subprocesses",
+                    )
         elif isinstance(node, _Function) and "monotonic" not in ast.unparse(node):
             for loop in ast.walk(node):
                 if isinstance(loop, ast.While) and "time.sleep(" in ast.unparse(loop):
-                    yield loop.lineno, "a loop that sleeps and looks at no clock"
+                    yield loop.lineno, "a loop that sleeps and has no deadline"
 
 
 def _fault(call: ast.Call) -> str | None:
     name = ast.unparse(call.func)
-    told = {item.arg for item in call.keywords}
-    if name in _RUNS and "timeout" not in told:
+    arguments = {item.arg for item in call.keywords}
+    if name in _RUNS and "timeout" not in arguments:
         return f"{name} has no timeout"
     passed_on = any(isinstance(item, ast.Starred) for item in call.args)
-    if name.endswith("create_connection") and len(call.args) < 2 and not passed_on and "timeout" not in told:
+    if name.endswith("create_connection") and len(call.args) < 2 and not passed_on and "timeout" not in arguments:
         return f"{name} has no timeout"
-    if name.endswith("urlopen") and "timeout" not in told:
+    if name.endswith("urlopen") and "timeout" not in arguments:
         return f"{name} has no timeout"
-    if name == "threading.Thread" and "daemon" not in told:
-        return "the process's end waits for a thread that is no daemon"
-    waits = isinstance(call.func, ast.Attribute) and call.func.attr in _WAITS and not call.args and not told
+    if name == "threading.Thread" and "daemon" not in arguments:
+        return "the process waits for this thread at exit: it is no daemon"
+    waits = isinstance(call.func, ast.Attribute) and call.func.attr in _WAITS and not call.args and not arguments
     if (waits and name.partition(".")[0] not in _NO_WAIT) or (waits and name.count(".") > 1):
         return f"{name}() has no timeout"
     return None

@@ -17,14 +17,14 @@ Records = Mapping[str, list[str]]
 
 @contextmanager
 def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[str]:
-    """Serve `records`; a missing name is NXDOMAIN; None is silence. Targets of CNAME records are not added, as by a
-    server of another zone. Yields IP:PORT.
+    """Serve `records`; a missing name is NXDOMAIN. If `records` is None, the server does not answer. Targets of CNAME
+    records are not added, as if they were in another zone. Yields IP:PORT.
 
     Each query is added to `asked` as `TYPE NAME`. Changes of `records` take effect at once.
     """
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
-    where = f"127.0.0.1:{server.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{server.getsockname()[1]}"
 
     def answer() -> None:
         while True:
@@ -41,13 +41,13 @@ def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[s
                 asked.append(f"{kind} {text}")
             response = dns.message.make_response(question)
             response.flags |= dns.flags.AA
-            found = records.get(text if kind == "A" else f"{kind} {text}")
+            values = records.get(text if kind == "A" else f"{kind} {text}")
             alias = records.get(f"CNAME {text}")
             if alias:  # for any type: a name with a CNAME has nothing else (RFC 1034)
-                found, kind = alias, "CNAME"
-            if found:
-                values = [f'"{value}"' if kind == "TXT" else value for value in found]
-                response.answer.append(dns.rrset.from_text_list(name, 60, "IN", kind, values))
+                values, kind = alias, "CNAME"
+            if values:
+                quoted = [f'"{value}"' if kind == "TXT" else value for value in values]
+                response.answer.append(dns.rrset.from_text_list(name, 60, "IN", kind, quoted))
             elif not any(key.rpartition(" ")[2] == text for key in records):
                 response.set_rcode(dns.rcode.NXDOMAIN)
             server.sendto(response.to_wire(), client)
@@ -55,9 +55,9 @@ def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[s
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     try:
-        yield where
+        yield endpoint
     finally:
-        host, _, port = where.partition(":")
+        host, _, port = endpoint.partition(":")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stop:
             stop.sendto(b"stop", (host, int(port)))
         thread.join(30)

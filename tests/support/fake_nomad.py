@@ -1,8 +1,7 @@
-"""A small Nomad for the dynamic providers: the few responses that they use, on loopback, in plain HTTP or behind mutual
-TLS.
+"""A stand-in for Nomad on loopback, with plain HTTP or mutual TLS, and the responses that the dynamic providers use.
 
-Responses and status codes are Nomad 2.0's, as far as the providers use them. A test sets attributes of the object;
-`asked` holds every request with its token.
+Responses and status codes are those of Nomad 2.0. A test sets attributes of the object; `asked` has every request with
+its token.
 """
 
 import json
@@ -29,14 +28,14 @@ class _Request:
     method: str
     path: str
     """Without the namespace `chess`."""
-    whole: str
+    complete_path: str
     body: Any
     token: str
 
 
 @dataclass
 class FakeNomad:
-    """Its state."""
+    """The state of the stand-in."""
 
     address: str = ""
     leaderless_answers: int = 0
@@ -51,7 +50,7 @@ class FakeNomad:
     checks: dict[str, str] = field(default_factory=lambda: {"/xrpc/_health": "success"})
     """Check to status, for the newest allocation."""
     checked: int = 4_102_444_800
-    """Unix time in s of the checks' newest results; a year after every start unless said otherwise."""
+    """Unix time in s of the checks' newest results; by default later than any start."""
     stderr: str = ""
     """The output of the failed task."""
     version: int = 0
@@ -112,7 +111,7 @@ class FakeNomad:
     def answer(self, method: str, path: str, body: Any, token: str | None) -> _Answer:
         """Status and answer of one request."""
         self.asked.append((method, path, token))
-        whole, path = path, path.removesuffix("namespace=chess").rstrip("?&")
+        complete_path, path = path, path.removesuffix("namespace=chess").rstrip("?&")
         if self.leaderless_answers > 0:
             self.leaderless_answers -= 1
             return 500, "No cluster leader"
@@ -124,11 +123,11 @@ class FakeNomad:
             accessor = self.tokens[body["BootstrapSecret"]] = str(uuid.uuid4())
             return 200, {"AccessorID": accessor, "SecretID": body["BootstrapSecret"]}
         if self.services is not None and path.startswith("/v1/service/"):
-            found = self.services.get(path.rpartition("/")[2])
-            return 200, [{"Address": found[0], "Port": found[1]}] if found else []
+            service = self.services.get(path.rpartition("/")[2])
+            return 200, [{"Address": service[0], "Port": service[1]}] if service else []
         if token not in self.tokens:
             return 403, "ACL token not found" if token else "Permission denied"
-        request = _Request(method, path, whole, body, token)
+        request = _Request(method, path, complete_path, body, token)
         for known in (self._acl_and_nodes, self._jobs, self._runs, self._variables_and_logs):
             if (answer := known(request)) is not None:
                 return answer
@@ -154,9 +153,9 @@ class FakeNomad:
         return None
 
     def _jobs(self, request: _Request) -> _Answer | None:
-        """Registered jobs, and the allocations and evaluations of the PDS's."""
-        method, path, whole, body = request.method, request.path, request.whole, request.body
-        if self.jobs_of and (namespace := whole.partition("/v1/jobs?namespace=")[2]):
+        """Registered jobs, and the allocations and evaluations of the PDS's job."""
+        method, path, complete_path, body = request.method, request.path, request.complete_path, request.body
+        if self.jobs_of and (namespace := complete_path.partition("/v1/jobs?namespace=")[2]):
             return 200, self.jobs_of.get(namespace, [])
         if path == "/v1/jobs":
             return 200, self.every_job.pop(0) if len(self.every_job) > 1 else self.every_job[0]

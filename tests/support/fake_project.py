@@ -1,4 +1,4 @@
-"""A project's folder with several stacks, and a `pulumi` on PATH for them, as the Automation API uses it.
+"""A project folder with several stacks, and a stand-in for `pulumi` on PATH that the Automation API accepts.
 
 It changes nothing and records its commands. A preview is that of the offline evaluation, with or without a change; an
 `up` ends as configured. `tests/e2e/scenarios/e2e_club_tools.py` uses the real engine.
@@ -30,7 +30,7 @@ folder, arguments = pathlib.Path({folder!r}), [item for item in sys.argv[1:] if 
 def read(name, default):
     file = folder / name
     return json.loads(file.read_text()) if file.exists() else default
-def keep(**what):
+def record(**what):
     with (folder / "ran.jsonl").open("a") as log:
         print(json.dumps(what), file=log)
 stack = arguments[arguments.index("--stack") + 1] if "--stack" in arguments else None
@@ -43,14 +43,14 @@ elif verb == "ls":
     print(json.dumps(found))
 elif verb == "init":
     name, provider = arguments[2], arguments[arguments.index("--secrets-provider") + 1]
-    keep(verb=verb, stack=name, provider=provider)
+    record(verb=verb, stack=name, provider=provider)
     if read("refuses.json", []):
         sys.exit("error: " + read("refuses.json", [])[0])
     (folder / "made.json").write_text(json.dumps([*made, name]))
     with pathlib.Path("Pulumi." + name + ".yaml").open("a") as file:
         file.write("encryptionsalt: v1:x\\n")
 elif verb == "preview":
-    keep(verb=verb, stack=stack)
+    record(verb=verb, stack=stack)
     texts = sorted(folder.glob("preview-" + stack + "-*.json"))
     if not texts:
         sys.exit("error: no passphrase is set")
@@ -58,33 +58,33 @@ elif verb == "preview":
     if len(texts) > 1:
         texts[0].unlink()
 elif verb == "up":
-    keep(verb=verb, stack=stack, begun=True)
-    told = read("up.json", {{}}).get(stack, {{}})
+    record(verb=verb, stack=stack, begun=True)
+    behavior = read("up.json", {{}}).get(stack, {{}})
     def canceled(*_):
-        if told.get("hangs") == "finishes":
-            keep(verb=verb, stack=stack, done=True)
+        if behavior.get("hangs") == "finishes":
+            record(verb=verb, stack=stack, done=True)
             sys.exit(0)
         print("error: update canceled", flush=True)
-        keep(verb=verb, stack=stack, canceled=True)
+        record(verb=verb, stack=stack, canceled=True)
         sys.exit(1)
     signal.signal(signal.SIGINT, canceled)
     print("Updating (" + stack + "):\\n +  nomad:index:Variable pds-secrets-variable creating", flush=True)
     end = time.monotonic() + 20
-    while told.get("hangs") and time.monotonic() < end:
+    while behavior.get("hangs") and time.monotonic() < end:
         time.sleep(0.05)
-    while told.get("meets") and time.monotonic() < end:
+    while behavior.get("meets") and time.monotonic() < end:
         seen = [json.loads(line) for line in (folder / "ran.jsonl").read_text().splitlines()]
-        if any(item["verb"] == "up" and item["stack"] == told["meets"] for item in seen):
+        if any(item["verb"] == "up" and item["stack"] == behavior["meets"] for item in seen):
             break
         time.sleep(0.05)
     else:
-        if told.get("meets"):
-            sys.exit("error: " + told["meets"] + " was not begun meanwhile")
-    if told.get("fails"):
-        print("Diagnostics:\\n  nomad:index:Job (pds-server-job):\\n    error: " + told["fails"])
+        if behavior.get("meets"):
+            sys.exit("error: " + behavior["meets"] + " was not begun meanwhile")
+    if behavior.get("fails"):
+        print("Diagnostics:\\n  nomad:index:Job (pds-server-job):\\n    error: " + behavior["fails"])
         print("\\nResources:\\n    1 errored")
         sys.exit(255)
-    keep(verb=verb, stack=stack, done=True)
+    record(verb=verb, stack=stack, done=True)
 elif verb == "output":
     secret = "--show-secrets" in arguments
     if secret and read("locked.json", []):
@@ -128,17 +128,17 @@ class FakeProject:
         self._write("outputs.json", self._outputs)
 
     def made(self, *names: str) -> None:
-        """Add these stacks to the backend, too."""
+        """Add these stacks to the backend."""
         file = self._folder / "made.json"
-        there = json.loads(file.read_text()) if file.exists() else []
-        self._write("made.json", [*there, *names])
+        existing = json.loads(file.read_text()) if file.exists() else []
+        self._write("made.json", [*existing, *names])
 
     def locked(self) -> None:
-        """Make the passphrase differ from the stacks'."""
+        """Let decryption fail as with a wrong passphrase."""
         self._write("locked.json", [True])
 
     def refuses(self, why: str) -> None:
-        """Refuse to create a stack."""
+        """Let `stack init` fail with this error."""
         self._write("refuses.json", [why])
 
     def previews(self, name: str, *changes: str) -> None:
@@ -160,15 +160,15 @@ class FakeProject:
         for number, text in enumerate(texts):
             (self._folder / f"preview-{name}-{number}.json").write_text(text)
 
-    def up(self, name: str, **told: Any) -> None:
-        """Let an `up` of this stack run until it is stopped (`hangs`; it may be 'finishes'), or until another's has
-        begun (`meets`), or fail (`fails`)."""
-        self._ups[name] = told
+    def up(self, name: str, **behavior: Any) -> None:
+        """Let an `up` of this stack run until SIGINT (`hangs`; 'finishes' lets it succeed then), until the `up` of
+        another stack has begun (`meets`), or fail (`fails`)."""
+        self._ups[name] = behavior
         self._write("up.json", self._ups)
 
     @property
     def ran(self) -> list[Mapping[str, Any]]:
-        """The commands that are an `up` or a preview."""
+        """The recorded commands: `up`, `preview` and `stack init`."""
         log = self._folder / "ran.jsonl"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
@@ -196,5 +196,5 @@ def club(name: str, port: int, host: str = "dev", **pds: Any) -> str:
 
 def host(*clubs: str, size: str = "s-8vcpu-16gb") -> str:
     """A stack file for a host with a place for these."""
-    room = "".join(f"    {name}: {{port: {3101 + number}}}\n" for number, name in enumerate(clubs))
-    return HOST + f"  pds:host: {{size: {size}}}\n" + (f"  pds:clubs:\n{room}" if clubs else "")
+    places = "".join(f"    {name}: {{port: {3101 + number}}}\n" for number, name in enumerate(clubs))
+    return HOST + f"  pds:host: {{size: {size}}}\n" + (f"  pds:clubs:\n{places}" if clubs else "")

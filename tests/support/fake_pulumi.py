@@ -1,5 +1,5 @@
-"""A `pulumi` on PATH that has a configured state and outputs, records its commands, and changes only the stack files,
-if configured to."""
+"""A stand-in for `pulumi` on PATH with a given state and outputs. It records its commands; `config set` and `config rm`
+change the stack files."""
 
 import json
 import os
@@ -52,13 +52,13 @@ else:
         secret = "--secret" in arguments
         words = [word for word in arguments[2:] if not word.startswith("--")]
         *sections, option = words[0].split(".")
-        place = document["config"]
+        options = document["config"]
         for section in sections:
-            place = place.setdefault(section, {{}})
+            options = options.setdefault(section, {{}})
         if arguments[1] == "rm":
-            place.pop(option, None)
+            options.pop(option, None)
         else:
-            place[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(words[1])
+            options[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(words[1])
         file.write_text(yaml.safe_dump(document))
     print(text)
     sys.exit(code)
@@ -117,7 +117,7 @@ class FakePulumi:
         self._write("answers.json", {verb: answers})
 
     def cut_short(self) -> Path:
-        """Leave the state as an engine does that is killed while it writes; return the empty file."""
+        """Leave the state as an engine that is killed while it writes it; return the empty file."""
         file = self._folder / "backend/.pulumi/stacks/pds/dev.json.attrs"
         file.parent.mkdir(parents=True)
         file.touch()

@@ -1,4 +1,4 @@
-"""A host whose commands only log their calls, to run the scripts of `components/render/host/files` on."""
+"""A host with stand-ins for commands that log their calls, for the scripts of `components/render/host/files`."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ MIB = 1024 * 1024
 
 
 def tool(name: str, package: str) -> str:
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    if not found:
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if not path:
         pytest.fail(f"'{name}' is missing: install Debian's package '{package}'.")
-    return found
+    return path
 
 
 @dataclass
@@ -42,8 +42,14 @@ class Machine:
         return target
 
     def configure(self, **values: str) -> None:
-        known = {"STACK": "dev", "VOLUME": "pds-dev", "ADOPT": "0", "SWAP_GIB": "0", "PACKAGES": "docker.io stunnel4"}
-        lines = [f"{name}='{value}'" for name, value in (known | values).items()]
+        defaults = {
+            "STACK": "dev",
+            "VOLUME": "pds-dev",
+            "ADOPT": "0",
+            "SWAP_GIB": "0",
+            "PACKAGES": "docker.io stunnel4",
+        }
+        lines = [f"{name}='{value}'" for name, value in (defaults | values).items()]
         self.file("etc/pds/host.env", "\n".join(lines) + "\n")
 
     def run(self, script: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -74,6 +80,6 @@ def machine(tmp_path: Path) -> Machine:
     root, stands = tmp_path / "root", tmp_path / "stands"
     root.mkdir()
     stands.mkdir()
-    made = Machine(root, stands)
-    made.configure()
-    return made
+    host = Machine(root, stands)
+    host.configure()
+    return host

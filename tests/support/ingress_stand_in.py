@@ -1,4 +1,4 @@
-"""An ingress on loopback before a plain HTTP server: TLS, the client's address in a header, and faults on demand."""
+"""An ingress on loopback in front of a plain HTTP server: TLS, the client's address in a header, and planted faults."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ _HEAD_LIMIT = 64 * 1024
 
 @dataclass(frozen=True)
 class Planted:
-    """An answer of the ingress's own."""
+    """A response that the ingress sends instead of the server's."""
 
     status: int
     body: str
@@ -29,16 +29,16 @@ class Planted:
 
 @dataclass
 class Ingress:
-    """In a `with` block it answers at `url`. Its faults may be changed while it runs.
+    """In a `with` block it serves `url`. A test may change its faults while it runs.
 
-    It serves one request a connection, so that each has its own head.
+    It serves one request per connection, so that each request has its own head.
     """
 
     upstream: int
     """Port of the server behind it."""
     tls: ssl.SSLContext | None = None
     forwarded: str = "replace"
-    """X-Forwarded-For: `replace` it by the client's address, as an ingress should; `pass` it on as it is; `drop` it."""
+    """X-Forwarded-For: `replace` it with the client's address, as an ingress should; `pass` it unchanged; `drop` it."""
     websockets: bool = True
     body_limit: int | None = None
     """Bytes; a longer body is refused by its announced length."""
@@ -48,7 +48,7 @@ class Ingress:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """The ingress's URL."""
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -57,7 +57,7 @@ class Ingress:
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve(ready)), daemon=True)
         self._thread.start()
-        assert ready.wait(30), "the ingress listens"
+        assert ready.wait(30), "the ingress did not start"
         return self
 
     def __exit__(
@@ -68,7 +68,7 @@ class Ingress:
         self._loop.close()
 
     async def _serve(self, ready: threading.Event) -> None:
-        # Some tests are about a client that breaks off the handshake.
+        # Some tests have a client that aborts the handshake.
         self._loop.set_exception_handler(lambda _loop, _context: None)
         server = await asyncio.start_server(self._handle, "127.0.0.1", 0, ssl=self.tls, limit=_HEAD_LIMIT)
         self.port = server.sockets[0].getsockname()[1]
@@ -130,8 +130,8 @@ class Ingress:
 
 
 def _header(head: str, name: str) -> str | None:
-    found = re.search(rf"^{name}:\s*(.*?)\s*$", head, re.IGNORECASE | re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(rf"^{name}:\s*(.*?)\s*$", head, re.IGNORECASE | re.MULTILINE)
+    return match[1] if match else None
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

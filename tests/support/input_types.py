@@ -1,4 +1,4 @@
-"""Captured inputs against the SDK's own types: nested keys, required ones, Python types and enum values.
+"""Compares recorded inputs with the SDK's types: nested keys, required keys, Python types and enum values.
 
 Pulumi's mocks accept any input. Names, types and enums are those of the pinned packages. A provider's configuration is
 JSON text on the wire and is decoded first.
@@ -35,25 +35,25 @@ def args_class(token: str) -> type | None:
         module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     if package not in _PACKAGES:
         return None
-    found: type = getattr(importlib.import_module(f"pulumi_{package}.{module}"), f"{name}Args")
-    return found
+    args: type = getattr(importlib.import_module(f"pulumi_{package}.{module}"), f"{name}Args")
+    return args
 
 
 def find_faulty_inputs(evaluation: Evaluation) -> list[str]:
     """Find inputs of every provider's resource that its SDK does not have, or has in another form."""
-    findings, looked_at = [], 0
+    findings, checked = [], 0
     for item in evaluation.of(""):
         args = args_class(item.type)
         if args is None:
             continue
-        looked_at += 1
+        checked += 1
         inputs = item.inputs
         if item.type.startswith("pulumi:providers:"):
             inputs = {key: _opened(value) for key, value in inputs.items()}
         findings += list(_against(args, inputs, item.name))
         if item.type.endswith(":Droplet") and not item.id.isdigit():
             findings.append(f"{item.name}: a droplet's id is a number, not {item.id}")
-    if not looked_at:
+    if not checked:
         raise LookupError("the program registered no resource of a provider")
     return findings
 
@@ -69,9 +69,9 @@ def _opened(value: Any) -> Any:
 def _fields(args: type) -> dict[str, tuple[Any, bool]]:
     """Wire name to type and whether it is required."""
     constructor = vars(args)["__init__"]
-    # `pulumi.Input` names `Output[T]` by text, which Python 3.14 resolves only in the given names.
-    names_there = {**vars(pulumi.output), **vars(sys.modules[args.__module__])}
-    hints = typing.get_type_hints(constructor, names_there)
+    # `pulumi.Input` names `Output[T]` by text, which Python 3.14 resolves only with these names.
+    namespace = {**vars(pulumi.output), **vars(sys.modules[args.__module__])}
+    hints = typing.get_type_hints(constructor, namespace)
     names = _types.input_type_py_to_pulumi_names(args)
     parameters = inspect.signature(constructor).parameters
     return {
@@ -98,23 +98,23 @@ def _against(args: type, value: Mapping[str, Any], where: str) -> Iterator[str]:
 
 
 def _members(hint: Any) -> list[Any]:
-    """The types that a value may have, without Pulumi's wrappings (Awaitable, Output) and None."""
+    """The types that a value may have, without None and Pulumi's wrappers (Awaitable, Output)."""
     if typing.get_origin(hint) not in (Union, UnionType):
         return [hint]
-    found: list[Any] = []
+    members: list[Any] = []
     for member in typing.get_args(hint):
         origin = typing.get_origin(member) or member
         if member is type(None) or origin is pulumi.Output or getattr(origin, "__name__", "") == "Awaitable":
             continue
-        found += _members(member)
-    return found
+        members += _members(member)
+    return members
 
 
 def _fits(hint: Any, value: Any, where: str) -> Iterator[str]:
     members = _members(hint)
     enums = [member for member in members if inspect.isclass(member) and issubclass(member, enum.Enum)]
     if enums:
-        # An argument that names an enum also takes any text; a value outside the enum is a misspelling all the same.
+        # An argument that names an enum also takes any text; a value outside the enum still counts as misspelt.
         allowed = {item.value for member in enums for item in member}
         if value not in allowed:
             yield f"{where}: {value!r} is not one of {enums[0].__name__}"

@@ -1,4 +1,4 @@
-"""An account on loopback and a stack beside it, for code that compares the two."""
+"""A DigitalOcean account on loopback and a stack's state, for code that compares the two."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ RULES: Mapping[str, Any] = {
 
 @dataclass
 class Owner:
-    """An owner of an account, a stack called `dev` and its state; `made` is what the program creates in the account."""
+    """The operator of an account and of the stack `dev`; `made` has the resources that the program created."""
 
     client: Client
     pulumi: FakePulumi
@@ -59,7 +59,7 @@ class Owner:
         self.pulumi.state()
 
     def delete(self, name: str) -> None:
-        """Delete it from the account, behind the engine's back."""
+        """Delete a resource from the account, outside the engine."""
         kind, number = self.made[name][1].rpartition(":")[2], self.made[name][2]
         path = {"Droplet": "droplets", "Volume": "volumes", "ReservedIp": "reserved_ips", "Firewall": "firewalls"}[kind]
         self.client.ask("DELETE", f"/{path}/{number}", status=204)
@@ -68,47 +68,47 @@ class Owner:
         )
 
     def look(self) -> OrphanReport:
-        """The tool's findings."""
+        """The findings of `./pds orphans`."""
         with self.account() as account:
             return orphans.find_orphans(self.stack, account)
 
     def account(self) -> DigitalOceanAccount:
-        """The account, to read."""
+        """A client of the account."""
         return DigitalOceanAccount(TOKEN, self.client.api.url)
 
     def orphan(self, kind: str) -> Orphan:
         """The one orphan of this kind."""
-        [found] = [item for item in self.look().orphans if item.kind == kind]
-        return found
+        [orphan] = [item for item in self.look().orphans if item.kind == kind]
+        return orphan
 
     def assign(self, ip: str, droplet: int) -> None:
-        """Let the address lead to the droplet."""
+        """Assign the reserved IP to the droplet."""
         body = {"type": "assign", "droplet_id": droplet}
         self.client.finished(self.client.ask("POST", f"/reserved_ips/{ip}/actions", body, 201)["action"])
 
     def new_ip(self) -> str:
-        """A further reserved IP."""
+        """Create a further reserved IP."""
         return str(self.client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"])
 
     def record(self, name: str, data: str) -> str:
-        """A further record of type A; its id."""
-        wish = {"type": "A", "name": name, "data": data, "ttl": 300}
-        return str(self.client.ask("POST", f"/domains/{ZONE}/records", wish, 201)["domain_record"]["id"])
+        """Create a further record of type A; returns its id."""
+        body = {"type": "A", "name": name, "data": data, "ttl": 300}
+        return str(self.client.ask("POST", f"/domains/{ZONE}/records", body, 201)["domain_record"]["id"])
 
 
 @contextmanager
 def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
-    """An owner whose state and account agree, with a neighbour's resources in the same account."""
+    """An operator whose state and account agree; the account also has resources of another stack."""
     with served(folder / "api", action_seconds=0) as client:
-        found = Owner(client, FakePulumi(folder, monkeypatch), {})
-        found.configure()
-        _neighbour(client)
+        operator = Owner(client, FakePulumi(folder, monkeypatch), {})
+        operator.configure()
+        _other_stack(client)
         client.ask("POST", "/tags", {"name": "pds-dev"}, 201)
         firewall = client.ask("POST", "/firewalls", {**FIREWALL, "name": "pds-dev", "tags": ["pds-dev"]}, 202)
         volume = client.volume(name="pds-dev")["id"]
-        ip = found.new_ip()
+        ip = operator.new_ip()
         droplet = client.droplet(name="pds-dev", tags=["pds-dev"], volumes=[volume])["id"]
-        found.assign(ip, droplet)
+        operator.assign(ip, droplet)
         client.ask("POST", "/domains", {"name": ZONE}, 201)
         index = "digitalocean:index"
         made: list[Made] = [
@@ -123,17 +123,17 @@ def owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
                 f"{droplet}-{ip}-20261123",
                 {"ipAddress": ip, "dropletId": droplet},
             ),
-            ("pds-dns-a", f"{index}/dnsRecord:DnsRecord", found.record("@", ip), {"domain": ZONE}),
-            ("pds-dns-wildcard", f"{index}/dnsRecord:DnsRecord", found.record("*", ip), {"domain": ZONE}),
+            ("pds-dns-a", f"{index}/dnsRecord:DnsRecord", operator.record("@", ip), {"domain": ZONE}),
+            ("pds-dns-wildcard", f"{index}/dnsRecord:DnsRecord", operator.record("*", ip), {"domain": ZONE}),
             ("pds-host-nomad-bootstrap", "pulumi-python:dynamic/pds:NomadBootstrap", "BootstrapProvider", {}),
         ]
-        found.made = {item[0]: item for item in made}
-        found.remember()
-        yield found
+        operator.made = {item[0]: item for item in made}
+        operator.remember()
+        yield operator
 
 
-def _neighbour(client: Client) -> None:
-    """Another stack's resources, which are not ours in any comparison."""
+def _other_stack(client: Client) -> None:
+    """Create resources of another stack, which no comparison may report."""
     client.ask("POST", "/tags", {"name": "pds-other"}, 201)
     client.ask("POST", "/firewalls", {**FIREWALL, "name": "pds-other", "tags": ["pds-other"]}, 202)
     volume = client.volume(name="pds-other")["id"]

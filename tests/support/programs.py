@@ -1,4 +1,4 @@
-"""Evaluations of the real program for a stack file given as a map: the dev stack's, with a test's changes."""
+"""Evaluations of the real program for the dev stack's options with the changes of a test."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ SOURCES = ("components", "offline", "policy", "cli", "tools")
 """The folders of the project's own code, beside `tests`."""
 
 _HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup", "on")
-"""Sections in which a secret may stand; the engine marks a whole top-level key."""
+"""Sections that may contain a secret; the engine marks a whole top-level key as secret."""
 
 ALERTS = {
     "email": ["owner@bench.test"],
@@ -37,15 +37,15 @@ CLUB: dict[str, Any] = {
     "takedown": ["mallory.noted.at"],
     "delete": {"eve.noted.at": "did:plc:qo2urk437ss36eyefp5jgoyw"},
 }
-"""The options of a stack with members, beside the dev stack's: a handle under the hostname, one of a domain of the
-member's own, a reserved one, and everything else about accounts."""
+"""The options of a stack with members, beside the dev stack's: a handle under the hostname, one of the
+member's own domain, a reserved one, and every other option about accounts."""
 
 
 CLUBS: dict[str, Any] = {
     "clubs": {"chess": {"port": 3101}, "rooks": {"port": 3102, "disk_gib": 9}},
     "host": {"size": "s-2vcpu-4gb"},
 }
-"""The options of a host with a place for clubs."""
+"""The options of a host that grants places to two clubs."""
 
 ON_A_HOST: dict[str, Any] = {
     "hostname": "pds.chess-club.org",
@@ -53,7 +53,7 @@ ON_A_HOST: dict[str, Any] = {
     "on": "dev",
     "pds": {"port": 3101},
 }
-"""The stack file of one of them, `chess`."""
+"""The options of the club `chess` on that host."""
 
 EXISTING: dict[str, Any] = {
     "on": {
@@ -63,7 +63,7 @@ EXISTING: dict[str, Any] = {
     },
     "operators": None,
 }
-"""The options of a stack, beside the dev stack's, whose PDS is in an existing Nomad."""
+"""The options, in addition to the dev stack's, of a stack whose PDS runs in an existing Nomad."""
 
 
 def document(**changes: Any) -> dict[str, Any]:

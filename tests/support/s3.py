@@ -1,4 +1,4 @@
-"""An S3 service on loopback, in memory: `tests/support/s3_service.py`, which checks what real ones check.
+"""An S3 service on loopback, in memory: `tests/support/s3_service.py`, which is as strict as real services.
 
 It checks the signature, its region, the rights of the key and the owner of the bucket, as Spaces and Amazon do;
 docs/test-doubles.md has the list.
@@ -22,11 +22,11 @@ from tests.support.s3_service import CONTROL
 from tools.trial.process import LOOPBACK, ServerProcess, free_port
 
 BUCKET = "copies"
-"""Of backups."""
+"""The bucket of the backups."""
 KEYS = {"AWS_ACCESS_KEY_ID": "DO00TEST", "AWS_SECRET_ACCESS_KEY": "only a test"}
-"""Of the account that the buckets belong to; they may do everything."""
+"""Keys of the account that owns the buckets, without limits."""
 LIMITED = {"AWS_ACCESS_KEY_ID": "DO00LIMITED", "AWS_SECRET_ACCESS_KEY": "limited to a bucket"}
-"""Like the key that the program makes for backups: `readwrite` in the buckets that are there from the start."""
+"""Like the key that the program makes for backups: `readwrite` in the initial buckets."""
 REGION = "ams3"
 """The backups' default region."""
 STRANGER = "someone else"
@@ -46,7 +46,7 @@ def s3_server(
 ) -> Iterator[str]:
     """The URL of a service at `address` with these buckets, empty; `folder` gets its log.
 
-    At `hosts`, and at an IP address, a bucket is the path's first part; in front of one of them it is the first label.
+    At `hosts`, and at an IP address, the first part of the path is the bucket; a label in front of a host is one, too.
     A signature has to be for `region`; with `spaces` us-east-1 is also valid, as its documentation has it for SDKs that
     support only Amazon's regions (docs.digitalocean.com/products/spaces/how-to/use-aws-sdks). Without `checksums` the
     service refuses the CRCs of newer SDKs. Buckets of `strangers` exist and belong to another account. Keys are `KEYS`
@@ -56,7 +56,7 @@ def s3_server(
     url = f"http://{address}:{port}"
     limited = {"secret": LIMITED["AWS_SECRET_ACCESS_KEY"], "grants": [(bucket, "readwrite") for bucket in buckets]}
     keys = {KEYS["AWS_ACCESS_KEY_ID"]: {"secret": KEYS["AWS_SECRET_ACCESS_KEY"]}, LIMITED["AWS_ACCESS_KEY_ID"]: limited}
-    wish = {
+    config = {
         "address": address,
         "port": port,
         "keys": keys,
@@ -69,7 +69,7 @@ def s3_server(
         name="S3 server",
         command=[sys.executable, "-m", "tests.support.s3_service"],
         folder=folder,
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "S3_SERVICE": json.dumps(wish)},
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "S3_SERVICE": json.dumps(config)},
         log=folder / "s3.log",
         health=f"{url}{CONTROL}health",
     ):
@@ -98,8 +98,8 @@ def drop_key(url: str, access_key: str) -> None:
 
 def buckets_of(url: str) -> Mapping[str, str]:
     """The owners of all buckets."""
-    found: Mapping[str, str] = _control(url, "GET", "buckets")
-    return found
+    owners: Mapping[str, str] = _control(url, "GET", "buckets")
+    return owners
 
 
 def pass_days(url: str, days: int) -> None:
@@ -107,7 +107,7 @@ def pass_days(url: str, days: int) -> None:
     _control(url, "POST", "days", days)
 
 
-def _control(url: str, method: str, what: str, body: Any = None) -> Any:
+def _control(url: str, method: str, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    with urlopen(Request(f"{url}{CONTROL}{what}", method=method, data=data), timeout=60) as answer:
+    with urlopen(Request(f"{url}{CONTROL}{path}", method=method, data=data), timeout=60) as answer:
         return json.load(answer)

@@ -1,9 +1,9 @@
-"""An S3 service as strict as the real ones, as a program: a proxy in front of moto's server, which checks nothing.
+"""An S3 service as strict as real ones, run as a program: a proxy in front of moto's server, which checks nothing.
 
 `tests/support/s3.py` starts it; docs/test-doubles.md lists its checks, with the sources.
 
-The proxy owns: signatures and their region, keys and their rights, owners of buckets, virtual-hosted names, and S3's
-requirements on every request. moto owns buckets, objects, versions, delete markers and their forms.
+The proxy handles signatures and their region, keys and their rights, owners of buckets, virtual-hosted names, and S3's
+requirements on every request. moto handles buckets, objects, versions, delete markers and their forms.
 """
 
 import base64
@@ -26,14 +26,15 @@ from xml.sax.saxutils import escape
 from tests.support.s3_signature import Request, S3Error, access_denied, verify
 
 CONTROL = "/_bench/"
-"""Paths of the tests' own; no bucket's name begins with an underscore."""
+"""Paths that control the service in tests; no bucket's name begins with an underscore."""
 _BUCKET_PARTS = ("acl", "cors", "lifecycle", "logging", "policy", "versioning", "tagging", "website", "encryption")
 _READ = frozenset({"HeadBucket", "ListObjects", "GetObject"})
 _WRITE = _READ | {"PutObject", "DeleteObject", "AbortMultipartUpload", "ListParts", "ListMultipartUploads"}
 PERMISSIONS: Mapping[str, frozenset[str]] = {"read": _READ, "readwrite": _WRITE}
 """The permissions of a key that is limited to a bucket. Seen in public reports: such a key is refused CreateBucket, and
 HeadBucket works (parse-community/parse-server-s3-adapter#230); GET ?acl is refused (owncloud/files_primary_s3#690).
-About bucket configuration, locations and versions nothing is published, so the project may not need them: refused."""
+Nothing is published about bucket configuration, locations and versions, so they are refused and the project must not
+need them."""
 _NEED_A_DIGEST = ("DeleteObjects", "PutBucketlifecycle", "PutBucketcors", "PutBucketpolicy", "PutBuckettagging")
 """Requests whose body has to have a checksum (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html)."""
 
@@ -53,12 +54,12 @@ class Key:
         """Whether this key may do that in a bucket of its account."""
         if self.grants is None:
             return True
-        return any(name == bucket and operation in PERMISSIONS.get(given, ()) for name, given in self.grants)
+        return any(name == bucket and operation in PERMISSIONS.get(permission, ()) for name, permission in self.grants)
 
 
 @dataclass
-class Gate:
-    """The service; `regions` are those that a signature may name, the first of which is its own."""
+class S3Proxy:
+    """The service; a signature may name any of `regions`, the first of which is the service's own."""
 
     inner: Callable[[Environ, Start], Iterable[bytes]]
     regions: Sequence[str]
@@ -113,7 +114,7 @@ class Gate:
         return self.inner(environ, started)
 
     def _place(self, request: Request) -> tuple[str, str]:
-        """Bucket and key, of either form of address."""
+        """Bucket and key, from either form of address."""
         host = request.headers["host"].partition(":")[0].lower()
         path = unquote(request.path).removeprefix("/")
         own = (*self.hosts, "localhost")
@@ -131,9 +132,11 @@ class Gate:
         if bucket in self.owners:
             code = "BucketAlreadyExists" if len(self.regions) > 1 else "BucketAlreadyOwnedByYou"
             raise S3Error(409, code, "The bucket that you tried to create already exists.")
-        wanted = re.search(rb"<LocationConstraint[^>]*>([^<]*)<", body)
-        if wanted and wanted[1].decode() not in self.regions:
-            message = f"The {wanted[1].decode()} location constraint is incompatible for the region specific endpoint."
+        constraint = re.search(rb"<LocationConstraint[^>]*>([^<]*)<", body)
+        if constraint and constraint[1].decode() not in self.regions:
+            message = (
+                f"The {constraint[1].decode()} location constraint is incompatible for the region specific endpoint."
+            )
             raise S3Error(400, "IllegalLocationConstraintException", message)
         # moto has Amazon's regions only.
         environ.update({"wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"})
@@ -146,20 +149,20 @@ class Gate:
         return _answered(start, "200 OK", text.encode())
 
     def _control(self, environ: Environ, start: Start) -> Iterable[bytes]:
-        method, what = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(CONTROL)
+        method, action = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(CONTROL)
         body = json.loads(_body(environ) or b"null")
-        found: Any = "ok"
-        if (method, what) == ("GET", "buckets"):
-            found = self.owners
-        elif method == "PUT" and what.startswith("keys/"):
-            self.keys[what.removeprefix("keys/")] = Key(**body)
-        elif method == "DELETE" and what.startswith("keys/"):
-            self.keys.pop(what.removeprefix("keys/"), None)
-        elif method == "POST" and what == "days":
+        response: Any = "ok"
+        if (method, action) == ("GET", "buckets"):
+            response = self.owners
+        elif method == "PUT" and action.startswith("keys/"):
+            self.keys[action.removeprefix("keys/")] = Key(**body)
+        elif method == "DELETE" and action.startswith("keys/"):
+            self.keys.pop(action.removeprefix("keys/"), None)
+        elif method == "POST" and action == "days":
             pass_days(body)
-        elif (method, what) != ("GET", "health"):
+        elif (method, action) != ("GET", "health"):
             return _answered(start, "404 Not Found", b"null")
-        return _answered(start, "200 OK", json.dumps(found).encode())
+        return _answered(start, "200 OK", json.dumps(response).encode())
 
 
 def operation_of(method: str, bucket: str, key: str, query: Mapping[str, str]) -> str:
@@ -248,7 +251,7 @@ def pass_days(days: int) -> None:
                         for item, after in pairwise(versions)
                         if not old(after.last_modified, rule.nve_noncurrent_days)
                     ] + versions[-1:]
-                    # A delete marker with nothing behind it any more (API_LifecycleExpiration).
+                    # A delete marker without an older version (API_LifecycleExpiration).
                     alone = len(kept) == 1 and isinstance(kept[0], FakeDeleteMarker)
                     if not kept or (alone and rule.expired_object_delete_marker == "true"):
                         dict.pop(bucket.keys, name)
@@ -292,23 +295,23 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import run_simple
 
-    wish = json.loads(os.environ["S3_SERVICE"])
-    keys = {name: Key(**about) for name, about in wish["keys"].items()}
-    owners = dict(wish["owners"])
+    config = json.loads(os.environ["S3_SERVICE"])
+    keys = {name: Key(**about) for name, about in config["keys"].items()}
+    owners = dict(config["owners"])
     moto: Any = DomainDispatcherApplication(create_backend_app)
-    gate = Gate(moto, wish["regions"], wish["hosts"], wish["checksums"], keys)
-    _fill(gate, owners)
+    proxy = S3Proxy(moto, config["regions"], config["hosts"], config["checksums"], keys)
+    _fill(proxy, owners)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    run_simple(wish["address"], wish["port"], gate, threaded=True, request_handler=MotoRequestHandler)
+    run_simple(config["address"], config["port"], proxy, threaded=True, request_handler=MotoRequestHandler)
 
 
-def _fill(gate: Gate, owners: Mapping[str, str]) -> None:
-    """The initial buckets."""
+def _fill(proxy: S3Proxy, owners: Mapping[str, str]) -> None:
+    """Create the initial buckets."""
     from moto.s3.models import s3_backends
 
     for bucket, account in owners.items():
         s3_backends["123456789012"]["aws"].create_bucket(bucket, "us-east-1")
-        gate.owners[bucket] = account
+        proxy.owners[bucket] = account
 
 
 if __name__ == "__main__":

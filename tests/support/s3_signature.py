@@ -1,6 +1,6 @@
-"""Signature version 4 of an S3 request, checked as S3 checks it.
+"""Verifies signature version 4 of an S3 request as S3 does.
 
-Written from the public description, not from a client, so that it does not repeat a client's mistake:
+Written from the public documentation, not from a client, so that it does not repeat a client's mistake:
 docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html and sigv4-streaming.html; the codes are those of
 docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. Presigned URLs and version 2 are not supported: no client
 of this project sends them.
@@ -133,24 +133,24 @@ def _time(request: Request) -> datetime:
 
 
 def _payload(request: Request) -> str:
-    given = request.headers.get("x-amz-content-sha256")
-    if given is None:
+    digest = request.headers.get("x-amz-content-sha256")
+    if digest is None:
         raise S3Error(400, "InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
-    if given in (_UNSIGNED, *_STREAMING):
-        return given
-    if not re.fullmatch("[0-9a-f]{64}", given):
+    if digest in (_UNSIGNED, *_STREAMING):
+        return digest
+    if not re.fullmatch("[0-9a-f]{64}", digest):
         raise S3Error(
             400,
             "InvalidArgument",
             "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-… or a valid sha256 value.",
         )
-    if hashlib.sha256(request.body).hexdigest() != given:
+    if hashlib.sha256(request.body).hexdigest() != digest:
         raise S3Error(
             400,
             "XAmzContentSHA256Mismatch",
             "The provided 'x-amz-content-sha256' header does not match what was computed.",
         )
-    return given
+    return digest
 
 
 def _canonical(request: Request, claim: _Claim, payload: str) -> bytes:
@@ -182,16 +182,16 @@ def _verify_chunks(request: Request, claim: _Claim, key: bytes, payload: str) ->
     rest, before, size = request.body, claim.signature, -1
     while size != 0:
         head, _, rest = rest.partition(b"\r\n")
-        found = re.fullmatch(rb"([0-9a-fA-F]+);chunk-signature=([0-9a-f]{64})", head)
-        if not found:
+        match = re.fullmatch(rb"([0-9a-fA-F]+);chunk-signature=([0-9a-f]{64})", head)
+        if not match:
             raise S3Error(400, "IncompleteBody", "The request body terminated unexpectedly")
-        size = int(found[1], 16)
+        size = int(match[1], 16)
         data, rest = rest[:size], rest[size:]
         digest = hashlib.sha256(data).hexdigest()
         text = _to_sign(f"{ALGORITHM}-PAYLOAD", request, claim, before, _EMPTY, digest)
-        if _sign(key, text) != found[2].decode():
+        if _sign(key, text) != match[2].decode():
             raise _mismatch()
-        before = found[2].decode()
+        before = match[2].decode()
         if size or not payload.endswith("-TRAILER"):
             rest = rest.removeprefix(b"\r\n")
     if payload.endswith("-TRAILER"):

@@ -1,8 +1,8 @@
-"""Which worker of a parallel run (`pytest -n`) gets which tests, and when.
+"""The distribution of tests among the workers of a parallel run (`pytest -n`).
 
-The tests of a file stay together, of those on the real servers the ones of one version line: what they share is made
-once for each worker. A worker keeps to a version line for as long as there are tests of it, since a club with its
-history takes more time than most tests. Whatever takes long goes first, so that the workers end at the same time.
+The tests of a file run on one worker, because each worker creates its own shared fixtures; tests on real servers are
+also split by version line. A worker takes all units of one version line before others, because a club with its history
+takes longer to create than most tests. Long files start first, so that the workers end at about the same time.
 """
 
 import re
@@ -38,25 +38,25 @@ LONG = (
 
 
 ALONE = frozenset({"test_session", "test_power_cut"})
-"""Files whose tests never run side by side: they take the same port, or make the machine's loop devices wait."""
+"""Files whose tests are never split between workers: they share a port, or contend for the machine's loop devices."""
 
 
 def unit_of(nodeid: str) -> tuple[str, str]:
-    """The file of a test, and the version line of the server that it runs on, if it runs on one."""
+    """The file of a test, and the version line of its server, or "" without a real server."""
     file = nodeid.partition("::")[0]
     line = _LINE.search(nodeid) if "/contract/" in file and PurePosixPath(file).stem not in ALONE else None
     return file, line[1] if line else ""
 
 
 def order(nodeid: str) -> tuple[bool, int]:
-    """What tests are sorted by; those of equal rank stay in their order."""
+    """The sort key of a test; the sort is stable."""
     file = unit_of(nodeid)[0]
     name = PurePosixPath(file).stem
     return "/contract/" not in file, LONG.index(name) if name in LONG else len(LONG)
 
 
 class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Hands out one unit after the other, in the order in which they were collected."""
+    """Assigns units to workers in the order of collection, by version line."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         super().__init__(config, log)

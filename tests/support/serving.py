@@ -1,4 +1,4 @@
-"""An HTTP server of a test, for the duration of a block."""
+"""An HTTP server on loopback for the duration of a `with` block."""
 
 import ssl
 import threading
@@ -12,14 +12,14 @@ LOOPBACK = "127.0.0.1"
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is refused at the handshake is expected."""
+        """Ignore errors: tests expect clients that fail the handshake."""
 
 
 @contextmanager
 def served(
     handler: type[BaseHTTPRequestHandler], *, address: str = LOOPBACK, tls: ssl.SSLContext | None = None
 ) -> Iterator[int]:
-    """The free port at which `handler` answers, without a log."""
+    """Serve `handler` without a log; yields the port."""
     quiet = type(handler.__name__, (handler,), {"log_message": lambda *_: None})
     server = (_Server if tls else ThreadingHTTPServer)((address, 0), quiet)
     if tls:
