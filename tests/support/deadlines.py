@@ -12,7 +12,7 @@ _RUNS = ("subprocess.run", "subprocess.check_output", "subprocess.check_call", "
 _WAITS = ("join", "wait", "communicate", "recv")
 """Without an argument each of these waits forever; `str.join` and `socket.recv` always have one."""
 _NO_WAIT = ("club", "self")
-"""Objects with their own `join` or `wait`, such as a member who joins a club; the waits in those methods are checked."""
+"""Objects with their own `join` or `wait`, such as a member who joins a club; the waits inside are checked."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
