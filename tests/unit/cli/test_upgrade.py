@@ -152,7 +152,7 @@ def _images(root: Path) -> list[str]:
     return [name for name in names if NEXT in (root / f"Pulumi.{name}.yaml").read_text()]
 
 
-def test_upgrade_all_tries_the_canary_and_backs_up_each_stack(
+def test_upgrade_all_runs_the_trial_on_the_canary_and_backs_up_each_stack(
     several: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     several.nomad.logs = {("restore", "stdout"): "MIGRATES account.sqlite 008\nsnapshot 33a97191 saved\n"}
