@@ -1,6 +1,6 @@
 """The output of `pulumi preview --json --show-sames` for an evaluation, for tests of its readers.
 
-`tests/e2e/test_gate_engine.py` compares this with the real engine's.
+`tests/e2e/test_preflight_engine.py` compares this with the real engine's.
 """
 
 import json
