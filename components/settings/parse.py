@@ -52,8 +52,8 @@ def read(document: Mapping[str, Any], file: str, stack: str) -> Settings:
     return settings
 
 
-_DEPTH = 3
-"""Depth to which keys are checked: an option that is a map, in a section."""
+_DEPTH = 4
+"""Depth to which keys are checked: an option that is a map, in a section of a section."""
 
 
 def _readable(values: Mapping[Any, Any], path: list[str | int], faults: list[Fault]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Options of the server: the PDS itself, its mail relay, its bucket for blobs, and its existing secrets."""
+"""Options of the server: the PDS itself, its bucket for blobs, and its existing secrets."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, model_validator
 from components.settings.images import package_of_tag, tag_of
 from components.settings.job_demand import PDS_MHZ, JobDemand
 from components.settings.option import READ_ONLY_MAP, Section, option
-from components.settings.types import Did, DidKey, Domain, Email, HttpsUrl, MailUser, ManagementToken, RotationKey
+from components.settings.types import Did, DidKey, Email, HttpsUrl, ManagementToken, RotationKey
 
 _LARGEST = 2**53 - 1
 """The largest integer that JavaScript, and so the server, represents exactly."""
@@ -116,25 +116,6 @@ class PdsOptions(Section):
     def line(self) -> Literal["0.4", "0.5"]:
         """The version line of the server package in the image."""
         return "0.4" if self.package_version.startswith("0.4.") else "0.5"
-
-
-class MailOptions(Section):
-    """A mail relay. Without one, members receive no password resets and no tokens for moving to another server."""
-
-    host: Domain = option(doc="Host name of the relay.", example="smtp.my-relay.org")
-    port: int = option(2465, ge=1, le=65535, doc="Port of the relay. DigitalOcean blocks 25, 465 and 587.")
-    tls: Literal["implicit", "starttls"] = option(
-        "implicit", doc="TLS mode: 'implicit' for ports like 465, 'starttls' for ports like 587."
-    )
-    user: MailUser = option(
-        min_length=1, doc="User name at the relay, unencoded; the program percent-encodes it.", example="postmaster"
-    )
-    password: SecretStr = option(
-        min_length=1, doc="Password at the relay (`pulumi config set --secret --path mail.password`)."
-    )
-    sender: Email = option(
-        alias="from", doc="Sender of the PDS's messages.", env="PDS_EMAIL_FROM_ADDRESS", example="pds@my-club.org"
-    )
 
 
 class S3Options(Section):

@@ -8,6 +8,12 @@ file requests, not what is derived from it. A section also states the memory and
 
 from components.settings.host_options import DnsOptions, HostOptions, NomadOptions, OperatorsOptions, VolumeOptions
 from components.settings.ingress_options import CADDY_ASK_PORT, INGRESS_IMAGES, IngressOptions
+from components.settings.mail_options import (
+    DmarcOptions,
+    MailDnsOptions,
+    MailOptions,
+    ReturnPathOptions,
+)
 from components.settings.operations_options import (
     ALERTS_MIB,
     OLDER_BACKUPS_MIB,
@@ -15,7 +21,7 @@ from components.settings.operations_options import (
     BackupOptions,
     SlackOptions,
 )
-from components.settings.pds_options import MailOptions, PdsOptions, S3Options, SecretsOptions
+from components.settings.pds_options import PdsOptions, S3Options, SecretsOptions
 from components.settings.people_options import CONFIRM_EMAIL_MIB, InvitesOptions, MemberOptions
 from components.settings.placement import ClubOptions, OnOptions
 
@@ -28,16 +34,19 @@ __all__ = [
     "AlertsOptions",
     "BackupOptions",
     "ClubOptions",
+    "DmarcOptions",
     "DnsOptions",
     "HostOptions",
     "IngressOptions",
     "InvitesOptions",
+    "MailDnsOptions",
     "MailOptions",
     "MemberOptions",
     "NomadOptions",
     "OnOptions",
     "OperatorsOptions",
     "PdsOptions",
+    "ReturnPathOptions",
     "S3Options",
     "SecretsOptions",
     "SlackOptions",

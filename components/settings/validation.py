@@ -14,6 +14,7 @@ from components.settings.errors import Fault, shown
 from components.settings.handles import member_faults, removal_faults
 from components.settings.host_checks import image_faults, package_faults, tag_faults
 from components.settings.ingress_checks import caa_faults, caddy_image_faults, ingress_kind_faults
+from components.settings.mail_checks import mail_dns_faults, region_faults
 from components.settings.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
 from components.settings.pds_env import environment_faults
 from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
@@ -222,6 +223,8 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"pds.image"}), image_faults),
     (frozenset({"pds.image", "pds.package_version"}), package_faults),
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
+    (frozenset({"mail"}), region_faults),
+    (frozenset({"mail", "dns", "hostname", "members", "service_handle_domains"}), mail_dns_faults),
     (frozenset({"s3"}), _blobs),
     (frozenset({"s3"}), s3_faults),
     (frozenset({"backup"}), _backup),

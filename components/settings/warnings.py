@@ -4,17 +4,12 @@ from collections.abc import Callable, Iterator
 
 from components.settings.endpoints import SPACES_REGION
 from components.settings.handles import wildcards
+from components.settings.mail_presets import BLOCKED_SMTP_PORTS, USUAL_TLS
 from components.settings.pds_env import unchecked_names
 from components.settings.settings import Settings
 
-BLOCKED_SMTP_PORTS = frozenset({25, 465, 587})
-"""Ports that DigitalOcean blocks towards the Internet (docs.digitalocean.com/support/why-is-smtp-blocked)."""
-
 SHORT_SECRET = 16
 """Shorter adopted secrets cause a warning. The server itself has no minimum."""
-
-_USUAL_TLS = {25: "starttls", 587: "starttls", 2525: "starttls", 2587: "starttls", 465: "implicit", 2465: "implicit"}
-"""TLS mode of relays by port. nodemailer uses implicit TLS on 465 only unless told; the program always sets it."""
 
 _PAIRS = (("app_view_url", "app_view_did"), ("report_service_url", "report_service_did"))
 """Options of `pds` that describe one service together: its address, and the audience of the server's tokens."""
@@ -39,9 +34,23 @@ def _mail(settings: Settings) -> Iterator[str]:
             f"pds:mail.port: DigitalOcean blocks {mail.port}; mail will not leave the droplet. "
             "Write the relay's other port: 2465 (implicit TLS), 2525 or 2587 (STARTTLS)."
         )
-    if mail.port in _USUAL_TLS and mail.tls != _USUAL_TLS[mail.port]:
-        usual = _USUAL_TLS[mail.port]
+    if mail.port in USUAL_TLS and mail.tls != USUAL_TLS[mail.port]:
+        usual = USUAL_TLS[mail.port]
         yield f"pds:mail.tls: relays speak {usual} TLS on {mail.port}. Write 'tls: {usual}' if yours does."
+
+
+def _mail_reports(settings: Settings) -> Iterator[str]:
+    """Another domain has to agree to reports about this one (RFC 7489, section 7.1)."""
+    mail = settings.mail
+    if mail is None or mail.dns is None or mail.dns.dmarc is None:
+        return
+    sender = mail.sender_domain
+    for domain in dict.fromkeys(address.rpartition("@")[2].lower() for address in mail.dns.dmarc.reports):
+        if domain != sender and not domain.endswith(f".{sender}") and not sender.endswith(f".{domain}"):
+            yield (
+                f"pds:mail.dns.dmarc.reports: receivers send no reports to {domain} unless it has the TXT record "
+                f"{sender}._report._dmarc.{domain} with the text 'v=DMARC1'. `./pds check` looks for it."
+            )
 
 
 def _alerts(settings: Settings) -> Iterator[str]:
@@ -157,6 +166,7 @@ def _empty_volume(settings: Settings) -> Iterator[str]:
 
 _CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _mail,
+    _mail_reports,
     _alerts,
     _backup,
     _s3,
