@@ -173,6 +173,7 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
         "ingress_state": "open",
         "state": "evaluated without a network",
     },
+    "pulumi-python:dynamic/pds:SoleRecords": _same,
     "pulumi-python:dynamic/pds:Account": lambda n, i: {
         "did": f"did:plc:{_base32(n)}",
         "live_handle": i.get("temporary") or i.get("handle"),

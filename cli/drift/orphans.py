@@ -14,7 +14,7 @@ from cli.lib.digitalocean import DigitalOceanAccount, Json
 from cli.lib.stack import Stack, State
 from cli.lib.temporary_firewall import temporary_firewalls
 from components.render.host.cloud_init import volume_name
-from components.render.records import hostname_records, member_records
+from components.render.records import hostname_records, mail_records, member_records
 from components.settings.settings import Settings
 from offline.stackfile import read_settings
 
@@ -230,7 +230,7 @@ class _Search:
         settings = self._settings
         if settings.dns.provider != "digitalocean":
             return []
-        records = hostname_records(settings)
+        records = hostname_records(settings) + mail_records(settings)
         records += [record for member in settings.members for record in member_records(settings, member)]
         in_zone = self._account.list_all(f"domains/{settings.zone}/records")
         return [item for item in in_zone if any(record.matches(item) for record in records)]
@@ -252,13 +252,16 @@ class _Search:
 
     def _records(self, own: Sequence[Json]) -> Iterator[Orphan]:
         zone, known = self._settings.zone, self._state.ids("DnsRecord")
+        sole = [record for record in mail_records(self._settings) if record.sole is not None]
         for item in own:
             if str(item["id"]) not in known:
+                effect = "creates its own beside it, and name servers return both"
+                if any(record.matches(item) for record in sole):
+                    effect = "refuses to create its own beside it, because receivers would apply neither"
                 yield Orphan(
                     kind="record",
                     id=str(item["id"]),
-                    about=f"{item['name']} {item['type']} {item['data']} in zone {zone}. "
-                    "The next `up` creates its own beside it, and name servers return both.",
+                    about=f"{item['name']} {item['type']} {item['data']} in zone {zone}. The next `up` {effect}.",
                     delete=(("doctl", "compute", "domain", "records", "delete", zone, str(item["id"])),),
                 )
 

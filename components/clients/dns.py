@@ -15,9 +15,11 @@ from components.clients.errors import PendingError
 _LONGEST_CHAIN = 8
 """CNAME records in a row; resolvers stop after about as many."""
 
+DIGITALOCEAN_SERVERS = ("ns1.digitalocean.com", "ns2.digitalocean.com", "ns3.digitalocean.com")
+
 REGISTRAR = (
     "Enter the name servers of the service that holds it at the registrar of the domain (or as NS records in the zone "
-    "above); DigitalOcean's are ns1.digitalocean.com, ns2.digitalocean.com and ns3.digitalocean.com"
+    f"above); DigitalOcean's are {', '.join(DIGITALOCEAN_SERVERS[:-1])} and {DIGITALOCEAN_SERVERS[-1]}"
 )
 
 
@@ -99,6 +101,25 @@ def values(name: str, kind: str, nameservers: Sequence[str]) -> list[str]:
     return sorted(_followed(servers[0], name, kind, nameservers)[0])
 
 
+def zone_texts(name: str, zone: str, nameservers: Sequence[str]) -> list[str]:
+    """The TXT records of `name`, a name in `zone`, from the first server that answers. Raises PendingError.
+
+    DigitalOcean's own servers are queried for a zone that is not delegated yet.
+    """
+    servers = list(nameservers)
+    try:
+        servers = servers or _servers_of(zone)
+    except PendingError:
+        servers = [address for host in DIGITALOCEAN_SERVERS for address in _addresses(host)]
+    last_error: PendingError | None = None
+    for server in servers:
+        try:
+            return sorted(_followed(server, name, "TXT", nameservers)[0])
+        except PendingError as error:
+            last_error = error
+    raise last_error or PendingError(f"no name server answers for {zone}")
+
+
 def leads_to(name: str, address: str, nameservers: Sequence[str]) -> bool:
     """Whether `address` is one of the addresses of `name`; also if no name server can be queried."""
     try:
@@ -178,8 +199,9 @@ def _followed(server: str, name: str, kind: str, nameservers: Sequence[str]) -> 
             if found or len(seen) == 1 or server not in nameservers:
                 return found, end
             with suppress(PendingError):  # the named servers may not have the target
-                server = zone_of(end)[1][0]
-                continue
+                if (owner := zone_of(end)[1][0]) not in nameservers:
+                    server = owner
+                    continue
             return found, end
         if end in seen or len(seen) > _LONGEST_CHAIN:
             raise PendingError(f"{name} is a CNAME that leads in a circle: {' -> '.join([*seen, end])}")

@@ -17,7 +17,7 @@ from components.dynamic.accounts import (
     InvitesProvider,
     UnlistedAccountsProvider,
 )
-from components.dynamic.dns import DnsReadyProvider
+from components.dynamic.dns import DnsReadyProvider, SoleRecordsProvider
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import (
     BootstrapProvider,
@@ -40,6 +40,7 @@ __all__ = [
     "NomadJobRunProvider",
     "NomadRequirementsProvider",
     "ServerReadyProvider",
+    "SoleRecordsProvider",
     "StackIdentityProvider",
     "UnlistedAccountsProvider",
 ]

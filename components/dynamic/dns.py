@@ -1,9 +1,12 @@
-"""The provider of `DnsReady`."""
+"""The providers of `DnsReady` and `SoleRecords`."""
+
+from pulumi.dynamic import CheckFailure, CheckResult
 
 from components.clients import dns
-from components.clients.errors import ServiceError
+from components.clients.errors import DeadlineError, PendingError, ServiceError
 from components.clients.wait import until
 from components.dynamic.base import PollingProvider, Props
+from components.settings import spf
 from components.settings.ingress_state import IngressState
 
 
@@ -30,3 +33,85 @@ class DnsReadyProvider(PollingProvider, pickled_as="DnsReadyProvider"):
 
     def _is_done(self, olds: Props) -> bool:
         return olds.get("ingress_state") == IngressState.OPEN
+
+
+class SoleRecordsProvider(PollingProvider, pickled_as="SoleRecordsProvider"):
+    """Refuses a second SPF, DKIM or DMARC record at a name, at the preview and again before the records are created.
+
+    Receivers ignore all of them if there are two. A name that an earlier `up` checked has the stack's own record and is
+    not queried again. If the name servers cannot be queried, a preview passes, and an `up` stops before the records,
+    after `wait` seconds: a new zone is not served at once.
+    """
+
+    def check(self, _olds: Props, news: Props) -> CheckResult:
+        try:
+            fault = self._fault(_olds, news)
+        except PendingError:
+            fault = None
+        # With a property the engine would print its whole value before the sentence.
+        return CheckResult(news, [CheckFailure("", fault)] if fault else [])
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        fault: str | None = None
+
+        def answer() -> None:
+            nonlocal fault
+            fault = self._fault(olds, news)
+
+        try:
+            until(answer, float(news["wait"]), "DNS", pause=5)
+        except DeadlineError as error:
+            raise ServiceError(
+                f"The records of 'mail.dns' were not created, because nothing shows whether others exist. {error} "
+                "Repeat `pulumi up`, or remove 'mail.dns'."
+            ) from error
+        if fault:
+            raise ServiceError(fault)
+        return dict(news)
+
+    @staticmethod
+    def _fault(olds: Props, news: Props) -> str | None:
+        own = {record["name"] for record in olds.get("records") or []}
+        for record in news["records"]:
+            name, begins = record["name"], record["begins"].lower()
+            texts = dns.zone_texts(name, news["zone"], news["nameservers"]) if name not in own else []
+            if found := next((text for text in texts if _begins(text.lower(), begins)), None):
+                return _second_record(record, found, news["existing_spf"])
+        return None
+
+
+def _begins(text: str, version: str) -> bool:
+    """Whether a text has this version, not one that only begins like it."""
+    return not version or (text.startswith(version) and text[len(version) : len(version) + 1] in ("", " ", ";"))
+
+
+_PARTS = {"mail-spf": "spf", "mail-dmarc": "dmarc", "mail-return-path-spf": "return_path"}
+"""Role of a record to its option in `mail.dns`; all others are DKIM records."""
+
+
+def _second_record(record: Props, found: str, existing_spf: str) -> str:
+    """Why `record` cannot be created beside the record `found`, and what to do instead."""
+    name, key = record["name"], _PARTS.get(record["role"], "dkim")
+    if record["role"] == "mail-spf":
+        return _second_spf(name, found, record["value"], existing_spf)
+    kind = {"dmarc": "DMARC", "dkim": "DKIM"}.get(key, "SPF")
+    text = found if len(found) <= 60 else f"{found[:57]}…"
+    return (
+        f"{name} has the {kind} record '{text}' already, which is not of this stack, and with two of them receivers "
+        f"apply neither. Delete it at the DNS host, or remove 'mail.dns.{key}'."
+    )
+
+
+def _second_spf(name: str, found: str, value: str, existing_spf: str) -> str:
+    second = "a second one would make both invalid (RFC 7208, section 4.5)"
+    if existing_spf and spf.same(found, existing_spf):
+        return (
+            f"{name} still has the SPF record of 'mail.dns.spf_existing', and {second}. Delete it at the DNS host, "
+            f"then repeat `pulumi up`, which creates '{value}' in its place."
+        )
+    merged = spf.merged(found, [term for term in spf.terms(value) if not spf.is_end(term)])
+    return (
+        f"{name} has the SPF record '{found}' already, which is not of this stack, and {second}. Either change its "
+        f"text to '{merged}' at the DNS host and remove 'mail.dns.spf', or write its present text as "
+        "'mail.dns.spf_existing' and delete it: the stack then creates the merged record."
+    )

@@ -17,7 +17,7 @@ from components.dynamic.accounts import (
     UnlistedAccountsProvider,
 )
 from components.dynamic.base import PollingProvider
-from components.dynamic.dns import DnsReadyProvider
+from components.dynamic.dns import DnsReadyProvider, SoleRecordsProvider
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import (
     BootstrapProvider,
@@ -109,6 +109,15 @@ class DnsReady(DynamicResource, module="pds", name="DnsReady"):
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(DnsReadyProvider(), name, inputs, ("ingress_state", "state"), (), opts)
+
+
+class SoleRecords(DynamicResource, module="pds", name="SoleRecords"):
+    """Names at which no other record exists. Inputs: `zone`, `nameservers`, `wait` (seconds), `existing_spf` (text that
+    the stack's SPF record replaces, or empty), and `records`: each a `role`, the whole `name`, how the texts of which
+    there can be one begin (`begins`), and the stack's `value`."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(SoleRecordsProvider(), name, inputs, (), (), opts)
 
 
 class ServerReady(DynamicResource, module="pds", name="ServerReady"):

@@ -1,12 +1,12 @@
-"""The DNS records of the PDS's hostname. `people/members.py` makes members' records."""
+"""The DNS records of the PDS's hostname and of the sender's domain. `people/members.py` makes members' records."""
 
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_digitalocean as digitalocean
 
-from components.dynamic.resources import DnsReady
-from components.render.records import DnsRecord, Value, hostname_records
+from components.dynamic.resources import DnsReady, SoleRecords
+from components.render.records import DnsRecord, Value, hostname_records, mail_records, whole_name
 from components.settings.settings import Settings
 
 
@@ -21,7 +21,8 @@ class DnsArgs:
 
 
 class Dns(pulumi.ComponentResource):
-    """A, wildcard and CAA records, created at DigitalOcean or listed for manual creation."""
+    """A, wildcard and CAA records and those of the sender's domain: created at DigitalOcean, or listed for manual
+    creation."""
 
     records: pulumi.Output[list[dict[str, str]]]
     """Every record that the PDS needs: zone, name, type, value, ttl (seconds)."""
@@ -32,6 +33,7 @@ class Dns(pulumi.ComponentResource):
         super().__init__("pds:index:Dns", name, None, opts)
         settings = args.settings
         records = hostname_records(settings)
+        of_sender = mail_records(settings)
         zone: pulumi.Input[str] = settings.zone
         if settings.dns.provider == "digitalocean":
             if settings.dns.create_zone:
@@ -44,14 +46,50 @@ class Dns(pulumi.ComponentResource):
                 ).name
             for record in records:
                 if record.other_zone is None:
-                    self._create(name, args, record, zone)
+                    self._create(name, args, record, zone, [args.identity])
+            if of_sender:
+                sole = self._sole_records(name, args, of_sender, zone)
+                for record in of_sender:
+                    self._create(name, args, record, zone, [args.identity, sole])
         self.zone = pulumi.Output.from_input(zone)
         self.records = args.ipv4.apply(
-            lambda ipv4: [record.row(settings, record.value_from({Value.ADDRESS: ipv4})) for record in records]
+            lambda ipv4: [
+                record.row(settings, record.value_from({Value.ADDRESS: ipv4})) for record in [*records, *of_sender]
+            ]
         )
         self.register_outputs({"records": self.records})
 
-    def _create(self, name: str, args: DnsArgs, record: DnsRecord, zone: pulumi.Input[str]) -> None:
+    def _sole_records(self, name: str, args: DnsArgs, records: list[DnsRecord], zone: pulumi.Input[str]) -> SoleRecords:
+        """The check that no other record makes one of these invalid."""
+        settings = args.settings
+        inputs = {
+            "zone": zone,
+            "nameservers": list(settings.dns.nameservers),
+            "records": [
+                {
+                    "role": record.role,
+                    "name": whole_name(record.row(settings, "")),
+                    "begins": record.sole,
+                    "value": record.value,
+                }
+                for record in records
+                if record.sole is not None
+            ],
+            "wait": dns_wait(settings),
+            "existing_spf": (settings.mail and settings.mail.dns and settings.mail.dns.spf_existing) or "",
+        }
+        return SoleRecords(
+            f"{name}-sole-records", inputs, pulumi.ResourceOptions(parent=self, depends_on=[args.identity])
+        )
+
+    def _create(
+        self,
+        name: str,
+        args: DnsArgs,
+        record: DnsRecord,
+        zone: pulumi.Input[str],
+        depends_on: list[pulumi.Resource],
+    ) -> None:
         is_caa = record.type == "CAA"
         digitalocean.DnsRecord(
             f"{name}-{record.role}",
@@ -60,9 +98,15 @@ class Dns(pulumi.ComponentResource):
             name=record.name,
             value=record.value_from({Value.ADDRESS: args.ipv4}),
             ttl=args.settings.dns.ttl,
+            priority=record.priority,
             flags=0 if is_caa else None,
             tag="issue" if is_caa else None,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.identity]),
+            # A selector may change between TXT and CNAME, which cannot exist side by side.
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=depends_on,
+                delete_before_replace=True if record.role.startswith("mail-") else None,
+            ),
         )
 
 

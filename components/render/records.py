@@ -1,15 +1,17 @@
-"""Every DNS record of a PDS, as data: those of the hostname, and those of each member's handle.
+"""Every DNS record of a PDS, as data: those of the hostname, of each member's handle, and of the sender's domain.
 
 `edge/dns.py` and `people/members.py` create them, or list them for manual creation. `./pds orphans` and `./pds check`
 read the same records. A new record is one line here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
+from components.settings import spf
 from components.settings.handles import service_domain, wildcards
+from components.settings.mail_options import MailOptions, ReturnPathOptions, is_dkim_key
 from components.settings.sections import MemberOptions
 from components.settings.settings import Settings
 
@@ -40,6 +42,10 @@ class DnsRecord:
     value: str | Value
     other_zone: str | None = None
     """The zone, in parentheses, if it is not the stack's. Then only its owner can create the record."""
+    priority: int | None = None
+    """Of an MX record."""
+    sole: str | None = None
+    """Beginning of the texts of which receivers accept only one at this name; None if there may be several records."""
 
     def value_from(self, known: Mapping[Value, T]) -> T | str:
         """The value, with those of other resources from `known`."""
@@ -48,6 +54,7 @@ class DnsRecord:
     def row(self, settings: Settings, value: str) -> dict[str, str]:
         """The record among the stack's outputs, in the notation of zone files."""
         written = f'0 issue "{value.removesuffix(".")}"' if self.type == "CAA" else value
+        written = written if self.priority is None else f"{self.priority} {written}"
         zone, ttl = self.other_zone or settings.zone, str(settings.dns.ttl)
         return {"zone": zone, "name": self.name, "type": self.type, "value": written, "ttl": ttl}
 
@@ -78,6 +85,50 @@ def member_records(settings: Settings, member: MemberOptions) -> list[DnsRecord]
     return records
 
 
+def mail_records(settings: Settings) -> list[DnsRecord]:
+    """The records of the sender's domain, as far as the stack file asks for them."""
+    mail = settings.mail
+    if mail is None or mail.dns is None:
+        return []
+    domain, wanted = mail.verified_domain, mail.dns
+    texts = [
+        *((f"mail-verification-{number}", domain, text, None) for number, text in enumerate(wanted.verification)),
+        *([("mail-spf", domain, spf.merged(wanted.spf_existing, wanted.spf), spf.VERSION)] if wanted.spf else []),
+        *([("mail-dmarc", f"_dmarc.{mail.sender_domain}", wanted.dmarc.text, "v=DMARC1")] if wanted.dmarc else []),
+    ]
+    records = [_of_sender(settings, role, "TXT", name, text, sole=sole) for role, name, text, sole in texts]
+    for selector, value in wanted.dkim.items():
+        role, name = f"mail-dkim-{selector}", f"{selector}._domainkey.{domain}"
+        if is_dkim_key(value):
+            records.append(_of_sender(settings, role, "TXT", name, value, sole=""))
+        else:
+            records.append(_of_sender(settings, role, "CNAME", name, f"{value}.", sole=""))
+    return records + (_return_path(settings, mail, wanted.return_path) if wanted.return_path else [])
+
+
+def _return_path(settings: Settings, mail: MailOptions, path: ReturnPathOptions) -> list[DnsRecord]:
+    role, name = "mail-return-path", f"{path.name}.{mail.verified_domain}"
+    if path.cname:
+        return [_of_sender(settings, role, "CNAME", name, f"{path.cname}.")]
+    return [
+        _of_sender(settings, role, "MX", name, f"{path.mx}.", priority=path.mx_priority),
+        _of_sender(settings, f"{role}-spf", "TXT", name, spf.merged(None, path.spf), sole=spf.VERSION),
+    ]
+
+
+def _of_sender(
+    settings: Settings,
+    role: str,
+    kind: str,
+    whole_name: str,
+    value: str,
+    priority: int | None = None,
+    sole: str | None = None,
+) -> DnsRecord:
+    record = _in_zone(settings, role, kind, whole_name, value, "(the sender's own)")
+    return replace(record, priority=priority, sole=sole)
+
+
 def _wildcard(settings: Settings, domain: str, name: str | None) -> DnsRecord:
     is_hostname = domain == f".{settings.hostname}"
     role = "wildcard" if is_hostname else f"wildcard{domain.replace('.', '-')}"
@@ -86,10 +137,12 @@ def _wildcard(settings: Settings, domain: str, name: str | None) -> DnsRecord:
     return DnsRecord(role, "A", name, Value.ADDRESS)
 
 
-def _in_zone(settings: Settings, role: str, kind: str, whole_name: str, value: Value) -> DnsRecord:
-    """A record under its name relative to the stack's zone, or under its whole name in the member's own zone."""
+def _in_zone(
+    settings: Settings, role: str, kind: str, whole_name: str, value: str | Value, other: str = "(the member's own)"
+) -> DnsRecord:
+    """A record under its name relative to the stack's zone, or under its whole name in the zone `other`."""
     if whole_name != settings.zone and not whole_name.endswith(f".{settings.zone}"):
-        return DnsRecord(role, kind, whole_name, value, other_zone="(the member's own)")
+        return DnsRecord(role, kind, whole_name, value, other_zone=other)
     name = "@" if whole_name == settings.zone else whole_name.removesuffix(f".{settings.zone}")
     return DnsRecord(role, kind, name, value)
 

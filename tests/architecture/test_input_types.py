@@ -13,6 +13,7 @@ import pytest
 
 from offline.mock_engine import COMPUTED, Evaluation
 from tests.support.input_types import args_class, find_faulty_inputs
+from tests.support.mail import ALL_PARTS, RESEND
 from tests.support.programs import ALERTS, BACKUP, CLUB, CLUBS, EXISTING, run, shared
 
 Change = Callable[[dict[str, Any]], None]
@@ -40,6 +41,7 @@ def test_every_input_of_stacks_with_every_option_matches_its_sdk_type() -> None:
         service_handle_domains=[".noted.at"],
         alerts=ALERTS,
         backup=BACKUP,
+        mail={**RESEND, "dns": ALL_PARTS},
         **CLUB,
     )
     others = (evaluation, run(**CLUBS), run(**EXISTING))

@@ -4,15 +4,33 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import dns.flags
 import dns.message
+import dns.query
 import dns.rcode
 import dns.rdatatype
+import dns.resolver
 import dns.rrset
+import pytest
 
 Records = Mapping[str, list[str]]
 """Name to addresses, or `TYPE NAME` to values of another type."""
+
+
+def stay_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up on a silent server after a moment, and let no test query a server outside."""
+    patient = dns.query.udp_with_fallback
+
+    def ask(*args: Any, **kwargs: Any) -> Any:
+        return patient(*args, **{**kwargs, "timeout": 0.3})
+
+    def none(*_args: Any, **_kwargs: Any) -> Any:
+        raise dns.resolver.NoNameservers
+
+    monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
+    monkeypatch.setattr(dns.resolver, "resolve", none)
 
 
 @contextmanager

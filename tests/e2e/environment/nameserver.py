@@ -1,7 +1,7 @@
 """The name server of the e2e environment's zones: it answers with the present records of the account.
 
-UDP on loopback, authoritative, no recursion. Only what the program's wait for its own name needs: A, AAAA, CAA, CNAME,
-NS and TXT, and a wildcard for names without a record.
+UDP on loopback, authoritative, no recursion. Only what the program queries: A, AAAA, CAA, CNAME, MX, NS and TXT, and a
+wildcard for names without a record.
 """
 
 import socketserver
@@ -83,8 +83,11 @@ def _text(record: Json) -> str:
     match record["type"]:
         case "CAA":
             return f'{record["flags"]} {record["tag"]} "{value}"'
-        case "TXT":
-            return '"' + value.replace('"', '\\"') + '"'
+        case "TXT":  # a string has at most 255 bytes (RFC 1035, section 3.3)
+            parts = [value[start : start + 255] for start in range(0, len(value), 255)]
+            return " ".join('"' + part.replace('"', '\\"') + '"' for part in parts)
+        case "MX":
+            return f"{record['priority']} {value}."
         case "CNAME" | "NS":
             return f"{value}."
         case _:

@@ -11,9 +11,12 @@ from cli.drift import orphans
 from cli.drift.orphans import Orphan
 from cli.lib import stack as stacks
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
+from components.render.records import mail_records
 from offline.stackfile import StackFileError
 from tests.e2e.environment.api_client import FIREWALL, TOKEN
 from tests.support.leftover_account import ZONE, Owner, owner
+from tests.support.mail import ALL_PARTS, RESEND
+from tests.support.programs import settings_of
 
 
 @pytest.fixture
@@ -98,6 +101,21 @@ def test_reports_a_second_record_of_the_same_name(alice: Owner) -> None:
     assert record.delete == (("doctl", "compute", "domain", "records", "delete", ZONE, number),)
     alice.configure(dns={"provider": "manual"})
     assert alice.look().orphans == [], "with manual DNS the records are the operator's"
+
+
+def test_lists_mail_records_that_the_state_lost(alice: Owner) -> None:
+    """The API accepts each record in the form in which the program creates it."""
+    mail = {**RESEND, "dns": ALL_PARTS}
+    alice.configure(mail=mail)
+    for record in (records := mail_records(settings_of(mail=mail))):
+        request = {"type": record.type, "name": record.name, "data": record.value, "ttl": 300}
+        request |= {} if record.priority is None else {"priority": record.priority}
+        alice.client.ask("POST", f"/domains/{ZONE}/records", request, 201)
+    alice.client.ask("POST", f"/domains/{ZONE}/records", {"type": "TXT", "name": "@", "data": "v=spf1 -all"}, 201)
+    listed = [item.about for item in alice.look().orphans if item.kind == "record"]
+    assert len(listed) == len(records), "the SPF record of another service is not the stack's"
+    refused = [about for about in listed if "refuses to create its own beside it" in about]
+    assert len(refused) == len([record for record in records if record.sole is not None])
 
 
 def test_offers_to_use_a_zone_that_the_state_lost(alice: Owner) -> None:

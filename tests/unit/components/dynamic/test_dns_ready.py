@@ -27,16 +27,7 @@ def _inputs(*nameservers: str, wait: int = 0) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time out quickly if a server is silent."""
-    patient = dns.query.udp_with_fallback
-
-    def ask(*args: Any, **kwargs: Any) -> Any:
-        return patient(*args, **{**kwargs, "timeout": 0.3})
-
-    def none(*_args: Any, **_kwargs: Any) -> Any:
-        raise dns.resolver.NoNameservers
-
-    monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
-    monkeypatch.setattr(dns.resolver, "resolve", none)  # no test queries a server outside
+    fake_dns.stay_on_loopback(monkeypatch)
 
 
 def test_name_with_the_right_address_opens_the_ingress() -> None:
