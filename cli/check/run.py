@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pulumi
 
-from cli.check import account, host, identity, names, project, relays, server
+from cli.check import account, host, identity, mail, names, project, relays, server
 from cli.check.host import HostStatus
 from cli.check.site import Site
 from cli.check.subject import CheckVerdict, Subject, failed
@@ -30,12 +30,15 @@ THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
     ("blob limit", server.blob_limit),
     ("rate limit", server.rate_limit),
     ("invites", server.invites),
-    ("mail", server.mail),
+    ("mail", mail.message),
 )
 
 BY_THEMSELVES: tuple[tuple[str, Check], ...] = (
     ("DNS", names.name),
     ("records", names.records),
+    ("SPF", mail.spf),
+    ("DKIM", mail.dkim),
+    ("DMARC", mail.dmarc),
     ("firewall", account.firewall),
     ("account", account.things),
     ("host", project.host),

@@ -1,4 +1,4 @@
-"""Checks of the server itself, through its ingress: health, certificate, WebSocket, OAuth, limits, invites, mail."""
+"""Checks of the server itself, through its ingress: health, certificate, WebSocket, OAuth, limits, invites."""
 
 import random
 import ssl
@@ -186,29 +186,3 @@ def _left(site: Site | None, claimed: str | None = None) -> int | None:
     answer = site.request("GET", "/xrpc/com.atproto.server.describeServer", headers=headers)
     remaining = answer.headers.get("RateLimit-Remaining")
     return int(remaining) if remaining is not None else None
-
-
-def mail(subject: Subject) -> CheckVerdict:
-    """Check that a message leaves the server: the one that it sends on anonymous request, a code to reset a
-    password."""
-    if "PDS_EMAIL_SMTP_URL" not in subject.environment:
-        text = "no mail relay in the stack file: members get no password resets and no token to move away"
-        return failed(f"{text}. Add 'mail', then `pulumi up`.") if subject.mail else skipped(text)
-    if subject.mail is None:
-        return skipped("skipped: --mail ADDRESS of an account here sends it a message")
-    body = {"email": subject.mail}
-    answer = subject.site.request("POST", "/xrpc/com.atproto.server.requestPasswordReset", json=body)
-    if answer.status_code == 200:
-        return passed(
-            f"the relay took a message to {subject.mail} (a code to reset a password: ignore it). Did it arrive?"
-        )
-    if answer.status_code == 400:
-        return failed(
-            f"no account here has the address {subject.mail}; the server writes to accounts only. Name one's."
-        )
-    if answer.status_code == 429:
-        return skipped("the server sends few of these an hour to one client, and has sent them: try again later")
-    return failed(
-        f"the server could not hand a message to the relay ({answer.status_code}). Look at its log; DigitalOcean "
-        "blocks ports 25, 465 and 587."
-    )

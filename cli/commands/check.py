@@ -1,14 +1,28 @@
 """`./pds check`."""
 
+import re
+
 import click
 
 from cli.lib.stack import Stack
 from cli.registry import command, stack_argument
 
 
+def _mail_address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse text that is no address; a callback of Click."""
+    if value and not re.fullmatch(r"[A-Za-z0-9][^@\s\"<>]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", value):
+        raise click.BadParameter(f"{value!r} is no e-mail address. Write for example ann@my-club.org.")
+    return value
+
+
 @command("check", exit_codes="0 nothing to do, 1 something to do, 2 the check could not run.")
 @stack_argument()
-@click.option("--mail", metavar="ADDRESS", help="Let the server send a message to the account with this address.")
+@click.option(
+    "--mail",
+    metavar="ADDRESS",
+    callback=_mail_address,
+    help="Let the server send a message to this address, and check SPF, DKIM and DMARC.",
+)
 @click.option("--relay", is_flag=True, help="Also query the relays about this server.")
 @click.option("--source", metavar="ADDRESS", help="Second address of this machine, to test the rate limit.")
 @click.option("--at", metavar="URL", help="Address to check instead of the stack's: https://IP:PORT.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socketserver
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +12,13 @@ import pytest
 from cli.check.run import CheckResult, run_checks
 from cli.check.site import Site
 from cli.check.subject import Subject
-from components.settings.pds_env import env_file
+from components.settings.pds_env import configured_secrets, env_file
 from tests.support import fake_dns
 from tests.support.certificates import Authority, server_context
 from tests.support.ingress_stand_in import Ingress
+from tests.support.programs import settings_of
+from tests.support.smtp_relay import SmtpRelay
+from tests.support.smtp_relay import serve as serve_relay
 from tools.trial.directory import PlcDirectory
 from tools.trial.owner import ACCOUNT
 from tools.trial.pds import PdsProcess
@@ -30,49 +31,27 @@ HOST = "noted.at"
 HANDLE = f"{ACCOUNT}.{HOST}"
 EMAIL = f"{ACCOUNT}@{HOST}"
 CONFIGURATION = "of today"
+MAIL_LOGIN = ("post@relay", "p@ss/w:rd%")
+"""User and password at the relay, with characters that a URL has to encode."""
 ELSEWHERE = {
-    *("DNS", "records", "firewall", "account", "Nomad", "jobs", "disk", "backup", "drill", "accounts", "metadata"),
+    *(
+        "SPF",
+        "DKIM",
+        "DMARC",
+        "DNS",
+        "records",
+        "firewall",
+        "account",
+        "Nomad",
+        "jobs",
+        "disk",
+        "backup",
+        "drill",
+        "accounts",
+        "metadata",
+    ),
 }
 """Checks that query services other than the server, which are absent here; `tests/unit/cli/test_drift.py` has them."""
-
-
-class Relay(socketserver.ThreadingTCPServer):
-    """A mail relay on loopback that accepts every message and records its recipient; if `busy`, it refuses them."""
-
-    allow_reuse_address = daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Smtp)
-        self.busy = False
-        self.taken: list[str] = []
-        self.port = int(self.server_address[1])
-
-
-class _Smtp(socketserver.StreamRequestHandler):
-    server: Relay
-
-    def handle(self) -> None:
-        self._say("220 relay")
-        while line := self.rfile.readline().decode(errors="replace").strip():
-            match line.upper().split(" ")[0].split(":")[0]:
-                case "RCPT" if self.server.busy:
-                    self._say("550 not here")
-                case "RCPT":
-                    self.server.taken.append(line)
-                    self._say("250 ok")
-                case "DATA":
-                    self._say("354 go on")
-                    while self.rfile.readline() not in (b".\r\n", b""):
-                        pass
-                    self._say("250 taken")
-                case "QUIT":
-                    self._say("221 bye")
-                    return
-                case _:
-                    self._say("250 ok")
-
-    def _say(self, text: str) -> None:
-        self.wfile.write(f"{text}\r\n".encode())
 
 
 @dataclass
@@ -83,7 +62,7 @@ class HostConnection:
     ingress: Ingress
     subject: Subject
     authority: Authority
-    relay: Relay
+    relay: SmtpRelay
     folder: Path
 
     def results(self, **changes: Any) -> dict[str, CheckResult]:
@@ -112,10 +91,10 @@ def checked_host(
     authority = Authority()
     (folder / "ca.pem").write_text(authority.pem)
     tls = server_context(authority.issue(HOST, f"*.{HOST}", days=60), folder)
-    relay = Relay()
-    threading.Thread(target=relay.serve_forever, daemon=True).start()
-    mail = {"PDS_EMAIL_SMTP_URL": f"smtp://127.0.0.1:{relay.port}", "PDS_EMAIL_FROM_ADDRESS": f"pds@{HOST}"}
-    with start_pds(program_env, mail) as pds:
+    relay_tls = server_context(authority.issue("127.0.0.1"), tmp_path_factory.mktemp("relay"))
+    relay = SmtpRelay(tls="starttls", context=relay_tls, login=MAIL_LOGIN, senders=frozenset({HOST}))
+    trusted = {"NODE_EXTRA_CA_CERTS": str(folder / "ca.pem")}
+    with serve_relay(relay), start_pds(program_env, (mail := mail_environment(relay)) | trusted) as pds:
         port = int(pds.url.rpartition(":")[2])
         client = Client(pds.url, HOST)
         admin = program_env["PDS_ADMIN_PASSWORD"]
@@ -143,8 +122,15 @@ def checked_host(
                 nameservers=(empty_server,),  # it has no records: handles resolve by HTTPS only
             )
             yield HostConnection(pds, ingress, subject, authority, relay, folder)
-    relay.shutdown()
-    relay.server_close()
+
+
+def mail_environment(relay: SmtpRelay, password: str = MAIL_LOGIN[1]) -> dict[str, str]:
+    """The server's variables for a relay, as the program renders them; only host and port are the test's."""
+    options = {"host": "smtp.relay.test", "port": 2525, "from": f"pds@{HOST}", "user": MAIL_LOGIN[0]}
+    tls = "implicit" if relay.tls == "implicit" else "starttls"
+    url = configured_secrets(settings_of(mail={**options, "tls": tls, "password": password}))["PDS_EMAIL_SMTP_URL"]
+    here = url.replace("smtp.relay.test:2525", f"127.0.0.1:{relay.port}")
+    return {"PDS_EMAIL_SMTP_URL": here, "PDS_EMAIL_FROM_ADDRESS": f"pds@{HOST}"}
 
 
 def _escrow(env: dict[str, str], secrets: frozenset[str]) -> dict[str, Any]:

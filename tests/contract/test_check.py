@@ -14,7 +14,7 @@ import pytest
 
 from cli import app as verbs
 from cli.check.run import CHECKS_BY_NAME
-from tests.contract.checked_host import ELSEWHERE, EMAIL, HOST, HostConnection, with_env
+from tests.contract.checked_host import ELSEWHERE, EMAIL, HOST, MAIL_LOGIN, HostConnection, with_env
 from tests.support.ingress_stand_in import Ingress, Planted
 
 pytestmark = pytest.mark.contract
@@ -32,7 +32,8 @@ def test_healthy_server_passes_all_checks(place: HostConnection) -> None:
     assert set(results) - passed == {"relay", *ELSEWHERE}, "relays are queried only if requested"
     assert "two addresses are distinguished" in results["rate limit"].remark
     assert "by HTTPS" in results["handles"].remark
-    assert any(EMAIL in line for line in place.relay.taken), "the message went through the server to its own relay"
+    [message] = place.relay.taken
+    assert (message.sender, message.recipients) == (f"pds@{HOST}", (EMAIL,)), "it went through the server to its relay"
 
 
 def test_image_tag_reported_as_version_matches_the_package_version(
@@ -86,6 +87,7 @@ def test_reports_mail_that_the_relay_refuses_and_an_unknown_address(place: HostC
         place.relay.busy = False
     assert list(refused) == ["mail"]
     assert "could not hand a message" in refused["mail"]
+    assert MAIL_LOGIN[1] not in refused["mail"]
     assert "no account here" in place.red(mail="unknown@noted.at")["mail"]
 
 
@@ -153,6 +155,6 @@ def test_command_prints_a_line_per_check_and_fails_if_there_is_something_to_do(
     assert [line[7:].partition(":")[0] for line in lines if line.startswith("to do")] == [
         *("host", "escrow", "backup"),
     ], "and the stack has no backups"
-    assert lines[-1] == "10 ok, 3 to do, 11 skipped."
+    assert lines[-1] == "10 ok, 3 to do, 14 skipped."
     assert len(lines) == len(CHECKS_BY_NAME) + 2
     assert "--show-secrets" in (tmp_path / "arguments").read_text()

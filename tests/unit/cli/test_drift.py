@@ -363,6 +363,6 @@ def test_the_docs_list_every_check_of_a_change_that_up_does_not_detect() -> None
 
 def test_every_check_has_a_test_in_which_it_fails() -> None:
     tested = {loss.check for loss in LOSSES.values()}
-    files = ("tests/contract/test_check.py", "tests/contract/test_check_faults.py")
-    contract = "".join((ROOT / file).read_text() for file in files)
-    assert [name for name in CHECKS_BY_NAME if name not in tested and f'"{name}"' not in contract] == []
+    files = ("contract/test_check.py", "contract/test_check_faults.py", "unit/cli/test_check_mail.py")
+    elsewhere = "".join((ROOT / "tests" / file).read_text() for file in files)
+    assert [name for name in CHECKS_BY_NAME if name not in tested and f'"{name}"' not in elsewhere] == []

@@ -1,50 +1,17 @@
 """`./pds email-token`: a command in the server's container, against a Nomad exec endpoint on loopback."""
 
-import base64
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from websockets.sync.server import ServerConnection, serve
 
 from cli.people import email_tokens as email_token
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
+from tests.support.fake_exec import TOKEN, exec_endpoint, frame
 
-TOKEN = "06b05181-6ba5-a269-ae00-373e61ed46eb"
 DID = "did:plc:qo2urk437ss36eyefp5jgoyw"
 ALLOCATION = "11111111-0000-0000-0000-000000000000"
-
-
-def _frame(stream: str, text: str) -> dict[str, Any]:
-    return {stream: {"data": base64.b64encode(text.encode()).decode()}}
-
-
-@contextmanager
-def _exec_endpoint(*frames: dict[str, Any]) -> Iterator[tuple[dict[str, str], list[tuple[str, str | None]]]]:
-    """Nomad's response to a command; yields the outputs with its address, and the requests with their tokens."""
-    requests: list[tuple[str, str | None]] = []
-
-    def answer(connection: ServerConnection) -> None:
-        assert connection.request
-        requests.append((connection.request.path, connection.request.headers.get("X-Nomad-Token")))
-        assert json.loads(connection.recv(timeout=30)) == {"stdin": {"close": True}}, "Nomad would wait for input"
-        for frame in frames:
-            connection.send(json.dumps(frame))
-
-    with serve(answer, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        nomad = dict.fromkeys(("ca_pem", "client_cert_pem", "client_key_pem"), "")
-        try:
-            yield {**nomad, "address": f"http://127.0.0.1:{server.socket.getsockname()[1]}", "token": TOKEN}, requests
-        finally:
-            server.shutdown()
-            thread.join(30)
 
 
 @pytest.fixture
@@ -57,8 +24,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("runs")
 def test_reads_the_tokens_in_the_server_s_container_with_the_stack_s_nomad_token() -> None:
     rows = json.dumps([{"purpose": "plc_operation", "token": "ABCDE-FGHIJ", "requestedAt": "2026-06-01T12:00:00.000Z"}])
-    frames = (_frame("stdout", "the volume is that of noted.at\n" + rows[:20]), _frame("stdout", rows[20:] + "\n"))
-    with _exec_endpoint(*frames, {"exited": True, "result": {"exit_code": 0}}) as (nomad, requests):
+    frames = (frame("stdout", "the volume is that of noted.at\n" + rows[:20]), frame("stdout", rows[20:] + "\n"))
+    with exec_endpoint(*frames, {"exited": True, "result": {"exit_code": 0}}) as (nomad, requests):
         tokens = email_token.read_tokens(nomad, DID)
     assert tokens == [email_token.EmailToken("plc_operation", "ABCDE-FGHIJ", "2026-06-01T12:00:00.000Z")]
     [(path, token)] = requests
@@ -72,11 +39,11 @@ def test_reads_the_tokens_in_the_server_s_container_with_the_stack_s_nomad_token
 @pytest.mark.usefixtures("runs")
 def test_reports_a_failed_command_and_an_unreachable_endpoint() -> None:
     frames = (
-        _frame("stderr", "SqliteError: unable to open database file"),
+        frame("stderr", "SqliteError: unable to open database file"),
         {"exited": True, "result": {"exit_code": 1}},
     )
     with (
-        _exec_endpoint(*frames) as (nomad, _requests),
+        exec_endpoint(*frames) as (nomad, _requests),
         pytest.raises(ServiceError, match="unable to open database file"),
     ):
         email_token.read_tokens(nomad, DID)
@@ -87,9 +54,9 @@ def test_reports_a_failed_command_and_an_unreachable_endpoint() -> None:
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize("output", ["", "the volume is that of noted.at\n", '[{"purpose": "plc_op'])
 def test_reports_truncated_output(output: str) -> None:
-    frames = (_frame("stdout", output), {"exited": True, "result": {"exit_code": 0}})
+    frames = (frame("stdout", output), {"exited": True, "result": {"exit_code": 0}})
     with (
-        _exec_endpoint(*frames) as (nomad, _requests),
+        exec_endpoint(*frames) as (nomad, _requests),
         pytest.raises(ServiceError, match=r"truncated .* Repeat the command"),
     ):
         email_token.read_tokens(nomad, DID)
