@@ -17,6 +17,7 @@ from typing import Any, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
+from components.settings.mail_presets import PRESETS
 from components.settings.option import env_of, options, section_of
 from components.settings.settings import Settings
 from offline.stackfile import evaluate_stack
@@ -149,6 +150,18 @@ def option_table() -> str:
     return "\n".join(rows)
 
 
+def preset_table() -> str:
+    """The table of mail presets, with the source of each."""
+    rows = ["| `preset` | Host, port, TLS | At the relay | `mail.dns` | Source |", "| --- | --- | --- | --- | --- |"]
+    for name, preset in PRESETS.items():
+        hosts = " or ".join(f"`{host.format(region='REGION')}`" for host in (preset.host, preset.regional_host) if host)
+        sources = ", ".join(f"[{number}]({url})" for number, url in enumerate(preset.sources, 1))
+        user = f"`user` is `{preset.user}`; {preset.credentials}" if preset.user else preset.credentials
+        cells = [f"`{name}`", f"{hosts}, {preset.port}, {preset.tls}", user, preset.records, sources]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
@@ -181,6 +194,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/architecture.md": {"imports": lambda: import_map(ROOT)},
     "docs/options.md": {"options": option_table},
     "docs/commands.md": {"commands": command_pages},
+    "docs/guide/mail.md": {"presets": preset_table},
     "docs/differences-from-the-post.md": {"deviations": markdown_table},
 }
 """What each page has between its markers; the rest of the page is written by hand."""
