@@ -127,8 +127,8 @@ PRESETS: Mapping[str, MailPreset] = {
         port=2525,
         tls="starttls",
         credentials="`user` is the SMTP login, `password` an SMTP key, not an API key.",
-        records="`verification: ['brevo-code:…']`; `dkim` with the CNAME records `brevo1` and `brevo2`, or the TXT "
-        "record `mail`; `dmarc`, which Brevo requires. No `spf` without a dedicated IP address.",
+        records="`verification: ['brevo-code:…']`; `dkim` with the CNAME or TXT records of the domain's page; `dmarc`, "
+        "which Brevo requires. No `spf` without a dedicated IP address.",
         sources=(
             "https://developers.brevo.com/docs/smtp-integration",
             "https://developers.brevo.com/docs/domain-authentication-and-verification",
@@ -143,8 +143,7 @@ PRESETS: Mapping[str, MailPreset] = {
         port=8465,
         tls="implicit",
         credentials="`user` and `password` are those of an SMTP user.",
-        records="`dkim: {sNUMBER: dkim.smtp2go.net}`; `return_path: {name: emNUMBER, cname: return.smtp2go.net}`. No "
-        "`spf`.",
+        records="`dkim` and `return_path` with the CNAME records of the domain's page. No `spf`.",
         sources=(
             "https://developers.smtp2go.com/docs/smtp-relay",
             "https://support.smtp2go.com/hc/en-gb/articles/28543815517209-SPF-DKIM-and-DMARC",
