@@ -276,8 +276,10 @@ def test_expiring_certificates_do_not_change_the_host(running: E2eEnvironment, t
     assert "pds-host-certificates-client" in changed
     assert {item["method"] for item in running.api.requests()[before:]} <= {"GET"}, "the account must not be changed"
     # Whatever talks to Nomad presents the new certificate. The host, the secrets and what Nomad has stay.
-    kept = ("pds-host-droplet", "pds-host-network", "pds-host-data", "pds-host-address", "pds-secrets")
-    kept += ("pds-host-certificates-ca", "pds-host-certificates-server")
+    kept = (
+        *("pds-host-droplet", "pds-host-network", "pds-host-data", "pds-host-address", "pds-secrets"),
+        *("pds-host-certificates-ca", "pds-host-certificates-server"),
+    )
     assert [name for name in changed if name.startswith(kept) or name.endswith(("-job", "-variable", "-token"))] == []
     assert serving(running)
     nothing_to_do(running)
