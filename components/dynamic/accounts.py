@@ -44,7 +44,7 @@ class PdsProvider(PollingProvider):
         if news["ingress_state"] == IngressState.PAUSED and olds and self._is_done(olds):
             return {**news, **before, "state": olds["state"]}
         if news["ingress_state"] in NOT_QUERIED:
-            return {**news, **before, "state": f"pending: {NOT_QUERIED[news['open']]}"}
+            return {**news, **before, "state": f"pending: {NOT_QUERIED[news['ingress_state']]}"}
         try:
             return {**news, **before, **self._apply(pds_admin.server_of(news), news, before)}
         except PendingError as error:

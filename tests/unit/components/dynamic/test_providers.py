@@ -15,10 +15,12 @@ from pulumi.dynamic import ResourceProvider
 
 from components import dynamic
 from components.dynamic.accounts import (
+    NOT_QUERIED,
     AccountProvider,
     AccountRemovalsProvider,
     HandleProvider,
     InvitesProvider,
+    PdsProvider,
     UnlistedAccountsProvider,
 )
 from components.dynamic.dns import DnsReadyProvider, SoleRecordsProvider
@@ -31,6 +33,7 @@ from components.dynamic.nomad import (
     NomadRequirementsProvider,
 )
 from components.dynamic.server import ServerReadyProvider
+from components.settings.ingress_state import IngressState
 from offline.mock_engine import Evaluation, Recorded
 from tests.support.mail import ALL_PARTS, RESEND
 from tests.support.programs import CLUBS, EXISTING, run
@@ -160,11 +163,14 @@ def test_provider_gets_every_input_that_it_reads(one: Callable[[str], Recorded])
     tree = ast.Module([node for path in folder.glob("*.py") for node in ast.parse(path.read_text()).body], [])
     api = {"address", "ca_pem", "cert_pem", "key_pem", "token"}
     pds = {"url", "ip", "admin_password", "ingress_state"}
+    classes = {item.name: item for item in tree.body if isinstance(item, ast.ClassDef)}
     for name, provider in zip(FROZEN, PROVIDERS, strict=True):
-        (node,) = [item for item in tree.body if isinstance(item, ast.ClassDef) and item.name == provider.__name__]
+        node = classes[provider.__name__]
         read = {
             item.slice.value
-            for item in ast.walk(node)
+            for base in provider.__mro__
+            if base.__name__ in classes
+            for item in ast.walk(classes[base.__name__])
             if isinstance(item, ast.Subscript) and isinstance(item.slice, ast.Constant)
             if ast.unparse(item.value) in ("news", "props", "_props")
         }
@@ -173,3 +179,15 @@ def test_provider_gets_every_input_that_it_reads(one: Callable[[str], Recorded])
         read |= pds if "PdsProvider" in ast.unparse(node) else set()
         missing = read - one(name).inputs.keys() - {"did"}
         assert missing == set(), f"{name} lacks inputs that its provider reads"
+
+
+@pytest.mark.parametrize("state", NOT_QUERIED)
+@pytest.mark.parametrize(
+    "name", [name for name, provider in zip(FROZEN, PROVIDERS, strict=True) if issubclass(provider, PdsProvider)]
+)
+def test_work_on_a_pds_that_is_not_reachable_is_pending(
+    name: str, state: IngressState, one: Callable[[str], Recorded]
+) -> None:
+    provider = pickle.loads(base64.b64decode(FROZEN[name]))  # noqa: S301 (the table above)
+    created = provider.create({**one(name).inputs, "ingress_state": state})
+    assert created.outs["state"] == f"pending: {NOT_QUERIED[state]}"
