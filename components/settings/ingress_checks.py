@@ -19,6 +19,7 @@ _OF_KIND = {
     "backend": ("io", "none"),
     "acme_ca": ("caddy",),
     "acme_email": ("caddy",),
+    "access_log": ("caddy",),
     "extra_caddyfile": ("caddy",),
     "site_caddyfile": ("caddy",),
 }

@@ -52,6 +52,11 @@ class IngressOptions(Section):
         "https://acme-v02.api.letsencrypt.org/directory", doc="ACME directory of the only CA that Caddy orders from."
     )
     acme_email: Email | None = option(None, doc="Contact address that Caddy sends to the CA.")
+    access_log: Literal["masked", "full", "off"] = option(
+        "masked",
+        doc="What Caddy logs of each request: 'masked' shortens the client's address to its network (/24, /48), 'full' "
+        "keeps it, 'off' logs no request. Headers, bodies and query strings are never logged.",
+    )
     extra_caddyfile: str = option("", doc="Additional Caddy sites as raw text: whole blocks with their addresses.")
     site_caddyfile: str = option(
         "",

@@ -32,6 +32,10 @@ _PARTS = f"""\
 {{{{ $file.Path }}}} {{{{ .K }}}} {{{{ .V | base64Encode }}}}
 {{{{ end }}}}{{{{ end }}}}{{{{ end }}}}"""
 """A line for each item of each stack's file, in base64, so that no text can pass for a line of another stack."""
+
+ACCESS_LOG_STREAM = "stdout"
+"""The task's output with one JSON object a request; Caddy's own messages go to the other one."""
+
 _TAB = "\t"
 _ON_DEMAND = "tls {\n\ton_demand\n}\n"
 _RESULTS = """\
@@ -47,7 +51,8 @@ def caddyfile(settings: Settings, *, plain: bool = False) -> str:
     """This stack's part of the Caddyfile. `plain` omits the operator's own texts."""
     backend = f"127.0.0.1:{settings.pds.port}"
     domains = settings.service_handle_domains or (f".{settings.hostname}",)
-    served = f"{_RESULTS}{_limits(settings)}{_to_the_server(backend)}"
+    access_log = _access_log(settings)
+    served = f"{access_log}{_RESULTS}{_limits(settings)}{_to_the_server(backend)}"
     among_handles = f".{settings.hostname.partition('.')[2]}" in domains
     if among_handles:
         served = f"{_ON_DEMAND}{served}"
@@ -60,7 +65,7 @@ def caddyfile(settings: Settings, *, plain: bool = False) -> str:
 }}
 
 {", ".join(f"*{domain}" for domain in domains)} {{
-{indent(_ON_DEMAND, _TAB)}\
+{indent(_ON_DEMAND + access_log, _TAB)}\
 	handle /.well-known/atproto-did {{
 		reverse_proxy {backend}
 	}}
@@ -86,6 +91,34 @@ http://{settings.hostname}:{CADDY_ASK_PORT} {{
 """
     extra = settings.ingress.extra_caddyfile.strip()
     return f"{text}\n{extra}\n" if extra and not plain else text
+
+
+def _access_log(settings: Settings) -> str:
+    """The access log of a site. Without headers, which hold credentials, and query strings, which hold codes.
+
+    Nomad rotates the output by size (`Logs` of the task). Fields: caddyserver.com/docs/caddyfile/directives/log.
+    `client_ip` exists from Caddy 2.7 on; a filter of a missing field does nothing.
+    """
+    if settings.ingress.access_log == "off":
+        return ""
+    mask = "ip_mask {\n\t\t\t\tipv4 24\n\t\t\t\tipv6 48\n\t\t\t}"
+    masked = settings.ingress.access_log == "masked"
+    masks = "".join(f"\t\t\trequest>{field} {mask}\n" for field in ("remote_ip", "client_ip") if masked)
+    return f"""\
+log {{
+	output {ACCESS_LOG_STREAM}
+	format filter {{
+		wrap json
+		fields {{
+			request>headers delete
+			request>tls delete
+			resp_headers delete
+			request>uri regexp \\?.* ""
+{masks}\
+		}}
+	}}
+}}
+"""
 
 
 def _limits(settings: Settings) -> str:

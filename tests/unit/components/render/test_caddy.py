@@ -99,6 +99,39 @@ def test_server_and_ask_endpoint_listen_on_loopback_and_quic_is_off(tmp_path: Pa
     assert dials == {'"dial": "127.0.0.1:3000"', '"dial": "127.0.0.1:2020"'}
 
 
+def _access_logs(folder: Path, access_log: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The loggers beside the default one, and the logger of each host."""
+    config = _adapted(folder, ingress=CADDY | {"access_log": access_log})
+    (server,) = [item for item in config["apps"]["http"]["servers"].values() if item["listen"] == [":443"]]
+    logs = config.get("logging", {}).get("logs", {})
+    names = server.get("logs", {}).get("logger_names", {})
+    # Caddy 2.11 names a list.
+    return {name: log for name, log in logs.items() if name != "default"}, {
+        host: name if isinstance(name, str) else name[0] for host, name in names.items()
+    }
+
+
+@pytest.mark.parametrize("access_log", ["masked", "full"])
+def test_requests_are_logged_without_headers_and_query(access_log: str, tmp_path: Path) -> None:
+    logs, names = _access_logs(tmp_path, access_log)
+    assert names.keys() == {"noted.at", "*.noted.at"}, "the question for certificates is not a request of a client"
+    assert set(names.values()) == logs.keys()
+    for log in logs.values():
+        fields = log["encoder"]["fields"]
+        deleted = {name for name, field in fields.items() if field["filter"] == "delete"}
+        assert deleted == {"request>headers", "request>tls", "resp_headers"}
+        assert (fields["request>uri"]["regexp"], fields["request>uri"].get("value", "")) == (r"\?.*", "")
+        assert log["writer"] == {"output": "stdout"}, "Nomad rotates it"
+        addresses = {name: field["ipv4_cidr"] for name, field in fields.items() if field["filter"] == "ip_mask"}
+        masked = {"request>remote_ip": 24, "request>client_ip": 24}
+        assert addresses == (masked if access_log == "masked" else {})
+
+
+def test_without_an_access_log_no_request_is_logged(tmp_path: Path) -> None:
+    assert _access_logs(tmp_path, "off") == ({}, {})
+    assert "log {" not in caddyfile(settings_of(ingress=CADDY | {"access_log": "off"}))
+
+
 def test_serves_every_handle_domain(tmp_path: Path) -> None:
     policies = _adapted(tmp_path, service_handle_domains=[".noted.at", ".my-club.org"])["apps"]["tls"]["automation"]
     on_demand = [policy["subjects"] for policy in policies["policies"] if policy.get("on_demand")]
