@@ -12,7 +12,7 @@ from cli.drift.firewall import FirewallGap, firewall_gaps, tag_of
 from cli.drift.missing_resources import MissingResource, missing_resources
 from cli.lib.digitalocean import DigitalOceanAccount, Json
 from cli.lib.stack import Stack, State
-from cli.lib.temporary_firewall import temporary_firewalls
+from cli.lib.temporary_firewall import port_name, temporary_firewalls
 from components.render.host.cloud_init import volume_name
 from components.render.records import hostname_records, mail_records, member_records
 from components.settings.settings import Settings
@@ -220,8 +220,9 @@ class _Search:
             yield Orphan(
                 kind="temporary firewall",
                 id=item["id"],
-                about=f"{item['name']} opens Nomad to {', '.join(rule['sources']['addresses'])} since "
-                f"{item['created_at']}. `./pds allow-ip` created it. A run may still need it.",
+                about=f"{item['name']} opens {port_name(int(rule['ports']))} to "
+                f"{', '.join(rule['sources']['addresses'])} since {item['created_at']}. `./pds allow-ip`, or "
+                "`--allow-ip` of another command, created it. A run may still need it.",
                 delete=(("doctl", "compute", "firewall", "delete", item["id"]),),
             )
 

@@ -1,14 +1,18 @@
-"""A child process that ends with the block in which it is used, or at its deadline."""
+"""Child processes: one that ends with its block or at its deadline, and one in this terminal that runs to its end."""
 
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from cli.errors import CommandError
+
+_ENDING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 _GONE = 30.0
 """Seconds for the kernel to remove a killed process."""
 
@@ -42,3 +46,43 @@ def _kill(process: "subprocess.Popen[str]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """Let a termination signal raise SystemExit, so that `finally` runs; at the end of the block the handlers are as
+    before."""
+    before = {number: signal.getsignal(number) for number in _ENDING}
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """From here on no signal ends this process. Functions, not SIG_IGN, which a command would inherit."""
+    for number in _ENDING:
+        signal.signal(number, lambda _number, _frame: None)
+
+
+def run_in_foreground(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run it to its end and return its exit code, 128 and the number if a signal ended it. Raises CommandError.
+
+    The command gets Ctrl-C and the terminal's end from the kernel; a second one would have another meaning for Pulumi.
+    A SIGTERM is passed on. Within `orderly_end`, which puts the signals' handlers back.
+    """
+    ignore_signals()
+    try:
+        child = subprocess.Popen(command, env=None if environment is None else dict(environment))
+    except OSError as error:
+        raise CommandError(f"{command[0]} cannot be run: {error}") from None
+    signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
+    code = child.wait()  # no deadline: the command decides how long it takes
+    return code if code >= 0 else 128 - code

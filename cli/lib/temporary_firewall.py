@@ -1,9 +1,9 @@
-"""A temporary firewall that opens a stack's Nomad endpoint to one address; `./pds allow-ip`.
+"""A temporary firewall that opens one port of a stack's host to one address; `./pds allow-ip`, `./pds ssh --allow-ip`.
 
 The program manages the stack's own firewall. A rule added there would be drift, and the next `up` would remove it while
 it uses Nomad. But the firewalls of a droplet add up (docs.digitalocean.com,
-networking/firewalls/how-to/manage-droplets). So this is a separate firewall for the stack's tag, with one rule: port
-4650 from one address. The engine does not know it. The label in its name identifies it for closing, also if the
+networking/firewalls/how-to/manage-droplets). So this is a separate firewall for the stack's tag, with one rule: one
+port from one address. The engine does not know it. The label in its name identifies it for closing, also if the
 response to its creation was lost.
 
 With a command each run has its own firewall, named after its process, so that of two runs on one machine neither closes
@@ -15,22 +15,20 @@ import hashlib
 import ipaddress
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 
 import httpx
 
 from cli.errors import CommandError
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError, Json
 from cli.lib.stack import Stack, StackError
+from cli.lib.subprocesses import ignore_signals, orderly_end, run_in_foreground
 from components.host.network import NOMAD_PORT
 from offline.stackfile import read_settings
 
@@ -49,7 +47,7 @@ class FirewallError(CommandError):
 
 class TemporaryFirewalls:
     """The temporary firewalls of one stack's host. `label` names the one to open and close, `tag` is the droplet's tag,
-    which a renamed stack has kept, `per_run` names the firewall after this process."""
+    which a renamed stack has kept, `per_run` names the firewall after this process, `port` is opened."""
 
     def __init__(
         self,
@@ -59,13 +57,15 @@ class TemporaryFirewalls:
         tag: str = "",
         *,
         per_run: bool = False,
+        port: int = NOMAD_PORT,
     ) -> None:
+        self.port = port
         self._account, self._tag, self._stack = account, tag or f"pds-{stack}", stack
         self._label = f"{_prefix(stack)}{_spelled(label or socket.gethostname())}"
         self._name = f"{self._label}{_of_run(os.getpid())}" if per_run else self._label
 
     def open(self, address: str) -> None:
-        """Open the endpoint to `address`, and wait until the rule is active. Raises AccountError and LetInError.
+        """Open the port to `address`, and wait until the rule is active. Raises AccountError and LetInError.
 
         A firewall of this label is created again; others are unchanged unless they are stale.
         """
@@ -73,7 +73,7 @@ class TemporaryFirewalls:
         if self._account.get(f"tags/{self._tag}") is None:
             # Before the first `up`. The engine adopts the tag.
             self._account.create("tags", {"name": self._tag})
-        rule = {"protocol": "tcp", "ports": str(NOMAD_PORT), "sources": {"addresses": [f"{address}/32"]}}
+        rule = {"protocol": "tcp", "ports": str(self.port), "sources": {"addresses": [f"{address}/32"]}}
         created = self._account.create("firewalls", {"name": self._name, "inbound_rules": [rule], "tags": [self._tag]})
         end = time.monotonic() + _PATIENCE
         while created["status"] == "waiting" and time.monotonic() < end:
@@ -117,13 +117,13 @@ class TemporaryFirewalls:
             time.sleep(_PAUSE)
 
     def unreachable(self) -> list[str]:
-        """Return the addresses of the stack's host at which the endpoint does not answer within a minute."""
+        """Return the addresses of the stack's host at which the port does not answer within a minute."""
         hosts = {item["id"] for item in self._account.list_all("droplets", tag_name=self._tag)}
         addresses = [item for item in self._account.list_all("reserved_ips") if item["droplet"]]
         todo = [str(item["ip"]) for item in addresses if item["droplet"]["id"] in hosts]
         end = time.monotonic() + _PATIENCE
         while todo and time.monotonic() < end:
-            todo = [address for address in todo if not _answers(address)]
+            todo = [address for address in todo if not _answers((address, self.port))]
             if todo:
                 time.sleep(_PAUSE)
         return todo
@@ -140,7 +140,7 @@ def temporary_firewalls(account: DigitalOceanAccount, stack: str, tag: str = "")
         for item in account.list_all("firewalls")
         if item["name"].startswith(_prefix(stack))
         and item["tags"] == [tag or f"pds-{stack}"]
-        and [rule["ports"] for rule in item["inbound_rules"] or []] == [str(NOMAD_PORT)]
+        and [rule["protocol"] for rule in item["inbound_rules"] or []] == ["tcp"]
         and not item["outbound_rules"]
     ]
 
@@ -172,9 +172,9 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _answers(address: str) -> bool:
+def _answers(endpoint: tuple[str, int]) -> bool:
     try:
-        socket.create_connection((address, NOMAD_PORT), timeout=5).close()
+        socket.create_connection(endpoint, timeout=5).close()
     except OSError:
         return False
     return True
@@ -215,64 +215,34 @@ def run_with_access(firewalls: TemporaryFirewalls, address: str, command: Sequen
 
     Raises AccountError and LetInError: if it cannot be opened, and then it is closed, or if it may still be open.
     """
-    with _signals():
+    with orderly_end():
         stays_open = False
         try:
             _open(firewalls, address)
             stays_open = not command
-            return 0 if stays_open else _run(command)
+            return 0 if stays_open else run_in_foreground(command)
         finally:
             if not stays_open:
-                _ignore_signals()
+                ignore_signals()
                 close(firewalls)
 
 
 def _open(firewalls: TemporaryFirewalls, address: str) -> None:
     firewalls.open(address)
-    print(f"Nomad is open to {address}.", flush=True)
+    print(f"{port_name(firewalls.port)} is open to {address}.", flush=True)
     for host in firewalls.unreachable():
         print(
-            f"warning: {host}:{NOMAD_PORT} does not answer. Is {address} the address that the host sees?",
+            f"warning: {host}:{firewalls.port} does not answer. Is {address} the address that the host sees?",
             file=sys.stderr,
         )
+
+
+def port_name(port: int) -> str:
+    """Return what the operator knows the port as."""
+    return {NOMAD_PORT: "Nomad", 22: "SSH"}.get(port, f"Port {port}")
 
 
 def close(firewalls: TemporaryFirewalls) -> None:
     """Close and report. Raises LetInError."""
     closed = firewalls.close_with_retries()
     print(f"Closed: {', '.join(closed) or 'no firewall was open'}.", flush=True)
-
-
-def _run(command: Sequence[str]) -> int:
-    """Run it to its end. The command gets Ctrl-C from the terminal itself; a second one would have another meaning for
-    Pulumi."""
-    _ignore_signals()
-    try:
-        child = subprocess.Popen(command)
-    except OSError as error:
-        raise FirewallError(f"{command[0]} cannot be run: {error}") from None
-    signal.signal(signal.SIGTERM, lambda number, _frame: child.send_signal(number))
-    return child.wait()  # no deadline: the command decides how long it takes
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """A termination signal ends the command in order; at the end of the block the handlers are as before."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_signals() -> None:
-    """From here on the firewall is closed before a signal ends the process. Functions, not SIG_IGN, which a command
-    would inherit."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: None)
