@@ -6,6 +6,8 @@ Source: developer.hashicorp.com/nomad/api-docs.
 import http.client
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -41,22 +43,8 @@ class NomadApi:
 
     def request(self, method: str, path: str, body: Json = None, token: str | None = None) -> tuple[int, Json]:
         """Status and decoded answer (text if it is not JSON). Raises OSError if the connection fails."""
-        target = urlsplit(self.address)
-        assert target.hostname, "the settings build this address"
-        connection: http.client.HTTPConnection
-        if self._tls:
-            connection = http.client.HTTPSConnection(
-                target.hostname, target.port, context=self._tls, timeout=self._timeout
-            )
-        else:
-            connection = http.client.HTTPConnection(target.hostname, target.port, timeout=self._timeout)
-        if self._namespace != "default":
-            path += f"{'&' if '?' in path else '?'}namespace={quote(self._namespace)}"
-        secret = self._token if token is None else token
-        headers = {"X-Nomad-Token": secret} if secret else {}
+        connection, answer = self._send(method, path, self._timeout, body, token)
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-            answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
         except http.client.HTTPException as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
@@ -66,6 +54,40 @@ class NomadApi:
             return answer.status, json.loads(text) if text else None
         except ValueError:
             return answer.status, text
+
+    @contextmanager
+    def open(self, path: str, timeout: float) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a GET as a stream, for the block. A read that gets nothing for `timeout` seconds is a
+        TimeoutError. Raises OSError if the connection fails."""
+        connection, answer = self._send("GET", path, timeout)
+        try:
+            yield answer
+        finally:
+            connection.close()
+
+    def _send(
+        self, method: str, path: str, timeout: float, body: Json = None, token: str | None = None
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Raises OSError if the connection fails; else the caller closes it."""
+        target = urlsplit(self.address)
+        assert target.hostname, "the settings build this address"
+        connection: http.client.HTTPConnection
+        if self._tls:
+            connection = http.client.HTTPSConnection(target.hostname, target.port, context=self._tls, timeout=timeout)
+        else:
+            connection = http.client.HTTPConnection(target.hostname, target.port, timeout=timeout)
+        if self._namespace != "default":
+            path += f"{'&' if '?' in path else '?'}namespace={quote(self._namespace)}"
+        secret = self._token if token is None else token
+        headers = {"X-Nomad-Token": secret} if secret else {}
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            return connection, connection.getresponse()
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, http.client.HTTPException):
+                raise OSError(f"{type(error).__name__}: {error}") from error
+            raise
 
     def get(self, path: str) -> Json:
         """The decoded answer. Raises ServiceError unless it is 200."""

@@ -8,13 +8,15 @@ import json
 import re
 import ssl
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+from tests.support import fake_logs
+from tests.support.fake_logs import FakeLogs
 from tests.support.serving import LOOPBACK, served
 
 _Answer = tuple[int, Any]
@@ -73,6 +75,12 @@ class FakeNomad:
     """Statuses of a periodic job's runs, for each query in turn; none after the last."""
     logs: dict[tuple[str, str], str] = field(default_factory=dict)
     """Task and stream to its output; if it is empty every task wrote `stderr`."""
+    files: dict[str, FakeLogs] = field(default_factory=dict)
+    """Allocation to its logs, for `logs` and `traffic`; if it is empty, `logs` is the output of every allocation."""
+    every_allocation: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Namespace to the stubs of its allocations."""
+    namespaces: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Token to the namespaces whose jobs and logs it may read; a missing token may read every one."""
     dispatched: list[dict[str, str]] = field(default_factory=list)
     """Meta of each dispatched run."""
     every_job: list[list[dict[str, Any]]] = field(default_factory=lambda: [[]])
@@ -125,13 +133,26 @@ class FakeNomad:
         if self.services is not None and path.startswith("/v1/service/"):
             service = self.services.get(path.rpartition("/")[2])
             return 200, [{"Address": service[0], "Port": service[1]}] if service else []
+        if self.files and path.startswith(fake_logs.PREFIX):
+            return fake_logs.answer(self.files, complete_path, self._readable(token))
         if token not in self.tokens:
             return 403, "ACL token not found" if token else "Permission denied"
+        if path.startswith("/v1/allocations"):
+            namespace = dict(parse_qsl(urlsplit(complete_path).query)).get("namespace", "default")
+            if namespace not in (self._readable(token) or frozenset()):
+                return 403, "Permission denied"
+            return 200, self.every_allocation.get(namespace, [])
         request = _Request(method, path, complete_path, body, token)
         for known in (self._acl_and_nodes, self._jobs, self._runs, self._variables_and_logs):
             if (answer := known(request)) is not None:
                 return answer
         return 404, f"no answer for {path}"
+
+    def _readable(self, token: str | None) -> frozenset[str] | None:
+        """The namespaces whose jobs and logs the token may read; None if it is unknown."""
+        if token not in self.tokens:
+            return None
+        return self.namespaces.get(token, frozenset({"default", *self.every_allocation}))
 
     def _acl_and_nodes(self, request: _Request) -> _Answer | None:
         """ACL tokens and the one node."""
@@ -228,16 +249,31 @@ def serve(nomad: FakeNomad, tls: ssl.SSLContext | None = None) -> Iterator[FakeN
     """Serve `nomad` on a free port of loopback while the context is open."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def _do(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             status, answer = nomad.answer(self.command, self.path, body, self.headers.get("X-Nomad-Token"))
+            if isinstance(answer, Generator):
+                return self._stream(answer)
             plain = status != 200 and isinstance(answer, str)
             payload = answer.encode() if plain else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(payload)))
             self.end_headers()
             self.wfile.write(payload)
+
+        def _stream(self, body: Generator[bytes, None, None]) -> None:
+            """Send a body of unknown length, as Go's server does."""
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            with closing(body), suppress(OSError):  # a client that has seen enough
+                for data in body:
+                    if data:
+                        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+                self.wfile.write(b"0\r\n\r\n")
 
         do_GET = do_POST = do_PUT = do_DELETE = _do  # noqa: N815 (the names of http.server)
 

@@ -1,0 +1,23 @@
+"""`./pds nomad`."""
+
+import click
+
+from cli.lib.stack import Stack
+from cli.registry import command, stack_argument
+
+
+@command("nomad", exit_codes="Nomad's; 2 if it could not be started.")
+@stack_argument()
+@click.argument("arguments", nargs=-1, required=True, metavar="-- ARGS...")
+def nomad(stack: str, arguments: tuple[str, ...]) -> int:
+    """Run Nomad's own CLI with the stack's address, token, namespace and certificates.
+
+    \b
+        ./pds nomad club -- job status
+
+    The certificates are files that only you can read, and end with the command. Do not change jobs with it: the next
+    `up` would fail, and `./pds repair` would undo the change.
+    """
+    from cli.observe import nomad_cli
+
+    return nomad_cli.run(Stack(stack), arguments)

@@ -1,0 +1,24 @@
+"""`./pds ssh`."""
+
+import click
+
+from cli.lib.stack import Stack
+from cli.registry import command, stack_argument
+
+
+@command("ssh", exit_codes="ssh's; 2 if it could not be started.")
+@stack_argument()
+@click.argument("arguments", nargs=-1, metavar="[-- COMMAND...]")
+@click.option("--allow-ip", is_flag=True, help="Open port 22 to this machine while ssh runs.")
+def ssh(stack: str, arguments: tuple[str, ...], allow_ip: bool) -> int:
+    """Open a shell on the stack's host, or run a command there.
+
+    \b
+        ./pds ssh club -- journalctl -u nomad -n 50
+
+    One argument is a line for the host's shell. ssh prompts for the host's key once a droplet, and refuses another key
+    of the same droplet. Port 22 is open to `operators.cidrs` only.
+    """
+    from cli.observe import ssh
+
+    return ssh.connect(ssh.host_endpoint(Stack(stack)), arguments, allow_ip=allow_ip)

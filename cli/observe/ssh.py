@@ -1,0 +1,113 @@
+"""ssh to a stack's host, or to IO's console on it; `./pds ssh`, `./pds traffic`.
+
+The state knows no host key. So ssh prompts for it once a droplet, under an alias that names the droplet: a changed key
+of the same droplet is refused, and a rebuilt host at the same address is a new one.
+"""
+
+import contextlib
+import shlex
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cli.errors import CommandError
+from cli.lib import temporary_firewall
+from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.stack import Stack, StackError, digitalocean_token
+from cli.lib.subprocesses import orderly_end, run_in_foreground
+from components.settings.settings import Settings
+from offline.stackfile import read_settings
+
+USER = "root"
+"""The droplet's only account (components/render/host/files/sshd.conf)."""
+PORT = 22
+_PATIENCE = 5.0
+"""Seconds for a connection."""
+
+
+@dataclass(frozen=True)
+class SshEndpoint:
+    """An SSH server at the address of a stack."""
+
+    stack: Stack
+    settings: Settings
+    address: str
+    port: int
+    user: str
+    """Empty for ssh's own default."""
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """Return ssh's command line; one argument is a line for the host's shell, several are one command's words."""
+        remote = list(arguments) if len(arguments) == 1 else [shlex.join(arguments)] if arguments else []
+        login = f"{self.user}@{self.address}" if self.user else self.address
+        alias = f"pds-{self.stack.name}-{self._droplet()}-{self.port}"
+        return ["ssh", "-p", str(self.port), "-o", f"HostKeyAlias={alias}", login, *(["--", *remote] if remote else [])]
+
+    def _droplet(self) -> str:
+        with contextlib.suppress(StackError):
+            return next((item.id for item in self.stack.state().of("Droplet")), self.address)
+        return self.address
+
+    def require_open(self) -> None:
+        """Raise CommandError if the port does not answer from here."""
+        try:
+            socket.create_connection((self.address, self.port), timeout=_PATIENCE).close()
+        except OSError as error:
+            operators = self.settings.operators
+            cidrs = ", ".join(map(str, operators.cidrs)) if operators else ""
+            firewall = (
+                f"The firewall opens it to 'operators.cidrs' only ({cidrs}). If your address is another one, "
+                "`--allow-ip` opens it while ssh runs."
+                if operators
+                else "The host's operator decides who reaches it."
+            )
+            raise CommandError(f"Port {self.port} of {self.address} does not answer ({error}). {firewall}") from None
+
+
+def host_endpoint(stack: Stack) -> SshEndpoint:
+    """Return the stack's own host. Raises CommandError if the host is not this stack's."""
+    settings = read_settings(stack.name, stack.root)
+    _require_own_host(stack.name, settings, "./pds ssh")
+    return SshEndpoint(stack, settings, _address(stack), PORT, USER)
+
+
+def console_endpoint(stack: Stack, user: str) -> SshEndpoint:
+    """Return IO's console. IO decides which users it knows."""
+    settings = read_settings(stack.name, stack.root)
+    return SshEndpoint(stack, settings, _address(stack), settings.ingress.ssh_port, user)
+
+
+def _require_own_host(stack: str, settings: Settings, command: str) -> None:
+    on = settings.on
+    if on and on.stack:
+        raise CommandError(f"{stack} runs on the host of stack {on.stack}. Its operator uses `{command} {on.stack}`.")
+    if on:
+        raise CommandError(f"{stack} runs in the Nomad at {on.nomad_address}. Its operator gives access to that host.")
+
+
+def _address(stack: Stack) -> str:
+    address = stack.outputs().get("ipv4")
+    if not address:
+        raise CommandError(f"Stack {stack.name} has no address yet. Run `pulumi up --stack {stack.name}` first.")
+    return str(address)
+
+
+def connect(endpoint: SshEndpoint, arguments: Sequence[str], *, allow_ip: bool) -> int:
+    """Run ssh to its end; return its exit code. `allow_ip` opens the port to this machine meanwhile. Raises
+    CommandError."""
+    if not shutil.which("ssh"):
+        raise CommandError("ssh is not on PATH. Install the OpenSSH client.")
+    command = endpoint.command(arguments)
+    if not allow_ip:
+        endpoint.require_open()
+        with orderly_end():
+            return run_in_foreground(command)
+    stack = endpoint.stack
+    _require_own_host(stack.name, endpoint.settings, "./pds allow-ip")
+    with DigitalOceanAccount(digitalocean_token(stack)) as account:
+        tag = temporary_firewall.droplet_tag(stack.name)
+        firewalls = temporary_firewall.TemporaryFirewalls(
+            account, stack.name, tag=tag, per_run=True, port=endpoint.port
+        )
+        return temporary_firewall.run_with_access(firewalls, temporary_firewall.own_address(), command)
