@@ -18,6 +18,9 @@ from components.settings.parse import read, with_content
 from components.settings.settings import Settings
 from components.settings.warnings import warnings
 
+PROJECT = "pds"
+"""The project's name: the prefix of every key in a stack file, and a part of every resource's identity."""
+
 
 def load(config: pulumi.Config, stack: str) -> Settings:
     """The settings of `stack`. Logs warnings about accepted but harmful values.
@@ -25,6 +28,11 @@ def load(config: pulumi.Config, stack: str) -> Settings:
     Raises pulumi.RunError with every fault found. The engine shows it without a traceback.
     """
     file = f"Pulumi.{stack}.yaml"
+    if config.name != PROJECT:
+        raise pulumi.RunError(
+            f"Pulumi.yaml: the project's name is '{config.name}'. Write 'name: {PROJECT}', and '{PROJECT}:' before "
+            f"each key of {file}. `./pds` reads these keys, and the name is part of every resource's identity."
+        )
     document = with_content({key: _value(config, key) for key in _configured_keys(config)})
     faults = list(_in_plain_text(config, document, file))
     try:

@@ -56,6 +56,12 @@ def refused(values: Mapping[str, Any], secret: tuple[str, ...] = ()) -> str:
     return str(caught.value)
 
 
+def test_a_project_of_another_name_is_refused_with_the_remedy() -> None:
+    configure(DOCUMENT)
+    with pytest.raises(pulumi.RunError, match=r"^Pulumi\.yaml: the project's name is 'club'\. Write 'name: pds'"):
+        load(pulumi.Config("club"), "dev")
+
+
 def test_configuration_becomes_settings() -> None:
     given = document(
         time_zone="Europe/Berlin",
