@@ -17,6 +17,7 @@ from typing import Any, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
+from components.settings.from_pulumi import PROJECT
 from components.settings.mail_presets import PRESETS
 from components.settings.option import env_of, options, section_of
 from components.settings.settings import Settings
@@ -25,9 +26,10 @@ from tools.generate.commands import command_pages, command_table
 from tools.generate.differences import markdown_table
 from tools.generate.graph import mermaid
 from tools.generate.import_map import import_map
+from tools.generate.template import template
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = "pds"
+_DESCRIPTION = "A Bluesky Personal Data Server on DigitalOcean, under Nomad, behind IO or Caddy"
 SCHEMA_PATH = "docs/stack.schema.json"
 _SECURE = "#/definitions/Secure"
 
@@ -42,12 +44,24 @@ def pulumi_yaml() -> str:
     """
     project = {
         "name": PROJECT,
-        "description": "A Bluesky Personal Data Server on DigitalOcean, under Nomad, behind IO or Caddy",
+        "description": _DESCRIPTION,
         "runtime": {"name": "python", "options": {"toolchain": "pip", "virtualenv": "venv"}},
+        "template": template(_DESCRIPTION),
         "config": {key: _declaration(field) for key, field in Settings.model_fields.items() if key != "on"},
     }
-    text = yaml.safe_dump(project, sort_keys=False, allow_unicode=True, width=116)
+    text = yaml.dump(project, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=116)
     return f"# Written by `make generate` from components/settings; what an option may be is said there.\n{text}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as a block."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _declaration(field: FieldInfo) -> dict[str, Any]:
