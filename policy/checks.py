@@ -53,26 +53,36 @@ def precious(item_type: str, name: str) -> bool:
     return kind in PROTECTED | {"PrivateKey"} and not REPLACEABLE.fullmatch(name)
 
 
+def protection_faults(item: Item) -> list[str]:
+    """A resource that cannot be created again is protected, and one that can is not."""
+    findings = []
+    if precious(item.type, item.name) and not item.protected:
+        findings.append(f"{item.kind} {item.name} is not protected")
+    if REPLACEABLE.fullmatch(item.name) and item.protected:
+        findings.append(f"{item.kind} {item.name} is protected, and `up` would fail when it is no longer declared")
+    return findings
+
+
+def find_missing_resources(view: View) -> list[str]:
+    """A stack that creates a host has the resources that outlive it."""
+    missing = {"Volume", "ReservedIp"} - {item.kind for item in view.items} if view.has("droplet:Droplet") else set()
+    return [f"there is no {name}" for name in sorted(missing)]
+
+
 def find_unprotected_state(view: View) -> list[str]:
     """Resources that cannot be created again are protected by their type, and retained if they exist outside the
     state."""
     findings = []
     for item in view.of(""):
-        replaceable = bool(REPLACEABLE.fullmatch(item.name))
-        if precious(item.type, item.name) and not item.protected:
-            findings.append(f"{item.kind} {item.name} is not protected")
-        if replaceable and item.protected:
-            findings.append(f"{item.kind} {item.name} is protected, and `up` would fail when it is no longer declared")
+        findings += protection_faults(item)
         if item.retained != (item.kind in RETAINED | LEFT_BEHIND):
             findings.append(f"{item.kind} {item.name} is {'' if item.retained else 'not '}retained on delete")
-    missing = {"Volume", "ReservedIp"} - {item.kind for item in view.items} if view.has("droplet:Droplet") else set()
-    return findings + [f"there is no {name}" for name in sorted(missing)]
+    return findings + find_missing_resources(view)
 
 
-def find_open_operator_ports(view: View) -> list[str]:
+def operator_port_faults(firewall: Item, *, nomad_anywhere: bool) -> list[str]:
     """Every client reaches 80 and 443; SSH, IO's console and Nomad's endpoint are for the operators."""
-    (firewall,) = view.of("firewall:Firewall")
-    open_ports = OPEN_PORTS | ({"4650"} if view.nomad_anywhere else set())
+    open_ports = OPEN_PORTS | ({"4650"} if nomad_anywhere else set())
     findings = []
     for rule in firewall.inputs["inboundRules"]:
         port, sources = rule.get("portRange"), rule.get("sourceAddresses") or []
@@ -82,20 +92,30 @@ def find_open_operator_ports(view: View) -> list[str]:
         if not wide and port in open_ports:
             findings.append(f"port {port} is not open to all")
     ruled = {rule.get("portRange") for rule in firewall.inputs["inboundRules"]}
-    findings += [f"no rule for port {port}" for port in sorted(({"22", "4650"} | open_ports) - ruled)]
+    return findings + [f"no rule for port {port}" for port in sorted(({"22", "4650"} | open_ports) - ruled)]
+
+
+def find_open_operator_ports(view: View) -> list[str]:
+    """The firewall's rules are right, and it applies to the droplet."""
+    (firewall,) = view.of("firewall:Firewall")
+    findings = operator_port_faults(firewall, nomad_anywhere=view.nomad_anywhere)
     # None: the tag does not exist yet, and the engine shows no more of it.
     if firewall.inputs.get("tags") not in ([view.of("tag:Tag")[0].inputs["name"]], [None]):
         findings.append("the firewall does not apply by the program's tag, so not from the droplet's first second")
     return findings
 
 
-def _pds_job(view: View) -> dict[str, Any]:
-    return only_job(view.one("pds-server-job").inputs["jobspec"])
+SERVER_JOB = "pds-server-job"
+"""Name of the resource that is the PDS's Nomad job."""
 
 
-def find_public_server_port(view: View) -> list[str]:
+def _job(item: Item) -> dict[str, Any]:
+    return only_job(str(item.inputs["jobspec"]))
+
+
+def server_port_faults(job: Item) -> list[str]:
     """The PDS speaks plain HTTP: its ports are on the loopback network, and that network is loopback."""
-    attributes = flat(_pds_job(view))
+    attributes = flat(_job(job))
     ports = {match[1] for key in attributes if (match := re.search(r"\.network\.port\.([^.]+)\.", key))}
     findings = [] if ports else ["the PDS's job has no port"]
     for port in sorted(ports):
@@ -109,9 +129,14 @@ def find_public_server_port(view: View) -> list[str]:
     return findings
 
 
-def find_unsafe_user_data(view: View) -> list[str]:
+def find_public_server_port(view: View) -> list[str]:
+    """No client reaches the server past the ingress."""
+    return server_port_faults(view.one(SERVER_JOB))
+
+
+def user_data_faults(droplet: Item) -> list[str]:
     """DigitalOcean accepts 64 KiB of it; and the agent's network 'loopback', which has the PDS's port, is loopback."""
-    document = view.of("droplet:Droplet")[0].inputs["userData"]
+    document = droplet.inputs["userData"]
     if document in (SECRET, None):  # None: at a first preview the certificates do not exist yet
         return []
     size = len(document.encode()) + _CERTIFICATES
@@ -127,10 +152,14 @@ def find_unsafe_user_data(view: View) -> list[str]:
     return findings + ([] if cidr == "127.0.0.1/32" else [f"the network 'loopback' is {cidr}"])
 
 
-def find_moving_images(view: View) -> list[str]:
+def find_unsafe_user_data(view: View) -> list[str]:
+    """The droplet's user_data is right."""
+    return user_data_faults(view.of("droplet:Droplet")[0])
+
+
+def image_faults(job: Item) -> list[str]:
     """The PDS's image is one exact tag or a digest, and the same for volume check and server."""
-    job = _pds_job(view)
-    images = {key: value for key, value in flat(job).items() if key.endswith(".config.image")}
+    images = {key: value for key, value in flat(_job(job)).items() if key.endswith(".config.image")}
     findings = [] if len(set(images.values())) == 1 else [f"the job runs {len(set(images.values()))} different images"]
     for key, image in images.items():
         exact = re.search(r"@sha256:[0-9a-f]{64}$", image) or re.search(r":[0-9]+\.[0-9]+\.[0-9]+$", image)
@@ -139,11 +168,30 @@ def find_moving_images(view: View) -> list[str]:
     return findings
 
 
-def find_open_registration(view: View) -> list[str]:
+def find_moving_images(view: View) -> list[str]:
+    """The server's image is exact."""
+    return image_faults(view.one(SERVER_JOB))
+
+
+def registration_faults(job: Item, *, open_registration: bool) -> list[str]:
     """Accounts need an invite: XRPC sign-up has no captcha."""
-    (env,) = task_of(_pds_job(view), "pds")["env"]
+    (env,) = task_of(_job(job), "pds")["env"]
     required = env.get("PDS_INVITE_REQUIRED")
-    return [] if required == "true" or view.open_registration else [f"PDS_INVITE_REQUIRED is {required}"]
+    return [] if required == "true" or open_registration else [f"PDS_INVITE_REQUIRED is {required}"]
+
+
+def find_open_registration(view: View) -> list[str]:
+    """Accounts need an invite, unless the stack file says otherwise."""
+    return registration_faults(view.one(SERVER_JOB), open_registration=view.open_registration)
+
+
+def job_literal_faults(job: Item) -> list[str]:
+    """No variable of a job's text is a secret."""
+    return [
+        f"{job.name}: {key} is a literal in the job's text"
+        for key in flat(_job(job))
+        if ".env." in key and SECRET_NAME.search(key.rpartition(".")[2])
+    ]
 
 
 def find_secret_literals(view: View) -> list[str]:
@@ -161,12 +209,7 @@ def find_secret_literals(view: View) -> list[str]:
             for what, literal in LITERALS.items()
             if literal.search(text)
         ]
-    return findings + [
-        f"{job.name}: {key} is a literal in the job's text"
-        for job in view.of("job:Job")
-        for key in flat(only_job(str(job.inputs["jobspec"])))
-        if ".env." in key and SECRET_NAME.search(key.rpartition(".")[2])
-    ]
+    return findings + [fault for job in view.of("job:Job") for fault in job_literal_faults(job)]
 
 
 def _open(item: Item) -> Iterator[tuple[str, str]]:
@@ -176,34 +219,52 @@ def _open(item: Item) -> Iterator[tuple[str, str]]:
     yield from texts(item.outputs, f"output {item.name}")
 
 
-def find_forbidden_secret_types(view: View) -> list[str]:
+def secret_type_faults(item: Item) -> list[str]:
     """Only RandomPassword creates secrets, over hex digits alone, and its id reveals nothing."""
-    findings = [
-        f"{item.name} is a {item.kind}"
-        for item in view.of("")
-        if item.type.startswith("random:") and item.kind in FORBIDDEN
-    ]
+    if item.type.startswith("random:") and item.kind in FORBIDDEN:
+        return [f"{item.name} is a {item.kind}"]
+    if item.kind != "RandomPassword":
+        return []
     expected = {"lower": False, "upper": False, "numeric": True, "special": True, "overrideSpecial": "abcdef"}
-    for item in view.of(":RandomPassword"):
-        alphabet = {key: item.inputs.get(key) for key in expected}
-        if alphabet != expected or item.inputs.get("length") not in (32, 64):
-            findings.append(f"{item.name} is not 32 or 64 hex digits")
-        if item.id not in ("none", ""):
-            findings.append(f"{item.name} has the id {item.id}")
+    findings = []
+    alphabet = {key: item.inputs.get(key) for key in expected}
+    if alphabet != expected or item.inputs.get("length") not in (32, 64):
+        findings.append(f"{item.name} is not 32 or 64 hex digits")
+    if item.id not in ("none", ""):
+        findings.append(f"{item.name} has the id {item.id}")
     return findings
 
 
-def find_unsafe_bucket(view: View) -> list[str]:
-    """Backups survive a thief on the host: versions are kept, and the key there can access only this bucket."""
-    (bucket,), (key,) = view.of(":SpacesBucket"), view.of(":SpacesKey")
+def find_forbidden_secret_types(view: View) -> list[str]:
+    """The stack has generated secrets, all of one type."""
+    view.of(":RandomPassword")
+    return [fault for item in view.of("") for fault in secret_type_faults(item)]
+
+
+def bucket_faults(bucket: Item) -> list[str]:
+    """Versions of objects are kept, and only the owner reads the bucket."""
     findings = []
     if not (bucket.inputs.get("versioning") or {}).get("enabled"):
         findings.append(f"{bucket.name} keeps no versions: what the host's key deletes is gone")
     if bucket.inputs.get("acl") != "private" or bucket.inputs.get("forceDestroy"):
         findings.append(f"{bucket.name} is readable by others, or emptied by a delete")
-    grants = key.inputs.get("grants")
-    if grants not in [[{"bucket": name, "permission": "readwrite"}] for name in (bucket.inputs["name"], None)]:
-        findings.append(f"{key.name} may do more than read and write {bucket.name}: {grants}")
+    return findings
+
+
+def key_faults(key: Item, bucket: Item | None = None) -> list[str]:
+    """The key on the host reads and writes one bucket: `bucket`, if it is given."""
+    grants = key.inputs.get("grants") or []
+    names = [grant.get("bucket") for grant in grants if grant.get("permission") == "readwrite"]
+    one = len(grants) == len(names) == 1 and names != [""]
+    if one and (bucket is None or names[0] in (bucket.inputs["name"], None)):
+        return []
+    return [f"{key.name} may do more than read and write {bucket.name if bucket else 'one bucket'}: {grants}"]
+
+
+def find_unsafe_bucket(view: View) -> list[str]:
+    """Backups survive a thief on the host: versions are kept, and the key there can access only this bucket."""
+    (bucket,), (key,) = view.of(":SpacesBucket"), view.of(":SpacesKey")
+    findings = bucket_faults(bucket) + key_faults(key, bucket)
     (items,) = [item.inputs["items"] for item in view.of(":Variable") if item.name.endswith("-backup-variable")]
     owners = {item.inputs.get("spacesAccessId") for item in view.of("pulumi:providers:digitalocean")}
     if items != SECRET and items["AWS_ACCESS_KEY_ID"] in owners:
