@@ -17,7 +17,7 @@ PYTEST = $(RUN) pytest -q -n $(WORKERS)
 # Where this is set, as in many container images, each of hundreds of processes would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help try unit contract lint servers test soak preview bench e2e generate clean
+.PHONY: help try unit contract lint servers test soak preview policy bench e2e generate clean
 
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
@@ -29,6 +29,7 @@ help:
 	@echo '                    to snapshot, server, upload, download and restore'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
 	@echo '                    ALLOW="NAME …": what may be replaced or deleted)'
+	@echo 'make policy         the policy pack: its virtual environment, and build/policy-pack, which can be published'
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
 	@echo '                    SCENARIO=faults: every call fails once; SCENARIO=kill: killed anywhere, hosts lost;'
 	@echo '                    MACHINE=1: on a virtual machine that boots the exact user_data; QEMU, debootstrap'
@@ -79,6 +80,14 @@ soak: venv/.tests
 
 preview: venv/.tools
 	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF)) $(if $(ALLOW),--allow "$(ALLOW)")
+
+policy: build/policy-venv/.installed
+	@$(RUN) tools.policy_pack
+
+build/policy-venv/.installed: venv/.tools policy/requirements.txt
+	venv/bin/python -m venv --clear build/policy-venv
+	build/policy-venv/bin/python -m pip install --quiet --disable-pip-version-check -r policy/requirements.txt
+	@touch $@
 
 bench: venv/.tests
 	@$(RUN) tools.bench
