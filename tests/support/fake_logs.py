@@ -2,7 +2,8 @@
 
 Status codes, texts and frames are those of hashicorp/nomad 2.0 (command/agent/fs_endpoint.go, client/fs_endpoint.go,
 client/lib/streamframer/framer.go): data in base64, 64 KiB a frame at most, an empty frame as a sign of life, an error
-after the first byte as text behind the frames. A stream that follows ends with its connection only.
+after the first byte as text behind the frames. A stream that follows ends with its connection only. The answers were
+compared with those of an agent of 2.0.6.
 """
 
 import base64
@@ -16,6 +17,7 @@ PREFIX = "/v1/client/fs/logs/"
 _FRAME = 64 * 1024
 _HEARTBEAT = 0.02
 """Seconds; Nomad's is 1."""
+_UUID = 36
 _BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 Key = tuple[str, str]
 """Task and stream."""
@@ -80,6 +82,8 @@ class FakeLogs:
     def place(self, key: Key, origin: str, offset: int) -> tuple[int, int]:
         """File index and offset in it, as `findClosest` of client/fs_endpoint.go finds them."""
         files = self._of(*key)
+        if offset < 0:
+            return files[0][0], max(len(files[0][1]) + offset, 0)
         if origin == "end":
             for index, content in reversed(files):
                 if offset <= len(content):
@@ -158,18 +162,22 @@ def answer(
         ("failed to parse follow field to boolean", flags["follow"].lower() not in _BOOLEANS),
         ("failed to parse plain field to boolean", flags["plain"].lower() not in _BOOLEANS),
         ("must provide log type (stdout/stderr)", stream not in ("stdout", "stderr")),
-        ("error parsing offset", not offset.isdecimal()),
+        ("error parsing offset", not offset.removeprefix("-").isdecimal()),
         ("origin must be start or end", origin not in ("start", "end")),
     ):
         if is_wrong:
             return 400, problem
     found = logs.get(allocation)
     if found is None:
-        return (500, "Permission denied") if namespaces is None else (404, f"Unknown allocation {allocation!r}")
+        if namespaces is None:
+            return 500, "Permission denied"
+        if len(allocation) != _UUID:
+            return 500, "alloc lookup failed: index error: UUID must be 36 characters"
+        return 404, f'Unknown allocation "{allocation}"'
     if found.is_destroyed:
         return 404, f"state for allocation {allocation} not found on client"
     if namespaces is None:
-        return 500, "ACL token not found"
+        return 500, "rpc error: Permission denied"
     if found.namespace not in namespaces:
         return 403, "Permission denied"
     if task not in found.tasks:

@@ -50,6 +50,8 @@ ELSEWHERE = {
     "./pds members club": "e2e_members.py",
     "./pds new": "with its arguments, in the README",
     "pulumi stack init": "`./pds new` does it",
+    "pulumi new GIT-URL": "tests/unit/tools/test_template.py; it needs a Git host",
+    "pulumi stack rm club": "it undoes `pulumi new`",
     "pulumi config set --path ingress.kind caddy --stack club": "e2e_ingress.py; this e2e environment has no ingress",
     "curl -s https://ifconfig.co": "external services are not queried",
     "ssh root@IP ls /srv/nomad/.trash": "a droplet of this e2e environment is a folder, which the test reads",
