@@ -94,28 +94,30 @@ http://{settings.hostname}:{CADDY_ASK_PORT} {{
 
 
 def _access_log(settings: Settings) -> str:
-    """The access log of a site. Without headers, which hold credentials, and query strings, which hold codes.
-
-    Nomad rotates the output by size (`Logs` of the task). Fields: caddyserver.com/docs/caddyfile/directives/log.
-    `client_ip` exists from Caddy 2.7 on; a filter of a missing field does nothing.
-    """
+    """The access log of a site. Nomad rotates it by size (`Logs` of the task)."""
     if settings.ingress.access_log == "off":
         return ""
-    mask = "ip_mask {\n\t\t\t\tipv4 24\n\t\t\t\tipv6 48\n\t\t\t}"
-    masked = settings.ingress.access_log == "masked"
-    masks = "".join(f"\t\t\trequest>{field} {mask}\n" for field in ("remote_ip", "client_ip") if masked)
+    return f"log {{\n\toutput {ACCESS_LOG_STREAM}\n{indent(_log_format(settings), _TAB)}}}\n"
+
+
+def _log_format(settings: Settings) -> str:
+    """The form of a log entry: JSON without headers, which hold credentials, and query strings, which hold codes.
+
+    Fields: caddyserver.com/docs/caddyfile/directives/log. `client_ip` exists from Caddy 2.7 on; a filter of a missing
+    field does nothing.
+    """
+    mask = "ip_mask {\n\t\t\tipv4 24\n\t\t\tipv6 48\n\t\t}"
+    fields = () if settings.ingress.access_log == "full" else ("remote_ip", "client_ip")
+    masks = "".join(f"\t\trequest>{field} {mask}\n" for field in fields)
     return f"""\
-log {{
-	output {ACCESS_LOG_STREAM}
-	format filter {{
-		wrap json
-		fields {{
-			request>headers delete
-			request>tls delete
-			resp_headers delete
-			request>uri regexp \\?.* ""
+format filter {{
+	wrap json
+	fields {{
+		request>headers delete
+		request>tls delete
+		resp_headers delete
+		request>uri regexp \\?.* ""
 {masks}\
-		}}
 	}}
 }}
 """
@@ -231,6 +233,10 @@ def _global_options(settings: Settings) -> str:
 {email}\
 	on_demand_tls {{
 		ask http://127.0.0.1:{CADDY_ASK_PORT}/ask
+	}}
+	# Of Caddy's own messages: an error has the request, too.
+	log {{
+{indent(_log_format(settings), 2 * _TAB)}\
 	}}
 	servers {{
 		# No HTTP/3: its port, 443 of UDP, is closed.

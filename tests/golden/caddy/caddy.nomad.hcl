@@ -103,6 +103,26 @@ job "caddy" {
         	on_demand_tls {
         		ask http://127.0.0.1:2020/ask
         	}
+        	# Of Caddy's own messages: an error has the request, too.
+        	log {
+        		format filter {
+        			wrap json
+        			fields {
+        				request>headers delete
+        				request>tls delete
+        				resp_headers delete
+        				request>uri regexp \?.* ""
+        				request>remote_ip ip_mask {
+        					ipv4 24
+        					ipv6 48
+        				}
+        				request>client_ip ip_mask {
+        					ipv4 24
+        					ipv6 48
+        				}
+        			}
+        		}
+        	}
         	servers {
         		# No HTTP/3: its port, 443 of UDP, is closed.
         		protocols h1 h2

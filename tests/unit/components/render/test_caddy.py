@@ -111,20 +111,36 @@ def _access_logs(folder: Path, access_log: str) -> tuple[dict[str, Any], dict[st
     }
 
 
-@pytest.mark.parametrize("access_log", ["masked", "full"])
-def test_requests_are_logged_without_headers_and_query(access_log: str, tmp_path: Path) -> None:
+def _filters(log: dict[str, Any]) -> tuple[set[str], dict[str, int]]:
+    """The fields that a logger leaves out, and the addresses that it masks."""
+    fields = log["encoder"]["fields"]
+    assert (fields["request>uri"]["regexp"], fields["request>uri"].get("value", "")) == (r"\?.*", "")
+    deleted = {name for name, field in fields.items() if field["filter"] == "delete"}
+    return deleted, {name: field["ipv4_cidr"] for name, field in fields.items() if field["filter"] == "ip_mask"}
+
+
+HEADERS = {"request>headers", "request>tls", "resp_headers"}
+MASKED = {"request>remote_ip": 24, "request>client_ip": 24}
+
+
+@pytest.mark.parametrize(("access_log", "addresses"), [("masked", MASKED), ("full", {})])
+def test_requests_are_logged_without_headers_and_query(
+    access_log: str, addresses: dict[str, int], tmp_path: Path
+) -> None:
     logs, names = _access_logs(tmp_path, access_log)
     assert names.keys() == {"noted.at", "*.noted.at"}, "the question for certificates is not a request of a client"
     assert set(names.values()) == logs.keys()
     for log in logs.values():
-        fields = log["encoder"]["fields"]
-        deleted = {name for name, field in fields.items() if field["filter"] == "delete"}
-        assert deleted == {"request>headers", "request>tls", "resp_headers"}
-        assert (fields["request>uri"]["regexp"], fields["request>uri"].get("value", "")) == (r"\?.*", "")
+        assert _filters(log) == (HEADERS, addresses)
         assert log["writer"] == {"output": "stdout"}, "Nomad rotates it"
-        addresses = {name: field["ipv4_cidr"] for name, field in fields.items() if field["filter"] == "ip_mask"}
-        masked = {"request>remote_ip": 24, "request>client_ip": 24}
-        assert addresses == (masked if access_log == "masked" else {})
+
+
+@pytest.mark.parametrize(("access_log", "addresses"), [("masked", MASKED), ("full", {}), ("off", MASKED)])
+def test_errors_are_logged_in_the_same_way(access_log: str, addresses: dict[str, int], tmp_path: Path) -> None:
+    config = _adapted(tmp_path, ingress=CADDY | {"access_log": access_log})
+    default = config["logging"]["logs"]["default"]
+    assert _filters(default) == (HEADERS, addresses)
+    assert "output" not in default.get("writer", {}), "standard error"
 
 
 def test_without_an_access_log_no_request_is_logged(tmp_path: Path) -> None:
