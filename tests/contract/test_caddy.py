@@ -206,6 +206,29 @@ def test_rate_limits_distinguish_clients_and_ignore_forged_addresses(front: Fron
     assert _remaining(front, "127.0.0.2", **forged) == first[0] - 3, "a forged address must not count as a new client"
 
 
+# The access log
+
+
+def test_each_request_is_logged_without_address_query_and_credentials(front: Front, server: _Server) -> None:
+    with front.client(HOST, "127.0.0.9") as client:
+        headers = {"Authorization": f"Bearer {server.token}", "User-Agent": "app/1"}
+        client.get("/xrpc/com.atproto.server.getSession", params={"code": "sesame"}, headers=headers)
+    with front.client(HANDLE) as client:
+        client.get("/.well-known/atproto-did")
+    lines = front.caddy.log.read_text().splitlines()
+    entries = [line for line in lines if '"http.log.access' in line]
+    requests = [parse_entry(line) for line in entries]
+    session = next(item for item in requests if item.path == "/xrpc/com.atproto.server.getSession")
+    assert (session.method, session.host, session.status, session.client) == ("GET", HOST, 200, "127.0.0.0")
+    assert (session.size > 0, session.seconds > 0, session.agent) == (True, True, "")
+    handle = next(item for item in requests if item.host == HANDLE and item.path == "/.well-known/atproto-did")
+    assert handle.size == len(server.did)
+    text = "\n".join(entries)
+    assert not [secret for secret in ("sesame", server.token, "app/1", "127.0.0.9") if secret in text]
+    ask = f":{front.caddy.ports.ask}"
+    assert not [item for item in requests if item.host.endswith(ask)], "a question for a certificate is not a client's"
+
+
 # Another file and another start
 
 
@@ -275,26 +298,3 @@ def test_hostname_under_a_handle_domain_has_a_certificate_too(server: _Server, t
         with under.client(HANDLE) as client:
             assert client.get("/.well-known/atproto-did").text.strip() == server.did
             assert client.get("/xrpc/_health").status_code == httpx.codes.NOT_FOUND
-
-
-# The access log
-
-
-def test_each_request_is_logged_without_address_query_and_credentials(front: Front, server: _Server) -> None:
-    with front.client(HOST, "127.0.0.9") as client:
-        headers = {"Authorization": f"Bearer {server.token}", "User-Agent": "app/1"}
-        client.get("/xrpc/com.atproto.server.getSession", params={"code": "sesame"}, headers=headers)
-    with front.client(HANDLE) as client:
-        client.get("/.well-known/atproto-did")
-    lines = front.caddy.log.read_text().splitlines()
-    entries = [line for line in lines if '"http.log.access' in line]
-    requests = [parse_entry(line) for line in entries]
-    session = next(item for item in requests if item.path == "/xrpc/com.atproto.server.getSession")
-    assert (session.method, session.host, session.status, session.client) == ("GET", HOST, 200, "127.0.0.0")
-    assert (session.size > 0, session.seconds > 0, session.agent) == (True, True, "")
-    handle = next(item for item in requests if item.host == HANDLE and item.path == "/.well-known/atproto-did")
-    assert handle.size == len(server.did)
-    text = "\n".join(entries)
-    assert not [secret for secret in ("sesame", server.token, "app/1", "127.0.0.9") if secret in text]
-    ask = f":{front.caddy.ports.ask}"
-    assert not [item for item in requests if item.host.endswith(ask)], "a question for a certificate is not a client's"
