@@ -14,8 +14,8 @@ from components.people.people import People
 from components.render.jobs.registry import requested_jobs
 from components.secret_values import as_secret
 from components.server.secrets import PdsSecrets
-from components.settings.pds_env import env_file, plain_environment
-from components.settings.settings import Settings
+from components.settings.checks.pds_env import env_file, plain_environment
+from components.settings.sections.settings import Settings
 
 Outputs = dict[str, pulumi.Input[object]]
 

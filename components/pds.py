@@ -21,7 +21,7 @@ from components.server.ready import ServerReadyArgs, server_ready
 from components.server.secrets import PdsSecrets, PdsSecretsArgs
 from components.server.server import PdsServer, PdsServerArgs
 from components.settings.ingress_state import IngressState
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

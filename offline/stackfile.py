@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from components.settings.errors import SettingsError
-from components.settings.option import options
+from components.settings.fields.errors import SettingsError
+from components.settings.fields.option import options
 from components.settings.parse import read, with_content
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.mock_engine import ROOT, Evaluation, SecretSource, evaluate, fixed_secret
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from components.render.host.cloud_init import MAX_BYTES
-from components.settings.errors import SECRET_NAME
+from components.settings.fields.errors import SECRET_NAME
 from offline.hcl_reader import flat, only_job, task_of
 from policy.view import SECRET, Item, View, texts
 

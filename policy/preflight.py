@@ -11,7 +11,7 @@ from pathlib import Path
 import pulumi
 from rich.console import Console
 
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline import ROOT
 from offline.mock_engine import Evaluation
 from offline.stackfile import StackFileError, evaluate_stack, read_settings

@@ -8,7 +8,7 @@ import pytest
 from xdist.remote import Producer
 
 from components.clients import wait
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.mock_engine import Evaluation
 from offline.stackfile import evaluate_stack
 from tests.support.host_machine import machine as machine

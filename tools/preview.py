@@ -19,7 +19,7 @@ import pulumi
 from rich.console import Console
 
 from components.render.jobs.registry import NOMAD_JOBS
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.mock_engine import ROOT, Evaluation
 from offline.resource_tree import resource_tree
 from offline.stackfile import StackFileError, evaluate_stack, read_settings

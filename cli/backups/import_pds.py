@@ -13,16 +13,16 @@ from cli.lib.private_files import write_private
 from cli.lib.stack import Stack, StackError
 from components.render.nomad_scope import nomad_scope
 from components.render.scripts import needed, script
-from components.settings.errors import SECRET_NAME, from_validation
-from components.settings.pds_env import (
+from components.settings.checks.pds_env import (
     GENERATED_SECRETS,
     configured_secrets,
     owned_names,
     plain_environment,
     readable_names,
 )
+from components.settings.fields.errors import SECRET_NAME, from_validation
 from components.settings.sections import SecretsOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 PROGRAMS = needed("volume_check.cjs", "snapshot.cjs", "verify.cjs")
 """The programs in the script."""

@@ -23,8 +23,8 @@ from components.clients.nomad import NomadApi
 from components.render.jobs.backup import JOB as BACKUP
 from components.render.jobs.restic import region_environment
 from components.render.jobs.restore import JOB, OTHER_PATHS
-from components.settings.pds_env import GENERATED_SECRETS
-from components.settings.settings import Settings
+from components.settings.checks.pds_env import GENERATED_SECRETS
+from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
 _DEADLINE = 6 * 3600  # seconds; a volume's worth of blobs from another region

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from cli.lib.nomad_exec import nomad_access, run_in_container, running_allocation
 from components.clients import dns
-from components.settings import spf as spf_record
-from components.settings.mail_options import MailDnsOptions, MailOptions, dkim_fault, is_dkim_key
-from components.settings.mail_presets import BLOCKED_SMTP_PORTS
+from components.settings.fields import spf as spf_record
+from components.settings.sections.mail import MailDnsOptions, MailOptions, dkim_fault, is_dkim_key
+from components.settings.sections.mail_presets import BLOCKED_SMTP_PORTS
 
 SEND_SCRIPT = Path(__file__).with_name("send_mail.cjs")
 _MOST_LEVELS = 8

@@ -14,7 +14,7 @@ from cli.check.subject import CheckVerdict, Subject, failed
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.stack import Stack, StackError, State, digitalocean_token
 from components.clients.errors import ServiceError
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import StackFileError, evaluate_stack, read_settings
 
 Check = Callable[[Subject], CheckVerdict]

@@ -9,7 +9,7 @@ import httpx
 
 from cli.check.site import Site
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
-from components.settings.images import package_of_health
+from components.settings.fields.images import package_of_health
 
 _LEAST_DAYS = 7
 """As the alert: certificates are renewed well before."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from cli.check.site import Site
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import State
-from components.settings.pds_env import read_env_file
-from components.settings.settings import Settings
+from components.settings.checks.pds_env import read_env_file
+from components.settings.sections.settings import Settings
 
 if TYPE_CHECKING:
     from cli.check.host import HostStatus

@@ -15,7 +15,7 @@ from cli.lib.stack import Stack, State
 from cli.lib.temporary_firewall import port_name, temporary_firewalls
 from components.render.host.cloud_init import volume_name
 from components.render.records import hostname_records, mail_records, member_records
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
 

@@ -16,7 +16,7 @@ from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import EngineResult, Stack, State, UnreadableStateError
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
 _LOCKED = "is currently locked"

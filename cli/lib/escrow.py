@@ -19,8 +19,8 @@ import pyrage
 from cli.errors import FailedError
 from cli.lib.private_files import write_private
 from cli.lib.stack import Stack, StackError
-from components.settings.pds_env import GENERATED_SECRETS
-from components.settings.types import SECP256K1_ORDER
+from components.settings.checks.pds_env import GENERATED_SECRETS
+from components.settings.fields.types import SECP256K1_ORDER
 from offline import ROOT
 
 REQUIRED = ("hostname", "stack", "package_version", "environment", "secrets", "ipv4", "stack_file", "written")

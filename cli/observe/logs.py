@@ -9,7 +9,7 @@ from cli.observe import nomad_logs
 from cli.observe.nomad_logs import STREAMS, LogLine
 from cli.observe.terminal import printable
 from components.render.ingress import agent_io, caddy
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
 _INGRESS_TASKS = (agent_io.JOB, caddy.JOB)

@@ -16,7 +16,7 @@ from cli.lib import temporary_firewall
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import Stack, StackError, digitalocean_token
 from cli.lib.subprocesses import orderly_end, run_in_foreground
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
 USER = "root"

@@ -7,7 +7,7 @@ from cli.observe import access_log, nomad_logs
 from cli.observe.access_log import EntryError, RequestFilter
 from cli.observe.logs import note, require_own_ingress
 from components.render.ingress import caddy
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
 _SHOWN = 200

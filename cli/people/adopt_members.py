@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from cli.lib.edit_stackfile import Entry, StackFileEdit, add_items
 from components.clients import pds_admin
 from components.people.members import is_temporary
-from components.settings.handles import is_reserved
+from components.settings.checks.handles import is_reserved
 from components.settings.sections import MemberOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline import ROOT
 from offline.stackfile import parse_settings, read_text
 

@@ -16,8 +16,8 @@ from cli.lib.stack import Stack
 from components.clients import dns, pds_admin
 from components.clients.https import connection_to
 from components.people.members import is_temporary
-from components.settings.pds_env import read_env_file
-from components.settings.settings import Settings
+from components.settings.checks.pds_env import read_env_file
+from components.settings.sections.settings import Settings
 
 _DIGITS = 32
 _TIMEOUT = 10  # seconds

@@ -16,10 +16,10 @@ from cli.stacks.inspect_stack import GIB, MIB, usage
 from cli.stacks.new_stack import club_line, free_port
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
-from components.settings.errors import SettingsError
+from components.settings.fields.errors import SettingsError
 from components.settings.host_contract import accepted_terms, terms_for
-from components.settings.placement import ClubOptions
-from components.settings.settings import Settings
+from components.settings.sections.placement import ClubOptions
+from components.settings.sections.settings import Settings
 from offline.stackfile import parse_settings, read_settings, read_text
 
 _RESERVE = 256 * MIB

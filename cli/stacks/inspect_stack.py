@@ -18,7 +18,7 @@ from components.clients.nomad import NomadApi
 from components.render.jobs.backup import JOB as BACKUP_JOB
 from components.render.jobs.drill import JOB as DRILL_JOB
 from components.render.jobs.pds import JOB
-from components.settings.images import package_of_health
+from components.settings.fields.images import package_of_health
 
 USAGE_SCRIPT = Path(__file__).with_name("usage.sh")
 MIB, GIB = 1024**2, 1024**3

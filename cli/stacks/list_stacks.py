@@ -16,8 +16,8 @@ from cli.stacks import prices
 from cli.stacks.inspect_stack import GIB, MIB, StackStatus, Usage, inspect_stack
 from cli.stacks.prices import Prices
 from cli.stacks.stack_files import KnownStack
-from components.settings.capacity import allocatable_mib, memory_demand
-from components.settings.placement import ClubOptions
+from components.settings.checks.capacity import allocatable_mib, memory_demand
+from components.settings.sections.placement import ClubOptions
 
 NEXT_CLUB = ClubOptions(port=3101)
 """The defaults of the next club."""

@@ -28,7 +28,7 @@ from cli.stacks.destination import Destination, MoveError, destination
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.clients.wait import until
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings, read_text
 from policy.digest import read_digest as read_digest
 

@@ -15,11 +15,11 @@ from cli.lib.edit_stackfile import StackFileEdit, add_key, flow, scalar
 from cli.lib.stack import Stack, StackError
 from cli.stacks import selection
 from cli.stacks.automation import Workspace
-from components.settings.errors import SettingsError, shown
+from components.settings.fields.errors import SettingsError, shown
 from components.settings.host_contract import accepted_terms, terms_for
-from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME, ClubOptions
 from components.settings.sections import CADDY_ASK_PORT, OLDER_BACKUPS_MIB, BackupOptions, IngressOptions, NomadOptions
-from components.settings.settings import Settings
+from components.settings.sections.placement import FIRST_CLUB_PORT, STACK_NAME, ClubOptions
+from components.settings.sections.settings import Settings
 from offline.resource_tree import resource_tree
 from offline.stackfile import StackFileError, evaluate_stack, parse_settings, read_text
 from policy.preflight import assess

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.lib.digitalocean import DigitalOceanAccount
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 PRICE_TABLE: Mapping[str, Any] = json.loads(Path(__file__).with_name("prices.json").read_text())
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.stackfile import StackFileError, read_settings
 
 

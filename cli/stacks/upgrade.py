@@ -12,8 +12,8 @@ from cli.lib.stack import Stack, StackError
 from cli.stacks.stack_files import KnownStack, by_host
 from components.clients.nomad import NomadApi
 from components.render.jobs.upgrade_trial import JOB
-from components.settings.images import package_of_tag, tag_of
-from components.settings.settings import Settings
+from components.settings.fields.images import package_of_tag, tag_of
+from components.settings.sections.settings import Settings
 
 _DEADLINE = 3600  # seconds; an image pull, a fetch, and the migration of large databases
 _MIGRATES = "MIGRATES "

@@ -9,7 +9,7 @@ from typing import Any
 
 from components.clients.errors import ServiceError
 from components.clients.nomad import Json, NomadApi
-from components.settings.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
+from components.settings.fields.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
 
 _NO_ACLS = "acls-disabled"
 """Accessor ID of every token if ACLs are disabled (nomad/structs/acl.go)."""

@@ -6,7 +6,7 @@ from components.clients import dns
 from components.clients.errors import DeadlineError, PendingError, ServiceError
 from components.clients.wait import until
 from components.dynamic.base import PollingProvider, Props
-from components.settings import spf
+from components.settings.fields import spf
 from components.settings.ingress_state import IngressState
 
 

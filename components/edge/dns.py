@@ -7,7 +7,7 @@ import pulumi_digitalocean as digitalocean
 
 from components.dynamic.resources import DnsReady, SoleRecords
 from components.render.records import DnsRecord, Value, hostname_records, mail_records, whole_name
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from components.render.acl_policies import ingress_files
 from components.render.ingress.agent_io import LICENSE, ingress_file, io_job
 from components.render.ingress.caddy import caddy_job, caddyfile
 from components.settings.ingress_state import IngressState
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 _CLOSED_TEXT = "# This hostname does not resolve to this host yet.\n"
 """Content of the file until the hostname resolves. A comment for both ingresses."""

@@ -19,8 +19,8 @@ from components.render.acl_policies import club as club_policy
 from components.render.nomad_scope import club_volume
 from components.secret_values import as_secret
 from components.settings.host_contract import terms_for
-from components.settings.placement import ClubOptions
-from components.settings.settings import Settings
+from components.settings.sections.placement import ClubOptions
+from components.settings.sections.settings import Settings
 
 CLUB_TOKEN = "pds-club-"  # noqa: S105 (the beginning of a name)
 """Prefix of the names of clubs' tokens and policies."""

@@ -10,7 +10,7 @@ from components.host.existing import ExistingNomad, ExistingNomadArgs
 from components.host.own import OwnHost, OwnHostArgs
 from components.host.shared import SharedHost, SharedHostArgs
 from components.render.host.cloud_init import volume_name
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from components.host.certificates import NomadCertificates
 from components.host.network import HostNetwork
 from components.render.host.cloud_init import Certificates, user_data
 from components.secret_values import as_secret
-from components.settings.settings import Settings
-from components.settings.types import is_fingerprint
+from components.settings.fields.types import is_fingerprint
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

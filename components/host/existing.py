@@ -12,9 +12,9 @@ from components.connection import HostConnection, nomad_outputs
 from components.dynamic.resources import NomadRequirements
 from components.nomad_target import NomadTarget
 from components.render.jobs.pds import JOB
-from components.settings.capacity import memory_demand, processor_demand
-from components.settings.placement import OnOptions
-from components.settings.settings import Settings
+from components.settings.checks.capacity import memory_demand, processor_demand
+from components.settings.sections.placement import OnOptions
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

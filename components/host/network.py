@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_digitalocean as digitalocean
 
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 

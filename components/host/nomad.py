@@ -16,7 +16,7 @@ from components.host.network import NOMAD_PORT
 from components.nomad_target import NomadTarget
 from components.render.acl_policies import ANONYMOUS, PROGRAM
 from components.secret_values import as_secret, random_hex
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 PROGRAM_TOKEN = "pds-program"  # noqa: S105 (a name)
 """Name of the program's own ACL token and of its policy."""

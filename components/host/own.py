@@ -12,7 +12,7 @@ from components.host.network import HostNetwork, HostNetworkArgs
 from components.host.nomad import PROGRAM_TOKEN, NomadAccess, NomadArgs
 from components.host.volume import DataVolume, DataVolumeArgs
 from components.render.host.cloud_init import UserDataTooLongError, configuration_hash
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

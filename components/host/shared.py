@@ -15,7 +15,7 @@ from components.connection import HostConnection, nomad_outputs
 from components.nomad_target import NomadTarget
 from components.secret_values import as_secret
 from components.settings.host_contract import Terms, accepted_terms, terms_warning
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pulumi
 import pulumi_digitalocean as digitalocean
 
 from components.render.host.cloud_init import volume_name
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import pulumi_nomad as nomad
 from components.nomad_target import JOB_TIMEOUTS, NomadTarget
 from components.render.jobs.alerts import PING_PATH, alerts_job
 from components.settings.sections import AlertsOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 _REGIONS = ("eu_west", "us_east")
 

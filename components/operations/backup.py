@@ -13,9 +13,9 @@ from components.nomad_target import NomadTarget
 from components.render.jobs.registry import NOMAD_JOBS
 from components.render.jobs.restic import bucket_name, repository
 from components.secret_values import as_secret, random_hex
-from components.settings.endpoints import SPACES_REGION
+from components.settings.checks.endpoints import SPACES_REGION
 from components.settings.sections import BackupOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 _JOBS = tuple(job for job in NOMAD_JOBS if job.section == "backup")
 """The jobs that need the backups' credentials; each reads them from a variable of its own."""

@@ -15,7 +15,7 @@ from components.dynamic.resources import NomadJobRun
 from components.nomad_target import JOB_TIMEOUTS, NomadTarget
 from components.render.jobs.confirm_email import DIDS_PATH, JOB, confirm_email_job
 from components.secret_values import as_secret
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

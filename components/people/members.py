@@ -15,9 +15,9 @@ import pulumi_digitalocean as digitalocean
 from components.dynamic.resources import Account, Handle
 from components.render.records import Value, did_value, member_records
 from components.secret_values import as_secret, random_hex
-from components.settings.handles import is_reserved, service_domain
+from components.settings.checks.handles import is_reserved, service_domain
 from components.settings.sections import MemberOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 _PASSWORD_DIGITS = 32
 

@@ -10,7 +10,7 @@ from components.dynamic.resources import AccountRemovals, Invites, UnlistedAccou
 from components.notices import warn_of_unlisted_accounts, warn_unless_done
 from components.people.email_confirmation import EmailConfirmation, EmailConfirmationArgs
 from components.people.members import Member, MemberArgs
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

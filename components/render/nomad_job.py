@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 PDS_JOB = "pds"
 """ID and service name of the server's job, as in the post. The ingress finds the server by it."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 OWN_VOLUME = "pds"
 """The host volume of a host's own PDS, as in the post."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from components.settings import spf
-from components.settings.handles import service_domain, wildcards
-from components.settings.mail_options import MailOptions, ReturnPathOptions, is_dkim_key
+from components.settings.checks.handles import service_domain, wildcards
+from components.settings.fields import spf
 from components.settings.sections import MemberOptions
-from components.settings.settings import Settings
+from components.settings.sections.mail import MailOptions, ReturnPathOptions, is_dkim_key
+from components.settings.sections.settings import Settings
 
 T = TypeVar("T")
 Row = Mapping[str, str]

@@ -10,7 +10,7 @@ from components.connection import HostConnection
 from components.dynamic.resources import ServerReady
 from components.render.jobs.pds import JOB, SECRETS_PATH
 from components.server.secrets import PdsSecrets
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

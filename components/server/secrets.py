@@ -14,8 +14,8 @@ import pulumi_nomad as nomad
 from components.nomad_target import NomadTarget
 from components.render.jobs.pds import SECRETS_PATH
 from components.secret_values import random_hex
-from components.settings.pds_env import GENERATED_SECRETS, configured_secrets
-from components.settings.settings import Settings
+from components.settings.checks.pds_env import GENERATED_SECRETS, configured_secrets
+from components.settings.sections.settings import Settings
 
 # Hex digits: 64 for a secp256k1 key (a random number is outside [1, n-1] with probability 2^-128), 32 for the others,
 # as `openssl rand --hex 16` gives.

@@ -7,7 +7,7 @@ import pulumi_nomad as nomad
 
 from components.nomad_target import JOB_TIMEOUTS, NomadTarget
 from components.render.jobs.pds import VOLUME_CHECK_PATH, pds_job, volume_check_items
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,4 @@
-"""A stack file as typed, immutable values. Only `load.py` reads `pulumi.Config`."""
+"""A stack file as typed, immutable values. Only `from_pulumi.py` reads `pulumi.Config`.
+
+`fields` has the types of options, `sections` the options themselves, `checks` what compares them.
+"""

@@ -12,11 +12,11 @@ from pulumi.runtime import get_config_env, is_config_secret
 from pulumi.runtime.config import CONFIG
 from pydantic import BaseModel
 
-from components.settings.errors import Fault, SettingsError, dotted
-from components.settings.option import holds_secret, key_of, section_of
+from components.settings.checks.warnings import warnings
+from components.settings.fields.errors import Fault, SettingsError, dotted
+from components.settings.fields.option import holds_secret, key_of, section_of
 from components.settings.parse import read, with_content
-from components.settings.settings import Settings
-from components.settings.warnings import warnings
+from components.settings.sections.settings import Settings
 
 PROJECT = "pds"
 """The project's name: the prefix of every key in a stack file, and a part of every resource's identity."""

@@ -7,11 +7,11 @@ Nomad.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.settings.capacity import memory_demand
-from components.settings.errors import Fault, SettingsError
-from components.settings.placement import ClubOptions
-from components.settings.settings import Settings
-from components.settings.warnings import same_region
+from components.settings.checks.capacity import memory_demand
+from components.settings.checks.warnings import same_region
+from components.settings.fields.errors import Fault, SettingsError
+from components.settings.sections.placement import ClubOptions
+from components.settings.sections.settings import Settings
 
 SCHEMA = 1
 """Raise it if terms change their meaning."""

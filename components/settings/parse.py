@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from components.settings.errors import Fault, SettingsError, dotted, from_validation, location_of, shown
-from components.settings.option import is_map, section_of
-from components.settings.settings import Settings
-from components.settings.validation import cross_faults, stack_faults
+from components.settings.checks.validation import cross_faults, stack_faults
+from components.settings.fields.errors import Fault, SettingsError, dotted, from_validation, location_of, shown
+from components.settings.fields.option import is_map, section_of
+from components.settings.sections.settings import Settings
 
 
 def with_content(document: Mapping[str, Any]) -> dict[str, Any]:

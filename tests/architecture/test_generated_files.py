@@ -8,12 +8,12 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from components.settings.errors import SettingsError
-from components.settings.option import env_of, holds_secret, options, section_of
+from components.settings.checks.pds_env import owned_names
+from components.settings.fields.errors import SettingsError
+from components.settings.fields.option import env_of, holds_secret, options, section_of
 from components.settings.parse import read
-from components.settings.pds_env import owned_names
 from components.settings.sections import PdsOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from tests.support.programs import BACKUP
 from tests.unit.components.settings.test_settings import DOCUMENT, MAIL, ROTATION_KEY, S3, TEXT_KEY, document, settings
 from tools.generate.generate import (

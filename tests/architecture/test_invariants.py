@@ -9,7 +9,7 @@ from components.dynamic.server import _SETTLE_DEADLINE
 from components.render.host.cloud_init import Certificates, configuration_hash, user_data
 from components.render.ingress.agent_io import ingress_file, io_job
 from components.render.jobs.pds import pds_job
-from components.settings.pds_env import plain_environment
+from components.settings.checks.pds_env import plain_environment
 from offline.hcl_reader import job_of, task_of
 from offline.mock_engine import Evaluation
 from policy.checks import PROTECTED, RETAINED

@@ -6,8 +6,8 @@ import pytest
 
 from components.render.jobs.registry import NOMAD_JOBS, requested_jobs
 from components.render.nomad_job import NomadJob
-from components.settings.capacity import job_demands, memory_demand
-from components.settings.settings import Settings
+from components.settings.checks.capacity import job_demands, memory_demand
+from components.settings.sections.settings import Settings
 from offline.hcl_reader import only_job
 from tests.support.invariants import kind
 from tests.support.programs import ALERTS, BACKUP, CLUB, run, settings_of

@@ -38,8 +38,8 @@ READS_ITS_OWN_FILES = {
     "components/render/host/cloud_init.py",
     "components/render/host/nomad_agent.py",
     "components/render/scripts/__init__.py",
-    "components/settings/pds_env.py",
-    "components/settings/handles.py",
+    "components/settings/checks/pds_env.py",
+    "components/settings/checks/handles.py",
 }
 """Modules that read files beside them."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.settings.pds_env import pinned_server
+from components.settings.checks.pds_env import pinned_server
 from components.settings.sections import PdsOptions
 from offline.mock_engine import ROOT
 from tests.architecture.test_workflows import ACTIONLINT
@@ -23,7 +23,7 @@ from tests.e2e.images.build import OLD_SERVER, SERVER, Server
 from tools.trial.node import PDS_LINES
 
 CONFIG: dict[str, Any] = json.loads((ROOT / "renovate.json").read_text())
-OPTIONS = "components/settings/*_options.py"
+OPTIONS = "components/settings/sections/*.py"
 IMAGE = re.compile(r"[a-z0-9.-]+(/[a-z0-9._-]+)*:[0-9][\w.-]*")
 SUM = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)+")

@@ -9,7 +9,7 @@ import pytest
 
 from components.render.ingress.agent_io import ingress_file
 from components.render.jobs.pds import pds_job
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.hcl_reader import flat, job_of, parse
 from tools.generate.differences import DEVIATIONS, Deviation, markdown_table
 

@@ -1,15 +1,23 @@
-"""Modules and functions have a maximum length."""
+"""Modules, functions and folders have a maximum size."""
 
 import ast
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from offline.mock_engine import ROOT
+from tests.support.programs import SOURCES
 
 MODULE, FUNCTION = 400, 60
 """Maximum number of lines; a function's lines count from `def`, without decorators."""
+
+FOLDER = 12
+"""Maximum number of modules of a folder of the product, without `__init__.py`."""
+
+LARGER = {"cli/commands": "one file a command"}
+"""Folders that may have more modules, with the reason."""
 
 
 def _tracked() -> list[Path]:
@@ -41,6 +49,12 @@ def too_long(text: str) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_modules_and_functions_are_within_their_limits(path: Path) -> None:
     assert too_long(path.read_text()) == [], "split it by subject"
+
+
+def test_folders_of_the_product_are_within_their_limit() -> None:
+    modules = [path.relative_to(ROOT) for path in FILES if path.name != "__init__.py"]
+    counts = Counter(str(path.parent) for path in modules if path.parts[0] in SOURCES)
+    assert {folder for folder, count in counts.items() if count > FOLDER} == LARGER.keys()
 
 
 def test_checks_every_folder_with_python_files() -> None:

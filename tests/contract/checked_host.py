@@ -12,7 +12,7 @@ import pytest
 from cli.check.run import CheckResult, run_checks
 from cli.check.site import Site
 from cli.check.subject import Subject
-from components.settings.pds_env import configured_secrets, env_file
+from components.settings.checks.pds_env import configured_secrets, env_file
 from tests.support import fake_dns
 from tests.support.certificates import Authority, server_context
 from tests.support.ingress_stand_in import Ingress

@@ -25,7 +25,7 @@ from cryptography import x509
 
 from components.render.ingress.caddy import caddy_job, caddyfile
 from components.settings.sections import CADDY_ASK_PORT
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from tests.support.caddyfile import whole_caddyfile
 from tests.support.certificates import Authority
 from tests.support.fake_dns import serve

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from components.settings.pds_env import configured_secrets, plain_environment
+from components.settings.checks.pds_env import configured_secrets, plain_environment
 from tests.contract.club import Club
 from tests.contract.conftest import StartPds
 from tests.support.programs import settings_of

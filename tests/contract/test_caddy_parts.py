@@ -19,7 +19,7 @@ import pytest
 
 from components.render.ingress.caddy import caddy_job, caddyfile
 from components.render.scripts import script
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.hcl_reader import job_of, task_of
 from tests.contract.front import ENDS_WITH_US, Ports
 from tests.support.host_machine import tool

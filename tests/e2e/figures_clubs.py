@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.stacks.prices import listed
-from components.settings.capacity import SYSTEM_RESERVE_MIB
-from components.settings.placement import ClubOptions
+from components.settings.checks.capacity import SYSTEM_RESERVE_MIB
 from components.settings.sections import HostOptions, IngressOptions
+from components.settings.sections.placement import ClubOptions
 from tests.e2e.environment.bare import memory_mib
 from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
 from tests.e2e.environment.tools import missing, run

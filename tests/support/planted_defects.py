@@ -21,7 +21,7 @@ from components.nomad_target import NomadTarget
 from components.render.host.cloud_init import MAX_BYTES, user_data
 from components.render.host.nomad_agent import agent_config
 from components.render.jobs.pds import VOLUME_CHECK_PATH, pds_job
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.mock_engine import COMPUTED
 from tests.support.programs import BACKUP
 

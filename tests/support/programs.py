@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from components.settings.parse import read
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.mock_engine import Evaluation, SecretSource, evaluate, fixed_secret
 from offline.stackfile import read_stack
 

@@ -4,7 +4,7 @@ Owns: extracting the names, and the kinds of the server's own readers (`envStr`,
 `@atproto/pds` and the other `@atproto` packages of both version lines; and the JSON file by which the settings detect a
 misspelt name. Does not own: the meaning of a name, or which of them a stack file may set.
 
-    python -m tools.generate.env_table          writes components/settings/pds_env.json
+    python -m tools.generate.env_table          writes components/settings/checks/pds_env.json
     python -m tools.generate.env_table --check  exits with 1 if that file differs from the packages
 """
 
@@ -19,7 +19,7 @@ from typing import TypedDict
 
 from tools.trial.node import PDS_LINES, Install, install
 
-TABLE = Path("components/settings/pds_env.json")
+TABLE = Path("components/settings/checks/pds_env.json")
 CACHE = Path("build/cache")
 
 _READER = re.compile(r"""env(Str|Int|Bool|List)\)?\(\s*['"]([A-Z][A-Z0-9_]*)['"]""")

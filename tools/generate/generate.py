@@ -17,10 +17,10 @@ from typing import Any, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
+from components.settings.fields.option import env_of, options, section_of
 from components.settings.from_pulumi import PROJECT
-from components.settings.mail_presets import PRESETS
-from components.settings.option import env_of, options, section_of
-from components.settings.settings import Settings
+from components.settings.sections.mail_presets import PRESETS
+from components.settings.sections.settings import Settings
 from offline.stackfile import evaluate_stack
 from tools.generate.commands import command_pages, command_table
 from tools.generate.differences import markdown_table

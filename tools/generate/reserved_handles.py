@@ -3,7 +3,7 @@
 Owns: extracting the words from `handle/reserved.js` of @atproto/pds of both version lines, and the JSON file by which
 the settings refuse them at the preview.
 
-    python -m tools.generate.reserved_handles          writes components/settings/reserved_handles.json
+    python -m tools.generate.reserved_handles          writes components/settings/checks/reserved_handles.json
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tools.generate.env_table import CACHE
 from tools.trial import LiveError
 from tools.trial.node import PDS_LINES, Install, install
 
-TABLE = Path("components/settings/reserved_handles.json")
+TABLE = Path("components/settings/checks/reserved_handles.json")
 SOURCE = "handle/reserved.js"
 
 _WORD = re.compile(r"^\s*'([^']+)',$", re.MULTILINE)

@@ -6,9 +6,9 @@ commands (pulumi, pkg/cmd/pulumi/project/newcmd/config.go: an answer is one valu
 
 from typing import Any
 
-from components.settings.option import options
+from components.settings.fields.option import options
 from components.settings.sections import OperatorsOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 PROVIDER_TOKEN = "digitalocean:token"  # noqa: S105 (the key's name)
 _FIRST_START = "pds.new"

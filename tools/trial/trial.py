@@ -21,8 +21,8 @@ from rich.console import Console
 from cli.lib.private_files import write_private
 from components.clients.errors import ServiceError
 from components.dynamic.accounts import AccountProvider, HandleProvider
+from components.settings.checks.pds_env import pinned_server
 from components.settings.ingress_state import IngressState
-from components.settings.pds_env import pinned_server
 from offline.hcl_reader import only_job, task_of
 from offline.mock_engine import ROOT, Evaluation
 from offline.stackfile import StackFileError, evaluate_stack

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from components.render.host.nomad_agent import agent_config
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 MAX_BYTES = 64 * 1024
 """DigitalOcean's limit for `user_data` (digitalocean/openapi, droplet_create.yml)."""

@@ -8,8 +8,8 @@ hashicorp/nomad at v2.0.4.
 from pathlib import Path
 from string import Template
 
-from components.settings.capacity import SYSTEM_RESERVE_MIB
-from components.settings.settings import Settings
+from components.settings.checks.capacity import SYSTEM_RESERVE_MIB
+from components.settings.sections.settings import Settings
 
 _TEMPLATE = Path(__file__).with_name("files") / "agent.hcl"
 

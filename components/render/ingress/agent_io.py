@@ -10,8 +10,8 @@ from components.render.ingress.job import files_template, ingress_job
 from components.render.jobspec import DockerConfig, Logs, Port, Resources, Task, Template, VolumeMount
 from components.render.nomad_job import PDS_JOB, NomadJob
 from components.render.nomad_scope import nomad_scope
-from components.settings.job_demand import INGRESS_MHZ
-from components.settings.settings import Settings
+from components.settings.fields.job_demand import INGRESS_MHZ
+from components.settings.sections.settings import Settings
 
 JOB = "io"
 

@@ -13,9 +13,9 @@ from components.render.ingress.job import ingress_job
 from components.render.jobspec import ChangeScript, DockerConfig, Logs, Port, Resources, Task, Template, VolumeMount
 from components.render.nomad_job import NomadJob
 from components.render.scripts import scripts
-from components.settings.job_demand import INGRESS_MHZ
+from components.settings.fields.job_demand import INGRESS_MHZ
 from components.settings.sections import CADDY_ASK_PORT
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 JOB = "caddy"
 

@@ -19,7 +19,7 @@ from components.render.jobspec import (
 )
 from components.render.nomad_scope import nomad_scope
 from components.settings.ingress_state import IngressState
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 def files_template(folder: str) -> str:

@@ -13,9 +13,9 @@ from components.render.jobs.pds import hardened, variable_lines
 from components.render.jobspec import Logs, Periodic, Resources, Restart, Task, Template, VolumeMount
 from components.render.nomad_job import NomadJob, own_path
 from components.render.scripts import scripts
-from components.settings.pds_env import DATA_DIRECTORY
+from components.settings.checks.pds_env import DATA_DIRECTORY
 from components.settings.sections import ALERTS_MIB
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 JOB = "pds-alerts"
 

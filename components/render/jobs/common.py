@@ -4,7 +4,7 @@ from components.render.hcl import write
 from components.render.jobs.pds import JOB as PDS_JOB
 from components.render.jobspec import Group, Job, Parameterized, Periodic, Reschedule, Restart, Task, VolumeRequest
 from components.render.nomad_scope import nomad_scope
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 FAILS_AT_ONCE = Restart(attempts=0, interval="10m", delay="15s", mode="fail")
 """The task reports the failure itself, and can be run again."""

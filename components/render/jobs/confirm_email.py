@@ -11,9 +11,9 @@ from components.render.jobs.pds import hardened
 from components.render.jobspec import Logs, Parameterized, Resources, Task, Template, VolumeMount
 from components.render.nomad_job import NomadJob, own_path
 from components.render.scripts import scripts
-from components.settings.pds_env import DATA_DIRECTORY, plain_environment
+from components.settings.checks.pds_env import DATA_DIRECTORY, plain_environment
 from components.settings.sections import CONFIRM_EMAIL_MIB
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 JOB = "pds-confirm-email"
 

@@ -31,9 +31,9 @@ from components.render.jobspec import (
 from components.render.nomad_job import PDS_JOB, NomadJob, own_path
 from components.render.nomad_scope import NomadScope, nomad_scope
 from components.render.scripts import scripts
-from components.settings.job_demand import PDS_MHZ, SMALL_MHZ
-from components.settings.pds_env import DATA_DIRECTORY, plain_environment
-from components.settings.settings import Settings
+from components.settings.checks.pds_env import DATA_DIRECTORY, plain_environment
+from components.settings.fields.job_demand import PDS_MHZ, SMALL_MHZ
+from components.settings.sections.settings import Settings
 
 JOB = PDS_JOB
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from components.render import ingress, jobs
 from components.render.nomad_job import NomadJob
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 
 def _entries() -> Iterator[NomadJob]:

@@ -14,9 +14,9 @@ from components.render.jobspec import (
     VolumeRequest,
 )
 from components.render.scripts import scripts
-from components.settings.endpoints import SPACES_REGION, spaces_endpoint
-from components.settings.job_demand import BACKUP_MHZ
-from components.settings.settings import Settings
+from components.settings.checks.endpoints import SPACES_REGION, spaces_endpoint
+from components.settings.fields.job_demand import BACKUP_MHZ
+from components.settings.sections.settings import Settings
 
 LOGS = Logs(max_files=2, max_file_size=1)
 """For each task that handles backups."""

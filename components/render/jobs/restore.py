@@ -11,9 +11,9 @@ from components.render.jobs.restic import LOGS, disk, hardened_restic, on_disk, 
 from components.render.jobspec import Lifecycle, Parameterized, Resources, Task, VolumeMount
 from components.render.nomad_job import NomadJob, own_path
 from components.render.scripts import scripts
-from components.settings.pds_env import DATA_DIRECTORY, plain_environment
+from components.settings.checks.pds_env import DATA_DIRECTORY, plain_environment
 from components.settings.sections import OLDER_BACKUPS_MIB
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 JOB = "pds-restore"
 

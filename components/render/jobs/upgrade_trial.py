@@ -16,8 +16,8 @@ from components.render.jobs.restic import LOGS, disk, fetched_for_trial, resourc
 from components.render.jobspec import DockerConfig, Lifecycle, Parameterized, Task
 from components.render.nomad_job import NomadJob, own_path
 from components.render.scripts import scripts
-from components.settings.pds_env import plain_environment
-from components.settings.settings import Settings
+from components.settings.checks.pds_env import plain_environment
+from components.settings.sections.settings import Settings
 
 JOB = "pds-upgrade-trial"
 

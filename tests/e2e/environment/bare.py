@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import httpx
 
 from cli.lib.private_files import write_private
-from components.settings.pds_env import read_env_file
+from components.settings.checks.pds_env import read_env_file
 from tests.e2e.environment.environment import HOSTNAME, E2eEnvironment
 from tests.e2e.environment.tools import E2eError, run
 from tools.trial.pds import applied, differences

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from components.settings.pds_env import read_env_file
+from components.settings.checks.pds_env import read_env_file
 from tests.e2e.environment.environment import E2eEnvironment, Run, Stack
 from tests.e2e.environment.tools import E2eError
 

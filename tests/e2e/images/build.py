@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.settings.images import package_of_tag, tag_of
+from components.settings.fields.images import package_of_tag, tag_of
 from tests.e2e.environment.tools import need, run
 from tests.support.certificates import Pair
 

@@ -22,8 +22,8 @@ import httpx
 import pytest
 
 from components.clients.wait import until
-from components.settings.images import package_of_health
-from components.settings.pds_env import read_env_file
+from components.settings.checks.pds_env import read_env_file
+from components.settings.fields.images import package_of_health
 from tests.e2e.environment import tools
 from tests.e2e.environment.directory import Directory, directory
 from tests.e2e.environment.environment import HOSTNAME, PROGRAMS, ROOT, E2eEnvironment, e2e_env

@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from components.settings.pds_env import read_env_file
+from components.settings.checks.pds_env import read_env_file
 from tests.e2e.digitalocean.world import Json, Limits
 from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
 from tests.e2e.environment.killing import Strike, agent, engine, held, interrupted, program, reported

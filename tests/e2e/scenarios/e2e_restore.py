@@ -21,7 +21,7 @@ import yaml
 
 from cli.lib import escrow
 from cli.snapshot.verify import repo_path
-from components.settings.pds_env import GENERATED_SECRETS
+from components.settings.checks.pds_env import GENERATED_SECRETS
 from tests.contract.club import PASSWORD, founded, whole
 from tests.contract.relay import Relay
 from tests.e2e.environment.backups import backup_section, give_keys

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from components.settings.pds_env import GENERATED_SECRETS, read_env_file
+from components.settings.checks.pds_env import GENERATED_SECRETS, read_env_file
 from offline.stackfile import evaluate_stack
 from tests.e2e.environment import tools
 from tests.e2e.environment.environment import HOSTNAME, PROGRAMS, ROOT, STACK, E2eEnvironment, complaint, e2e_env

@@ -19,7 +19,7 @@ from cli.check.subject import Subject
 from components.clients import dns
 from components.clients.nomad import NomadApi
 from components.render.records import DnsRecord, mail_records
-from components.settings.pds_env import configured_secrets, env_file, plain_environment
+from components.settings.checks.pds_env import configured_secrets, env_file, plain_environment
 from tests.support import fake_dns
 from tests.support.fake_exec import exec_endpoint, frame
 from tests.support.mail import KEY, LONG_KEY, RESEND, RETURN_PATH, SPF, dkim_key

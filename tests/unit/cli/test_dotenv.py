@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.backups.dotenv import DotenvError, parse
-from components.settings.pds_env import env_file, read_env_file
+from components.settings.checks.pds_env import env_file, read_env_file
 
 
 @pytest.mark.parametrize(

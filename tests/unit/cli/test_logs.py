@@ -70,6 +70,7 @@ def stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nomad: FakeNomad) ->
         (pulumi.root / f"Pulumi.{name}.yaml").write_text(text)
     for name in ("logs", "traffic"):
         monkeypatch.setattr(f"cli.commands.{name}.Stack", lambda name: Stack(name, pulumi.root))
+    monkeypatch.setattr("cli.registry.ROOT", pulumi.root)
     return pulumi
 
 

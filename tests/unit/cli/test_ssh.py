@@ -51,6 +51,7 @@ def stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakePulumi:
     (programs / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr("cli.commands.ssh.Stack", lambda name: Stack(name, pulumi.root))
+    monkeypatch.setattr("cli.registry.ROOT", pulumi.root)
     return pulumi
 
 
@@ -138,6 +139,7 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
         monkeypatch.setenv("DIGITALOCEAN_API_URL", found.client.api.url)
         found.pulumi.outputs(ipv4=LOOPBACK)
         monkeypatch.setattr("cli.commands.ssh.Stack", lambda name: Stack(name, found.pulumi.root))
+        monkeypatch.setattr("cli.registry.ROOT", found.pulumi.root)
         yield found
 
 

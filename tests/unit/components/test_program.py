@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.settings.pds_env import read_env_file
+from components.settings.checks.pds_env import read_env_file
 from offline import hcl_reader
 from offline.mock_engine import RESERVED_IP, ROOT, Evaluation
 from tests.support.invariants import find_disorder, kind, waits_for

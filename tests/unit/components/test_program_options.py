@@ -6,8 +6,8 @@ import pulumi
 import pulumi_digitalocean
 import pytest
 
-from components.settings.errors import SettingsError
-from components.settings.warnings import warnings
+from components.settings.checks.warnings import warnings
+from components.settings.fields.errors import SettingsError
 from offline import mock_engine
 from offline.hcl_reader import job_of, parse, task_of
 from offline.mock_engine import RESERVED_IP, Evaluation

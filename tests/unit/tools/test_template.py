@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.settings.option import holds_secret
+from components.settings.fields.option import holds_secret
 from components.settings.parse import read
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.mock_engine import ROOT
 from tools.generate.generate import pulumi_yaml
 from tools.generate.template import PROVIDER_TOKEN, commands

@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from components.settings.pds_env import plain_environment
+from components.settings.checks.pds_env import plain_environment
 from offline.mock_engine import Evaluation
 from offline.stackfile import evaluate_stack
 from tests.support.programs import settings_of

@@ -6,10 +6,10 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.settings.errors import SettingsError
+from components.settings.fields.errors import SettingsError
 from components.settings.host_contract import HostContractError, accepted_terms
 from components.settings.parse import read
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.hcl_reader import only_job
 from offline.mock_engine import Evaluation
 from policy.checks import findings

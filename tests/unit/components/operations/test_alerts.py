@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from components.render.jobs.alerts import alerts_job
-from components.settings.errors import SettingsError
-from components.settings.warnings import warnings
+from components.settings.checks.warnings import warnings
+from components.settings.fields.errors import SettingsError
 from offline.hcl_reader import job_of, parse, task_of
 from offline.mock_engine import Evaluation, evaluate
 from offline.stackfile import read_stack

@@ -9,7 +9,7 @@ from components.render.jobs.backup import BACKUP_PATH, backup_job
 from components.render.jobs.drill import drill_job
 from components.render.jobs.restic import bucket_name
 from components.render.jobs.restore import META, OTHER_PATHS, RESTORE_PATH, restore_job
-from components.settings.warnings import warnings
+from components.settings.checks.warnings import warnings
 from offline.hcl_reader import job_of, task_of
 from offline.mock_engine import Evaluation
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open, is_secret

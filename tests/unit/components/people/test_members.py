@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.people.members import temporary_handle
-from components.settings.handles import LONGEST, SHORTEST, reserved_words
+from components.settings.checks.handles import LONGEST, SHORTEST, reserved_words
 from offline.hcl_reader import job_of, task_of
 from offline.mock_engine import COMPUTED, RESERVED_IP, Evaluation
 from policy.secrets import is_secret

@@ -23,7 +23,7 @@ from components.render.host.cloud_init import (
     user_data,
 )
 from components.settings.parse import read
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.hcl_reader import parse
 
 CERTIFICATES = Certificates(

@@ -18,7 +18,7 @@ from components.render.hcl import _value, fits_heredoc, heredoc, quote, write
 from components.render.ingress.agent_io import ingress_file
 from components.render.jobs.pds import pds_job
 from components.render.jobspec import Logs, Resources, Template, VolumeRequest
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from offline.hcl_reader import job_of, parse, task_of
 from tests.support.programs import run, settings_of
 

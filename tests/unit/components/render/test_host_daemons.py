@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from components.render.host.nomad_agent import agent_config
-from components.settings.capacity import SYSTEM_RESERVE_MIB
+from components.settings.checks.capacity import SYSTEM_RESERVE_MIB
 from offline.hcl_reader import parse
 from tests.unit.components.render.test_cloud_init import CERTIFICATES, document, files, settings
 

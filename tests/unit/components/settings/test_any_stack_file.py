@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as fuzzing
 from hypothesis import strategies as st
 
-from components.settings.errors import SettingsError
-from components.settings.option import holds_secret, options, section_of
+from components.settings.checks.pds_env import configured_secrets, plain_environment
+from components.settings.checks.warnings import warnings
+from components.settings.fields.errors import SettingsError
+from components.settings.fields.option import holds_secret, options, section_of
 from components.settings.parse import read
-from components.settings.pds_env import configured_secrets, plain_environment
-from components.settings.settings import Settings
-from components.settings.warnings import warnings
+from components.settings.sections.settings import Settings
 from tests.support.programs import BACKUP
 from tests.unit.components.settings.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, document
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.settings.errors import SettingsError
+from components.settings.fields.errors import SettingsError
 from components.settings.parse import read
 from tests.unit.components.settings.test_settings import MAIL, ROTATION_KEY, S3, document, fault, faults
 

@@ -15,7 +15,7 @@ from pulumi.runtime import config as runtime_config
 from pulumi.runtime import mocks, set_all_config, set_mocks
 
 from components.settings.from_pulumi import load
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 from tests.unit.components.settings.test_settings import DOCUMENT, MAIL, S3, document
 from tools.generate.generate import pulumi_yaml
 
@@ -201,5 +201,5 @@ def _reads(path: Path) -> bool:
 
 
 def test_models_do_not_import_pulumi() -> None:
-    code = "import sys; import components.settings.settings; sys.exit('pulumi' in sys.modules)"
+    code = "import sys; import components.settings.sections.settings; sys.exit('pulumi' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0

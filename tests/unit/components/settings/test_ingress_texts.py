@@ -3,8 +3,8 @@
 import pytest
 
 from components.render.ingress.caddy import caddyfile
-from components.settings.caddyfile import CaddyfileError, sites
-from components.settings.raw_hcl import HclError, blocks
+from components.settings.checks.caddyfile import CaddyfileError, sites
+from components.settings.checks.raw_hcl import HclError, blocks
 from offline.mock_engine import ROOT
 from tests.unit.components.settings.test_settings import fault, faults, settings
 

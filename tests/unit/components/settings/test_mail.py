@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from components.settings.mail_presets import BLOCKED_SMTP_PORTS, PRESETS, USUAL_TLS
+from components.settings.checks.warnings import warnings
 from components.settings.sections import MailOptions
-from components.settings.warnings import warnings
+from components.settings.sections.mail_presets import BLOCKED_SMTP_PORTS, PRESETS, USUAL_TLS
 from tests.support.mail import ALL_PARTS, KEY, LONG_KEY, RESEND, RETURN_PATH, SPF
 from tests.unit.components.settings.test_settings import MAIL, fault, faults, settings
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.settings.handles import LONGEST, MOST_MEMBERS, SHORTEST, reserved_words
+from components.settings.checks.handles import LONGEST, MOST_MEMBERS, SHORTEST, reserved_words
 from tests.unit.components.settings.test_settings import fault, faults, settings
 
 DID = "did:plc:qo2urk437ss36eyefp5jgoyw"

@@ -5,16 +5,16 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from components.settings import pds_env
-from components.settings.option import options
-from components.settings.pds_env import (
+from components.settings.checks import pds_env
+from components.settings.checks.pds_env import (
     GENERATED_SECRETS,
     configured_secrets,
     owned_names,
     plain_environment,
     readable_names,
 )
-from components.settings.settings import Settings
+from components.settings.fields.option import options
+from components.settings.sections.settings import Settings
 from tests.unit.components.settings.test_settings import MAIL, ROTATION_KEY, S3, fault, faults, settings
 
 BOTH = ["0.4", "0.5"]

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from components.settings import sections
-from components.settings.errors import SECRET_NAME, Fault
-from components.settings.pds_env import (
+from components.settings.checks.pds_env import (
     GENERATED_SECRETS,
     configured_secrets,
     owned_names,
     plain_environment,
     readable_names,
 )
-from components.settings.pds_env_rules import EXCLUDED, GROUPS, RULES
+from components.settings.fields.errors import SECRET_NAME, Fault
+from components.settings.fields.pds_env_rules import EXCLUDED, GROUPS, RULES
 from tests.contract.refused import ACCEPTED_BUT_WRONG, BAD_ENVIRONMENTS, BOTH, Refusal
 from tests.unit.components.settings.test_settings import MAIL, S3, faults, settings
 

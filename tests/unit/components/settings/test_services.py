@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from components.render.jobs.restic import restic_environment
-from components.settings.capacity import allocatable_mib
-from components.settings.pds_env import plain_environment
-from components.settings.warnings import warnings
+from components.settings.checks.capacity import allocatable_mib
+from components.settings.checks.pds_env import plain_environment
+from components.settings.checks.warnings import warnings
 from offline.mock_engine import ROOT
 from policy.changes import Change, between, find_lost_state
 from tests.support.host_machine import tool

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from components.settings.errors import Fault, SettingsError
-from components.settings.images import package_of_health, package_of_tag, tag_of
+from components.settings.checks.warnings import warnings
+from components.settings.fields.errors import Fault, SettingsError
+from components.settings.fields.images import package_of_health, package_of_tag, tag_of
 from components.settings.parse import read
 from components.settings.sections import PdsOptions
-from components.settings.settings import Settings
-from components.settings.warnings import warnings
+from components.settings.sections.settings import Settings
 from tests.support.programs import ALERTS, BACKUP
 from tools.trial.node import PDS_LINES
 

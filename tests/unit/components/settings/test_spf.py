@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.settings import spf
+from components.settings.fields import spf
 
 MANY = " ".join(f"include:{number}.my-mail.org" for number in range(11))
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from components.settings import spf
-from components.settings.errors import Fault
-from components.settings.handles import wildcards
-from components.settings.mail_options import MailDnsOptions, MailOptions, ReturnPathOptions
-from components.settings.mail_presets import PRESETS
-from components.settings.settings import Settings
+from components.settings.checks.handles import wildcards
+from components.settings.fields import spf
+from components.settings.fields.errors import Fault
+from components.settings.sections.mail import MailDnsOptions, MailOptions, ReturnPathOptions
+from components.settings.sections.mail_presets import PRESETS
+from components.settings.sections.settings import Settings
 
 
 def region_faults(settings: Settings) -> Iterator[Fault]:

@@ -1,6 +1,6 @@
 """Where a PDS runs: on its own droplet, on another stack's host, or in an existing Nomad.
 
-Declares the options of both sides, `on` and `clubs`. `placement_checks.py` checks their combinations. A preview
+Declares the options of both sides, `on` and `clubs`. `checks/placement.py` checks their combinations. A preview
 compares them with what the other side provides (`components/host/shared.py`, `components/host/existing.py`).
 """
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from components.settings.errors import shown
-from components.settings.job_demand import PDS_MHZ, JobDemand
-from components.settings.option import Section, option, refuse
-from components.settings.types import Address
+from components.settings.fields.errors import shown
+from components.settings.fields.job_demand import PDS_MHZ, JobDemand
+from components.settings.fields.option import Section, option, refuse
+from components.settings.fields.types import Address
 
 STACK_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 """Pattern of a stack's name, which is part of names at DigitalOcean and in Nomad."""

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from components.settings.errors import Fault
-from components.settings.settings import Settings
+from components.settings.fields.errors import Fault
+from components.settings.sections.settings import Settings
 
 _PAIRS = {"}": "{", "]": "[", ")": "("}
 _SKIPPED = re.compile(r"\s+|(?:#|//)[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, SecretStr
 
-from components.settings.errors import SECRET_NAME, Fault, dotted, nearest
-from components.settings.option import env_of, options
-from components.settings.pds_env_rules import EXCLUDED, group_faults, value_fault
-from components.settings.settings import Settings
+from components.settings.fields.errors import SECRET_NAME, Fault, dotted, nearest
+from components.settings.fields.option import env_of, options
+from components.settings.fields.pds_env_rules import EXCLUDED, group_faults, value_fault
+from components.settings.sections.settings import Settings
 
 DATA_DIRECTORY = "/pds"
 """Data directory of the image (Dockerfile and README of bluesky-social/pds)."""
@@ -171,7 +171,7 @@ def _name_faults(key: str, name: str, settings: Settings) -> Iterator[Fault]:
         return
     elif name not in known:
         guess = nearest(name, known)
-        hint = f"Write '{guess}'." if guess else "Names are listed in components/settings/pds_env.json."
+        hint = f"Write '{guess}'." if guess else "Names are listed in components/settings/checks/pds_env.json."
         yield Fault(key, "the server does not read this name.", hint)
     elif line not in known[name]["lines"]:
         other = known[name]["lines"][0]

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from components.settings.errors import Fault
-from components.settings.option import Section
-from components.settings.placement import OnOptions
-from components.settings.settings import Settings
+from components.settings.fields.errors import Fault
+from components.settings.fields.option import Section
+from components.settings.sections.placement import OnOptions
+from components.settings.sections.settings import Settings
 
 _OWN_HOST = {
     "host": None,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from components.settings.option import holds_secret, is_map, key_of, options, section_of
+from components.settings.fields.option import holds_secret, is_map, key_of, options, section_of
 
 SECRET_NAME = re.compile(r"SECRET|PASSWORD|PRIVATE_KEY|ACCESS_KEY|_TOKEN|SMTP_URL|API_KEY|BYPASS_KEY", re.IGNORECASE)
 """Environment names whose value is always a secret."""

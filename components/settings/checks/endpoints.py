@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from components.settings.errors import Fault
-from components.settings.settings import Settings
+from components.settings.fields.errors import Fault
+from components.settings.sections.settings import Settings
 
 SPACES = "digitaloceanspaces.com"
 SPACES_REGION = "ams3"

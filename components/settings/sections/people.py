@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Self
 
-from components.settings.job_demand import SMALL_MHZ, JobDemand
-from components.settings.option import Section, option
-from components.settings.types import DidKey, Email, Handle
+from components.settings.fields.job_demand import SMALL_MHZ, JobDemand
+from components.settings.fields.option import Section, option
+from components.settings.fields.types import DidKey, Email, Handle
 
 CONFIRM_EMAIL_MIB = 128
 """Memory limit of the job that marks addresses as confirmed, in MiB. It briefly runs beside the others."""

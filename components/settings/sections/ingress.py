@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from components.settings.job_demand import INGRESS_MHZ, JobDemand
-from components.settings.option import Section, option
-from components.settings.types import Email, HttpsUrl
+from components.settings.fields.job_demand import INGRESS_MHZ, JobDemand
+from components.settings.fields.option import Section, option
+from components.settings.fields.types import Email, HttpsUrl
 
 CADDY_ASK_PORT = 2020
 """Loopback port on which Caddy queries itself whether a name may have a certificate."""

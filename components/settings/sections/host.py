@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.settings.nomad_version import OLDEST_NOMAD_TEXT
-from components.settings.option import Section, option
-from components.settings.types import (
+from components.settings.fields.nomad_version import OLDEST_NOMAD_TEXT
+from components.settings.fields.option import Section, option
+from components.settings.fields.types import (
     Address,
     Cidr,
     Domain,

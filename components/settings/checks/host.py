@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from components.settings.errors import Fault, shown
-from components.settings.images import package_of_tag, tag_of
-from components.settings.ingress_checks import MOVING_TAG
-from components.settings.settings import Settings
+from components.settings.checks.ingress import MOVING_TAG
+from components.settings.fields.errors import Fault, shown
+from components.settings.fields.images import package_of_tag, tag_of
+from components.settings.sections.settings import Settings
 
 
 def tag_faults(settings: Settings) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""The sections of a stack file, from the `*_options.py` modules and `placement.py`.
+"""The sections of a stack file, one module each.
 
 Each option is declared once: name, type, bounds, default and documentation.
 
@@ -6,24 +6,24 @@ A section checks each option on its own; `validation.py` compares options with e
 file requests, not what is derived from it. A section also states the memory and the processor share of its Nomad jobs.
 """
 
-from components.settings.host_options import DnsOptions, HostOptions, NomadOptions, OperatorsOptions, VolumeOptions
-from components.settings.ingress_options import CADDY_ASK_PORT, INGRESS_IMAGES, IngressOptions
-from components.settings.mail_options import (
+from components.settings.sections.host import DnsOptions, HostOptions, NomadOptions, OperatorsOptions, VolumeOptions
+from components.settings.sections.ingress import CADDY_ASK_PORT, INGRESS_IMAGES, IngressOptions
+from components.settings.sections.mail import (
     DmarcOptions,
     MailDnsOptions,
     MailOptions,
     ReturnPathOptions,
 )
-from components.settings.operations_options import (
+from components.settings.sections.operations import (
     ALERTS_MIB,
     OLDER_BACKUPS_MIB,
     AlertsOptions,
     BackupOptions,
     SlackOptions,
 )
-from components.settings.pds_options import PdsOptions, S3Options, SecretsOptions
-from components.settings.people_options import CONFIRM_EMAIL_MIB, InvitesOptions, MemberOptions
-from components.settings.placement import ClubOptions, OnOptions
+from components.settings.sections.pds import PdsOptions, S3Options, SecretsOptions
+from components.settings.sections.people import CONFIRM_EMAIL_MIB, InvitesOptions, MemberOptions
+from components.settings.sections.placement import ClubOptions, OnOptions
 
 __all__ = [
     "ALERTS_MIB",

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from components.settings.job_demand import BACKUP_MHZ, SMALL_MHZ, JobDemand
-from components.settings.option import Section, option
-from components.settings.types import Email, HttpsUrl, SecretUrl
+from components.settings.fields.job_demand import BACKUP_MHZ, SMALL_MHZ, JobDemand
+from components.settings.fields.option import Section, option
+from components.settings.fields.types import Email, HttpsUrl, SecretUrl
 
 ALERTS_MIB = 128
 """Memory limit of the job that checks the volume, in MiB."""

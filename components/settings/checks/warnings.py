@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from components.settings.endpoints import SPACES_REGION
-from components.settings.handles import wildcards
-from components.settings.mail_presets import BLOCKED_SMTP_PORTS, USUAL_TLS
-from components.settings.pds_env import unchecked_names
-from components.settings.settings import Settings
+from components.settings.checks.endpoints import SPACES_REGION
+from components.settings.checks.handles import wildcards
+from components.settings.checks.pds_env import unchecked_names
+from components.settings.sections.mail_presets import BLOCKED_SMTP_PORTS, USUAL_TLS
+from components.settings.sections.settings import Settings
 
 SHORT_SECRET = 16
 """Shorter adopted secrets cause a warning. The server itself has no minimum."""

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from components.settings.errors import Fault, dotted, shown
-from components.settings.types import Did, DidKey, Email, is_domain
+from components.settings.fields.errors import Fault, dotted, shown
+from components.settings.fields.types import Did, DidKey, Email, is_domain
 
 
 @dataclass(frozen=True)

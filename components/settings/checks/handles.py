@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from components.settings.errors import Fault, dotted, shown
+from components.settings.fields.errors import Fault, dotted, shown
 from components.settings.sections import MemberOptions
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 SHORTEST, LONGEST = 3, 18
 """Characters before a service domain."""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from components.settings.errors import Fault
+from components.settings.fields.errors import Fault
 from components.settings.sections import INGRESS_IMAGES
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 MOVING_TAG = re.compile(r"latest|main|master|edge|stable|nightly|[0-9]+(\.[0-9]+)?")
 """Image tags that later refer to another image."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from components.settings.errors import Fault, shown
+from components.settings.fields.errors import Fault, shown
 from components.settings.sections import CADDY_ASK_PORT
-from components.settings.settings import Settings
+from components.settings.sections.settings import Settings
 
 _MOST_BYTES = 50_000
 """Limit of both texts together: a Nomad variable holds 64 KiB and also contains the program's own part."""

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from components.settings.images import package_of_tag, tag_of
-from components.settings.job_demand import PDS_MHZ, JobDemand
-from components.settings.option import READ_ONLY_MAP, Section, option
-from components.settings.types import Did, DidKey, Email, HttpsUrl, ManagementToken, RotationKey
+from components.settings.fields.images import package_of_tag, tag_of
+from components.settings.fields.job_demand import PDS_MHZ, JobDemand
+from components.settings.fields.option import READ_ONLY_MAP, Section, option
+from components.settings.fields.types import Did, DidKey, Email, HttpsUrl, ManagementToken, RotationKey
 
 _LARGEST = 2**53 - 1
 """The largest integer that JavaScript, and so the server, represents exactly."""

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from components.settings.job_demand import JobDemand
+from components.settings.fields.job_demand import JobDemand
 
 
 class Section(BaseModel):

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, SecretStr, WithJsonSchema
 
-from components.settings.errors import nearest, shown
-from components.settings.option import refuse
+from components.settings.fields.errors import nearest, shown
+from components.settings.fields.option import refuse
 
 # The AT Protocol allows no handles under these top-level domains: atproto.com/specs/handle, and `disallowedTlds` in
 # @atproto/syntax. A PDS under one of them could never have a member.

@@ -7,21 +7,21 @@ operator sees every fault at once.
 import ipaddress
 from collections.abc import Callable, Iterator
 
-from components.settings.caddyfile import caddyfile_faults
-from components.settings.capacity import memory_faults, processor_faults
-from components.settings.endpoints import backup_faults, s3_faults
-from components.settings.errors import Fault, shown
-from components.settings.handles import member_faults, removal_faults
-from components.settings.host_checks import image_faults, package_faults, tag_faults
-from components.settings.ingress_checks import caa_faults, caddy_image_faults, ingress_kind_faults
-from components.settings.mail_checks import mail_dns_faults, region_faults
-from components.settings.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
-from components.settings.pds_env import environment_faults
-from components.settings.placement import FIRST_CLUB_PORT, STACK_NAME
-from components.settings.placement_checks import placement_faults
-from components.settings.raw_hcl import raw_hcl_faults
+from components.settings.checks.caddyfile import caddyfile_faults
+from components.settings.checks.capacity import memory_faults, processor_faults
+from components.settings.checks.endpoints import backup_faults, s3_faults
+from components.settings.checks.handles import member_faults, removal_faults
+from components.settings.checks.host import image_faults, package_faults, tag_faults
+from components.settings.checks.ingress import caa_faults, caddy_image_faults, ingress_kind_faults
+from components.settings.checks.mail import mail_dns_faults, region_faults
+from components.settings.checks.pds_env import environment_faults
+from components.settings.checks.placement import placement_faults
+from components.settings.checks.raw_hcl import raw_hcl_faults
+from components.settings.fields.errors import Fault, shown
+from components.settings.fields.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
 from components.settings.sections import CADDY_ASK_PORT, NomadOptions
-from components.settings.settings import Settings
+from components.settings.sections.placement import FIRST_CLUB_PORT, STACK_NAME
+from components.settings.sections.settings import Settings
 
 
 def stack_faults(stack: str) -> Iterator[Fault]:

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
-from components.settings import spf
-from components.settings.errors import shown
-from components.settings.mail_presets import PRESETS
-from components.settings.option import READ_ONLY_MAP, Section, option, refuse
-from components.settings.types import Domain, Email, MailUser
+from components.settings.fields import spf
+from components.settings.fields.errors import shown
+from components.settings.fields.option import READ_ONLY_MAP, Section, option, refuse
+from components.settings.fields.types import Domain, Email, MailUser
+from components.settings.sections.mail_presets import PRESETS
 
 _SELECTOR = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _TARGET = re.compile(r"(?=.{3,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")

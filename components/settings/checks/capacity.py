@@ -6,10 +6,10 @@ Each section of the stack file states the demand of its jobs (`Section.job_deman
 import re
 from collections.abc import Iterator, Mapping
 
-from components.settings.errors import Fault
-from components.settings.job_demand import BACKUP_MHZ, JobDemand
-from components.settings.option import Section
-from components.settings.settings import Settings
+from components.settings.fields.errors import Fault
+from components.settings.fields.job_demand import BACKUP_MHZ, JobDemand
+from components.settings.fields.option import Section
+from components.settings.sections.settings import Settings
 
 SYSTEM_RESERVE_MIB = 512
 """Memory reserved for Debian, Docker and the Nomad agent, in MiB; Nomad's `reserved.memory`."""

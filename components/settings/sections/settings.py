@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field
 
 from components.settings import sections
-from components.settings.option import READ_ONLY_MAP, Section, option
-from components.settings.placement import ClubOptions, Placement, StackName
-from components.settings.types import Did, Handle, HandleDomain, HandleOrDid, Hostname, TimeZone
+from components.settings.fields.option import READ_ONLY_MAP, Section, option
+from components.settings.fields.types import Did, Handle, HandleDomain, HandleOrDid, Hostname, TimeZone
+from components.settings.sections.placement import ClubOptions, Placement, StackName
 
 
 class Settings(Section):

@@ -1,0 +1,1 @@
+"""Checks of options that belong together, and warnings. `validation.py` lists the checks."""
