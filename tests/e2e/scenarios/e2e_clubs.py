@@ -114,7 +114,7 @@ def test_club_that_the_host_does_not_list_fails_before_anything_is_created(host:
     up(host.stack)
     refused = up(host.clubs["chess"], check=False)
     assert refused.code != 0
-    assert "Stack e2e_env grants chess no place. Write 'clubs: {chess: {port: 3111}}'" in refused.output
+    assert "Stack bench grants chess no place. Write 'clubs: {chess: {port: 3111}}'" in refused.output
     assert "Traceback" not in refused.output
     assert "nomad:index" not in refused.output, "nothing may be created in Nomad"
 
@@ -144,7 +144,7 @@ def test_reports_a_passphrase_that_differs_from_the_host_s(host: Host) -> None:
     other = host.stack.beside("other", club_settings(host.stack, host.kind, "other"), passphrase="quite another one")
     refused = other.pulumi("preview", check=False)
     assert refused.code != 0
-    assert "The secrets of stack e2e_env cannot be decrypted" in refused.output
+    assert "The secrets of stack bench cannot be decrypted" in refused.output
     host.stack.configure(clubs=None)
     host.stack.configure(clubs=club_terms(*CLUBS))
     up(host.stack)
@@ -236,7 +236,7 @@ def test_quota_grows_while_the_server_of_the_club_is_stopped(host: Host) -> None
     chess["chess"]["disk_gib"] = 7
     host.stack.configure(clubs=chess)
     refused = up(host.stack, check=False)
-    assert "lets the quota of stack chess grow while its PDS is stopped" in refused.output
+    assert "raises the quota of stack chess only while its PDS is stopped" in refused.output
     host.clubs["chess"].configure(pds={"paused": True})
     up(host.clubs["chess"])
     assert "pds-host-clubs-chess-namespace" in steps(up(host.stack))
@@ -245,7 +245,7 @@ def test_quota_grows_while_the_server_of_the_club_is_stopped(host: Host) -> None
     assert host.health(hostname("chess"))[0] == 200
     chess["chess"]["disk_gib"] = 6
     host.stack.configure(clubs=chess)
-    assert "can grow, never shrink. It has 7 GiB" in up(host.stack, check=False).output
+    assert "can grow, never shrink. It is 7 GiB" in up(host.stack, check=False).output
     chess["chess"]["disk_gib"] = 7
     host.stack.configure(clubs=chess)
     up(host.stack)

@@ -143,7 +143,7 @@ def test_nomad_without_acls_is_refused(existing: ExistingNomad) -> None:
     existing.run()
     refused = existing.up(check=False)
     assert refused.code != 0
-    assert "lacks, and nothing was put into it" in refused.output
+    assert "lacks the following. Nothing was created in it" in refused.output
     assert "every client of this Nomad can read the rotation key" in refused.output
     assert "components/dynamic/base.py" not in refused.output, "the error must have no traceback"
 

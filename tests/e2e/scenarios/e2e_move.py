@@ -274,7 +274,7 @@ def test_move_can_be_reversed_before_the_new_server_has_run(scenario: Scenario) 
     scenario.members = scenario.members.at(f"http://127.0.0.1:{OLD}")
     killed(scenario, "ground", "4  Backup", whole=True)
     refused = scenario.club.pds("move", "--to", "elsewhere", "--yes", check=False)
-    assert "is being moved from e2e_env to ground" in refused.output
+    assert "is being moved from bench to ground" in refused.output
     done = scenario.club.pds("move", "--to", "bench", "--yes")
     assert "as before" in done.output
     assert scenario.moved(scenario.old)
