@@ -272,7 +272,7 @@ def test_move_can_be_reversed_before_the_new_server_has_run(scenario: Scenario) 
     scenario.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
     scenario.new.pulumi(*UP)
     scenario.members = scenario.members.at(f"http://127.0.0.1:{OLD}")
-    killed(scenario, "ground", "4  Backup", whole=True)
+    killed(scenario, "ground", "4  Restore backup", whole=True)
     refused = scenario.club.pds("move", "--to", "elsewhere", "--yes", check=False)
     assert "is being moved from bench to ground" in refused.output
     done = scenario.club.pds("move", "--to", "bench", "--yes")
@@ -287,7 +287,7 @@ def test_move_resumes_after_the_command_was_killed(scenario: Scenario) -> None:
     assert scenario.members
     scenario.members = scenario.members.at(f"http://127.0.0.1:{OLD}")
     with written_to(scenario.members):
-        killed(scenario, "ground", "2  The PDS is paused", whole=False)
+        killed(scenario, "ground", "2  Pause the PDS", whole=False)
     done = scenario.club.pds("move", "--to", "ground", "--yes")
     assert "Can chess go" not in done.output
     assert scenario.moved(scenario.new)
