@@ -1,0 +1,26 @@
+"""`./pds usage`."""
+
+import click
+
+from cli.lib.stack import Stack
+from cli.registry import command, stack_argument
+
+
+@command("usage")
+@stack_argument()
+@click.option("--blobs", is_flag=True, help="Also list the blobs that no record names, with size and time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def usage(stack: str, blobs: bool, as_json: bool) -> None:
+    """Show records, blobs and sizes by account, the largest first.
+
+    `unreferenced` counts uploads that no record names, and their size with that of uploads that later ones replaced.
+    `pds.unreferenced_blob_days` removes them. The command runs in the server's container and changes nothing.
+    """
+    from cli.observe import usage as accounts
+    from cli.stacks import selection
+
+    report = accounts.usage(Stack(stack))
+    if as_json:
+        print(report.json())
+    else:
+        report.print_to(selection.console(), show_blobs=blobs)
