@@ -22,6 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "alerts": {"alerts": ALERTS},
     "members": CLUB,
     "backup": {"backup": BACKUP},
+    "unreferenced-blobs": {"pds": {"unreferenced_blob_days": 30}},
 }
 """Name to the changes in the dev stack."""
 

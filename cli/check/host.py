@@ -16,11 +16,14 @@ from cli.drift import job_drift
 from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
 from components.clients.nomad import NomadApi
 from components.render.jobs.alerts import VOLUME_PERCENT, patience
+from components.render.jobs.unreferenced_blobs import JOB as UNREFERENCED_BLOBS_JOB
+from components.render.jobs.unreferenced_blobs import RUN_STATUS
 
 HOST_SCRIPT = Path(__file__).with_name("host.sh")
 _LONGEST = timedelta(hours=6)
 """No backup or drill lasts this long."""
 _NAMED = 5  # findings in one line
+_MIB = 1024  # KiB
 _TRIES = 5
 
 
@@ -128,6 +131,30 @@ def _percent(used: int | None, free: int | None) -> int | None:
     if used is None or free is None or used + free == 0:
         return None
     return -(-100 * used // (used + free))
+
+
+def unreferenced_blobs(subject: Subject) -> CheckVerdict:
+    """Check the last run of the job that removes uploads without a record, and report their size."""
+    host = _host(subject)
+    if not host or not host.seen:
+        return skipped(_NOT_RUNNING)
+    count, kib = host.seen["uploads"], host.seen["uploads_kib"]
+    if count is None or kib is None:
+        return skipped("blobs are in a bucket, or could not be counted")
+    days = subject.settings.pds.unreferenced_blob_days if subject.settings else None
+    status = host.run_statuses.get(RUN_STATUS, {})
+    started = _killed(status)
+    failure = started or status.get("failed")
+    if days is not None and failure and failure >= status.get("good", ""):
+        reason = "it was killed" if started else str(status.get("why", "")).rstrip(".")
+        return failed(
+            f"the job of {shown(failure)} failed: {reason}. It runs again next week, or with "
+            f"`./pds nomad {subject.stack} -- job periodic force {UNREFERENCED_BLOBS_JOB}`."
+        )
+    kept = "'pds.unreferenced_blob_days' is not set: they stay" if days is None else f"removed after {days} days"
+    size = f"{kib / 1024:.1f} MiB" if kib >= _MIB else f"{kib} KiB"
+    remark = f"{count} uploads that no record names take {size}; {kept}. `./pds usage {subject.stack}` lists them"
+    return passed(remark if count else "a record names every upload")
 
 
 def _is_club(subject: Subject) -> bool:

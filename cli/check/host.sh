@@ -1,4 +1,5 @@
-# Prints the container's view of its volume, of backups and drills, and of the metadata service: one line of JSON.
+# Prints the container's view of its volume, of uploads without a record, of backups and drills, and of the metadata
+# service: one line of JSON.
 #
 # A shell, and not Node, which would use 40 MiB of the server's own limit. Every file that jobs of the host write to
 # DATA/.run-status is printed unchanged (run_status.cjs), under its name.
@@ -11,6 +12,16 @@ used=$3 free=$4
 set -- $(df -P -i "$data" 2>/dev/null | tail -n 1)
 files_used=$3 files_free=$4
 case "$files_used$files_free" in '' | *[!0-9]*) files_used=null files_free=null ;; esac
+
+# Until a record names it, the server keeps an upload here. Blobs in a bucket are not counted.
+uploads=null uploads_kib=null
+if [ -n "$PDS_BLOBSTORE_DISK_TMP_LOCATION" ]; then
+    uploads=0 uploads_kib=0
+    if [ -d "$PDS_BLOBSTORE_DISK_TMP_LOCATION" ]; then
+        uploads=$(timeout 8 find "$PDS_BLOBSTORE_DISK_TMP_LOCATION" -type f 2>/dev/null | wc -l)
+        uploads_kib=$(timeout 8 du -sk "$PDS_BLOBSTORE_DISK_TMP_LOCATION" 2>/dev/null | cut -f 1)
+    fi
+fi
 
 # user_data holds the key of Nomad's endpoint: no container may reach the address that serves it. Any response counts.
 metadata=null
@@ -29,8 +40,9 @@ if [ -e "$data/.pds-identity.json" ]; then
     identified=$(stat -c %Y "$data/.pds-identity.json" 2>/dev/null || echo null)
 fi
 
-printf '{"used": %s, "free": %s, "files_used": %s, "files_free": %s, "metadata": %s, "identified": %s, "run_status": {' \
+printf '{"used": %s, "free": %s, "files_used": %s, "files_free": %s, "metadata": %s, "identified": %s, ' \
     "${used:-null}" "${free:-null}" "$files_used" "$files_free" "$metadata" "$identified"
+printf '"uploads": %s, "uploads_kib": %s, "run_status": {' "${uploads:-null}" "${uploads_kib:-null}"
 comma=
 for file in "$data"/.run-status/*.json; do
     [ -s "$file" ] || continue

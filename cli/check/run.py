@@ -51,6 +51,7 @@ THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
     ("Nomad", host.nomad),
     ("jobs", host.jobs),
     ("disk", host.disk),
+    ("unreferenced blobs", host.unreferenced_blobs),
     ("backup", host.backup),
     ("drill", host.drill),
     ("accounts", host.damaged_accounts),

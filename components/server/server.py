@@ -1,4 +1,4 @@
-"""The PDS as a Nomad job, which `render/jobs/pds.py` renders."""
+"""The PDS as a Nomad job, which `render/jobs/pds.py` renders, and the job that removes its unreferenced blobs."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import pulumi_nomad as nomad
 
 from components.nomad_target import JOB_TIMEOUTS, NomadTarget
 from components.render.jobs.pds import VOLUME_CHECK_PATH, pds_job, volume_check_items
+from components.render.jobs.unreferenced_blobs import unreferenced_blobs_job
 from components.settings.sections.settings import Settings
 
 
@@ -46,4 +47,12 @@ class PdsServer(pulumi.ComponentResource):
             purge_on_destroy=True,
             opts=args.target.options(self, depends_on=[args.secrets, volume_check], custom_timeouts=JOB_TIMEOUTS),
         )
+        if args.settings.pds.unreferenced_blob_days is not None:
+            nomad.Job(
+                f"{name}-unreferenced-blobs-job",
+                jobspec=unreferenced_blobs_job(args.settings, args.stack),
+                detach=True,  # it runs later, on schedule
+                purge_on_destroy=True,
+                opts=args.target.options(self, depends_on=[self.job], custom_timeouts=JOB_TIMEOUTS),
+            )
         self.register_outputs({})

@@ -13,7 +13,13 @@ from tests.support.invariants import kind
 from tests.support.programs import ALERTS, BACKUP, CLUB, run, settings_of
 from tools.preview import FILES, rendered
 
-FULL: dict[str, Any] = {"alerts": ALERTS, "backup": BACKUP, **CLUB, "host": {"size": "s-2vcpu-4gb"}}
+FULL: dict[str, Any] = {
+    "alerts": ALERTS,
+    "backup": BACKUP,
+    **CLUB,
+    "host": {"size": "s-2vcpu-4gb"},
+    "pds": {"unreferenced_blob_days": 30},
+}
 """The options of a stack with every job of one kind of ingress."""
 
 
@@ -62,13 +68,13 @@ def test_a_job_s_section_counts_at_least_the_memory_that_nomad_reserves(job: Nom
 def test_a_stack_s_memory_is_the_sum_of_its_sections() -> None:
     full = _full("io")
     assert {name: demand.memory_mib for name, demand in job_demands(full).items()} == {
-        "pds": 512,
+        "pds": 640,
         "ingress": 256,
         "alerts": 128,
         "backup": 384,
         "members": 128,
     }
-    assert memory_demand(full) == 1408
+    assert memory_demand(full) == 1536
 
 
 def test_each_job_has_a_unique_id_file_and_variable() -> None:

@@ -45,6 +45,7 @@ ELSEWHERE = {
         "Nomad",
         "jobs",
         "disk",
+        "unreferenced blobs",
         "backup",
         "drill",
         "accounts",

@@ -23,6 +23,7 @@ LONG = (
     "test_backup",
     "test_snapshot",
     "test_damaged_accounts",
+    "test_unreferenced_blobs",
     "test_planted_defects",
     "test_preview",
     "test_clubs",

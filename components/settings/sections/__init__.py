@@ -21,7 +21,7 @@ from components.settings.sections.operations import (
     BackupOptions,
     SlackOptions,
 )
-from components.settings.sections.pds import PdsOptions, S3Options, SecretsOptions
+from components.settings.sections.pds import UNREFERENCED_BLOBS_MIB, PdsOptions, S3Options, SecretsOptions
 from components.settings.sections.people import CONFIRM_EMAIL_MIB, InvitesOptions, MemberOptions
 from components.settings.sections.placement import ClubOptions, OnOptions
 
@@ -31,6 +31,7 @@ __all__ = [
     "CONFIRM_EMAIL_MIB",
     "INGRESS_IMAGES",
     "OLDER_BACKUPS_MIB",
+    "UNREFERENCED_BLOBS_MIB",
     "AlertsOptions",
     "BackupOptions",
     "ClubOptions",

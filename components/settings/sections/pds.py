@@ -6,12 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from components.settings.fields.images import package_of_tag, tag_of
-from components.settings.fields.job_demand import PDS_MHZ, JobDemand
+from components.settings.fields.job_demand import PDS_MHZ, SMALL_MHZ, JobDemand
 from components.settings.fields.option import READ_ONLY_MAP, Section, option
 from components.settings.fields.types import Did, DidKey, Email, HttpsUrl, ManagementToken, RotationKey
 
 _LARGEST = 2**53 - 1
 """The largest integer that JavaScript, and so the server, represents exactly."""
+
+UNREFERENCED_BLOBS_MIB = 128
+"""Memory limit of the job that removes unreferenced blobs, in MiB. It briefly runs beside the server."""
 
 
 class PdsOptions(Section):
@@ -58,6 +61,14 @@ class PdsOptions(Section):
     )
     blob_upload_limit: int = option(
         104_857_600, ge=1, le=_LARGEST, doc="Largest accepted blob in bytes.", env="PDS_BLOB_UPLOAD_LIMIT"
+    )
+    unreferenced_blob_days: int | None = option(
+        None,
+        ge=7,
+        le=3650,
+        doc="Days after which a weekly job removes uploads that no record names. Without it, none is removed. Blobs in "
+        "a bucket are never removed.",
+        example=30,
     )
     rate_limits: bool = option(True, doc="Limit requests by client address.", env="PDS_RATE_LIMITS_ENABLED")
     log_enabled: bool = option(True, doc="Write the server's log.", env="LOG_ENABLED")
@@ -110,7 +121,9 @@ class PdsOptions(Section):
 
     @property
     def job_demand(self) -> JobDemand:
-        return JobDemand(memory_mib=self.memory_mib, mhz=PDS_MHZ)
+        server = JobDemand(memory_mib=self.memory_mib, mhz=PDS_MHZ)
+        removes = self.unreferenced_blob_days is not None
+        return server + JobDemand(memory_mib=UNREFERENCED_BLOBS_MIB, mhz=SMALL_MHZ) if removes else server
 
     @property
     def line(self) -> Literal["0.4", "0.5"]:

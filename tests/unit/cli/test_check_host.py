@@ -65,6 +65,20 @@ def test_reports_every_run_status_unchanged_under_its_name(tmp_path: Path) -> No
     assert status["identified"] > 0
 
 
+def test_counts_uploads_without_a_record_of_blobs_on_the_disk_only(tmp_path: Path) -> None:
+    uploads = tmp_path / "temp"
+    assert report(tmp_path)["uploads"] is None, "blobs are in a bucket"
+    there = {"PDS_BLOBSTORE_DISK_TMP_LOCATION": str(uploads)}
+    status = report(tmp_path, **there)
+    assert (status["uploads"], status["uploads_kib"]) == (0, 0), "none was ever uploaded"
+    (uploads / "did:plc:x").mkdir(parents=True)
+    for name in ("one", "two"):
+        (uploads / "did:plc:x" / name).write_bytes(b"x" * 100_000)
+    status = report(tmp_path, **there)
+    assert status["uploads"] == 2
+    assert 190 < status["uploads_kib"] < 300
+
+
 @pytest.mark.skipif(not shutil.which("wget"), reason="this machine has no wget")
 def test_any_http_status_counts_as_an_answer_of_the_metadata_service(tmp_path: Path) -> None:
     assert report(tmp_path)["metadata"] is False, "a connection that is refused"

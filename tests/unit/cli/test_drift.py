@@ -43,7 +43,8 @@ def healthy_container() -> dict[str, Any]:
     """What a healthy server's container reports."""
     run_status = {name: {"first": ago(days=9), "good": ago(minutes=20)} for name in ("backup", "drill")}
     files = {"files_used": 10, "files_free": 90}
-    return {"used": 30, "free": 70, **files, "metadata": False, "identified": 1, "run_status": run_status}
+    uploads = {"uploads": 3, "uploads_kib": 2048}
+    return {"used": 30, "free": 70, **files, **uploads, "metadata": False, "identified": 1, "run_status": run_status}
 
 
 @dataclass
@@ -96,7 +97,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
                 outputs=outputs,
                 site=Site.at(ZONE, "http://127.0.0.1:1"),
                 nameservers=(server,),
-                settings=settings_of(backup=BACKUP),
+                settings=settings_of(backup=BACKUP, pds={"unreferenced_blob_days": 30}),
                 resolves={"zone": ZONE, "issuer": "letsencrypt.org"},
                 account=account,
             )
@@ -234,6 +235,13 @@ LOSSES: dict[str, Loss] = {
         check="disk",
         remark="99 % of the volume's",
     ),
+    "the removal of unreferenced blobs": Loss(
+        cause=lambda world: world.container["run_status"].update(
+            {"unreferenced-blobs": {"good": ago(days=8), "failed": ago(days=1), "why": "did:plc:x: it is locked."}}
+        ),
+        check="unreferenced blobs",
+        remark="failed: did:plc:x: it is locked. It runs again next week",
+    ),
     "backups since yesterday": Loss(
         cause=lambda world: world.container["run_status"]["backup"].update(good=ago(days=1)),
         check="backup",
@@ -348,6 +356,25 @@ def test_a_club_has_no_firewall_check(world: World) -> None:
     assert world.result("account")[0], "its records are still checked"
     world.container.update(used=95, free=5)
     assert "'disk_gib'" in world.result("disk")[1]
+
+
+def test_reports_uploads_that_no_record_names_and_whether_they_are_removed(world: World) -> None:
+    name = "unreferenced blobs"
+    assert world.result(name) == (
+        True,
+        "3 uploads that no record names take 2.0 MiB; removed after 30 days. `./pds usage dev` lists them",
+    )
+    world.container["run_status"]["unreferenced-blobs"] = {"good": ago(days=1), "failed": ago(days=8), "why": "x"}
+    assert world.result(name)[0], "a later run succeeded"
+    world.container["run_status"]["unreferenced-blobs"] = {"began": ago(days=1)}
+    assert world.result(name)[0] is False, "a run that never ended"
+    world.subject = replace(world.subject, settings=settings_of())
+    world.container["uploads_kib"] = 12
+    assert "take 12 KiB; 'pds.unreferenced_blob_days' is not set: they stay" in world.result(name)[1]
+    world.container["uploads"] = 0
+    assert world.result(name) == (True, "a record names every upload")
+    world.container["uploads"] = None
+    assert world.result(name)[0] is None
 
 
 def _documented() -> Mapping[str, str]:

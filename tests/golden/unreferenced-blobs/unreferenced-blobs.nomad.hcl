@@ -1,0 +1,99 @@
+job "pds-unreferenced-blobs" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "batch"
+  priority    = 30
+
+  periodic {
+    crons            = ["23 5 * * 1"]
+    prohibit_overlap = true
+  }
+
+  group "pds-unreferenced-blobs" {
+    count = 1
+
+    volume "pds" {
+      type      = "host"
+      read_only = false
+      source    = "pds"
+    }
+
+    restart {
+      attempts = 0
+      interval = "10m"
+      delay    = "15s"
+      mode     = "fail"
+    }
+
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "unreferenced-blobs" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
+        command         = "node"
+        args            = ["/local/unreferenced_blobs.cjs"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 64
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_DATA_DIRECTORY              = "/pds"
+        PDS_BLOBSTORE_DISK_TMP_LOCATION = "/pds/temp"
+        UNREFERENCED_BLOB_DAYS          = "30"
+      }
+
+      template {
+        script "unreferenced_blobs.cjs" sha256:4a63f4d9b524c86a961e74d4f6d3eb0d487cf1ef1f2a9acb6ab62fa8585785a3
+      }
+
+      template {
+        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+      }
+
+      template {
+        script "run_status.cjs" sha256:b69fa68ebd619296ed3ae8333eb0b6792a320153bf0de24fbceeb3515e835e59
+      }
+
+      template {
+        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+      }
+
+      template {
+        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+      }
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+  }
+}
