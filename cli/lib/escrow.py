@@ -92,7 +92,9 @@ def _from_state(stack: str) -> dict[str, Any]:
     except StackError as error:
         if "does not have output" not in str(error):  # the engine's words (pulumi/pulumi, cmd/pulumi/stack/output.go)
             raise
-        raise EscrowError(f"The state of stack {stack} has no escrow: {error}") from None
+        raise EscrowError(
+            f"The state of stack {stack} has no keys to write. Run `pulumi up --stack {stack}` first."
+        ) from None
     return content
 
 

@@ -110,6 +110,13 @@ class Stack:
         outputs: dict[str, Any] = json.loads(self._ask("stack", "output", "--json", "--show-secrets") or "{}")
         return outputs
 
+    def required_outputs(self, *names: str) -> dict[str, Any]:
+        """Return all outputs. Raises StackError, also if the stack lacks one of `names`, as before its first `up`."""
+        outputs = self.outputs()
+        if missing := [name for name in names if not outputs.get(name)]:
+            raise StackError(f"Stack {self.name} has no {missing[0]} yet. Run `pulumi up --stack {self.name}` first.")
+        return outputs
+
     def output(self, name: str) -> Any:
         """Return one output, in clear text. Raises StackError."""
         return json.loads(self._ask("stack", "output", name, "--json", "--show-secrets"))
@@ -188,6 +195,11 @@ class Stack:
             raise UnreadableStateError(
                 f"The state of stack {self.name} cannot be read ({_CUT_SHORT}): an engine was killed while it wrote. "
                 f"`./pds repair {self.name}` repairs it; see docs/guide/troubleshooting.md#an-interrupted-up."
+            )
+        if completed.returncode and f"no stack named '{self.name}' found" in completed.stderr:
+            raise StackError(
+                f"Stack {self.name} does not exist in this backend. Run `pulumi stack init {self.name}` and `pulumi up "
+                f"--stack {self.name}`, or log in to the right backend (`pulumi whoami --verbose` prints this one)."
             )
         if completed.returncode:
             raise StackError(f"`{shlex.join(command)}` failed: {completed.stderr.strip()}")

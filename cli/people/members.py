@@ -43,7 +43,7 @@ class MemberRow:
 
 def server_of(stack: str) -> pds_admin.Server:
     """Return the stack's PDS. Raises StackError."""
-    outputs = Stack(stack).outputs()
+    outputs = Stack(stack).required_outputs("url", "ipv4", "admin_password")
     return pds_admin.Server(outputs["url"], outputs["ipv4"], outputs["admin_password"])
 
 

@@ -77,7 +77,7 @@ class NewStackPlan:
             if self.host:
                 self.host.path.write_bytes(self.host.before.encode())
             if isinstance(error, StackError):
-                raise StackError(f"{error} No file is changed: {self.file.name} was removed again.") from None
+                raise StackError(f"{error}\n{self.file.name} was removed again.") from None
             raise
 
 
@@ -104,9 +104,15 @@ def create(request: NewStackRequest) -> int:
     terminal.print(f"\nThe engine's preview of {first}:\n")
     assessment = assess(first, workspace.preview(first), frozenset(), root=workspace.root)
     assessment.print_to(terminal)
+    if assessment.verdict.findings:
+        terminal.print(
+            f"\nNext: correct the above in Pulumi.{first}.yaml, then ./pds preflight {first}. Stack and file stay.",
+            markup=False,
+        )
+        return 1
     ups = [f"pulumi up --stack {name}" for name in dict.fromkeys((first, request.name))]
     terminal.print(f"\nNext: ./pds up-all, or {' && '.join(ups)}", markup=False)
-    return 1 if assessment.verdict.findings else 0
+    return 0
 
 
 def refuse_existing(request: NewStackRequest, existing: Collection[str]) -> None:

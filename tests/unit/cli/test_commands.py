@@ -12,6 +12,7 @@ import pytest
 from cli import app, commands, registry
 from cli.errors import CommandError, FailedError
 from offline import ROOT
+from tests.support.fake_pulumi import FakePulumi
 from tools.generate.commands import command_pages, command_table
 
 NAMES = sorted(app.group().commands)
@@ -91,6 +92,30 @@ def test_refuses_a_stack_without_a_file_before_it_needs_a_token_or_an_engine(
     monkeypatch.delenv("DIGITALOCEAN_TOKEN", raising=False)
     assert app.main([name, "nowhere"]) == 2
     assert "Pulumi.nowhere.yaml does not exist. Stacks with a file here: dev." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["members"], ["password", "ann.noted.at"], ["email-token", "ann.noted.at"]])
+@pytest.mark.parametrize(
+    ("outputs", "error"),
+    [
+        ({}, "Stack dev has no url yet. Run `pulumi up --stack dev` first."),
+        (
+            {"error": "no stack named 'dev' found"},
+            "Stack dev does not exist in this backend. Run `pulumi stack init dev`",
+        ),
+    ],
+)
+def test_before_the_first_up_the_next_step_is_named(
+    command: list[str],
+    outputs: dict[str, str],
+    error: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    FakePulumi(tmp_path, monkeypatch).outputs(**outputs)
+    assert app.main([command[0], "dev", *command[1:]]) == 2
+    assert error in capsys.readouterr().err
 
 
 def test_the_table_above_has_every_retired_name() -> None:
