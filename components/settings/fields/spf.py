@@ -1,5 +1,6 @@
 """The text of an SPF record (RFC 7208): its terms, its faults, and how terms are merged into an existing record."""
 
+import difflib
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ _MECHANISM = re.compile(
     re.IGNORECASE,
 )
 _MODIFIER = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_.-]*)=\S*")
+_WITH_VALUE = ("include", "exists", "ip4", "ip6")
+"""Mechanisms that take a value after a colon."""
+
 _QUERYING = re.compile(r"(?:[+?~-]?(?:include:|exists:|a(?:$|[:/])|mx(?:$|[:/])|ptr(?:$|:))|redirect=)", re.IGNORECASE)
 
 
@@ -33,7 +37,12 @@ def term_fault(term: str) -> str | None:
     """What is wrong with a term; None if nothing is."""
     found = _MECHANISM.fullmatch(term)
     if not found:
-        return None if _MODIFIER.fullmatch(term) else "is not a term of an SPF record"
+        modifier = _MODIFIER.fullmatch(term)
+        # Receivers ignore unknown modifiers (section 6), so a mechanism with '=' instead of ':' authorizes nothing.
+        meant = difflib.get_close_matches(modifier["name"].lower(), _WITH_VALUE, 1, 0.8) if modifier else []
+        if meant:
+            return f"is not a term of an SPF record: write '{meant[0]}:'"
+        return None if modifier else "is not a term of an SPF record"
     for kind, parse in (("ip4", ipaddress.IPv4Network), ("ip6", ipaddress.IPv6Network)):
         try:
             if found[kind]:

@@ -36,9 +36,9 @@ def _dkim_value(text: str) -> str:
         if not _TARGET.fullmatch(bare):
             refuse(
                 f"{shown(text)} is neither a public key nor a host name.",
-                "Copy the value of the relay's TXT record, with 'p=', or the target of its CNAME record.",
+                "Copy the value of the relay's TXT record, with 'p=' before the key, or its CNAME record's target.",
             )
-        return bare
+        return _target(text)
     if fault := dkim_fault(text):
         refuse(f"{fault}.", "Copy the whole value of the relay's TXT record, without quotation marks.")
     return text
@@ -116,6 +116,8 @@ def _ownership_text(text: str) -> str:
 
 
 def _target(text: str) -> str:
+    if placeholder := re.search(r"(?:^|[.-])([A-Z]{5,})(?:$|[.-])", text):
+        refuse(f"{shown(text)} has the placeholder '{placeholder[1]}'.", "Copy the value that the relay shows.")
     bare = text.strip().rstrip(".").lower()
     if not _TARGET.fullmatch(bare):
         refuse(f"{shown(text)} is not a host name.", "Write for example 'pm.mtasv.net'.")

@@ -98,6 +98,7 @@ def test_every_part_is_optional_and_off_by_default() -> None:
         ("dkim.Resend", {"dkim": {"Resend": KEY}}, "not a DKIM selector"),
         ('dkim["a_b c"]', {"dkim": {"a_b c": KEY}}, "not a DKIM selector"),
         ("dkim.a", {"dkim": {"a": "amazonses"}}, "neither a public key nor a host name"),
+        ("dkim.a", {"dkim": {"a": "TOKEN.dkim.amazonses.com"}}, "has the placeholder 'TOKEN'"),
         ("dkim.a", {"dkim": {"a": "v=DKIM1; k=rsa"}}, "'p=' is missing"),
         ("dkim.a", {"dkim": {"a": "p="}}, "revoked"),
         ("dkim.a", {"dkim": {"a": KEY[:-3]}}, "not Base64"),

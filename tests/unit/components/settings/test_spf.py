@@ -35,6 +35,7 @@ def test_a_misspelled_term_is_refused(term: str) -> None:
         ("v=spf10 ~all", "does not begin"),
         ("spf1 ~all", "does not begin"),
         ("v=spf1 include: ~all", "'include:' is not a term"),
+        ("v=spf1 inlcude=a.b ~all", "'inlcude=a.b' is not a term of an SPF record: write 'include:'"),
         ("v=spf1 -all include:a.b", "ignore 'include:a.b'"),
         ("v=spf1 redirect=a.b redirect=c.d", "two 'redirect='"),
     ],
