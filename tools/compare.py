@@ -105,6 +105,9 @@ def compare(
 
     `rendered` maps file name to text.
     """
+    if stack not in revision.files:
+        console.print(f"Not comparable: Pulumi.{stack}.yaml is not in {revision.name}. Commit it, or leave DIFF out.")
+        return None
     before = revision.evaluations[stack]
     if isinstance(before, str):
         console.print(

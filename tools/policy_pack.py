@@ -28,5 +28,7 @@ def write(target: Path = TARGET, root: Path = ROOT) -> Path:
 
 
 if __name__ == "__main__":
-    print(f"Wrote {write().relative_to(ROOT)}. `pulumi policy publish` there publishes it to Pulumi Cloud.")
+    print(
+        f"Wrote {write().relative_to(ROOT)}. `pulumi policy publish ORGANIZATION` there publishes it to Pulumi Cloud."
+    )
     sys.exit(0)
