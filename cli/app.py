@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: Any = group().main(arguments, prog_name="./pds", complete_var="_PDS_COMPLETE", standalone_mode=False)
         return int(code or 0)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):  # the second during an import, before Click is there
         return _INTERRUPTED
     except click.UsageError as error:
         help_of = f" See `{error.ctx.command_path} --help`." if error.ctx else ""

@@ -63,7 +63,8 @@ def _readable(values: Mapping[Any, Any], path: list[str | int], faults: list[Fau
     for key, value in values.items():
         if not isinstance(key, str) or (not key.isascii() and key != key.encode(errors="ignore").decode()):
             where = dotted([*path, key if isinstance(key, str) else shown(key)])
-            faults.append(Fault(where, "this key is not text.", "Write a key of a-z, 0-9 and '_'."))
+            quoted = "Write it in quotes." if not isinstance(key, str) else "Write a key of a-z, 0-9 and '_'."
+            faults.append(Fault(where, "this key is not text.", quoted))
         elif isinstance(value, Mapping) and len(path) + 1 < _DEPTH:
             readable[key] = _readable(value, [*path, key], faults)
         elif isinstance(value, list) and not path:

@@ -25,7 +25,7 @@ def region_faults(settings: Settings) -> Iterator[Fault]:
         yield Fault(
             "mail.region",
             f"'{mail.region}' is not a region of {preset.title}.",
-            f"Write for example 'region: {preset.example_region}'.",
+            f"Write for example 'region: {preset.example_region}'{', or remove it' if preset.host else ''}.",
         )
     stand_in = preset.defaults(None).get("host")
     if preset.host is None and not mail.region and mail.host == stand_in:

@@ -115,7 +115,10 @@ def _fault(details: ErrorDetails, model: type[BaseModel]) -> Fault:
         case "missing":
             return Fault(key, "this option is required.", _required(model, location, field))
         case "literal_error":
-            return Fault(key, f"{value} is not one of the choices.", f"Write {context['expected']}. {described}")
+            choices = re.findall(r"'([^']*)'", str(context["expected"]))
+            guess = nearest(details["input"], choices) if isinstance(details["input"], str) else None
+            expected = f"'{guess}'" if guess else context["expected"]
+            return Fault(key, f"{value} is not one of the choices.", f"Write {expected}. {described}")
         case "greater_than_equal":
             return Fault(key, f"{value} is too small.", f"Write a number from {context['ge']} up. {described}")
         case "less_than_equal":

@@ -240,8 +240,11 @@ class MailOptions(Section):
     @classmethod
     def _with_preset(cls, given: Any) -> Any:
         """Fill in the options that the preset sets and the stack file does not."""
-        if isinstance(given, Mapping) and isinstance(name := given.get("preset"), str) and name in PRESETS:
-            return PRESETS[name].defaults(given.get("region")) | dict(given)
+        if isinstance(given, Mapping) and isinstance(name := given.get("preset"), str):
+            if name in PRESETS:
+                return PRESETS[name].defaults(given.get("region")) | dict(given)
+            # The preset is refused. The options that it would set are not reported as missing.
+            return {"host": "relay.my-club.org", "user": "-"} | dict(given)
         return given
 
     @property

@@ -31,6 +31,11 @@ def test_a_preset_has_a_port_that_digitalocean_does_not_block_and_the_tls_mode_o
     assert all(source.startswith("https://") for source in preset.sources)
 
 
+def test_a_misspelt_preset_is_the_only_fault_and_the_meant_one_is_named() -> None:
+    [found] = faults(mail={"preset": "resned", "from": "pds@noted.at", "password": "p"})
+    assert (found.key, found.remedy.partition(".")[0]) == ("mail.preset", "Write 'resend'")
+
+
 def test_the_presets_are_the_choices_of_the_option() -> None:
     assert (
         "not one of the choices"
