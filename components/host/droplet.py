@@ -91,6 +91,10 @@ def add_to_project(name: str, project: str, droplet: digitalocean.Droplet, paren
     )
 
 
+_NETWORK_ERRORS = ("no such host", "connection refused", "i/o timeout", "network is unreachable", "deadline exceeded")
+"""Texts of Go's net package in the provider's error, if there was no answer."""
+
+
 def _key_id(key: str) -> pulumi.Output[str]:
     """The Droplet's input for a key of the account: a fingerprint unchanged, a name looked up."""
     if is_fingerprint(key):
@@ -101,6 +105,11 @@ def _key_id(key: str) -> pulumi.Output[str]:
         return pulumi.Output.from_input(digitalocean.get_ssh_key(name=key).fingerprint)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        if any(text in reason for text in _NETWORK_ERRORS):
+            raise pulumi.RunError(
+                f"pds:operators.ssh_keys: DigitalOcean cannot be reached to look up the key '{key}' ({reason[:300]}). "
+                "Check this machine's network, then run the command again."
+            ) from None
         raise pulumi.RunError(
             f"pds:operators.ssh_keys: DigitalOcean returns no key '{key}' ({reason[:300]}). Set DIGITALOCEAN_TOKEN, or "
             "run `pulumi config set --secret digitalocean:token`. `doctl compute ssh-key list` lists your keys."

@@ -143,7 +143,7 @@ def test_preview_without_a_token_fails_with_a_one_line_error(existing_stack: Sta
     done = replace(existing_stack, env=env).pulumi("preview", check=False)
     assert done.code
     output = " ".join(done.output.split())
-    assert "pds:operators.ssh_keys: DigitalOcean gives no key 'laptop'" in output, done.output
+    assert "pds:operators.ssh_keys: DigitalOcean returns no key 'laptop'" in output, done.output
     assert "Set DIGITALOCEAN_TOKEN" in output
     assert "get_ssh_key" not in done.output, "there must be no traceback of the SDK"
 

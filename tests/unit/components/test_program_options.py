@@ -241,12 +241,21 @@ def test_ssh_keys_are_accepted_by_name_by_fingerprint_and_as_text() -> None:
     assert "ssh_authorized_keys" in droplet["userData"]
 
 
-def test_unreadable_ssh_key_fails_with_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("401 Unable to authenticate you", r"returns no key 'laptop' \(401 .*Set DIGITALOCEAN_TOKEN"),
+        ("dial tcp: lookup api.digitalocean.com: no such host", r"cannot be reached .*'laptop' .*machine's network"),
+    ],
+)
+def test_unreadable_ssh_key_fails_with_a_one_line_error(
+    answer: str, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refused(**_named: str) -> Any:
-        raise RuntimeError("invoking digitalocean:index/getSshKey:getSshKey\n\n  401 Unable to authenticate you")
+        raise RuntimeError(f"invoking digitalocean:index/getSshKey:getSshKey\n\n  {answer}")
 
     monkeypatch.setattr(pulumi_digitalocean, "get_ssh_key", refused)
-    with pytest.raises(pulumi.RunError, match=r"pds:operators\.ssh_keys: .*'laptop' \(401 .*Set DIGITALOCEAN_TOKEN"):
+    with pytest.raises(pulumi.RunError, match=rf"pds:operators\.ssh_keys: .*{error}"):
         run()
 
 
