@@ -110,9 +110,25 @@ def read_text(stack: str, root: Path = ROOT) -> str:
         raise StackFileError(f"{path.name} is not UTF-8: {error}") from None
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in a map, as the engine does. PyYAML would take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the map. Raises yaml.constructor.ConstructorError."""
+        seen: set[str] = set()
+        for key, _value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' is there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _config_in(name: str, text: str) -> dict[Any, Any]:
     try:
-        document = yaml.safe_load(text) or {}
+        document = yaml.load(text, _UniqueKeys) or {}  # noqa: S506 (a safe loader)
     except yaml.YAMLError as error:
         raise StackFileError(f"{name} is not YAML: {error}") from None
     config = document.get("config") if isinstance(document, dict) else None
