@@ -140,7 +140,8 @@ def temporary_firewalls(account: DigitalOceanAccount, stack: str, tag: str = "")
         for item in account.list_all("firewalls")
         if item["name"].startswith(_prefix(stack))
         and item["tags"] == [tag or f"pds-{stack}"]
-        and [rule["protocol"] for rule in item["inbound_rules"] or []] == ["tcp"]
+        and [(rule["protocol"], str(rule.get("ports")).isdigit()) for rule in item["inbound_rules"] or []]
+        == [("tcp", True)]
         and not item["outbound_rules"]
     ]
 
