@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from offline import ROOT
+from offline import ROOT, stack_names
 
 COMMANDS: dict[str, click.Command] = {}
 """Each registered command by its name."""
@@ -45,14 +45,13 @@ def command(name: str, *, exit_codes: str = "", replaces: str = "") -> Callable[
 
 
 def _stack_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    names = (file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in ROOT.glob("Pulumi.*.yaml"))
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in stack_names(ROOT) if name.startswith(incomplete)]
 
 
 def _check_stack(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
     """Refuse a stack without a file here, before a token or an engine is looked for; a callback of Click."""
     if not isinstance(value, tuple) and not (ROOT / f"Pulumi.{value}.yaml").is_file():
-        here = ", ".join(item.value for item in _stack_names(_context, _parameter, "")) or "none"
+        here = ", ".join(stack_names(ROOT)) or "none"
         raise click.BadParameter(f"Pulumi.{value}.yaml does not exist. Stacks with a file here: {here}.")
     return value  # commands over several stacks compare them with the backend
 

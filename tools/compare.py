@@ -2,7 +2,6 @@
 
 import difflib
 import pickle
-import re
 import subprocess
 import sys
 import tempfile
@@ -14,13 +13,12 @@ from typing import Self
 
 from rich.console import Console
 
+from offline import stack_names
 from offline.mock_engine import Evaluation
 from policy.changes import Change, between, show
 
 _DEADLINE = 600.0
 """Seconds for git, or for the program of another revision."""
-
-_STACK_FILE = re.compile(r"Pulumi\.([^/]+)\.yaml")
 
 _EVALUATE = """
 import pickle, sys
@@ -37,11 +35,6 @@ sys.stdout.buffer.write(pickle.dumps({stack: outcome(stack) for stack in sys.arg
 
 class UnknownRevisionError(Exception):
     """Git does not know the revision; the text names what to write."""
-
-
-def stack_names(folder: Path) -> list[str]:
-    """Return the stacks that have a file in `folder`, sorted."""
-    return sorted(found[1] for file in folder.iterdir() if (found := _STACK_FILE.fullmatch(file.name)))
 
 
 class Revision:

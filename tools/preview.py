@@ -20,12 +20,13 @@ from rich.console import Console
 
 from components.render.jobs.registry import NOMAD_JOBS
 from components.settings.sections.settings import Settings
+from offline import stack_names
 from offline.mock_engine import ROOT, Evaluation
 from offline.resource_tree import resource_tree
 from offline.stackfile import StackFileError, evaluate_stack, read_settings
 from policy.changes import names
 from policy.preflight import PolicyVerdict, of_changes, of_program
-from tools.compare import Revision, UnknownRevisionError, compare, stack_names
+from tools.compare import Revision, UnknownRevisionError, compare
 
 
 def _job(job_id: str, evaluation: Evaluation) -> str | None:

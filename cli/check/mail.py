@@ -18,10 +18,12 @@ from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from cli.lib.nomad_exec import nomad_access, run_in_container, running_allocation
 from components.clients import dns
 from components.settings.fields import spf as spf_record
+from components.settings.fields.types import is_at_or_below
 from components.settings.sections.mail import MailDnsOptions, MailOptions, dkim_fault, is_dkim_key
 from components.settings.sections.mail_presets import BLOCKED_SMTP_PORTS
 
 SEND_SCRIPT = Path(__file__).with_name("send_mail.cjs")
+_BLOCKED_PORTS = ", ".join(map(str, sorted(BLOCKED_SMTP_PORTS)))
 _MOST_LEVELS = 8
 """Names that are queried for a DMARC record: the sender's domain and those above it."""
 _RESET = "/xrpc/com.atproto.server.requestPasswordReset"
@@ -68,10 +70,9 @@ def _from_container(subject: Subject, reason: str) -> CheckVerdict:
     """Send the message from the server's container, which shows the relay's own answer."""
     answer = _sent_from_container(subject)
     if answer is None:
-        blocked = ", ".join(map(str, sorted(BLOCKED_SMTP_PORTS)))
         return failed(
             f"{reason}, and its container cannot be reached through Nomad to ask the relay. Look at the server's log; "
-            f"DigitalOcean blocks the ports {blocked}."
+            f"DigitalOcean blocks the ports {_BLOCKED_PORTS}."
         )
     if answer.sent:
         return passed(
@@ -113,8 +114,7 @@ def _remedy(subject: Subject, answer: RelayAnswer) -> str:
     if answer.command == "STARTTLS" or answer.code == "ETLS" or _looks_like_tls(answer.response):
         return "Port and TLS mode do not fit, or its certificate is not valid: correct 'mail.port' and 'mail.tls'."
     if answer.command == "CONN" or answer.code in ("EDNS", "ETIMEDOUT", "ECONNECTION", "ESOCKET"):
-        blocked = ", ".join(map(str, sorted(BLOCKED_SMTP_PORTS)))
-        return f"Correct 'mail.host' and 'mail.port'; DigitalOcean blocks the ports {blocked}."
+        return f"Correct 'mail.host' and 'mail.port'; DigitalOcean blocks the ports {_BLOCKED_PORTS}."
     return f"It refuses the message. The sender is {sender}: verify its domain at the relay, and read its log."
 
 
@@ -205,8 +205,7 @@ def _wanted(subject: Subject) -> MailDnsOptions:
 def _texts(subject: Subject, name: str) -> list[str]:
     """Return the TXT records of `name`. The stack's name servers are queried only for its zone. Raises PendingError."""
     zone = subject.settings.zone if subject.settings else subject.hostname
-    in_zone = name == zone or name.endswith(f".{zone}")
-    return dns.values(name, "TXT", subject.nameservers if in_zone else ())
+    return dns.values(name, "TXT", subject.nameservers if is_at_or_below(name, zone) else ())
 
 
 def _spf_texts(subject: Subject, domain: str) -> list[str]:
@@ -294,7 +293,7 @@ def _tags(text: str) -> dict[str, str]:
 def _is_aligned(domain: str, sender: str, mode: str) -> bool:
     """Whether `domain` is aligned with the sender's (RFC 7489, section 3.1). Relaxed alignment accepts each domain of
     the same organization; here it has to be above or below the sender's."""
-    related = domain.endswith(f".{sender}") or sender.endswith(f".{domain}")
+    related = is_at_or_below(domain, sender) or is_at_or_below(sender, domain)
     return domain == sender or (mode.lower() != "s" and related)
 
 

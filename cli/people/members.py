@@ -17,6 +17,7 @@ from components.clients import dns, pds_admin
 from components.clients.https import connection_to
 from components.people.members import is_temporary
 from components.settings.checks.pds_env import read_env_file
+from components.settings.fields.types import is_at_or_below
 from components.settings.sections.settings import Settings
 
 _DIGITS = 32
@@ -93,7 +94,7 @@ _NO_RELAY = "the stack names none"
 
 def _nameservers(settings: Settings | None, handle: str) -> Sequence[str]:
     """Return those of the stack file, for a handle in its zone."""
-    ours = settings and (handle == settings.zone or handle.endswith(f".{settings.zone}"))
+    ours = settings and is_at_or_below(handle, settings.zone)
     return settings.dns.nameservers if settings and ours else ()
 
 

@@ -16,6 +16,7 @@ from cli.lib.stack import Stack, StackError
 from cli.stacks import selection
 from cli.stacks.automation import Workspace
 from components.settings.fields.errors import SettingsError, shown
+from components.settings.fields.types import is_at_or_below
 from components.settings.host_contract import accepted_terms, terms_for
 from components.settings.sections import CADDY_ASK_PORT, OLDER_BACKUPS_MIB, BackupOptions, IngressOptions, NomadOptions
 from components.settings.sections.placement import FIRST_CLUB_PORT, STACK_NAME, ClubOptions
@@ -242,7 +243,7 @@ def _dns(request: NewStackRequest, host: Settings | None) -> Iterator[str]:
 
 def _zone(hostname: str, host: Settings | None) -> str:
     """Return the host's, if the name is in it, else the part behind the name's first label."""
-    if host and (hostname == host.zone or hostname.endswith(f".{host.zone}")):
+    if host and is_at_or_below(hostname, host.zone):
         return host.zone
     parent = hostname.partition(".")[2]
     return parent if "." in parent else hostname

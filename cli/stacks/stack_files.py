@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.settings.sections.settings import Settings
+from offline import stack_names
 from offline.stackfile import StackFileError, read_settings
 
 
@@ -40,7 +41,7 @@ class KnownStack:
 
 def known_stacks(root: Path, created: Iterable[str]) -> list[KnownStack]:
     """Return every stack, by name; `created` are those of the backend."""
-    names = {file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in root.glob("Pulumi.*.yaml")}
+    names = set(stack_names(root))
     in_backend = set(created)
     stacks = []
     for name in sorted(names | in_backend):

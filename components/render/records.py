@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from components.settings.checks.handles import service_domain, wildcards
 from components.settings.fields import spf
+from components.settings.fields.types import is_at_or_below
 from components.settings.sections import MemberOptions
 from components.settings.sections.mail import MailOptions, ReturnPathOptions, is_dkim_key
 from components.settings.sections.settings import Settings
@@ -141,7 +142,7 @@ def _in_zone(
     settings: Settings, role: str, kind: str, whole_name: str, value: str | Value, other: str = "(the member's own)"
 ) -> DnsRecord:
     """A record under its name relative to the stack's zone, or under its whole name in the zone `other`."""
-    if whole_name != settings.zone and not whole_name.endswith(f".{settings.zone}"):
+    if not is_at_or_below(whole_name, settings.zone):
         return DnsRecord(role, kind, whole_name, value, other_zone=other)
     name = "@" if whole_name == settings.zone else whole_name.removesuffix(f".{settings.zone}")
     return DnsRecord(role, kind, name, value)

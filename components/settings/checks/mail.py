@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from components.settings.checks.handles import wildcards
 from components.settings.fields import spf
 from components.settings.fields.errors import Fault
+from components.settings.fields.types import is_at_or_below
 from components.settings.sections.mail import MailDnsOptions, MailOptions, ReturnPathOptions
 from components.settings.sections.mail_presets import PRESETS
 from components.settings.sections.settings import Settings
@@ -53,7 +54,7 @@ def mail_dns_faults(settings: Settings) -> Iterator[Fault]:
 
 def _domain_faults(settings: Settings, mail: MailOptions) -> Iterator[Fault]:
     sender, verified = mail.sender_domain, mail.verified_domain
-    if not _is_below(sender, verified) and not _is_below(verified, sender):
+    if not is_at_or_below(sender, verified) and not is_at_or_below(verified, sender):
         yield Fault(
             "mail.dns.domain",
             f"'{verified}' is not aligned with the sender's domain '{sender}': neither is below the other, so DMARC "
@@ -67,7 +68,7 @@ def _domain_faults(settings: Settings, mail: MailOptions) -> Iterator[Fault]:
     if mail.dns and mail.dns.dmarc:
         needed["mail.from"] = sender  # receivers look for the DMARC record at the sender's own domain
     for key, domain in needed.items():
-        if not _is_below(domain, settings.zone):
+        if not is_at_or_below(domain, settings.zone):
             example = f"pds@{settings.zone}" if key == "mail.from" else settings.zone
             yield Fault(
                 key,
@@ -75,10 +76,6 @@ def _domain_faults(settings: Settings, mail: MailOptions) -> Iterator[Fault]:
                 f"Write one in it, for example '{example}', or remove 'mail.dns' and create the records at the DNS "
                 f"host of '{domain}'.",
             )
-
-
-def _is_below(name: str, ancestor: str) -> bool:
-    return name == ancestor or name.endswith(f".{ancestor}")
 
 
 def _spf_faults(dns: MailDnsOptions) -> Iterator[Fault]:

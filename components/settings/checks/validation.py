@@ -19,6 +19,7 @@ from components.settings.checks.placement import placement_faults
 from components.settings.checks.raw_hcl import raw_hcl_faults
 from components.settings.fields.errors import Fault, shown
 from components.settings.fields.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
+from components.settings.fields.types import is_at_or_below
 from components.settings.sections import CADDY_ASK_PORT, NomadOptions
 from components.settings.sections.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.sections.settings import Settings
@@ -57,7 +58,7 @@ def _zone(settings: Settings) -> Iterator[Fault]:
             f"the zone of {shown(hostname)} is not known.",
             f"Write the zone that you own: 'zone: {parent}' or 'zone: {hostname}'.",
         )
-    if zone is not None and hostname != zone and not hostname.endswith(f".{zone}"):
+    if zone is not None and not is_at_or_below(hostname, zone):
         yield Fault(
             "dns.zone",
             f"{shown(hostname)} is not in the zone {shown(zone)}.",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from components.settings.checks.endpoints import SPACES_REGION
 from components.settings.checks.handles import wildcards
 from components.settings.checks.pds_env import unchecked_names
+from components.settings.fields.types import is_at_or_below
 from components.settings.sections.mail_presets import BLOCKED_SMTP_PORTS, USUAL_TLS
 from components.settings.sections.settings import Settings
 
@@ -46,7 +47,7 @@ def _mail_reports(settings: Settings) -> Iterator[str]:
         return
     sender = mail.sender_domain
     for domain in dict.fromkeys(address.rpartition("@")[2].lower() for address in mail.dns.dmarc.reports):
-        if domain != sender and not domain.endswith(f".{sender}") and not sender.endswith(f".{domain}"):
+        if not is_at_or_below(domain, sender) and not is_at_or_below(sender, domain):
             yield (
                 f"pds:mail.dns.dmarc.reports: receivers send no reports to {domain} unless it has the TXT record "
                 f"{sender}._report._dmarc.{domain} with the text 'v=DMARC1'. `./pds check` looks for it."

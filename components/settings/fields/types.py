@@ -33,6 +33,11 @@ _PUBLIC_KEY = re.compile(rf"{_SSH_TYPE.pattern}AAAA[A-Za-z0-9+/]+={{0,2}}( [^\x0
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
+def is_at_or_below(name: str, domain: str) -> bool:
+    """Whether `name` is `domain` or a name below it. Both are lower-case."""
+    return name == domain or name.endswith(f".{domain}")
+
+
 def is_domain(text: str) -> bool:
     """Whether `text` is a lower-case domain name of two labels or more (RFC 1123), and no IP address."""
     labels = text.split(".")
