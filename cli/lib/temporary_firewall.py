@@ -140,10 +140,13 @@ def temporary_firewalls(account: DigitalOceanAccount, stack: str, tag: str = "")
         for item in account.list_all("firewalls")
         if item["name"].startswith(_prefix(stack))
         and item["tags"] == [tag or f"pds-{stack}"]
-        and [(rule["protocol"], str(rule.get("ports")).isdigit()) for rule in item["inbound_rules"] or []]
-        == [("tcp", True)]
+        and [_is_one_port(rule) for rule in item["inbound_rules"] or []] == [True]
         and not item["outbound_rules"]
     ]
+
+
+def _is_one_port(rule: Json) -> bool:
+    return bool(rule["protocol"] == "tcp" and str(rule.get("ports")).isdigit())
 
 
 def _prefix(stack: str) -> str:
