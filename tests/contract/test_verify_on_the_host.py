@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,13 +26,39 @@ verify(process.argv[2], {}).then(({ refusals, verdicts, keys, notes }) => {
 });
 """
 
+# The process that gets the first account answers when the other one has no more to do.
+_FIRST_IS_SLOWEST = """
+const { EventEmitter } = require("node:events");
+const children = [];
+let slow = null;
+require("node:child_process").fork = () => {
+  const child = new EventEmitter();
+  child.send = ({ did }) => {
+    const answer = () => child.emit("message", { state: "whole", did });
+    if (children[0] === child && slow === null) slow = answer;
+    else setImmediate(answer);
+  };
+  child.disconnect = () => { child.emit("exit", 0, null); if (child === children[1]) slow(); };
+  children.push(child);
+  return child;
+};
+require("node:os").availableParallelism = () => 2;
+const dids = [..."abcdefgh"].map((letter) => `did:plc:${letter.repeat(24)}`);
+require(process.argv[1]).checkAll("", dids, { manifest: { repositories: {} } }).then((verdicts) => {
+  console.log(JSON.stringify([dids, [...verdicts.keys()], children.length]));
+});
+"""
+
 
 def _on_the_host(data: Data, folder: Path) -> dict[str, Any]:
-    command = [str(data.install.node), "-e", _ASK, str(FILES / "verify.cjs"), str(folder)]
+    return cast("dict[str, Any]", _node(data, _ASK, FILES / "verify.cjs", folder))
+
+
+def _node(data: Data, program: str, *arguments: Path) -> Any:
+    command = [str(data.install.node), "-e", program, *map(str, arguments)]
     done = subprocess.run(command, cwd=data.install.folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def _names(folder: Path) -> set[str]:
@@ -93,3 +119,9 @@ def test_both_verifiers_name_a_flipped_block_a_lost_record_and_swapped_keys(runn
         "each account must be named"
     )
     assert _on_the_host(faulty, faulty.snapshot)["problems"] == list(operator_report)
+
+
+def test_verdicts_are_in_the_accounts_order_whichever_process_ends_first(running: Running, still: Data) -> None:
+    dids, reported, processes = _node(still, _FIRST_IS_SLOWEST, FILES / "account_check.cjs")
+    assert processes == 2
+    assert reported == dids

@@ -204,7 +204,7 @@ async function checkAll(folder, dids, { manifest, gently = false, commitOnly = f
   const count = gently ? 1 : Math.min(AT_ONCE, os.availableParallelism(), Math.ceil(left.length / 4));
   const workers = Array.from({ length: Math.min(count, left.length) }, () => worker(folder, left, { manifest, gently, commitOnly, verdicts }));
   await Promise.all(workers);
-  return verdicts;
+  return new Map(dids.map((did) => [did, verdicts.get(did)])); // in the order of `dids`, whichever process was first
 }
 
 function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {

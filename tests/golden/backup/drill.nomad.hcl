@@ -134,7 +134,7 @@ job "pds-drill" {
       }
 
       template {
-        script "account_check.cjs" sha256:747b32025d82d06a0e1546bee22d5e508f98aa0e0a56d696334cc4bbedcdf7c3
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
       }
 
       template {
@@ -207,7 +207,7 @@ job "pds-drill" {
       }
 
       template {
-        script "account_check.cjs" sha256:747b32025d82d06a0e1546bee22d5e508f98aa0e0a56d696334cc4bbedcdf7c3
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
       }
 
       template {
