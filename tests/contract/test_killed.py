@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1
 
 
 @dataclass(kw_only=True)
-class HostConnection:
+class KillableServer:
     """A server that can be killed and restarted at the same address, with its club, its bucket and its directory."""
 
     install: Install
@@ -73,21 +73,21 @@ class HostConnection:
 
 
 @pytest.fixture
-def place(
+def killable(
     pds_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
     line: str,
     scale: Scale,
     tmp_path: Path,
-) -> Iterator[HostConnection]:
+) -> Iterator[KillableServer]:
     path = tmp_path / "live" / "pds"
     path.mkdir(parents=True)
     env = open_environment(program_env, path, directory, line)
     document_key = from_plc(directory.url, httpx.Client(trust_env=False))
     data = Data(path=path, install=pds_installs[line], document_key=document_key)
     with s3_server(tmp_path, BUCKET) as url, ExitStack() as lives:
-        connection = HostConnection(
+        server = KillableServer(
             install=pds_installs[line],
             env=env,
             data=data,
@@ -95,96 +95,95 @@ def place(
             directory=directory,
             lives=lives,
         )
-        connection.live()
-        connection.club = founded(connection.server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
-        yield connection
+        server.live()
+        server.club = founded(server.server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
+        yield server
 
 
 def test_kills_lose_nothing_acknowledged_and_nothing_torn_passes(
-    place: HostConnection, scale: Scale, tmp_path: Path
+    killable: KillableServer, scale: Scale, tmp_path: Path
 ) -> None:
     began = time.monotonic()
-    place.timed("copy", place.data.take)
-    begun = {place.data.manifest()["started"]: began}
-    place.timed("send", lambda: place.bucket.send(place.data))
+    killable.timed("copy", killable.data.take)
+    begun = {killable.data.manifest()["started"]: began}
+    killable.timed("send", lambda: killable.bucket.send(killable.data))
     with _volume(tmp_path / "first") as folder:
-        place.timed("fetch", lambda: place.bucket.fetch(folder))
-        place.timed("restore", lambda: _restored(place, folder))
+        killable.timed("fetch", lambda: killable.bucket.fetch(folder))
+        killable.timed("restore", lambda: _restored(killable, folder))
     for number in range(scale.lives):
-        print(
-            f"life {number}: {len(place.club.members)} members, {len(place.club.journal.records)} records", flush=True
-        )
-        with place.club.writing(patient=True, joining=1.0):
+        club = killable.club
+        print(f"life {number}: {len(club.members)} members, {len(club.journal.records)} records", flush=True)
+        with killable.club.writing(patient=True, joining=1.0):
             began = time.monotonic()
-            _one_dies_while_it_is_copied(place, copy_too=number % 2 == 1)
-            _nothing_torn_passes(place, began)
-        whole = place.data.snapshot if place.data.snapshot.exists() else place.data.snapshot.with_name("old")
-        report = verify(whole, place.data.document_key)
+            _one_dies_while_it_is_copied(killable, copy_too=number % 2 == 1)
+            _nothing_torn_passes(killable, began)
+        whole = killable.data.snapshot if killable.data.snapshot.exists() else killable.data.snapshot.with_name("old")
+        report = verify(whole, killable.data.document_key)
         assert report.problems == (), f"life {number}"
         begun.setdefault(report.manifest["started"], began)
-        if whole != place.data.snapshot:  # killed between two renames: the next copy repairs it
+        if whole != killable.data.snapshot:  # killed between two renames: the next copy repairs it
             began = time.monotonic()
-            place.data.take()
-            begun[place.data.manifest()["started"]] = began
-        place.killed["sending"] += place.bucket.send_killed(place.data, place.some_moment("send"))
-        place.bucket.send(place.data)
+            killable.data.take()
+            begun[killable.data.manifest()["started"]] = began
+        killable.killed["sending"] += killable.bucket.send_killed(killable.data, killable.some_moment("send"))
+        killable.bucket.send(killable.data)
         with _volume(tmp_path / str(number)) as folder:
-            place.killed["fetching"] += place.bucket.fetch_killed(folder, place.some_moment("fetch"))
-            place.bucket.fetch(folder)
-            manifest = _drilled(place, folder)
-            _all_is_in(place, folder / ".restore" / "fetched", begun[manifest])
-            with _restore(place, folder) as restore:
-                time.sleep(place.some_moment("restore"))
+            killable.killed["fetching"] += killable.bucket.fetch_killed(folder, killable.some_moment("fetch"))
+            killable.bucket.fetch(folder)
+            manifest = _drilled(killable, folder)
+            _all_is_in(killable, folder / ".restore" / "fetched", begun[manifest])
+            with _restore(killable, folder) as restore:
+                time.sleep(killable.some_moment("restore"))
                 restore.send_signal(signal.SIGKILL)
                 restore.communicate(timeout=DEADLINE)
-                place.killed["restoring"] += restore.returncode == -signal.SIGKILL
+                killable.killed["restoring"] += restore.returncode == -signal.SIGKILL
             if (folder / ".restore" / "fetched").exists():
-                _restored(place, folder)
-            _all_is_in(place, folder, begun[manifest])
-            _served(place, folder, begun[manifest])
-    print(f"killed in {scale.lives} lives: {dict(place.killed)}")
-    assert place.killed["server"] == scale.lives
-    assert place.killed.total() > 2 * scale.lives, "most must be killed while they run"
+                _restored(killable, folder)
+            _all_is_in(killable, folder, begun[manifest])
+            _served(killable, folder, begun[manifest])
+    print(f"killed in {scale.lives} lives: {dict(killable.killed)}")
+    assert killable.killed["server"] == scale.lives
+    assert killable.killed.total() > 2 * scale.lives, "most must be killed while they run"
 
 
-def _one_dies_while_it_is_copied(place: HostConnection, *, copy_too: bool) -> None:
+def _one_dies_while_it_is_copied(killable: KillableServer, *, copy_too: bool) -> None:
     """Kill the server, with `copy_too` the copying program, too; restart the server and wait for new writes."""
-    time.sleep(place.chance.uniform(0, 0.5))
-    ends = {"server": place.some_moment("copy")} | ({"copying": place.some_moment("copy")} if copy_too else {})
-    with place.data.start() as process:
+    time.sleep(killable.chance.uniform(0, 0.5))
+    ends = {"server": killable.some_moment("copy")} | ({"copying": killable.some_moment("copy")} if copy_too else {})
+    with killable.data.start() as process:
         began = time.monotonic()
         for victim in sorted(ends, key=lambda name: ends[name]):
             time.sleep(max(0.0, began + ends[victim] - time.monotonic()))
             if victim == "copying":
-                place.killed["copying"] += process.poll() is None
+                killable.killed["copying"] += process.poll() is None
                 process.send_signal(signal.SIGKILL)
             else:
-                os.kill(place.server.pid, signal.SIGKILL)
-                place.killed["server"] += 1
+                os.kill(killable.server.pid, signal.SIGKILL)
+                killable.killed["server"] += 1
         output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode in ((0, -signal.SIGKILL) if copy_too else (0,)), output
-    place.live()
-    written = len(place.club.journal.records)
+    killable.live()
+    written = len(killable.club.journal.records)
     for _ in range(600):
-        if len(place.club.journal.records) >= written + 5:
+        if len(killable.club.journal.records) >= written + 5:
             return
         time.sleep(0.1)
     pytest.fail("the restarted server accepts no writes")
 
 
-def _nothing_torn_passes(place: HostConnection, began: float) -> None:
+def _nothing_torn_passes(killable: KillableServer, began: float) -> None:
     """What a killed program left is either not whole, or complete because it was killed just before it finished."""
-    left = place.data.snapshot.with_name("next")
+    left = killable.data.snapshot.with_name("next")
     if not left.exists():
         return
-    if verify(left, place.data.document_key).problems:
-        place.killed["torn copies"] += 1
+    if verify(left, killable.data.document_key).problems:
+        killable.killed["torn copies"] += 1
     else:
-        _all_is_in(place, left, began)
+        _all_is_in(killable, left, began)
 
 
-def _all_is_in(place: HostConnection, folder: Path, began: float) -> None:
-    accounts, records = place.club.journal.before(began)
+def _all_is_in(killable: KillableServer, folder: Path, began: float) -> None:
+    accounts, records = killable.club.journal.before(began)
     assert accounts
     with closing(open_unchanged(folder / "account.sqlite")) as db:
         assert accounts <= {did for (did,) in db.execute("select did from actor")}
@@ -195,17 +194,17 @@ def _all_is_in(place: HostConnection, folder: Path, began: float) -> None:
     assert {uri: cid for uri, cid in records.items() if copied.get(uri) != cid} == {}
 
 
-def _drilled(place: HostConnection, folder: Path) -> str:
+def _drilled(killable: KillableServer, folder: Path) -> str:
     """Drill what was fetched; return the start time in its manifest."""
     alloc, live = (folder.with_name(name) for name in ("alloc-of-drill", "live-of-drill"))
-    drill = Drill(folder=alloc, live=live, install=place.install, directory=place.directory)
+    drill = Drill(folder=alloc, live=live, install=killable.install, directory=killable.directory)
     fetched = folder / ".restore" / "fetched"
     shutil.copytree(fetched, drill.fetched)
     shutil.copy(folder / ".restore" / "fetched.json", drill.folder / "data")
     drill.live.mkdir()
     assert ": 0 faults" in drill.verify()
     assert "served by the server on the copy: 0 faults" in drill.serve()
-    started: str = verify(fetched, place.data.document_key).manifest["started"]
+    started: str = verify(fetched, killable.data.document_key).manifest["started"]
     return started
 
 
@@ -218,27 +217,27 @@ def _volume(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _restore(place: HostConnection, folder: Path) -> subprocess.Popen[str]:
+def _restore(killable: KillableServer, folder: Path) -> subprocess.Popen[str]:
     return restoring(
-        replace(place.data, path=folder),
-        PDS_HOSTNAME=place.env["PDS_HOSTNAME"],
-        PDS_DID_PLC_URL=place.directory.url,
+        replace(killable.data, path=folder),
+        PDS_HOSTNAME=killable.env["PDS_HOSTNAME"],
+        PDS_DID_PLC_URL=killable.directory.url,
         NOMAD_META_sequence="1000000",
     )
 
 
-def _restored(place: HostConnection, folder: Path) -> None:
-    with _restore(place, folder) as running:
+def _restored(killable: KillableServer, folder: Path) -> None:
+    with _restore(killable, folder) as running:
         output, _ = running.communicate(timeout=DEADLINE)
     assert running.returncode == 0, output
     assert "ready" in output or "is finished" in output
 
 
-def _served(place: HostConnection, folder: Path, began: float) -> None:
+def _served(killable: KillableServer, folder: Path, began: float) -> None:
     """The server on the restored data accepts a member's password."""
     port = free_port()
-    env = {name: value.replace(str(place.data.path), str(folder)) for name, value in place.env.items()}
-    did = place.chance.choice(sorted(place.club.journal.before(began)[0]))
-    with PdsProcess(place.install, env | {"PDS_PORT": str(port)}, folder.with_suffix(".log")) as server:
-        client = Client(server.url, place.env["PDS_HOSTNAME"])
+    env = {name: value.replace(str(killable.data.path), str(folder)) for name, value in killable.env.items()}
+    did = killable.chance.choice(sorted(killable.club.journal.before(began)[0]))
+    with PdsProcess(killable.install, env | {"PDS_PORT": str(port)}, folder.with_suffix(".log")) as server:
+        client = Client(server.url, killable.env["PDS_HOSTNAME"])
         client.procedure("com.atproto.server.createSession", {"identifier": did, "password": PASSWORD})
