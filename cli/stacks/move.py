@@ -181,11 +181,10 @@ def _end(club: Stack, *, yes: bool) -> int:
     step(6, f"Remove the club from {note.source}. Its data there are renamed and kept.")
     _remove_from_host(club, Stack(note.source, club.root), yes=yes)
     _forget(club)
-    address = places.host_outputs(Stack(note.source, club.root))["ipv4"]
     print(
-        f"\nMoved. The old data are on {note.source}: `ssh root@{address} ls /srv/nomad/.trash` lists them, and "
-        f"only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an "
-        "escrow with the new host."
+        f"\nMoved. The old data are on {note.source}: `./pds ssh {note.source} -- ls /srv/nomad/.trash` lists them, "
+        f"and only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an escrow with "
+        "the new host."
     )
     return 0
 
