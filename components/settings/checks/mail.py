@@ -28,6 +28,12 @@ def region_faults(settings: Settings) -> Iterator[Fault]:
             f"'{mail.region}' is not a region of {preset.title}.",
             f"Write for example 'region: {preset.example_region}'{', or remove it' if preset.host else ''}.",
         )
+    elif mail.region and mail.host != preset.defaults(mail.region)["host"]:
+        yield Fault(
+            "mail.region",
+            f"'mail.host' is {mail.host}, and the region {mail.region} of {preset.title} has another host name.",
+            "Remove one of the two.",
+        )
     stand_in = preset.defaults(None).get("host")
     if preset.host is None and not mail.region and mail.host == stand_in:
         yield Fault(

@@ -59,6 +59,8 @@ def record_fault(text: str) -> str | None:
     for term in terms(text):
         if fault := term_fault(term):
             return f"'{term}' {fault}"
+    if permissive := [term for term in terms(text) if term.lower() in ("all", "+all")]:
+        return f"'{permissive[0]}' lets every server send in the domain's name (write '~all' or '-all')"
     if any(_is_all(term) for term in terms(text)[:-1] if not _MODIFIER.fullmatch(term)):
         after = terms(text)[[_is_all(term) for term in terms(text)].index(True) + 1 :]
         if ignored := [term for term in after if not _MODIFIER.fullmatch(term)]:

@@ -73,6 +73,11 @@ def test_a_region_chooses_the_host(preset: str, region: str | None, host: str) -
         ({"preset": "ses"}, "a host name for each region", "'region: eu-west-1'"),
         ({"preset": "ses", "region": "eu"}, "'eu' is not a region of Amazon SES", "'region: eu-west-1'"),
         ({"preset": "smtp2go", "region": "mars"}, "not a region of SMTP2GO", "'region: eu'"),
+        (
+            {"preset": "mailgun", "region": "eu", "host": "smtp.relay.test"},
+            "'mail.host' is smtp.relay.test, and the region eu of Mailgun has another host name",
+            "Remove one of the two",
+        ),
         ({"preset": "resend", "region": "eu"}, "the preset 'resend' has no regions", "Remove it"),
         ({"preset": None, "host": "smtp.relay.test", "region": "eu"}, "a relay without a preset", "Remove it"),
     ],
@@ -117,6 +122,7 @@ def test_every_part_is_optional_and_off_by_default() -> None:
         ("spf[1]", {"spf": [SPF, "include"]}, "not a term"),
         ("spf_existing", {"spf": [SPF], "spf_existing": "include:a.b"}, "does not begin with 'v=spf1 '"),
         ("spf_existing", {"spf": [SPF], "spf_existing": "v=spf1 -all mx"}, "receivers ignore 'mx'"),
+        ("spf_existing", {"spf": [SPF], "spf_existing": "v=spf1 mx +all"}, "lets every server send"),
         ("spf_existing", {"spf_existing": "v=spf1 mx -all"}, "no terms to merge"),
         ("spf", {"spf": [f"include:{n}.my-mail.org" for n in range(11)]}, "11 terms that need a DNS query"),
         (
