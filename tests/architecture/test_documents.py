@@ -70,7 +70,9 @@ SOURCES = {".py", ".cjs", ".sh", ".yaml", ".yml", ".json", ".txt", ".toml", ".hc
 
 
 def _sources() -> Iterator[Path]:
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=600
+    )
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
         if path.is_file() and path.suffix in SOURCES and path != Path(__file__):

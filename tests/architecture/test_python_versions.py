@@ -32,7 +32,7 @@ def find(tmp_path: Path) -> Find:
             env={"PATH": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
         )
         assert bool(done.stderr) == bool(done.returncode), "it prints either a result or an error"
         return done.returncode, (done.stdout + done.stderr).strip()
@@ -83,7 +83,7 @@ def test_checks_only_the_python_given_as_argument(find: Find) -> None:
 
 
 def test_accepts_the_python_of_these_tests() -> None:
-    done = subprocess.run(["sh", FINDER, sys.executable], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", FINDER, sys.executable], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout.strip()) == (0, sys.executable), done.stderr
 
 
@@ -92,7 +92,7 @@ def test_reports_a_missing_make_and_its_package(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/dirname").symlink_to(shutil.which("dirname") or "")
     command = [shutil.which("sh") or "", str(tmp_path / "pds"), "--help"]
-    done = subprocess.run(command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert done.stderr.startswith("make is missing: install it (Debian, Ubuntu: apt install make;")
 

@@ -44,7 +44,7 @@ def _files() -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     ).stdout
     kinds = (".py", ".md", ".cjs", ".sh", ".yaml", ".json", ".toml", "Makefile", "pds")
     return [name for name in listed.splitlines() if name.endswith(kinds) and name not in ALLOWED and "lock" not in name]

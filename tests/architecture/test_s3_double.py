@@ -254,7 +254,7 @@ def restic(url: str, **env: str) -> "subprocess.CompletedProcess[str]":
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

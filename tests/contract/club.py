@@ -158,7 +158,7 @@ class Club:
         finally:
             stop.set()
             for thread in threads:
-                thread.join(120)
+                thread.join(600)
         if failures:
             raise failures[0]
 

@@ -226,7 +226,7 @@ def _latency(club: Club, data: Data) -> Table:
             copying.start()
             busy = _median(request)
             stop.set()
-            copying.join(60)
+            copying.join(600)
             pairs.append((idle, busy))
         idle, busy = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
         table.add_row(what, f"{idle:.1f}", f"{busy:.1f}", f"{busy / idle:.2f}")

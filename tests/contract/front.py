@@ -140,7 +140,7 @@ class Caddy(ServerProcess):
     def reload(self) -> subprocess.CompletedProcess[str]:
         """Reload as the job's change script does."""
         return subprocess.run(
-            self._command_line("reload"), env=self._environment, capture_output=True, text=True, timeout=60
+            self._command_line("reload"), env=self._environment, capture_output=True, text=True, timeout=600
         )
 
 
@@ -161,12 +161,12 @@ class Front:
         """A client of `https://HOST` whose own address is `source`."""
         transport = _Named(httpx.HTTPTransport(verify=self.trust, local_address=source, trust_env=False), host)
         base = f"https://{LOOPBACK}:{self.caddy.ports.https}"
-        return httpx.Client(base_url=base, transport=transport, headers={"Host": host}, timeout=60, trust_env=False)
+        return httpx.Client(base_url=base, transport=transport, headers={"Host": host}, timeout=600, trust_env=False)
 
     def certificate(self, host: str) -> x509.Certificate:
         """The certificate that `host` shows. Raises ssl.SSLError if it has none."""
         with (
-            socket.create_connection((LOOPBACK, self.caddy.ports.https), timeout=60) as plain,
+            socket.create_connection((LOOPBACK, self.caddy.ports.https), timeout=600) as plain,
             self.trust.wrap_socket(plain, server_hostname=host) as shown,
         ):
             der = shown.getpeercert(binary_form=True)
@@ -184,7 +184,7 @@ class Front:
 
     def stream(self, host: str) -> tuple[str, dict[str, Any]]:
         """The base URL of the event stream at `host`, and the connection to it."""
-        plain = socket.create_connection((LOOPBACK, self.caddy.ports.https), timeout=60)
+        plain = socket.create_connection((LOOPBACK, self.caddy.ports.https), timeout=600)
         return f"https://{host}", {"sock": plain, "ssl": self.trust, "server_hostname": host}
 
 

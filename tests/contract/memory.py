@@ -17,7 +17,7 @@ from pathlib import Path
 from tools.trial.node import Install
 
 _NUMBERS = itertools.count()
-_PATIENCE = 10.0
+_PATIENCE = 600.0
 _ENTER = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"']
 
 

@@ -24,7 +24,7 @@ from tools.trial.node import PDS_LINES
 # The sending task does not depend on the version line of the server.
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
 
-_DEADLINE = 120.0
+_DEADLINE = 600.0
 
 
 @pytest.fixture(scope="session")

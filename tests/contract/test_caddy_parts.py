@@ -117,7 +117,7 @@ class Machine:
         """Kill Caddy, as a host that loses its power does."""
         if self._caddy:
             self._caddy.kill()
-            self._caddy.wait(30)
+            self._caddy.wait(600)
             self._caddy = None
 
     def reload(self) -> None:
@@ -128,7 +128,7 @@ class Machine:
             env=self._environment(),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ class Machine:
         """A response of `https://HOST`. Raises httpx.HTTPError if there is no such site."""
         trust = ssl.create_default_context()
         trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-        with httpx.Client(verify=trust, trust_env=False, timeout=20) as client:
+        with httpx.Client(verify=trust, trust_env=False, timeout=600) as client:
             request = client.build_request(
                 "GET", f"https://{LOOPBACK}:{self.ports.https}{path}", headers={"Host": host}
             )

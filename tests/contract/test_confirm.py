@@ -56,7 +56,7 @@ def _confirm(install: Install, pds: PdsProcess, dids: str) -> subprocess.Complet
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -108,7 +108,7 @@ def test_runs_while_the_server_writes_and_does_not_disturb_it(
             assert _confirm(pds_installs[line], pds, did).returncode == 0
     finally:
         stop.set()
-        writer.join(60)
+        writer.join(600)
     assert failures == []
     assert _confirmed(server, cat)
     assert _confirmed(server, dog)
@@ -120,7 +120,7 @@ def test_missing_database_is_a_failure_and_not_created(
     install = pds_installs[line]
     env = {"PDS_DATA_DIRECTORY": str(tmp_path), "PDS_CONFIRM_DIDS": "did:plc:a"}
     done = subprocess.run(
-        [str(install.node), str(SCRIPT)], cwd=install.folder, env=env, capture_output=True, timeout=60, check=False
+        [str(install.node), str(SCRIPT)], cwd=install.folder, env=env, capture_output=True, timeout=600, check=False
     )
     assert done.returncode != 0
     assert list(tmp_path.iterdir()) == [], "an empty database would look like a server without accounts"
@@ -152,6 +152,6 @@ def test_token_that_was_not_mailed_can_be_read_and_works(
 def _tokens(install: Install, pds: PdsProcess, did: str) -> list[dict[str, str]]:
     env = {"PDS_DATA_DIRECTORY": str(Path(pds.log).with_suffix(""))}
     command = [str(install.node), "-e", SCRIPT_OF_TOKENS.read_text(), did]
-    done = subprocess.run(command, cwd=install.folder, env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=install.folder, env=env, capture_output=True, text=True, timeout=600, check=True)
     found: list[dict[str, str]] = json.loads(done.stdout)
     return found

@@ -262,7 +262,7 @@ def test_killed_run_is_a_failed_run(faulty: Data) -> None:
         while not (faulty.path / ".run-status" / "backup.json").exists():
             assert process.poll() is None
         process.kill()
-        process.wait(60)
+        process.wait(600)
     began = status_of(faulty)["began"]
     faulty.take()
     assert status_of(faulty)["failed"] == began
@@ -324,7 +324,7 @@ def test_check_that_ends_without_a_verdict_is_a_finding_about_its_account(
         program.write_text(text.replace(place, place + dying))
         _set_back(faulty, hours=24)
         with faulty.start(programs=str(tmp_path / how)) as process:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         manifest = faulty.manifest()
         assert manifest["findings"].keys() == {did}

@@ -53,7 +53,7 @@ def send(install: Install, relay: SmtpRelay, ca: Path | None, **changes: str) ->
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.stderr == ""

@@ -138,7 +138,7 @@ def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
     def run(_nomad: Mapping[str, str], _allocation: str, command: list[str], _what: str) -> str:
         done = subprocess.run(
-            command, cwd=side.install.folder, env=container, capture_output=True, text=True, timeout=60, check=True
+            command, cwd=side.install.folder, env=container, capture_output=True, text=True, timeout=600, check=True
         )
         return done.stdout
 

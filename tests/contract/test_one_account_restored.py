@@ -135,7 +135,7 @@ def test_restore_killed_at_random_leaves_the_account_old_or_restored(in_place: R
 def _until_no_child_is_left(restore: Restore) -> None:
     """Wait for child processes to end. A container would end them; here the server's code may run for a moment."""
     for _ in range(6000):
-        left = subprocess.run(["pgrep", "-f", str(restore.programs)], capture_output=True, timeout=30, check=False)
+        left = subprocess.run(["pgrep", "-f", str(restore.programs)], capture_output=True, timeout=600, check=False)
         if not left.stdout:
             return
         time.sleep(0.1)

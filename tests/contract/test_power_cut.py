@@ -36,7 +36,7 @@ _WRITERS = 2
 """Per member: the last connection to close a database flushes it, so a single writer would hide the loss."""
 _ROUNDS = 12
 """Minimum of acknowledged rounds per writer before the cut."""
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 
 @dataclass

@@ -239,7 +239,7 @@ def test_restore_killed_at_any_step_of_the_swap_is_finished_by_the_next_run(in_p
         shutil.rmtree(in_place.data.path)
         shutil.copytree(whole, in_place.data.path)
         with in_place.start(NODE_OPTIONS=f"--require={preload}", KILL_AT=str(step)) as running:
-            output, _ = running.communicate(timeout=120)
+            output, _ = running.communicate(timeout=600)
         if running.returncode == 0:
             break
         assert running.returncode == -signal.SIGKILL, output
@@ -271,7 +271,7 @@ def test_restore_killed_at_a_random_moment_can_be_run_again(in_place: Restore, s
         with in_place.start() as running:
             time.sleep(chance.uniform(0, seconds))
             running.send_signal(signal.SIGKILL)
-            running.communicate(timeout=120)
+            running.communicate(timeout=600)
             killed += running.returncode == -signal.SIGKILL
         in_place.fetch()
         in_place.run()

@@ -34,7 +34,7 @@ from tools.trial.session import serve
 env, data, cache = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 sys.exit(serve(env, frozenset(), data, cache, "0.5", False, Console(width=200)))
 """
-_DEADLINE = 120.0
+_DEADLINE = 600.0
 
 
 def _run(env: dict[str, str], secrets: frozenset[str], data: Path, line: str) -> tuple[int, str]:

@@ -87,7 +87,7 @@ def _run(still: Data, program: str, *arguments: str) -> list[list[str]]:
         with limited(_MEMORY_MIB) as limit:
             command = limit.command([str(still.install.node), "-e", program, *arguments])
             done = subprocess.run(
-                command, cwd=still.install.folder, capture_output=True, text=True, timeout=120, check=False
+                command, cwd=still.install.folder, capture_output=True, text=True, timeout=600, check=False
             )
     except NoLimitError as error:
         pytest.skip(f"memory cannot be limited on this machine: {error}")

@@ -56,7 +56,7 @@ def _on_the_host(data: Data, folder: Path) -> dict[str, Any]:
 
 def _node(data: Data, program: str, *arguments: Path) -> Any:
     command = [str(data.install.node), "-e", program, *map(str, arguments)]
-    done = subprocess.run(command, cwd=data.install.folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=data.install.folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -47,7 +47,7 @@ def check(program: Path, tmp_path: Path, *texts: str) -> "subprocess.CompletedPr
         file = tmp_path / f"{number}.hcl"
         file.write_text(text)
         arguments += ["-c", str(file)]
-    return subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=600)
 
 
 def rendered(dialect: str, **more: Any) -> str:
@@ -252,11 +252,11 @@ def test_websocket_is_forwarded(start: Start, nomad: FakeNomad) -> None:
         nomad.services = {"pds": server.socket.getsockname()[:2]}
         with start(rendered("ingress")) as running:
             host, port = running.encrypted.split(":")
-            through = socket.create_connection((host, int(port)), timeout=30)
+            through = socket.create_connection((host, int(port)), timeout=600)
             url = f"wss://{HOST}/xrpc/com.atproto.sync.subscribeRepos"
             with connect(url, sock=through, ssl=running.trust, server_hostname=HOST) as client:
                 for message in (b"\x00" * 1000, b"again"):
                     client.send(message)
                     assert client.recv(timeout=10) == message
         server.shutdown()
-        thread.join(30)
+        thread.join(600)

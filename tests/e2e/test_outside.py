@@ -35,7 +35,7 @@ def connected(folder: Path, *certificate: str, trusted: str = "") -> Iterator[ht
             connection.sock = context.wrap_socket(ours, server_hostname="releases.test")
         yield connection
         connection.close()
-        process.wait(30)
+        process.wait(600)
 
 
 @pytest.fixture

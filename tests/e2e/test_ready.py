@@ -14,7 +14,7 @@ def test_missing_programs_are_reported_in_one_line() -> None:
         env={**os.environ, "PATH": "/nowhere"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 1
     assert done.stderr == ""

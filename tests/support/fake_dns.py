@@ -78,5 +78,5 @@ def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[s
         host, _, port = endpoint.partition(":")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stop:
             stop.sendto(b"stop", (host, int(port)))
-        thread.join(30)
+        thread.join(600)
         server.close()

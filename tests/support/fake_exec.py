@@ -25,7 +25,7 @@ def exec_endpoint(*frames: dict[str, Any]) -> Iterator[tuple[dict[str, str], lis
     def answer(connection: ServerConnection) -> None:
         assert connection.request
         asked.append((connection.request.path, connection.request.headers.get("X-Nomad-Token")))
-        assert json.loads(connection.recv(timeout=30)) == {"stdin": {"close": True}}, "Nomad would wait for input"
+        assert json.loads(connection.recv(timeout=600)) == {"stdin": {"close": True}}, "Nomad would wait for input"
         for each in frames:
             connection.send(json.dumps(each))
 
@@ -37,4 +37,4 @@ def exec_endpoint(*frames: dict[str, Any]) -> Iterator[tuple[dict[str, str], lis
             yield {**nomad, "address": f"http://127.0.0.1:{server.socket.getsockname()[1]}", "token": TOKEN}, asked
         finally:
             server.shutdown()
-            thread.join(30)
+            thread.join(600)

@@ -70,7 +70,7 @@ class FakeLogs:
     def wait_for_connections(self, count: int) -> None:
         """Wait until so many clients follow."""
         with self.changed:
-            there = self.changed.wait_for(lambda: len(self._open()) >= count, timeout=30)
+            there = self.changed.wait_for(lambda: len(self._open()) >= count, timeout=600)
         assert there, f"{len(self._open())} of {count} clients follow"
 
     def _open(self) -> list[_Connection]:

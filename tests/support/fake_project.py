@@ -58,7 +58,6 @@ elif verb == "preview":
     if len(texts) > 1:
         texts[0].unlink()
 elif verb == "up":
-    record(verb=verb, stack=stack, begun=True)
     behavior = read("up.json", {{}}).get(stack, {{}})
     def canceled(*_):
         if behavior.get("hangs") == "finishes":
@@ -68,8 +67,9 @@ elif verb == "up":
         record(verb=verb, stack=stack, canceled=True)
         sys.exit(1)
     signal.signal(signal.SIGINT, canceled)
+    record(verb=verb, stack=stack, begun=True)
     print("Updating (" + stack + "):\\n +  nomad:index:Variable pds-secrets-variable creating", flush=True)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 600
     while behavior.get("hangs") and time.monotonic() < end:
         time.sleep(0.05)
     while behavior.get("meets") and time.monotonic() < end:

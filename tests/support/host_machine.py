@@ -63,7 +63,7 @@ class Machine:
             | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 

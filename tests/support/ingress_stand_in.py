@@ -57,14 +57,14 @@ class Ingress:
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve(ready)), daemon=True)
         self._thread.start()
-        assert ready.wait(30), "the ingress did not start"
+        assert ready.wait(600), "the ingress did not start"
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join(30)
+        self._thread.join(600)
         self._loop.close()
 
     async def _serve(self, ready: threading.Event) -> None:

@@ -81,7 +81,7 @@ def ask(method: str, url: str, *, region: str = REGION) -> str:
     url = url.partition("?")[0] + "?" + quote(url.partition("?")[2], safe="=&")  # as signed
     request = AWSRequest(method=method, url=url, headers={})
     S3SigV4Auth(Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]), "s3", region).add_auth(request)
-    with urlopen(Request(url, method=method, headers=dict(request.headers)), timeout=60) as answer:
+    with urlopen(Request(url, method=method, headers=dict(request.headers)), timeout=600) as answer:
         text: str = answer.read().decode()
         return text
 
@@ -109,5 +109,5 @@ def pass_days(url: str, days: int) -> None:
 
 def _control(url: str, method: str, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    with urlopen(Request(f"{url}{CONTROL}{path}", method=method, data=data), timeout=60) as answer:
+    with urlopen(Request(f"{url}{CONTROL}{path}", method=method, data=data), timeout=600) as answer:
         return json.load(answer)

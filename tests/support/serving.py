@@ -31,4 +31,4 @@ def served(
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(30)
+        thread.join(600)

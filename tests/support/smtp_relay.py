@@ -189,4 +189,4 @@ def serve(relay: SmtpRelay) -> Iterator[SmtpRelay]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(30)
+        thread.join(600)

@@ -108,7 +108,7 @@ class PdsProcess(ServerProcess):
         log: Path,
         *,
         secrets: frozenset[str] = frozenset(),
-        deadline: float = 60.0,
+        deadline: float = 300.0,
     ) -> None:
         _refuse_public(env)
         whole = IMAGE_ENVIRONMENT | dict(env)

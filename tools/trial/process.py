@@ -74,7 +74,7 @@ class ServerProcess:
         env: Mapping[str, str],
         log: Path,
         health: str,
-        deadline: float = 60.0,
+        deadline: float = 300.0,
         secrets: Mapping[str, str] | None = None,
         trust: ssl.SSLContext | None = None,
     ) -> None:

@@ -92,7 +92,7 @@ class Client:
 
     def until(self, ask: Callable[[], Json], good: Callable[[Json], Any]) -> Json:
         """Repeat the request until the response is good, for twenty seconds at most."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 600
         while not good(found := ask()):
             assert time.monotonic() < end, found
             time.sleep(0.02)

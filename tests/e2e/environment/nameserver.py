@@ -43,7 +43,7 @@ def nameserver(zones: Zones, port: int = 0) -> Iterator[str]:
             yield f"127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
-            thread.join(30)
+            thread.join(600)
 
 
 def _answer(question: dns.message.Message, zones: Json) -> dns.message.Message:

@@ -26,7 +26,7 @@ from tests.support.leftover_account import Owner, owner
 from tests.support.serving import LOOPBACK, served
 
 HERE = "203.0.113.99"
-_SOON = 20.0
+_SOON = 600.0
 """Seconds to wait for another process."""
 
 Json = dict[str, Any]

@@ -20,7 +20,7 @@ def test_shellcheck_reports_nothing() -> None:
         [tool("shellcheck", "shellcheck"), "-s", "sh", HOST_SCRIPT],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.stdout == ""
@@ -30,7 +30,7 @@ def report(data: Path, **environment: str) -> dict[str, Any]:
     """The script's output."""
     base = {"PATH": os.environ["PATH"], "PDS_DATA_DIRECTORY": str(data), "METADATA": "http://127.0.0.1:1/"}
     done = subprocess.run(
-        ["sh", "-c", HOST_SCRIPT.read_text()], env={**base, **environment}, capture_output=True, text=True, timeout=60
+        ["sh", "-c", HOST_SCRIPT.read_text()], env={**base, **environment}, capture_output=True, text=True, timeout=600
     )
     assert done.stderr == ""
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -46,7 +46,7 @@ def site() -> Iterator[Site]:
         thread.start()
         yield Site.at("noted.at", f"http://{LOOPBACK}:{server.socket.getsockname()[1]}")
         server.shutdown()
-        thread.join(30)
+        thread.join(600)
 
 
 @contextmanager

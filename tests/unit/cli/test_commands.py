@@ -198,7 +198,7 @@ def test_help_imports_no_heavy_module() -> None:
         f"import sys; from cli.app import main; codes = {{main(call) for call in {calls!r}}}; "
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]; print(codes, loaded, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.stderr == "{0} []\n", "these modules would slow down help and completion"
 
 
@@ -206,7 +206,7 @@ def test_shell_completion_offers_commands_options_and_stacks() -> None:
     def completed(words: str, number: int) -> list[str]:
         environment = {"_PDS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
         done = subprocess.run(
-            [sys.executable, "-m", "cli.app"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "cli.app"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
         )
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 

@@ -87,7 +87,7 @@ def test_a_shell_sources_the_pdsadmin_file_without_executing_values(tmp_path: Pa
     command = 'set -o allexport; . ./pds.env; for name in PDS_SERVICE_NAME A B C; do printenv -0 "$name"; done'
     shell = ["/bin/bash", "-euc", command]
     done = subprocess.run(
-        shell, cwd=tmp_path, env={"PATH": os.defpath}, capture_output=True, text=True, timeout=30, check=False
+        shell, cwd=tmp_path, env={"PATH": os.defpath}, capture_output=True, text=True, timeout=600, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split("\0")[:-1] == list(VALUES.values())

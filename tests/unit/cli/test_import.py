@@ -148,7 +148,7 @@ def test_script_contains_every_program_it_requires_and_passes_shellcheck(tmp_pat
         [tool("shellcheck", "shellcheck"), "--shell=sh", tmp_path / "import-pds.sh"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert shellcheck.returncode == 0, shellcheck.stdout

@@ -323,7 +323,7 @@ def usage(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     )
     output: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return output
@@ -383,6 +383,6 @@ def test_shellcheck_reports_nothing() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     assert done.stdout == ""

@@ -369,7 +369,7 @@ def test_ctrl_c_ends_it_without_a_traceback(nomad: FakeNomad, stacks: FakePulumi
         assert process.stderr
         assert process.stdout.readline() == "one\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(600) == 130
         assert "Traceback" not in process.stderr.read()
 
 
@@ -383,6 +383,6 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_traceback(nomad: FakeNo
         process.stdout.close()
         nomad.files[FIRST].wait_for_connections(2)
         nomad.files[FIRST].write("pds", "stdout", b"two\nthree\n")
-        assert process.wait(30) == 1
+        assert process.wait(600) == 1
         assert process.stderr.read().count("\n") == 1, "the name of the run alone"
         process.stdout = None

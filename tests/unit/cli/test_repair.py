@@ -247,7 +247,7 @@ def _locked_by(host: str, pid: int) -> tuple[int, str]:
 
 def _dead() -> int:
     ended = subprocess.Popen(["/bin/true"])
-    ended.wait(60)
+    ended.wait(600)
     return ended.pid
 
 

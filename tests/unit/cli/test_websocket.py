@@ -24,10 +24,10 @@ def _silent(folder: Path) -> Iterator[tuple[socket.socket, ssl.SSLContext]]:
 
         def serve() -> None:
             with context.wrap_socket(server.accept()[0], server_side=True):
-                finished.wait(120)
+                finished.wait(600)
 
         threading.Thread(target=serve, daemon=True).start()
-        yield socket.create_connection(server.getsockname(), timeout=30), authority.trusted()
+        yield socket.create_connection(server.getsockname(), timeout=600), authority.trusted()
         finished.set()
 
 

@@ -35,7 +35,7 @@ class Project:
         environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         identity = ("-c", "user.name=test", "-c", "user.email=test@noted.at")
         command = ["git", *identity, *arguments]
-        subprocess.run(command, cwd=self.path, env=environment, check=True, capture_output=True, timeout=60)
+        subprocess.run(command, cwd=self.path, env=environment, check=True, capture_output=True, timeout=600)
 
     def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the preview of the copy's stack files in this process, which has loaded the program. For a copy whose
@@ -79,7 +79,7 @@ _evaluate_elsewhere = compare.evaluate_elsewhere
 def _evaluated_once(tree: Path, stacks: Collection[str]) -> dict[str, Evaluation | str]:
     """Evaluate a revision in a process of its own; once for all copies that have it."""
     command = ["git", "rev-parse", "HEAD"]
-    done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, timeout=600)
     key = (done.stdout, *stacks)
     if key not in _BEFORE:
         _BEFORE[key] = _evaluate_elsewhere(tree, stacks)

@@ -289,7 +289,7 @@ def pds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     yield state
     server.shutdown()
     server.server_close()
-    thread.join(30)
+    thread.join(600)
 
 
 def test_server_with_a_valid_certificate_is_serving(nomad: FakeNomad, pds: dict[str, Any]) -> None:

@@ -167,8 +167,8 @@ def test_the_sdk_s_host_hands_the_refusal_to_the_preview() -> None:
     with fake_dns.serve({f"TXT {ZONE}": ["v=spf1 mx -all"]}) as server, _host_of_dynamic_providers() as host:
         news, nothing = Struct(), Struct()
         news.update({**_inputs(server), "__provider": provider})
-        refused = host.Check(provider_pb2.CheckRequest(urn=urn, news=news, olds=nothing), timeout=60)
-        accepted = host.Check(provider_pb2.CheckRequest(urn=urn, news=news, olds=news), timeout=60)
+        refused = host.Check(provider_pb2.CheckRequest(urn=urn, news=news, olds=nothing), timeout=600)
+        accepted = host.Check(provider_pb2.CheckRequest(urn=urn, news=news, olds=news), timeout=600)
     [failure] = refused.failures
     assert failure.property == "", "the engine prints the value of a property"
     assert "'v=spf1 mx include:amazonses.com -all'" in failure.reason

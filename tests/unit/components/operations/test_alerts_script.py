@@ -52,7 +52,7 @@ class Switch:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(30)
+        self._thread.join(600)
 
 
 @pytest.fixture
@@ -78,7 +78,9 @@ def _run(
         "PING_URL": url,
     } | more
     node = str(wheel_folder() / "bin" / "node")
-    done = subprocess.run([node, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [node, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     assert "secret-of-the-switch" not in done.stdout + done.stderr, "the URL is enough to silence the alarm"
     return done
 

@@ -32,7 +32,7 @@ def _adapted(folder: Path, **changes: Any) -> dict[str, Any]:
     file.write_text(whole_caddyfile(caddy_job(settings, "dev"), caddyfile(settings)))
     command = [tool("caddy", "caddy"), "adapt", "--adapter", "caddyfile", "--config", str(file), "--validate"]
     folders = {"XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder), "HOME": str(folder)}
-    done = subprocess.run(command, env=folders, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=folders, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if '"warn"' in line and "not formatted" not in line]
     assert warnings == []
@@ -69,7 +69,7 @@ def test_invariant_holds_behind_caddy(invariant: str, with_caddy: Evaluation) ->
 def test_caddy_accepts_the_file_and_its_format(changes: dict[str, Any], tmp_path: Path) -> None:
     _adapted(tmp_path, **changes)
     formatted = subprocess.run(
-        [tool("caddy", "caddy"), "fmt", str(tmp_path / "Caddyfile")], capture_output=True, text=True, timeout=60
+        [tool("caddy", "caddy"), "fmt", str(tmp_path / "Caddyfile")], capture_output=True, text=True, timeout=600
     )
     written = (tmp_path / "Caddyfile").read_text()
     assert formatted.stdout.strip() == written.strip(), "only blank lines at the end, from the template, may differ"

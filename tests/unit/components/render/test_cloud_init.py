@@ -81,7 +81,7 @@ def test_cloud_init_validates_the_document(text_keys: tuple[str, ...], tmp_path:
         [tool("cloud-init", "cloud-init"), "schema", "--config-file", file],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr

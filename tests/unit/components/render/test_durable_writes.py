@@ -39,7 +39,7 @@ class Process:
             "OUTSIDE": str(self.folder / "outside"),
         }
         done = subprocess.run(
-            [node(), *arguments], env=env, cwd=self.folder, capture_output=True, text=True, timeout=60, check=False
+            [node(), *arguments], env=env, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == code, done.stderr
         return done.stdout

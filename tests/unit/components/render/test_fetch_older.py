@@ -50,4 +50,4 @@ def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_pat
         assert _answer(desk, process, "list") == "ok"
         assert (desk / "list.json").read_text() == "[]\n"
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0

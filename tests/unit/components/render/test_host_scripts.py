@@ -20,7 +20,7 @@ from tests.support.host_machine import SCRIPTS, Machine, tool
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_reports_nothing(script: Path) -> None:
     run = subprocess.run(
-        [tool("shellcheck", "shellcheck"), script], capture_output=True, text=True, timeout=60, check=False
+        [tool("shellcheck", "shellcheck"), script], capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 0, run.stdout
 
@@ -136,7 +136,7 @@ def test_nomad_is_downloaded_once_verified_and_made_executable(machine: Machine,
         run = machine.run("install-nomad.sh")
         assert run.returncode == 0, run.stderr
     binary = machine.root / "usr/local/bin/nomad"
-    assert subprocess.run([binary], capture_output=True, text=True, timeout=60, check=True).stdout == "Nomad v9.9.9\n"
+    assert subprocess.run([binary], capture_output=True, text=True, timeout=600, check=True).stdout == "Nomad v9.9.9\n"
     [call] = machine.calls("curl")
     assert call.endswith(" https://mirror.test/nomad/9.9.9/nomad_9.9.9_linux_amd64.zip")
     assert [path.name for path in binary.parent.iterdir()] == ["nomad"]

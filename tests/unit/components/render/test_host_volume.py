@@ -149,7 +149,7 @@ def test_volume_formatted_elsewhere_gets_quotas_only_if_it_is_adopted(machine: M
 def _output_of(program: str, *arguments: str | Path) -> str:
     """The output of one of the file system's own tools."""
     command = [tool(program, "e2fsprogs"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
 def test_real_disk_is_formatted_once_and_keeps_its_file_system(machine: Machine) -> None:
@@ -185,7 +185,7 @@ def test_real_file_system_made_elsewhere_is_adopted_with_its_data(machine: Machi
     (old / "account.sqlite").write_text("people")
     make = tool("mkfs.ext4", "e2fsprogs")
     subprocess.run(
-        [make, "-q", "-O", "^quota,^project", "-d", old, device], check=True, stdin=subprocess.DEVNULL, timeout=60
+        [make, "-q", "-O", "^quota,^project", "-d", old, device], check=True, stdin=subprocess.DEVNULL, timeout=600
     )
     machine.stand_in("mountpoint", code=1)
     before = device.read_bytes()

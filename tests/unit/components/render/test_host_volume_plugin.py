@@ -20,7 +20,7 @@ def plugin(machine: Machine, operation: str, **values: str) -> "subprocess.Compl
         env={"PDS_ROOT": str(machine.root), "PDS_PATH": str(machine.stands), "DHV_OPERATION": operation} | values,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -41,7 +41,7 @@ def test_fingerprint_returns_a_version() -> None:
         env={},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+", json.loads(run.stdout)["version"])

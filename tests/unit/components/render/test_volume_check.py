@@ -45,7 +45,7 @@ class Volume:
         if key is not None:
             environment["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"] = key
         return subprocess.run(
-            [_node(), str(VOLUME_CHECK)], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [_node(), str(VOLUME_CHECK)], env=environment, capture_output=True, text=True, timeout=600, check=False
         )
 
     def names(self) -> set[str]:

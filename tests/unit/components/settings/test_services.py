@@ -101,7 +101,7 @@ def _opened(folder: Path, path: str, **env: str) -> subprocess.CompletedProcess[
     environment = {"PATH": path, "NOMAD_ALLOC_DIR": str(folder), "HOME": str(folder), **env}
     script = f'. "{FILES / "restic_open.sh"}"; echo "$REPOSITORY"'
     return subprocess.run(
-        ["/bin/sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["/bin/sh", "-c", script], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 
