@@ -115,7 +115,7 @@ class PdsProcess(ServerProcess):
         self.url = f"http://{LOOPBACK}:{whole['PDS_PORT']}"
         super().__init__(
             name="PDS",
-            command=[str(install.node), "--enable-source-maps", str(SERVERS / "pds.mjs")],
+            command=[str(install.node), str(SERVERS / "pds.mjs")],
             folder=install.folder,
             env={"PATH": os.defpath, "NODE_COMPILE_CACHE": str(install.folder.parent / "compiled")} | whole,
             log=log,
