@@ -1,4 +1,4 @@
-// Loaded into the PDS after what the job preloads: it reports, one line of JSON each into the file REPORT, the flush
+// Loaded into the PDS after durable.cjs: it reports, one line of JSON each into the file REPORT, the flush
 // level of the connection under every statement that writes, and which inodes are flushed.
 const fs = require("node:fs");
 

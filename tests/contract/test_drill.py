@@ -55,7 +55,8 @@ class Drill:
 
     def upgrade_trial(self, *, code: int = 0, **change: str) -> str:
         """Run the first half of an upgrade trial, with loopback only; return its output."""
-        return self._alone("upgrade_trial.cjs", code, **{"TRIAL_PRELOAD": str(FILES / "durable.cjs")} | change)
+        modules = " ".join(f"--require={FILES / name}" for name in ("durable.cjs", "data_lock.cjs"))
+        return self._alone("upgrade_trial.cjs", code, **{"TRIAL_NODE_OPTIONS": modules} | change)
 
     def _alone(self, name: str, code: int, **change: str) -> str:
         assert os.geteuid() == 0, "only root can create a container without a network"

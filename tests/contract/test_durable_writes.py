@@ -30,6 +30,7 @@ pytestmark = pytest.mark.contract
 
 _SERVER = "@atproto/pds"
 _REPORT = Path(__file__).with_name("report.cjs")
+_LOCK = FILES / "data_lock.cjs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class HostConnection:
     def reported(self, options: str) -> tuple[list[dict[str, Any]], str]:
         """The report of `report.cjs` on a server with these preloads and a new account with a blob; its DID."""
         report = self.data.with_suffix(".report")
-        options = f'{options} --require="{_REPORT}"'
+        before, lock, rest = options.partition(f'--require="{_LOCK}"')  # which loads the library
+        options = f'{before} --require="{_REPORT}" {lock} {rest}'
         with self.server(NODE_OPTIONS=options, REPORT=str(report)) as server:
             club = Club(server.url, self.env["PDS_HOSTNAME"])
             member = club.join()
@@ -84,7 +86,7 @@ def test_without_the_option_the_server_writes_as_upstream_does(place: HostConnec
     job: dict[str, Any] = job_of(pds_job(settings, "dev"), "pds")
     assert "durable.cjs" not in json.dumps(job), "neither in the environment nor among the files"
     [env] = task_of(job, "pds")["env"]
-    assert env["NODE_OPTIONS"] == "--require=/local/volume_check.cjs"
+    assert env["NODE_OPTIONS"] == "--require=/local/volume_check.cjs --require=/local/data_lock.cjs"
     lines, _ = place.reported(f'--require="{FILES / "volume_check.cjs"}"')
     assert 1 in {line["synchronous"] for line in lines if "database" in line}, "NORMAL, or the preload is not needed"
     assert not [line for line in lines if "inode" in line]

@@ -44,9 +44,13 @@ VOLUME_CHECK_PATH = f"nomad/jobs/{JOB}/{JOB}"
 """Parameters of the volume check. Separate from the job and the secrets, so that a change restarts nothing. The path is
 the group's, which both of its tasks may read. A task's own path is closed to other tasks."""
 
-_VOLUME_CHECK_FILE = "/local/volume_check.cjs"
+_VOLUME_CHECK = "volume_check.cjs"
+"""Runs as a task of its own, and again in the server's process: a changed secret restarts only that task, and a server
+with another rotation key must not start on these data."""
 
-DURABLE_FILE = "/local/durable.cjs"
+_DATA_LOCK = "data_lock.cjs"
+"""Preloaded into every server, so that two never write to the same data (decision 20)."""
+_DURABLE = "durable.cjs"
 """Preloaded into a server that flushes its writes before it acknowledges them (decision 16)."""
 
 _MEBIBYTE = 1024 * 1024
@@ -112,10 +116,10 @@ def _server(settings: Settings) -> Task:
         kill_timeout="60s",
         config=hardened(settings, pids_limit=512, ports=("http",)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
-        env=plain_environment(settings) | {"NODE_OPTIONS": _preloads(settings)},
+        env=plain_environment(settings) | {"NODE_OPTIONS": preloading(_VOLUME_CHECK, *server_modules(settings))},
         templates=(
             *_volume_check_templates(),
-            *(scripts("durable.cjs") if settings.pds.durable_writes else ()),
+            *scripts(*server_modules(settings)),
             Template(
                 destination="secrets/pds.env",
                 env=True,
@@ -130,14 +134,17 @@ def _server(settings: Settings) -> Task:
     )
 
 
-def _preloads(settings: Settings) -> str:
-    """Modules that run in the server's own process before the server.
+def server_modules(settings: Settings) -> tuple[str, ...]:
+    """Modules that change how the server itself works, in the order in which Node loads them.
 
-    The volume check runs again here: a changed secret restarts only this task, and a server with another rotation key
-    must not start on these data.
+    The lock comes last: it loads the database library, which durable writes observe.
     """
-    files = (_VOLUME_CHECK_FILE, DURABLE_FILE) if settings.pds.durable_writes else (_VOLUME_CHECK_FILE,)
-    return " ".join(f"--require={name}" for name in files)
+    return (*((_DURABLE,) if settings.pds.durable_writes else ()), _DATA_LOCK)
+
+
+def preloading(*modules: str) -> str:
+    """Node's options that load `modules`, which are files of the task, before the program."""
+    return " ".join(f"--require=/local/{name}" for name in modules)
 
 
 def _volume_check(settings: Settings) -> Task:
@@ -147,7 +154,7 @@ def _volume_check(settings: Settings) -> Task:
         user="1000:1000",
         lifecycle=Lifecycle(hook="prestart"),
         restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
-        config=hardened(settings, pids_limit=64, command="node", args=(_VOLUME_CHECK_FILE,)),
+        config=hardened(settings, pids_limit=64, command="node", args=(f"/local/{_VOLUME_CHECK}",)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
         env={"PDS_HOSTNAME": settings.hostname, "PDS_DATA_DIRECTORY": DATA_DIRECTORY},
         templates=(
@@ -203,7 +210,7 @@ def hardened(
 def _volume_check_templates() -> tuple[Template, ...]:
     """The volume check's program and parameters. A change of either restarts nothing."""
     return (
-        *scripts("volume_check.cjs"),
+        *scripts(_VOLUME_CHECK),
         Template(
             destination="secrets/volume-check.env",
             env=True,

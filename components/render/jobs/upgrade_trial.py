@@ -11,7 +11,7 @@ from dataclasses import replace
 from components.render.hcl import Raw
 from components.render.jobs.common import batch_job
 from components.render.jobs.drill import FOR_SERVER
-from components.render.jobs.pds import DURABLE_FILE, hardened
+from components.render.jobs.pds import hardened, preloading, server_modules
 from components.render.jobs.restic import LOGS, disk, fetched_for_trial, resources
 from components.render.jobspec import DockerConfig, Lifecycle, Parameterized, Task
 from components.render.nomad_job import NomadJob, own_path
@@ -45,17 +45,16 @@ def upgrade_trial_job(settings: Settings, stack: str) -> str:
 
 def _on_candidate(settings: Settings, name: str, program: str, lifecycle: Lifecycle | None = None) -> Task:
     environment = plain_environment(settings)
-    durable = settings.pds.durable_writes
+    modules = server_modules(settings)
     return Task(
         name=name,
         user="1000:1000",
         lifecycle=lifecycle,
         config=_without_network(settings, program),
         env={key: environment[key] for key in FOR_SERVER if key in environment}
-        | {"TRIAL": "candidate"}
-        # Detects a version whose writes cannot be made durable before the server is stopped.
-        | ({"TRIAL_PRELOAD": DURABLE_FILE} if durable else {}),
-        templates=scripts(program, *(("durable.cjs",) if durable else ())),
+        # Detects a version with which one of the modules does not work, before the server is stopped.
+        | {"TRIAL": "candidate", "TRIAL_NODE_OPTIONS": preloading(*modules)},
+        templates=scripts(program, *modules),
         resources=resources(settings),
         logs=LOGS,
     )

@@ -21,8 +21,8 @@ class Server {
     this.said = "";
     this.env = {
       ...process.env,
-      // The module that the stack's own server preloads (durable.cjs).
-      ...(process.env.TRIAL_PRELOAD && { NODE_OPTIONS: `--require="${process.env.TRIAL_PRELOAD}"` }),
+      // The modules that the stack's own server preloads.
+      ...(process.env.TRIAL_NODE_OPTIONS && { NODE_OPTIONS: process.env.TRIAL_NODE_OPTIONS }),
       LOG_ENABLED: "false",
       PDS_DATA_DIRECTORY: data,
       PDS_BLOBSTORE_DISK_LOCATION: path.join(data, "blocks"),

@@ -215,7 +215,7 @@ job "pds-drill" {
       }
 
       template {
-        script "server.cjs" sha256:6c35c81ec451fe39521fab33e3fafaeaabbd6bf75488afdaf4e6d4e42dd89dea
+        script "server.cjs" sha256:774d74013a78ce8f7756b2e4c8214e4dd7935e8f30bcc44c8e17ffe8f01db0d2
       }
 
       template {

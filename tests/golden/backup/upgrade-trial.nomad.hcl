@@ -112,11 +112,11 @@ job "pds-upgrade-trial" {
       }
 
       env {
-        TZ              = "UTC"
-        PDS_HOSTNAME    = "noted.at"
-        PDS_DID_PLC_URL = "https://plc.directory"
-        TRIAL           = "candidate"
-        TRIAL_PRELOAD   = "/local/durable.cjs"
+        TZ                 = "UTC"
+        PDS_HOSTNAME       = "noted.at"
+        PDS_DID_PLC_URL    = "https://plc.directory"
+        TRIAL              = "candidate"
+        TRIAL_NODE_OPTIONS = "--require=/local/durable.cjs --require=/local/data_lock.cjs"
       }
 
       template {
@@ -128,6 +128,10 @@ job "pds-upgrade-trial" {
       }
 
       template {
+        script "data_lock.cjs" sha256:f4a399c0b3019991aa5aca1bc4b10409580958f527f37e4eb8723d8450304060
+      }
+
+      template {
         script "fake_plc.cjs" sha256:d6bda1243b551f91a2e4780167f739e7ec0a00c2b29e2dc8e24edbb2e46c1b19
       }
 
@@ -136,7 +140,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "server.cjs" sha256:6c35c81ec451fe39521fab33e3fafaeaabbd6bf75488afdaf4e6d4e42dd89dea
+        script "server.cjs" sha256:774d74013a78ce8f7756b2e4c8214e4dd7935e8f30bcc44c8e17ffe8f01db0d2
       }
 
       template {
@@ -188,11 +192,11 @@ job "pds-upgrade-trial" {
       }
 
       env {
-        TZ              = "UTC"
-        PDS_HOSTNAME    = "noted.at"
-        PDS_DID_PLC_URL = "https://plc.directory"
-        TRIAL           = "candidate"
-        TRIAL_PRELOAD   = "/local/durable.cjs"
+        TZ                 = "UTC"
+        PDS_HOSTNAME       = "noted.at"
+        PDS_DID_PLC_URL    = "https://plc.directory"
+        TRIAL              = "candidate"
+        TRIAL_NODE_OPTIONS = "--require=/local/durable.cjs --require=/local/data_lock.cjs"
       }
 
       template {
@@ -204,6 +208,10 @@ job "pds-upgrade-trial" {
       }
 
       template {
+        script "data_lock.cjs" sha256:f4a399c0b3019991aa5aca1bc4b10409580958f527f37e4eb8723d8450304060
+      }
+
+      template {
         script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
       }
 
@@ -212,7 +220,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "server.cjs" sha256:6c35c81ec451fe39521fab33e3fafaeaabbd6bf75488afdaf4e6d4e42dd89dea
+        script "server.cjs" sha256:774d74013a78ce8f7756b2e4c8214e4dd7935e8f30bcc44c8e17ffe8f01db0d2
       }
 
       template {

@@ -184,7 +184,7 @@ job "pds" {
         PDS_REPORT_SERVICE_URL          = "https://mod.bsky.app"
         PDS_REPORT_SERVICE_DID          = "did:plc:ar7c4by46qjdydhdevvrndac"
         PDS_CRAWLERS                    = "https://bsky.network"
-        NODE_OPTIONS                    = "--require=/local/volume_check.cjs --require=/local/durable.cjs"
+        NODE_OPTIONS                    = "--require=/local/volume_check.cjs --require=/local/durable.cjs --require=/local/data_lock.cjs"
       }
 
       template {
@@ -204,6 +204,10 @@ job "pds" {
 
       template {
         script "durable.cjs" sha256:5188eab72ec0df455675f72deae5fbb375af39d211439acc65ea9ad586ad3fb2
+      }
+
+      template {
+        script "data_lock.cjs" sha256:f4a399c0b3019991aa5aca1bc4b10409580958f527f37e4eb8723d8450304060
       }
 
       template {

@@ -14,9 +14,9 @@ def test_the_environment_is_the_job_s_and_the_nomad_variable_s(dev: Evaluation) 
     environment, secret = task_environment(dev)
     variable = dev.one("pds-secrets-variable").inputs["items"]
     preloads = environment.pop("NODE_OPTIONS")
-    assert preloads == "--require=/local/volume_check.cjs --require=/local/durable.cjs", (
-        "the server's process loads them"
-    )
+    assert (
+        preloads == "--require=/local/volume_check.cjs --require=/local/durable.cjs --require=/local/data_lock.cjs"
+    ), "the server's process loads them"
     assert environment == plain_environment(settings_of(pds={"new": True})) | variable
     assert secret == frozenset(variable), "exactly the items of the variable are secret"
 
