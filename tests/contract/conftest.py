@@ -27,6 +27,7 @@ from tests.contract.snapshots import faulty as faulty
 from tests.contract.snapshots import running as running
 from tests.contract.snapshots import scale as scale
 from tests.contract.snapshots import still as still
+from tests.contract.two_servers import world as world
 from tools.trial.directory import PlcDirectory
 from tools.trial.node import PDS_LINES, Install, install
 from tools.trial.pds import PdsProcess, applied, differences
