@@ -24,6 +24,7 @@ LONG = (
     "test_snapshot",
     "test_damaged_accounts",
     "test_unreferenced_blobs",
+    "test_migrate_account",
     "test_planted_defects",
     "test_preview",
     "test_clubs",

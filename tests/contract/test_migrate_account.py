@@ -1,0 +1,365 @@
+"""`./pds migrate-account` between two real servers of both version lines, with a real directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cli.check.plc_documents import directory_data
+from cli.migrate.state import MigrationError
+from cli.migrate.xrpc import RateLimitError
+from cli.snapshot.did_keys import did_key
+from cli.snapshot.repository import RepositoryStore
+from cli.snapshot.verify import repo_path
+from components.clients import pds_admin
+from components.clients.errors import ServiceError
+from tests.contract.figures_migration import large_account
+from tests.contract.migration import (
+    NEW_PASSWORD,
+    PREFERENCES,
+    Answers,
+    Clock,
+    Mover,
+    data_of,
+    mailed_token,
+    member,
+    mover,
+    run_killed,
+)
+from tests.contract.two_servers import NEW, OLD, OTHER_SECRETS, PASSWORD, World
+from tests.support.flawed_proxy import Answer, FlawedProxy, Request, flawed_proxy, limited, refused
+from tools.trial.directory import PlcDirectory
+from tools.trial.node import PDS_LINES, Install
+
+pytestmark = pytest.mark.contract
+
+one_line = pytest.mark.parametrize("line", PDS_LINES[:1], indirect=True)
+"""For tests of the program rather than of a server's line; the other server is of the other line."""
+
+MEMBER_KEY, OTHER_KEY = did_key("3ee68ca0" * 8), did_key("3ee68ca1" * 8)
+OWN_DOMAIN = "pam.her-domain.test"
+NEW_KEY = did_key(OTHER_SECRETS["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"])
+
+
+@pytest.fixture
+def here(world: World, tmp_path: Path) -> Mover:
+    """The command for a stack whose PDS is the new server."""
+    return mover(world, tmp_path)
+
+
+@pytest.fixture
+def proxy(here: Mover) -> Iterator[FlawedProxy]:
+    """A proxy through which the command reaches the old server."""
+    with flawed_proxy(here.world.old.pds.url) as running:
+        here.old_url = running.url
+        yield running
+
+
+def _moved(here: Mover, did: str, records: dict[str, str], handle: str) -> None:
+    """Assert that the account is whole and active on the new server only, by one operation of the directory."""
+    old, new = here.world.old, here.world.new
+    assert len(here.log(did)) == 2
+    data = directory_data(here.world.directory.url, did)
+    assert (data["services"]["atproto_pds"]["endpoint"], data["alsoKnownAs"]) == (f"https://{NEW}", [f"at://{handle}"])
+    session = new.client.procedure("com.atproto.server.createSession", {"identifier": did, "password": NEW_PASSWORD})
+    new.client.log_in(session["accessJwt"])
+    assert new.records(did) == records
+    folder = data_of(new) / repo_path(did)
+    with closing(RepositoryStore(folder / "store.sqlite", did)) as store:
+        assert list(store.problems((folder / "key").read_bytes())) == [], "also signed with the new key"
+    assert new.client.query("com.atproto.repo.listMissingBlobs", {})["blobs"] == []
+    for cid in old.log_in(did) and old.client.query("com.atproto.sync.listBlobs", {"did": did})["cids"]:
+        stored = data_of(new) / "blocks" / did / cid
+        assert stored.read_bytes() == (data_of(old) / "blocks" / did / cid).read_bytes()
+    assert new.client.query("app.bsky.actor.getPreferences", {})["preferences"] == PREFERENCES
+    assert (old.status(did), new.status(did)) == ((False, "deactivated"), (True, None))
+    assert f"- handle: {handle}" in here.stack_file
+
+
+def _nothing_final(here: Mover, did: str) -> None:
+    assert len(here.log(did)) == 1
+    assert here.world.old.status(did) == (True, None)
+    assert "members" not in here.stack_file
+
+
+def _killed(here: Mover, handle: str, did: str, step: str) -> bool:
+    """Kill the command right after `step`; return whether it came so far."""
+    label, _ = run_killed(lambda: here.run(handle, here.answers(did)), lambda label: label.endswith(step))
+    return label.endswith(step)
+
+
+def test_moves_everything_keeps_the_member_s_keys_first_and_lists_what_stays(here: Mover) -> None:
+    old = here.world.old
+    did = member(old, "amy", posts=250, recoveryKey=MEMBER_KEY)
+    records = old.records(did)
+    old.client.procedure("com.atproto.server.createAppPassword", {"name": "tv-app"})
+    answers = here.answers(did)
+    assert here.run(f"amy.{OLD}", answers) == 0
+    _moved(here, did, records, f"amy.{NEW}")
+    assert directory_data(here.world.directory.url, did)["rotationKeys"] == [MEMBER_KEY, NEW_KEY]
+    for line in ("  nothing", f"app passwords: tv-app. Create new ones on {NEW}", "chat: ", "stays first", "removed"):
+        assert line in here.output
+    assert here.output.index("tv-app") < here.output.index("Identity: "), "the list comes before anything is final"
+    assert [text.partition(" ")[0] for text in answers.asked] == ["Password", "New", "Move", "Token"]
+    kept = "".join(path.read_text(errors="replace") for path in here.root.rglob("*") if path.is_file())
+    for secret in (PASSWORD, NEW_PASSWORD, "eyJ"):
+        assert secret not in kept, "no password and no session is written to a file"
+        assert secret not in here.output
+
+
+@one_line
+def test_a_moved_account_is_finished_without_an_import_over_newer_records(here: Mover) -> None:
+    old, new = here.world.old, here.world.new
+    did = member(old, "bea", blobs=0)
+    assert here.run(f"bea.{OLD}", here.answers(did)) == 0
+    session = new.client.procedure("com.atproto.server.createSession", {"identifier": did, "password": NEW_PASSWORD})
+    new.client.log_in(session["accessJwt"])
+    new.post(did, "written here")
+    records = new.records(did)
+    new.client.procedure("com.atproto.server.deactivateAccount", {})
+    shutil.rmtree(here.root / "build")
+    here.said.clear()
+    assert here.run(f"bea.{OLD}", here.answers(did)) == 0
+    assert "has moved" in here.output
+    assert len(here.log(did)) == 2
+    assert new.status(did) == (True, None)
+    assert new.records(did) == records
+
+
+@one_line
+def test_killed_after_each_step_it_continues_without_a_second_account_or_operation(here: Mover) -> None:
+    did = member(here.world.old, "kim", recoveryKey=MEMBER_KEY)
+    records = here.world.old.records(did)
+    done: set[str] = set()
+    while True:
+        # What the file of the progress has beside the signed operation is read from the servers again.
+        label, code = run_killed(
+            lambda: here.run(f"kim.{OLD}", here.answers(did)),
+            lambda step: step not in done and (step == "progress operation" or not step.startswith("progress")),
+        )
+        if not label:
+            break
+        done.add(label)
+    assert code == 0
+    assert {label.rpartition(".")[2] for label in done} >= {
+        "createAccount", "importRepo", "uploadBlob", "putPreferences", "requestPlcOperationSignature",
+        "signPlcOperation", "progress operation", "submitPlcOperation", "activateAccount", "applyWrites", "stack file",
+        "deactivateAccount",
+    }  # fmt: skip
+    _moved(here, did, records, f"kim.{NEW}")
+    accounts = pds_admin.hosted(here.target.admin)
+    assert [account.handle for account in accounts if account.did == did or "kim" in account.email] == [f"kim.{NEW}"]
+    assert here.stack_file.count("handle:") == 1
+
+
+def test_a_lost_blob_is_listed_before_anything_is_final_and_copied_once_it_is_back(here: Mover) -> None:
+    old = here.world.old
+    did = member(old, "lou", blobs=3)
+    records = old.records(did)
+    folder = data_of(old) / "blocks" / did
+    lost, damaged, _whole = sorted(folder.iterdir())
+    shutil.move(lost, here.root / lost.name)
+    content = damaged.read_bytes()
+    damaged.write_bytes(b"x" * len(content))
+    assert here.run(f"lou.{OLD}", here.answers(did, agrees=False)) == 1
+    _nothing_final(here, did)
+    assert "2 blobs (pictures, videos), whose records are there" in here.output
+    [listing] = here.root.rglob("missing-blobs.txt")
+    lines = {line.split(" ")[0]: line for line in listing.read_text().splitlines()}
+    assert set(lines) == {lost.name, damaged.name}
+    assert f"at://{did}/at.noted.try.blob/" in lines[lost.name]
+    assert "has other bytes under its name" in lines[damaged.name]
+
+    shutil.move(here.root / lost.name, lost)
+    assert here.run(f"lou.{OLD}", here.answers(did)) == 0, "the damaged one stays lost, and the member agreed"
+    assert "1 blobs are still missing" in here.output
+    damaged.write_bytes(content)
+    assert here.run(f"lou.{OLD}", here.answers(did)) == 0, "from the deactivated account"
+    _moved(here, did, records, f"lou.{NEW}")
+
+
+@one_line
+def test_an_expired_token_is_replaced_by_another_mail_and_late_posts_are_copied(here: Mover) -> None:
+    old = here.world.old
+    did = member(old, "ivy")
+    typed: list[str] = []
+    records: dict[str, str] = {}
+
+    def token() -> str:
+        right = mailed_token(old, did)
+        if not typed:
+            typed.append("WRONG-TOKEN")
+        elif len(typed) == 1:
+            with closing(sqlite3.connect(data_of(old) / "account.sqlite")) as db:
+                db.execute("update email_token set requestedAt = '2026-01-01T00:00:00.000Z' where did = ?", (did,))
+                db.commit()
+            typed.append(right)
+        else:
+            assert right != typed[1], "another mail has another token"
+            old.log_in(did)
+            old.post(did, "while the member looked for the mail")
+            records.update(old.records(did))
+            typed.append(right)
+        return typed[-1]
+
+    assert here.run(f"ivy.{OLD}", Answers(token)) == 0
+    assert "Token is invalid" in here.output
+    assert "Token is expired" in here.output
+    assert len(records) == 6
+    _moved(here, did, records, f"ivy.{NEW}")
+
+
+@one_line
+def test_an_own_domain_moves_and_records_written_after_the_activation_are_kept(here: Mover) -> None:
+    old = here.world.old
+    did = member(old, "pam", blobs=0)
+    here.world.dns[f"TXT _atproto.{OWN_DOMAIN}"] = [f"did={did}"]
+    old.client.procedure("com.atproto.identity.updateHandle", {"handle": OWN_DOMAIN})
+    assert _killed(here, OWN_DOMAIN, did, "activateAccount")
+    old.log_in(did)
+    old.post(did, "too late")
+    assert here.run(OWN_DOMAIN, here.answers(did, agrees=False)) == 1
+    assert old.status(did) == (True, None)
+    [kept] = here.root.rglob("written-later-*.car")
+    assert b"too late" in kept.read_bytes()
+    assert here.run(OWN_DOMAIN, here.answers(did)) == 0
+    assert directory_data(here.world.directory.url, did)["alsoKnownAs"] == [f"at://{OWN_DOMAIN}"]
+    assert f"- handle: {OWN_DOMAIN}" in here.stack_file
+    assert old.status(did) == (False, "deactivated")
+
+
+@one_line
+def test_waits_for_rate_limits_renews_sessions_and_repeats_what_broke(here: Mover, proxy: FlawedProxy) -> None:
+    did = member(here.world.old, "max")
+    records = here.world.old.records(did)
+    seen: dict[str, int] = {}
+    ended: list[str] = []
+
+    def rule(request: Request) -> Answer | None:
+        number = seen[request.method] = seen.get(request.method, 0) + 1
+        if request.method == "createSession" and b"authFactorToken" not in request.body:
+            return refused(401, "AuthFactorTokenRequired", "A sign in code has been sent to your email address")
+        if request.method == "refreshSession":
+            return None
+        if request.method == "getRepo" and number == 1:
+            ended.append(request.token)
+        if request.token and request.token in ended:
+            return refused(400, "ExpiredToken", "Token has expired")
+        if request.method == "getRepo" and number == 2:
+            return Answer(502, b"<html>Bad Gateway</html>")
+        if request.method == "getBlob" and number == 1:
+            return limited(time.time() + 120)
+        if request.method == "getBlob" and number == 2:
+            content = request.real().content
+            return Answer(200, content, {"Content-Type": "application/json"}, cut=len(content) // 2)
+        return None
+
+    proxy.rule = rule
+    clock = Clock()
+    assert here.run(f"max.{OLD}", here.answers(did, factor="12345-ABCDE"), clock) == 0
+    assert 118 <= max(clock.slept) <= 121, "the moment of the header, by the server's clock"
+    assert "allows the next com.atproto.sync.getBlob in 1" in here.output
+    assert seen["refreshSession"] == 1
+    _moved(here, did, records, f"max.{NEW}")
+
+
+@one_line
+def test_a_rate_limit_of_hours_ends_the_run_and_the_next_one_continues(here: Mover, proxy: FlawedProxy) -> None:
+    did = member(here.world.old, "sam")
+    records = here.world.old.records(did)
+    proxy.rule = lambda request: limited(time.time() + 7200) if request.method == "getBlob" else None
+    with pytest.raises(RateLimitError, match=r"no further com\.atproto\.sync\.getBlob before .* It continues\."):
+        here.run(f"sam.{OLD}", here.answers(did))
+    _nothing_final(here, did)
+    assert proxy.seen.count("getBlob") <= 4, "one for each thread"
+    proxy.rule = None
+    assert here.run(f"sam.{OLD}", here.answers(did)) == 0
+    assert proxy.seen.count("getRepo") == 1, "the repository was there already"
+    _moved(here, did, records, f"sam.{NEW}")
+
+
+@one_line
+def test_refuses_before_anything_is_changed(here: Mover, proxy: FlawedProxy) -> None:
+    old = here.world.old
+    did = member(old, "tom")
+    app = old.client.procedure("com.atproto.server.createAppPassword", {"name": "app"})["password"]
+    for answers, handle, message, request in (
+        (here.answers(did, old_password=app), f"tom.{OLD}", "This is an app password", {}),
+        (here.answers(did, old_password="wrong"), f"tom.{OLD}", "refuses the login: Invalid identifier", {}),
+        (here.answers(did), "did:web:her-domain.org", r"\.well-known/did\.json", {}),
+        (here.answers(did), f"tom.{OLD}", "reserves admin", {"new_handle": f"admin.{NEW}"}),
+        (here.answers(did), f"tom.{OLD}", "would stay with the old server", {"new_handle": f"other.{OLD}"}),
+        (here.answers(did), f"tom.{OLD}", r"members\[0\].handle", {"new_handle": f"a.{NEW}"}),
+        (here.answers(did), f"tom.{OLD}", "External handle did not resolve", {"new_handle": "tom.her-domain.test"}),
+    ):
+        with pytest.raises((MigrationError, ServiceError, Exception), match=message):
+            here.run(handle, answers, **request)
+        assert pds_admin.account(here.target.admin, did) is None, message
+    _nothing_final(here, did)
+    proxy.rule = lambda request: refused(400, "InvalidRequest", "no") if request.method == "getSession" else None
+    with pytest.raises(MigrationError, match=f"Write --from https://{OLD}"):
+        here.run(f"tom.{OLD}", here.answers(did))
+
+
+@one_line
+def test_lists_what_differs_and_never_submits_another_operation_than_the_requested_one(
+    here: Mover, proxy: FlawedProxy
+) -> None:
+    did = member(here.world.old, "uma", recoveryKey=MEMBER_KEY)
+
+    def rule(request: Request) -> Answer | None:
+        if request.method == "getPreferences":
+            return refused(400, "InvalidRequest", "not for you")
+        if request.method not in ("signPlcOperation", "checkAccountStatus"):
+            return None
+        real = request.real().json()
+        if request.method == "checkAccountStatus":
+            real["indexedRecords"] += 1
+        else:
+            real["operation"]["rotationKeys"] = [OTHER_KEY, NEW_KEY]
+        return Answer(200, json.dumps(real).encode(), {"Content-Type": "application/json"})
+
+    proxy.rule = rule
+    with pytest.raises(MigrationError, match="signed another operation than was requested"):
+        here.run(f"uma.{OLD}", here.answers(did))
+    assert f"preferences: {OLD} refuses app.bsky.actor.getPreferences: not for you" in here.output
+    assert f"records: {OLD} counts 6, {NEW} 5" in here.output
+    _nothing_final(here, did)
+
+
+@one_line
+def test_soak_moves_50_000_records(
+    pds_installs: dict[str, Install],
+    program_env: dict[str, str],
+    directory: PlcDirectory,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    line: str,
+) -> None:
+    if not request.config.getoption("--soak"):
+        pytest.skip("`make soak`; the other tests move 250 records")
+    with large_account(tmp_path, pds_installs, program_env, directory, 50_000, 20) as (large, did):
+        assert large.run(f"big.{OLD}", large.answers(did), time) == 0
+        assert "every record is there" in large.output
+        assert len(large.log(did)) == 2
+        assert large.world.new.status(did) == (True, None)
+
+
+@one_line
+def test_without_the_old_server_a_moved_account_is_activated(here: Mover, proxy: FlawedProxy) -> None:
+    did = member(here.world.old, "zoe", blobs=0)
+    assert _killed(here, f"zoe.{OLD}", did, "submitPlcOperation")
+    assert here.world.new.status(did)[0] is False
+    proxy.rule = lambda _request: Answer(503, b"maintenance")
+    assert here.run(f"zoe.{OLD}", here.answers(did)) == 1
+    assert here.world.new.status(did) == (True, None)
+    proxy.rule = None
+    assert here.run(f"zoe.{OLD}", here.answers(did)) == 0
+    assert here.world.old.status(did) == (False, "deactivated")
