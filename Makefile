@@ -26,7 +26,7 @@ help:
 	@echo 'make lint           style, types, and whether generated files are up to date'
 	@echo 'make test           all of them (WORKERS=1: one after the other)'
 	@echo 'make soak           a club of 50 that is written to: 50 snapshots, and 50 times each, at random moments, SIGKILL'
-	@echo '                    to snapshot, server, upload, download and restore'
+	@echo '                    to snapshot, server, upload, download and restore; an account of 50,000 records moves'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
 	@echo '                    ALLOW="NAME …": what may be replaced or deleted)'
 	@echo 'make policy         the policy pack: its virtual environment, and build/policy-pack, which can be published'
@@ -76,7 +76,8 @@ test:
 	$(PYTEST)
 
 soak: venv/.tests
-	$(RUN) pytest -v -s $(LONG) --soak tests/contract/test_snapshot.py tests/contract/test_killed.py
+	$(RUN) pytest -v -s $(LONG) --soak tests/contract/test_snapshot.py tests/contract/test_killed.py \
+		tests/contract/test_migrate_account.py
 
 preview: venv/.tools
 	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF)) $(if $(ALLOW),--allow "$(ALLOW)")
@@ -94,6 +95,7 @@ bench: venv/.tests
 	@$(RUN) tests.contract.figures
 	@$(RUN) tests.contract.figures_records
 	@$(RUN) tests.contract.figures_accounts
+	@$(RUN) tests.contract.figures_migration
 	@$(RUN) tests.e2e.figures
 	@$(RUN) tests.e2e.figures_clubs
 
