@@ -10,6 +10,7 @@ file: it rewrites indentation and the spaces inside `{}` and `[]`, moves comment
 
 import difflib
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,12 @@ class StackFileEdit:
         )
 
     def write(self) -> None:
-        """Write it to the file."""
-        self.path.write_bytes(self.after.encode())
+        """Write it to the file, whole or not at all: a crash leaves the old one."""
+        target = self.path.resolve()
+        aside = target.with_name(f".{target.name}.new")
+        aside.write_bytes(self.after.encode())
+        shutil.copymode(target, aside)
+        aside.replace(target)
 
 
 def add_items(name: str, text: str, keys: Sequence[str], new: Sequence[Entry]) -> str:

@@ -1,9 +1,11 @@
 """Adding entries to a map of a stack file changes nothing else. `test_adopt_members.py` has the tests of lists."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from cli.lib.edit_stackfile import add_key
+from cli.lib.edit_stackfile import StackFileEdit, add_key
 from offline.stackfile import StackFileError
 
 HEAD = """# Kept.
@@ -49,3 +51,18 @@ def test_adds_a_key_and_keeps_every_other_line(clubs: str, existing: dict[str, o
 def test_refuses_a_file_it_cannot_extend_and_prints_the_line_to_add(text: str) -> None:
     with pytest.raises(StackFileError, match=r"by hand to 'pds:clubs':\n    chess: \{port: 3102"):
         add_key("Pulumi.dev.yaml", text, KEYS, "chess", GRANT)
+
+
+def test_a_change_replaces_the_whole_file_and_keeps_its_mode_and_a_link_to_it(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.yaml"
+    kept.write_text(HEAD)
+    kept.chmod(0o640)
+    link = tmp_path / "Pulumi.club.yaml"
+    link.symlink_to(kept)
+    with kept.open() as before:
+        StackFileEdit(link, HEAD, HEAD + "  pds:members: []\n").write()
+        assert before.read() == HEAD, "the old file is replaced, never truncated"
+    assert link.is_symlink()
+    assert kept.read_text() == HEAD + "  pds:members: []\n"
+    assert kept.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Pulumi.club.yaml", "kept.yaml"]
