@@ -16,13 +16,13 @@ from cli.snapshot.verify import verify
 from components.render.jobs.backup import backup_job
 from offline.hcl_reader import job_of, task_of
 from tests.contract.bucket import Bucket
+from tests.contract.lines import one_line
 from tests.contract.snapshots import Data, Running
 from tests.support.programs import BACKUP, settings_of
 from tests.support.s3 import BUCKET, s3_server
-from tools.trial.node import PDS_LINES
 
 # The sending task does not depend on the version line of the server.
-pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
+pytestmark = [pytest.mark.contract, one_line]
 
 _DEADLINE = 600.0
 

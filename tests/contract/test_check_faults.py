@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests.contract.checked_host import HANDLE, HOST, HostConnection, repos, with_env
+from tests.contract.lines import one_line
 from tests.support import fake_dns
 from tests.support.certificates import Authority, server_context
 from tests.support.ingress_stand_in import Ingress, Planted
 from tools.trial.directory import PlcDirectory
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, one_line]
 
 
 @pytest.fixture(scope="module")

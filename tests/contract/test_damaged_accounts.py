@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from cli.snapshot.verify import LOSSES, MANIFEST, NOT, WHOLE, repo_path, verify
+from tests.contract.lines import one_line
 from tests.contract.snapshots import PROGRAM, Data, Running
 from tests.contract.test_drill import Drill
 from tools.trial.directory import PlcDirectory
 
-pytestmark = pytest.mark.contract
+pytestmark = [pytest.mark.contract, one_line]
 
 
 def status_of(data: Data, name: str = "backup") -> dict[str, Any]:

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from cli.lib.subprocesses import child
+from tests.contract.lines import one_line
 from tests.contract.restores import FILES
 from tests.contract.snapshots import DEADLINE, open_environment
 from tools.trial.directory import PlcDirectory
-from tools.trial.node import PDS_LINES, Install
+from tools.trial.node import Install
 from tools.trial.pds import PdsProcess
 from tools.trial.process import ServerEndedError, free_port
 
 pytestmark = pytest.mark.contract
 
-one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
 _WAIT = "const WAIT = 90;"
 
 

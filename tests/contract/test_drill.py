@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cli.snapshot.verify import MANIFEST, repo_path
+from tests.contract.lines import one_line
 from tests.contract.restores import FILES
 from tests.contract.snapshots import DEADLINE, Data, Running
 from tools.trial.directory import PlcDirectory
@@ -152,6 +153,7 @@ def _no_manifest(drill: Drill) -> None:
     (drill.fetched / MANIFEST).unlink()
 
 
+@one_line
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -173,6 +175,7 @@ def test_bad_backup_is_named_and_no_server_is_started_on_it(
     assert not drill.fetched.exists()
 
 
+@one_line
 def test_unreachable_directory_is_a_fault(drill: Drill) -> None:
     assert "cannot be read" in drill.verify(code=1, PDS_DID_PLC_URL="http://localhost:1")
 
@@ -190,18 +193,21 @@ def test_fault_that_only_the_server_finds_fails_the_second_half(running: Running
     assert f"blob {blob.name} is not served" in output
 
 
+@one_line
 def test_server_that_does_not_start_is_a_fault(drill: Drill) -> None:
     drill.verify()
     (drill.fetched / "account.sqlite").write_bytes(b"no database")
     assert "FAULT: on the copy: the server does not come up" in drill.serve(code=1)
 
 
+@one_line
 def test_killed_first_half_is_a_failed_drill(drill: Drill) -> None:
     drill.serve(code=1)
     assert "was not looked at" in drill.outcome()["why"]
     assert not drill.fetched.exists()
 
 
+@one_line
 def test_drill_fails_if_nothing_was_fetched(drill: Drill) -> None:
     shutil.rmtree(drill.fetched)
     assert "FAULT: nothing was fetched" in drill.verify(code=1)
@@ -286,6 +292,7 @@ def test_version_older_than_the_data_is_reported_as_needing_a_restore(drill: Dri
     assert "older than the data: it does not know their migration 099. Going back is a restore" in output
 
 
+@one_line
 def test_trial_fails_without_a_backup(drill: Drill) -> None:
     drill.upgrade_trial(TRIAL="candidate")
     shutil.rmtree(drill.fetched)

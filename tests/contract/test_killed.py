@@ -26,17 +26,18 @@ from cli.snapshot.repository import open_unchanged
 from cli.snapshot.verify import from_plc, repo_path, verify
 from tests.contract.bucket import Bucket
 from tests.contract.club import PASSWORD, Club, founded
+from tests.contract.lines import one_line
 from tests.contract.restores import restoring
 from tests.contract.snapshots import DEADLINE, Data, Scale, open_environment
 from tests.contract.test_drill import Drill
 from tests.support.s3 import BUCKET, s3_server
 from tools.trial.directory import PlcDirectory
-from tools.trial.node import PDS_LINES, Install
+from tools.trial.node import Install
 from tools.trial.pds import PdsProcess
 from tools.trial.process import free_port
 from tools.trial.xrpc import Client
 
-pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
+pytestmark = [pytest.mark.contract, one_line]
 
 
 @dataclass(kw_only=True)

@@ -22,18 +22,16 @@ from components.settings.sections import BackupOptions
 from offline.mock_engine import ROOT
 from tests.contract.club import POSTS, Member
 from tests.contract.large import enlarge, realistic
+from tests.contract.lines import one_line
 from tests.contract.memory import Limit, NoLimitError, limited
 from tests.contract.restores import FILES, restoring
 from tests.contract.snapshots import DEADLINE, Data, Running, open_environment
 from tests.contract.test_drill import Drill
 from tools.trial.directory import PlcDirectory
-from tools.trial.node import PDS_LINES
 from tools.trial.pds import PdsProcess
 
 pytestmark = pytest.mark.contract
 
-one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
-"""For tests that do not depend on the version line of the server."""
 
 _RECORDS = 200_000
 _FEW = 3_000

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from cli.snapshot.verify import MANIFEST
+from tests.contract.lines import one_line
 from tests.contract.restores import Restore
 from tests.contract.snapshots import DEADLINE, Scale
 from tests.contract.test_damaged_accounts import key_of, overwrite_pages
 from tests.contract.test_restore import _cid, _client, _logged_in, _relay_follows, _status, _uris
-from tests.contract.test_restored_accounts import _fetched, _older, _relabelled, one_line
+from tests.contract.test_restored_accounts import _fetched, _older, _relabelled
 
 pytestmark = pytest.mark.contract
 

@@ -11,11 +11,12 @@ from contextlib import closing
 import pytest
 
 from cli.snapshot.verify import MANIFEST, repo_path
+from tests.contract.lines import one_line
 from tests.contract.restores import Restore
 from tests.contract.snapshots import Data
 from tests.contract.test_damaged_accounts import key_of, lose_the_tree, store_of
 from tests.contract.test_restore import _client, _logged_in, _status
-from tests.contract.test_restored_accounts import _fetched, one_line
+from tests.contract.test_restored_accounts import _fetched
 
 pytestmark = pytest.mark.contract
 

@@ -15,18 +15,15 @@ import pytest
 
 from cli.snapshot.verify import IDENTITY_FILE, MANIFEST, repo_path, verify
 from tests.contract.club import PASSWORD, Member, cid_of
+from tests.contract.lines import one_line
 from tests.contract.relay import Relay
 from tests.contract.restores import Restore, Scenario, newest
 from tests.contract.snapshots import Scale
 from tests.unit.components.render.test_volume_check import Volume
-from tools.trial.node import PDS_LINES
 from tools.trial.pds import PdsProcess
 from tools.trial.xrpc import Client, RefusedError
 
 pytestmark = pytest.mark.contract
-
-one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
-"""For tests that do not depend on the version line of the server."""
 
 
 def _client(server: PdsProcess, restore: Restore) -> Client:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cli.snapshot.verify import MANIFEST, repo_path
+from tests.contract.lines import one_line
 from tests.contract.restores import Restore
 from tests.contract.snapshots import Data
 from tests.contract.test_damaged_accounts import (
@@ -28,14 +29,10 @@ from tests.contract.test_damaged_accounts import (
     store_of,
 )
 from tests.contract.test_restore import _cid, _client, _departed, _logged_in, _relay_follows, _status, _uris
-from tools.trial.node import PDS_LINES
 from tools.trial.pds import PdsProcess
 from tools.trial.xrpc import RefusedError
 
 pytestmark = pytest.mark.contract
-
-one_line = pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)
-"""For tests that do not depend on the version line of the server."""
 
 
 def _fetched(restore: Restore) -> Data:

@@ -21,6 +21,7 @@ import pytest
 from cli import app
 from cli.snapshot.repository import open_unchanged
 from cli.snapshot.verify import IDENTITY_FILE, MANIFEST, SnapshotIdentity, repo_path, verify
+from tests.contract.lines import one_line
 from tests.contract.snapshots import Data, Running, Scale
 from tools.trial.directory import PlcDirectory
 
@@ -163,6 +164,7 @@ def test_snapshot_program_never_changes_what_it_copies(still: Data, faulty: Data
     assert content(faulty.path) == content(still.path)
 
 
+@one_line
 def test_refuses_a_second_snapshot_at_the_same_time(faulty: Data) -> None:
     (faulty.path / ".snapshot").mkdir()
     status = faulty.path / ".run-status" / "backup.json"
@@ -174,6 +176,7 @@ def test_refuses_a_second_snapshot_at_the_same_time(faulty: Data) -> None:
     faulty.take()
 
 
+@one_line
 def test_refuses_a_volume_without_space_before_copying(faulty: Data) -> None:
     output = faulty.take(code=1, PDS_SNAPSHOT_RESERVE_MIB=str(10**9))
     assert "REFUSED: the volume has" in output
@@ -183,6 +186,7 @@ def test_refuses_a_volume_without_space_before_copying(faulty: Data) -> None:
     assert "Raise 'volume: {size_gib" in why, "the alerts job reports this text"
 
 
+@one_line
 def test_full_volume_is_cleaned_up_and_the_previous_copy_is_kept(faulty: Data, tmp_path: Path) -> None:
     """As when members fill the volume during a copy: the server's files are unchanged, and it can continue to write."""
     mount_point = tmp_path / "small"
@@ -216,6 +220,7 @@ def _outcome(data: Data) -> dict[str, str]:
     return found
 
 
+@one_line
 def test_verify_snapshot_command_prints_the_content_and_the_faults(
     running: Running, faulty: Data, directory: PlcDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +240,7 @@ def test_verify_snapshot_command_prints_the_content_and_the_faults(
     assert "account.sqlite is missing" in capsys.readouterr().err
 
 
+@one_line
 def test_names_the_snapshot_of_another_pds(faulty: Data) -> None:
     faulty.take()
     identity = json.loads((faulty.path / IDENTITY_FILE).read_text())
@@ -318,6 +324,7 @@ _DAMAGES = (
 )
 
 
+@one_line
 @pytest.mark.parametrize("damage", _DAMAGES, ids=lambda damage: damage.name)
 def test_names_damage_to_the_copy(running: Running, still: Data, damage: Damage, tmp_path: Path) -> None:
     copied = tmp_path / "snapshot"

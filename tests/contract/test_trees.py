@@ -19,13 +19,13 @@ import pytest
 from cli.snapshot.repository import RepositoryStore
 from cli.snapshot.verify import repo_path
 from tests.contract.large import bytes_of, car, enlarge, realistic
+from tests.contract.lines import one_line
 from tests.contract.memory import NoLimitError, limited
 from tests.contract.restores import FILES
 from tests.contract.snapshots import Data, Running
 from tests.contract.trees import CONTENT, STRUCTURE, Account
-from tools.trial.node import PDS_LINES
 
-pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
+pytestmark = [pytest.mark.contract, one_line]
 
 _MEMORY_MIB = 128
 _FLIPS = 60

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from cli.snapshot.verify import repo_path, verify
+from tests.contract.lines import one_line
 from tests.contract.restores import FILES
 from tests.contract.snapshots import Data, Running
 from tests.contract.test_snapshot import _DAMAGES, Damage
@@ -74,6 +75,7 @@ def test_both_verifiers_accept_a_whole_snapshot_and_leave_no_files(running: Runn
     assert _names(still.snapshot) == before
 
 
+@one_line
 @pytest.mark.parametrize("damage", _DAMAGES, ids=lambda damage: damage.name)
 def test_both_verifiers_name_the_same_damage(running: Running, still: Data, damage: Damage, tmp_path: Path) -> None:
     copied = tmp_path / "snapshot"
@@ -99,6 +101,7 @@ def _without_words(text: str) -> str:
     return text
 
 
+@one_line
 def test_both_verifiers_name_a_flipped_block_a_lost_record_and_swapped_keys(running: Running, faulty: Data) -> None:
     flipped, lost, one, two = (member.did for member in running.club.members[:4])
     with closing(sqlite3.connect(faulty.path / repo_path(flipped) / "store.sqlite")) as db:
@@ -121,6 +124,7 @@ def test_both_verifiers_name_a_flipped_block_a_lost_record_and_swapped_keys(runn
     assert _on_the_host(faulty, faulty.snapshot)["problems"] == list(operator_report)
 
 
+@one_line
 def test_verdicts_are_in_the_accounts_order_whichever_process_ends_first(running: Running, still: Data) -> None:
     dids, reported, processes = _node(still, _FIRST_IS_SLOWEST, FILES / "account_check.cjs")
     assert processes == 2
