@@ -165,6 +165,9 @@ def test_the_schema_accepts_encrypted_values_only_for_secrets() -> None:
         base: dict[str, Any] = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
         if name.startswith("slack."):
             name, value = "slack", {**SLACK, name.removeprefix("slack."): value}
+        if name.startswith("otlp."):
+            value = {"X-Key": secure} if name == "otlp.headers" else secure
+            name, value = "otlp", {"endpoint": "https://otlp.test/v1", name.removeprefix("otlp."): value}
         values = document(**{section: {**base, name: value} if name else value})
         is_map_of_text = key in ("pds.extra_env", "delete")
         assert accepts(prefixed(values)) == (holds_secret(field) or is_map_of_text), key

@@ -24,7 +24,7 @@ from tools.trial.node import PDS_LINES
 
 CONFIG: dict[str, Any] = json.loads((ROOT / "renovate.json").read_text())
 OPTIONS = "components/settings/sections/*.py"
-IMAGE = re.compile(r"[a-z0-9.-]+(/[a-z0-9._-]+)*:[0-9][\w.-]*")
+IMAGE = re.compile(r"[a-z0-9.-]+(/[a-z0-9._-]+)*:v?[0-9][\w.-]*")
 SUM = re.compile(r"[0-9a-f]{64}")
 VERSION = re.compile(r"v?[0-9]+(\.[0-9]+)+")
 
@@ -85,7 +85,7 @@ def _defaults() -> Iterator[tuple[str, str]]:
 
 def test_a_manager_covers_every_pin_among_the_option_defaults(managed: set[tuple[str, str]]) -> None:
     pins = [pin for pin in _defaults() if any(kind.fullmatch(pin[1]) for kind in (IMAGE, SUM, VERSION))]
-    assert len(pins) >= 6, "PDS image and package, Nomad and its checksum, Caddy, restic"
+    assert len(pins) >= 7, "PDS image and package, Nomad and its checksum, Caddy, restic, the metrics store"
     left_out = {text for file, text in pins if (file, text) not in managed}
     assert left_out == {PdsOptions.model_fields["package_version"].default}, "it follows the image's tag"
 

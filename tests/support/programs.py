@@ -13,7 +13,7 @@ from offline.stackfile import read_stack
 SOURCES = ("components", "offline", "policy", "cli", "tools")
 """The folders of the project's own code, beside `tests`."""
 
-_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup", "on")
+_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup", "metrics", "on")
 """Sections that may contain a secret; the engine marks a whole top-level key as secret."""
 
 ALERTS = {

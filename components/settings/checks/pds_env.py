@@ -19,6 +19,7 @@ from pydantic import BaseModel, SecretStr
 from components.settings.fields.errors import SECRET_NAME, Fault, dotted, nearest
 from components.settings.fields.option import env_of, options
 from components.settings.fields.pds_env_rules import EXCLUDED, group_faults, value_fault
+from components.settings.sections import SERVER_PORT
 from components.settings.sections.settings import Settings
 
 DATA_DIRECTORY = "/pds"
@@ -79,6 +80,44 @@ def plain_environment(settings: Settings) -> dict[str, str]:
     return environment | dict(sorted(pds.extra_env.items()))
 
 
+TELEMETRY_SINCE = (0, 5, 26)
+"""First package whose image holds `@atproto/pds/telemetry` (CHANGELOG.md of the package). An older image that is told
+to load it does not start."""
+
+OTLP_HEADERS = "OTEL_EXPORTER_OTLP_METRICS_HEADERS"
+
+
+def has_telemetry(settings: Settings) -> bool:
+    """Whether the server of this stack's image has metrics."""
+    return tuple(int(part) for part in settings.pds.package_version.split(".")) >= TELEMETRY_SINCE
+
+
+def telemetry_environment(settings: Settings) -> dict[str, str]:
+    """The plain environment of the server's telemetry; empty without it. Names: opentelemetry.io, SDK configuration.
+
+    With a store on the host the server shows its metrics on a port of its own. It starts telemetry only if there is an
+    OTLP endpoint, even one that no exporter uses (`setup` of @atproto-labs/opentelemetry-node).
+    """
+    metrics = settings.metrics
+    if metrics is None or not metrics.server or not has_telemetry(settings):
+        return {}
+    environment = {
+        "OTEL_NODE_RESOURCE_DETECTORS": "env",  # the others query the metadata services of clouds
+        "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id={settings.hostname}",
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+        "OTEL_SERVICE_NAME": "pds",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://127.0.0.1:{SERVER_PORT}",
+        "OTEL_METRICS_EXPORTER": ",".join(["prometheus"] * metrics.store + ["otlp"] * bool(metrics.otlp)),
+    }
+    if metrics.otlp:
+        environment["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"] = metrics.otlp.endpoint
+        environment["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"] = "http/protobuf"
+    if metrics.store:
+        environment["OTEL_EXPORTER_PROMETHEUS_HOST"] = "0.0.0.0"  # noqa: S104 (inside the container)
+        environment["OTEL_EXPORTER_PROMETHEUS_PORT"] = str(SERVER_PORT)
+    return environment
+
+
 def configured_secrets(settings: Settings) -> dict[str, str]:
     """The secret environment from the stack file, without the generated part."""
     secrets: dict[str, str] = {}
@@ -93,6 +132,9 @@ def configured_secrets(settings: Settings) -> dict[str, str]:
         )
     if settings.s3:
         secrets |= _named(settings.s3, secret=True)
+    if settings.metrics and settings.metrics.otlp and settings.metrics.otlp.headers:
+        headers = settings.metrics.otlp.headers.items()
+        secrets[OTLP_HEADERS] = ",".join(f"{name}={quote(_reveal(value), safe='')}" for name, value in sorted(headers))
     return secrets | {name: _reveal(value) for name, value in sorted(settings.pds.extra_secret_env.items())}
 
 
@@ -109,6 +151,7 @@ def read_env_file(text: str) -> dict[str, str]:
 def owned_names(settings: Settings) -> dict[str, str]:
     """Environment names that have an option of their own, and that option's key."""
     owned = {name: key for key, field in options(type(settings)) if (name := env_of(field))}
+    owned |= dict.fromkeys([*telemetry_environment(settings), *([OTLP_HEADERS] if settings.metrics else [])], "metrics")
     return owned | {
         "PDS_DATA_DIRECTORY": "volume",
         "PDS_BLOBSTORE_DISK_LOCATION": "s3",

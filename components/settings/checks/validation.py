@@ -11,7 +11,7 @@ from components.settings.checks.caddyfile import caddyfile_faults
 from components.settings.checks.capacity import memory_faults, processor_faults
 from components.settings.checks.endpoints import backup_faults, s3_faults
 from components.settings.checks.handles import member_faults, removal_faults
-from components.settings.checks.host import image_faults, package_faults, tag_faults
+from components.settings.checks.host import image_faults, metrics_faults, package_faults, tag_faults
 from components.settings.checks.ingress import caa_faults, caddy_image_faults, ingress_kind_faults
 from components.settings.checks.mail import mail_dns_faults, region_faults
 from components.settings.checks.pds_env import environment_faults
@@ -20,7 +20,7 @@ from components.settings.checks.raw_hcl import raw_hcl_faults
 from components.settings.fields.errors import Fault, shown
 from components.settings.fields.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
 from components.settings.fields.types import is_at_or_below
-from components.settings.sections import CADDY_ASK_PORT, NomadOptions
+from components.settings.sections import CADDY_ASK_PORT, HOST_PORT, SERVER_PORT, STORE_PORT, NomadOptions
 from components.settings.sections.placement import FIRST_CLUB_PORT, STACK_NAME
 from components.settings.sections.settings import Settings
 
@@ -191,6 +191,8 @@ def _ports(settings: Settings) -> Iterator[Fault]:
         configured.append(("ingress.ssh_port", settings.ingress.ssh_port))
     if settings.ingress.kind == "caddy":
         owners[CADDY_ASK_PORT] = "Caddy"
+    if settings.metrics_store:
+        owners |= dict.fromkeys((STORE_PORT, SERVER_PORT, HOST_PORT), "'metrics'")
     configured += [(f"clubs.{name}.port", club.port) for name, club in settings.clubs.items()]
     used = {*owners, *(port for _key, port in configured)}
     free = (port for port in range(FIRST_CLUB_PORT, 65536) if port not in used)
@@ -230,7 +232,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"s3"}), s3_faults),
     (frozenset({"backup"}), _backup),
     (frozenset({"backup"}), backup_faults),
-    (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind", "clubs"}), _ports),
+    (frozenset({"pds.port", "ingress.ssh_port", "ingress.kind", "clubs", "metrics"}), _ports),
     (frozenset({"ingress.kind"}), ingress_kind_faults),
     (
         frozenset(
@@ -257,6 +259,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
                 "ingress.kind",
                 "alerts.ping_url",
                 "members",
+                "metrics",
                 "backup",
                 "clubs",
                 "on",
@@ -264,8 +267,12 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
         ),
         memory_faults,
     ),
-    (frozenset({"host.size", "ingress.kind", "alerts.ping_url", "members", "backup", "clubs", "on"}), processor_faults),
+    (
+        frozenset({"host.size", "ingress.kind", "alerts.ping_url", "members", "metrics", "backup", "clubs", "on"}),
+        processor_faults,
+    ),
     (frozenset({"alerts"}), _alerts),
+    (frozenset({"metrics", "on", "clubs", "volume.size_gib", "pds.image", "pds.package_version"}), metrics_faults),
     (frozenset({"pds.package_version"}), environment_faults),
     (frozenset({"members", "service_handle_domains", "hostname", "relay_raised"}), member_faults),
     (frozenset({"members", "takedown", "delete"}), removal_faults),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from components.settings.checks.endpoints import SPACES_REGION
 from components.settings.checks.handles import wildcards
-from components.settings.checks.pds_env import unchecked_names
+from components.settings.checks.pds_env import TELEMETRY_SINCE, has_telemetry, unchecked_names
 from components.settings.fields.types import is_at_or_below
 from components.settings.sections.mail_presets import BLOCKED_SMTP_PORTS, USUAL_TLS
 from components.settings.sections.settings import Settings
@@ -63,6 +63,20 @@ def _alerts(settings: Settings) -> Iterator[str]:
         )
     if settings.backup and not settings.alerts:
         yield "pds:alerts: no alert reports a failed backup or drill. Add 'alerts', with a 'ping_url'."
+
+
+def _metrics(settings: Settings) -> Iterator[str]:
+    if settings.metrics and settings.metrics.server and not has_telemetry(settings):
+        first = ".".join(map(str, TELEMETRY_SINCE))
+        yield (
+            f"pds:metrics: package {settings.pds.package_version} has no metrics of its own, so the dashboard has none "
+            f"of the server. {first} is the first that has them: `./pds upgrade`."
+        )
+    if settings.metrics_store and not (settings.alerts and settings.alerts.ping_url):
+        yield (
+            "pds:alerts.ping_url: without it no alert rule of 'metrics' sends a message, and only the dashboard shows "
+            "what is wrong. Add the ping URL of a dead man's switch."
+        )
 
 
 def _s3(settings: Settings) -> Iterator[str]:
@@ -170,6 +184,7 @@ _CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _mail_reports,
     _alerts,
     _backup,
+    _metrics,
     _s3,
     _unchecked_names,
     _incomplete_pairs,

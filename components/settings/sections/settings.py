@@ -48,6 +48,9 @@ class Settings(Section):
     s3: sections.S3Options | None = option(None, doc="A bucket for blobs.")
     alerts: sections.AlertsOptions | None = option(None, doc="Recipients of alerts.")
     backup: sections.BackupOptions | None = option(None, doc="Backups of all data, to a bucket.")
+    metrics: sections.MetricsOptions | None = option(
+        None, doc="Metrics of server, Nomad, host and clubs, with a dashboard."
+    )
     secrets: sections.SecretsOptions = option(default_factory=sections.SecretsOptions, doc="Existing secrets to adopt.")
     members: Annotated[tuple[sections.MemberOptions, ...], Field(strict=False)] = option(
         (), doc="Accounts, one per member. Removing an entry leaves its account unchanged."
@@ -83,6 +86,11 @@ class Settings(Section):
     def ingress_is_ours(self) -> bool:
         """Whether this stack runs the ingress. On a shared host it only adds its own file to the host's ingress."""
         return self.ingress.kind != "none" and not (self.on and self.on.stack)
+
+    @property
+    def metrics_store(self) -> bool:
+        """Whether this stack's host runs a store for metrics."""
+        return self.metrics is not None and self.metrics.store
 
     @property
     def record_name(self) -> str:
