@@ -23,7 +23,7 @@ IMAGE_ENVIRONMENT = {"NODE_ENV": "production", "UV_USE_IO_URING": "0", "PDS_PORT
 """Variables that upstream's Dockerfile sets before the container's own environment."""
 
 FILES = Path(__file__).parents[2] / "components" / "render" / "scripts"
-_PRELOAD = re.compile(r"--require=/local/([\w-]+\.cjs)")
+_PRELOAD = re.compile(r"--(require|import)=/local/([\w-]+\.[cm]js)")
 
 _LOCAL_HOSTS = frozenset({"localhost", LOOPBACK, "::1"})
 _MAIL = (
@@ -69,7 +69,7 @@ def differences(env: Mapping[str, str], *, data: Path, plc_url: str, port: int, 
         differ("PDS_BLOBSTORE_DISK_LOCATION", str(data / "blocks"), "no object storage here")
     differ("PDS_DID_PLC_URL", plc_url, "no identity leaves this machine")
     # If they refuse, the server exits here as there.
-    preloads = _PRELOAD.sub(lambda found: f'--require="{FILES / found[1]}"', env.get("NODE_OPTIONS", ""))
+    preloads = _PRELOAD.sub(lambda found: f'--{found[1]}="{FILES / found[2]}"', env.get("NODE_OPTIONS", ""))
     differ("NODE_OPTIONS", preloads or None, "the same preloads, out of this checkout")
     for name in ("PDS_VOLUME_CHECK_NEW", "PDS_VOLUME_CHECK_ADOPT"):
         differ(name, "true", "data of this machine's own")

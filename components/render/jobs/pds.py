@@ -31,8 +31,9 @@ from components.render.jobspec import (
 from components.render.nomad_job import PDS_JOB, NomadJob, own_path
 from components.render.nomad_scope import NomadScope, nomad_scope
 from components.render.scripts import scripts
-from components.settings.checks.pds_env import DATA_DIRECTORY, plain_environment
+from components.settings.checks.pds_env import DATA_DIRECTORY, plain_environment, telemetry_environment
 from components.settings.fields.job_demand import PDS_MHZ, SMALL_MHZ
+from components.settings.sections import SERVER_PORT
 from components.settings.sections.settings import Settings
 
 JOB = PDS_JOB
@@ -52,6 +53,10 @@ _DATA_LOCK = "data_lock.cjs"
 """Preloaded into every server, so that two never write to the same data (decision 20)."""
 _DURABLE = "durable.cjs"
 """Preloaded into a server that flushes its writes before it acknowledges them (decision 16)."""
+
+_TELEMETRY = "telemetry.mjs"
+"""Preloaded into a server whose telemetry `metrics` asks for. Node loads it after the others: the volume is checked and
+locked before telemetry opens a port."""
 
 _MEBIBYTE = 1024 * 1024
 
@@ -95,7 +100,7 @@ def _job(settings: Settings, scope: NomadScope) -> Job:
             name=JOB,
             count=0 if settings.pds.paused else 1,
             shutdown_delay="2s",
-            network=Network(ports=(port,)),
+            network=Network(ports=(port, *_metrics_ports(settings))),
             service=Service(name=JOB, port="http", check=health),
             volumes=(VolumeRequest(name=JOB, source=scope.volume),),
             restart=Restart(attempts=10, interval="10m", delay="15s", mode="delay"),
@@ -109,17 +114,29 @@ def _job(settings: Settings, scope: NomadScope) -> Job:
     )
 
 
+def _metrics_ports(settings: Settings) -> tuple[Port, ...]:
+    """The port of the server's metrics, for the store on this host; on loopback, where the store finds it."""
+    if not (settings.metrics_store and telemetry_environment(settings)):
+        return ()
+    return (Port(name="metrics", static=SERVER_PORT, to=SERVER_PORT, host_network="loopback"),)
+
+
 def _server(settings: Settings) -> Task:
+    telemetry = telemetry_environment(settings)
+    importing = [f"--import=/local/{_TELEMETRY}"] if telemetry else []
     return Task(
         name=JOB,
         user="1000:1000",
         kill_timeout="60s",
-        config=hardened(settings, pids_limit=512, ports=("http",)),
+        config=hardened(settings, pids_limit=512, ports=("http", *(port.name for port in _metrics_ports(settings)))),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
-        env=plain_environment(settings) | {"NODE_OPTIONS": preloading(_VOLUME_CHECK, *server_modules(settings))},
+        env=plain_environment(settings)
+        | telemetry
+        | {"NODE_OPTIONS": " ".join([preloading(_VOLUME_CHECK, *server_modules(settings)), *importing])},
         templates=(
             *_volume_check_templates(),
             *scripts(*server_modules(settings)),
+            *(scripts(_TELEMETRY) if telemetry else ()),
             Template(
                 destination="secrets/pds.env",
                 env=True,
