@@ -48,6 +48,7 @@ class Machine:
             "ADOPT": "0",
             "SWAP_GIB": "0",
             "PACKAGES": "docker.io stunnel4",
+            "METRICS_GIB": "1",
         }
         lines = [f"{name}='{value}'" for name, value in (defaults | values).items()]
         self.file("etc/pds/host.env", "\n".join(lines) + "\n")

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from components.render.host.nomad_agent import agent_config
+from components.settings.sections import STORE_GIB
 from components.settings.sections.settings import Settings
 
 MAX_BYTES = 64 * 1024
@@ -167,6 +168,16 @@ def host_files(settings: Settings, stack: str, certificates: Certificates, confi
         _static(f"{units}/nomad.service", "nomad.service"),
         _static(f"{units}/pds-drain.service", "pds-drain.service"),
         _static(f"{units}/stunnel@nomad.service.d/pds.conf", "stunnel-pds.conf"),
+        *(_metrics_files(units) if settings.metrics_store else ()),
+    )
+
+
+def _metrics_files(units: str) -> tuple[HostFile, ...]:
+    """What the metrics store reads of the host."""
+    return (
+        _script(f"{_LIBRARY}/metrics", "metrics.sh"),
+        _static(f"{units}/pds-metrics.socket", "pds-metrics.socket"),
+        _static(f"{units}/pds-metrics@.service", "pds-metrics.service"),
     )
 
 
@@ -181,6 +192,7 @@ def _environment(settings: Settings, stack: str) -> str:
         "NOMAD_SHA256": settings.nomad.sha256,
         "NOMAD_MIRROR": settings.nomad.mirror,
         "PACKAGES": " ".join(PACKAGES),
+        "METRICS_GIB": str(STORE_GIB),
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     return "\n".join(["# Parameters of the scripts in /usr/local/lib/pds. Written by the stack's program.", *lines, ""])

@@ -26,4 +26,6 @@ def agent_config(settings: Settings, configuration: str) -> str:
         nomad_datacenter=settings.nomad.datacenter,
         system_reserve_mib=SYSTEM_RESERVE_MIB,
         configuration=configuration,
+        # Off by default: it costs the agent memory, and every holder of a certificate can read it without a token.
+        metrics="true" if settings.metrics_store else "false",
     )

@@ -21,6 +21,7 @@ leave_on_terminate = false
 disable_update_check        = true
 disable_anonymous_signature = true
 
+# For the metrics store on this host.
 telemetry {
   prometheus_metrics         = false
   publish_allocation_metrics = false
@@ -64,6 +65,11 @@ client {
     read_only = false
   }
 
+  host_volume "metrics" {
+    path      = "/srv/nomad/metrics"
+    read_only = false
+  }
+
   host_volume_plugin_dir = "/usr/local/lib/nomad/host-volume-plugins"
 
   # For Debian, Docker and this agent; the ports are SSH's and stunnel's.
@@ -87,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "f3cad4ab20b8afbd"
+    pds_configuration = "3f12d1c18a7e921d"
   }
 }
 

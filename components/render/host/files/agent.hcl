@@ -21,10 +21,11 @@ leave_on_terminate = false
 disable_update_check        = true
 disable_anonymous_signature = true
 
+# For the metrics store on this host.
 telemetry {
-  prometheus_metrics         = false
-  publish_allocation_metrics = false
-  publish_node_metrics       = false
+  prometheus_metrics         = ${metrics}
+  publish_allocation_metrics = ${metrics}
+  publish_node_metrics       = ${metrics}
 }
 
 server {
@@ -61,6 +62,11 @@ client {
 
   host_volume "caddy" {
     path      = "/srv/nomad/caddy"
+    read_only = false
+  }
+
+  host_volume "metrics" {
+    path      = "/srv/nomad/metrics"
     read_only = false
   }
 

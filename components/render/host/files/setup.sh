@@ -33,10 +33,11 @@ packages() {
 }
 
 accounts() {
-    # The server and Caddy run as uid 1000 and 1001 in their containers. Unless the numbers are reserved here, the first
-    # user accounts on the host would be 1000 and 1001 too, and own every repository and key.
+    # The server, Caddy and the metrics store run as uid 1000 to 1002 in their containers. Unless the numbers are
+    # reserved here, the first user accounts on the host would be these, and own every repository and key.
     account 1000 pds "owner of the PDS's files"
     account 1001 caddy "owner of Caddy's certificates"
+    account 1002 metrics "owner of the metrics store's files"
 }
 
 account() {
@@ -94,6 +95,9 @@ systemctl start pds-volume-prepare.service
 systemctl start pds-volume-claim.service
 
 systemctl enable nomad.service pds-metadata.service pds-drain.service stunnel@nomad.service pds-grow.timer pds-updates.timer
+if [ -e "$root/etc/systemd/system/pds-metrics.socket" ]; then
+    systemctl enable --now pds-metrics.socket
+fi
 # Without waiting: Nomad is ordered after the metadata rules, and these after cloud-init's last stage, which runs this
 # script.
 systemctl start --no-block nomad.service stunnel@nomad.service pds-grow.timer pds-updates.timer

@@ -129,6 +129,8 @@ $sentinel and set 'volume: {adopt: ID}'."
     directory pds 1000:1000 0700
     directory io 0:0 0700          # IO's own database and keys; its container runs as root
     directory caddy 1001:1001 0700 # Caddy's certificates and keys
+    directory metrics 1002:1002 0700 # the metrics store's files
+    limit metrics "$METRICS_GIB"
     directory clubs 0:0 0711       # one directory per club, made by the pds-dir plugin
     directory .trash 0:0 0700      # directories that the plugin deleted
 }
@@ -137,6 +139,13 @@ directory() {
     mkdir -p "$home/$1"
     chown "$2" "$home/$1"
     chmod "$3" "$home/$1"
+}
+
+limit() { # DIRECTORY GIB
+    # Not fatal: a PDS must start on a volume whose quotas do not work. The store then has only its own limit.
+    project=$(stat -c %i "$home/$1")
+    { chattr -p "$project" +P "$home/$1" && setquota -P "$project" 0 $(($2 * 1024 * 1024)) 0 0 "$home"; } ||
+        say "the quota of $home/$1 could not be set"
 }
 
 check() {

@@ -170,12 +170,23 @@ def test_agent_sends_no_telemetry() -> None:
     assert not any(agent()["telemetry"][0].values())
 
 
+def test_agent_shows_its_metrics_only_to_a_store_on_the_host() -> None:
+    shown = agent(metrics={"store": True})["telemetry"][0]
+    assert shown == dict.fromkeys(("prometheus_metrics", "publish_allocation_metrics", "publish_node_metrics"), True), (
+        "and sends them nowhere"
+    )
+    elsewhere = {"otlp": {"endpoint": "https://otlp.test/v1/metrics"}}
+    assert agent(metrics=elsewhere) == agent()
+
+
 def test_client_has_the_loopback_network_and_a_volume_for_each_job() -> None:
     client = agent()["client"][0]
     # By range, not by interface: 'lo' would take ::1 too, to which Docker cannot forward.
     assert client["host_network"] == [{"loopback": {"cidr": "127.0.0.1/32"}}]
     paths = {name: volume["path"] for block in client["host_volume"] for name, volume in block.items()}
-    assert paths == {name: f"/srv/nomad/{name}" for name in ("pds", "io", "caddy")}, "another ingress needs no new host"
+    assert paths == {name: f"/srv/nomad/{name}" for name in ("pds", "io", "caddy", "metrics")}, (
+        "no job needs a new host"
+    )
     plugin = f"{client['host_volume_plugin_dir']}/pds-dir"
     assert files()[plugin].mode == "0755"
 

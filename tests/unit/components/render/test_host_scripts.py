@@ -276,7 +276,7 @@ def test_nomad_is_not_enabled_without_the_volume(machine: Machine, failing: str)
     assert [call for call in machine.calls("systemctl") if "nomad" in call] == []
 
 
-@pytest.mark.parametrize(("getent_code", "created_users"), [(2, ["1000 pds", "1001 caddy"]), (0, [])])
+@pytest.mark.parametrize(("getent_code", "created_users"), [(2, ["1000 pds", "1001 caddy", "1002 metrics"]), (0, [])])
 def test_uids_of_the_containers_are_reserved_unless_an_account_has_them(
     machine: Machine, getent_code: int, created_users: list[str]
 ) -> None:

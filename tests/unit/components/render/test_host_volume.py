@@ -206,6 +206,8 @@ def mounted(machine: Machine, sentinel: str | None) -> Path:
     """A mounted volume; `sentinel` is the stack that its sentinel names."""
     machine.stand_in("mountpoint")
     machine.stand_in("chown")
+    machine.stand_in("chattr")
+    machine.stand_in("setquota")
     home = machine.root / "srv/nomad"
     home.mkdir(parents=True)
     if sentinel is not None:
@@ -219,11 +221,31 @@ def test_volume_of_the_stack_gets_directories_with_owners_and_modes(machine: Mac
         run = machine.run("volume.sh", "claim")
         assert run.returncode == 0, run.stderr
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in home.iterdir() if path.is_dir()}
-    assert modes == {"agent": 0o700, "pds": 0o700, "io": 0o700, "caddy": 0o700, "clubs": 0o711, ".trash": 0o700}
+    private = dict.fromkeys(("agent", "pds", "io", "caddy", "metrics", ".trash"), 0o700)
+    assert modes == private | {"clubs": 0o711}
     owners = {call.split()[2].removeprefix("/srv/nomad/"): call.split()[1] for call in machine.calls("chown")}
     roots = dict.fromkeys(("agent", "io", "clubs", ".trash"), "0:0")
-    assert owners == roots | {"pds": "1000:1000", "caddy": "1001:1001"}
+    assert owners == roots | {"pds": "1000:1000", "caddy": "1001:1001", "metrics": "1002:1002"}
     assert "chown -R" not in "\n".join(machine.calls())
+
+
+def test_the_metrics_store_has_a_quota_on_the_volume(machine: Machine) -> None:
+    home = mounted(machine, "dev")
+    assert machine.run("volume.sh", "claim").returncode == 0
+    project = (home / "metrics").stat().st_ino
+    assert machine.calls("chattr", "setquota") == [
+        f"chattr -p {project} +P /srv/nomad/metrics",
+        f"setquota -P {project} 0 1048576 0 0 /srv/nomad",
+    ], "1 GiB, in KiB"
+
+
+def test_a_volume_whose_quotas_do_not_work_is_claimed_nevertheless(machine: Machine) -> None:
+    home = mounted(machine, "dev")
+    machine.stand_in("setquota", code=1)
+    run = machine.run("volume.sh", "claim")
+    assert run.returncode == 0, "no PDS may wait for the quota of its metrics"
+    assert "the quota of" in run.stdout
+    assert (home / ".trash").is_dir()
 
 
 @pytest.mark.parametrize("adopt", ["0", "1"])
