@@ -9,7 +9,7 @@ from components.connection import HostConnection
 from components.dynamic.resources import DnsReady, ServerReady
 from components.edge.dns import Dns
 from components.edge.ingress import IngressParts
-from components.operations.backup import Backup
+from components.operations.operations import OperationParts
 from components.people.people import People
 from components.render.jobs.registry import requested_jobs
 from components.secret_values import as_secret
@@ -32,7 +32,7 @@ class Parts:
     dns_ready: DnsReady
     ingress: IngressParts
     ready: ServerReady
-    backup: Backup | None
+    operations: OperationParts
     people: People
 
 
@@ -54,8 +54,10 @@ def outputs(parts: Parts) -> Outputs:
     }
     if file := parts.ingress.file:
         exports["ingress_file"] = file.text
-    if parts.backup:
-        exports["backup_repository"] = parts.backup.repository
+    if backup := parts.operations.backup:
+        exports["backup_repository"] = backup.repository
+    if metrics := parts.operations.metrics:
+        exports["metrics_password"] = metrics.password
     exports |= parts.host.outputs
     exports["host_configuration"] = parts.ready.host_configuration
     exports["escrow"] = _escrow(parts)
@@ -81,7 +83,7 @@ def _escrow(parts: Parts) -> pulumi.Output[dict[str, object]]:
         "ipv4": parts.host.ipv4,
         **parts.host.escrow,
     }
-    if backup := parts.backup:
+    if backup := parts.operations.backup:
         address = backup.repository
         values["backup"] = backup.items.apply(lambda items: items | {"RESTIC_REPOSITORY": address})
     return as_secret(pulumi.Output.all(**values))

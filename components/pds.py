@@ -13,8 +13,7 @@ from components.edge.ingress import create_ingress
 from components.host.clubs import refuse_destroy_while_in_use
 from components.host.connect import HostArgs, connect_host, stack_identity
 from components.notices import warn_if_not_serving
-from components.operations.alerts import Alerts, AlertsArgs
-from components.operations.backup import Backup, BackupArgs
+from components.operations.operations import OperationsArgs, create_operations
 from components.outputs import Outputs, Parts, outputs
 from components.people.people import People, PeopleArgs
 from components.server.ready import ServerReadyArgs, server_ready
@@ -62,13 +61,8 @@ class Pds(pulumi.ComponentResource):
         ready = server_ready(f"{name}-server-ready", ready_args, self._after(server.job, *ingress.last))
         warn_if_not_serving(ready, resolves, host.configuration)
 
-        backup = None
-        if settings.backup:
-            backup_args = BackupArgs(settings=settings, stack=stack, target=host.target, server=server.job)
-            backup = Backup(f"{name}-backup", backup_args, child)
-        if settings.alerts:
-            alerts_args = AlertsArgs(settings=settings, stack=stack, tag=host.tag, target=host.target, ready=ready)
-            Alerts(f"{name}-alerts", alerts_args, child)
+        operations_args = OperationsArgs(settings=settings, stack=stack, host=host, server=server.job, ready=ready)
+        operations = create_operations(name, operations_args, child)
 
         people_args = PeopleArgs(
             settings=settings,
@@ -94,7 +88,7 @@ class Pds(pulumi.ComponentResource):
                 dns_ready=resolves,
                 ingress=ingress,
                 ready=ready,
-                backup=backup,
+                operations=operations,
                 people=people,
             )
         )

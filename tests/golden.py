@@ -22,13 +22,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "alerts": {"alerts": ALERTS},
     "members": CLUB,
     "backup": {"backup": BACKUP},
+    "metrics": {"metrics": {"store": True}, "alerts": ALERTS},
     "unreferenced-blobs": {"pds": {"unreferenced_blob_days": 30}},
 }
 """Name to the changes in the dev stack."""
 
 
 _SCRIPT = re.compile(
-    r'( *)destination = "local/([\w-]+\.(?:cjs|sh))"\n(?: *change_mode [^\n]*\n)? *data +=[^\n]*<<-?EOT\n(.*?)^ *EOT$',
+    r'( *)destination +?= "local/([\w/-]+\.(?:[cm]js|sh|json))"\n(?: *(?:change_mode|left_delimiter|right_delimiter) '
+    r"[^\n]*\n)* *data +=[^\n]*<<-?EOT\n(.*?)^ *EOT$",
     re.M | re.S,
 )
 """A script in a job file: indentation, file name, text."""

@@ -45,6 +45,8 @@ class AlertsArgs:
     tag: pulumi.Output[str] | None
     target: NomadTarget
     ready: pulumi.Resource
+    metrics_password: pulumi.Output[str] | None = None
+    """Opens the metrics store, in which the job evaluates the alert rules; None if the host has none."""
 
 
 class Alerts(pulumi.ComponentResource):
@@ -60,11 +62,14 @@ class Alerts(pulumi.ComponentResource):
             if args.tag is not None:  # the host's own stack monitors the droplet
                 _monitors(name, args, alerts, args.tag, child)
         if alerts.ping_url:
+            items = {"PING_URL": pulumi.Output.secret(alerts.ping_url.get_secret_value())}
+            if args.metrics_password is not None:
+                items["METRICS_PASSWORD"] = args.metrics_password
             ping = nomad.Variable(
                 f"{name}-ping",
                 namespace=args.target.namespace,
                 path=PING_PATH,
-                items={"PING_URL": pulumi.Output.secret(alerts.ping_url.get_secret_value())},
+                items=items,
                 opts=args.target.options(self),
             )
             nomad.Job(

@@ -143,6 +143,8 @@ class Template(Block):
     change_mode: str
     splay: str | None = None
     perms: str | None = None
+    left_delimiter: str | None = None
+    right_delimiter: str | None = None
     data: str
     change_script: ChangeScript | None = None
 

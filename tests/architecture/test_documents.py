@@ -183,7 +183,13 @@ def test_decisions_are_numbered_without_a_gap() -> None:
 def _exported() -> list[Evaluation]:
     """A club's stack and a stack with its own host; outputs.md describes the second, so it comes last."""
     members = [{"handle": "ann.noted.at", "email": "ann@noted.at"}]
-    sections = {**CLUBS, "host": {"size": "s-4vcpu-8gb"}, "backup": BACKUP, "alerts": ALERTS}
+    sections = {
+        **CLUBS,
+        "host": {"size": "s-4vcpu-8gb"},
+        "backup": BACKUP,
+        "alerts": ALERTS,
+        "metrics": {"store": True},
+    }
     everything = run(**sections, members=members, invites={"count": 1})
     return [shared(), everything]
 

@@ -19,6 +19,7 @@ FULL: dict[str, Any] = {
     **CLUB,
     "host": {"size": "s-2vcpu-4gb"},
     "pds": {"unreferenced_blob_days": 30},
+    "metrics": {"store": True},
 }
 """The options of a stack with every job of one kind of ingress."""
 
@@ -72,9 +73,10 @@ def test_a_stack_s_memory_is_the_sum_of_its_sections() -> None:
         "ingress": 256,
         "alerts": 128,
         "backup": 384,
+        "metrics": 128,
         "members": 128,
     }
-    assert memory_demand(full) == 1536
+    assert memory_demand(full) == 1664
 
 
 def test_each_job_has_a_unique_id_file_and_variable() -> None:

@@ -3,18 +3,21 @@ minutes.
 
 DigitalOcean's monitoring sees the droplet's own disk, not the volume, and knows no accounts. The job runs in the
 server's image, which is on the host anyway, and reads the volume. It writes only which findings about accounts it has
-sent. Its URL is in a Nomad variable.
+sent. Its URL is in a Nomad variable. If the host has a metrics store, the job also evaluates the alert rules there.
 """
+
+from dataclasses import replace
 
 from components.render.jobs.common import batch_job, data_volume
 from components.render.jobs.drill import DAYS as DRILL_DAYS
 from components.render.jobs.pds import JOB as PDS_JOB
 from components.render.jobs.pds import hardened, variable_lines
 from components.render.jobspec import Logs, Periodic, Resources, Restart, Task, Template, VolumeMount
+from components.render.metrics.files import file_template, rules_json
 from components.render.nomad_job import NomadJob, own_path
 from components.render.scripts import scripts
 from components.settings.checks.pds_env import DATA_DIRECTORY
-from components.settings.sections import ALERTS_MIB
+from components.settings.sections import ALERTS_MIB, STORE_PORT
 from components.settings.sections.settings import Settings
 
 JOB = "pds-alerts"
@@ -34,7 +37,11 @@ def alerts_job(settings: Settings, stack: str) -> str:
     task = Task(
         name="alerts",
         user="1000:1000",
-        config=hardened(settings, pids_limit=64, command="node", args=("/local/alerts.cjs",)),
+        config=replace(
+            hardened(settings, pids_limit=64, command="node", args=("/local/alerts.cjs",)),
+            # The store listens on the host's loopback only.
+            network_mode="host" if settings.metrics_store else None,
+        ),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={
             "PDS_HOSTNAME": settings.hostname,
@@ -42,9 +49,11 @@ def alerts_job(settings: Settings, stack: str) -> str:
             "ALERTS_VOLUME_PERCENT": str(VOLUME_PERCENT),
             "ALERTS_ACCOUNTS": str(settings.alerts.accounts),
             **patience(settings),
+            **({"ALERTS_METRICS": f"http://127.0.0.1:{STORE_PORT}"} if settings.metrics_store else {}),
         },
         templates=(
             *scripts("alerts.cjs"),
+            *((file_template("rules.json", rules_json()),) if settings.metrics_store else ()),
             Template(
                 destination="secrets/ping.env",
                 env=True,

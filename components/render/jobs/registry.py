@@ -1,19 +1,20 @@
 """Every Nomad job of the program. Previews, outputs, backups, golden files and tests iterate these entries.
 
-An entry is the value `ENTRY` of a module in `render/jobs/` or `render/ingress/`, so that a new job is one file here.
+An entry is the value `ENTRY` of a module in `render/jobs/`, `render/ingress/` or `render/metrics/`, so that a new job
+is one file there.
 """
 
 import importlib
 import pkgutil
 from collections.abc import Iterator
 
-from components.render import ingress, jobs
+from components.render import ingress, jobs, metrics
 from components.render.nomad_job import NomadJob
 from components.settings.sections.settings import Settings
 
 
 def _entries() -> Iterator[NomadJob]:
-    for package in (jobs, ingress):
+    for package in (jobs, ingress, metrics):
         for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
             name = f"{package.__name__}.{found.name}"
             if name != __name__ and (entry := getattr(importlib.import_module(name), "ENTRY", None)):
@@ -21,7 +22,7 @@ def _entries() -> Iterator[NomadJob]:
 
 
 NOMAD_JOBS: tuple[NomadJob, ...] = tuple(_entries())
-"""By module name: the server's and those beside it, then the ingresses'."""
+"""By module name: the server's and those beside it, then the ingresses' and the metrics store's."""
 
 
 def requested_jobs(settings: Settings) -> list[NomadJob]:

@@ -1,5 +1,5 @@
-// Reports volume usage, account count and backup and drill status to a dead man's switch: PING_URL if all is well, else
-// its /fail with the reasons. A switch that receives nothing raises the alarm by itself, so it also detects a lost
+// Reports volume usage, account count, backup and drill status, and the alerts of a metrics store to a dead man's switch:
+// PING_URL if all is well, else its /fail with the reasons. A switch that receives nothing raises the alarm by itself, so it also detects a lost
 // host.
 const fs = require("node:fs");
 const path = require("node:path");
@@ -84,6 +84,34 @@ function findings() {
   return [wrong, `volume ${space} % full, ${count} accounts`];
 }
 
+/**
+ * The results of the metrics store's alert rules, one sentence each; none without a store. Each result of an expression
+ * is an alert (rules.yaml). The password suffices to read and delete metrics, so no error is printed as a whole.
+ */
+async function firing() {
+  const { ALERTS_METRICS: store, METRICS_PASSWORD: password } = process.env;
+  if (!store) return [];
+  const headers = { authorization: `Basic ${Buffer.from(`pds:${password}`).toString("base64")}` };
+  try {
+    const wrong = [];
+    for (const rule of JSON.parse(fs.readFileSync(path.join(__dirname, "rules.json"), "utf8"))) {
+      const body = new URLSearchParams({ query: rule.expr });
+      const answer = await fetch(`${store}/api/v1/query`, { method: "POST", body, headers, signal: AbortSignal.timeout(10000) });
+      if (!answer.ok) return [`the metrics store answered ${answer.status} to the rule ${rule.alert}`];
+      for (const { metric } of (await answer.json()).data.result) wrong.push(sentence(rule.summary, metric));
+    }
+    const more = wrong.length > NAMED ? [`and ${wrong.length - NAMED} more alerts: ./pds dashboard`] : [];
+    return [...wrong.slice(0, NAMED), ...more];
+  } catch (error) {
+    return [`the metrics store does not answer: ${error.cause?.code ?? error.name}`];
+  }
+}
+
+// As vmalert and Prometheus write labels into a text. `default` is the namespace of the host's own PDS.
+function sentence(summary, labels) {
+  return summary.replace(/\{\{ *\$labels\.(\w+) *\}\}/g, (_, name) => labels[name] || "?");
+}
+
 function keep({ fresh, keep: save }) {
   if (fresh.length === 0) return;
   try {
@@ -102,6 +130,7 @@ async function main() {
     [wrong, summary] = [[`the volume cannot be read: ${error.code ?? error.name}`], "volume not readable"];
     accounts = { count: 0, fresh: [], keep: () => {} };
   }
+  wrong.push(...(await firing()));
   const more = accounts.fresh.length > NAMED ? [`and ${accounts.fresh.length - NAMED} more: ./pds check`] : [];
   wrong.push(...accounts.fresh.slice(0, NAMED), ...more);
   if (accounts.count > 0) summary += `, ${accounts.count} findings about accounts (./pds check)`;

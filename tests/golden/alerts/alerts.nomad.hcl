@@ -61,7 +61,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "alerts.cjs" sha256:781a7dec74380773f27fcf9bac876c3dc62dbd7f8897be89bfb76bb200f7a2fb
+        script "alerts.cjs" sha256:5161a608147943d8ccd8f1b7463891f778eca2fe991586c693b317fafa1ca7ab
       }
 
       template {

@@ -66,8 +66,8 @@ def _account(volume: Path, number: int) -> None:
     (volume / "actors" / f"{number % 256:02x}" / f"did:plc:{number:024d}").mkdir(parents=True)
 
 
-def _run(
-    volume: Path, url: str, percent: int = 101, accounts: int = 80, **more: str
+def run_alerts(
+    volume: Path, url: str, percent: int = 101, accounts: int = 80, script: Path = SCRIPT, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the script as the job does. No volume is 101 % full, so by default none is above the limit."""
     environment = {
@@ -79,7 +79,7 @@ def _run(
     } | more
     node = str(wheel_folder() / "bin" / "node")
     done = subprocess.run(
-        [node, str(SCRIPT)], env=environment, capture_output=True, text=True, timeout=600, check=False
+        [node, str(script)], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert "secret-of-the-switch" not in done.stdout + done.stderr, "the URL is enough to silence the alarm"
     return done
@@ -90,7 +90,7 @@ def test_pings_if_the_volume_is_healthy(tmp_path: Path, switch: Switch) -> None:
         _account(tmp_path, number)
     (tmp_path / "actors" / "reserved_keys" / "not-an-account").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
-    done = _run(tmp_path, switch.url)
+    done = run_alerts(tmp_path, switch.url)
     assert done.returncode == 0, done.stderr
     ((path, body),) = switch.pings
     assert path == "/secret-of-the-switch"
@@ -100,19 +100,19 @@ def test_pings_if_the_volume_is_healthy(tmp_path: Path, switch: Switch) -> None:
 
 
 def test_pings_for_a_new_server_without_accounts(tmp_path: Path, switch: Switch) -> None:
-    assert _run(tmp_path, switch.url).returncode == 0
+    assert run_alerts(tmp_path, switch.url).returncode == 0
     assert switch.pings[0][1].endswith("0 accounts")
 
 
 def test_reports_a_volume_above_the_limit_as_a_failure(tmp_path: Path, switch: Switch) -> None:
-    assert _run(tmp_path, switch.url, percent=0).returncode == 0
+    assert run_alerts(tmp_path, switch.url, percent=0).returncode == 0
     ((path, body),) = switch.pings
     assert path == "/secret-of-the-switch/fail"
     assert "raise volume.size_gib" in body, "the message must name the remedy"
 
 
 def test_volume_usage_equals_that_of_df(tmp_path: Path, switch: Switch) -> None:
-    _run(tmp_path, switch.url)
+    run_alerts(tmp_path, switch.url)
     found = os.statvfs(tmp_path)
     used = found.f_blocks - found.f_bfree
     percent = 100 * used / (used + found.f_bavail)
@@ -126,7 +126,7 @@ def test_reports_the_account_count_as_a_failure_from_the_limit_on(
 ) -> None:
     for number in range(count):
         _account(tmp_path, number)
-    assert _run(tmp_path, switch.url, accounts=5).returncode == 0
+    assert run_alerts(tmp_path, switch.url, accounts=5).returncode == 0
     assert switch.pings[0][0] == path
     assert f"{count} accounts" in switch.pings[0][1]
 
@@ -148,7 +148,7 @@ def _with_run_statuses(
     (volume / ".run-status").mkdir()
     for name, content in statuses.items():
         (volume / ".run-status" / f"{name}.json").write_text(json.dumps(content))
-    assert _run(volume, url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192").returncode == code
+    assert run_alerts(volume, url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192").returncode == code
 
 
 _GOOD: dict[str, dict[str, Any]] = {
@@ -192,7 +192,7 @@ def test_reports_a_finding_about_an_account_once_and_hides_no_other_alarm(tmp_pa
     assert "did:plc:eve: not restorable: its folder is gone" in body
     written = {file.name for file in (volume / ".run-status").iterdir()}
     assert written == {"backup.json", "drill.json", "told.json"}, "nothing else is written"
-    again = [_run(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192") for _ in range(2)]
+    again = [run_alerts(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192") for _ in range(2)]
     assert {done.returncode for done in again} == {0}
     assert not any(path.endswith("/fail") for path, _ in switch.pings[1:]), (
         "it was reported once, so the switch can recover"
@@ -200,7 +200,7 @@ def test_reports_a_finding_about_an_account_once_and_hides_no_other_alarm(tmp_pa
     assert "1 findings about accounts (./pds check)" in switch.pings[-1][1]
     worse = _EVE | {"did:plc:bob": {"state": "with losses", "what": "blob bafkrei is missing"}}
     (volume / ".run-status" / "backup.json").write_text(json.dumps(_GOOD["backup"] | {"findings": worse}))
-    _run(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    run_alerts(volume, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
     path, body = switch.pings[-1]
     assert path.endswith("/fail")
     assert "did:plc:bob" in body
@@ -211,7 +211,7 @@ def test_next_run_reports_what_could_not_be_sent(tmp_path: Path, switch: Switch)
     switch.status = 500
     _with_run_statuses(tmp_path, switch.url, _GOOD | {"backup": _GOOD["backup"] | {"findings": _EVE}}, code=1)
     switch.status = 200
-    _run(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    run_alerts(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
     assert "did:plc:eve" in switch.pings[-1][1]
 
 
@@ -219,7 +219,7 @@ def test_reports_a_run_that_was_killed_hours_ago(tmp_path: Path, switch: Switch)
     _with_run_statuses(tmp_path, switch.url, _GOOD | {"drill": {"good": _ago(20), "began": _ago(7)}})
     assert "never ended: it was killed" in switch.pings[0][1]
     (tmp_path / ".run-status" / "drill.json").write_text(json.dumps({"good": _ago(20), "began": _ago(0.1)}))
-    _run(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
+    run_alerts(tmp_path, switch.url, ALERTS_BACKUP_HOURS="2", ALERTS_DRILL_HOURS="192")
     assert not switch.pings[-1][0].endswith("/fail"), "a run in progress is not a failure"
 
 
@@ -229,7 +229,7 @@ def test_new_pds_has_hours_for_its_first_backup(tmp_path: Path, switch: Switch) 
 
 
 def test_reports_an_unreadable_volume_as_a_failure(tmp_path: Path, switch: Switch) -> None:
-    _run(tmp_path / "nothing", switch.url)
+    run_alerts(tmp_path / "nothing", switch.url)
     ((path, body),) = switch.pings
     assert path.endswith("/fail")
     assert "cannot be read: ENOENT" in body
@@ -237,15 +237,15 @@ def test_reports_an_unreadable_volume_as_a_failure(tmp_path: Path, switch: Switc
 
 def test_fails_if_the_switch_refuses_the_ping(tmp_path: Path, switch: Switch) -> None:
     switch.status = 404
-    done = _run(tmp_path, switch.url)
+    done = run_alerts(tmp_path, switch.url)
     assert (done.returncode, done.stderr) == (1, "the ping was answered with 404\n"), "Nomad shows a failed run"
 
 
 def test_fails_if_the_switch_is_unreachable(tmp_path: Path, switch: Switch) -> None:
     switch.close()
-    done = _run(tmp_path, switch.url)
+    done = run_alerts(tmp_path, switch.url)
     assert (done.returncode, done.stderr) == (1, "the ping did not arrive: ECONNREFUSED\n")
 
 
 def test_log_contains_the_reported_text(tmp_path: Path, switch: Switch) -> None:
-    assert _run(tmp_path, switch.url).stdout == switch.pings[0][1] + "\n"
+    assert run_alerts(tmp_path, switch.url).stdout == switch.pings[0][1] + "\n"

@@ -1,0 +1,99 @@
+job "pds-alerts" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "batch"
+
+  periodic {
+    crons            = ["*/15 * * * *"]
+    prohibit_overlap = true
+  }
+
+  group "pds-alerts" {
+    count = 1
+
+    volume "pds" {
+      type      = "host"
+      read_only = false
+      source    = "pds"
+    }
+
+    restart {
+      attempts = 1
+      interval = "10m"
+      delay    = "15s"
+      mode     = "fail"
+    }
+
+    task "alerts" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
+        command         = "node"
+        args            = ["/local/alerts.cjs"]
+        network_mode    = "host"
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 64
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME          = "noted.at"
+        PDS_DATA_DIRECTORY    = "/pds"
+        ALERTS_VOLUME_PERCENT = "80"
+        ALERTS_ACCOUNTS       = "80"
+        ALERTS_METRICS        = "http://127.0.0.1:8428"
+      }
+
+      template {
+        script "alerts.cjs" sha256:5161a608147943d8ccd8f1b7463891f778eca2fe991586c693b317fafa1ca7ab
+      }
+
+      template {
+        script "run_status.cjs" sha256:b69fa68ebd619296ed3ae8333eb0b6792a320153bf0de24fbceeb3515e835e59
+      }
+
+      template {
+        script "rules.json" sha256:13122385702bba2cb0254e354c210ea676a1c1ec34f916aba71eb5de49cbbeff
+      }
+
+      template {
+        destination = "secrets/ping.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-alerts" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+
+      logs {
+        max_files     = 1
+        max_file_size = 1
+      }
+    }
+  }
+}
