@@ -37,12 +37,15 @@ class SshEndpoint:
     user: str
     """Empty for ssh's own default."""
 
-    def command(self, arguments: Sequence[str]) -> list[str]:
-        """Return ssh's command line; one argument is a line for the host's shell, several are one command's words."""
+    def command(self, arguments: Sequence[str], forward: str = "") -> list[str]:
+        """Return ssh's command line; one argument is a line for the host's shell, several are one command's words.
+        With `forward`, as in ssh's -L, it runs no command."""
         remote = list(arguments) if len(arguments) == 1 else [shlex.join(arguments)] if arguments else []
         login = f"{self.user}@{self.address}" if self.user else self.address
         alias = f"pds-{self.stack.name}-{self._droplet()}-{self.port}"
-        return ["ssh", "-p", str(self.port), "-o", f"HostKeyAlias={alias}", login, *(["--", *remote] if remote else [])]
+        options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward] if forward else []
+        base = ["ssh", "-p", str(self.port), "-o", f"HostKeyAlias={alias}"]
+        return [*base, *options, login, *(["--", *remote] if remote else [])]
 
     def _droplet(self) -> str:
         with contextlib.suppress(StackError):
@@ -68,7 +71,7 @@ class SshEndpoint:
 def host_endpoint(stack: Stack) -> SshEndpoint:
     """Return the stack's own host. Raises CommandError if the host is not this stack's."""
     settings = read_settings(stack.name, stack.root)
-    _require_own_host(stack.name, settings, "./pds ssh")
+    require_own_host(stack.name, settings, "./pds ssh")
     return SshEndpoint(stack, settings, _address(stack), PORT, USER)
 
 
@@ -78,7 +81,8 @@ def console_endpoint(stack: Stack, user: str) -> SshEndpoint:
     return SshEndpoint(stack, settings, _address(stack), settings.ingress.ssh_port, user)
 
 
-def _require_own_host(stack: str, settings: Settings, command: str) -> None:
+def require_own_host(stack: str, settings: Settings, command: str) -> None:
+    """Raise CommandError if the host is not this stack's. `command` is what its operator uses instead."""
     on = settings.on
     if on and on.stack:
         raise CommandError(f"{stack} runs on the host of stack {on.stack}. Its operator uses `{command} {on.stack}`.")
@@ -93,18 +97,18 @@ def _address(stack: Stack) -> str:
     return str(address)
 
 
-def connect(endpoint: SshEndpoint, arguments: Sequence[str], *, allow_ip: bool) -> int:
-    """Run ssh to its end; return its exit code. `allow_ip` opens the port to this machine meanwhile. Raises
-    CommandError."""
+def connect(endpoint: SshEndpoint, arguments: Sequence[str], *, allow_ip: bool, forward: str = "") -> int:
+    """Run ssh to its end; return its exit code. `allow_ip` opens the port to this machine meanwhile, and `forward` is a
+    port to forward instead of a command. Raises CommandError."""
     if not shutil.which("ssh"):
         raise CommandError("ssh is not on PATH. Install the OpenSSH client.")
-    command = endpoint.command(arguments)
+    command = endpoint.command(arguments, forward)
     if not allow_ip:
         endpoint.require_open()
         with orderly_end():
             return run_in_foreground(command)
     stack = endpoint.stack
-    _require_own_host(stack.name, endpoint.settings, "./pds allow-ip")
+    require_own_host(stack.name, endpoint.settings, "./pds allow-ip")
     with DigitalOceanAccount(digitalocean_token(stack)) as account:
         tag = temporary_firewall.droplet_tag(stack.name)
         firewalls = temporary_firewall.TemporaryFirewalls(
