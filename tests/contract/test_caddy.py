@@ -184,6 +184,18 @@ def test_refuses_a_larger_blob_of_unknown_length_and_the_server_keeps_running(fr
     server.pds.check()
 
 
+def test_page_of_another_origin_can_read_a_refusal_of_caddy_itself(front: Front, server: _Server) -> None:
+    origin = {"Origin": f"https://{FOREIGN}", **_as(server)}
+    headers = {"Content-Type": "application/octet-stream", **origin}
+    with front.client(HOST) as client:
+        for content in (b"x" * (LIMIT + 1), _pieces(LIMIT + 1)):
+            refused = client.post(f"/xrpc/{UPLOAD}", content=content, headers=headers)
+            assert refused.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+            assert refused.headers.get_list("access-control-allow-origin") == ["*"], "the app would see a network error"
+        answer = client.get("/xrpc/com.atproto.server.getSession", headers=origin)
+    assert answer.headers.get_list("access-control-allow-origin") == ["*"], "a browser refuses two values"
+
+
 def test_imported_repository_has_its_own_limit(front: Front, server: _Server) -> None:
     assert _send(front, server, IMPORT, b"x" * (LIMIT + 1)) != httpx.codes.REQUEST_ENTITY_TOO_LARGE
     assert _send(front, server, IMPORT, b"x" * (CARS + 1)) == httpx.codes.REQUEST_ENTITY_TOO_LARGE

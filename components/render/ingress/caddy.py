@@ -46,13 +46,20 @@ handle_path /.well-known/pds-ingress/* {
 }
 """
 
+_ERRORS = """\
+# Apps are pages of other origins. A browser lets them read Caddy's errors too, such as 413, not only the server's.
+handle_errors {
+	header Access-Control-Allow-Origin *
+}
+"""
+
 
 def caddyfile(settings: Settings, *, plain: bool = False) -> str:
     """This stack's part of the Caddyfile. `plain` omits the operator's own texts."""
     backend = f"127.0.0.1:{settings.pds.port}"
     domains = settings.service_handle_domains or (f".{settings.hostname}",)
     access_log = _access_log(settings)
-    served = f"{access_log}{_RESULTS}{_limits(settings)}{_to_the_server(backend)}"
+    served = f"{access_log}{_RESULTS}{_limits(settings)}{_to_the_server(backend)}{_ERRORS}"
     among_handles = f".{settings.hostname.partition('.')[2]}" in domains
     if among_handles:
         served = f"{_ON_DEMAND}{served}"
@@ -150,7 +157,7 @@ def _longer_than(limit: int) -> str:
 
 
 def _limit(longer: str, matcher: str, limit: int) -> str:
-    return f"respond @{longer} 413\nrequest_body {matcher}{{\n\tmax_size {limit}\n}}\n"
+    return f"error @{longer} 413\nrequest_body {matcher}{{\n\tmax_size {limit}\n}}\n"
 
 
 def _to_the_server(backend: str) -> str:
