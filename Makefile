@@ -17,7 +17,7 @@ PYTEST = $(RUN) pytest -q -n $(WORKERS)
 # Where this is set, as in many container images, each of hundreds of processes would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help try unit contract lint servers test soak preview policy bench e2e generate clean
+.PHONY: help try unit contract lint servers test soak browser preview policy bench e2e generate clean
 
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
@@ -27,6 +27,8 @@ help:
 	@echo 'make test           all of them (WORKERS=1: one after the other)'
 	@echo 'make soak           a club of 50 that is written to: 50 snapshots, and 50 times each, at random moments, SIGKILL'
 	@echo '                    to snapshot, server, upload, download and restore; an account of 50,000 records moves'
+	@echo 'make browser        the pages that people see, in Chromium behind Caddy: sign-in, sign-up, an upload from another'
+	@echo '                    origin (Debian packages caddy, chromium, libnss3-tools, pebble)'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
 	@echo '                    ALLOW="NAME …": what may be replaced or deleted)'
 	@echo 'make policy         the policy pack: its virtual environment, and build/policy-pack, which can be published'
@@ -40,7 +42,7 @@ help:
 # A virtual environment whose Python is gone, after an upgrade of the system, is made anew.
 ifneq ($(wildcard venv/.tools),)
 ifneq ($(shell venv/bin/python -c 'print(0)' 2>&1),0)
-$(shell rm -f venv/.tools venv/.tests)
+$(shell rm -f venv/.tools venv/.tests venv/.browser)
 endif
 endif
 
@@ -78,6 +80,13 @@ test:
 soak: venv/.tests
 	$(RUN) pytest -v -s $(LONG) --soak tests/contract/test_snapshot.py tests/contract/test_killed.py \
 		tests/contract/test_migrate_account.py
+
+browser: venv/.browser
+	$(RUN) pytest -v tests/browser/browser_*.py
+
+venv/.browser: venv/.tests tests/browser/requirements.txt
+	$(INSTALL) -r tests/browser/requirements.txt
+	@touch $@
 
 preview: venv/.tools
 	@$(RUN) tools.preview --stack $(STACK) $(if $(DIFF),--diff $(DIFF)) $(if $(ALLOW),--allow "$(ALLOW)")

@@ -172,6 +172,7 @@ def test_every_requirement_is_pinned_in_a_file_that_renovate_reads() -> None:
         "tests/requirements.txt",
         "tests/e2e/requirements.txt",
         "policy/requirements.txt",
+        "tests/browser/requirements.txt",
     }
     assert all(path.name == "requirements.txt" for path in files), "Renovate's manager for pip requires this name"
     for path in files:

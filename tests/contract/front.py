@@ -92,8 +92,11 @@ class Pebble(ServerProcess):
 
     def trust(self) -> ssl.SSLContext:
         """A client that trusts the certificates which this server issues, and no others."""
-        root = httpx.get(self._roots, verify=self._trust_api, trust_env=False).text
-        return ssl.create_default_context(cadata=root)
+        return ssl.create_default_context(cadata=self.root())
+
+    def root(self) -> str:
+        """The certificate at the root of those that this server issues, as PEM."""
+        return httpx.get(self._roots, verify=self._trust_api, trust_env=False).text
 
 
 class Caddy(ServerProcess):
@@ -212,15 +215,22 @@ def caddy_in_front(folder: Path, pds_url: str, handle: str, names: list[str], **
     with (
         serve({name: [LOOPBACK] for name in names}) as nameserver,
         Pebble(folder, ports, nameserver) as pebble,
+        caddy_of(folder, pebble, ports, pds_url, handle, **changes) as front,
     ):
-        port = int(pds_url.rpartition(":")[2])
-        settings = settings_of(
-            ingress={"kind": "caddy", "acme_ca": pebble.directory},
-            pds={"port": port, **changes.pop("pds", {})},
-            **changes,
-        )
-        text = whole_caddyfile(caddy_job(settings, "dev"), caddyfile(settings))
-        with Caddy(folder / "caddy", ports, text, pebble.authority_file, handle) as caddy:
-            front = Front(caddy=caddy, pebble=pebble, settings=settings, trust=pebble.trust())
-            front.ordered(settings.hostname)
-            yield front
+        yield front
+
+
+@contextmanager
+def caddy_of(folder: Path, pebble: Pebble, ports: Ports, pds_url: str, handle: str, **changes: Any) -> Iterator[Front]:
+    """Caddy as `caddy_in_front`, with certificates of a running `pebble`, which validates names at `ports`."""
+    port = int(pds_url.rpartition(":")[2])
+    settings = settings_of(
+        ingress={"kind": "caddy", "acme_ca": pebble.directory, **changes.pop("ingress", {})},
+        pds={"port": port, **changes.pop("pds", {})},
+        **changes,
+    )
+    text = whole_caddyfile(caddy_job(settings, "dev"), caddyfile(settings))
+    with Caddy(folder / "caddy", ports, text, pebble.authority_file, handle) as caddy:
+        front = Front(caddy=caddy, pebble=pebble, settings=settings, trust=pebble.trust())
+        front.ordered(settings.hostname)
+        yield front
