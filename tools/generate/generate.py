@@ -3,7 +3,8 @@
 An option exists once, as a typed field in `components/settings`. `Pulumi.yaml`'s config block, the JSON schema by which
 editors check `Pulumi.*.yaml`, and the table in `docs/options.md` come from there. The README's graph comes from the
 evaluated program, its commands and `docs/commands.md` from the parsers of `./pds`, the map in `docs/architecture.md`
-from the imports, and `docs/differences-from-the-post.md` from `differences.py`. With `--check` nothing is written: each
+from the imports, the picture of `./pds list` from the command, and `docs/differences-from-the-post.md` from
+`differences.py`. With `--check` nothing is written: each
 stale file is named and the exit code is 1.
 """
 
@@ -26,6 +27,7 @@ from tools.generate.commands import command_pages, command_table
 from tools.generate.differences import markdown_table
 from tools.generate.graph import mermaid
 from tools.generate.import_map import import_map
+from tools.generate.list_picture import list_picture
 from tools.generate.template import template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +220,7 @@ def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
     """Return each derived file with its text. Raises ValueError or OSError if a page has no place for it."""
     yield root / "Pulumi.yaml", pulumi_yaml()
     yield root / SCHEMA_PATH, stack_schema()
+    yield root / "docs/guide/list.svg", list_picture()
     for name, tables in PAGES.items():
         page = root / name
         text = page.read_text()
