@@ -10,6 +10,9 @@ MACHINE_SCENARIOS = $(wildcard tests/e2e/scenarios/e2e_machine*.py)
 # Scenarios and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
 LONG = --timeout=7200 -o faulthandler_timeout=7500
 
+# Chromium cancels requests when an interface of the machine changes, as it does when Docker starts a container.
+OWN_NETWORK = $(if $(filter 0,$(shell id -u)),unshare --net sh -c 'ip link set lo up && exec "$$0" "$$@"')
+
 # Processes that share the tests; each of them starts servers of its own.
 WORKERS ?= auto
 PYTEST = $(RUN) pytest -q -n $(WORKERS)
@@ -81,8 +84,8 @@ soak: venv/.tests
 	$(RUN) pytest -v -s $(LONG) --soak tests/contract/test_snapshot.py tests/contract/test_killed.py \
 		tests/contract/test_migrate_account.py
 
-browser: venv/.browser
-	$(RUN) pytest -v tests/browser/browser_*.py
+browser: venv/.browser servers
+	$(OWN_NETWORK) $(RUN) pytest -v tests/browser/browser_*.py
 
 venv/.browser: venv/.tests tests/browser/requirements.txt
 	$(INSTALL) -r tests/browser/requirements.txt

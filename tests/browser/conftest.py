@@ -49,8 +49,7 @@ def page(browser: Browser) -> Iterator[Page]:
     context.set_default_timeout(_HANG)
     expect.set_options(_HANG)
     opened = context.new_page()
-    # Pytest shows these if the test fails. Chromium cancels requests whenever an interface of the machine changes
-    # (ERR_NETWORK_CHANGED), as it does when Docker starts a container.
+    # Pytest shows these if the test fails.
     opened.on("requestfailed", lambda request: print(f"{request.method} {request.url}: {request.failure}"))
     yield opened
     context.close()
