@@ -108,6 +108,7 @@ bench: venv/.tests
 	@$(RUN) tests.contract.figures_records
 	@$(RUN) tests.contract.figures_accounts
 	@$(RUN) tests.contract.figures_migration
+	@$(RUN) tests.contract.figures_blobs
 	@$(RUN) tests.e2e.figures
 	@$(RUN) tests.e2e.figures_clubs
 

@@ -13,6 +13,7 @@ from components.edge.ingress import create_ingress
 from components.host.clubs import refuse_destroy_while_in_use
 from components.host.connect import HostArgs, connect_host, stack_identity
 from components.notices import warn_if_not_serving
+from components.operations.blobs import blob_bucket
 from components.operations.operations import OperationsArgs, create_operations
 from components.outputs import Outputs, Parts, outputs
 from components.people.people import People, PeopleArgs
@@ -46,8 +47,13 @@ class Pds(pulumi.ComponentResource):
         host_args = HostArgs(settings=settings, stack=stack, project=args.project, identity=identity)
         host = connect_host(f"{name}-host", host_args, child)
 
-        secrets = PdsSecrets(f"{name}-secrets", PdsSecretsArgs(settings=settings, target=host.target), child)
-        server_args = PdsServerArgs(settings=settings, stack=stack, target=host.target, secrets=secrets.variable)
+        blobs = blob_bucket(f"{name}-blobs", settings, stack, identity, child)
+        bucket_key = blobs.server_items if blobs else None
+        secrets_args = PdsSecretsArgs(settings=settings, target=host.target, blobs=bucket_key)
+        secrets = PdsSecrets(f"{name}-secrets", secrets_args, child)
+        server_args = PdsServerArgs(
+            settings=settings, stack=stack, target=host.target, secrets=secrets.variable, blobs=bucket_key
+        )
         server = PdsServer(f"{name}-server", server_args, child)
 
         dns = Dns(f"{name}-dns", DnsArgs(settings=settings, ipv4=host.ipv4, identity=identity), child)
@@ -61,8 +67,8 @@ class Pds(pulumi.ComponentResource):
         ready = server_ready(f"{name}-server-ready", ready_args, self._after(server.job, *ingress.last))
         warn_if_not_serving(ready, resolves, host.configuration)
 
-        operations_args = OperationsArgs(settings=settings, stack=stack, host=host, server=server.job, ready=ready)
-        operations = create_operations(name, operations_args, child)
+        extras = OperationsArgs(settings=settings, stack=stack, host=host, blobs=blobs, server=server.job, ready=ready)
+        operations = create_operations(name, extras, child)
 
         people_args = PeopleArgs(
             settings=settings,

@@ -71,15 +71,17 @@ def find_lost_state(changes: Iterable[Change], allowed: Collection[str] = ()) ->
 
 
 _REMEDIES = {
-    ("SpacesBucket", "name"): "a bucket keeps its name. Put 'backup.bucket' back, or remove 'backup' for one `up` and "
-    "then write the new one: the backups so far stay in the old bucket",
-    ("SpacesBucket", "region"): "a bucket keeps its region. Put 'backup.region' back",
+    ("-blobs-bucket", "name"): "a bucket keeps its name. Put 'blobs.bucket' back",
+    ("-blobs-bucket", "region"): "a bucket keeps its region. Put 'blobs.region' back",
+    ("-backup-bucket", "name"): "a bucket keeps its name. Put 'backup.bucket' back, or remove 'backup' for one `up` "
+    "and then write the new one: the backups so far stay in the old bucket",
+    ("-backup-bucket", "region"): "a bucket keeps its region. Put 'backup.region' back",
 }
-"""By type and input: what to do instead of a replacement that loses data."""
+"""By the end of the name and by input: what to do instead of a replacement that loses data."""
 
 
 def _remedy(change: Change) -> str:
-    remedies = [text for (kind, key), text in _REMEDIES.items() if change.kind == kind and key in change.reasons]
+    remedies = [text for (end, key), text in _REMEDIES.items() if change.name.endswith(end) and key in change.reasons]
     return f": {'; '.join(remedies)}" if remedies and change.op == "replace" else ""
 
 

@@ -6,7 +6,7 @@ preview, above all user_data, are checked in the offline evaluation, where they 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -262,13 +262,17 @@ def key_faults(key: Item, bucket: Item | None = None) -> list[str]:
 
 
 def find_unsafe_bucket(view: View) -> list[str]:
-    """Backups survive a thief on the host: versions are kept, and the key there can access only this bucket."""
-    (bucket,), (key,) = view.of(":SpacesBucket"), view.of(":SpacesKey")
-    findings = bucket_faults(bucket) + key_faults(key, bucket)
-    (items,) = [item.inputs["items"] for item in view.of(":Variable") if item.name.endswith("-backup-variable")]
-    owners = {item.inputs.get("spacesAccessId") for item in view.of("pulumi:providers:digitalocean")}
-    if items != SECRET and items["AWS_ACCESS_KEY_ID"] in owners:
-        findings.append("the host has the owner's own key, which reaches every bucket")
+    """Backups and blobs survive a thief on the host: versions are kept, and a key there can access only one bucket."""
+    keys = {key.name: key for key in view.of(":SpacesKey")}
+    findings = []
+    for bucket in view.of(":SpacesBucket"):
+        key = keys.get(f"{bucket.name.removesuffix('-bucket')}-key")
+        findings += bucket_faults(bucket) + (key_faults(key, bucket) if key else [f"{bucket.name} has no key"])
+    owners = {item.inputs.get("spacesAccessId") for item in view.of("pulumi:providers:digitalocean")} - {None, SECRET}
+    for variable in view.of(":Variable"):
+        items = variable.inputs["items"]
+        if isinstance(items, Mapping) and owners & set(items.values()):
+            findings.append(f"the host has the owner's own key, which reaches every bucket: {variable.name}")
     return findings
 
 

@@ -22,6 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "alerts": {"alerts": ALERTS},
     "members": CLUB,
     "backup": {"backup": BACKUP},
+    "blobs": {"backup": BACKUP, "blobs": {"bucket": "club-blobs"}},
     "metrics": {"metrics": {"store": True}, "alerts": ALERTS},
     "unreferenced-blobs": {"pds": {"unreferenced_blob_days": 30}},
 }

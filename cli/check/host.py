@@ -17,7 +17,7 @@ from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, ru
 from components.clients.nomad import NomadApi
 from components.render.jobs.alerts import VOLUME_PERCENT, patience
 from components.render.jobs.unreferenced_blobs import JOB as UNREFERENCED_BLOBS_JOB
-from components.render.jobs.unreferenced_blobs import RUN_STATUS
+from components.render.jobs.unreferenced_blobs import RUN_STATUS, is_requested
 
 HOST_SCRIPT = Path(__file__).with_name("host.sh")
 _LONGEST = timedelta(hours=6)
@@ -138,19 +138,19 @@ def unreferenced_blobs(subject: Subject) -> CheckVerdict:
     host = _host(subject)
     if not host or not host.seen:
         return skipped(_NOT_RUNNING)
-    count, kib = host.seen["uploads"], host.seen["uploads_kib"]
-    if count is None or kib is None:
-        return skipped("blobs are in a bucket, or could not be counted")
     days = subject.settings.pds.unreferenced_blob_days if subject.settings else None
     status = host.run_statuses.get(RUN_STATUS, {})
     started = _killed(status)
     failure = started or status.get("failed")
-    if days is not None and failure and failure >= status.get("good", ""):
+    if subject.settings and is_requested(subject.settings) and failure and failure >= status.get("good", ""):
         reason = "it was killed" if started else str(status.get("why", "")).rstrip(".")
         return failed(
             f"the job of {shown(failure)} failed: {reason}. It runs again next week, or with "
             f"`./pds nomad {subject.stack} -- job periodic force {UNREFERENCED_BLOBS_JOB}`."
         )
+    count, kib = host.seen["uploads"], host.seen["uploads_kib"]
+    if count is None or kib is None:
+        return skipped("blobs are in a bucket, or could not be counted")
     kept = "'pds.unreferenced_blob_days' is not set: they stay" if days is None else f"removed after {days} days"
     size = f"{kib / 1024:.1f} MiB" if kib >= _MIB else f"{kib} KiB"
     remark = f"{count} uploads that no record names take {size}; {kept}. `./pds usage {subject.stack}` lists them"

@@ -4,6 +4,8 @@ starts the PDS this way.
 Nomad is not used: a job that is stopped outside the engine makes the next `up` fail.
 """
 
+from collections.abc import Mapping
+
 from cli.lib.stack import Stack, StackError
 from offline.stackfile import read_settings
 
@@ -27,9 +29,9 @@ def unpause(stack: Stack, *, yes: bool) -> None:
     up(stack, yes=yes)
 
 
-def up(stack: Stack, *, yes: bool) -> None:
-    """Run `pulumi up`. Raises StackError if it fails."""
-    if stack.run_interactively("up", *(["--yes", "--skip-preview"] if yes else [])):
+def up(stack: Stack, *, yes: bool, env: Mapping[str, str] | None = None) -> None:
+    """Run `pulumi up`, with additional environment if need be. Raises StackError if it fails."""
+    if stack.run_interactively("up", *(["--yes", "--skip-preview"] if yes else []), env=env):
         raise StackError("`pulumi up` did not succeed. Fix the fault above and repeat the command.")
 
 

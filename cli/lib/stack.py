@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,9 +168,10 @@ class Stack:
                 item.pop("pendingReplacement", None)
         write_private(file, json.dumps(state).encode())
 
-    def run_interactively(self, *arguments: str) -> int:
-        """Run a command that may prompt for confirmation; return its exit code."""
-        completed = subprocess.run(self._shown(*arguments), cwd=self.root)  # no deadline: it waits for an answer
+    def run_interactively(self, *arguments: str, env: Mapping[str, str] | None = None) -> int:
+        """Run a command that may prompt for confirmation; return its exit code. `env` is additional environment."""
+        shell = os.environ | env if env else None
+        completed = subprocess.run(self._shown(*arguments), cwd=self.root, env=shell)  # no deadline: it may prompt
         return completed.returncode
 
     def _shown(self, *arguments: str) -> list[str]:

@@ -9,7 +9,8 @@ from components.settings import stack_identity
 
 
 class StackIdentityProvider(PollingProvider, pickled_as="StackIdentityProvider"):
-    """Stores the values that must not change, and refuses another hostname, region or volume at the preview."""
+    """Stores the values that must not change, and refuses another hostname, region, volume or location of the blobs at
+    the preview."""
 
     def _run(self, news: Props, olds: Props) -> Props:
         self._refuse(olds, news)
@@ -26,5 +27,7 @@ class StackIdentityProvider(PollingProvider, pickled_as="StackIdentityProvider")
             return
         is_forgotten = shell_variable(stack_identity.FORGET) == olds["hostname"]
         known = {**olds, "hostname": news["hostname"]} if is_forgotten else olds
+        if shell_variable(stack_identity.BLOBS_MOVED) == news["blobs"]:
+            known = {**known, "blobs": news["blobs"]}
         if fault := stack_identity.fault(known, news):
             raise ServiceError(fault)

@@ -10,6 +10,7 @@ from components.host.existing import ExistingNomad, ExistingNomadArgs
 from components.host.own import OwnHost, OwnHostArgs
 from components.host.shared import SharedHost, SharedHostArgs
 from components.render.host.cloud_init import volume_name
+from components.settings.checks.pds_env import blob_location
 from components.settings.sections.settings import Settings
 
 
@@ -50,6 +51,7 @@ def stack_identity(name: str, settings: Settings, stack: str, opts: pulumi.Resou
             "volume": "" if on else volume_name(settings, stack),
             "volume_gib": 0 if on else settings.volume.size_gib,
             "adopt": settings.volume.adopt or "",
+            "blobs": blob_location(settings),
         },
         opts,
     )

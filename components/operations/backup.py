@@ -10,6 +10,7 @@ import pulumi_digitalocean as digitalocean
 import pulumi_nomad as nomad
 
 from components.nomad_target import NomadTarget
+from components.operations.spaces import bucket_key, configured_keys, spaces_provider, versioned_bucket
 from components.render.jobs.registry import NOMAD_JOBS
 from components.render.jobs.restic import bucket_name, repository
 from components.secret_values import as_secret, random_hex
@@ -20,9 +21,6 @@ from components.settings.sections.settings import Settings
 _JOBS = tuple(job for job in NOMAD_JOBS if job.section == "backup")
 """The jobs that need the backups' credentials; each reads them from a variable of its own."""
 
-VERSION_DAYS = 30
-"""Days the bucket keeps overwritten or deleted objects. The key on the host can delete objects and could be stolen."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class BackupArgs:
@@ -31,7 +29,7 @@ class BackupArgs:
     settings: Settings
     stack: str
     target: NomadTarget
-    server: nomad.Job
+    server: pulumi.Resource
 
 
 class Backup(pulumi.ComponentResource):
@@ -51,9 +49,9 @@ class Backup(pulumi.ComponentResource):
         password = pulumi.Output.secret(section.password.get_secret_value()) if section.password else generated
         items: dict[str, pulumi.Input[str]] = {"RESTIC_PASSWORD": password}
         if section.endpoint:
-            items["AWS_ACCESS_KEY_ID"], items["AWS_SECRET_ACCESS_KEY"] = _configured_keys(section)
+            items["AWS_ACCESS_KEY_ID"], items["AWS_SECRET_ACCESS_KEY"] = _keys(section)
         elif not section.volume:
-            key = self._key(name, args, self._bucket(name, args, section))
+            key = self._key(name, args, section)
             items["AWS_ACCESS_KEY_ID"], items["AWS_SECRET_ACCESS_KEY"] = key.access_key, as_secret(key.secret_key)
         self.repository = repository(args.settings, args.stack)
         self.items = pulumi.Output.secret(pulumi.Output.all(**items))
@@ -76,63 +74,20 @@ class Backup(pulumi.ComponentResource):
             )
         self.register_outputs({"repository": self.repository})
 
-    def _bucket(self, name: str, args: BackupArgs, section: BackupOptions) -> digitalocean.SpacesBucket:
-        # Spaces accepts keys of its own, not the API token. These keys may create buckets and never reach the host.
-        access_id, secret_key = _configured_keys(section)
-        spaces = digitalocean.Provider(
-            f"{name}-spaces",
-            spaces_access_id=access_id,
-            spaces_secret_key=secret_key,
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        bucket = bucket_name(args.settings, args.stack)
-        region = section.region or SPACES_REGION
-        return digitalocean.SpacesBucket(
+    def _key(self, name: str, args: BackupArgs, section: BackupOptions) -> digitalocean.SpacesKey:
+        spaces = spaces_provider(f"{name}-spaces", *_keys(section), self)
+        bucket = versioned_bucket(
             f"{name}-bucket",
-            name=bucket,
-            region=region,
-            acl="private",
-            force_destroy=False,
-            versioning=digitalocean.SpacesBucketVersioningArgs(enabled=True),
-            lifecycle_rules=[
-                digitalocean.SpacesBucketLifecycleRuleArgs(
-                    enabled=True,
-                    abort_incomplete_multipart_upload_days=1,
-                    # restic deletes a lock after each run. Without this, a marker would remain for each object whose
-                    # versions have all expired, and each listing of locks would read them all.
-                    expiration=digitalocean.SpacesBucketLifecycleRuleExpirationArgs(expired_object_delete_marker=True),
-                    noncurrent_version_expiration=digitalocean.SpacesBucketLifecycleRuleNoncurrentVersionExpirationArgs(
-                        days=VERSION_DAYS
-                    ),
-                )
-            ],
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                provider=spaces,
-                protect=True,
-                retain_on_delete=True,
-                import_=f"{region},{bucket}" if section.adopt else None,
-                # The provider accepts another name as an update and does nothing (resource_spaces_bucket.go has no
-                # ForceNew there), and the key's grants then name a bucket that does not exist.
-                replace_on_changes=["name"],
-            ),
+            bucket_name(args.settings, args.stack),
+            section.region or SPACES_REGION,
+            pulumi.ResourceOptions(parent=self, provider=spaces),
+            adopt=section.adopt,
         )
-
-    def _key(self, name: str, args: BackupArgs, bucket: digitalocean.SpacesBucket) -> digitalocean.SpacesKey:
-        return digitalocean.SpacesKey(
-            f"{name}-key",
-            name=f"pds-{args.stack}-backup",
-            grants=[digitalocean.SpacesKeyGrantArgs(bucket=bucket.name, permission="readwrite")],
-            # The API can change only a key's name (digitalocean/openapi, spaces/key_update.yml).
-            opts=pulumi.ResourceOptions(parent=self, replace_on_changes=["grants"]),
-        )
+        return bucket_key(f"{name}-key", f"pds-{args.stack}-backup", bucket, self)
 
 
-def _configured_keys(section: BackupOptions) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+def _keys(section: BackupOptions) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
     """The keys of the stack file."""
     assert section.access_key_id
     assert section.secret_access_key
-    return (
-        pulumi.Output.secret(section.access_key_id.get_secret_value()),
-        pulumi.Output.secret(section.secret_access_key.get_secret_value()),
-    )
+    return configured_keys(section.access_key_id, section.secret_access_key)

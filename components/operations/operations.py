@@ -1,4 +1,4 @@
-"""What operators want beside a serving PDS: backups, metrics and alerts, each if the stack file asks for it."""
+"""What operators want beside a serving PDS: backups, metrics, alerts and the job that moves blobs, as requested."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import pulumi_nomad as nomad
 from components.connection import HostConnection
 from components.operations.alerts import Alerts, AlertsArgs
 from components.operations.backup import Backup, BackupArgs
+from components.operations.blobs import BlobBucket, BlobJob, BlobJobArgs
 from components.operations.metrics import Metrics, MetricsArgs
 from components.settings.sections.settings import Settings
 
@@ -19,6 +20,7 @@ class OperationsArgs:
     settings: Settings
     stack: str
     host: HostConnection
+    blobs: BlobBucket | None
     server: nomad.Job
     ready: pulumi.Resource
 
@@ -38,6 +40,11 @@ def create_operations(name: str, args: OperationsArgs, opts: pulumi.ResourceOpti
     if settings.backup:
         backup_args = BackupArgs(settings=settings, stack=stack, target=target, server=args.server)
         backup = Backup(f"{name}-backup", backup_args, opts)
+    if args.blobs:
+        blobs_args = BlobJobArgs(
+            settings=settings, stack=stack, target=target, server=args.server, bucket=args.blobs, backup=backup
+        )
+        BlobJob(f"{name}-blobs-move", blobs_args, opts)
     if settings.metrics_store:
         metrics_args = MetricsArgs(settings=settings, stack=stack, target=target, server=args.server)
         metrics = Metrics(f"{name}-metrics", metrics_args, opts)

@@ -28,6 +28,8 @@ class PdsSecretsArgs:
 
     settings: Settings
     target: NomadTarget
+    blobs: pulumi.Output[dict[str, str]] | None
+    """The key of the bucket for blobs, by the server's names; None without one."""
 
 
 class PdsSecrets(pulumi.ComponentResource):
@@ -51,7 +53,11 @@ class PdsSecrets(pulumi.ComponentResource):
             values[environment_name] = pulumi.Output.secret(adopted.get_secret_value()) if adopted else generated
         values |= {key: pulumi.Output.secret(value) for key, value in configured_secrets(args.settings).items()}
 
-        self.items = pulumi.Output.secret(pulumi.Output.all(**values))
+        blobs = args.blobs if args.blobs is not None else pulumi.Output.from_input({})
+        configured_items = pulumi.Output.all(**values)
+        self.items = pulumi.Output.secret(
+            pulumi.Output.all(configured_items, blobs).apply(lambda both: both[0] | both[1])
+        )
         self.admin_password = self.items.apply(lambda items: items["PDS_ADMIN_PASSWORD"])
         self.variable = nomad.Variable(
             f"{name}-variable",

@@ -7,7 +7,7 @@ import pulumi_nomad as nomad
 
 from components.nomad_target import JOB_TIMEOUTS, NomadTarget
 from components.render.jobs.pds import VOLUME_CHECK_PATH, pds_job, volume_check_items
-from components.render.jobs.unreferenced_blobs import unreferenced_blobs_job
+from components.render.jobs.unreferenced_blobs import UNREFERENCED_BLOBS_PATH, is_requested, unreferenced_blobs_job
 from components.settings.sections.settings import Settings
 
 
@@ -19,6 +19,8 @@ class PdsServerArgs:
     stack: str
     target: NomadTarget
     secrets: nomad.Variable
+    blobs: pulumi.Output[dict[str, str]] | None
+    """The key of the bucket for blobs, for the job that removes what no account needs there; None without one."""
 
 
 class PdsServer(pulumi.ComponentResource):
@@ -47,7 +49,15 @@ class PdsServer(pulumi.ComponentResource):
             purge_on_destroy=True,
             opts=args.target.options(self, depends_on=[args.secrets, volume_check], custom_timeouts=JOB_TIMEOUTS),
         )
-        if args.settings.pds.unreferenced_blob_days is not None:
+        if args.blobs is not None:
+            nomad.Variable(
+                f"{name}-unreferenced-blobs-variable",
+                namespace=args.target.namespace,
+                path=UNREFERENCED_BLOBS_PATH,
+                items=args.blobs,
+                opts=args.target.options(self),
+            )
+        if is_requested(args.settings):
             nomad.Job(
                 f"{name}-unreferenced-blobs-job",
                 jobspec=unreferenced_blobs_job(args.settings, args.stack),

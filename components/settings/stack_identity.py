@@ -1,4 +1,5 @@
-"""Values that must stay the same for a stack's life: hostname, location of the volume, and the volume's name.
+"""Values that must stay the same for a stack's life: hostname, location of the volume, and the volume's name; and the
+location of the blobs, which only `./pds blobs` changes.
 
 Pure functions over two sets of values: the state's, and the stack file's. The dynamic resource `StackIdentity` compares
 them at each preview, before the engine examines anything else: the engine's own advice for a volume in another region
@@ -11,6 +12,9 @@ from typing import Any
 FORGET = "PDS_FORGET_HOSTNAME"
 """Variable of the operator's shell that names a hostname under which no server ever ran."""
 
+BLOBS_MOVED = "PDS_BLOBS_MOVED"
+"""Variable of the shell in which `./pds blobs` runs `pulumi up`: the location to which it has moved all blobs."""
+
 NOT_TOUCHED = "Nothing was changed."
 
 
@@ -18,7 +22,8 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """Why `wanted` cannot follow `known`, in a sentence with a remedy; None if it can.
 
     Both hold the inputs of `StackIdentity`: `stack`, `hostname`, `on` (the stack whose host it shares), and `region`,
-    `volume` (its name), `volume_gib`, `adopt` (a volume's ID), which are empty for a stack without its own host.
+    `volume` (its name), `volume_gib`, `adopt` (a volume's ID), which are empty for a stack without its own host, and
+    `blobs`, their location (`pds_env.blob_location`).
     """
     stack, file = wanted["stack"], f"Pulumi.{wanted['stack']}.yaml"
     if known["hostname"] != wanted["hostname"]:
@@ -43,6 +48,8 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
             "region needs another stack, with a backup restored onto it "
             "(docs/guide/hosts.md#permanent-properties)."
         )
+    if blobs := _blobs_fault(known.get("blobs", wanted["blobs"]), wanted["blobs"], stack, file):
+        return blobs
     if wanted["adopt"] and wanted["adopt"] != known["adopt"]:
         return None  # another volume, on purpose: the engine imports it unchanged
     return _volume_fault(known, wanted, file)
@@ -67,6 +74,35 @@ def _volume_fault(known: Mapping[str, Any], wanted: Mapping[str, Any], file: str
             f"grow, never shrink. {NOT_TOUCHED} Write 'size_gib: {has}'."
         )
     return None
+
+
+def _blobs_fault(known: str, wanted: str, stack: str, file: str) -> str | None:
+    """Why the server must not look for blobs elsewhere yet. Those in a bucket of one's own ('s3') are not moved."""
+    kinds = {known.partition(" ")[0], wanted.partition(" ")[0]}
+    if known == wanted or "bucket" not in kinds:
+        return None
+    if "s3" in kinds:
+        return (
+            f"pds:blobs: the place of the blobs is '{known}', and {file} says '{wanted}'. The program moves blobs only "
+            f"between the volume and the bucket that it makes. {NOT_TOUCHED} Write the section back."
+        )
+    if known == "disk":
+        return (
+            f"pds:blobs: the blobs of this PDS are on its volume, and {file} names the {wanted}, which lacks them. "
+            f"{NOT_TOUCHED} `./pds blobs {stack} --to bucket` copies them, then starts the server there."
+        )
+    name, _, region = known.removeprefix("bucket ").partition(" in ")
+    if wanted == "disk":
+        return (
+            f"pds:blobs: the blobs of this PDS are in the {known}, and {file} says that they are on the volume. "
+            f"{NOT_TOUCHED} Keep 'blobs: {{bucket: {name}}}', and run `./pds blobs {stack} --to disk`. It copies them "
+            "back, then starts the server there."
+        )
+    return (
+        f"pds:blobs: the blobs of this PDS are in the {known}, and {file} names the {wanted}. A bucket keeps its name "
+        f"and its region. {NOT_TOUCHED} Write 'bucket: {name}' and 'region: {region}' back. For another bucket see "
+        "docs/guide/blobs.md#another-bucket."
+    )
 
 
 def _differ(known: Mapping[str, Any], wanted: Mapping[str, Any], name: str) -> bool:

@@ -14,7 +14,7 @@ from components.settings.fields.option import env_of, holds_secret, options, sec
 from components.settings.parse import read
 from components.settings.sections import PdsOptions
 from components.settings.sections.settings import Settings
-from tests.support.programs import BACKUP
+from tests.support.programs import BACKUP, BLOBS
 from tests.unit.components.settings.test_settings import DOCUMENT, MAIL, ROTATION_KEY, S3, TEXT_KEY, document, settings
 from tools.generate.generate import (
     PAGES,
@@ -162,7 +162,7 @@ def test_the_schema_accepts_encrypted_values_only_for_secrets() -> None:
             continue
         section, _, name = key.partition(".")
         value: Any = {"PDS_RATE_LIMIT_BYPASS_KEY": secure} if key == "pds.extra_secret_env" else secure
-        base: dict[str, Any] = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
+        base: dict[str, Any] = {"mail": MAIL, "s3": S3, "backup": BACKUP, "blobs": BLOBS}.get(section, {})
         if name.startswith("slack."):
             name, value = "slack", {**SLACK, name.removeprefix("slack."): value}
         if name.startswith("otlp."):

@@ -11,7 +11,7 @@ import pytest
 
 from offline.mock_engine import ROOT, Evaluation
 from tests.support.invariants import everything, kind
-from tests.support.programs import ALERTS, BACKUP, CLUBS, EXISTING, run, shared
+from tests.support.programs import ALERTS, BACKUP, BLOBS, CLUBS, EXISTING, run, shared
 
 COMPONENTS = ROOT / "components"
 MODULES = sorted(path for path in COMPONENTS.rglob("*.py"))
@@ -161,7 +161,7 @@ def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def test_every_component_class_is_covered() -> None:
-    assert len(CLASSES) == 20, "a new component class changes this count"
+    assert len(CLASSES) == 22, "a new component class changes this count"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
@@ -207,7 +207,11 @@ def test_every_component_registers_its_outputs(club: Evaluation) -> None:
 
 
 def test_type_tokens_match_the_component_classes(club: Evaluation) -> None:
-    every = [*everything(club), *everything(run(alerts=ALERTS, backup=BACKUP, metrics={"store": True}, **CLUBS))]
+    every = [
+        *everything(club),
+        *everything(run(alerts=ALERTS, backup=BACKUP, metrics={"store": True}, **CLUBS)),
+        *everything(run(blobs=BLOBS)),
+    ]
     every += [*everything(shared()), *everything(run(**EXISTING))]
     tokens = {item.type for item in every if item.type.startswith("pds:")}
     assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}

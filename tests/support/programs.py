@@ -13,7 +13,7 @@ from offline.stackfile import read_stack
 SOURCES = ("components", "offline", "policy", "cli", "tools")
 """The folders of the project's own code, beside `tests`."""
 
-_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup", "metrics", "on")
+_HOLD_SECRETS = ("mail", "s3", "secrets", "ingress", "pds", "alerts", "backup", "blobs", "metrics", "on")
 """Sections that may contain a secret; the engine marks a whole top-level key as secret."""
 
 ALERTS = {
@@ -25,6 +25,9 @@ ALERTS = {
 
 BACKUP = {"access_key_id": "DO00OWNERS", "secret_access_key": "owners+secret/of=Spaces"}
 """The minimum of a stack file for backups."""
+
+BLOBS = {"bucket": "club-blobs"} | {name: f"{value}-blobs" for name, value in BACKUP.items()}
+"""The minimum of a stack file for blobs in a bucket, without backups."""
 
 
 CLUB: dict[str, Any] = {

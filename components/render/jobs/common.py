@@ -43,3 +43,8 @@ def batch_job(
 def data_volume(settings: Settings, stack: str) -> VolumeRequest:
     """A group's claim on the PDS's data volume."""
     return VolumeRequest(name=PDS_JOB, source=nomad_scope(settings, stack).volume)
+
+
+def blobs_served(settings: Settings) -> dict[str, str]:
+    """Where a server with a bucket of its own keeps blobs, for programs that copy or restore them."""
+    return {"BLOBS_SERVE": settings.blobs.serve} if settings.blobs else {}

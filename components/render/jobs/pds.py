@@ -54,6 +54,8 @@ _DATA_LOCK = "data_lock.cjs"
 _DURABLE = "durable.cjs"
 """Preloaded into a server that flushes its writes before it acknowledges them (decision 16)."""
 
+_FOR_VOLUME_CHECK = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_S3_BUCKET")
+
 _TELEMETRY = "telemetry.mjs"
 """Preloaded into a server whose telemetry `metrics` asks for. Node loads it after the others: the volume is checked and
 locked before telemetry opens a port."""
@@ -166,6 +168,7 @@ def preloading(*modules: str) -> str:
 
 def _volume_check(settings: Settings) -> Task:
     """Checks the volume before the server starts. It fails at once, so that `up` does not wait for a deadline."""
+    environment = plain_environment(settings)
     return Task(
         name="volume-check",
         user="1000:1000",
@@ -173,7 +176,7 @@ def _volume_check(settings: Settings) -> Task:
         restart=Restart(attempts=0, interval="10m", delay="15s", mode="fail"),
         config=hardened(settings, pids_limit=64, command="node", args=(f"/local/{_VOLUME_CHECK}",)),
         volume_mounts=(VolumeMount(volume=JOB, destination=DATA_DIRECTORY),),
-        env={"PDS_HOSTNAME": settings.hostname, "PDS_DATA_DIRECTORY": DATA_DIRECTORY},
+        env={name: environment[name] for name in _FOR_VOLUME_CHECK if name in environment},
         templates=(
             *_volume_check_templates(),
             Template(

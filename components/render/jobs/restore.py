@@ -4,7 +4,7 @@ It is part of the stack and runs only when `./pds restore` dispatches it, so tha
 meta of the run has the parameters. On the host, the variable at `RESTORE_PATH` provides the secrets.
 """
 
-from components.render.jobs.common import batch_job, data_volume
+from components.render.jobs.common import batch_job, blobs_served, data_volume
 from components.render.jobs.pds import JOB as PDS_JOB
 from components.render.jobs.pds import hardened, variable_lines
 from components.render.jobs.restic import LOGS, disk, hardened_restic, on_disk, opened_by, resources, restic_environment
@@ -102,7 +102,9 @@ def _restore(settings: Settings) -> Task:
         user="1000:1000",
         config=hardened(settings, pids_limit=128, command="node", args=("/local/restore.cjs",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
-        env={name: environment[name] for name in _FOR_RESTORE if name in environment} | {"OLDER_BACKUPS": "true"},
+        env={name: environment[name] for name in _FOR_RESTORE if name in environment}
+        | blobs_served(settings)
+        | {"OLDER_BACKUPS": "true"},
         templates=scripts("restore.cjs", "restore_server.cjs"),
         resources=resources(settings, cpu=500),
         logs=LOGS,

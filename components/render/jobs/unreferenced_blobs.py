@@ -1,20 +1,24 @@
-"""A batch job that removes uploads that no record has named for `pds.unreferenced_blob_days`, once a week.
+"""A batch job that removes uploads that no record has named for `pds.unreferenced_blob_days`, once a week; in the
+bucket of `blobs` also what deleted accounts left behind.
 
-It runs in the server's own image beside the running server. The script owns what is removed, and why that is safe.
+It runs in the server's own image beside the running server. The scripts own what is removed, and why that is safe.
 """
 
 from components.render.jobs.common import batch_job, data_volume
 from components.render.jobs.pds import JOB as PDS_JOB
-from components.render.jobs.pds import hardened
-from components.render.jobspec import Logs, Periodic, Resources, Task, VolumeMount
-from components.render.nomad_job import NomadJob
+from components.render.jobs.pds import hardened, variable_lines
+from components.render.jobspec import Logs, Periodic, Resources, Task, Template, VolumeMount
+from components.render.nomad_job import NomadJob, own_path
 from components.render.scripts import scripts
-from components.settings.checks.pds_env import DATA_DIRECTORY, plain_environment
+from components.settings.checks.pds_env import DATA_DIRECTORY, bucket_environment, plain_environment
 from components.settings.fields.job_demand import SMALL_MHZ
-from components.settings.sections import UNREFERENCED_BLOBS_MIB
+from components.settings.sections import BLOBS_MIB, UNREFERENCED_BLOBS_MIB
 from components.settings.sections.settings import Settings
 
 JOB = "pds-unreferenced-blobs"
+
+UNREFERENCED_BLOBS_PATH = own_path(JOB)
+"""The variable with the key of the bucket, if blobs are in one."""
 
 RUN_STATUS = "unreferenced-blobs"
 """Name of its status below DATA/.run-status, as in the script."""
@@ -27,15 +31,19 @@ _PLACES = ("PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_TMP_LOCATION")
 def unreferenced_blobs_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
     environment = plain_environment(settings)
+    bucket = in_bucket(settings)
+    program = "unreferenced_in_bucket.cjs" if bucket else "unreferenced_blobs.cjs"
+    days = settings.pds.unreferenced_blob_days
     task = Task(
         name="unreferenced-blobs",
         user="1000:1000",
-        config=hardened(settings, pids_limit=64, command="node", args=("/local/unreferenced_blobs.cjs",)),
+        config=hardened(settings, pids_limit=64, command="node", args=(f"/local/{program}",)),
         volume_mounts=(VolumeMount(volume=PDS_JOB, destination=DATA_DIRECTORY),),
         env={name: environment[name] for name in _PLACES if name in environment}
-        | {"UNREFERENCED_BLOB_DAYS": str(settings.pds.unreferenced_blob_days)},
-        templates=scripts("unreferenced_blobs.cjs"),
-        resources=Resources(cpu=SMALL_MHZ, memory=UNREFERENCED_BLOBS_MIB),
+        | (bucket_environment(settings) if bucket else {})
+        | ({"UNREFERENCED_BLOB_DAYS": str(days)} if days is not None else {}),
+        templates=(*scripts(program), *((_key(),) if bucket else ())),
+        resources=Resources(cpu=SMALL_MHZ, memory=BLOBS_MIB if bucket else UNREFERENCED_BLOBS_MIB),
         logs=Logs(max_files=2, max_file_size=1),
     )
     return batch_job(
@@ -49,11 +57,27 @@ def unreferenced_blobs_job(settings: Settings, stack: str) -> str:
     )
 
 
+def in_bucket(settings: Settings) -> bool:
+    """Whether the server keeps blobs in the bucket of `blobs`."""
+    return settings.blobs is not None and settings.blobs.serve == "bucket"
+
+
+def is_requested(settings: Settings) -> bool:
+    """Whether the stack has the job."""
+    return settings.pds.unreferenced_blob_days is not None or in_bucket(settings)
+
+
+def _key() -> Template:
+    lines = variable_lines(UNREFERENCED_BLOBS_PATH)
+    return Template(destination="secrets/blobs.env", env=True, change_mode="noop", perms="0600", data=lines)
+
+
 ENTRY = NomadJob(
     job_id=JOB,
     role="unreferenced_blobs",
     file="unreferenced-blobs.nomad.hcl",
     section="pds",
     render=unreferenced_blobs_job,
-    is_requested=lambda settings: settings.pds.unreferenced_blob_days is not None,
+    is_requested=is_requested,
+    variable_path=UNREFERENCED_BLOBS_PATH,
 )

@@ -106,6 +106,7 @@ async function verified(source, onAccounts) {
   if (Date.parse(found.manifest.started) > Date.now() + RACE) {
     throw new Refused(`the snapshot is of ${found.manifest.started}, which is to come: this host's clock is behind.`);
   }
+  request.refuseLostBlobs(found.manifest);
   request.tell(found);
   return found;
 }
@@ -162,6 +163,8 @@ function stage(source, { manifest, sequencer }, accounts) {
   }
   const disk = manifest.blobs === "disk";
   for (const [did, account] of accounts.chosen) accountsOf.stageAccount(next, did, account, disk);
+  // A move may have left blobs on the volume: those of the old data stay, whatever the snapshot has.
+  if (manifest.blobs === "bucket") for (const did of accounts.chosen.keys()) accountsOf.keepBlobs(data, next, did);
   for (const did of accounts.leftOut.keys()) accountsOf.stageKey(next, did, source);
   accountsOf.stageReservedKeys(next, [source, data]);
 }

@@ -6,7 +6,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, LOSSES, NOT, WHOLE, blobOf, checkAll, copyDatabase, keptBlobs, read, sentences } = require("./account_check.cjs");
+const { Database, LOSSES, NOT, PLACES, WHOLE, blobOf, checkAll, copyDatabase, keptBlobs, read, sentences } = require("./account_check.cjs");
 const { home, publicKey, sha256 } = require("./repository.cjs");
 const { MANIFEST } = require("./verify.cjs");
 
@@ -182,6 +182,17 @@ function stageAccount(next, did, { folder, verdict }, disk) {
   }
 }
 
+/** Links the blobs of an account that the old data in `from` have. */
+function keepBlobs(from, next, did) {
+  for (const cid of read(path.join(next, home(did), "store.sqlite"), keptBlobs)) {
+    for (const name of PLACES.map((place) => path.join("blocks", place, did, cid))) {
+      if (!fs.existsSync(path.join(from, name)) || fs.existsSync(path.join(next, name))) continue;
+      fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
+      fs.linkSync(path.join(from, name), path.join(next, name));
+    }
+  }
+}
+
 /** Keeps the key of an account that is left out, if it is a valid key: it may be the only copy. */
 function stageKey(next, did, folder) {
   const file = path.join(folder, home(did), "key");
@@ -268,4 +279,4 @@ function taken(db, handle) {
   return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
 }
 
-module.exports = { Older, choose, copyRows, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };
+module.exports = { Older, choose, copyRows, keepBlobs, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };

@@ -35,6 +35,7 @@ async function makeOneReady(did) {
     const why = fault ?? sentences(account.verdict).join("; ");
     throw new Refused(`${did} cannot be restored from ${asked("snapshot") || "any backup"}: ${why}. Nothing was changed.`);
   }
+  request.refuseLostBlobs(account.manifest);
   const told = await outsideOf(did, account.verdict.key);
   fs.rmSync(only, { recursive: true, force: true });
   accountsOf.stageAccount(only, did, account, account.manifest.blobs === "disk");

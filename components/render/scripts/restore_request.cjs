@@ -43,6 +43,15 @@ function identityOfVolume() {
   }
 }
 
+/** Refuses a backup whose blobs this stack cannot bring back: `./pds restore` does so after the data are restored. */
+function refuseLostBlobs({ blobs }) {
+  if (blobs !== "bucket" || process.env.BLOBS_SERVE) return;
+  throw new Refused(
+    "the blobs of this backup are copies beside it, and the stack has no 'blobs' to bring them back. Nothing was changed. " +
+      "Write 'blobs: {bucket: NAME}', and 'serve: disk' to have them on the volume; then `pulumi up`."
+  );
+}
+
 /** Prints one line for all intact accounts, and one for each other account. Returns those that are not restorable. */
 function tell({ manifest, verdicts, notes }) {
   const counts = { [WHOLE]: 0, [LOSSES]: 0, [NOT]: 0 };
@@ -123,6 +132,7 @@ module.exports = {
   olderAreThere,
   onTheServer,
   plc,
+  refuseLostBlobs,
   relays,
   repairs,
   say,

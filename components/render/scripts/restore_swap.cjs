@@ -9,12 +9,13 @@ const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
 const departures = require("./account_events.cjs");
+const blobPlace = require("./blob_place.cjs");
 const { documents } = require("./did_documents.cjs");
 const { home, publicKey } = require("./repository.cjs");
 const { folders } = require("./snapshot_accounts.cjs");
 const { IDENTITY_FILE, walk } = require("./verify.cjs");
 
-const STAYS = [".restore", ".snapshot", ".run-status", departures.LIST, "lost+found"];
+const STAYS = [".restore", ".snapshot", ".run-status", blobPlace.FILE, departures.LIST, "lost+found"];
 
 /** The paths of a restore below `data`. */
 function places(data) {

@@ -2,8 +2,9 @@
 //
 // `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
 // run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no
-// run. Run by itself it is the last task of a backup, after the task that sends, which may not write there. Nomad does
-// not run it after a failed snapshot; snapshot.cjs then ends the run itself.
+// run. Run by itself it is the last task of a backup, after the tasks that send, one of which may not write there. Nomad
+// does not run it after a failed snapshot; snapshot.cjs then ends the run itself. It fails if the blobs were not copied:
+// the task that copies them may not fail, because Nomad would end the one that sends.
 "use strict";
 
 const fs = require("node:fs");
@@ -59,13 +60,26 @@ if (require.main === module) {
   const problems = [];
   if (!sent) problems.push("the snapshot was not sent");
   else if (!checked) problems.push("it was sent; thinning out, or reading a part of the bucket back, went wrong");
-  end("backup", problems, findings(), sent);
+  const copied = blobs();
+  problems.push(...copied.problems);
+  end("backup", problems, findings(copied.findings), sent && copied.problems.length === 0);
+  if (copied.problems.length > 0) process.exitCode = 1;
 }
 
-function findings() {
+/** The outcome of the task that copies the bucket's blobs (backup_blobs.cjs), if there is one. */
+function blobs() {
+  if (process.env.BLOBS_COPIED !== "true") return { problems: [], findings: {} };
+  try {
+    return JSON.parse(fs.readFileSync(path.join(process.env.NOMAD_ALLOC_DIR, "data", "blobs.json"), "utf8"));
+  } catch {
+    return { problems: ["the blobs in the bucket were not copied: the task that copies them was killed"], findings: {} };
+  }
+}
+
+function findings(more) {
   try {
     const file = path.join(process.env.PDS_DATA_DIRECTORY, ".snapshot", "current", "manifest.json");
-    return { findings: JSON.parse(fs.readFileSync(file, "utf8")).findings };
+    return { findings: { ...more, ...JSON.parse(fs.readFileSync(file, "utf8")).findings } };
   } catch {
     return {};
   }

@@ -38,11 +38,25 @@ async function main() {
   const known = drill || manifest ? found.problems.length : 0; // they were reported already
   if (manifest && known === 0 && !drill) Object.assign(found, await assess());
   if (manifest && known === 0) await serve(manifest, found);
+  if (manifest && drill && manifest.blobs === "bucket") readCopies(found);
   for (const name of ["fetched", "served.car"]) fs.rmSync(path.join(scratch, name), { recursive: true, force: true });
   outcome("drill", found.problems, { of: manifest?.started, findings: found.findings ?? {} });
   for (const problem of found.problems.slice(known)) console.error(`FAULT: ${problem}`);
   if (found.problems.length > 0) process.exit(1);
   if (drill) report(manifest, found);
+}
+
+/** The outcome of the task that reads the blobs' copies (drill_blobs.cjs). */
+function readCopies(found) {
+  let read;
+  try {
+    read = JSON.parse(fs.readFileSync(path.join(scratch, "blobs.json"), "utf8"));
+  } catch {
+    return found.problems.push("the copies of the blobs were not read to their end: see the task 'blobs'");
+  }
+  found.problems.push(...read.problems);
+  found.findings = { ...read.findings, ...found.findings };
+  fs.rmSync(path.join(scratch, "blobs.json"));
 }
 
 /** Faults of single accounts of the copy are no fault of another version of the server. */

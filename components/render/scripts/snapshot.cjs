@@ -126,7 +126,7 @@ function describe(copy, identity, accounts, started) {
     started: started.toISOString(),
     finished: "", // set after all checks
     counts: { accounts: accounts.length, repositories: Object.keys(copy.repositories).length, blobs: copy.blobs },
-    blobs: blocks ? "disk" : "elsewhere",
+    blobs: blocks ? "disk" : process.env.BLOBS_SERVE === "bucket" ? "bucket" : "elsewhere", // copied by backup_blobs.cjs, or by none
     sequence: events ? column("sequencer.sqlite", "select coalesce(max(seq), 0) from repo_seq")[0] : 0,
     accounts: accounts.sort(),
     repositories: copy.repositories,

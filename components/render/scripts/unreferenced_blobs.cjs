@@ -34,7 +34,7 @@ const WAIT = 5000; // ms; the server itself waits as long for a locked database
 const BREATH = 2; // ms between two transactions: the server's members use the same disk
 
 const data = process.env.PDS_DATA_DIRECTORY;
-const temporary = process.env.PDS_BLOBSTORE_DISK_TMP_LOCATION; // unset if blobs are in a bucket
+const temporary = process.env.PDS_BLOBSTORE_DISK_TMP_LOCATION; // unset with `s3`
 
 async function main() {
   const days = Number(process.env.UNREFERENCED_BLOB_DAYS);
@@ -42,7 +42,7 @@ async function main() {
   begin(NAME);
   const total = { removed: 0, bytes: 0, problems: [] };
   if (!temporary) {
-    console.log("blobs are in a bucket: nothing is removed. `./pds usage` lists what no record names");
+    console.log("blobs are in the bucket of 's3': nothing is removed. `./pds usage` lists what no record names");
   } else if (fs.existsSync(path.join(data, ".restore", "swap.json"))) {
     total.problems.push("a restore was cut short between the old data and the new: run it again");
   } else {

@@ -2,11 +2,14 @@
 // PDS, and an empty volume without `pds.new`: a healthy empty PDS would create new identities for existing handles.
 //
 // The identity file on the volume holds the hostname and the rotation key's public half, which is in every DID document anyway.
+// The blob file beside it holds where the blobs are: a server that looks elsewhere would serve none of them. `./pds blobs`
+// changes it after it has copied them (blob_place.cjs).
 if (!require("node:worker_threads").isMainThread) return;
 
 const fs = require("node:fs");
 const path = require("node:path");
 const crypto = require("node:crypto");
+const blobPlace = require("./blob_place.cjs");
 
 const directory = process.env.PDS_DATA_DIRECTORY;
 const identityFile = path.join(directory, ".pds-identity.json");
@@ -40,7 +43,7 @@ if (fs.existsSync(identityFile)) {
   console.log(`the volume is that of ${ours.hostname}`);
 } else {
   // Files of the file system, leftovers of a crash of this script, and the first files of backup and restore.
-  const nothing = ["lost+found", `${path.basename(identityFile)}.tmp`, ".snapshot", ".run-status", ".restore"];
+  const nothing = ["lost+found", `${path.basename(identityFile)}.tmp`, ".snapshot", ".run-status", ".restore", blobPlace.FILE];
   const data = fs.readdirSync(directory).filter((name) => !nothing.includes(name));
   if (data.length === 0 && process.env.PDS_VOLUME_CHECK_NEW !== "true") {
     refuse(
@@ -62,3 +65,7 @@ if (fs.existsSync(identityFile)) {
   fs.closeSync(handle);
   console.log(`wrote the identity file for ${ours.hostname}`);
 }
+
+const wrongPlace = blobPlace.fault(directory, blobPlace.ofServer());
+if (wrongPlace) refuse(...wrongPlace);
+blobPlace.record(directory, blobPlace.ofServer());

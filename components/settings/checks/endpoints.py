@@ -1,7 +1,7 @@
 """The addresses of S3 services: the owner of each, and its faults.
 
-A bucket, a region and an endpoint belong to one service. They are checked against each other, once for 's3' and once
-for 'backup', so that no value of one service reaches another.
+A bucket, a region and an endpoint belong to one service. They are checked against each other, for 's3', 'blobs' and
+'backup', so that no value of one service reaches another.
 """
 
 import ipaddress
@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from components.settings.fields.errors import Fault
+from pydantic import SecretStr
+
+from components.settings.fields.errors import Fault, shown
 from components.settings.sections.settings import Settings
 
 SPACES = "digitaloceanspaces.com"
@@ -17,6 +19,9 @@ SPACES_REGION = "ams3"
 """Region of a new Spaces bucket for backups; differs from the default of 'host.region'."""
 
 _SPACES_REGION = re.compile(r"[a-z]{3}[0-9]")
+_WITHOUT_SPACES = frozenset({"ams2", "nyc1", "nyc2", "sfo1"})
+"""Regions of droplets without Spaces (docs.digitalocean.com/platform/regional-availability)."""
+
 _AMAZON = re.compile(r"(?:.+\.)?s3(?:[.-]dualstack)?[.-]([a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com(?:\.cn)?")
 """docs.aws.amazon.com/general/latest/gr/s3.html; the group is the region."""
 
@@ -30,6 +35,67 @@ def s3_faults(settings: Settings) -> Iterator[Fault]:
     """Faults of the bucket for blobs."""
     if settings.s3:
         yield from _endpoint_faults("s3", settings.s3.endpoint, settings.s3.bucket, settings.s3.region)
+
+
+def blob_region(settings: Settings) -> str:
+    """The region of the bucket that `blobs` makes."""
+    assert settings.blobs
+    return settings.blobs.region or settings.host.region
+
+
+def spaces_keys(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
+    """The owner's key that may create the bucket of `blobs`: its own, or that of backups in Spaces."""
+    blobs, backup = settings.blobs, settings.backup
+    if blobs and blobs.access_key_id and blobs.secret_access_key:
+        return blobs.access_key_id, blobs.secret_access_key
+    if backup is None or backup.endpoint or backup.volume or not (backup.access_key_id and backup.secret_access_key):
+        return None
+    return backup.access_key_id, backup.secret_access_key
+
+
+def blobs_faults(settings: Settings) -> Iterator[Fault]:
+    """Faults of the bucket that `blobs` makes: its keys, its region, and other sections that it conflicts with."""
+    blobs, backup = settings.blobs, settings.backup
+    if blobs is None:
+        return
+    if settings.s3:
+        yield Fault(
+            "blobs",
+            "'s3' names a bucket for blobs beside it. The server uses one of the two.",
+            "Remove 's3' for a bucket that the program makes, or 'blobs' for your own.",
+        )
+    lone = {name: getattr(blobs, name) for name in ("access_key_id", "secret_access_key")}
+    missing = [name for name, value in lone.items() if value is None]
+    if len(missing) == 1 or (missing and spaces_keys(settings) is None):
+        yield Fault(
+            f"blobs.{missing[0]}",
+            "is required: it creates the bucket.",
+            "Create a key at DigitalOcean → API → Spaces Keys: full access. Without both, the keys of a 'backup' to "
+            "Spaces are used.",
+        )
+    yield from _blob_region_faults(settings)
+    if backup and not backup.endpoint and backup.bucket == blobs.bucket:
+        yield Fault(
+            "blobs.bucket",
+            f"{shown(blobs.bucket)} is the bucket of 'backup'. The key of one could delete the other.",
+            "Write another name.",
+        )
+
+
+def _blob_region_faults(settings: Settings) -> Iterator[Fault]:
+    assert settings.blobs
+    if settings.on and settings.blobs.region is None:
+        yield Fault(
+            "blobs.region",
+            "with 'on' the droplet's region is not known here.",
+            "Write the Spaces region nearest to the host, for example 'fra1'.",
+        )
+    elif blob_region(settings) in _WITHOUT_SPACES:
+        yield Fault(
+            "blobs.region",
+            f"there is no Spaces in {blob_region(settings)}.",
+            "Write the nearest region that has it, for example 'nyc3', 'sfo3' or 'ams3'.",
+        )
 
 
 def backup_faults(settings: Settings) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, SecretStr
 
+from components.settings.checks.endpoints import blob_region, spaces_endpoint
 from components.settings.fields.errors import SECRET_NAME, Fault, dotted, nearest
 from components.settings.fields.option import env_of, options
 from components.settings.fields.pds_env_rules import EXCLUDED, group_faults, value_fault
@@ -39,6 +40,9 @@ _S3_CHECKSUMS = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_REQUIRED",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "WHEN_REQUIRED",
 }
+
+_UPLOAD_TIMEOUT_MS = 600_000
+"""100 MiB, the default of the largest blob, at 1.4 Mbit/s. The server's own default is 20 s (config.ts, env.ts)."""
 
 _OF_A_LIBRARY = re.compile(
     r"(AWS|OTEL)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY|(https?|no)_proxy|NODE_EXTRA_CA_CERTS|NODE_USE_ENV_PROXY"
@@ -69,15 +73,40 @@ def plain_environment(settings: Settings) -> dict[str, str]:
     environment["PDS_DATA_DIRECTORY"] = DATA_DIRECTORY
     if settings.service_handle_domains:
         environment["PDS_SERVICE_HANDLE_DOMAINS"] = ",".join(settings.service_handle_domains)
-    if settings.s3 is None:
+    if settings.s3:
+        environment |= _S3_CHECKSUMS | _named(settings.s3)
+    elif settings.blobs and settings.blobs.serve == "bucket":
+        environment |= bucket_environment(settings)
+        if pds.line != "0.4":  # for which it would be the timeout of each request as well
+            # The store on the disk has no limit. Members upload at the speed of their connections.
+            environment["PDS_BLOBSTORE_S3_UPLOAD_TIMEOUT_MS"] = str(_UPLOAD_TIMEOUT_MS)
+    else:
         environment["PDS_BLOBSTORE_DISK_LOCATION"] = f"{DATA_DIRECTORY}/blocks"
         environment["PDS_BLOBSTORE_DISK_TMP_LOCATION"] = f"{DATA_DIRECTORY}/temp"
-    else:
-        environment |= _S3_CHECKSUMS | _named(settings.s3)
     environment |= _named(pds)
     if settings.mail:
         environment |= _named(settings.mail)
     return environment | dict(sorted(pds.extra_env.items()))
+
+
+def bucket_environment(settings: Settings) -> dict[str, str]:
+    """The bucket of `blobs` by the server's names, without its key, for the server and the jobs that copy blobs."""
+    assert settings.blobs
+    region = blob_region(settings)
+    return _S3_CHECKSUMS | {
+        "PDS_BLOBSTORE_S3_BUCKET": settings.blobs.bucket,
+        "PDS_BLOBSTORE_S3_REGION": region,
+        "PDS_BLOBSTORE_S3_ENDPOINT": spaces_endpoint(region),
+    }
+
+
+def blob_location(settings: Settings) -> str:
+    """Where the server keeps blobs, in words that change only if the blobs have to move."""
+    if settings.s3:
+        return "s3"
+    if settings.blobs and settings.blobs.serve == "bucket":
+        return f"bucket {settings.blobs.bucket} in {blob_region(settings)}"
+    return "disk"
 
 
 TELEMETRY_SINCE = (0, 5, 26)

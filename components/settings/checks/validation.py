@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from components.settings.checks.caddyfile import caddyfile_faults
 from components.settings.checks.capacity import memory_faults, processor_faults
-from components.settings.checks.endpoints import backup_faults, s3_faults
+from components.settings.checks.endpoints import backup_faults, blobs_faults, s3_faults
 from components.settings.checks.handles import member_faults, removal_faults
 from components.settings.checks.host import image_faults, metrics_faults, package_faults, tag_faults
 from components.settings.checks.ingress import caa_faults, caddy_image_faults, ingress_kind_faults
@@ -149,11 +149,12 @@ def _invites(settings: Settings) -> Iterator[Fault]:
 
 def _blobs(settings: Settings) -> Iterator[Fault]:
     disk = sorted(name for name in settings.pds.extra_env if name.startswith("PDS_BLOBSTORE_DISK_"))
-    if settings.s3 and disk:
+    section = "s3" if settings.s3 else "blobs"
+    if (settings.s3 or settings.blobs) and disk:
         yield Fault(
-            "s3",
+            section,
             f"'pds.extra_env' asks for blobs on disk ({disk[0]}) beside it. The server accepts one of the two.",
-            "Remove 's3' for blobs on the volume, or those lines of 'extra_env' for blobs in the bucket.",
+            f"Remove '{section}' for blobs on the volume, or those lines of 'extra_env' for blobs in the bucket.",
         )
 
 
@@ -228,7 +229,8 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"mail"}), region_faults),
     (frozenset({"mail", "dns", "hostname", "members", "service_handle_domains"}), mail_dns_faults),
-    (frozenset({"s3"}), _blobs),
+    (frozenset({"s3", "blobs"}), _blobs),
+    (frozenset({"blobs", "s3", "backup", "host.region", "on"}), blobs_faults),
     (frozenset({"s3"}), s3_faults),
     (frozenset({"backup"}), _backup),
     (frozenset({"backup"}), backup_faults),
@@ -261,6 +263,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
                 "members",
                 "metrics",
                 "backup",
+                "blobs",
                 "clubs",
                 "on",
             }
@@ -268,7 +271,9 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
         memory_faults,
     ),
     (
-        frozenset({"host.size", "ingress.kind", "alerts.ping_url", "members", "metrics", "backup", "clubs", "on"}),
+        frozenset(
+            {"host.size", "ingress.kind", "alerts.ping_url", "members", "metrics", "backup", "blobs", "clubs", "on"}
+        ),
         processor_faults,
     ),
     (frozenset({"alerts"}), _alerts),

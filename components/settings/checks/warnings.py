@@ -81,10 +81,11 @@ def _metrics(settings: Settings) -> Iterator[str]:
 
 def _s3(settings: Settings) -> Iterator[str]:
     # In tests/contract/test_blobs_in_a_bucket.py, 2 of 8 uploads of 1 MiB timed out, and one was reset. None of 48 KiB.
-    if settings.s3 and settings.pds.line == "0.4":
+    section = "s3" if settings.s3 else "blobs"
+    if (settings.s3 or settings.blobs) and settings.pds.line == "0.4":
         yield (
-            "pds:s3: servers of the line 0.4 lose some uploads of more than 64 KiB to a bucket: they time out. Upgrade "
-            "the server: `./pds upgrade`."
+            f"pds:{section}: servers of the line 0.4 lose some uploads of more than 64 KiB to a bucket: they time out. "
+            "Upgrade the server: `./pds upgrade`."
         )
 
 
@@ -99,7 +100,10 @@ def _backup(settings: Settings) -> Iterator[str]:
     elif settings.on is None and (same := same_region(settings, settings.host.region)):
         yield same
     if settings.backup and settings.s3:
-        yield "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them."
+        yield (
+            "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them. Backups cover the "
+            "bucket of 'blobs'."
+        )
 
 
 def same_region(settings: Settings, droplet: str | None) -> str | None:

@@ -6,6 +6,7 @@ A section checks each option on its own; `validation.py` compares options with e
 file requests, not what is derived from it. A section also states the memory and the processor share of its Nomad jobs.
 """
 
+from components.settings.sections.blobs import BLOBS_MIB, BlobsOptions
 from components.settings.sections.host import DnsOptions, HostOptions, NomadOptions, OperatorsOptions, VolumeOptions
 from components.settings.sections.ingress import CADDY_ASK_PORT, INGRESS_IMAGES, IngressOptions
 from components.settings.sections.mail import (
@@ -35,6 +36,7 @@ from components.settings.sections.placement import ClubOptions, OnOptions
 
 __all__ = [
     "ALERTS_MIB",
+    "BLOBS_MIB",
     "CADDY_ASK_PORT",
     "CONFIRM_EMAIL_MIB",
     "HOST_PORT",
@@ -46,6 +48,7 @@ __all__ = [
     "UNREFERENCED_BLOBS_MIB",
     "AlertsOptions",
     "BackupOptions",
+    "BlobsOptions",
     "ClubOptions",
     "DmarcOptions",
     "DnsOptions",

@@ -45,7 +45,8 @@ class Settings(Section):
     pds: sections.PdsOptions = option(default_factory=sections.PdsOptions, doc="The Personal Data Server.")
     ingress: sections.IngressOptions = option(default_factory=sections.IngressOptions, doc="The ingress.")
     mail: sections.MailOptions | None = option(None, doc="The mail relay.", env="PDS_EMAIL_SMTP_URL")
-    s3: sections.S3Options | None = option(None, doc="A bucket for blobs.")
+    s3: sections.S3Options | None = option(None, doc="An existing bucket for blobs, with your own key.")
+    blobs: sections.BlobsOptions | None = option(None, doc="A bucket for blobs, made by the program.")
     alerts: sections.AlertsOptions | None = option(None, doc="Recipients of alerts.")
     backup: sections.BackupOptions | None = option(None, doc="Backups of all data, to a bucket.")
     metrics: sections.MetricsOptions | None = option(

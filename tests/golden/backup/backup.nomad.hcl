@@ -71,7 +71,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot.cjs" sha256:1c48df5bb400ca626c572832f3e8f624fb187d8042d2d910ed90b56562d5f27c
+        script "snapshot.cjs" sha256:e97ad2db02fc658a5a201a720ec61913ca085719f8c28dac8f436167545ffbd8
       }
 
       template {
@@ -91,7 +91,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:b69fa68ebd619296ed3ae8333eb0b6792a320153bf0de24fbceeb3515e835e59
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
       }
 
       template {
@@ -219,7 +219,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:b69fa68ebd619296ed3ae8333eb0b6792a320153bf0de24fbceeb3515e835e59
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
       }
 
       resources {

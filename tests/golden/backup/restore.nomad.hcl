@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:049882951bef0ec9962986bce6b94b2e5d560797c9c0b7123b158f8c17e2f121
+        script "restore.cjs" sha256:360aceb732e0de6ddf86b8768a6261f8fa16a7549521947388c4fabbf65c9744
       }
 
       template {
@@ -151,15 +151,15 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_accounts.cjs" sha256:c2f4a44138b911dd1bb077fa9453ecc4052a6e598d2ad0dc7ceffe48847758ab
+        script "restore_accounts.cjs" sha256:53998ef086d9fbc353b9d90e77a953fc8526f0be0bf262cf30b6b9307c821e9c
       }
 
       template {
-        script "restore_request.cjs" sha256:d6bf1776206a76a369a4817a23fc16aba1b562a3d2ae8b77760721c12d0c0d12
+        script "restore_request.cjs" sha256:d05fdeb310b19aa3ee2caf83e75f91a7545ff9409637c0cb3bd18027421e0fcf
       }
 
       template {
-        script "restore_swap.cjs" sha256:4be288b33183a726d6f8a1873f84ee27a5994bc97c5b6eb12d2c5f96f2b766a4
+        script "restore_swap.cjs" sha256:770635e4945e275a7b25594d17ed566b81d58db66d592752d33f26350094e917
       }
 
       template {
@@ -175,7 +175,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_one.cjs" sha256:c7289a24c9042fa914d57af74a135492137a45fbd527c33e23f7dc91b6e3ddbb
+        script "restore_one.cjs" sha256:cf2eff99f376e55d62144b2548616a1a0f6c2672e6dd679e32f23d7584e5fcaa
       }
 
       template {
@@ -188,6 +188,10 @@ job "pds-restore" {
 
       template {
         script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+      }
+
+      template {
+        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
       }
 
       template {

@@ -200,7 +200,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "serve.cjs" sha256:a76d883e1fd6780c845e603ff3ad7280c7f2b9913b7c559bb358f70537183d10
+        script "serve.cjs" sha256:923bc1aab1259be53530ed9002f42d8eb989a1628ec114979fbe8a7766391d9c
       }
 
       template {
@@ -228,7 +228,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "run_status.cjs" sha256:b69fa68ebd619296ed3ae8333eb0b6792a320153bf0de24fbceeb3515e835e59
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
       }
 
       template {

@@ -102,7 +102,11 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:4b321bd993638d94641ef339178d744b30285ec7f064d64c7b16e545a98d82f8
+        script "volume_check.cjs" sha256:8f1001a933f08a03a7d14bef857c7f9b26718cda383ffe4b0c0151d25b100f2b
+      }
+
+      template {
+        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
       }
 
       template {
@@ -188,7 +192,11 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:4b321bd993638d94641ef339178d744b30285ec7f064d64c7b16e545a98d82f8
+        script "volume_check.cjs" sha256:8f1001a933f08a03a7d14bef857c7f9b26718cda383ffe4b0c0151d25b100f2b
+      }
+
+      template {
+        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
       }
 
       template {

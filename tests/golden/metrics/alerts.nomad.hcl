@@ -67,7 +67,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "run_status.cjs" sha256:b69fa68ebd619296ed3ae8333eb0b6792a320153bf0de24fbceeb3515e835e59
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
       }
 
       template {

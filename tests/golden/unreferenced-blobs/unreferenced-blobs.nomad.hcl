@@ -66,7 +66,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_blobs.cjs" sha256:4a63f4d9b524c86a961e74d4f6d3eb0d487cf1ef1f2a9acb6ab62fa8585785a3
+        script "unreferenced_blobs.cjs" sha256:66649a5bca1b07e1c154c2e3f03b6a508177c0628934d5e1463efbc6655adfc5
       }
 
       template {
@@ -74,7 +74,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "run_status.cjs" sha256:b69fa68ebd619296ed3ae8333eb0b6792a320153bf0de24fbceeb3515e835e59
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
       }
 
       template {

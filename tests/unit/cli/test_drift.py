@@ -27,7 +27,7 @@ from tests.support.certificates import Authority, server_context
 from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.ingress_stand_in import Ingress
 from tests.support.leftover_account import ZONE, Owner, owner
-from tests.support.programs import BACKUP, settings_of
+from tests.support.programs import BACKUP, BLOBS, settings_of
 
 MANAGEMENT, PROGRAM = "06b05181-6ba5-a269-ae00-373e61ed46eb", "3c5d0ea0-8a1f-4a1c-9d0e-0d8d2f8f4a11"
 JOB = 'job "pds" {}'
@@ -375,6 +375,8 @@ def test_reports_uploads_that_no_record_names_and_whether_they_are_removed(world
     assert world.result(name) == (True, "a record names every upload")
     world.container["uploads"] = None
     assert world.result(name)[0] is None
+    world.subject = replace(world.subject, settings=settings_of(blobs=BLOBS))
+    assert world.result(name)[0] is False, "in a bucket, the job removes what deleted accounts left"
 
 
 def _documented() -> Mapping[str, str]:

@@ -8,13 +8,13 @@ import pytest
 from components.clients.errors import ServiceError
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import HostInUseProvider
-from components.settings.stack_identity import FORGET
+from components.settings.stack_identity import BLOBS_MOVED, FORGET
 from offline.mock_engine import Evaluation, Recorded
 from policy.changes import between
 from policy.preflight import of_changes
 from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.invariants import waits_for
-from tests.support.programs import BACKUP, CLUB, CLUBS, EXISTING, run, shared
+from tests.support.programs import BACKUP, BLOBS, CLUB, CLUBS, EXISTING, run, shared
 
 MANAGEMENT = "06b05181-6ba5-a269-ae00-373e61ed46eb"
 
@@ -22,7 +22,7 @@ MANAGEMENT = "06b05181-6ba5-a269-ae00-373e61ed46eb"
 def _known(**changes: Any) -> dict[str, Any]:
     """The content of stack dev's state."""
     inputs = {"stack": "dev", "hostname": "noted.at", "on": "", "region": "fra1", "volume": "pds-dev", "adopt": ""}
-    return {**inputs, "volume_gib": 25, "version": "1", **changes}
+    return {**inputs, "volume_gib": 25, "blobs": "disk", "version": "1", **changes}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -85,10 +85,41 @@ def test_unused_hostname_can_be_forgotten_by_name(monkeypatch: pytest.MonkeyPatc
     assert (provider.update("id", _known(), _known(hostname="noted.ta")).outs or {})["hostname"] == "noted.ta"
 
 
+BUCKET, OTHER = "bucket club-blobs in fra1", "bucket other-blobs in fra1"
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted", "parts"),
+    [
+        ("disk", BUCKET, ("on its volume", "club-blobs", "./pds blobs dev --to bucket")),
+        (BUCKET, "disk", ("bucket club-blobs", "'blobs: {bucket: club-blobs}'", "./pds blobs dev --to disk")),
+        (BUCKET, OTHER, ("bucket other-blobs", "'bucket: club-blobs'", "'region: fra1'")),
+        ("s3", BUCKET, ("'s3'", "Write the section back")),
+    ],
+)
+def test_blobs_change_their_place_only_after_they_were_moved(
+    monkeypatch: pytest.MonkeyPatch, known: str, wanted: str, parts: tuple[str, ...]
+) -> None:
+    provider = StackIdentityProvider()
+    monkeypatch.setenv(BLOBS_MOVED, known)
+    with pytest.raises(ServiceError) as refused:
+        provider.diff("id", _known(blobs=known), _known(blobs=wanted))
+    text = str(refused.value)
+    assert [part for part in ("pds:blobs", "Nothing was changed", *parts) if part not in text] == []
+    monkeypatch.setenv(BLOBS_MOVED, wanted)
+    assert provider.diff("id", _known(blobs=known), _known(blobs=wanted)).changes
+    assert (provider.update("id", _known(blobs=known), _known(blobs=wanted)).outs or {})["blobs"] == wanted
+
+
+def test_state_of_a_stack_that_recorded_no_place_accepts_one() -> None:
+    known = {key: value for key, value in _known().items() if key != "blobs"}
+    assert StackIdentityProvider().diff("id", known, _known()).changes
+
+
 @pytest.mark.parametrize(
     "evaluate",
     [
-        lambda: run(backup=BACKUP, dns={"create_zone": True}),
+        lambda: run(backup=BACKUP, blobs=BLOBS, dns={"create_zone": True}),
         shared,
         lambda: run(**EXISTING),
     ],

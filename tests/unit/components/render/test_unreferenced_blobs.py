@@ -8,7 +8,7 @@ from components.render.jobs.unreferenced_blobs import JOB, RUN_STATUS, unreferen
 from components.render.scripts import script
 from components.settings.fields.errors import SettingsError
 from offline.hcl_reader import job_of, task_of
-from tests.support.programs import run, settings_of
+from tests.support.programs import BLOBS, run, settings_of
 
 S3 = {
     "bucket": "my-club-blobs",
@@ -52,6 +52,18 @@ def test_knows_the_days_and_the_folder_of_uploads_but_no_folder_of_blobs_in_a_bu
     assert _environment(s3=S3) == {"PDS_DATA_DIRECTORY": "/pds", "UNREFERENCED_BLOB_DAYS": "30"}
 
 
+def test_job_exists_for_a_bucket_and_has_its_key_in_a_variable_of_its_own() -> None:
+    job = job_of(unreferenced_blobs_job(settings_of(blobs=BLOBS), "dev"), JOB)
+    task = task_of(job, "unreferenced-blobs")
+    assert task["config"][0]["args"] == ["/local/unreferenced_in_bucket.cjs"]
+    assert task["env"][0]["PDS_BLOBSTORE_S3_BUCKET"] == "club-blobs"
+    assert "UNREFERENCED_BLOB_DAYS" not in task["env"][0], "uploads stay unless the operator says so"
+    found = run(blobs=BLOBS)
+    assert found.one("pds-server-unreferenced-blobs-variable").inputs["path"] == f"nomad/jobs/{JOB}"
+    names = {item.name for item in run(blobs=BLOBS | {"serve": "disk"}).resources}
+    assert "pds-server-unreferenced-blobs-job" not in names
+
+
 @pytest.mark.parametrize("days", [0, 6, 3651, "30"])
 def test_refuses_a_time_in_which_a_draft_may_still_become_a_record(days: Any) -> None:
     with pytest.raises(SettingsError, match=r"pds\.unreferenced_blob_days"):
@@ -66,4 +78,5 @@ def test_counts_for_the_memory_of_the_host() -> None:
 
 
 def test_script_and_check_use_one_name_of_the_run_s_status() -> None:
-    assert f'const NAME = "{RUN_STATUS}";' in script("unreferenced_blobs.cjs")
+    for name in ("unreferenced_blobs.cjs", "unreferenced_in_bucket.cjs"):
+        assert f'const NAME = "{RUN_STATUS}";' in script(name)

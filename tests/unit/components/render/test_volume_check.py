@@ -17,6 +17,7 @@ from tools.trial.node import wheel_folder
 VOLUME_CHECK = ROOT / "components" / "render" / "scripts" / "volume_check.cjs"
 KEY = "3174f736d554cb2d30e32120227fa8cc722bc378d18dd42bac32a47794f4af1f"
 IDENTITY_FILE = ".pds-identity.json"
+BLOB_FILE = ".pds-blobs.json"
 
 
 def _node() -> str:
@@ -33,7 +34,13 @@ class Volume:
     path: Path
 
     def check(
-        self, *, hostname: str = "noted.at", key: str | None = KEY, new: bool = False, adopt: bool = False
+        self,
+        *,
+        hostname: str = "noted.at",
+        key: str | None = KEY,
+        new: bool = False,
+        adopt: bool = False,
+        bucket: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run the volume check as the job does."""
         environment = {
@@ -42,6 +49,8 @@ class Volume:
             "PDS_VOLUME_CHECK_NEW": "true" if new else "false",
             "PDS_VOLUME_CHECK_ADOPT": "true" if adopt else "false",
         }
+        if bucket is not None:
+            environment["PDS_BLOBSTORE_S3_BUCKET"] = bucket
         if key is not None:
             environment["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"] = key
         return subprocess.run(
@@ -76,7 +85,7 @@ def test_new_empty_volume_gets_an_identity_file(volume: Volume) -> None:
     assert identity["rotation_public_key"][:2] in ("02", "03")
     assert KEY not in (volume.path / IDENTITY_FILE).read_text(), "the file has only the public half"
     assert (volume.path / IDENTITY_FILE).stat().st_mode & 0o777 == 0o600
-    assert volume.names() == {IDENTITY_FILE}, "no other file is left"
+    assert volume.names() == {IDENTITY_FILE, BLOB_FILE}, "no other file is left"
 
 
 def test_refuses_an_empty_volume_without_new(volume: Volume) -> None:
@@ -122,7 +131,7 @@ def test_refuses_data_without_an_identity_file(volume: Volume, new: bool) -> Non
 def test_adopted_data_gets_an_identity_file(volume: Volume) -> None:
     (volume.path / "account.sqlite").write_text("rows")
     assert volume.check(adopt=True).returncode == 0
-    assert volume.names() == {"account.sqlite", IDENTITY_FILE}
+    assert volume.names() == {"account.sqlite", IDENTITY_FILE, BLOB_FILE}
     assert (volume.path / "account.sqlite").read_text() == "rows", "data is not touched"
 
 
@@ -130,7 +139,7 @@ def test_accepts_a_new_volume_after_a_crash_while_writing_the_identity_file(volu
     (volume.path / f"{IDENTITY_FILE}.tmp").write_text('{"hostname":')
     _refused(volume.check(), "the volume is empty")
     assert volume.check(new=True).returncode == 0, "a first start that crashed is still a first start"
-    assert volume.names() == {IDENTITY_FILE}
+    assert volume.names() == {IDENTITY_FILE, BLOB_FILE}
 
 
 def test_lost_and_found_does_not_count_as_data(volume: Volume) -> None:
@@ -148,6 +157,57 @@ def test_refuses_an_unreadable_identity_file(volume: Volume) -> None:
 def test_refuses_to_start_without_a_usable_rotation_key(volume: Volume, key: str | None) -> None:
     assert volume.check(key=key, new=True).returncode == 1
     assert volume.names() == set(), "an unusable key must not write an identity file"
+
+
+def _blob(volume: Volume) -> Path:
+    place = volume.path / "blocks" / "did:plc:alice"
+    place.mkdir(parents=True)
+    (place / "bafkreih").write_text("a picture")
+    return place / "bafkreih"
+
+
+def test_refuses_a_bucket_while_the_blobs_are_on_the_volume(volume: Volume) -> None:
+    assert volume.check(new=True).returncode == 0
+    blob = _blob(volume)
+    _refused(volume.check(bucket="club-blobs"), "the blobs of this PDS are on the volume")
+    (volume.path / BLOB_FILE).unlink()  # of a version that recorded no place
+    refused = volume.check(bucket="club-blobs")
+    _refused(refused, "the blobs of this PDS are on the volume")
+    assert "./pds blobs STACK --to bucket" in refused.stderr
+    assert volume.check().returncode == 0, "the server starts as before"
+    assert blob.exists()
+
+
+def test_refuses_a_quarantined_blob_on_the_volume_as_well(volume: Volume) -> None:
+    assert volume.check(new=True).returncode == 0
+    blob = _blob(volume)
+    (volume.path / "blocks" / "quarantine" / "did:plc:alice").mkdir(parents=True)
+    blob.rename(volume.path / "blocks" / "quarantine" / "did:plc:alice" / blob.name)
+    _refused(volume.check(bucket="club-blobs"), "the blobs of this PDS are on the volume")
+
+
+def test_a_bucket_can_be_chosen_before_the_first_blob(volume: Volume) -> None:
+    assert volume.check(new=True).returncode == 0
+    (volume.path / "blocks" / "did:plc:alice").mkdir(parents=True)
+    assert volume.check(bucket="club-blobs").returncode == 0
+    assert json.loads((volume.path / BLOB_FILE).read_text()) == {"store": "bucket", "bucket": "club-blobs"}
+
+
+@pytest.mark.parametrize("bucket", [None, "other-blobs"])
+def test_refuses_any_other_place_once_the_blobs_are_in_a_bucket(volume: Volume, bucket: str | None) -> None:
+    assert volume.check(new=True, bucket="club-blobs").returncode == 0
+    refused = volume.check(bucket=bucket)
+    _refused(refused, "the blobs of this PDS are in the bucket club-blobs")
+    assert "./pds blobs STACK --to disk" in refused.stderr
+    _blob(volume)  # a copy that was kept after the move
+    _refused(volume.check(bucket=bucket), "the blobs of this PDS are in the bucket club-blobs")
+    assert volume.check(bucket="club-blobs").returncode == 0
+
+
+def test_refuses_an_unreadable_place_of_the_blobs(volume: Volume) -> None:
+    assert volume.check(new=True).returncode == 0
+    (volume.path / BLOB_FILE).write_text('{"store":')
+    _refused(volume.check(), ".pds-blobs.json on the volume cannot be read")
 
 
 def test_volume_check_contains_no_nomad_template_action() -> None:

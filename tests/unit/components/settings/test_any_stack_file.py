@@ -14,7 +14,7 @@ from components.settings.fields.errors import SettingsError
 from components.settings.fields.option import holds_secret, options, section_of
 from components.settings.parse import read
 from components.settings.sections.settings import Settings
-from tests.support.programs import BACKUP
+from tests.support.programs import BACKUP, BLOBS
 from tests.unit.components.settings.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, document
 
 FUZZ = fuzzing(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
@@ -162,7 +162,7 @@ def test_any_document_gives_settings_or_faults(given: Any) -> None:
 @given(key=st.sampled_from([key for key, _ in options(Settings)]), value=ANYTHING)
 def test_any_value_of_each_option_gives_settings_or_faults(key: str, value: Any) -> None:
     section, _, name = key.partition(".")
-    base = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
+    base = {"mail": MAIL, "s3": S3, "backup": BACKUP, "blobs": BLOBS}.get(section, {})
     answer(document(**{section: {**base, name: value} if name else value}))
 
 
@@ -193,7 +193,7 @@ WRAPPERS: list[Any] = [
 def test_never_prints_a_secret(key: str, wrap: Any, tail: str, rest: dict[str, Any]) -> None:
     secret = CANARY + tail
     section, _, name = key.partition(".")
-    base = {"mail": MAIL, "s3": S3, "backup": BACKUP}.get(section, {})
+    base = {"mail": MAIL, "s3": S3, "backup": BACKUP, "blobs": BLOBS}.get(section, {})
     assert CANARY not in answer(document(**{**rest, section: {**base, name: wrap(secret)}}))
     assert CANARY not in answer(document(**{**rest, section: wrap(secret)}))
     assert CANARY not in answer(document(**{**rest, section: {name: wrap(secret), "quux": wrap(secret)}}))

@@ -155,7 +155,7 @@ def test_accepts_a_recovery_key_of_both_curves_of_plc(key: str) -> None:
     assert settings(pds={"recovery_did_key": key}).pds.recovery_did_key == key
 
 
-@pytest.mark.parametrize("key", ["mail", "s3", "backup"])
+@pytest.mark.parametrize("key", ["mail", "s3", "backup", "blobs"])
 def test_optional_section_can_be_null(key: str) -> None:
     assert getattr(settings(**{key: None}), key) is None
 

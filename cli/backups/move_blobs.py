@@ -1,0 +1,140 @@
+"""Moves a PDS's blobs between its volume and its bucket; `./pds blobs`.
+
+`components/render/scripts/blobs.cjs` copies them on the host. This module has the order of the steps: the server
+changes its place only through the engine, after everything is there. The stack file's `blobs.serve` is the progress.
+"""
+
+from typing import Literal
+
+from cli.backups.restore import run_blobs_job, step
+from cli.check.run import run_checks, subject_of
+from cli.lib import nomad_jobs
+from cli.lib.apply import change, pause, up
+from cli.lib.stack import Stack, StackError
+from components.settings.checks.pds_env import blob_location
+from components.settings.sections.settings import Settings
+from components.settings.stack_identity import BLOBS_MOVED
+from offline.stackfile import read_settings
+
+_SERVE = "pds:blobs.serve"
+
+Store = Literal["bucket", "disk"]
+
+
+def move_blobs(stack: Stack, to: Store, *, yes: bool, accept_losses: bool) -> int:
+    """Move all blobs of `stack`; return the exit code. Raises StackError, StackFileError, ServiceError."""
+    settings = _with_blobs(stack)
+    assert settings.blobs
+    target = _location(settings, to)
+    present = _present_location(stack)
+    _refuse_another_bucket(settings, present)
+    if present == target and not settings.pds.paused:
+        _serve_from(stack, to, target, yes=yes)
+        print(f"\nThe blobs of {stack.name} are served from the {_shown(target)} already.")
+        return 0
+    losses = {"accept_losses": "yes" if accept_losses else ""}
+    if present != target:
+        step(1, "Apply the stack file: the bucket, its key, and the job that copies. The server stays where it is.")
+        if settings.blobs.serve == to:
+            change(stack, _SERVE, "bucket" if to == "disk" else "disk")
+        up(stack, yes=yes)
+    api = nomad_jobs.stack_nomad_api(stack)
+    step(2, f"Copy the blobs to the {_shown(target)} and check each. The PDS keeps running.")
+    if not run_blobs_job(api, {"step": "copy", "to": to} | losses):
+        print("\nNothing was changed. The reason is above. Repeat the command to continue.")
+        return 1
+
+    step(3, "Pause the PDS through the engine, and copy the rest.")
+    pause(stack, yes=yes)
+    if not run_blobs_job(api, {"step": "finish", "to": to} | losses):
+        print(
+            "\nThe PDS is paused, and its blobs are where they were. Fix the fault above and repeat the command, or "
+            f"start the PDS as it was: `pulumi config set --path pds:pds.paused false --stack {stack.name}` and "
+            "`pulumi up`."
+        )
+        return 1
+
+    step(4, f"Start the PDS with its blobs in the {_shown(target)}.")
+    _serve_from(stack, to, target, yes=yes)
+    step(5, "The checks.")
+    for result in run_checks(subject_of(stack, None, None, None, mail=None, relay=False)):
+        print(result, flush=True)
+    print(
+        f"\nMoved. The old copies are kept until you run `./pds blobs {stack.name} --forget-old`. "
+        f"`--to {'disk' if to == 'bucket' else 'bucket'}` moves the blobs back."
+    )
+    return 0
+
+
+def forget_old(stack: Stack) -> int:
+    """Remove the copies at the place that the server does not use; return the exit code. Raises as above."""
+    return _run_alone(stack, {"step": "forget"})
+
+
+def repair(stack: Stack) -> int:
+    """Bring lost blobs back from the other place or the backups; return the exit code. Raises as above."""
+    return _run_alone(stack, {"step": "repair"})
+
+
+def show(stack: Stack) -> int:
+    """Show the place of the blobs, with counts and sizes; return the exit code. Raises as above."""
+    return _run_alone(stack, {"step": "show"})
+
+
+def _run_alone(stack: Stack, meta: dict[str, str]) -> int:
+    _with_blobs(stack)
+    return 0 if run_blobs_job(nomad_jobs.stack_nomad_api(stack), meta) else 1
+
+
+def _serve_from(stack: Stack, to: Store, target: str, *, yes: bool) -> None:
+    """Update the stack with the new place, and start the server there."""
+    settings = read_settings(stack.name, stack.root)
+    assert settings.blobs
+    if settings.blobs.serve != to:
+        change(stack, _SERVE, to)
+    if settings.pds.paused:
+        change(stack, "pds:pds.paused", "false")
+    up(stack, yes=yes, env={BLOBS_MOVED: target})
+
+
+def _with_blobs(stack: Stack) -> Settings:
+    settings = read_settings(stack.name, stack.root)
+    if settings.s3:
+        raise StackError(
+            f"Pulumi.{stack.name}.yaml has 's3', a bucket of your own. The program moves blobs only between the volume "
+            "and the bucket of 'blobs'."
+        )
+    if settings.blobs is None:
+        raise StackError(
+            f"Pulumi.{stack.name}.yaml has no 'blobs'. Write 'blobs: {{bucket: NAME}}', a name that no other bucket in "
+            f"the world has, and repeat the command. The present place is '{_present_location(stack)}'."
+        )
+    return settings
+
+
+def _location(settings: Settings, place: Store) -> str:
+    assert settings.blobs
+    return blob_location(settings.model_copy(update={"blobs": settings.blobs.model_copy(update={"serve": place})}))
+
+
+def _present_location(stack: Stack) -> str:
+    """The location in the stack's state. A stack that recorded none has its blobs on the volume."""
+    identity = stack.state().named("pds-identity")
+    if identity is None:
+        raise StackError(
+            f"Stack {stack.name} has no server yet. Run `pulumi up --stack {stack.name}`: nothing to move."
+        )
+    return str(identity.outputs.get("blobs") or "disk")
+
+
+def _refuse_another_bucket(settings: Settings, present: str) -> None:
+    bucket = _location(settings, "bucket")
+    if present not in ("disk", bucket):
+        raise StackError(
+            f"The blobs are in the {present}, and the stack file names the {bucket}. Nothing was changed. Write the "
+            "former back. For another bucket see docs/guide/blobs.md#another-bucket."
+        )
+
+
+def _shown(location: str) -> str:
+    return "volume" if location == "disk" else location

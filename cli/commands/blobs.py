@@ -1,0 +1,39 @@
+"""`./pds blobs`."""
+
+from typing import Literal
+
+import click
+
+from cli.lib.stack import Stack
+from cli.registry import command, stack_argument, yes_option
+
+
+@command("blobs", exit_codes="0 done, 1 not finished, 2 it could not start. The command can always be repeated.")
+@stack_argument()
+@click.option("--to", type=click.Choice(["bucket", "disk"]), help="Move all blobs there.")
+@click.option("--accept-losses", is_flag=True, help="Move without the blobs that are damaged or missing; they are "
+              "listed.")  # fmt: skip
+@click.option("--repair", is_flag=True, help="Only bring lost blobs back, from the other place or the backups.")
+@click.option("--forget-old", is_flag=True, help="Only remove the copies at the place that the server no longer uses.")
+@yes_option
+def blobs(
+    stack: str, to: Literal["bucket", "disk"] | None, accept_losses: bool, repair: bool, forget_old: bool, yes: bool
+) -> int:
+    """Show where the blobs of STACK are, or move them between its volume and its bucket.
+
+    They are copied and checked while the PDS runs. A short pause copies the rest, and `pulumi up` starts the server at
+    the new place. The old copies stay until `--forget-old`.
+    """
+    from cli.backups import move_blobs
+
+    if sum(map(bool, (to, repair, forget_old))) > 1:
+        raise click.UsageError("Choose one of --to, --repair and --forget-old.")
+    if accept_losses and not to:
+        raise click.UsageError("--accept-losses belongs to --to.")
+    if repair:
+        return move_blobs.repair(Stack(stack))
+    if forget_old:
+        return move_blobs.forget_old(Stack(stack))
+    if to:
+        return move_blobs.move_blobs(Stack(stack), to, yes=yes, accept_losses=accept_losses)
+    return move_blobs.show(Stack(stack))

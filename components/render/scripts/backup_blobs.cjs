@@ -1,0 +1,102 @@
+// Copies the bucket's blobs beside the backups, encrypted: those that the finished snapshot names and that have no copy.
+//
+// Runs beside the task that sends the snapshot. A blob never changes, so a copy is never made twice. A copy that no
+// snapshot needs any more is removed: no snapshot is kept longer than KEEP_DAYS, so it is removed that long after the
+// newest snapshot stopped naming it. The outcome is in ALLOC/data/blobs.json, for run_status.cjs. It never fails itself:
+// Nomad would end the task that sends.
+"use strict";
+
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+const { LOSSES } = require("./account_check.cjs");
+const { Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
+const { backupStore, bucketStore } = require("./blob_stores.cjs");
+
+const DAY = 24 * 3600 * 1000; // ms
+const NAMED = 3; // blobs in one finding
+
+const data = process.env.PDS_DATA_DIRECTORY;
+const snapshot = path.join(data, ".snapshot", "current");
+const unneeded = path.join(data, ".snapshot", "unneeded-blobs.json");
+const outcome = path.join(process.env.NOMAD_ALLOC_DIR, "data", "blobs.json");
+
+async function main() {
+  os.setPriority(os.constants.priority.PRIORITY_BELOW_NORMAL);
+  fs.rmSync(outcome, { force: true }); // of the attempt before
+  const manifest = JSON.parse(fs.readFileSync(path.join(snapshot, "manifest.json"), "utf8"));
+  const backup = backupStore();
+  const inBucket = manifest.blobs === "bucket";
+  const run = new Run({ data: inBucket ? snapshot : path.join(snapshot, "none"), from: bucketStore(), to: backup, gently: true });
+  await run.copy();
+  if (inBucket) run.tell("copied");
+  await expire(run, manifest, backup);
+  return findingsOf(run);
+}
+
+/** Losses of blobs that the server still names. A deleted record takes its blob with it. */
+function findingsOf({ losses, lost }) {
+  const live = new Map(accountsIn(data).map((did) => [did, named(did)]));
+  const is = (did, cid) => !cid || !live.get(did) || live.get(did).has(cid);
+  const found = {};
+  const add = (did, text) => (found[did] ??= []).push(text);
+  for (const [did, text, cid] of losses) if (is(did, cid)) add(did, `${text} in the bucket. The backups have no copy of it`);
+  for (const [did, cid] of lost) {
+    if (is(did, cid)) add(did, `blob ${cid} is missing in the bucket. The backups keep it: \`./pds blobs STACK --repair\``);
+  }
+  return Object.fromEntries(
+    Object.entries(found).map(([did, texts]) => {
+      const more = texts.length > NAMED ? ` (and ${texts.length - NAMED} more)` : "";
+      return [did, { state: LOSSES, what: texts.slice(0, NAMED).join("; ") + more, since: new Date().toISOString() }];
+    })
+  );
+}
+
+/** The blobs of an account in the live data; null if they cannot be read. */
+function named(did) {
+  try {
+    return new Set(rowsOf(data, did).map(({ cid }) => cid));
+  } catch {
+    return null;
+  }
+}
+
+async function expire(run, manifest, backup) {
+  const now = Date.now();
+  const before = load();
+  const unread = new Set(run.losses.filter(([, , cid]) => !cid).map(([did]) => did));
+  // An account without a whole copy in the snapshot may still be repaired by hand.
+  const held = (did) => unread.has(did) || (manifest.accounts.includes(did) && manifest.blobs === "bucket" && !run.wanted.has(did));
+  const [next, remove] = [{}, []];
+  for (const name of run.target.keys()) {
+    const did = name.split("/")[1];
+    if (run.wanted.get(did)?.has(name) || held(did)) continue;
+    const since = before[name] ?? now;
+    if (now - since > (Number(process.env.KEEP_DAYS) + 1) * DAY) remove.push(name);
+    else next[name] = since;
+  }
+  await backup.remove(remove);
+  fs.writeFileSync(`${unneeded}.next`, JSON.stringify(next), { mode: 0o600, flush: true });
+  fs.renameSync(`${unneeded}.next`, unneeded);
+  if (remove.length > 0) console.log(`removed ${remove.length} copies that no backup needs`);
+}
+
+function load() {
+  try {
+    return JSON.parse(fs.readFileSync(unneeded, "utf8"));
+  } catch {
+    return {}; // then they are kept longer
+  }
+}
+
+function end(problems, findings) {
+  for (const problem of problems) console.error(`FAULT: ${problem}`);
+  for (const [did, { state, what }] of Object.entries(findings)) console.error(`FINDING: ${did}: ${state}: ${what}`);
+  fs.writeFileSync(outcome, JSON.stringify({ problems, findings }), { flush: true });
+  process.exit(0);
+}
+
+main().then(
+  (findings) => end([], findings),
+  (error) => end([`the blobs in the bucket were not copied: ${error.message}`.replace(/\s+/g, " ").slice(0, 500)], {})
+);

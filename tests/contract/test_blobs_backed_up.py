@@ -1,0 +1,227 @@
+"""Backups cover the blobs in a bucket: copied once, encrypted, kept for `keep_days`, read by drills, restored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tests.contract.moved_blobs import COPIES, BlobSite, member_uploads
+from tests.contract.moved_blobs import blob_service as blob_service
+from tests.contract.snapshots import Data
+from tests.support.s3 import KEYS, REGION, ask
+from tools.trial.node import PDS_LINES
+
+pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
+
+DAY = 86400 * 1000
+
+
+@pytest.fixture
+def site(faulty: Data, blob_service: tuple[str, Iterator[str]]) -> BlobSite:
+    """The data of a stopped server, with its blobs in the bucket."""
+    url, buckets = blob_service
+    site = BlobSite(data=faulty, url=url, bucket=next(buckets), serve="bucket")
+    site.run("finish", "bucket")
+    shutil.rmtree(faulty.path / "blocks")
+    return site
+
+
+@pytest.fixture
+def alloc(tmp_path: Path) -> Path:
+    """The folder of an allocation."""
+    (tmp_path / "alloc" / "data").mkdir(parents=True)
+    return tmp_path / "alloc"
+
+
+def back_up(site: BlobSite, alloc: Path, **change: str) -> tuple[str, dict[str, object]]:
+    """Make a snapshot and copy its blobs, as the job does; return the output and the outcome."""
+    site.data.take(BLOBS_SERVE="bucket", PDS_BLOBSTORE_DISK_LOCATION="")
+    assert site.data.manifest()["blobs"] == "bucket"
+    output = site.program("backup_blobs.cjs", {"NOMAD_ALLOC_DIR": str(alloc), "KEEP_DAYS": "30", **change})
+    return output, json.loads((alloc / "data" / "blobs.json").read_text())
+
+
+def forget_record(site: BlobSite, blob: str) -> None:
+    """Delete a blob's row, as the server does with its record."""
+    did, _, cid = blob.partition("/")
+    store = site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    with closing(sqlite3.connect(store)) as db, db:
+        db.execute("delete from blob where cid = ?", (cid,))
+        db.execute("delete from record_blob where blobCid = ?", (cid,))
+
+
+def put(url: str, body: bytes) -> None:
+    """Overwrite an object."""
+    request = AWSRequest(method="PUT", url=url, data=body, headers={"x-amz-content-sha256": sha256(body).hexdigest()})
+    keys = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
+    S3SigV4Auth(keys, "s3", REGION).add_auth(request)
+    with urlopen(Request(url, method="PUT", data=body, headers=dict(request.headers)), timeout=60):
+        pass
+
+
+def copy_of(site: BlobSite, blob: str) -> str:
+    """The URL of a blob's copy."""
+    return f"{site.url}/{COPIES}/{site.bucket}.test-blobs/blocks/{quote(blob)}"
+
+
+def test_copies_each_blob_once_encrypted_and_keeps_it_for_keep_days(site: BlobSite, alloc: Path) -> None:
+    blobs = site.named()
+    output, outcome = back_up(site, alloc)
+    assert f"copied: {len(blobs)} blobs, 0 there before, {len(blobs)} copied" in output
+    assert (outcome, site.in_backups()) == ({"problems": [], "findings": {}}, blobs)
+    first = sorted(blobs)[0]
+    assert sha256(ask_bytes(copy_of(site, first))).digest() != sha256(ask_bytes(bucket_of(site, first))).digest()
+    forget_record(site, first)
+    ask("DELETE", bucket_of(site, first))
+    output, outcome = back_up(site, alloc)
+    assert f"{len(blobs) - 1} there before, 0 copied" in output
+    assert (outcome["findings"], site.in_backups()) == ({}, blobs), "an older backup names it"
+    unneeded = site.data.path / ".snapshot" / "unneeded-blobs.json"
+    for days, left in ((30, blobs), (32, blobs - {first})):
+        known = json.loads(unneeded.read_text())
+        assert list(known) == [f"blocks/{first}"]
+        unneeded.write_text(json.dumps(dict.fromkeys(known, time.time() * 1000 - days * DAY)))
+        back_up(site, alloc)
+        assert site.in_backups() == left
+
+
+def test_lost_blob_is_a_finding_and_comes_back_from_the_backups(site: BlobSite, alloc: Path) -> None:
+    lost, *_ = sorted(site.named())
+    back_up(site, alloc)
+    ask("DELETE", bucket_of(site, lost))
+    output, outcome = back_up(site, alloc)
+    did, _, cid = lost.partition("/")
+    assert f"FINDING: {did}: with losses: blob {cid} is missing in the bucket. The backups keep it" in output
+    assert outcome["problems"] == []
+    assert "1 from the backups" in site.run("repair")
+    assert site.in_bucket() == site.named()
+    assert back_up(site, alloc)[1]["findings"] == {}
+
+
+def test_blob_that_was_never_copied_is_a_finding(site: BlobSite, alloc: Path) -> None:
+    lost, *_ = sorted(site.named())
+    ask("DELETE", bucket_of(site, lost))
+    _, outcome = back_up(site, alloc)
+    assert "The backups have no copy of it" in str(outcome["findings"])
+    assert f"WITH LOSSES: {lost.partition('/')[0]}" in site.run("repair")
+
+
+def test_bucket_that_does_not_answer_fails_the_backup_and_not_the_task_beside_it(site: BlobSite, alloc: Path) -> None:
+    output, outcome = back_up(site, alloc, PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY="wrong")
+    assert "FAULT: the blobs in the bucket were not copied" in output
+    (alloc / "data" / "sent").touch()
+    (alloc / "data" / "checked").touch()
+    env = {"NOMAD_ALLOC_DIR": str(alloc), "BLOBS_COPIED": "true"}
+    site.program("run_status.cjs", env, code=1)
+    status = json.loads((site.data.path / ".run-status" / "backup.json").read_text())
+    assert "SignatureDoesNotMatch" in status["why"]
+    assert "good" not in status
+    (alloc / "data" / "blobs.json").unlink()
+    site.program("run_status.cjs", env, code=1)
+    assert "was killed" in json.loads((site.data.path / ".run-status" / "backup.json").read_text())["why"]
+    back_up(site, alloc)
+    site.program("run_status.cjs", env)
+    assert json.loads((site.data.path / ".run-status" / "backup.json").read_text())["good"]
+    assert outcome["findings"] == {}
+
+
+def test_drill_reads_every_copy_and_reports_what_is_damaged_or_missing(site: BlobSite, alloc: Path) -> None:
+    blobs = sorted(site.named())
+    back_up(site, alloc)
+    shutil.copytree(site.data.snapshot, alloc / "data" / "fetched")
+    (alloc / "data" / "verdict.json").write_text("{}")
+
+    def drill(code: int = 0, **change: str) -> str:
+        return site.program("drill_blobs.cjs", {"NOMAD_ALLOC_DIR": str(alloc), **change}, code=code)
+
+    assert f"read {len(blobs)} of {len(blobs)} blobs" in drill()
+    damaged, missing, *_ = blobs
+    put(copy_of(site, damaged), b"x" * 100)
+    ask("DELETE", copy_of(site, missing))
+    output = drill()
+    assert f"blob {damaged.partition('/')[2]} is damaged in the backups" in output
+    assert f"blob {missing.partition('/')[2]} is missing in the backups" in output
+    assert len(json.loads((alloc / "data" / "blobs.json").read_text())["findings"]) == 2
+    assert "is damaged in the backups" in drill(RESTIC_PASSWORD="another")
+    assert "FAULT: the copies of the blobs cannot be read" in drill(1, AWS_SECRET_ACCESS_KEY="wrong")
+
+
+def test_restored_account_gets_its_blobs_back_in_an_empty_bucket_or_on_the_disk(
+    site: BlobSite, alloc: Path, blob_service: tuple[str, Iterator[str]]
+) -> None:
+    back_up(site, alloc)
+    one = sorted(site.named())[0]
+    did = one.partition("/")[0]
+    elsewhere = replace(site, bucket=next(blob_service[1]))
+    assert "1 from the backups" in elsewhere.run("repair", env={"NOMAD_META_only": did, **site.backups})
+    assert elsewhere.in_bucket() == {one}
+    assert f"{len(site.named()) - 1} from the backups" in elsewhere.run("repair", env=site.backups)
+    assert elsewhere.in_bucket() == site.named()
+    on_disk = replace(site, bucket=next(blob_service[1]), serve="disk")
+    assert f"{len(site.named())} from the backups" in on_disk.run("repair", env=site.backups)
+    assert on_disk.on_disk() == site.named()
+
+
+def test_restore_refuses_a_backup_whose_blobs_the_stack_cannot_bring_back(site: BlobSite, alloc: Path) -> None:
+    back_up(site, alloc)
+    fetched = site.data.path / ".restore" / "fetched"
+    shutil.copytree(site.data.snapshot, fetched)
+    known = {"PDS_HOSTNAME": site.data.manifest()["hostname"], "PDS_DID_PLC_URL": "http://127.0.0.1:1"}
+    without = known | {"BLOBS_SERVE": "", "NOMAD_META_verify": "yes"}
+    output = site.program("restore.cjs", without, code=1)
+    assert "the stack has no 'blobs' to bring them back" in output
+    assert "Write 'blobs: {bucket: NAME}'" in output
+
+
+def test_weekly_job_removes_what_deleted_accounts_and_records_left_in_the_bucket(site: BlobSite) -> None:
+    gone, kept, *_others = sorted(site.named())
+    did, other = gone.partition("/")[0], kept.partition("/")[0]
+    key = member_uploads(site.data.path, other, b"never posted")
+    put(f"{site.url}/{site.bucket}/tmp/{quote(other)}/{key}", b"never posted")
+    put(f"{site.url}/{site.bucket}/tmp/{quote(did)}/forgotten", b"never posted")
+    put(f"{site.url}/{site.bucket}/blocks/did%3Aplc%3Aunknown/{kept.partition('/')[2]}", b"x")
+
+    def sweep(**change: str) -> str:
+        return site.program("unreferenced_in_bucket.cjs", change)
+
+    assert "removed 0 objects" in sweep(UNREFERENCED_BLOB_DAYS="30"), "nothing is old enough"
+    shutil.rmtree(site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did)
+    with closing(sqlite3.connect(site.data.path / "account.sqlite")) as db, db:
+        db.execute("delete from actor where did = ?", (did,))
+    assert "removed 0 objects" in sweep(), "nothing announced that the account was deleted"
+    line = {"seq": 10**6, "time": "2026-01-01T00:00:00.000Z", "did": did, "status": "deleted"}
+    (site.data.path / ".departures.jsonl").write_text(json.dumps(line) + "\n")
+    output = sweep()
+    assert "removed 2 objects" in output
+    assert "1 objects of accounts that are neither here nor deleted are kept" in output
+    assert site.in_bucket() - {f"did:plc:unknown/{kept.partition('/')[2]}"} == site.named()
+    status = json.loads((site.data.path / ".run-status" / "unreferenced-blobs.json").read_text())
+    assert status["removed"] == 2
+
+
+def bucket_of(site: BlobSite, blob: str) -> str:
+    """The URL of a blob in the server's bucket."""
+    return f"{site.url}/{site.bucket}/blocks/{quote(blob)}"
+
+
+def ask_bytes(url: str) -> bytes:
+    """The content of an object."""
+    request = AWSRequest(method="GET", url=url, headers={})
+    S3SigV4Auth(Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]), "s3", REGION).add_auth(request)
+    with urlopen(Request(url, headers=dict(request.headers)), timeout=60) as answer:
+        body: bytes = answer.read()
+        return body

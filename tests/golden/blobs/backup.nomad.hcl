@@ -1,0 +1,335 @@
+job "pds-backup" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "batch"
+  priority    = 40
+
+  periodic {
+    crons            = ["*/15 * * * *"]
+    prohibit_overlap = true
+  }
+
+  group "pds-backup" {
+    count = 1
+
+    volume "pds" {
+      type      = "host"
+      read_only = false
+      source    = "pds"
+    }
+
+    restart {
+      attempts = 1
+      interval = "10m"
+      delay    = "30s"
+      mode     = "fail"
+    }
+
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "snapshot" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "prestart"
+        sidecar = false
+      }
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
+        command         = "node"
+        args            = ["/local/snapshot.cjs"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME       = "noted.at"
+        PDS_DATA_DIRECTORY = "/pds"
+        BLOBS_SERVE        = "bucket"
+      }
+
+      template {
+        script "snapshot.cjs" sha256:e97ad2db02fc658a5a201a720ec61913ca085719f8c28dac8f436167545ffbd8
+      }
+
+      template {
+        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+      }
+
+      template {
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+      }
+
+      template {
+        script "snapshot_accounts.cjs" sha256:5870c78b412e89550d45f30ad59acec0930ca59420deb890afd5d6170aeeee86
+      }
+
+      template {
+        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+      }
+
+      template {
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+      }
+
+      template {
+        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+      }
+
+      template {
+        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "send" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      config {
+        image           = "restic/restic:0.19.1"
+        entrypoint      = ["/bin/sh", "/local/send.sh"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+        hostname        = "pds-backup-dev"
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = true
+      }
+
+      env {
+        PDS_HOSTNAME       = "noted.at"
+        PDS_DATA_DIRECTORY = "/pds"
+        RESTIC_REPOSITORY  = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION = "ams3"
+        KEEP_DAYS          = "30"
+      }
+
+      template {
+        script "send.sh" sha256:264bd8225e572b2af2fda4f01a18a3c9e7f72bff87bb4032d08fa39f188f9310
+      }
+
+      template {
+        script "restic_open.sh" sha256:725bc2b2f4036fe2948b4c726f0621739df799d87270daf1b9425c23dba03be3
+      }
+
+      template {
+        destination = "secrets/backup.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-backup" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "blobs" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
+        command         = "node"
+        args            = ["/local/backup_blobs.cjs"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 64
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME                     = "noted.at"
+        PDS_DATA_DIRECTORY               = "/pds"
+        AWS_REQUEST_CHECKSUM_CALCULATION = "WHEN_REQUIRED"
+        AWS_RESPONSE_CHECKSUM_VALIDATION = "WHEN_REQUIRED"
+        PDS_BLOBSTORE_S3_BUCKET          = "club-blobs"
+        PDS_BLOBSTORE_S3_REGION          = "fra1"
+        PDS_BLOBSTORE_S3_ENDPOINT        = "https://fra1.digitaloceanspaces.com"
+        RESTIC_REPOSITORY                = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION               = "ams3"
+        KEEP_DAYS                        = "30"
+      }
+
+      template {
+        script "backup_blobs.cjs" sha256:08090ca116a9e30d6962a7be00c21c3b0ba1fa8f246fc0f2d1b6a7b4dab159e0
+      }
+
+      template {
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+      }
+
+      template {
+        script "blob_copy.cjs" sha256:8b4d625cbcde9c0b258c6587f283bb4a24aec4a9b055c41958f622ebd3c5adf2
+      }
+
+      template {
+        script "blob_stores.cjs" sha256:0b582fac16d586e6fd1c0339dccd1fa18079ca3a64d94acd1603183eb5f952cb
+      }
+
+      template {
+        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+      }
+
+      template {
+        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+      }
+
+      template {
+        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+      }
+
+      template {
+        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+      }
+
+      template {
+        destination = "secrets/backup.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-backup" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        {{ with nomadVar "nomad/jobs/pds-backup/pds-backup/blobs" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 100
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "run-status" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "poststop"
+        sidecar = false
+      }
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
+        command         = "node"
+        args            = ["/local/run_status.cjs"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 64
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_DATA_DIRECTORY = "/pds"
+        BLOBS_COPIED       = "true"
+      }
+
+      template {
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+      }
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+
+      logs {
+        max_files     = 1
+        max_file_size = 1
+      }
+    }
+  }
+}

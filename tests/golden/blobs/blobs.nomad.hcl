@@ -1,0 +1,133 @@
+job "pds-blobs" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "batch"
+  priority    = 40
+
+  parameterized {
+    payload       = "forbidden"
+    meta_optional = ["step", "to", "accept_losses", "only"]
+  }
+
+  group "pds-blobs" {
+    count = 1
+
+    volume "pds" {
+      type      = "host"
+      read_only = false
+      source    = "pds"
+    }
+
+    restart {
+      attempts = 0
+      interval = "10m"
+      delay    = "15s"
+      mode     = "fail"
+    }
+
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "blobs" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
+        command         = "node"
+        args            = ["/local/blobs.cjs"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 64
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME                     = "noted.at"
+        PDS_DATA_DIRECTORY               = "/pds"
+        BLOBS_SERVE                      = "bucket"
+        AWS_REQUEST_CHECKSUM_CALCULATION = "WHEN_REQUIRED"
+        AWS_RESPONSE_CHECKSUM_VALIDATION = "WHEN_REQUIRED"
+        PDS_BLOBSTORE_S3_BUCKET          = "club-blobs"
+        PDS_BLOBSTORE_S3_REGION          = "fra1"
+        PDS_BLOBSTORE_S3_ENDPOINT        = "https://fra1.digitaloceanspaces.com"
+        RESTIC_REPOSITORY                = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION               = "ams3"
+      }
+
+      template {
+        script "blobs.cjs" sha256:e168bfb831a701630747b1e3df2041808ad4fef4477c8e7d9decafa61981a3d5
+      }
+
+      template {
+        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
+      }
+
+      template {
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+      }
+
+      template {
+        script "blob_copy.cjs" sha256:8b4d625cbcde9c0b258c6587f283bb4a24aec4a9b055c41958f622ebd3c5adf2
+      }
+
+      template {
+        script "blob_stores.cjs" sha256:0b582fac16d586e6fd1c0339dccd1fa18079ca3a64d94acd1603183eb5f952cb
+      }
+
+      template {
+        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+      }
+
+      template {
+        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+      }
+
+      template {
+        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+      }
+
+      template {
+        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+      }
+
+      template {
+        destination = "secrets/backup.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-blobs" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 100
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+  }
+}

@@ -1,0 +1,289 @@
+job "pds-restore" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "batch"
+
+  parameterized {
+    payload       = "forbidden"
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "forget"]
+  }
+
+  group "pds-restore" {
+    count = 1
+
+    volume "pds" {
+      type      = "host"
+      read_only = false
+      source    = "pds"
+    }
+
+    restart {
+      attempts = 0
+      interval = "10m"
+      delay    = "15s"
+      mode     = "fail"
+    }
+
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "fetch" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "prestart"
+        sidecar = false
+      }
+
+      config {
+        image           = "restic/restic:0.19.1"
+        entrypoint      = ["/bin/sh", "/local/fetch.sh"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME       = "noted.at"
+        TARGET             = "/pds/.restore"
+        RESTIC_REPOSITORY  = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION = "ams3"
+      }
+
+      template {
+        script "fetch.sh" sha256:5d25d9db865a6993df806fce5ae2f343587f6d97736236975cd64e140ff12f72
+      }
+
+      template {
+        script "restic_open.sh" sha256:725bc2b2f4036fe2948b4c726f0621739df799d87270daf1b9425c23dba03be3
+      }
+
+      template {
+        destination = "secrets/backup.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-restore" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        {{ if nomadVarExists "nomad/jobs/pds-restore/pds-restore/fetch" }}{{ with nomadVar "nomad/jobs/pds-restore/pds-restore/fetch" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "restore" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      config {
+        image           = "ghcr.io/bluesky-social/pds:0.4.5037"
+        command         = "node"
+        args            = ["/local/restore.cjs"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME       = "noted.at"
+        PDS_DATA_DIRECTORY = "/pds"
+        PDS_DID_PLC_URL    = "https://plc.directory"
+        PDS_CRAWLERS       = "https://bsky.network"
+        BLOBS_SERVE        = "bucket"
+        OLDER_BACKUPS      = "true"
+      }
+
+      template {
+        script "restore.cjs" sha256:360aceb732e0de6ddf86b8768a6261f8fa16a7549521947388c4fabbf65c9744
+      }
+
+      template {
+        script "restore_server.cjs" sha256:e7d1a811064a83c969aceb8b46d32d47664e0d3cd73ad1bdeac5a1a685e1f289
+      }
+
+      template {
+        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+      }
+
+      template {
+        script "restore_accounts.cjs" sha256:53998ef086d9fbc353b9d90e77a953fc8526f0be0bf262cf30b6b9307c821e9c
+      }
+
+      template {
+        script "restore_request.cjs" sha256:d05fdeb310b19aa3ee2caf83e75f91a7545ff9409637c0cb3bd18027421e0fcf
+      }
+
+      template {
+        script "restore_swap.cjs" sha256:770635e4945e275a7b25594d17ed566b81d58db66d592752d33f26350094e917
+      }
+
+      template {
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+      }
+
+      template {
+        script "did_documents.cjs" sha256:0f0607b883afd9951ffd904e8b7340d00fa5d477b5d826aa802e793fb49a7207
+      }
+
+      template {
+        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+      }
+
+      template {
+        script "restore_one.cjs" sha256:cf2eff99f376e55d62144b2548616a1a0f6c2672e6dd679e32f23d7584e5fcaa
+      }
+
+      template {
+        script "restore_world.cjs" sha256:aad5cc605c40412937de92723cce9b3d02ef2886156fd9bb2e95f246f4dc0b6d
+      }
+
+      template {
+        script "snapshot_accounts.cjs" sha256:5870c78b412e89550d45f30ad59acec0930ca59420deb890afd5d6170aeeee86
+      }
+
+      template {
+        script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+      }
+
+      template {
+        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
+      }
+
+      template {
+        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+      }
+
+      template {
+        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+      }
+
+      resources {
+        cpu    = 500
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "fetch-older" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "poststart"
+        sidecar = true
+      }
+
+      config {
+        image           = "restic/restic:0.19.1"
+        entrypoint      = ["/bin/sh", "/local/fetch_older.sh"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      volume_mount {
+        volume      = "pds"
+        destination = "/pds"
+        read_only   = false
+      }
+
+      env {
+        PDS_HOSTNAME       = "noted.at"
+        TARGET             = "/pds/.restore"
+        RESTIC_REPOSITORY  = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION = "ams3"
+      }
+
+      template {
+        script "fetch_older.sh" sha256:32f647d01020466c0e3f9f17ccfbe9499dd2cec803b03c79d8f426a48d33fa82
+      }
+
+      template {
+        script "restic_open.sh" sha256:725bc2b2f4036fe2948b4c726f0621739df799d87270daf1b9425c23dba03be3
+      }
+
+      template {
+        destination = "secrets/backup.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-restore" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        {{ if nomadVarExists "nomad/jobs/pds-restore/pds-restore/fetch-older" }}{{ with nomadVar "nomad/jobs/pds-restore/pds-restore/fetch-older" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+  }
+}

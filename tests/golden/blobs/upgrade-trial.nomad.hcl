@@ -1,0 +1,253 @@
+job "pds-upgrade-trial" {
+  datacenters = ["dc1"]
+  region      = "global"
+  type        = "batch"
+  priority    = 30
+
+  parameterized {
+    payload       = "forbidden"
+    meta_required = ["image"]
+  }
+
+  group "pds-upgrade-trial" {
+    count = 1
+
+    restart {
+      attempts = 0
+      interval = "10m"
+      delay    = "15s"
+      mode     = "fail"
+    }
+
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "fetch" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "prestart"
+        sidecar = false
+      }
+
+      config {
+        image           = "restic/restic:0.19.1"
+        entrypoint      = ["/bin/sh", "-c", "sh /local/fetch.sh || true"]
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      env {
+        PDS_HOSTNAME       = "noted.at"
+        RESTIC_REPOSITORY  = "s3:https://ams3.digitaloceanspaces.com/dev-noted-at-backup/noted.at"
+        AWS_DEFAULT_REGION = "ams3"
+      }
+
+      template {
+        script "fetch.sh" sha256:5d25d9db865a6993df806fce5ae2f343587f6d97736236975cd64e140ff12f72
+      }
+
+      template {
+        script "restic_open.sh" sha256:725bc2b2f4036fe2948b4c726f0621739df799d87270daf1b9425c23dba03be3
+      }
+
+      template {
+        destination = "secrets/backup.env"
+        env         = true
+        change_mode = "noop"
+        perms       = "0600"
+        data        = <<-EOT
+        {{ with nomadVar "nomad/jobs/pds-upgrade-trial" }}{{ range .Tuples }}{{ .K }}={{ .V | toJSON }}
+        {{ end }}{{ end }}
+        EOT
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "candidate" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      config {
+        image           = "${NOMAD_META_image}"
+        command         = "node"
+        args            = ["/local/upgrade_trial.cjs"]
+        network_mode    = "none"
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      env {
+        TZ                 = "UTC"
+        PDS_HOSTNAME       = "noted.at"
+        PDS_DID_PLC_URL    = "https://plc.directory"
+        TRIAL              = "candidate"
+        TRIAL_NODE_OPTIONS = "--require=/local/durable.cjs --require=/local/data_lock.cjs"
+      }
+
+      template {
+        script "upgrade_trial.cjs" sha256:ab49b8070d3a38d2c2e48cbd349ff6e716a0f8890e3fae2a1b5d86e70c205bf8
+      }
+
+      template {
+        script "durable.cjs" sha256:5188eab72ec0df455675f72deae5fbb375af39d211439acc65ea9ad586ad3fb2
+      }
+
+      template {
+        script "data_lock.cjs" sha256:f4a399c0b3019991aa5aca1bc4b10409580958f527f37e4eb8723d8450304060
+      }
+
+      template {
+        script "fake_plc.cjs" sha256:d6bda1243b551f91a2e4780167f739e7ec0a00c2b29e2dc8e24edbb2e46c1b19
+      }
+
+      template {
+        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+      }
+
+      template {
+        script "server.cjs" sha256:774d74013a78ce8f7756b2e4c8214e4dd7935e8f30bcc44c8e17ffe8f01db0d2
+      }
+
+      template {
+        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+      }
+
+      template {
+        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+
+    task "serve" {
+      driver = "docker"
+      user   = "1000:1000"
+
+      lifecycle {
+        hook    = "poststop"
+        sidecar = false
+      }
+
+      config {
+        image           = "${NOMAD_META_image}"
+        command         = "node"
+        args            = ["/local/serve.cjs"]
+        network_mode    = "none"
+        readonly_rootfs = true
+        cap_drop        = ["all"]
+        security_opt    = ["no-new-privileges"]
+        pids_limit      = 128
+
+        mount {
+          type   = "tmpfs"
+          target = "/tmp"
+
+          tmpfs_options {
+            size = 67108864
+          }
+        }
+      }
+
+      env {
+        TZ                 = "UTC"
+        PDS_HOSTNAME       = "noted.at"
+        PDS_DID_PLC_URL    = "https://plc.directory"
+        TRIAL              = "candidate"
+        TRIAL_NODE_OPTIONS = "--require=/local/durable.cjs --require=/local/data_lock.cjs"
+      }
+
+      template {
+        script "serve.cjs" sha256:923bc1aab1259be53530ed9002f42d8eb989a1628ec114979fbe8a7766391d9c
+      }
+
+      template {
+        script "durable.cjs" sha256:5188eab72ec0df455675f72deae5fbb375af39d211439acc65ea9ad586ad3fb2
+      }
+
+      template {
+        script "data_lock.cjs" sha256:f4a399c0b3019991aa5aca1bc4b10409580958f527f37e4eb8723d8450304060
+      }
+
+      template {
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+      }
+
+      template {
+        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+      }
+
+      template {
+        script "server.cjs" sha256:774d74013a78ce8f7756b2e4c8214e4dd7935e8f30bcc44c8e17ffe8f01db0d2
+      }
+
+      template {
+        script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+      }
+
+      template {
+        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+      }
+
+      template {
+        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+      }
+
+      template {
+        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      logs {
+        max_files     = 2
+        max_file_size = 1
+      }
+    }
+  }
+}

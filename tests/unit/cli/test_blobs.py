@@ -1,0 +1,172 @@
+"""`./pds blobs`: the order of its calls to engine and Nomad, where it stops, and how it continues."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli import app
+from cli.backups import move_blobs, restore
+from cli.backups.restore import RestoreRequest
+from cli.lib.stack import StackError
+from components.settings.stack_identity import BLOBS_MOVED
+from tests.support.programs import BACKUP
+from tests.unit.cli.test_nomad_jobs import allocations
+from tests.unit.cli.test_restore import UP, Owner
+from tests.unit.cli.test_restore import alice as alice
+
+BUCKET = "bucket club-blobs in fra1"
+BLOBS = {"bucket": "club-blobs"}
+
+
+@pytest.fixture(autouse=True)
+def checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks always pass."""
+    monkeypatch.setattr(move_blobs, "subject_of", lambda *_, **__: None)
+    monkeypatch.setattr(move_blobs, "run_checks", lambda _subject: iter(["ok    everything"]))
+
+
+@pytest.fixture
+def ups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The place that each `up` is told the blobs were moved to, or ''."""
+    told: list[str] = []
+
+    def up(_stack: Any, *, yes: bool, env: dict[str, str] | None = None) -> None:
+        told.append((env or {}).get(BLOBS_MOVED, ""))
+
+    monkeypatch.setattr(move_blobs, "up", up)
+    return told
+
+
+def _at(alice: Owner, place: str, **changes: Any) -> None:
+    alice.pulumi.state(("pds-identity", "pulumi-python:dynamic/pds:StackIdentity", "1", {"blobs": place}))
+    alice.write(backup=BACKUP, **changes)
+
+
+def _file(root: Path) -> dict[str, Any]:
+    config = yaml.safe_load((root / "Pulumi.dev.yaml").read_text())["config"]
+    flat = {key: value for key, value in config.items() if key.startswith(("pds:blobs.", "pds:pds."))}
+    nested = {f"pds:blobs.{key}": value for key, value in config["pds:blobs"].items()}
+    return nested | flat | {f"pds:pds.{key}": value for key, value in (config.get("pds:pds") or {}).items()}
+
+
+def _steps(alice: Owner) -> list[str]:
+    return [meta.get("step", "") for meta in alice.nomad.dispatched]
+
+
+def test_copies_before_it_pauses_and_starts_the_server_there_last(
+    alice: Owner, ups: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _at(alice, "disk", blobs=BLOBS)
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False) == 0
+    assert _steps(alice) == ["copy", "finish"]
+    assert alice.nomad.dispatched[1]["to"] == "bucket"
+    changed = [command[3:5] for command in alice.pulumi.ran if command[0] == "config"]
+    assert changed == [
+        ["pds:blobs.serve", "disk"],
+        ["pds:pds.paused", "true"],
+        ["pds:blobs.serve", "bucket"],
+        ["pds:pds.paused", "false"],
+    ]
+    assert ups == ["", BUCKET], "only the last `up` may change the place"
+    assert UP in alice.pulumi.ran, "the pause goes through the engine"
+    output = capsys.readouterr().out
+    assert "./pds blobs dev --forget-old" in output
+    assert "ok    everything" in output
+
+
+@pytest.mark.parametrize(("runs", "steps", "paused"), [(1, ["copy"], None), (3, ["copy", "finish"], True)])
+def test_a_failed_copy_leaves_the_server_where_it_is(
+    alice: Owner, ups: list[str], capsys: pytest.CaptureFixture[str], runs: int, steps: list[str], paused: bool | None
+) -> None:
+    _at(alice, "disk", blobs=BLOBS)
+    alice.nomad.runs = [*((runs - 1) * [allocations("complete")]), allocations("failed", "blobs")]
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False) == 1
+    assert _steps(alice) == steps
+    assert BUCKET not in ups
+    assert _file(alice.pulumi.root)["pds:blobs.serve"] == "disk", "a plain `up` changes nothing"
+    assert _file(alice.pulumi.root).get("pds:pds.paused") == paused
+    output = capsys.readouterr().out
+    assert ("Nothing was changed" if paused is None else "start the PDS as it was") in output
+
+
+def test_continues_a_move_that_was_interrupted_in_its_pause(alice: Owner, ups: list[str]) -> None:
+    _at(alice, "disk", blobs=BLOBS | {"serve": "disk"}, pds={"paused": True})
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=True) == 0
+    assert (_steps(alice), ups[-1]) == (["copy", "finish"], BUCKET)
+    assert alice.nomad.dispatched[0]["accept_losses"] == "yes"
+
+
+def test_goes_back_from_a_move_that_was_interrupted_in_its_pause(alice: Owner, ups: list[str]) -> None:
+    _at(alice, "disk", blobs=BLOBS | {"serve": "disk"}, pds={"paused": True})
+    assert move_blobs.move_blobs(alice.stack, "disk", yes=True, accept_losses=False) == 0
+    assert [meta["to"] for meta in alice.nomad.dispatched] == ["disk", "disk"], "the record on the volume is set back"
+    assert ups == ["disk"]
+
+
+def test_moves_back_to_the_disk(alice: Owner, ups: list[str]) -> None:
+    _at(alice, BUCKET, blobs=BLOBS)
+    assert move_blobs.move_blobs(alice.stack, "disk", yes=True, accept_losses=False) == 0
+    assert ups == ["", "disk"]
+    assert _file(alice.pulumi.root)["pds:blobs.serve"] == "disk"
+
+
+def test_repeats_only_the_last_up_if_the_state_has_the_new_place(
+    alice: Owner, ups: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _at(alice, BUCKET, blobs=BLOBS)
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False) == 0
+    assert (_steps(alice), ups) == ([], [BUCKET])
+    assert "already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "reason"),
+    [
+        ("disk", {}, "has no 'blobs'"),
+        ("bucket other-blobs in fra1", {"blobs": BLOBS}, "bucket other-blobs"),
+        ("s3", {"s3": {"bucket": "b2s", "region": "fra1", "endpoint": "https://fra1.digitaloceanspaces.com"}}, "'s3'"),
+    ],
+)
+def test_refuses_what_it_cannot_move_before_anything_is_begun(
+    alice: Owner, ups: list[str], place: str, changes: dict[str, Any], reason: str
+) -> None:
+    if "s3" in changes:
+        changes = {"s3": changes["s3"] | {"access_key_id": "a", "secret_access_key": "b"}}
+    _at(alice, place, **changes)
+    with pytest.raises(StackError, match=reason):
+        move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False)
+    assert (alice.nomad.dispatched, alice.pulumi.ran, ups) == ([], [], [])
+
+
+def test_the_variable_reaches_the_engine_alone(alice: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(BLOBS_MOVED, raising=False)
+    seen = alice.pulumi.root / "seen"
+    script = f'#!/bin/sh\necho "$1 ${BLOBS_MOVED}" >> {seen}\n'
+    program = alice.pulumi.root / "pulumi"
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{alice.pulumi.root}:/usr/bin:/bin")
+    assert alice.stack.run_interactively("up", env={BLOBS_MOVED: BUCKET}) == 0
+    assert alice.stack.run_interactively("up") == 0
+    assert seen.read_text().splitlines() == [f"up {BUCKET}", "up "]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--to", "tape"], ["--to", "disk", "--repair"], ["--accept-losses"], ["--repair", "--forget-old"]]
+)
+def test_refuses_contradicting_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["blobs", "dev", *arguments]) == 2
+    assert "`./pds blobs --help`" in capsys.readouterr().err
+
+
+def test_a_restore_brings_lost_blobs_back_before_the_server_starts(alice: Owner) -> None:
+    _at(alice, BUCKET, blobs=BLOBS)
+    assert restore.restore(alice.stack, RestoreRequest(yes=True)) == 0
+    assert _steps(alice) == ["", "repair"]
+    last = [command[4] for command in alice.pulumi.ran if "pds:pds.paused" in command]
+    assert last == ["true", "false"]
+    assert restore.restore(alice.stack, RestoreRequest(yes=True, only="did:plc:ann")) == 0
+    last_meta = alice.nomad.dispatched[-1]
+    assert (last_meta["step"], last_meta["only"]) == ("repair", "did:plc:ann")
