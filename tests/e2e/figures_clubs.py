@@ -31,7 +31,7 @@ from tests.e2e.images.build import PDS_TAG
 
 _PREVIEWED = (1, 10, 50)
 _HOSTED = (1, 5, 20)
-_LIMIT_MIB = 192
+_LIMIT_MIB = 256
 """Memory of each server; it uses half of it when idle."""
 _AT_ONCE = 4
 """Concurrent engines, as in `up-all`."""

@@ -36,7 +36,8 @@ class PdsOptions(Section):
         doc="Version of @atproto/pds in that image. It decides which options exist. Default: derived from upstream's "
         "tag; 0.4.5009 is package 0.5.9. Required for an image without such a tag.",
     )
-    memory_mib: int = option(512, ge=128, le=262144, doc="Memory limit of the server, in MiB.")
+    # The bound: package 0.5 took up to 155 MiB to start, and was killed with 160 (docs/figures.md).
+    memory_mib: int = option(512, ge=256, le=262144, doc="Memory limit of the server, in MiB.")
     port: int = option(
         3000,
         ge=1024,

@@ -77,7 +77,7 @@ class ClubOptions(Section):
     port: int = option(ge=1024, le=65535, doc="Exclusive port on the host's loopback interface.", example=3101)
     disk_gib: int = option(5, ge=1, le=16384, doc="Limit of the club's data on the volume, in GiB.")
     memory_mib: int = option(
-        896, ge=128, le=262144, doc="Memory limit of all its jobs together, in MiB: a PDS 512, its backup 384."
+        896, ge=256, le=262144, doc="Memory limit of all its jobs together, in MiB: a PDS 512, its backup 384."
     )
 
     @property

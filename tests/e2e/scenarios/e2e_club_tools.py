@@ -82,9 +82,9 @@ def test_club_is_written_created_and_previewed_from_the_command_line(place: Host
     file = place.file(STACK)
     file.write_text(f"# The host's own file.\n{file.read_text()}")
     for number, name in enumerate(CLUBS):
-        arguments = ("--hostname", f"{name}.test", "--on", STACK, "--create-zone", "--memory-mib", "128")
+        arguments = ("--hostname", f"{name}.test", "--on", STACK, "--create-zone", "--memory-mib", "256")
         done = place.stack.pds_command("new", name, *arguments)
-        assert f"+    {name}: {{port: {3101 + number}, disk_gib: 5, memory_mib: 512}}" in done.output, done.output
+        assert f"+    {name}: {{port: {3101 + number}, disk_gib: 5, memory_mib: 640}}" in done.output, done.output
         assert "PdsServer pds-server" in done.output, "the preview must list resources of the club"
         assert f"+ ClubNamespace pds-host-clubs-{name}-namespace" in done.output
         assert done.output.count("Preflight passed.") == 1
@@ -136,8 +136,8 @@ def test_list_shows_the_state_of_every_stack(place: HostConnection) -> None:
         assert (row["backup"], row["drill"]) == ("none", "none"), "no backups are configured"
         stats = ["docker", "stats", "--no-stream", "--format", "{{.MemPerc}}", servers[name]]
         share = float(run(stats, place.stack.docker_host).strip().rstrip("%")) / 100
-        assert row["memory"]["limit"] == 128 * 1024**2
-        assert row["memory"]["used"] == pytest.approx(share * 128 * 1024**2, rel=0.5), "as Docker reports it"
+        assert row["memory"]["limit"] == 256 * 1024**2
+        assert row["memory"]["used"] == pytest.approx(share * 256 * 1024**2, rel=0.5), "as Docker reports it"
         folder = machine.volume / f"clubs/pds-{name}"
         files = [file.lstat() for file in folder.rglob("*")]
         counted = sum({item.st_ino: item.st_blocks * 512 for item in files}.values())
