@@ -34,6 +34,8 @@ from tools.trial.process import free_port
 
 FILES = ROOT / "components" / "render" / "scripts"
 ELSEWHERE = "https://rooks.test"
+BLOBS_AFTER = (b"a picture after the snapshot", b"another picture after the snapshot")
+"""Blobs of the writer that are in no snapshot."""
 _MOVE = """
 const { createRequire } = require("node:module");
 const app = createRequire(process.cwd() + "/x.js");
@@ -108,6 +110,8 @@ def _tell(install: Install, program_env: Mapping[str, str], directory: PlcDirect
 
         relay.follow(server.url, newest(path))
         admin = pds_admin.Server(server.url, "127.0.0.1", env["PDS_ADMIN_PASSWORD"])
+        for content in BLOBS_AFTER:
+            club.post_blob(writer, content)
         for number in range(5):
             written_after = club.post(writer, f"after {number}")
         late = club.join()

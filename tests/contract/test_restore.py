@@ -17,7 +17,7 @@ from cli.snapshot.verify import IDENTITY_FILE, MANIFEST, repo_path, verify
 from tests.contract.club import PASSWORD, Member, cid_of
 from tests.contract.lines import one_line
 from tests.contract.relay import Relay
-from tests.contract.restores import Restore, Scenario, newest
+from tests.contract.restores import BLOBS_AFTER, Restore, Scenario, newest
 from tests.contract.snapshots import Scale
 from tests.unit.components.render.test_volume_check import Volume
 from tools.trial.pds import PdsProcess
@@ -176,12 +176,24 @@ def test_repository_that_is_behind_the_events_is_updated_from_them(in_place: Res
     manifest["files"][str(store)] = older["files"][str(store)]
     manifest["started"] = older["started"]
     (torn / MANIFEST).write_text(json.dumps(manifest))
+    # Blobs of such records: the copy has neither, the old data have one.
+    blobs = in_place.data.path / "blocks" / scenario.writer.did
+    kept, lost = (next(file for file in blobs.iterdir() if file.read_bytes() == content) for content in BLOBS_AFTER)
+    for file in (kept, lost):
+        (torn / "blocks" / scenario.writer.did / file.name).unlink()
+    lost.unlink()
     assert verify(torn, in_place.data.document_key).problems == ()
-    in_place.run(NOMAD_META_from="volume")
+    output = in_place.run(NOMAD_META_from="volume")
+    losses = [line for line in output.splitlines() if line.startswith("WITH LOSSES")]
+    assert losses == [
+        f"WITH LOSSES: {scenario.writer.did}: blob {lost.name} is lost: it was uploaded while the snapshot was made"
+    ]
     with in_place.opened() as server:
         assert (
             _cid(server, in_place, scenario.written_after) == scenario.club.journal.records[scenario.written_after][0]
         )
+        served = _client(server, in_place).stream_blob(scenario.writer.did, kept.name)
+        assert b"".join(served) == BLOBS_AFTER[0]
     _relay_follows(in_place, in_place.relay)
 
 

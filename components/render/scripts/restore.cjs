@@ -72,6 +72,9 @@ async function restoreAll() {
   for (const line of [...told.notes, ...left.notes, ...accounts.notes, ...done.notes]) console.log(`note: ${line}`);
   for (const [did, why] of done.left) if (!accounts.leftOut.has(did)) console.log(`LEFT OUT: ${did}: ${why}`);
   for (const [did, why] of accounts.leftOut) console.log(`NOT RESTORED: ${did}: ${why}`);
+  for (const [did, cids] of accounts.lost) {
+    for (const cid of cids) console.log(`WITH LOSSES: ${did}: blob ${cid} is lost: it was uploaded while the snapshot was made`);
+  }
   const gone = found.manifest.accounts.length + accounts.newer - done.active;
   say("ready", `${done.active} accounts in use, ${gone} not; ${((Date.now() - began) / 1000).toFixed(1)} s`);
 }
@@ -81,7 +84,7 @@ async function made(source, found, accounts, jobOf) {
   for (let round = 1; round <= ROUNDS; round++) {
     stage(source, found, accounts);
     const done = await onTheServer(jobOf(accounts));
-    const failed = new Map(done.failed ?? (await holdsTogether(accounts, done)));
+    const failed = new Map(done.failed ?? (await holdsTogether(accounts, done, found.manifest.blobs === "disk" && [data, source])));
     const behind = done.unapplied ?? [];
     if (failed.size + behind.length === 0) return done;
     // A fault of the host, as of its disk, is no account's.
@@ -130,6 +133,7 @@ async function choices(source, found, before, since) {
     leftOut: new Map([...leftOut, ...carried.leftOut]),
     newer: carried.chosen.size,
     unapplied: new Set(),
+    lost: new Map(),
     notes: [],
   };
 }
@@ -188,8 +192,15 @@ function wholeJob({ manifest, sequencer }, accounts, told, left) {
   };
 }
 
-/** Changed accounts must be consistent as a whole. In the others only the newest commit is new. */
-async function holdsTogether(accounts, done) {
+/**
+ * Changed accounts must be consistent as a whole. In the others only the newest commit is new. `withBlobs` are the folders
+ * that may have blobs of records that only the events have.
+ */
+async function holdsTogether(accounts, done, withBlobs) {
+  for (const did of withBlobs ? done.recovered.filter((did) => accounts.chosen.has(did)) : []) {
+    const known = accounts.chosen.get(did).verdict.blobs;
+    accounts.lost.set(did, accountsOf.bringBlobs(next, did, withBlobs).filter((cid) => !known.includes(cid)));
+  }
   swaps.toDisk(next);
   for (const name of fs.readdirSync(next)) {
     if (/^(recovery|did_cache)\.sqlite|^temp$/.test(name)) fs.rmSync(path.join(next, name), { recursive: true });

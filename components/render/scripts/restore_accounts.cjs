@@ -182,6 +182,21 @@ function stageAccount(next, did, { folder, verdict }, disk) {
   }
 }
 
+/** Links blobs that the account's records name and `next` lacks, from the first of `folders` that has them; returns the others. */
+function bringBlobs(next, did, folders) {
+  const store = path.join(next, home(did), "store.sqlite");
+  if (!fs.existsSync(store)) return [];
+  return read(store, keptBlobs).filter((cid) => {
+    if (blobOf(next, did, cid, { checked: true })) return false;
+    const from = folders.find((folder) => blobOf(folder, did, cid));
+    if (!from) return true;
+    const name = blobOf(from, did, cid, { checked: true });
+    fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
+    fs.linkSync(path.join(from, name), path.join(next, name));
+    return false;
+  });
+}
+
 /** Links the blobs of an account that the old data in `from` have. */
 function keepBlobs(from, next, did) {
   for (const cid of read(path.join(next, home(did), "store.sqlite"), keptBlobs)) {
@@ -279,4 +294,4 @@ function taken(db, handle) {
   return handle !== null && db.prepare("select 1 from actor where lower(handle) = lower(?)").get(handle) !== undefined;
 }
 
-module.exports = { Older, choose, copyRows, keepBlobs, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };
+module.exports = { Older, bringBlobs, choose, copyRows, keepBlobs, leaveOut, newer, oldAccounts, removeRows, stageAccount, stageKey, stageReservedKeys };

@@ -140,7 +140,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:360aceb732e0de6ddf86b8768a6261f8fa16a7549521947388c4fabbf65c9744
+        script "restore.cjs" sha256:e4b129c4bcd2c7d44ca9f7b6bd225028755174d0b1afcd9719e572cc414d5335
       }
 
       template {
@@ -152,7 +152,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_accounts.cjs" sha256:53998ef086d9fbc353b9d90e77a953fc8526f0be0bf262cf30b6b9307c821e9c
+        script "restore_accounts.cjs" sha256:57d3496ad2186e3511e4e74b7ce68538df017a0be1b9de1455e58376790820b5
       }
 
       template {
