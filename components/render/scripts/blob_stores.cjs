@@ -150,8 +150,8 @@ class Bucket {
     // The image has the library as a dependency of the server's own store only.
     const app = createRequire(path.join(process.cwd(), "x.js"));
     const server = createRequire(app.resolve("@atproto/pds/package.json"));
-    this.library = createRequire(server.resolve("@atproto/aws"))("@aws-sdk/client-s3");
-    this.client = new this.library.S3({
+    this.sdk = createRequire(server.resolve("@atproto/aws"))("@aws-sdk/client-s3");
+    this.client = new this.sdk.S3({
       endpoint,
       region,
       credentials: { accessKeyId: keyId, secretAccessKey: secret },
@@ -199,7 +199,7 @@ class Bucket {
       const stop = new AbortController();
       let fault = null;
       body.once("error", (error) => stop.abort((fault = error))); // the library would wait for the rest
-      const request = new this.library.PutObjectCommand({
+      const request = new this.sdk.PutObjectCommand({
         Bucket: this.bucket,
         Key: this.below + name,
         Body: size === 0 ? "" : body,

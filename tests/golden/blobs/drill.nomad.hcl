@@ -202,7 +202,7 @@ job "pds-drill" {
       }
 
       template {
-        script "blob_stores.cjs" sha256:0b582fac16d586e6fd1c0339dccd1fa18079ca3a64d94acd1603183eb5f952cb
+        script "blob_stores.cjs" sha256:b709fbf2951182fe93610f94edf469861f5fa260c75e619e68b939966faad4be
       }
 
       template {
