@@ -97,7 +97,7 @@ class _Bench:
     def _latency(self, member: Member, task: object) -> tuple[float, float]:
         """The medians of reads and posts while `task` runs, in milliseconds."""
         assert callable(task)
-        thread = threading.Thread(target=task)
+        thread = threading.Thread(target=task, daemon=True)
         reads, posts = list[float](), list[float]()
         thread.start()
         while thread.is_alive():
@@ -106,7 +106,7 @@ class _Bench:
                 ask(member)
                 times.append((time.monotonic() - began) * 1000)
             time.sleep(0.02)
-        thread.join()
+        thread.join(600)
         return statistics.median(reads), statistics.median(posts)
 
     def _read(self, member: Member) -> None:

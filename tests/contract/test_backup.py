@@ -113,7 +113,7 @@ def test_lock_of_another_host_is_respected_and_two_runs_never_send_at_once(fault
     bucket.leave_a_lock("another-host")
     assert "locked" in bucket.send(faulty, code=1)
     bucket.restic("unlock", "--remove-all")
-    with child(["flock", str(faulty.snapshot.parent), "cat"], 120, stdin=subprocess.PIPE):
+    with child(["flock", str(faulty.snapshot.parent), "cat"], 600, stdin=subprocess.PIPE):
         time.sleep(1)
         assert "another run is sending" in bucket.send(faulty, code=1)
 

@@ -176,7 +176,7 @@ def start(program: Path, nomad: FakeNomad, tmp_path: Path) -> Start:
     def started(text: str) -> Iterator[Running]:
         file = tmp_path / "io.hcl"
         file.write_text(text)
-        with child([program, "-c", file], 120, env=environment, stdout=subprocess.PIPE) as process:
+        with child([program, "-c", file], 600, env=environment, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(2)]
             found = re.fullmatch(r"http on (\S+), https on (\S+)\n", lines[1])

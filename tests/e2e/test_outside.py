@@ -26,7 +26,7 @@ def connected(folder: Path, *certificate: str, trusted: str = "") -> Iterator[ht
     ours.settimeout(60)
     command = [sys.executable, "-m", "tests.e2e.environment.outside", str(folder), *certificate]
     fd = theirs.fileno()
-    with theirs, child(command, 120, cwd=ROOT, stdin=fd, stdout=fd, stderr=fd) as process:
+    with theirs, child(command, 600, cwd=ROOT, stdin=fd, stdout=fd, stderr=fd) as process:
         theirs.close()
         connection = http.client.HTTPConnection("releases.test")
         connection.sock = ours

@@ -262,7 +262,7 @@ def process(alice: Owner, tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     start = f"{imports}; temporary_firewall._answers = bool; sys.exit(app.main(sys.argv[1:]))"
     arguments = ["allow-ip", "dev", "--label", "this-run", "--address", HERE, "--"]
     command = [sys.executable, "-c", start, *arguments, sys.executable, "-c", _STUBBORN, str(tmp_path)]
-    with child(command, 120, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE) as running:
+    with child(command, 600, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE) as running:
         until(lambda: (tmp_path / "started").exists())
         assert opened(alice) == {"this-run of a run"}
         yield running

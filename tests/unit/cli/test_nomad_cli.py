@@ -151,7 +151,7 @@ sys.exit(app.main(["nomad", "dev", "--", "wait"]))
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 9), (signal.SIGINT, 9)])
 def test_a_signal_reaches_nomad_and_nothing_stays(folder: Path, number: int, code: int) -> None:
     command = [sys.executable, "-c", _PROCESS, str(folder)]
-    with child(command, 60, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as process:
+    with child(command, 600, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "waiting\n"
         assert len(left(folder)) == 1

@@ -155,7 +155,7 @@ def test_an_up_waits_for_a_zone_that_is_not_served_yet(clock: Clock) -> None:
 def _host_of_dynamic_providers() -> Iterator[provider_pb2_grpc.ResourceProviderStub]:
     """The SDK's own process, which the engine starts for dynamic providers."""
     command = [sys.executable, "-u", "-m", "pulumi.dynamic"]  # unbuffered, as the engine starts it
-    with child(command, 60, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as process:
+    with child(command, 600, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as process:
         assert process.stdout
         with grpc.insecure_channel(f"127.0.0.1:{int(process.stdout.readline())}") as channel:
             yield provider_pb2_grpc.ResourceProviderStub(channel)

@@ -44,7 +44,7 @@ def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_pat
         f"NOMAD_META_{meta}": "yes",
         "PDS_HOSTNAME": "x",
     }
-    with child(["sh", str(tmp_path / SCRIPT.name)], 120, env=env, stderr=subprocess.DEVNULL) as process:
+    with child(["sh", str(tmp_path / SCRIPT.name)], 600, env=env, stderr=subprocess.DEVNULL) as process:
         assert _answer(desk, process, "list") == "failed"
         (tmp_path / "restic_open.sh").write_text("REPOSITORY=there\n")
         assert _answer(desk, process, "list") == "ok"
