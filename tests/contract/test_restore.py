@@ -25,6 +25,9 @@ from tools.trial.xrpc import Client, RefusedError
 
 pytestmark = pytest.mark.contract
 
+BLOB_PLACE = ".pds-blobs.json"
+"""The file on the volume that records where blobs are (blob_place.cjs)."""
+
 
 def _client(server: PdsProcess, restore: Restore) -> Client:
     return Client(server.url, restore.scenario.env["PDS_HOSTNAME"])
@@ -208,7 +211,9 @@ def test_next_snapshot_of_restored_data_is_whole_and_the_list_continues(in_place
 
 def test_old_data_is_kept_until_the_operator_removes_it(in_place: Restore, scenario: Scenario) -> None:
     before = _content(scenario.data.path)
+    before.pop(BLOB_PLACE)  # it says where the server's blobs are now, so it stays
     in_place.run()
+    assert (in_place.data.path / BLOB_PLACE).exists()
     (old,) = (in_place.data.path / ".restore").glob("old-*")
     assert _content(old) == before
     assert f"old data                     removed: {old.name}" in in_place.run(NOMAD_META_forget="yes")
@@ -232,7 +237,7 @@ for (const name of ["renameSync", "rmdirSync"]) {
 
 
 _RESTORED = {
-    *("account.sqlite", "sequencer.sqlite", "actors", "blocks", IDENTITY_FILE),
+    *("account.sqlite", "sequencer.sqlite", "actors", "blocks", IDENTITY_FILE, BLOB_PLACE),
     *(".departures.jsonl", ".restore", ".snapshot"),
 }
 
