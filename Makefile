@@ -99,7 +99,7 @@ policy: build/policy-venv/.installed
 
 build/policy-venv/.installed: venv/.tools policy/requirements.txt
 	venv/bin/python -m venv --clear build/policy-venv
-	build/policy-venv/bin/python -m pip install --quiet --disable-pip-version-check -r policy/requirements.txt
+	build/policy-venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -r policy/requirements.txt
 	@touch $@
 
 bench: venv/.tests

@@ -41,6 +41,7 @@ def python() -> Path:
             "pip",
             "install",
             "--quiet",
+            "--no-compile",
             "--disable-pip-version-check",
             "-r",
             str(REQUIREMENTS),
