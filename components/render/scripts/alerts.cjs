@@ -1,6 +1,6 @@
 // Reports volume usage, account count, backup and drill status, and the alerts of a metrics store to a dead man's switch:
-// PING_URL if all is well, else its /fail with the reasons. A switch that receives nothing raises the alarm by itself, so it also detects a lost
-// host.
+// PING_URL if all is well, else its /fail with the reasons. A switch that receives nothing raises the alarm by itself, so
+// it also detects a lost host.
 const fs = require("node:fs");
 const path = require("node:path");
 const { killed, load, save } = require("./run_status.cjs");

@@ -8,8 +8,9 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { Database, NO_ROOM, read } = require("./account_check.cjs");
-const { Damaged, Folder, Sealed, verified } = require("./blob_stores.cjs");
+const { Damaged, Folder, Sealed, isIntact } = require("./blob_stores.cjs");
 const departures = require("./account_events.cjs");
+const { folders } = require("./files.cjs");
 const { home } = require("./repository.cjs");
 
 const AT_ONCE = 4; // blobs; each holds a part of itself in memory
@@ -18,10 +19,7 @@ const KEPT = ["blocks", "quarantine"];
 
 /** DIDs of the accounts with a database below `data`. */
 function accountsIn(data) {
-  const actors = path.join(data, "actors");
-  const shelves = fs.existsSync(actors) ? fs.readdirSync(actors).filter((name) => /^[0-9a-f]{2}$/.test(name)) : [];
-  const dids = shelves.flatMap((shelf) => fs.readdirSync(path.join(actors, shelf)).filter((name) => name.startsWith("did:")));
-  return dids.filter((did) => fs.existsSync(path.join(data, home(did), "store.sqlite"))).sort();
+  return folders(data).filter((did) => fs.existsSync(path.join(data, home(did), "store.sqlite"))).sort();
 }
 
 /**
@@ -44,8 +42,8 @@ function deletions(data) {
     const list = departures.lines(path.join(data, departures.LIST));
     const statuses = departures.since(departures.merged(list, events ? departures.events(events, 0) : []), "");
     const known = new Set(accounts?.prepare("select did from actor").pluck().all());
-    const folders = new Set(accountsIn(data));
-    return (did) => statuses.get(did) === "deleted" && !known.has(did) && !folders.has(did);
+    const present = new Set(accountsIn(data));
+    return (did) => statuses.get(did) === "deleted" && !known.has(did) && !present.has(did);
   } finally {
     for (const db of found) db?.close();
   }
@@ -113,7 +111,8 @@ class Run {
   }
 
   async one({ did, cid, size, source, name, upload }) {
-    if (this.target.get(name) === size && (await this.isIntact(name, cid))) {
+    // A bucket's service checked the content at the upload.
+    if (this.target.get(name) === size && (!(this.to instanceof Folder) || (await isIntact(this.to, name, cid)))) {
       if (!source && !upload) this.lost.push([did, cid]);
       return void this.counts.there++;
     }
@@ -139,11 +138,6 @@ class Run {
       else if (unread && this.from instanceof Folder) this.losses.push([did, `blob ${cid} cannot be read: ${unread.message}`, cid]);
       else throw error;
     }
-  }
-
-  async isIntact(name, cid) {
-    if (!(this.to instanceof Folder)) return true;
-    return (await verified(this.to, name, cid).catch(() => null)) !== null;
   }
 
   /** Removes what was deleted since an earlier copy: of accounts, and of records, so that no database names it. */

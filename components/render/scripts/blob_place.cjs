@@ -1,4 +1,4 @@
-// Where a PDS's blobs are: on the volume, or in one bucket. DATA/.pds-blobs.json records it.
+// The place of a PDS's blobs: the volume, or one bucket. DATA/.pds-blobs.json records it.
 //
 // The volume check compares it with the server's settings at each start. `./pds blobs` replaces it once every blob is at
 // the other place. A restore leaves it as it is.
@@ -6,6 +6,7 @@
 
 const fs = require("node:fs");
 const path = require("node:path");
+const { NO_FOLDER, entries, writeWhole } = require("./files.cjs");
 
 const FILE = ".pds-blobs.json";
 const COMMAND = "`./pds blobs STACK --to";
@@ -51,33 +52,20 @@ function same(one, other) {
   return one.store === other.store && one.bucket === other.bucket;
 }
 
-/** Records that the blobs are at `place`, so that a crash leaves the old record or the new one. */
+/** Records that the blobs are at `place`. */
 function record(data, place) {
   const file = path.join(data, FILE);
   const text = JSON.stringify(place) + "\n";
   if (fs.existsSync(file) && fs.readFileSync(file, "utf8") === text) return;
-  fs.writeFileSync(`${file}.tmp`, text, { mode: 0o600, flush: true });
-  fs.renameSync(`${file}.tmp`, file);
-  const handle = fs.openSync(data);
-  fs.fsyncSync(handle);
-  fs.closeSync(handle);
+  writeWhole(file, text);
 }
 
 /** Whether any blob is on the volume. */
 function hasBlobs(data) {
   const blocks = path.join(data, "blocks");
   return [blocks, path.join(blocks, "quarantine")].some((folder) =>
-    names(folder).some((did) => did.startsWith("did:") && names(path.join(folder, did)).length > 0)
+    entries(folder, NO_FOLDER).some((did) => did.startsWith("did:") && entries(path.join(folder, did), NO_FOLDER).length > 0)
   );
-}
-
-function names(folder) {
-  try {
-    return fs.readdirSync(folder);
-  } catch (error) {
-    if (error.code === "ENOENT" || error.code === "ENOTDIR") return [];
-    throw error;
-  }
 }
 
 module.exports = { FILE, fault, ofServer, record, recorded, same };

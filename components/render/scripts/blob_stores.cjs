@@ -12,6 +12,7 @@ const { createRequire } = require("node:module");
 const { Transform } = require("node:stream");
 const { pipeline } = require("node:stream/promises");
 const { Cid, isDigestOf } = require("./blocks.cjs");
+const { NO_FOLDER, entries, sync } = require("./files.cjs");
 
 const ATTEMPTS = 5; // for an upload; the library repeats all other requests by itself
 const CONNECT = 5000; // ms
@@ -73,8 +74,8 @@ class Folder {
   async index(did) {
     const found = new Map();
     for (const [place, folder] of Object.entries(this.places)) {
-      for (const owner of entries(folder).filter((name) => name.startsWith("did:") && (!did || name === did))) {
-        for (const name of entries(path.join(folder, owner))) {
+      for (const owner of entries(folder, NO_FOLDER).filter((name) => name.startsWith("did:") && (!did || name === did))) {
+        for (const name of entries(path.join(folder, owner), NO_FOLDER)) {
           const about = fs.statSync(path.join(folder, owner, name), { throwIfNoEntry: false });
           if (about?.isFile() && !name.endsWith(PART)) found.set(`${place}/${owner}/${name}`, about.size);
         }
@@ -86,8 +87,8 @@ class Folder {
   /** Removes what a killed run left behind. */
   tidy() {
     for (const folder of Object.values(this.places)) {
-      for (const owner of entries(folder).filter((name) => name.startsWith("did:"))) {
-        const left = entries(path.join(folder, owner)).filter((name) => name.endsWith(PART));
+      for (const owner of entries(folder, NO_FOLDER).filter((name) => name.startsWith("did:"))) {
+        const left = entries(path.join(folder, owner), NO_FOLDER).filter((name) => name.endsWith(PART));
         for (const name of left) fs.rmSync(path.join(folder, owner, name), { force: true });
       }
     }
@@ -119,9 +120,7 @@ class Folder {
       fs.rmSync(part, { force: true });
       throw error;
     }
-    const handle = fs.openSync(path.dirname(target));
-    fs.fsyncSync(handle);
-    fs.closeSync(handle);
+    sync(path.dirname(target));
   }
 
   async remove(names) {
@@ -130,15 +129,6 @@ class Folder {
 }
 
 const PART = ".part"; // no CID and no key of an upload has a dot
-
-function entries(folder) {
-  try {
-    return fs.readdirSync(folder);
-  } catch (error) {
-    if (error.code === "ENOENT" || error.code === "ENOTDIR") return [];
-    throw error;
-  }
-}
 
 // --- a bucket
 
@@ -378,4 +368,9 @@ async function verified(store, name, cid) {
   return size;
 }
 
-module.exports = { Bucket, Damaged, Folder, Sealed, backupStore, bucketStore, digestIn, verified, volumeStore };
+/** Whether the object is there, can be read and is the blob `cid`. */
+async function isIntact(store, name, cid) {
+  return (await verified(store, name, cid).catch(() => null)) !== null;
+}
+
+module.exports = { Bucket, Damaged, Folder, Sealed, backupStore, bucketStore, digestIn, isIntact, verified, volumeStore };

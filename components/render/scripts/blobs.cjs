@@ -11,15 +11,12 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const blobPlace = require("./blob_place.cjs");
-const { Database } = require("./account_check.cjs");
 const { KEPT, Run, accountsIn, deletions, isFull, noRoom, rowsOf } = require("./blob_copy.cjs");
-const { backupStore, bucketStore, verified, volumeStore } = require("./blob_stores.cjs");
+const { backupStore, bucketStore, isIntact, volumeStore } = require("./blob_stores.cjs");
+const { Refused, alone, stopped } = require("./exclusive.cjs");
 
 const PASSES = 5; // copies beside the running server
 const FEW = 20; // blobs that may be left for the pause
-const WAIT = 15 * 60 * 1000; // ms; enough for a running snapshot to finish
-
-class Refused extends Error {}
 
 const data = process.env.PDS_DATA_DIRECTORY;
 const asked = (name) => process.env[`NOMAD_META_${name}`] ?? "";
@@ -46,7 +43,7 @@ function direction({ volume, bucket, to }) {
 function refuseLosses(run, accepted) {
   if (run.losses.length === 0 || accepted) return;
   throw new Refused(
-    `${run.losses.length} blobs are damaged or missing where they are now: see LOSS above. They were not copied, and nothing ` +
+    `${run.losses.length} blobs are damaged or missing at their present place: see LOSS above. They were not copied, and nothing ` +
       "was deleted. `./pds blobs STACK --repair` brings back what the backups have. `--accept-losses` moves without them."
   );
 }
@@ -81,9 +78,9 @@ async function copy(given) {
 
 async function finish(given) {
   const { from, to } = direction(given);
-  alone();
+  alone(data); // a snapshot links the files
   const isDeleted = deletions(data); // before the lock
-  stopped();
+  stopped(data);
   if (to === given.volume) await roomFor(given.volume);
   const run = await new Run({ data, from, to }).copy();
   run.tell("the rest");
@@ -107,7 +104,7 @@ async function counted(run) {
 
 /** Removes the copies at the place that the server no longer uses. */
 async function forget({ volume, bucket, places }) {
-  alone();
+  alone(data); // a snapshot links the files
   const here = blobPlace.recorded(data) ?? places.disk;
   const [used, old] = here.store === "bucket" ? [bucket, volume] : [volume, bucket];
   if (here.store === "bucket" && here.bucket !== bucket.bucket) throw new Refused(`the blobs are in the bucket ${here.bucket}.`);
@@ -127,10 +124,6 @@ async function forget({ volume, bucket, places }) {
   await old.remove(remove);
   for (const [name, why] of stay) console.log(`KEPT: ${name}: ${why}`);
   console.log(`removed ${remove.length} old copies, kept ${stay.length}`);
-}
-
-async function isIntact(store, name, cid) {
-  return (await verified(store, name, cid).catch(() => null)) !== null;
 }
 
 /** Whether an account has a database that does not name the blob. */
@@ -167,36 +160,6 @@ async function show({ volume, bucket, places }) {
     const bytes = [...index.values()].reduce((sum, size) => sum + size, 0);
     console.log(`${what}: ${index.size} blobs and uploads, ${(bytes / 2 ** 20).toFixed(1)} MiB`);
   }
-}
-
-// --- exclusive access to the data
-
-/** Waits for a snapshot that is being made, which links the files. */
-function alone() {
-  fs.mkdirSync(path.join(data, ".snapshot"), { recursive: true, mode: 0o700 });
-  const lock = new Database(path.join(data, ".snapshot", "lock.sqlite"), { timeout: WAIT });
-  try {
-    lock.exec("begin exclusive");
-  } catch (error) {
-    throw error.code === "SQLITE_BUSY" ? new Refused("a snapshot or a restore is under way.") : error;
-  }
-  alone.held = lock;
-}
-
-/** A running server has its account database open, so no other program can lock it exclusively. */
-function stopped() {
-  const file = path.join(data, "account.sqlite");
-  if (!fs.existsSync(file)) return;
-  const db = new Database(file, { fileMustExist: true, timeout: 2000 });
-  try {
-    db.pragma("locking_mode = exclusive");
-    db.exec("begin immediate");
-    db.exec("rollback");
-  } catch (error) {
-    if (error.code === "SQLITE_BUSY") throw new Refused("the server is running on these data. Pause it first.");
-    throw error;
-  }
-  stopped.held = db; // so no server starts meanwhile
 }
 
 main().then(

@@ -126,7 +126,7 @@ class Places {
   }
 }
 
-/** A number of variable length, and where it ends. */
+/** A number of variable length, and the position of its end. */
 function number(bytes, at) {
   let value = 0;
   for (let index = at, unit = 1; index < at + 10 && index < bytes.length; index++, unit *= 128) {

@@ -17,10 +17,10 @@ const request = require("./restore_request.cjs");
 const swaps = require("./restore_swap.cjs");
 const { Killed, NOT, checkAll, sentences } = require("./account_check.cjs");
 const { documents } = require("./did_documents.cjs");
+const { folders } = require("./files.cjs");
 const { home } = require("./repository.cjs");
 const { finishOne, makeOneReady, putOneInPlace } = require("./restore_one.cjs");
 const { Unknown, oldData, whoLeft, world } = require("./restore_world.cjs");
-const { folders } = require("./snapshot_accounts.cjs");
 const { IDENTITY_FILE, verify } = require("./verify.cjs");
 
 const MEBIBYTE = 1024 * 1024;
@@ -37,7 +37,6 @@ async function main() {
   fs.mkdirSync(place, { recursive: true, mode: 0o700 });
   if (asked("verify")) return verifyAlone();
   if (asked("only") && asked("step") !== "in") return makeOneReady(asked("only"));
-  fs.mkdirSync(path.join(data, ".snapshot"), { recursive: true, mode: 0o700 });
   request.alone();
   const finished = await finishWhatWasCutShort();
   if (asked("forget")) return forget();

@@ -153,12 +153,7 @@ async function fromOldData(old, scratch, did, manifest) {
 function linkBlobs(from, to, place, did) {
   const folder = path.join(from, "blocks", place, did);
   if (!fs.existsSync(folder)) return;
-  fs.mkdirSync(path.join(to, "blocks", place, did), { recursive: true });
-  for (const cid of fs.readdirSync(folder)) {
-    const target = path.join(to, "blocks", place, did, cid);
-    fs.rmSync(target, { force: true });
-    fs.linkSync(path.join(folder, cid), target);
-  }
+  for (const cid of fs.readdirSync(folder)) link(from, to, path.join("blocks", place, did, cid));
 }
 
 // --- one new data directory
@@ -176,10 +171,15 @@ function stageAccount(next, did, { folder, verdict }, disk) {
     const name = blobOf(folder, did, cid, { checked: true });
     if (verdict.blobs.includes(cid)) continue;
     if (!name) throw new Error(`blob ${cid} of ${did} was there when it was checked, and is gone`);
-    fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
-    fs.rmSync(path.join(next, name), { force: true });
-    fs.linkSync(path.join(folder, name), path.join(next, name));
+    link(folder, next, name);
   }
+}
+
+/** Links the file `name` below `from` to the same name below `to`. */
+function link(from, to, name) {
+  fs.mkdirSync(path.dirname(path.join(to, name)), { recursive: true });
+  fs.rmSync(path.join(to, name), { force: true });
+  fs.linkSync(path.join(from, name), path.join(to, name));
 }
 
 /** Links blobs that the account's records name and `next` lacks, from the first of `folders` that has them; returns the others. */
@@ -191,8 +191,7 @@ function bringBlobs(next, did, folders) {
     const from = folders.find((folder) => blobOf(folder, did, cid));
     if (!from) return true;
     const name = blobOf(from, did, cid, { checked: true });
-    fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
-    fs.linkSync(path.join(from, name), path.join(next, name));
+    link(from, next, name);
     return false;
   });
 }
@@ -201,9 +200,7 @@ function bringBlobs(next, did, folders) {
 function keepBlobs(from, next, did) {
   for (const cid of read(path.join(next, home(did), "store.sqlite"), keptBlobs)) {
     for (const name of PLACES.map((place) => path.join("blocks", place, did, cid))) {
-      if (!fs.existsSync(path.join(from, name)) || fs.existsSync(path.join(next, name))) continue;
-      fs.mkdirSync(path.dirname(path.join(next, name)), { recursive: true });
-      fs.linkSync(path.join(from, name), path.join(next, name));
+      if (fs.existsSync(path.join(from, name)) && !fs.existsSync(path.join(next, name))) link(from, next, name);
     }
   }
 }

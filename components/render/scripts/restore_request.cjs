@@ -5,16 +5,14 @@
 const { fork } = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
-const { Database, Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+const { Killed, LOSSES, NOT, WHOLE, sentences } = require("./account_check.cjs");
+const exclusive = require("./exclusive.cjs");
 const { places } = require("./restore_swap.cjs");
 const { IDENTITY_FILE } = require("./verify.cjs");
 
 const NAMED = 20; // losses of one account
-const WAIT = 15 * 60 * 1000; // ms; enough for a running snapshot to finish
 
-/** Nothing was changed; the message gives the reason. */
-class Refused extends Error {}
-
+const { Refused } = exclusive;
 const hostname = process.env.PDS_HOSTNAME;
 const data = process.env.PDS_DATA_DIRECTORY;
 const plc = process.env.PDS_DID_PLC_URL;
@@ -76,29 +74,15 @@ function tellLosses(did, verdict) {
 // --- exclusive access to the data
 
 function alone() {
-  // The lock of the snapshot program: it must not copy data that are being moved.
-  try {
-    const lock = new Database(path.join(data, ".snapshot", "lock.sqlite"), { timeout: WAIT });
-    lock.exec("begin exclusive");
-    alone.held = lock;
-  } catch (error) {
-    if (error.code === "SQLITE_BUSY") throw new Refused("a snapshot, or another restore, is under way.");
-    throw error;
-  }
+  exclusive.alone(data);
 }
 
-/** A running server has its account database open, so no other program can lock it exclusively. */
+/** Refuses a running server. Old data that cannot be read are no reason: they are kept as they are. */
 function notServing() {
-  const file = path.join(data, "account.sqlite");
-  if (!fs.existsSync(file)) return;
   try {
-    const db = new Database(file, { fileMustExist: true, timeout: 2000 });
-    db.pragma("locking_mode = exclusive");
-    db.exec("begin immediate");
-    db.exec("rollback");
-    notServing.held = db; // so no server starts on it meanwhile
+    notServing.held = exclusive.stopped(data);
   } catch (error) {
-    if (error.code === "SQLITE_BUSY") throw new Refused("the server is running on these data. Pause it first.");
+    if (error instanceof Refused) throw error;
     console.log(`note: the old account.sqlite cannot be read (${error.message}); it is kept as it is`);
   }
 }

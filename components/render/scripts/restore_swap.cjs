@@ -11,8 +11,8 @@ const path = require("node:path");
 const departures = require("./account_events.cjs");
 const blobPlace = require("./blob_place.cjs");
 const { documents } = require("./did_documents.cjs");
+const { folders, sync } = require("./files.cjs");
 const { home, publicKey } = require("./repository.cjs");
-const { folders } = require("./snapshot_accounts.cjs");
 const { IDENTITY_FILE, walk } = require("./verify.cjs");
 
 const STAYS = [".restore", ".snapshot", ".run-status", blobPlace.FILE, departures.LIST, "lost+found"];
@@ -24,7 +24,7 @@ function places(data) {
   return { place, fetched: below("fetched"), next: below("new"), only: below("only"), older: below("older"), plan: below("swap.json") };
 }
 
-/** Where a restore that begins now keeps the old data. */
+/** The folder for the old data of a restore that begins now. */
 function aside(data) {
   return path.join(data, ".restore", `old-${new Date().toISOString().replace(/[:.]/g, "")}`);
 }
@@ -101,15 +101,6 @@ function swapBack(data, todo) {
 function move(from, to, which) {
   for (const name of fs.readdirSync(from).filter(which)) fs.renameSync(path.join(from, name), path.join(to, name));
   for (const folder of [from, to]) sync(folder);
-}
-
-function sync(name) {
-  const handle = fs.openSync(name);
-  try {
-    fs.fsyncSync(handle);
-  } finally {
-    fs.closeSync(handle);
-  }
 }
 
 /** Flushes everything below `folder` to the disk: by one `sync`, or file by file if the image has no such program. */

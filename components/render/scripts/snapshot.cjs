@@ -20,7 +20,8 @@ const path = require("node:path");
 const { createRequire } = require("node:module");
 const departures = require("./account_events.cjs");
 const { Database, NO_ROOM, WAIT, WHOLE, checkAll, damageOf, read, sentences } = require("./account_check.cjs");
-const { Copy, entries, folders, pause, size } = require("./snapshot_accounts.cjs");
+const { entries, folders, sync } = require("./files.cjs");
+const { Copy, pause, size } = require("./snapshot_accounts.cjs");
 const { home } = require("./repository.cjs");
 const { begin, end } = require("./run_status.cjs");
 
@@ -213,9 +214,7 @@ function tidy() {
 function publish() {
   if (fs.existsSync(current)) fs.renameSync(current, old);
   fs.renameSync(next, current);
-  const handle = fs.openSync(stage);
-  fs.fsyncSync(handle);
-  fs.closeSync(handle);
+  sync(stage);
   fs.rmSync(old, { recursive: true, force: true });
 }
 

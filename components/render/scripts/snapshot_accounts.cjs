@@ -9,6 +9,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { LOSSES, NOT, NO_ROOM, PLACES, copyDatabase, damageOf, isBlob, keptBlobs, read } = require("./account_check.cjs");
+const { entries } = require("./files.cjs");
 const { commitProblems, home, publicKey, sha256 } = require("./repository.cjs");
 
 const ATTEMPTS = 3;
@@ -347,37 +348,12 @@ function listed(cids) {
   return `${cids.length === 1 ? "blob" : "blobs"} ${cids.slice(0, 3).join(", ")}${more} ${cids.length === 1 ? "is" : "are"}`;
 }
 
-/** DIDs of the accounts with a folder below `root`. If `unread` is given, it gets the errors of unreadable folders. */
-function folders(root, unread) {
-  const actors = path.join(root, "actors");
-  const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
-  const listed = (shelf) => {
-    try {
-      return entries(path.join(actors, shelf));
-    } catch (error) {
-      if (!unread) throw error;
-      unread(error);
-      return [];
-    }
-  };
-  return shelves.flatMap((shelf) => listed(shelf).filter((name) => name.startsWith("did:")));
-}
-
 function size(name) {
   return fs.statSync(name, { throwIfNoEntry: false })?.size ?? 0;
-}
-
-function entries(folder) {
-  try {
-    return fs.readdirSync(folder);
-  } catch (error) {
-    if (error.code === "ENOENT") return [];
-    throw error;
-  }
 }
 
 function pause(milliseconds) {
   return new Promise((resume) => setTimeout(resume, milliseconds));
 }
 
-module.exports = { Copy, entries, folders, pause, size };
+module.exports = { Copy, pause, size };

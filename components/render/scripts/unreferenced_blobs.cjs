@@ -20,6 +20,7 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { createRequire } = require("node:module");
+const { entries } = require("./files.cjs");
 const { home } = require("./repository.cjs");
 const { begin, end } = require("./run_status.cjs");
 
@@ -105,15 +106,6 @@ function release(db, file, key, before) {
 function isOlder(file, before) {
   const found = fs.statSync(file, { throwIfNoEntry: false });
   return Boolean(found?.isFile() && found.mtimeMs < before);
-}
-
-function entries(folder) {
-  try {
-    return fs.readdirSync(folder);
-  } catch (error) {
-    if (error.code === "ENOENT") return [];
-    throw error;
-  }
 }
 
 main().catch((error) => {

@@ -10,6 +10,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const crypto = require("node:crypto");
 const blobPlace = require("./blob_place.cjs");
+const { writeWhole } = require("./files.cjs");
 
 const directory = process.env.PDS_DATA_DIRECTORY;
 const identityFile = path.join(directory, ".pds-identity.json");
@@ -57,12 +58,7 @@ if (fs.existsSync(identityFile)) {
       "If it is this PDS's data, say so in the stack file: 'volume: {adopt: VOLUME-ID}'."
     );
   }
-  // Written to a temporary file and renamed, so that a crash leaves no incomplete file.
-  fs.writeFileSync(`${identityFile}.tmp`, JSON.stringify(ours, null, 2) + "\n", { mode: 0o600, flush: true });
-  fs.renameSync(`${identityFile}.tmp`, identityFile);
-  const handle = fs.openSync(directory); // data without an identity file would be refused after a power cut
-  fs.fsyncSync(handle);
-  fs.closeSync(handle);
+  writeWhole(identityFile, JSON.stringify(ours, null, 2) + "\n"); // data without it would be refused after a power cut
   console.log(`wrote the identity file for ${ours.hostname}`);
 }
 

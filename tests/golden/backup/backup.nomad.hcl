@@ -71,7 +71,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot.cjs" sha256:e97ad2db02fc658a5a201a720ec61913ca085719f8c28dac8f436167545ffbd8
+        script "snapshot.cjs" sha256:725f5e66bc36a701c2cd426501ced48e78b9e043df6fba31459ccb78f8fe45d6
       }
 
       template {
@@ -83,7 +83,11 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot_accounts.cjs" sha256:5870c78b412e89550d45f30ad59acec0930ca59420deb890afd5d6170aeeee86
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+      }
+
+      template {
+        script "snapshot_accounts.cjs" sha256:f598606b613399547150898c1078c879887ed8794945d6318d17366b9efd3fe0
       }
 
       template {
@@ -99,7 +103,7 @@ job "pds-backup" {
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       resources {

@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:e4b129c4bcd2c7d44ca9f7b6bd225028755174d0b1afcd9719e572cc414d5335
+        script "restore.cjs" sha256:0056caad49efaef0cc6fc2db8dbe91b5fadd8545d1429c12d3382e5d87d6d0b3
       }
 
       template {
@@ -151,15 +151,15 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_accounts.cjs" sha256:57d3496ad2186e3511e4e74b7ce68538df017a0be1b9de1455e58376790820b5
+        script "restore_accounts.cjs" sha256:532790662874ec120fd843bf77a40a35b778048d5939fdb0ae46d7cb39cfa78f
       }
 
       template {
-        script "restore_request.cjs" sha256:d05fdeb310b19aa3ee2caf83e75f91a7545ff9409637c0cb3bd18027421e0fcf
+        script "restore_request.cjs" sha256:30e6dacc2f3f271b8183d634e08c48cc56735cd368e0151e1d3bbb58a4023c70
       }
 
       template {
-        script "restore_swap.cjs" sha256:770635e4945e275a7b25594d17ed566b81d58db66d592752d33f26350094e917
+        script "restore_swap.cjs" sha256:240de54a9bc90851ed6c15f3f3d031f643aa4e477697ed02c2bdbc763a436214
       }
 
       template {
@@ -168,6 +168,10 @@ job "pds-restore" {
 
       template {
         script "did_documents.cjs" sha256:0f0607b883afd9951ffd904e8b7340d00fa5d477b5d826aa802e793fb49a7207
+      }
+
+      template {
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
       }
 
       template {
@@ -183,15 +187,15 @@ job "pds-restore" {
       }
 
       template {
-        script "snapshot_accounts.cjs" sha256:5870c78b412e89550d45f30ad59acec0930ca59420deb890afd5d6170aeeee86
-      }
-
-      template {
         script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
       }
 
       template {
-        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
+        script "exclusive.cjs" sha256:91aaa0b1fb34388aea1b3ab8f62736c762fc8ea18f18ea1a725cccf06f1b6f25
+      }
+
+      template {
+        script "blob_place.cjs" sha256:4df0fc3b7df122c5d175cb2f41d64e73f322ff301a0b81ff03b57e0d2f974322
       }
 
       template {
@@ -199,7 +203,7 @@ job "pds-restore" {
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       resources {

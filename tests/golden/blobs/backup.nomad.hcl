@@ -71,7 +71,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot.cjs" sha256:e97ad2db02fc658a5a201a720ec61913ca085719f8c28dac8f436167545ffbd8
+        script "snapshot.cjs" sha256:725f5e66bc36a701c2cd426501ced48e78b9e043df6fba31459ccb78f8fe45d6
       }
 
       template {
@@ -83,7 +83,11 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot_accounts.cjs" sha256:5870c78b412e89550d45f30ad59acec0930ca59420deb890afd5d6170aeeee86
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+      }
+
+      template {
+        script "snapshot_accounts.cjs" sha256:f598606b613399547150898c1078c879887ed8794945d6318d17366b9efd3fe0
       }
 
       template {
@@ -99,7 +103,7 @@ job "pds-backup" {
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       resources {
@@ -231,11 +235,11 @@ job "pds-backup" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:8b4d625cbcde9c0b258c6587f283bb4a24aec4a9b055c41958f622ebd3c5adf2
+        script "blob_copy.cjs" sha256:1b8b0bd119e7143e659d0ebd942145289d5d3420669ac5a125cbe706d638d172
       }
 
       template {
-        script "blob_stores.cjs" sha256:b709fbf2951182fe93610f94edf469861f5fa260c75e619e68b939966faad4be
+        script "blob_stores.cjs" sha256:6d8a08a0e0d08fa709873f6afb5660591c0cc3e43d2a73a223745e8a48f8856b
       }
 
       template {
@@ -247,11 +251,15 @@ job "pds-backup" {
       }
 
       template {
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+      }
+
+      template {
         script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       template {

@@ -73,11 +73,27 @@ job "pds-blobs" {
       }
 
       template {
-        script "blobs.cjs" sha256:e168bfb831a701630747b1e3df2041808ad4fef4477c8e7d9decafa61981a3d5
+        script "blobs.cjs" sha256:cbcc06f3c4c561dd65d4bb68fb58a3707cfc702fd7b2c6cbee6a50592e91527e
       }
 
       template {
-        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
+        script "blob_place.cjs" sha256:4df0fc3b7df122c5d175cb2f41d64e73f322ff301a0b81ff03b57e0d2f974322
+      }
+
+      template {
+        script "blob_copy.cjs" sha256:1b8b0bd119e7143e659d0ebd942145289d5d3420669ac5a125cbe706d638d172
+      }
+
+      template {
+        script "blob_stores.cjs" sha256:6d8a08a0e0d08fa709873f6afb5660591c0cc3e43d2a73a223745e8a48f8856b
+      }
+
+      template {
+        script "exclusive.cjs" sha256:91aaa0b1fb34388aea1b3ab8f62736c762fc8ea18f18ea1a725cccf06f1b6f25
+      }
+
+      template {
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
       }
 
       template {
@@ -85,11 +101,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:8b4d625cbcde9c0b258c6587f283bb4a24aec4a9b055c41958f622ebd3c5adf2
-      }
-
-      template {
-        script "blob_stores.cjs" sha256:b709fbf2951182fe93610f94edf469861f5fa260c75e619e68b939966faad4be
+        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
       }
 
       template {
@@ -97,15 +109,11 @@ job "pds-blobs" {
       }
 
       template {
-        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
-      }
-
-      template {
         script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       template {

@@ -146,7 +146,7 @@ job "pds-drill" {
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       resources {
@@ -198,11 +198,11 @@ job "pds-drill" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:8b4d625cbcde9c0b258c6587f283bb4a24aec4a9b055c41958f622ebd3c5adf2
+        script "blob_copy.cjs" sha256:1b8b0bd119e7143e659d0ebd942145289d5d3420669ac5a125cbe706d638d172
       }
 
       template {
-        script "blob_stores.cjs" sha256:b709fbf2951182fe93610f94edf469861f5fa260c75e619e68b939966faad4be
+        script "blob_stores.cjs" sha256:6d8a08a0e0d08fa709873f6afb5660591c0cc3e43d2a73a223745e8a48f8856b
       }
 
       template {
@@ -214,11 +214,15 @@ job "pds-drill" {
       }
 
       template {
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+      }
+
+      template {
         script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       template {
@@ -314,7 +318,7 @@ job "pds-drill" {
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       resources {

@@ -63,7 +63,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "alerts.cjs" sha256:5161a608147943d8ccd8f1b7463891f778eca2fe991586c693b317fafa1ca7ab
+        script "alerts.cjs" sha256:11f539f0e750279937a822d85c0e26dc6eb3050670e1b342f6bea29ac6af0005
       }
 
       template {

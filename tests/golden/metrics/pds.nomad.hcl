@@ -108,11 +108,15 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:8f1001a933f08a03a7d14bef857c7f9b26718cda383ffe4b0c0151d25b100f2b
+        script "volume_check.cjs" sha256:a8017f283a29156f5ad8972620a3143d3ad4d866e7ed4ab7d46f1534ae928a60
       }
 
       template {
-        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
+        script "blob_place.cjs" sha256:4df0fc3b7df122c5d175cb2f41d64e73f322ff301a0b81ff03b57e0d2f974322
+      }
+
+      template {
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
       }
 
       template {
@@ -206,11 +210,15 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:8f1001a933f08a03a7d14bef857c7f9b26718cda383ffe4b0c0151d25b100f2b
+        script "volume_check.cjs" sha256:a8017f283a29156f5ad8972620a3143d3ad4d866e7ed4ab7d46f1534ae928a60
       }
 
       template {
-        script "blob_place.cjs" sha256:8aa77441542b5f95d595a35bd465dfb1907df7974037c50429aba2b1260c718e
+        script "blob_place.cjs" sha256:4df0fc3b7df122c5d175cb2f41d64e73f322ff301a0b81ff03b57e0d2f974322
+      }
+
+      template {
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
       }
 
       template {

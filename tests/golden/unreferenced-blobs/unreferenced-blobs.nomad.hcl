@@ -66,7 +66,11 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_blobs.cjs" sha256:66649a5bca1b07e1c154c2e3f03b6a508177c0628934d5e1463efbc6655adfc5
+        script "unreferenced_blobs.cjs" sha256:97aa76140a4fa0df7e02e70ddd3c341b9cc467b6751df7d6482ec26dabfeab8f
+      }
+
+      template {
+        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
       }
 
       template {
@@ -82,7 +86,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "car.cjs" sha256:0140e82b1f69a723b86614b23c6706aeb8c9e4584c2d88f7e942aca6a923214e
+        script "car.cjs" sha256:1ea2314ed27193615bbd6fa25eeaca0bbabfbc300a4d96ca945d290bc27a71f3
       }
 
       resources {
