@@ -34,7 +34,7 @@ def move_blobs(stack: Stack, to: Store, *, yes: bool, accept_losses: bool) -> in
         return 0
     losses = {"accept_losses": "yes" if accept_losses else ""}
     if present != target:
-        step(1, "Apply the stack file: the bucket, its key, and the job that copies. The server stays where it is.")
+        step(1, "Apply the stack file: the bucket, its key, and the job that copies. The server keeps its place.")
         if settings.blobs.serve == to:
             change(stack, _SERVE, "bucket" if to == "disk" else "disk")
         up(stack, yes=yes)
@@ -48,7 +48,7 @@ def move_blobs(stack: Stack, to: Store, *, yes: bool, accept_losses: bool) -> in
     pause(stack, yes=yes)
     if not run_blobs_job(api, {"step": "finish", "to": to} | losses):
         print(
-            "\nThe PDS is paused, and its blobs are where they were. Fix the fault above and repeat the command, or "
+            "\nThe PDS is paused, and its blobs have not moved. Fix the fault above and repeat the command, or "
             f"start the PDS as it was: `pulumi config set --path pds:pds.paused false --stack {stack.name}` and "
             "`pulumi up`."
         )

@@ -10,7 +10,7 @@ file: it rewrites indentation and the spaces inside `{}` and `[]`, moves comment
 
 import difflib
 import re
-import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from cli.lib.private_files import write_whole
 from offline.stackfile import StackFileError
 
 Scalar = str | int | bool
@@ -47,10 +48,7 @@ class StackFileEdit:
     def write(self) -> None:
         """Write it to the file, whole or not at all: a crash leaves the old one."""
         target = self.path.resolve()
-        aside = target.with_name(f".{target.name}.new")
-        aside.write_bytes(self.after.encode())
-        shutil.copymode(target, aside)
-        aside.replace(target)
+        write_whole(target, self.after.encode(), stat.S_IMODE(target.stat().st_mode))
 
 
 def add_items(name: str, text: str, keys: Sequence[str], new: Sequence[Entry]) -> str:

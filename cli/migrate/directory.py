@@ -3,7 +3,6 @@
 Owns: reading it, and the CID of an operation. Writing goes through the new server, which checks the operation.
 """
 
-import hashlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import httpx
 import libipld
 
 from cli.migrate.xrpc import LOOPBACK, Clock
+from cli.snapshot.repository import cid_of
 from components.clients.errors import ServiceError
 
 Json = Any
@@ -91,5 +91,4 @@ class Directory:
 
 def cid_of_operation(operation: dict[str, Json]) -> str:
     """Return the CID of a signed operation, as the directory computes it: the SHA-256 of its DAG-CBOR."""
-    digest = hashlib.sha256(libipld.encode_dag_cbor(operation)).digest()
-    return str(libipld.encode_cid(b"\x01\x71\x12\x20" + digest))
+    return cid_of(libipld.encode_dag_cbor(operation))

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 _SHA2_256 = 0x12  # multicodec's number of the hash
+_DAG_CBOR = 0x71  # and of the format of records
 _PATH = re.compile(rb"[\w~.:-]+/[\w~.:-]+")  # the specification's repo paths, and the server's own check
 # Damaged data may be neither text nor bytes.
 _BLOCKS = "select cast(cid as blob), cast(ifnull(content, '') as blob) from repo_block"
@@ -141,7 +142,7 @@ def integrity(path: Path) -> str:
 def is_hash_of(cid: str, content: bytes) -> bool:
     """Return whether `cid` names `content`: the base32 text of version 1, any codec, a SHA-256."""
     digest = hashlib.sha256(content).digest()
-    if libipld.encode_cid(b"\x01\x71\x12\x20" + digest) == cid:  # DAG-CBOR, as nearly all are
+    if _cid(digest) == cid:  # as nearly all are
         return True
     try:
         named = libipld.decode_cid(cid)
@@ -149,7 +150,16 @@ def is_hash_of(cid: str, content: bytes) -> bool:
         return False
     if named["version"] != 1 or named["hash"]["code"] != _SHA2_256 or named["hash"]["digest"] != digest:
         return False
-    return bool(libipld.encode_cid(b"\x01" + _varint(named["codec"]) + b"\x12\x20" + digest) == cid)
+    return _cid(digest, named["codec"]) == cid
+
+
+def cid_of(content: bytes) -> str:
+    """Return the base32 text of the CID of DAG-CBOR `content`: version 1, a SHA-256."""
+    return _cid(hashlib.sha256(content).digest())
+
+
+def _cid(digest: bytes, codec: int = _DAG_CBOR) -> str:
+    return str(libipld.encode_cid(b"\x01" + _varint(codec) + b"\x12\x20" + digest))
 
 
 def _varint(number: int) -> bytes:

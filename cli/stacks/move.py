@@ -125,7 +125,7 @@ def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
     if snapshot is None:
         raise StackError(
             f"The backup failed, and the PDS is paused. Fix the fault above and repeat the command, or start "
-            f"the PDS where it is: './pds move {club.name} --to {note.source}'."
+            f"the PDS at its present place: './pds move {club.name} --to {note.source}'."
         )
     _write(club, replace(note, snapshot=snapshot))
     return target

@@ -56,7 +56,7 @@ class BlobBucket(pulumi.ComponentResource):
                 PDS_BLOBSTORE_S3_SECRET_ACCESS_KEY=as_secret(key.secret_key),
             )
         )
-        self.server_items = self.items if section.serve == "bucket" else None
+        self.server_items = self.items if args.settings.blobs_in_bucket else None
         self.register_outputs({"bucket": bucket.name})
 
 

@@ -46,5 +46,5 @@ def data_volume(settings: Settings, stack: str) -> VolumeRequest:
 
 
 def blobs_served(settings: Settings) -> dict[str, str]:
-    """Where a server with a bucket of its own keeps blobs, for programs that copy or restore them."""
+    """The place of the blobs of a server with a bucket of its own, for programs that copy or restore them."""
     return {"BLOBS_SERVE": settings.blobs.serve} if settings.blobs else {}

@@ -31,7 +31,7 @@ _PLACES = ("PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_TMP_LOCATION")
 def unreferenced_blobs_job(settings: Settings, stack: str) -> str:
     """The job file, HCL."""
     environment = plain_environment(settings)
-    bucket = in_bucket(settings)
+    bucket = settings.blobs_in_bucket
     program = "unreferenced_in_bucket.cjs" if bucket else "unreferenced_blobs.cjs"
     days = settings.pds.unreferenced_blob_days
     task = Task(
@@ -57,14 +57,9 @@ def unreferenced_blobs_job(settings: Settings, stack: str) -> str:
     )
 
 
-def in_bucket(settings: Settings) -> bool:
-    """Whether the server keeps blobs in the bucket of `blobs`."""
-    return settings.blobs is not None and settings.blobs.serve == "bucket"
-
-
 def is_requested(settings: Settings) -> bool:
     """Whether the stack has the job."""
-    return settings.pds.unreferenced_blob_days is not None or in_bucket(settings)
+    return settings.pds.unreferenced_blob_days is not None or settings.blobs_in_bucket
 
 
 def _key() -> Template:

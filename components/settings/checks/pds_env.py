@@ -75,7 +75,7 @@ def plain_environment(settings: Settings) -> dict[str, str]:
         environment["PDS_SERVICE_HANDLE_DOMAINS"] = ",".join(settings.service_handle_domains)
     if settings.s3:
         environment |= _S3_CHECKSUMS | _named(settings.s3)
-    elif settings.blobs and settings.blobs.serve == "bucket":
+    elif settings.blobs_in_bucket:
         environment |= bucket_environment(settings)
         if pds.line != "0.4":  # for which it would be the timeout of each request as well
             # The store on the disk has no limit. Members upload at the speed of their connections.
@@ -104,7 +104,7 @@ def blob_location(settings: Settings) -> str:
     """Where the server keeps blobs, in words that change only if the blobs have to move."""
     if settings.s3:
         return "s3"
-    if settings.blobs and settings.blobs.serve == "bucket":
+    if settings.blobs and settings.blobs_in_bucket:
         return f"bucket {settings.blobs.bucket} in {blob_region(settings)}"
     return "disk"
 

@@ -2,6 +2,9 @@
 
 import re
 
+IMAGE = r"^[a-z0-9./:_-]+(:[A-Za-z0-9._-]{1,128}|(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64})$"
+"""Name of an image with one tag, a digest, or both."""
+
 
 def tag_of(image: str) -> str:
     """The tag in the name of an image, without its digest."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
+from components.settings.fields.images import IMAGE
 from components.settings.fields.job_demand import SMALL_MHZ, JobDemand
 from components.settings.fields.option import READ_ONLY_MAP, Section, option
 from components.settings.fields.types import HttpsUrl
@@ -56,7 +57,7 @@ class MetricsOptions(Section):
     # Source of the tag: git tag v1.150.0 of VictoriaMetrics/VictoriaMetrics; Docker Hub's image is built from it.
     image: str = option(
         "victoriametrics/victoria-metrics:v1.150.0",
-        pattern=r"^[a-z0-9./:_-]+(:[A-Za-z0-9._-]{1,128}|(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64})$",
+        pattern=IMAGE,
         doc="Image of VictoriaMetrics, single node: one exact tag, or a digest.",
     )
     otlp: OtlpOptions | None = option(

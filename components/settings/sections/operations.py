@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
+from components.settings.fields.images import IMAGE
 from components.settings.fields.job_demand import BACKUP_MHZ, SMALL_MHZ, JobDemand
 from components.settings.fields.option import Section, option
 from components.settings.fields.types import Email, HttpsUrl, SecretUrl
@@ -101,7 +102,7 @@ class BackupOptions(Section):
     # Source of the tag: git tag v0.19.1 of restic/restic; Docker Hub's image is built from its docker/ folder.
     image: str = option(
         "restic/restic:0.19.1",
-        pattern=r"^[a-z0-9./:_-]+(:[A-Za-z0-9._-]{1,128}|(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64})$",
+        pattern=IMAGE,
         doc="Image of restic, which encrypts and uploads backups: one exact tag, or a digest.",
     )
 

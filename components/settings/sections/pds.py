@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from components.settings.fields.images import package_of_tag, tag_of
+from components.settings.fields.images import IMAGE, package_of_tag, tag_of
 from components.settings.fields.job_demand import PDS_MHZ, SMALL_MHZ, JobDemand
 from components.settings.fields.option import READ_ONLY_MAP, Section, option
 from components.settings.fields.types import Did, DidKey, Email, HttpsUrl, ManagementToken, RotationKey
@@ -27,7 +27,7 @@ class PdsOptions(Section):
     # version that their CI runs. `package_of_tag` derives the package version.
     image: str = option(
         "ghcr.io/bluesky-social/pds:0.4.5037",
-        pattern=r"^[a-z0-9./:_-]+(:[A-Za-z0-9._-]{1,128}|(:[A-Za-z0-9._-]{1,128})?@sha256:[0-9a-f]{64})$",
+        pattern=IMAGE,
         doc="Server image: one exact tag, or a digest.",
     )
     package_version: str = option(

@@ -89,6 +89,11 @@ class Settings(Section):
         return self.ingress.kind != "none" and not (self.on and self.on.stack)
 
     @property
+    def blobs_in_bucket(self) -> bool:
+        """Whether the server keeps blobs in the bucket of `blobs`."""
+        return self.blobs is not None and self.blobs.serve == "bucket"
+
+    @property
     def metrics_store(self) -> bool:
         """Whether this stack's host runs a store for metrics."""
         return self.metrics is not None and self.metrics.store
