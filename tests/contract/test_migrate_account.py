@@ -40,7 +40,7 @@ from tools.trial.node import PDS_LINES, Install
 
 pytestmark = pytest.mark.contract
 
-one_line = pytest.mark.parametrize("line", PDS_LINES[:1], indirect=True)
+one_direction = pytest.mark.parametrize("line", PDS_LINES[:1], indirect=True)
 """For tests of the program rather than of a server's line; the other server is of the other line."""
 
 MEMBER_KEY, OTHER_KEY = did_key("3ee68ca0" * 8), did_key("3ee68ca1" * 8)
@@ -114,7 +114,7 @@ def test_moves_everything_keeps_the_member_s_keys_first_and_lists_what_stays(her
         assert secret not in here.output
 
 
-@one_line
+@one_direction
 def test_a_moved_account_is_finished_without_an_import_over_newer_records(here: Mover) -> None:
     old, new = here.world.old, here.world.new
     did = member(old, "bea", blobs=0)
@@ -133,7 +133,7 @@ def test_a_moved_account_is_finished_without_an_import_over_newer_records(here: 
     assert new.records(did) == records
 
 
-@one_line
+@one_direction
 def test_killed_after_each_step_it_continues_without_a_second_account_or_operation(here: Mover) -> None:
     did = member(here.world.old, "kim", recoveryKey=MEMBER_KEY)
     records = here.world.old.records(did)
@@ -185,7 +185,7 @@ def test_a_lost_blob_is_listed_before_anything_is_final_and_copied_once_it_is_ba
     _moved(here, did, records, f"lou.{NEW}")
 
 
-@one_line
+@one_direction
 def test_an_expired_token_is_replaced_by_another_mail_and_late_posts_are_copied(here: Mover) -> None:
     old = here.world.old
     did = member(old, "ivy")
@@ -216,7 +216,7 @@ def test_an_expired_token_is_replaced_by_another_mail_and_late_posts_are_copied(
     _moved(here, did, records, f"ivy.{NEW}")
 
 
-@one_line
+@one_direction
 def test_an_own_domain_moves_and_records_written_after_the_activation_are_kept(here: Mover) -> None:
     old = here.world.old
     did = member(old, "pam", blobs=0)
@@ -235,7 +235,7 @@ def test_an_own_domain_moves_and_records_written_after_the_activation_are_kept(h
     assert old.status(did) == (False, "deactivated")
 
 
-@one_line
+@one_direction
 def test_waits_for_rate_limits_renews_sessions_and_repeats_what_broke(here: Mover, proxy: FlawedProxy) -> None:
     did = member(here.world.old, "max")
     records = here.world.old.records(did)
@@ -270,7 +270,7 @@ def test_waits_for_rate_limits_renews_sessions_and_repeats_what_broke(here: Move
     _moved(here, did, records, f"max.{NEW}")
 
 
-@one_line
+@one_direction
 def test_a_rate_limit_of_hours_ends_the_run_and_the_next_one_continues(here: Mover, proxy: FlawedProxy) -> None:
     did = member(here.world.old, "sam")
     records = here.world.old.records(did)
@@ -285,7 +285,7 @@ def test_a_rate_limit_of_hours_ends_the_run_and_the_next_one_continues(here: Mov
     _moved(here, did, records, f"sam.{NEW}")
 
 
-@one_line
+@one_direction
 def test_refuses_before_anything_is_changed(here: Mover, proxy: FlawedProxy) -> None:
     old = here.world.old
     did = member(old, "tom")
@@ -308,7 +308,7 @@ def test_refuses_before_anything_is_changed(here: Mover, proxy: FlawedProxy) -> 
         here.run(f"tom.{OLD}", here.answers(did))
 
 
-@one_line
+@one_direction
 def test_lists_what_differs_and_never_submits_another_operation_than_the_requested_one(
     here: Mover, proxy: FlawedProxy
 ) -> None:
@@ -334,7 +334,7 @@ def test_lists_what_differs_and_never_submits_another_operation_than_the_request
     _nothing_final(here, did)
 
 
-@one_line
+@one_direction
 def test_soak_moves_50_000_records(
     pds_installs: dict[str, Install],
     program_env: dict[str, str],
@@ -352,7 +352,7 @@ def test_soak_moves_50_000_records(
         assert large.world.new.status(did) == (True, None)
 
 
-@one_line
+@one_direction
 def test_without_the_old_server_a_moved_account_is_activated(here: Mover, proxy: FlawedProxy) -> None:
     did = member(here.world.old, "zoe", blobs=0)
     assert _killed(here, f"zoe.{OLD}", did, "submitPlcOperation")

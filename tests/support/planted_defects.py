@@ -1,7 +1,7 @@
 """Defects to plant in the program, each with the check that finds it, for `test_planted_defects.py`.
 
-A defect is planted where a person would introduce it: in a component's registration, or in the output of a render
-function.
+A defect is planted at the place at which a person would introduce it: in a component's registration, or in the
+output of a render function.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A directory of identities for an e2e environment's servers: the real one, over HTTPS, where a container can reach it.
+"""A directory of identities for an e2e environment: the real one, over HTTPS, at an address that containers can reach.
 
 No identity of an e2e environment may reach the public directory, where it would be permanent. The program accepts only
 https addresses of directories. Here the e2e environment's authority signs the certificate, and stunnel terminates TLS

@@ -1,4 +1,4 @@
-"""`./pds blobs`: the order of its calls to engine and Nomad, where it stops, and how it continues."""
+"""`./pds blobs`: the order of its calls to engine and Nomad, its stops, and how it continues."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`./pds move`: failures between its steps, where a repeated command continues, and how a move is undone."""
+"""`./pds move`: failures between its steps, the step at which it continues when repeated, and how a move is undone."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`./pds traffic`: Caddy's access log as lines, filtered; and where it cannot be shown."""
+"""`./pds traffic`: Caddy's access log as lines, filtered; and the stacks for which it cannot be shown."""
 
 import json
 import os
