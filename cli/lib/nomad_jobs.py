@@ -12,7 +12,6 @@ from urllib.parse import quote, urlencode
 
 from cli.lib import nomad_exec
 from cli.lib.stack import Stack
-from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.clients.wait import until
 
@@ -26,12 +25,8 @@ Show = Callable[[str], None]
 
 
 def stack_nomad_api(stack: Stack) -> NomadApi:
-    """Return Nomad, with the program's own token. Raises StackError, ServiceError."""
-    outputs = stack.outputs()
-    missing = [name for name in _NAMES if not outputs.get(name)]
-    if missing:
-        raise ServiceError(f"The stack has no {missing[0]} yet: run `pulumi up` to its end.")
-    return nomad_exec.nomad_api(nomad_exec.nomad_access(outputs))
+    """Return Nomad, with the program's own token. Raises StackError."""
+    return nomad_exec.nomad_api(nomad_exec.nomad_access(stack.required_outputs(*_NAMES)))
 
 
 def dispatch(api: NomadApi, job: str, meta: Mapping[str, str]) -> str:

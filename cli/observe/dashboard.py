@@ -47,9 +47,7 @@ def serve(stack: Stack, port: int | None, *, allow_ip: bool) -> int:
             f"Pulumi.{stack.name}.yaml has no metrics store. Write 'metrics: {{store: true}}' under 'pds:' and run "
             "`pulumi up`."
         )
-    password = stack.outputs().get("metrics_password")
-    if not password:
-        raise CommandError(f"Stack {stack.name} has no metrics store yet. Run `pulumi up --stack {stack.name}` first.")
+    password = stack.required_outputs("metrics_password")["metrics_password"]
     endpoint = ssh.host_endpoint(stack)
     folder = Path(tempfile.mkdtemp(prefix="pds-dashboard-"))
     try:

@@ -28,10 +28,7 @@ def run(stack: Stack, arguments: Sequence[str]) -> int:
             "The Nomad CLI is not on PATH; see https://developer.hashicorp.com/nomad/install. `./pds logs` and "
             "`./pds traffic` need none."
         )
-    access = nomad_access(stack.outputs())
-    missing = [name for name in ("address", "token") if name not in access]
-    if missing:
-        raise CommandError(f"Stack {stack.name} has no nomad_{missing[0]} yet. Run `pulumi up` to its end first.")
+    access = nomad_access(stack.required_outputs("nomad_address", "nomad_token"))
     with orderly_end():
         folder = Path(tempfile.mkdtemp(prefix="pds-nomad-", dir=_memory()))
         try:

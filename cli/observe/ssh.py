@@ -81,6 +81,10 @@ def console_endpoint(stack: Stack, user: str) -> SshEndpoint:
     return SshEndpoint(stack, settings, _address(stack), settings.ingress.ssh_port, user)
 
 
+def _address(stack: Stack) -> str:
+    return str(stack.required_outputs("ipv4")["ipv4"])
+
+
 def require_own_host(stack: str, settings: Settings, command: str) -> None:
     """Raise CommandError if the host is not this stack's. `command` is what its operator uses instead."""
     on = settings.on
@@ -88,13 +92,6 @@ def require_own_host(stack: str, settings: Settings, command: str) -> None:
         raise CommandError(f"{stack} runs on the host of stack {on.stack}. Its operator uses `{command} {on.stack}`.")
     if on:
         raise CommandError(f"{stack} runs in the Nomad at {on.nomad_address}. Its operator gives access to that host.")
-
-
-def _address(stack: Stack) -> str:
-    address = stack.outputs().get("ipv4")
-    if not address:
-        raise CommandError(f"Stack {stack.name} has no address yet. Run `pulumi up --stack {stack.name}` first.")
-    return str(address)
 
 
 def connect(endpoint: SshEndpoint, arguments: Sequence[str], *, allow_ip: bool, forward: str = "") -> int:

@@ -88,7 +88,7 @@ def test_a_stack_without_a_store_is_refused(
 def test_a_store_that_no_up_has_made_yet_is_refused(host: FakePulumi, capsys: pytest.CaptureFixture[str]) -> None:
     host.outputs(ipv4=LOOPBACK)
     assert app.main(["dashboard", "dev"]) == 2
-    assert "has no metrics store yet. Run `pulumi up --stack dev` first." in capsys.readouterr().err
+    assert "has no metrics_password yet. Run `pulumi up --stack dev` first." in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_said_before_ssh_starts(host: FakePulumi, capfd: pytest.CaptureFixture[str]) -> None:

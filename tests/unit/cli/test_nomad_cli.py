@@ -121,7 +121,7 @@ def test_a_missing_nomad_is_said_before_the_state_is_read(
 def test_a_stack_before_its_first_up_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pulumi/outputs.json").write_text("{}")
     assert app.main(["nomad", "dev", "--", "status"]) == 2
-    assert "Stack dev has no nomad_address yet." in capsys.readouterr().err
+    assert "Stack dev has no nomad_address yet. Run `pulumi up --stack dev` first." in capsys.readouterr().err
     assert left(folder) == []
 
 

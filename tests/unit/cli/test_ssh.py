@@ -115,7 +115,7 @@ def test_another_s_host_is_refused(
 def test_a_stack_before_its_first_up_has_no_address(stacks: FakePulumi, capsys: pytest.CaptureFixture[str]) -> None:
     stacks.outputs()
     assert app.main(["ssh", "dev"]) == 2
-    assert capsys.readouterr().err == "Stack dev has no address yet. Run `pulumi up --stack dev` first.\n"
+    assert capsys.readouterr().err == "Stack dev has no ipv4 yet. Run `pulumi up --stack dev` first.\n"
 
 
 def test_a_missing_ssh_is_said(
