@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,7 +12,7 @@ from typing import Any
 
 from cli.errors import CommandError
 
-_ENDING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+TERMINATION = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 _GONE = 30.0
 """Seconds for the kernel to remove a killed process."""
 
@@ -52,23 +52,36 @@ def _kill(process: "subprocess.Popen[str]") -> None:
 def orderly_end() -> Iterator[None]:
     """Let a termination signal raise SystemExit, so that `finally` runs; at the end of the block the handlers are as
     before."""
-    before = {number: signal.getsignal(number) for number in _ENDING}
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, end)
+    with handled((signal.SIGHUP, signal.SIGTERM), end):
+        yield
+
+
+@contextmanager
+def handled(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` handle `signals`. At the end of the block the handlers of all termination signals are as before.
+
+    In a thread other than the main one, which handles no signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in TERMINATION}
+    for number in signals:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def ignore_signals() -> None:
     """From here on no signal ends this process. Functions, not SIG_IGN, which a command would inherit."""
-    for number in _ENDING:
+    for number in TERMINATION:
         signal.signal(number, lambda _number, _frame: None)
 
 

@@ -1,7 +1,6 @@
 """Previews or updates several stacks with the engine; `./pds preview-all`, `./pds up-all`. Their help has the order."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.lib.stack import StackError
+from cli.lib.subprocesses import TERMINATION, handled
 from cli.stacks.automation import Engine, StoppedError, Workspace
 from cli.stacks.progress import ProgressDisplay
 from cli.stacks.stack_files import KnownStack, by_host
@@ -213,23 +213,13 @@ def _first(groups: Sequence[Sequence[KnownStack]], canary: str | None) -> list[K
 def interruptible(run: UpdateRun) -> Iterator[None]:
     """A termination signal stops the engines in order and waits for them: a killed one may leave unrecorded
     resources."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in signals}
 
     def end(_number: int, _frame: FrameType | None) -> None:
         run.stop.set()
         run.engine.stop()
 
-    for number in signals:
-        signal.signal(number, end)
-    try:
+    with handled(TERMINATION, end):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def print_results(results: Sequence[UpdateResult], logs: Path, console: Console) -> None:
