@@ -71,7 +71,7 @@ def test_up_recovers_from_every_failing_call(kind: str, tmp_path: Path) -> None:
         # Data may never exist twice, whatever was lost. Other left-over resources are found and removed.
         assert _beyond_one_stack(running) == {}
         assert kind == "lost" or not left
-        assert orphans(running) == {"orphans": [], "missing": [], "empty": False}
+        assert orphans(running) == {"orphans": [], "missing": [], "gaps": [], "empty": False}
         running.pulumi("preview", "--expect-no-changes")
 
         running.api.control("DELETE", "faults")

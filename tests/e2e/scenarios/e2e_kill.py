@@ -73,7 +73,7 @@ def one_of_each(running: E2eEnvironment) -> None:
     account = running.api.dump()
     for kind in ("droplets", "volumes", "reserved_ips", "firewalls", "domains", "tags"):
         assert len(account[kind]) == 1, kind
-    assert orphans(running) == {"orphans": [], "missing": [], "empty": False}
+    assert orphans(running) == {"orphans": [], "missing": [], "gaps": [], "empty": False}
     no_secret_is_lost(running)
     [machine] = running.machines.machines()
     environment = read_env_file(running.outputs()["pds_env"])
