@@ -6,6 +6,7 @@ file imports heavy modules (Pulumi, httpx) inside the function, so that `./pds -
 
 import inspect
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import click
@@ -16,6 +17,20 @@ from offline import ROOT, stack_names
 COMMANDS: dict[str, click.Command] = {}
 """Each registered command by its name."""
 
+
+class Topic(StrEnum):
+    """What a command is for; the README lists commands by it."""
+
+    CHANGE = "create and change stacks"
+    ACCOUNTS = "accounts"
+    DATA = "keys, backups, blobs"
+    OBSERVE = "checks, logs, access"
+    REPAIR = "left-over and lost resources"
+
+
+TOPICS: dict[str, Topic] = {}
+"""The topic of each command."""
+
 RETIRED: dict[str, str] = {}
 """Each retired name to the command that replaced it."""
 
@@ -23,7 +38,9 @@ Function = Callable[..., int | None]
 """A command's function. Its result is the exit code; None is 0."""
 
 
-def command(name: str, *, exit_codes: str = "", replaces: str = "") -> Callable[[Function], click.Command]:
+def command(
+    name: str, topic: Topic, *, exit_codes: str = "", replaces: str = ""
+) -> Callable[[Function], click.Command]:
     """Register the function as the command `name`.
 
     `exit_codes` follows its help. `replaces` is a retired name that `./pds` refuses with a reference to this command.
@@ -37,6 +54,7 @@ def command(name: str, *, exit_codes: str = "", replaces: str = "") -> Callable[
         epilog = f"Exit code: {exit_codes}" if exit_codes else None
         summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0]
         COMMANDS[name] = click.command(name, epilog=epilog, short_help=summary)(function)
+        TOPICS[name] = topic
         if replaces:
             RETIRED[replaces] = name
         return COMMANDS[name]

@@ -4,11 +4,12 @@ import ipaddress
 
 import click
 
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
 @command(
     "allow-ip",
+    Topic.OBSERVE,
     exit_codes="the command's; 2 if the firewall could not be opened, or may still be open.",
     replaces="let-in",
 )

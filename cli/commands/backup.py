@@ -1,10 +1,10 @@
 """`./pds backup`."""
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("backup", exit_codes="0 the backup succeeded, 1 it failed, 2 it could not start.")
+@command("backup", Topic.DATA, exit_codes="0 the backup succeeded, 1 it failed, 2 it could not start.")
 @stack_argument()
 def backup(stack: str) -> int:
     """Make a backup now, and send it."""

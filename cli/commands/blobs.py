@@ -5,10 +5,12 @@ from typing import Literal
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument, yes_option
+from cli.registry import Topic, command, stack_argument, yes_option
 
 
-@command("blobs", exit_codes="0 done, 1 not finished, 2 it could not start. The command can always be repeated.")
+@command(
+    "blobs", Topic.DATA, exit_codes="0 done, 1 not finished, 2 it could not start. The command can always be repeated."
+)
 @stack_argument()
 @click.option("--to", type=click.Choice(["bucket", "disk"]), help="Move all blobs there.")
 @click.option("--accept-losses", is_flag=True, help="Move without the blobs that are damaged or missing; they are "

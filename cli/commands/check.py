@@ -5,7 +5,7 @@ import re
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
 def _mail_address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -15,7 +15,7 @@ def _mail_address(_context: click.Context, _parameter: click.Parameter, value: s
     return value
 
 
-@command("check", exit_codes="0 nothing to do, 1 something to do, 2 the check could not run.")
+@command("check", Topic.OBSERVE, exit_codes="0 nothing to do, 1 something to do, 2 the check could not run.")
 @stack_argument()
 @click.option(
     "--mail",

@@ -3,10 +3,10 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("dashboard", exit_codes="ssh's; 2 if it could not be started.")
+@command("dashboard", Topic.OBSERVE, exit_codes="ssh's; 2 if it could not be started.")
 @stack_argument()
 @click.option("--port", type=click.IntRange(0, 65535), default=None, metavar="N",
               help="Port on this machine (default: 8428; 0: any free one).")  # fmt: skip

@@ -1,10 +1,10 @@
 """`./pds drill`."""
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("drill", exit_codes="0 the drill succeeded, 1 it failed, 2 it could not start.")
+@command("drill", Topic.DATA, exit_codes="0 the drill succeeded, 1 it failed, 2 it could not start.")
 @stack_argument()
 def drill(stack: str) -> int:
     """Fetch the newest backup on the host, check it, and start a server on it.

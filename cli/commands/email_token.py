@@ -2,10 +2,10 @@
 
 import click
 
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("email-token", replaces="token")
+@command("email-token", Topic.ACCOUNTS, replaces="token")
 @stack_argument()
 @click.argument("handle")
 def email_token(stack: str, handle: str) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("escrow")
+@command("escrow", Topic.DATA)
 @stack_argument()
 @click.option("--to", "folder", type=Path, default=Path(), metavar="FOLDER", help="Target folder (default: this one).")
 def escrow(stack: str, folder: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from cli.registry import command
+from cli.registry import Topic, command
 
 
-@command("escrow-check")
+@command("escrow-check", Topic.DATA)
 @click.argument("file", type=Path)
 def escrow_check(file: Path) -> None:
     """Decrypt an escrow file and check that it suffices to rebuild the PDS."""

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("import", replaces="move-in")
+@command("import", Topic.CHANGE, replaces="move-in")
 @stack_argument()
 @click.option("--env", type=Path, required=True, metavar="FILE", help="A copy of its /pds/pds.env.")
 def import_pds(stack: str, env: Path) -> int:

@@ -3,10 +3,10 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("logs")
+@command("logs", Topic.OBSERVE)
 @stack_argument()
 @click.option("--task", default="pds", metavar="NAME", help="Task whose output to show (default: pds).")
 @click.option("-f", "--follow", is_flag=True, help="Show further lines as they come, also of the next allocations.")

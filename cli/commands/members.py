@@ -3,10 +3,10 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("members")
+@command("members", Topic.ACCOUNTS)
 @stack_argument()
 @click.option("--relay", is_flag=True, help="Also query the relays about each account.")
 @click.option("--adopt", is_flag=True, help="Write accounts that the stack file lacks into it.")

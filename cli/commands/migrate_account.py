@@ -3,11 +3,12 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
 @command(
     "migrate-account",
+    Topic.ACCOUNTS,
     exit_codes="0 moved, 1 not finished, 2 it could not start or continue. The command can always be repeated.",
 )
 @stack_argument()

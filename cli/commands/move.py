@@ -1,11 +1,13 @@
 """`./pds move`."""
 
 from cli.lib.stack import Stack
-from cli.registry import command, did_option, stack_argument, stack_option, yes_option
+from cli.registry import Topic, command, did_option, stack_argument, stack_option, yes_option
 
 
 @command(
-    "move", exit_codes="0 moved, 1 not finished, 2 it could not start or continue. The command can always be repeated."
+    "move",
+    Topic.CHANGE,
+    exit_codes="0 moved, 1 not finished, 2 it could not start or continue. The command can always be repeated.",
 )
 @stack_argument("club")
 @stack_option("--to", required=True, metavar="HOST", help="Stack of the target host.")

@@ -2,11 +2,12 @@
 
 import click
 
-from cli.registry import command, stack_option
+from cli.registry import Topic, command, stack_option
 
 
 @command(
     "new",
+    Topic.CHANGE,
     exit_codes="0 created and its preflight passed, 1 its preflight failed, 2 refused or the check could not run.",
     replaces="club",
 )

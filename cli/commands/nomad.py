@@ -3,10 +3,10 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("nomad", exit_codes="Nomad's; 2 if it could not be started.")
+@command("nomad", Topic.OBSERVE, exit_codes="Nomad's; 2 if it could not be started.")
 @stack_argument()
 @click.argument("arguments", nargs=-1, required=True, metavar="-- ARGS...")
 def nomad(stack: str, arguments: tuple[str, ...]) -> int:

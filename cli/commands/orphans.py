@@ -3,10 +3,12 @@
 import click
 
 from cli.lib.stack import Stack, digitalocean_token
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("orphans", exit_codes="0 nothing is left over or missing, 1 something is, 2 the check could not run.")
+@command(
+    "orphans", Topic.REPAIR, exit_codes="0 nothing is left over or missing, 1 something is, 2 the check could not run."
+)
 @stack_argument()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def orphans(stack: str, as_json: bool) -> int:

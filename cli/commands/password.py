@@ -2,10 +2,10 @@
 
 import click
 
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("password")
+@command("password", Topic.ACCOUNTS)
 @stack_argument()
 @click.argument("handle")
 def password(stack: str, handle: str) -> None:

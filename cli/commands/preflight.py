@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import allow_option, command, stack_argument
+from cli.registry import Topic, allow_option, command, stack_argument
 
 
-@command("preflight", exit_codes="0 passed, 1 failed, 2 the check could not run.", replaces="gate")
+@command("preflight", Topic.CHANGE, exit_codes="0 passed, 1 failed, 2 the check could not run.", replaces="gate")
 @stack_argument()
 @click.option("--preview", type=Path, metavar="FILE", help="File with an earlier preview; '-' for standard input.")
 @allow_option

@@ -2,10 +2,10 @@
 
 import click
 
-from cli.registry import allow_option, command, stack_argument
+from cli.registry import Topic, allow_option, command, stack_argument
 
 
-@command("preview-all", exit_codes="0 all is well, 1 a preflight failed, 2 the check could not run.")
+@command("preview-all", Topic.CHANGE, exit_codes="0 all is well, 1 a preflight failed, 2 the check could not run.")
 @stack_argument("stacks", nargs=-1, metavar="[STACK]...")
 @allow_option
 @click.option("--at-once", type=int, default=4, metavar="N", help="Engines to run at once (default: 4).")

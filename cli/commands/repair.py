@@ -1,10 +1,15 @@
 """`./pds repair`."""
 
 from cli.lib.stack import Stack, digitalocean_token
-from cli.registry import command, stack_argument, yes_option
+from cli.registry import Topic, command, stack_argument, yes_option
 
 
-@command("repair", exit_codes="0 all is well, 1 something is left to do, 2 the check could not run.", replaces="rescue")
+@command(
+    "repair",
+    Topic.REPAIR,
+    exit_codes="0 all is well, 1 something is left to do, 2 the check could not run.",
+    replaces="rescue",
+)
 @stack_argument()
 @yes_option
 def repair(stack: str, yes: bool) -> int:

@@ -3,10 +3,14 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, did_option, stack_argument, stack_option, yes_option
+from cli.registry import Topic, command, did_option, stack_argument, stack_option, yes_option
 
 
-@command("restore", exit_codes="0 restored, 1 not restored, 2 it could not start. The command can always be repeated.")
+@command(
+    "restore",
+    Topic.DATA,
+    exit_codes="0 restored, 1 not restored, 2 it could not start. The command can always be repeated.",
+)
 @stack_argument()
 @click.option("--snapshot", default="", metavar="ID", help="An id from --list, or 'volume' for the last snapshot on "
               "the volume itself (default: the newest in the bucket).")  # fmt: skip

@@ -3,10 +3,10 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("ssh", exit_codes="ssh's; 2 if it could not be started.")
+@command("ssh", Topic.OBSERVE, exit_codes="ssh's; 2 if it could not be started.")
 @stack_argument()
 @click.argument("arguments", nargs=-1, metavar="[-- COMMAND...]")
 @click.option("--allow-ip", is_flag=True, help="Open port 22 to this machine while ssh runs.")

@@ -3,10 +3,10 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("traffic")
+@command("traffic", Topic.OBSERVE)
 @stack_argument()
 @click.option("--method", "methods", multiple=True, metavar="NAME", help="Show only this method; can be repeated.")
 @click.option("--path", default="", metavar="TEXT", help="Show only paths that begin with it, or contain what follows "

@@ -2,10 +2,12 @@
 
 import click
 
-from cli.registry import allow_option, command, stack_argument, stack_option
+from cli.registry import Topic, allow_option, command, stack_argument, stack_option
 
 
-@command("up-all", exit_codes="0 all is well, 1 an update or a preflight failed, 2 the check could not run.")
+@command(
+    "up-all", Topic.CHANGE, exit_codes="0 all is well, 1 an update or a preflight failed, 2 the check could not run."
+)
 @stack_argument("stacks", nargs=-1, metavar="[STACK]...")
 @allow_option
 @click.option("--at-once", type=int, default=4, metavar="N", help="Engines to run at once (default: 4).")

@@ -2,10 +2,10 @@
 
 import click
 
-from cli.registry import command, did_option, stack_argument, stack_option, yes_option
+from cli.registry import Topic, command, did_option, stack_argument, stack_option, yes_option
 
 
-@command("upgrade", exit_codes="0 upgraded, 1 not upgraded, 2 it could not start.")
+@command("upgrade", Topic.CHANGE, exit_codes="0 upgraded, 1 not upgraded, 2 it could not start.")
 @stack_argument("stacks", nargs=-1, metavar="[STACK]...")
 @click.option("--to", required=True, metavar="TAG", help="Tag of the same image, or another image.")
 @click.option("--package", metavar="VERSION", help="Version of @atproto/pds in it, if the tag does not name it.")

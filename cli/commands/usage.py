@@ -3,10 +3,10 @@
 import click
 
 from cli.lib.stack import Stack
-from cli.registry import command, stack_argument
+from cli.registry import Topic, command, stack_argument
 
 
-@command("usage")
+@command("usage", Topic.OBSERVE)
 @stack_argument()
 @click.option("--blobs", is_flag=True, help="Also list the blobs that no record names, with size and time.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

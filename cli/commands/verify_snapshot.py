@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
-from cli.registry import command
+from cli.registry import Topic, command
 
 
-@command("verify-snapshot", exit_codes="0 everything can be restored, 1 something cannot.", replaces="verify")
+@command(
+    "verify-snapshot", Topic.DATA, exit_codes="0 everything can be restored, 1 something cannot.", replaces="verify"
+)
 @click.argument("folder", type=Path)
 @click.option("--plc", default="https://plc.directory", metavar="URL", help="URL of the PLC directory.")
 def verify_snapshot(folder: Path, plc: str) -> int:

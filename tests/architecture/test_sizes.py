@@ -16,7 +16,7 @@ MODULE, FUNCTION = 400, 60
 FOLDER = 12
 """Maximum number of modules of a folder of the product, without `__init__.py`."""
 
-LARGER = {"cli/commands": "one file a command"}
+LARGER = {"cli/commands": "one file a command", "components/render/jobs": "one file a job"}
 """Folders that may have more modules, with the reason."""
 
 
@@ -54,7 +54,7 @@ def test_modules_and_functions_are_within_their_limits(path: Path) -> None:
 def test_folders_of_the_product_are_within_their_limit() -> None:
     modules = [path.relative_to(ROOT) for path in FILES if path.name != "__init__.py"]
     counts = Counter(str(path.parent) for path in modules if path.parts[0] in SOURCES)
-    assert {folder for folder, count in counts.items() if count > FOLDER} == LARGER.keys()
+    assert {folder for folder, count in counts.items() if count > FOLDER} <= LARGER.keys()
 
 
 def test_checks_every_folder_with_python_files() -> None:

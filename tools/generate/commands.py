@@ -6,14 +6,21 @@ import textwrap
 import click
 
 from cli.app import group
+from cli.registry import TOPICS, Topic
 
 
 def command_table() -> str:
-    """One row a command: its name, linked to its section, and the first sentence of its help."""
-    rows = [
-        f"| [`./pds {name}`](docs/commands.md#pds-{name}) | {_cell(_summary(each))} |" for name, each in _commands()
-    ]
-    return "\n".join(["| Command | What it does |", "|---|---|", *rows])
+    """One row a topic: its commands, each linked to its section."""
+    rows = [f"| {topic} | {', '.join(map(_link, _names(topic)))} |" for topic in Topic]
+    return "\n".join(["| `./pds` … | |", "|---|---|", *rows])
+
+
+def _names(topic: Topic) -> list[str]:
+    return [name for name, _ in _commands() if TOPICS[name] == topic]
+
+
+def _link(name: str) -> str:
+    return f"[`{name}`](docs/commands.md#pds-{name})"
 
 
 def command_pages() -> str:
@@ -60,7 +67,3 @@ def _name(parameter: click.Parameter) -> str:
     assert isinstance(parameter, click.Option)
     flag = parameter.opts[0]
     return flag if parameter.is_flag else f"{flag} {parameter.metavar or (parameter.name or '').upper()}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -67,8 +67,8 @@ class PdsOptions(Section):
         None,
         ge=7,
         le=3650,
-        doc="Days after which a weekly job removes uploads that no record names. Without it, none is removed. Blobs in "
-        "a bucket are never removed.",
+        doc="Days after which a weekly job removes uploads that no record names. Without it, none is removed. Those in "
+        "the bucket of 's3' are never removed.",
         example=30,
     )
     rate_limits: bool = option(True, doc="Limit requests by client address.", env="PDS_RATE_LIMITS_ENABLED")

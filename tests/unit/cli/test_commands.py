@@ -20,10 +20,10 @@ NAMES = sorted(app.group().commands)
 NEW = '''
 import click
 
-from cli.registry import command
+from cli.registry import Topic, command
 
 
-@command("greet", exit_codes="0 greeted.", replaces="hello")
+@command("greet", Topic.ACCOUNTS, exit_codes="0 greeted.", replaces="hello")
 @click.option("--name", metavar="NAME", default="club", help="Whom to greet.")
 def greet(name: str) -> int:
     """Greet someone.
@@ -42,6 +42,7 @@ def greet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
     yield
     registry.COMMANDS.pop("greet", None)
+    registry.TOPICS.pop("greet", None)
     registry.RETIRED.pop("hello", None)
     sys.modules.pop("cli.commands.greet", None)
 
@@ -55,7 +56,8 @@ def test_adding_a_command_takes_one_file(capsys: pytest.CaptureFixture[str]) -> 
     assert "Hello, ann." in printed.out
     assert "Greet someone." in printed.out
     assert printed.err.startswith("`./pds hello` is `./pds greet` now.")
-    assert "/commands.md#pds-greet) | Greet someone. |" in command_table()
+    [accounts] = [row for row in command_table().splitlines() if "[`greet`]" in row]
+    assert accounts.startswith("| accounts | [`email-token`]")
     assert (
         "    ./pds greet [--name NAME]\n\n- `--name NAME`: Whom to greet.\n\nA second paragraph.\n\nExit code: 0"
         in (command_pages())
@@ -244,5 +246,5 @@ def test_each_folder_of_the_cli_has_at_most_12_modules() -> None:
 def test_refuses_to_register_a_name_twice(name: str, replaces: str) -> None:
     app.group()
     with pytest.raises(ValueError, match="registered twice"):
-        registry.command(name, replaces=replaces)(lambda: None)
+        registry.command(name, registry.Topic.DATA, replaces=replaces)(lambda: None)
     assert "another" not in registry.COMMANDS
