@@ -21,9 +21,12 @@ SPACES_REGION = "ams3"
 _SPACES_REGION = re.compile(r"[a-z]{3}[0-9]")
 _WITHOUT_SPACES = frozenset({"ams2", "nyc1", "nyc2", "sfo1"})
 """Regions of droplets without Spaces (docs.digitalocean.com/platform/regional-availability)."""
+_NEAREST = "Write the nearest region that has it, for example 'nyc3', 'sfo3' or 'ams3'."
 
-_AMAZON = re.compile(r"(?:.+\.)?s3(?:[.-]dualstack)?[.-]([a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com(?:\.cn)?")
-"""docs.aws.amazon.com/general/latest/gr/s3.html; the group is the region."""
+_AMAZON = re.compile(
+    r"(?:.+\.)?(?P<service>s3(?:[.-]dualstack)?[.-](?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9])\.amazonaws\.com(?:\.cn)?)"
+)
+"""docs.aws.amazon.com/general/latest/gr/s3.html"""
 
 
 def spaces_endpoint(region: str) -> str:
@@ -41,6 +44,29 @@ def blob_region(settings: Settings) -> str:
     """The region of the bucket that `blobs` makes."""
     assert settings.blobs
     return settings.blobs.region or settings.host.region
+
+
+def same_bucket(settings: Settings) -> str | None:
+    """The bucket that both 's3' and 'backup' name, if it is one bucket."""
+    s3, backup = settings.s3, settings.backup
+    if s3 is None or backup is None or s3.bucket != backup.bucket:
+        return None
+    backup_host = _backup_host(settings) or _host(spaces_endpoint(backup.region or SPACES_REGION))
+    return s3.bucket if _host(s3.endpoint) == backup_host else None
+
+
+def _backup_host(settings: Settings) -> str | None:
+    """The host that backups are sent to; None for a bucket in Spaces that the program makes."""
+    backup = settings.backup
+    return _host(backup.endpoint) if backup and backup.endpoint else None
+
+
+def _host(endpoint: str) -> str:
+    return urlsplit(endpoint).hostname or ""
+
+
+def _blobs_endpoint(settings: Settings) -> str:
+    return spaces_endpoint(blob_region(settings))
 
 
 def spaces_keys(settings: Settings) -> tuple[SecretStr, SecretStr] | None:
@@ -74,7 +100,7 @@ def blobs_faults(settings: Settings) -> Iterator[Fault]:
             "Spaces are used.",
         )
     yield from _blob_region_faults(settings)
-    if backup and not backup.endpoint and backup.bucket == blobs.bucket:
+    if backup and backup.bucket == blobs.bucket and _backup_host(settings) in (None, _host(_blobs_endpoint(settings))):
         yield Fault(
             "blobs.bucket",
             f"{shown(blobs.bucket)} is the bucket of 'backup'. The key of one could delete the other.",
@@ -91,11 +117,7 @@ def _blob_region_faults(settings: Settings) -> Iterator[Fault]:
             "Write the Spaces region nearest to the host, for example 'fra1'.",
         )
     elif blob_region(settings) in _WITHOUT_SPACES:
-        yield Fault(
-            "blobs.region",
-            f"there is no Spaces in {blob_region(settings)}.",
-            "Write the nearest region that has it, for example 'nyc3', 'sfo3' or 'ams3'.",
-        )
+        yield Fault("blobs.region", f"there is no Spaces in {blob_region(settings)}.", _NEAREST)
 
 
 def backup_faults(settings: Settings) -> Iterator[Fault]:
@@ -111,6 +133,8 @@ def backup_faults(settings: Settings) -> Iterator[Fault]:
             f"'{backup.region}' is not a Spaces region.",
             f"Write three letters and a digit, for example '{SPACES_REGION}', or the 'endpoint' of the other service.",
         )
+    elif backup.region in _WITHOUT_SPACES:
+        yield Fault("backup.region", f"there is no Spaces in {backup.region}.", _NEAREST)
 
 
 def _endpoint_faults(section: str, endpoint: str, bucket: str | None, region: str | None) -> Iterator[Fault]:
@@ -131,16 +155,30 @@ def _endpoint_faults(section: str, endpoint: str, bucket: str | None, region: st
         yield Fault(
             key, "without TLS everyone on the way reads and changes the data.", f"Write 'https://{host}{port}'."
         )
-    elif region and (found := _AMAZON.fullmatch(host)) and found[1] != region:
+    elif host == SPACES or host.removesuffix(f".{SPACES}") in _WITHOUT_SPACES:
+        yield Fault(
+            key, f"there is no Spaces at {host}.", f"Write 'https://{SPACES_REGION}.{SPACES}', or another region."
+        )
+    elif region and region not in (regions := _regions(host) or (region,)):
         yield Fault(
             f"{section}.region",
             f"'{region}' is not the region of {host}, and the service refuses requests that are signed for another.",
-            f"Write 'region: {found[1]}'.",
+            f"Write 'region: {regions[0]}'.",
         )
+
+
+def _regions(host: str) -> tuple[str, ...]:
+    """The regions that a service accepts in signatures, its own first; empty if the host does not show it."""
+    if found := _AMAZON.fullmatch(host):
+        return (found["region"],)
+    # Spaces also accepts us-east-1 (docs.digitalocean.com/products/spaces/how-to/use-aws-sdks).
+    return (host.removesuffix(f".{SPACES}"), "us-east-1") if host.endswith(f".{SPACES}") else ()
 
 
 def _service(host: str, bucket: str | None) -> str:
     """The host of the service alone: without the bucket, and with the origin in place of its CDN."""
+    if found := _AMAZON.fullmatch(host):
+        return found["service"]
     if host.endswith(f".{SPACES}"):
         labels = [label for label in host.removesuffix(f".{SPACES}").split(".") if label != "cdn"]
         return f"{labels[-1]}.{SPACES}" if labels else host

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from components.settings.checks.endpoints import SPACES_REGION
+from components.settings.checks.endpoints import SPACES_REGION, same_bucket
 from components.settings.checks.handles import wildcards
 from components.settings.checks.pds_env import TELEMETRY_SINCE, has_telemetry, unchecked_names
 from components.settings.fields.types import is_at_or_below
@@ -103,6 +103,11 @@ def _backup(settings: Settings) -> Iterator[str]:
         yield (
             "pds:backup: blobs are in the bucket of 's3', and no backup of this program copies them. Backups cover the "
             "bucket of 'blobs'."
+        )
+    if bucket := same_bucket(settings):
+        yield (
+            f"pds:backup.bucket: {bucket} is the bucket of 's3', too. Losing it would lose blobs and backups "
+            "together. Write another bucket."
         )
 
 

@@ -7,6 +7,7 @@ import ipaddress
 import re
 import zoneinfo
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr, WithJsonSchema
 
@@ -148,9 +149,19 @@ def _https_url(text: str) -> str:
     # splits its lists there).
     if re.match(r"https?://[^/]*@", text):
         refuse("this URL has a user or password in it, and the job spec is readable.", "Write it without them.")
-    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~!$&'()*+;=:@%/-]*)?", text):
+    form = r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~!$&'()*+;=:@%/-]*)?"
+    if not re.fullmatch(form, text) or not _has_host(text):
         refuse(f"{shown(text)} is not a URL.", "Write 'https://' and a host name, for example 'https://my-club.org'.")
     return text.rstrip("/")
+
+
+def _has_host(url: str) -> bool:
+    """Whether the URL names a host, and a port that exists or none."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _did(text: str) -> str:

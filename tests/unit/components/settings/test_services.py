@@ -47,11 +47,36 @@ def test_refuses_the_region_of_another_service_for_spaces() -> None:
 
 
 @pytest.mark.parametrize(("section", "given"), [("s3", S3), ("backup", AMAZON)])
-def test_refuses_a_region_that_contradicts_the_endpoint(section: str, given: dict[str, Any]) -> None:
-    wrong = given | {"endpoint": "https://s3.eu-central-1.amazonaws.com", "region": "us-east-1"}
-    found = fault(f"{section}.region", **{section: wrong})
-    assert found.remedy == "Write 'region: eu-central-1'."
-    assert settings(**{section: wrong | {"region": "eu-central-1"}})
+@pytest.mark.parametrize(
+    ("host", "wrong", "right"),
+    [
+        ("s3.eu-central-1.amazonaws.com", "us-east-1", ["eu-central-1"]),
+        ("fra1.digitaloceanspaces.com", "ams3", ["fra1", "us-east-1"]),
+    ],
+)
+def test_refuses_a_region_that_contradicts_the_endpoint(
+    section: str, given: dict[str, Any], host: str, wrong: str, right: list[str]
+) -> None:
+    endpoint = given | {"endpoint": f"https://{host}"}
+    found = fault(f"{section}.region", **{section: endpoint | {"region": wrong}})
+    assert found.remedy == f"Write 'region: {right[0]}'."
+    for region in right:
+        assert settings(**{section: endpoint | {"region": region}})
+
+
+@pytest.mark.parametrize("region", ["nyc1", "ams2"])
+def test_refuses_a_region_without_spaces(region: str) -> None:
+    assert f"no Spaces in {region}" in fault("backup.region", backup=BACKUP | {"region": region}).problem
+    for endpoint in (f"https://{region}.digitaloceanspaces.com", "https://digitaloceanspaces.com"):
+        assert "no Spaces at" in fault("s3.endpoint", s3=S3 | {"endpoint": endpoint}).problem
+
+
+@pytest.mark.parametrize(
+    "url", ["https://s3.my-club.org:99999", "https://s3.my-club.org:0", "https://[::1", "https://:443"]
+)
+def test_refuses_an_address_without_a_host_or_with_a_port_that_cannot_exist(url: str) -> None:
+    assert "is not a URL" in fault("s3.endpoint", s3=S3 | {"endpoint": url}).problem
+    assert "is not a URL" in fault("pds.crawlers[0]", pds={"crawlers": [url]}).problem
 
 
 @pytest.mark.parametrize(
@@ -61,6 +86,7 @@ def test_refuses_a_region_that_contradicts_the_endpoint(section: str, given: dic
         ("https://other.fra1.digitaloceanspaces.com", "bucket's name", "https://fra1.digitaloceanspaces.com"),
         ("https://noted-blobs.fra1.cdn.digitaloceanspaces.com", "CDN", "https://fra1.digitaloceanspaces.com"),
         ("https://fra1.cdn.digitaloceanspaces.com", "CDN", "https://fra1.digitaloceanspaces.com"),
+        ("https://other.s3.eu-west-1.amazonaws.com", "bucket's name", "https://s3.eu-west-1.amazonaws.com"),
         ("https://noted-blobs.s3.my-club.org:9000", "bucket's name", "https://s3.my-club.org:9000"),
         ("https://fra1.digitaloceanspaces.com/noted-blobs", "the path", "https://fra1.digitaloceanspaces.com"),
         ("https://fra1.digitaloceanspaces.com.", "ends with a dot", "https://fra1.digitaloceanspaces.com"),
@@ -139,6 +165,17 @@ def test_reports_absent_backups_only_if_the_service_does(tmp_path: Path, code: i
 
 
 # The bucket of backups
+
+
+def test_one_bucket_for_blobs_and_backups_is_refused_or_warned_about() -> None:
+    fra1 = {"endpoint": "https://fra1.digitaloceanspaces.com"}
+    blobs = {"bucket": "one", "region": "fra1", "access_key_id": "a", "secret_access_key": "b"}
+    for backup in (BACKUP | {"bucket": "one"}, BACKUP | {"bucket": "one"} | fra1):
+        assert "the bucket of 'backup'" in fault("blobs.bucket", blobs=blobs, backup=backup).problem
+    assert settings(blobs=blobs, backup=AMAZON | {"bucket": "one"}), "a bucket of another service"
+    for backup, warned in ((fra1, True), ({"region": "fra1"}, True), ({"region": "ams3"}, False)):
+        given = settings(s3=S3 | {"bucket": "one"}, backup=BACKUP | {"bucket": "one"} | backup)
+        assert any("one is the bucket of 's3', too" in line for line in warnings(given)) is warned
 
 
 def test_another_backup_bucket_is_a_replacement_that_preflight_refuses() -> None:
