@@ -28,6 +28,7 @@ from tests.support.certificates import Authority
 from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.programs import settings_of
 from tests.support.serving import LOOPBACK, served
+from tests.unit.components.settings.test_ingress_texts import HCL_ACCEPTED, HCL_REFUSED
 
 HOST = "noted.at"
 GOLDEN = ROOT / "tests/golden/dev/ingress.hcl"
@@ -65,6 +66,14 @@ def test_rendered_file_is_accepted_in_both_dialects(
 
 def test_golden_file_is_accepted(program: Path, tmp_path: Path) -> None:
     assert check(program, tmp_path, GOLDEN.read_text()).returncode == 0
+
+
+def test_parser_of_hashicorp_agrees_with_the_settings_about_what_is_hcl(program: Path, tmp_path: Path) -> None:
+    """In a `license` block, whose contents the stand-in does not examine."""
+    inside = "license {{\n{}\n}}\n".format
+    assert check(program, tmp_path, *map(inside, HCL_ACCEPTED)).returncode == 0
+    accepted = [text for text, _problem in HCL_REFUSED if check(program, tmp_path, inside(text)).returncode == 0]
+    assert accepted == []
 
 
 @pytest.mark.parametrize("dialect", ["host", "ingress"])
