@@ -232,6 +232,9 @@ class _Providers(Mocks):
             digits = hashlib.sha256(args.args["name"].encode()).hexdigest()
             fingerprint = ":".join(digits[index : index + 2] for index in range(0, 32, 2))
             return {**args.args, "fingerprint": fingerprint, "id": 1, "publicKey": "ssh-ed25519 AAAA"}, []
+        if args.token == "digitalocean:index/getSshKeys:getSshKeys":  # noqa: S105 (a function's name)
+            (wanted,) = args.args["filters"]
+            return {**args.args, "id": "keys", "sshKeys": [{"fingerprint": item} for item in wanted["values"]]}, []
         if args.token == "digitalocean:index/getTags:getTags":  # noqa: S105 (a function's name)
             return {**args.args, "id": "tags", "tags": []}, []
         raise KeyError(f"{args.token}: a function that no provider here answers")

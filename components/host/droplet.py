@@ -96,13 +96,20 @@ _NETWORK_ERRORS = ("no such host", "connection refused", "i/o timeout", "network
 
 
 def _key_id(key: str) -> pulumi.Output[str]:
-    """The Droplet's input for a key of the account: a fingerprint unchanged, a name looked up."""
-    if is_fingerprint(key):
-        return pulumi.Output.from_input(key)
+    """The fingerprint of a key of the account, which the Droplet takes. Looked up by name or fingerprint.
+
+    DigitalOcean would refuse an unknown fingerprint only with the droplet, after volume and address exist (422
+    "invalid key identifiers").
+    """
     try:
         # Not by an Output, whose failure would end in a traceback. This is the first query to the account, so it
         # detects a missing token.
-        return pulumi.Output.from_input(digitalocean.get_ssh_key(name=key).fingerprint)
+        if not is_fingerprint(key):
+            return pulumi.Output.from_input(digitalocean.get_ssh_key(name=key).fingerprint)
+        wanted = digitalocean.GetSshKeysFilterArgs(key="fingerprint", values=[key])
+        if not digitalocean.get_ssh_keys(filters=[wanted]).ssh_keys:
+            raise LookupError("no key of the account has this fingerprint")
+        return pulumi.Output.from_input(key)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
         if any(text in reason for text in _NETWORK_ERRORS):

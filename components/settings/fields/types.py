@@ -236,8 +236,8 @@ def _ssh_key(text: str) -> str:
             "Write what `ssh-keygen -E md5 -lf KEY.pub` shows after 'MD5:', the key's name in the account, or the line "
             "of its '.pub' file.",
         )
-    bare = text.removeprefix("MD5:").lower()
-    return bare if is_fingerprint(bare) else text
+    printed = re.fullmatch(r"(?:[0-9]{3,5} )?(?:MD5:)?([0-9A-Fa-f:]{47})(?: .*)?", text)
+    return printed[1].lower() if printed and is_fingerprint(printed[1].lower()) else text
 
 
 def is_fingerprint(text: str) -> bool:

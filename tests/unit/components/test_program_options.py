@@ -259,6 +259,21 @@ def test_unreadable_ssh_key_fails_with_a_one_line_error(
         run()
 
 
+def test_fingerprint_that_the_account_lacks_is_refused_before_anything_is_created(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lookup = mock_engine._Providers.call
+    answers: dict[str, Any] = {"id": "keys", "sshKeys": []}
+    monkeypatch.setattr(
+        mock_engine._Providers,
+        "call",
+        lambda self, args: (answers, []) if "getSshKeys" in args.token else lookup(self, args),
+    )
+    fingerprint = "3b:16:bf:e4:8b:00:8b:b8:59:8c:a9:d3:f0:19:45:fa"
+    with pytest.raises(pulumi.RunError, match=rf"no key '{fingerprint}' \(no key of the account.*ssh-key list"):
+        run(operators={"ssh_keys": ["laptop", fingerprint]})
+
+
 def test_tag_is_written_with_the_capitals_of_the_existing_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     others = mock_engine._Providers.call
     existing_tags = {"id": "tags", "tags": [{"name": "PROD"}, {"name": "other"}]}

@@ -217,7 +217,9 @@ def test_refuses_a_fingerprint_of_another_form_and_names_the_command(key: str) -
     assert "ssh-keygen -E md5 -lf" in found.remedy
 
 
-@pytest.mark.parametrize("text", [MD5, f"MD5:{MD5}", MD5.upper()])
+@pytest.mark.parametrize(
+    "text", [MD5, f"MD5:{MD5}", MD5.upper(), f"256 MD5:{MD5} alice@laptop (ED25519)", f"2048 {MD5} alice (RSA)"]
+)
 def test_accepts_a_fingerprint_as_ssh_keygen_prints_it(text: str) -> None:
     operators = settings(operators={"ssh_keys": [text, TEXT_KEY]}).operators
     assert operators
