@@ -87,14 +87,25 @@ def _handle_domains(settings: Settings) -> Iterator[Fault]:
                 )
 
 
-def _ipv4_cidrs(settings: Settings) -> Iterator[Fault]:
-    cidrs = settings.operators.cidrs if settings.operators else ()
-    if cidrs and not any(ipaddress.ip_network(cidr).version == 4 for cidr in cidrs):
-        yield Fault(
-            "operators.cidrs",
-            "all of these ranges are IPv6, and the droplet has only an IPv4 address. No operator could reach it.",
-            "Add your IPv4 address with '/32'; `curl -4 https://icanhazip.com` shows it.",
-        )
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.IPv4Network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10"),
+    )
+)
+"""Ranges of private networks (RFC 1918, 6890, 6598): no packet from the Internet comes from an address in them."""
+
+
+def _reachable_cidrs(settings: Settings) -> Iterator[Fault]:
+    networks = [ipaddress.ip_network(cidr) for cidr in (settings.operators.cidrs if settings.operators else ())]
+    ipv4 = [one for one in networks if isinstance(one, ipaddress.IPv4Network)]
+    remedy = "Add your IPv4 address with '/32'; `curl -4 https://icanhazip.com` shows it."
+    if networks and not ipv4:
+        problem = "all of these ranges are IPv6, and the droplet has only an IPv4 address. No operator could reach it."
+        yield Fault("operators.cidrs", problem, remedy)
+    elif ipv4 and all(any(one.subnet_of(outer) for outer in _NOT_PUBLIC) for one in ipv4):
+        problem = "all of these ranges are of private networks. The droplet sees an operator's public address."
+        yield Fault("operators.cidrs", problem, remedy)
 
 
 def _open_cidrs(settings: Settings) -> Iterator[Fault]:
@@ -220,7 +231,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
     (frozenset({"service_handle_domains"}), _handle_domains),
     (frozenset({"operators.cidrs"}), _open_cidrs),
-    (frozenset({"operators.cidrs"}), _ipv4_cidrs),
+    (frozenset({"operators.cidrs"}), _reachable_cidrs),
     (frozenset({"operators.ssh_keys"}), _account_key),
     (frozenset({"host.tags"}), tag_faults),
     (frozenset({"nomad.version", "nomad.sha256", "nomad.mirror"}), _nomad_release),

@@ -234,6 +234,14 @@ def test_refuses_operators_with_only_ipv6_addresses(cidrs: list[str]) -> None:
     assert settings(operators={"cidrs": [*cidrs, "203.0.113.7/32"]})
 
 
+@pytest.mark.parametrize(
+    "cidrs", [["192.168.1.5/32"], ["10.0.0.0/8", "2001:db8::/64"], ["100.64.0.9/32", "127.0.0.1/32"]]
+)
+def test_refuses_operators_with_only_private_addresses(cidrs: list[str]) -> None:
+    assert "public address" in fault("operators.cidrs", operators={"cidrs": cidrs}).problem
+    assert settings(operators={"cidrs": [*cidrs, "203.0.113.7/32"]}), "harmless beside a public one"
+
+
 # The server's environment
 
 
