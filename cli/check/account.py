@@ -41,6 +41,6 @@ def things(subject: Subject) -> CheckVerdict:
     account, state = available
     missing = missing_resources(subject.stack, state, account)
     if missing:
-        names = "; ".join(f"{item.kind} {item.id} ({item.name}) does not exist" for item in missing)
-        return failed(f"{names}. `./pds repair {subject.stack}` creates it again; a plain `up` does not see it.")
+        names = "; ".join(f"{item.kind} {item.id} ({item.name}) {item.fault}" for item in missing)
+        return failed(f"{names}. `./pds repair {subject.stack}` mends it; a plain `up` does not see it.")
     return passed("every resource of the state exists")

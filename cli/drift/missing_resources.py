@@ -1,4 +1,4 @@
-"""Resources that are in the state of a stack and missing in the account, with the commands that correct the state."""
+"""Resources of a stack's state that the account lacks or has switched off, with the commands that correct the state."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,22 @@ from cli.lib.stack import Resource, State
 
 @dataclass(frozen=True, kw_only=True)
 class MissingResource:
-    """A resource of the state that the account does not have."""
+    """A resource of the state that the account does not have, or has switched off."""
 
     kind: str
     name: str
     urn: str
     id: str
+    fault: str
+    """'does not exist', or what else is wrong with it."""
     about: str
     command: tuple[str, ...]
     """Arguments that correct the state, for `pulumi up`."""
     leave: tuple[str, ...]
     """The same for `pulumi destroy`. A droplet takes along its resources: no request to delete reaches them."""
 
+
+_ABSENT = "does not exist"
 
 PATHS: Mapping[str, str] = {
     "Droplet": "droplets/{id}",
@@ -33,24 +37,29 @@ PATHS: Mapping[str, str] = {
     "Vpc": "vpcs/{id}",
     "Tag": "tags/{id}",
     "Project": "projects/{id}",
+    "UptimeCheck": "uptime/checks/{id}",
+    "UptimeAlert": "uptime/checks/{checkId}/alerts/{id}",
+    "MonitorAlert": "monitoring/alerts/{id}",
+    "SpacesKey": "spaces/keys/{id}",
 }
 """The API's path of a resource of the state."""
 
 
 def missing_resources(stack: str, state: State, account: DigitalOceanAccount) -> list[MissingResource]:
-    """The resources of the state that the account does not have. Raises AccountError."""
+    """The resources of the state that the account does not have, or has switched off. Raises AccountError."""
     missing = []
     for item in state.resources:
         if item.type not in PATHS or not item.id:
             continue
         present = account.get(PATHS[item.type].format(**{**item.outputs, "id": item.id}))
-        if present is None or (item.type == "ReservedIpAssignment" and not _leads_to(present, item)):
+        if fault := _fault(present, item):
             missing.append(
                 MissingResource(
                     kind=item.type,
                     name=item.name,
                     urn=item.urn,
                     id=item.id,
+                    fault=fault,
                     about=_gone(item),
                     command=(again := ("pulumi", *refresh([item.name]), "--stack", stack)),
                     leave=_without_dependents(stack, item) if item.type == "Droplet" else again,
@@ -69,6 +78,17 @@ def _without_dependents(stack: str, item: Resource) -> tuple[str, ...]:
     return ("pulumi", "state", "delete", "--stack", stack, "--yes", "--target-dependents", item.urn)
 
 
+_ALERTS = ("UptimeCheck", "UptimeAlert", "MonitorAlert")
+
+
+def _fault(present: Json | None, item: Resource) -> str | None:
+    if present is None or (item.type == "ReservedIpAssignment" and not _leads_to(present, item)):
+        return _ABSENT
+    if item.type in _ALERTS and not present.get("enabled", True) and item.outputs.get("enabled", True):
+        return "is switched off"
+    return None
+
+
 def _leads_to(address: Json, assignment: Resource) -> bool:
     droplet = address["droplet"]
     return droplet is not None and int(droplet["id"]) == int(assignment.outputs["dropletId"])
@@ -82,5 +102,9 @@ def _gone(item: Resource) -> str:
             return "The PDS's records still point to the address, which may belong to another account now."
         case "ReservedIpAssignment":
             return "The address does not lead to the droplet that the state names."
+        case "SpacesKey":
+            return "The host cannot use its bucket. The next `up` does not notice by itself."
+        case kind if kind in _ALERTS:
+            return "It sends no alert. The next `up` does not notice by itself."
         case _:
             return "The next `up` does not notice by itself."

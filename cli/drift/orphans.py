@@ -325,10 +325,10 @@ def text(stack: str, report: OrphanReport) -> str:
     if report.missing:
         lines += [
             "",
-            f"Resources in the state of stack {stack} that the account does not have (`./pds repair {stack}`):",
+            f"Resources of stack {stack} that the account lacks or has switched off (`./pds repair {stack}`):",
         ]
     for gone in report.missing:
-        lines += ["", f"  {gone.kind} {gone.id} ({gone.name})", f"    {gone.about}"]
+        lines += ["", f"  {gone.kind} {gone.id} ({gone.name}) {gone.fault}", f"    {gone.about}"]
         lines.append(f"    to forget it: {shlex.join(gone.command)}")
         if gone.kind == "Droplet":
             lines.append(f"    to leave, before `pulumi destroy`: {shlex.join(gone.leave)}")

@@ -109,9 +109,7 @@ def _in_the_way(plan: RepairPlan, report: OrphanReport) -> None:
 def _missing(plan: RepairPlan, stack: Stack, report: OrphanReport, settings: Settings) -> None:
     gone = {item.kind for item in report.missing}
     for item in report.missing:
-        plan.findings.append(
-            f"{item.kind} {item.id} ({item.name}) is in the state and not in the account. {item.about}"
-        )
+        plan.findings.append(f"{item.kind} {item.id} ({item.name}) of the state {item.fault}. {item.about}")
         plan.targets.append(item.name)
         if item.kind == "Volume":
             plan.first += _without_volume(item.id, settings, stack.name)

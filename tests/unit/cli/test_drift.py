@@ -78,6 +78,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         ip = alice.made["pds-host-network-ip"][2]
         job = ("pds-server-job", "nomad:index/job:Job", "pds", {"modifyIndex": "40", "jobspec": JOB})
         alice.made["pds-server-job"] = job
+        _watched(alice)
         alice.remember()
         records = {ZONE: [ip], "*": [ip]}
         with fake_dns.serve(_Wildcard(records)) as server, alice.account() as account:
@@ -102,6 +103,36 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
                 account=account,
             )
             yield World(alice, nomad, records, subject, healthy_container())
+
+
+def _watched(alice: Owner) -> None:
+    """Adds an uptime check with an alert, an alert policy, and a Spaces key."""
+    check = {"name": "pds-dev", "type": "https", "target": f"https://{ZONE}", "regions": ["eu_west"], "enabled": True}
+    recipients = {"email": ["owner@bench.test"], "slack": []}
+    alert = {"name": "pds-dev down", "type": "down", "period": "5m", "notifications": recipients}
+    uptime = alice.client.ask("POST", "/uptime/checks", check, 201)["check"]["id"]
+    down = alice.client.ask("POST", f"/uptime/checks/{uptime}/alerts", alert, 201)["alert"]["id"]
+    policy = alice.client.ask("POST", "/monitoring/alerts", {**POLICY, "alerts": recipients})["policy"]["uuid"]
+    key = alice.client.ask("POST", "/spaces/keys", {"name": "pds-dev", "grants": []}, 201)["key"]["access_key"]
+    index = "digitalocean:index"
+    for name, kind, number, outputs in (
+        ("pds-alerts-uptime", f"{index}/uptimeCheck:UptimeCheck", uptime, {"enabled": True}),
+        ("pds-alerts-down", f"{index}/uptimeAlert:UptimeAlert", down, {"checkId": uptime}),
+        ("pds-alerts-disk", f"{index}/monitorAlert:MonitorAlert", policy, {"enabled": True}),
+        ("pds-backup-key", f"{index}/spacesKey:SpacesKey", key, {}),
+    ):
+        alice.made[name] = (name, kind, number, outputs)
+
+
+POLICY = {
+    "type": "v1/insights/droplet/disk_utilization_percent",
+    "description": "pds-dev disk above 80 %",
+    "compare": "GreaterThan",
+    "value": 80,
+    "window": "5m",
+    "tags": ["pds-dev"],
+    "enabled": True,
+}
 
 
 class _Wildcard(dict[str, list[str]]):
@@ -139,6 +170,17 @@ def _unassign(world: World) -> None:
     ip = world.alice.made["pds-host-network-ip"][2]
     action = world.alice.client.ask("POST", f"/reserved_ips/{ip}/actions", {"type": "unassign"}, 201)["action"]
     world.alice.client.finished(action)
+
+
+def _silence(world: World) -> None:
+    number = world.alice.made["pds-alerts-disk"][2]
+    recipients = {"email": ["owner@bench.test"], "slack": []}
+    world.alice.client.ask("PUT", f"/monitoring/alerts/{number}", {**POLICY, "alerts": recipients, "enabled": False})
+
+
+def _deleted(path: str, name: str) -> Callable[[World], Any]:
+    """Deletes a resource of the account."""
+    return lambda world: world.alice.client.ask("DELETE", f"{path}/{world.alice.made[name][2]}", status=204)
 
 
 def _edit(world: World) -> None:
@@ -187,6 +229,27 @@ LOSSES: dict[str, Loss] = {
     ),
     "the record at DigitalOcean": Loss(
         cause=_record, check="account", remark="(pds-dns-a) does not exist", repaired={"pds-dns-a"}
+    ),
+    "the uptime check with its alerts": Loss(
+        cause=_deleted("/uptime/checks", "pds-alerts-uptime"),
+        check="account",
+        remark="(pds-alerts-uptime) does not exist; UptimeAlert",
+        repaired={"pds-alerts-uptime", "pds-alerts-down"},
+    ),
+    "an alert policy": Loss(
+        cause=_deleted("/monitoring/alerts", "pds-alerts-disk"),
+        check="account",
+        remark="(pds-alerts-disk) does not exist",
+        repaired={"pds-alerts-disk"},
+    ),
+    "messages of an alert policy": Loss(
+        cause=_silence, check="account", remark="(pds-alerts-disk) is switched off", repaired={"pds-alerts-disk"}
+    ),
+    "the key of the bucket": Loss(
+        cause=_deleted("/spaces/keys", "pds-backup-key"),
+        check="account",
+        remark="(pds-backup-key) does not exist",
+        repaired={"pds-backup-key"},
     ),
     "the name": Loss(cause=lambda world: world.records.pop(ZONE), check="DNS", remark="answers nothing for noted.at"),
     "a second address of the name": Loss(
