@@ -24,10 +24,14 @@ def tag_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def image_faults(settings: Settings) -> Iterator[Fault]:
-    """An image whose content can change under the same name."""
-    name, at, _ = settings.pds.image.partition("@")
-    if not at and MOVING_TAG.fullmatch(name.rpartition(":")[2]):
-        yield Fault("pds.image", "its tag moves.", "Write an exact tag, for example ':0.4.5037', or a digest.")
+    """Images whose content can change under the same name."""
+    images = {"pds.image": (settings.pds.image, "0.4.5037")}
+    if settings.backup:
+        images["backup.image"] = settings.backup.image, "0.19.1"
+    for key, (image, example) in images.items():
+        name, at, _ = image.partition("@")
+        if not at and MOVING_TAG.fullmatch(name.rpartition(":")[2]):
+            yield Fault(key, "its tag moves.", f"Write an exact tag, for example ':{example}', or a digest.")
 
 
 def package_faults(settings: Settings) -> Iterator[Fault]:

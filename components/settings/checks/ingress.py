@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from components.settings.fields.errors import Fault
 from components.settings.sections import INGRESS_IMAGES
@@ -49,11 +48,12 @@ def caddy_image_faults(settings: Settings) -> Iterator[Fault]:
 
 
 def caa_faults(settings: Settings) -> Iterator[Fault]:
-    """A CAA record that forbids the certificates which Caddy orders."""
-    caa, ca = settings.dns.caa, urlsplit(settings.ingress.acme_ca).hostname or ""
-    if settings.ingress.kind == "caddy" and caa and ca.endswith(".letsencrypt.org") and "letsencrypt.org" not in caa:
+    """A CAA record that forbids the certificates which the ingress orders."""
+    caa, issuer = settings.dns.caa, settings.ingress.issuer
+    if caa and issuer and issuer not in caa:
+        other = ", or write the other authority's directory into 'ingress.acme_ca'" * (settings.ingress.kind == "caddy")
         yield Fault(
             "dns.caa",
-            f"it allows only {', '.join(caa)}, and Caddy orders from Let's Encrypt, which would refuse.",
-            "Add 'letsencrypt.org', or write the other authority's directory into 'ingress.acme_ca'.",
+            f"it allows only {', '.join(caa)}, and the ingress orders its certificates from {issuer}.",
+            f"Add '{issuer}'{other}.",
         )

@@ -379,8 +379,9 @@ class _Parser:
 
 def raw_hcl_faults(settings: Settings) -> Iterator[Fault]:
     """Faults in the texts that are added to IO's configuration."""
-    secret = settings.ingress.license_hcl
-    seen: set[str] = set()
+    if settings.ingress.kind != "io":
+        return  # this ingress takes no such texts; another check reports it
+    secret, seen = settings.ingress.license_hcl, set[str]()
     for key, text in (
         ("ingress.extra_hcl", settings.ingress.extra_hcl),
         ("ingress.license_hcl", secret.get_secret_value() if secret else ""),

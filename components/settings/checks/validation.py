@@ -235,7 +235,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"operators.ssh_keys"}), _account_key),
     (frozenset({"host.tags"}), tag_faults),
     (frozenset({"nomad.version", "nomad.sha256", "nomad.mirror"}), _nomad_release),
-    (frozenset({"pds.image"}), image_faults),
+    (frozenset({"pds.image", "backup"}), image_faults),
     (frozenset({"pds.image", "pds.package_version"}), package_faults),
     (frozenset({"pds.invite_required", "pds.open_registration"}), _invites),
     (frozenset({"mail"}), region_faults),
@@ -260,7 +260,7 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
         ),
         caddyfile_faults,
     ),
-    (frozenset({"ingress.extra_hcl", "ingress.license_hcl", "hostname"}), raw_hcl_faults),
+    (frozenset({"ingress.kind", "ingress.extra_hcl", "ingress.license_hcl", "hostname"}), raw_hcl_faults),
     (frozenset({"ingress.kind", "ingress.image"}), caddy_image_faults),
     (frozenset({"ingress.kind", "ingress.acme_ca", "dns.caa"}), caa_faults),
     (

@@ -197,6 +197,8 @@ def value_fault(key: str, name: str, value: str, *, kind: str, secret: bool) -> 
     """The fault of the value of `name`, or None. A `secret` value is not shown."""
     if not value:
         return Fault(key, "the server takes an empty value for unset.", "Write a value, or remove it.")
+    if "\0" in value:
+        return Fault(key, "no environment variable can hold a NUL character.", "Remove it.")
     by_name = (rule for rule in RULES if re.fullmatch(rule.names, name))
     rule = next(by_name, None) or next((rule for rule in KIND_RULES if rule.names == kind), None)
     if rule is None or rule.fits(value):

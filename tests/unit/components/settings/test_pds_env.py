@@ -182,6 +182,7 @@ def test_refuses_an_added_name_that_the_server_does_not_read_or_an_option_owns(
         ("PDS_SERVICE_NAME", "${NOMAD_JOB_NAME}", "interpolate", "'extra_secret_env'"),
         ("PDS_SERVICE_NAME", "%{ if true }", "interpolate", "'extra_secret_env'"),
         ("PDS_RATE_LIMIT_BYPASS_KEY", "hunter2", "holds a secret", "'extra_secret_env'"),
+        ("PDS_SERVICE_NAME", "My\0Club", "NUL character", "Remove"),
     ],
 )
 def test_refuses_an_added_value_that_the_server_would_refuse(

@@ -6,9 +6,11 @@ import pytest
 
 from components.settings.fields.errors import SettingsError
 from components.settings.parse import read
+from tests.support.programs import BACKUP
 from tests.unit.components.settings.test_settings import DOCUMENT, MAIL, S3, TEXT_KEY, fault, faults, settings
 
 CADDY = {"kind": "caddy"}
+ZEROSSL = CADDY | {"acme_ca": "https://acme.zerossl.com/v2/DV90"}
 DIGEST = f"ghcr.io/bluesky-social/pds@sha256:{'a' * 64}"
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
@@ -233,6 +235,9 @@ def test_refuses_a_stack_name_that_digitalocean_refuses(stack: str) -> None:
         ("ingress.image", {"ingress": CADDY | {"image": "caddy:2"}}, "'caddy:2.11.4'"),
         ("ingress.image", {"ingress": CADDY | {"image": "registry.test:5000/caddy"}}, "'caddy:2.11.4'"),
         ("dns.caa", {"ingress": CADDY, "dns": {"caa": ["sectigo.com"]}}, "'letsencrypt.org'"),
+        ("dns.caa", {"dns": {"caa": ["sectigo.com"]}}, "'letsencrypt.org'"),
+        ("dns.caa", {"ingress": ZEROSSL, "dns": {"caa": ["letsencrypt.org"]}}, "'sectigo.com'"),
+        ("backup.image", {"backup": BACKUP | {"image": "restic/restic:latest"}}, "exact tag"),
         ("pds.port", {"ingress": CADDY, "pds": {"port": 2020}}, "3000"),
         ("s3.bucket", {"s3": S3 | {"bucket": "Blobs"}}, "'my-club-blobs'"),
         ("secrets.jwt_secret", {"secrets": {"jwt_secret": ""}}, "one character"),

@@ -245,7 +245,7 @@ def test_printed_settings_contain_no_secret() -> None:
         mail=MAIL,
         s3=S3,
         secrets=secrets,
-        ingress={"license_hcl": "licence-of-noted"},
+        ingress={"license_hcl": 'key = "licence-of-noted"'},
         pds={"extra_secret_env": {"PDS_RATE_LIMIT_BYPASS_KEY": "captcha-of-noted"}},
     )
     text = f"{full!r}{full}{full.model_dump_json()}{full.pds!r}"
