@@ -6,6 +6,7 @@ servers (`IP` or `IP:PORT`), or those of the name's zone. That zone is found fro
 of its parents' servers, because neither the number of labels nor a cache determines where it begins.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,9 @@ from components.clients.errors import PendingError
 _LONGEST_CHAIN = 8
 """CNAME records in a row; resolvers stop after about as many."""
 
+_CAA_LIMIT = re.compile(r"accounturi\s*=[^;]*|validationmethods\s*=(?![^;]*(?:http|tls-alpn)-01)[^;]*", re.IGNORECASE)
+"""Parameters that exclude the ingress: another ACME account, or only challenges that it does not answer (RFC 8657)."""
+
 DIGITALOCEAN_SERVERS = ("ns1.digitalocean.com", "ns2.digitalocean.com", "ns3.digitalocean.com")
 
 REGISTRAR = (
@@ -23,18 +27,28 @@ REGISTRAR = (
 )
 
 
+_LEFT_OVER_DS = (
+    "{zone} has a DS record at its registrar, and its name servers do not sign it. Resolvers that validate answer "
+    "nothing for any of its names (RFC 4035, section 5.5). Delete the DS record at the registrar"
+)
+
+
 def resolves(hostname: str, address: str, zone: str, nameservers: Sequence[str], issuer: str = "") -> str | None:
     """None if every queried name server answers `hostname` with `address` only, else the obstacle.
 
     Obstacles include what prevents a certificate: an IPv6 address, which a certificate authority tries first, and a CAA
-    record that does not allow `issuer` (a CA's domain; empty if unknown). `zone` must be delegated; it is empty if the
-    hostname's records are made by hand, in any zone.
+    record that does not allow `issuer` (a CA's domain; empty if unknown), and a DS record of a zone that is not signed.
+    `zone` must be delegated; it is empty if the hostname's records are made by hand, in any zone.
     """
     try:
-        servers = list(nameservers) or (_servers_of(zone) if zone else zone_of(hostname)[1])
+        servers = list(nameservers)
+        if not servers:
+            zone, servers = (zone, _servers_of(zone)) if zone else zone_of(hostname)
         for server in servers:
             if fault := _wrong_address(server, hostname, address, nameservers):
                 return fault
+        if not nameservers and _cached(zone, "DS") and not _followed(servers[0], zone, "DNSKEY", ())[0]:
+            return _LEFT_OVER_DS.format(zone=zone)
         return _wrong_issuer(servers[0], hostname, issuer, nameservers) if issuer else None
     except PendingError as error:
         return str(error)
@@ -69,6 +83,13 @@ def _wrong_issuer(server: str, hostname: str, issuer: str, nameservers: Sequence
         issue = [text.split(" ", 2)[2].strip('"') for text in found if text.split(" ")[1].lower() == "issue"]
         # DigitalOcean's API writes the authority's name with a dot at its end.
         allowed = {value.partition(";")[0].strip().rstrip(".") for value in issue}
+        ours = [value for value in issue if value.partition(";")[0].strip().rstrip(".") == issuer]
+        limits = [limit[0] for value in ours if (limit := _CAA_LIMIT.search(value))]
+        if ours and len(limits) == len(ours):
+            return (
+                f"the CAA record of {name} allows {issuer} only with '{limits[0].strip()}', which excludes the "
+                f'ingress. Give it the value 0 issue "{issuer}"'
+            )
         if issue and issuer not in allowed:
             names = ", ".join(sorted(allowed - {""}))
             only = f"only {names}" if names else "no authority"
@@ -167,6 +188,8 @@ def _hosts_of(zone: str) -> list[str]:
     try:
         return sorted(str(item.target) for item in dns.resolver.resolve(zone, "NS", lifetime=10))
     except dns.exception.DNSException as error:
+        if isinstance(error, dns.resolver.NoNameservers) and _cached(zone, "DS"):
+            raise PendingError(_LEFT_OVER_DS.format(zone=zone)) from error  # this machine's resolver validates
         raise PendingError(f"the zone {zone} is not delegated: {str(error).rstrip('.')}. {REGISTRAR}") from error
 
 

@@ -206,7 +206,13 @@ def test_names_a_left_over_ipv6_address_and_what_to_delete() -> None:
     [
         (['0 issue "digicert.com"'], f"the CAA record of {HOST} allows only digicert.com"),
         (['0 issue ";"'], "allows no authority"),
-        (['0 issue "letsencrypt.org; validationmethods=dns-01"', '0 issue "digicert.com"'], ""),
+        (['0 issue "letsencrypt.org; validationmethods=dns-01,http-01"', '0 issue "digicert.com"'], ""),
+        (
+            ['0 issue "letsencrypt.org; validationmethods=dns-01"'],
+            "only with 'validationmethods=dns-01', which excludes",
+        ),
+        (['0 issue "letsencrypt.org;accounturi=https://le/acct/1"'], "only with 'accounturi=https://le/acct/1'"),
+        (['0 issue "letsencrypt.org;accounturi=https://le/acct/1"', '0 issue "letsencrypt.org"'], ""),
         (['0 issue "letsencrypt.org."'], ""),
         (['0 iodef "mailto:me@noted.at"'], ""),
         ([], ""),
@@ -215,6 +221,9 @@ def test_names_a_left_over_ipv6_address_and_what_to_delete() -> None:
         "another authority",
         "no authority",
         "ours and another",
+        "ours with a challenge that the ingress does not answer",
+        "ours with another account",
+        "ours with and without an account",
         "as the API writes it",
         "only iodef",
         "no record",
@@ -237,6 +246,31 @@ def test_caa_record_of_the_parent_domain_counts_unless_the_name_has_one() -> Non
 
 def test_accepts_any_caa_record_if_the_authority_is_unknown() -> None:
     assert not _state({HOST: [IP], f"CAA {HOST}": ['0 issue "digicert.com"']}, issuer="").startswith("pending")
+
+
+@pytest.mark.parametrize("validates", [False, True])
+def test_names_a_left_over_ds_record_of_an_unsigned_zone(monkeypatch: pytest.MonkeyPatch, validates: bool) -> None:
+    """`validates`: this machine's resolver does, and answers SERVFAIL."""
+    digest = "1 13 2 " + "0f" * 32
+    world = _Delegated(HOST, {"ns1.test": "192.0.2.1"})
+
+    def resolve(name: Any, kind: str, lifetime: float) -> Any:
+        if kind == "DS":
+            return dns.rrset.from_text(f"{name}.", 60, "IN", "DS", digest)
+        if validates or kind == "CAA":
+            raise dns.resolver.NoNameservers
+        return world.resolve(name, kind, lifetime)
+
+    monkeypatch.setattr(dns.resolver, "resolve", resolve)
+    records = {HOST: [IP]}
+    with fake_dns.serve(records) as server:
+        _on_port(monkeypatch, {"192.0.2.1": server})
+        reason = str(resolving.resolves(HOST, IP, HOST, []))
+        records[f"DNSKEY {HOST}"] = ["257 3 13 AAAA"]
+        signed = resolving.resolves(HOST, IP, HOST, [])
+    assert f"{HOST} has a DS record at its registrar" in reason
+    assert "Delete the DS record" in reason
+    assert (signed is None) is not validates, "a signed zone keeps its DS record"
 
 
 def test_cname_of_the_hostname_is_followed() -> None:
