@@ -300,7 +300,7 @@ class AccountClient:
 
     def _refuse_long(self, method: str, delay: float) -> None:
         if delay > LONGEST_WAIT:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self._clock.time() + delay))
+            when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._clock.time() + delay))
             raise RateLimitError(
                 f"{self.host} allows no further {method} before {when}. Run the command again after that. It continues."
             )

@@ -275,7 +275,9 @@ def test_a_rate_limit_of_hours_ends_the_run_and_the_next_one_continues(here: Mov
     did = member(here.world.old, "sam")
     records = here.world.old.records(did)
     proxy.rule = lambda request: limited(time.time() + 7200) if request.method == "getBlob" else None
-    with pytest.raises(RateLimitError, match=r"no further com\.atproto\.sync\.getBlob before .* It continues\."):
+    with pytest.raises(
+        RateLimitError, match=r"no further com\.atproto\.sync\.getBlob before .* UTC\. .*It continues\."
+    ):
         here.run(f"sam.{OLD}", here.answers(did))
     _nothing_final(here, did)
     assert proxy.seen.count("getBlob") <= 4, "one for each thread"
