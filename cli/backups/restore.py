@@ -178,6 +178,7 @@ def back_up(api: NomadApi, show: Callable[[str], None] = print) -> str | None:
 
 def list_snapshots(stack: Stack) -> int:
     """List the snapshots in the bucket; return the exit code. Raises as above."""
+    print("Times are UTC.")  # restic prints them in its container's zone, which has no other
     return _run_alone(stack, {"show": "yes"})
 
 

@@ -32,7 +32,7 @@ class Request:
     """User agent; empty unless the operator's own log has headers."""
 
     def __str__(self) -> str:
-        time = self.time.strftime("%Y-%m-%d %H:%M:%S.") + f"{self.time.microsecond // 1000:03}"
+        time = self.time.strftime("%Y-%m-%d %H:%M:%S.") + f"{self.time.microsecond // 1000:03}Z"
         duration = f"{self.seconds * 1000:,.0f} ms" if self.seconds < 100 else f"{self.seconds:,.0f} s"
         agent = f"  {self.agent}" if self.agent else ""
         return printable(

@@ -193,8 +193,10 @@ def test_refuses_a_stack_without_backups(alice: Owner) -> None:
         restore.restore(alice.stack, RestoreRequest())
 
 
-def test_lists_snapshots_and_removes_old_data_without_a_pause(alice: Owner) -> None:
-    assert (restore.list_snapshots(alice.stack), restore.forget_old(alice.stack)) == (0, 0)
+def test_lists_snapshots_and_removes_old_data_without_a_pause(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:
+    assert restore.list_snapshots(alice.stack) == 0
+    assert "Times are UTC." in capsys.readouterr().out
+    assert restore.forget_old(alice.stack) == 0
     assert [meta.get("show") or meta.get("forget") for meta in alice.nomad.dispatched] == ["yes", "yes"]
     assert alice.pulumi.ran == []
 

@@ -35,7 +35,7 @@ def shown(line: str) -> str:
 
 
 def test_a_request_is_one_line() -> None:
-    expected = "2026-06-01 12:00:00.250 GET 200 13 ms 1,234 B 203.0.113.0 noted.at/xrpc/_health"
+    expected = "2026-06-01 12:00:00.250Z GET 200 13 ms 1,234 B 203.0.113.0 noted.at/xrpc/_health"
     assert shown(entry()) == expected
     newer = {"client_ip": "2001:db8:1::", "remote_ip": "127.0.0.1"}
     assert shown(entry(request=newer)) == expected.replace("203.0.113.0", "2001:db8:1::"), (
