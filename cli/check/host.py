@@ -13,6 +13,7 @@ from typing import Any
 
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from cli.drift import job_drift
+from cli.drift.missing_variables import missing_variables
 from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
 from components.clients.nomad import NomadApi
 from components.render.jobs.alerts import VOLUME_PERCENT, patience
@@ -69,7 +70,7 @@ _NOT_RUNNING = "no server runs, and the check runs in its container"
 
 
 def nomad(subject: Subject) -> CheckVerdict:
-    """Check that Nomad answers, accepts this stack's tokens, and has its node."""
+    """Check that Nomad answers, accepts this stack's tokens, and has its variables."""
     host = _host(subject)
     if host is None:
         return skipped(_NO_UP)
@@ -82,7 +83,13 @@ def nomad(subject: Subject) -> CheckVerdict:
             f"it does not know {' and '.join(lost)} token: it lost its state, or the token was deleted. "
             f"{_remedy(subject)}"
         )
-    return passed("it answers, and knows this stack's tokens")
+    gone = [str(item.outputs["path"]) for item in (missing_variables(host.api, subject.state) if subject.state else ())]
+    if gone:
+        return failed(
+            f"it lacks {', '.join(gone)}: tasks that read a variable do not start again without it. `./pds repair "
+            f"{subject.stack}` writes it again; a plain `up` does not see it."
+        )
+    return passed("it answers, and knows this stack's tokens and variables")
 
 
 def _remedy(subject: Subject) -> str:

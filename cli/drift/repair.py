@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cli.drift import job_drift, orphans
 from cli.drift.missing_resources import PATHS, refresh
+from cli.drift.missing_variables import missing_variables
 from cli.drift.orphans import OrphanReport
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import EngineResult, Stack, State, UnreadableStateError
@@ -205,6 +206,9 @@ def _nomad(plan: RepairPlan, stack: str, state: State, api: NomadApi, outputs: M
     if outputs.get("nomad_token") and api.accessor(outputs["nomad_token"]) is None:
         plan.findings.append("Nomad knows the management token and not the program's own, which was deleted.")
         plan.targets.append("pds-host-nomad-token")
+    for item in missing_variables(api, state):
+        plan.findings.append(f"variable {item.outputs['path']} is in the state and not in Nomad.")
+        plan.targets.append(item.name)
     for item in state.of("Job"):
         # An index that the state does not have makes the next change of the job fail ("modify index has changed").
         if job_drift.changed_outside(api, item):

@@ -223,6 +223,11 @@ class FakeNomad:
             return 200, None
         if path == "/v1/var/nomad/jobs/pds":
             return 200, {"Path": "nomad/jobs/pds", "ModifyTime": self.modify_time}
+        if method == "GET" and path.startswith("/v1/var/"):
+            name = urlsplit(path).path.removeprefix("/v1/var/")
+            return (
+                (200, {"Path": name, "Items": self.variables[name]}) if name in self.variables else (404, "not found")
+            )
         if path.startswith("/v1/client/allocation/") and path.endswith("/checks"):
             return 200, {
                 str(index): {"Check": name, "Status": status, "Timestamp": self.checked}

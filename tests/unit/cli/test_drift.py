@@ -31,6 +31,8 @@ from tests.support.programs import BACKUP, BLOBS, settings_of
 
 MANAGEMENT, PROGRAM = "06b05181-6ba5-a269-ae00-373e61ed46eb", "3c5d0ea0-8a1f-4a1c-9d0e-0d8d2f8f4a11"
 JOB = 'job "pds" {}'
+SECRETS = "nomad/jobs/pds"
+"""Path of the server's variable."""
 OPEN_RULE = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0"]}}
 
 
@@ -72,12 +74,18 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with (
-        serve(FakeNomad(tokens={MANAGEMENT: "accessor-1", PROGRAM: "accessor-2"}, jobs={"pds": 40})) as nomad,
+        serve(
+            FakeNomad(
+                tokens={MANAGEMENT: "accessor-1", PROGRAM: "accessor-2"}, jobs={"pds": 40}, variables={SECRETS: {}}
+            )
+        ) as nomad,
         owner(tmp_path, monkeypatch) as alice,
     ):
         ip = alice.made["pds-host-network-ip"][2]
         job = ("pds-server-job", "nomad:index/job:Job", "pds", {"modifyIndex": "40", "jobspec": JOB})
         alice.made["pds-server-job"] = job
+        variable = {"path": SECRETS, "namespace": "default"}
+        alice.made["pds-server-secrets"] = ("pds-server-secrets", "nomad:index/variable:Variable", SECRETS, variable)
         _watched(alice)
         alice.remember()
         records = {ZONE: [ip], "*": [ip]}
@@ -275,6 +283,12 @@ LOSSES: dict[str, Loss] = {
         check="Nomad",
         remark="the management",
         repaired={"pds-host-nomad-bootstrap"},
+    ),
+    "the server's secrets": Loss(
+        cause=lambda world: world.nomad.variables.pop(SECRETS),
+        check="Nomad",
+        remark="it lacks nomad/jobs/pds: tasks",
+        repaired={"pds-server-secrets"},
     ),
     "the job's text": Loss(
         cause=_edit,
