@@ -13,7 +13,8 @@ FORGET = "PDS_FORGET_HOSTNAME"
 """Variable of the operator's shell that names a hostname under which no server ever ran."""
 
 BLOBS_MOVED = "PDS_BLOBS_MOVED"
-"""Variable of the shell in which `./pds blobs` runs `pulumi up`: the location to which it has moved all blobs."""
+"""Variable of the shell in which `pulumi up` runs, set by `./pds blobs`, or by an operator who copied blobs to a bucket
+of their own: the location to which all blobs were moved."""
 
 NOT_TOUCHED = "Nothing was changed."
 
@@ -78,13 +79,14 @@ def _volume_fault(known: Mapping[str, Any], wanted: Mapping[str, Any], file: str
 
 def _blobs_fault(known: str, wanted: str, stack: str, file: str) -> str | None:
     """Why the server must not look for blobs elsewhere yet. Those in a bucket of one's own ('s3') are not moved."""
-    kinds = {known.partition(" ")[0], wanted.partition(" ")[0]}
-    if known == wanted or "bucket" not in kinds:
+    if known == wanted:
         return None
-    if "s3" in kinds:
+    if "s3" in {known.partition(" ")[0], wanted.partition(" ")[0]}:
         return (
-            f"pds:blobs: the place of the blobs is '{known}', and {file} says '{wanted}'. The program moves blobs only "
-            f"between the volume and the bucket that it makes. {NOT_TOUCHED} Write the section back."
+            f"pds:blobs: the place of the blobs is '{known}', and {file} says '{wanted}', where the server would not "
+            f"find them. The program moves blobs only between the volume and the bucket that it makes. {NOT_TOUCHED} "
+            f"Write 's3' or 'blobs' back as it was. Only if every blob is there already: `{BLOBS_MOVED}='{wanted}' "
+            f"pulumi up --stack {stack}`."
         )
     if known == "disk":
         return (

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -103,7 +103,7 @@ def bucket_environment(settings: Settings) -> dict[str, str]:
 def blob_location(settings: Settings) -> str:
     """Where the server keeps blobs, in words that change only if the blobs have to move."""
     if settings.s3:
-        return "s3"
+        return f"s3 bucket {settings.s3.bucket} at {urlsplit(settings.s3.endpoint).hostname}"
     if settings.blobs and settings.blobs_in_bucket:
         return f"bucket {settings.blobs.bucket} in {blob_region(settings)}"
     return "disk"

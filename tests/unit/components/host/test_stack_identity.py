@@ -86,6 +86,7 @@ def test_unused_hostname_can_be_forgotten_by_name(monkeypatch: pytest.MonkeyPatc
 
 
 BUCKET, OTHER = "bucket club-blobs in fra1", "bucket other-blobs in fra1"
+OWN, OWN_OTHER = "s3 bucket theirs at fra1.digitaloceanspaces.com", "s3 bucket theirs at s3.my-club.org"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,10 @@ BUCKET, OTHER = "bucket club-blobs in fra1", "bucket other-blobs in fra1"
         ("disk", BUCKET, ("on its volume", "club-blobs", "./pds blobs dev --to bucket")),
         (BUCKET, "disk", ("bucket club-blobs", "'blobs: {bucket: club-blobs}'", "./pds blobs dev --to disk")),
         (BUCKET, OTHER, ("bucket other-blobs", "'bucket: club-blobs'", "'region: fra1'")),
-        ("s3", BUCKET, ("'s3'", "Write the section back")),
+        (OWN, BUCKET, (OWN, BUCKET, "back as it was")),
+        ("disk", OWN, ("'disk'", f"{BLOBS_MOVED}='{OWN}' pulumi up --stack dev")),
+        (OWN, "disk", (OWN, f"{BLOBS_MOVED}='disk'")),
+        (OWN, OWN_OTHER, (OWN, f"{BLOBS_MOVED}='{OWN_OTHER}'")),
     ],
 )
 def test_blobs_change_their_place_only_after_they_were_moved(

@@ -78,7 +78,7 @@ def test_server_stays_on_the_disk_until_the_blobs_were_moved() -> None:
 def test_place_of_the_blobs_is_a_permanent_property() -> None:
     places = {
         "disk": settings_of(),
-        "s3": settings_of(s3=S3),
+        "s3 bucket noted-blobs at fra1.digitaloceanspaces.com": settings_of(s3=S3),
         "bucket club-blobs in fra1": settings_of(blobs=BLOBS),
         "bucket club-blobs in ams3": settings_of(blobs=BLOBS | {"region": "ams3"}),
     }
