@@ -29,6 +29,9 @@ _FOR_ALL_REQUESTS = frozenset(
 )
 """Directives that answer no request and keep none from the server. Every other directive needs a matcher."""
 
+_OPEN_PORTS = (80, 443)
+"""Ports of Caddy that the host's firewall opens. The others on the host belong to Nomad and to each club's server."""
+
 _EVERYTHING = frozenset({"*", "/*", "/xrpc/*"})
 
 
@@ -234,7 +237,11 @@ def _address_problem(settings: Settings, address: str) -> tuple[str, str]:
     if "{" in address or not host or host == "*":
         return "it has no domain, so it would answer for other stacks.", "Write the domain of the site."
     if port == CADDY_ASK_PORT:
-        return f"port {CADDY_ASK_PORT} is the port of Caddy's own queries.", "Write another port, or none."
+        return f"port {CADDY_ASK_PORT} is the port of Caddy's own queries.", "Write the address without a port."
+    own_firewall = settings.on is None or settings.on.stack
+    if port not in (None, *_OPEN_PORTS) and own_firewall:
+        problem = f"the firewall does not open port {port}, and a server of this host may need it."
+        return problem, "Write the address without a port."
     if host == settings.hostname:
         return "the program writes this site itself.", "Put the lines inside it into 'ingress.site_caddyfile'."
     handles = {f"*{domain}" for domain in settings.handle_domains} | {member.handle for member in settings.members}

@@ -40,7 +40,7 @@ def test_refuses_sites_that_would_break_the_whole_file_and_names_the_line(text: 
         "www.noted.at,\nblog.noted.at {\n\trespond `}` 404\n}\n",
         "www.noted.at {\n\trespond <<END\n\t\t}}} {\n\t\tEND\n}\n",
         '(shared) {\n\theader X-A "{"\n}\n\nwww.noted.at {\n\timport shared # }\n}\n',
-        "http://www.noted.at:8080 {\n\trespond {http.request.host} \\\n\t\t200\n}\n",
+        "http://www.noted.at:80 {\n\trespond {http.request.host} \\\n\t\t200\n}\n",
         "# nothing\n",
     ],
 )
@@ -59,7 +59,8 @@ def test_accepts_whole_sites_of_other_names(text: str) -> None:
         (":443", "has no domain", "Write the domain"),
         ("http://", "has no domain", "Write the domain"),
         ("{$DOMAIN}", "has no domain", "Write the domain"),
-        ("http://www.noted.at:2020", "the port of Caddy's own queries", "another port"),
+        ("http://www.noted.at:2020", "the port of Caddy's own queries", "without a port"),
+        ("www.noted.at:3101", "does not open port 3101", "without a port"),
         ("www.noted.at:port", "not the address of a site", "www.my-club.org"),
         ("www.noted.at, www.noted.at", "two blocks have this address", "Merge them"),
     ],
