@@ -150,12 +150,12 @@ def _https_url(text: str) -> str:
     if re.match(r"https?://[^/]*@", text):
         refuse("this URL has a user or password in it, and the job spec is readable.", "Write it without them.")
     form = r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~!$&'()*+;=:@%/-]*)?"
-    if not re.fullmatch(form, text) or not _has_host(text):
+    if not re.fullmatch(form, text) or not has_host(text):
         refuse(f"{shown(text)} is not a URL.", "Write 'https://' and a host name, for example 'https://my-club.org'.")
     return text.rstrip("/")
 
 
-def _has_host(url: str) -> bool:
+def has_host(url: str) -> bool:
     """Whether the URL names a host, and a port that exists or none."""
     try:
         parts = urlsplit(url)
@@ -270,7 +270,8 @@ def _management_token(secret: SecretStr) -> SecretStr:
 
 
 def _secret_url(secret: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[^\s?#]*[^\s?#/]", secret.get_secret_value()):
+    text = secret.get_secret_value()
+    if not re.fullmatch(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[^\s?#]*[^\s?#/]", text) or not has_host(text):
         refuse(
             "this is not an https URL with a path and without '?' or '#'.",
             "Copy the whole URL from the service, for example 'https://hc-ping.com/…'.",

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from components.settings.fields.errors import shown
 from components.settings.fields.job_demand import PDS_MHZ, JobDemand
 from components.settings.fields.option import Section, option, refuse
-from components.settings.fields.types import Address
+from components.settings.fields.types import Address, has_host
 
 STACK_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 """Pattern of a stack's name, which is part of names at DigitalOcean and in Nomad."""
@@ -31,7 +31,7 @@ def _stack_name(text: str) -> str:
 
 
 def _nomad_address(text: str) -> str:
-    if not re.fullmatch(r"https://[^/\s@]+|http://(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", text):
+    if not re.fullmatch(r"https://[^/\s@]+|http://(127\.0\.0\.1|localhost)(:[0-9]{1,5})?", text) or not has_host(text):
         refuse(
             f"{shown(text)} is not the address of a Nomad to which a token may be sent.",
             "Write 'https://HOST:4646', or 'http://127.0.0.1:4646' for the end of a tunnel.",

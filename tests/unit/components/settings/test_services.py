@@ -77,6 +77,9 @@ def test_refuses_a_region_without_spaces(region: str) -> None:
 def test_refuses_an_address_without_a_host_or_with_a_port_that_cannot_exist(url: str) -> None:
     assert "is not a URL" in fault("s3.endpoint", s3=S3 | {"endpoint": url}).problem
     assert "is not a URL" in fault("pds.crawlers[0]", pds={"crawlers": [url]}).problem
+    assert "is not an https URL" in fault("alerts.ping_url", alerts={"ping_url": f"{url}/ping"}).problem
+    nomad = {"nomad_address": url, "nomad_token": "0" * 36, "ipv4": "203.0.113.7"}
+    assert "is not the address of a Nomad" in fault("on.nomad_address", on=nomad, operators=...).problem
 
 
 @pytest.mark.parametrize(
