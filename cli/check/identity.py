@@ -93,8 +93,8 @@ def _by_dns(subject: Subject, handle: str) -> str | None:
     resolver = dns.resolver.Resolver(configure=not subject.nameservers)
     resolver.lifetime = 5.0
     if subject.nameservers:
-        host, _, port = subject.nameservers[0].partition(":")
-        resolver.nameservers, resolver.port = [host], int(port or 53)
+        host, resolver.port = resolving.endpoint(subject.nameservers[0])
+        resolver.nameservers = [host]
     try:
         records = resolver.resolve(f"_atproto.{handle}", "TXT")
     except dns.exception.DNSException:

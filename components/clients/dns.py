@@ -141,6 +141,12 @@ def zone_texts(name: str, zone: str, nameservers: Sequence[str]) -> list[str]:
     raise last_error or PendingError(f"no name server answers for {zone}")
 
 
+def endpoint(server: str) -> tuple[str, int]:
+    """Address and port of a name server, `IP` or `IP:PORT`. An IPv6 address has more colons and no port."""
+    host, _, port = server.partition(":") if server.count(":") == 1 else (server.strip("[]"), "", "")
+    return host, int(port or 53)
+
+
 def leads_to(name: str, address: str, nameservers: Sequence[str]) -> bool:
     """Whether `address` is one of the addresses of `name`; also if no name server can be queried."""
     try:
@@ -274,10 +280,10 @@ def _query(server: str, name: str, kind: str) -> Any:
     import dns.rcode
     import dns.rdatatype
 
-    host, _, port = server.partition(":")
+    host, port = endpoint(server)
     try:
         question = dns.message.make_query(name, dns.rdatatype.from_text(kind))
-        answer, _tcp = dns.query.udp_with_fallback(question, host, timeout=5, port=int(port or 53))
+        answer, _tcp = dns.query.udp_with_fallback(question, host, timeout=5, port=port)
     except (dns.exception.DNSException, OSError) as error:
         raise PendingError(f"name server {server} does not answer: {type(error).__name__}") from error
     if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):

@@ -122,6 +122,15 @@ def same_region(settings: Settings, droplet: str | None) -> str | None:
     )
 
 
+def _club_quotas(settings: Settings) -> Iterator[str]:
+    granted = sum(club.disk_gib for club in settings.clubs.values())
+    if granted > settings.volume.size_gib:
+        yield (
+            f"pds:clubs: their 'disk_gib' are {granted} GiB together, and the volume has {settings.volume.size_gib}. "
+            "It may be full before a club reaches its limit. Lower them, or raise 'volume.size_gib'."
+        )
+
+
 def _unchecked_names(settings: Settings) -> Iterator[str]:
     for name, option in unchecked_names(settings):
         yield f"pds:pds.{option}.{name}: a library of the server reads it; neither name nor value is checked."
@@ -193,6 +202,7 @@ _CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _mail_reports,
     _alerts,
     _backup,
+    _club_quotas,
     _metrics,
     _s3,
     _unchecked_names,

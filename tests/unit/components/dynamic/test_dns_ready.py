@@ -55,6 +55,24 @@ def test_any_other_answer_is_pending_with_its_reason(records: dict[str, list[str
     assert reason in found["state"]
 
 
+@pytest.mark.parametrize(
+    ("server", "host", "port"),
+    [("192.0.2.53", "192.0.2.53", 53), ("192.0.2.53:5353", "192.0.2.53", 5353), ("2001:db8::53", "2001:db8::53", 53)],
+)
+def test_name_server_has_an_address_of_either_family(
+    server: str, host: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def silent(_question: Any, where: str, timeout: float, port: int) -> Any:
+        seen.append((where, port))
+        raise dns.exception.Timeout
+
+    monkeypatch.setattr(dns.query, "udp_with_fallback", silent)
+    assert "does not answer" in str(resolving.resolves(HOST, IP, HOST, [server]))
+    assert seen == [(host, port)]
+
+
 def test_all_name_servers_must_agree() -> None:
     with fake_dns.serve({HOST: [IP]}) as current, fake_dns.serve({}) as outdated:
         found = DnsReadyProvider().create(_inputs(current, outdated)).outs or {}

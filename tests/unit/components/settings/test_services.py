@@ -311,6 +311,12 @@ def test_refuses_clubs_that_need_more_than_the_processors() -> None:
     assert settings(host={"size": "s-2vcpu-8gb"}, clubs=clubs)
 
 
+@pytest.mark.parametrize(("gib", "warned"), [(25, False), (26, True)])
+def test_warns_about_clubs_whose_quotas_exceed_the_volume(gib: int, warned: bool) -> None:
+    given = settings(host={"size": "s-2vcpu-4gb"}, clubs={"chess": {"port": 3101, "disk_gib": gib}})
+    assert any(f"are {gib} GiB together, and the volume has 25" in line for line in warnings(given)) is warned
+
+
 # Other services of the server
 
 
