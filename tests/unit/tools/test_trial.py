@@ -3,10 +3,13 @@
 import stat
 from pathlib import Path
 
+import pytest
+
 from components.settings.checks.pds_env import plain_environment
 from offline.mock_engine import Evaluation
 from offline.stackfile import evaluate_stack
 from tests.support.programs import settings_of
+from tools.trial import node
 from tools.trial.trial import KeptSecrets, task_environment
 
 
@@ -37,3 +40,12 @@ def test_two_folders_have_different_secrets(tmp_path: Path) -> None:
     }
     assert len(keys) == 3, "they are random, not derived from the stack's name"
     assert all(len(key) == 64 for key in keys)
+
+
+def test_a_missing_compiler_is_named_with_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.trial.node.shutil.which", lambda _tool: None)
+    text = node._failure("@atproto/pds", "rebuild", ["gyp ERR! stack"])
+    assert "a compiler is missing here" in text
+    assert text.endswith("apt-get install g++ make")
+    assert "gyp" not in text
+    assert "network" in node._failure("@atproto/pds", "install", ["gyp ERR! stack"]), "another step failed"
