@@ -23,6 +23,17 @@ RULES: Mapping[str, Any] = {
 }
 """`FIREWALL`'s, as the provider writes them into the state."""
 
+POLICY: Mapping[str, Any] = {
+    "type": "v1/insights/droplet/disk_utilization_percent",
+    "description": "pds-dev disk above 80 %",
+    "compare": "GreaterThan",
+    "value": 80,
+    "window": "5m",
+    "tags": ["pds-dev"],
+    "enabled": True,
+}
+"""An alert policy without its recipients."""
+
 
 @dataclass
 class Owner:
@@ -142,3 +153,22 @@ def _other_stack(client: Client) -> None:
     client.finished(
         client.ask("POST", f"/reserved_ips/{ip}/actions", {"type": "assign", "droplet_id": number}, 201)["action"]
     )
+
+
+def add_alerts(alice: Owner) -> None:
+    """Adds an uptime check with an alert, an alert policy, and a Spaces key."""
+    check = {"name": "pds-dev", "type": "https", "target": f"https://{ZONE}", "regions": ["eu_west"], "enabled": True}
+    recipients = {"email": ["owner@bench.test"], "slack": []}
+    alert = {"name": "pds-dev down", "type": "down", "period": "5m", "notifications": recipients}
+    uptime = alice.client.ask("POST", "/uptime/checks", check, 201)["check"]["id"]
+    down = alice.client.ask("POST", f"/uptime/checks/{uptime}/alerts", alert, 201)["alert"]["id"]
+    policy = alice.client.ask("POST", "/monitoring/alerts", {**POLICY, "alerts": recipients})["policy"]["uuid"]
+    key = alice.client.ask("POST", "/spaces/keys", {"name": "pds-dev", "grants": []}, 201)["key"]["access_key"]
+    index = "digitalocean:index"
+    for name, kind, number, outputs in (
+        ("pds-alerts-uptime", f"{index}/uptimeCheck:UptimeCheck", uptime, {"enabled": True}),
+        ("pds-alerts-down", f"{index}/uptimeAlert:UptimeAlert", down, {"checkId": uptime}),
+        ("pds-alerts-disk", f"{index}/monitorAlert:MonitorAlert", policy, {"enabled": True}),
+        ("pds-backup-key", f"{index}/spacesKey:SpacesKey", key, {}),
+    ):
+        alice.made[name] = (name, kind, number, outputs)

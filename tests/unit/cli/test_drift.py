@@ -26,7 +26,7 @@ from tests.support import fake_dns
 from tests.support.certificates import Authority, server_context
 from tests.support.fake_nomad import FakeNomad, serve
 from tests.support.ingress_stand_in import Ingress
-from tests.support.leftover_account import ZONE, Owner, owner
+from tests.support.leftover_account import POLICY, ZONE, Owner, add_alerts, owner
 from tests.support.programs import BACKUP, BLOBS, settings_of
 
 MANAGEMENT, PROGRAM = "06b05181-6ba5-a269-ae00-373e61ed46eb", "3c5d0ea0-8a1f-4a1c-9d0e-0d8d2f8f4a11"
@@ -86,7 +86,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         alice.made["pds-server-job"] = job
         variable = {"path": SECRETS, "namespace": "default"}
         alice.made["pds-server-secrets"] = ("pds-server-secrets", "nomad:index/variable:Variable", SECRETS, variable)
-        _watched(alice)
+        add_alerts(alice)
         alice.remember()
         records = {ZONE: [ip], "*": [ip]}
         with fake_dns.serve(_Wildcard(records)) as server, alice.account() as account:
@@ -111,36 +111,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
                 account=account,
             )
             yield World(alice, nomad, records, subject, healthy_container())
-
-
-def _watched(alice: Owner) -> None:
-    """Adds an uptime check with an alert, an alert policy, and a Spaces key."""
-    check = {"name": "pds-dev", "type": "https", "target": f"https://{ZONE}", "regions": ["eu_west"], "enabled": True}
-    recipients = {"email": ["owner@bench.test"], "slack": []}
-    alert = {"name": "pds-dev down", "type": "down", "period": "5m", "notifications": recipients}
-    uptime = alice.client.ask("POST", "/uptime/checks", check, 201)["check"]["id"]
-    down = alice.client.ask("POST", f"/uptime/checks/{uptime}/alerts", alert, 201)["alert"]["id"]
-    policy = alice.client.ask("POST", "/monitoring/alerts", {**POLICY, "alerts": recipients})["policy"]["uuid"]
-    key = alice.client.ask("POST", "/spaces/keys", {"name": "pds-dev", "grants": []}, 201)["key"]["access_key"]
-    index = "digitalocean:index"
-    for name, kind, number, outputs in (
-        ("pds-alerts-uptime", f"{index}/uptimeCheck:UptimeCheck", uptime, {"enabled": True}),
-        ("pds-alerts-down", f"{index}/uptimeAlert:UptimeAlert", down, {"checkId": uptime}),
-        ("pds-alerts-disk", f"{index}/monitorAlert:MonitorAlert", policy, {"enabled": True}),
-        ("pds-backup-key", f"{index}/spacesKey:SpacesKey", key, {}),
-    ):
-        alice.made[name] = (name, kind, number, outputs)
-
-
-POLICY = {
-    "type": "v1/insights/droplet/disk_utilization_percent",
-    "description": "pds-dev disk above 80 %",
-    "compare": "GreaterThan",
-    "value": 80,
-    "window": "5m",
-    "tags": ["pds-dev"],
-    "enabled": True,
-}
 
 
 class _Wildcard(dict[str, list[str]]):
