@@ -74,7 +74,7 @@ def code(call: Any, **arguments: Any) -> tuple[int, str]:
 def raw(url: str, head: str) -> str:
     """The response to a raw request."""
     host, _, port = url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=600) as wire:
         wire.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
         wire.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: wire.recv(65536), b"")).decode()

@@ -68,7 +68,7 @@ class HostConnection:
         return f"member{self.made}"
 
     def document(self, did: str) -> Any:
-        return httpx.get(f"{self.directory.url}/{did}/data", timeout=10, trust_env=False).json()
+        return httpx.get(f"{self.directory.url}/{did}/data", timeout=600, trust_env=False).json()
 
 
 @pytest.fixture(scope="session")

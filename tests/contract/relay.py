@@ -51,7 +51,7 @@ class Relay:
         """Read events from the cursor until event number `to`, or until the host is idle."""
         end = time.monotonic() + _DEADLINE
         url = f"{base_url.replace('http', 'ws', 1)}/xrpc/com.atproto.sync.subscribeRepos?cursor={self.cursor}"
-        with connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=10) as stream:
+        with connect(url, proxy=None, max_size=_MAX_FRAME, open_timeout=600) as stream:
             while self.cursor < to and not self.idle:
                 frame = stream.recv(timeout=end - time.monotonic())
                 assert isinstance(frame, bytes)

@@ -69,7 +69,7 @@ def put(url: str, body: bytes) -> None:
     request = AWSRequest(method="PUT", url=url, data=body, headers={"x-amz-content-sha256": sha256(body).hexdigest()})
     keys = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
     S3SigV4Auth(keys, "s3", REGION).add_auth(request)
-    with urlopen(Request(url, method="PUT", data=body, headers=dict(request.headers)), timeout=60):
+    with urlopen(Request(url, method="PUT", data=body, headers=dict(request.headers)), timeout=600):
         pass
 
 
@@ -222,6 +222,6 @@ def ask_bytes(url: str) -> bytes:
     """The content of an object."""
     request = AWSRequest(method="GET", url=url, headers={})
     S3SigV4Auth(Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]), "s3", REGION).add_auth(request)
-    with urlopen(Request(url, headers=dict(request.headers)), timeout=60) as answer:
+    with urlopen(Request(url, headers=dict(request.headers)), timeout=600) as answer:
         body: bytes = answer.read()
         return body

@@ -156,7 +156,7 @@ def test_full_disk_on_the_way_back_is_refused_before_and_harmless_within(site: B
     small.mkdir()
     size = 400 + sum(file.stat().st_size for file in site.data.path.rglob("*") if file.is_file()) // 1024
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", small], check=False, capture_output=True, timeout=60
+        ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", small], check=False, capture_output=True, timeout=600
     )
     if mounted.returncode:
         pytest.skip("only root can mount a small file system")
@@ -172,7 +172,7 @@ def test_full_disk_on_the_way_back_is_refused_before_and_harmless_within(site: B
         full.run("finish", "disk", {"PDS_SNAPSHOT_RESERVE_MIB": "0"})
         assert (full.on_disk(), full.recorded()) == (blobs, "disk")
     finally:
-        subprocess.run(["umount", "--lazy", small], check=True, timeout=60)
+        subprocess.run(["umount", "--lazy", small], check=True, timeout=600)
 
 
 def last_line(output: str) -> str:

@@ -263,9 +263,9 @@ def test_websocket_is_forwarded(start: Start, nomad: FakeNomad) -> None:
             host, port = running.encrypted.split(":")
             through = socket.create_connection((host, int(port)), timeout=600)
             url = f"wss://{HOST}/xrpc/com.atproto.sync.subscribeRepos"
-            with connect(url, sock=through, ssl=running.trust, server_hostname=HOST) as client:
+            with connect(url, sock=through, ssl=running.trust, server_hostname=HOST, open_timeout=600) as client:
                 for message in (b"\x00" * 1000, b"again"):
                     client.send(message)
-                    assert client.recv(timeout=10) == message
+                    assert client.recv(timeout=600) == message
         server.shutdown()
         thread.join(600)

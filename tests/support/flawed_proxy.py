@@ -70,7 +70,7 @@ def limited(reset: float) -> Answer:
 def flawed_proxy(upstream: str) -> Iterator[FlawedProxy]:
     """Serve a proxy of the server at `upstream`."""
     state, lock = FlawedProxy(), threading.Lock()
-    client = httpx.Client(base_url=upstream, timeout=60, trust_env=False)
+    client = httpx.Client(base_url=upstream, timeout=600, trust_env=False)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,7 +1,7 @@
 """The operator's IO configuration texts, parsed by the grammar of HCL's native syntax.
 
 IO reads the texts of all stacks as one, so an error in one breaks all of them. IO checks which blocks and attributes
-exist. Source of the rules: hclsyntax/spec.md, scan_tokens.rl and parser.go of hashicorp/hcl 2. python-hcl2 8.1.4 accepts
+exist. Source of the rules: hclsyntax/spec.md, scan_tokens.rl and parser.go of hashicorp/hcl 2. python-hcl2 8.1.4 takes
 two attributes in a line and refuses nested templates. A text may be secret, so errors never repeat any of it.
 """
 
