@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +38,7 @@ CACHE = ROOT / "build" / "cache"
 WITHOUT_GUARD = {"NODE_OPTIONS": None}
 """Tests of environments run the server without the volume check; `test_volume_check_in_server.py` runs both."""
 
-StartPds = Callable[..., AbstractContextManager[PdsProcess]]
+StartPds = Callable[..., PdsProcess]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,41 +15,104 @@ from tests.contract.refused import ACCEPTED_BUT_WRONG, BAD_ENVIRONMENTS, Refusal
 from tools.generate import reserved_handles
 from tools.generate.env_table import TABLE, as_text, make_table
 from tools.trial import LiveError
-from tools.trial.node import Install
+from tools.trial.node import PDS_LINES, Install
 from tools.trial.pds import PdsProcess
 from tools.trial.process import ServerEndedError
 
 pytestmark = pytest.mark.contract
 
 
-def _errors_at_start(start_pds: StartPds, env: dict[str, str], cases: Sequence[Refusal]) -> dict[str, str]:
-    """The server's error for each case, by its name; empty if it starts. Starts several servers at a time."""
+STARTS = Path(__file__).with_name("starts.cjs")
+_AT_LOAD = frozenset({"LOG_LEVEL", "TZ"})
+"""Names that are read when the modules are loaded, so that a case needs a process of its own."""
+_LIKE_A_PROCESS = frozenset({"port out of range", "S3 without region or credentials"})
+"""One case of each list that also starts a process, as the proof that `starts.cjs` reports the same."""
 
-    def start(case: Refusal) -> str:
-        try:
-            with start_pds(env, case.change):
-                return ""
-        except ServerEndedError as error:
-            return error.last_lines
-
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
-        return dict(zip((case.name for case in cases), pool.map(start, cases), strict=True))
+Errors = Mapping[str, str]
 
 
-def test_server_refuses_every_bad_environment_with_the_known_error(
-    start_pds: StartPds, program_env: dict[str, str], line: str
+def _error_of_a_process(start_pds: StartPds, env: Mapping[str, str], case: Refusal) -> str:
+    """The server's error for a case; empty if it starts."""
+    try:
+        with start_pds(env, case.change):
+            return ""
+    except ServerEndedError as error:
+        return error.last_lines
+
+
+@pytest.fixture(scope="session")
+def errors_of_lines() -> dict[str, Errors]:
+    """What `errors_at_start` has found. It lasts; pytest ends a fixture that depends on `line` with each test here."""
+    return {}
+
+
+@pytest.fixture
+def errors_at_start(
+    errors_of_lines: dict[str, Errors],
+    pds_installs: dict[str, Install],
+    start_pds: StartPds,
+    program_env: dict[str, str],
+    line: str,
+    tmp_path: Path,
+) -> Errors:
+    """The server's error for each case that does not need a process of its own; empty if it starts."""
+    if line not in errors_of_lines:
+        cases = [case for case in BAD_ENVIRONMENTS + ACCEPTED_BUT_WRONG if line in case.lines]
+        shared = [case for case in cases if _AT_LOAD.isdisjoint(case.change)]
+        environments = [{"name": case.name, "env": start_pds(program_env, case.change).env} for case in shared]
+        subprocess.run(
+            [pds_installs[line].node, STARTS, tmp_path / "errors.json"],
+            cwd=pds_installs[line].folder,
+            env=start_pds(program_env, {}).env,
+            input=json.dumps(environments),
+            text=True,
+            stdout=subprocess.DEVNULL,
+            timeout=600,
+            check=True,
+        )
+        errors_of_lines[line] = json.loads((tmp_path / "errors.json").read_text())
+    return errors_of_lines[line]
+
+
+def _each(cases: Sequence[Refusal]) -> pytest.MarkDecorator:
+    """A test for each case and version line."""
+    both = [(case, line) for line in PDS_LINES for case in cases if line in case.lines]
+    ids = [f"{case.name}-{line}" for case, line in both]
+    return pytest.mark.parametrize(("case", "line"), both, ids=ids, indirect=["case", "line"])
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Refusal:
+    """One wrong environment."""
+    found: Refusal = request.param
+    return found
+
+
+@pytest.fixture
+def error(case: Refusal, errors_at_start: Errors, start_pds: StartPds, program_env: dict[str, str]) -> str:
+    """The server's error for the case; empty if it starts."""
+    if _AT_LOAD.isdisjoint(case.change):
+        return errors_at_start[case.name]
+    return _error_of_a_process(start_pds, program_env, case)
+
+
+@_each(BAD_ENVIRONMENTS)
+def test_server_refuses_a_bad_environment_with_the_known_error(case: Refusal, error: str) -> None:
+    assert error, "the server starts"
+    assert case.message in error
+
+
+@_each(ACCEPTED_BUT_WRONG)
+def test_server_starts_with_an_environment_that_is_accepted_but_wrong(error: str) -> None:
+    assert error == ""
+
+
+@_each([case for case in BAD_ENVIRONMENTS + ACCEPTED_BUT_WRONG if case.name in _LIKE_A_PROCESS])
+def test_start_in_a_shared_process_has_the_outcome_of_a_start_alone(
+    case: Refusal, errors_at_start: Errors, start_pds: StartPds, program_env: dict[str, str]
 ) -> None:
-    cases = [case for case in BAD_ENVIRONMENTS if line in case.lines]
-    errors = _errors_at_start(start_pds, program_env, cases)
-    assert {case.name: errors[case.name] for case in cases if case.message not in errors[case.name]} == {}
-
-
-def test_server_starts_with_environments_that_are_accepted_but_wrong(
-    start_pds: StartPds, program_env: dict[str, str], line: str
-) -> None:
-    cases = [case for case in ACCEPTED_BUT_WRONG if line in case.lines]
-    errors = _errors_at_start(start_pds, program_env, cases)
-    assert {name: error for name, error in errors.items() if error} == {}
+    alone = _error_of_a_process(start_pds, program_env, case)
+    assert (case.message in alone, bool(alone)) == (True, bool(errors_at_start[case.name]))
 
 
 def test_every_bad_environment_has_a_unique_name_and_an_expected_error() -> None:

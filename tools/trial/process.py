@@ -116,6 +116,11 @@ class ServerProcess:
         self.stop()
 
     @property
+    def env(self) -> dict[str, str]:
+        """The whole environment of the process."""
+        return dict(self._env)
+
+    @property
     def pid(self) -> int:
         """The process id of the running server."""
         if self._process is None:
