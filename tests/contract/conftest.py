@@ -15,6 +15,7 @@ import pytest
 
 from offline.mock_engine import ROOT
 from offline.stackfile import evaluate_stack
+from tests.contract.bundled import bundled
 from tests.contract.checked_host import checked_host as checked_host
 from tests.contract.member_server import member_server as member_server
 from tests.contract.restores import disaster as disaster
@@ -77,6 +78,13 @@ def line(request: pytest.FixtureRequest) -> str:
 def pds_installs() -> dict[str, Install]:
     """The installed server of each version line."""
     return {line: install(f"pds-{line}", CACHE) for line in PDS_LINES}
+
+
+@pytest.fixture(scope="session")
+def quick_installs(pds_installs: dict[str, Install]) -> dict[str, Install]:
+    """The same servers for tests that start one again and again: the newest with its modules in few files."""
+    newest = PDS_LINES[-1]
+    return pds_installs | {newest: bundled(pds_installs[newest], CACHE)}
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ class Scenario:
 
 @pytest.fixture(scope="session")
 def scenarios(
-    pds_installs: dict[str, Install],
+    quick_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
     tmp_path_factory: pytest.TempPathFactory,
@@ -83,7 +83,7 @@ def scenarios(
 
     @cache
     def scenario_of(line: str) -> Scenario:
-        return _tell(pds_installs[line], program_env, directory, line, tmp_path_factory.mktemp("scenario") / "pds")
+        return _tell(quick_installs[line], program_env, directory, line, tmp_path_factory.mktemp("scenario") / "pds")
 
     return scenario_of
 

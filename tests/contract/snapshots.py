@@ -127,7 +127,7 @@ def open_environment(program_env: Mapping[str, str], data: Path, directory: PlcD
 
 @pytest.fixture(scope="session")
 def clubs(
-    pds_installs: dict[str, Install],
+    quick_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
     scale: Scale,
@@ -142,9 +142,9 @@ def clubs(
             path = tmp_path_factory.mktemp("club") / "pds"
             path.mkdir()
             env = open_environment(program_env, path, directory, line)
-            server = servers.enter_context(PdsProcess(pds_installs[line], env, path.with_suffix(".log")))
+            server = servers.enter_context(PdsProcess(quick_installs[line], env, path.with_suffix(".log")))
             club = founded(server.url, env["PDS_HOSTNAME"], scale.members, scale.posts)
-            data = Data(path=path, install=pds_installs[line], document_key=_asked_once(directory.url))
+            data = Data(path=path, install=quick_installs[line], document_key=_asked_once(directory.url))
             data.take()
             still = replace(data, path=tmp_path_factory.mktemp("still") / "pds")
             shutil.copytree(data.snapshot, still.path)

@@ -35,7 +35,7 @@ def cid_in(blob: dict[str, Any]) -> str:
 
 
 def test_every_blob_is_served_before_between_and_after_the_moves(
-    pds_installs: dict[str, Install],
+    quick_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
     line: str,
@@ -44,7 +44,7 @@ def test_every_blob_is_served_before_between_and_after_the_moves(
 ) -> None:
     path = tmp_path / "pds"
     path.mkdir()
-    install = pds_installs[line]
+    install = quick_installs[line]
     data = Data(path=path, install=install, document_key=lambda did: None)
     site = BlobSite(data=data, url=blob_service[0], bucket=next(blob_service[1]), serve="bucket")
     env = open_environment(program_env, path, directory, line)

@@ -75,7 +75,7 @@ class KillableServer:
 
 @pytest.fixture
 def killable(
-    pds_installs: dict[str, Install],
+    quick_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
     line: str,
@@ -86,10 +86,10 @@ def killable(
     path.mkdir(parents=True)
     env = open_environment(program_env, path, directory, line)
     document_key = from_plc(directory.url, httpx.Client(trust_env=False))
-    data = Data(path=path, install=pds_installs[line], document_key=document_key)
+    data = Data(path=path, install=quick_installs[line], document_key=document_key)
     with s3_server(tmp_path, BUCKET) as url, ExitStack() as lives:
         server = KillableServer(
-            install=pds_installs[line],
+            install=quick_installs[line],
             env=env,
             data=data,
             bucket=Bucket(url=url, place="killed", folder=tmp_path / "alloc"),

@@ -95,7 +95,7 @@ def install(name: str, cache: Path, progress: Progress = lambda text: None) -> I
     node = wheel / "bin" / "node"
     folder = cache / "npm" / f"{name}-{_fingerprint(source, node)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder.with_name(f".{folder.name}.lock")):
+    with alone(folder.with_name(f".{folder.name}.lock")):
         if folder.is_dir():
             progress(f"{name}: installed before")
         else:
@@ -104,7 +104,7 @@ def install(name: str, cache: Path, progress: Progress = lambda text: None) -> I
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Wait until no other process has the lock, and hold it. The kernel releases it if this process ends."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -130,7 +130,7 @@ def _build(npm: _Npm, cache: Path) -> None:
     module = npm.folder / "node_modules" / NATIVE_MODULE
     node = _fingerprint(module, npm.wheel / "bin" / "node")
     built = cache / f"{NATIVE_MODULE}-{node}"
-    with _alone(built.with_name(f".{built.name}.lock")):
+    with alone(built.with_name(f".{built.name}.lock")):
         if built.is_dir():
             shutil.copytree(built, module / "build")
             return
@@ -222,7 +222,7 @@ def _failure(name: str, command: str, last: Iterable[str]) -> str:
 def main() -> int:
     """Install every project of `servers/`; return the exit code."""
     try:
-        for name in ("plc", *(f"pds-{line}" for line in PDS_LINES)):
+        for name in ("plc", *(f"pds-{line}" for line in PDS_LINES), "bundler"):
             install(name, ROOT / "build" / "cache")
     except LiveError as error:
         print(error, file=sys.stderr)
