@@ -47,7 +47,7 @@ class Scale:
     """Lives of a server that is killed repeatedly."""
 
 
-SMALL = Scale(members=6, posts=4, rounds=3, kills=6, inside=20, lives=2)
+SMALL = Scale(members=6, posts=4, rounds=3, kills=3, inside=20, lives=2)
 SOAK = Scale(members=50, posts=40, rounds=50, kills=50, inside=200, lives=50)
 
 

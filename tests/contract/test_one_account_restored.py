@@ -113,7 +113,7 @@ def test_restore_killed_at_random_leaves_the_account_old_or_restored(in_place: R
         in_place.fetch()
         in_place.run(NOMAD_META_only=did)
         with in_place.start(NOMAD_META_only=did, NOMAD_META_step="in") as running:
-            time.sleep(chance.uniform(0, seconds))
+            time.sleep((number + chance.random()) / scale.kills * seconds)  # one in each part of the run
             running.send_signal(signal.SIGKILL)
             running.communicate(timeout=DEADLINE)
             killed += running.returncode == -signal.SIGKILL

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import signal
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +15,6 @@ from tests.contract.club import PASSWORD, Member, cid_of
 from tests.contract.lines import one_line
 from tests.contract.relay import Relay
 from tests.contract.restores import BLOBS_AFTER, Restore, Scenario, newest
-from tests.contract.snapshots import Scale
-from tests.unit.components.render.test_volume_check import Volume
 from tools.trial.pds import PdsProcess
 from tools.trial.xrpc import Client, RefusedError
 
@@ -219,81 +214,6 @@ def test_old_data_is_kept_until_the_operator_removes_it(in_place: Restore, scena
     assert f"old data                     removed: {old.name}" in in_place.run(NOMAD_META_forget="yes")
     assert not old.exists()
     assert (in_place.data.path / "account.sqlite").exists()
-
-
-# --- killed anywhere
-
-_KILL_AT = """
-const fs = require("node:fs");
-let left = Number(process.env.KILL_AT);
-for (const name of ["renameSync", "rmdirSync"]) {
-  const original = fs[name];
-  fs[name] = (...rest) => {
-    if (left-- === 0) process.kill(process.pid, "SIGKILL");
-    return original(...rest);
-  };
-}
-"""
-
-
-_RESTORED = {
-    *("account.sqlite", "sequencer.sqlite", "actors", "blocks", IDENTITY_FILE, BLOB_PLACE),
-    *(".departures.jsonl", ".restore", ".snapshot"),
-}
-
-
-@one_line
-def test_restore_killed_at_any_step_of_the_swap_is_finished_by_the_next_run(in_place: Restore, tmp_path: Path) -> None:
-    preload = tmp_path / "kill.cjs"
-    preload.write_text(_KILL_AT)
-    whole = tmp_path / "whole"
-    shutil.copytree(in_place.data.path, whole)
-    swapping = 0
-    for step in range(100):
-        shutil.rmtree(in_place.data.path)
-        shutil.copytree(whole, in_place.data.path)
-        with in_place.start(NODE_OPTIONS=f"--require={preload}", KILL_AT=str(step)) as running:
-            output, _ = running.communicate(timeout=600)
-        if running.returncode == 0:
-            break
-        assert running.returncode == -signal.SIGKILL, output
-        if (in_place.data.path / ".restore" / "swap.json").exists():
-            swapping += 1
-        if swapping == 3:
-            assert "REFUSED: a restore was cut short" in in_place.data.take(code=1)
-            refused = Volume(in_place.data.path).check()
-            assert "a restore was cut short" in refused.stderr, "no server may start on a half-done swap"
-        again = in_place.run()
-        assert "is finished" in again or "ready" in again
-        # The refused copy has written its run status.
-        assert {entry.name for entry in in_place.data.path.iterdir()} - {".run-status"} == _RESTORED
-        assert in_place.scenario.written_after not in _uris(in_place.data.path, in_place.scenario.writer.did)
-        if step % 5 == 0:
-            in_place.data.take()
-            assert in_place.data.verify().problems == ()
-    assert swapping > 5
-
-
-@one_line
-def test_restore_killed_at_a_random_moment_can_be_run_again(in_place: Restore, scale: Scale) -> None:
-    began = time.monotonic()
-    in_place.run()
-    seconds = time.monotonic() - began
-    in_place.fetch()
-    chance, killed = random.Random(5), 0
-    for number in range(scale.kills):
-        with in_place.start() as running:
-            time.sleep(chance.uniform(0, seconds))
-            running.send_signal(signal.SIGKILL)
-            running.communicate(timeout=600)
-            killed += running.returncode == -signal.SIGKILL
-        in_place.fetch()
-        in_place.run()
-        in_place.run(NOMAD_META_forget="yes")
-        in_place.data.take()
-        assert in_place.data.verify().problems == (), f"round {number}"
-        in_place.fetch()
-    assert killed
 
 
 @one_line

@@ -94,7 +94,7 @@ def test_killed_snapshot_leaves_the_previous_one_or_a_whole_new_one(running: Run
             running.data.take()
             with running.data.start() as process:
                 if number:  # the first at once: the others can all end before, if the run above was a slow one
-                    time.sleep(chance.uniform(0, seconds))
+                    time.sleep((number + chance.random()) / scale.kills * seconds)
                 process.send_signal(signal.SIGKILL)
                 killed += process.wait(600) == -signal.SIGKILL
         # If it is killed between the two renames, the next run renames the previous copy back.

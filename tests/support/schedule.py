@@ -20,6 +20,7 @@ LONG = (
     "test_restored_accounts",
     "test_one_account_restored",
     "test_restore",
+    "test_restore_killed",
     "test_backup",
     "test_snapshot",
     "test_damaged_accounts",
