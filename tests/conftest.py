@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import httpx
 import pytest
 from httpx._transports import default as transports
 from xdist.remote import Producer
@@ -70,7 +71,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def _share_authorities() -> None:
     """Let the clients of a process share the certificate authorities. httpx reads them for each, which takes 37 ms of
     processor time (busy machine, 2026-11-27)."""
-    create = transports.create_ssl_context
+    create = httpx.create_ssl_context
     shared = cache(partial(create, trust_env=False))
 
     def shared_or_own(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:

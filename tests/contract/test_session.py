@@ -76,12 +76,18 @@ def test_unknown_version_line_is_named_with_the_known_ones(program_env: dict[str
     assert "0.4, 0.5" in text
 
 
+@pytest.fixture(scope="module")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of sessions that follow each other: the directory's database is made once."""
+    return tmp_path_factory.mktemp("session")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_of_a_session_outlives_it(
-    program_env: dict[str, str], tmp_path: Path, number: signal.Signals
+    program_env: dict[str, str], lived_in: Path, number: signal.Signals
 ) -> None:
     small = json.dumps(program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"})
-    command = [sys.executable, "-c", _SCRIPT, small, str(tmp_path), str(CACHE)]
+    command = [sys.executable, "-c", _SCRIPT, small, str(lived_in), str(CACHE)]
     with child(command, 3 * _DEADLINE, cwd=ROOT, stdout=subprocess.PIPE) as session:
         assert session.stdout is not None
         text = ""
