@@ -18,6 +18,7 @@ buildSync({
   platform: "node",
   minifySyntax: true,
   minifyWhitespace: true,
+  lineLimit: 120, // Node prints the line of an error that nothing catches
   // What is native, has files beside its modules, or starts threads from its own files.
   external: ["better-sqlite3", "sharp", "pino", "@atproto/oauth-provider-ui", "@atproto/oauth-provider-frontend"],
   define: { __dirname: "import.meta.dirname", __filename: "import.meta.filename" },

@@ -28,7 +28,8 @@ class PlcDirectory(ServerProcess):
         data.mkdir(parents=True, exist_ok=True)
         super().__init__(
             name="PLC directory",
-            command=[str(install.node), str(SERVERS / "plc.mjs"), str(data.resolve()), str(port)],
+            # PostgreSQL as WebAssembly is not optimized: it serves a few operations, and optimizing it takes longer.
+            command=[str(install.node), "--liftoff-only", str(SERVERS / "plc.mjs"), str(data.resolve()), str(port)],
             folder=install.folder,
             env={"PATH": os.defpath, "LOG_ENABLED": "true"},
             log=log,
