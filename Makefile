@@ -20,7 +20,7 @@ PYTEST = $(RUN) pytest -q -n $(WORKERS)
 # Where this is set, as in many container images, each of hundreds of processes would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help try unit contract lint servers test soak browser preview policy bench e2e generate clean
+.PHONY: help try unit contract lint servers test soak browser picture preview policy bench e2e generate clean
 
 help:
 	@echo 'make try            a live PDS on this machine, configured by the program (CHECK=1 stops after the checks)'
@@ -31,7 +31,8 @@ help:
 	@echo 'make soak           a club of 50 that is written to: 50 snapshots, and 50 times each, at random moments, SIGKILL'
 	@echo '                    to snapshot, server, upload, download and restore; an account of 50,000 records moves'
 	@echo 'make browser        the pages that people see, in Chromium behind Caddy: sign-in, sign-up, an upload from another'
-	@echo '                    origin (Debian packages caddy, chromium, libnss3-tools, pebble)'
+	@echo '                    origin, the dashboard (Debian packages caddy, chromium, libnss3-tools, pebble)'
+	@echo 'make picture        rewrite the picture of the dashboard in the guide (chromium, victoria-metrics on PATH)'
 	@echo 'make preview        the wanted graph of STACK, with no engine, account or network (DIFF=REV compares;'
 	@echo '                    ALLOW="NAME …": what may be replaced or deleted)'
 	@echo 'make policy         the policy pack: its virtual environment, and build/policy-pack, which can be published'
@@ -86,6 +87,9 @@ soak: venv/.tests
 
 browser: venv/.browser servers
 	$(OWN_NETWORK) $(RUN) pytest -v tests/browser/browser_*.py
+
+picture: venv/.browser
+	@$(OWN_NETWORK) $(RUN) tests.browser.dashboard_picture
 
 venv/.browser: venv/.tests tests/browser/requirements.txt
 	$(INSTALL) -r tests/browser/requirements.txt

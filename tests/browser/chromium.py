@@ -13,11 +13,14 @@ from tools.trial.process import LOOPBACK
 
 
 @contextmanager
-def chromium(folder: Path, root: str, names: Iterable[str], port: int) -> Iterator[Browser]:
-    """Chromium with its files below `folder`. It connects to `names` at `port`, knows no other name, and trusts `root`
-    (PEM) beside the CAs of its own."""
-    _trust(folder / ".pki" / "nssdb", root)
-    rules = ", ".join([*(f"MAP {name}:443 {LOOPBACK}:{port}" for name in names), "MAP * ~NOTFOUND"])
+def chromium(folder: Path, root: str = "", names: Iterable[str] = (), port: int = 0) -> Iterator[Browser]:
+    """Chromium with its files below `folder`. It connects to `names` at `port` and to loopback, knows no other name,
+    and trusts `root` (PEM) beside the CAs of its own."""
+    if root:
+        _trust(folder / ".pki" / "nssdb", root)
+    rules = ", ".join(
+        [*(f"MAP {name}:443 {LOOPBACK}:{port}" for name in names), "MAP * ~NOTFOUND", f"EXCLUDE {LOOPBACK}"]
+    )
     arguments = [f"--host-resolver-rules={rules}"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses its sandbox to root

@@ -7,8 +7,7 @@ pages of its targets are those of the tests. Their samples of a day, one each 30
 written at once. Meanwhile and afterwards every panel of the dashboards is read over the whole day.
 """
 
-import json
-import random
+import itertools
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ import httpx
 from tests.contract.conftest import CACHE
 from tests.contract.memory import Limit, limited
 from tests.contract.test_metrics_store import SETTINGS, UP, Pages, Store, running_store
+from tests.support.metrics_history import history
 from tests.support.metrics_host import host
 from tests.support.programs import run
 from tools.trial.directory import PlcDirectory
@@ -28,18 +28,8 @@ from tools.trial.pds import PdsProcess, applied, differences
 from tools.trial.process import free_port
 from tools.trial.trial import task_environment
 
-_STEP, _DAY = 30, 86_400
+_DAY = 86_400
 _MIB = 1024 * 1024
-_NOISY = (
-    "memory_usage",
-    "memory_rss",
-    "memory_used",
-    "memory_available",
-    "cpu_",
-    "heap_used",
-    "eventloop",
-    "disk_used",
-)
 
 
 def main() -> int:
@@ -95,27 +85,9 @@ def _row(clubs: int, folder: Path, group: Limit) -> str:
 
 def _write_a_day(store: Store, group: Limit) -> Iterator[int]:
     """Write a day of samples of each present series; yield the memory that the store holds meanwhile."""
-    end = time.time() - 60
-    chance = random.Random(1)
-    for batch in [store.query('{job!=""}')]:
-        lines = []
-        for item in batch:
-            labels, value = item["metric"], float(item["value"][1])
-            noisy, counter = (
-                any(word in labels["__name__"] for word in _NOISY),
-                labels["__name__"].endswith(("_count", "_bucket", "_sum")),
-            )
-            values = []
-            for _step in range(_DAY // _STEP):
-                value += chance.randint(0, 3) if counter else 0
-                values.append(round(value * chance.uniform(0.9, 1.1)) if noisy else value)
-            times = [int((end - _DAY + _STEP * step) * 1000) for step in range(_DAY // _STEP)]
-            lines.append(json.dumps({"metric": labels, "values": values, "timestamps": times}))
-            if len(lines) == 50:
-                store.client.post("/api/v1/import", content="\n".join(lines)).raise_for_status()
-                lines.clear()
-                yield group.held
-        store.client.post("/api/v1/import", content="\n".join(lines)).raise_for_status()
+    lines = history(store.query('{job!=""}'), time.time() - 60, _DAY)
+    while batch := list(itertools.islice(lines, 50)):
+        store.client.post("/api/v1/import", content="\n".join(batch)).raise_for_status()
         yield group.held
 
 

@@ -15,8 +15,13 @@ def host(folder: Path) -> Machine:
     machine.configure()
     machine.stand_in("mountpoint")
     # As `df` answers for a directory with a quota: another size than the volume's.
-    machine.stand_in("df", 'for word; do case $word in */clubs/*) echo "5000 2000 3000 $word" ;; '
-                     '/*) echo "9000 3000 6000 $word" ;; esac; done')  # fmt: skip
+    machine.stand_in(
+        "df",
+        "for word; do case $word in"
+        ' */clubs/*-club0/) echo "5000000000 2000000000 3000000000 $word" ;;'
+        ' */clubs/*) echo "5000000000 1400000000 3600000000 $word" ;;'
+        ' /*) echo "25000000000 9000000000 16000000000 $word" ;; esac; done',
+    )
     for home in ("pds", "clubs/pds-club0", "clubs/pds-club1"):
         machine.file(f"srv/nomad/{home}/.run-status/backup.json", status(5))
     machine.file("srv/nomad/pds/.run-status/drill.json", status(60))

@@ -13,6 +13,13 @@ from tests.support.serving import LOOPBACK, served
 MIB = 1024 * 1024
 TASKS = {"pds": 512, "caddy": 256, "metrics": 128}
 """Tasks of the host's own namespace, with their limits in MiB."""
+METHODS = (
+    "sync.getBlob", "sync.getRepo", "sync.getRepoStatus", "sync.listRepos", "sync.getLatestCommit", "sync.listBlobs",
+    "repo.createRecord", "repo.applyWrites", "repo.deleteRecord", "repo.getRecord", "repo.listRecords",
+    "repo.uploadBlob", "repo.describeRepo", "server.getSession", "server.refreshSession", "server.createSession",
+    "server.describeServer", "server.getServiceAuth", "identity.resolveHandle", "identity.updateHandle",
+)  # fmt: skip
+"""Methods of the server that were called."""
 _NODE = 'datacenter="dc1",host="pds",node_class="none",node_id="2f1e",node_pool="default"'
 
 
@@ -79,7 +86,7 @@ def _task(namespace: str, task: str, limit: int, share: float, job: str = "", pa
         yield f"nomad_client_allocs_{name}{{{labels}}} {value}"
 
 
-def server_page(routes: int = 20, *, requests: int = 5) -> str:
+def server_page(routes: int = len(METHODS), *, requests: int = 5) -> str:
     """The server's page, after this number of requests to each route."""
     scope = 'otel_scope_name="@opentelemetry/instrumentation-http",otel_scope_version="0.219.0"'
     lines = [
@@ -88,7 +95,7 @@ def server_page(routes: int = 20, *, requests: int = 5) -> str:
     ]
     lines += [f'v8js_memory_heap_{name}{{v8js_heap_space_name="old_space"}} {value}' for name, value in
               {"used": 9e7, "limit": 2e8}.items()]  # fmt: skip
-    for route in [*(f"/xrpc/com.atproto.m{number}" for number in range(routes)), "/wp-login.php", "/.env"]:
+    for route in [*(f"/xrpc/com.atproto.{method}" for method in METHODS[:routes]), "/wp-login.php", "/.env"]:
         labels = f'http_request_method="GET",http_route="{route}",http_response_status_code="200",{scope}'
         lines += [
             f'http_server_request_duration_bucket{{{labels},le="{le}"}} {requests}'

@@ -23,13 +23,13 @@ def test_answers_with_the_volume_the_clubs_and_the_runs(machine: Machine) -> Non
     found = values(host_page(machine))
     times = {name: found.pop(name) for name in list(found) if "timestamp" in name}
     assert found == {
-        "pds_volume_size_bytes": 9000,
-        "pds_volume_used_bytes": 3000,
-        "pds_volume_available_bytes": 6000,
-        'pds_club_size_bytes{club="club0"}': 5000,
-        'pds_club_used_bytes{club="club0"}': 2000,
-        'pds_club_size_bytes{club="club1"}': 5000,
-        'pds_club_used_bytes{club="club1"}': 2000,
+        "pds_volume_size_bytes": 25_000_000_000,
+        "pds_volume_used_bytes": 9_000_000_000,
+        "pds_volume_available_bytes": 16_000_000_000,
+        'pds_club_size_bytes{club="club0"}': 5_000_000_000,
+        'pds_club_used_bytes{club="club0"}': 2_000_000_000,
+        'pds_club_size_bytes{club="club1"}': 5_000_000_000,
+        'pds_club_used_bytes{club="club1"}': 1_400_000_000,
         'pds_run_findings{pds="dev",club="",run="backup"}': 0,
         'pds_run_findings{pds="dev",club="",run="drill"}': 0,
         'pds_run_findings{pds="club0",club="club0",run="backup"}': 0,
