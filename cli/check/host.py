@@ -15,12 +15,17 @@ from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
 from cli.drift import job_drift
 from cli.drift.missing_variables import missing_variables
 from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
+from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.render.jobs.alerts import VOLUME_PERCENT, patience
 from components.render.jobs.unreferenced_blobs import JOB as UNREFERENCED_BLOBS_JOB
 from components.render.jobs.unreferenced_blobs import RUN_STATUS, is_requested
+from components.render.metrics.files import targets
+from components.render.metrics.job import JOB as METRICS_JOB
+from components.render.metrics.job import TASK as METRICS_TASK
 
 HOST_SCRIPT = Path(__file__).with_name("host.sh")
+STORE_SCRIPT = Path(__file__).with_name("store.sh")
 _LONGEST = timedelta(hours=6)
 """No backup or drill lasts this long."""
 _NAMED = 5  # findings in one line
@@ -52,6 +57,13 @@ class HostStatus:
             except TruncatedOutputError:
                 continue
         return dict(run_in_container(nomad_access(self.outputs), allocation, command, "its volume"))
+
+    def answering(self, allocation: str) -> frozenset[str]:
+        """Return the targets that answer the metrics store, which runs in this allocation."""
+        command = ["sh", "-c", STORE_SCRIPT.read_text()]
+        access = nomad_access(self.outputs)
+        answer = run_in_container(access, allocation, command, "the targets of the metrics store", METRICS_TASK)
+        return frozenset(item["metric"]["job"] for item in answer["data"]["result"] if item["value"][1] == "1")
 
     @property
     def run_statuses(self) -> Mapping[str, Mapping[str, Any]]:
@@ -266,3 +278,31 @@ def metadata(subject: Subject) -> CheckVerdict:
             "checks them."
         )
     return passed("a container cannot reach user_data")
+
+
+def metrics(subject: Subject) -> CheckVerdict:
+    """Check that the metrics store runs, answers, and hears from each of its targets."""
+    host, settings = _host(subject), subject.settings
+    if settings is None:
+        return skipped(_no_file(subject))
+    if not settings.metrics_store:
+        return skipped("'metrics.store' is not set")
+    if host is None:
+        return skipped(_NO_UP)
+    log = f"`./pds logs {subject.stack} --task {METRICS_TASK}` shows the reason."
+    allocation = running_allocation(host.api, METRICS_JOB)
+    if allocation is None:
+        return failed(f"the store does not run. `./pds nomad {subject.stack} -- job status {METRICS_JOB}`, and {log}")
+    checks = host.api.get(f"/v1/client/allocation/{allocation}/checks").values()
+    if any(check["Status"] != "success" for check in checks):
+        return failed(f"the store does not answer. {log}")
+    try:
+        answering = host.answering(allocation)
+    except ServiceError as error:
+        return skipped(f"the store answers; which targets answer it is not known: {error}")
+    if silent := [name for name in targets(settings) if name not in answering]:
+        return failed(
+            f"no answer from {', '.join(silent)}: the dashboard lacks them. A host that was built before "
+            "'metrics.store' has no nomad and no host: raise 'host.generation'. pds is the server itself."
+        )
+    return passed(f"the store receives {', '.join(targets(settings))}")

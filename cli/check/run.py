@@ -27,6 +27,7 @@ THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
     ("OAuth", server.oauth),
     ("handles", identity.handles),
     ("DID documents", identity.documents),
+    ("blobs", server.blobs),
     ("blob limit", server.blob_limit),
     ("rate limit", server.rate_limit),
     ("invites", server.invites),
@@ -56,6 +57,7 @@ THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
     ("drill", host.drill),
     ("accounts", host.damaged_accounts),
     ("metadata", host.metadata),
+    ("metrics", host.metrics),
 )
 """If the first fails, the others would only repeat it."""
 

@@ -9,11 +9,14 @@ import httpx
 
 from cli.check.site import Site
 from cli.check.subject import CheckVerdict, Subject, failed, passed, skipped
+from cli.snapshot.repository import is_hash_of
 from components.settings.fields.images import package_of_health
 
 _LEAST_DAYS = 7
 """As the alert: certificates are renewed well before."""
 _SAMPLE = 5
+_ACCOUNTS, _BLOBS = 20, 2
+"""Accounts to look at for blobs, and blobs to request."""
 DEFAULT_BLOB_LIMIT = 5 * 1024 * 1024
 """Bytes; the server's default for PDS_BLOB_UPLOAD_LIMIT (config.js of @atproto/pds)."""
 
@@ -133,6 +136,36 @@ def blob_limit(subject: Subject) -> CheckVerdict:
             f"{limit:,} bytes are refused before the server requires a login: raise the ingress's limit of a body."
         )
     return failed(f"{limit:,} bytes are answered with {status}, not with the server's 401. Check the ingress.")
+
+
+def blobs(subject: Subject) -> CheckVerdict:
+    """Check that the server serves a blob that it lists, with the content of its name: a lost volume or bucket, or a
+    key that the bucket does not accept, leaves the server running."""
+    page = _json(subject.site, f"/xrpc/com.atproto.sync.listRepos?limit={_ACCOUNTS}")
+    for did in (repo["did"] for repo in page.get("repos", []) if repo.get("active", True)):
+        cids = _json(subject.site, f"/xrpc/com.atproto.sync.listBlobs?did={did}&limit={_BLOBS}").get("cids", [])
+        # One may be lost or taken down: that is the business of backups.
+        answers = [_blob(subject.site, did, cid) for cid in cids]
+        if None in answers:
+            return passed(f"a blob of {did} is served, with the content of its name")
+        if answers:
+            return failed(
+                f"{len(answers)} blobs of {did} were requested: {answers[0]}. Look at the server's log"
+                + (f"; `./pds blobs {subject.stack}` counts what the bucket has." if _in_bucket(subject) else ".")
+            )
+    return skipped(f"none of {len(page.get('repos', []))} accounts has a blob")
+
+
+def _in_bucket(subject: Subject) -> bool:
+    return bool(subject.settings and subject.settings.blobs_in_bucket)
+
+
+def _blob(site: Site, did: str, cid: str) -> str | None:
+    """Return what is wrong with a blob; None if the server sends it whole."""
+    answer = site.request("GET", "/xrpc/com.atproto.sync.getBlob", params={"did": did, "cid": cid})
+    if answer.status_code != 200:
+        return f"{cid} is answered with {answer.status_code}"
+    return None if is_hash_of(cid, answer.content) else f"{cid} has other content than its name says"
 
 
 def rate_limit(subject: Subject) -> CheckVerdict:

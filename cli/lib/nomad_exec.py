@@ -1,4 +1,4 @@
-"""Runs a command in the running server's own container, through Nomad's exec endpoint.
+"""Runs a command in the container of a running task, most often the server's, through Nomad's exec endpoint.
 
 The output goes only to this process; no log and no job holds it.
 """
@@ -43,31 +43,33 @@ def nomad_api(nomad: Mapping[str, str]) -> NomadApi:
     )
 
 
-def running_allocation(api: NomadApi) -> str | None:
-    """Return the server's running allocation. Raises ServiceError."""
-    running = [item["ID"] for item in api.get(f"/v1/job/{JOB}/allocations") if item["ClientStatus"] == "running"]
+def running_allocation(api: NomadApi, job: str = JOB) -> str | None:
+    """Return the running allocation of `job`, the server's by default. Raises ServiceError."""
+    running = [item["ID"] for item in api.get(f"/v1/job/{job}/allocations") if item["ClientStatus"] == "running"]
     return str(running[0]) if running else None
 
 
-def run_in_container(nomad: Mapping[str, str], allocation: str, command: list[str], subject: str) -> Any:
-    """Return the last line of a command's output in the server's container, which is JSON. `subject` names the content
-    in messages.
+def run_in_container(
+    nomad: Mapping[str, str], allocation: str, command: list[str], subject: str, task: str = JOB
+) -> Any:
+    """Return the last line of a command's output in the container of `task`, the server's by default, which is JSON.
+    `subject` names the content in messages.
 
     The volume check, which runs in every Node process of the container, prints first. Raises ServiceError, and
     TruncatedOutputError if another try may succeed.
     """
-    output = _exec(nomad, allocation, command, subject)
+    output = _exec(nomad, allocation, command, subject, task)
     try:
         return json.loads(output.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise TruncatedOutputError(f"Nomad truncated the output about {subject}. Repeat the command.") from error
 
 
-def _exec(nomad: Mapping[str, str], allocation: str, command: list[str], subject: str) -> str:
-    """Return standard output of a command in the server's container
+def _exec(nomad: Mapping[str, str], allocation: str, command: list[str], subject: str, task: str) -> str:
+    """Return standard output of a command in the container of `task`
     (developer.hashicorp.com/nomad/api-docs/allocations)."""
     namespace = nomad.get("namespace", "default")
-    query = urlencode({"task": JOB, "tty": "false", "namespace": namespace, "command": json.dumps(command)})
+    query = urlencode({"task": task, "tty": "false", "namespace": namespace, "command": json.dumps(command)})
     url = f"{nomad['address'].replace('http', 'ws', 1)}/v1/client/allocation/{allocation}/exec?{query}"
     tls = None
     if url.startswith("wss:"):
@@ -87,7 +89,7 @@ def _exec(nomad: Mapping[str, str], allocation: str, command: list[str], subject
                     break
     except (OSError, WebSocketException) as error:
         raise ServiceError(
-            f"Nomad at {nomad['address']} cannot run a command in the server's container ({error})."
+            f"Nomad at {nomad['address']} cannot run a command in the container of {task} ({error})."
         ) from error
     if code:
         raise ServiceError(

@@ -50,6 +50,7 @@ ELSEWHERE = {
         "drill",
         "accounts",
         "metadata",
+        "metrics",
     ),
 }
 """Checks that query services other than the server, which are absent here; `tests/unit/cli/test_drift.py` has them."""
@@ -101,7 +102,8 @@ def checked_host(
         admin = program_env["PDS_ADMIN_PASSWORD"]
         invite = client.procedure("com.atproto.server.createInviteCode", {"useCount": 1}, admin_password=admin)
         body = {"handle": HANDLE, "email": EMAIL, "password": "a password", "inviteCode": invite["code"]}
-        client.procedure("com.atproto.server.createAccount", body)
+        client.log_in(client.procedure("com.atproto.server.createAccount", body)["accessJwt"])
+        _post_a_picture(client)
         version = client.query("_health", {})["version"]
         client.http.close()
         env = program_env | mail | {"PDS_DID_PLC_URL": directory.url, "PDS_CRAWLERS": ""}
@@ -123,6 +125,15 @@ def checked_host(
                 nameservers=(empty_server,),  # it has no records: handles resolve by HTTPS only
             )
             yield HostConnection(pds, ingress, subject, authority, relay, folder)
+
+
+def _post_a_picture(client: Client) -> None:
+    """A record with a blob, of the account that is logged in."""
+    content = b"a picture"
+    record = {"$type": "at.noted.try.blob", "blob": client.upload_blob([content], len(content))}
+    did = client.query("com.atproto.server.getSession", {})["did"]
+    body = {"repo": did, "collection": "at.noted.try.blob", "record": record, "validate": False}
+    client.procedure("com.atproto.repo.createRecord", body)
 
 
 def mail_environment(relay: SmtpRelay, password: str = MAIL_LOGIN[1]) -> dict[str, str]:

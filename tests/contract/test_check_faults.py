@@ -50,6 +50,12 @@ PLANTED: dict[str, tuple[str, Planted, str]] = {
         Planted(200, '{"inviteCodeRequired": true}'),
         "rate limit",
     ),
+    "blobs that are lost": (
+        f"{HOST}/xrpc/com.atproto.sync.getBlob",
+        Planted(400, '{"error": "BlobNotFound"}'),
+        "blobs",
+    ),
+    "a blob with other content": (f"{HOST}/xrpc/com.atproto.sync.getBlob", Planted(200, "another picture"), "blobs"),
     "a malformed answer": (f"{HOST}/xrpc/com.atproto.sync.listRepos", Planted(200, "{}"), "DID documents"),
 }
 

@@ -48,6 +48,8 @@ class FakeNomad:
     """Accessor id to name, for tokens made after the bootstrap."""
     meta: dict[str, str] = field(default_factory=lambda: {"pds_configuration": "0123456789abcdef"})
     allocations: list[dict[str, Any]] = field(default_factory=list)
+    allocations_of: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Other jobs to their allocations."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[str, str] = field(default_factory=lambda: {"/xrpc/_health": "success"})
     """Check to status, for the newest allocation."""
@@ -192,6 +194,8 @@ class FakeNomad:
         if path == "/v1/job/pds/allocations":
             self._restart()
             return 200, self.allocations
+        if path.endswith("/allocations") and (job := path.split("/")[3]) in self.allocations_of:
+            return 200, self.allocations_of[job]
         if path == "/v1/job/pds/evaluations":
             return 200, self.evaluations
         return None

@@ -38,6 +38,11 @@ def scrape_config(settings: Settings) -> str:
     return yaml.safe_dump(config, sort_keys=False, width=4096)
 
 
+def targets(settings: Settings) -> tuple[str, ...]:
+    """The names of this stack's targets."""
+    return tuple(job["job_name"] for job in yaml.safe_load(scrape_config(settings))["scrape_configs"])
+
+
 def dashboards() -> dict[str, str]:
     """File name to text of each dashboard."""
     return {name: _read(f"dashboards/{name}") for name in _DASHBOARDS}

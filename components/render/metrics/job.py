@@ -35,6 +35,8 @@ from components.settings.sections.settings import Settings
 
 JOB = "pds-metrics"
 
+TASK = "metrics"
+
 METRICS_PATH = own_path(JOB)
 """The variable with the item `METRICS_PASSWORD`."""
 
@@ -110,7 +112,7 @@ def flags(settings: Settings) -> tuple[str, ...]:
 def _store(settings: Settings) -> Task:
     assert settings.metrics
     return Task(
-        name="metrics",
+        name=TASK,
         user=_OWNER,
         kill_timeout="60s",
         config=DockerConfig(

@@ -1,5 +1,6 @@
 """`cli/check/host.sh` in a real shell: the container's view of its volume and of the metadata service."""
 
+import base64
 import json
 import os
 import shutil
@@ -10,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from cli.check.host import HOST_SCRIPT
+from cli.check.host import HOST_SCRIPT, STORE_SCRIPT
 from tests.support.host_machine import tool
 from tests.support.serving import LOOPBACK, served
 
 
-def test_shellcheck_reports_nothing() -> None:
+@pytest.mark.parametrize("script", [HOST_SCRIPT, STORE_SCRIPT])
+def test_shellcheck_reports_nothing(script: Path) -> None:
     done = subprocess.run(
-        [tool("shellcheck", "shellcheck"), "-s", "sh", HOST_SCRIPT],
+        [tool("shellcheck", "shellcheck"), "-s", "sh", script],
         capture_output=True,
         text=True,
         timeout=600,
@@ -92,3 +94,31 @@ def test_metadata_is_unknown_without_wget(tmp_path: Path) -> None:
     for name in ("sh", "df", "tail", "cat", "stat", "tr"):
         (tools / name).symlink_to(shutil.which(name) or name)
     assert report(tmp_path, PATH=str(tools))["metadata"] is None
+
+
+@pytest.mark.skipif(not shutil.which("busybox"), reason="this machine has no BusyBox, which VictoriaMetrics' image has")
+def test_asks_the_store_for_its_targets_with_its_password(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "nc", "base64", "tr", "tail"):
+        (programs / name).symlink_to(shutil.which("busybox") or "")
+    with served(_Up) as port:
+        done = subprocess.run(
+            [programs / "sh", "-c", STORE_SCRIPT.read_text()],
+            env={"PATH": str(programs), "METRICS_PASSWORD": "a word", "STORE_PORT": str(port)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    assert json.loads(done.stdout) == {"data": {"result": []}}
+
+
+class _Up(BaseHTTPRequestHandler):
+    """A store that requires its password, and has a result without a line end."""
+
+    def do_GET(self) -> None:
+        known = base64.b64encode(b"pds:a word").decode()
+        found = self.headers["Authorization"] == f"Basic {known}" and self.path.startswith("/api/v1/query?query=up")
+        self.send_response(200 if found else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps({"data": {"result": []}} if found else "no").encode())

@@ -7,7 +7,7 @@ the server's container are set by the tests.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -57,11 +57,14 @@ class World:
     records: dict[str, list[str]]
     subject: Subject
     container: dict[str, Any]
+    answering: set[str] = field(default_factory=lambda: {"nomad", "host", "pds", "metrics"})
+    """The targets that answer the metrics store."""
 
     def result(self, name: str) -> tuple[bool | None, str]:
         """The present result and remark of a check."""
         host = HostStatus(self.subject.outputs)
         vars(host)["seen"] = self.container
+        vars(host)["answering"] = lambda _allocation: frozenset(self.answering)
         check = run_check(name, replace(self.subject, host=host, state=self.alice.stack.state()))
         return check.ok, check.remark
 
@@ -86,6 +89,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         variable = {"path": SECRETS, "namespace": "default"}
         alice.made["pds-server-secrets"] = ("pds-server-secrets", "nomad:index/variable:Variable", SECRETS, variable)
         add_alerts(alice)
+        nomad.allocations_of["pds-metrics"] = [{"ID": "store", "ClientStatus": "running"}]
+        nomad.checks = {"/health": "success"}
         alice.remember()
         records = {ZONE: [ip], "*": [ip]}
         with fake_dns.serve(_Wildcard(records)) as server, alice.account() as account:
@@ -105,7 +110,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
                 outputs=outputs,
                 site=Site.at(ZONE, "http://127.0.0.1:1"),
                 nameservers=(server,),
-                settings=settings_of(backup=BACKUP, pds={"unreferenced_blob_days": 30}),
+                settings=settings_of(backup=BACKUP, pds={"unreferenced_blob_days": 30}, metrics={"store": True}),
                 resolves={"zone": ZONE, "issuer": "letsencrypt.org"},
                 account=account,
             )
@@ -321,6 +326,21 @@ LOSSES: dict[str, Loss] = {
         cause=lambda world: world.container["run_status"]["drill"].update(good=ago(days=9)),
         check="drill",
         remark="192 hours ago",
+    ),
+    "the metrics store": Loss(
+        cause=lambda world: world.nomad.allocations_of["pds-metrics"].clear(),
+        check="metrics",
+        remark="the store does not run. `./pds nomad dev -- job status pds-metrics`",
+    ),
+    "the answers of the metrics store": Loss(
+        cause=lambda world: world.nomad.checks.update({"/health": "failure"}),
+        check="metrics",
+        remark="the store does not answer. `./pds logs dev --task metrics`",
+    ),
+    "metrics of the host": Loss(
+        cause=lambda world: world.answering.difference_update({"nomad", "host"}),
+        check="metrics",
+        remark="no answer from nomad, host",
     ),
     "the block of the metadata service": Loss(
         cause=lambda world: world.container.update(metadata=True), check="metadata", remark="169.254.169.254 answers"
