@@ -103,8 +103,8 @@ def checked_host(
         invite = client.procedure("com.atproto.server.createInviteCode", {"useCount": 1}, admin_password=admin)
         body = {"handle": HANDLE, "email": EMAIL, "password": "a password", "inviteCode": invite["code"]}
         client.log_in(client.procedure("com.atproto.server.createAccount", body)["accessJwt"])
-        _post_a_picture(client)
         version = client.query("_health", {})["version"]
+        _post_a_picture(client)
         client.http.close()
         env = program_env | mail | {"PDS_DID_PLC_URL": directory.url, "PDS_CRAWLERS": ""}
         with Ingress(port, tls) as ingress, fake_dns.serve({}) as empty_server:
