@@ -1,7 +1,9 @@
 """A socket in the file system that leads to a port, as `ssh -L SOCKET:HOST:PORT` makes it."""
 
 import contextlib
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,3 +40,15 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         while data := source.recv(65536):
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
+
+
+def main(words: list[str]) -> int:
+    """Stand in for `ssh … -L SOCKET:HOST:PORT …` until a signal ends it."""
+    path, _host, port = words[words.index("-L") + 1].split(":")
+    with tunnel(Path(path), int(port)):
+        signal.pause()
+    return 255
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

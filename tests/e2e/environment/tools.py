@@ -23,6 +23,9 @@ WHERE_FROM: Mapping[str, str] = {
     "apt-get": "the machine grade builds a Debian disk, so it runs on Debian or Ubuntu",
     "ssh": "Debian's package openssh-client",
     "ssh-keygen": "Debian's package openssh-client",
+    "victoria-metrics": "github.com/VictoriaMetrics/VictoriaMetrics, tag v1.150.0: CGO_ENABLED=0 go build "
+    "./app/victoria-metrics",
+    "busybox": "Debian's package busybox-static",
     "npm": "https://nodejs.org/en/download",
     "g++": "Debian's package g++",
     "make": "Debian's package make",

@@ -58,6 +58,8 @@ PDS_TAG = SERVER.tag
 RESTIC_TAG = "pds.local/restic:0.14.0"
 IO_TAG = "io.local/io-stand-in:bench"
 
+METRICS_TAG = "pds.local/victoria-metrics:v1.150.0"
+
 CADDY_TAG = "pds.local/caddy:2.6.2"
 """Tagged with the version of Debian's package, whose binary it contains."""
 
@@ -172,6 +174,20 @@ def restic_image(folder: Path, cache: Path, docker_host: str, name: str, address
     (context / "wrapper.sh").chmod(0o755)
     run(["docker", "build", "--quiet", "--tag", RESTIC_TAG, str(context)], docker_host)
     return RESTIC_TAG
+
+
+def metrics_image(folder: Path, docker_host: str) -> str:
+    """Build the image of the metrics store in `folder`; its tag. Raises E2eError if a program is missing."""
+    need("victoria-metrics", "busybox")
+    context = _empty(folder)
+    (context / "bin").mkdir()
+    shutil.copy2(shutil.which("victoria-metrics") or "", context / "victoria-metrics-prod")
+    shutil.copy2(shutil.which("busybox") or "", context / "bin")
+    for name in ("sh", "nc", "base64", "tr", "tail"):
+        (context / "bin" / name).symlink_to("busybox")
+    shutil.copy2(_HERE / "victoria-metrics" / "Dockerfile", context)
+    run(["docker", "build", "--quiet", "--tag", METRICS_TAG, str(context)], docker_host)
+    return METRICS_TAG
 
 
 def _fingerprint(server: Server) -> str:

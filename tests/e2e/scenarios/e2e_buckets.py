@@ -7,14 +7,15 @@ See `alone.py`. Without Nomad, so without the job.
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.environment.alone import Alone, alone
+from tests.e2e.environment.buckets import Spaces
 from tests.support.programs import BACKUP
-from tests.support.s3 import REGION, add_key, ask, buckets_of, drop_key, pass_days, s3_server
+from tests.support.s3 import REGION, add_key, ask, buckets_of, pass_days, s3_server
 
 PROGRAM = """\
 from types import SimpleNamespace
@@ -31,25 +32,6 @@ class BucketAndKey(Backup):
 BucketAndKey("pds-backup")
 """
 BUCKET = "test-noted-test-backup"
-
-
-class Spaces:
-    """The S3 service as the account sees it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def buckets(self) -> list[str]:
-        """The buckets of the account."""
-        return [name for name, owner in buckets_of(self.url).items() if owner == "ours"]
-
-    def add_key(self, access_key: str, secret: str, grants: Sequence[dict[str, str]]) -> None:
-        """Add it, limited to its grants."""
-        add_key(self.url, access_key, secret, [(item["bucket"], item["permission"]) for item in grants])
-
-    def drop_key(self, access_key: str) -> None:
-        """Remove its access."""
-        drop_key(self.url, access_key)
 
 
 @pytest.fixture
