@@ -12,7 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -30,8 +31,10 @@ from tools.trial.trial import task_environment
 
 _BLOBS = 300
 _SIZE = 200_000  # bytes
-_ROUNDS = 3
-_IDLE = 8.0  # seconds
+_ROUNDS = 6
+"""Each after an idle phase of the same length: the medians are of all rounds, because other work on the machine changes
+more between two phases than the copy does."""
+_IDLE = 8.0  # seconds of the first idle phase
 _MEBIBYTE = 1024 * 1024
 
 
@@ -55,6 +58,15 @@ def main(count: int) -> int:
     return 0
 
 
+@dataclass
+class _Times:
+    """Milliseconds of requests in all phases of one kind, and the seconds of the last phase."""
+
+    reads: list[float] = field(default_factory=list)
+    posts: list[float] = field(default_factory=list)
+    last: float = 0.0
+
+
 class _Bench:
     """A PDS with `count` blobs of one member."""
 
@@ -70,8 +82,12 @@ class _Bench:
             member = club.join()
             for _ in range(self.count):
                 club.post_blob(member, chance.randbytes(_SIZE))
+            idle, moving = _Times(), _Times()
             for bucket in buckets:
-                self._round(self._site(bucket), member)
+                self._round(self._site(bucket), member, idle, moving)
+        for name in ("reads", "posts"):
+            rest, busy = (statistics.median(getattr(times, name)) for times in (idle, moving))
+            self.console.print(f"{name}: {rest:.1f} ms idle, {busy:.1f} ms meanwhile ({busy / rest:.2f})")
         site = self._site(buckets[-1])
         on_disk, before = self._memory({}, member), self._disk()
         site.run("finish", "bucket")
@@ -82,32 +98,27 @@ class _Bench:
             f"server that reads {self.count} blobs: {on_disk:.0f} MiB from the disk, {in_bucket:.0f} from the bucket"
         )
 
-    def _round(self, site: BlobSite, member: Member) -> None:
-        idle = self._latency(member, lambda: time.sleep(_IDLE))
-        began = time.monotonic()
-        moving = self._latency(member, lambda: site.run("copy", "bucket"))
-        seconds = time.monotonic() - began
-        ratio = [moved / rest for moved, rest in zip(moving, idle, strict=True)]
+    def _round(self, site: BlobSite, member: Member, idle: _Times, moving: _Times) -> None:
+        """Copy everything once, after a phase without a copy that takes as long as the last copy."""
+        self._measure(member, idle, lambda: time.sleep(moving.last or _IDLE))
+        self._measure(member, moving, lambda: site.run("copy", "bucket"))
         self.console.print(
-            f"{self.count} blobs of {_SIZE // 1000} kB in {seconds:.1f} s: {self.count / seconds:.0f} a second; "
-            f"read {idle[0]:.1f} -> {moving[0]:.1f} ms ({ratio[0]:.2f}), post {idle[1]:.1f} -> {moving[1]:.1f} ms "
-            f"({ratio[1]:.2f})"
+            f"{self.count} blobs of {_SIZE // 1000} kB in {moving.last:.1f} s: {self.count / moving.last:.0f} a second"
         )
 
-    def _latency(self, member: Member, task: object) -> tuple[float, float]:
-        """The medians of reads and posts while `task` runs, in milliseconds."""
-        assert callable(task)
+    def _measure(self, member: Member, times: _Times, task: Callable[[], object]) -> None:
+        """Read and post while `task` runs."""
         thread = threading.Thread(target=task, daemon=True)
-        reads, posts = list[float](), list[float]()
+        began = time.monotonic()
         thread.start()
         while thread.is_alive():
-            for times, ask in ((reads, self._read), (posts, self._post)):
-                began = time.monotonic()
+            for kept, ask in ((times.reads, self._read), (times.posts, self._post)):
+                start = time.monotonic()
                 ask(member)
-                times.append((time.monotonic() - began) * 1000)
+                kept.append((time.monotonic() - start) * 1000)
             time.sleep(0.02)
         thread.join(600)
-        return statistics.median(reads), statistics.median(posts)
+        times.last = time.monotonic() - began
 
     def _read(self, member: Member) -> None:
         parameters = {"repo": member.did, "collection": "at.noted.try.blob", "limit": "20"}

@@ -88,7 +88,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
                 "image": service.pds_image,
                 "invite_required": False,
                 "open_registration": True,
-                "unreferenced_blob_days": 1,
+                "unreferenced_blob_days": 7,
                 # Else the server queries no directory at a private address, which `check` needs.
                 "extra_env": {"PDS_DISABLE_SSRF_PROTECTION": "true"},
             },
@@ -144,7 +144,7 @@ def test_usage_and_the_removal_of_unreferenced_blobs_run(month: Month) -> None:
     month.run("nomad", "--", "job", "periodic", "force", "pds-unreferenced-blobs")
     status = month.data / ".run-status/unreferenced-blobs.json"
     until(lambda: status.exists() and "good" in json.loads(status.read_text()), "the run of the removal")
-    assert len(month.objects(BLOBS, "tmp/")) == 1, "it is younger than a day"
+    assert len(month.objects(BLOBS, "tmp/")) == 1, "it is younger than a week"
 
 
 def test_metrics_store_runs_and_the_dashboard_answers(month: Month, tmp_path: Path) -> None:
