@@ -27,6 +27,7 @@ from tests.contract.club import Club, founded
 from tests.e2e.environment.buckets import SpacesService, spaces
 from tests.e2e.environment.directory import directory
 from tests.e2e.environment.environment import HOSTNAME, PROGRAMS, ROOT, E2eEnvironment, Run, e2e_env
+from tests.e2e.environment.ingresses import INGRESSES
 from tests.e2e.environment.restores import UP
 from tests.e2e.environment.tools import missing
 from tests.e2e.images.build import metrics_image
@@ -79,6 +80,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
     with ExitStack() as stack:
         made = stack.enter_context(e2e_env(tmp_path_factory.mktemp("bench"), cache))
         plc = stack.enter_context(directory(made.folder / "plc", cache, made.docker_host, made.authority))
+        INGRESSES["io"](made, stack)
         service = stack.enter_context(spaces(made, plc, BLOBS, COPIES))
         image = metrics_image(made.folder / "metrics", made.docker_host)
         made = service.made
@@ -112,6 +114,7 @@ def test_up_makes_bucket_and_key_and_uploads_land_in_the_bucket(month: Month) ->
     assert len(month.objects(BLOBS, "blocks/")) == _MEMBERS
     assert not list((month.data / "blocks").glob("did:*/*"))
     month.served()
+    month.e2e_env.pulumi(*UP)  # the warnings name new accounts
     month.e2e_env.pulumi("preview", "--expect-no-changes")
 
 
