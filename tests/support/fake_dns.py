@@ -33,6 +33,22 @@ def stay_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns.resolver, "resolve", none)
 
 
+class Wildcard(dict[str, list[str]]):
+    """DNS records; `*` covers every name of the zone that has none."""
+
+    def __init__(self, records: dict[str, list[str]], zone: str) -> None:
+        super().__init__()
+        self.records, self._zone = records, zone
+
+    def get(self, key: str, default: Any = None) -> Any:
+        values = self.records.get(key)
+        covered = key.endswith(f".{self._zone}") and " " not in key
+        return values if values or not covered else self.records.get("*", default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+
 @contextmanager
 def serve(records: Records | None, asked: list[str] | None = None) -> Iterator[str]:
     """Serve `records`; a missing name is NXDOMAIN. If `records` is None, the server does not answer. Targets of CNAME

@@ -93,7 +93,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         nomad.checks = {"/health": "success"}
         alice.remember()
         records = {ZONE: [ip], "*": [ip]}
-        with fake_dns.serve(_Wildcard(records)) as server, alice.account() as account:
+        with fake_dns.serve(fake_dns.Wildcard(records, ZONE)) as server, alice.account() as account:
             outputs: dict[str, Any] = {
                 "ipv4": ip,
                 "nomad_address": nomad.address,
@@ -115,22 +115,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
                 account=account,
             )
             yield World(alice, nomad, records, subject, healthy_container())
-
-
-class _Wildcard(dict[str, list[str]]):
-    """DNS records; `*` covers every name that has none."""
-
-    def __init__(self, records: dict[str, list[str]]) -> None:
-        super().__init__()
-        self.records = records
-
-    def get(self, key: str, default: Any = None) -> Any:
-        values = self.records.get(key)
-        covered = key.endswith(f".{ZONE}") and " " not in key
-        return values if values or not covered else self.records.get("*", default)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.records)
 
 
 def _untag(world: World) -> None:
