@@ -1,0 +1,178 @@
+"""The next step for a host, decided from what is observed now.
+
+No step is remembered. Which droplet has the volume is DigitalOcean's answer, how long a node is down is Nomad's, and
+when a volume was last attached is in the volume's list of actions. So a program that is killed anywhere goes on with
+the same decision, and two programs at once want the same step.
+
+Two droplets can't have the volume: DigitalOcean attaches a volume to one droplet only, and an attach is requested only
+if no droplet has the volume and no action on it is in progress. The detach is the fence: from then on the old droplet
+gets I/O errors, whatever still runs there.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+SETTLE_SECONDS = 900
+"""Time that a host has to become a Nomad node after its volume was attached, and time before it is moved again."""
+
+DETACH_SECONDS = 300
+"""Time after the first request of a detach at which a person is asked."""
+
+
+@dataclass(frozen=True)
+class Droplet:
+    """A worker."""
+
+    number: int
+    is_active: bool
+    volumes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Action:
+    """An action on a volume; times are Unix times in seconds."""
+
+    kind: str
+    """'attach', 'detach' or another type of the API."""
+    status: str
+    """'in-progress', 'completed' or 'errored'."""
+    started: float
+
+
+@dataclass(frozen=True)
+class Node:
+    """The Nomad node of a host, which keeps its ID on the volume."""
+
+    is_ready: bool
+    since: float
+    """Unix time of the last change of its status."""
+    droplet: int | None = None
+    """The droplet that registered it; None if unknown."""
+
+
+@dataclass(frozen=True)
+class HostView:
+    """What is known of a host at one moment."""
+
+    name: str
+    volume: str
+    address: str
+    carrier: int | None
+    """The droplet that has the volume."""
+    address_at: int | None
+    """The droplet that has the address."""
+    actions: tuple[Action, ...]
+    node: Node | None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether its node is ready, on the droplet that has the volume: an old agent that was cut off may be heard of
+        again after its volume was taken away."""
+        return bool(self.node and self.node.is_ready and self.node.droplet in (None, self.carrier))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an action on the volume is in progress."""
+        return any(action.status == "in-progress" for action in self.actions)
+
+    @property
+    def attached_at(self) -> float:
+        """When the volume was last attached by an action; 0 if never."""
+        return max((a.started for a in self.actions if a.kind == "attach" and a.status != "errored"), default=0.0)
+
+    @property
+    def was_moved(self) -> bool:
+        """Whether the last attach followed a detach, so that it was no first placement."""
+        return any(a.kind == "detach" and a.started <= self.attached_at for a in self.actions)
+
+    @property
+    def first_detach(self) -> float | None:
+        """When the detach from the present carrier was first requested; None if it was not."""
+        times = [a.started for a in self.actions if a.kind == "detach" and a.started > self.attached_at]
+        return min(times, default=None)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next: `kind` is 'fine', 'wait', 'ask', 'retire', 'detach', 'attach' or 'assign'."""
+
+    kind: str
+    text: str = ""
+    droplet: int = 0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a caller decides."""
+
+    after_seconds: float = 60
+    """How long a node has to be down."""
+    may_detach: bool = True
+    """False for `pulumi up`, which places hosts that no droplet has and never takes one away."""
+    leave: Collection[str] = field(default_factory=frozenset)
+    """Hosts that a person moves away, whatever their node's state and however long a detach takes."""
+
+
+def decide(host: HostView, droplets: Mapping[int, Droplet], retired: Collection[int], now: float, rules: Rules) -> Step:
+    """The next step for `host`.
+
+    `droplets` are the workers. `retired` are those that lost a host once: they may be dead, or alive with I/O errors,
+    and get no host until they are rebuilt.
+    """
+    if host.is_busy:
+        return _in_progress(host, now)
+    if host.carrier is None:
+        spare = choose_spare(droplets, retired)
+        if spare is None:
+            return Step("ask", f"host {host.name}: no droplet has its volume, and there is no spare worker")
+        return Step("attach", f"host {host.name}: attach its volume to droplet {spare}", spare)
+    leaves = host.name in rules.leave
+    if host.is_serving and not leaves:
+        return _follow(host) or Step("fine", f"host {host.name} is on droplet {host.carrier}")
+    reason = None if leaves else _not_yet(host, now, rules)
+    if reason:
+        return _follow(host) or Step("wait", f"host {host.name}: {reason}")
+    if choose_spare(droplets, retired) is None:
+        return Step("ask", f"host {host.name} is down, and there is no spare worker")
+    if not leaves and host.first_detach is not None and now - host.first_detach > DETACH_SECONDS:
+        return Step("ask", _stuck(host))
+    if host.carrier not in retired:
+        return Step("retire", f"host {host.name}: droplet {host.carrier} gets no host any more", host.carrier)
+    return Step("detach", f"host {host.name}: detach its volume from droplet {host.carrier}", host.carrier)
+
+
+def choose_spare(droplets: Mapping[int, Droplet], retired: Collection[int]) -> int | None:
+    """The spare with the lowest number: a worker that is on, has no volume and never lost a host."""
+    spares = [d.number for d in droplets.values() if d.is_active and not d.volumes and d.number not in retired]
+    return min(spares, default=None)
+
+
+def _in_progress(host: HostView, now: float) -> Step:
+    running = next(action for action in host.actions if action.status == "in-progress")
+    if running.kind == "detach" and now - running.started > DETACH_SECONDS:
+        return Step("ask", _stuck(host))
+    return Step("wait", f"host {host.name}: the {running.kind} of its volume is in progress")
+
+
+def _follow(host: HostView) -> Step | None:
+    """The address follows the volume."""
+    if host.carrier is None or host.address_at == host.carrier:
+        return None
+    return Step("assign", f"host {host.name}: assign {host.address} to droplet {host.carrier}", host.carrier)
+
+
+def _not_yet(host: HostView, now: float, rules: Rules) -> str | None:
+    """Why the host is not moved yet; None if it is to be moved."""
+    if not rules.may_detach:
+        return "its node is not ready"
+    if (host.node is None or host.was_moved) and now - host.attached_at < SETTLE_SECONDS:
+        return f"its node is not ready, and its volume was attached less than {SETTLE_SECONDS // 60} minutes ago"
+    down = now - (host.node.since if host.node else host.attached_at)
+    return f"its node is down, for less than {rules.after_seconds:.0f} s" if down < rules.after_seconds else None
+
+
+def _stuck(host: HostView) -> str:
+    return (
+        f"host {host.name}: its volume is still not detached from droplet {host.carrier} after {DETACH_SECONDS} s. Run "
+        "`./pds repair STACK`. Deleting that droplet detaches the volume for sure"
+    )

@@ -1,0 +1,144 @@
+"""One pass over the hosts: look, decide, do one step for each. `program.py` repeats it; `pulumi up` and `./pds` too."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from components.takeover.decide import Action, Droplet, HostView, Node, Rules, Step, decide
+from components.takeover.services import Refused, Unavailable
+
+LEASE_SECONDS = 60.0
+_TRIES = 5
+
+
+class Cloud(Protocol):
+    """DigitalOcean (`services.py`)."""
+
+    def workers(self, tag: str) -> dict[int, Droplet]: ...
+    def carrier(self, volume: str) -> int | None: ...
+    def actions(self, volume: str) -> tuple[Action, ...]: ...
+    def address_at(self, address: str) -> int | None: ...
+    def detach(self, volume: str, droplet: int) -> None: ...
+    def attach(self, volume: str, droplet: int) -> None: ...
+    def assign(self, address: str, droplet: int) -> None: ...
+
+
+class Servers(Protocol):
+    """Nomad (`services.py`)."""
+
+    def node(self, datacenter: str) -> Node | None: ...
+    def state(self) -> tuple[dict[str, str], int]: ...
+    def write(self, items: Mapping[str, str], index: int) -> bool: ...
+
+
+@dataclass(frozen=True)
+class ClusterHost:
+    """A host's volume and address."""
+
+    name: str
+    volume: str
+    address: str
+
+
+@dataclass
+class Passes:
+    """Passes over the hosts of one cluster. `now` is Unix time in seconds."""
+
+    cloud: Cloud
+    servers: Servers
+    places: tuple[ClusterHost, ...]
+    tag: str
+    rules: Rules
+    holder: str
+    """Whoever holds the lease; '' for a caller that needs none, because it never detaches."""
+    now: Callable[[], float] = time.time
+    seizes: bool = False
+    """Whether it takes the lease of another program: a person has decided."""
+
+    def once(self) -> list[Step]:
+        """The steps of one pass, already done. Raises Unavailable if a service can't answer: nothing is guessed."""
+        if self.holder and not self._lease():
+            return [Step("wait", "another takeover holds the lease")]
+        return [self._one(place) for place in self.places]
+
+    def view(self, place: ClusterHost) -> HostView:
+        """What is known of a host now. The carrier is asked for before the actions: if a detach that is in progress
+        hides the carrier already, the action shows it."""
+        node = self.servers.node(place.name)
+        carrier = self.cloud.carrier(place.volume)
+        actions = self.cloud.actions(place.volume)
+        address_at = self.cloud.address_at(place.address)
+        return HostView(place.name, place.volume, place.address, carrier, address_at, actions, node)
+
+    def retired(self) -> dict[int, str]:
+        """Droplets that lost a host, and which one."""
+        return _retired(self.servers.state()[0])
+
+    def _one(self, place: ClusterHost) -> Step:
+        # One host's attach has to be over before the next host chooses a spare: a droplet shows its volumes only then.
+        busy = [other.name for other in self.places if other != place and self._is_attaching(other)]
+        host = self.view(place)
+        step = decide(host, self.cloud.workers(self.tag), self.retired(), self.now(), self.rules)
+        if step.kind == "attach" and busy:
+            return Step("wait", f"host {place.name}: waits for the attach of host {busy[0]}")
+        try:
+            self._do(step, place)
+        except Refused as error:
+            if error.status in (401, 403):
+                raise  # the token lacks a right, and will lack it the next time
+            # Another program was faster, or the droplet has a pending event: the next pass sees what is true.
+            return Step("wait", f"{step.text}: refused ({error})")
+        if step.kind == "fine" and host.carrier is not None:
+            self._set_retired(host.carrier, None)
+        return step
+
+    def _is_attaching(self, place: ClusterHost) -> bool:
+        return any(a.kind == "attach" and a.status == "in-progress" for a in self.cloud.actions(place.volume))
+
+    def _do(self, step: Step, place: ClusterHost) -> None:
+        if step.kind == "retire":
+            self._set_retired(step.droplet, place.name)
+        elif step.kind == "detach":
+            self.cloud.detach(place.volume, step.droplet)
+        elif step.kind == "attach":
+            self.cloud.attach(place.volume, step.droplet)
+        elif step.kind == "assign":
+            self.cloud.assign(place.address, step.droplet)
+
+    def _set_retired(self, droplet: int, host: str | None) -> None:
+        for _ in range(_TRIES):
+            items, index = self.servers.state()
+            retired = _retired(items)
+            if retired.get(droplet) == host:
+                return
+            retired = {number: name for number, name in retired.items() if number != droplet}
+            retired |= {droplet: host} if host else {}
+            items["retired"] = json.dumps({str(number): name for number, name in sorted(retired.items())})
+            if self.servers.write(items, index):
+                return
+        raise Unavailable("the variable takeover/state changes all the time")
+
+    def _lease(self) -> bool:
+        """Whether this program may act. Only for order: each step is safe with two programs at once."""
+        items, index = self.servers.state()
+        lease: dict[str, Any] = json.loads(items.get("lease", "{}"))
+        if not self.seizes and lease.get("holder") != self.holder and float(lease.get("until", 0)) > self.now():
+            return False
+        items["lease"] = json.dumps({"holder": self.holder, "until": self.now() + LEASE_SECONDS})
+        return self.servers.write(items, index)
+
+
+def _retired(items: Mapping[str, str]) -> dict[int, str]:
+    return {int(number): name for number, name in json.loads(items.get("retired", "{}")).items()}
+
+
+def places_of(hosts: Mapping[str, Mapping[str, str]]) -> tuple[ClusterHost, ...]:
+    """The hosts of a map of `volume_id` and `address` by name."""
+    return tuple(ClusterHost(name, host["volume_id"], host["address"]) for name, host in sorted(hosts.items()))
+
+
+def is_placed(steps: Iterable[Step]) -> bool:
+    """Whether nothing is left to attach or to assign."""
+    return all(step.kind == "fine" or step.text.endswith("its node is not ready") for step in steps)

@@ -1,0 +1,104 @@
+"""The takeover as a program: repeats passes for ever, and tells a person about each step.
+
+Environment: TAKEOVER_TOKEN (DigitalOcean's), TAKEOVER_HOSTS (JSON: name to volume_id and address), TAKEOVER_TAG (of the
+workers), TAKEOVER_AFTER_SECONDS, TAKEOVER_NOTIFY_URL or empty, TAKEOVER_API_URL or empty, NOMAD_TOKEN, NOMAD_ADDR,
+NOMAD_ALLOC_ID.
+"""
+
+import json
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+
+from components.takeover.decide import Rules, Step
+from components.takeover.passes import Passes, places_of
+from components.takeover.services import API, DigitalOcean, NomadServers, Refused, Unavailable
+
+_PAUSE, _PAUSE_WHILE_MOVING = 5.0, 1.0
+"""Seconds between passes."""
+_MOVING = frozenset({"retire", "detach", "attach", "assign"})
+_REPEAT = 600.0
+"""Seconds after which a message that still holds is sent again."""
+
+
+class Reporter:
+    """Prints each message, and sends those for a person; the same one again only after a while."""
+
+    def __init__(self, send: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._send, self._now = send, now
+        self._last: dict[str, float] = {}
+
+    def report(self, steps: list[Step]) -> None:
+        """Report the steps of a pass."""
+        for step in steps:
+            if step.kind not in ("fine", "wait"):
+                self.tell(step.text, urgent=step.kind == "ask")
+            elif step.kind == "wait":
+                self._once(step.text, print)
+
+    def tell(self, text: str, *, urgent: bool) -> None:
+        """Send `text` to a person."""
+        self._once(f"{'A person has to act: ' if urgent else ''}{text}.", self._printed)
+
+    def _printed(self, text: str) -> None:
+        print(text, flush=True)
+        self._send(text)
+
+    def _once(self, text: str, do: Callable[[str], None]) -> None:
+        if self._now() - self._last.get(text, -_REPEAT) >= _REPEAT:
+            self._last[text] = self._now()
+            do(text)
+
+
+def sender(url: str) -> Callable[[str], None]:
+    """Posts a message to `url`; a failure is printed, for nothing may stop a takeover."""
+
+    def send(text: str) -> None:
+        if not url:
+            return
+        data = json.dumps({"text": text}).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 (the operator's)
+        try:
+            with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+                pass
+        except (OSError, ValueError) as error:
+            print(f"the message could not be sent ({error})", flush=True)
+
+    return send
+
+
+def passes_of(environment: Mapping[str, str]) -> Passes:
+    """The passes of this program. Raises KeyError and ValueError for a missing or malformed variable."""
+    return Passes(
+        cloud=DigitalOcean(environment["TAKEOVER_TOKEN"], environment.get("TAKEOVER_API_URL") or API),
+        servers=NomadServers(environment.get("NOMAD_ADDR") or "http://127.0.0.1:4646", environment["NOMAD_TOKEN"]),
+        places=places_of(json.loads(environment["TAKEOVER_HOSTS"])),
+        tag=environment["TAKEOVER_TAG"],
+        rules=Rules(after_seconds=float(environment["TAKEOVER_AFTER_SECONDS"])),
+        holder=environment["NOMAD_ALLOC_ID"],
+    )
+
+
+def main() -> int:
+    """Run for ever."""
+    passes = passes_of(os.environ)
+    reporter = Reporter(sender(os.environ.get("TAKEOVER_NOTIFY_URL", "")))
+    print(f"watching {', '.join(place.name for place in passes.places)}", flush=True)
+    while True:  # no deadline: it watches as long as the cluster is there
+        steps: list[Step] = []
+        try:
+            steps = passes.once()
+            reporter.report(steps)
+        except Unavailable as error:
+            reporter.report([Step("wait", str(error))])
+        except Refused as error:
+            reporter.tell(str(error), urgent=True)
+        sys.stdout.flush()
+        moving = any(step.kind in _MOVING or "in progress" in step.text for step in steps)
+        time.sleep(_PAUSE_WHILE_MOVING if moving else _PAUSE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""DigitalOcean and Nomad, as far as a takeover uses them.
+
+Sources: digitalocean/openapi (volumes, volume_actions, reserved_ip_actions, droplets), developer.hashicorp.com/nomad
+api-docs (nodes, variables).
+"""
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from calendar import timegm
+from collections.abc import Mapping
+from time import strptime
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from components.takeover.decide import Action, Droplet, Node
+
+Json = Any
+
+API = "https://api.digitalocean.com"
+STATE = "takeover/state"
+"""The Nomad variable with the retired droplets and the lease."""
+_SECONDS = 20
+
+
+class Unavailable(Exception):  # noqa: N818 (not a fault: the caller waits)
+    """No answer, or a temporary refusal: wait, and look again. The message says of what."""
+
+
+class Refused(Exception):  # noqa: N818 (the service's answer)
+    """The service answered and will not do it. The message holds its status and answer."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Http:
+    """JSON over HTTP to one service."""
+
+    def __init__(self, base: str, headers: Mapping[str, str], tls: ssl.SSLContext | None = None) -> None:
+        self._base, self._headers = base.rstrip("/"), dict(headers)
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=tls)] if tls else []
+        if urlsplit(base).hostname in ("127.0.0.1", "localhost"):
+            handlers.append(urllib.request.ProxyHandler({}))  # no proxy stands between this machine and itself
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def call(self, method: str, path: str, body: Json = None) -> Json:
+        """The decoded answer; None for 404. Raises Unavailable and Refused."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**self._headers, "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._base}{path}", data, headers, method=method)  # noqa: S310 (our URLs)
+        try:
+            with self._opener.open(request, timeout=_SECONDS) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                said = error.read(300).decode(errors="replace").strip()
+            if error.code == 404:
+                return None
+            message = f"{method} {self._base}{path.partition('?')[0]} was answered with {error.code}: {said[:200]}"
+            if error.code == 429 or error.code >= 500:
+                raise Unavailable(message) from None
+            raise Refused(error.code, message) from None
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{self._base} does not answer ({error})") from None
+        try:
+            return json.loads(text) if text else {}
+        except ValueError:
+            raise Unavailable(f"{self._base}{path} answered what is no JSON") from None
+
+
+class DigitalOcean:
+    """The account's volumes, addresses and workers."""
+
+    def __init__(self, token: str, url: str = API) -> None:
+        self._http = Http(url, {"Authorization": f"Bearer {token}"})
+
+    def workers(self, tag: str) -> dict[int, Droplet]:
+        """The droplets with this tag, by number. At most 200: the API's largest page."""
+        query = urlencode({"tag_name": tag, "per_page": 200})
+        found = self._http.call("GET", f"/v2/droplets?{query}") or {"droplets": []}
+        return {
+            int(item["id"]): Droplet(int(item["id"]), item["status"] == "active", frozenset(item["volume_ids"]))
+            for item in found["droplets"]
+        }
+
+    def carrier(self, volume: str) -> int | None:
+        """The droplet that has the volume. Raises Refused if there is no such volume."""
+        answer = self._http.call("GET", f"/v2/volumes/{quote(volume)}")
+        if answer is None:
+            raise Refused(404, f"volume {volume} does not exist")
+        droplets = answer["volume"]["droplet_ids"] or []
+        return int(droplets[0]) if droplets else None
+
+    def actions(self, volume: str) -> tuple[Action, ...]:
+        """The newest actions on the volume."""
+        answer = self._http.call("GET", f"/v2/volumes/{quote(volume)}/actions?per_page=200") or {"actions": []}
+        return tuple(
+            # 'attach_volume' in the API's examples, 'attach' in requests.
+            Action(str(item["type"]).partition("_")[0], item["status"], _unix(item["started_at"]))
+            for item in answer["actions"]
+        )
+
+    def address_at(self, address: str) -> int | None:
+        """The droplet that has the reserved IP."""
+        answer = self._http.call("GET", f"/v2/reserved_ips/{quote(address)}")
+        if answer is None:
+            raise Refused(404, f"reserved IP {address} does not exist")
+        droplet = answer["reserved_ip"]["droplet"]
+        return int(droplet["id"]) if droplet else None
+
+    def detach(self, volume: str, droplet: int) -> None:
+        """Request the detach from this droplet, and from no other."""
+        self._http.call("POST", f"/v2/volumes/{quote(volume)}/actions", {"type": "detach", "droplet_id": droplet})
+
+    def attach(self, volume: str, droplet: int) -> None:
+        """Request the attach. DigitalOcean refuses it while a droplet has the volume."""
+        self._http.call("POST", f"/v2/volumes/{quote(volume)}/actions", {"type": "attach", "droplet_id": droplet})
+
+    def assign(self, address: str, droplet: int) -> None:
+        """Request the assignment of the reserved IP."""
+        self._http.call("POST", f"/v2/reserved_ips/{quote(address)}/actions", {"type": "assign", "droplet_id": droplet})
+
+
+class NomadServers:
+    """Nodes, and the one variable of a takeover."""
+
+    def __init__(self, address: str, token: str, tls: ssl.SSLContext | None = None) -> None:
+        self._http = Http(address, {"X-Nomad-Token": token}, tls)
+
+    def node(self, datacenter: str) -> Node | None:
+        """The node of a host: a ready one, else the one that changed last."""
+        stubs = [item for item in self._list("/v1/nodes") if item["Datacenter"] == datacenter]
+        if not stubs:
+            return None
+        newest = max(stubs, key=lambda item: (item["Status"] == "ready", int(item["ModifyIndex"])))
+        # Only the node itself has the time.
+        node = self._http.call("GET", f"/v1/node/{newest['ID']}")
+        if node is None:
+            return None
+        droplet = str((node.get("Meta") or {}).get("pds_droplet", ""))
+        since = float(node["StatusUpdatedAt"])
+        return Node(node["Status"] == "ready", since, int(droplet) if droplet.isdigit() else None)
+
+    def _list(self, path: str) -> list[Json]:
+        found = self._http.call("GET", path)
+        return list(found or [])
+
+    def state(self) -> tuple[dict[str, str], int]:
+        """The items of the variable, and its index for `write`; 0 if there is none."""
+        variable = self._http.call("GET", f"/v1/var/{STATE}")
+        return (dict(variable["Items"]), int(variable["ModifyIndex"])) if variable else ({}, 0)
+
+    def write(self, items: Mapping[str, str], index: int) -> bool:
+        """Write the variable if it is still the one of `index`. Returns whether it was."""
+        body = {"Namespace": "default", "Path": STATE, "Items": dict(items)}
+        try:
+            self._http.call("PUT", f"/v1/var/{STATE}?cas={index}", body)
+        except Refused as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+
+def _unix(text: str) -> float:
+    return float(timegm(strptime(text.partition(".")[0].rstrip("Z"), "%Y-%m-%dT%H:%M:%S")))

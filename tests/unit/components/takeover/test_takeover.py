@@ -1,0 +1,222 @@
+"""A dead host comes back on a spare, whatever fails in between. No volume is attached before it is detached."""
+
+from collections.abc import Callable
+
+import pytest
+
+from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Rules, Step
+from components.takeover.passes import Passes
+from components.takeover.services import Unavailable
+from tests.support.fake_cluster import FakeCluster, KilledError, dies_at, fails_at
+
+
+def _passes(cluster: FakeCluster, holder: str = "one", rules: Rules | None = None) -> Passes:
+    return Passes(cluster, cluster, cluster.places, "workers", rules or Rules(), holder, cluster.now)
+
+
+def _run(cluster: FakeCluster, passes: Passes, seconds: float, pause: float = 5) -> list[Step]:
+    """Passes until the time is over; the steps that were no waits."""
+    steps: list[Step] = []
+    end = cluster.time + seconds
+    while cluster.time < end:
+        try:
+            steps += passes.once()
+        except Unavailable:
+            steps.append(Step("wait", "unavailable"))
+        cluster.pass_time(pause)
+    return [step for step in steps if step.kind not in ("fine", "wait")]
+
+
+def _cut() -> FakeCluster:
+    """Two hosts and a spare; host a has just died."""
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.cut_power(1)
+    return cluster
+
+
+def _calls_of_a_takeover() -> int:
+    cluster = _cut()
+    cluster.pass_time(61)
+    passes = _passes(cluster)
+    while cluster.volumes["a"].address_at != 3:
+        passes.once()
+        cluster.pass_time(4)
+    return cluster.calls
+
+
+CALLS = range(1, _calls_of_a_takeover() + 1)
+
+
+def _is_well(cluster: FakeCluster) -> None:
+    assert cluster.violations == []
+    assert cluster.is_serving("a"), "the dead host is back"
+    assert cluster.is_serving("b"), "the other host was left alone"
+    assert cluster.volumes["a"].carrier == 3
+    assert cluster.volumes["b"].carrier == 2
+
+
+def test_a_dead_host_comes_back_on_the_spare() -> None:
+    cluster = _cut()
+    steps = _run(cluster, _passes(cluster), 120)
+    assert [step.kind for step in steps] == ["retire", "detach", "attach", "assign"]
+    _is_well(cluster)
+
+
+def test_nothing_is_moved_before_the_stated_time() -> None:
+    cluster = _cut()
+    assert _run(cluster, _passes(cluster), 55) == []
+    assert cluster.volumes["a"].carrier == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_in_any_call_the_next_program_goes_on(when: str) -> None:
+    killed = 0
+    for number in CALLS:
+        cluster = _cut()
+        cluster.pass_time(61)
+        setattr(cluster, when, dies_at(number))
+        try:
+            _run(cluster, _passes(cluster), 30)
+        except KilledError:
+            killed += 1
+        setattr(cluster, when, lambda _number: None)
+        _run(cluster, _passes(cluster, "two"), 120)
+        _is_well(cluster)
+    # After a call only those that change something are told: leases, the retirement, detach, attach, assign.
+    assert killed == len(CALLS) if when == "before" else killed >= 8
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_call_without_an_answer_is_looked_at_again(when: str) -> None:
+    for number in CALLS:
+        cluster = _cut()
+        cluster.pass_time(61)
+        setattr(cluster, when, fails_at(number))
+        _run(cluster, _passes(cluster), 120)
+        _is_well(cluster)
+
+
+@pytest.mark.parametrize("holder", ["two", "one"], ids=["with the lease", "as if there were no lease"])
+@pytest.mark.parametrize("pause", [0.0, 4.0], ids=["at once", "seconds apart"])
+def test_a_second_program_in_any_call_of_the_first_does_no_harm(holder: str, pause: float) -> None:
+    for number in CALLS:
+        cluster = _cut()
+        cluster.pass_time(61)
+        cluster.before = _second_program(cluster, number, holder, pause)
+        _run(cluster, _passes(cluster), 120)
+        assert cluster.violations == []
+        assert cluster.volumes["a"].carrier == 3
+        assert cluster.is_serving("a")
+        assert cluster.is_serving("b")
+
+
+def _second_program(cluster: FakeCluster, number: int, holder: str, pause: float) -> Callable[[int], None]:
+    def run(at: int) -> None:
+        if at == number:
+            second = _passes(cluster, holder)
+            for _ in range(8):
+                second.once()
+                cluster.pass_time(pause)
+
+    return run
+
+
+def test_two_dead_hosts_get_two_spares() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=4)
+    cluster.cut_power(1)
+    cluster.cut_power(2)
+    _run(cluster, _passes(cluster), 200)
+    assert {cluster.volumes[name].carrier for name in "ab"} == {3, 4}
+    assert cluster.is_serving("a")
+    assert cluster.is_serving("b")
+
+
+def test_new_volumes_are_placed_one_on_a_worker() -> None:
+    cluster = FakeCluster({"a": None, "b": None, "c": None}, workers=4)
+    placing = _passes(cluster, "", Rules(may_detach=False))
+    _run(cluster, placing, 60)
+    assert [cluster.volumes[name].carrier for name in "abc"] == [1, 2, 3]
+    assert [cluster.volumes[name].address_at for name in "abc"] == [1, 2, 3]
+
+
+def test_an_up_takes_no_volume_from_a_droplet() -> None:
+    cluster = _cut()
+    steps = _run(cluster, _passes(cluster, "", Rules(may_detach=False)), 1000)
+    assert steps == []
+    assert cluster.volumes["a"].carrier == 1
+
+
+def test_without_a_spare_the_volume_stays_and_a_person_is_asked() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=2)
+    cluster.cut_power(1)
+    steps = _run(cluster, _passes(cluster), 120)
+    assert {step.kind for step in steps} == {"ask"}
+    assert cluster.volumes["a"].carrier == 1, "a volume on no droplet would be worse"
+
+
+def test_a_droplet_that_lost_a_host_gets_none_again() -> None:
+    cluster = _cut()
+    _run(cluster, _passes(cluster), 120)
+    cluster.alive[1] = True  # it reboots, and looks like a spare
+    cluster.cut_power(2)
+    steps = _run(cluster, _passes(cluster), 200)
+    assert {step.kind for step in steps} == {"ask"}
+    assert cluster.volumes["b"].carrier == 2
+
+
+def test_a_host_that_flaps_is_moved_once() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=6)
+    cluster.cut_power(1)
+    _run(cluster, _passes(cluster), 100)
+    carrier = cluster.volumes["a"].carrier
+    cluster.down_since["a"] = cluster.time
+    assert _run(cluster, _passes(cluster), SETTLE_SECONDS - 200) == []
+    assert cluster.volumes["a"].carrier == carrier
+
+
+def test_a_host_that_dies_soon_after_its_first_placement_is_moved() -> None:
+    cluster = FakeCluster({"a": None}, workers=2)
+    _run(cluster, _passes(cluster), 60)
+    assert cluster.is_serving("a")
+    cluster.cut_power(1)
+    _run(cluster, _passes(cluster), 120)
+    assert cluster.volumes["a"].carrier == 2, "only a move is followed by a pause"
+    assert cluster.is_serving("a")
+
+
+def test_a_host_that_is_back_before_the_detach_is_left_alone() -> None:
+    cluster = _cut()
+    cluster.pass_time(61)
+    assert _passes(cluster).once()[0].kind == "retire"
+    cluster.alive[1] = True
+    del cluster.down_since["a"]
+    passes = _passes(cluster)
+    assert _run(cluster, passes, 60) == []
+    assert passes.retired() == {}, "its droplet may have hosts again"
+
+
+def test_a_detach_that_does_not_end_asks_a_person_and_attaches_nothing() -> None:
+    cluster = _cut()
+    cluster.detaches_never_end = True
+    steps = _run(cluster, _passes(cluster), DETACH_SECONDS + 120)
+    assert steps[-1].kind == "ask"
+    assert "still not detached from droplet 1" in steps[-1].text
+    assert "attach" not in [step.kind for step in steps]
+
+
+def test_a_person_moves_a_host_whose_node_is_ready() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    leaving = _passes(cluster, "me", Rules(leave={"a"}))
+    for _ in range(2):
+        leaving.once()
+    cluster.pass_time(4)
+    _run(cluster, _passes(cluster, "me"), 60)
+    _is_well(cluster)
+
+
+def test_the_lease_of_another_program_holds_this_one() -> None:
+    cluster = _cut()
+    _passes(cluster, "one").once()
+    assert [step.text for step in _passes(cluster, "two").once()] == ["another takeover holds the lease"]
+    cluster.pass_time(61)
+    assert len(_passes(cluster, "two").once()) == 2, "a lease ends"
