@@ -1,7 +1,8 @@
 """The map of this package. A module imports from its own folder and from the lines below its own:
 
     __main__
-    pds                                       composes a PDS, in the order of the design
+    program                                   what a stack is: a PDS, or a cluster
+    pds cluster                               compose it, in the order of the design
     outputs                                   all stack outputs
     host/ server/ edge/ operations/ people/   the components
     notices                                   warnings at the end of `up`
@@ -10,6 +11,7 @@
     clients/                                  Nomad, name servers and the PDS, without Pulumi
     render/                                   rendered texts; pure functions
     settings/                                 the stack file; every option once
+    takeover/                                 who carries which host of a cluster; also runs on the servers
 
 The engine loads `dynamic` for each of its resources, so this file imports nothing.
 """

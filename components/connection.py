@@ -23,6 +23,8 @@ class HostConnection:
     """For all of this PDS's own resources."""
     files: NomadTarget
     """For its file among those of the ingress."""
+    files_namespace: pulumi.Output[str] | None = None
+    """The namespace of that file on a host of a cluster; resolves to None on any other."""
     admin: NomadTarget | None
     """For rights of the ingress; None if the ingress is not this stack's."""
     host_id: pulumi.Output[str]

@@ -163,11 +163,13 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
         "secretId": _secret(_uuid(f"{n}-secret")),
     },
     "nomad:index/variable:Variable": _same,
+    "nomad:index/namespace:Namespace": _same,
     "nomad:index/job:Job": lambda n, i: {"status": "running", "modifyIndex": "1"},
     "pulumi-python:dynamic/pds:NomadBootstrap": lambda n, i: {"cluster_id": _uuid(n)},
     "pulumi-python:dynamic/pds:StackIdentity": _same,
     "pulumi-python:dynamic/pds:HostInUse": _same,
     "pulumi-python:dynamic/pds:NomadRequirements": _same,
+    "pulumi-python:dynamic/pds:PlacedHosts": _same,
     "pulumi-python:dynamic/pds:ClubNamespace": lambda n, i: {"volume_id": _uuid(n)},
     "pulumi-python:dynamic/pds:DnsReady": lambda n, i: {
         "ingress_state": "open",

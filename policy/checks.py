@@ -26,7 +26,7 @@ RETAINED = frozenset({"Volume", "ReservedIp", "Domain", "SpacesBucket"})
 LEFT_BEHIND = frozenset({"AclToken", "ReservedIpAssignment"})
 """Not state: an emptied Nomad would refuse to delete a token it does not know, and `ServerReady` removes left-over
 ones; an assignment ends with its droplet."""
-REPLACEABLE = re.compile(r"pds-host-certificates-client-key|pds-people-member-.*-password")
+REPLACEABLE = re.compile(r"pds-(host|cluster)-certificates-client-key|pds-people-member-.*-password")
 """The member changes their first password, and an admin can set it again."""
 
 FORBIDDEN = frozenset({"RandomBytes", "RandomUuid", "RandomId", "RandomString"})
@@ -80,9 +80,17 @@ def find_unprotected_state(view: View) -> list[str]:
     return findings + find_missing_resources(view)
 
 
+_FIREWALLS = {
+    "pds-cluster-network-server-firewall": (frozenset[str](), frozenset({"22", "4650"})),
+    "pds-cluster-network-worker-firewall": (OPEN_PORTS, frozenset({"22"})),
+}
+"""Of a cluster: the ports that every address may reach, and those of the operators."""
+
+
 def operator_port_faults(firewall: Item, *, nomad_anywhere: bool) -> list[str]:
     """Every client reaches 80 and 443; SSH, IO's console and Nomad's endpoint are for the operators."""
-    open_ports = OPEN_PORTS | ({"4650"} if nomad_anywhere else set())
+    public, own = _FIREWALLS.get(firewall.name, (OPEN_PORTS, frozenset({"22", "4650"})))
+    open_ports = public | (own & {"4650"} if nomad_anywhere else set())
     findings = []
     for rule in firewall.inputs["inboundRules"]:
         port, sources = rule.get("portRange"), rule.get("sourceAddresses") or []
@@ -92,7 +100,7 @@ def operator_port_faults(firewall: Item, *, nomad_anywhere: bool) -> list[str]:
         if not wide and port in open_ports:
             findings.append(f"port {port} is not open to all")
     ruled = {rule.get("portRange") for rule in firewall.inputs["inboundRules"]}
-    return findings + [f"no rule for port {port}" for port in sorted(({"22", "4650"} | open_ports) - ruled)]
+    return findings + [f"no rule for port {port}" for port in sorted((own | open_ports) - ruled)]
 
 
 def find_open_operator_ports(view: View) -> list[str]:
@@ -103,6 +111,12 @@ def find_open_operator_ports(view: View) -> list[str]:
     if firewall.inputs.get("tags") not in ([view.of("tag:Tag")[0].inputs["name"]], [None]):
         findings.append("the firewall does not apply by the program's tag, so not from the droplet's first second")
     return findings
+
+
+def find_open_cluster_ports(view: View) -> list[str]:
+    """The rules of the servers' and of the workers' firewall are right."""
+    firewalls = view.of("firewall:Firewall")
+    return [fault for item in firewalls for fault in operator_port_faults(item, nomad_anywhere=view.nomad_anywhere)]
 
 
 SERVER_JOB = "pds-server-job"
@@ -144,8 +158,10 @@ def user_data_faults(droplet: Item) -> list[str]:
     (agent,) = [
         str(file["content"])
         for file in yaml.safe_load(document)["write_files"]
-        if file["path"].startswith("/etc/nomad.d/")
+        if file["path"] in ("/etc/nomad.d/agent.hcl", "/etc/pds/agent.hcl")
     ]
+    if re.search(r'"driver.allowlist" += "raw_exec"', agent):
+        return findings  # a server of a cluster, which runs no PDS
     # The agent's file is HCL 1, which the independent parser does not support.
     network = re.search(r'host_network "loopback" \{\s*cidr = "([^"]*)"\s*\}', agent)
     cidr = network[1] if network else "nowhere"
@@ -153,8 +169,8 @@ def user_data_faults(droplet: Item) -> list[str]:
 
 
 def find_unsafe_user_data(view: View) -> list[str]:
-    """The droplet's user_data is right."""
-    return user_data_faults(view.of("droplet:Droplet")[0])
+    """The droplets' user_data is right."""
+    return [fault for droplet in view.of("droplet:Droplet") for fault in user_data_faults(droplet)]
 
 
 def image_faults(job: Item) -> list[str]:
@@ -290,13 +306,23 @@ CHECKS_OF_A_HOST: dict[str, PolicyCheck] = {
     "operator ports": find_open_operator_ports,
     "user_data": find_unsafe_user_data,
 }
+CHECKS_OF_A_CLUSTER: dict[str, PolicyCheck] = {
+    "protected state": find_unprotected_state,
+    "secret literals": find_secret_literals,
+    "secret types": find_forbidden_secret_types,
+    "operator ports": find_open_cluster_ports,
+    "user_data": find_unsafe_user_data,
+}
+"""A cluster has no PDS of its own."""
 CHECKS_OF_BACKUPS: dict[str, PolicyCheck] = {"backup bucket": find_unsafe_bucket}
 
 
 def findings(view: View) -> dict[str, list[str]]:
     """Return the findings of each check that concerns this view, by the check's name. Raises LookupError."""
     checks = CHECKS
-    if view.has("droplet:Droplet"):
+    if view.has(":PlacedHosts"):
+        checks = CHECKS_OF_A_CLUSTER
+    elif view.has("droplet:Droplet"):
         checks = checks | CHECKS_OF_A_HOST
     if view.has(":SpacesBucket"):
         checks = checks | CHECKS_OF_BACKUPS

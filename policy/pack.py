@@ -148,7 +148,7 @@ def missing_resources(resources: Iterable[Resource]) -> list[str] | None:
     if not view.has(_OF_THE_PROGRAM):
         return None
     findings = checks.find_missing_resources(view)
-    if not any(item.name == checks.SERVER_JOB for item in items):
+    if not view.has(":PlacedHosts") and not any(item.name == checks.SERVER_JOB for item in items):
         findings.append(f"there is no job {checks.SERVER_JOB}")
     if view.has("droplet:Droplet") and not view.has("firewall:Firewall"):
         findings.append("there is no Firewall")

@@ -94,22 +94,21 @@ def find_secrets_in_the_open(evaluation: Evaluation, given: Iterable[str] = ()) 
 
 
 def find_secrets_in_texts(evaluation: Evaluation, given: Iterable[str] = ()) -> list[str]:
-    """A job holds no secret even if it is wrapped; cloud-init holds the server's key and no other."""
+    """A job holds no secret even if it is wrapped; cloud-init holds the machine's own key and no other."""
     findings = []
     secrets = known_secrets(evaluation, given)
     for job in evaluation.of("job:Job"):
         if is_secret(job.raw["jobspec"]):
             findings.append(f"{job.name}: an Output entered the job's text")
         findings += [f"{job.name}: the job's text holds {label}" for label in _held(job.inputs["jobspec"], secrets)]
-    droplets = [item for item in evaluation.resources if item.type.endswith("droplet:Droplet")]
-    if not droplets:
-        return findings
-    user_data = droplets[0].inputs["userData"]
-    whole = user_data + "\n".join(str(file["content"]) for file in yaml.safe_load(user_data)["write_files"])
-    held = _held(whole, secrets)
-    allowed = [label for label in secrets if label.endswith("-server-key.privateKeyPem")]
-    findings += [f"cloud-init holds {label}" for label in held if label not in allowed]
-    findings += [f"cloud-init lacks {label}" for label in allowed if label not in held]
+    for droplet in (item for item in evaluation.resources if item.type.endswith("droplet:Droplet")):
+        own = "-worker-certificate-key" if "-droplets-worker-" in droplet.name else "-server-key"
+        user_data = droplet.inputs["userData"]
+        whole = user_data + "\n".join(str(file["content"]) for file in yaml.safe_load(user_data)["write_files"])
+        held = _held(whole, secrets)
+        allowed = [label for label in secrets if label.endswith(f"{own}.privateKeyPem")]
+        findings += [f"cloud-init holds {label}" for label in held if label not in allowed]
+        findings += [f"cloud-init lacks {label}" for label in allowed if label not in held]
     return findings
 
 

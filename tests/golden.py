@@ -12,7 +12,7 @@ from typing import Any
 
 from components.render.host import cloud_init
 from offline.stackfile import evaluate_stack
-from tests.support.programs import ALERTS, BACKUP, CLUB, run
+from tests.support.programs import ALERTS, BACKUP, CLUB, cluster, run
 from tools.preview import rendered
 
 FOLDER = Path(__file__).with_name("golden")
@@ -30,7 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 _SCRIPT = re.compile(
-    r'( *)destination +?= "local/([\w/-]+\.(?:[cm]js|sh|json))"\n(?: *(?:change_mode|left_delimiter|right_delimiter) '
+    r'( *)destination +?= "local/([\w/-]+\.(?:[cm]js|sh|json|py))"'
+    r"\n(?: *(?:change_mode|left_delimiter|right_delimiter) "
     r"[^\n]*\n)* *data +=[^\n]*<<-?EOT\n(.*?)^ *EOT$",
     re.M | re.S,
 )
@@ -46,7 +47,18 @@ def golden_files() -> dict[str, str]:
         for name, text in rendered(run(**changes)).items():
             if text != dev.get(name):
                 files[f"{variant}/{name}"] = text
-    return {name: with_digests(text) for name, text in files.items()}
+    return {name: with_digests(text) for name, text in {**files, **_of_a_cluster()}.items()}
+
+
+def _of_a_cluster() -> dict[str, str]:
+    evaluation = cluster()
+    droplets = {item.name: str(item.inputs["userData"]) for item in evaluation.of("droplet:Droplet")}
+    return {
+        "cluster/server.yaml": droplets["pds-cluster-droplets-server-1"],
+        "cluster/worker.yaml": droplets["pds-cluster-droplets-worker-1"],
+        "cluster/takeover.nomad.hcl": evaluation.jobspec("pds-takeover"),
+        "cluster/caddy.nomad.hcl": str(evaluation.one("pds-ingress-a-job").inputs["jobspec"]),
+    }
 
 
 def with_digests(text: str) -> str:

@@ -18,11 +18,12 @@ _MODES = ("single-node-writer", "single-node-reader-only")
 _READY = 60  # seconds: a directory and a quota
 
 
-def create_club(api: NomadApi, club: str, volume: str, gib: int) -> str:
+def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str = "") -> str:
     """Create the club's namespace, and its volume with this quota, or grow the existing one. Returns the volume's ID.
 
-    Raises ServiceError for a smaller quota, and for a larger one while a job uses the volume: Nomad refuses both
-    (nomad/structs/host_volumes.go, ValidateUpdate).
+    `datacenter` is the host of a cluster. Raises ServiceError for another host than the volume's, for a smaller quota,
+    and for a larger one while a job uses the volume: Nomad refuses both (nomad/structs/host_volumes.go,
+    ValidateUpdate).
     """
     namespace = {
         "Name": club,
@@ -31,6 +32,8 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int) -> str:
     }
     api.put(f"/v1/namespace/{club}", namespace)
     existing = _volume(api, club, volume)
+    if existing and datacenter:
+        _refuse_another_host(api, club, existing["NodeID"], datacenter)
     if existing and _has_quota(api, club, existing["ID"], gib):
         return str(existing["ID"])
     request: dict[str, Any] = {
@@ -41,6 +44,8 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int) -> str:
         "RequestedCapacityMaxBytes": gib * 1024**3,
         "RequestedCapabilities": [{"AccessMode": mode, "AttachmentMode": "file-system"} for mode in _MODES],
     }
+    if datacenter:
+        request["Constraints"] = [{"LTarget": "${node.datacenter}", "RTarget": datacenter, "Operand": "="}]
     if existing:
         request |= {"ID": existing["ID"], "NodeID": existing["NodeID"]}
     created_id = ""
@@ -73,6 +78,17 @@ def _has_quota(api: NomadApi, club: str, existing_id: str, gib: int) -> bool:
             f"Pulumi.{club}.yaml and run `pulumi up --stack {club}`. Then run this `up` again, and unpause."
         )
     return quota == gib
+
+
+def _refuse_another_host(api: NomadApi, club: str, node: str, datacenter: str) -> None:
+    """A host keeps its node's ID on its volume, so the node of the club's data never changes."""
+    where = str(api.get(f"/v1/node/{node}")["Datacenter"])
+    if where != datacenter:
+        raise ServiceError(
+            f"The data of stack {club} are on host {where}, and the stack file says {datacenter}. Nothing was changed. "
+            f"Write 'host: {where}' back. A club moves with a backup that is restored elsewhere "
+            "(docs/guide/cluster.md)."
+        )
 
 
 def volume_id(api: NomadApi, club: str, volume: str) -> str:

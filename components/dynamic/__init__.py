@@ -25,6 +25,7 @@ from components.dynamic.nomad import (
     HostInUseProvider,
     NomadJobRunProvider,
     NomadRequirementsProvider,
+    PlacedHostsProvider,
 )
 from components.dynamic.server import ServerReadyProvider
 
@@ -39,6 +40,7 @@ __all__ = [
     "InvitesProvider",
     "NomadJobRunProvider",
     "NomadRequirementsProvider",
+    "PlacedHostsProvider",
     "ServerReadyProvider",
     "SoleRecordsProvider",
     "StackIdentityProvider",

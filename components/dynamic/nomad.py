@@ -2,7 +2,7 @@
 
 from pulumi.dynamic import ReadResult
 
-from components.clients import nomad_clubs, nomad_requirements
+from components.clients import cluster_hosts, nomad_clubs, nomad_requirements
 from components.clients.nomad import run_dispatched
 from components.dynamic.accounts import NOT_QUERIED
 from components.dynamic.base import PollingProvider, Props, hide_traceback, nomad_api
@@ -49,7 +49,9 @@ class ClubNamespaceProvider(PollingProvider, pickled_as="ClubNamespaceProvider")
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
-        volume_id = nomad_clubs.create_club(nomad_api(news), news["club"], news["volume"], int(news["disk_gib"]))
+        volume_id = nomad_clubs.create_club(
+            nomad_api(news), news["club"], news["volume"], int(news["disk_gib"]), news.get("datacenter", "")
+        )
         return {**news, "volume_id": volume_id}
 
     def _is_done(self, olds: Props) -> bool:
@@ -63,6 +65,17 @@ class ClubNamespaceProvider(PollingProvider, pickled_as="ClubNamespaceProvider")
     @hide_traceback
     def delete(self, _id: str, _props: Props) -> None:
         nomad_clubs.remove_club(nomad_api(_props), _props["club"], _props["volume"])
+
+
+class PlacedHostsProvider(PollingProvider, pickled_as="PlacedHostsProvider"):
+    """Attaches the volumes of hosts that no droplet has to workers, assigns their addresses, and waits for their nodes.
+
+    It takes no volume from a droplet: that is a takeover's task, or that of `./pds`. A takeover is no change of this.
+    """
+
+    def _run(self, news: Props, olds: Props) -> Props:
+        cluster_hosts.place(news, news["hosts"], news["tag"], _HOST_DEADLINE)
+        return dict(news)
 
 
 class HostInUseProvider(PollingProvider, pickled_as="HostInUseProvider"):

@@ -25,6 +25,7 @@ from components.dynamic.nomad import (
     HostInUseProvider,
     NomadJobRunProvider,
     NomadRequirementsProvider,
+    PlacedHostsProvider,
 )
 from components.dynamic.server import ServerReadyProvider
 
@@ -97,6 +98,14 @@ class ClubNamespace(DynamicResource, module="pds", name="ClubNamespace"):
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(ClubNamespaceProvider(), name, inputs, ("volume_id",), _NOMAD_SECRETS, opts)
+
+
+class PlacedHosts(DynamicResource, module="pds", name="PlacedHosts"):
+    """The hosts of a cluster, each on a worker. Inputs: those of the Nomad API with a management token, `hosts` (name
+    to `volume_id` and `address`), `tag` of the workers, and `workers` (their IDs), whose change looks again."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(PlacedHostsProvider(), name, inputs, (), _NOMAD_SECRETS, opts)
 
 
 class DnsReady(DynamicResource, module="pds", name="DnsReady"):

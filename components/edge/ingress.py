@@ -29,6 +29,8 @@ class IngressFileArgs:
     stack: str
     ingress_state: pulumi.Output[str] | None
     target: NomadTarget
+    namespace: pulumi.Output[str] | None = None
+    """The namespace of the host's ingress, if it is not the target's."""
 
 
 class IngressFile(pulumi.ComponentResource):
@@ -49,7 +51,7 @@ class IngressFile(pulumi.ComponentResource):
             items = {key: _if_open(args.ingress_state, text) for key, text in texts.items()}
         self.variable = nomad.Variable(
             f"{name}-variable",
-            namespace=args.target.namespace,
+            namespace=args.target.namespace if args.namespace is None else args.namespace,
             path=f"{kind}/files/{args.stack}",
             items=items,
             opts=args.target.options(self),
@@ -70,7 +72,12 @@ class IngressArgs:
     ingress_state: pulumi.Output[str]
     target: NomadTarget
     admin: NomadTarget
-    file: nomad.Variable
+    file: nomad.Variable | None
+    """The stack's own file; None for a cluster, which has none."""
+    policy: str = ""
+    """Name of the ACL policy, if several ingresses share a Nomad."""
+    after: tuple[pulumi.Resource, ...] = ()
+    """Resources that the job needs, such as its namespace and its node."""
 
 
 class Ingress(pulumi.ComponentResource):
@@ -84,13 +91,13 @@ class Ingress(pulumi.ComponentResource):
         kind = args.settings.ingress.kind
         policy = nomad.AclPolicy(
             f"{name}-policy",
-            name=f"{kind}-files",
+            name=args.policy or f"{kind}-files",
             description="The ingress's job reads every stack's file.",
             rules_hcl=ingress_files(kind, args.target.namespace or "default"),
             job_acl=nomad.AclPolicyJobAclArgs(namespace=args.target.namespace or "default", job_id=kind),
-            opts=args.admin.options(self),
+            opts=args.admin.options(self, depends_on=list(args.after)) if args.after else args.admin.options(self),
         )
-        before: list[pulumi.Resource] = [policy, args.file]
+        before: list[pulumi.Resource] = [policy, *([args.file] if args.file else []), *args.after]
         if (license_hcl := args.settings.ingress.license_hcl) is not None:
             text = pulumi.Output.secret(license_hcl.get_secret_value())
             before.append(
@@ -155,6 +162,7 @@ def create_ingress(
             # The host's ingress is running already, and would order a certificate at once.
             ingress_state=None if settings.ingress_is_ours else ingress_state,
             target=host.files,
+            namespace=host.files_namespace,
         ),
         opts,
     )

@@ -12,9 +12,11 @@ _TWO_MONTHS = 60 * 24
 
 @dataclass(frozen=True, kw_only=True)
 class CertificatesArgs:
-    """Arguments of `NomadCertificates`: the address of the endpoint."""
+    """Arguments of `NomadCertificates`: the endpoint's address, and the region of a cluster's servers."""
 
     ipv4: pulumi.Output[str]
+    region: str | None = None
+    """Nomad's region: servers and workers then prove themselves to each other with certificates of this CA, too."""
 
 
 class NomadCertificates(pulumi.ComponentResource):
@@ -52,6 +54,7 @@ class NomadCertificates(pulumi.ComponentResource):
             private_key_pem=server_key.private_key_pem,
             subject=tls.CertRequestSubjectArgs(common_name="nomad endpoint"),
             ip_addresses=[args.ipv4],
+            dns_names=[f"server.{args.region}.nomad"] if args.region else None,
             opts=child,
         )
         server = tls.LocallySignedCert(
@@ -60,7 +63,8 @@ class NomadCertificates(pulumi.ComponentResource):
             ca_private_key_pem=ca_key.private_key_pem,
             ca_cert_pem=ca.cert_pem,
             validity_period_hours=_TWENTY_YEARS,
-            allowed_uses=["digital_signature", "server_auth"],
+            # A server of Nomad is a client of the others.
+            allowed_uses=["digital_signature", "server_auth", *(["client_auth"] if args.region else [])],
             opts=child,
         )
         client_key = tls.PrivateKey(f"{name}-client-key", algorithm="ECDSA", ecdsa_curve="P256", opts=child)
@@ -80,7 +84,36 @@ class NomadCertificates(pulumi.ComponentResource):
             allowed_uses=["digital_signature", "client_auth"],
             opts=child,
         )
+        self._ca = (ca_key, ca)
         self.ca_pem, self.ca_key_pem = ca.cert_pem, ca_key.private_key_pem
         self.server_cert_pem, self.server_key_pem = server.cert_pem, server_key.private_key_pem
         self.client_cert_pem, self.client_key_pem = client.cert_pem, client_key.private_key_pem
         self.register_outputs({"ca_pem": self.ca_pem})
+
+    def worker(self, name: str, region: str) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+        """Certificate and key of a cluster's workers, for as long as those of the servers: both are in user_data."""
+        key, ca = self._ca
+        opts = pulumi.ResourceOptions(parent=self)
+        own = tls.PrivateKey(
+            f"{name}-key",
+            algorithm="ECDSA",
+            ecdsa_curve="P256",
+            opts=pulumi.ResourceOptions(parent=self, protect=True),
+        )
+        request = tls.CertRequest(
+            f"{name}-request",
+            private_key_pem=own.private_key_pem,
+            subject=tls.CertRequestSubjectArgs(common_name="worker"),
+            dns_names=[f"client.{region}.nomad"],
+            opts=opts,
+        )
+        signed = tls.LocallySignedCert(
+            name,
+            cert_request_pem=request.cert_request_pem,
+            ca_private_key_pem=key.private_key_pem,
+            ca_cert_pem=ca.cert_pem,
+            validity_period_hours=_TWENTY_YEARS,
+            allowed_uses=["digital_signature", "client_auth"],
+            opts=opts,
+        )
+        return signed.cert_pem, own.private_key_pem

@@ -18,7 +18,7 @@ from components.nomad_target import NomadTarget
 from components.render.acl_policies import club as club_policy
 from components.render.nomad_scope import club_volume
 from components.secret_values import as_secret
-from components.settings.host_contract import terms_for
+from components.settings.host_contract import ingress_namespace, terms_for
 from components.settings.sections.placement import ClubOptions
 from components.settings.sections.settings import Settings
 
@@ -32,7 +32,8 @@ class ClubsArgs:
 
     settings: Settings
     admin: NomadTarget
-    ipv4: pulumi.Output[str]
+    addresses: Mapping[str | None, pulumi.Output[str]]
+    """By host of the cluster; None for the one host of a stack without a cluster."""
     api: Mapping[str, pulumi.Input[str]]
     management_token: pulumi.Output[str]
 
@@ -56,7 +57,10 @@ class Clubs(pulumi.ComponentResource):
             self.tokens[f"{CLUB_TOKEN}{club}"] = token.accessor_id
             # Not by the property; see `nomad.py`.
             secret_ids[club] = as_secret(pulumi.get(token, "secret_id"))
-            host: dict[str, pulumi.Input[Any]] = {"ipv4": args.ipv4, "cluster_id": args.admin.cluster_id}
+            host: dict[str, pulumi.Input[Any]] = {
+                "ipv4": args.addresses[options.host],
+                "cluster_id": args.admin.cluster_id,
+            }
             self.terms[club] = terms_for(args.settings, options) | host
         common = {key: value for key, value in args.api.items() if key not in ("token", "namespace")}
         self.access = as_secret(
@@ -74,7 +78,9 @@ class Clubs(pulumi.ComponentResource):
             f"{name}-policy",
             name=f"{CLUB_TOKEN}{club}",
             description=f"Rights of stack {club}: everything it needs in its own namespace.",
-            rules_hcl=club_policy(club, club_volume(club)),
+            rules_hcl=club_policy(
+                club, club_volume(club), *([ingress_namespace(options.host)] if options.host else [])
+            ),
             opts=args.admin.options(self),
         )
         # A removed club's token has no rights, because its policy is removed too. `ServerReady` deletes the token once
@@ -97,6 +103,7 @@ class Clubs(pulumi.ComponentResource):
                 "club": club,
                 "volume": club_volume(club),
                 "disk_gib": options.disk_gib,
+                **({"datacenter": options.host} if options.host else {}),
             },
             pulumi.ResourceOptions(
                 parent=self, depends_on=[token], deleted_with=args.admin.droplet, delete_before_replace=True

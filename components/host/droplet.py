@@ -41,7 +41,7 @@ def host_droplet(name: str, args: DropletArgs, parent: pulumi.Resource) -> digit
         region=host.region,
         resize_disk=False,  # a larger disk could never shrink again; the data are on the volume
         vpc_uuid=args.network.vpc_uuid,
-        ssh_keys=[_key_id(key) for key in operators.account_keys],
+        ssh_keys=[account_key_id(key) for key in operators.account_keys],
         tags=[args.network.tag, *_account_tags(host.tags)],
         volume_ids=[args.volume.id],
         user_data=as_secret(rendered),
@@ -95,7 +95,7 @@ _NETWORK_ERRORS = ("no such host", "connection refused", "i/o timeout", "network
 """Texts of Go's net package in the provider's error, if there was no answer."""
 
 
-def _key_id(key: str) -> pulumi.Output[str]:
+def account_key_id(key: str) -> pulumi.Output[str]:
     """The fingerprint of a key of the account, which the Droplet takes. Looked up by name or fingerprint.
 
     DigitalOcean would refuse an unknown fingerprint only with the droplet, after volume and address exist (422

@@ -14,7 +14,7 @@ from components.dynamic.resources import Bootstrap
 from components.host.certificates import NomadCertificates
 from components.host.network import NOMAD_PORT
 from components.nomad_target import NomadTarget
-from components.render.acl_policies import ANONYMOUS, PROGRAM
+from components.render.acl_policies import ANONYMOUS, CLUSTER, PROGRAM
 from components.secret_values import as_secret, random_hex
 from components.settings.sections.settings import Settings
 
@@ -30,7 +30,8 @@ class NomadArgs:
     ipv4: pulumi.Output[str]
     certificates: NomadCertificates
     droplet: digitalocean.Droplet
-    volume: digitalocean.Volume
+    volume: digitalocean.Volume | None
+    """None for a cluster, whose servers have none."""
     firewall: digitalocean.Firewall
     assignment: digitalocean.ReservedIpAssignment
 
@@ -64,7 +65,7 @@ class NomadAccess(pulumi.ComponentResource):
                 "key_pem": as_secret(args.certificates.client_key_pem),
                 "token": self.management_token,
                 "droplet_id": args.droplet.id,
-                "volume_id": args.volume.id,
+                "volume_id": args.volume.id if args.volume else "",
             },
             # The firewall must allow a changed operator address before anything connects to Nomad.
             pulumi.ResourceOptions(parent=self, depends_on=[args.firewall, args.assignment]),
@@ -83,7 +84,7 @@ class NomadAccess(pulumi.ComponentResource):
             f"{name}-policy",
             name=PROGRAM_TOKEN,
             description="Rights of the Pulumi program after the bootstrap.",
-            rules_hcl=PROGRAM,
+            rules_hcl=PROGRAM + (CLUSTER if args.settings.cluster else ""),
             opts=self.admin.options(self),
         )
         # After both policies, so that every user of the token, including the ingress, finds the anonymous policy.

@@ -102,7 +102,7 @@ class OwnHost(pulumi.ComponentResource):
             ClubsArgs(
                 settings=settings,
                 admin=nomad.admin,
-                ipv4=network.ipv4,
+                addresses={None: network.ipv4},
                 api=nomad.api,
                 management_token=nomad.management_token,
             ),

@@ -7,6 +7,7 @@ datacenter itself, so that every file is known offline. A difference is an error
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import pulumi
 import pulumi_nomad as nomad
@@ -67,12 +68,18 @@ class SharedHost(pulumi.ComponentResource):
             api=api,
             target=NomadTarget(provider=provider, cluster_id=cluster_id, droplet=None, namespace=args.stack),
             files=NomadTarget(provider=provider, cluster_id=cluster_id, droplet=None),
+            files_namespace=terms.apply(_ingress_namespace),
             admin=None,
             host_id=cluster_id,
             outputs=nomad_outputs(api),
             escrow={"on": args.settings.on.stack},
         )
         self.register_outputs({"ipv4": ipv4})
+
+
+def _ingress_namespace(terms: Terms) -> str:
+    """Of a cluster's host; None, which the engine takes for no value, on any other."""
+    return cast(str, terms.get("ingress_namespace"))
 
 
 def _accepted_terms(args: SharedHostArgs, terms_by_club: Mapping[str, Terms] | None, secret_readable: bool) -> Terms:

@@ -38,6 +38,39 @@ agent {
 }
 """
 
+CLUSTER = """
+# The ingress of each host.
+namespace "host-*" {
+  policy = "write"
+
+  variables {
+    path "io/*" {
+      capabilities = ["write", "read", "list", "destroy"]
+    }
+    path "caddy/*" {
+      capabilities = ["write", "read", "list", "destroy"]
+    }
+  }
+}
+"""
+"""What the program may do on a cluster beside `PROGRAM`."""
+
+TAKEOVER = """\
+# The nodes, and the one variable that it writes. Its token is in the variable of its job.
+node {
+  policy = "read"
+}
+
+namespace "default" {
+  variables {
+    path "takeover/*" {
+      capabilities = ["write", "read"]
+    }
+  }
+}
+"""
+"""Rights of the takeover's job."""
+
 
 def ingress_files(job: str, namespace: str) -> str:
     """Read access of the ingress's job: every stack's file, and its own items."""
@@ -52,10 +85,11 @@ namespace "{namespace}" {{
 """
 
 
-def club(name: str, volume: str) -> str:
+def club(name: str, volume: str, files: str = "default") -> str:
     """Rights of the token of the club `name`: everything in its own namespace, and nothing elsewhere.
 
-    Not `policy = "write"`: with it the club could create a volume without a quota.
+    `files` is the namespace of the ingress of its host. Not `policy = "write"`: with it the club could create a volume
+    without a quota.
     """
     return f"""\
 namespace "{name}" {{
@@ -72,7 +106,7 @@ namespace "{name}" {{
 }}
 
 # The club's file among those of the host's ingress.
-namespace "default" {{
+namespace "{files}" {{
   variables {{
     path "io/files/{name}" {{
       capabilities = ["write", "read", "destroy"]

@@ -123,6 +123,23 @@ class DockerConfig(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExecConfig(Block):
+    """`config` of a task of the raw_exec driver."""
+
+    keyword = "config"
+    command: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(Block):
+    """The task's workload identity; with `env`, as NOMAD_TOKEN."""
+
+    keyword = "identity"
+    env: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChangeScript(Block):
     """A command that runs inside the task when a template changed."""
 
@@ -217,7 +234,7 @@ class Periodic(Block):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Block):
-    """One container."""
+    """One container, or one program of the raw_exec driver."""
 
     keyword = "task"
     name: str = label()
@@ -226,7 +243,8 @@ class Task(Block):
     kill_timeout: str | None = None
     lifecycle: Lifecycle | None = None
     restart: Restart | None = None
-    config: DockerConfig
+    config: DockerConfig | ExecConfig
+    identity: Identity | None = None
     volume_mounts: tuple[VolumeMount, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     templates: tuple[Template, ...] = ()
@@ -269,6 +287,7 @@ class Job(Block):
     name: str = label()
     namespace: str | None = None
     datacenters: tuple[str, ...]
+    node_pool: str | None = None
     region: str | None = None
     type: str = "service"
     priority: int | None = None

@@ -23,8 +23,17 @@ class HostContractError(ValueError):
     """The host grants the club nothing, or terms that this version cannot read. The message says what to do."""
 
 
+def ingress_namespace(host: str) -> str:
+    """The Nomad namespace of the ingress on a cluster's host."""
+    return f"host-{host}"
+
+
 def terms_for(settings: Settings, club: ClubOptions) -> dict[str, Any]:
-    """The terms that the host with these settings grants `club`, as far as they are known before resources exist."""
+    """The terms that the host with these settings grants `club`, as far as they are known before resources exist.
+
+    On a cluster each host is a datacenter, and its ingress reads the files of the host's own namespace.
+    """
+    on_a_cluster = {"datacenter": club.host, "ingress_namespace": ingress_namespace(club.host)} if club.host else {}
     return {
         "schema": SCHEMA,
         "port": club.port,
@@ -35,6 +44,7 @@ def terms_for(settings: Settings, club: ClubOptions) -> dict[str, Any]:
         "datacenter": settings.nomad.datacenter,
         "region": settings.nomad.region,
         "droplet_region": settings.host.region,
+        **on_a_cluster,
     }
 
 

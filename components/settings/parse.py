@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from components.settings.checks.placement import NO_HOSTNAME
 from components.settings.checks.validation import cross_faults, stack_faults
 from components.settings.fields.errors import Fault, SettingsError, dotted, from_validation, location_of, shown
 from components.settings.fields.option import is_map, section_of
@@ -24,7 +25,7 @@ def with_content(document: Mapping[str, Any]) -> dict[str, Any]:
     def is_absent(key: str, value: Any) -> bool:
         field = Settings.model_fields.get(key)
         is_optional_section = field is not None and section_of(field) is not None and field.default is None
-        return value is None or (is_optional_section and value == {})
+        return value is None or (is_optional_section and value == {}) or (key == "hostname" and value == "")
 
     return {key: value for key, value in document.items() if not is_absent(key, value)}
 
@@ -40,13 +41,21 @@ def read(document: Mapping[str, Any], file: str, stack: str) -> Settings:
         whole = Fault("(the whole file)", f"{shown(document)} is not a map.", "Write 'pds:option: value' lines.")
         raise SettingsError(file, [*faults, whole])
     document = _readable(document, [], faults)
+    if document.get("cluster") is not None:
+        if "hostname" in document:
+            faults.append(
+                Fault("hostname", "a cluster has no PDS of its own, so it has no name.", "Remove it, or 'cluster'.")
+            )
+        document = {**document, "hostname": NO_HOSTNAME}
     try:
         settings = Settings.model_validate(document)
         faults += cross_faults(settings, faulty=frozenset())
     except ValidationError as error:
         faults += from_validation(error, Settings)
         sound, faulty = _sound_part(document, error)
-        faults += cross_faults(Settings.model_validate(sound), faulty)
+        # Without its section a cluster would be checked as a PDS.
+        if document.get("cluster") is None or "cluster" in sound:
+            faults += cross_faults(Settings.model_validate(sound), faulty)
     if faults or settings is None:
         raise SettingsError(file, faults)
     return settings

@@ -12,7 +12,7 @@ import pytest
 from cli.app import group
 from components.settings.sections import HostOptions, VolumeOptions
 from offline.mock_engine import ROOT, Evaluation
-from tests.support.programs import ALERTS, BACKUP, CLUBS, run, shared
+from tests.support.programs import ALERTS, BACKUP, CLUBS, cluster, run, shared
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
@@ -181,7 +181,7 @@ def test_decisions_are_numbered_without_a_gap() -> None:
 
 
 def _exported() -> list[Evaluation]:
-    """A club's stack and a stack with its own host; outputs.md describes the second, so it comes last."""
+    """A cluster, a club's stack and a stack with its own host; outputs.md describes the second, so it comes last."""
     members = [{"handle": "ann.noted.at", "email": "ann@noted.at"}]
     sections = {
         **CLUBS,
@@ -191,7 +191,7 @@ def _exported() -> list[Evaluation]:
         "metrics": {"store": True},
     }
     everything = run(**sections, members=members, invites={"count": 1})
-    return [shared(), everything]
+    return [cluster(), shared(), everything]
 
 
 def test_outputs_md_has_every_output_and_marks_the_secret_ones() -> None:

@@ -14,7 +14,7 @@ import pytest
 from offline.mock_engine import COMPUTED, Evaluation
 from tests.support.input_types import args_class, find_faulty_inputs
 from tests.support.mail import ALL_PARTS, RESEND
-from tests.support.programs import ALERTS, BACKUP, CLUB, CLUBS, EXISTING, run, shared
+from tests.support.programs import ALERTS, BACKUP, CLUB, CLUBS, EXISTING, cluster, run, shared
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -44,7 +44,7 @@ def test_every_input_of_stacks_with_every_option_matches_its_sdk_type() -> None:
         mail={**RESEND, "dns": ALL_PARTS},
         **CLUB,
     )
-    others = (evaluation, run(**CLUBS), run(**EXISTING))
+    others = (evaluation, run(**CLUBS), run(**EXISTING), cluster())
     types = {item.type for each in others for item in each.resources}
     assert set(COMPUTED) - types == set(), "a type that the mock engine knows is in none of these stacks"
     assert [finding for each in (*others, shared()) for finding in find_faulty_inputs(each)] == []

@@ -11,14 +11,15 @@ import pytest
 
 from offline.mock_engine import ROOT, Evaluation
 from tests.support.invariants import everything, kind
-from tests.support.programs import ALERTS, BACKUP, BLOBS, CLUBS, EXISTING, run, shared
+from tests.support.programs import ALERTS, BACKUP, BLOBS, CLUBS, EXISTING, cluster, run, shared
 
 COMPONENTS = ROOT / "components"
 MODULES = sorted(path for path in COMPONENTS.rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 LAYERS = (
-    {"pds"},
+    {"program"},
+    {"pds", "cluster"},
     {"outputs"},
     {"host", "server", "edge", "operations", "people"},
     {"notices"},
@@ -27,14 +28,23 @@ LAYERS = (
     {"clients"},
     {"render"},
     {"settings"},
+    {"takeover"},
 )
 """From top to bottom. A module imports from its own folder and from lower layers only; `components/__init__.py` shows
 the same list."""
 
-INSIDE = {"clients": {"settings"}, "render": {"settings"}, "dynamic": {"clients", "settings"}, "settings": set[str]()}
+INSIDE = {
+    "clients": {"settings", "takeover"},
+    "render": {"settings", "takeover"},
+    "dynamic": {"clients", "settings"},
+    "settings": set[str](),
+    "takeover": set[str](),
+}
 """What a layer may import, if it is less than all lower layers."""
 
 READS_ITS_OWN_FILES = {
+    "components/render/cluster/agents.py",
+    "components/render/cluster/user_data.py",
     "components/render/host/cloud_init.py",
     "components/render/host/nomad_agent.py",
     "components/render/metrics/files.py",
@@ -121,8 +131,8 @@ def _calls(tree: ast.AST) -> Iterator[str]:
 def test_components_read_no_environment_clock_file_or_network(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     touched = {call for call in _calls(_tree(path)) if TOUCHES.match(call)}
-    if name.startswith("components/clients/"):
-        return  # clients do I/O by design; they run in the providers, never in a constructor
+    if name.startswith(("components/clients/", "components/takeover/")):
+        return  # they do I/O by design, in the providers and on the servers, never in a constructor
     if name == "components/settings/from_pulumi.py":
         assert not {call for call in touched if not call.startswith("pulumi.")}, "it reads only the configuration"
         return
@@ -161,7 +171,7 @@ def _constructor(node: ast.ClassDef) -> ast.FunctionDef:
 
 
 def test_every_component_class_is_covered() -> None:
-    assert len(CLASSES) == 22, "a new component class changes this count"
+    assert len(CLASSES) == 28, "a new component class changes this count"
 
 
 @pytest.mark.parametrize(("module", "node"), CLASSES, ids=[node.name for _module, node in CLASSES])
@@ -188,7 +198,7 @@ def test_a_component_does_not_pass_the_caller_s_options_to_its_children(module: 
     assert len(uses) == 1, "the caller's options go only to super().__init__"
 
 
-def test_a_component_is_created_in_its_own_folder_or_by_pds() -> None:
+def test_a_component_is_created_in_its_own_folder_or_by_what_composes_a_stack() -> None:
     homes = {node.name: Path(module).parent for module, node in CLASSES}
     created = {
         (call, Path(name))
@@ -196,9 +206,12 @@ def test_a_component_is_created_in_its_own_folder_or_by_pds() -> None:
         for call in _calls(_tree(path))
         if call in homes
     }
-    elsewhere = {(call, str(file)) for call, file in created if file.parent != homes[call] and file.name != "pds.py"}
-    assert elsewhere == set(), "`pds.py` passes values between folders"
-    assert {call for call, _file in created} == homes.keys() - {"Pds"}, "every component is created somewhere"
+    composing = {Path("components/pds.py"), Path("components/cluster.py")}
+    elsewhere = {
+        (call, str(file)) for call, file in created if homes[call] not in file.parents and file not in composing
+    }
+    assert elsewhere == set(), "`pds.py` and `cluster.py` pass values between folders"
+    assert {call for call, _file in created} == homes.keys(), "every component is created somewhere"
 
 
 def test_every_component_registers_its_outputs(club: Evaluation) -> None:
@@ -212,7 +225,7 @@ def test_type_tokens_match_the_component_classes(club: Evaluation) -> None:
         *everything(run(alerts=ALERTS, backup=BACKUP, metrics={"store": True}, **CLUBS)),
         *everything(run(blobs=BLOBS)),
     ]
-    every += [*everything(shared()), *everything(run(**EXISTING))]
+    every += [*everything(shared()), *everything(run(**EXISTING)), *everything(cluster())]
     tokens = {item.type for item in every if item.type.startswith("pds:")}
     assert tokens == {f"pds:index:{node.name}" for _module, node in CLASSES}
 

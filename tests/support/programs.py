@@ -58,6 +58,17 @@ ON_A_HOST: dict[str, Any] = {
 }
 """The options of the club `chess` on that host."""
 
+CLUSTER: dict[str, Any] = {
+    "operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]},
+    "cluster": {
+        "hosts": {"a": {}, "b": {"volume_gib": 60}},
+        "takeover": {"token": "dop_v1_cluster-takeover", "notify_url": "https://hooks.slack.com/services/T1/B1/X1"},
+    },
+    "ingress": {"kind": "caddy"},
+    "clubs": {"chess": {"host": "a", "port": 3101}, "rooks": {"host": "b", "port": 3101}},
+}
+"""The options of a cluster with two hosts, and a club on each, on the same port."""
+
 EXISTING: dict[str, Any] = {
     "on": {
         "nomad_address": "https://nomad.my-club.org:4646",
@@ -104,6 +115,13 @@ def run(
     return evaluate(
         stack, config, secret_keys=secret_keys, preview=preview, secret=secret, others=others, program=program
     )
+
+
+@cache
+def cluster() -> Evaluation:
+    """The program, evaluated for a cluster called fleet."""
+    config = {f"pds:{key}": json.dumps(value) for key, value in CLUSTER.items()}
+    return evaluate("fleet", config, secret_keys=frozenset({"pds:cluster"}))
 
 
 @cache

@@ -88,7 +88,8 @@ def _declaration(field: FieldInfo) -> dict[str, Any]:
     else:
         declared = {"type": "array", "items": {"type": "string"}, "description": described}
         default = list(field.default or ())
-    return declared if field.is_required() else declared | {"default": default}
+    # The CLI would refuse a cluster, which has no hostname; the models refuse a PDS without one.
+    return declared | {"default": "" if field.is_required() else default}
 
 
 def stack_schema() -> str:
@@ -105,8 +106,10 @@ def stack_schema() -> str:
     config = {
         "type": "object",
         "properties": {f"{PROJECT}:{key}": _for_editors(schema) for key, schema in model["properties"].items()},
-        "required": [f"{PROJECT}:{key}" for key in model["required"]],
-        "anyOf": [{"required": [f"{PROJECT}:{key}"]} for key in ("operators", "on")],
+        "anyOf": [
+            {"required": [f"{PROJECT}:{key}" for key in (*model["required"], where)]} for where in ("operators", "on")
+        ]
+        + [{"required": [f"{PROJECT}:cluster", f"{PROJECT}:operators"]}],
         "patternProperties": {f"^(?!{PROJECT}:)[^:]+:.+$": {"description": "Configuration of a provider."}},
         "additionalProperties": False,
     }

@@ -11,6 +11,7 @@ on the droplet; `files/metadata.sh` stops that once cloud-init is done.
 
 import hashlib
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ PACKAGES = (
 Nomad runs `ip` at its start and fails without it; `jq` is for operators.
 """
 
-_FILES = Path(__file__).with_name("files")
-_LIBRARY = "/usr/local/lib/pds"
+FILES = Path(__file__).with_name("files")
+LIBRARY = "/usr/local/lib/pds"
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ def configuration_hash(settings: Settings, stack: str) -> str:
     a resource.
     """
     document = _without_certificates(settings, stack)
-    _refuse_too_long(len(document) + 3 * _PEM_BYTES)
+    refuse_too_long(len(document) + 3 * _PEM_BYTES)
     return _digest(document)
 
 
 def user_data(settings: Settings, stack: str, certificates: Certificates) -> str:
     """The whole document. Raises UserDataTooLongError above 64 KiB."""
     document = _document(settings, stack, certificates, _digest(_without_certificates(settings, stack)))
-    _refuse_too_long(len(document.encode()))
+    refuse_too_long(len(document.encode()))
     return document
 
 
@@ -93,7 +94,8 @@ def _digest(document: bytes) -> str:
     return hashlib.sha256(document).hexdigest()[:16]
 
 
-def _refuse_too_long(size: int) -> None:
+def refuse_too_long(size: int) -> None:
+    """Raises UserDataTooLongError above DigitalOcean's limit."""
     if size > MAX_BYTES:
         raise UserDataTooLongError(
             f"The host's cloud-init has {size:,} bytes. DigitalOcean's limit is {MAX_BYTES:,}. Shorten "
@@ -102,6 +104,11 @@ def _refuse_too_long(size: int) -> None:
 
 
 def _document(settings: Settings, stack: str, certificates: Certificates, configuration: str) -> str:
+    return cloud_config(settings, host_files(settings, stack, certificates, configuration))
+
+
+def cloud_config(settings: Settings, files: Sequence[HostFile]) -> str:
+    """The document that writes `files` and runs the setup among them."""
     assert settings.operators, "only a PDS on another host has none"
     config: dict[str, Any] = {
         "timezone": settings.time_zone,
@@ -116,10 +123,10 @@ def _document(settings: Settings, stack: str, certificates: Certificates, config
         "package_upgrade": True,
         "write_files": [
             {"path": file.path, "owner": "root:root", "permissions": file.mode, "content": file.content}
-            for file in host_files(settings, stack, certificates, configuration)
+            for file in files
         ],
         # cloud-init's last step. Nomad does not start before it: the script orders what follows.
-        "runcmd": [[f"{_LIBRARY}/setup"]],
+        "runcmd": [[f"{LIBRARY}/setup"]],
     }
     if not config["ssh_authorized_keys"]:
         del config["ssh_authorized_keys"]
@@ -132,42 +139,42 @@ def host_files(settings: Settings, stack: str, certificates: Certificates, confi
     units = "/etc/systemd/system"
     return (
         HostFile("/etc/pds/host.env", _environment(settings, stack)),
-        _script(f"{_LIBRARY}/setup", "setup.sh"),
-        _script(f"{_LIBRARY}/install-nomad", "install-nomad.sh"),
-        _script(f"{_LIBRARY}/volume", "volume.sh"),
-        _script(f"{_LIBRARY}/metadata", "metadata.sh"),
-        _script(f"{_LIBRARY}/drain", "stop-before-shutdown.sh"),
-        _script(f"{_LIBRARY}/updates", "updates.sh"),
-        _script("/usr/local/lib/nomad/host-volume-plugins/pds-dir", "host-volume-plugin.sh"),
+        script_file(f"{LIBRARY}/setup", "setup.sh"),
+        script_file(f"{LIBRARY}/install-nomad", "install-nomad.sh"),
+        script_file(f"{LIBRARY}/volume", "volume.sh"),
+        script_file(f"{LIBRARY}/metadata", "metadata.sh"),
+        script_file(f"{LIBRARY}/drain", "stop-before-shutdown.sh"),
+        script_file(f"{LIBRARY}/updates", "updates.sh"),
+        script_file("/usr/local/lib/nomad/host-volume-plugins/pds-dir", "host-volume-plugin.sh"),
         HostFile("/etc/nomad.d/agent.hcl", agent_config(settings, configuration)),
         # JSON has no comments, so its reasons are here. live-restore: Docker can be upgraded under running containers.
         # ip: a port published without an address is on loopback, not on the Internet past every firewall of the host.
         # userland-proxy stays on: without it Docker reaches loopback ports by making 127.0.0.0/8 routable on its
         # bridges. icc: containers of two clubs cannot reach each other. log-opts: for containers other than Nomad's,
         # which set their own. cgroup-parent is not set: Nomad expects containers in system.slice.
-        _static("/etc/docker/daemon.json", "daemon.json"),
-        _static("/etc/stunnel/nomad.conf", "stunnel.conf"),
+        static_file("/etc/docker/daemon.json", "daemon.json"),
+        static_file("/etc/stunnel/nomad.conf", "stunnel.conf"),
         HostFile("/etc/stunnel/pds/ca.pem", certificates.ca_pem),
         HostFile("/etc/stunnel/pds/server.pem", certificates.server_cert_pem),
         HostFile("/etc/stunnel/pds/server.key", certificates.server_key_pem, mode="0600"),
-        _static("/etc/ssh/sshd_config.d/10-pds.conf", "sshd.conf"),
-        _static("/etc/systemd/journald.conf.d/10-pds.conf", "journald.conf"),
-        _static("/etc/sysctl.d/90-pds.conf", "sysctl.conf"),
-        _static("/etc/apt/apt.conf.d/52pds-unattended-upgrades", "unattended-upgrades"),
-        _static("/etc/udev/rules.d/90-pds-volume.rules", "volume.rules", volume),
-        _static(f"{units}/srv-nomad.mount", "srv-nomad.mount", volume),
-        _static(f"{units}/pds-volume-prepare.service", "pds-volume-prepare.service"),
-        _static(f"{units}/pds-volume-claim.service", "pds-volume-claim.service"),
-        _static(f"{units}/pds-grow.service", "pds-grow.service"),
-        _static(f"{units}/pds-grow.timer", "pds-grow.timer"),
-        _static(f"{units}/pds-updates.service", "pds-updates.service"),
-        _static(f"{units}/pds-updates.timer", "pds-updates.timer"),
-        _static(f"{units}/pds-metadata.service", "pds-metadata.service"),
-        _static(f"{units}/docker.service.d/pds.conf", "docker-pds.conf"),
-        _static(f"{units}/do-agent.service.d/pds.conf", "do-agent-pds.conf"),
-        _static(f"{units}/nomad.service", "nomad.service"),
-        _static(f"{units}/pds-drain.service", "pds-drain.service"),
-        _static(f"{units}/stunnel@nomad.service.d/pds.conf", "stunnel-pds.conf"),
+        static_file("/etc/ssh/sshd_config.d/10-pds.conf", "sshd.conf"),
+        static_file("/etc/systemd/journald.conf.d/10-pds.conf", "journald.conf"),
+        static_file("/etc/sysctl.d/90-pds.conf", "sysctl.conf"),
+        static_file("/etc/apt/apt.conf.d/52pds-unattended-upgrades", "unattended-upgrades"),
+        static_file("/etc/udev/rules.d/90-pds-volume.rules", "volume.rules", volume),
+        static_file(f"{units}/srv-nomad.mount", "srv-nomad.mount", volume),
+        static_file(f"{units}/pds-volume-prepare.service", "pds-volume-prepare.service"),
+        static_file(f"{units}/pds-volume-claim.service", "pds-volume-claim.service"),
+        static_file(f"{units}/pds-grow.service", "pds-grow.service"),
+        static_file(f"{units}/pds-grow.timer", "pds-grow.timer"),
+        static_file(f"{units}/pds-updates.service", "pds-updates.service"),
+        static_file(f"{units}/pds-updates.timer", "pds-updates.timer"),
+        static_file(f"{units}/pds-metadata.service", "pds-metadata.service"),
+        static_file(f"{units}/docker.service.d/pds.conf", "docker-pds.conf"),
+        static_file(f"{units}/do-agent.service.d/pds.conf", "do-agent-pds.conf"),
+        static_file(f"{units}/nomad.service", "nomad.service"),
+        static_file(f"{units}/pds-drain.service", "pds-drain.service"),
+        static_file(f"{units}/stunnel@nomad.service.d/pds.conf", "stunnel-pds.conf"),
         *(_metrics_files(units) if settings.metrics_store else ()),
     )
 
@@ -175,9 +182,9 @@ def host_files(settings: Settings, stack: str, certificates: Certificates, confi
 def _metrics_files(units: str) -> tuple[HostFile, ...]:
     """What the metrics store reads of the host."""
     return (
-        _script(f"{_LIBRARY}/metrics", "metrics.sh"),
-        _static(f"{units}/pds-metrics.socket", "pds-metrics.socket"),
-        _static(f"{units}/pds-metrics@.service", "pds-metrics.service"),
+        script_file(f"{LIBRARY}/metrics", "metrics.sh"),
+        static_file(f"{units}/pds-metrics.socket", "pds-metrics.socket"),
+        static_file(f"{units}/pds-metrics@.service", "pds-metrics.service"),
     )
 
 
@@ -194,16 +201,23 @@ def _environment(settings: Settings, stack: str) -> str:
         "PACKAGES": " ".join(PACKAGES),
         "METRICS_GIB": str(STORE_GIB),
     }
+    return assignments(values)
+
+
+def assignments(values: Mapping[str, str]) -> str:
+    """The scripts' parameters as a file that they source."""
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     return "\n".join(["# Parameters of the scripts in /usr/local/lib/pds. Written by the stack's program.", *lines, ""])
 
 
-def _static(path: str, source: str, volume: str = "") -> HostFile:
-    return HostFile(path, (_FILES / source).read_text().replace("@VOLUME@", volume))
+def static_file(path: str, source: str, volume: str = "") -> HostFile:
+    """A file of `files/`, with the volume's name in place of `@VOLUME@`."""
+    return HostFile(path, (FILES / source).read_text().replace("@VOLUME@", volume))
 
 
-def _script(path: str, source: str) -> HostFile:
-    return HostFile(path, (_FILES / source).read_text(), mode="0755")
+def script_file(path: str, source: str) -> HostFile:
+    """A program of `files/`."""
+    return HostFile(path, (FILES / source).read_text(), mode="0755")
 
 
 class _Dumper(yaml.CSafeDumper):

@@ -1,4 +1,6 @@
-"""Every Nomad job of the program. Previews, outputs, backups, golden files and tests iterate these entries.
+"""Every Nomad job of a stack with a PDS. Previews, outputs, backups, golden files and tests iterate these entries.
+
+A cluster has no PDS: its takeover (`render/cluster/`) and the ingress of each host are not among them.
 
 An entry is the value `ENTRY` of a module in `render/jobs/`, `render/ingress/` or `render/metrics/`, so that a new job
 is one file there.

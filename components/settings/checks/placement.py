@@ -1,10 +1,12 @@
-"""Options that conflict with the placement of a PDS."""
+"""Options that conflict with the placement of a PDS, or with a cluster, which has none of its own."""
 
 from collections.abc import Iterator
 
+from components.settings.checks.capacity import allocatable_mib
 from components.settings.fields.errors import Fault
 from components.settings.fields.option import Section
-from components.settings.sections.placement import OnOptions
+from components.settings.sections import CADDY_ASK_PORT, ClusterOptions
+from components.settings.sections.placement import FIRST_CLUB_PORT, ClubOptions, OnOptions
 from components.settings.sections.settings import Settings
 
 _OWN_HOST = {
@@ -80,3 +82,122 @@ def _on_a_nomad(settings: Settings, on: OnOptions) -> Iterator[Fault]:
     if (on.nomad_client_cert_pem is None) != (on.nomad_client_key_pem is None):
         missing = "key" if on.nomad_client_key_pem is None else "cert"
         yield Fault(f"on.nomad_client_{missing}_pem", "certificate and key belong together.", "Write both, or neither.")
+
+
+NO_HOSTNAME = "pds.cluster.test"
+"""Stands in for the hostname of a cluster, which no name resolves to. No rendered file contains it."""
+
+_SECTIONS = frozenset({"cluster", "clubs", "host", "hostname", "ingress", "nomad", "operators", "secrets", "time_zone"})
+_OF_A_SECTION = {
+    "host": frozenset({"region", "image", "swap_gib"}),
+    "ingress": frozenset({"kind", "image", "memory_mib", "acme_ca", "acme_email", "access_log", "ssh_port"}),
+    "secrets": frozenset({"nomad_management_token"}),
+}
+"""Options that a cluster has of the sections that it shares with a PDS."""
+
+_RESERVE_GIB = 5
+"""Of a host's volume, for Nomad, the ingress and what backups need for a while."""
+
+
+def cluster_faults(settings: Settings) -> Iterator[Fault]:
+    """Faults of a cluster, and clubs on a host of no cluster."""
+    cluster = settings.cluster
+    if cluster is None:
+        for name, club in settings.clubs.items():
+            if club.host is not None:
+                yield Fault(f"clubs.{name}.host", "this stack is no cluster.", "Remove it: there is one host.")
+        return
+    yield from _foreign_options(settings)
+    yield from _numbers(settings, cluster)
+    if settings.operators is None:
+        yield Fault(
+            "operators",
+            "this option is required.",
+            "Write 'operators: {cidrs: [203.0.113.7/32], ssh_keys: [my-laptop]}': who may administer the cluster.",
+        )
+    for name, club in settings.clubs.items():
+        if club.host not in cluster.hosts:
+            said = f"the cluster has no host '{club.host}'" if club.host else "a cluster has several hosts"
+            yield Fault(f"clubs.{name}.host", f"{said}.", f"Write one of: {', '.join(cluster.hosts)}.")
+    for host in cluster.hosts:
+        clubs = {name: club for name, club in settings.clubs.items() if club.host == host}
+        yield from _ports(settings, host, clubs)
+        yield from _room(settings, cluster, host, clubs)
+
+
+def _foreign_options(settings: Settings) -> Iterator[Fault]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        # The engine fills in the defaults of Pulumi.yaml, and `{}` for a section.
+        default = field.get_default(call_default_factory=True, validated_data={})
+        written = bool(value.model_fields_set) if isinstance(value, Section) else bool(value) and value != default
+        if name not in _SECTIONS and written:
+            yield Fault(name, "it is an option of a PDS, and a cluster has none.", "Remove it, or 'cluster'.")
+    for name, allowed in _OF_A_SECTION.items():
+        section = getattr(settings, name)
+        assert isinstance(section, Section)
+        for key in sorted(section.model_fields_set - allowed):
+            yield Fault(f"{name}.{key}", "a cluster does not use this option.", "Remove it.")
+
+
+def _numbers(settings: Settings, cluster: ClusterOptions) -> Iterator[Fault]:
+    if not cluster.hosts:
+        yield Fault("cluster.hosts", "a cluster without hosts has no place for a PDS.", "Write for example '{a: {}}'.")
+    if settings.nomad.datacenter in cluster.hosts:
+        yield Fault(
+            f"cluster.hosts.{settings.nomad.datacenter}",
+            "this is the datacenter of the servers, and each host is a datacenter of its own.",
+            "Give the host another name.",
+        )
+    if cluster.takeover and not cluster.workers.spares:
+        yield Fault(
+            "cluster.workers.spares",
+            "with 'takeover' a dead host needs a spare to come back on.",
+            "Write 1 or more, or remove 'takeover'.",
+        )
+    servers = cluster.servers
+    if servers.endpoint > servers.count:
+        yield Fault("cluster.servers.endpoint", f"there is no server {servers.endpoint}.", "Write 1.")
+    for key, count in (("servers", servers.count), ("workers", cluster.worker_count)):
+        for number in getattr(cluster, key).generations:
+            if int(number) > count:
+                yield Fault(f"cluster.{key}.generations.{number}", f"there are {count} {key}.", "Remove it.")
+
+
+def _ports(settings: Settings, host: str, clubs: dict[str, ClubOptions]) -> Iterator[Fault]:
+    owners = {4646: "Nomad", 4647: "Nomad", 4648: "Nomad", 4650: "the Nomad endpoint"}
+    if settings.ingress.kind == "caddy":
+        owners[CADDY_ASK_PORT] = "Caddy"
+    if settings.ingress.kind == "io":
+        owners[settings.ingress.ssh_port] = "'ingress.ssh_port'"
+    used = {*owners, *(club.port for club in clubs.values())}
+    free = (port for port in range(FIRST_CLUB_PORT, 65536) if port not in used)
+    for name, club in clubs.items():
+        if club.port in owners:
+            where = f" on host {host}" if owners[club.port].startswith("'clubs") else ""
+            yield Fault(
+                f"clubs.{name}.port", f"{club.port} belongs to {owners[club.port]}{where}.", f"Write {next(free)}."
+            )
+        owners.setdefault(club.port, f"'clubs.{name}.port'")
+
+
+def _room(settings: Settings, cluster: ClusterOptions, host: str, clubs: dict[str, ClubOptions]) -> Iterator[Fault]:
+    granted = sum(club.disk_gib for club in clubs.values())
+    volume = cluster.hosts[host].volume_gib
+    if granted + _RESERVE_GIB > volume:
+        yield Fault(
+            f"cluster.hosts.{host}.volume_gib",
+            f"the volume has {volume} GiB, and the clubs on the host have {granted} GiB, beside {_RESERVE_GIB} GiB for "
+            "Nomad and the ingress.",
+            f"Write {granted + _RESERVE_GIB} or more.",
+        )
+    available = allocatable_mib(cluster.workers.memory_mib)
+    ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
+    demand = sum(club.memory_mib for club in clubs.values()) + ingress
+    if demand > available:
+        yield Fault(
+            "cluster.workers.size",
+            f"{cluster.workers.size} has {available} MiB for jobs, beside what kernel and system keep. The clubs on "
+            f"host {host} and its ingress reserve {demand} MiB.",
+            "Write a larger size, or give a club another host.",
+        )

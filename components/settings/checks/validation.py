@@ -15,7 +15,7 @@ from components.settings.checks.host import image_faults, metrics_faults, packag
 from components.settings.checks.ingress import caa_faults, caddy_image_faults, ingress_kind_faults
 from components.settings.checks.mail import mail_dns_faults, region_faults
 from components.settings.checks.pds_env import environment_faults
-from components.settings.checks.placement import placement_faults
+from components.settings.checks.placement import cluster_faults, placement_faults
 from components.settings.checks.raw_hcl import raw_hcl_faults
 from components.settings.fields.errors import Fault, shown
 from components.settings.fields.nomad_version import OLDEST_NOMAD, OLDEST_NOMAD_TEXT, version_numbers
@@ -39,7 +39,7 @@ def cross_faults(settings: Settings, faulty: frozenset[str]) -> list[Fault]:
     """Faults between options. Skips each check that reads one of the `faulty` keys."""
     return [
         fault
-        for needs, check in _CHECKS
+        for needs, check in (_CHECKS_OF_A_CLUSTER if settings.cluster else _CHECKS)
         if not any(_overlap(need, key) for need in needs for key in faulty)
         for fault in check(settings)
     ]
@@ -227,6 +227,7 @@ def _alerts(settings: Settings) -> Iterator[Fault]:
 
 _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...] = (
     (frozenset({"on", "operators", "clubs"}), placement_faults),
+    (frozenset({"cluster", "clubs"}), cluster_faults),
     (frozenset({"hostname", "dns.zone", "dns.provider"}), _zone),
     (frozenset({"dns.provider", "dns.create_zone"}), _manual_zone),
     (frozenset({"service_handle_domains"}), _handle_domains),
@@ -293,3 +294,13 @@ _CHECKS: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...
     (frozenset({"members", "service_handle_domains", "hostname", "relay_raised"}), member_faults),
     (frozenset({"members", "takedown", "delete"}), removal_faults),
 )
+
+_CHECKS_OF_A_CLUSTER: tuple[tuple[frozenset[str], Callable[[Settings], Iterator[Fault]]], ...] = (
+    (frozenset({"cluster", "clubs", "ingress", "operators", "nomad.datacenter"}), cluster_faults),
+    (frozenset({"operators.cidrs"}), _open_cidrs),
+    (frozenset({"operators.cidrs"}), _reachable_cidrs),
+    (frozenset({"operators.ssh_keys"}), _account_key),
+    (frozenset({"nomad.version", "nomad.sha256", "nomad.mirror"}), _nomad_release),
+    (frozenset({"ingress.kind", "ingress.image"}), caddy_image_faults),
+)
+"""The checks of a stack with `cluster`, which has no PDS."""

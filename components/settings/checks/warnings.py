@@ -18,8 +18,20 @@ _PAIRS = (("app_view_url", "app_view_did"), ("report_service_url", "report_servi
 
 def warnings(settings: Settings) -> Iterator[str]:
     """All warnings about a stack file, each with a remedy."""
-    for check in _CHECKS:
+    for check in (_cluster,) if settings.cluster else _CHECKS:
         yield from check(settings)
+
+
+def _cluster(settings: Settings) -> Iterator[str]:
+    cluster = settings.cluster
+    assert cluster
+    if cluster.servers.count == 1:
+        yield (
+            "pds:cluster.servers.count: with one server nothing is placed or moved while it is away, and a lost server "
+            "has to be filled by `pulumi up` of every stack. PDSes serve on meanwhile. 3 survive the loss of one."
+        )
+    if cluster.takeover is None:
+        yield "pds:cluster.takeover: without it a dead host stays away until you run `./pds repair`."
 
 
 def _mail(settings: Settings) -> Iterator[str]:

@@ -7,6 +7,7 @@ file requests, not what is derived from it. A section also states the memory and
 """
 
 from components.settings.sections.blobs import BLOBS_MIB, BlobsOptions
+from components.settings.sections.cluster import ClusterHostOptions, ClusterOptions, TakeoverOptions
 from components.settings.sections.host import DnsOptions, HostOptions, NomadOptions, OperatorsOptions, VolumeOptions
 from components.settings.sections.ingress import CADDY_ASK_PORT, INGRESS_IMAGES, IngressOptions
 from components.settings.sections.mail import (
@@ -50,6 +51,8 @@ __all__ = [
     "BackupOptions",
     "BlobsOptions",
     "ClubOptions",
+    "ClusterHostOptions",
+    "ClusterOptions",
     "DmarcOptions",
     "DnsOptions",
     "HostOptions",
@@ -68,5 +71,6 @@ __all__ = [
     "S3Options",
     "SecretsOptions",
     "SlackOptions",
+    "TakeoverOptions",
     "VolumeOptions",
 ]

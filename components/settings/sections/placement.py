@@ -75,6 +75,9 @@ class ClubOptions(Section):
     """Resources for another stack's PDS on this stack's host."""
 
     port: int = option(ge=1024, le=65535, doc="Exclusive port on the host's loopback interface.", example=3101)
+    host: str | None = option(
+        None, pattern=r"^[a-z][a-z0-9]{0,14}$", doc="Host of the cluster that the PDS runs on. Required on a cluster."
+    )
     disk_gib: int = option(5, ge=1, le=16384, doc="Limit of the club's data on the volume, in GiB.")
     memory_mib: int = option(
         896, ge=256, le=262144, doc="Memory limit of all its jobs together, in MiB: a PDS 512, its backup 384."

@@ -36,6 +36,9 @@ class Settings(Section):
         doc="Other stacks whose PDS runs on this host, by name, with the resources of each.",
         example={"chess": {"port": 3101}},
     )
+    cluster: sections.ClusterOptions | None = option(
+        None, doc="A cluster for the PDSes of other stacks, instead of a PDS and its droplet."
+    )
     operators: sections.OperatorsOptions | None = option(
         None,
         doc="Operators of the host. Required unless the PDS runs on another host.",

@@ -121,3 +121,20 @@ def test_running_club_is_not_removed() -> None:
     api = nomad(delete=(500, "volume v-1 in use by allocations: [a]"))
     with pytest.raises(ServiceError, match=r"The PDS of stack chess still runs on this host"):
         nomad_clubs.remove_club(api, "chess", "pds-chess")
+
+
+def test_volume_of_a_cluster_s_host_is_created_on_its_node() -> None:
+    api = nomad()
+    api.answers["GET /v1/node/n-1"] = (200, {"Datacenter": "a"})
+    api.answers[ONE] = (200, {"RequestedCapacityMaxBytes": 4 * GIB, "Allocations": []})
+    nomad_clubs.create_club(api, "chess", "pds-chess", 5, "a")
+    (volume,) = created(api)
+    assert volume["Constraints"] == [{"LTarget": "${node.datacenter}", "RTarget": "a", "Operand": "="}]
+
+
+def test_refuses_another_host_than_that_of_the_data() -> None:
+    api = nomad()
+    api.answers["GET /v1/node/n-1"] = (200, {"Datacenter": "a"})
+    with pytest.raises(ServiceError, match=r"are on host a, and the stack file says b\. Nothing was changed"):
+        nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b")
+    assert created(api) == [], "the jobs would wait for a volume that is elsewhere"

@@ -31,12 +31,13 @@ from components.dynamic.nomad import (
     HostInUseProvider,
     NomadJobRunProvider,
     NomadRequirementsProvider,
+    PlacedHostsProvider,
 )
 from components.dynamic.server import ServerReadyProvider
 from components.settings.ingress_state import IngressState
 from offline.mock_engine import Evaluation, Recorded
 from tests.support.mail import ALL_PARTS, RESEND
-from tests.support.programs import CLUBS, EXISTING, run
+from tests.support.programs import CLUBS, EXISTING, cluster, run
 
 FROZEN = {
     "pds-host-nomad-bootstrap": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUJvb3RzdHJhcFByb3ZpZGVylJOUKYGULg==",
@@ -62,6 +63,7 @@ FROZEN = {
     ),
     "pds-identity": "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFVN0YWNrSWRlbnRpdHlQcm92aWRlcpSTlCmBlC4=",
     "pds-host-in-use": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUhvc3RJblVzZVByb3ZpZGVylJOUKYGULg==",
+    "pds-cluster-placed": "gASVMQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SME1BsYWNlZEhvc3RzUHJvdmlkZXKUk5QpgZQu",
     "pds-dns-sole-records": "gASVMQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SME1NvbGVSZWNvcmRzUHJvdmlkZXKUk5QpgZQu",
 }
 """The providers in the state of live stacks. Never edit a line: if one fails, make its provider load again."""
@@ -79,6 +81,7 @@ PROVIDERS = (
     NomadJobRunProvider,
     StackIdentityProvider,
     HostInUseProvider,
+    PlacedHostsProvider,
     SoleRecordsProvider,
 )
 
@@ -89,7 +92,7 @@ PROVIDERS = (
 @pytest.fixture(scope="module")
 def one(club: Evaluation) -> Callable[[str], Recorded]:
     """A dynamic resource by name, from a stack that has it."""
-    stacks = (club, run(**CLUBS), run(**EXISTING), run(mail={**RESEND, "dns": ALL_PARTS}))
+    stacks = (club, run(**CLUBS), run(**EXISTING), run(mail={**RESEND, "dns": ALL_PARTS}), cluster())
 
     def found(name: str) -> Recorded:
         return next(item for stack in stacks for item in stack.resources if item.name == name)

@@ -1,0 +1,1 @@
+"""What is rendered for a cluster: user_data, agents, and the takeover's job."""

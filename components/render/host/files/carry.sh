@@ -1,0 +1,44 @@
+#!/bin/sh
+# Owns how a blank worker becomes the host whose volume was attached to it. udev runs it for each disk that appears
+# (carry.rules), and setup at its end. Which worker carries which host is nothing that this machine knows or decides.
+#
+# One host a worker, and one host in a worker's life until its next boot: a second volume is left alone.
+set -eu
+
+root=${PDS_ROOT:-}
+# shellcheck source=/dev/null
+. "$root/etc/pds/host.env"
+
+carried=$root/run/pds/carried.env
+volume=${1#0DO_Volume_}
+
+say() {
+    echo "pds carry: $*"
+}
+
+case $volume in
+    "$VOLUME_PREFIX"?*) ;;
+    *) exit 0 ;; # another disk
+esac
+if [ ! -e "$root/var/lib/pds/setup-done" ]; then
+    say "$volume is here before the setup is over, which looks for it at its end"
+    exit 0
+fi
+if [ -e "$carried" ] && ! grep -qx "VOLUME=$volume" "$carried"; then
+    say "REFUSED: this worker is a host already ($(grep VOLUME= "$carried")). $volume is left alone."
+    exit 1
+fi
+
+host=${volume#"$VOLUME_PREFIX"}
+# DigitalOcean's number of this droplet, as cloud-init knows it (DataSourceDigitalOcean.py).
+droplet=$(cat "$root/var/lib/cloud/data/instance-id" 2>/dev/null || true)
+mkdir -p "$root/run/pds" "$root/run/systemd/system" "$root/etc/nomad.d"
+printf 'VOLUME=%s\nSTACK=%s\n' "$volume" "$FLEET-$host" >"$carried"
+sed -e "s/@HOST@/$host/g" -e "s/@DROPLET@/$droplet/g" "$root/etc/pds/agent.hcl" >"$root/etc/nomad.d/agent.hcl"
+sed -e "s/@VOLUME@/$volume/g" "$root/etc/pds/srv-nomad.mount" >"$root/run/systemd/system/srv-nomad.mount"
+
+systemctl daemon-reload
+systemctl start pds-volume-prepare.service
+systemctl start pds-volume-claim.service
+systemctl start --no-block nomad.service pds-drain.service pds-grow.timer
+say "this worker carries host $host"

@@ -1,0 +1,85 @@
+"""A cluster: servers of Nomad, hosts, and workers that carry them.
+
+A host is a volume and a reserved IP. A worker is a droplet without anything to keep. Which worker carries which host is
+decided at run time (docs/decisions/0021).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from components.settings.fields.option import READ_ONLY_MAP, Section, option
+from components.settings.fields.types import HttpsUrl, VpcRange
+
+_SIZE = r"^[a-z0-9._-]{1,40}-[0-9]{1,6}(gb|mb)(-[a-z0-9-]{1,40})?$"
+_GENERATIONS = "Raise a number by one to rebuild that droplet."
+
+HostName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,14}$")]
+Number = Annotated[str, Field(pattern=r"^[1-9][0-9]?$")]
+Generation = Annotated[int, Field(ge=1)]
+
+
+class ServersOptions(Section):
+    """The droplets with the servers of Nomad. Their state is replicated, so nothing on them has to be kept."""
+
+    count: Literal[1, 3] = option(3, doc="Number of servers: 3 survive the loss of one; 1 survives no loss.")
+    size: str = option("s-1vcpu-1gb", pattern=_SIZE, doc="Droplet size slug.")
+    endpoint: int = option(1, ge=1, le=3, doc="Number of the server that `pulumi up` and `./pds` connect to.")
+    generations: Annotated[Mapping[Number, Generation], *READ_ONLY_MAP] = option(
+        default_factory=dict, doc=f"Generation of each server, by number; 1 if absent. {_GENERATIONS}", example={"2": 2}
+    )
+
+
+class ClusterHostOptions(Section):
+    """A host: a volume and a reserved IP that move together."""
+
+    volume_gib: int = option(50, ge=1, le=16384, doc="Size of its volume in GiB. It can grow, never shrink.")
+
+
+class WorkersOptions(Section):
+    """The droplets that carry hosts: one for each host, and spares that wait for a volume."""
+
+    size: str = option("s-2vcpu-4gb", pattern=_SIZE, doc="Droplet size slug, which contains the memory size.")
+    spares: int = option(1, ge=0, le=10, doc="Number of workers without a host.")
+    generations: Annotated[Mapping[Number, Generation], *READ_ONLY_MAP] = option(
+        default_factory=dict, doc=f"Generation of each worker, by number; 1 if absent. {_GENERATIONS}", example={"2": 2}
+    )
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory that the size slug states, in MiB."""
+        found = re.search(r"-([0-9]+)(gb|mb)(-|$)", self.size)
+        assert found, "the pattern of `size` demands it"
+        return int(found[1]) * (1024 if found[2] == "gb" else 1)
+
+
+class TakeoverOptions(Section):
+    """The job that brings a dead host back on a spare. Without this section `./pds repair` does it by hand."""
+
+    token: SecretStr = option(doc="DigitalOcean token of the job; docs/guide/cluster.md names its scopes.")
+    after_seconds: int = option(60, ge=30, le=3600, doc="Time that a host has to be down before its volume is moved.")
+    api_url: HttpsUrl = option("https://api.digitalocean.com", doc="Base URL of DigitalOcean's API.")
+    notify_url: HttpsUrl | None = option(
+        None, doc="Receives a POST with a JSON `text` about each step, as Slack's incoming webhooks do."
+    )
+
+
+class ClusterOptions(Section):
+    """A cluster of servers, hosts and workers for the PDSes of other stacks."""
+
+    servers: ServersOptions = option(default_factory=ServersOptions, doc="The servers of Nomad.")
+    hosts: Annotated[Mapping[HostName, ClusterHostOptions], *READ_ONLY_MAP] = option(
+        doc="The hosts, by name: each a volume and a reserved IP.", example={"a": {"volume_gib": 50}}
+    )
+    workers: WorkersOptions = option(default_factory=WorkersOptions, doc="The droplets that carry the hosts.")
+    vpc_ip_range: VpcRange = option(
+        "10.118.0.0/20", doc="Address range of the cluster's own VPC, which no other VPC of the account may overlap."
+    )
+    takeover: TakeoverOptions | None = option(None, doc="The job that brings a dead host back on a spare.")
+
+    @property
+    def worker_count(self) -> int:
+        """Number of workers: one a host, and the spares."""
+        return len(self.hosts) + self.workers.spares

@@ -1,0 +1,63 @@
+"""Hosts that `pulumi up` places on workers, on services with a clock of their own."""
+
+import time
+from typing import Any
+
+import pytest
+
+from components.clients import cluster_hosts
+from components.clients.errors import ServiceError
+from components.takeover.decide import Rules
+from components.takeover.passes import Passes
+from components.takeover.services import Refused
+from tests.support.fake_cluster import FakeCluster
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """Two hosts that no droplet has, and three workers."""
+    fake = FakeCluster({"a": None, "b": None}, workers=3)
+
+    def of(_nomad: Any, _hosts: Any, tag: str, _token: str, rules: Rules, holder: str) -> Passes:
+        return Passes(fake, fake, fake.places, tag, rules, holder, fake.now)
+
+    monkeypatch.setattr(cluster_hosts, "passes_of", of)
+    monkeypatch.setattr(time, "sleep", fake.pass_time)
+    monkeypatch.setattr(time, "monotonic", fake.now)
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token")
+    return fake
+
+
+def _place(seconds: float = 900) -> None:
+    cluster_hosts.place({}, {}, "workers", seconds)
+
+
+def test_places_every_host_and_waits_for_its_node(account: FakeCluster) -> None:
+    _place()
+    assert account.is_serving("a")
+    assert account.is_serving("b")
+    assert account.violations == []
+
+
+def test_moves_no_host_that_a_droplet_has(account: FakeCluster) -> None:
+    _place()
+    account.cut_power(1)
+    with pytest.raises(ServiceError, match="host a: its node is not ready"):
+        _place(60)
+    assert account.volumes["a"].carrier == 1
+
+
+def test_requires_the_token_in_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ServiceError, match="set DIGITALOCEAN_TOKEN"):
+        _place()
+
+
+def test_names_the_missing_right_of_a_token(account: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_volume: str, _droplet: int) -> None:
+        raise Refused(403, "POST /v2/volumes/ID/actions was answered with 403")
+
+    monkeypatch.setattr(account, "attach", refuse)
+    with pytest.raises(ServiceError, match=r"answered with 403\. Give the DigitalOcean token the scope for it"):
+        _place()

@@ -1,0 +1,133 @@
+"""A cluster's resources: what outlives a droplet, what user_data holds, and what is decided at run time only."""
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+from offline.mock_engine import RESERVED_IP, Evaluation, Recorded
+from policy.checks import findings
+from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open
+from policy.view import of_evaluation
+from tests.support.invariants import kind
+from tests.support.programs import CLUSTER, cluster, shared
+
+TOKEN = CLUSTER["cluster"]["takeover"]["token"]
+
+
+def _files(droplet: Recorded) -> dict[str, str]:
+    document = yaml.safe_load(str(droplet.inputs["userData"]))
+    return {file["path"]: file["content"] for file in document["write_files"]}
+
+
+def _droplets(role: str) -> list[Recorded]:
+    found = [item for item in cluster().of("droplet:Droplet") if f"-{role}-" in item.name]
+    return sorted(found, key=lambda item: item.name)
+
+
+def test_has_three_servers_and_a_worker_for_each_host_and_spare() -> None:
+    assert [item.inputs["name"] for item in _droplets("server")] == [f"pds-fleet-server-{n}" for n in (1, 2, 3)]
+    assert [item.inputs["name"] for item in _droplets("worker")] == [f"pds-fleet-worker-{n}" for n in (1, 2, 3)]
+
+
+def test_hosts_are_protected_and_on_no_droplet() -> None:
+    kept = [item for item in cluster().resources if kind(item) in ("Volume", "ReservedIp")]
+    assert len(kept) == 5, "a volume and an address each, and the endpoint"
+    assert all(item.protected and item.options.get("retainOnDelete") for item in kept)
+    assert not any("volumeIds" in item.inputs for item in cluster().of("droplet:Droplet"))
+    (assignment,) = cluster().of(":ReservedIpAssignment")
+    assert assignment.name == "pds-cluster-address", "who carries a host is decided at run time, and is no resource"
+
+
+def test_user_data_holds_one_secret_the_machine_s_own_key() -> None:
+    for droplet in cluster().of("droplet:Droplet"):
+        text = str(droplet.inputs["userData"])
+        assert "userData" in droplet.secret_inputs
+        assert len(re.findall("-----BEGIN EC PRIVATE KEY-----", text)) == 1
+        assert TOKEN not in text
+        keys = [file for file in _files(droplet).values() if re.search(r'encrypt = "[^%]', file)]
+        assert keys == [], "the gossip key is derived on the server"
+
+
+def test_servers_and_workers_prove_themselves_with_certificates() -> None:
+    requests = {item.name: item.inputs.get("dnsNames") for item in cluster().of(":CertRequest")}
+    assert requests["pds-cluster-certificates-server-request"] == ["server.global.nomad"]
+    assert requests["pds-cluster-droplets-worker-certificate-request"] == ["client.global.nomad"]
+    for droplet, path in (
+        (_droplets("server")[0], "/etc/nomad.d/agent.hcl"),
+        (_droplets("worker")[0], "/etc/pds/agent.hcl"),
+    ):
+        agent = _files(droplet)[path]
+        assert re.search(r"tls \{\s+rpc += true", agent)
+        assert "verify_server_hostname = true" in agent
+        assert RESERVED_IP in agent, "the address that leads to a server"
+
+
+def test_a_worker_knows_no_host_before_it_has_a_volume() -> None:
+    files = _files(_droplets("worker")[0])
+    assert "/etc/nomad.d/agent.hcl" not in files
+    assert 'datacenter = "@HOST@"' in files["/etc/pds/agent.hcl"]
+    assert "server {" not in files["/etc/pds/agent.hcl"]
+    assert 'ENV{ID_SERIAL}=="0DO_Volume_pds-fleet-*"' in files["/etc/udev/rules.d/91-pds-carry.rules"]
+    assert "scsi-0DO_Volume_@VOLUME@" in files["/etc/pds/srv-nomad.mount"]
+
+
+def test_only_servers_run_programs_without_a_container() -> None:
+    drivers = {
+        role: re.search(r'"driver.allowlist" += "(\w+)"', agent)
+        for role, agent in (
+            ("server", _files(_droplets("server")[0])["/etc/nomad.d/agent.hcl"]),
+            ("worker", _files(_droplets("worker")[0])["/etc/pds/agent.hcl"]),
+        )
+    }
+    assert {role: found[1] for role, found in drivers.items() if found} == {"server": "raw_exec", "worker": "docker"}
+    namespaces = cluster().of("nomad:index/namespace:Namespace")
+    assert all(item.inputs["capabilities"] == {"enabledTaskDrivers": ["docker"]} for item in namespaces)
+
+
+def test_the_ingress_of_a_host_runs_there_and_reads_its_own_clubs_files() -> None:
+    jobs = {item.name: str(item.inputs["jobspec"]) for item in cluster().of("job:Job")}
+    for host in ("a", "b"):
+        assert f'datacenters = ["{host}"]' in jobs[f"pds-ingress-{host}-job"]
+        assert f'"host-{host}"' in jobs[f"pds-ingress-{host}-job"]
+    policies = {item.inputs["name"]: item.inputs for item in cluster().of(":AclPolicy")}
+    assert policies["caddy-files-a"]["jobAcl"] == {"namespace": "host-a", "jobId": "caddy"}
+    assert 'namespace "host-a"' in policies["pds-club-chess"]["rulesHcl"]
+    assert 'namespace "default"' not in policies["pds-club-chess"]["rulesHcl"]
+
+
+def test_the_takeover_s_token_is_in_its_variable_only() -> None:
+    variable = cluster().one("pds-takeover-variable")
+    assert variable.inputs["items"]["TAKEOVER_TOKEN"] == TOKEN
+    hosts: dict[str, Any] = json.loads(variable.inputs["items"]["TAKEOVER_HOSTS"])
+    assert sorted(hosts) == ["a", "b"]
+    assert "items" in variable.secret_inputs
+    assert TOKEN not in cluster().jobspec("pds-takeover")
+    assert find_secrets_in_texts(cluster()) == []
+    assert find_secrets_in_the_open(cluster()) == []
+
+
+def test_the_takeover_carries_the_files_of_this_program() -> None:
+    job = cluster().jobspec("pds-takeover")
+    assert "local/components/takeover/decide.py" in job
+    assert "def decide(" in job
+    assert 'node_pool   = "servers"' in job
+
+
+def test_passes_the_preflight_checks_of_a_cluster() -> None:
+    found = findings(of_evaluation(cluster()))
+    assert found.keys() >= {"protected state", "secret literals", "operator ports", "user_data"}
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+def test_a_club_s_stack_uses_its_host_s_datacenter_and_namespace() -> None:
+    club = _club()
+    assert all('datacenters = ["a"]' in str(item.inputs["jobspec"]) for item in club.of("job:Job"))
+    assert club.one("pds-ingress-file-variable").inputs["namespace"] == "host-a"
+
+
+def _club() -> Evaluation:
+    return shared(
+        on="fleet", host=cluster(), nomad={"datacenter": "a"}, ingress={"kind": "caddy"}, hostname="pds.chess-club.org"
+    )

@@ -1,0 +1,89 @@
+"""The scripts of a cluster's droplets: a worker that gets a volume, and the servers' gossip key."""
+
+import base64
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from tests.support.host_machine import Machine, tool
+from tests.support.programs import cluster
+
+WORKER = "FLEET=fleet\nVOLUME_PREFIX=pds-fleet-\n"
+
+
+@pytest.fixture
+def worker(machine: Machine) -> Machine:
+    machine.file("etc/pds/host.env", WORKER)
+    machine.file("etc/pds/agent.hcl", 'name = "@HOST@"\npds_droplet = "@DROPLET@"\n')
+    machine.file("etc/pds/srv-nomad.mount", "What=/dev/disk/by-id/scsi-0DO_Volume_@VOLUME@\n")
+    machine.file("var/lib/pds/setup-done", "")
+    machine.file("var/lib/cloud/data/instance-id", "4711\n")
+    machine.stand_in("systemctl")
+    return machine
+
+
+def test_a_volume_makes_a_worker_its_host(worker: Machine) -> None:
+    assert worker.run("carry.sh", "0DO_Volume_pds-fleet-a").returncode == 0
+    assert (worker.root / "run/pds/carried.env").read_text() == "VOLUME=pds-fleet-a\nSTACK=fleet-a\n"
+    assert (worker.root / "etc/nomad.d/agent.hcl").read_text() == 'name = "a"\npds_droplet = "4711"\n'
+    assert "0DO_Volume_pds-fleet-a\n" in (worker.root / "run/systemd/system/srv-nomad.mount").read_text()
+    assert worker.calls("systemctl") == [
+        "systemctl daemon-reload",
+        "systemctl start pds-volume-prepare.service",
+        "systemctl start pds-volume-claim.service",
+        "systemctl start --no-block nomad.service pds-drain.service pds-grow.timer",
+    ]
+
+
+def test_a_second_volume_is_left_alone(worker: Machine) -> None:
+    worker.run("carry.sh", "0DO_Volume_pds-fleet-a")
+    before = worker.calls("systemctl")
+    second = worker.run("carry.sh", "0DO_Volume_pds-fleet-b")
+    assert second.returncode == 1
+    assert "REFUSED" in second.stdout
+    assert worker.calls("systemctl") == before, "two hosts on one worker would share its ports"
+
+
+def test_the_same_volume_again_starts_what_is_missing(worker: Machine) -> None:
+    worker.run("carry.sh", "0DO_Volume_pds-fleet-a")
+    assert worker.run("carry.sh", "0DO_Volume_pds-fleet-a").returncode == 0, "udev reports a disk more than once"
+
+
+@pytest.mark.parametrize("disk", ["0DO_Volume_pds-other-a", "0DO_Volume_pds-fleet-", "QEMU_HARDDISK_1"])
+def test_another_disk_is_no_host(worker: Machine, disk: str) -> None:
+    assert worker.run("carry.sh", disk).returncode == 0
+    assert worker.calls("systemctl") == []
+
+
+def test_a_volume_waits_for_the_end_of_the_setup(worker: Machine) -> None:
+    (worker.root / "var/lib/pds/setup-done").unlink()
+    assert worker.run("carry.sh", "0DO_Volume_pds-fleet-a").returncode == 0
+    assert worker.calls("systemctl") == [], "Nomad and Docker are not installed yet"
+
+
+def test_servers_derive_the_same_gossip_key_from_the_same_tls_key(machine: Machine) -> None:
+    def key(text: str) -> str:
+        machine.file("etc/stunnel/pds/server.key", text)
+        machine.file("etc/nomad.d/agent.hcl", "")
+        assert machine.run("gossip.sh").returncode == 0
+        file = machine.root / "etc/nomad.d/gossip.hcl"
+        assert file.stat().st_mode & 0o777 == 0o600
+        found = re.search(r'encrypt = "([^"]+)"', file.read_text())
+        assert found
+        return found[1]
+
+    assert key("one") == key("one") != key("two")
+    assert len(base64.b64decode(key("one"))) == 32, "Nomad wants 32 bytes"
+
+
+@pytest.mark.parametrize("role", ["server", "worker"])
+def test_shellcheck_reports_nothing_in_the_setup_of_a_droplet(role: str) -> None:
+    droplet = cluster().one(f"pds-cluster-droplets-{role}-1")
+    files = yaml.safe_load(str(droplet.inputs["userData"]))["write_files"]
+    (setup,) = (file["content"] for file in files if file["path"].endswith("/setup"))
+    done = subprocess.run(
+        [tool("shellcheck", "shellcheck"), "-"], input=setup, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,92 @@
+"""The stack file of a cluster: what is refused, and that the engine's defaults are no options of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from components.settings.checks.warnings import warnings
+from components.settings.fields.errors import SettingsError
+from components.settings.host_contract import terms_for
+from components.settings.parse import read, with_content
+from components.settings.sections.settings import Settings
+from offline.mock_engine import ROOT
+from tests.support.programs import CLUSTER, document
+
+
+def _with(path: str, value: Any) -> dict[str, Any]:
+    """The cluster's options with one of them changed."""
+
+    def changed(options: Mapping[str, Any], keys: list[str]) -> dict[str, Any]:
+        inner = changed(options.get(keys[0], {}), keys[1:]) if keys[1:] else value
+        return {**options, keys[0]: inner}
+
+    return changed(CLUSTER, path.split("."))
+
+
+def _read(options: Mapping[str, Any]) -> Settings:
+    return read(options, "Pulumi.fleet.yaml", "fleet")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key", "problem"),
+    [
+        ("hostname", "pds.example.org", "hostname", "a cluster has no PDS of its own"),
+        ("pds", {"new": True}, "pds", "an option of a PDS"),
+        ("backup", {"access_key_id": "a", "secret_access_key": "b"}, "backup", "an option of a PDS"),
+        ("host", {"size": "s-2vcpu-4gb"}, "host.size", "does not use this option"),
+        ("operators", None, "operators", "required"),
+        ("cluster.hosts", {}, "cluster.hosts", "has no place for a PDS"),
+        ("cluster.hosts.dc1", {}, "cluster.hosts.dc1", "the datacenter of the servers"),
+        ("cluster.workers.spares", 0, "cluster.workers.spares", "needs a spare to come back on"),
+        ("cluster.servers", {"count": 2}, "cluster.servers.count", "not one of the choices"),
+        ("cluster.servers", {"count": 1, "endpoint": 2}, "cluster.servers.endpoint", "there is no server 2"),
+        ("cluster.servers.generations", {"4": 2}, "cluster.servers.generations.4", "there are 3 servers"),
+        ("cluster.workers.generations", {"9": 2}, "cluster.workers.generations.9", "there are 3 workers"),
+        ("cluster.workers.size", "s-1vcpu-1gb", "cluster.workers.size", "reserve 1152 MiB"),
+        ("cluster.hosts.a", {"volume_gib": 9}, "cluster.hosts.a.volume_gib", "have 5 GiB, beside 5 GiB"),
+        ("clubs.chess", {"port": 3101}, "clubs.chess.host", "a cluster has several hosts"),
+        ("clubs.chess.host", "c", "clubs.chess.host", "no host 'c'"),
+        ("clubs.chess.port", 4647, "clubs.chess.port", "belongs to Nomad"),
+        ("clubs.pawns", {"host": "a", "port": 3101}, "clubs.pawns.port", "'clubs.chess.port' on host a"),
+    ],
+)
+def test_refuses_what_a_cluster_cannot_be(path: str, value: Any, key: str, problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        _read({name: option for name, option in _with(path, value).items() if option is not None})
+    faults = {fault.key: fault.problem for fault in caught.value.faults}
+    assert problem in faults[key], faults
+
+
+def test_a_fault_in_the_section_is_reported_alone() -> None:
+    with pytest.raises(SettingsError) as caught:
+        _read(_with("cluster.colour", "red"))
+    assert [fault.key for fault in caught.value.faults] == ["cluster.colour"], "it is not checked as a PDS"
+
+
+def test_one_port_may_be_used_on_two_hosts() -> None:
+    clubs = _read(CLUSTER).clubs
+    assert {club.port for club in clubs.values()} == {3101}
+
+
+def test_the_engine_s_defaults_are_no_options_of_a_pds() -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    passed = {key: value["default"] for key, value in declared.items()} | CLUSTER
+    assert _read(with_content(passed)).cluster
+
+
+def test_a_club_of_a_host_without_a_cluster_names_no_host_of_one() -> None:
+    with pytest.raises(SettingsError, match="this stack is no cluster"):
+        read(document(clubs={"chess": {"port": 3101, "host": "a"}}), "Pulumi.dev.yaml", "dev")
+
+
+def test_a_club_s_terms_are_its_host_s() -> None:
+    settings = _read(CLUSTER)
+    terms = terms_for(settings, settings.clubs["rooks"])
+    assert (terms["datacenter"], terms["ingress_namespace"]) == ("b", "host-b")
+
+
+def test_warns_of_one_server_and_of_no_takeover() -> None:
+    texts = list(warnings(_read(_with("cluster", {"hosts": {"a": {}, "b": {}}, "servers": {"count": 1}}))))
+    assert [text.partition(":")[2].partition(":")[0] for text in texts] == ["cluster.servers.count", "cluster.takeover"]
