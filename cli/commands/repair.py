@@ -18,10 +18,16 @@ def repair(stack: str, yes: bool) -> int:
     The command inspects the state, the account and Nomad, reports its findings, and runs the engine's own commands: a
     `pulumi refresh` of the resources that differ from the state, then `pulumi up`. It shows each before it runs. If
     data or an address is lost, or a resource in the account blocks the way, it runs nothing and names the decision.
+
+    Of a cluster it brings the hosts that are down back on spare workers.
     """
+    from cli.cluster import hosts
     from cli.drift import repair
     from cli.lib.digitalocean import DigitalOceanAccount
+    from offline.stackfile import read_settings
 
     target = Stack(stack)
+    if read_settings(stack, target.root).cluster:
+        return hosts.repair(target, yes=yes)
     with DigitalOceanAccount(digitalocean_token(target)) as account:
         return repair.repair(target, account, yes=yes)

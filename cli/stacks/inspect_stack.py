@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cli.cluster import hosts
+from cli.errors import CommandError
 from cli.lib.nomad_exec import TruncatedOutputError, nomad_access, nomad_api, run_in_container, running_allocation
 from cli.lib.stack import Stack, StackError
 from cli.stacks.stack_files import KnownStack
@@ -61,7 +63,7 @@ def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> St
     except StackError as error:
         return StackStatus(state="-", notes=(str(error),))
     if "state" not in outputs:
-        return StackStatus(state="no up yet")
+        return _cluster(stack) if "hosts" in outputs else StackStatus(state="no up yet")
     notes: list[str] = [known.fault] if known.fault else []
     state = str(outputs["state"])
     version, count = str(outputs["package_version"]), None
@@ -111,6 +113,14 @@ def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> St
         drill=ended.get(DRILL_JOB),
         notes=tuple(notes),
     )
+
+
+def _cluster(stack: Stack) -> StackStatus:
+    """A cluster has no PDS: its hosts, spares and servers are notes."""
+    try:
+        return StackStatus(state="cluster", notes=tuple(f"{line}." for line in hosts.lines(hosts.Cluster.of(stack))))
+    except (CommandError, ServiceError) as error:
+        return StackStatus(state="cluster", notes=(str(error),))
 
 
 def last_run(api: NomadApi, job: str) -> str | None:

@@ -18,6 +18,7 @@ from cli.stacks.prices import Prices
 from cli.stacks.stack_files import KnownStack
 from components.settings.checks.capacity import allocatable_mib, memory_demand
 from components.settings.sections.placement import ClubOptions
+from components.settings.sections.settings import Settings
 
 NEXT_CLUB = ClubOptions(port=3101)
 """The defaults of the next club."""
@@ -93,10 +94,14 @@ class StackList:
                 f"disk; the next club (memory_mib {NEXT_CLUB.memory_mib}, disk_gib {NEXT_CLUB.disk_gib}) "
                 f"{'fits' if capacity.fits else 'does not fit'}."
             )
-        fitting = max((host for host in self.capacities if host.fits), key=lambda host: host.memory_mib, default=None)
+        fitting = max(
+            (host for host in self.capacities if host.fits and " " not in host.host),
+            key=lambda host: host.memory_mib,
+            default=None,
+        )
         if fitting:
             yield f"The next one: ./pds new NAME --hostname pds.their-club.org --on {fitting.host}"
-        elif self.capacities:
+        elif any(" " not in host.host for host in self.capacities):
             yield "No host has capacity: raise 'host.size' or 'volume.size_gib' of one, or give the next club its own."
         yield from self.notes
 
@@ -127,14 +132,16 @@ def stack_list(root: Path, stacks: Sequence[KnownStack]) -> StackList:
     rows = tuple(
         StackRow(
             stack=stack.name,
-            hostname=stack.settings.hostname if stack.settings else None,
+            hostname=stack.settings.hostname if stack.settings and not stack.settings.cluster else None,
             host=stack.where or "-",
             status=status,
             usd_per_month=_cost(stack, by_name, price_list) if status.state not in ("no stack", "no up yet") else None,
         )
         for stack, status in zip(stacks, statuses, strict=True)
     )
-    capacities = tuple(_free_capacity(stack) for stack in stacks if stack.has_a_host and stack.created)
+    capacities = tuple(
+        capacity for stack in stacks if stack.has_a_host and stack.created for capacity in _free_capacities(stack)
+    )
     notes += [f"{row.stack}: {note}" for row in rows for note in row.status.notes]
     return StackList(rows=rows, capacities=capacities, prices=price_list, notes=tuple(notes))
 
@@ -167,13 +174,26 @@ def _cost(stack: KnownStack, stacks: Mapping[str, KnownStack], price_list: Price
     return price_list.each(host.settings)
 
 
-def _free_capacity(stack: KnownStack) -> FreeCapacity:
+def _free_capacities(stack: KnownStack) -> Iterator[FreeCapacity]:
     settings = stack.settings
     assert settings
+    if settings.cluster is None:
+        yield _free_capacity(stack.name, settings)
+        return
+    whole = allocatable_mib(settings.cluster.workers.memory_mib)
+    ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
+    for host, options in settings.cluster.hosts.items():
+        clubs = [club for club in settings.clubs.values() if club.host == host]
+        memory = whole - ingress - sum(club.memory_mib for club in clubs)
+        disk = options.volume_gib - NEXT_CLUB.disk_gib - sum(club.disk_gib for club in clubs)
+        yield FreeCapacity(host=f"host {host} of {stack.name}", memory_mib=memory, disk_gib=disk)
+
+
+def _free_capacity(name: str, settings: Settings) -> FreeCapacity:
     memory = allocatable_mib(settings.host.memory_mib) - memory_demand(settings)
     # Its own PDS has no quota: it reserves the default of a club.
     disk = settings.volume.size_gib - NEXT_CLUB.disk_gib - sum(club.disk_gib for club in settings.clubs.values())
-    return FreeCapacity(host=stack.name, memory_mib=memory, disk_gib=disk)
+    return FreeCapacity(host=name, memory_mib=memory, disk_gib=disk)
 
 
 def _plain(row: StackRow) -> Mapping[str, Any]:

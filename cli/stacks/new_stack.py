@@ -167,7 +167,9 @@ def _on_a_host(request: NewStackRequest, on: str, file: Path) -> NewStackPlan:
             disk_gib=request.disk_gib or ClubOptions.model_fields["disk_gib"].default,
             memory_mib=request.memory_mib + _BACKUP_MIB if request.memory_mib else memory,
         )
-        after = add_key(f"Pulumi.{on}.yaml", before, _CLUBS, request.name, grant.model_dump(), _OVER_CLUBS)
+        after = add_key(
+            f"Pulumi.{on}.yaml", before, _CLUBS, request.name, grant.model_dump(exclude_none=True), _OVER_CLUBS
+        )
         host = parse_settings(on, after)
     elif request.disk_gib:
         raise NewStackError(
@@ -195,7 +197,7 @@ def free_port(host: Settings) -> int:
 
 def club_line(name: str, grant: ClubOptions) -> str:
     """Return a club's line among the 'clubs' of its host's file."""
-    return f"{scalar(name)}: {flow(grant.model_dump())}"
+    return f"{scalar(name)}: {flow(grant.model_dump(exclude_none=True))}"
 
 
 def _secrets_provider(text: str) -> str:

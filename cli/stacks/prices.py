@@ -28,14 +28,21 @@ class Prices:
     sources: tuple[str, ...]
 
     def host(self, settings: Settings) -> float | None:
-        """Return droplet and volume of a host; None if its size has no known price."""
+        """Return droplets and volumes of a host or a cluster; None if a size has no known price."""
+        if cluster := settings.cluster:
+            server, worker = self.droplets.get(cluster.servers.size), self.droplets.get(cluster.workers.size)
+            if server is None or worker is None:
+                return None
+            gib = sum(host.volume_gib for host in cluster.hosts.values())
+            return cluster.servers.count * server + cluster.worker_count * worker + self.gib * gib
         droplet = self.droplets.get(settings.host.size)
         return None if droplet is None else droplet + self.gib * settings.volume.size_gib
 
     def each(self, settings: Settings) -> float | None:
         """Return the same for each PDS on it."""
         whole = self.host(settings)
-        return None if whole is None else whole / (1 + len(settings.clubs))
+        pdses = len(settings.clubs) + (0 if settings.cluster else 1)
+        return None if whole is None else whole / max(1, pdses)
 
 
 def listed() -> Prices:

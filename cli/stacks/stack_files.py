@@ -22,8 +22,11 @@ class KnownStack:
 
     @property
     def where(self) -> str:
-        """Return what its PDS runs on: 'droplet', the host's stack, or a Nomad's address; empty if unknown."""
+        """Return what its PDS runs on: 'droplet', the host's stack, or a Nomad's address; 'cluster' for one; empty if
+        unknown."""
         on = self.settings.on if self.settings else None
+        if self.settings and self.settings.cluster:
+            return "cluster"
         if on is None:
             return "droplet" if self.settings else ""
         return str(on.stack or on.nomad_address)

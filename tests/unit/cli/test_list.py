@@ -281,7 +281,7 @@ def test_free_capacity_is_the_host_s_size_minus_what_its_file_grants(
 ) -> None:
     project.stack("dev", text)
     [dev] = [stack for stack in known_stacks(project.root, ["dev"]) if stack.name == "dev"]
-    free = list_stacks._free_capacity(dev)
+    [free] = list_stacks._free_capacities(dev)
     assert (free.memory_mib, free.disk_gib, free.fits) == (memory, disk, fits)
 
 

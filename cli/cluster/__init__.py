@@ -1,0 +1,1 @@
+"""Hosts of a cluster: who carries which, and moving one by hand."""

@@ -1,0 +1,225 @@
+"""Who carries which host of a cluster, and moving a host by hand; `./pds list`, `repair` and `drain`.
+
+The steps are the takeover's own (`components/takeover`), with the operator's DigitalOcean token instead of the
+servers'.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from cli.errors import CommandError
+from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.stack import Stack, digitalocean_token
+from components.clients.cluster_hosts import once, passes_of
+from components.clients.errors import ServiceError
+from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_spare
+from components.takeover.passes import ClusterHost, Passes
+from components.takeover.services import Refused, Unavailable
+
+_NEEDED = ("hosts", "worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
+_PAUSE = 2.0
+_SHUTDOWN_SECONDS = 180.0
+_READY_SECONDS = 900.0
+
+
+class ClusterError(CommandError):
+    """The cluster cannot be looked at, or the host cannot be moved; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster's outputs, and the token for its account."""
+
+    stack: str
+    outputs: Mapping[str, Any]
+    token: str
+
+    @classmethod
+    def of(cls, stack: Stack) -> "Cluster":
+        """Read it from the stack. Raises ClusterError and StackError."""
+        outputs = stack.required_outputs(*_NEEDED, "nomad_management_token")
+        token = digitalocean_token(stack)
+        if not token:
+            raise ClusterError("There is no DigitalOcean token. Set DIGITALOCEAN_TOKEN.")
+        return cls(stack.name, outputs, token)
+
+    def passes(self, *, leave: frozenset[str] = frozenset()) -> Passes:
+        """Passes that move the hosts in `leave` away, and place what no droplet has."""
+        outputs = self.outputs
+        nomad = {
+            "address": outputs["nomad_address"],
+            "ca_pem": outputs["nomad_ca_pem"],
+            "cert_pem": outputs["nomad_client_cert_pem"],
+            "key_pem": outputs["nomad_client_key_pem"],
+            "token": outputs["nomad_management_token"],
+        }
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        rules = Rules(may_detach=False, leave=leave)
+        passes = passes_of(nomad, outputs["hosts"], outputs["worker_tag"], self.token, rules, holder)
+        passes.seizes = True
+        return passes
+
+    def worker(self, droplet: int | None) -> str:
+        """How a droplet is shown: with its number among the workers."""
+        workers = [str(item) for item in self.outputs.get("workers") or []]
+        known = f"worker {workers.index(str(droplet)) + 1}, " if str(droplet) in workers else ""
+        return f"{known}droplet {droplet}"
+
+
+def views(passes: Passes) -> dict[str, HostView]:
+    """All hosts as they are. Raises ClusterError."""
+    return _answered(lambda: {place.name: passes.view(place) for place in passes.places})
+
+
+def lines(cluster: Cluster) -> list[str]:
+    """The hosts, spares and servers, a line each. Raises ClusterError."""
+    passes = cluster.passes()
+    found = views(passes)
+    droplets = _answered(lambda: passes.cloud.workers(passes.tag))
+    retired = _answered(passes.retired)
+    text = []
+    for host in found.values():
+        where = f"on {cluster.worker(host.carrier)}" if host.carrier else "on no droplet"
+        state = "ready" if host.is_serving else "NOT READY"
+        address = "" if host.address_at == host.carrier else ", its address is elsewhere"
+        text.append(f"host {host.name} ({host.address}) {where}: {state}{address}")
+    spares = [d.number for d in droplets.values() if d.is_active and not d.volumes and d.number not in retired]
+    text.append(f"spares: {', '.join(map(cluster.worker, spares)) or 'none'}")
+    for number in sorted(set(retired) & set(droplets)):
+        if not droplets[number].volumes:
+            text.append(
+                f"{cluster.worker(number)} lost host {retired[number]}: raise its generation to make it a spare"
+            )
+    text.append(f"servers: {', '.join(map(str, cluster.outputs.get('servers') or []))}")
+    return text
+
+
+def repair(stack: Stack, *, yes: bool) -> int:
+    """Bring hosts that are down back on spares. Returns 0 if all is well in the end, 1 if something is left to do."""
+    cluster = Cluster.of(stack)
+    for line in lines(cluster):
+        print(line)
+    found = views(cluster.passes())
+    down = frozenset(name for name, host in found.items() if not host.is_serving)
+    if not down:
+        print("\nNothing to repair: every host is on a worker, and its node is ready.")
+        return 0
+    placed = {name for name in down if found[name].carrier is not None}
+    print(
+        f"\nDown: {', '.join(sorted(down))}. Their volumes are detached from the droplets that have them, and attached"
+    )
+    print("to spares. Their addresses follow. What still runs on the old droplets gets I/O errors.")
+    if placed and not yes and not click.confirm("Move them?"):
+        return 1
+    return _move(cluster, down)
+
+
+def drain(stack: Stack, host: str, *, yes: bool) -> int:
+    """Move a host that is well: shut its droplet down, then attach its volume to a spare."""
+    cluster = Cluster.of(stack)
+    if host not in cluster.outputs["hosts"]:
+        raise ClusterError(f"Stack {stack.name} has no host {host}: {', '.join(cluster.outputs['hosts'])}.")
+    passes = cluster.passes()
+    carrier = views(passes)[host].carrier
+    spare = choose_spare(_answered(lambda: passes.cloud.workers(passes.tag)), _answered(passes.retired))
+    if spare is None:
+        raise ClusterError("There is no spare worker. Nothing was changed. Raise 'cluster.workers.spares', then `up`.")
+    print(f"Host {host} moves from {cluster.worker(carrier)} to {cluster.worker(spare)}. Its clubs are away meanwhile.")
+    if not yes and not click.confirm("Move it?"):
+        return 1
+    began = time.monotonic()
+    if carrier is not None:
+        _shut_down(cluster, carrier)
+    code = _move(cluster, frozenset({host}), left=carrier)
+    print(f"{time.monotonic() - began:.0f} s.")
+    return code
+
+
+def _shut_down(cluster: Cluster, droplet: int) -> None:
+    """In order: its containers stop, and its file system is unmounted."""
+    print(f"shut down droplet {droplet}")
+    with DigitalOceanAccount(cluster.token) as account:
+        account.create(f"droplets/{droplet}/actions", {"type": "shutdown"})
+        end = time.monotonic() + _SHUTDOWN_SECONDS
+        while (account.get(f"droplets/{droplet}") or {"status": "off"})["status"] != "off":
+            if time.monotonic() > end:
+                raise ClusterError(
+                    f"Droplet {droplet} is not off after {_SHUTDOWN_SECONDS:.0f} s. Its host was not moved. "
+                    f"`doctl compute droplet-action power-off {droplet} --wait`, then `./pds repair {cluster.stack}`."
+                )
+            time.sleep(_PAUSE)
+
+
+def _move(cluster: Cluster, hosts: frozenset[str], left: int | None = None) -> int:
+    """Passes until each of `hosts` is ready on another droplet. Returns 1 if a person has to act."""
+    places = {place.name: place for place in cluster.passes().places}
+    before = {name: host.carrier for name, host in views(cluster.passes()).items()}
+    shown: set[str] = set()
+    end = time.monotonic() + _READY_SECONDS
+    waiting = set(hosts)
+    while waiting:
+        leave = frozenset(name for name in waiting if before[name] is not None and _has(cluster, places[name], before))
+        for step in _steps(cluster.passes(leave=leave)):
+            if step.kind not in ("fine", "wait") and step.text not in shown:
+                shown.add(step.text)
+                print(step.text)
+            if step.kind == "ask":
+                return _stuck(cluster, before)
+        waiting = {
+            name for name, host in views(cluster.passes()).items() if name in waiting and not _is_back(host, before)
+        }
+        if time.monotonic() > end:
+            print(
+                f"{', '.join(sorted(waiting))}: not ready after {_READY_SECONDS:.0f} s. Look at its droplet's console."
+            )
+            return 1
+        time.sleep(_PAUSE)
+    print(f"\n{', '.join(sorted(hosts))}: ready.")
+    return 0
+
+
+def _has(cluster: Cluster, place: ClusterHost, before: Mapping[str, int | None]) -> bool:
+    """Whether the old droplet still has the volume: a person's wish to move it ends with its detach."""
+    host = _answered(lambda: cluster.passes().view(place))
+    if host.first_detach is not None and time.time() - host.first_detach > DETACH_SECONDS and host.carrier:
+        raise ClusterError(
+            f"The volume of host {place.name} is still not detached from droplet {host.carrier}. Delete that droplet, "
+            f"which detaches it for sure: `doctl compute droplet delete {host.carrier}`. Then repeat this command. "
+            f"`pulumi up --stack {cluster.stack} --refresh` makes a new worker."
+        )
+    return host.carrier == before[place.name]
+
+
+def _is_back(host: HostView, before: Mapping[str, int | None]) -> bool:
+    return host.is_serving and host.carrier != before[host.name] and host.address_at == host.carrier
+
+
+def _stuck(cluster: Cluster, before: Mapping[str, int | None]) -> int:
+    for name, droplet in before.items():
+        if droplet is not None:
+            print(f"  host {name} is on {cluster.worker(droplet)}")
+    print("Add a spare ('cluster.workers.spares'), or rebuild a retired worker ('cluster.workers.generations').")
+    return 1
+
+
+def _steps(passes: Passes) -> list[Any]:
+    try:
+        return once(passes)
+    except ServiceError as error:
+        raise ClusterError(str(error)) from None
+
+
+T = TypeVar("T")
+
+
+def _answered(ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except (Unavailable, Refused) as error:
+        raise ClusterError(f"{error}.") from None

@@ -1,0 +1,25 @@
+"""`./pds drain`."""
+
+import click
+
+from cli.lib.stack import Stack
+from cli.registry import Topic, command, stack_argument, yes_option
+
+
+@command(
+    "drain",
+    Topic.REPAIR,
+    exit_codes="0 the host is ready on another worker, 1 something is left to do, 2 it could not run.",
+)
+@stack_argument()
+@click.argument("host")
+@yes_option
+def drain(stack: str, host: str, yes: bool) -> int:
+    """Move a host of a cluster to a spare worker.
+
+    The command shuts the host's droplet down in order, attaches its volume to a spare, and assigns the address. The
+    clubs on it are away meanwhile. The old worker gets no host again until its generation is raised.
+    """
+    from cli.cluster import hosts
+
+    return hosts.drain(Stack(stack), host, yes=yes)
