@@ -21,6 +21,8 @@ _CREATE: Fields = {
 _ACTION: Fields = {"type": str, "droplet_id": int, "region": str, "size_gigabytes": int, "tags": list}
 _LARGEST = 16 * 1024
 """GiB."""
+_A_DROPLET = 15
+"""Volumes of one droplet (digitalocean/openapi, volumeActions_post.yml)."""
 _LABELS = {"ext4": 16, "xfs": 12}
 """File systems, and how long a label may be (digitalocean/openapi, volumes_ext4.yml and volumes_xfs.yml)."""
 
@@ -35,6 +37,10 @@ def find(world: World, identity: str) -> Json:
     if identity not in world.volumes:
         raise not_found()
     return world.volumes[identity]
+
+
+def _acting(world: World, identity: str) -> bool:
+    return any(item.status == "in-progress" and item.volume_id == identity for item in world.actions.values())
 
 
 def _create(call: Call) -> Answer:
@@ -127,7 +133,21 @@ def _act(call: Call) -> Answer:
             raise refused("Volume is already attached to a Droplet")
         if world.droplets.get(number, {}).get("region") != volume["region"]:
             raise refused("Droplet not found in the volume's region")
-        raise unknown_route("POST", "/v2/volumes/ID/actions of type attach: a machine gets its disks at birth")
+        if _acting(world, volume["id"]) or world.busy(number):
+            raise pending()
+        if sum(number in item["droplet_ids"] for item in world.volumes.values()) >= _A_DROPLET:
+            raise refused("Droplet has reached its limit of volumes")
+
+        def added() -> None:
+            volume["droplet_ids"] = [number]
+            world.follow(number)
+
+        def add() -> None:
+            world.machines.attach(number, volume["name"], volume["id"])
+
+        return acted(
+            world.begin("attach", here, volume["region"], added, add, volume_id=volume["id"], droplet_id=number)
+        )
     if kind == "detach":
         if number not in volume["droplet_ids"]:
             # Seen so in digitalocean/doctl#207.
@@ -138,10 +158,11 @@ def _act(call: Call) -> Answer:
         def free() -> None:
             volume["droplet_ids"] = []
 
-        # A machine stops if its only disk with data is removed; one that is off already does nothing.
-        work = None if world.droplets[number]["status"] == "off" else lambda: world.machines.stop(number, False)
+        def take() -> None:
+            world.machines.detach(number, volume["id"])
+
         return acted(
-            world.begin("detach", here, volume["region"], free, work, volume_id=volume["id"], droplet_id=number)
+            world.begin("detach", here, volume["region"], free, take, volume_id=volume["id"], droplet_id=number)
         )
     raise unknown_route("POST", f"/v2/volumes/ID/actions of type {kind}")
 

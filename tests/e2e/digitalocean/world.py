@@ -39,6 +39,12 @@ class Machines(Protocol):
     def assign(self, droplet_id: int, address: str | None) -> None:
         """Set the reserved address that leads here from now on, or none."""
 
+    def attach(self, droplet_id: int, name: str, volume_id: str) -> None:
+        """Add a disk to a machine, which may be on or off."""
+
+    def detach(self, droplet_id: int, volume_id: str) -> None:
+        """Take a disk from a machine: if it is on, its kernel gets I/O errors from now on."""
+
     def make_volume(self, volume_id: str, gib: int) -> None:
         """Create an empty disk."""
 
@@ -66,6 +72,12 @@ class NoMachines:
 
     def assign(self, droplet_id: int, address: str | None) -> None:
         """No address leads anywhere."""
+
+    def attach(self, droplet_id: int, name: str, volume_id: str) -> None:
+        """No disk is added."""
+
+    def detach(self, droplet_id: int, volume_id: str) -> None:
+        """No disk is taken."""
 
     def make_volume(self, volume_id: str, gib: int) -> None:
         """No disk is made."""

@@ -54,6 +54,12 @@ class Machines:
     def assign(self, droplet_id: int, address: str | None) -> None:
         self.calls.append(("assign", address))
 
+    def attach(self, droplet_id: int, name: str, volume_id: str) -> None:
+        self.calls.append(("attach", name))
+
+    def detach(self, droplet_id: int, volume_id: str) -> None:
+        self.calls.append(("detach",))
+
     def make_volume(self, volume_id: str, gib: int) -> None:
         self.calls.append(("make_volume", gib))
 

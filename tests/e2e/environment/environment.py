@@ -266,8 +266,11 @@ def settings(image: str, names: str) -> dict[str, Any]:
 
 
 @contextmanager
-def e2e_env(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[E2eEnvironment]:
-    """Start everything; stop it at the end, by process id. Raises E2eError with everything that is missing."""
+def e2e_env(
+    folder: Path, cache: Path, action_seconds: float = 1.0, kind: type[ProcessMachines] = ProcessMachines
+) -> Iterator[E2eEnvironment]:
+    """Start everything; stop it at the end, by process id. `kind` is that of its machines. Raises E2eError with
+    everything that is missing."""
     lines = missing(*PROGRAMS)
     if lines:
         raise E2eError("\n".join(lines))
@@ -275,7 +278,7 @@ def e2e_env(folder: Path, cache: Path, action_seconds: float = 1.0) -> Iterator[
     folder.mkdir(parents=True, exist_ok=True)
     with lot() as mine, engine(cache / "docker", mine.number) as docker_host:
         image = pds_image(cache, docker_host)
-        machines = ProcessMachines(folder, docker_host, mine.ports)
+        machines = kind(folder, docker_host, mine.ports)
         world = World(machines=machines, action_seconds=action_seconds, network=mine.network)
         try:
             with stack(folder, world, lambda names: settings(image, names)) as made:

@@ -41,7 +41,7 @@ HOSTS = 3
 """The maximum of hosts of one e2e_env."""
 
 _PORTS = ("http", "rpc", "serf")
-_CPU_MHZ = 16_000
+CPU_MHZ = 16_000
 """As of eight processors: the number of servers depends on the droplet's size, not on this machine's."""
 _SHIMS = {
     # The volume's directory is no mount here; everything else in the script is as on a host.
@@ -91,7 +91,7 @@ class ProcessMachines:
         home = self._folder / "machines" / str(droplet_id)
         root = home / "root"
         lay_out(user_data, root)
-        host_env = _shell_values(root / "etc/pds/host.env")
+        host_env = shell_values(root / "etc/pds/host.env")
         if host_env["VOLUME"] not in volumes:
             raise E2eError(f"droplet {droplet_id} waits for the volume {host_env['VOLUME']}, and has {list(volumes)}")
         number = volumes[host_env["VOLUME"]]
@@ -153,6 +153,14 @@ class ProcessMachines:
             machine.address = address
             if address and machine.agent is not None:
                 machine.endpoint = self._start_endpoint(machine)
+
+    def attach(self, droplet_id: int, name: str, volume_id: str) -> None:
+        """A host has its volume at birth; `cluster_machines.py` has workers that get one later."""
+        raise E2eError(f"droplet {droplet_id} has no use for the volume {name}")
+
+    def detach(self, droplet_id: int, volume_id: str) -> None:
+        """A host is lost with its only volume: all of it stops at once."""
+        self.stop(droplet_id, graceful=False)
 
     def make_volume(self, volume_id: str, gib: int) -> None:
         """An empty directory."""
@@ -238,7 +246,7 @@ class ProcessMachines:
         values = [f"{name}={shlex.quote(value)}\n" for name, value in self._script_environment(machine).items()]
         plugin.write_text(plugin.read_text().replace("set -eu\n", f"set -eu\n{''.join(values)}", 1))
         lines = "\n".join(f"  {name} = {port}" for name, port in machine.ports.items())
-        mapped = f"ports {{\n{lines}\n}}\nclient {{\n  cpu_total_compute = {_CPU_MHZ}\n}}\n"
+        mapped = f"ports {{\n{lines}\n}}\nclient {{\n  cpu_total_compute = {CPU_MHZ}\n}}\n"
         (home / "ports.hcl").write_text(mapped)
 
     def _start_agent(self, machine: Machine) -> Service:
@@ -254,13 +262,17 @@ class ProcessMachines:
             before=[*volume, "sh", str(machine.root / "usr/local/lib/pds/volume"), "check"],
         )
 
+    def _api_address(self, machine: Machine) -> str:
+        """Where the agent's API listens."""
+        return "127.0.0.1"
+
     def _start_endpoint(self, machine: Machine) -> Service:
         assert machine.address
         home, root = machine.root.parent, machine.root
         text = (root / "etc/stunnel/nomad.conf").read_text()
         for old, new in (
             (f"0.0.0.0:{ENDPOINT_PORT}", f"{machine.address}:{ENDPOINT_PORT}"),
-            ("127.0.0.1:4646", f"127.0.0.1:{machine.ports['http']}"),
+            ("127.0.0.1:4646", f"{self._api_address(machine)}:{machine.ports['http']}"),
             (" /etc/", f" {root}/etc/"),
         ):
             if old not in text:
@@ -298,7 +310,7 @@ def lay_out(user_data: str, root: Path) -> dict[str, Any]:
     return found
 
 
-def _shell_values(file: Path) -> dict[str, str]:
+def shell_values(file: Path) -> dict[str, str]:
     """The assignments in a file that shells read."""
     lines = (line for line in file.read_text().splitlines() if line and not line.startswith("#"))
     return {name: "".join(shlex.split(value)) for name, _, value in (line.partition("=") for line in lines)}

@@ -155,6 +155,14 @@ class VirtualMachines:
         with volume.file.open("ab") as file:
             file.truncate(gib << 30)
 
+    def attach(self, droplet_id: int, name: str, volume_id: str) -> None:
+        """A virtual machine has its disks at birth."""
+        raise E2eError(f"droplet {droplet_id} cannot get the volume {name} while it exists")
+
+    def detach(self, droplet_id: int, volume_id: str) -> None:
+        """The machine stops: its only disk with data is gone."""
+        self.stop(droplet_id, graceful=False)
+
     def drop_volume(self, volume_id: str) -> None:
         """The file is removed."""
         self._volumes.pop(volume_id).file.unlink()

@@ -1,0 +1,188 @@
+"""A cluster's droplets in process grade: servers of Nomad, and workers that become a host when a volume is attached.
+
+As in `machine.py`, the files of `user_data` and Nomad are real. A worker runs the rendered script that udev would run
+(`carry`), the volume's own script, and the agent that they leave. Each droplet has a loopback address of its own in
+place of its private one, and the reserved address of the servers is mapped to the first server's.
+
+A volume that is taken from a running worker ends its containers and its agent at once, as I/O errors would: slower and
+less orderly on a real droplet. A power cut is `ProcessMachines.stop` without grace.
+"""
+
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.e2e.environment.machine import CPU_MHZ, Machine, ProcessMachines, lay_out, shell_values
+from tests.e2e.environment.service import Service
+from tests.e2e.environment.tools import E2eError, run, unmount_below
+
+_FIRST = 200
+"""Last number of the first droplet's loopback address; reserved ones begin at 1."""
+
+
+class ClusterMachines(ProcessMachines):
+    """Servers and workers."""
+
+    def __init__(self, folder: Path, docker_host: str, ports: Mapping[str, int]) -> None:
+        super().__init__(folder, docker_host, ports)
+        # As `lot` numbers them.
+        self._network = f"127.0.{10 + (ports['http'] - 4646) // 10}"
+        self._kinds: dict[int, str] = {}
+        self._own: dict[int, str] = {}
+        self._carried: dict[int, str] = {}
+        self._server = ""
+        for name in ("systemctl", "udevadm"):
+            (self._shims / name).write_text("#!/bin/sh\nexit 0\n")
+            (self._shims / name).chmod(0o755)
+
+    def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
+        """A server's agent starts; a worker waits."""
+        root = self._folder / "machines" / str(droplet_id) / "root"
+        lay_out(user_data, root)
+        if not (root / "etc/pds/agent.hcl").exists() and not (root / "usr/local/lib/pds/gossip").exists():
+            raise E2eError(f"droplet {droplet_id} is neither a server nor a worker of a cluster")
+        (root / "srv").mkdir()
+        self._own[droplet_id] = f"{self._network}.{_FIRST + len(self._own)}"
+        machine = Machine(droplet_id, root, root / "no-volume", self._ports)
+        self._machines[droplet_id] = machine
+        if (root / "usr/local/lib/pds/gossip").exists():
+            self._kinds[droplet_id] = "server"
+            self._server = self._server or self._own[droplet_id]
+            run(["sh", str(root / "usr/local/lib/pds/gossip")], env=self._script_environment(machine))
+            self._write_server(machine)
+            self.start(droplet_id)
+        else:
+            self._kinds[droplet_id] = "worker"
+            (root / "var/lib/pds").mkdir(parents=True)
+            (root / "var/lib/pds/setup-done").touch()
+            (root / "var/lib/cloud/data").mkdir(parents=True)
+            (root / "var/lib/cloud/data/instance-id").write_text(f"{droplet_id}\n")
+
+    def start(self, droplet_id: int) -> None:
+        """Power on: a server, or a worker that has a volume; a worker without one waits."""
+        machine = self._machines[droplet_id]
+        is_server = self._kinds[droplet_id] == "server"
+        with machine.lock:
+            if machine.agent is None and (is_server or droplet_id in self._carried):
+                machine.agent = self._start_server(machine) if is_server else self._start_agent(machine)
+            if is_server and machine.address and machine.endpoint is None:
+                machine.endpoint = self._start_endpoint(machine)
+
+    def assign(self, droplet_id: int, address: str | None) -> None:
+        """The endpoint answers there if it is a server; a worker only has the address."""
+        if self._kinds.get(droplet_id) == "server":
+            super().assign(droplet_id, address)
+        elif machine := self._machines.get(droplet_id):
+            machine.address = address
+
+    def attach(self, droplet_id: int, name: str, volume_id: str) -> None:
+        """What udev starts on a worker that is on."""
+        machine, volume = self._machines[droplet_id], self.volume_folder(volume_id)
+        if droplet_id in self._carried:
+            raise E2eError(f"droplet {droplet_id} has a volume already")
+        self._carried[droplet_id] = volume_id
+        run(
+            ["sh", str(machine.root / "usr/local/lib/pds/carry"), f"0DO_Volume_{name}"],
+            env=self._script_environment(machine),
+        )
+        carried = shell_values(machine.root / "run/pds/carried.env")
+        if carried["VOLUME"] != name:
+            raise E2eError(f"droplet {droplet_id} carries {carried['VOLUME']}, not {name}")
+        if not any(volume.iterdir()):
+            (volume / ".pds-volume").write_text(f"{carried['STACK']}\n")  # as `volume.sh` formats it
+        (machine.root / "srv/nomad").symlink_to(volume)
+        machine.volume = volume
+        self._claim(machine)
+        self._write_configuration(machine)
+        self.start(droplet_id)
+
+    def detach(self, droplet_id: int, volume_id: str) -> None:
+        """All that used the volume ends. The machine stays, without a host until it is rebuilt."""
+        machine = self._machines[droplet_id]
+        self.stop(droplet_id, graceful=False)
+        self._remove_containers(machine)
+        self._carried.pop(droplet_id, None)
+        (machine.root / "srv/nomad").unlink(missing_ok=True)
+        (machine.root / "run/pds/carried.env").unlink(missing_ok=True)
+        machine.volume = machine.root / "no-volume"
+
+    def hosts(self) -> dict[str, Machine]:
+        """The workers that carry a host now, by host."""
+        found = {}
+        for droplet, _volume in self._carried.items():
+            machine = self._machines[droplet]
+            name = shell_values(machine.root / "run/pds/carried.env")["STACK"]
+            found[name.rpartition("-")[2]] = machine
+        return found
+
+    def server_address(self) -> str:
+        """Nomad's API on the first server's loopback address."""
+        return f"http://{self._server}:{self._ports['http']}"
+
+    def _write_server(self, machine: Machine) -> None:
+        home, root, own = machine.root.parent, machine.root, self._own[machine.droplet_id]
+        text = (root / "etc/nomad.d/agent.hcl").read_text()
+        text = text.replace('"/var/lib/nomad"', f'"{root}/var/lib/nomad"').replace('"/etc/', f'"{root}/etc/')
+        text = text.replace('"0.0.0.0"', f'"{own}"').replace('"127.0.0.1"', f'"{own}"')
+        text = text.replace(f'retry_join = ["{own}"]', f'retry_join = ["{own}:{self._ports["rpc"]}"]')
+        lines = []
+        for line in text.splitlines():
+            if "GetPrivateInterfaces" in line:
+                line = f'{line.partition("=")[0]}= "{own}"'
+            if line.strip().startswith("retry_join     ="):
+                line = f'    retry_join     = ["{self._server}:{self._ports["serf"]}"]'
+            lines.append(line)
+        (home / "agent.hcl").write_text("\n".join(lines) + "\n")
+        self._write_ports(home)
+
+    def _write_ports(self, home: Path) -> None:
+        lines = "\n".join(f"  {name} = {port}" for name, port in self._ports.items())
+        (home / "ports.hcl").write_text(f"ports {{\n{lines}\n}}\nclient {{\n  cpu_total_compute = {CPU_MHZ}\n}}\n")
+
+    def _write_configuration(self, machine: Machine) -> None:
+        super()._write_configuration(machine)
+        home, root, own = machine.root.parent, machine.root, self._own[machine.droplet_id]
+        text = (home / "agent.hcl").read_text().replace('"/etc/', f'"{root}/etc/')
+        lines = []
+        for line in text.splitlines():
+            if line.startswith("bind_addr") or line.strip().startswith(("http =", "rpc  =", "serf =")):
+                line = f'{line.partition("=")[0]}= "{own}"'
+            if line.strip().startswith("servers = "):
+                line = f'  servers = ["{self._server}:{self._ports["rpc"]}"]'
+            lines.append(line)
+        (home / "agent.hcl").write_text("\n".join(lines) + "\n")
+
+    def _start_server(self, machine: Machine) -> Service:
+        home = machine.root.parent
+        keep = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        program = shutil.which("nomad")
+        assert program
+        files = [home / "agent.hcl", home / "ports.hcl", machine.root / "etc/nomad.d/gossip.hcl"]
+        return Service([program, "agent", *[f"-config={file}" for file in files]], home / "nomad.log", keep)
+
+    def _api_address(self, machine: Machine) -> str:
+        return self._own[machine.droplet_id]
+
+    def cut_power(self, machine: Machine) -> None:
+        """All at once, and the API knows nothing of it."""
+        self.stop(machine.droplet_id, graceful=False)
+
+    def stop(self, droplet_id: int, graceful: bool) -> None:
+        """See `ProcessMachines`. A server's own client may have left a takeover's process."""
+        super().stop(droplet_id, graceful)
+        if self._kinds.get(droplet_id) == "server":
+            _end_tasks(self._machines[droplet_id].root)
+            unmount_below(self._machines[droplet_id].root)
+
+
+def _end_tasks(root: Path) -> None:
+    """End the processes that the agent below `root` left: they run in its allocations' folders."""
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            folder = str(link.readlink())
+        except OSError:
+            continue  # it ended meanwhile
+        if folder.startswith(f"{root}/"):
+            os.kill(int(link.parent.name), signal.SIGKILL)

@@ -1,0 +1,80 @@
+"""Volumes of the e2e environment's DigitalOcean API that are attached and detached, and the takeover's client of it."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from components.takeover.services import DigitalOcean, Refused, Unavailable
+from tests.e2e.environment.api_client import TOKEN, Client, served
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    with served(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def cloud(client: Client) -> DigitalOcean:
+    return DigitalOcean(TOKEN, client.api.url)
+
+
+def _until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 600
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_volume_moves_from_droplet_to_droplet(client: Client, cloud: DigitalOcean) -> None:
+    volume = client.volume()["id"]
+    first, second = client.droplet(name="one")["id"], client.droplet(name="two")["id"]
+    assert cloud.carrier(volume) is None
+    cloud.attach(volume, first)
+    assert [(action.kind, action.status) for action in cloud.actions(volume)] == [("attach", "in-progress")]
+    _until(lambda: cloud.carrier(volume) == first)
+    with pytest.raises(Refused, match="already attached"):
+        cloud.attach(volume, second)
+    with pytest.raises(Refused, match="Attachment not found"):
+        cloud.detach(volume, second)
+    cloud.detach(volume, first)
+    with pytest.raises(Refused):
+        cloud.attach(volume, second)
+    _until(lambda: cloud.carrier(volume) is None)
+    assert ("detach",) in client.machines.calls
+    cloud.attach(volume, second)
+    _until(lambda: cloud.carrier(volume) == second)
+    assert sorted(action.kind for action in cloud.actions(volume)) == ["attach", "attach", "detach"]
+    assert all(abs(action.started - time.time()) < 3600 for action in cloud.actions(volume)), "Unix time, UTC"
+
+
+def test_workers_are_found_by_their_tag(client: Client, cloud: DigitalOcean) -> None:
+    worker = client.droplet(name="one", tags=["pds-fleet-worker"])["id"]
+    client.droplet(name="two")
+    volume = client.volume()["id"]
+    cloud.attach(volume, worker)
+    _until(lambda: cloud.carrier(volume) == worker)
+    found = cloud.workers("pds-fleet-worker")
+    assert list(found) == [worker]
+    assert found[worker].is_active
+    assert found[worker].volumes == {volume}
+
+
+def test_an_address_is_assigned(client: Client, cloud: DigitalOcean) -> None:
+    address = client.ask("POST", "/reserved_ips", {"region": "fra1"}, 202)["reserved_ip"]["ip"]
+    assert cloud.address_at(address) is None
+    worker = client.droplet()["id"]
+    cloud.assign(address, worker)
+    _until(lambda: cloud.address_at(address) == worker)
+
+
+def test_what_does_not_exist_or_is_not_allowed_is_refused_and_silence_means_wait(client: Client) -> None:
+    with pytest.raises(Refused, match="does not exist"):
+        DigitalOcean(TOKEN, client.api.url).carrier("nothing")
+    with pytest.raises(Refused) as refused:
+        DigitalOcean("another", client.api.url).workers("any")
+    assert refused.value.status == 401
+    with pytest.raises(Unavailable, match="does not answer"):
+        DigitalOcean(TOKEN, "http://127.0.0.1:9").workers("any")
