@@ -26,9 +26,9 @@ from offline.mock_engine import ROOT
 from tests.e2e.images.build import io_stand_in
 from tests.support.certificates import Authority
 from tests.support.fake_nomad import FakeNomad, serve
+from tests.support.hcl_texts import HCL_ACCEPTED, HCL_REFUSED
 from tests.support.programs import settings_of
 from tests.support.serving import LOOPBACK, served
-from tests.unit.components.settings.test_ingress_texts import HCL_ACCEPTED, HCL_REFUSED
 
 HOST = "noted.at"
 GOLDEN = ROOT / "tests/golden/dev/ingress.hcl"
