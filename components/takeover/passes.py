@@ -52,7 +52,7 @@ class Passes:
     tag: str
     rules: Rules
     holder: str
-    """Whoever holds the lease; '' for a caller that needs none, because it never detaches."""
+    """The name under which this program takes the lease; '' for a caller that needs none, because it never detaches."""
     now: Callable[[], float] = time.time
     seizes: bool = False
     """Whether it takes the lease of another program: a person has decided."""

@@ -61,7 +61,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:ce149793b49b350b310d453ce6d4af93b08d82edb78ddae4e410ef8776d6c183
+        script "components/takeover/passes.py" sha256:60146f85d667f74038050f5a4e3ee326419838d6ce58280e1580ab9215d50d1e
       }
 
       template {
