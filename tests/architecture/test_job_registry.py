@@ -54,6 +54,16 @@ def test_the_registry_has_every_nomad_job_of_a_full_stack(ingress: str) -> None:
     assert {job.file for job in requested} <= rendered(evaluation).keys()
 
 
+@pytest.mark.parametrize("job", NOMAD_JOBS, ids=lambda job: job.job_id)
+def test_the_config_of_a_task_holds_no_template_that_nomad_s_agent_would_refuse(job: NomadJob) -> None:
+    # The agent parses a task's config as HCL once more (`ParseHclInterface` in task_runner.go). In what is left after
+    # the job file was read, `${NAME}` is a variable of the task, and `%{` begins a directive.
+    text = job.render(_full("caddy" if job.job_id == "caddy" else "io"), "dev")
+    groups = [body for item in only_job(text)["group"] for body in item.values()]
+    for task in (body for group in groups for item in group["task"] for body in item.values()):
+        assert "%{" not in str(task["config"])
+
+
 def test_the_options_of_a_stack_decide_its_jobs() -> None:
     assert {job.job_id for job in requested_jobs(settings_of())} == {"pds", "io"}
     assert {job.job_id for job in requested_jobs(settings_of(ingress={"kind": "none"}))} == {"pds"}

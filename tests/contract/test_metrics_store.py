@@ -23,7 +23,7 @@ import yaml
 
 from cli.observe.dashboard import dashboard_server
 from components.render.metrics import files
-from components.render.metrics.job import USER, flags, metrics_job
+from components.render.metrics.job import AUTH_VARIABLE, USER, flags, metrics_job
 from offline.hcl_reader import only_job, task_of
 from tests.support.host_machine import Machine
 from tests.support.metrics_history import MOMENTARY
@@ -119,10 +119,10 @@ def store_process(command: list[str], folder: Path, port: int) -> ServerProcess:
         name="store",
         command=command,
         folder=folder,
-        env={"METRICS_PASSWORD": PASSWORD, "GOMEMLIMIT": MEMORY_LIMIT, "PATH": os.defpath},
+        env={"METRICS_PASSWORD": PASSWORD, AUTH_VARIABLE: PASSWORD, "GOMEMLIMIT": MEMORY_LIMIT, "PATH": os.defpath},
         log=folder / "store.log",
         health=f"http://{LOOPBACK}:{port}/health",
-        secrets={"METRICS_PASSWORD": PASSWORD},
+        secrets={"METRICS_PASSWORD": PASSWORD, AUTH_VARIABLE: PASSWORD},
     )
 
 

@@ -57,8 +57,14 @@ _FREE_MIB = 64
 _SERIES_AN_HOUR, _SERIES_A_DAY = 5_000, 10_000
 """Most time series; 20 clubs had 520 (docs/figures.md). Further ones are dropped, so that memory stays bounded."""
 
+AUTH_VARIABLE = "httpAuth_password"
+"""The variable from which the store reads `-httpAuth.password` (docs.victoriametrics.com, "Environment variables"). Not
+`%{NAME}` in the flag: Nomad's agent reads a task's config as a template of its own and refuses it. Not `${NAME}`: Nomad
+would put the password on the command line."""
+
 _PASSWORD = f"""\
-{{{{ with nomadVar "{METRICS_PATH}" }}}}METRICS_PASSWORD={{{{ .METRICS_PASSWORD | toJSON }}}}{{{{ end }}}}
+{{{{ with nomadVar "{METRICS_PATH}" }}}}METRICS_PASSWORD={{{{ .METRICS_PASSWORD | toJSON }}}}
+{AUTH_VARIABLE}={{{{ .METRICS_PASSWORD | toJSON }}}}{{{{ end }}}}
 """
 
 
@@ -90,12 +96,12 @@ def metrics_job(settings: Settings, stack: str) -> str:
 
 
 def flags(settings: Settings) -> tuple[str, ...]:
-    """The store's flags. VictoriaMetrics itself puts the variable in place of `%{METRICS_PASSWORD}`."""
+    """The store's flags."""
     assert settings.metrics
     return (
         f"-httpListenAddr=127.0.0.1:{STORE_PORT}",
         f"-httpAuth.username={USER}",
-        "-httpAuth.password=%{METRICS_PASSWORD}",
+        "-envflag.enable",
         "-http.disableCORS",
         f"-storageDataPath={_DIRECTORY}/data",
         f"-retentionPeriod={settings.metrics.retention_days}d",

@@ -62,7 +62,7 @@ job "pds-metrics" {
 
       config {
         image           = "victoriametrics/victoria-metrics:v1.150.0"
-        args            = ["-httpListenAddr=127.0.0.1:8428", "-httpAuth.username=pds", "-httpAuth.password=%%{METRICS_PASSWORD}", "-http.disableCORS", "-storageDataPath=/metrics/data", "-retentionPeriod=30d", "-storage.minFreeDiskSpaceBytes=67108864", "-storage.maxHourlySeries=5000", "-storage.maxDailySeries=10000", "-memory.allowedBytes=44739242", "-search.maxConcurrentRequests=2", "-promscrape.config=/local/scrape.yaml", "-vmui.customDashboardsPath=/local/dashboards"]
+        args            = ["-httpListenAddr=127.0.0.1:8428", "-httpAuth.username=pds", "-envflag.enable", "-http.disableCORS", "-storageDataPath=/metrics/data", "-retentionPeriod=30d", "-storage.minFreeDiskSpaceBytes=67108864", "-storage.maxHourlySeries=5000", "-storage.maxDailySeries=10000", "-memory.allowedBytes=44739242", "-search.maxConcurrentRequests=2", "-promscrape.config=/local/scrape.yaml", "-vmui.customDashboardsPath=/local/dashboards"]
         network_mode    = "host"
         readonly_rootfs = true
         cap_drop        = ["all"]
@@ -189,7 +189,8 @@ job "pds-metrics" {
         splay       = "0s"
         perms       = "0600"
         data        = <<-EOT
-        {{ with nomadVar "nomad/jobs/pds-metrics" }}METRICS_PASSWORD={{ .METRICS_PASSWORD | toJSON }}{{ end }}
+        {{ with nomadVar "nomad/jobs/pds-metrics" }}METRICS_PASSWORD={{ .METRICS_PASSWORD | toJSON }}
+        httpAuth_password={{ .METRICS_PASSWORD | toJSON }}{{ end }}
         EOT
       }
 

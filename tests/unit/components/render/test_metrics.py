@@ -32,7 +32,9 @@ def test_the_store_listens_on_loopback_with_a_password_that_no_job_holds() -> No
     text = evaluation.one("pds-metrics-job").inputs["jobspec"]
     words = flags(settings_of(**STORE))
     assert f"-httpListenAddr=127.0.0.1:{STORE_PORT}" in words
-    assert "-httpAuth.password=%{METRICS_PASSWORD}" in task_of(only_job(text), "metrics")["config"][0]["args"]
+    task = task_of(only_job(text), "metrics")
+    assert "-envflag.enable" in task["config"][0]["args"]
+    assert any("\nhttpAuth_password={{ .METRICS_PASSWORD" in template["data"] for template in task["template"])
     (port,) = (body for item in group(text)["network"][0]["port"] for body in item.values())
     assert port == {"static": STORE_PORT, "host_network": "loopback"}
     password = evaluation.outputs["metrics_password"]
