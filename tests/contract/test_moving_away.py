@@ -39,7 +39,7 @@ def _token(side: Side, did: str, monkeypatch: pytest.MonkeyPatch) -> str:
         "PATH": os.pathsep.join([str(side.install.node.parent), os.defpath]),
     }
 
-    def run(_nomad: Mapping[str, str], _allocation: str, command: list[str], _what: str) -> str:
+    def run(_nomad: Mapping[str, str], _allocation: str, command: list[str], _what: str, _task: str) -> str:
         done = subprocess.run(
             command, cwd=side.install.folder, env=container, capture_output=True, text=True, timeout=600, check=True
         )
