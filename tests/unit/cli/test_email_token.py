@@ -47,7 +47,7 @@ def test_reports_a_failed_command_and_an_unreachable_endpoint() -> None:
         pytest.raises(ServiceError, match="unable to open database file"),
     ):
         email_token.read_tokens(nomad, DID)
-    with pytest.raises(ServiceError, match="cannot run a command in the server's container"):
+    with pytest.raises(ServiceError, match="cannot run a command in the container of pds"):
         email_token.read_tokens(nomad, DID)
 
 
