@@ -160,7 +160,13 @@ def test_metrics_store_runs_and_the_dashboard_answers(month: Month, tmp_path: Pa
     with socket.create_server((str(month.e2e_env.outputs()["ipv4"]), 22)):
         command = [sys.executable, "-m", "cli.app", "dashboard", month.e2e_env.name, "--port", "0"]
         process = subprocess.Popen(
-            command, cwd=month.e2e_env.project, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=month.e2e_env.project,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         try:
             assert process.stdout
@@ -171,8 +177,8 @@ def test_metrics_store_runs_and_the_dashboard_answers(month: Month, tmp_path: Pa
             requests = query(url, "sum(http_server_request_duration_count)")
             assert float(requests[0]["value"][1]) > 0
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            os.killpg(process.pid, signal.SIGTERM)  # ssh as well, as the end of a terminal would
+            process.wait(600)
 
 
 def test_check_names_the_targets_that_do_not_answer(month: Month) -> None:
