@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
+from components.settings.fields.errors import SettingsError
 from components.settings.fields.option import holds_secret
 from components.settings.parse import read
 from components.settings.sections.settings import Settings
 from offline.mock_engine import ROOT
+from tests.support.programs import settings_of
 from tools.generate.generate import pulumi_yaml
 from tools.generate.template import PROVIDER_TOKEN, commands
 
@@ -36,7 +38,11 @@ def test_every_required_text_is_asked_for_and_nothing_that_has_a_default() -> No
     assert required == TEMPLATE["config"].keys() - {PROVIDER_TOKEN}
     for key in required:
         assert PROJECT["config"][key]["type"] == "string", "an answer is text; the engine refuses it for another type"
-        assert "default" not in PROJECT["config"][key]
+        assert "default" not in TEMPLATE["config"][key], "the CLI asks until it has an answer"
+        # The CLI requires each declared key without a default. A cluster has no hostname; for a PDS, '' is refused.
+        assert PROJECT["config"][key]["default"] == ""
+        with pytest.raises(SettingsError, match=key):
+            settings_of(**{key: ""})
 
 
 def test_a_secret_is_stored_encrypted() -> None:
