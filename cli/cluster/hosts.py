@@ -18,7 +18,7 @@ from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import Stack, digitalocean_token
 from components.clients.cluster_hosts import once, passes_of
 from components.clients.errors import ServiceError
-from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_spare
+from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_spare, spares_of
 from components.takeover.passes import ClusterHost, Passes
 from components.takeover.services import Refused, Unavailable
 
@@ -89,7 +89,7 @@ def lines(cluster: Cluster) -> list[str]:
         state = "ready" if host.is_serving else "NOT READY"
         address = "" if host.address_at == host.carrier else ", its address is elsewhere"
         text.append(f"host {host.name} ({host.address}) {where}: {state}{address}")
-    spares = [d.number for d in droplets.values() if d.is_active and not d.volumes and d.number not in retired]
+    spares = spares_of(droplets, retired)
     text.append(f"spares: {', '.join(map(cluster.worker, spares)) or 'none'}")
     for number in sorted(set(retired) & set(droplets)):
         if not droplets[number].volumes:

@@ -141,10 +141,14 @@ def decide(host: HostView, droplets: Mapping[int, Droplet], retired: Collection[
     return Step("detach", f"host {host.name}: detach its volume from droplet {host.carrier}", host.carrier)
 
 
+def spares_of(droplets: Mapping[int, Droplet], retired: Collection[int]) -> list[int]:
+    """The spares: workers that are on, have no volume and never lost a host."""
+    return [d.number for d in droplets.values() if d.is_active and not d.volumes and d.number not in retired]
+
+
 def choose_spare(droplets: Mapping[int, Droplet], retired: Collection[int]) -> int | None:
-    """The spare with the lowest number: a worker that is on, has no volume and never lost a host."""
-    spares = [d.number for d in droplets.values() if d.is_active and not d.volumes and d.number not in retired]
-    return min(spares, default=None)
+    """The spare with the lowest number."""
+    return min(spares_of(droplets, retired), default=None)
 
 
 def _in_progress(host: HostView, now: float) -> Step:

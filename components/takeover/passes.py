@@ -77,12 +77,14 @@ class Passes:
         return _retired(self.servers.state()[0])
 
     def _one(self, place: ClusterHost) -> Step:
-        # One host's attach has to be over before the next host chooses a spare: a droplet shows its volumes only then.
-        busy = [other.name for other in self.places if other != place and self._is_attaching(other)]
-        host = self.view(place)
-        step = decide(host, self.cloud.workers(self.tag), self.retired(), self.now(), self.rules)
-        if step.kind == "attach" and busy:
-            return Step("wait", f"host {place.name}: waits for the attach of host {busy[0]}")
+        host, step = self._decided(place)
+        if step.kind == "attach":
+            # One host's attach has to be over before the next host chooses a spare: a droplet shows its volumes only
+            # then, so the spare is chosen again after this question.
+            busy = [other.name for other in self.places if other != place and self._is_attaching(other)]
+            if busy:
+                return Step("wait", f"host {place.name}: waits for the attach of host {busy[0]}")
+            host, step = self._decided(place)
         try:
             self._do(step, place)
         except Refused as error:
@@ -93,6 +95,10 @@ class Passes:
         if step.kind == "fine" and host.carrier is not None:
             self._set_retired(host.carrier, None)
         return step
+
+    def _decided(self, place: ClusterHost) -> tuple[HostView, Step]:
+        host = self.view(place)
+        return host, decide(host, self.cloud.workers(self.tag), self.retired(), self.now(), self.rules)
 
     def _is_attaching(self, place: ClusterHost) -> bool:
         return any(a.kind == "attach" and a.status == "in-progress" for a in self.cloud.actions(place.volume))

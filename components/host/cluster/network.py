@@ -7,6 +7,7 @@ import pulumi
 import pulumi_digitalocean as digitalocean
 
 from components.host.network import EVERYWHERE, NOMAD_PORT
+from components.render.cluster.user_data import worker_tag
 from components.settings.sections.settings import Settings
 
 _RPC, _GOSSIP = 4647, 4648
@@ -104,11 +105,6 @@ class ClusterNetwork(pulumi.ComponentResource):
                 for protocol in ("tcp", "udp")
             ),
         ]
-
-
-def worker_tag(stack: str) -> str:
-    """DigitalOcean's tag of the workers, by which a takeover finds them."""
-    return f"pds-{stack}-worker"
 
 
 def _of_workers(settings: Settings) -> list[digitalocean.FirewallInboundRuleArgs]:

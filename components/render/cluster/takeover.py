@@ -9,6 +9,7 @@ from types import ModuleType
 
 import components.takeover as package
 from components.render.cluster.agents import SERVERS_POOL
+from components.render.cluster.user_data import worker_tag
 from components.render.hcl import write
 from components.render.jobs.pds import variable_lines
 from components.render.jobspec import (
@@ -46,7 +47,7 @@ def takeover_job(settings: Settings, stack: str) -> str:
         "PYTHONPATH": "${NOMAD_TASK_DIR}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "NOMAD_ADDR": "http://${attr.unique.advertise.address}",
-        "TAKEOVER_TAG": f"pds-{stack}-worker",
+        "TAKEOVER_TAG": worker_tag(stack),
         "TAKEOVER_AFTER_SECONDS": str(options.after_seconds),
         "TAKEOVER_API_URL": options.api_url,
         "TAKEOVER_NOTIFY_URL": options.notify_url or "",

@@ -49,6 +49,11 @@ def volume_prefix(stack: str) -> str:
     return f"pds-{stack}-"
 
 
+def worker_tag(stack: str) -> str:
+    """DigitalOcean's tag of the workers, by which a takeover finds them."""
+    return f"pds-{stack}-worker"
+
+
 def server_user_data(settings: Settings, stack: str, number: int, identity: MachineIdentity) -> str:
     """The document of a server. Raises UserDataTooLongError."""
     return _document(settings, server_files(settings, stack, number, identity, server_hash(settings, stack, number)))

@@ -57,15 +57,15 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:a36d74ea4c012aa8f8ff33747515d5cf8d2179cca8ba78709689952595aa2cea
+        script "components/takeover/decide.py" sha256:08cfd6f1ca35e541baa24bd8165211d67de26381e50e5f47df9fda0b089c1915
       }
 
       template {
-        script "components/takeover/passes.py" sha256:60146f85d667f74038050f5a4e3ee326419838d6ce58280e1580ab9215d50d1e
+        script "components/takeover/passes.py" sha256:a4ea6124602db35488e17a213bcbb7ee6c78c1b1c426e145b788da21b7ff770d
       }
 
       template {
-        script "components/takeover/program.py" sha256:f0aee76a8a2cf18173a6948194be499dbde713b10c034b320cb59a4b8176bfc1
+        script "components/takeover/program.py" sha256:15d9fa01b0cd2a94eb2454a808cb52e8e5554040d9acc5d77f31aabec06b2321
       }
 
       template {
