@@ -17,7 +17,12 @@ from components.takeover.passes import Passes, places_of
 from components.takeover.services import API, DigitalOcean, NomadServers, Refused, Unavailable
 
 _PAUSE, _PAUSE_WHILE_MOVING = 5.0, 1.0
-"""Seconds between passes."""
+"""Least seconds between passes."""
+_REQUESTS = 4
+"""Requests of a pass to DigitalOcean for each host, if there is nothing to do."""
+_AN_HOUR, _A_MINUTE = 4000, 200
+"""Requests, of the 5,000 and 250 that DigitalOcean allows a token (docs.digitalocean.com/reference/api, rate limit).
+The rest is for the steps of a takeover."""
 _MOVING = frozenset({"retire", "detach", "attach", "assign"})
 _REPEAT = 600.0
 """Seconds after which a message that still holds is sent again."""
@@ -81,6 +86,13 @@ def passes_of(environment: Mapping[str, str]) -> Passes:
     )
 
 
+def pause(hosts: int, *, moving: bool) -> float:
+    """Seconds between passes over so many hosts, long enough for DigitalOcean's limits."""
+    if moving:
+        return max(_PAUSE_WHILE_MOVING, hosts * _REQUESTS * 60 / _A_MINUTE)
+    return max(_PAUSE, hosts * _REQUESTS * 3600 / _AN_HOUR)
+
+
 def main() -> int:
     """Run for ever."""
     passes = passes_of(os.environ)
@@ -97,7 +109,7 @@ def main() -> int:
             reporter.tell(str(error), urgent=True)
         sys.stdout.flush()
         moving = any(step.kind in _MOVING or "in progress" in step.text for step in steps)
-        time.sleep(_PAUSE_WHILE_MOVING if moving else _PAUSE)
+        time.sleep(pause(len(passes.places), moving=moving))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,15 @@
 """The takeover as a program: its environment, and what it tells a person."""
 
-from components.takeover.decide import Step
-from components.takeover.program import Reporter, passes_of
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from components.takeover.decide import Rules, Step
+from components.takeover.passes import Passes
+from components.takeover.program import Reporter, passes_of, pause
+from tests.support.fake_cluster import FakeCluster
 
 ENVIRONMENT = {
     "TAKEOVER_TOKEN": "token",
@@ -18,6 +26,25 @@ def test_reads_its_hosts_and_rules_from_its_environment() -> None:
     assert [(host.name, host.volume, host.address) for host in passes.places] == [("a", "va", "ia"), ("b", "vb", "ib")]
     assert (passes.rules.after_seconds, passes.rules.may_detach) == (90, True)
     assert (passes.holder, passes.seizes) == ("alloc", False), "only a person takes another's lease"
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 10, 100])
+def test_watching_stays_within_the_requests_that_digitalocean_allows(
+    hosts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster(dict.fromkeys((f"h{number}" for number in range(hosts)), 1), workers=1)
+    asked: list[str] = []
+    for name in ("workers", "carrier", "actions", "address_at"):
+        monkeypatch.setattr(cluster, name, partial(_asked, asked, name, getattr(cluster, name)))
+    steps = Passes(cluster, cluster, cluster.places, "workers", Rules(), "one", cluster.now).once()
+    assert {step.kind for step in steps} == {"fine"}
+    assert len(asked) * 3600 / pause(hosts, moving=False) < 5_000
+    assert len(asked) * 60 / pause(hosts, moving=True) < 250
+
+
+def _asked(asked: list[str], name: str, answer: Callable[..., Any], *arguments: str) -> Any:
+    asked.append(name)
+    return answer(*arguments)
 
 
 def test_tells_a_person_each_step_and_a_question_again_after_a_while() -> None:
