@@ -1,11 +1,14 @@
 """The e2e environment's DigitalOcean API: forms, limits, and refusals. No engine, loopback only."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.e2e.digitalocean.errors import ApiError
+from tests.e2e.digitalocean.limits import BURST, HOURLY, RateLimit
 from tests.e2e.digitalocean.server import ROUTES
 from tests.e2e.environment.api_client import DROPLET, FIREWALL, KEY, TOKEN, VOLUME, Client, Json, served
 
@@ -31,8 +34,30 @@ def test_token_with_scopes_allows_only_those(client: Client) -> None:
         assert "not authorized" in client.refused(method, path, {}, 403)
 
 
-def test_every_response_has_the_rate_limit(client: Client) -> None:
-    assert client.http.get("/account").headers["ratelimit-limit"] == "5000"
+def test_every_response_has_the_rate_limit_and_what_remains_of_it(client: Client) -> None:
+    seen = [client.http.get("/account").headers for _ in range(2)]
+    assert {headers["ratelimit-limit"] for headers in seen} == {"5000"}
+    assert [int(headers["ratelimit-remaining"]) for headers in seen] == [4999, 4998]
+
+
+@pytest.mark.parametrize(("limit", "window"), [(BURST, 60), (HOURLY, 3600)])
+def test_one_request_too_many_is_refused_until_the_oldest_one_expires(limit: int, window: int) -> None:
+    limited = RateLimit()
+    for number in range(limit):
+        limited.count(number * window / limit)
+    with pytest.raises(ApiError) as refused:
+        limited.count(window - 0.01)
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "1")
+    limited.count(2 * window + 1)
+
+
+def test_request_past_the_limit_changes_nothing(client: Client) -> None:
+    for _ in range(BURST):
+        client.api.rate_limit.count(time.monotonic())
+    answer = client.http.post("/tags", json={"name": "a"})
+    assert (answer.status_code, answer.json()["id"]) == (429, "too_many_requests")
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+    assert client.api.dump()["tags"] == {}
 
 
 def test_unknown_request_is_an_error(client: Client) -> None:

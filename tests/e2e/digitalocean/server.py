@@ -27,6 +27,7 @@ from tests.e2e.digitalocean import account, addresses, alerts, droplets, names, 
 from tests.e2e.digitalocean.calls import Answer, Call, Route
 from tests.e2e.digitalocean.errors import ApiError, forbidden, refused, too_many, unauthorized, unknown_route
 from tests.e2e.digitalocean.faults import Fault, Faults
+from tests.e2e.digitalocean.limits import RateLimit
 from tests.e2e.digitalocean.scopes import scopes
 from tests.e2e.digitalocean.world import Json, World
 
@@ -43,7 +44,6 @@ ROUTES: tuple[Route, ...] = (
 )
 _TICK = 0.1
 _BODY_LIMIT = 1024 * 1024
-_HOURLY = 5000
 _PATIENCE = 30.0
 
 
@@ -83,6 +83,7 @@ class Api:
     def __init__(self, world: World, state: Path, port: int = 0) -> None:
         self.world = world
         self.faults = Faults()
+        self.rate_limit = RateLimit()
         self.log_file = state / "requests.jsonl"
         self.dump_file = state / "account.json"
         self.port = port
@@ -193,6 +194,7 @@ class Api:
         fault: Fault | None = None
         try:
             self._authenticate(request)
+            self.rate_limit.count(time.monotonic())
             fault = self.faults.strike(request.method, request.path)
             if fault is not None:
                 about["fault"] = fault.kind
@@ -240,8 +242,7 @@ class Api:
 
     def _answered(self, about: Json, done: Answer, headers: Mapping[str, str]) -> web.Response:
         self._record({**about, "status": done.status})
-        limits = {"ratelimit-limit": str(_HOURLY), "ratelimit-remaining": str(_HOURLY - 1)}
-        limits |= {"ratelimit-reset": str(int(time.time()) + 3600), "x-request-id": self.world.new_uuid()}
+        limits = {**self.rate_limit.headers(time.monotonic()), "x-request-id": self.world.new_uuid()}
         if done.body is None:
             return web.Response(status=done.status, headers={**limits, **headers})
         return web.json_response(done.body, status=done.status, headers={**limits, **headers})
