@@ -14,6 +14,7 @@ from cli.registry import Topic, command, stack_option
 @click.argument("name")
 @click.option("--hostname", required=True, metavar="DOMAIN", help="Domain name of the PDS; permanent.")
 @stack_option("--on", help="Stack whose host it shares (default: its own droplet).")
+@click.option("--host", metavar="NAME", help="Host of the cluster `--on` (default: the one with the most room).")
 @click.option("--memory-mib", type=click.IntRange(1), metavar="N", help="Memory limit of the server.")
 @click.option("--disk-gib", type=click.IntRange(1), metavar="N", help="Quota on the host, or size of its own volume.")
 @click.option("--zone", metavar="DOMAIN", help="DNS zone of the name at DigitalOcean.")
@@ -27,6 +28,7 @@ def new(
     name: str,
     hostname: str,
     on: str | None,
+    host: str | None,
     memory_mib: int | None,
     disk_gib: int | None,
     zone: str | None,
@@ -37,9 +39,9 @@ def new(
 ) -> int:
     """Add a PDS: write its stack file, create its stack, preview.
 
-    With `--on HOST` the command also adds the club to the host's stack file: the lowest free port, a quota and a memory
-    limit. It copies values that have to agree from there. It checks everything before it writes, and overwrites
-    nothing. If the engine does not create the stack, the command restores the files.
+    With `--on STACK` the command also adds the club to that stack's file: the lowest free port, a quota, a memory limit
+    and, on a cluster, the host. It copies values that have to agree from there. It checks everything before it writes,
+    and overwrites nothing. If the engine does not create the stack, the command restores the files.
     """
     from cli.stacks import new_stack
 
@@ -47,6 +49,7 @@ def new(
         name=name,
         hostname=hostname,
         on=on,
+        host=host,
         memory_mib=memory_mib,
         disk_gib=disk_gib,
         zone=zone,

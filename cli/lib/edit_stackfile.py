@@ -1,7 +1,7 @@
 """Edits of stack files that add entries and change no other byte.
 
 Comments, order, line ends and encrypted values stay. The result is parsed again and refused unless it equals the old
-content with the new entries. Used by `./pds members --adopt` and `./pds new`.
+content with the new entries. Used by `./pds members --adopt`, `./pds new` and `./pds place`.
 
 A round trip of ruamel.yaml (0.19.1, with `preserve_quotes`) keeps comments and quotes, but not the rest of a person's
 file: it rewrites indentation and the spaces inside `{}` and `[]`, moves comments to other columns, turns `True` into
@@ -39,7 +39,7 @@ class StackFileEdit:
     after: str
 
     def diff(self, label: str) -> str:
-        """Return the change as a unified diff; `what` labels the new file."""
+        """Return the change as a unified diff; `label` names the new file."""
         name = self.path.name
         return "".join(
             difflib.unified_diff(self.before.splitlines(True), self.after.splitlines(True), name, f"{name} ({label})")
@@ -70,7 +70,7 @@ def add_items(name: str, text: str, keys: Sequence[str], new: Sequence[Entry]) -
 
 def add_key(name: str, text: str, keys: Sequence[str], new: str, entry: Entry, comment: str = "") -> str:
     """Return `text` with the key `new` in a map below `config`; `comment` stands above a new map. Raises as
-    `with_items`."""
+    `add_items`."""
 
     def lines(indent: int, end: str) -> list[str]:
         return [f"{' ' * indent}{scalar(new)}: {flow(entry)}{end}"]
@@ -79,6 +79,24 @@ def add_key(name: str, text: str, keys: Sequence[str], new: str, entry: Entry, c
     expected = {**(old or {}), new: dict(entry)}
     after = _added(text, keys, lines, f"{scalar(new)}: {flow(entry)}", comment)
     return _checked(name, text, key, expected, after, "".join(lines(4, "\n")))
+
+
+def add_option(name: str, text: str, keys: Sequence[str], entry: str, new: str, value: Scalar) -> str:
+    """Return `text` with the option `new` in the existing `entry` of a map below `config`. Raises as `add_items`."""
+    end = "\r\n" if "\r\n" in text else "\n"
+    key, old = _old(text, keys)
+    line, after = f"{new}: {scalar(value)}", None
+    config = _child(yaml.compose(text, Loader=yaml.SafeLoader), ("config",))
+    present = _child(_child(config, keys), (entry,))
+    if isinstance(present, yaml.MappingNode) and present.value:
+        close = present.end_mark.index - 1
+        after = (
+            f"{text[:close]}, {line}{text[close:]}"
+            if present.flow_style
+            else _insert(text, _last(present), [f"{' ' * present.start_mark.column}{line}{end}"], end)
+        )
+    expected = {**old, entry: {**old[entry], new: value}}
+    return _checked(name, text, key, expected, after, f"    {scalar(entry)}: {{{line}, …}}\n")
 
 
 def _old(text: str, keys: Sequence[str]) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from cli.cluster.placement import CLUBS, choose_host, with_hosts
 from cli.errors import CommandError
 from cli.lib.edit_stackfile import StackFileEdit, add_key, flow, scalar
 from cli.lib.stack import Stack, StackError
@@ -28,7 +29,6 @@ from policy.preflight import assess
 _BACKUP_MIB = BackupOptions.model_fields["memory_mib"].default + OLDER_BACKUPS_MIB
 """Memory for the jobs of a club's backups beside its server."""
 
-_CLUBS = ("pds:clubs", "clubs")
 _OVER_CLUBS = "The stacks whose PDS runs on this host, and what each gets: port on loopback, quota, memory limit."
 
 
@@ -43,6 +43,8 @@ class NewStackRequest:
     name: str
     hostname: str
     on: str | None = None
+    host: str | None = None
+    """Of a cluster; None for the one with the most room."""
     memory_mib: int | None = None
     """Of the server."""
     disk_gib: int | None = None
@@ -142,6 +144,8 @@ def plan_new_stack(request: NewStackRequest, root: Path) -> NewStackPlan:
     if file.exists():
         raise NewStackError(f"{file.name} exists already. Choose another name. Nothing was changed.")
     if not request.on:
+        if request.host:
+            raise NewStackError("'--host' is a host of a cluster, which '--on' names. Write both.")
         text = _file(request, _own(request))
         parse_settings(request.name, text)
         return NewStackPlan(request.name, file, text, None, "passphrase")
@@ -154,28 +158,28 @@ def _on_a_host(request: NewStackRequest, on: str, file: Path) -> NewStackPlan:
             f"'--cidr' and '--ssh-key' are for a host of its own. The file of {on} names its administrators."
         )
     before = read_text(on, file.parent)
-    host = parse_settings(on, before)
+    after = with_hosts(on, before)
+    host = parse_settings(on, after)
     if host.on:
         raise NewStackError(
             f"{on} has no host of its own. Write '--on {host.on.stack}'." if host.on.stack else _foreign(on)
         )
-    after, grant = before, host.clubs.get(request.name)
+    if request.host:
+        _refuse_host(request.host, on, host)
+    grant = host.clubs.get(request.name)
     if grant is None:
-        memory = ClubOptions.model_fields["memory_mib"].default
-        grant = ClubOptions(
-            port=free_port(host),
-            disk_gib=request.disk_gib or ClubOptions.model_fields["disk_gib"].default,
-            memory_mib=request.memory_mib + _BACKUP_MIB if request.memory_mib else memory,
-        )
+        grant = _grant(request, on, host)
         after = add_key(
-            f"Pulumi.{on}.yaml", before, _CLUBS, request.name, grant.model_dump(exclude_none=True), _OVER_CLUBS
+            f"Pulumi.{on}.yaml", after, CLUBS, request.name, grant.model_dump(exclude_none=True), _OVER_CLUBS
         )
         host = parse_settings(on, after)
     elif request.disk_gib:
         raise NewStackError(
             f"Pulumi.{on}.yaml gives {request.name} {grant.disk_gib} GiB already. Leave '--disk-gib' out."
         )
-    text = _file(request, _shared(request, host, grant))
+    elif request.host and request.host != grant.host:
+        raise NewStackError(f"Pulumi.{on}.yaml gives {request.name} host {grant.host} already. Leave '--host' out.")
+    text = _file(request, _shared(request, host, grant), grant.host)
     settings = parse_settings(request.name, text)
     try:
         accepted_terms(settings, request.name, {request.name: terms_for(host, grant)}, secret_readable=True)
@@ -185,12 +189,33 @@ def _on_a_host(request: NewStackRequest, on: str, file: Path) -> NewStackPlan:
     return NewStackPlan(request.name, file, text, edit, _secrets_provider(before))
 
 
+def _grant(request: NewStackRequest, on: str, host: Settings) -> ClubOptions:
+    """Return what the club gets there: on a cluster on the requested host, or the one with the most room."""
+    memory = ClubOptions.model_fields["memory_mib"].default
+    grant = ClubOptions(
+        port=free_port(host),
+        disk_gib=request.disk_gib or ClubOptions.model_fields["disk_gib"].default,
+        memory_mib=request.memory_mib + _BACKUP_MIB if request.memory_mib else memory,
+    )
+    if not host.cluster:
+        return grant
+    return grant.model_copy(update={"host": request.host or choose_host(on, host, request.name, grant)})
+
+
+def _refuse_host(name: str, on: str, host: Settings) -> None:
+    if not host.cluster:
+        raise NewStackError(f"{on} is no cluster: it has one host. Leave '--host' out.")
+    if name not in host.cluster.hosts:
+        raise NewStackError(f"Cluster {on} has no host {name}. Write one of: {', '.join(host.cluster.hosts)}.")
+
+
 def _foreign(on: str) -> str:
     return f"{on} has no host of its own: it is in an existing Nomad, in which no stack can host another."
 
 
 def free_port(host: Settings) -> int:
-    """Return the lowest free port on the host's loopback."""
+    """Return the lowest free port on the host's loopback. On a cluster no club on any host has it, so that the club
+    keeps its port when it moves."""
     taken = {host.pds.port, host.ingress.ssh_port, CADDY_ASK_PORT, *(club.port for club in host.clubs.values())}
     return next(port for port in range(FIRST_CLUB_PORT, 65536) if port not in taken)
 
@@ -207,9 +232,11 @@ def _secrets_provider(text: str) -> str:
     return str(document.get("secretsprovider") or ("passphrase" if document.get("encryptionsalt") else "default"))
 
 
-def _file(request: NewStackRequest, lines: Iterator[str]) -> str:
-    """Return the whole file, as the engine would leave it: no empty lines, and one blank before a comment."""
+def _file(request: NewStackRequest, lines: Iterator[str], host: str | None = None) -> str:
+    """Return the whole file, as the engine would leave it: no empty lines, and one blank before a comment. `host` is
+    that of a cluster."""
     where = f"on the host of stack {request.on}" if request.on else "on a droplet of its own"
+    where = f"on host {host} of cluster {request.on}" if host else where
     head = (
         "# yaml-language-server: $schema=docs/stack.schema.json",
         f"# Stack {request.name}: a PDS {where}. docs/options.md lists every option.",
@@ -281,9 +308,10 @@ def _shared(request: NewStackRequest, host: Settings, grant: ClubOptions) -> Ite
     if ingress:
         yield "  # What the host has: its ingress reads this stack's file."
         yield f"  pds:ingress: {{{', '.join(f'{key}: {value}' for key, value in ingress.items())}}}"
-    nomad = {key: getattr(host.nomad, key) for key in ("datacenter", "region")}
+    terms = terms_for(host, grant)
+    nomad = {key: str(terms[key]) for key in ("datacenter", "region")}
     if any(value != NomadOptions.model_fields[key].default for key, value in nomad.items()):
-        yield "  # As the host's Nomad has it."
+        yield "  # As the host's Nomad has it." + (" Each host of a cluster is a datacenter." if host.cluster else "")
         yield f"  pds:nomad: {{{', '.join(f'{key}: {scalar(value)}' for key, value in nomad.items())}}}"
     set_fields = host.pds.model_fields_set
     image: dict[str, str] = {key: getattr(host.pds, key) for key in ("image", "package_version") if key in set_fields}

@@ -1,14 +1,16 @@
-"""Whether a droplet has the memory and the processors that its Nomad jobs reserve.
+"""Whether a droplet has the memory and the processors that its Nomad jobs reserve, and the room on a cluster's hosts.
 
 Each section of the stack file states the demand of its jobs (`Section.job_demand`). This module adds them up.
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from components.settings.fields.errors import Fault
 from components.settings.fields.job_demand import BACKUP_MHZ, JobDemand
 from components.settings.fields.option import Section
+from components.settings.sections.placement import ClubOptions
 from components.settings.sections.settings import Settings
 
 SYSTEM_RESERVE_MIB = 512
@@ -27,6 +29,12 @@ _SIZES = {1: "s-1vcpu-1gb", 2: "s-1vcpu-2gb", 4: "s-2vcpu-4gb", 8: "s-4vcpu-8gb"
 def allocatable_mib(nominal: int) -> int:
     """Memory that Nomad gives to jobs on a droplet of `nominal` MiB, in MiB."""
     return int(nominal * _VISIBLE_MEMORY) - SYSTEM_RESERVE_MIB
+
+
+def allocatable_mhz(size: str) -> int | None:
+    """Processor share that a droplet of this size slug has; None if it names no processors, and has at least two."""
+    stated = re.search(r"(?:^|-)([0-9]+)vcpu-", size)
+    return int(stated[1]) * _MHZ_OF_A_VCPU if stated else None
 
 
 def job_demands(settings: Settings) -> dict[str, JobDemand]:
@@ -76,10 +84,9 @@ def memory_faults(settings: Settings) -> Iterator[Fault]:
 
 def processor_faults(settings: Settings) -> Iterator[Fault]:
     """Jobs that reserve more than the droplet's processors, which Nomad could not place."""
-    stated = re.search(r"(?:^|-)([0-9]+)vcpu-", settings.host.size)
-    if settings.on or not stated:
-        return  # the operator knows an existing host; a size that names no processors has at least two
-    available, demand = int(stated[1]) * _MHZ_OF_A_VCPU, processor_demand(settings)
+    available, demand = allocatable_mhz(settings.host.size), processor_demand(settings)
+    if settings.on or available is None:
+        return  # the operator knows an existing host
     if demand > available:
         by_section = {name: part.mhz for name, part in job_demands(settings).items()}
         yield Fault(
@@ -91,3 +98,48 @@ def processor_faults(settings: Settings) -> Iterator[Fault]:
 
 def _listed(by_section: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {amount}" for name, amount in by_section.items())
+
+
+RESERVE_GIB = 5
+"""Of the volume of a cluster's host, for Nomad, the ingress and what backups need for a while."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostRoom:
+    """What is left on a host of a cluster, after its clubs and its ingress; negative if they reserve too much."""
+
+    host: str
+    memory_mib: int
+    disk_gib: int
+    mhz: int | None
+    """None if the size of the workers names no processors."""
+
+    def fits(self, club: ClubOptions) -> bool:
+        """Whether the club has room, too."""
+        mhz = self.mhz is None or self.mhz >= club.job_demand.mhz
+        return mhz and self.memory_mib >= club.memory_mib and self.disk_gib >= club.disk_gib
+
+
+def host_room(settings: Settings, host: str) -> HostRoom:
+    """The room on a host of the cluster, by the stack file."""
+    cluster = settings.cluster
+    assert cluster
+    clubs = [club for club in settings.clubs.values() if club.host == host]
+    # The clubs' backups run one at a time: the others can wait for capacity.
+    demand = sum((club.job_demand for club in clubs), settings.ingress.job_demand) + JobDemand(mhz=BACKUP_MHZ)
+    mhz = allocatable_mhz(cluster.workers.size)
+    return HostRoom(
+        host=host,
+        memory_mib=allocatable_mib(cluster.workers.memory_mib) - demand.memory_mib,
+        disk_gib=cluster.hosts[host].volume_gib - RESERVE_GIB - sum(club.disk_gib for club in clubs),
+        mhz=None if mhz is None else mhz - demand.mhz,
+    )
+
+
+def roomiest_host(settings: Settings, club: ClubOptions) -> str | None:
+    """The host of the cluster with the most memory left, then disk, among those with room for `club`; None if there is
+    none. Of equal hosts the first by name."""
+    assert settings.cluster
+    rooms = [host_room(settings, host) for host in sorted(settings.cluster.hosts)]
+    fitting = [room for room in rooms if room.fits(club)]
+    return max(fitting, key=lambda room: (room.memory_mib, room.disk_gib)).host if fitting else None

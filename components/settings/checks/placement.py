@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from components.settings.checks.capacity import allocatable_mib
+from components.settings.checks.capacity import RESERVE_GIB, allocatable_mib, host_room, roomiest_host
 from components.settings.fields.errors import Fault
 from components.settings.fields.option import Section
 from components.settings.sections import CADDY_ASK_PORT, ClusterOptions
@@ -95,9 +95,6 @@ _OF_A_SECTION = {
 }
 """Options that a cluster has of the sections that it shares with a PDS."""
 
-_RESERVE_GIB = 5
-"""Of a host's volume, for Nomad, the ingress and what backups need for a while."""
-
 
 def cluster_faults(settings: Settings) -> Iterator[Fault]:
     """Faults of a cluster, and clubs on a host of no cluster."""
@@ -117,8 +114,7 @@ def cluster_faults(settings: Settings) -> Iterator[Fault]:
         )
     for name, club in settings.clubs.items():
         if club.host not in cluster.hosts:
-            said = f"the cluster has no host '{club.host}'" if club.host else "a cluster has several hosts"
-            yield Fault(f"clubs.{name}.host", f"{said}.", f"Write one of: {', '.join(cluster.hosts)}.")
+            yield _no_host(settings, cluster, name, club)
     for host in cluster.hosts:
         clubs = {name: club for name, club in settings.clubs.items() if club.host == host}
         yield from _ports(settings, host, clubs)
@@ -181,23 +177,42 @@ def _ports(settings: Settings, host: str, clubs: dict[str, ClubOptions]) -> Iter
         owners.setdefault(club.port, f"'clubs.{name}.port'")
 
 
+def _no_host(settings: Settings, cluster: ClusterOptions, name: str, club: ClubOptions) -> Fault:
+    """`up` chooses no host by itself: a later `up` could choose another one, where the club's data are not."""
+    hosts = ", ".join(cluster.hosts)
+    if club.host:
+        return Fault(f"clubs.{name}.host", f"the cluster has no host '{club.host}'.", f"Write one of: {hosts}.")
+    roomiest = roomiest_host(settings, club)
+    now = f", now '{roomiest}'" if roomiest else ""
+    return Fault(
+        f"clubs.{name}.host",
+        "a cluster has several hosts.",
+        f"Run `./pds place`, which writes the one with the most room{now}, or write one of: {hosts}.",
+    )
+
+
 def _room(settings: Settings, cluster: ClusterOptions, host: str, clubs: dict[str, ClubOptions]) -> Iterator[Fault]:
-    granted = sum(club.disk_gib for club in clubs.values())
-    volume = cluster.hosts[host].volume_gib
-    if granted + _RESERVE_GIB > volume:
+    room, volume = host_room(settings, host), cluster.hosts[host].volume_gib
+    if room.disk_gib < 0:
+        granted = volume - RESERVE_GIB - room.disk_gib
         yield Fault(
             f"cluster.hosts.{host}.volume_gib",
-            f"the volume has {volume} GiB, and the clubs on the host have {granted} GiB, beside {_RESERVE_GIB} GiB for "
+            f"the volume has {volume} GiB, and the clubs on the host have {granted} GiB, beside {RESERVE_GIB} GiB for "
             "Nomad and the ingress.",
-            f"Write {granted + _RESERVE_GIB} or more.",
+            f"Write {granted + RESERVE_GIB} or more.",
         )
     available = allocatable_mib(cluster.workers.memory_mib)
-    ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
-    demand = sum(club.memory_mib for club in clubs.values()) + ingress
-    if demand > available:
+    if room.memory_mib < 0:
         yield Fault(
             "cluster.workers.size",
             f"{cluster.workers.size} has {available} MiB for jobs, beside what kernel and system keep. The clubs on "
-            f"host {host} and its ingress reserve {demand} MiB.",
+            f"host {host} and its ingress reserve {available - room.memory_mib} MiB.",
             "Write a larger size, or give a club another host.",
+        )
+    elif room.mhz is not None and room.mhz < 0 and clubs:
+        yield Fault(
+            "cluster.workers.size",
+            f"{cluster.workers.size} lacks {-room.mhz} MHz for the {len(clubs)} clubs on host {host}, its ingress and "
+            "a backup.",
+            "Write a size with more processors, or give a club another host.",
         )

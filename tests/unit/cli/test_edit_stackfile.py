@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.lib.edit_stackfile import StackFileEdit, add_key
+from cli.lib.edit_stackfile import StackFileEdit, add_key, add_option
 from offline.stackfile import StackFileError
 
 HEAD = """# Kept.
@@ -45,6 +45,32 @@ def test_adds_a_key_and_keeps_every_other_line(clubs: str, existing: dict[str, o
     assert set(text.splitlines()) - set(after.splitlines()) <= changed, "only a map in braces is rewritten"
     assert after.count("#") == text.count("#") + (0 if clubs else 1), "no comment is lost; a new map gets one"
     assert after.count("\r\n") in (0, after.count("\n")), "line endings are uniform"
+
+
+@pytest.mark.parametrize(
+    "club",
+    [
+        "    chess: {port: 3101} # ours\n",
+        "    chess:   # ours\n        port: 3101\n    # The end.\n",
+        "    chess: { port: 3101 }",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_adds_an_option_to_an_entry_and_keeps_every_other_line(club: str, end: str) -> None:
+    text = (HEAD + "  pds:clubs:\n    rooks: {port: 3101, host: b}\n" + club).replace("\n", end)
+    after = add_option("Pulumi.fleet.yaml", text, KEYS, "chess", "host", "a")
+    clubs = {"rooks": {"port": 3101, "host": "b"}, "chess": {"port": 3101, "host": "a"}}
+    assert yaml.safe_load(after)["config"]["pds:clubs"] == clubs
+    changed = {line for line in text.splitlines() if "chess: {" in line}
+    assert set(text.splitlines()) - set(after.splitlines()) <= changed, "only an entry in braces is rewritten"
+    assert after.count("#") == text.count("#")
+    assert after.count("\r\n") in (0, after.count("\n")), "line endings are uniform"
+
+
+def test_refuses_an_entry_that_it_cannot_extend_and_prints_the_option() -> None:
+    text = HEAD + "  pds:clubs:\n    rooks: &r {port: 3101}\n    chess: *r\n"
+    with pytest.raises(StackFileError, match=r"by hand to 'pds:clubs':\n    chess: \{host: a, …\}"):
+        add_option("Pulumi.fleet.yaml", text, KEYS, "chess", "host", "a")
 
 
 @pytest.mark.parametrize("text", ["config: {pds:hostname: noted.at}", HEAD + "  pds:clubs: {rooks: {port: 3101},}\n"])
