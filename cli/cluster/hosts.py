@@ -71,6 +71,12 @@ class Cluster:
         known = f"worker {workers.index(str(droplet)) + 1}, " if str(droplet) in workers else ""
         return f"{known}droplet {droplet}"
 
+    def clubs_on(self, host: str) -> str:
+        """The clubs that the last `up` placed on a host."""
+        clubs = self.outputs.get("clubs") or {}
+        names = sorted(name for name, terms in clubs.items() if terms["datacenter"] == host)
+        return f"clubs {', '.join(names)}" if names else "no club"
+
 
 def views(passes: Passes) -> dict[str, HostView]:
     """All hosts as they are. Raises ClusterError."""
@@ -88,7 +94,7 @@ def lines(cluster: Cluster) -> list[str]:
         where = f"on {cluster.worker(host.carrier)}" if host.carrier else "on no droplet"
         state = "ready" if host.is_serving else "NOT READY"
         address = "" if host.address_at == host.carrier else ", its address is elsewhere"
-        text.append(f"host {host.name} ({host.address}) {where}: {state}{address}")
+        text.append(f"host {host.name} ({host.address}) {where}: {state}{address}; {cluster.clubs_on(host.name)}")
     spares = spares_of(droplets, retired)
     text.append(f"spares: {', '.join(map(cluster.worker, spares)) or 'none'}")
     for number in sorted(set(retired) & set(droplets)):

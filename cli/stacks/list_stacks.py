@@ -16,7 +16,7 @@ from cli.stacks import prices
 from cli.stacks.inspect_stack import GIB, MIB, StackStatus, Usage, inspect_stack
 from cli.stacks.prices import Prices
 from cli.stacks.stack_files import KnownStack
-from components.settings.checks.capacity import allocatable_mib, memory_demand
+from components.settings.checks.capacity import allocatable_mib, host_room, memory_demand
 from components.settings.sections.placement import ClubOptions
 from components.settings.sections.settings import Settings
 
@@ -42,13 +42,22 @@ class FreeCapacity:
     """The rest of a host by its stack file, after the clubs and its own reserve."""
 
     host: str
+    """Its stack."""
     memory_mib: int
     disk_gib: int
+    cluster_host: str | None = None
+    """Its name, if the stack is a cluster."""
+    mhz: int | None = None
+    """Processor share; None if it is not counted."""
 
     @property
     def fits(self) -> bool:
         """Return whether the next club fits."""
-        return self.memory_mib >= NEXT_CLUB.memory_mib and self.disk_gib >= NEXT_CLUB.disk_gib
+        mhz = self.mhz is None or self.mhz >= NEXT_CLUB.job_demand.mhz
+        return mhz and self.memory_mib >= NEXT_CLUB.memory_mib and self.disk_gib >= NEXT_CLUB.disk_gib
+
+    def __str__(self) -> str:
+        return f"host {self.cluster_host} of {self.host}" if self.cluster_host else self.host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +98,24 @@ class StackList:
         yield f"Cost: {prices.RULE} Prices of {'; '.join(self.prices.sources)}."
         for capacity in self.capacities:
             yield (
-                f"Free on {capacity.host}, by its stack file: {capacity.memory_mib} MiB of memory and "
+                f"Free on {capacity}, by its stack file: {capacity.memory_mib} MiB of memory and "
                 f"{capacity.disk_gib} GiB of "
                 f"disk; the next club (memory_mib {NEXT_CLUB.memory_mib}, disk_gib {NEXT_CLUB.disk_gib}) "
                 f"{'fits' if capacity.fits else 'does not fit'}."
             )
         fitting = max(
-            (host for host in self.capacities if host.fits and " " not in host.host),
-            key=lambda host: host.memory_mib,
+            (host for host in self.capacities if host.fits),
+            key=lambda host: (host.memory_mib, host.disk_gib),
             default=None,
         )
         if fitting:
-            yield f"The next one: ./pds new NAME --hostname pds.their-club.org --on {fitting.host}"
-        elif any(" " not in host.host for host in self.capacities):
-            yield "No host has capacity: raise 'host.size' or 'volume.size_gib' of one, or give the next club its own."
+            where = f"{fitting.host} --host {fitting.cluster_host}" if fitting.cluster_host else fitting.host
+            yield f"The next one: ./pds new NAME --hostname pds.their-club.org --on {where}"
+        elif self.capacities:
+            yield (
+                "No host has capacity: raise 'host.size' or 'volume.size_gib' of one (of a cluster 'workers.size' or "
+                "'volume_gib'), add a host to a cluster, or give the next club its own."
+            )
         yield from self.notes
 
 
@@ -133,7 +146,7 @@ def stack_list(root: Path, stacks: Sequence[KnownStack]) -> StackList:
         StackRow(
             stack=stack.name,
             hostname=stack.settings.hostname if stack.settings and not stack.settings.cluster else None,
-            host=stack.where or "-",
+            host=_where(stack, by_name),
             status=status,
             usd_per_month=_cost(stack, by_name, price_list) if status.state not in ("no stack", "no up yet") else None,
         )
@@ -142,6 +155,7 @@ def stack_list(root: Path, stacks: Sequence[KnownStack]) -> StackList:
     capacities = tuple(
         capacity for stack in stacks if stack.has_a_host and stack.created for capacity in _free_capacities(stack)
     )
+    notes += [note for stack in stacks if stack.created for note in _cost_of_cluster(stack, price_list)]
     notes += [f"{row.stack}: {note}" for row in rows for note in row.status.notes]
     return StackList(rows=rows, capacities=capacities, prices=price_list, notes=tuple(notes))
 
@@ -167,9 +181,34 @@ def _limit(stack: KnownStack, stacks: Mapping[str, KnownStack]) -> int | None:
     return grant.disk_gib * GIB if grant else None
 
 
+def _where(stack: KnownStack, stacks: Mapping[str, KnownStack]) -> str:
+    """Return the host of a PDS; on a cluster with the name of the host there."""
+    cluster = stacks.get(stack.host)
+    grant = cluster.settings.clubs.get(stack.name) if cluster and cluster.settings else None
+    return f"{stack.where}/{grant.host}" if grant and grant.host else stack.where or "-"
+
+
+def _cost_of_cluster(stack: KnownStack, price_list: Prices) -> Iterator[str]:
+    """Yield what the whole cluster costs: its own row is no PDS."""
+    settings = stack.settings
+    cluster = settings.cluster if settings else None
+    if settings is None or cluster is None:
+        return
+    whole = price_list.host(settings)
+    servers, workers, hosts = cluster.servers.count, cluster.worker_count, len(cluster.hosts)
+    parts = f"{servers} of {cluster.servers.size}, {workers} of {cluster.workers.size}, {hosts} volumes"
+    cost = f"${whole:.2f}" if whole is not None else "an unknown price"
+    each = (
+        f", ${whole / len(settings.clubs):.2f} for each of {len(settings.clubs)} clubs"
+        if settings.clubs and whole
+        else ""
+    )
+    yield f"{stack.name}: the cluster costs {cost} a month ({parts}){each}."
+
+
 def _cost(stack: KnownStack, stacks: Mapping[str, KnownStack], price_list: Prices) -> float | None:
     host = stacks.get(stack.host)
-    if host is None or host.settings is None or not host.has_a_host:
+    if host is None or host.settings is None or not host.has_a_host or (stack.settings and stack.settings.cluster):
         return None
     return price_list.each(host.settings)
 
@@ -180,13 +219,11 @@ def _free_capacities(stack: KnownStack) -> Iterator[FreeCapacity]:
     if settings.cluster is None:
         yield _free_capacity(stack.name, settings)
         return
-    whole = allocatable_mib(settings.cluster.workers.memory_mib)
-    ingress = settings.ingress.memory_mib if settings.ingress.kind != "none" else 0
-    for host, options in settings.cluster.hosts.items():
-        clubs = [club for club in settings.clubs.values() if club.host == host]
-        memory = whole - ingress - sum(club.memory_mib for club in clubs)
-        disk = options.volume_gib - NEXT_CLUB.disk_gib - sum(club.disk_gib for club in clubs)
-        yield FreeCapacity(host=f"host {host} of {stack.name}", memory_mib=memory, disk_gib=disk)
+    for host in settings.cluster.hosts:
+        room = host_room(settings, host)
+        yield FreeCapacity(
+            host=stack.name, cluster_host=host, memory_mib=room.memory_mib, disk_gib=room.disk_gib, mhz=room.mhz
+        )
 
 
 def _free_capacity(name: str, settings: Settings) -> FreeCapacity:

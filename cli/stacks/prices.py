@@ -16,7 +16,10 @@ from components.settings.sections.settings import Settings
 
 PRICE_TABLE: Mapping[str, Any] = json.loads(Path(__file__).with_name("prices.json").read_text())
 
-RULE = "A host's droplet and volume, divided by the PDSes on it: its own, and the clubs that its stack file names."
+RULE = (
+    "A host's droplet and volume (of a cluster all of them), divided by the PDSes on it: its own, and the clubs that "
+    "its stack file names."
+)
 
 
 @dataclass(frozen=True)

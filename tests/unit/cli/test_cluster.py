@@ -18,6 +18,7 @@ OUTPUTS: dict[str, Any] = {
     "workers": ["1", "2", "3"],
     "servers": ["9"],
     "worker_tag": "workers",
+    "clubs": {"rooks": {"datacenter": "a"}, "chess": {"datacenter": "a"}},
 }
 
 
@@ -53,8 +54,8 @@ def test_lines_say_who_carries_what(account: FakeCluster) -> None:
     account.cut_power(2)
     account.items["retired"] = '{"3": "b"}'
     assert hosts.lines(Cluster.of(_stack())) == [
-        "host a (ip-a) on worker 1, droplet 1: ready",
-        "host b (ip-b) on worker 2, droplet 2: NOT READY",
+        "host a (ip-a) on worker 1, droplet 1: ready; clubs chess, rooks",
+        "host b (ip-b) on worker 2, droplet 2: NOT READY; no club",
         "spares: none",
         "worker 3, droplet 3 lost host b: raise its generation to make it a spare",
         "servers: 9",
