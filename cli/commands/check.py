@@ -31,12 +31,23 @@ def check(stack: str, mail: str | None, relay: bool, source: str | None, at: str
     """Check the PDS after `up`: one line for each check, with the remedy.
 
     The command changes nothing, and neither sends nor shows a secret.
+
+    Of a cluster it checks servers, hosts, spares, ingresses and the takeover.
     """
     from cli.check import run
+    from cli.cluster import checks
+    from cli.errors import CommandError
+    from offline.stackfile import read_settings
 
-    subject = run.subject_of(Stack(stack), at, ca, source, mail=mail, relay=relay)
+    target = Stack(stack)
+    if read_settings(stack, target.root).cluster:
+        if mail or relay or source or at or ca:
+            raise CommandError(f"{stack} is a cluster, and has no PDS. Leave the options out, or name a club's stack.")
+        results = checks.run_checks(checks.ClusterSubject.of(target))
+    else:
+        results = run.run_checks(run.subject_of(target, at, ca, source, mail=mail, relay=relay))
     outcomes = []
-    for result in run.run_checks(subject):
+    for result in results:
         print(result, flush=True)
         outcomes.append(result.ok)
     print(f"\n{outcomes.count(True)} ok, {outcomes.count(False)} to do, {outcomes.count(None)} skipped.")

@@ -1,0 +1,239 @@
+"""Checks of a cluster's stack, which has no PDS: servers, hosts, spares, ingresses and takeover. Changes nothing."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from cli.check.run import CheckResult
+from cli.check.subject import CheckVerdict, failed, passed, skipped
+from cli.cluster.hosts import Cluster, views
+from cli.errors import CommandError
+from cli.lib.nomad_exec import nomad_access, nomad_api
+from cli.lib.stack import Stack
+from components.clients.errors import ServiceError
+from components.clients.nomad import NomadApi
+from components.render.cluster.takeover import JOB as TAKEOVER_JOB
+from components.render.cluster.takeover import VARIABLE
+from components.render.jobs.alerts import VOLUME_PERCENT
+from components.settings.host_contract import ingress_namespace
+from components.settings.sections import ClusterOptions
+from components.settings.sections.settings import Settings
+from components.takeover.decide import HostView, spares_of
+from components.takeover.passes import LEASE_SECONDS, Passes
+from components.takeover.program import pause
+from components.takeover.services import STATE, DigitalOcean, Refused, Unavailable
+from offline.stackfile import read_settings
+
+_VOLUME = "/srv/nomad"
+_UNHEALTHY = 429
+"""Nomad's status if a server is unhealthy; the body has the whole answer (command/agent/operator_endpoint.go)."""
+
+
+@dataclass(frozen=True)
+class ClusterSubject:
+    """The cluster of a stack, and the ways to its servers and its account."""
+
+    settings: Settings
+    cluster: Cluster
+
+    @classmethod
+    def of(cls, stack: Stack) -> "ClusterSubject":
+        """Read it. Raises StackError, StackFileError and ClusterError."""
+        return cls(read_settings(stack.name, stack.root), Cluster.of(stack))
+
+    @property
+    def options(self) -> ClusterOptions:
+        """The section of the stack file."""
+        assert self.settings.cluster
+        return self.settings.cluster
+
+    @cached_property
+    def api(self) -> NomadApi:
+        """Nomad, with the management token."""
+        outputs = self.cluster.outputs
+        return nomad_api(nomad_access({**outputs, "nomad_token": outputs["nomad_management_token"]}))
+
+    @cached_property
+    def passes(self) -> Passes:
+        """The takeover's own view of the hosts, with the operator's token."""
+        return self.cluster.passes()
+
+    @cached_property
+    def hosts(self) -> Mapping[str, HostView]:
+        """The hosts as they are. Raises ClusterError."""
+        return views(self.passes)
+
+
+def run_checks(subject: ClusterSubject) -> Iterator[CheckResult]:
+    """Run every check; raises nothing that a service could cause."""
+    for name, ask in _checks(subject):
+        try:
+            verdict = ask()
+        except (CommandError, ServiceError, Unavailable, Refused) as error:
+            verdict = failed(f"{str(error).rstrip('.')}.")
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            verdict = failed(f"no answer of the expected form ({type(error).__name__}: {error}).")
+        yield CheckResult(name, verdict.ok, verdict.remark)
+
+
+def _checks(subject: ClusterSubject) -> Iterator[tuple[str, Callable[[], CheckVerdict]]]:
+    yield "servers", lambda: servers(subject)
+    for host in subject.options.hosts:
+        yield f"host {host}", lambda host=host: carried(subject, host)  # type: ignore[misc]
+        yield f"disk {host}", lambda host=host: disk(subject, host)  # type: ignore[misc]
+        yield f"ingress {host}", lambda host=host: ingress(subject, host)  # type: ignore[misc]
+    yield "spares", lambda: spares(subject)
+    yield "takeover", lambda: takeover(subject)
+    yield "takeover's token", lambda: token(subject)
+    yield "clubs", lambda: clubs(subject)
+
+
+def servers(subject: ClusterSubject) -> CheckVerdict:
+    """Check that autopilot calls every server healthy, and that there are as many as the file says."""
+    status, answer = subject.api.request("GET", "/v1/operator/autopilot/health")
+    if status not in (200, _UNHEALTHY):
+        return failed(
+            f"autopilot answers {status}. Is there a leader? `./pds nomad {subject.cluster.stack} -- server members`"
+        )
+    found = answer["Servers"]
+    voters = sum(bool(server["Voter"]) for server in found)
+    bad = [server["Name"] for server in found if not server["Healthy"]]
+    wanted = subject.options.servers.count
+    if bad or not answer["Healthy"]:
+        return failed(
+            f"not healthy: {', '.join(bad) or 'the cluster as a whole'}. Rebuild a lost one: raise its number in "
+            "'cluster.servers.generations', one at a time."
+        )
+    if voters != wanted:
+        return failed(
+            f"{voters} of {wanted} vote. A new one takes a while: repeat the check, then look at its console."
+        )
+    return passed(f"{voters} of {wanted} are healthy, and {answer['FailureTolerance']} may be lost")
+
+
+def carried(subject: ClusterSubject, host: str) -> CheckVerdict:
+    """Check that a worker has the volume and the address, and that the node is ready there."""
+    view, repair = subject.hosts.get(host), f"`./pds repair {subject.cluster.stack}` moves it to a spare."
+    if view is None:
+        return failed(f"no `up` has made it yet. Run `pulumi up --stack {subject.cluster.stack}`.")
+    if view.carrier is None:
+        return failed(f"no droplet has its volume. {repair}")
+    where = subject.cluster.worker(view.carrier)
+    if view.carrier not in subject.passes.cloud.workers(subject.passes.tag):
+        return failed(f"droplet {view.carrier} has its volume, and is no worker. Detach it there, then {repair}")
+    if not view.is_serving:
+        return failed(f"its volume is on {where}, and its node is not ready. {repair}")
+    if view.address_at != view.carrier:
+        return failed(f"it is on {where}, and {view.address} leads elsewhere. {repair}")
+    return passed(f"on {where}, with its volume and {view.address}; {subject.cluster.clubs_on(host)}")
+
+
+def disk(subject: ClusterSubject, host: str) -> CheckVerdict:
+    """Check the free space on the host's volume, as its Nomad client measures it."""
+    nodes = [node for node in subject.api.get("/v1/nodes") if node["Datacenter"] == host and node["Status"] == "ready"]
+    if not nodes:
+        return skipped("its node is not ready")
+    found = subject.api.get(f"/v1/client/stats?node_id={nodes[0]['ID']}").get("DiskStats") or []
+    volume = next((item for item in found if item["Mountpoint"] == _VOLUME), None)
+    if volume is None:
+        return skipped("its Nomad does not report the volume")
+    used = float(volume["UsedPercent"])
+    if used >= VOLUME_PERCENT:
+        return failed(f"{used:.0f} % of the volume is full. Raise 'cluster.hosts.{host}.volume_gib', or move a club.")
+    return passed(f"{used:.0f} % of {int(volume['Size']) / 1024**3:.0f} GiB")
+
+
+def ingress(subject: ClusterSubject, host: str) -> CheckVerdict:
+    """Check that the host's ingress runs."""
+    kind = subject.settings.ingress.kind
+    if kind == "none":
+        return skipped("'ingress.kind' is none")
+    return _runs(subject, kind, ingress_namespace(host), f"./pds nomad {subject.cluster.stack}")
+
+
+def _runs(subject: ClusterSubject, job: str, namespace: str, nomad: str) -> CheckVerdict:
+    allocations = subject.api.get(f"/v1/job/{job}/allocations?namespace={namespace}") or []
+    if any(item["ClientStatus"] == "running" for item in allocations):
+        return passed("it runs")
+    return failed(f"job {job} does not run: `{nomad} -- job status -namespace {namespace} {job}`.")
+
+
+def spares(subject: ClusterSubject) -> CheckVerdict:
+    """Check that as many workers wait for a host as the file says."""
+    wanted = subject.options.workers.spares
+    droplets = subject.passes.cloud.workers(subject.passes.tag)
+    retired = subject.passes.retired()
+    ready = spares_of(droplets, retired)
+    if len(ready) >= wanted:
+        return passed(f"{', '.join(map(subject.cluster.worker, ready))}" if ready else "none, as the file says")
+    reasons = [
+        f"{subject.cluster.worker(number)} lost host {retired[number]}: raise its number in "
+        "'cluster.workers.generations'"
+        for number in sorted(set(retired) & set(droplets))
+        if not droplets[number].volumes
+    ]
+    reasons += [
+        f"{subject.cluster.worker(number)} is off"
+        for number, droplet in sorted(droplets.items())
+        if not droplet.is_active and not droplet.volumes and number not in retired
+    ]
+    return failed(f"{len(ready)} of {wanted} are ready. {'; '.join(reasons) or 'Run `pulumi up`'}.")
+
+
+def takeover(subject: ClusterSubject) -> CheckVerdict:
+    """Check that the job runs and has looked at the hosts lately."""
+    if subject.options.takeover is None:
+        return skipped("the file has no 'cluster.takeover': a dead host waits for `./pds repair`")
+    runs = _runs(subject, TAKEOVER_JOB, "default", f"./pds nomad {subject.cluster.stack}")
+    if not runs.ok:
+        return runs
+    found = subject.api.get(f"/v1/var/{STATE}") or {"Items": {}}
+    until = float(json.loads(found["Items"].get("lease", "{}")).get("until", 0))
+    age = time.time() - (until - LEASE_SECONDS)
+    if age > LEASE_SECONDS + pause(len(subject.options.hosts), moving=False):
+        return failed(
+            "it runs, and has not looked at the hosts lately: "
+            f"`./pds nomad {subject.cluster.stack} -- alloc logs -namespace default -job {TAKEOVER_JOB}`."
+        )
+    return passed(f"it runs, and looked at the hosts {max(0, age):.0f} s ago")
+
+
+def token(subject: ClusterSubject) -> CheckVerdict:
+    """Check that DigitalOcean lets the takeover's own token read all that a takeover reads."""
+    if subject.options.takeover is None:
+        return skipped("the file has no 'cluster.takeover'")
+    variable = subject.api.get(f"/v1/var/{VARIABLE}?namespace=default")
+    if not variable:
+        return failed(f"its variable is gone. Run `pulumi up --stack {subject.cluster.stack}`.")
+    cloud = DigitalOcean(variable["Items"]["TAKEOVER_TOKEN"], subject.options.takeover.api_url)
+    try:
+        cloud.workers(subject.passes.tag)
+        for place in subject.passes.places:
+            cloud.carrier(place.volume)
+            cloud.actions(place.volume)
+            cloud.address_at(place.address)
+    except Refused as error:
+        return failed(
+            f"{error}. Create another token with the scopes in docs/guide/cluster.md: `pulumi config set --secret "
+            f"--path cluster.takeover.token --stack {subject.cluster.stack}`, then `pulumi up`."
+        )
+    return passed("accepted for all that a takeover reads; its rights to change are known only when it uses them")
+
+
+def clubs(subject: ClusterSubject) -> CheckVerdict:
+    """Check that the last `up` placed every club where the file says, and that none is in the middle of a move."""
+    placed = subject.cluster.outputs.get("clubs") or {}
+    wanted = subject.settings.clubs
+    other = sorted(name for name, club in wanted.items() if (placed.get(name) or {}).get("datacenter") != club.host)
+    if other:
+        return failed(f"{', '.join(other)}: not applied. Run `pulumi up --stack {subject.cluster.stack}`.")
+    moving = [
+        f"{name} is being moved to host {club.host}: `./pds move {name} --to {subject.cluster.stack}` goes on"
+        for name, club in wanted.items()
+        if club.leaving
+    ]
+    if moving:
+        return failed(f"{'; '.join(moving)}.")
+    return passed(f"{len(wanted)}, each where the file says. `./pds check CLUB` checks its PDS")

@@ -1,0 +1,198 @@
+"""`./pds check` of a cluster: one line for each part, with the remedy, on services with a clock of their own."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cli import app
+from cli.cluster import checks
+from cli.cluster.checks import ClusterSubject
+from cli.cluster.hosts import Cluster
+from components.settings.parse import read
+from components.settings.sections.settings import Settings
+from components.takeover.decide import Droplet, Rules
+from components.takeover.passes import Passes
+from components.takeover.services import Refused
+from tests.support.answers import Answers
+from tests.support.fake_cluster import FakeCluster
+from tests.support.programs import CLUSTER
+
+RUNNING = (200, [{"ClientStatus": "running"}])
+AUTOPILOT = "GET /v1/operator/autopilot/health"
+STATS = "GET /v1/client/stats?node_id=n-a"
+LEASE = "GET /v1/var/takeover/state"
+OUTPUTS: dict[str, Any] = {
+    "hosts": {"a": {}, "b": {}},
+    "workers": ["1", "2", "3"],
+    "worker_tag": "workers",
+    "clubs": {"chess": {"datacenter": "a"}, "rooks": {"datacenter": "b"}},
+}
+
+
+def _server(number: int, *, healthy: bool = True, voter: bool = True) -> dict[str, Any]:
+    return {"Name": f"server-{number}", "Healthy": healthy, "Voter": voter}
+
+
+def _health(*servers: dict[str, Any], healthy: bool = True) -> tuple[int, Any]:
+    """Autopilot's answer; Nomad gives it with status 429 if something is unhealthy."""
+    answer = {"Healthy": healthy, "FailureTolerance": 1 if healthy else 0, "Servers": list(servers)}
+    return (200 if healthy else 429), answer
+
+
+def _stats(percent: float) -> tuple[int, Any]:
+    disks = [{"Mountpoint": "/", "UsedPercent": 99.0, "Size": 1}]
+    return 200, {"DiskStats": [*disks, {"Mountpoint": "/srv/nomad", "UsedPercent": percent, "Size": 50 * 1024**3}]}
+
+
+class World:
+    """The account, and the servers' answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.account = FakeCluster({"a": 1, "b": 2}, workers=3, now=time.time())
+        self.settings, self.outputs = settings, dict(OUTPUTS)
+        nodes = [{"ID": f"n-{host}", "Datacenter": host, "Status": "ready"} for host in ("a", "b")]
+        lease = json.dumps({"holder": "x", "until": self.account.time + 55})
+        self.nomad = Answers(
+            {
+                AUTOPILOT: _health(*(_server(number) for number in (1, 2, 3))),
+                "GET /v1/nodes": (200, nodes),
+                STATS: _stats(40),
+                "GET /v1/client/stats?node_id=n-b": _stats(41),
+                "GET /v1/job/caddy/allocations?namespace=host-a": RUNNING,
+                "GET /v1/job/caddy/allocations?namespace=host-b": RUNNING,
+                "GET /v1/job/pds-takeover/allocations?namespace=default": RUNNING,
+                LEASE: (200, {"Items": {"lease": lease}}),
+                "GET /v1/var/nomad/jobs/pds-takeover?namespace=default": (200, {"Items": {"TAKEOVER_TOKEN": "t"}}),
+            }
+        )
+
+    def verdicts(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[bool | None, str]]:
+        rules = Rules(may_detach=False)
+        passes = Passes(self.account, self.account, self.account.places, "workers", rules, "me", self.account.now)
+        monkeypatch.setattr(Cluster, "passes", lambda _cluster: passes)
+        monkeypatch.setattr(ClusterSubject, "api", self.nomad)
+        monkeypatch.setattr(checks, "DigitalOcean", lambda _token, _url: self.account)
+        subject = ClusterSubject(self.settings, Cluster("fleet", self.outputs, "token"))
+        return {result.name: (result.ok, result.remark) for result in checks.run_checks(subject)}
+
+
+@pytest.fixture
+def world() -> World:
+    """A healthy cluster with two hosts and a spare."""
+    return World(read(CLUSTER, "Pulumi.fleet.yaml", "fleet"))
+
+
+def test_a_healthy_cluster_has_nothing_to_do(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = world.verdicts(monkeypatch)
+    assert {name: remark for name, (ok, remark) in found.items() if not ok} == {}
+    assert list(found) == [
+        "servers", "host a", "disk a", "ingress a", "host b", "disk b", "ingress b", "spares", "takeover",
+        "takeover's token", "clubs",
+    ]  # fmt: skip
+    assert found["servers"][1] == "3 of 3 are healthy, and 1 may be lost"
+    assert found["host a"][1] == "on worker 1, droplet 1, with its volume and ip-a; clubs chess"
+    assert found["disk a"][1] == "40 % of 50 GiB"
+
+
+def _cut_power(world: World) -> None:
+    world.account.cut_power(1)
+
+
+def _take_volume(world: World) -> None:
+    world.account.volumes["a"].carrier = None
+
+
+def _move_address(world: World) -> None:
+    world.account.volumes["a"].address_at = 3
+
+
+def _retire(world: World) -> None:
+    world.account.items["retired"] = '{"3": "b"}'
+
+
+def _lose_spare(world: World) -> None:
+    workers = world.account.workers
+
+    def with_one_off(_tag: str) -> dict[int, Droplet]:
+        return workers(_tag) | {3: Droplet(3, is_active=False, volumes=frozenset())}
+
+    world.account.workers = with_one_off  # type: ignore[method-assign]
+
+
+def _old_lease(world: World) -> None:
+    lease = json.dumps({"holder": "x", "until": world.account.time - 120})
+    world.nomad.answers[LEASE] = (200, {"Items": {"lease": lease}})
+
+
+def _unapplied(world: World) -> None:
+    world.outputs["clubs"] = {"chess": {"datacenter": "b"}, "rooks": {"datacenter": "b"}}
+
+
+def _moving(world: World) -> None:
+    chess = {"host": "a", "port": 3105, "leaving": {"host": "b", "port": 3105}}
+    world.settings = read({**CLUSTER, "clubs": {**CLUSTER["clubs"], "chess": chess}}, "Pulumi.fleet.yaml", "fleet")
+
+
+def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        world.nomad.answers[path] = answer
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        (_answer(AUTOPILOT, _health(_server(1), _server(2, healthy=False), healthy=False)), "servers", "server-2"),
+        (_answer(AUTOPILOT, _health(_server(1), _server(2), _server(3, voter=False))), "servers", "2 of 3 vote"),
+        (_answer(AUTOPILOT, (500, "No cluster leader")), "servers", "Is there a leader?"),
+        (_cut_power, "host a", "its node is not ready. `./pds repair fleet`"),
+        (_take_volume, "host a", "no droplet has its volume"),
+        (_move_address, "host a", "ip-a leads elsewhere"),
+        (_answer(STATS, _stats(81)), "disk a", "Raise 'cluster.hosts.a.volume_gib'"),
+        (_answer("GET /v1/job/caddy/allocations?namespace=host-b", (200, [])), "ingress b", "job caddy does not run"),
+        (_retire, "spares", "0 of 1 are ready. worker 3, droplet 3 lost host b: raise its number"),
+        (_lose_spare, "spares", "worker 3, droplet 3 is off"),
+        (_answer("GET /v1/job/pds-takeover/allocations?namespace=default", (200, [])), "takeover", "does not run"),
+        (_old_lease, "takeover", "has not looked at the hosts lately"),
+        (_unapplied, "clubs", "chess: not applied. Run `pulumi up --stack fleet`"),
+        (_moving, "clubs", "`./pds move chess --to fleet` goes on"),
+    ],
+)
+def test_names_what_is_wrong_and_the_remedy(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: Callable[[World], None], name: str, words: str
+) -> None:
+    change(world)
+    ok, remark = world.verdicts(monkeypatch)[name]
+    assert ok is False
+    assert words in remark
+
+
+def test_a_token_without_a_scope_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_volume: str) -> Any:
+        raise Refused(403, "GET /v2/volumes/a: 403 missing the scope block_storage:read")
+
+    monkeypatch.setattr(world.account, "carrier", refuse)
+    found = world.verdicts(monkeypatch)
+    assert found["takeover's token"][0] is False
+    assert "missing the scope block_storage:read. Create another token" in found["takeover's token"][1]
+    assert found["servers"][0], "one refusal does not hide the other checks"
+
+
+def test_a_cluster_without_takeover_or_ingress_skips_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**CLUSTER, "cluster": {"hosts": {"a": {}, "b": {}}}, "ingress": {"kind": "none"}}
+    world.settings = read(options, "Pulumi.fleet.yaml", "fleet")
+    found = world.verdicts(monkeypatch)
+    assert [name for name, (ok, _) in found.items() if ok is None] == [
+        "ingress a", "ingress b", "takeover", "takeover's token",
+    ]  # fmt: skip
+
+
+def test_options_of_a_pds_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = read(CLUSTER, "Pulumi.fleet.yaml", "fleet")
+    monkeypatch.setattr("offline.stackfile.read_settings", lambda _stack, _root: settings)
+    assert app.main(["check", "dev", "--relay"]) == 2
+    assert "is a cluster, and has no PDS" in capsys.readouterr().err
