@@ -1,5 +1,7 @@
 """`./pds move`."""
 
+import click
+
 from cli.lib.stack import Stack
 from cli.registry import Topic, command, did_option, stack_argument, stack_option, yes_option
 
@@ -11,9 +13,10 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
 )
 @stack_argument("club")
 @stack_option("--to", required=True, metavar="HOST", help="Stack of the target host.")
+@click.option("--host", metavar="NAME", help="Host of the cluster `--to` (default: the one that its file grants).")
 @did_option("--without", multiple=True, help="Account to leave behind; can be repeated.")
 @yes_option
-def move(club: str, to: str, without: tuple[str, ...], yes: bool) -> int:
+def move(club: str, to: str, host: str | None, without: tuple[str, ...], yes: bool) -> int:
     """Move a club to another host, with everything its server ever acknowledged.
 
     The command checks everything, pauses the PDS, makes a backup of the stopped PDS, and writes the new host into the
@@ -23,7 +26,10 @@ def move(club: str, to: str, without: tuple[str, ...], yes: bool) -> int:
 
     The club's stack file has the progress, so that the same command continues an interrupted move from any machine
     with the same files. To go back before the new server has run, give the old host to `--to`: its data are unchanged.
-    """
-    from cli.stacks import move
 
-    return move.move(Stack(club), to, yes=yes, without=without)
+    Between hosts of one cluster, `--to` is the cluster that the club is on, and `--host` the other host. The command
+    then writes the club's second place into the cluster's file itself, and removes the first one in the end.
+    """
+    from cli.move import move
+
+    return move.move(Stack(club), to, yes=yes, host=host, without=without)

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cli.cluster.placement import choose_host
 from cli.lib import nomad_jobs
 from cli.lib.nomad_exec import nomad_access, running_allocation
 from cli.lib.stack import Stack, StackError
@@ -17,7 +18,7 @@ from cli.stacks.new_stack import club_line, free_port
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.settings.fields.errors import SettingsError
-from components.settings.host_contract import accepted_terms, terms_for
+from components.settings.host_contract import accepted_terms, terms_at, terms_for
 from components.settings.sections.placement import ClubOptions
 from components.settings.sections.settings import Settings
 from offline.stackfile import parse_settings, read_settings, read_text
@@ -30,11 +31,38 @@ class MoveError(StackError):
     """The club cannot move there, and nothing was changed; the text names what to write."""
 
 
+@dataclass(frozen=True)
+class StackHost:
+    """A host: that of a stack, or of a cluster's stack the one with the name `host`."""
+
+    stack: str
+    host: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "StackHost":
+        """Read it from the note of a move: STACK, or STACK/HOST."""
+        stack, _, host = text.partition("/")
+        return cls(stack, host or None)
+
+    def __str__(self) -> str:
+        return f"{self.stack}/{self.host}" if self.host else self.stack
+
+    @property
+    def described(self) -> str:
+        """Return it as a sentence names it."""
+        return f"host {self.host} of {self.stack}" if self.host else f"the host of {self.stack}"
+
+    @property
+    def flags(self) -> str:
+        """Return the options of `./pds move` for it."""
+        return f"--to {self.stack} --host {self.host}" if self.host else f"--to {self.stack}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Destination:
     """A host with a place for the club."""
 
-    host: str
+    host: StackHost
     options: Mapping[str, str]
     """The club's stack file after the move, by keys as in "pds:pds.port"; its host comes first, since the rest can be
     determined from it."""
@@ -43,11 +71,12 @@ class Destination:
     """Nomad there, with the club's own token."""
 
 
-def destination(club: Stack, to: str, present: ClubOptions | None = None) -> Destination:
-    """Return the place of `club` on the host of stack `to`; `present` is its present one, for a proposal.
+def destination(club: Stack, place: StackHost, present: ClubOptions | None = None) -> Destination:
+    """Return the place of `club` there; `present` is its present one, for a proposal.
 
     Raises MoveError, StackFileError, and ServiceError if Nomad does not answer.
     """
+    to = place.stack
     file = f"Pulumi.{to}.yaml"
     host = read_settings(to, club.root)
     if host.on:
@@ -55,7 +84,11 @@ def destination(club: Stack, to: str, present: ClubOptions | None = None) -> Des
         raise MoveError(f"{to} has no host of its own. {theirs}")
     grant = host.clubs.get(club.name)
     if grant is None:
-        proposal = (present or ClubOptions(port=free_port(host))).model_copy(update={"port": free_port(host)})
+        wish = (present or ClubOptions(port=free_port(host))).model_copy(
+            update={"port": free_port(host), "leaving": None}
+        )
+        there = (place.host or choose_host(to, host, club.name, wish)) if host.cluster else None
+        proposal = wish.model_copy(update={"host": there})
         raise MoveError(
             f"{file} grants {club.name} no place. Add below its 'config:',\n\n  pds:clubs:\n"
             f"    {club_line(club.name, proposal)}\n\n"
@@ -65,19 +98,33 @@ def destination(club: Stack, to: str, present: ClubOptions | None = None) -> Des
     outputs = host_outputs(Stack(to, club.root))
     applied = (outputs.get("clubs") or {}).get(club.name)
     expected = terms_for(host, grant)
-    if applied is None or any(applied.get(key) != value for key, value in expected.items()):
+    if applied is None or not is_applied(expected, applied):
         raise MoveError(
             f"{file} grants {club.name} a place that stack {to} has not applied yet. Run `pulumi up --stack {to}`, "
             "then repeat the command."
         )
-    options = _options(read_settings(club.name, club.root), to, applied)
+    granted = {applied["datacenter"], (applied.get("leaving") or {}).get("datacenter")}
+    if place.host and place.host not in granted:
+        raise MoveError(
+            f"{file} gives {club.name} host {grant.host}, and not {place.host}. Write 'host: {place.host}' there, run "
+            f"`pulumi up --stack {to}`, then repeat the command. Or leave '--host' out."
+        )
+    there_applied = terms_at(applied, place.host or applied["datacenter"])
+    options = _options(read_settings(club.name, club.root), to, there_applied)
     settings = parse_settings(club.name, _with(read_text(club.name, club.root), options))
     access = outputs["club_access"][club.name]
     try:
         accepted_terms(settings, club.name, {club.name: applied}, secret_readable=True)
     except SettingsError as error:
         raise MoveError(str(error)) from None
-    return Destination(host=to, options=options, ipv4=applied["ipv4"], api=club_nomad_api(access))
+    return Destination(host=place, options=options, ipv4=there_applied["ipv4"], api=club_nomad_api(access))
+
+
+def is_applied(expected: Mapping[str, Any], applied: Mapping[str, Any]) -> bool:
+    """Return whether an `up` of the host has granted these terms."""
+    second = {key: value for key, value in (applied.get("leaving") or {}).items() if key != "ipv4"}
+    plain = {key: value for key, value in expected.items() if key != "leaving"}
+    return second == (expected.get("leaving") or {}) and all(applied.get(key) == plain[key] for key in plain)
 
 
 def host_outputs(stack: Stack) -> Mapping[str, Any]:
@@ -109,7 +156,7 @@ def refuse_existing_jobs(target: Destination, club: str) -> None:
     jobs = [job["ID"] for job in target.api.get("/v1/jobs") if job["Status"] != "dead"]
     if jobs:
         raise MoveError(
-            f"Jobs of {club} exist on the host of {target.host} already: {', '.join(jobs)}. Two servers of one PDS "
+            f"Jobs of {club} exist on {target.host.described} already: {', '.join(jobs)}. Two servers of one PDS "
             "must not run. If no stack of this project created them, run `nomad job stop -purge` for each."
         )
 

@@ -6,7 +6,7 @@ one's is created. The club's file has the progress as `move:note`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -22,9 +22,10 @@ from cli.backups.restore import (
 from cli.lib import nomad_jobs
 from cli.lib.apply import change, pause, up
 from cli.lib.stack import Stack, StackError
-from cli.stacks import destination as places
+from cli.move import destination as places
+from cli.move import second_place
+from cli.move.destination import Destination, MoveError, StackHost, destination
 from cli.stacks.automation import Engine, Workspace
-from cli.stacks.destination import Destination, MoveError, destination
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.clients.wait import until
@@ -45,58 +46,80 @@ class MoveProgress:
     """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
     new server may have run."""
 
-    source: str
-    to: str
+    source: StackHost
+    to: StackHost
     snapshot: str = ""
     opened: bool = False
 
+    @property
+    def within(self) -> bool:
+        """Return whether both hosts are of one cluster."""
+        return self.source.stack == self.to.stack
 
-def move(club: Stack, to: str, *, yes: bool, without: Sequence[str] = ()) -> int:
-    """Move `club` to the host of stack `to`, if need be without the accounts `without`; return the exit code.
+
+def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: Sequence[str] = ()) -> int:
+    """Move `club` to the host of stack `to`, or the `host` of that cluster, if need be without the accounts `without`;
+    return the exit code.
 
     Raises StackError, StackFileError, ServiceError.
     """
     settings = _settings_of(club)
     note = _note(club)
-    if note and note.to != to:
-        if note.source != to:
-            raise MoveError(
-                f"{club.name} is being moved from {note.source} to {note.to}. Continue with "
-                f"'./pds move {club.name} --to {note.to}', or go back with '--to {note.source}'."
-            )
+    if note and to not in (note.to.stack, note.source.stack):
+        _refuse_third_place(club, note)
+    place = _wanted(club, StackHost(to, host), note)
+    if note and note.to != place:
+        if note.source != place:
+            _refuse_third_place(club, note)
         if not note.opened:
             return _back(club, note, yes=yes)
         note = None  # the new server has run: back is a normal move
     if note is None:
-        note = _begin(club, settings, to, without)
+        note = _begin(club, settings, place, without)
     if not note.opened:
-        target = _leave(club, note, yes=yes) if _host(club) == note.source else destination(club, to)
+        if note.within:
+            second_place.grant(club, note.source, note.to, yes=yes)
+        target = _leave(club, note, yes=yes) if _place(club) == note.source else destination(club, note.to)
         if not _arrive(club, target, yes=yes):
             return 1
     return _end(club, yes=yes)
 
 
-def _begin(club: Stack, settings: Settings, to: str, without: Sequence[str]) -> MoveProgress:
+def _refuse_third_place(club: Stack, note: MoveProgress) -> NoReturn:
+    raise MoveError(
+        f"{club.name} is being moved from {note.source} to {note.to}. Continue with "
+        f"'./pds move {club.name} {note.to.flags}', or go back with '{note.source.flags}'."
+    )
+
+
+def _begin(club: Stack, settings: Settings, to: StackHost, without: Sequence[str]) -> MoveProgress:
     """Check everything that can be known before, then write the note."""
-    source = _host(club)
+    source = _place(club)
     if source == to:
-        raise MoveError(f"{club.name} is on the host of {to} already.")
+        raise MoveError(f"{club.name} is on {to.described} already.")
     step(1, f"Check whether {club.name} can move from {source} to {to}.")
-    present = read_settings(source, club.root).clubs.get(club.name)
-    target = destination(club, to, present)
-    places.refuse_existing_jobs(target, club.name)
-    outputs = places.host_outputs(club)
-    for stack in (club, Stack(source, club.root)):
+    if source.stack == to.stack:
+        print(second_place.check(club, source, to))
+    else:
+        _check_another_stack(club, source, to)
+    for stack in (club, Stack(source.stack, club.root)):
         _refuse_changes(stack)
-    grant = read_settings(to, club.root).clubs[club.name]
-    print(places.check_disk_quota(club, outputs, present, grant, to))
-    print(f"{to} grants it a place, the Nomad there answers, and stacks {club.name} and {source} have no changes.")
+    print(f"Stacks {club.name} and {source.stack} have no changes.")
     if settings.dns.provider == "manual":
         print("Its DNS records are created by hand. Change them to the new address after step 3.")
     _refuse_losses(club, without)
     note = MoveProgress(source=source, to=to)
     _write(club, note)
     return note
+
+
+def _check_another_stack(club: Stack, source: StackHost, to: StackHost) -> None:
+    present = read_settings(source.stack, club.root).clubs.get(club.name)
+    target = destination(club, to, present)
+    places.refuse_existing_jobs(target, club.name)
+    grant = read_settings(to.stack, club.root).clubs[club.name]
+    print(places.check_disk_quota(club, places.host_outputs(club), present, grant, to.stack))
+    print(f"{to} grants it a place, and the Nomad there answers.")
 
 
 def _refuse_losses(club: Stack, without: Sequence[str]) -> None:
@@ -125,7 +148,7 @@ def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
     if snapshot is None:
         raise StackError(
             f"The backup failed, and the PDS is paused. Fix the fault above and repeat the command, or start "
-            f"the PDS at its present place: './pds move {club.name} --to {note.source}'."
+            f"the PDS at its present place: './pds move {club.name} {note.source.flags}'."
         )
     _write(club, replace(note, snapshot=snapshot))
     return target
@@ -155,7 +178,7 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     if not restore_data(club, settings, RestoreRequest(snapshot=note.snapshot, sequence=1), api):
         print(
             f"\nThe PDS is paused, and its data are on {note.source} as they were. Fix the fault above and "
-            f"repeat the command, or start it there: './pds move {club.name} --to {note.source}'."
+            f"repeat the command, or start it there: './pds move {club.name} {note.source.flags}'."
         )
         return False
     _write(club, replace(note, opened=True))
@@ -179,14 +202,25 @@ def _end(club: Stack, *, yes: bool) -> int:
         )
         return 1
     step(6, f"Remove the club from {note.source}. Its data there are renamed and kept.")
-    _remove_from_host(club, Stack(note.source, club.root), yes=yes)
+    if note.within:
+        second_place.withdraw(club, note.to, yes=yes)
+    else:
+        _remove_from_host(club, Stack(note.source.stack, club.root), yes=yes)
     _forget(club)
     print(
-        f"\nMoved. The old data are on {note.source}: `./pds ssh {note.source} -- ls /srv/nomad/.trash` lists them, "
+        f"\nMoved. The old data are on {note.source}: {_listing(club, note.source)} lists them, "
         f"and only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an escrow with "
         "the new host."
     )
     return 0
+
+
+def _listing(club: Stack, place: StackHost) -> str:
+    """Return the command that lists what was removed on a host."""
+    if not place.host:
+        return f"`./pds ssh {place.stack} -- ls /srv/nomad/.trash`"
+    address = places.host_outputs(Stack(place.stack, club.root))["hosts"][place.host]["address"]
+    return f"`ssh root@{address} ls /srv/nomad/.trash`"
 
 
 def _remove_from_host(club: Stack, source: Stack, *, yes: bool) -> None:
@@ -205,8 +239,8 @@ def _remove_from_host(club: Stack, source: Stack, *, yes: bool) -> None:
 def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
     """Start the PDS on the old host again, whose data are complete and unchanged."""
     step(1, f"Move {club.name} back to {note.source}: the server on {note.to} has never run.")
-    if _host(club) != note.source:
-        grant = read_settings(note.source, club.root).clubs.get(club.name)
+    if _place(club) != note.source:
+        grant = read_settings(note.source.stack, club.root).clubs.get(club.name)
         target = destination(club, note.source, grant)
         try:
             _wait(nomad_jobs.stack_nomad_api(club))
@@ -214,8 +248,11 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
             print(f"note: the jobs on {note.to} are unknown: {error}")
         _write_options(club, target)
     start_again(club, read_settings(club.name, club.root), yes=yes)
+    if note.within:
+        second_place.withdraw(club, note.source, yes=yes)
     _forget(club)
-    print(f"\n{club.name} is on {note.source}, as before. Its place on {note.to} is unchanged.")
+    unchanged = "" if note.within else f" Its place on {note.to} is unchanged."
+    print(f"\n{club.name} is on {note.source}, as before.{unchanged}")
     return 0
 
 
@@ -234,11 +271,35 @@ def _settings_of(club: Stack) -> Settings:
     return with_backup(club)
 
 
-def _host(club: Stack) -> str:
-    on = read_settings(club.name, club.root).on
-    assert on
-    assert on.stack
-    return on.stack
+def _place(club: Stack) -> StackHost:
+    settings = read_settings(club.name, club.root)
+    assert settings.on
+    assert settings.on.stack
+    cluster = read_settings(settings.on.stack, club.root).cluster
+    return StackHost(settings.on.stack, settings.nomad.datacenter if cluster else None)
+
+
+def _wanted(club: Stack, place: StackHost, note: MoveProgress | None) -> StackHost:
+    """Fill in the host of a cluster if `--host` was left out: that of a move in progress, or what its file grants."""
+    settings = read_settings(place.stack, club.root)
+    cluster = settings.cluster
+    if cluster is None:
+        if place.host:
+            raise MoveError(f"{place.stack} is no cluster: it has one host. Leave '--host' out.")
+        return place
+    if place.host and place.host not in cluster.hosts:
+        raise MoveError(f"Cluster {place.stack} has no host {place.host}. Write one of: {', '.join(cluster.hosts)}.")
+    if place.host:
+        return place
+    for known in (note.to, note.source) if note else ():
+        if known.stack == place.stack:
+            return known
+    here = _place(club)
+    if here.stack == place.stack:
+        others = ", ".join(host for host in cluster.hosts if host != here.host) or "there is none yet"
+        raise MoveError(f"{club.name} is on {here.described}. Name another one with '--host': {others}.")
+    grant = settings.clubs.get(club.name)
+    return StackHost(place.stack, grant.host if grant else None)
 
 
 def _refuse_changes(stack: Stack) -> None:
@@ -267,8 +328,8 @@ def _note(club: Stack) -> MoveProgress | None:
     if not entry:
         return None
     return MoveProgress(
-        source=str(entry["from"]),
-        to=str(entry["to"]),
+        source=StackHost.of(str(entry["from"])),
+        to=StackHost.of(str(entry["to"])),
         snapshot=str(entry.get("snapshot") or ""),
         opened=bool(entry.get("opened")),
     )
@@ -286,7 +347,12 @@ def _write(club: Stack, note: MoveProgress) -> None:
 
 
 def _values(note: MoveProgress) -> dict[str, str]:
-    values = {"from": note.source, "to": note.to, "snapshot": note.snapshot, "opened": "true" if note.opened else ""}
+    values = {
+        "from": str(note.source),
+        "to": str(note.to),
+        "snapshot": note.snapshot,
+        "opened": "true" if note.opened else "",
+    }
     return {key: value for key, value in values.items() if value}
 
 

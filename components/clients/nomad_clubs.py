@@ -18,12 +18,15 @@ _MODES = ("single-node-writer", "single-node-reader-only")
 _READY = 60  # seconds: a directory and a quota
 
 
-def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str = "") -> str:
+def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str = "", leaving: str = "") -> str:
     """Create the club's namespace, and its volume with this quota, or grow the existing one. Returns the volume's ID.
 
-    `datacenter` is the host of a cluster. Raises ServiceError for another host than the volume's, for a smaller quota,
-    and for a larger one while a job uses the volume: Nomad refuses both (nomad/structs/host_volumes.go,
-    ValidateUpdate).
+    `datacenter` is the host of a cluster. A club that moves also keeps its volume on the host `leaving`: volumes of one
+    name may be on several nodes (nomad/host_volume_endpoint.go, placeHostVolume), and the datacenter of a job decides.
+    One on a further host is removed, once there is one on `datacenter`.
+
+    Raises ServiceError if the only volume is on a further host, for a smaller quota, and for a larger one while a job
+    uses the volume: Nomad refuses both (nomad/structs/host_volumes.go, ValidateUpdate).
     """
     namespace = {
         "Name": club,
@@ -31,9 +34,13 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
         "Capabilities": {"EnabledTaskDrivers": ["docker"]},
     }
     api.put(f"/v1/namespace/{club}", namespace)
-    existing = _volume(api, club, volume)
-    if existing and datacenter:
-        _refuse_another_host(api, club, existing["NodeID"], datacenter)
+    existing = _volume(api, club, volume, datacenter)
+    if datacenter:
+        further = _further_volumes(api, club, volume, {datacenter, leaving})
+        if further and not existing:
+            _refuse_another_host(club, next(iter(further)), datacenter)
+        for host, left in further.items():
+            _leave(api, club, host, left)
     if existing and _has_quota(api, club, existing["ID"], gib):
         return str(existing["ID"])
     request: dict[str, Any] = {
@@ -56,7 +63,7 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
         return None
 
     def is_ready() -> str | None:
-        state = (_volume(api, club, volume) or {}).get("State")
+        state = (_volume(api, club, volume, datacenter) or {}).get("State")
         return None if state == "ready" else f"it is {state or 'missing'}"
 
     # On a slow host the node joins some time after Nomad has a leader.
@@ -80,20 +87,35 @@ def _has_quota(api: NomadApi, club: str, existing_id: str, gib: int) -> bool:
     return quota == gib
 
 
-def _refuse_another_host(api: NomadApi, club: str, node: str, datacenter: str) -> None:
+def _further_volumes(api: NomadApi, club: str, volume: str, hosts: set[str]) -> dict[str, Json]:
+    """The club's volumes on other hosts of the cluster than these, by host."""
+    found = {_datacenter(api, item): item for item in _volumes(api, club, volume)}
+    return {host: item for host, item in found.items() if host not in hosts}
+
+
+def _refuse_another_host(club: str, where: str, datacenter: str) -> None:
     """A host keeps its node's ID on its volume, so the node of the club's data never changes."""
-    where = str(api.get(f"/v1/node/{node}")["Datacenter"])
-    if where != datacenter:
+    raise ServiceError(
+        f"The data of stack {club} are on host {where}, and the stack file says {datacenter}. Nothing was changed. "
+        f"Write 'host: {where}' back, then run `./pds move {club} --to STACK --host {datacenter}` with the cluster's "
+        "stack, which takes the data along."
+    )
+
+
+def _leave(api: NomadApi, club: str, host: str, volume: Json) -> None:
+    """Remove the volume on a host that the club has left, which renames the directory."""
+    status, answer = api.request("DELETE", f"/v1/volume/host/{volume['ID']}?namespace={club}")
+    if status != 200:
         raise ServiceError(
-            f"The data of stack {club} are on host {where}, and the stack file says {datacenter}. Nothing was changed. "
-            f"Write 'host: {where}' back. A club moves with a backup that is restored elsewhere "
-            "(docs/guide/cluster.md)."
+            f"Nomad does not remove the volume of stack {club} on host {host}, which it left: {status} "
+            f"{str(answer).strip()[:200]}. Nothing else was changed. If the club still runs there, finish its move "
+            "with the same `./pds move` as before. Else wait until the host is ready, and run `pulumi up` again."
         )
 
 
-def volume_id(api: NomadApi, club: str, volume: str) -> str:
-    """The volume's ID; empty if there is none."""
-    return str((_volume(api, club, volume) or {}).get("ID", ""))
+def volume_id(api: NomadApi, club: str, volume: str, datacenter: str = "") -> str:
+    """The ID of the volume, in this datacenter if one is given; empty if there is none."""
+    return str((_volume(api, club, volume, datacenter) or {}).get("ID", ""))
 
 
 def remove_club(api: NomadApi, club: str, volume: str) -> None:
@@ -101,8 +123,7 @@ def remove_club(api: NomadApi, club: str, volume: str) -> None:
 
     Raises ServiceError while the club still has a job.
     """
-    existing = _volume(api, club, volume)
-    if existing:
+    for existing in _volumes(api, club, volume):
         _delete(api, club, f"/v1/volume/host/{existing['ID']}?namespace={club}")
     if any(item["Name"] == club for item in api.get("/v1/namespaces")):
         _delete(api, club, f"/v1/namespace/{club}")
@@ -157,6 +178,15 @@ def _delete(api: NomadApi, club: str, path: str) -> None:
     )
 
 
-def _volume(api: NomadApi, club: str, volume: str) -> Json:
+def _volume(api: NomadApi, club: str, volume: str, datacenter: str = "") -> Json:
+    volumes = _volumes(api, club, volume)
+    return next((item for item in volumes if not datacenter or _datacenter(api, item) == datacenter), None)
+
+
+def _volumes(api: NomadApi, club: str, volume: str) -> list[Json]:
     volumes = api.get(f"/v1/volumes?type=host&namespace={club}") or []
-    return next((item for item in volumes if item["Name"] == volume), None)
+    return [item for item in volumes if item["Name"] == volume]
+
+
+def _datacenter(api: NomadApi, volume: Json) -> str:
+    return str(api.get(f"/v1/node/{volume['NodeID']}")["Datacenter"])

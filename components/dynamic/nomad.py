@@ -50,7 +50,12 @@ class ClubNamespaceProvider(PollingProvider, pickled_as="ClubNamespaceProvider")
 
     def _run(self, news: Props, olds: Props) -> Props:
         volume_id = nomad_clubs.create_club(
-            nomad_api(news), news["club"], news["volume"], int(news["disk_gib"]), news.get("datacenter", "")
+            nomad_api(news),
+            news["club"],
+            news["volume"],
+            int(news["disk_gib"]),
+            news.get("datacenter", ""),
+            news.get("leaving", ""),
         )
         return {**news, "volume_id": volume_id}
 
@@ -59,7 +64,9 @@ class ClubNamespaceProvider(PollingProvider, pickled_as="ClubNamespaceProvider")
 
     @hide_traceback
     def read(self, id_: str, props: Props) -> ReadResult:
-        volume_id = nomad_clubs.volume_id(nomad_api(props), props["club"], props["volume"])
+        volume_id = nomad_clubs.volume_id(
+            nomad_api(props), props["club"], props["volume"], props.get("datacenter") or ""
+        )
         return ReadResult(id_, {**props, "volume_id": volume_id})
 
     @hide_traceback

@@ -61,7 +61,10 @@ class Clubs(pulumi.ComponentResource):
                 "ipv4": args.addresses[options.host],
                 "cluster_id": args.admin.cluster_id,
             }
-            self.terms[club] = terms_for(args.settings, options) | host
+            terms = terms_for(args.settings, options)
+            if options.leaving:
+                terms["leaving"]["ipv4"] = args.addresses[options.leaving.host]
+            self.terms[club] = terms | host
         common = {key: value for key, value in args.api.items() if key not in ("token", "namespace")}
         self.access = as_secret(
             pulumi.Output.all(
@@ -78,9 +81,7 @@ class Clubs(pulumi.ComponentResource):
             f"{name}-policy",
             name=f"{CLUB_TOKEN}{club}",
             description=f"Rights of stack {club}: everything it needs in its own namespace.",
-            rules_hcl=club_policy(
-                club, club_volume(club), *([ingress_namespace(options.host)] if options.host else [])
-            ),
+            rules_hcl=club_policy(club, club_volume(club), *_ingresses(options)),
             opts=args.admin.options(self),
         )
         # A removed club's token has no rights, because its policy is removed too. `ServerReady` deletes the token once
@@ -103,13 +104,24 @@ class Clubs(pulumi.ComponentResource):
                 "club": club,
                 "volume": club_volume(club),
                 "disk_gib": options.disk_gib,
-                **({"datacenter": options.host} if options.host else {}),
+                # Always both: a property that is gone is no change.
+                **(
+                    {"datacenter": options.host, "leaving": options.leaving.host if options.leaving else ""}
+                    if options.host
+                    else {}
+                ),
             },
             pulumi.ResourceOptions(
                 parent=self, depends_on=[token], deleted_with=args.admin.droplet, delete_before_replace=True
             ),
         )
         return token
+
+
+def _ingresses(options: ClubOptions) -> list[str]:
+    """Namespaces of the ingresses that have the club's file: on a cluster those of its host and the one it leaves."""
+    hosts = [options.host, options.leaving.host if options.leaving else None]
+    return [ingress_namespace(host) for host in dict.fromkeys(hosts) if host] or ["default"]
 
 
 def refuse_destroy_while_in_use(

@@ -85,11 +85,11 @@ namespace "{namespace}" {{
 """
 
 
-def club(name: str, volume: str, files: str = "default") -> str:
+def club(name: str, volume: str, *files: str) -> str:
     """Rights of the token of the club `name`: everything in its own namespace, and nothing elsewhere.
 
-    `files` is the namespace of the ingress of its host. Not `policy = "write"`: with it the club could create a volume
-    without a quota.
+    `files` are the namespaces of the ingress of its host, and of the host that it leaves. Not `policy = "write"`: with
+    it the club could create a volume without a quota.
     """
     return f"""\
 namespace "{name}" {{
@@ -105,19 +105,24 @@ namespace "{name}" {{
   }}
 }}
 
+{"".join(_files(name, namespace) for namespace in files)}
+host_volume "{volume}" {{
+  policy = "write"
+}}
+"""
+
+
+def _files(club: str, namespace: str) -> str:
+    return f"""\
 # The club's file among those of the host's ingress.
-namespace "{files}" {{
+namespace "{namespace}" {{
   variables {{
-    path "io/files/{name}" {{
+    path "io/files/{club}" {{
       capabilities = ["write", "read", "destroy"]
     }}
-    path "caddy/files/{name}" {{
+    path "caddy/files/{club}" {{
       capabilities = ["write", "read", "destroy"]
     }}
   }}
-}}
-
-host_volume "{volume}" {{
-  policy = "write"
 }}
 """

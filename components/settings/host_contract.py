@@ -33,7 +33,9 @@ def terms_for(settings: Settings, club: ClubOptions) -> dict[str, Any]:
 
     On a cluster each host is a datacenter, and its ingress reads the files of the host's own namespace.
     """
-    on_a_cluster = {"datacenter": club.host, "ingress_namespace": ingress_namespace(club.host)} if club.host else {}
+    on_a_cluster: dict[str, Any] = _on(club.host) if club.host else {}
+    if club.leaving:
+        on_a_cluster["leaving"] = {"port": club.leaving.port, **_on(club.leaving.host)}
     return {
         "schema": SCHEMA,
         "port": club.port,
@@ -46,6 +48,18 @@ def terms_for(settings: Settings, club: ClubOptions) -> dict[str, Any]:
         "droplet_region": settings.host.region,
         **on_a_cluster,
     }
+
+
+def _on(host: str) -> dict[str, Any]:
+    return {"datacenter": host, "ingress_namespace": ingress_namespace(host)}
+
+
+def terms_at(terms: Terms, datacenter: str) -> Terms:
+    """The terms in this datacenter: those of the host that the club leaves, if it is that one's, else the others."""
+    whole = {key: value for key, value in terms.items() if key != "leaving"}
+    leaving = terms.get("leaving") or {}
+    left = leaving.get("datacenter") == datacenter != whole["datacenter"]
+    return {**whole, **leaving} if left else whole
 
 
 def terms_warning(settings: Settings, terms: Terms) -> str | None:
@@ -77,6 +91,7 @@ def accepted_terms(
             f"The secrets of stack {host} cannot be decrypted. Stacks that share a host share its passphrase or its "
             f"secrets provider. Use that of {host}, and run `pulumi stack change-secrets-provider` for {stack}."
         )
+    terms = terms_at(terms, settings.nomad.datacenter)
     # A stack reference returns every number as a float.
     whole = {key: int(value) if isinstance(value, float) else value for key, value in terms.items()}
     faults = list(_differences(settings, whole, file))

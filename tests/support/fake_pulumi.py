@@ -51,14 +51,18 @@ else:
         document = yaml.safe_load(file.read_text())
         secret = "--secret" in arguments
         words = [word for word in arguments[2:] if not word.startswith("--")]
-        *sections, option = words[0].split(".")
-        options = document["config"]
-        for section in sections:
-            options = options.setdefault(section, {{}})
-        if arguments[1] == "rm":
-            options.pop(option, None)
-        else:
-            options[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(words[1])
+        pairs = [(words + [""])[:2]]
+        if arguments[1] == "set-all":
+            pairs = [word.split("=", 1) for word in words if "=" in word]
+        for key, value in pairs:
+            *sections, option = key.split(".")
+            options = document["config"]
+            for section in sections:
+                options = options.setdefault(section, {{}})
+            if arguments[1] == "rm":
+                options.pop(option, None)
+            else:
+                options[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(value)
         file.write_text(yaml.safe_dump(document))
     print(text)
     sys.exit(code)

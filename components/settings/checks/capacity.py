@@ -125,13 +125,14 @@ def host_room(settings: Settings, host: str) -> HostRoom:
     cluster = settings.cluster
     assert cluster
     clubs = [club for club in settings.clubs.values() if club.host == host]
+    left = [club for club in settings.clubs.values() if club.leaving and club.leaving.host == host != club.host]
     # The clubs' backups run one at a time: the others can wait for capacity.
     demand = sum((club.job_demand for club in clubs), settings.ingress.job_demand) + JobDemand(mhz=BACKUP_MHZ)
     mhz = allocatable_mhz(cluster.workers.size)
     return HostRoom(
         host=host,
         memory_mib=allocatable_mib(cluster.workers.memory_mib) - demand.memory_mib,
-        disk_gib=cluster.hosts[host].volume_gib - RESERVE_GIB - sum(club.disk_gib for club in clubs),
+        disk_gib=cluster.hosts[host].volume_gib - RESERVE_GIB - sum(club.disk_gib for club in (*clubs, *left)),
         mhz=None if mhz is None else mhz - demand.mhz,
     )
 

@@ -103,6 +103,8 @@ def cluster_faults(settings: Settings) -> Iterator[Fault]:
         for name, club in settings.clubs.items():
             if club.host is not None:
                 yield Fault(f"clubs.{name}.host", "this stack is no cluster.", "Remove it: there is one host.")
+            if club.leaving is not None:
+                yield Fault(f"clubs.{name}.leaving", "this stack is no cluster.", "Remove it: there is one host.")
         return
     yield from _foreign_options(settings)
     yield from _numbers(settings, cluster)
@@ -115,6 +117,11 @@ def cluster_faults(settings: Settings) -> Iterator[Fault]:
     for name, club in settings.clubs.items():
         if club.host not in cluster.hosts:
             yield _no_host(settings, cluster, name, club)
+        if club.leaving and club.leaving.host not in cluster.hosts:
+            problem = f"the cluster has no host '{club.leaving.host}'."
+            yield Fault(
+                f"clubs.{name}.leaving.host", problem, "`./pds move` writes and removes it: write its value back."
+            )
     for host in cluster.hosts:
         clubs = {name: club for name, club in settings.clubs.items() if club.host == host}
         yield from _ports(settings, host, clubs)
@@ -175,6 +182,14 @@ def _ports(settings: Settings, host: str, clubs: dict[str, ClubOptions]) -> Iter
                 f"clubs.{name}.port", f"{club.port} belongs to {owners[club.port]}{where}.", f"Write {next(free)}."
             )
         owners.setdefault(club.port, f"'clubs.{name}.port'")
+    for name, club in settings.clubs.items():
+        left = club.leaving
+        if left and left.host == host != club.host and owners.get(left.port, "'clubs").startswith("'clubs."):
+            yield Fault(
+                f"clubs.{name}.leaving.port",
+                f"{left.port} belongs to {owners[left.port]} on host {host}, and {name} has it until its move is over.",
+                f"Give the other club {next(free)}.",
+            )
 
 
 def _no_host(settings: Settings, cluster: ClusterOptions, name: str, club: ClubOptions) -> Fault:

@@ -71,12 +71,25 @@ def _long_form(value: Any) -> Any:
 Placement = Annotated[OnOptions | None, BeforeValidator(_long_form, json_schema_input_type=str | OnOptions | None)]
 
 
+_CLUSTER_HOST = r"^[a-z][a-z0-9]{0,14}$"
+
+
+class LeftPlace(Section):
+    """The place of a club that moves to another host of its cluster."""
+
+    host: str = option(pattern=_CLUSTER_HOST, doc="Host that the PDS leaves.", example="a")
+    port: int = option(ge=1024, le=65535, doc="Its port there.", example=3101)
+
+
 class ClubOptions(Section):
     """Resources for another stack's PDS on this stack's host."""
 
     port: int = option(ge=1024, le=65535, doc="Exclusive port on the host's loopback interface.", example=3101)
     host: str | None = option(
-        None, pattern=r"^[a-z][a-z0-9]{0,14}$", doc="Host of the cluster that the PDS runs on. Required on a cluster."
+        None, pattern=_CLUSTER_HOST, doc="Host of the cluster that the PDS runs on. Required on a cluster."
+    )
+    leaving: LeftPlace | None = option(
+        None, doc="Second place of the PDS, on another host of the cluster. `./pds move` writes and removes it."
     )
     disk_gib: int = option(5, ge=1, le=16384, doc="Limit of the club's data on the volume, in GiB.")
     memory_mib: int = option(

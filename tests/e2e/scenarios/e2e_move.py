@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -256,7 +256,7 @@ def test_move_resumes_after_its_engine_was_killed_between_the_hosts(scenario: Sc
     scenario.old.pulumi(*UP)
     scenario.members = scenario.members.at(f"http://127.0.0.1:{NEW}")
     with written_to(scenario.members) as acknowledged:
-        output = killed(scenario, "bench", "pds-server-job deleted original", whole=True)
+        output = killed(scenario.club, ("--to", "bench"), "pds-server-job deleted original", whole=True)
     assert len(acknowledged) > 10
     assert scenario.servers() == {}
     assert "created replacement" not in output.partition("pds-server-job deleted original")[2]
@@ -272,7 +272,7 @@ def test_move_can_be_reversed_before_the_new_server_has_run(scenario: Scenario) 
     scenario.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
     scenario.new.pulumi(*UP)
     scenario.members = scenario.members.at(f"http://127.0.0.1:{OLD}")
-    killed(scenario, "ground", "4  Restore backup", whole=True)
+    killed(scenario.club, ("--to", "ground"), "4  Restore backup", whole=True)
     refused = scenario.club.pds("move", "--to", "elsewhere", "--yes", check=False)
     assert "is being moved from bench to ground" in refused.output
     done = scenario.club.pds("move", "--to", "bench", "--yes")
@@ -287,7 +287,7 @@ def test_move_resumes_after_the_command_was_killed(scenario: Scenario) -> None:
     assert scenario.members
     scenario.members = scenario.members.at(f"http://127.0.0.1:{OLD}")
     with written_to(scenario.members):
-        killed(scenario, "ground", "2  Pause the PDS", whole=False)
+        killed(scenario.club, ("--to", "ground"), "2  Pause the PDS", whole=False)
     done = scenario.club.pds("move", "--to", "ground", "--yes")
     assert "Can chess go" not in done.output
     assert scenario.moved(scenario.new)
@@ -295,16 +295,16 @@ def test_move_resumes_after_the_command_was_killed(scenario: Scenario) -> None:
     assert len(list((scenario.machine(scenario.old).volume / ".trash").glob("*-pds-chess"))) == 2
 
 
-def killed(scenario: Scenario, to: str, after: str, *, whole: bool) -> str:
-    """Start a move, and kill the command (or with `whole` its engine too) after the output `after`; return the whole
-    output."""
-    command = [sys.executable, "-m", "cli.app", "move", "chess", "--to", to, "--yes"]
+def killed(club: E2eEnvironment, to: Sequence[str], after: str, *, whole: bool) -> str:
+    """Start a move to the host that the options `to` name, and kill the command (or with `whole` its engine too) after
+    the output `after`; return the whole output."""
+    command = [sys.executable, "-m", "cli.app", "move", club.name, *to, "--yes"]
     output: list[str] = []
     with child(
         command,
         DEADLINE,
-        cwd=scenario.club.project,
-        env=dict(scenario.club.env),
+        cwd=club.project,
+        env=dict(club.env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

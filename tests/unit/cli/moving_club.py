@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cli.lib.stack import Stack
-from cli.stacks import move
+from cli.move import move
 from components.settings.host_contract import terms_for
 from offline.stackfile import parse_settings
 from policy.changes import Change
@@ -79,7 +79,7 @@ class Owner:
 
     def commands(self) -> list[str]:
         """The engine's commands, shortened."""
-        return [_short(command) for command in self.pulumi.ran]
+        return [short(command) for command in self.pulumi.ran]
 
 
 def _access(nomad: FakeNomad, token: str) -> dict[str, str]:
@@ -88,7 +88,8 @@ def _access(nomad: FakeNomad, token: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _short(command: list[str]) -> str:
+def short(command: list[str]) -> str:
+    """A command without its options, after the name of its stack."""
     stack = command[command.index("--stack") + 1]
     words = [word for word in command[:-2] if not word.startswith("--")]
     return f"{stack}: {' '.join(words)}"

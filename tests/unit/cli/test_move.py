@@ -11,8 +11,8 @@ import pytest
 
 from cli import app
 from cli.lib.stack import Stack, StackError
-from cli.stacks import destination, move
-from cli.stacks.destination import MoveError
+from cli.move import destination, move
+from cli.move.destination import MoveError
 from components.clients.errors import ServiceError
 from offline.stackfile import StackFileError
 from tests.conftest import Clock
@@ -196,13 +196,14 @@ def test_pending_sign_ups_do_not_prevent_a_move(alice: Owner) -> None:
 def test_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def record(club: Stack, to: str, *, yes: bool, without: tuple[str, ...]) -> int:
-        calls.append((club.name, to, yes, without))
+    def record(club: Stack, to: str, *, yes: bool, host: str | None, without: tuple[str, ...]) -> int:
+        calls.append((club.name, to, host, yes, without))
         return 0
 
     monkeypatch.setattr(move, "move", record)
-    assert app.main(["move", "dev", "--to", "ground", "--yes", "--without", "did:plc:eve"]) == 0
-    assert calls == [("dev", "ground", True, ("did:plc:eve",))]
+    arguments = ["--to", "fleet", "--host", "b", "--yes", "--without", "did:plc:eve"]
+    assert app.main(["move", "dev", *arguments]) == 0
+    assert calls == [("dev", "fleet", "b", True, ("did:plc:eve",))]
 
 
 def test_requests_a_crawl_from_each_relay(alice: Owner, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cli.lib.stack import StackError
-from cli.stacks import move
+from cli.move import move
 from tests.support.fake_project import host
 from tests.unit.cli.moving_club import ON_NEW_HOST, OPENED, PAUSED, RELEASED, SNAPSHOT, STARTED, VERIFIED, Owner, posted
 from tests.unit.cli.moving_club import alice as alice

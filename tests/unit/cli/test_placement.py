@@ -1,4 +1,4 @@
-"""`./pds place` and `./pds new --on` a cluster: which host a club gets, that it is written down, and what is refused."""
+"""`./pds place` and `./pds new --on` a cluster: which host a club gets, and what is refused before it is written."""
 
 import copy
 from collections.abc import Mapping

@@ -123,18 +123,79 @@ def test_running_club_is_not_removed() -> None:
         nomad_clubs.remove_club(api, "chess", "pds-chess")
 
 
+def on_cluster(**volumes: str) -> Answers:
+    """A Nomad of a cluster with the club's volume on these hosts: its ID by host."""
+    api = nomad(gib=None)
+    api.answers[CREATE] = (200, {"Volume": {"ID": "v-new"}})
+    stubs = [{"ID": id_, "NodeID": f"n-{host}", "Name": "pds-chess", "State": "ready"} for host, id_ in volumes.items()]
+    api.answers[LIST] = (200, stubs)
+    for host in ("a", "b"):
+        api.answers[f"GET /v1/node/n-{host}"] = (200, {"Datacenter": host})
+    for id_ in volumes.values():
+        api.answers[f"GET /v1/volume/host/{id_}?namespace=chess"] = (200, {"RequestedCapacityMaxBytes": 5 * GIB})
+        api.answers[f"DELETE /v1/volume/host/{id_}?namespace=chess"] = (200, {})
+    request = api.request
+
+    def answer(method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
+        if f"{method} {path}" == CREATE:
+            (constraint,) = body["Volume"]["Constraints"]
+            stub = {"ID": "v-new", "NodeID": f"n-{constraint['RTarget']}", "Name": "pds-chess", "State": "ready"}
+            api.answers[LIST] = (200, [*stubs, stub])
+        return request(method, path, body, token)
+
+    api.request = answer  # type: ignore[method-assign]
+    return api
+
+
+def deleted(api: Answers) -> list[str]:
+    return [question for question, _ in api.asked if question.startswith("DELETE")]
+
+
 def test_volume_of_a_cluster_s_host_is_created_on_its_node() -> None:
-    api = nomad()
-    api.answers["GET /v1/node/n-1"] = (200, {"Datacenter": "a"})
-    api.answers[ONE] = (200, {"RequestedCapacityMaxBytes": 4 * GIB, "Allocations": []})
-    nomad_clubs.create_club(api, "chess", "pds-chess", 5, "a")
+    api = on_cluster()
+    assert nomad_clubs.create_club(api, "chess", "pds-chess", 5, "a") == "v-new"
     (volume,) = created(api)
     assert volume["Constraints"] == [{"LTarget": "${node.datacenter}", "RTarget": "a", "Operand": "="}]
 
 
 def test_refuses_another_host_than_that_of_the_data() -> None:
-    api = nomad()
-    api.answers["GET /v1/node/n-1"] = (200, {"Datacenter": "a"})
+    api = on_cluster(a="v-a")
     with pytest.raises(ServiceError, match=r"are on host a, and the stack file says b\. Nothing was changed"):
         nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b")
     assert created(api) == [], "the jobs would wait for a volume that is elsewhere"
+    assert deleted(api) == []
+
+
+def test_a_club_that_moves_has_a_volume_on_both_hosts() -> None:
+    api = on_cluster(a="v-a")
+    assert nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b", "a") == "v-new"
+    assert len(created(api)) == 1
+    assert deleted(api) == []
+    api = on_cluster(a="v-a", b="v-b")
+    assert nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b", "a") == "v-b", "a second `up` changes nothing"
+    assert created(api) == []
+    assert deleted(api) == []
+
+
+def test_a_club_that_has_moved_keeps_the_volume_of_its_host_only() -> None:
+    api = on_cluster(a="v-a", b="v-b")
+    assert nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b", "") == "v-b"
+    assert deleted(api) == ["DELETE /v1/volume/host/v-a?namespace=chess"]
+
+
+def test_a_host_on_which_the_club_still_runs_is_not_left() -> None:
+    api = on_cluster(a="v-a", b="v-b")
+    api.answers["DELETE /v1/volume/host/v-a?namespace=chess"] = (500, "volume v-a in use by allocations: [x]")
+    with pytest.raises(ServiceError, match=r"volume of stack chess on host a, which it left.*in use by allocations"):
+        nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b", "")
+
+
+def test_a_refresh_finds_the_volume_of_the_club_s_host() -> None:
+    assert nomad_clubs.volume_id(on_cluster(a="v-a", b="v-b"), "chess", "pds-chess", "b") == "v-b"
+    assert nomad_clubs.volume_id(on_cluster(a="v-a"), "chess", "pds-chess", "b") == ""
+
+
+def test_removing_a_club_in_the_middle_of_a_move_removes_both_volumes() -> None:
+    api = on_cluster(a="v-a", b="v-b")
+    nomad_clubs.remove_club(api, "chess", "pds-chess")
+    assert len(deleted(api)) == 2

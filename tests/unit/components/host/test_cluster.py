@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from offline.mock_engine import RESERVED_IP, Evaluation, Recorded
+from offline.mock_engine import RESERVED_IP, Evaluation, Recorded, evaluate
 from policy.checks import findings
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open
 from policy.view import of_evaluation
@@ -127,7 +127,28 @@ def test_a_club_s_stack_uses_its_host_s_datacenter_and_namespace() -> None:
     assert club.one("pds-ingress-file-variable").inputs["namespace"] == "host-a"
 
 
-def _club() -> Evaluation:
+def test_a_club_that_moves_has_rights_and_a_volume_on_both_hosts() -> None:
+    chess = {"host": "b", "port": 3102, "leaving": {"host": "a", "port": 3101}}
+    config = {f"pds:{key}": json.dumps(value) for key, value in {**CLUSTER, "clubs": {"chess": chess}}.items()}
+    moving = evaluate("fleet", config, secret_keys=frozenset({"pds:cluster"}))
+    rules = moving.one("pds-cluster-clubs-chess-policy").inputs["rulesHcl"]
+    assert 'namespace "host-a"' in rules
+    assert 'namespace "host-b"' in rules
+    inputs = moving.one("pds-cluster-clubs-chess-namespace").inputs
+    assert (inputs["datacenter"], inputs["leaving"]) == ("b", "a")
+    assert cluster().one("pds-cluster-clubs-chess-namespace").inputs["leaving"] == "", "a missing one is no change"
+    for place, port in (("a", 3101), ("b", 3102)):
+        club = _club(moving, place, port)
+        assert club.one("pds-ingress-file-variable").inputs["namespace"] == f"host-{place}"
+        assert f'datacenters = ["{place}"]' in club.jobspec("pds")
+
+
+def _club(host: Evaluation | None = None, place: str = "a", port: int = 3101) -> Evaluation:
     return shared(
-        on="fleet", host=cluster(), nomad={"datacenter": "a"}, ingress={"kind": "caddy"}, hostname="pds.chess-club.org"
+        on="fleet",
+        host=host or cluster(),
+        nomad={"datacenter": place},
+        ingress={"kind": "caddy"},
+        hostname="pds.chess-club.org",
+        pds={"port": port},
     )

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from components.settings.checks.capacity import host_room
 from components.settings.checks.warnings import warnings
 from components.settings.fields.errors import SettingsError
-from components.settings.host_contract import terms_for
+from components.settings.host_contract import terms_at, terms_for
 from components.settings.parse import read, with_content
 from components.settings.sections.settings import Settings
 from offline.mock_engine import ROOT
@@ -49,6 +50,13 @@ def _read(options: Mapping[str, Any]) -> Settings:
         ("clubs.chess", {"port": 3101}, "clubs.chess.host", "a cluster has several hosts"),
         ("clubs.chess.host", "c", "clubs.chess.host", "no host 'c'"),
         ("clubs.chess.port", 4647, "clubs.chess.port", "belongs to Nomad"),
+        ("clubs.chess.leaving", {"host": "c", "port": 3105}, "clubs.chess.leaving.host", "no host 'c'"),
+        (
+            "clubs.chess.leaving",
+            {"host": "b", "port": 3101},
+            "clubs.chess.leaving.port",
+            "'clubs.rooks.port' on host b",
+        ),
         ("clubs.pawns", {"host": "a", "port": 3101}, "clubs.pawns.port", "'clubs.chess.port' on host a"),
     ],
 )
@@ -63,6 +71,12 @@ def test_a_fault_in_the_section_is_reported_alone() -> None:
     with pytest.raises(SettingsError) as caught:
         _read(_with("cluster.colour", "red"))
     assert [fault.key for fault in caught.value.faults] == ["cluster.colour"], "it is not checked as a PDS"
+
+
+def test_refuses_more_clubs_on_a_host_than_it_has_processors_for() -> None:
+    clubs = {name: {"host": "a", "port": 3101 + number, "memory_mib": 256} for number, name in enumerate("pqrst")}
+    with pytest.raises(SettingsError, match=r"s-1vcpu-4gb lacks \d+ MHz for the 5 clubs on host a"):
+        _read({**_with("cluster.workers.size", "s-1vcpu-4gb"), "clubs": clubs})
 
 
 def test_one_port_may_be_used_on_two_hosts() -> None:
@@ -85,6 +99,22 @@ def test_a_club_s_terms_are_its_host_s() -> None:
     settings = _read(CLUSTER)
     terms = terms_for(settings, settings.clubs["rooks"])
     assert (terms["datacenter"], terms["ingress_namespace"]) == ("b", "host-b")
+
+
+def test_a_club_that_moves_has_the_terms_of_the_place_that_its_file_names() -> None:
+    options = _with("clubs.chess.leaving", {"host": "b", "port": 3105})
+    settings = _read(options)
+    terms = terms_for(settings, settings.clubs["chess"])
+    assert {key: terms_at(terms, "b")[key] for key in ("datacenter", "port", "ingress_namespace")} == {
+        "datacenter": "b",
+        "port": 3105,
+        "ingress_namespace": "host-b",
+    }
+    for elsewhere in ("a", "dc1"):
+        assert terms_at(terms, elsewhere)["datacenter"] == "a", "the place that it moves to, unless it names the other"
+        assert terms_at(terms, elsewhere)["port"] == 3101
+    left = host_room(settings, "b").disk_gib
+    assert left == host_room(_read(CLUSTER), "b").disk_gib - 5, "its data are still there"
 
 
 def test_warns_of_one_server_and_of_no_takeover() -> None:

@@ -1,0 +1,204 @@
+"""A club of a cluster from the command line: `./pds new`, `place`, `list`, `check`, backup, drill, and moves under
+writes, some of them killed: `pytest tests/e2e/scenarios/e2e_cluster_clubs.py -x`, as root.
+
+The real engine, providers, Nomad (a server, and a client on each worker), Docker, PDS, PLC directory and restic. One
+scenario, in this order. The hosts of process grade share this machine's ports, so the club has no ingress.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.contract.club import Club, founded, whole
+from tests.e2e.environment.backups import backup_section, give_keys
+from tests.e2e.environment.cluster_machines import ClusterMachines
+from tests.e2e.environment.directory import directory
+from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
+from tests.e2e.environment.tools import missing
+from tests.e2e.environment.watching import secrets_of
+from tests.e2e.scenarios.e2e_move import killed, written_to
+from tools.trial.xrpc import Client
+
+UP = ("up", "--yes", "--skip-preview")
+NAME = "chess.test"
+PORT = 3131
+
+
+@dataclass
+class Scenario:
+    """The cluster's stack, its club's stack, and the club's members."""
+
+    cluster: E2eEnvironment
+    machines: ClusterMachines
+    club: E2eEnvironment
+    server: dict[str, Any]
+    """What the test's server needs of `pds` beside what `./pds new` wrote."""
+    backup: dict[str, Any]
+    members: Club | None = None
+
+    def config(self, stack: E2eEnvironment) -> dict[str, Any]:
+        """The content of a stack's file."""
+        found: dict[str, Any] = yaml.safe_load((stack.project / f"Pulumi.{stack.name}.yaml").read_text())["config"]
+        return found
+
+    def whole(self, at: str) -> None:
+        """Assert that everything acknowledged is there, and that the club's data are on this host."""
+        assert self.members
+        whole(Client(f"http://127.0.0.1:{PORT}", NAME), self.members, 0)
+        assert (self.machines.hosts()[at].volume / "clubs/pds-chess/account.sqlite").exists()
+        assert self.config(self.club)["pds:nomad"]["datacenter"] == at
+        assert self.config(self.cluster)["pds:clubs"]["chess"]["host"] == at
+
+    def no_changes(self) -> None:
+        """Assert that no stack has a change."""
+        self.cluster.pulumi("preview", "--expect-no-changes")
+        output = self.club.pulumi("preview").output
+        # Without an ingress its accounts cannot be listed, so that one resource stays pending.
+        assert "~ 1 to update" in output, output
+        assert not [word for word in ("to create", "to replace", "to delete") if word in output], output
+
+    def health(self) -> int:
+        """Status of the club's health; 0 without an answer."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{PORT}/xrpc/_health", trust_env=False, timeout=5).status_code
+        except httpx.HTTPError:
+            return 0
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Iterator[Scenario]:
+    if lines := missing(*PROGRAMS, "go", "restic"):
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        # Not pytest's folder, which only root may enter.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-cluster-", ignore_cleanup_errors=True))
+        Path(folder).chmod(0o711)
+        cluster = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
+        assert isinstance(cluster.machines, ClusterMachines)
+        plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
+        first = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
+        options = {
+            "servers": {"count": 1},
+            "hosts": {"a": {"volume_gib": 20}, "b": {"volume_gib": 30}},
+            "workers": {"spares": 1},
+        }
+        cluster.configure(hostname=None, dns=None, pds=None, cluster=options)
+        server = {key: first["pds:pds"][key] for key in ("escrow", "crawlers")} | {
+            "image": plc.pds_image,
+            "plc_url": plc.url,
+            "port": PORT,
+            "invite_required": False,
+            "open_registration": True,
+        }
+        yield Scenario(
+            cluster=cluster,
+            machines=cluster.machines,
+            club=replace(cluster, name="chess"),
+            server=server,
+            backup=backup_section(cluster, cache, stack),
+        )
+
+
+def test_new_takes_the_host_with_the_most_room_and_writes_both_files(scenario: Scenario) -> None:
+    scenario.cluster.pulumi(*UP)
+    done = scenario.cluster.pds_command(
+        "new", "chess", "--hostname", NAME, "--on", "bench", "--create-zone", "--memory-mib", "256"
+    )
+    assert "chess: {port: 3101, host: b, disk_gib: 5, memory_mib: 640}" in done.output, done.output
+    assert scenario.config(scenario.club)["pds:nomad"]["datacenter"] == "b"
+
+
+def test_up_chooses_no_host_and_place_writes_one_down(scenario: Scenario) -> None:
+    scenario.cluster.configure(clubs={"rooks": {"port": 3132}})
+    refused = scenario.cluster.pulumi("preview", check=False)
+    assert refused.code
+    assert "./pds place" in refused.output
+    scenario.cluster.pds("place")
+    clubs = scenario.config(scenario.cluster)["pds:clubs"]
+    assert clubs["rooks"] == {"port": 3132, "host": "a"}
+    # Not the first ports of clubs, which another environment on this machine may use.
+    scenario.cluster.configure(clubs={name: club | {"port": PORT} for name, club in clubs.items() if name == "chess"})
+    clubs = {"chess": scenario.config(scenario.cluster)["pds:clubs"]["chess"]}
+    scenario.cluster.configure(clubs=None)
+    scenario.cluster.configure(clubs=clubs)
+
+
+def test_the_club_is_created_on_its_host_and_backed_up(scenario: Scenario) -> None:
+    dns = {"nameservers": [scenario.cluster.nameserver], "ttl": 60}
+    scenario.club.configure(pds=scenario.server, dns=dns, backup=scenario.backup)
+    give_keys(scenario.club)
+    scenario.cluster.pulumi(*UP)
+    scenario.club.pulumi(*UP)
+    scenario.members = founded(f"http://127.0.0.1:{PORT}", NAME, members=3, posts=3, mail=f"{NAME}.com")
+    scenario.whole("b")
+    scenario.no_changes()
+    assert "saved" in scenario.club.pds("backup").output
+    scenario.club.pds("drill")
+
+
+def test_another_host_in_the_cluster_s_file_alone_is_refused(scenario: Scenario) -> None:
+    clubs = scenario.config(scenario.cluster)["pds:clubs"]
+    scenario.cluster.configure(clubs={"chess": clubs["chess"] | {"host": "a"}})
+    refused = scenario.cluster.pulumi(*UP, check=False)
+    assert "are on host b, and the stack file says a. Nothing was changed" in refused.output
+    scenario.cluster.configure(clubs=clubs)
+    scenario.cluster.pulumi(*UP)
+    scenario.whole("b")
+
+
+def test_the_club_moves_to_the_other_host_under_writes(scenario: Scenario) -> None:
+    assert scenario.members
+    with written_to(scenario.members) as acknowledged:
+        done = scenario.club.pds("move", "--to", "bench", "--host", "a", "--yes")
+    assert len(acknowledged) > 10
+    scenario.whole("a")
+    for name, secret in secrets_of(scenario.club).items():
+        assert secret not in done.output, name
+    (record,) = [record for record in scenario.club.outputs()["records"] if record["name"] == "@"]
+    assert record["value"] == scenario.cluster.outputs()["hosts"]["a"]["address"]
+    (kept,) = (scenario.machines.hosts()["b"].volume / ".trash").glob("*-pds-chess")
+    assert (kept / "account.sqlite").exists(), "the data must be renamed, not deleted"
+    assert not (scenario.machines.hosts()["b"].volume / "clubs/pds-chess").exists()
+    assert "leaving" not in scenario.config(scenario.cluster)["pds:clubs"]["chess"]
+    scenario.no_changes()
+
+
+def test_a_move_that_was_killed_goes_on(scenario: Scenario) -> None:
+    assert scenario.members
+    with written_to(scenario.members) as acknowledged:
+        killed(scenario.club, ("--to", "bench", "--host", "b"), "4  Restore backup", whole=True)
+    assert len(acknowledged) > 10
+    assert scenario.health() == 0, "neither host serves in the middle of a move"
+    scenario.club.pds("move", "--to", "bench", "--yes")
+    scenario.whole("b")
+    scenario.no_changes()
+
+
+def test_a_move_that_was_killed_goes_back(scenario: Scenario) -> None:
+    assert scenario.members
+    with written_to(scenario.members):
+        killed(scenario.club, ("--to", "bench", "--host", "a"), "4  Restore backup", whole=True)
+    done = scenario.club.pds("move", "--to", "bench", "--host", "b", "--yes")
+    assert "as before" in done.output
+    scenario.whole("b")
+    scenario.no_changes()
+
+
+def test_list_shows_where_the_club_is_and_what_is_left(scenario: Scenario) -> None:
+    report = json.loads(scenario.cluster.pds_command("list", "--json").output)
+    rows = {row["stack"]: row for row in report["stacks"]}
+    assert rows["chess"]["host"] == "bench/b"
+    assert rows["chess"]["backup"] not in (None, "none yet")
+    free = {item["cluster_host"]: item["disk_gib"] for item in report["free_capacity"]}
+    assert free == {"a": 15, "b": 20}
+    assert any("clubs chess" in note for note in report["notes"]), report["notes"]
