@@ -8,8 +8,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
+from cli.drift.cluster_orphans import cluster_orphans
 from cli.drift.firewall import FirewallGap, firewall_gaps, tag_of
 from cli.drift.missing_resources import MissingResource, missing_resources
+from cli.drift.orphan import Orphan
+from cli.drift.service_orphans import service_orphans
 from cli.lib.digitalocean import DigitalOceanAccount, Json
 from cli.lib.stack import Stack, State
 from cli.lib.temporary_firewall import port_name, temporary_firewalls
@@ -17,26 +20,6 @@ from components.render.host.cloud_init import volume_name
 from components.render.records import hostname_records, mail_records, member_records
 from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orphan:
-    """A resource of the account that the state lacks."""
-
-    kind: str
-    id: str
-    about: str
-    """Its kind, its content, and its effect on the next `up`."""
-    adopt: tuple[str, ...] = ()
-    """The command that adopts it; empty if there is none."""
-    delete: tuple[tuple[str, ...], ...] = ()
-    """The commands that remove it, in order."""
-    taken: bool = False
-    """Whether the stack file adopts it already."""
-    data: bool = False
-    """Whether it may hold the only copy of something."""
-    blocks: bool = False
-    """Whether the next `up` fails while it exists."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +42,20 @@ def find_orphans(stack: Stack, account: DigitalOceanAccount) -> OrphanReport:
     settings = read_settings(stack.name, stack.root)
     state = stack.state()
     return OrphanReport(
-        orphans=_Search(stack.name, settings, state, account).all(),
+        orphans=_all(stack.name, settings, state, account),
         missing=missing_resources(stack.name, state, account),
         gaps=firewall_gaps(stack.name, state, account),
         empty=not state.resources,
     )
+
+
+def _all(stack: str, settings: Settings, state: State, account: DigitalOceanAccount) -> list[Orphan]:
+    if settings.cluster:
+        return list(cluster_orphans(stack, settings, state, account))
+    return [
+        *_Search(stack, settings, state, account).all(),
+        *service_orphans(stack, settings, state, account),
+    ]
 
 
 class _Search:

@@ -53,9 +53,10 @@ class DigitalOceanAccount:
     ) -> None:
         self._client.close()
 
-    def list_all(self, path: str, **query: str) -> list[Json]:
-        """Return all items of a list, from all its pages. Raises AccountError."""
-        key = path.rpartition("/")[2] if "/records" not in path else "domain_records"
+    def list_all(self, path: str, *, key: str = "", **query: str) -> list[Json]:
+        """Return all items of a list, from all its pages; `key` is theirs in the response, if it is not the path's last
+        part. Raises DigitalOceanError."""
+        key = key or (path.rpartition("/")[2] if "/records" not in path else "domain_records")
         items: list[Json] = []
         page = 1
         while True:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from cli.drift import orphans
-from cli.drift.orphans import Orphan, OrphanReport
+from cli.drift.orphan import Orphan
+from cli.drift.orphans import OrphanReport
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import Stack
 from tests.e2e.environment.api_client import FIREWALL, TOKEN, Client, served
@@ -163,7 +164,7 @@ def add_alerts(alice: Owner) -> None:
     uptime = alice.client.ask("POST", "/uptime/checks", check, 201)["check"]["id"]
     down = alice.client.ask("POST", f"/uptime/checks/{uptime}/alerts", alert, 201)["alert"]["id"]
     policy = alice.client.ask("POST", "/monitoring/alerts", {**POLICY, "alerts": recipients})["policy"]["uuid"]
-    key = alice.client.ask("POST", "/spaces/keys", {"name": "pds-dev", "grants": []}, 201)["key"]["access_key"]
+    key = alice.client.ask("POST", "/spaces/keys", {"name": "pds-dev-backup", "grants": []}, 201)["key"]["access_key"]
     index = "digitalocean:index"
     for name, kind, number, outputs in (
         ("pds-alerts-uptime", f"{index}/uptimeCheck:UptimeCheck", uptime, {"enabled": True}),

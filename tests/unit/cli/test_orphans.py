@@ -8,7 +8,7 @@ import pytest
 
 from cli import app
 from cli.drift import orphans
-from cli.drift.orphans import Orphan
+from cli.drift.orphan import Orphan
 from cli.lib import stack as stacks
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from components.render.records import mail_records
