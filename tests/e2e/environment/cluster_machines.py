@@ -4,6 +4,8 @@ As in `machine.py`, the files of `user_data` and Nomad are real. A worker runs t
 (`carry`), the volume's own script, and the agent that they leave. Each droplet has a loopback address of its own in
 place of its private one, and the reserved address of the servers is mapped to the first server's.
 
+A droplet that boots with a volume is a host of its own, for a stack beside the cluster.
+
 A volume that is taken from a running worker ends its containers and its agent at once, as I/O errors would: slower and
 less orderly on a real droplet. A power cut is `ProcessMachines.stop` without grace.
 """
@@ -39,6 +41,9 @@ class ClusterMachines(ProcessMachines):
 
     def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
         """A server's agent starts; a worker waits."""
+        if volumes:
+            super().boot(droplet_id, user_data, volumes)
+            return
         root = self._folder / "machines" / str(droplet_id) / "root"
         lay_out(user_data, root)
         if not (root / "etc/pds/agent.hcl").exists() and not (root / "usr/local/lib/pds/gossip").exists():
@@ -62,6 +67,9 @@ class ClusterMachines(ProcessMachines):
 
     def start(self, droplet_id: int) -> None:
         """Power on: a server, or a worker that has a volume; a worker without one waits."""
+        if droplet_id not in self._kinds:
+            super().start(droplet_id)
+            return
         machine = self._machines[droplet_id]
         is_server = self._kinds[droplet_id] == "server"
         with machine.lock:
@@ -72,7 +80,7 @@ class ClusterMachines(ProcessMachines):
 
     def assign(self, droplet_id: int, address: str | None) -> None:
         """The endpoint answers there if it is a server; a worker only has the address."""
-        if self._kinds.get(droplet_id) == "server":
+        if self._kinds.get(droplet_id) != "worker":
             super().assign(droplet_id, address)
         elif machine := self._machines.get(droplet_id):
             machine.address = address
@@ -143,6 +151,8 @@ class ClusterMachines(ProcessMachines):
 
     def _write_configuration(self, machine: Machine) -> None:
         super()._write_configuration(machine)
+        if machine.droplet_id not in self._kinds:
+            return
         home, root, own = machine.root.parent, machine.root, self._own[machine.droplet_id]
         text = (home / "agent.hcl").read_text().replace('"/etc/', f'"{root}/etc/')
         lines = []
@@ -163,7 +173,7 @@ class ClusterMachines(ProcessMachines):
         return Service([program, "agent", *[f"-config={file}" for file in files]], home / "nomad.log", keep)
 
     def _api_address(self, machine: Machine) -> str:
-        return self._own[machine.droplet_id]
+        return self._own.get(machine.droplet_id, super()._api_address(machine))
 
     def cut_power(self, machine: Machine) -> None:
         """All at once, and the API knows nothing of it."""

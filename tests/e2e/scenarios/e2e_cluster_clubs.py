@@ -43,6 +43,8 @@ class Scenario:
     server: dict[str, Any]
     """What the test's server needs of `pds` beside what `./pds new` wrote."""
     backup: dict[str, Any]
+    single: dict[str, Any]
+    """The file of a stack with a host of its own."""
     members: Club | None = None
 
     def config(self, stack: E2eEnvironment) -> dict[str, Any]:
@@ -106,6 +108,14 @@ def scenario() -> Iterator[Scenario]:
             club=replace(cluster, name="chess"),
             server=server,
             backup=backup_section(cluster, cache, stack),
+            single={
+                **first,
+                "pds:hostname": "ground.test",
+                "pds:dns": {**first["pds:dns"], "zone": "ground.test"},
+                "pds:host": {"size": "s-2vcpu-4gb"},
+                "pds:pds": {**first["pds:pds"], "port": 3133},
+                "pds:clubs": {"chess": {"port": PORT, "memory_mib": 640}},
+            },
         )
 
 
@@ -194,6 +204,14 @@ def test_a_move_that_was_killed_goes_back(scenario: Scenario) -> None:
     scenario.no_changes()
 
 
+def test_check_finds_nothing_to_do_on_the_cluster(scenario: Scenario) -> None:
+    done = scenario.cluster.pds("check", check=False)
+    lines = [line for line in done.output.splitlines() if line.startswith("to do")]
+    assert lines == [], done.output
+    assert "ok     servers: 1 of 1 are healthy" in done.output
+    assert "clubs chess" in done.output
+
+
 def test_list_shows_where_the_club_is_and_what_is_left(scenario: Scenario) -> None:
     report = json.loads(scenario.cluster.pds_command("list", "--json").output)
     rows = {row["stack"]: row for row in report["stacks"]}
@@ -202,3 +220,32 @@ def test_list_shows_where_the_club_is_and_what_is_left(scenario: Scenario) -> No
     free = {item["cluster_host"]: item["disk_gib"] for item in report["free_capacity"]}
     assert free == {"a": 15, "b": 20}
     assert any("clubs chess" in note for note in report["notes"]), report["notes"]
+
+
+def test_the_club_moves_to_a_host_of_its_own_kind_and_back_to_the_cluster(scenario: Scenario) -> None:
+    assert scenario.members
+    ground = scenario.cluster.beside("ground", scenario.single)
+    ground.pulumi(*UP)
+    with written_to(scenario.members) as acknowledged:
+        scenario.club.pds("move", "--to", "ground", "--yes")
+    assert len(acknowledged) > 10
+    whole(Client(f"http://127.0.0.1:{PORT}", NAME), scenario.members, 0)
+    address = ground.outputs()["ipv4"]
+    (host,) = (machine for machine in scenario.machines.machines() if machine.address == address)
+    assert (host.volume / "clubs/pds-chess/account.sqlite").exists()
+    assert "chess" not in (scenario.config(scenario.cluster).get("pds:clubs") or {})
+    ground.pulumi("preview", "--expect-no-changes")
+    scenario.no_changes()
+
+    refused = scenario.club.pds("move", "--to", "bench", "--yes", check=False)
+    assert refused.code == 2
+    line = "chess: {port: 3101, host: b, disk_gib: 5, memory_mib: 640}"
+    assert line in refused.output, "the host with the most room, and a free port there"
+    scenario.cluster.configure(clubs={"chess": {"port": PORT, "host": "b", "memory_mib": 640}})
+    scenario.cluster.pulumi(*UP)
+    with written_to(scenario.members) as acknowledged:
+        scenario.club.pds("move", "--to", "bench", "--yes")
+    assert len(acknowledged) > 10
+    scenario.whole("b")
+    ground.pulumi("preview", "--expect-no-changes")
+    scenario.no_changes()
