@@ -14,6 +14,15 @@ def escrow_check(file: Path) -> None:
     from cli.lib import escrow
 
     content = escrow.read(file)
+    if hosts := content.get("hosts"):
+        print(
+            f"{file} opens and is complete.\n"
+            f"  cluster  stack {content['stack']}, hosts {', '.join(sorted(hosts))}\n"
+            f"  written  {content['written']}\n"
+            "  holds    the Nomad CA and management token, volumes and addresses, the stack file\n"
+            "It does not hold the keys of its clubs: each club's stack has an escrow file of its own."
+        )
+        return
     backups = "whose address and password are in it." if content.get("backup") else "of which this stack makes none."
     print(
         f"{file} opens and is complete.\n"

@@ -26,6 +26,8 @@ from offline import ROOT
 REQUIRED = ("hostname", "stack", "package_version", "environment", "secrets", "ipv4", "stack_file", "written")
 OF_A_HOST = ("volume_id", "nomad_management_token", "nomad_ca_pem", "nomad_ca_key_pem")
 """Also required if the host is this stack's own; else `on` names its stack."""
+OF_A_CLUSTER = ("stack", "hosts", "nomad_management_token", "nomad_ca_pem", "nomad_ca_key_pem", "stack_file", "written")
+"""Required of a cluster, which has no PDS and so no keys of members."""
 PASSPHRASE_FILE = "PDS_ESCROW_PASSPHRASE_FILE"  # noqa: S105 (the name of a variable)
 _SHORTEST = 12
 
@@ -40,7 +42,7 @@ def write(stack: str, folder: Path) -> Path:
     content["stack_file"] = _stack_file(stack)
     content["written"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     check_escrow(content)
-    path = _free(folder, f"escrow-{content['hostname']}-{content['written'][:10]}")
+    path = _free(folder, f"escrow-{content.get('hostname') or stack}-{content['written'][:10]}")
     write_private(path, pyrage.passphrase.encrypt(json.dumps(content, indent=1).encode(), _passphrase(new=True)))
     return path
 
@@ -68,7 +70,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check_escrow(content: Mapping[str, Any]) -> None:
-    """Check that `content` suffices to rebuild the PDS. Raises EscrowError naming what is missing or wrong."""
+    """Check that `content` suffices to rebuild the PDS, or the cluster. Raises EscrowError naming what is missing or
+    wrong."""
+    if content.get("hosts"):
+        if missing := [key for key in OF_A_CLUSTER if not content.get(key)]:
+            raise EscrowError(f"The escrow lacks {', '.join(missing)}. Run `pulumi up` to its end, then try again.")
+        return
     required = REQUIRED if content.get("on") else (*REQUIRED, *OF_A_HOST)
     missing = [key for key in required if not content.get(key)]
     missing += [name for name in GENERATED_SECRETS.values() if not content.get("secrets", {}).get(name)]

@@ -25,6 +25,9 @@ class UnreadableStateError(StackError):
     """The state exists and the CLI cannot read it: an engine was killed while it wrote."""
 
 
+CLUSTER_OUTPUT = "worker_tag"
+"""An output that only a cluster's stack has."""
+
 _DEADLINE = 300  # seconds; for commands without a prompt
 _CUT_SHORT = "failed to load checkpoint: EOF"
 
@@ -114,6 +117,8 @@ class Stack:
         """Return all outputs. Raises StackError, also if the stack lacks one of `names`, as before its first `up`."""
         outputs = self.outputs()
         if missing := [name for name in names if not outputs.get(name)]:
+            if outputs.get(CLUSTER_OUTPUT):
+                raise StackError(f"Stack {self.name} is a cluster, and has no PDS. Name the stack of a club on it.")
             raise StackError(f"Stack {self.name} has no {missing[0]} yet. Run `pulumi up --stack {self.name}` first.")
         return outputs
 

@@ -60,9 +60,10 @@ def upgrade_selected(
 ) -> int:
     """Upgrade the server of the stacks, or of all of them if none is given; return the exit code."""
     terminal = console()
-    _, selected = _run(stacks, (), 1, terminal)
+    _, every = _run(stacks, (), 1, terminal)
     if canary:
-        _refuse_unknown([canary], selected)
+        _refuse_unknown([canary], every)
+    selected = [stack for stack in every if not (stack.settings and stack.settings.cluster)]  # it has no server
 
     def update(stack: KnownStack) -> bool:
         run, one = _run([stack.name], (), 1, terminal)  # read again: its file has changed

@@ -14,7 +14,7 @@ from typing import IO
 from rich.console import Console
 from rich.table import Table
 
-from cli.lib.stack import StackError
+from cli.lib.stack import CLUSTER_OUTPUT, StackError
 from cli.lib.subprocesses import TERMINATION, handled
 from cli.stacks.automation import Engine, StoppedError, Workspace
 from cli.stacks.progress import ProgressDisplay
@@ -164,12 +164,14 @@ class UpdateRun:
             self.display.line(name, text)
 
         try:
-            state = str(self.workspace.up(name, show).get("state"))
+            outputs = self.workspace.up(name, show)
         except StoppedError:
             return replace(previewed, outcome="not run")
         except StackError as error:
             return replace(previewed, outcome="up failed", remark=str(error))
-        if state not in WELL:
+        state = str(outputs.get("state"))
+        # A cluster has no PDS that could serve. Its `up` has waited for its hosts.
+        if state not in WELL and CLUSTER_OUTPUT not in outputs:
             return replace(previewed, outcome="not healthy", remark=f"after `up` it is {state}")
         return replace(previewed, outcome="up")
 

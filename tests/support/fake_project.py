@@ -90,7 +90,8 @@ elif verb == "output":
     if secret and read("locked.json", []):
         sys.exit("error: failed to decrypt: incorrect passphrase")
     found = read("outputs.json", {{}}).get(stack, {{}})
-    print(json.dumps({{key: value if secret or key in ("state",) else "[secret]" for key, value in found.items()}}))
+    plain = found if secret else ("state", "worker_tag")
+    print(json.dumps({{key: value if key in plain else "[secret]" for key, value in found.items()}}))
 elif verb == "history":
     summary = dict(kind="update", startTime="2026-01-01T00:00:00.000Z", message="", environment={{}}, config={{}},
                    result="succeeded", endTime="2026-01-01T00:00:01.000Z", version=1, resourceChanges={{}})

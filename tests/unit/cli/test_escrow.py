@@ -15,6 +15,7 @@ from cli import app
 from cli.lib import escrow
 from cli.lib.stack import StackError
 from offline.mock_engine import Evaluation
+from tests.support.programs import cluster
 
 PASSPHRASE = "six words that are known to one"
 
@@ -154,3 +155,19 @@ def test_commands_print_the_next_step_and_no_secret(
     assert "escrow: made" in capsys.readouterr().out
     assert app.main(["escrow-check", str(tmp_path / "nothing.age")]) == 1
     assert "nothing.age" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unsealed")
+def test_a_cluster_s_file_has_its_hosts_and_no_keys_of_members(
+    sealed: Callable[[dict[str, Any]], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = copy.deepcopy(cluster().outputs["escrow"])
+    path = sealed(exported)
+    assert path.name.startswith("escrow-dev-"), "it has no hostname, so it has the stack's name"
+    assert app.main(["escrow-check", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "hosts a, b" in output
+    assert exported["nomad_management_token"] not in output
+    del exported["nomad_ca_key_pem"]
+    with pytest.raises(escrow.EscrowError, match="lacks nomad_ca_key_pem"):
+        sealed(exported)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from cli import app
@@ -18,6 +19,7 @@ from cli.stacks.stack_files import by_host, known_stacks
 from policy import preflight
 from tests.support.engine_json import preview_of, replaced
 from tests.support.fake_project import FakeProject, club, host
+from tests.support.programs import CLUSTER
 
 
 @pytest.fixture
@@ -154,6 +156,15 @@ def test_a_paused_stack_counts_as_healthy(project: FakeProject) -> None:
     change(project, "chess", "rooks")
     assert app.main(["up-all"]) == 0
     assert project.ups == ["chess", "rooks"]
+
+
+def test_a_cluster_has_no_state_and_counts_as_healthy(project: FakeProject) -> None:
+    options = {**CLUSTER, "cluster": {"hosts": {"a": {}, "b": {}}}}
+    config = {f"pds:{key}": value for key, value in options.items()}
+    project.stack("fleet", yaml.safe_dump({"config": config}), None, worker_tag="pds-fleet-worker")
+    project.previews("fleet", "pds-cluster-network-vpc")
+    assert app.main(["up-all", "fleet"]) == 0
+    assert project.ups == ["fleet"]
 
 
 def test_a_failed_preflight_starts_nothing_unless_the_name_is_allowed(
