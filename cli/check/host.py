@@ -4,6 +4,7 @@ Uses Nomad's API, and the server's container for what only it sees (`host.sh`). 
 job of the host writes to DATA/.run-status is `HostStatus.run_statuses["its name"]`: a new check reads it there.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from components.render.jobs.unreferenced_blobs import RUN_STATUS, is_requested
 from components.render.metrics.files import targets
 from components.render.metrics.job import JOB as METRICS_JOB
 from components.render.metrics.job import TASK as METRICS_TASK
+from offline.stackfile import StackFileError, read_settings
 
 HOST_SCRIPT = Path(__file__).with_name("host.sh")
 STORE_SCRIPT = Path(__file__).with_name("store.sh")
@@ -107,7 +109,15 @@ def nomad(subject: Subject) -> CheckVerdict:
 def _remedy(subject: Subject) -> str:
     """Return the remedy; for a club it concerns its host's stack."""
     stack = subject.settings.on.stack if subject.settings and subject.settings.on else None
+    if stack and _is_cluster(stack):
+        return f"Run `pulumi refresh --stack {stack}`, then `up` of it and of each club on it."
     return f"Run `./pds repair {stack or subject.stack}`; a plain `up` does not see it."
+
+
+def _is_cluster(stack: str) -> bool:
+    with contextlib.suppress(StackFileError):
+        return read_settings(stack).cluster is not None
+    return False
 
 
 def jobs(subject: Subject) -> CheckVerdict:

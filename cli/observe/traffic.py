@@ -17,7 +17,7 @@ _SHOWN = 200
 def ingress_settings(stack: Stack) -> Settings:
     """Return the stack's settings. Raises CommandError if its ingress is not one whose traffic can be shown."""
     settings = read_settings(stack.name, stack.root)
-    require_own_ingress(stack.name, settings, f"`./pds traffic HOST --host {settings.hostname}`")
+    require_own_ingress(stack, settings, f"`./pds traffic HOST --host {settings.hostname}`")
     if settings.ingress.kind == "none":
         raise CommandError(f"Pulumi.{stack.name}.yaml: ingress.kind is 'none'. Look at the log of your own ingress.")
     if settings.ingress.kind == caddy.JOB and settings.ingress.access_log == "off":
