@@ -96,7 +96,7 @@ def _further_volumes(api: NomadApi, club: str, volume: str, hosts: set[str]) -> 
 def _refuse_another_host(club: str, where: str, datacenter: str) -> None:
     """A host keeps its node's ID on its volume, so the node of the club's data never changes."""
     raise ServiceError(
-        f"The data of stack {club} are on host {where}, and the stack file says {datacenter}. Nothing was changed. "
+        f"The data of stack {club} are on host {where}, and the stack file says {datacenter}. They were not touched. "
         f"Write 'host: {where}' back, then run `./pds move {club} --to STACK --host {datacenter}` with the cluster's "
         "stack, which takes the data along."
     )

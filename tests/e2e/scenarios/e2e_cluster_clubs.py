@@ -8,6 +8,7 @@ scenario, in this order. The hosts of process grade share this machine's ports, 
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -55,7 +56,7 @@ class Scenario:
     def whole(self, at: str) -> None:
         """Assert that everything acknowledged is there, and that the club's data are on this host."""
         assert self.members
-        whole(Client(f"http://127.0.0.1:{PORT}", NAME), self.members, 0)
+        whole(Client(f"http://127.0.0.1:{PORT}", NAME), self.members, time.monotonic())
         assert (self.machines.hosts()[at].volume / "clubs/pds-chess/account.sqlite").exists()
         assert self.config(self.club)["pds:nomad"]["datacenter"] == at
         assert self.config(self.cluster)["pds:clubs"]["chess"]["host"] == at
@@ -152,15 +153,15 @@ def test_the_club_is_created_on_its_host_and_backed_up(scenario: Scenario) -> No
     scenario.members = founded(f"http://127.0.0.1:{PORT}", NAME, members=3, posts=3, mail=f"{NAME}.com")
     scenario.whole("b")
     scenario.no_changes()
-    assert "saved" in scenario.club.pds("backup").output
-    scenario.club.pds("drill")
+    assert "snapshot of chess.test: 3 accounts" in scenario.club.pds("backup").output
+    assert "3 repositories served by the server on the copy: 0 faults" in scenario.club.pds("drill").output
 
 
 def test_another_host_in_the_cluster_s_file_alone_is_refused(scenario: Scenario) -> None:
     clubs = scenario.config(scenario.cluster)["pds:clubs"]
     scenario.cluster.configure(clubs={"chess": clubs["chess"] | {"host": "a"}})
     refused = scenario.cluster.pulumi(*UP, check=False)
-    assert "are on host b, and the stack file says a. Nothing was changed" in refused.output
+    assert "are on host b, and the stack file says a. They were not touched" in refused.output
     scenario.cluster.configure(clubs=clubs)
     scenario.cluster.pulumi(*UP)
     scenario.whole("b")
@@ -229,7 +230,7 @@ def test_the_club_moves_to_a_host_of_its_own_kind_and_back_to_the_cluster(scenar
     with written_to(scenario.members) as acknowledged:
         scenario.club.pds("move", "--to", "ground", "--yes")
     assert len(acknowledged) > 10
-    whole(Client(f"http://127.0.0.1:{PORT}", NAME), scenario.members, 0)
+    whole(Client(f"http://127.0.0.1:{PORT}", NAME), scenario.members, time.monotonic())
     address = ground.outputs()["ipv4"]
     (host,) = (machine for machine in scenario.machines.machines() if machine.address == address)
     assert (host.volume / "clubs/pds-chess/account.sqlite").exists()
