@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from cli.drift.orphan import Orphan
 from cli.lib.digitalocean import DigitalOceanAccount, Json
 from cli.lib.stack import State
-from components.render.cluster.user_data import volume_prefix, worker_tag
+from components.render.cluster.user_data import server_tag, volume_prefix, worker_tag
 from components.settings.sections.settings import Settings
 
 
@@ -17,7 +17,7 @@ def cluster_orphans(stack: str, settings: Settings, state: State, account: Digit
         for host in settings.cluster.hosts
         for item in account.list_all("volumes", name=f"{volume_prefix(stack)}{host}")
     }
-    tags = (f"pds-{stack}-server", worker_tag(stack))
+    tags = (server_tag(stack), worker_tag(stack))
     droplets = [item for tag in tags for item in account.list_all("droplets", tag_name=tag)]
     yield from _droplets(droplets, volumes, state)
     yield from _volumes(volumes, settings, state)

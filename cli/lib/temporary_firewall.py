@@ -30,6 +30,7 @@ from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError, Json
 from cli.lib.stack import Stack, StackError
 from cli.lib.subprocesses import ignore_signals, orderly_end, run_in_foreground
 from components.host.network import NOMAD_PORT
+from components.render.cluster.user_data import server_tag
 from offline.stackfile import read_settings
 
 WHO_AM_I = "https://ifconfig.co/ip"
@@ -194,9 +195,11 @@ def host_stack(stack: str) -> str:
 
 
 def droplet_tag(stack: str) -> str:
-    """Return the tag of the stack's droplet; empty before the first `up`."""
+    """Return the tag of the stack's droplet, of a cluster that of the servers; empty before the first `up`."""
     with suppress(StackError):
-        return next(iter(Stack(stack).state().ids("Tag")), "")
+        tags = Stack(stack).state().ids("Tag")
+        servers = server_tag(stack)
+        return servers if servers in tags else next(iter(tags), "")
     return ""
 
 

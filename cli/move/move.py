@@ -208,19 +208,17 @@ def _end(club: Stack, *, yes: bool) -> int:
         _remove_from_host(club, Stack(note.source.stack, club.root), yes=yes)
     _forget(club)
     print(
-        f"\nMoved. The old data are on {note.source}: {_listing(club, note.source)} lists them, "
+        f"\nMoved. The old data are on {note.source}: {_listing(note.source)} lists them, "
         f"and only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an escrow with "
         "the new host."
     )
     return 0
 
 
-def _listing(club: Stack, place: StackHost) -> str:
+def _listing(place: StackHost) -> str:
     """Return the command that lists what was removed on a host."""
-    if not place.host:
-        return f"`./pds ssh {place.stack} -- ls /srv/nomad/.trash`"
-    address = places.host_outputs(Stack(place.stack, club.root))["hosts"][place.host]["address"]
-    return f"`ssh root@{address} ls /srv/nomad/.trash`"
+    host = f" --host {place.host}" if place.host else ""
+    return f"`./pds ssh {place.stack}{host} -- ls /srv/nomad/.trash`"
 
 
 def _remove_from_host(club: Stack, source: Stack, *, yes: bool) -> None:

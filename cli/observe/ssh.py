@@ -16,6 +16,7 @@ from cli.lib import temporary_firewall
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import Stack, StackError, digitalocean_token
 from cli.lib.subprocesses import orderly_end, run_in_foreground
+from components.render.cluster.user_data import server_tag, worker_tag
 from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
@@ -36,13 +37,17 @@ class SshEndpoint:
     port: int
     user: str
     """Empty for ssh's own default."""
+    droplet: str = ""
+    """Its number; empty for the stack's only one."""
+    tag: str = ""
+    """DigitalOcean's tag of the droplet; empty for that of the stack's only one."""
 
     def command(self, arguments: Sequence[str], forward: str = "") -> list[str]:
         """Return ssh's command line; one argument is a line for the host's shell, several are one command's words.
         With `forward`, as in ssh's -L, it runs no command."""
         remote = list(arguments) if len(arguments) == 1 else [shlex.join(arguments)] if arguments else []
         login = f"{self.user}@{self.address}" if self.user else self.address
-        alias = f"pds-{self.stack.name}-{self._droplet()}-{self.port}"
+        alias = f"pds-{self.stack.name}-{self.droplet or self._droplet()}-{self.port}"
         options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward] if forward else []
         base = ["ssh", "-p", str(self.port), "-o", f"HostKeyAlias={alias}"]
         return [*base, *options, login, *(["--", *remote] if remote else [])]
@@ -68,11 +73,30 @@ class SshEndpoint:
             raise CommandError(f"Port {self.port} of {self.address} does not answer ({error}). {firewall}") from None
 
 
-def host_endpoint(stack: Stack) -> SshEndpoint:
-    """Return the stack's own host. Raises CommandError if the host is not this stack's."""
+def host_endpoint(stack: Stack, host: str | None = None) -> SshEndpoint:
+    """Return the stack's own host; of a cluster the droplet that carries `host`, or the server that operators reach.
+    Raises CommandError if the host is not this stack's."""
     settings = read_settings(stack.name, stack.root)
     require_own_host(stack.name, settings, "./pds ssh")
+    if settings.cluster:
+        return _of_cluster(stack, settings, host)
+    if host:
+        raise CommandError(f"{stack.name} is no cluster: it has one host. Leave '--host' out.")
     return SshEndpoint(stack, settings, _address(stack), PORT, USER)
+
+
+def _of_cluster(stack: Stack, settings: Settings, host: str | None) -> SshEndpoint:
+    """The address moves from droplet to droplet, and each has a key of its own."""
+    outputs = stack.required_outputs("ipv4", "hosts")
+    if host and host not in outputs["hosts"]:
+        raise CommandError(f"Cluster {stack.name} has no host {host}. Write one of: {', '.join(outputs['hosts'])}.")
+    address = str(outputs["hosts"][host]["address"] if host else outputs["ipv4"])
+    with DigitalOceanAccount(digitalocean_token(stack)) as account:
+        found = (account.get(f"reserved_ips/{address}") or {}).get("droplet")
+    if not found:
+        raise CommandError(f"{address} leads to no droplet. `./pds check {stack.name}` shows what carries what.")
+    tag = (worker_tag if host else server_tag)(stack.name)
+    return SshEndpoint(stack, settings, address, PORT, USER, droplet=str(found["id"]), tag=tag)
 
 
 def console_endpoint(stack: Stack, user: str) -> SshEndpoint:
@@ -107,7 +131,7 @@ def connect(endpoint: SshEndpoint, arguments: Sequence[str], *, allow_ip: bool, 
     stack = endpoint.stack
     require_own_host(stack.name, endpoint.settings, "./pds allow-ip")
     with DigitalOceanAccount(digitalocean_token(stack)) as account:
-        tag = temporary_firewall.droplet_tag(stack.name)
+        tag = endpoint.tag or temporary_firewall.droplet_tag(stack.name)
         firewalls = temporary_firewall.TemporaryFirewalls(
             account, stack.name, tag=tag, per_run=True, port=endpoint.port
         )

@@ -7,7 +7,7 @@ import pulumi
 import pulumi_digitalocean as digitalocean
 
 from components.host.network import EVERYWHERE, NOMAD_PORT
-from components.render.cluster.user_data import worker_tag
+from components.render.cluster.user_data import server_tag, worker_tag
 from components.settings.sections.settings import Settings
 
 _RPC, _GOSSIP = 4647, 4648
@@ -46,7 +46,7 @@ class ClusterNetwork(pulumi.ComponentResource):
         )
         self.vpc_uuid = vpc.id
         tagged = pulumi.ResourceOptions(parent=self, depends_on=first, ignore_changes=["name"])
-        servers = digitalocean.Tag(f"{name}-server-tag", name=f"pds-{stack}-server", opts=tagged)
+        servers = digitalocean.Tag(f"{name}-server-tag", name=server_tag(stack), opts=tagged)
         workers = digitalocean.Tag(f"{name}-worker-tag", name=worker_tag(stack), opts=tagged)
         self.server_tag, self.worker_tag = servers.name, workers.name
         self.firewalls = (

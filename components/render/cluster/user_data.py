@@ -44,6 +44,11 @@ class MachineIdentity:
 _NONE = MachineIdentity(certificates=Certificates("", "", ""), address="")
 
 
+def server_tag(stack: str) -> str:
+    """DigitalOcean's tag of the cluster's servers."""
+    return f"pds-{stack}-server"
+
+
 def volume_prefix(stack: str) -> str:
     """The beginning of the names of the cluster's volumes, which end with the host."""
     return f"pds-{stack}-"

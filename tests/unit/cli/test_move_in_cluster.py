@@ -168,7 +168,7 @@ def test_gets_a_second_place_moves_and_leaves_the_first_one_last(
     assert _restores(alice) == 1
     output = capsys.readouterr().out
     assert "the records to 203.0.113.2" in output
-    assert "ssh root@203.0.113.1 ls /srv/nomad/.trash" in output
+    assert "./pds ssh fleet --host a -- ls /srv/nomad/.trash" in output
 
 
 def test_keeps_its_port_if_it_is_free_there(alice: Owner) -> None:

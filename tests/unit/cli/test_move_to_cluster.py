@@ -22,8 +22,6 @@ def _at_cluster(alice: Owner) -> None:
     alice.hosts(_cluster(chess={"port": 3101, "host": "a"}), NEW_HOST)
     options = {"nomad": {"datacenter": "a"}, "ingress": {"kind": "caddy"}, "backup": BACKUP}
     alice.chess(**options)
-    terms = {"chess": {"port": 3101}}
-    alice.pulumi.outputs("dev", ipv4="203.0.113.9", hosts={"a": {"address": "203.0.113.7"}}, clubs=terms)
 
 
 def test_moves_to_the_host_that_the_cluster_s_file_grants(alice: Owner) -> None:
@@ -52,7 +50,7 @@ def test_moves_from_a_cluster_and_names_where_the_old_data_are(
     club = alice.file("chess")
     assert (club["pds:on"], club["pds:nomad"]["datacenter"], club["pds:ingress"]["kind"]) == ("ground", "dc1", "io")
     assert alice.commands()[-3:] == ["dev: config rm pds:clubs.chess", "dev: up", "chess: config rm move:note"]
-    assert "ssh root@203.0.113.7 ls /srv/nomad/.trash" in capsys.readouterr().out
+    assert "./pds ssh dev --host a -- ls /srv/nomad/.trash" in capsys.readouterr().out
 
 
 def test_goes_back_to_the_cluster_before_the_new_server_has_run(alice: Owner) -> None:
