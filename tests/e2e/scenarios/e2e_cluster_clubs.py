@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.contract.club import Club, founded, whole
+from tests.e2e.digitalocean.world import Limits
 from tests.e2e.environment.backups import backup_section, give_keys
 from tests.e2e.environment.cluster_machines import ClusterMachines
 from tests.e2e.environment.directory import directory
@@ -88,12 +89,14 @@ def scenario() -> Iterator[Scenario]:
         Path(folder).chmod(0o711)
         cluster = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
         assert isinstance(cluster.machines, ClusterMachines)
+        # The servers', the two hosts', and that of a host of another stack.
+        cluster.world.limits = Limits(reserved_ips=4)
         plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
         first = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
         options = {
             "servers": {"count": 1},
             "hosts": {"a": {"volume_gib": 20}, "b": {"volume_gib": 30}},
-            "workers": {"spares": 1},
+            "workers": {"spares": 0},
         }
         cluster.configure(hostname=None, dns=None, pds=None, cluster=options)
         server = {key: first["pds:pds"][key] for key in ("escrow", "crawlers")} | {
