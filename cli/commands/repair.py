@@ -19,7 +19,7 @@ def repair(stack: str, yes: bool) -> int:
     `pulumi refresh` of the resources that differ from the state, then `pulumi up`. It shows each before it runs. If
     data or an address is lost, or a resource in the account blocks the way, it runs nothing and names the decision.
 
-    Of a cluster it brings the hosts that are down back on spare workers.
+    Of a cluster it brings the hosts that are down back on spare workers, then finishes what a killed engine had begun.
     """
     from cli.cluster import hosts
     from cli.drift import repair
@@ -28,6 +28,7 @@ def repair(stack: str, yes: bool) -> int:
 
     target = Stack(stack)
     if read_settings(stack, target.root).cluster:
-        return hosts.repair(target, yes=yes)
+        repair.readable(target)
+        return hosts.repair(target, yes=yes) or repair.after_killed_engine(target, yes=yes)
     with DigitalOceanAccount(digitalocean_token(target)) as account:
         return repair.repair(target, account, yes=yes)

@@ -53,7 +53,7 @@ def repair(stack: Stack, account: DigitalOceanAccount, *, yes: bool) -> int:
     if settings.on:
         whose = f"stack {settings.on.stack}: `./pds repair {settings.on.stack}`" if settings.on.stack else "its owner"
         print(f"note: the host belongs to {whose}. This concerns the stack's own resources.")
-    state = _readable(stack)
+    state = readable(stack)
     report = orphans.find_orphans(stack, account)
     plan = RepairPlan()
     _interrupted(plan, state)
@@ -76,7 +76,19 @@ def repair(stack: Stack, account: DigitalOceanAccount, *, yes: bool) -> int:
     return _act(plan, stack, state, yes=yes)
 
 
-def _readable(stack: Stack) -> State:
+def after_killed_engine(stack: Stack, *, yes: bool) -> int:
+    """Finish what a killed engine had begun in a state of any kind of stack, a cluster's too; return the exit code.
+
+    Raises StackError.
+    """
+    state, plan = readable(stack), RepairPlan()
+    _interrupted(plan, state)
+    for sentence in plan.findings:
+        print(f"found: {sentence}")
+    return _act(plan, stack, state, yes=yes) if plan.findings else 0
+
+
+def readable(stack: Stack) -> State:
     """Return the state, even if a killed engine left a side file of it empty."""
     try:
         return stack.state()

@@ -275,3 +275,18 @@ def test_fails_if_refresh_or_up_fails(alice: Owner) -> None:
     assert [command[0] for command in alice.pulumi.ran] == ["refresh"]
     alice.pulumi.answers("up", (255, "error: the volume check refused"))
     assert run(alice) == 1
+
+
+def test_finishes_what_a_killed_engine_had_begun_in_the_state_of_a_cluster(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert repair.after_killed_engine(alice.stack, yes=True) == 0
+    assert alice.pulumi.ran == [], "a state without an interrupted operation needs no engine"
+    alice.remember(pending=(("updating", "pds-host-network-firewall"),))
+    alice.pulumi.answers("refresh", (1, f"the stack is currently locked: created by a@{socket.gethostname()} (pid 1)"))
+    assert repair.after_killed_engine(alice.stack, yes=True) == 1, "the holder of the lock is alive"
+    assert "Another run holds the lock" in capsys.readouterr().out
+    assert repair.after_killed_engine(alice.stack, yes=True) == 0
+    refresh, up = alice.pulumi.ran[-2:]
+    assert targets(refresh) == {"pds-host-network-firewall"}
+    assert up[0] == "up"
