@@ -158,6 +158,13 @@ def test_volume_of_a_cluster_s_host_is_created_on_its_node() -> None:
     assert volume["Constraints"] == [{"LTarget": "${node.datacenter}", "RTarget": "a", "Operand": "="}]
 
 
+def test_quota_on_a_cluster_s_host_is_raised_under_the_same_id() -> None:
+    api = on_cluster(a="v-a")
+    assert nomad_clubs.create_club(api, "chess", "pds-chess", 9, "a") == "v-new"
+    (volume,) = created(api)
+    assert (volume["ID"], volume["NodeID"], volume["RequestedCapacityMaxBytes"]) == ("v-a", "n-a", 9 * GIB)
+
+
 def test_refuses_another_host_than_that_of_the_data() -> None:
     api = on_cluster(a="v-a")
     with pytest.raises(ServiceError, match=r"are on host a, and the stack file says b\. They were not touched"):

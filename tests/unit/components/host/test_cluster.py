@@ -11,7 +11,7 @@ from policy.checks import findings
 from policy.secrets import find_secrets_in_texts, find_secrets_in_the_open
 from policy.view import of_evaluation
 from tests.support.invariants import kind
-from tests.support.programs import CLUSTER, cluster, shared
+from tests.support.programs import ALERTS, BACKUP, CLUB, CLUSTER, cluster, shared
 
 TOKEN = CLUSTER["cluster"]["takeover"]["token"]
 
@@ -127,6 +127,20 @@ def test_a_club_s_stack_uses_its_host_s_datacenter_and_namespace() -> None:
     assert club.one("pds-ingress-file-variable").inputs["namespace"] == "host-a"
 
 
+def test_every_job_of_a_club_runs_on_its_host() -> None:
+    """Backup, drill, restore, trial of an upgrade and alerts too: each needs the host's volume or its loopback."""
+    club = _club(backup=BACKUP, alerts=ALERTS, members=CLUB["members"])
+    jobs = {item.name: str(item.inputs["jobspec"]) for item in club.of("job:Job")}
+    for role in ("server", "backup", "drill", "restore", "alerts"):
+        assert any(role in name for name in jobs), jobs.keys()
+    for name, job in jobs.items():
+        assert 'datacenters = ["a"]' in job, name
+        assert re.search(r'namespace += "chess"', job), name
+    kinds = {kind(item) for item in club.resources}
+    assert "UptimeCheck" in kinds
+    assert "MonitorAlert" not in kinds, "the droplets are the cluster's"
+
+
 def test_a_club_that_moves_has_rights_and_a_volume_on_both_hosts() -> None:
     chess = {"host": "b", "port": 3102, "leaving": {"host": "a", "port": 3101}}
     config = {f"pds:{key}": json.dumps(value) for key, value in {**CLUSTER, "clubs": {"chess": chess}}.items()}
@@ -143,12 +157,13 @@ def test_a_club_that_moves_has_rights_and_a_volume_on_both_hosts() -> None:
         assert f'datacenters = ["{place}"]' in club.jobspec("pds")
 
 
-def _club(host: Evaluation | None = None, place: str = "a", port: int = 3101) -> Evaluation:
+def _club(host: Evaluation | None = None, place: str = "a", port: int = 3101, **options: Any) -> Evaluation:
     return shared(
         on="fleet",
         host=host or cluster(),
         nomad={"datacenter": place},
         ingress={"kind": "caddy"},
         hostname="pds.chess-club.org",
-        pds={"port": port},
+        pds={"port": port, "memory_mib": 256},
+        **options,
     )
