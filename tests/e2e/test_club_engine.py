@@ -64,7 +64,7 @@ def test_new_command_equals_the_manual_steps(host_stack: Stack) -> None:
     pulumi(host_stack, "stack", "rm", "chess", "--yes")
     assert not club.exists()
     host.write_text(before)
-    host_stack.configure(clubs={"chess": {"port": 3101, "disk_gib": 5, "memory_mib": 556}})
+    host_stack.configure(clubs={"chess": {"port": 3101, "disk_gib": 5, "memory_mib": 684}})
     assert yaml.safe_load(host.read_text()) == host_with_club
     club.write_text("".join(f"{line}\n" for line in written))
     pulumi(host_stack, "stack", "init", "chess", "--secrets-provider", "passphrase")

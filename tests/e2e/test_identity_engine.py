@@ -105,6 +105,16 @@ def test_new_stack_has_no_orphans_and_nothing_missing(existing_stack: Stack) -> 
     assert existing_stack.pds("orphans").code == 0, "the provider's rules must equal those of the API"
 
 
+def test_preview_without_a_token_fails_with_a_one_line_error(existing_stack: Stack) -> None:
+    env = {name: value for name, value in existing_stack.env.items() if not name.startswith("DIGITALOCEAN_TOKEN")}
+    done = replace(existing_stack, env=env).pulumi("preview", check=False)
+    assert done.code
+    output = " ".join(done.output.split())
+    assert "pds:operators.ssh_keys: DigitalOcean returns no key 'laptop'" in output, done.output
+    assert "Set DIGITALOCEAN_TOKEN" in output
+    assert "get_ssh_key" not in done.output, "there must be no traceback of the SDK"
+
+
 def test_renamed_stack_keeps_tag_and_firewall(existing_stack: Stack) -> None:
     existing_stack.pulumi("stack", "rename", "renamed")
     old, new = existing_stack.project / f"Pulumi.{STACK}.yaml", existing_stack.project / "Pulumi.renamed.yaml"
@@ -136,16 +146,6 @@ def test_renamed_stack_keeps_tag_and_firewall(existing_stack: Stack) -> None:
     renamed.pulumi("refresh", "--yes", *(part for name in names for part in ("--target", f"**::{name}")))
     up(renamed)
     assert "lacks the tag" not in renamed.pds("orphans", check=False).output, "as `./pds repair` does"
-
-
-def test_preview_without_a_token_fails_with_a_one_line_error(existing_stack: Stack) -> None:
-    env = {name: value for name, value in existing_stack.env.items() if not name.startswith("DIGITALOCEAN_TOKEN")}
-    done = replace(existing_stack, env=env).pulumi("preview", check=False)
-    assert done.code
-    output = " ".join(done.output.split())
-    assert "pds:operators.ssh_keys: DigitalOcean returns no key 'laptop'" in output, done.output
-    assert "Set DIGITALOCEAN_TOKEN" in output
-    assert "get_ssh_key" not in done.output, "there must be no traceback of the SDK"
 
 
 HOST = """\

@@ -14,7 +14,7 @@ from typing import Any
 
 from offline.mock_engine import ROOT
 from tests.e2e.digitalocean import Api, World
-from tests.e2e.environment.tools import missing
+from tests.e2e.environment.tools import E2eError, missing
 
 _TOKEN = "token-of-the-account"
 _DEADLINE = 600.0
@@ -71,9 +71,10 @@ class Alone:
 
 @contextmanager
 def alone(folder: Path, program: str, more: Mapping[str, str], **world: Any) -> Iterator[Alone]:
-    """A stack without resources; `more` is for the engine's environment, `world` for the account. A missing program is
-    a failure that names its source."""
-    assert missing("pulumi", "pulumi-language-python") == []
+    """A stack without resources; `more` is for the engine's environment, `world` for the account. Raises E2eError if a
+    program is missing, with its source."""
+    if lines := missing("pulumi", "pulumi-language-python"):
+        raise E2eError("\n".join(lines))
     project = folder / "project"
     project.mkdir()
     with Api(World(action_seconds=0.1, token=_TOKEN, **world), folder / "api") as api:

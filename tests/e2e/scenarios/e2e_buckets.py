@@ -27,7 +27,7 @@ class BucketAndKey(Backup):
     def __init__(self, name: str) -> None:
         pulumi.ComponentResource.__init__(self, "pds:index:Backup", name)
         args: Any = SimpleNamespace(settings=settings, stack="test")
-        pulumi.export("key", self._key(name, args, self._bucket(name, args, settings.backup)).secret_key)
+        pulumi.export("key", self._key(name, args, settings.backup).secret_key)
 
 BucketAndKey("pds-backup")
 """
