@@ -121,6 +121,13 @@ def test_passes_the_preflight_checks_of_a_cluster() -> None:
     assert {name: faults for name, faults in found.items() if faults} == {}
 
 
+def test_passes_the_preflight_checks_of_a_cluster_without_jobs() -> None:
+    options = {**CLUSTER, "cluster": {"hosts": {"a": {}, "b": {}}}, "ingress": {"kind": "none"}}
+    config = {f"pds:{key}": json.dumps(value) for key, value in options.items()}
+    found = findings(of_evaluation(evaluate("fleet", config)))
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
 def test_a_club_s_stack_uses_its_host_s_datacenter_and_namespace() -> None:
     club = _club()
     assert all('datacenters = ["a"]' in str(item.inputs["jobspec"]) for item in club.of("job:Job"))
