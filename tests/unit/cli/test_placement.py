@@ -163,3 +163,16 @@ def test_new_refuses_a_host_that_is_full(project: FakeProject) -> None:
     project.stack("fleet", fleet("  pds:clubs:\n    pawns: {port: 3101, host: a, memory_mib: 2500}\n"))
     with pytest.raises(StackFileError, match="host a and its ingress reserve"):
         planned(project, host="a")
+
+
+def test_new_previews_a_cluster_without_ingress_and_takeover(
+    project: FakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a cluster has no job of its own, which the preflight checks have to accept."""
+    project.stack("fleet", fleet().replace("kind: caddy", "kind: none") + "encryptionsalt: v1:x\n")
+    project.previews("fleet", "")
+    monkeypatch.setattr("cli.stacks.selection.ROOT", project.root)
+    assert app.main(["new", "chess", "--hostname", "pds.chess-club.org", "--on", "fleet"]) == 0
+    output = capsys.readouterr().out
+    assert "+    chess: {port: 3101, host: b, disk_gib: 5, memory_mib: 896}" in output
+    assert "pulumi up --stack fleet && pulumi up --stack chess" in output
