@@ -16,6 +16,7 @@ import pytest
 from offline.mock_engine import ROOT
 from offline.stackfile import evaluate_stack
 from tests.contract.bundled import bundled
+from tests.contract.cheap_repository import cheap_repository
 from tests.contract.checked_host import checked_host as checked_host
 from tests.contract.member_server import member_server as member_server
 from tests.contract.restores import disaster as disaster
@@ -91,6 +92,12 @@ def quick_installs(pds_installs: dict[str, Install]) -> dict[str, Install]:
 def plc_install() -> Install:
     """The installed PLC directory."""
     return install("plc", CACHE)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
+    """The files of an empty restic repository, for the tests that do not make one."""
+    return cheap_repository(tmp_path_factory.mktemp("repository"))
 
 
 @pytest.fixture(scope="session")

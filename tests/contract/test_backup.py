@@ -6,7 +6,7 @@ import fcntl
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -35,29 +35,35 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(s3: str, tmp_path: Path, request: pytest.FixtureRequest) -> Bucket:
+def empty_bucket(s3: str, tmp_path: Path, request: pytest.FixtureRequest) -> Bucket:
     """An empty place in the bucket, for one test."""
     return Bucket(url=s3, place=f"place-{abs(hash(request.node.nodeid))}", folder=tmp_path / "alloc")
 
 
-def test_sent_snapshot_is_fetched_whole(running: Running, bucket: Bucket, tmp_path: Path) -> None:
+@pytest.fixture
+def bucket(empty_bucket: Bucket, repository: Mapping[str, bytes]) -> Bucket:
+    """A place with a repository without backups, for one test."""
+    return empty_bucket.prepare(repository)
+
+
+def test_sent_snapshot_is_fetched_whole(running: Running, empty_bucket: Bucket, tmp_path: Path) -> None:
     with running.club.writing():
         running.data.take()
-    output = bucket.send(running.data)
+    output = empty_bucket.send(running.data)
     assert "created restic repository" in output
     assert "no errors were found" in output, "restic reads back a part of the bucket"
-    bucket.restic("restore", "latest", "--target", str(tmp_path / "fetched"))
+    empty_bucket.restic("restore", "latest", "--target", str(tmp_path / "fetched"))
     report = verify(tmp_path / "fetched", running.data.document_key)
     assert report.problems == ()
     assert report.manifest == running.data.manifest()
 
 
-def test_repository_on_a_disk_works_as_well(faulty: Data, bucket: Bucket, tmp_path: Path) -> None:
+def test_repository_on_a_disk_works_as_well(faulty: Data, empty_bucket: Bucket, tmp_path: Path) -> None:
     faulty.take()
     (tmp_path / "disk").mkdir()
     repository = str(tmp_path / "disk" / "noted.at")
-    assert "created restic repository" in bucket.send(faulty, RESTIC_REPOSITORY=repository)
-    bucket.fetch(tmp_path / "new", RESTIC_REPOSITORY=repository)
+    assert "created restic repository" in empty_bucket.send(faulty, RESTIC_REPOSITORY=repository)
+    empty_bucket.fetch(tmp_path / "new", RESTIC_REPOSITORY=repository)
     report = verify(tmp_path / "new" / ".restore" / "fetched", faulty.document_key)
     assert (report.problems, report.manifest) == ((), faulty.manifest())
 
@@ -209,18 +215,18 @@ def test_refuses_a_second_restore_at_the_same_time(faulty: Data, bucket: Bucket,
     assert (theirs / "fetched" / "manifest.json").exists()
 
 
-def test_names_a_bucket_without_backups(line: str, bucket: Bucket, tmp_path: Path) -> None:
-    assert "holds no backups" in bucket.fetch(tmp_path / "new", code=1)
-    bucket.fetch(tmp_path / "new", NOMAD_META_from="volume")  # a snapshot on the volume needs no backups
+def test_names_a_bucket_without_backups(line: str, empty_bucket: Bucket, tmp_path: Path) -> None:
+    assert "holds no backups" in empty_bucket.fetch(tmp_path / "new", code=1)
+    empty_bucket.fetch(tmp_path / "new", NOMAD_META_from="volume")  # a snapshot on the volume needs no backups
 
 
-def test_sends_nothing_without_a_snapshot(faulty: Data, bucket: Bucket) -> None:
-    assert "FAILED: there is no snapshot in" in bucket.send(faulty, code=1)
+def test_sends_nothing_without_a_snapshot(faulty: Data, empty_bucket: Bucket) -> None:
+    assert "FAILED: there is no snapshot in" in empty_bucket.send(faulty, code=1)
 
 
-def test_output_does_not_contain_the_password(faulty: Data, bucket: Bucket) -> None:
+def test_output_does_not_contain_the_password(faulty: Data, empty_bucket: Bucket) -> None:
     faulty.take()
-    output = bucket.send(faulty)
+    output = empty_bucket.send(faulty)
     assert "a password for the tests" not in output
     assert "only a test" not in output
 

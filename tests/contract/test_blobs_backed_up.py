@@ -22,7 +22,7 @@ from botocore.credentials import Credentials
 from tests.contract.moved_blobs import COPIES, BlobSite, member_uploads
 from tests.contract.moved_blobs import blob_service as blob_service
 from tests.contract.snapshots import Data
-from tests.support.s3 import KEYS, REGION, ask
+from tests.support.s3 import KEYS, REGION, ask, put
 from tools.trial.node import PDS_LINES
 
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
@@ -62,15 +62,6 @@ def forget_record(site: BlobSite, blob: str) -> None:
     with closing(sqlite3.connect(store)) as db, db:
         db.execute("delete from blob where cid = ?", (cid,))
         db.execute("delete from record_blob where blobCid = ?", (cid,))
-
-
-def put(url: str, body: bytes) -> None:
-    """Overwrite an object."""
-    request = AWSRequest(method="PUT", url=url, data=body, headers={"x-amz-content-sha256": sha256(body).hexdigest()})
-    keys = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
-    S3SigV4Auth(keys, "s3", REGION).add_auth(request)
-    with urlopen(Request(url, method="PUT", data=body, headers=dict(request.headers)), timeout=600):
-        pass
 
 
 def copy_of(site: BlobSite, blob: str) -> str:

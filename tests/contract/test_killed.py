@@ -78,6 +78,7 @@ def killable(
     quick_installs: dict[str, Install],
     program_env: dict[str, str],
     directory: PlcDirectory,
+    repository: Mapping[str, bytes],
     line: str,
     scale: Scale,
     tmp_path: Path,
@@ -92,7 +93,7 @@ def killable(
             install=quick_installs[line],
             env=env,
             data=data,
-            bucket=Bucket(url=url, place="killed", folder=tmp_path / "alloc"),
+            bucket=Bucket(url=url, place="killed", folder=tmp_path / "alloc").prepare(repository),
             directory=directory,
             lives=lives,
         )
