@@ -18,6 +18,7 @@ from offline.stackfile import evaluate_stack
 from tests.contract.bundled import bundled
 from tests.contract.cheap_repository import cheap_repository
 from tests.contract.checked_host import checked_host as checked_host
+from tests.contract.empty_directory import copy_empty_directory
 from tests.contract.member_server import member_server as member_server
 from tests.contract.restores import disaster as disaster
 from tests.contract.restores import in_place as in_place
@@ -104,7 +105,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
 def directory(plc_install: Install, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlcDirectory]:
     """A PLC directory that is empty at first and shared by the tests."""
     folder = tmp_path_factory.mktemp("plc")
-    with PlcDirectory(plc_install, data=folder / "data", log=folder / "plc.log") as running:
+    data = copy_empty_directory(plc_install, folder / "data")
+    with PlcDirectory(plc_install, data=data, log=folder / "plc.log") as running:
         yield running
 
 

@@ -20,7 +20,9 @@ from cli.lib.subprocesses import child
 from components.people.members import temporary_handle
 from offline.mock_engine import ROOT
 from tests.contract.conftest import CACHE
+from tests.contract.empty_directory import copy_empty_directory
 from tests.support.programs import CLUB, run
+from tools.trial.node import Install
 from tools.trial.session import serve
 from tools.trial.trial import member_steps, task_environment
 
@@ -37,6 +39,13 @@ sys.exit(serve(env, frozenset(), data, cache, "0.5", False, Console(width=200)))
 _DEADLINE = 600.0
 
 
+@pytest.fixture
+def with_directory(plc_install: Install, tmp_path: Path) -> Path:
+    """The data of a session whose directory has its database already."""
+    copy_empty_directory(plc_install, tmp_path / "plc")
+    return tmp_path
+
+
 def _run(env: dict[str, str], secrets: frozenset[str], data: Path, line: str) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
     code = serve(env, secrets, data, CACHE, line, True, console)
@@ -45,11 +54,11 @@ def _run(env: dict[str, str], secrets: frozenset[str], data: Path, line: str) ->
 
 
 def test_second_session_finds_the_account_and_identity_of_the_first(
-    program_env: dict[str, str], program_secrets: frozenset[str], tmp_path: Path, line: str
+    program_env: dict[str, str], program_secrets: frozenset[str], with_directory: Path, line: str
 ) -> None:
     small = program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"}
-    first_code, first = _run(small, program_secrets, tmp_path, line)
-    second_code, second = _run(small, program_secrets, tmp_path, line)
+    first_code, first = _run(small, program_secrets, with_directory, line)
+    second_code, second = _run(small, program_secrets, with_directory, line)
     assert (first_code, second_code) == (0, 0), first + second
     account = re.search(r"alice\.noted\.at is (did:plc:\w+)", first)
     assert account is not None, first
@@ -61,10 +70,10 @@ def test_second_session_finds_the_account_and_identity_of_the_first(
 
 
 def test_session_prints_the_error_of_a_server_that_does_not_start(
-    program_env: dict[str, str], program_secrets: frozenset[str], tmp_path: Path
+    program_env: dict[str, str], program_secrets: frozenset[str], with_directory: Path
 ) -> None:
     bad = program_env | {"PDS_SERVICE_HANDLE_DOMAINS": "noted.at"}
-    code, text = _run(bad, program_secrets, tmp_path, "0.5")
+    code, text = _run(bad, program_secrets, with_directory, "0.5")
     assert code == 1
     assert "Invalid handle domain: noted.at" in text
 
@@ -77,9 +86,11 @@ def test_unknown_version_line_is_named_with_the_known_ones(program_env: dict[str
 
 
 @pytest.fixture(scope="module")
-def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of sessions that follow each other: the directory's database is made once."""
-    return tmp_path_factory.mktemp("session")
+def lived_in(plc_install: Install, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of sessions that follow each other."""
+    folder = tmp_path_factory.mktemp("session")
+    copy_empty_directory(plc_install, folder / "plc")
+    return folder
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -88,16 +99,16 @@ def test_no_process_of_a_session_outlives_it(
 ) -> None:
     small = json.dumps(program_env | {"PDS_BLOB_UPLOAD_LIMIT": "100000"})
     command = [sys.executable, "-c", _SCRIPT, small, str(lived_in), str(CACHE)]
-    with child(command, 3 * _DEADLINE, cwd=ROOT, stdout=subprocess.PIPE) as session:
-        assert session.stdout is not None
+    with child(command, 3 * _DEADLINE, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         text = ""
         while "Serving" not in text:
-            line = session.stdout.readline()
+            line = process.stdout.readline()
             assert line, text
             text += line
         urls = re.findall(r"http://(?:127\.0\.0\.1|localhost):\d+", text)
-        session.send_signal(number)
-        code = session.wait(_DEADLINE)
+        process.send_signal(number)
+        code = process.wait(_DEADLINE)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), text
     assert len(set(urls)) == 2, text
     for url in set(urls):
@@ -118,6 +129,7 @@ def _wait_until_gone(url: str) -> None:
 
 
 def test_members_get_accounts_and_a_second_session_finds_them(tmp_path: Path) -> None:
+    """The first session begins without any data: it also creates the directory's database."""
     evaluation = run(**CLUB, pds={"blob_upload_limit": 100000})
     env, secret_names = task_environment(evaluation)
     outputs = []
