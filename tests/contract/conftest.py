@@ -84,9 +84,8 @@ def pds_installs() -> dict[str, Install]:
 
 @pytest.fixture(scope="session")
 def quick_installs(pds_installs: dict[str, Install]) -> dict[str, Install]:
-    """The same servers for tests that start one again and again: the newest with its modules in few files."""
-    newest = PDS_LINES[-1]
-    return pds_installs | {newest: bundled(pds_installs[newest], CACHE)}
+    """The same servers with their modules in one file, for tests that start one again and again."""
+    return {line: bundled(server, CACHE) for line, server in pds_installs.items()}
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +111,7 @@ def directory(plc_install: Install, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def start_pds(
-    pds_installs: dict[str, Install],
+    quick_installs: dict[str, Install],
     directory: PlcDirectory,
     program_secrets: frozenset[str],
     tmp_path_factory: pytest.TempPathFactory,
@@ -129,6 +128,6 @@ def start_pds(
         local = applied(env, differences(env, data=data, plc_url=directory.url, port=free_port(), line=line))
         # Applied last: a local difference must not repair what the test breaks.
         changed = {name: value for name, value in {**local, **WITHOUT_GUARD, **change}.items() if value is not None}
-        return PdsProcess(pds_installs[line], changed, data.with_suffix(".log"), secrets=program_secrets)
+        return PdsProcess(quick_installs[line], changed, data.with_suffix(".log"), secrets=program_secrets)
 
     return start

@@ -24,7 +24,7 @@ _WAIT = "const WAIT = 90;"
 
 
 def test_second_server_on_the_same_data_is_refused_until_the_first_is_gone(
-    pds_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
+    quick_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
 ) -> None:
     data = tmp_path / "pds"
     data.mkdir()
@@ -38,9 +38,9 @@ def test_second_server_on_the_same_data_is_refused_until_the_first_is_gone(
 
     def second() -> PdsProcess:
         change = {"PDS_PORT": str(free_port()), "NODE_OPTIONS": preloads}
-        return PdsProcess(pds_installs[line], env | change, tmp_path / "second.log")
+        return PdsProcess(quick_installs[line], env | change, tmp_path / "second.log")
 
-    with PdsProcess(pds_installs[line], env, tmp_path / "first.log") as first:
+    with PdsProcess(quick_installs[line], env, tmp_path / "first.log") as first:
         with pytest.raises(ServerEndedError) as refusal, second():
             pass
         assert "REFUSED: another server runs on these data" in refusal.value.last_lines

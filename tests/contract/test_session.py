@@ -19,11 +19,12 @@ from rich.console import Console
 from cli.lib.subprocesses import child
 from components.people.members import temporary_handle
 from offline.mock_engine import ROOT
+from tests.contract.bundled import quick_install
 from tests.contract.conftest import CACHE
 from tests.contract.empty_directory import copy_empty_directory
 from tests.support.programs import CLUB, run
+from tools.trial import session
 from tools.trial.node import Install
-from tools.trial.session import serve
 from tools.trial.trial import member_steps, task_environment
 
 pytestmark = pytest.mark.contract
@@ -32,9 +33,11 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from tools.trial.session import serve
+from tests.contract.bundled import quick_install
+from tools.trial import session
+session.install = quick_install
 env, data, cache = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-sys.exit(serve(env, frozenset(), data, cache, "0.5", False, Console(width=200)))
+sys.exit(session.serve(env, frozenset(), data, cache, "0.5", False, Console(width=200)))
 """
 _DEADLINE = 600.0
 
@@ -46,9 +49,15 @@ def with_directory(plc_install: Install, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions start the servers that have their modules in one file."""
+    monkeypatch.setattr(session, "install", quick_install)
+
+
 def _run(env: dict[str, str], secrets: frozenset[str], data: Path, line: str) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
-    code = serve(env, secrets, data, CACHE, line, True, console)
+    code = session.serve(env, secrets, data, CACHE, line, True, console)
     assert isinstance(console.file, io.StringIO)
     return code, console.file.getvalue()
 
@@ -69,6 +78,7 @@ def test_second_session_finds_the_account_and_identity_of_the_first(
     assert [name for name in program_secrets if program_env[name] in first + second] == []
 
 
+@pytest.mark.usefixtures("quick")
 def test_session_prints_the_error_of_a_server_that_does_not_start(
     program_env: dict[str, str], program_secrets: frozenset[str], with_directory: Path
 ) -> None:
@@ -128,6 +138,7 @@ def _wait_until_gone(url: str) -> None:
     pytest.fail(f"{url} still answers")
 
 
+@pytest.mark.usefixtures("quick")
 def test_members_get_accounts_and_a_second_session_finds_them(tmp_path: Path) -> None:
     """The first session begins without any data: it also creates the directory's database."""
     evaluation = run(**CLUB, pds={"blob_upload_limit": 100000})
@@ -136,7 +147,7 @@ def test_members_get_accounts_and_a_second_session_finds_them(tmp_path: Path) ->
     for _ in range(2):
         console = Console(file=io.StringIO(), width=200)
         further = functools.partial(member_steps, evaluation)
-        code = serve(env, secret_names, tmp_path, CACHE, "0.5", True, console, further)
+        code = session.serve(env, secret_names, tmp_path, CACHE, "0.5", True, console, further)
         assert isinstance(console.file, io.StringIO)
         outputs.append(console.file.getvalue())
         assert code == 0, outputs[-1]
