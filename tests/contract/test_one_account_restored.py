@@ -51,10 +51,10 @@ def test_one_account_is_restored_and_the_others_are_unchanged(in_place: Restore)
         for uri, cid in scenario.club.journal.before(scenario.began)[1].items():
             if did in uri:
                 assert _cid(server, in_place, uri) == cid
-    with closing(sqlite3.connect(in_place.data.path / "sequencer.sqlite")) as db:
-        new = db.execute("select did, eventType from repo_seq where seq > ?", (events,)).fetchall()
-    assert new == [(did, "sync")], "only a #sync for that account"
-    _relay_follows(in_place, relay)
+        with closing(sqlite3.connect(in_place.data.path / "sequencer.sqlite")) as db:
+            new = db.execute("select did, eventType from repo_seq where seq > ?", (events,)).fetchall()
+        assert new == [(did, "sync")], "only a #sync for that account"
+        _relay_follows(server, in_place, relay)
 
 
 def test_deleted_account_is_restored_with_its_password(in_place: Restore) -> None:

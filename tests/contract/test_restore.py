@@ -63,18 +63,17 @@ def _status(client: Client, did: str) -> str:
     return str(output.get("status") or "active")
 
 
-def _relay_follows(restore: Restore, relay: Relay) -> None:
+def _relay_follows(server: PdsProcess, restore: Restore, relay: Relay) -> None:
     """Assert that the relay follows the restored server to its newest event and to a new post."""
     scenario = restore.scenario
     stayed = scenario.club.journal.before(scenario.began)[0] - _departed(scenario)
-    with restore.opened() as server:
-        client = _client(server, restore)
-        scenario.club.post(_logged_in(server, restore, scenario.writer.did), "after the restore")
-        relay.follow(server.url, newest(restore.data.path))
-        assert not relay.idle, "its cursor must not be in the future"
-        assert relay.dropped == []
-        for did in stayed:
-            assert relay.repositories[did].rev == client.query("com.atproto.sync.getLatestCommit", {"did": did})["rev"]
+    client = _client(server, restore)
+    scenario.club.post(_logged_in(server, restore, scenario.writer.did), "after the restore")
+    relay.follow(server.url, newest(restore.data.path))
+    assert not relay.idle, "its cursor must not be in the future"
+    assert relay.dropped == []
+    for did in stayed:
+        assert relay.repositories[did].rev == client.query("com.atproto.sync.getLatestCommit", {"did": did})["rev"]
 
 
 @pytest.mark.parametrize("fixture_name", ["in_place", "disaster"])
@@ -90,7 +89,7 @@ def test_restored_members_keep_passwords_and_posts_and_a_relay_continues(
         _everything_is_served(server, restore, but=_departed(scenario))
         with pytest.raises(RefusedError, match="Could not locate record"):
             _cid(server, restore, scenario.written_after)
-    _relay_follows(restore, relay)
+        _relay_follows(server, restore, relay)
 
 
 def test_relay_stays_idle_if_the_first_event_is_omitted(in_place: Restore) -> None:
@@ -107,8 +106,11 @@ def test_relay_drops_a_repository_without_a_newer_revision(in_place: Restore) ->
     in_place.plant("restore_server.cjs", "    await store.repo.processWrites([]);\n", "")
     in_place.plant("restore_server.cjs", "if (seen && sync.rev <= seen)", "if (false)")
     in_place.run()
-    with pytest.raises(AssertionError, match=f"#sync of {in_place.scenario.writer.did}: old revision"):
-        _relay_follows(in_place, in_place.relay)
+    with (
+        in_place.opened() as server,
+        pytest.raises(AssertionError, match=f"#sync of {in_place.scenario.writer.did}: old revision"),
+    ):
+        _relay_follows(server, in_place, in_place.relay)
 
 
 @pytest.mark.parametrize("fixture_name", ["in_place", "disaster"])
@@ -192,7 +194,7 @@ def test_repository_that_is_behind_the_events_is_updated_from_them(in_place: Res
         )
         served = _client(server, in_place).stream_blob(scenario.writer.did, kept.name)
         assert b"".join(served) == BLOBS_AFTER[0]
-    _relay_follows(in_place, in_place.relay)
+        _relay_follows(server, in_place, in_place.relay)
 
 
 def test_next_snapshot_of_restored_data_is_whole_and_the_list_continues(in_place: Restore) -> None:

@@ -111,7 +111,7 @@ def test_damaged_account_comes_from_the_newest_older_whole_backup(in_place: Rest
     assert f"FROM THE BACKUP OF 2026-01-03T00:00:00.000Z: {did}: store.sqlite is damaged" in output
     with in_place.opened() as server:
         _others_are_served(server, in_place, but=set())
-    _relay_follows(in_place, relay)
+        _relay_follows(server, in_place, relay)
 
 
 def test_account_without_a_whole_copy_is_named_and_the_others_are_restored(disaster: Restore, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_losses_of_an_account_are_named_and_the_rest_is_restored(
             with pytest.raises(RefusedError, match="Could not locate record"):
                 _cid(server, in_place, uri)
         scenario.club.post(_logged_in(server, in_place, did), "after the restore")
-    _relay_follows(in_place, relay)
+        _relay_follows(server, in_place, relay)
     in_place.data.take()
     assert in_place.data.verify().problems == (), "the restored data must be whole"
 
@@ -213,7 +213,7 @@ def test_account_newer_than_the_snapshot_is_carried_over_with_its_password(in_pl
         member = _logged_in(server, in_place, late)
         in_place.scenario.club.post(member, "still here")
         assert _status(_client(server, in_place), late) == "active"
-    _relay_follows(in_place, relay)
+        _relay_follows(server, in_place, relay)
 
 
 @one_line
@@ -259,7 +259,8 @@ def test_snapshot_without_events_is_restored_with_events_above_all_known(disaste
     relay = disaster.relay
     with relay.answering() as url:
         assert "events begin anew" in disaster.run(PDS_CRAWLERS=url)
-    _relay_follows(disaster, relay)
+    with disaster.opened() as server:
+        _relay_follows(server, disaster, relay)
 
 
 @one_line
