@@ -66,7 +66,7 @@ unit: venv/.tests
 	$(PYTEST) -m 'not contract'
 
 contract: venv/.tests
-	$(PYTEST) -m contract
+	$(PYTEST) -m contract tests/contract
 
 lint: venv/.tests
 	$(RUN) ruff check .
