@@ -28,6 +28,7 @@ from tests.contract.restores import FILES, restoring
 from tests.contract.snapshots import DEADLINE, Data, Running, open_environment
 from tests.contract.test_drill import Drill
 from tools.trial.directory import PlcDirectory
+from tools.trial.node import Install
 from tools.trial.pds import PdsProcess
 
 pytestmark = pytest.mark.contract
@@ -61,15 +62,22 @@ class Large:
 
 
 @pytest.fixture(scope="module")
-def large(running: Running, still: Data, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
-    """An account with 200,000 records, and a snapshot of it taken within the memory limit of the jobs."""
+def large(
+    running: Running,
+    still: Data,
+    pds_installs: dict[str, Install],
+    line: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Large]:
+    """An account with 200,000 records, and a snapshot of it taken within the memory limit of the jobs. The modules are
+    as npm installs them: they take more memory than in one file."""
     path = tmp_path_factory.mktemp("large") / "pds"
     shutil.copytree(still.path, path, ignore=shutil.ignore_patterns(".snapshot"))
     did = running.club.members[0].did
     enlarge(path, did, realistic(did, _RECORDS))
     try:
         with limited(BackupOptions.model_fields["memory_mib"].default) as limit:
-            inside = limit.node(still.install, path.parent)
+            inside = limit.node(pds_installs[line], path.parent)
             data = replace(still, path=path, install=inside)
             data.take()
             yield Large(data=data, did=did, limit=limit)
