@@ -68,6 +68,12 @@ def place(
     )
 
 
+@pytest.fixture
+def quick_place(place: HostConnection, quick_installs: dict[str, Install], line: str) -> HostConnection:
+    """The same with the server's modules in one file, if neither its files nor what it flushes is the question."""
+    return replace(place, install=quick_installs[line])
+
+
 def test_every_connection_is_full_and_every_file_is_flushed_with_its_folders(place: HostConnection) -> None:
     lines, did = place.reported(place.env["NODE_OPTIONS"])
     levels = {Path(line["database"]).name: line["synchronous"] for line in lines if "database" in line}
@@ -200,18 +206,18 @@ def test_refuses_a_server_with_changed_internals_before_it_listens(
     assert "'pds: {durable_writes: false}'" in error, "the error must name the remedy"
 
 
-def test_refuses_a_connection_that_stays_normal(place: HostConnection, tmp_path: Path) -> None:
+def test_refuses_a_connection_that_stays_normal(quick_place: HostConnection, tmp_path: Path) -> None:
     """As with a library that accepts the pragma and ignores it."""
     deaf = tmp_path / "deaf.cjs"
     deaf.write_text(_DEAF)
-    error = _refusal(place.server(NODE_OPTIONS=f'--require="{deaf}" {place.env["NODE_OPTIONS"]}'))
+    error = _refusal(quick_place.server(NODE_OPTIONS=f'--require="{deaf}" {quick_place.env["NODE_OPTIONS"]}'))
     assert "REFUSED: " in error
     assert "answers 'PRAGMA synchronous' with 1, not 2" in error
 
 
-def test_refuses_a_database_opened_without_the_library(place: HostConnection, tmp_path: Path) -> None:
+def test_refuses_a_database_opened_without_the_library(quick_place: HostConnection, tmp_path: Path) -> None:
     """As a worker thread of a later version might do."""
     other = tmp_path / "other.cjs"
     other.write_text(_PAST_THE_LIBRARY)
-    error = _refusal(place.server(NODE_OPTIONS=f'{place.env["NODE_OPTIONS"]} --require="{other}"'))
-    assert f"it opened {place.data}/other.sqlite by other means than better-sqlite3" in error
+    error = _refusal(quick_place.server(NODE_OPTIONS=f'{quick_place.env["NODE_OPTIONS"]} --require="{other}"'))
+    assert f"it opened {quick_place.data}/other.sqlite by other means than better-sqlite3" in error

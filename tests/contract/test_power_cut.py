@@ -58,13 +58,15 @@ class Scenario:
 
     env: Mapping[str, str]
     install: Install
+    reader: Install
+    """The same server with its modules in one file, for after the cut."""
     disk: Disk
     acknowledged: Acknowledged = field(default_factory=Acknowledged)
 
     def until_the_cut(self) -> None:
         """Let members write, join and upload without a pause, and cut the power meanwhile."""
         enough = threading.Semaphore(0)
-        with self._server() as server:
+        with self._server(self.install) as server:
             club = Club(server.url, self.env["PDS_HOSTNAME"])
             steps: list[Callable[[], object]] = [partial(self._join, club)]
             for _ in range(_MEMBERS):
@@ -84,7 +86,7 @@ class Scenario:
     def lost(self) -> dict[str, list[str]]:
         """Acknowledged writes that are missing, by kind."""
         found: dict[str, list[str]] = {kind: [] for kind in ("account", "record", "event", "blob", "upload", "key")}
-        with self._server() as server, httpx.Client(base_url=server.url, trust_env=False) as http:
+        with self._server(self.reader) as server, httpx.Client(base_url=server.url, trust_env=False) as http:
             clients = dict(self._logged_in(server.url, found["account"]))
             served_records = {uri: cid for did in self.acknowledged.accounts for uri, cid in _records(http, did)}
             found["record"] = [uri for uri, cid in self.acknowledged.records.items() if served_records.get(uri) != cid]
@@ -98,8 +100,8 @@ class Scenario:
             found["event"] = self._without_event()
         return {kind: names for kind, names in found.items() if names}
 
-    def _server(self) -> PdsProcess:
-        return PdsProcess(self.install, self.env, self.disk.mount.with_suffix(".log"))
+    def _server(self, install: Install) -> PdsProcess:
+        return PdsProcess(install, self.env, self.disk.mount.with_suffix(".log"))
 
     def _join(self, club: Club) -> Member:
         member = club.join()
@@ -167,14 +169,19 @@ def _bytes_of(cid: str) -> bytes:
 
 @pytest.fixture
 def scenario(
-    pds_installs: dict[str, Install], program_env: dict[str, str], directory: PlcDirectory, line: str, tmp_path: Path
+    pds_installs: dict[str, Install],
+    quick_installs: dict[str, Install],
+    program_env: dict[str, str],
+    directory: PlcDirectory,
+    line: str,
+    tmp_path: Path,
 ) -> Iterator[Scenario]:
     try:
         with disk(tmp_path) as scratch_disk:
             data = scratch_disk.mount / "pds"
             data.mkdir()
             env = open_environment(program_env, data, directory, line)
-            yield Scenario(env=env, install=pds_installs[line], disk=scratch_disk)
+            yield Scenario(env=env, install=pds_installs[line], reader=quick_installs[line], disk=scratch_disk)
     except NoDiskError as missing:
         pytest.skip(f"a power cut cannot be simulated: {missing}. Run this as root with loop devices.")
 
