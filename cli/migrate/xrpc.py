@@ -8,6 +8,7 @@ Rate limits are those of @atproto/xrpc-server (`rate-limiter.js`): every limited
 import base64
 import email.utils
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -115,7 +116,12 @@ class AccountClient:
         self._extensions = {"sni_hostname": self.host} if address else {}
         proxies = not address and self.host not in LOOPBACK  # of the environment
         self._http = httpx.Client(
-            base_url=base, headers={**named, **(headers or {})}, timeout=_TIMEOUT, trust_env=proxies
+            base_url=base,
+            headers={**named, **(headers or {})},
+            timeout=_TIMEOUT,
+            trust_env=proxies,
+            # The authorities that the other clients of the stack's PDS trust. httpx has its own without `trust_env`.
+            verify=ssl.create_default_context() if address else True,
         )
 
     def close(self) -> None:

@@ -5,6 +5,7 @@
 
 import json
 import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from components.clients import pds_admin
 from components.clients.errors import ServiceError
 from offline.stackfile import StackFileError
 from tests.contract.large import car, cid_of_block
+from tests.support.certificates import Authority, server_context
 from tests.support.programs import settings_of
+from tests.support.serving import LOOPBACK, served
 
 DID = "did:plc:zs5i5kcyh3bsifkz55qhe62w"
 OLD_SERVER = {"rotationKeys": ["did:key:old-recovery", "did:key:old"]}
@@ -282,6 +285,29 @@ def test_a_download_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path:
     client, _ = _client(monkeypatch, [httpx.Response(200, content=bytes(2000))])
     with (tmp_path / "blob").open("w+b") as file, pytest.raises(TooLargeError):
         client.download("com.atproto.sync.getBlob", file, limit=1999)
+
+
+def test_the_stack_s_pds_may_have_a_certificate_of_an_authority_that_the_system_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for all other commands, which use Python's own TLS context."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    authority = Authority()
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    with served(Handler, tls=server_context(authority.issue("noted.test"), tmp_path)) as port:
+        url = f"https://noted.test:{port}"
+        with pytest.raises(NoAnswerError):
+            AccountClient(url, address=LOOPBACK, clock=_Clock()).query("com.atproto.server.describeServer")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        client = AccountClient(url, address=LOOPBACK, clock=_Clock())
+        assert client.query("com.atproto.server.describeServer") == {}
 
 
 def test_a_refused_call_has_the_server_s_words(monkeypatch: pytest.MonkeyPatch) -> None:
