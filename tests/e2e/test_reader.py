@@ -1,13 +1,16 @@
 """Which text of a page is a command, and that scenario and pages have the same commands."""
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.environment import reader
-from tests.e2e.environment.reader import Reader, commands
+from tests.e2e.environment.reader import Reader, commands, options
 from tests.e2e.environment.tools import E2eError
-from tests.e2e.scenarios import e2e_pages
+from tests.e2e.scenarios import e2e_first_month, e2e_pages
 
 PAGE = """# A page
 
@@ -17,6 +20,9 @@ pulumi up --not-one
 
     export TOKEN=…              # a secret
     pulumi up && ./pds check x  # both
+
+    pds:mail:
+      dns: {spf: ['a:my-club.org']}
 
 ## Later
 
@@ -50,8 +56,37 @@ def test_only_commands_of_the_page_are_typed_and_the_rest_is_reported(page: str,
     assert page_reader.left(sections, {"export TOKEN=…": "set"}) == [f"{page}: pulumi up && ./pds check x"]
 
 
-def test_scenario_has_every_command_of_the_pages() -> None:
-    page_commands = {command for page, names in e2e_pages.SECTIONS.items() for command in commands(page, *names)}
-    assert set(e2e_pages.ELSEWHERE) - page_commands == set(), "no page has it any more"
-    scenario = Path(str(e2e_pages.__file__)).read_text()
-    assert [command for command in page_commands - set(e2e_pages.ELSEWHERE) if f'"{command}"' not in scenario] == []
+def test_a_block_of_a_stack_file_is_read_with_the_person_s_own_values(page: str) -> None:
+    assert options(page, "pds:mail:", {"my-club.org": "noted.at"}) == {"mail": {"dns": {"spf": ["a:noted.at"]}}}
+    with pytest.raises(E2eError, match=r"no `another\.org` in the block"):
+        options(page, "pds:mail:", {"another.org": "noted.at"})
+    with pytest.raises(E2eError, match="no block that begins with `pds:none`"):
+        options(page, "pds:none", {})
+
+
+def test_a_command_that_prompts_gets_its_answers_in_a_terminal(page: str, tmp_path: Path) -> None:
+    program = """read -rsp 'Password: ' one; echo; read -rp 'Again (or not: no)? [y/N]: ' two; echo "$one, $two"
+"""
+    (tmp_path / "pulumi").write_text(f"#!/bin/bash\ntest -t 0 || exit 1\n{program}")
+    (tmp_path / "pulumi").chmod(0o755)
+    page_reader = Reader(tmp_path, {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    answers = [("Password", lambda: "hers"), ("Again (or not: no)?", lambda: "y")]
+    assert page_reader.converses(page, "pulumi refresh", answers).endswith("hers, y\n")
+    with pytest.raises(E2eError, match="did not prompt for 'Token'"):
+        page_reader.converses(page, "pulumi refresh", [*answers, ("Token", str)])
+
+
+def test_a_command_that_runs_on_gets_ctrl_c(page: str, tmp_path: Path) -> None:
+    page_reader = Reader(tmp_path, {"PATH": os.environ["PATH"]})
+    with page_reader.starts(page, "pulumi refresh", means="echo it runs; exec sleep 600") as process:
+        assert process.stdout
+        assert process.stdout.readline() == "it runs\n"
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("scenario", [e2e_pages, e2e_first_month])
+def test_scenario_has_every_command_of_its_pages(scenario: Any) -> None:
+    page_commands = {command for page, names in scenario.SECTIONS.items() for command in commands(page, *names)}
+    assert set(scenario.ELSEWHERE) - page_commands == set(), "no page has it any more"
+    text = Path(str(scenario.__file__)).read_text()
+    assert [command for command in page_commands - set(scenario.ELSEWHERE) if f'"{command}"' not in text] == []

@@ -1,5 +1,5 @@
-"""A mail relay on loopback that is as strict as a relay (RFC 5321, 3207, 4954): plain, with STARTTLS, or with TLS from
-the first byte.
+"""A mail relay that is as strict as a relay (RFC 5321, 3207, 4954): plain, with STARTTLS, or with TLS from the first
+byte.
 
 It refuses a login before TLS, a wrong password, a message without a login, a sender or a recipient that it does not
 accept, commands out of order, and lines that do not end with CRLF. `taken` holds what it accepted.
@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
+
+from tests.support.serving import LOOPBACK
 
 Tls = Literal["none", "starttls", "implicit"]
 
@@ -177,9 +179,9 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def serve(relay: SmtpRelay) -> Iterator[SmtpRelay]:
-    """Run the relay at a free port, which is then its `port`."""
-    server = _Server(("127.0.0.1", 0), _Handler)
+def serve(relay: SmtpRelay, address: str = LOOPBACK) -> Iterator[SmtpRelay]:
+    """Run the relay at its `port`, or at a free one, which is then its `port`."""
+    server = _Server((address, relay.port), _Handler)
     server.relay = relay
     relay.port = int(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

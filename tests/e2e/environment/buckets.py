@@ -4,19 +4,16 @@ The engine's provider reaches it as a proxy, restic by its image, and Node in co
 stunnel, which has a certificate of the e2e environment's authority.
 """
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from components.settings.checks.endpoints import SPACES
 from tests.e2e.environment.directory import Directory
 from tests.e2e.environment.docker import gateway
 from tests.e2e.environment.environment import E2eEnvironment
 from tests.e2e.environment.ingresses import public_ports
-from tests.e2e.environment.service import Service
+from tests.e2e.environment.service import tls_front
 from tests.e2e.images.build import local_pds_image, restic_image
 from tests.support.s3 import REGION, add_key, buckets_of, drop_key, s3_server
 
@@ -53,8 +50,9 @@ class SpacesService:
 
 
 @contextmanager
-def spaces(made: E2eEnvironment, plc: Directory, *buckets: str) -> Iterator[SpacesService]:
-    """Run it without buckets; images know the names of `buckets`, which the program makes. Raises E2eError."""
+def spaces(made: E2eEnvironment, plc: Directory, *buckets: str, others: Sequence[str] = ()) -> Iterator[SpacesService]:
+    """Run it without buckets; images know the names of `buckets`, which the program makes, and of `others`, servers at
+    the containers' address for this machine. Raises E2eError."""
     folder = made.folder / "spaces"
     folder.mkdir()
     address = gateway(made.docker_host)
@@ -63,22 +61,11 @@ def spaces(made: E2eEnvironment, plc: Directory, *buckets: str) -> Iterator[Spac
         s3_server(folder, hosts=("spaces.test", HOST), address=address, spaces=True) as url,
     ):
         names = [HOST, *(f"{bucket}.{HOST}" for bucket in buckets)]
-        front = _front(made, folder, names, f"{address}:443", url.removeprefix("http://"))
-        try:
-            known = {**plc.names, **dict.fromkeys(names, address)}
+        place = url.removeprefix("http://")
+        with tls_front(folder, made.authority.issue(*names), f"{address}:443", place):
+            known = {**plc.names, **dict.fromkeys([*names, *others], address)}
             pds = local_pds_image(folder / "pds", made.docker_host, made.authority.pair(), known)
-            restic = restic_image(folder / "restic", made.cache, made.docker_host, HOST, url.removeprefix("http://"))
+            restic = restic_image(folder / "restic", made.cache, made.docker_host, HOST, place)
             made.world.spaces = Spaces(url)
             env = {**made.env, "SPACES_ENDPOINT_URL": "http://spaces.test", "HTTP_PROXY": url, "NO_PROXY": ""}
             yield SpacesService(url=url, made=replace(made, env=env), pds_image=pds, restic_image=restic)
-        finally:
-            front.stop()
-
-
-def _front(made: E2eEnvironment, folder: Path, names: Sequence[str], accept: str, connect: str) -> Service:
-    pair = made.authority.issue(*names).written(folder, "server.pem")
-    pair.chmod(0o600)
-    lines = ("foreground = yes", "pid =", "[s3]", f"accept = {accept}", f"connect = {connect}", f"cert = {pair}")
-    (folder / "stunnel.conf").write_text("\n".join(lines) + "\n")
-    command = [shutil.which("stunnel") or "stunnel", str(folder / "stunnel.conf")]
-    return Service(command, folder / "stunnel.log", {"PATH": os.environ["PATH"]})

@@ -5,10 +5,6 @@ https addresses of directories. Here the e2e environment's authority signs the c
 on the containers' address for this machine.
 """
 
-import os
-import shutil
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +13,7 @@ from pathlib import Path
 import httpx
 
 from tests.e2e.environment.docker import gateway
-from tests.e2e.environment.service import Service, last_lines
-from tests.e2e.environment.tools import E2eError
+from tests.e2e.environment.service import tls_front
 from tests.e2e.images.build import local_pds_image
 from tests.support.certificates import Authority
 from tools.trial.directory import PlcDirectory
@@ -26,7 +21,6 @@ from tools.trial.node import install
 from tools.trial.process import free_port
 
 NAME = "plc.bench.test"
-_START = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,40 +48,8 @@ def directory(folder: Path, cache: Path, docker_host: str, authority: Authority)
     address = gateway(docker_host)
     with PlcDirectory(install("plc", cache), data=folder / "data", log=folder / "plc.log") as plain:
         port = free_port()
-        terminator = _terminator(folder, authority, f"{address}:{port}", plain.url.rpartition(":")[2])
-        try:
-            _wait(address, port, terminator)
+        pair = authority.issue(NAME)
+        with tls_front(folder, pair, f"{address}:{port}", f"127.0.0.1:{plain.url.rpartition(':')[2]}"):
             names = {NAME: address}
             image = local_pds_image(folder / "image", docker_host, authority.pair(), names)
             yield Directory(f"https://{NAME}:{port}", plain.url, image, names)
-        finally:
-            terminator.stop()
-
-
-def _terminator(folder: Path, authority: Authority, accept: str, port: str) -> Service:
-    pair = authority.issue(NAME).written(folder, "server.pem")
-    pair.chmod(0o600)
-    lines = (
-        "foreground = yes",
-        "pid =",
-        "[plc]",
-        f"accept = {accept}",
-        f"connect = 127.0.0.1:{port}",
-        f"cert = {pair}",
-    )
-    (folder / "stunnel.conf").write_text("\n".join(lines) + "\n")
-    program = shutil.which("stunnel")
-    assert program, "the e2e environment needs it too"
-    return Service([program, str(folder / "stunnel.conf")], folder / "stunnel.log", {"PATH": os.environ["PATH"]})
-
-
-def _wait(address: str, port: int, terminator: Service) -> None:
-    end = time.monotonic() + _START
-    while time.monotonic() < end:
-        try:
-            socket.create_connection((address, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise E2eError(f"no server answers at {address}:{port}:\n{last_lines(terminator.log)}")

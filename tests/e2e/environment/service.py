@@ -1,15 +1,25 @@
 """A service of a machine: a process that is restarted when it ends, as systemd does with `Restart=always`."""
 
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.e2e.environment.tools import E2eError
+from tests.support.certificates import Pair
 
 _RESTART = 5.0
 """Seconds; RestartSec of the project's units."""
 _BEFORE = 120.0
 """Seconds for the command before a start."""
+_TLS_START = 10.0
+"""Seconds until stunnel listens."""
 
 
 class Service:
@@ -82,6 +92,38 @@ class Service:
         if self._wanted.is_set():
             how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             self.deaths.append(f"{Path(self._command[0]).name} ended with {how}; see {self.log}")
+
+
+@contextmanager
+def tls_front(folder: Path, pair: Pair, accept: str, connect: str) -> Iterator[None]:
+    """stunnel, which ends TLS at `accept` (`ADDRESS:PORT`) and connects to `connect`. Raises E2eError if it does not
+    listen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    certificate = pair.written(folder, "server.pem")
+    certificate.chmod(0o600)
+    lines = ("foreground = yes", "pid =", "[tls]", f"accept = {accept}", f"connect = {connect}")
+    (folder / "stunnel.conf").write_text("\n".join([*lines, f"cert = {certificate}", ""]))
+    program = shutil.which("stunnel")
+    assert program, "the e2e environment needs it too"
+    service = Service([program, str(folder / "stunnel.conf")], folder / "stunnel.log", {"PATH": os.environ["PATH"]})
+    try:
+        _wait_for(accept, service)
+        yield
+    finally:
+        service.stop()
+
+
+def _wait_for(accept: str, service: Service) -> None:
+    address, _, port = accept.rpartition(":")
+    end = time.monotonic() + _TLS_START
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((address, int(port)), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise E2eError(f"no server answers at {accept}:\n{last_lines(service.log)}")
 
 
 def last_lines(file: Path, count: int = 20) -> str:

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from tests.e2e.environment import tools
 from tests.e2e.environment.directory import Directory, directory
 from tests.e2e.environment.environment import HOSTNAME, PROGRAMS, ROOT, E2eEnvironment, e2e_env
 from tests.e2e.environment.ingresses import INGRESSES, At
+from tests.e2e.environment.reader import Reader
 from tests.e2e.environment.tools import missing
 from tests.e2e.environment.watching import polled, steps
 from tests.e2e.images.build import PROGRAMS as BUILD_PROGRAMS
@@ -203,6 +205,31 @@ def test_handle_serves_its_did_and_unknown_names_get_no_certificate(running: Run
     assert running.text(HANDLE, "/.well-known/atproto-did") == running.did
     with running.client(f"unknown.{HOSTNAME}") as client, pytest.raises(httpx.ConnectError):
         client.get("/")
+
+
+def test_requests_and_the_ingress_s_log_are_shown_as_the_guide_has_it(running: Running) -> None:
+    """The commands of docs/guide/monitoring.md about traffic; `e2e_first_month.py` types its others."""
+    page, club = "docs/guide/monitoring.md", running.e2e_env.name
+    reader = Reader(running.e2e_env.project, dict(running.e2e_env.env))
+
+    def means(command: str) -> str:
+        return command.replace("./pds", f"{sys.executable} -m cli.app").replace("club", club)
+
+    if running.name != "caddy":
+        return  # IO shows its own console, by ssh
+    logs = "./pds logs club --task caddy --lines 20"
+    assert "certificate" in reader.types(page, logs, means=means(logs)).output
+    everything = "./pds traffic club"
+    with reader.starts(page, everything, means=means(everything)) as process, running.client() as client:
+        client.get("/xrpc/com.atproto.repo.nothing")
+        assert process.stdout
+        shown = next(line for line in process.stdout if "/xrpc/com.atproto.repo.nothing" in line)
+    assert HOSTNAME in shown
+    failed = "./pds traffic club --status 5xx --path /xrpc/com.atproto.repo"
+    output = reader.types(page, failed, means=f"timeout --signal=INT 10 {means(failed)}", check=False).output
+    assert ("-- " in output, HOSTNAME in output) == (True, False), "the server refused those requests, and none failed"
+    clients = "./pds traffic club --client 203.0.113.7 --no-follow --lines 10000"
+    assert "GET" not in reader.types(page, clients, means=means(clients)).output, "the address has sent nothing"
 
 
 def test_rebuilt_host_has_the_same_accounts_records_and_keys(running: Running) -> None:

@@ -9,9 +9,7 @@ page and those that an e2e environment needs into the stack files.
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,8 +23,8 @@ import yaml
 
 from tests.e2e.environment.directory import directory
 from tests.e2e.environment.environment import HOSTNAME, PROGRAMS, ROOT, E2eEnvironment, e2e_env
-from tests.e2e.environment.reader import Reader
-from tests.e2e.environment.tools import missing, run
+from tests.e2e.environment.reader import Reader, clone, commit
+from tests.e2e.environment.tools import missing
 from tools.trial.xrpc import Client, RefusedError
 
 README = "README.md"
@@ -111,25 +109,6 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
         env = {**made.env, "PDS_ESCROW_PASSPHRASE_FILE": str(secret)}
         account = {"config": json.dumps(own)}
         yield Operator(reader=Reader(made.project, env), e2e_env=made, account=account)
-
-
-def clone(project: Path) -> None:
-    """Make the project's folder a clone of this checkout, with its packages installed."""
-    for name in run(["git", "ls-files", "-z", "--cached"], cwd=ROOT).split("\0"):
-        target = project / name
-        if name and (ROOT / name).is_file() and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
-    (project / "venv").symlink_to(sys.prefix)
-    run(["git", "init", "--quiet", "--initial-branch=main"], cwd=project)
-    commit(project, "As it was cloned")
-
-
-def commit(project: Path, message: str) -> None:
-    """Commit everything that git does not ignore."""
-    run(["git", "add", "--all"], cwd=project)
-    author = ["-c", "user.name=owner", "-c", "user.email=owner@bench.test"]
-    run(["git", *author, "commit", "--quiet", "--allow-empty", "--message", message], cwd=project)
 
 
 def test_quick_start_leads_to_a_serving_pds(operator: Operator) -> None:
