@@ -11,7 +11,7 @@ def list_stacks(as_json: bool) -> None:
     """List every stack: state, version, accounts, disk, memory, backups, cost, and capacity for the next club.
 
     A stack is a file `Pulumi.STACK.yaml` here, or a stack of this project in the backend. `-` means unknown; the reason
-    is printed below the table.
+    is printed below the table, as are uploads that no record names.
     """
     from cli.stacks import selection
 

@@ -3,7 +3,7 @@
 An unknown value is None, with one note about the reason. No secret is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +51,7 @@ class StackStatus:
     configured."""
     drill: str | None = None
     notes: tuple[str, ...] = ()
-    """Why a value is unknown, a line each."""
+    """Why a value is unknown, and what needs a look, a line each."""
 
 
 def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> StackStatus:
@@ -83,10 +83,7 @@ def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> St
         allocation = running_allocation(api)
         if allocation:
             used = usage(nomad, allocation, disk_limit)
-            if used["disk"] is None:
-                notes.append("it has more files than can be counted in 20 s.")
-            if used["findings"]:
-                notes.append(f"its backup has {used['findings']} findings about accounts: ./pds check {stack.name}")
+            notes += _usage_notes(used, stack.name)
             memory, disk = (
                 Usage(used["memory"], used["memory_limit"]),
                 Usage(used["disk"], disk_limit),
@@ -115,6 +112,17 @@ def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> St
     )
 
 
+def _usage_notes(used: Mapping[str, Any], name: str) -> Iterator[str]:
+    """What needs a look in the output of `usage.sh`."""
+    if used["disk"] is None:
+        yield "it has more files than can be counted in 20 s."
+    if used["findings"]:
+        yield f"its backup has {used['findings']} findings about accounts: ./pds check {name}"
+    if used["uploads"]:
+        mib = used["uploads_kib"] / 1024
+        yield f"{used['uploads']} uploads that no record names take {mib:.1f} MiB: ./pds usage {name}"
+
+
 def _cluster(stack: Stack) -> StackStatus:
     """A cluster has no PDS: its hosts, spares and servers are notes."""
     try:
@@ -137,7 +145,7 @@ def _went_well(run: Mapping[str, Any]) -> bool:
 
 
 def usage(nomad: Mapping[str, str], allocation: str, limit: int | None) -> Mapping[str, Any]:
-    """Return memory and disk usage in a server's container (`usage.sh`), in bytes. Raises ServiceError."""
+    """Return memory, disk usage and uploads of a server (`usage.sh`), in bytes, uploads in KiB. Raises ServiceError."""
     command = ["sh", "-c", USAGE_SCRIPT.read_text(), "usage", str((limit or 0) // 1024)]
     for _ in range(_TRIES - 1):
         try:

@@ -1,5 +1,5 @@
-# Prints memory and disk usage of a PDS, in the server's container: `sh -c … usage LIMIT`, the limit of its data in KiB,
-# 0 if unknown. The output is one line of JSON, in bytes.
+# Prints memory, disk usage and uploads without a record of a PDS, in the server's container: `sh -c … usage LIMIT`, the
+# limit of its data in KiB, 0 if unknown. The output is one line of JSON, in bytes, the uploads' size in KiB.
 #
 # A shell, and not Node, which would use 40 MiB of the server's own limit.
 #
@@ -38,5 +38,13 @@ good() {
 # The number of accounts with a finding of the last backup (run_status.cjs).
 findings=$(grep -o '"state":' "$data/.run-status/backup.json" 2>/dev/null | wc -l)
 
-printf '{"memory": %s, "memory_limit": %s, "disk": %s, "backup": %s, "drill": %s, "findings": %s}\n' \
+# Until a record names it, the server keeps an upload here. In a bucket they are not counted.
+uploads=0 uploads_kib=0
+if [ -d "${PDS_BLOBSTORE_DISK_TMP_LOCATION:-}" ]; then
+    uploads=$(timeout 8 find "$PDS_BLOBSTORE_DISK_TMP_LOCATION" -type f 2>/dev/null | wc -l)
+    uploads_kib=$(timeout 8 du -sk "$PDS_BLOBSTORE_DISK_TMP_LOCATION" 2>/dev/null | cut -f 1)
+fi
+
+printf '{"memory": %s, "memory_limit": %s, "disk": %s, "backup": %s, "drill": %s, "findings": %s, ' \
     "${memory:-null}" "${most:-null}" "${disk:-null}" "$(good backup)" "$(good drill)" "$findings"
+printf '"uploads": %s, "uploads_kib": %s}\n' "$uploads" "${uploads_kib:-0}"

@@ -145,6 +145,7 @@ def test_usage_and_the_removal_of_unreferenced_blobs_run(month: Month) -> None:
     until(lambda: status.exists() and "good" in json.loads(status.read_text()), "the run of the removal")
     assert "removed 0 " in types(MONITORING, "./pds logs club --task unreferenced-blobs").output
     assert len(month.objects(ANOTHER, "tmp/")) == 1, "it is younger than 30 days"
+    assert re.search(r"^club .* serving ", types(MONITORING, "./pds list").output, re.M)
 
 
 def test_logs_show_the_server_and_follow_a_task(month: Month) -> None:

@@ -1,7 +1,6 @@
 """`./pds list`: the queries to each PDS, its cost, free capacity for the next club, and stacks that do not answer."""
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from components.clients.errors import PendingError, ServiceError
 from components.clients.pds_admin import Server
 from tests.support.answers import Answer, Answers
 from tests.support.fake_project import HOST, FakeProject, club, host
-from tests.support.host_machine import tool
 
 ALLOCATION = "11111111-0000-0000-0000-000000000000"
 USAGE = {
@@ -29,6 +27,8 @@ USAGE = {
     "backup": None,
     "drill": None,
     "findings": 0,
+    "uploads": 0,
+    "uploads_kib": 0,
 }
 OUTPUTS = {
     "url": "https://chess.test",
@@ -299,6 +299,14 @@ def test_suggests_a_host_with_capacity_for_the_next_club(
     assert "No host has capacity" in capsys.readouterr().out
 
 
+def test_uploads_that_no_record_names_are_a_note_with_their_size(
+    project: FakeProject, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.usage = {**USAGE, "uploads": 2, "uploads_kib": 1960}
+    _rows, report = shown(capsys)
+    assert "chess: 2 uploads that no record names take 1.9 MiB: ./pds usage chess" in report["notes"]
+
+
 def test_prints_no_secret(project: FakeProject, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["list"], ["list", "--json"]):
         app.main(arguments)
@@ -309,80 +317,3 @@ def test_prints_no_secret(project: FakeProject, capsys: pytest.CaptureFixture[st
 
 
 # The script that runs in the container.
-
-
-def usage(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
-    """The script's output for a data directory, with these files for cgroups."""
-    for name, text in groups.items():
-        file = folder / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    done = subprocess.run(
-        ["sh", "-c", inspect_stack.USAGE_SCRIPT.read_text(), "usage", str(limit)],
-        env={"PATH": "/usr/bin:/bin", "PDS_DATA_DIRECTORY": str(folder / "data"), "CGROUPS": str(folder / "cgroup")},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=600,
-    )
-    output: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return output
-
-
-@pytest.mark.parametrize(
-    "groups",
-    [
-        {
-            "memory_dot_current": "104857600\n",
-            "memory_dot_stat": "anon 1\ninactive_file 4857600\nactive_file 3\n",
-            "memory_dot_max": "134217728\n",
-        },
-        {
-            "memory__memory_dot_usage_in_bytes": "104857600\n",
-            "memory__memory_dot_stat": "inactive_file 7\ntotal_inactive_file 4857600\n",
-            "memory__memory_dot_limit_in_bytes": "134217728\n",
-        },
-    ],
-)
-def test_memory_is_read_from_cgroups_of_either_version(groups: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    reported = usage(tmp_path, 0, **groups)
-    assert (reported["memory"], reported["memory_limit"]) == (100_000_000, 134217728)
-
-
-def test_memory_is_unknown_without_cgroups_and_unlimited_with_max(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    reported = usage(tmp_path, 0)
-    assert (reported["memory"], reported["memory_limit"]) == (None, None)
-    unlimited = {"memory_dot_current": "9\n", "memory_dot_stat": "inactive_file 1\n", "memory_dot_max": "max\n"}
-    assert usage(tmp_path, 0, **unlimited)["memory_limit"] is None
-
-
-def test_counts_file_sizes_if_the_file_system_is_shared(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "blob").write_bytes(b"x" * 1_000_000)
-    (data / "snapshot").hardlink_to(data / "blob")
-    (data / ".run-status").mkdir()
-    (data / ".run-status/drill.json").write_text(
-        '{"first":"2026-01-01T00:00:00.000Z","good":"2026-01-08T00:00:00.000Z"}\n'
-    )
-    (data / ".run-status/backup.json").write_text("")
-    reported = usage(tmp_path, 1)
-    assert 1_000_000 <= reported["disk"] < 1_100_000, "a hard link counts once"
-    assert (reported["drill"], reported["backup"]) == ("2026-01-08T00:00:00.000Z", None)
-    with_quota = usage(tmp_path, 2**50)
-    assert with_quota["disk"] > 10 * reported["disk"], (
-        "with a quota it reads the file system's usage; here that is the whole machine's"
-    )
-
-
-def test_shellcheck_reports_nothing() -> None:
-    done = subprocess.run(
-        [tool("shellcheck", "shellcheck"), "-s", "sh", inspect_stack.USAGE_SCRIPT],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.stdout == ""
