@@ -16,14 +16,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+import pytest
+
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.migrate.run import migrate
 from cli.migrate.state import ProgressFile
 from cli.migrate.target import MigrationRequest, Target
 from cli.migrate.xrpc import AccountClient
+from cli.snapshot.did_keys import did_key
 from components.clients import pds_admin
 from offline.stackfile import read_settings
-from tests.contract.two_servers import BLOB_RECORD, PASSWORD, POST, Side, World
+from tests.contract.two_servers import BLOB_RECORD, OTHER_SECRETS, PASSWORD, POST, Side, World
+from tests.support.flawed_proxy import FlawedProxy, flawed_proxy
+from tools.trial.node import PDS_LINES
 
 STACK_FILE = """# Written by hand.
 config:
@@ -32,6 +38,14 @@ config:
 """
 NEW_PASSWORD = "new-password-of-the-member"
 PREFERENCES = [{"$type": "app.bsky.actor.defs#adultContentPref", "enabled": True}]
+
+
+one_direction = pytest.mark.parametrize("line", PDS_LINES[:1], indirect=True)
+"""For tests of the program rather than of a server's line; the other server is of the other line."""
+
+MEMBER_KEY, OTHER_KEY = did_key("3ee68ca0" * 8), did_key("3ee68ca1" * 8)
+OWN_DOMAIN = "pam.her-domain.test"
+NEW_KEY = did_key(OTHER_SECRETS["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"])
 
 
 class Clock:
@@ -123,8 +137,6 @@ class Mover:
 
     def log(self, did: str) -> list[Any]:
         """The identity's operations in the directory."""
-        import httpx
-
         return list(httpx.get(f"{self.world.directory.url}/{did}/log/audit", trust_env=False).json())
 
 
@@ -223,3 +235,24 @@ def run_killed(run: Callable[[], int], wanted: Callable[[str], bool]) -> tuple[s
         label = pipe.read()
     _, status = os.waitpid(child, 0)
     return label, os.waitstatus_to_exitcode(status)
+
+
+@pytest.fixture
+def here(world: World, tmp_path: Path) -> Mover:
+    """The command for a stack whose PDS is the new server."""
+    return mover(world, tmp_path)
+
+
+@pytest.fixture
+def proxy(here: Mover) -> Iterator[FlawedProxy]:
+    """A proxy through which the command reaches the old server."""
+    with flawed_proxy(here.world.old.pds.url) as running:
+        here.old_url = running.url
+        yield running
+
+
+def nothing_final(here: Mover, did: str) -> None:
+    """Assert that the account is the old server's, as before."""
+    assert len(here.log(did)) == 1
+    assert here.world.old.status(did) == (True, None)
+    assert "members" not in here.stack_file

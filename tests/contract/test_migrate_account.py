@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cli.check.plc_documents import directory_data
-from cli.migrate.state import MigrationError
 from cli.migrate.xrpc import RateLimitError
-from cli.snapshot.did_keys import did_key
 from cli.snapshot.repository import RepositoryStore
 from cli.snapshot.verify import repo_path
 from components.clients import pds_admin
-from components.clients.errors import ServiceError
 from tests.contract.figures_migration import large_account
 from tests.contract.migration import (
+    MEMBER_KEY,
+    NEW_KEY,
     NEW_PASSWORD,
+    OWN_DOMAIN,
     PREFERENCES,
     Answers,
     Clock,
@@ -30,36 +28,18 @@ from tests.contract.migration import (
     data_of,
     mailed_token,
     member,
-    mover,
+    nothing_final,
+    one_direction,
     run_killed,
 )
-from tests.contract.two_servers import NEW, OLD, OTHER_SECRETS, PASSWORD, World
-from tests.support.flawed_proxy import Answer, FlawedProxy, Request, flawed_proxy, limited, refused
+from tests.contract.migration import here as here
+from tests.contract.migration import proxy as proxy
+from tests.contract.two_servers import NEW, OLD, PASSWORD
+from tests.support.flawed_proxy import Answer, FlawedProxy, Request, limited, refused
 from tools.trial.directory import PlcDirectory
-from tools.trial.node import PDS_LINES, Install
+from tools.trial.node import Install
 
 pytestmark = pytest.mark.contract
-
-one_direction = pytest.mark.parametrize("line", PDS_LINES[:1], indirect=True)
-"""For tests of the program rather than of a server's line; the other server is of the other line."""
-
-MEMBER_KEY, OTHER_KEY = did_key("3ee68ca0" * 8), did_key("3ee68ca1" * 8)
-OWN_DOMAIN = "pam.her-domain.test"
-NEW_KEY = did_key(OTHER_SECRETS["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"])
-
-
-@pytest.fixture
-def here(world: World, tmp_path: Path) -> Mover:
-    """The command for a stack whose PDS is the new server."""
-    return mover(world, tmp_path)
-
-
-@pytest.fixture
-def proxy(here: Mover) -> Iterator[FlawedProxy]:
-    """A proxy through which the command reaches the old server."""
-    with flawed_proxy(here.world.old.pds.url) as running:
-        here.old_url = running.url
-        yield running
 
 
 def _moved(here: Mover, did: str, records: dict[str, str], handle: str) -> None:
@@ -81,12 +61,6 @@ def _moved(here: Mover, did: str, records: dict[str, str], handle: str) -> None:
     assert new.client.query("app.bsky.actor.getPreferences", {})["preferences"] == PREFERENCES
     assert (old.status(did), new.status(did)) == ((False, "deactivated"), (True, None))
     assert f"- handle: {handle}" in here.stack_file
-
-
-def _nothing_final(here: Mover, did: str) -> None:
-    assert len(here.log(did)) == 1
-    assert here.world.old.status(did) == (True, None)
-    assert "members" not in here.stack_file
 
 
 def _killed(here: Mover, handle: str, did: str, step: str) -> bool:
@@ -169,7 +143,7 @@ def test_a_lost_blob_is_listed_before_anything_is_final_and_copied_once_it_is_ba
     content = damaged.read_bytes()
     damaged.write_bytes(b"x" * len(content))
     assert here.run(f"lou.{OLD}", here.answers(did, agrees=False)) == 1
-    _nothing_final(here, did)
+    nothing_final(here, did)
     assert "2 blobs (pictures, videos), whose records are there" in here.output
     [listing] = here.root.rglob("missing-blobs.txt")
     lines = {line.split(" ")[0]: line for line in listing.read_text().splitlines()}
@@ -280,61 +254,12 @@ def test_a_rate_limit_of_hours_ends_the_run_and_the_next_one_continues(here: Mov
         RateLimitError, match=r"no further com\.atproto\.sync\.getBlob before .* UTC\. .*It continues\."
     ):
         here.run(f"sam.{OLD}", here.answers(did))
-    _nothing_final(here, did)
+    nothing_final(here, did)
     assert proxy.seen.count("getBlob") <= 4, "one for each thread"
     proxy.rule = None
     assert here.run(f"sam.{OLD}", here.answers(did)) == 0
     assert proxy.seen.count("getRepo") == 1, "the repository was there already"
     _moved(here, did, records, f"sam.{NEW}")
-
-
-@one_direction
-def test_refuses_before_anything_is_changed(here: Mover, proxy: FlawedProxy) -> None:
-    old = here.world.old
-    did = member(old, "tom")
-    app = old.client.procedure("com.atproto.server.createAppPassword", {"name": "app"})["password"]
-    for answers, handle, message, request in (
-        (here.answers(did, old_password=app), f"tom.{OLD}", "This is an app password", {}),
-        (here.answers(did, old_password="wrong"), f"tom.{OLD}", "refuses the login: Invalid identifier", {}),
-        (here.answers(did), "did:web:her-domain.org", r"\.well-known/did\.json", {}),
-        (here.answers(did), f"tom.{OLD}", "reserves admin", {"new_handle": f"admin.{NEW}"}),
-        (here.answers(did), f"tom.{OLD}", "would stay with the old server", {"new_handle": f"other.{OLD}"}),
-        (here.answers(did), f"tom.{OLD}", r"members\[0\].handle", {"new_handle": f"a.{NEW}"}),
-        (here.answers(did), f"tom.{OLD}", "External handle did not resolve", {"new_handle": "tom.her-domain.test"}),
-    ):
-        with pytest.raises((MigrationError, ServiceError, Exception), match=message):
-            here.run(handle, answers, **request)
-        assert pds_admin.account(here.target.admin, did) is None, message
-    _nothing_final(here, did)
-    proxy.rule = lambda request: refused(400, "InvalidRequest", "no") if request.method == "getSession" else None
-    with pytest.raises(MigrationError, match=f"Write --from https://{OLD}"):
-        here.run(f"tom.{OLD}", here.answers(did))
-
-
-@one_direction
-def test_lists_what_differs_and_never_submits_another_operation_than_the_requested_one(
-    here: Mover, proxy: FlawedProxy
-) -> None:
-    did = member(here.world.old, "uma", recoveryKey=MEMBER_KEY)
-
-    def rule(request: Request) -> Answer | None:
-        if request.method == "getPreferences":
-            return refused(400, "InvalidRequest", "not for you")
-        if request.method not in ("signPlcOperation", "checkAccountStatus"):
-            return None
-        real = request.real().json()
-        if request.method == "checkAccountStatus":
-            real["indexedRecords"] += 1
-        else:
-            real["operation"]["rotationKeys"] = [OTHER_KEY, NEW_KEY]
-        return Answer(200, json.dumps(real).encode(), {"Content-Type": "application/json"})
-
-    proxy.rule = rule
-    with pytest.raises(MigrationError, match="signed another operation than was requested"):
-        here.run(f"uma.{OLD}", here.answers(did))
-    assert f"preferences: {OLD} refuses app.bsky.actor.getPreferences: not for you" in here.output
-    assert f"records: {OLD} counts 6, {NEW} 5" in here.output
-    _nothing_final(here, did)
 
 
 @one_direction

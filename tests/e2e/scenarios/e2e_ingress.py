@@ -218,7 +218,7 @@ def test_requests_and_the_ingress_s_log_are_shown_as_the_guide_has_it(running: R
     if running.name != "caddy":
         return  # IO shows its own console, by ssh
     logs = "./pds logs club --task caddy --lines 20"
-    assert "certificate" in reader.types(page, logs, means=means(logs)).output
+    assert '"level":' in reader.types(page, logs, means=means(logs)).output
     everything = "./pds traffic club"
     with reader.starts(page, everything, means=means(everything)) as process, running.client() as client:
         client.get("/xrpc/com.atproto.repo.nothing")
