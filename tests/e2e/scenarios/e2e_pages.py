@@ -35,7 +35,7 @@ SECTIONS = {
     FIRST_HOUR: (),
     ADMINS: (),
     HOSTS: ("Growing", "Kernel updates"),
-    CI: ("A pull request", "Preflight checks", "Deploying", "Access to Nomad", "Drift"),
+    CI: ("A pull request", "Preflight checks", "Policy pack", "Deploying", "Access to Nomad", "Drift"),
     CLUBS: ("Clubs: several PDSes on one host", "Removing a club", "Restoring a removed club"),
 }
 ELSEWHERE = {
@@ -232,6 +232,18 @@ def test_ci_commands_work_by_hand(operator: Operator) -> None:
         "./pds allow-ip club; …; ./pds allow-ip club --close",
     ):
         types(CI, command, means=command.replace("./pds allow-ip club", with_address, 1).replace("…; ", ""))
+
+
+def test_policy_pack_passes_the_stack_and_refuses_open_registration(operator: Operator) -> None:
+    types = operator.reader.types
+    types(CI, "make policy")
+    checked = "pulumi preview --policy-pack policy"
+    assert "Policies:" in types(CI, checked, means=f"{checked} --stack club").output
+    before = (operator.reader.project / "Pulumi.club.yaml").read_text()
+    operator.club.configure(pds={"invite_required": False, "open_registration": True})
+    refused = types(CI, checked, means=f"{checked} --stack club", check=False)
+    assert (bool(refused.code), "invites" in refused.output) == (True, True)
+    (operator.reader.project / "Pulumi.club.yaml").write_text(before)
 
 
 def test_club_is_created_on_the_same_host(operator: Operator) -> None:
