@@ -5,7 +5,6 @@ datacenter itself, so that every file is known offline. A difference is an error
 (docs/decisions/0012). `settings/host_contract.py` and `clubs.py` make the terms.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -43,9 +42,13 @@ class SharedHost(pulumi.ComponentResource):
         )
         secret = host.get_output("club_access")
         readable = pulumi.Output.unsecret(secret.apply(lambda clubs: bool((clubs or {}).get(args.stack))))
-        terms = pulumi.Output.all(host.get_output("clubs"), readable).apply(lambda both: _accepted_terms(args, *both))
+        # Narrowed to this club before `all`, which makes an output of each value within: else a club's evaluation would
+        # take longer the more others there are.
+        granted = host.get_output("clubs").apply(lambda clubs: (clubs or {}).get(args.stack))
+        terms = pulumi.Output.all(granted, readable).apply(lambda both: _accepted_terms(args, *both))
         ipv4, cluster_id = terms["ipv4"], terms["cluster_id"]
-        access = as_secret(pulumi.Output.all(terms, secret).apply(lambda both: both[1][args.stack]))
+        own = secret.apply(lambda clubs: (clubs or {}).get(args.stack))
+        access = as_secret(pulumi.Output.all(terms, own).apply(lambda both: both[1]))
         # Nomad's address is not secret: an error about an unreachable Nomad names it.
         api: dict[str, pulumi.Input[str]] = {"address": pulumi.Output.unsecret(access["address"])}
         api |= {key: access[key] for key in ("ca_pem", "cert_pem", "key_pem", "token", "namespace")}
@@ -82,8 +85,9 @@ def _ingress_namespace(terms: Terms) -> str:
     return cast(str, terms.get("ingress_namespace"))
 
 
-def _accepted_terms(args: SharedHostArgs, terms_by_club: Mapping[str, Terms] | None, secret_readable: bool) -> Terms:
+def _accepted_terms(args: SharedHostArgs, granted: Terms | None, secret_readable: bool) -> Terms:
     try:
+        terms_by_club = None if granted is None else {args.stack: granted}
         terms = accepted_terms(args.settings, args.stack, terms_by_club, secret_readable)
     except ValueError as error:
         raise pulumi.RunError(str(error)) from None
