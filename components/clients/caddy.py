@@ -7,7 +7,7 @@ If Caddy refuses a text, it keeps the previous one and the site answers as befor
 import http.client
 
 from components.clients.errors import ServiceError
-from components.clients.https import connection_to
+from components.clients.https import connection_to, system_tls
 from components.clients.wait import until
 
 _MOST = 2000
@@ -18,8 +18,10 @@ def require(hostname: str, address: str, sha256: str, seconds: float) -> None:
     """Return once Caddy serves the text with this sum. Raises ServiceError with Caddy's message if it refused the
     text."""
 
+    tls = system_tls()
+
     def served() -> str | None:
-        connection = connection_to(f"https://{hostname}", address, timeout=10)
+        connection = connection_to(f"https://{hostname}", address, timeout=10, tls=tls)
         try:
             connection.request("GET", f"/.well-known/pds-ingress/{sha256}")
             answer = connection.getresponse()

@@ -38,10 +38,8 @@ def _require(monkeypatch: pytest.MonkeyPatch, folder: Path, *answers: tuple[int,
         connect = connection_to
         trust = client_tls(authority.pem, "", "")
 
-        def connect_to_loopback(url: str, address: str, timeout: float) -> object:
-            connection = connect(url.replace("noted.at", f"noted.at:{port}"), "127.0.0.1", timeout)
-            connection._context = trust  # type: ignore[attr-defined]
-            return connection
+        def connect_to_loopback(url: str, address: str, timeout: float, tls: object) -> object:
+            return connect(url.replace("noted.at", f"noted.at:{port}"), "127.0.0.1", timeout, trust)
 
         monkeypatch.setattr("components.clients.caddy.connection_to", connect_to_loopback)
         caddy.require("noted.at", "203.0.113.10", SHA256, 150)
