@@ -3,9 +3,11 @@
 Encrypted values cannot be decrypted here and are not needed: a stand-in of the right form replaces each.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +128,15 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """An evaluation reads its file twice, and that of its host."""
+    return yaml.load(text, _UniqueKeys)  # noqa: S506 (a safe loader)
+
+
 def _config_in(name: str, text: str) -> dict[Any, Any]:
     try:
-        document = yaml.load(text, _UniqueKeys) or {}  # noqa: S506 (a safe loader)
+        document = copy.deepcopy(_parsed(text)) or {}
     except yaml.YAMLError as error:
         raise StackFileError(f"{name} is not YAML: {error}") from None
     config = document.get("config") if isinstance(document, dict) else None
