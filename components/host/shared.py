@@ -40,15 +40,15 @@ class SharedHost(pulumi.ComponentResource):
         host = pulumi.StackReference(
             f"{name}-reference", stack_name=args.reference, opts=pulumi.ResourceOptions(parent=self)
         )
-        secret = host.get_output("club_access")
-        readable = pulumi.Output.unsecret(secret.apply(lambda clubs: bool((clubs or {}).get(args.stack))))
-        # Narrowed to this club before `all`, which makes an output of each value within: else a club's evaluation would
-        # take longer the more others there are.
-        granted = host.get_output("clubs").apply(lambda clubs: (clubs or {}).get(args.stack))
-        terms = pulumi.Output.all(granted, readable).apply(lambda both: _accepted_terms(args, *both))
+        # Only this club's values. `get_output` copies every output of the host, for each club on it, and so does `all`.
+        secret = as_secret(host.outputs.apply(lambda outputs: (outputs.get("club_access") or {}).get(args.stack)))
+        granted = host.outputs.apply(lambda outputs: (outputs.get("clubs") or {}).get(args.stack))
+        readable = pulumi.Output.unsecret(secret.apply(bool))
+        terms = pulumi.Output.unsecret(
+            pulumi.Output.all(granted, readable).apply(lambda both: _accepted_terms(args, *both))
+        )
         ipv4, cluster_id = terms["ipv4"], terms["cluster_id"]
-        own = secret.apply(lambda clubs: (clubs or {}).get(args.stack))
-        access = as_secret(pulumi.Output.all(terms, own).apply(lambda both: both[1]))
+        access = as_secret(pulumi.Output.all(terms, secret).apply(lambda both: both[1]))
         # Nomad's address is not secret: an error about an unreachable Nomad names it.
         api: dict[str, pulumi.Input[str]] = {"address": pulumi.Output.unsecret(access["address"])}
         api |= {key: access[key] for key in ("ca_pem", "cert_pem", "key_pem", "token", "namespace")}
