@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -219,17 +220,23 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 """What each page has between its markers; the rest of the page is written by hand."""
 
 
+@cache
+def _once(text: Callable[[], str]) -> str:
+    """What the code says does not change while a process runs."""
+    return text()
+
+
 def derived(root: Path = ROOT) -> Iterator[tuple[Path, str]]:
     """Return each derived file with its text. Raises ValueError or OSError if a page has no place for it."""
-    yield root / "Pulumi.yaml", pulumi_yaml()
-    yield root / SCHEMA_PATH, stack_schema()
-    yield root / "docs/guide/list.svg", list_picture()
+    yield root / "Pulumi.yaml", _once(pulumi_yaml)
+    yield root / SCHEMA_PATH, _once(stack_schema)
+    yield root / "docs/guide/list.svg", _once(list_picture)
     for name, tables in PAGES.items():
         page = root / name
         text = page.read_text()
         for marker, table in tables.items():
             try:
-                text = replace_between(text, marker, table())
+                text = replace_between(text, marker, _once(table))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         yield page, text
