@@ -11,6 +11,8 @@ _EXCUSE = "# no deadline: "
 _RUNS = ("subprocess.run", "subprocess.check_output", "subprocess.check_call", "subprocess.call")
 _WAITS = ("join", "wait", "communicate", "recv")
 """Without an argument each of these waits forever; `str.join` and `socket.recv` always have one."""
+_NAMES = (*(name.rpartition(".")[2] for name in _RUNS), *_WAITS, "Thread", "urlopen", "create_connection")
+"""Ends of the names that `_fault` knows; other calls are most, and a name takes long to spell."""
 _NO_WAIT = ("club", "self")
 """Objects with their own `join` or `wait`, such as a member who joins a club; the waits inside are checked."""
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -30,18 +32,25 @@ def _faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, fault
         elif isinstance(node, ast.With):
             for item in node.items:
-                if ast.unparse(item.context_expr).startswith("subprocess.Popen("):
+                if isinstance(item.context_expr, ast.Call) and ast.unparse(item.context_expr).startswith(
+                    "subprocess.Popen("
+                ):
                     yield (
                         node.lineno,
                         "Popen waits without a deadline at the end of the block; use cli.lib.subprocesses",
                     )
-        elif isinstance(node, _Function) and "monotonic" not in ast.unparse(node):
-            for loop in ast.walk(node):
-                if isinstance(loop, ast.While) and "time.sleep(" in ast.unparse(loop):
-                    yield loop.lineno, "a loop that sleeps and has no deadline"
+        elif isinstance(node, _Function):
+            loops = [loop for loop in ast.walk(node) if isinstance(loop, ast.While)]
+            if loops and "monotonic" not in ast.unparse(node):
+                for loop in loops:
+                    if "time.sleep(" in ast.unparse(loop):
+                        yield loop.lineno, "a loop that sleeps and has no deadline"
 
 
 def _fault(call: ast.Call) -> str | None:
+    end = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if not end.endswith(_NAMES):
+        return None
     name = ast.unparse(call.func)
     arguments = {item.arg for item in call.keywords}
     if name in _RUNS and "timeout" not in arguments:
