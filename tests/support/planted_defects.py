@@ -86,7 +86,7 @@ def _random_bytes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("components.server.secrets.random_hex", bytes_of)
 
 
-def _unprotected_volume(patch: pytest.MonkeyPatch) -> None:
+def unprotected_volume(patch: pytest.MonkeyPatch) -> None:
     _with_options(patch, digitalocean, "Volume", protect=None)
 
 
@@ -265,7 +265,7 @@ def _another_tasks_variable(patch: pytest.MonkeyPatch) -> None:
 DEFECTS: dict[str, tuple[Plant, str, str]] = {
     "a wrong key in a nested input": (_misspelt_nested_key, "inputs", "sourceAddreses"),
     "a RandomBytes secret": (_random_bytes, "secret types", "RandomBytes"),
-    "an unprotected volume": (_unprotected_volume, "protected state", "pds-host-data-volume is not protected"),
+    "an unprotected volume": (unprotected_volume, "protected state", "pds-host-data-volume is not protected"),
     "a volume that destroy erases": (_unretained_volume, "protected state", "pds-host-data-volume is not retained"),
     "a secret that is retained on delete": (_retained_secret, "protected state", "is retained on delete"),
     "a public PDS port": (_public_port, "server port", "every address"),

@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from offline.mock_engine import ROOT, Evaluation
+from offline.stackfile import evaluate_stack
 from policy.secrets import forms, known_secrets
+from tests.support.planted_defects import unprotected_volume
 from tests.support.programs import SOURCES
 from tools import compare, preview
 from tools.preview import rendered
@@ -26,7 +28,7 @@ _LEFT_OUT = shutil.ignore_patterns("node_modules", "live")
 
 @dataclass
 class Project:
-    """A copy of the project."""
+    """A copy of the project, or of its stack files."""
 
     path: Path
 
@@ -37,6 +39,13 @@ class Project:
         command = ["git", *identity, *arguments]
         subprocess.run(command, cwd=self.path, env=environment, check=True, capture_output=True, timeout=600)
 
+    def commit(self) -> None:
+        """Commit all files to a new repository."""
+        (self.path / ".gitignore").write_text("__pycache__/\nbuild/\n")
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message=everything")
+
     def preview(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the preview of the copy's stack files in this process, which has loaded the program. For a copy whose
         program differs, use `preview_as_subprocess`."""
@@ -45,7 +54,7 @@ class Project:
             patch.setattr(preview, "ROOT", self.path)
             for name in ("evaluate_stack", "read_settings"):
                 patch.setattr(preview, name, partial(getattr(preview, name), root=self.path))
-            patch.setattr(compare, "evaluate_elsewhere", _evaluated_once)
+            patch.setattr(compare, "evaluate_elsewhere", _evaluated_here)
             code = preview.main(list(arguments))
         return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
@@ -73,45 +82,56 @@ class Project:
 
 
 _BEFORE: dict[tuple[str, ...], dict[str, Evaluation | str]] = {}
-_evaluate_elsewhere = compare.evaluate_elsewhere
 
 
-def _evaluated_once(tree: Path, stacks: Collection[str]) -> dict[str, Evaluation | str]:
-    """Evaluate a revision in a process of its own; once for all copies that have it."""
-    command = ["git", "rev-parse", "HEAD"]
-    done = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True, timeout=600)
-    key = (done.stdout, *stacks)
+def _evaluated_here(tree: Path, stacks: Collection[str]) -> dict[str, Evaluation | str]:
+    """Evaluate stacks of another tree that has the same program, once for all trees with the same stack files."""
+    key = (*(file.read_text() for file in sorted(tree.glob("Pulumi.*.yaml"))), *stacks)
     if key not in _BEFORE:
-        _BEFORE[key] = _evaluate_elsewhere(tree, stacks)
+        _BEFORE[key] = {stack: evaluate_stack(stack, root=tree) for stack in stacks}
     return _BEFORE[key]
 
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project, committed."""
+    """The project's stack files, committed, with the program that this process has loaded."""
     project = Project(tmp_path_factory.mktemp("project") / "pds")
     project.path.mkdir()
-    for name in SOURCES:
-        shutil.copytree(ROOT / name, project.path / name, ignore=_LEFT_OUT)
     for name in ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml"):
         shutil.copy(ROOT / name, project.path / name)
-    (project.path / ".gitignore").write_text("__pycache__/\nbuild/\n")
-    project.git("init", "--quiet", "--initial-branch=main")
-    project.git("add", "--all")
-    project.git("commit", "--quiet", "--message=everything")
+    project.commit()
     return project
 
 
 @pytest.fixture
 def project(committed: Project, tmp_path: Path) -> Project:
-    """A copy that one test may change."""
+    """A copy of `committed` that one test may change."""
     return Project(Path(shutil.copytree(committed.path, tmp_path / "pds")))
+
+
+@pytest.fixture(scope="module")
+def whole_committed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project with its program, committed."""
+    project = Project(tmp_path_factory.mktemp("whole") / "pds")
+    project.path.mkdir()
+    for name in SOURCES:
+        shutil.copytree(ROOT / name, project.path / name, ignore=_LEFT_OUT)
+    for name in ("__main__.py", "Pulumi.yaml", "Pulumi.dev.yaml"):
+        shutil.copy(ROOT / name, project.path / name)
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def whole(whole_committed: Project, tmp_path: Path) -> Project:
+    """A copy of `whole_committed` that one test may change."""
+    return Project(Path(shutil.copytree(whole_committed.path, tmp_path / "pds")))
 
 
 @pytest.fixture(scope="module")
 def shown(committed: Project) -> str:
     """The preview of the dev stack."""
-    done = committed.preview_as_subprocess()
+    done = committed.preview()
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -169,10 +189,12 @@ def test_prints_and_writes_no_secret(committed: Project, shown: str, dev: Evalua
 
 
 @pytest.mark.parametrize("arguments", [[], ["--diff", "HEAD"]])
-def test_exits_with_2_if_the_program_does_not_protect_its_volume(project: Project, arguments: list[str]) -> None:
-    path = project.path / "components" / "host" / "volume.py"
-    path.write_text(path.read_text().replace("protect=True,", "protect=False,"))
-    done = project.preview_as_subprocess(*arguments)
+def test_exits_with_2_if_the_program_does_not_protect_its_volume(
+    project: Project, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "No input of any resource changes." in project.preview("--diff", "HEAD").stdout
+    unprotected_volume(monkeypatch)
+    done = project.preview(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "preflight: protected state: Volume pds-host-data-volume is not protected" in done.stdout
     assert "Preflight failed." in done.stdout
@@ -259,12 +281,18 @@ def test_diff_hides_the_value_of_a_changed_secret(project: Project) -> None:
     assert done.returncode == 0, "the generated password is kept: its only copy is in the state"
 
 
-def test_diff_compares_changes_of_the_program(project: Project) -> None:
-    path = project.path / "components" / "render" / "jobs" / "pds.py"
-    path.write_text(path.read_text().replace('shutdown_delay="2s"', 'shutdown_delay="3s"'))
-    done = project.preview_as_subprocess("--diff", "HEAD")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_diff_compares_changes_of_the_program(whole: Project) -> None:
+    for module, old, new in (
+        ("render/jobs/pds.py", 'shutdown_delay="2s"', 'shutdown_delay="3s"'),
+        ("host/volume.py", "protect=True,", "protect=False,"),
+    ):
+        path = whole.path / "components" / module
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+    done = whole.preview_as_subprocess("--diff", "HEAD")
+    assert done.returncode == 2, done.stdout + done.stderr
     assert '+    shutdown_delay = "3s"' in done.stdout
+    assert "preflight: protected state: Volume pds-host-data-volume is not protected" in done.stdout
 
 
 @pytest.mark.parametrize("revision", ["no-such-branch", "--force"])
@@ -275,12 +303,13 @@ def test_diff_exits_with_3_for_an_unknown_revision(revision: str, committed: Pro
     assert f"Not comparable: git does not know {revision}" in done.stdout
 
 
-def test_diff_exits_with_3_if_the_revision_does_not_evaluate(project: Project) -> None:
-    good = (project.path / "Pulumi.dev.yaml").read_text()
-    project.change(hostname=None)
-    project.git("commit", "--quiet", "--all", "--message=broken")
-    (project.path / "Pulumi.dev.yaml").write_text(good)
-    done = project.preview("--diff", "HEAD")
+def test_diff_exits_with_3_if_the_revision_does_not_evaluate(whole: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = (whole.path / "Pulumi.dev.yaml").read_text()
+    whole.change(hostname=None)
+    whole.git("commit", "--quiet", "--all", "--message=broken")
+    (whole.path / "Pulumi.dev.yaml").write_text(good)
+    monkeypatch.setattr(sys.modules[__name__], "_evaluated_here", compare.evaluate_elsewhere)
+    done = whole.preview("--diff", "HEAD")
     assert done.returncode == 3
     assert "does not evaluate for dev" in done.stdout
 
@@ -303,18 +332,25 @@ def _as_ci(project: Project) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=False, timeout=600)
 
 
-def test_ci_prints_what_each_stack_file_changes(project: Project) -> None:
-    club = project.path / "Pulumi.club.yaml"
-    club.write_text((project.path / "Pulumi.dev.yaml").read_text().replace("noted.at", "chess-club.org"))
-    project.change(pds={"new": True, "blob_upload_limit": 1234567})
-    done = _as_ci(project)
+def test_ci_prints_what_each_stack_file_changes(whole: Project) -> None:
+    club = whole.path / "Pulumi.club.yaml"
+    club.write_text((whole.path / "Pulumi.dev.yaml").read_text().replace("noted.at", "chess-club.org"))
+    whole.change(pds={"new": True, "blob_upload_limit": 1234567})
+    done = _as_ci(whole)
     assert done.returncode == 0, done.stdout + done.stderr
     new, known = done.stdout.split("== stack dev\n")
     assert "== stack club\nIt is new: there is nothing to compare it with.\nThe graph of stack club" in new
     assert '+        PDS_BLOB_UPLOAD_LIMIT           = "1234567"' in known
 
 
-def test_ci_exits_with_the_worst_code_and_prints_every_stack_file(project: Project) -> None:
+def test_ci_exits_with_the_code_of_the_preview(whole: Project) -> None:
+    (whole.path / "Pulumi.dev.yaml").write_text("config:\n  pds:hostname: NO\n")
+    done = _as_ci(whole)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "pds:hostname" in done.stdout
+
+
+def test_all_exits_with_the_worst_code_and_prints_every_stack_file(project: Project) -> None:
     good = (project.path / "Pulumi.dev.yaml").read_text()
     for name in ("a", "b", "c"):
         (project.path / f"Pulumi.{name}.yaml").write_text(good)
@@ -323,7 +359,7 @@ def test_ci_exits_with_the_worst_code_and_prints_every_stack_file(project: Proje
     (project.path / "Pulumi.a.yaml").write_text(good.replace("noted.at", "NO"))
     (project.path / "Pulumi.b.yaml").write_text(f"{good}  pds:host: {{region: ams3}}\n")
     (project.path / "Pulumi.c.yaml").unlink()
-    done = _as_ci(project)
+    done = project.preview("--all", "--diff", "HEAD")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "pds:hostname" in done.stdout, "the summary has the refused file, too"
     assert "preflight: lost state: Volume pds-host-data-volume would be replaced (region)" in done.stdout
@@ -333,8 +369,11 @@ def test_ci_exits_with_the_worst_code_and_prints_every_stack_file(project: Proje
 
 def test_every_console_disables_emoji_codes() -> None:
     """Otherwise rich would render `pds:on:` as an emoji."""
-    for path in sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    texts = {path: path.read_text() for folder in SOURCES for path in sorted((ROOT / folder).rglob("*.py"))}
+    trees = {path: ast.parse(text) for path, text in texts.items() if "Console" in text}
+    assert trees
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Console":
                 arguments = {item.arg: ast.unparse(item.value) for item in node.keywords}
                 assert arguments.get("emoji") == "False", f"{path.name}: this console renders emoji codes"
