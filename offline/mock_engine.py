@@ -10,10 +10,10 @@ import base64
 import hashlib
 import re
 import runpy
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import pulumi
@@ -25,8 +25,7 @@ from pulumi.runtime.proto import source_pb2
 from pulumi.runtime.stack import Stack, run_pulumi_func
 
 from offline import ROOT as ROOT
-
-T = TypeVar("T")
+from offline.immediate_calls import ImmediateLoop, result_of
 
 SecretSource = Callable[[str, int], str]
 """Resource name and number of digits to lower-case hex digits."""
@@ -315,32 +314,6 @@ class _Messages:
         self._evaluation.messages.append((severity, request.message))
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """Makes the SDK's calls to the monitor at once. The monitor answers from memory: threads, which the SDK uses for
-    an engine's answers, would take a tenth of an evaluation's time."""
-
-    def run_in_executor(self, _executor: Any, func: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Return the result of the call, or its error, as a future."""
-        future = self.create_future()
-        try:
-            future.set_result(func(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return the result of a coroutine that waits for nothing, as of an answer's plain values. The SDK's mocks would
-    run the event loop within the call."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    coroutine.close()
-    raise RuntimeError("an answer of offline/mock_engine.py has a value that is not known at once")
-
-
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
@@ -373,7 +346,7 @@ def evaluate(
     program raises.
     """
     evaluation = Evaluation(stack)
-    loop = _Loop()
+    loop = ImmediateLoop()
     # The first error is raised; asyncio would print each of the futures that fail with it.
     loop.set_exception_handler(lambda _loop, _context: None)
     asyncio.set_event_loop(loop)
@@ -396,7 +369,7 @@ def evaluate(
         # the time to find out.
         with (
             patch.object(runtime_resource, "_get_stack_trace", source_pb2.StackTrace),
-            patch.object(mocks, "_sync_await", _at_once),
+            patch.object(mocks, "_sync_await", result_of),
         ):
             loop.run_until_complete(run_pulumi_func(whole))
     finally:
