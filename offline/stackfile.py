@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +18,10 @@ from components.settings.fields.errors import SettingsError
 from components.settings.fields.option import options
 from components.settings.parse import read, with_content
 from components.settings.sections.settings import Settings
-from offline.mock_engine import ROOT, Evaluation, SecretSource, evaluate, fixed_secret
+from offline import ROOT
+
+if TYPE_CHECKING:
+    from offline.mock_engine import Evaluation, SecretSource
 
 
 class StackFileError(Exception):
@@ -71,14 +74,16 @@ def evaluate_stack(
     stack: str,
     *,
     preview: bool = False,
-    secret: SecretSource = fixed_secret,
+    secret: "SecretSource | None" = None,
     root: Path = ROOT,
-    hosts: dict[str, Evaluation] | None = None,
-) -> Evaluation:
-    """Return the program, evaluated for `stack`.
+    hosts: "dict[str, Evaluation] | None" = None,
+) -> "Evaluation":
+    """Return the program, evaluated for `stack`, with fixed secrets if `secret` generates none.
 
     Clubs of one host each need its evaluation: `hosts` caches it.
     """
+    from offline.mock_engine import evaluate, fixed_secret  # loads Pulumi, which most readers of a file do not need
+
     config = read_stack(stack, root)
     on = read_settings(stack, root).on
     others = {} if hosts is None else hosts
@@ -89,7 +94,7 @@ def evaluate_stack(
         config.values,
         secret_keys=config.secret_keys,
         preview=preview,
-        secret=secret,
+        secret=secret or fixed_secret,
         others=others,
         root=root,
     )

@@ -29,8 +29,8 @@ from cli.errors import CommandError
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError, Json
 from cli.lib.stack import Stack, StackError
 from cli.lib.subprocesses import ignore_signals, orderly_end, run_in_foreground
-from components.host.network import NOMAD_PORT
 from components.render.cluster.user_data import server_tag
+from components.settings.sections import NOMAD_PORT
 from offline.stackfile import read_settings
 
 WHO_AM_I = "https://ifconfig.co/ip"

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_digitalocean as digitalocean
 
+from components.settings.sections import NOMAD_PORT
 from components.settings.sections.settings import Settings
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
-
-NOMAD_PORT = 4650
-"""Port of the endpoint in front of Nomad's loopback API. It requires a client certificate."""
 
 
 @dataclass(frozen=True, kw_only=True)

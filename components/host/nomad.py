@@ -12,10 +12,10 @@ import pulumi_nomad as nomad
 
 from components.dynamic.resources import Bootstrap
 from components.host.certificates import NomadCertificates
-from components.host.network import NOMAD_PORT
 from components.nomad_target import NomadTarget
 from components.render.acl_policies import ANONYMOUS, CLUSTER, PROGRAM
 from components.secret_values import as_secret, random_hex
+from components.settings.sections import NOMAD_PORT
 from components.settings.sections.settings import Settings
 
 PROGRAM_TOKEN = "pds-program"  # noqa: S105 (a name)

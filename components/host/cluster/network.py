@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_digitalocean as digitalocean
 
-from components.host.network import EVERYWHERE, NOMAD_PORT
+from components.host.network import EVERYWHERE
 from components.render.cluster.user_data import server_tag, worker_tag
+from components.settings.sections import NOMAD_PORT
 from components.settings.sections.settings import Settings
 
 _RPC, _GOSSIP = 4647, 4648

@@ -8,7 +8,14 @@ file requests, not what is derived from it. A section also states the memory and
 
 from components.settings.sections.blobs import BLOBS_MIB, BlobsOptions
 from components.settings.sections.cluster import ClusterHostOptions, ClusterOptions, TakeoverOptions
-from components.settings.sections.host import DnsOptions, HostOptions, NomadOptions, OperatorsOptions, VolumeOptions
+from components.settings.sections.host import (
+    NOMAD_PORT,
+    DnsOptions,
+    HostOptions,
+    NomadOptions,
+    OperatorsOptions,
+    VolumeOptions,
+)
 from components.settings.sections.ingress import CADDY_ASK_PORT, INGRESS_IMAGES, IngressOptions
 from components.settings.sections.mail import (
     DmarcOptions,
@@ -42,6 +49,7 @@ __all__ = [
     "CONFIRM_EMAIL_MIB",
     "HOST_PORT",
     "INGRESS_IMAGES",
+    "NOMAD_PORT",
     "OLDER_BACKUPS_MIB",
     "SERVER_PORT",
     "STORE_GIB",

@@ -19,6 +19,9 @@ from components.settings.fields.types import (
     is_public_key,
 )
 
+NOMAD_PORT = 4650
+"""Port of the endpoint in front of Nomad's loopback API. It requires a client certificate."""
+
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
