@@ -9,12 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from components.render.host.cloud_init import MAX_BYTES
 from components.settings.fields.errors import SECRET_NAME
 from offline.hcl_reader import flat, only_job, task_of
-from policy.view import SECRET, Item, View, texts
+from policy.view import SECRET, Item, View, texts, written_files
 
 OPEN_PORTS = frozenset({"80", "443"})
 """Ports that every address may reach."""
@@ -156,9 +154,7 @@ def user_data_faults(droplet: Item) -> list[str]:
     size = len(document.encode()) + _CERTIFICATES
     findings = [f"user_data has up to {size:,} bytes of {MAX_BYTES:,}"] if size > MAX_BYTES else []
     (agent,) = [
-        str(file["content"])
-        for file in yaml.safe_load(document)["write_files"]
-        if file["path"] in ("/etc/nomad.d/agent.hcl", "/etc/pds/agent.hcl")
+        content for path, content in written_files(document) if path in ("/etc/nomad.d/agent.hcl", "/etc/pds/agent.hcl")
     ]
     if re.search(r'"driver.allowlist" += "raw_exec"', agent):
         return findings  # a server of a cluster, which runs no PDS

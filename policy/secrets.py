@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-import yaml
 from pulumi.runtime import rpc
 
 from offline.mock_engine import Evaluation
-from policy.view import blinded, texts
+from policy.view import blinded, texts, written_files
 
 _SECRET_OUTPUTS = {
     "RandomPassword": ("result",),
@@ -105,7 +104,7 @@ def find_secrets_in_texts(evaluation: Evaluation, given: Iterable[str] = ()) -> 
     for droplet in (item for item in evaluation.resources if item.type.endswith("droplet:Droplet")):
         own = "-worker-certificate-key" if "-droplets-worker-" in droplet.name else "-server-key"
         user_data = droplet.inputs["userData"]
-        whole = user_data + "\n".join(str(file["content"]) for file in yaml.safe_load(user_data)["write_files"])
+        whole = user_data + "\n".join(content for _path, content in written_files(user_data))
         held = _held(whole, secrets)
         allowed = [label for label in secrets if label.endswith(f"{own}.privateKeyPem")]
         findings += [f"cloud-init holds {label}" for label in held if label not in allowed]

@@ -7,8 +7,10 @@ stand-ins. So an item has its inputs twice: `inputs` as far as they are known, a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import yaml
 from pulumi.runtime import rpc
 
 from offline.mock_engine import Evaluation
@@ -109,3 +111,10 @@ def texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from texts(item, f"{path}[{index}]")
     elif isinstance(value, str):
         yield path, value
+
+
+@lru_cache(maxsize=64)
+def written_files(user_data: str) -> tuple[tuple[str, str], ...]:
+    """Return path and content of each file that cloud-init writes. Several checks read the same document, and it takes
+    20 ms to parse."""
+    return tuple((str(file["path"]), str(file["content"])) for file in yaml.safe_load(user_data)["write_files"])
