@@ -89,14 +89,16 @@ def _share_authorities() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ignore the DigitalOcean SDK's deprecation warnings about its own names, raised on import."""
+    gc.disable()
     _share_authorities()
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pulumi_digitalocean.*")
 
 
 def pytest_collection_finish() -> None:
-    """The SDKs stay until the end; each collection would search their thousands of modules."""
+    """The SDKs and the tests stay until the end; each collection would search their thousands of modules."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
