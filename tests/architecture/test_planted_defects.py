@@ -20,6 +20,8 @@ from tests.support.invariants import CHECKS, preflight_check
 from tests.support.planted_defects import DEFECTS, WITH_BACKUPS, default_provider, in_job, wrap_call
 from tests.support.programs import BACKUP, run, settings_of
 
+Checks = dict[str, Callable[[Evaluation], list[str]]]
+
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_only_the_expected_check_finds_the_defect(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,18 +42,20 @@ def test_only_the_expected_check_finds_the_defect(defect: str, monkeypatch: pyte
 
 
 @pytest.fixture(scope="module")
-def sound() -> Evaluation:
-    """The program with backups, without a defect."""
-    return run(backup=BACKUP)
+def checks_of_backups() -> Checks:
+    """The checks of a program with backups, which find nothing in it without a defect."""
+    checks = CHECKS | {"backup bucket": preflight_check("backup bucket")}
+    sound = run(backup=BACKUP)
+    assert [finding for find in checks.values() for finding in find(sound)] == [], "no finding before"
+    return checks
 
 
 @pytest.mark.parametrize("defect", WITH_BACKUPS)
 def test_with_backups_only_the_expected_check_finds_the_defect(
-    defect: str, monkeypatch: pytest.MonkeyPatch, sound: Evaluation
+    defect: str, monkeypatch: pytest.MonkeyPatch, checks_of_backups: Checks
 ) -> None:
     plant, check, text = WITH_BACKUPS[defect]
-    checks = CHECKS | {"backup bucket": preflight_check("backup bucket")}
-    assert [finding for find in checks.values() for finding in find(sound)] == [], "no finding before"
+    checks = dict(checks_of_backups)
     plant(monkeypatch)
     evaluation = run(backup=BACKUP)
     assert any(text in finding for finding in checks.pop(check)(evaluation)), f"the check '{check}' does not find it"
