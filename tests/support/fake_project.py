@@ -85,7 +85,8 @@ up)
   record ', "begun": true'
   printf 'Updating (%s):\\n +  nomad:index:Variable pds-secrets-variable creating\\n' "$stack"
   waited=0
-  while [ -n "$hangs" ] || {{ [ -n "$meets" ] && ! grep -q "\\"up\\", \\"stack\\": \\"$meets\\"" "$folder/ran.jsonl"; }}; do
+  begun="\\"up\\", \\"stack\\": \\"$meets\\""
+  while [ -n "$hangs" ] || {{ [ -n "$meets" ] && ! grep -q "$begun" "$folder/ran.jsonl"; }}; do
     [ "$waited" -lt 12000 ] || fail "$meets was not begun meanwhile"
     waited=$((waited + 1))
     sleep 0.05
@@ -103,8 +104,9 @@ output)
   if [ -e "$file" ]; then cat "$file"; else echo '{{}}'; fi
   ;;
 history)
-  printf '[{{"kind": "update", "startTime": "2026-01-01T00:00:00.000Z", "message": "", "environment": {{}}, "config": {{}}'
-  printf ', "result": "succeeded", "endTime": "2026-01-01T00:00:01.000Z", "version": 1, "resourceChanges": {{}}}}]\\n'
+  printf '[{{"kind": "update", "startTime": "2026-01-01T00:00:00.000Z", "message": "", "environment": {{}}'
+  printf ', "config": {{}}, "result": "succeeded", "endTime": "2026-01-01T00:00:01.000Z"'
+  printf ', "version": 1, "resourceChanges": {{}}}}]\\n'
   ;;
 *) fail "not known here: $*" ;;
 esac

@@ -58,52 +58,56 @@ case "$1 $2" in
     exit 1
   fi
   ;;
-*) exec {python} -IS "$folder/change.py" "$@" ;;
+*)
+  {{ printf '%s\\037' "$@"; printf '\\036'; }} >>"$folder/ran"
+  code=0 verb=$1 text=
+  if [ "$1 $2" = "stack import" ]; then
+    for item in "$@"; do
+      [ "$previous" = --file ] && cp "$item" "$folder/state.json"
+      previous=$item
+    done
+  fi
+  for answer in "$folder/answer-$verb-"*; do
+    [ -e "$answer" ] || break
+    {{ read -r code; text=$(cat); }} <"$answer"
+    rm "$answer"
+    break
+  done
+  if [ "$verb" = config ] && [ "$code" = 0 ]; then
+    {python} -IS "$folder/configure.py" "$@" || exit
+  fi
+  printf '%s\\n' "$text"
+  exit "$code"
+  ;;
 esac
 cat "$file"
 echo
 """
 
-_CHANGE = """
-import json, os, sys
-sys.path.append({packages!r})  # for yaml, which not every command needs; -IS starts in a fifth of the time
-folder, arguments = {folder!r}, sys.argv[1:]
-with open(folder + "/ran.jsonl", "a") as log:
-    print(json.dumps(arguments), file=log)
-if arguments[:2] == ["stack", "import"]:
-    with open(arguments[arguments.index("--file") + 1]) as new, open(folder + "/state.json", "w") as state:
-        state.write(new.read())
-code, text = 0, ""
-if os.path.exists(folder + "/answers.json"):
-    with open(folder + "/answers.json") as file:
-        answers = json.load(file)
-    if answers.get(arguments[0]):
-        code, text = answers[arguments[0]].pop(0)
-        with open(folder + "/answers.json", "w") as file:
-            json.dump(answers, file)
-if arguments[0] == "config" and not code:
-    import yaml
-    path = "Pulumi." + arguments[arguments.index("--stack") + 1] + ".yaml"
-    with open(path) as file:
-        document = yaml.safe_load(file)
-    secret = "--secret" in arguments
-    words = [word for word in arguments[2:] if not word.startswith("--")]
-    pairs = [(words + [""])[:2]]
-    if arguments[1] == "set-all":
-        pairs = [word.split("=", 1) for word in words if "=" in word]
-    for key, value in pairs:
-        *sections, option = key.split(".")
-        options = document["config"]
-        for section in sections:
-            options = options.setdefault(section, {{}})
-        if arguments[1] == "rm":
-            options.pop(option, None)
-        else:
-            options[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(value)
-    with open(path, "w") as file:
-        yaml.safe_dump(document, file)
-print(text)
-sys.exit(code)
+_CONFIGURE = """
+import sys
+sys.path.append({packages!r})  # -IS starts in a fifth of the time
+import yaml
+arguments = sys.argv[1:]
+path = "Pulumi." + arguments[arguments.index("--stack") + 1] + ".yaml"
+with open(path) as file:
+    document = yaml.safe_load(file)
+secret = "--secret" in arguments
+words = [word for word in arguments[2:] if not word.startswith("--")]
+pairs = [(words + [""])[:2]]
+if arguments[1] == "set-all":
+    pairs = [word.split("=", 1) for word in words if "=" in word]
+for key, value in pairs:
+    *sections, option = key.split(".")
+    options = document["config"]
+    for section in sections:
+        options = options.setdefault(section, {{}})
+    if arguments[1] == "rm":
+        options.pop(option, None)
+    else:
+        options[option] = {{"secure": str(len(sys.stdin.read()))}} if secret else yaml.safe_load(value)
+with open(path, "w") as file:
+    yaml.safe_dump(document, file)
 """
 
 _HOST = "urn:pulumi:dev::pds::pds:index:Pds$digitalocean:index/droplet:Droplet::pds-host-droplet"
@@ -126,7 +130,7 @@ class FakePulumi:
         packages = str(Path(yaml.__file__).parents[1])
         program.write_text(_PROGRAM.format(python=quote(sys.executable), folder=quote(str(self._folder))))
         program.chmod(0o755)
-        (self._folder / "change.py").write_text(_CHANGE.format(packages=packages, folder=str(self._folder)))
+        (self._folder / "configure.py").write_text(_CONFIGURE.format(packages=packages))
         (self._folder / "config").mkdir()
         self._write("whoami.json", {"user": "alice", "url": f"file://{self._folder}/backend"})
         self._write("empty.json", {"version": 3, "deployment": {}})
@@ -165,7 +169,8 @@ class FakePulumi:
 
     def answers(self, verb: str, *answers: tuple[int, str]) -> None:
         """Let the next commands of `verb` end with these codes and print these texts."""
-        self._write("answers.json", {verb: answers})
+        for number, (code, text) in enumerate(answers):
+            (self._folder / f"answer-{verb}-{number}").write_text(f"{code}\n{text}")
 
     def cut_short(self) -> Path:
         """Leave the state as an engine that is killed while it writes it; return the empty file."""
@@ -183,8 +188,9 @@ class FakePulumi:
     @property
     def ran(self) -> list[list[str]]:
         """The commands that would have changed something."""
-        log = self._folder / "ran.jsonl"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        log = self._folder / "ran"
+        commands = log.read_text().split("\x1e")[:-1] if log.exists() else []
+        return [command.split("\x1f")[:-1] for command in commands]
 
     def _write(self, name: str, content: Any) -> None:
         (self._folder / name).write_text(json.dumps(content))
