@@ -3,7 +3,7 @@
 import gc
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import cache, partial
 from typing import Any
 
@@ -89,16 +89,24 @@ def _share_authorities() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ignore the DigitalOcean SDK's deprecation warnings about its own names, raised on import."""
-    gc.disable()
     _share_authorities()
     config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pulumi_digitalocean.*")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage meanwhile: what is imported stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
     """The SDKs and the tests stay until the end; each collection would search their thousands of modules."""
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
