@@ -2,14 +2,16 @@
 # Owns how a blank worker becomes the host whose volume was attached to it. udev runs it for each disk that appears
 # (carry.rules), and setup at its end. Which worker carries which host is nothing that this machine knows or decides.
 #
-# One host a worker, and one host in a worker's life until its next boot: a second volume is left alone.
+# One host a worker, and one host in a worker's life until its next boot: a second volume is left alone, and so is any
+# volume after the host's own was taken away (volume-lost.sh).
 set -eu
 
 root=${PDS_ROOT:-}
 # shellcheck source=/dev/null
 . "$root/etc/pds/host.env"
 
-carried=$root/run/pds/carried.env
+state=$root/run/pds
+carried=$state/carried.env
 volume=${1#0DO_Volume_}
 
 say() {
@@ -20,19 +22,32 @@ case $volume in
     "$VOLUME_PREFIX"?*) ;;
     *) exit 0 ;; # another disk
 esac
+host=${volume#"$VOLUME_PREFIX"}
+# A host's name has no hyphen (settings, HostName). So this is a volume of a stack whose name begins like this one's.
+case $host in
+    *[!a-z0-9]*) exit 0 ;;
+esac
 if [ ! -e "$root/var/lib/pds/setup-done" ]; then
     say "$volume is here before the setup is over, which looks for it at its end"
     exit 0
+fi
+# Two disks can be there at boot. One of the two is the host, as a whole.
+mkdir -p "$state"
+exec 9>"$state/carry.lock"
+flock 9
+if [ -e "$state/volume-lost" ]; then
+    say "REFUSED: this worker lost the volume of its host ($(grep VOLUME= "$carried")), and gets no host again before it
+is rebooted. $volume is left alone."
+    exit 1
 fi
 if [ -e "$carried" ] && ! grep -qx "VOLUME=$volume" "$carried"; then
     say "REFUSED: this worker is a host already ($(grep VOLUME= "$carried")). $volume is left alone."
     exit 1
 fi
 
-host=${volume#"$VOLUME_PREFIX"}
 # DigitalOcean's number of this droplet, as cloud-init knows it (DataSourceDigitalOcean.py).
 droplet=$(cat "$root/var/lib/cloud/data/instance-id" 2>/dev/null || true)
-mkdir -p "$root/run/pds" "$root/run/systemd/system" "$root/etc/nomad.d"
+mkdir -p "$root/run/systemd/system" "$root/etc/nomad.d"
 printf 'VOLUME=%s\nSTACK=%s\n' "$volume" "$FLEET-$host" >"$carried"
 sed -e "s/@HOST@/$host/g" -e "s/@DROPLET@/$droplet/g" "$root/etc/pds/agent.hcl" >"$root/etc/nomad.d/agent.hcl"
 sed -e "s/@VOLUME@/$volume/g" "$root/etc/pds/srv-nomad.mount" >"$root/run/systemd/system/srv-nomad.mount"

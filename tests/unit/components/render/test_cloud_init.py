@@ -120,7 +120,10 @@ def test_every_host_file_of_the_folder_is_in_the_document() -> None:
     kinds = {".sh", ".service", ".socket", ".timer", ".mount", ".rules", ".conf"}
     rendered = {file.content for file in files(settings(metrics={"store": True})).values()}
     in_a_job = {"caddy.sh", "send.sh", "restic_open.sh", "fetch.sh", "fetch_older.sh"}
-    of_a_cluster = {"carry.sh", "carry.rules", "gossip.sh", "nomad-server.service", "pds-carry.service"}
+    of_a_cluster = {
+        *("carry.sh", "carry.rules", "gossip.sh", "nomad-server.service", "pds-carry.service"),
+        *("volume-lost.sh", "pds-volume-lost.service"),
+    }
     elsewhere = in_a_job | of_a_cluster
     host_files_of_folder = [file for file in FILES.iterdir() if file.suffix in kinds and file.name not in elsewhere]
     assert len(host_files_of_folder) > 15

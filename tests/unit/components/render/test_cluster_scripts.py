@@ -51,7 +51,25 @@ def test_the_same_volume_again_starts_what_is_missing(worker: Machine) -> None:
     assert worker.run("carry.sh", "0DO_Volume_pds-fleet-a").returncode == 0, "udev reports a disk more than once"
 
 
-@pytest.mark.parametrize("disk", ["0DO_Volume_pds-other-a", "0DO_Volume_pds-fleet-", "QEMU_HARDDISK_1"])
+def test_of_two_volumes_at_once_one_is_the_host_as_a_whole(worker: Machine) -> None:
+    # While this start waits for the lock, the start that holds it makes the worker another host.
+    worker.stand_in("flock", body='echo "VOLUME=pds-fleet-b" >"$PDS_ROOT/run/pds/carried.env"')
+    late = worker.run("carry.sh", "0DO_Volume_pds-fleet-a")
+    assert late.returncode == 1
+    assert not (worker.root / "etc/nomad.d/agent.hcl").exists(), "an agent of a on the volume of b"
+    assert worker.calls("systemctl") == []
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        "0DO_Volume_pds-other-a",
+        "0DO_Volume_pds-fleet-",
+        # Host a of the cluster `fleet-two`; its volume says `fleet-two-a`, too.
+        "0DO_Volume_pds-fleet-two-a",
+        "QEMU_HARDDISK_1",
+    ],
+)
 def test_another_disk_is_no_host(worker: Machine, disk: str) -> None:
     assert worker.run("carry.sh", disk).returncode == 0
     assert worker.calls("systemctl") == []
@@ -61,6 +79,75 @@ def test_a_volume_waits_for_the_end_of_the_setup(worker: Machine) -> None:
     (worker.root / "var/lib/pds/setup-done").unlink()
     assert worker.run("carry.sh", "0DO_Volume_pds-fleet-a").returncode == 0
     assert worker.calls("systemctl") == [], "Nomad and Docker are not installed yet"
+
+
+@pytest.fixture
+def carrying(worker: Machine) -> Machine:
+    """A worker that carries host a, with a container on it."""
+    worker.run("carry.sh", "0DO_Volume_pds-fleet-a")
+    (worker.stands / ".calls").unlink()
+    worker.stand_in("docker", body=_ONE_CONTAINER)
+    worker.stand_in("umount")
+    worker.file("proc/self/mountinfo", _MOUNTS)
+    return worker
+
+
+_ONE_CONTAINER = """case $1 in
+ps) [ -e "$PDS_ROOT/killed" ] || echo c0ffee ;;
+kill) touch "$PDS_ROOT/killed" ;;
+esac"""
+_MOUNTS = """\
+22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw
+90 22 8:0 / /srv/nomad rw,noatime - ext4 /dev/sda rw,prjquota
+91 90 0:50 / /srv/nomad/agent/alloc/1/pds/secrets rw - tmpfs tmpfs rw
+92 22 8:0 /agent/alloc/1 /var/lib/nomad/alloc_mounts/1 rw - ext4 /dev/sda rw
+93 22 0:51 / /srv/nomadic rw - tmpfs tmpfs rw
+"""
+
+
+def test_all_that_ran_from_a_volume_ends_when_it_is_taken_away(carrying: Machine) -> None:
+    assert carrying.run("volume-lost.sh", "0DO_Volume_pds-fleet-a").returncode == 0
+    assert carrying.calls("systemctl", "docker") == [
+        "systemctl stop --no-block nomad.service pds-grow.timer",
+        "systemctl kill --kill-whom=all --signal=SIGKILL nomad.service",
+        "docker ps --quiet --filter label=com.hashicorp.nomad.alloc_id",
+        "docker kill c0ffee",
+        "docker ps --quiet --filter label=com.hashicorp.nomad.alloc_id",
+    ], "the agent would restart a container that is killed before it"
+    assert carrying.calls("umount") == [
+        "umount --lazy /var/lib/nomad/alloc_mounts/1",
+        "umount --lazy /srv/nomad/agent/alloc/1/pds/secrets",
+        "umount --lazy /srv/nomad",
+    ]
+
+
+@pytest.mark.parametrize("volume", ["pds-fleet-a", "pds-fleet-b"])
+def test_a_worker_that_lost_its_volume_gets_no_host_before_a_reboot(carrying: Machine, volume: str) -> None:
+    carrying.run("volume-lost.sh", "0DO_Volume_pds-fleet-a")
+    before = carrying.calls("systemctl")
+    again = carrying.run("carry.sh", f"0DO_Volume_{volume}")
+    assert again.returncode == 1
+    assert "REFUSED" in again.stdout
+    assert carrying.calls("systemctl") == before
+
+
+def test_another_volume_that_is_taken_away_ends_nothing(carrying: Machine) -> None:
+    assert carrying.run("volume-lost.sh", "0DO_Volume_pds-fleet-b").returncode == 0
+    assert carrying.calls() == []
+    assert not (carrying.root / "run/pds/volume-lost").exists()
+
+
+def test_a_disk_that_leaves_a_blank_worker_ends_nothing(worker: Machine) -> None:
+    assert worker.run("volume-lost.sh", "0DO_Volume_pds-fleet-a").returncode == 0
+    assert worker.calls() == []
+
+
+def test_a_container_that_cannot_be_killed_is_reported(carrying: Machine) -> None:
+    carrying.stand_in("docker", body='[ "$1" != ps ] || echo c0ffee')
+    carrying.stand_in("sleep")
+    run = carrying.run("volume-lost.sh", "0DO_Volume_pds-fleet-a")
+    assert run.returncode == 1
+    assert "Power this droplet off" in run.stderr
 
 
 def test_servers_derive_the_same_gossip_key_from_the_same_tls_key(machine: Machine) -> None:

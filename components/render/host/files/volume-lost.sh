@@ -1,0 +1,55 @@
+#!/bin/sh
+# Owns the end of a host on this worker after its volume was taken away. udev runs it for each disk that disappears
+# (carry.rules).
+#
+# The detach protects the data, not this script. But the agent's unit and Docker leave containers running. Their servers
+# would stay at the droplet's own address, with I/O errors and what they have in memory. Without the disk nothing can be
+# stopped cleanly, so everything is killed. The worker gets no host again before its next boot: after that nothing of
+# this one is left.
+set -eu
+
+root=${PDS_ROOT:-}
+state=$root/run/pds
+volume=${1#0DO_Volume_}
+
+say() {
+    echo "pds volume: $*"
+}
+
+running() {
+    docker ps --quiet --filter label=com.hashicorp.nomad.alloc_id
+}
+
+if ! grep -qsx "VOLUME=$volume" "$state/carried.env"; then
+    exit 0 # not the volume of this worker's host
+fi
+# First, so that a start that is under way is the last one.
+touch "$state/volume-lost"
+exec 9>"$state/carry.lock"
+flock 9
+say "$volume was taken away; ending all that ran from it"
+
+# The agent goes first, or it would restart the containers. The queued stop keeps systemd from restarting the agent.
+systemctl stop --no-block nomad.service pds-grow.timer || true
+systemctl kill --kill-whom=all --signal=SIGKILL nomad.service || true
+tries=0
+containers=$(running)
+while [ -n "$containers" ]; do
+    [ "$tries" -lt 10 ] || {
+        echo "pds volume: REFUSED: containers still run without their volume: $containers. Power this droplet off." >&2
+        exit 1
+    }
+    # shellcheck disable=SC2086 # a list of ids
+    docker kill $containers || sleep 1
+    tries=$((tries + 1))
+    containers=$(running)
+done
+
+# The deepest first. Lazily: a process that ends late must not keep the others mounted. Among them are the tasks'
+# secrets, in memory.
+sed -n 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\) .*/\1/p' "$root/proc/self/mountinfo" |
+    grep -E '^/(srv/nomad|var/lib/nomad/alloc_mounts)(/|$)' | sort -r |
+    while read -r place; do
+        umount --lazy "$place" || say "$place stays mounted"
+    done
+say "ended; this worker is blank, and gets no host again before it is rebooted"
