@@ -60,12 +60,14 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
-    def issue(self, *names: str, client: bool = False, days: float = 1) -> Pair:
-        """A certificate for the names (addresses or host names), for a server or a client, that ends in `days`."""
+    def issue(self, *names: str, client: bool = False, peer: bool = False, days: float = 1) -> Pair:
+        """A certificate for the names (addresses or host names) that ends in `days`: for a server, for a client, or
+        for a `peer`, which is both."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-        builder = self._builder(subject, key, days).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        server, own = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+        usages = [server, own] if peer else [own if client else server]
+        builder = self._builder(subject, key, days).add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if not client:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([_name(name) for name in names]), critical=False

@@ -21,6 +21,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -78,25 +79,28 @@ def _media_type(file: Path) -> str:
 
 def lay_out_image(folder: Path, image: str, docker_host: str) -> None:
     """Make `image` (REGISTRY/NAME:TAG) one that a registry in `folder` serves. Raises E2eError."""
-    name, _, tag = image.partition("/")[2].rpartition(":")
-    blobs, manifests = folder / "v2" / name / "blobs", folder / "v2" / name / "manifests"
-    blobs.mkdir(parents=True)
-    manifests.mkdir()
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         run(["docker", "save", "--output", f"{work}/image.tar", image], docker_host)
         with tarfile.open(f"{work}/image.tar") as tar:
             tar.extractall(work, filter="data")
         # Older engines write this file only, newer ones beside OCI's; both name config and layers in it.
         [saved] = json.loads(Path(work, "manifest.json").read_text())
-        oci = "application/vnd.oci.image"
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": f"{oci}.manifest.v1+json",
-            "config": _blob(blobs, Path(work, saved["Config"]), f"{oci}.config.v1+json"),
-            "layers": [
-                _blob(blobs, _compressed(Path(work, layer)), f"{oci}.layer.v1.tar+gzip") for layer in saved["Layers"]
-            ],
-        }
+        lay_out_parts(folder, image, Path(work, saved["Config"]), [Path(work, layer) for layer in saved["Layers"]])
+
+
+def lay_out_parts(folder: Path, image: str, config: Path, layers: Sequence[Path]) -> None:
+    """The same for an image given by its configuration and its layers, tar files."""
+    name, _, tag = image.partition("/")[2].rpartition(":")
+    blobs, manifests = folder / "v2" / name / "blobs", folder / "v2" / name / "manifests"
+    blobs.mkdir(parents=True)
+    manifests.mkdir()
+    oci = "application/vnd.oci.image"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{oci}.manifest.v1+json",
+        "config": _blob(blobs, config, f"{oci}.config.v1+json"),
+        "layers": [_blob(blobs, _compressed(layer), f"{oci}.layer.v1.tar+gzip") for layer in layers],
+    }
     text = json.dumps(manifest)
     for reference in (tag, f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"):
         (manifests / reference).write_text(text)

@@ -86,17 +86,13 @@ class VirtualMachines:
         run(["cp", "--sparse=always", str(self._image.disk), str(home / "disk.ext4")])
         self._trust(home / "disk.ext4", home)
         self._write_metadata(home / "metadata", droplet_id, address, user_data)
-        answering = [sys.executable, "-m", "tests.e2e.environment.outside"]
-        neighbours = {
-            f"{METADATA}:80": [*answering, str(home / "metadata")],
-            f"{OUTSIDE['pds.local']}:443": [*answering, str(self.outside), str(self._certificate)],
-        }
-        machine = VirtualMachine(home, self._image, str(droplet_id), address, neighbours)
-        droplet = Droplet(machine, dict(volumes), ("127.0.0.1", _free_port()))
+        machine = self._machine(home, droplet_id, address)
+        droplet = Droplet(machine, dict(volumes), ("127.0.0.1", free_port()))
         self._droplets[droplet_id] = droplet
         machine.forward(f"{droplet.ssh[0]}:{droplet.ssh[1]}", "22")
         machine.start()
-        time.sleep(_PLUG_AFTER)
+        if volumes:
+            time.sleep(_PLUG_AFTER)
         for disk in self._disks(droplet):
             machine.plug(disk)
 
@@ -196,6 +192,20 @@ class VirtualMachines:
         for droplet in self._droplets.values():
             droplet.machine.pull_the_plug()
 
+    def _machine(self, home: Path, droplet_id: int, address: str) -> VirtualMachine:
+        """The machine of a droplet, not yet powered on."""
+        answering = [sys.executable, "-m", "tests.e2e.environment.outside"]
+        neighbours = {
+            f"{METADATA}:80": [*answering, str(home / "metadata")],
+            f"{OUTSIDE['pds.local']}:443": [*answering, str(self.outside), str(self._certificate)],
+        }
+        return VirtualMachine(home, self._image, str(droplet_id), address, neighbours)
+
+    def _interfaces(self, droplet_id: int, address: str) -> dict[str, list[dict[str, object]]]:
+        """The droplet's interfaces, as the metadata service describes them."""
+        ipv4 = {"ip_address": address, "netmask": "255.255.255.0", "gateway": GATEWAY}
+        return {"public": [{"ipv4": ipv4, "mac": MAC, "type": "public"}]}
+
     def _disks(self, droplet: Droplet) -> list[Disk]:
         return [Disk(name, self._volumes[identity].file) for name, identity in droplet.volumes.items()]
 
@@ -216,11 +226,6 @@ class VirtualMachines:
 
     def _write_metadata(self, folder: Path, droplet_id: int, address: str, user_data: str) -> None:
         """The metadata service's data for any process on the droplet (its version 1)."""
-        public = {
-            "ipv4": {"ip_address": address, "netmask": "255.255.255.0", "gateway": GATEWAY},
-            "mac": MAC,
-            "type": "public",
-        }
         document = {
             "droplet_id": droplet_id,
             "hostname": f"droplet-{droplet_id}",
@@ -228,7 +233,7 @@ class VirtualMachines:
             "user_data": user_data,
             "public_keys": [self._key.with_suffix(".pub").read_text().strip()],
             "region": "fra1",
-            "interfaces": {"public": [public]},
+            "interfaces": self._interfaces(droplet_id, address),
             "dns": {"nameservers": []},
             "features": {"dhcp_enabled": False},
         }
@@ -238,7 +243,8 @@ class VirtualMachines:
         (place / "v1" / "user-data").write_text(user_data)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that no process has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

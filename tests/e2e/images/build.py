@@ -190,6 +190,21 @@ def metrics_image(folder: Path, docker_host: str) -> str:
     return METRICS_TAG
 
 
+@dataclass(frozen=True)
+class ServerFiles:
+    """What the server's image is made of: Node's program, `/app`, and an archive of the system below."""
+
+    node: Path
+    app: Path
+    system: Path
+
+
+def server_files(cache: Path, server: Server = SERVER) -> ServerFiles:
+    """Build the parts unless `cache` has them. Raises E2eError."""
+    app = _app(cache, cache / f"{server.folder}-image" / "app", server)
+    return ServerFiles(_node(cache, server.node) / "bin" / "node", app, _rootfs(cache))
+
+
 def _fingerprint(server: Server) -> str:
     digest = hashlib.sha256(f"{_SUITE} {_PACKAGES} {server.node}".encode())
     for file in sorted((_HERE / server.folder).iterdir()):
