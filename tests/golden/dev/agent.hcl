@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "3f12d1c18a7e921d"
+    pds_configuration = "ab58260da95edb6f"
   }
 }
 

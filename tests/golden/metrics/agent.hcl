@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "b95d666e1ed99017"
+    pds_configuration = "9fa472e815fb1cc2"
   }
 }
 

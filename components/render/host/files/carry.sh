@@ -18,14 +18,26 @@ say() {
     echo "pds carry: $*"
 }
 
-case $volume in
-    "$VOLUME_PREFIX"?*) ;;
+host_of_volume() {
+    # The volume itself names its owner. One that came from a host of its own keeps its name at DigitalOcean, and the
+    # owner before wrote the next one (`volume handover`). A new volume is empty.
+    for file in .pds-handover .pds-volume; do
+        owner=$(debugfs -R "cat /$file" "$root/dev/disk/by-id/scsi-0DO_Volume_$volume" 2>/dev/null | head -n 1)
+        case $owner in
+            "$FLEET-"?*)
+                echo "${owner#"$FLEET-"}"
+                return 0
+                ;;
+        esac
+    done
+    case $volume in
+        "$VOLUME_PREFIX"?*) echo "${volume#"$VOLUME_PREFIX"}" ;;
+    esac
+}
+
+case ${1:-} in
+    0DO_Volume_?*) ;;
     *) exit 0 ;; # another disk
-esac
-host=${volume#"$VOLUME_PREFIX"}
-# A host's name has no hyphen (settings, HostName). So this is a volume of a stack whose name begins like this one's.
-case $host in
-    *[!a-z0-9]*) exit 0 ;;
 esac
 if [ ! -e "$root/var/lib/pds/setup-done" ]; then
     say "$volume is here before the setup is over, which looks for it at its end"
@@ -45,6 +57,14 @@ if [ -e "$carried" ] && ! grep -qx "VOLUME=$volume" "$carried"; then
     exit 1
 fi
 
+host=$(host_of_volume)
+# A host's name has no hyphen (settings, HostName). So this is a volume of a stack whose name begins like this one's.
+case $host in
+    '' | *[!a-z0-9]*)
+        say "$volume is no host of cluster $FLEET, and is left alone"
+        exit 0
+        ;;
+esac
 # DigitalOcean's number of this droplet, as cloud-init knows it (DataSourceDigitalOcean.py).
 droplet=$(cat "$root/var/lib/cloud/data/instance-id" 2>/dev/null || true)
 mkdir -p "$root/run/systemd/system" "$root/etc/nomad.d"

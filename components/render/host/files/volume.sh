@@ -4,6 +4,7 @@
 #
 #   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
+#   volume handover OWNER [FROM TO]   while it runs: OWNER may claim this volume next, and its directory FROM becomes TO
 #   volume check     before each start of the agent: the right volume is mounted, or the agent does not start
 #   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
 #
@@ -19,6 +20,8 @@ root=${PDS_ROOT:-}
 device=$root/dev/disk/by-id/scsi-0DO_Volume_$VOLUME
 home=$root/srv/nomad
 sentinel=$home/.pds-volume
+handover=$home/.pds-handover
+trash=$home/.trash
 wait_seconds=${PDS_WAIT_SECONDS:-900}
 
 say() {
@@ -110,9 +113,13 @@ owner() {
 claim() {
     mountpoint -q "$home" || refuse "nothing is mounted on $home."
     if [ -e "$sentinel" ]; then
-        [ "$(owner)" = "$STACK" ] ||
+        [ "$(owner)" = "$STACK" ] || [ "$(next_owner)" = "$STACK" ] ||
             refuse "this volume belongs to stack '$(owner)', not to '$STACK'. If it moved here for good, remove
 $sentinel and set 'volume: {adopt: ID}'."
+        if [ "$(next_owner)" = "$STACK" ]; then
+            [ "$(owner)" = "$STACK" ] || receive
+            rm -f "$handover"
+        fi
     elif [ "$ADOPT" = 1 ]; then
         # Files that an earlier host wrote as root must be readable to the server, which is uid 1000 here.
         if [ -d "$home/pds" ]; then
@@ -133,6 +140,77 @@ $sentinel and set 'volume: {adopt: ID}'."
     limit metrics "$METRICS_GIB"
     directory clubs 0:0 0711       # one directory per club, made by the pds-dir plugin
     directory .trash 0:0 0700      # directories that the plugin deleted
+}
+
+handover() { # OWNER [FROM TO]
+    mountpoint -q "$home" || refuse "nothing is mounted on $home."
+    case ${1:-} in
+        '' | *[!a-z0-9-]*) refuse "usage: volume handover OWNER [FROM TO]" ;;
+    esac
+    case ${2:-}:${3:-} in
+        *..* | *[!a-z0-9/:-]*) refuse "usage: volume handover OWNER [FROM TO]" ;;
+        : | pds:clubs/pds-?* | clubs/pds-?*:pds) ;; # a PDS of the host itself, and one of several on it
+        *) refuse "usage: volume handover OWNER [FROM TO]" ;;
+    esac
+    [ "$(owner)" = "$STACK" ] || refuse "this volume belongs to stack '$(owner)', not to '$STACK'."
+    if [ "$1" = "$STACK" ]; then
+        rm -f "$handover"
+        say "stays with stack '$STACK'"
+        return 0
+    fi
+    printf '%s\n%s\n%s\n' "$1" "${2:-}" "${3:-}" >"$handover.new"
+    sync "$handover.new"
+    mv "$handover.new" "$handover"
+    sync "$home"
+    say "stack '$1' may claim this volume next"
+}
+
+next_owner() {
+    line 1
+}
+
+line() {
+    sed -n "${1}p" "$handover" 2>/dev/null || true
+}
+
+receive() {
+    # The owner before gave the volume to this stack (`volume handover`). Killed anywhere, it starts again: the owner
+    # changes last.
+    #
+    # Jobs, tokens and allocations of the other Nomad would start beside this one's. A person may still look at them.
+    if [ -d "$home/agent" ]; then
+        directory .trash 0:0 0700
+        mv -T "$home/agent" "$trash/$(date -u +%Y%m%dT%H%M%SZ)-agent-of-$(owner)"
+    fi
+    from=$(line 2)
+    to=$(line 3)
+    if [ -n "$from" ] && [ -d "$home/$from" ]; then
+        # An empty directory is what a claim makes. Anything else is a PDS, which is never replaced.
+        rmdir "$home/$to" 2>/dev/null || true
+        [ ! -e "$home/$to" ] || refuse "$home/$from is to become $home/$to, which has a content of its own. Look at both."
+        mkdir -p "$(dirname "$home/$to")"
+        mv -T "$home/$from" "$home/$to"
+        say "$home/$from is $home/$to now"
+    fi
+    if [ -n "$to" ]; then
+        count "$to"
+    fi
+    echo "$STACK" >"$sentinel.new"
+    mv "$sentinel.new" "$sentinel"
+    say "received from another host for stack '$STACK'"
+}
+
+count() { # DIRECTORY
+    # What is in a directory of several belongs to its quota, which the plugin sets (host-volume-plugin.sh); the PDS of a
+    # host itself has none. Not fatal, as in `limit`.
+    project=$(stat -c %i "$home/$1")
+    case $1 in
+        pds) setquota -P "$project" 0 0 0 0 "$home" ;;
+        *)
+            find "$home/$1" -type d -exec chattr -p "$project" +P {} + &&
+                find "$home/$1" -type f -exec chattr -p "$project" {} +
+            ;;
+    esac || say "the quota of $home/$1 could not be changed"
 }
 
 directory() {
@@ -166,5 +244,9 @@ grow() {
 
 case ${1:-} in
     prepare | claim | check | grow) "$1" ;;
-    *) refuse "usage: volume prepare|claim|check|grow" ;;
+    handover)
+        shift
+        handover "$@"
+        ;;
+    *) refuse "usage: volume prepare|claim|check|grow|handover" ;;
 esac
