@@ -46,6 +46,11 @@ def place(nomad: Mapping[str, Any], hosts: Hosts, tag: str, seconds: float) -> N
             if step.kind in ("attach", "assign") and step.text not in shown:
                 shown.add(step.text)
                 show(step.text)
+            if step.kind == "foreign":
+                raise ServiceError(
+                    f"{step.text[0].upper()}{step.text[1:]}. It stays there. `./pds adopt` moves a host with a droplet "
+                    "of its own into a cluster. If that droplet is lost, delete it, which detaches the volume."
+                )
         return steps
 
     def placed() -> str | None:

@@ -94,7 +94,7 @@ class HostView:
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next: `kind` is 'fine', 'wait', 'ask', 'retire', 'detach', 'attach' or 'assign'."""
+    """What to do next: `kind` is 'fine', 'wait', 'ask', 'foreign', 'retire', 'detach', 'attach' or 'assign'."""
 
     kind: str
     text: str = ""
@@ -126,6 +126,8 @@ def decide(host: HostView, droplets: Mapping[int, Droplet], retired: Collection[
         if spare is None:
             return Step("ask", f"host {host.name}: no droplet has its volume, and there is no spare worker")
         return Step("attach", f"host {host.name}: attach its volume to droplet {spare}", spare)
+    if host.carrier not in droplets:
+        return Step("foreign", f"host {host.name}: its volume is on droplet {host.carrier}, no worker of this cluster")
     leaves = host.name in rules.leave
     if host.is_serving and not leaves:
         return _follow(host) or Step("fine", f"host {host.name} is on droplet {host.carrier}")

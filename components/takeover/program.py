@@ -39,7 +39,7 @@ class Reporter:
         """Report the steps of a pass."""
         for step in steps:
             if step.kind not in ("fine", "wait"):
-                self.tell(step.text, urgent=step.kind == "ask")
+                self.tell(step.text, urgent=step.kind in ("ask", "foreign"))
             elif step.kind == "wait":
                 self._once(step.text, print)
 

@@ -57,7 +57,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:08cfd6f1ca35e541baa24bd8165211d67de26381e50e5f47df9fda0b089c1915
+        script "components/takeover/decide.py" sha256:7356f38a082a764921b47dc4fcf46caa3bf31d4463855962f95ee0fb523a4ef6
       }
 
       template {
@@ -65,7 +65,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/program.py" sha256:15d9fa01b0cd2a94eb2454a808cb52e8e5554040d9acc5d77f31aabec06b2321
+        script "components/takeover/program.py" sha256:1c23b74e82a1fb49ddeea62c8d1152bfe673368e2ae4378473762ac028f2eaf5
       }
 
       template {

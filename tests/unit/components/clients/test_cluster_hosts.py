@@ -47,6 +47,15 @@ def test_moves_no_host_that_a_droplet_has(account: FakeCluster) -> None:
     assert account.volumes["a"].carrier == 1
 
 
+def test_leaves_a_volume_on_a_droplet_of_another_stack_and_says_so_at_once(account: FakeCluster) -> None:
+    account.volumes["a"].carrier = 77
+    began = account.time
+    with pytest.raises(ServiceError, match=r"droplet 77, no worker of this cluster\. It stays there.*`\./pds adopt`"):
+        _place()
+    assert account.volumes["a"].carrier == 77
+    assert account.time - began < 60
+
+
 def test_requires_the_token_in_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)

@@ -146,6 +146,18 @@ def test_an_up_takes_no_volume_from_a_droplet() -> None:
     assert cluster.volumes["a"].carrier == 1
 
 
+@pytest.mark.parametrize("may_detach", [True, False])
+@pytest.mark.parametrize("leave", [frozenset(), frozenset({"a"})])
+def test_a_volume_on_a_droplet_that_is_no_worker_stays_there(may_detach: bool, leave: frozenset[str]) -> None:
+    # A host with a droplet of its own, which is about to be adopted: it serves, unknown to this Nomad.
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.volumes["a"].carrier = 77
+    cluster.down_since["a"] = 0.0
+    steps = _run(cluster, _passes(cluster, rules=Rules(may_detach=may_detach, leave=leave)), 1000)
+    assert {step.kind for step in steps} == {"foreign"}
+    assert cluster.volumes["a"].carrier == 77
+
+
 def test_without_a_spare_the_volume_stays_and_a_person_is_asked() -> None:
     cluster = FakeCluster({"a": 1, "b": 2}, workers=2)
     cluster.cut_power(1)
