@@ -36,7 +36,8 @@ class ClusterHosts(pulumi.ComponentResource):
                 name=f"{volume_prefix(args.stack)}{host}",
                 region=settings.host.region,
                 size=options.volume_gib,
-                opts=kept,
+                # An adopted volume keeps its own name; DigitalOcean renames none.
+                opts=_imported(kept, options.adopt.volume if options.adopt else None, "name"),
             )
             for host, options in settings.cluster.hosts.items()
         }
@@ -45,9 +46,9 @@ class ClusterHosts(pulumi.ComponentResource):
                 f"{name}-{host}-ip",
                 region=settings.host.region,
                 # A refresh learns where a takeover has assigned it.
-                opts=pulumi.ResourceOptions.merge(kept, pulumi.ResourceOptions(ignore_changes=["dropletId"])),
+                opts=_imported(kept, str(options.adopt.address) if options.adopt else None, "dropletId"),
             )
-            for host in settings.cluster.hosts
+            for host, options in settings.cluster.hosts.items()
         }
         self.register_outputs({"hosts": list(self.volumes)})
 
@@ -58,3 +59,8 @@ class ClusterHosts(pulumi.ComponentResource):
             host: {"volume_id": volume.id, "address": self.addresses[host].ip_address}
             for host, volume in self.volumes.items()
         }
+
+
+def _imported(opts: pulumi.ResourceOptions, existing: str | None, ignored: str) -> pulumi.ResourceOptions:
+    """Options with which the engine takes over `existing`, unchanged, if the state does not have it yet."""
+    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(import_=existing, ignore_changes=[ignored]))

@@ -19,7 +19,7 @@ _OWN_HOST = {
 }
 """Options of the stack's own droplet: section, and its options (None: all)."""
 
-_OF_THE_HOSTS_INGRESS = ("image", "memory_mib", "license_hcl", "ssh_port", "backend", "acme_ca", "acme_email")
+OF_THE_HOSTS_INGRESS = ("image", "memory_mib", "license_hcl", "ssh_port", "backend", "acme_ca", "acme_email")
 
 
 def placement_faults(settings: Settings) -> Iterator[Fault]:
@@ -58,7 +58,7 @@ def placement_faults(settings: Settings) -> Iterator[Fault]:
 def _on_a_host(settings: Settings, on: OnOptions) -> Iterator[Fault]:
     for name in sorted(on.model_fields_set - {"stack"}):
         yield Fault(f"on.{name}", "the host's stack determines it.", "Remove it.")
-    for name in _OF_THE_HOSTS_INGRESS:
+    for name in OF_THE_HOSTS_INGRESS:
         if name in settings.ingress.model_fields_set:
             yield Fault(f"ingress.{name}", "the ingress is the host's.", "Remove it, or write it in its stack file.")
     if "port" not in settings.pds.model_fields_set:
@@ -144,8 +144,12 @@ def _foreign_options(settings: Settings) -> Iterator[Fault]:
 
 
 def _numbers(settings: Settings, cluster: ClusterOptions) -> Iterator[Fault]:
-    if not cluster.hosts:
-        yield Fault("cluster.hosts", "a cluster without hosts has no place for a PDS.", "Write for example '{a: {}}'.")
+    if not cluster.hosts and not cluster.workers.spares:
+        yield Fault(
+            "cluster.hosts",
+            "a cluster without hosts and spares has no place for a PDS.",
+            "Write for example '{a: {}}'.",
+        )
     if settings.nomad.datacenter in cluster.hosts:
         yield Fault(
             f"cluster.hosts.{settings.nomad.datacenter}",

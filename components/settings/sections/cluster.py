@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from components.settings.fields.option import READ_ONLY_MAP, Section, option
-from components.settings.fields.types import HttpsUrl, VpcRange
+from components.settings.fields.types import Address, HttpsUrl, VpcRange
 
 _SIZE = r"^[a-z0-9._-]{1,40}-[0-9]{1,6}(gb|mb)(-[a-z0-9-]{1,40})?$"
 _GENERATIONS = "Raise a number by one to rebuild that droplet."
@@ -32,10 +32,24 @@ class ServersOptions(Section):
     )
 
 
+class AdoptedHostOptions(Section):
+    """Volume and address of a host that had a droplet of its own. `./pds adopt` writes them."""
+
+    volume: str = option(
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        doc="ID of the volume, which keeps its name at DigitalOcean.",
+        example="506f78a4-e098-11e5-ad9f-000f53306ae1",
+    )
+    address: Address = option(doc="The reserved IP.", example="203.0.113.10")
+
+
 class ClusterHostOptions(Section):
     """A host: a volume and a reserved IP that move together."""
 
     volume_gib: int = option(50, ge=1, le=16384, doc="Size of its volume in GiB. It can grow, never shrink.")
+    adopt: AdoptedHostOptions | None = option(
+        None, doc="Existing volume and address to use instead of new ones. Of no effect once they are in the state."
+    )
 
 
 class WorkersOptions(Section):

@@ -69,7 +69,8 @@ def test_a_worker_knows_no_host_before_it_has_a_volume() -> None:
     assert "/etc/nomad.d/agent.hcl" not in files
     assert 'datacenter = "@HOST@"' in files["/etc/pds/agent.hcl"]
     assert "server {" not in files["/etc/pds/agent.hcl"]
-    assert 'ENV{ID_SERIAL}=="0DO_Volume_pds-fleet-*"' in files["/etc/udev/rules.d/91-pds-carry.rules"]
+    # Whose host a volume is stands on the volume: an adopted one keeps its name.
+    assert 'ENV{ID_SERIAL}=="0DO_Volume_*"' in files["/etc/udev/rules.d/91-pds-carry.rules"]
     assert "scsi-0DO_Volume_@VOLUME@" in files["/etc/pds/srv-nomad.mount"]
 
 
@@ -174,3 +175,16 @@ def _club(host: Evaluation | None = None, place: str = "a", port: int = 3101, **
         pds={"port": port, "memory_mib": 256},
         **options,
     )
+
+
+def test_an_adopted_host_has_its_volume_and_its_address() -> None:
+    adopt = {"volume": "506f78a4-e098-11e5-ad9f-000f53306ae1", "address": "203.0.113.77"}
+    hosts = {"a": {"volume_gib": 25, "adopt": adopt}, "b": {"volume_gib": 60}}
+    options = CLUSTER | {"cluster": {**CLUSTER["cluster"], "hosts": hosts}}
+    config = {f"pds:{key}": json.dumps(value) for key, value in options.items()}
+    found = evaluate("fleet", config, secret_keys=frozenset({"pds:cluster"}))
+    volume, address = found.one("pds-cluster-hosts-a-volume"), found.one("pds-cluster-hosts-a-ip")
+    assert volume.options["importId"] == adopt["volume"]
+    assert volume.options["ignoreChanges"] == ["name"], "DigitalOcean renames no volume"
+    assert address.options["importId"] == adopt["address"]
+    assert not found.one("pds-cluster-hosts-b-volume").options.get("importId")

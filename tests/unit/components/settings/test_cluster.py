@@ -38,7 +38,8 @@ def _read(options: Mapping[str, Any]) -> Settings:
         ("backup", {"access_key_id": "a", "secret_access_key": "b"}, "backup", "an option of a PDS"),
         ("host", {"size": "s-2vcpu-4gb"}, "host.size", "does not use this option"),
         ("operators", None, "operators", "required"),
-        ("cluster.hosts", {}, "cluster.hosts", "has no place for a PDS"),
+        ("cluster", {"hosts": {}, "workers": {"spares": 0}}, "cluster.hosts", "has no place for a PDS"),
+        ("cluster.hosts.a.adopt", {"volume": "pds-dev", "address": "203.0.113.7"}, "cluster.hosts.a.adopt.volume", ""),
         ("cluster.hosts.dc1", {}, "cluster.hosts.dc1", "the datacenter of the servers"),
         ("cluster.workers.spares", 0, "cluster.workers.spares", "needs a spare to come back on"),
         ("cluster.servers", {"count": 2}, "cluster.servers.count", "not one of the choices"),
@@ -77,6 +78,11 @@ def test_refuses_more_clubs_on_a_host_than_it_has_processors_for() -> None:
     clubs = {name: {"host": "a", "port": 3101 + number, "memory_mib": 256} for number, name in enumerate("pqrst")}
     with pytest.raises(SettingsError, match=r"s-1vcpu-4gb lacks \d+ MHz for the 5 clubs on host a"):
         _read({**_with("cluster.workers.size", "s-1vcpu-4gb"), "clubs": clubs})
+
+
+def test_a_cluster_may_have_spares_before_it_has_a_host() -> None:
+    options = _with("cluster.hosts", {}) | {"clubs": {}}
+    assert _read(options).cluster, "the first one may be adopted"
 
 
 def test_one_port_may_be_used_on_two_hosts() -> None:
