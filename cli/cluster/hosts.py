@@ -22,7 +22,7 @@ from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_s
 from components.takeover.passes import ClusterHost, Passes
 from components.takeover.services import Refused, Unavailable
 
-_NEEDED = ("hosts", "worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
+_NEEDED = ("worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
 _PAUSE = 2.0
 _SHUTDOWN_SECONDS = 180.0
 _READY_SECONDS = 900.0
@@ -80,15 +80,15 @@ class Cluster:
 
 def views(passes: Passes) -> dict[str, HostView]:
     """All hosts as they are. Raises ClusterError."""
-    return _answered(lambda: {place.name: passes.view(place) for place in passes.places})
+    return answered(lambda: {place.name: passes.view(place) for place in passes.places})
 
 
 def lines(cluster: Cluster) -> list[str]:
     """The hosts, spares and servers, a line each. Raises ClusterError."""
     passes = cluster.passes()
     found = views(passes)
-    droplets = _answered(lambda: passes.cloud.workers(passes.tag))
-    retired = _answered(passes.retired)
+    droplets = answered(lambda: passes.cloud.workers(passes.tag))
+    retired = answered(passes.retired)
     text = []
     for host in found.values():
         where = f"on {cluster.worker(host.carrier)}" if host.carrier else "on no droplet"
@@ -133,7 +133,7 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
         raise ClusterError(f"Stack {stack.name} has no host {host}: {', '.join(cluster.outputs['hosts'])}.")
     passes = cluster.passes()
     carrier = views(passes)[host].carrier
-    spare = choose_spare(_answered(lambda: passes.cloud.workers(passes.tag)), _answered(passes.retired))
+    spare = choose_spare(answered(lambda: passes.cloud.workers(passes.tag)), answered(passes.retired))
     if spare is None:
         raise ClusterError("There is no spare worker. Nothing was changed. Raise 'cluster.workers.spares', then `up`.")
     print(f"Host {host} moves from {cluster.worker(carrier)} to {cluster.worker(spare)}. Its clubs are away meanwhile.")
@@ -192,7 +192,7 @@ def _move(cluster: Cluster, hosts: frozenset[str], left: int | None = None) -> i
 
 def _has(cluster: Cluster, place: ClusterHost, before: Mapping[str, int | None]) -> bool:
     """Whether the old droplet still has the volume: a person's wish to move it ends with its detach."""
-    host = _answered(lambda: cluster.passes().view(place))
+    host = answered(lambda: cluster.passes().view(place))
     if host.first_detach is not None and time.time() - host.first_detach > DETACH_SECONDS and host.carrier:
         raise ClusterError(
             f"The volume of host {place.name} is still not detached from droplet {host.carrier}. Delete that droplet, "
@@ -224,7 +224,8 @@ def _steps(passes: Passes) -> list[Any]:
 T = TypeVar("T")
 
 
-def _answered(ask: Callable[[], T]) -> T:
+def answered(ask: Callable[[], T]) -> T:
+    """The answer of DigitalOcean or Nomad. Raises ClusterError if there is none."""
     try:
         return ask()
     except (Unavailable, Refused) as error:

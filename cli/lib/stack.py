@@ -164,10 +164,19 @@ class Stack:
                 sys.stdout.flush()
         return EngineResult(process.returncode, "".join(lines))
 
+    def configure(self, file: Path, *arguments: str) -> None:
+        """Run `pulumi config` on a copy of the stack file. Raises StackError."""
+        self._ask("config", *arguments, "--path", "--config-file", str(file))
+
+    def export(self) -> dict[str, Any]:
+        """Return the engine's state, with its encrypted secrets. Raises StackError."""
+        state: dict[str, Any] = json.loads(self._ask("stack", "export"))
+        return state
+
     def export_without_replacements(self, urns: Collection[str], file: Path) -> None:
         """Write the state to `file`, with its encrypted secrets and without `pendingReplacement` on `urns`. Raises
         StackError."""
-        state = json.loads(self._ask("stack", "export"))
+        state = self.export()
         for item in state["deployment"]["resources"]:
             if item["urn"] in urns:
                 item.pop("pendingReplacement", None)

@@ -1,0 +1,1 @@
+"""A host with a droplet of its own that becomes one of a cluster, and back."""

@@ -1,0 +1,304 @@
+"""Makes a host with a droplet of its own a host of a cluster, with the same volume and the same address; `./pds adopt`.
+
+Nothing is copied and nothing is deleted before all is well. The order: check everything, write the next owner onto the
+volume, shut the droplet down, detach, release the resources from the states, then `up` of the cluster, which imports
+volume and address, and of each stack. The cluster's file is the record of progress: each step looks at what is already
+so, and the same command goes on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from cli.adoption import carried_volume
+from cli.adoption.carried_volume import VolumeError
+from cli.adoption.released_state import is_below, is_nomad, release
+from cli.adoption.stack_edits import Edits, configured, prepare
+from cli.adoption.unchanged import refuse_changes
+from cli.backups.restore import step
+from cli.cluster.hosts import Cluster, answered
+from cli.errors import CommandError
+from cli.lib.apply import up
+from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.edit_stackfile import StackFileEdit
+from cli.lib.stack import Stack, digitalocean_token
+from components.settings.checks.capacity import RESERVE_GIB, memory_demand
+from components.settings.checks.pds_env import blob_location
+from components.settings.checks.placement import OF_THE_HOSTS_INGRESS
+from components.settings.sections.settings import Settings
+from components.takeover.decide import choose_spare
+from offline.stackfile import parse_settings, read_settings
+
+VOLUME, ADDRESS, DROPLET = "pds-host-data-volume", "pds-host-network-ip", "pds-host-droplet"
+_OWN_PROVIDERS = ("pds-host-nomad-admin", "pds-host-nomad-provider")
+_STAYS = ("Droplet", "Firewall", "Project", "ProjectResources", "ReservedIpAssignment", "Tag", "Vpc")
+"""Types of a host's resources that the engine deletes, or forgets, once the PDS serves on the cluster."""
+
+
+class AdoptError(CommandError):
+    """The host cannot be adopted, and nothing was changed; the text says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adoption:
+    """What is adopted. `clubs` are the other stacks on that host; `droplet` is None once it is deleted."""
+
+    cluster: Stack
+    host: str
+    island: Stack
+    clubs: tuple[Stack, ...]
+    volume: str
+    address: str
+    droplet: int | None
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """All stacks with a PDS on the host."""
+        return (self.island, *self.clubs)
+
+    @property
+    def command(self) -> str:
+        """The command that goes on."""
+        return f"./pds adopt {self.cluster.name} {self.host} --from {self.island.name}"
+
+
+def adopt(cluster: Stack, host: str, island: Stack, *, yes: bool) -> int:
+    """Adopt the host of stack `island` as host `host` of `cluster`; return the exit code.
+
+    Raises CommandError and StackFileError.
+    """
+    fleet = read_settings(cluster.name, cluster.root)
+    if fleet.cluster is None:
+        raise AdoptError(f"{cluster.name} is no cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
+    with DigitalOceanAccount(digitalocean_token(cluster)) as account:
+        if host in fleet.cluster.hosts:
+            adoption = _begun(cluster, host, island, fleet)
+        else:
+            adoption = _planned(cluster, host, island)
+            if not _begin(adoption, account, fleet, yes=yes):
+                return 1
+        return _finish(adoption, account, yes=yes)
+
+
+def _planned(cluster: Stack, host: str, island: Stack) -> Adoption:
+    settings = read_settings(island.name, island.root)
+    if settings.cluster or settings.on:
+        raise AdoptError(f"{island.name} has no host with a droplet of its own. Nothing was changed.")
+    state = island.state()
+    made = {name: state.named(name) for name in (VOLUME, ADDRESS, DROPLET)}
+    if missing := [name for name, item in made.items() if item is None]:
+        raise AdoptError(
+            f"The state of {island.name} has no {missing[0]}. Run `pulumi up --stack {island.name}` to its end first."
+        )
+    ids = {name: item.id for name, item in made.items() if item}
+    return Adoption(
+        cluster=cluster,
+        host=host,
+        island=island,
+        clubs=tuple(Stack(name, island.root) for name in settings.clubs),
+        volume=ids[VOLUME],
+        address=ids[ADDRESS],
+        droplet=int(ids[DROPLET]),
+    )
+
+
+def _begun(cluster: Stack, host: str, island: Stack, fleet: Settings) -> Adoption:
+    """The adoption that the cluster's file records."""
+    assert fleet.cluster
+    adopted = fleet.cluster.hosts[host].adopt
+    names = [name for name, club in fleet.clubs.items() if club.host == host]
+    if adopted is None or island.name not in names:
+        raise AdoptError(
+            f"{cluster.name} has a host {host} already, and it is not that of {island.name}. Give another name."
+        )
+    droplet = island.state().named(DROPLET)
+    return Adoption(
+        cluster=cluster,
+        host=host,
+        island=island,
+        clubs=tuple(Stack(name, island.root) for name in names if name != island.name),
+        volume=adopted.volume,
+        address=str(adopted.address),
+        droplet=int(droplet.id) if droplet else None,
+    )
+
+
+def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *, yes: bool) -> bool:
+    """Check everything, ask, write the next owner onto the volume, and record it in the cluster's file."""
+    cluster, island = adoption.cluster, adoption.island
+    step(1, f"Check whether the host of {island.name} can become host {adoption.host} of {cluster.name}.")
+    settings = read_settings(island.name, island.root)
+    _require_fitting(adoption, fleet, settings)
+    volume = _require_present(adoption, account)
+    _require_spare(cluster)
+    edits = [_edit(adoption, stack) for stack in adoption.stacks]
+    as_a_club = parse_settings(island.name, edits[0].after)
+    _refuse_moved_blobs(settings, as_a_club, island)
+    record = prepare(cluster, cluster_edits(adoption, settings, as_a_club, int(volume["size_gigabytes"])))
+    for stack in (cluster, *adoption.stacks):
+        refuse_changes(stack)
+    for edit in (record, *edits):
+        print(f"\n{edit.diff('adopted')}", end="")
+    names = ", ".join(stack.name for stack in adoption.stacks)
+    print(
+        f"\nVolume {adoption.volume} and address {adoption.address} move to {cluster.name}. The PDSes of {names} are "
+        f"away from the shutdown of droplet {adoption.droplet} until each stack's `up` is over. That droplet and its "
+        f"firewall are deleted at the end. Members keep accounts, posts and sessions."
+    )
+    if not yes and not click.confirm("Adopt it?"):
+        return False
+    step(2, f"Write the next owner onto the volume, and host {adoption.host} into Pulumi.{cluster.name}.yaml.")
+    assert adoption.droplet
+    own = ["pds", f"clubs/pds-{island.name}"]
+    owner = [f"{cluster.name}-{adoption.host}", *own]
+    carried_volume.give_away(island.name, adoption.droplet, adoption.address, owner)
+    record.write()
+    return True
+
+
+def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> int:
+    step(3, "Shut the droplet down in order, detach the volume, and unassign the address.")
+    if adoption.droplet is not None:
+        carried_volume.set_free(account, adoption.volume, adoption.address, adoption.droplet, adoption.command)
+    step(
+        4, "Write the stack files, and release from the states what belongs to the cluster, or to the Nomad that ended."
+    )
+    for stack in adoption.stacks:
+        if not _is_on(stack, adoption.cluster):
+            _edit(adoption, stack).write()
+    release(adoption.island, is_of_the_island)
+    providers = (f"pds-host-provider-{adoption.island.name}",)
+    for club in adoption.clubs:
+        release(club, lambda item: is_nomad(item, providers))
+    step(5, f"`pulumi up` of {adoption.cluster.name}, which imports volume and address, and places the host.")
+    up(adoption.cluster, yes=yes)
+    step(6, "`pulumi up` of each stack with a PDS on it.")
+    for stack in adoption.stacks:
+        up(stack, yes=yes)
+    print(
+        f"\nThe host of {adoption.island.name} is host {adoption.host} of {adoption.cluster.name}. `./pds list` shows "
+        f"it. 'adopt' may be removed from Pulumi.{adoption.cluster.name}.yaml: it has no effect any more. Run `./pds "
+        f"check` and `./pds escrow` for {', '.join(stack.name for stack in adoption.stacks)}."
+    )
+    return 0
+
+
+def _require_fitting(adoption: Adoption, fleet: Settings, settings: Settings) -> None:
+    """Refuse what cannot be the same on the cluster."""
+    files = f"Pulumi.{adoption.island.name}.yaml", f"Pulumi.{adoption.cluster.name}.yaml"
+    for key, own, other in (
+        ("host.region", settings.host.region, fleet.host.region),
+        ("nomad.region", settings.nomad.region, fleet.nomad.region),
+        ("ingress.kind", settings.ingress.kind, fleet.ingress.kind),
+    ):
+        if own != other:
+            fix = (
+                "A volume and an address never leave their region: a cluster there can adopt them."
+                if key == "host.region"
+                else "Make them equal, and run `pulumi up`."
+            )
+            raise AdoptError(f"pds:{key}: {files[0]} has '{own}', and {files[1]} has '{other}'. {fix}")
+    if settings.metrics_store:
+        raise AdoptError(
+            f"pds:metrics.store: a cluster has no metrics store. Remove it from {files[0]}, and run `pulumi up`."
+        )
+    if taken := [stack.name for stack in adoption.stacks if stack.name in fleet.clubs]:
+        raise AdoptError(f"pds:clubs.{taken[0]}: {files[1]} has this club on another host already. Remove it there.")
+
+
+def _require_spare(cluster: Stack) -> None:
+    """The worker that gets the host. Another one is made by the same `up`."""
+    passes = Cluster.of(cluster).passes()
+    if answered(lambda: choose_spare(passes.cloud.workers(passes.tag), passes.retired())) is None:
+        raise AdoptError(
+            f"{cluster.name} has no spare worker. Nothing was changed. Raise 'cluster.workers.spares', and run `pulumi "
+            f"up --stack {cluster.name}`."
+        )
+
+
+def _require_present(adoption: Adoption, account: DigitalOceanAccount) -> dict[str, Any]:
+    volume = carried_volume.volume_of(account, adoption.volume)
+    assert adoption.droplet
+    if adoption.droplet not in volume["droplet_ids"] or not carried_volume.is_on(account, adoption.droplet):
+        raise VolumeError(
+            f"Droplet {adoption.droplet} of stack {adoption.island.name} is off, or does not have its volume. "
+            f"`./pds repair {adoption.island.name}` first. Nothing was changed."
+        )
+    return volume
+
+
+def _refuse_moved_blobs(settings: Settings, as_a_club: Settings, island: Stack) -> None:
+    before, after = blob_location(settings), blob_location(as_a_club)
+    if before != after:
+        raise AdoptError(
+            f"pds:blobs: without 'host' the place of the blobs would change from '{before}' to '{after}'. Write "
+            f"'blobs: {{region: {settings.host.region}}}' into Pulumi.{island.name}.yaml, and run `pulumi up`."
+        )
+
+
+def _edit(adoption: Adoption, stack: Stack) -> StackFileEdit:
+    if stack.name == adoption.island.name:
+        settings = read_settings(stack.name, stack.root)
+        return prepare(stack, island_edits(adoption.cluster.name, adoption.host, settings))
+    return prepare(stack, club_edits(adoption.cluster.name, adoption.host))
+
+
+def cluster_edits(adoption: Adoption, settings: Settings, as_a_club: Settings, gib: int) -> Edits:
+    """The host, and its clubs. The former PDS of the host itself gets what the others leave of the volume's `gib` GiB.
+
+    `settings` are those of its stack, `as_a_club` those after the adoption.
+    """
+    left = gib - RESERVE_GIB - sum(club.disk_gib for club in settings.clubs.values())
+    if left < 1:
+        raise AdoptError(
+            f"pds:volume.size_gib: the volume has {gib} GiB. On a cluster the PDS of {adoption.island.name} needs a "
+            f"quota of its own beside those of 'clubs' and {RESERVE_GIB} GiB of the host's. Raise 'size_gib' in "
+            f"Pulumi.{adoption.island.name}.yaml, and run `pulumi up`."
+        )
+    own = {
+        "host": adoption.host,
+        "port": settings.pds.port,
+        "disk_gib": left,
+        "memory_mib": memory_demand(as_a_club),
+    }
+    clubs = {
+        name: {"host": adoption.host, "port": club.port, "disk_gib": club.disk_gib, "memory_mib": club.memory_mib}
+        for name, club in settings.clubs.items()
+    }
+    host = {"volume_gib": gib, "adopt": {"volume": adoption.volume, "address": adoption.address}}
+    clubs_edits = {f"clubs.{name}": values for name, values in {adoption.island.name: own, **clubs}.items()}
+    return {f"cluster.hosts.{adoption.host}": host, **clubs_edits}
+
+
+def island_edits(cluster: str, host: str, settings: Settings) -> Edits:
+    """A stack with a host of its own becomes a club: its host's options leave the file."""
+    removed = dict.fromkeys(
+        (
+            *("host", "volume", "operators", "clubs", "secrets.nomad_management_token"),
+            *(f"nomad.{key}" for key in ("version", "sha256", "mirror")),
+            *(f"ingress.{key}" for key in OF_THE_HOSTS_INGRESS),
+        )
+    )
+    return {**removed, **club_edits(cluster, host), "pds.port": settings.pds.port}
+
+
+def club_edits(on: str, datacenter: str) -> Edits:
+    """A club's file. A server that finds an empty volume must not start as a new PDS."""
+    return {"on": on, "nomad.datacenter": datacenter, "pds.new": False}
+
+
+def _is_on(stack: Stack, cluster: Stack) -> bool:
+    return configured(stack, "on") in (cluster.name, {"stack": cluster.name})
+
+
+def is_of_the_island(item: Mapping[str, Any]) -> bool:
+    """Whether a resource of the state of a host's stack leaves with the host: volume, address, and all of its Nomad."""
+    resource = dict(item)
+    kind = str(resource["type"]).rpartition(":")[2]
+    if is_nomad(resource, _OWN_PROVIDERS):
+        return True
+    if kind == "HostInUse":
+        return True
+    return is_below(resource, "OwnHost") and bool(resource.get("custom")) and kind not in _STAYS

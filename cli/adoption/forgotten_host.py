@@ -1,0 +1,54 @@
+"""Removes a host that left the cluster from its Nomad: the node, and the jobs, variables, volumes and namespaces on it.
+
+Nothing of it is on a disk that the cluster still has. Left there, its jobs would start on the next host of that name.
+Every step can be repeated.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from urllib.parse import quote
+
+from components.clients.errors import ServiceError
+from components.clients.nomad import NomadApi
+from components.clients.wait import until
+from components.settings.host_contract import ingress_namespace
+
+_DEADLINE = 120.0
+"""Seconds until Nomad counts the allocations of a purged node as lost."""
+
+
+def forget(api: NomadApi, host: str, clubs: Sequence[str]) -> None:
+    """Remove the host and its clubs. Raises ServiceError."""
+    known = {item["Name"] for item in api.get("/v1/namespaces")}
+    namespaces = [name for name in (*clubs, ingress_namespace(host)) if name in known]
+    for namespace in namespaces:
+        for job in api.get(f"/v1/jobs?namespace={namespace}"):
+            _delete(api, f"/v1/job/{quote(job['ID'], safe='')}?namespace={namespace}&purge=true")
+    for node in api.get("/v1/nodes"):
+        if node["Datacenter"] == host:
+            api.post(f"/v1/node/{node['ID']}/purge", {})
+    for namespace in namespaces:
+        until(partial(_emptied, api, namespace), _DEADLINE, f"The namespace {namespace}")
+        print(f"removed namespace {namespace} from the cluster's Nomad")
+    for club in clubs:
+        _delete(api, f"/v1/acl/policy/pds-club-{club}")
+
+
+def _emptied(api: NomadApi, namespace: str) -> str | None:
+    """Remove what is left in a namespace, and the namespace; what is in the way, or None."""
+    try:
+        for variable in api.get(f"/v1/vars?namespace={namespace}") or []:
+            _delete(api, f"/v1/var/{quote(variable['Path'])}?namespace={namespace}")
+        for volume in api.get(f"/v1/volumes?type=host&namespace={namespace}") or []:
+            # Its node is gone, and Nomad asks no plugin then: the directory on the volume stays as it is.
+            _delete(api, f"/v1/volume/host/{volume['ID']}?namespace={namespace}&force=true")
+        _delete(api, f"/v1/namespace/{namespace}")
+    except ServiceError as error:
+        return str(error)
+    return None
+
+
+def _delete(api: NomadApi, path: str) -> None:
+    status, answer = api.request("DELETE", path)
+    if status not in (200, 404):
+        raise ServiceError(f"Nomad answered {status} to DELETE {path.partition('?')[0]}: {str(answer).strip()[:200]}")

@@ -1,0 +1,19 @@
+"""Whether a stack has changes that its next `up` would make, which a command must not make unseen."""
+
+from cli.lib.stack import Stack, StackError
+from cli.stacks.automation import Engine, Workspace
+from policy.digest import read_digest
+
+_CHANGES_BY_ITSELF = frozenset({"pds-people-unlisted-accounts"})
+"""Resources that change without an operator's action: people sign up."""
+
+
+def refuse_changes(stack: Stack) -> None:
+    """Raises StackError if `up` would change something."""
+    digest = read_digest(Workspace(Engine(), stack.root).preview(stack.name), stack.name)
+    left = [*digest.errors, *sorted({change.name for change in digest.changes} - _CHANGES_BY_ITSELF)]
+    if left:
+        raise StackError(
+            f"Stack {stack.name} has pending changes: {', '.join(left)}. Run `pulumi up --stack {stack.name}` to its "
+            "end first. Nothing was changed."
+        )
