@@ -24,6 +24,14 @@ _FIRST = 200
 """Last number of the first droplet's loopback address; reserved ones begin at 1."""
 
 
+_SHIMS = {
+    "systemctl": "#!/bin/sh\nexit 0\n",
+    "udevadm": "#!/bin/sh\nexit 0\n",
+    # A disk is its file system's directory here: debugfs -R "cat /FILE" DISK
+    "debugfs": '#!/bin/sh\nexec cat "$3/${2#cat /}"\n',
+}
+
+
 class ClusterMachines(ProcessMachines):
     """Servers and workers."""
 
@@ -35,8 +43,8 @@ class ClusterMachines(ProcessMachines):
         self._own: dict[int, str] = {}
         self._carried: dict[int, str] = {}
         self._server = ""
-        for name in ("systemctl", "udevadm"):
-            (self._shims / name).write_text("#!/bin/sh\nexit 0\n")
+        for name, text in _SHIMS.items():
+            (self._shims / name).write_text(text)
             (self._shims / name).chmod(0o755)
 
     def boot(self, droplet_id: int, user_data: str, volumes: Mapping[str, str]) -> None:
@@ -91,6 +99,10 @@ class ClusterMachines(ProcessMachines):
         if droplet_id in self._carried:
             raise E2eError(f"droplet {droplet_id} has a volume already")
         self._carried[droplet_id] = volume_id
+        disks = machine.root / "dev/disk/by-id"
+        disks.mkdir(parents=True, exist_ok=True)
+        (disks / f"scsi-0DO_Volume_{name}").unlink(missing_ok=True)
+        (disks / f"scsi-0DO_Volume_{name}").symlink_to(volume)
         run(
             ["sh", str(machine.root / "usr/local/lib/pds/carry"), f"0DO_Volume_{name}"],
             env=self._script_environment(machine),
