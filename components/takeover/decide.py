@@ -7,9 +7,14 @@ the same decision, and two programs at once want the same step.
 Two droplets can't have the volume: DigitalOcean attaches a volume to one droplet only, and an attach is requested only
 if no droplet has the volume and no action on it is in progress. The detach is the fence: from then on the old droplet
 gets I/O errors, whatever still runs there.
+
+The servers can't tell a dead host from one that only they can't reach. If most hosts are down at once, the servers'
+own network is the likelier cause, and a person decides. A cluster with one host has nothing to compare it with: its
+host is moved. A move of a living host takes its clubs away for about a minute and loses nothing. Without the move a
+dead host would wait for a person, which is what a takeover is to prevent.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 SETTLE_SECONDS = 900
@@ -113,11 +118,39 @@ class Rules:
     """Hosts that a person moves away, whatever their node's state and however long a detach takes."""
 
 
-def decide(host: HostView, droplets: Mapping[int, Droplet], retired: Collection[int], now: float, rules: Rules) -> Step:
+@dataclass(frozen=True)
+class Heard:
+    """Of how many hosts the servers hear."""
+
+    hosts: int
+    """Hosts that were a Nomad node at some time."""
+    down: int
+    """Those whose node is down now, whatever the cause."""
+
+    @classmethod
+    def of(cls, nodes: Iterable[Node | None]) -> "Heard":
+        """Count them."""
+        known = [node for node in nodes if node]
+        return cls(len(known), sum(not node.is_ready for node in known))
+
+    @property
+    def is_too_little(self) -> bool:
+        """Whether the servers may be the ones that are cut off: more than one host is down, and they are the most."""
+        return self.down > 1 and 2 * self.down > self.hosts
+
+
+def decide(
+    host: HostView,
+    droplets: Mapping[int, Droplet],
+    retired: Collection[int],
+    now: float,
+    rules: Rules,
+    heard: Heard,
+) -> Step:
     """The next step for `host`.
 
     `droplets` are the workers. `retired` are those that lost a host once: they may be dead, or alive with I/O errors,
-    and get no host until they are rebuilt.
+    and get no host until they are rebuilt. `heard` is about all hosts.
     """
     if host.is_busy:
         return _in_progress(host, now)
@@ -134,6 +167,8 @@ def decide(host: HostView, droplets: Mapping[int, Droplet], retired: Collection[
     reason = None if leaves else _not_yet(host, now, rules)
     if reason:
         return _follow(host) or Step("wait", f"host {host.name}: {reason}")
+    if heard.is_too_little and not leaves:
+        return _follow(host) or Step("ask", _cut_off(host, heard))
     if choose_spare(droplets, retired) is None:
         return Step("ask", f"host {host.name} is down, and there is no spare worker")
     if not leaves and host.first_detach is not None and now - host.first_detach > DETACH_SECONDS:
@@ -175,6 +210,13 @@ def _not_yet(host: HostView, now: float, rules: Rules) -> str | None:
         return f"its node is not ready, and its volume was attached less than {SETTLE_SECONDS // 60} minutes ago"
     down = now - (host.node.since if host.node else host.attached_at)
     return f"its node is down, for less than {rules.after_seconds:.0f} s" if down < rules.after_seconds else None
+
+
+def _cut_off(host: HostView, heard: Heard) -> str:
+    return (
+        f"host {host.name}: {heard.down} of {heard.hosts} hosts are down. The servers themselves may be cut off, "
+        "so nothing is moved. If the hosts do not answer from elsewhere either, run `./pds repair STACK`"
+    )
 
 
 def _stuck(host: HostView) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.takeover.decide import Action, Droplet, HostView, Node, Rules, Step, decide
+from components.takeover.decide import Action, Droplet, Heard, HostView, Node, Rules, Step, decide
 from components.takeover.services import Refused, Unavailable
 
 LEASE_SECONDS = 60.0
@@ -61,7 +61,8 @@ class Passes:
         """The steps of one pass, already done. Raises Unavailable if a service can't answer: nothing is guessed."""
         if self.holder and not self._lease():
             return [Step("wait", "another takeover holds the lease")]
-        return [self._one(place) for place in self.places]
+        heard = Heard.of(self.servers.node(place.name) for place in self.places)
+        return [self._one(place, heard) for place in self.places]
 
     def view(self, place: ClusterHost) -> HostView:
         """What is known of a host now. The carrier is asked for before the actions: if a detach that is in progress
@@ -76,15 +77,15 @@ class Passes:
         """Droplets that lost a host, and which one."""
         return _retired(self.servers.state()[0])
 
-    def _one(self, place: ClusterHost) -> Step:
-        host, step = self._decided(place)
+    def _one(self, place: ClusterHost, heard: Heard) -> Step:
+        host, step = self._decided(place, heard)
         if step.kind == "attach":
             # One host's attach has to be over before the next host chooses a spare: a droplet shows its volumes only
             # then, so the spare is chosen again after this question.
             busy = [other.name for other in self.places if other != place and self._is_attaching(other)]
             if busy:
                 return Step("wait", f"host {place.name}: waits for the attach of host {busy[0]}")
-            host, step = self._decided(place)
+            host, step = self._decided(place, heard)
         try:
             self._do(step, place)
         except Refused as error:
@@ -96,9 +97,9 @@ class Passes:
             self._set_retired(host.carrier, None)
         return step
 
-    def _decided(self, place: ClusterHost) -> tuple[HostView, Step]:
+    def _decided(self, place: ClusterHost, heard: Heard) -> tuple[HostView, Step]:
         host = self.view(place)
-        return host, decide(host, self.cloud.workers(self.tag), self.retired(), self.now(), self.rules)
+        return host, decide(host, self.cloud.workers(self.tag), self.retired(), self.now(), self.rules, heard)
 
     def _is_attaching(self, place: ClusterHost) -> bool:
         return any(a.kind == "attach" and a.status == "in-progress" for a in self.cloud.actions(place.volume))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Rules, Step
+from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Heard, Node, Rules, Step
 from components.takeover.passes import Passes
 from components.takeover.services import Unavailable
 from tests.support.fake_cluster import FakeCluster, KilledError, dies_at, fails_at
@@ -121,14 +121,80 @@ def _second_program(cluster: FakeCluster, number: int, holder: str, pause: float
     return run
 
 
-def test_two_dead_hosts_get_two_spares() -> None:
-    cluster = FakeCluster({"a": 1, "b": 2}, workers=4)
+def test_two_dead_hosts_of_four_get_two_spares() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2, "c": 3, "d": 4}, workers=6)
     cluster.cut_power(1)
     cluster.cut_power(2)
     _run(cluster, _passes(cluster), 200)
+    assert {cluster.volumes[name].carrier for name in "ab"} == {5, 6}
+    assert all(map(cluster.is_serving, "abcd"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "down"), [(2, 2), (3, 2), (3, 3), (4, 3)], ids=["both", "two of three", "all three", "three of four"]
+)
+def test_servers_that_do_not_hear_of_most_hosts_ask_a_person_and_move_none(hosts: int, down: int) -> None:
+    cluster = FakeCluster({f"h{number}": number for number in range(1, hosts + 1)}, workers=hosts + 4)
+    for number in range(1, down + 1):
+        cluster.cut_power(number)
+        cluster.pass_time(15)  # heartbeats end at different moments
+    steps = _run(cluster, _passes(cluster), 600)
+    assert {step.kind for step in steps} == {"ask"}
+    assert f"{down} of {hosts} hosts" in steps[-1].text
+    assert [cluster.volumes[f"h{number}"].carrier for number in range(1, hosts + 1)] == list(range(1, hosts + 1))
+
+
+def test_the_only_host_of_a_cluster_is_moved_although_the_servers_may_be_cut_off() -> None:
+    cluster = FakeCluster({"a": 1}, workers=2)
+    cluster.cut_power(1)
+    _run(cluster, _passes(cluster), 200)
+    assert cluster.volumes["a"].carrier == 2
+    assert cluster.is_serving("a")
+
+
+def test_hosts_that_are_heard_of_again_are_left_alone_and_a_dead_one_is_moved() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.cut_power(1)
+    cluster.cut_power(2)
+    _run(cluster, _passes(cluster), 200)
+    cluster.alive[2] = True
+    del cluster.down_since["b"]
+    _run(cluster, _passes(cluster), 120)
+    _is_well(cluster)
+
+
+def test_a_host_that_dies_while_another_is_moved_waits_for_that_one() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=4)
+    cluster.cut_power(1)
+    cluster.pass_time(61)
+    passes = _passes(cluster)
+    while cluster.volumes["a"].carrier == 1:
+        passes.once()
+        cluster.pass_time(4)
+    cluster.cut_power(2)
+    _run(cluster, passes, 300)
     assert {cluster.volumes[name].carrier for name in "ab"} == {3, 4}
     assert cluster.is_serving("a")
     assert cluster.is_serving("b")
+    assert cluster.violations == []
+
+
+def test_a_person_moves_all_hosts_that_are_down() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=4)
+    cluster.cut_power(1)
+    cluster.cut_power(2)
+    leaving = _passes(cluster, "me", Rules(leave={"a", "b"}))
+    while not {cluster.volumes[name].carrier for name in "ab"}.isdisjoint({1, 2}):
+        leaving.once()
+        cluster.pass_time(4)
+    _run(cluster, _passes(cluster, "me"), 60)
+    assert cluster.is_serving("a")
+    assert cluster.is_serving("b")
+
+
+def test_a_host_that_was_never_a_node_is_no_sign_of_a_lost_network() -> None:
+    assert Heard.of([None, None, Node(False, 0.0)]) == Heard(1, 1)
+    assert not Heard(1, 1).is_too_little
 
 
 def test_new_volumes_are_placed_one_on_a_worker() -> None:
