@@ -2,7 +2,8 @@
 
 As in `machine.py`, the files of `user_data` and Nomad are real. A worker runs the rendered script that udev would run
 (`carry`), the volume's own script, and the agent that they leave. Each droplet has a loopback address of its own in
-place of its private one, and the reserved address of the servers is mapped to the first server's.
+place of its private one, and a rebuilt one has another. The reserved address of the servers leads to the server that it
+is assigned to: stunnel listens there as on a host, and Nomad's ports are forwarded.
 
 A droplet that boots with a volume is a host of its own, for a stack beside the cluster.
 
@@ -11,11 +12,14 @@ less orderly on a real droplet. A power cut is `ProcessMachines.stop` without gr
 """
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
+from tests.e2e.environment.forwarding import forwarded
 from tests.e2e.environment.machine import CPU_MHZ, Machine, ProcessMachines, lay_out, shell_values
 from tests.e2e.environment.service import Service
 from tests.e2e.environment.tools import E2eError, run, unmount_below
@@ -42,7 +46,7 @@ class ClusterMachines(ProcessMachines):
         self._kinds: dict[int, str] = {}
         self._own: dict[int, str] = {}
         self._carried: dict[int, str] = {}
-        self._server = ""
+        self._forwards: dict[int, ExitStack] = {}
         for name, text in _SHIMS.items():
             (self._shims / name).write_text(text)
             (self._shims / name).chmod(0o755)
@@ -62,7 +66,6 @@ class ClusterMachines(ProcessMachines):
         self._machines[droplet_id] = machine
         if (root / "usr/local/lib/pds/gossip").exists():
             self._kinds[droplet_id] = "server"
-            self._server = self._server or self._own[droplet_id]
             run(["sh", str(root / "usr/local/lib/pds/gossip")], env=self._script_environment(machine))
             self._write_server(machine)
             self.start(droplet_id)
@@ -88,10 +91,20 @@ class ClusterMachines(ProcessMachines):
 
     def assign(self, droplet_id: int, address: str | None) -> None:
         """The endpoint answers there if it is a server; a worker only has the address."""
+        if forward := self._forwards.pop(droplet_id, None):
+            forward.close()
         if self._kinds.get(droplet_id) != "worker":
             super().assign(droplet_id, address)
+            if address and self._kinds.get(droplet_id) == "server" and droplet_id in self._machines:
+                self._forwards[droplet_id] = self._forwarding(address, self._own[droplet_id])
         elif machine := self._machines.get(droplet_id):
             machine.address = address
+
+    def _forwarding(self, address: str, own: str) -> ExitStack:
+        stack = ExitStack()
+        for name in ("rpc", "serf"):
+            stack.enter_context(forwarded((address, self._ports[name]), (own, self._ports[name])))
+        return stack
 
     def attach(self, droplet_id: int, name: str, volume_id: str) -> None:
         """What udev starts on a worker that is on."""
@@ -137,9 +150,34 @@ class ClusterMachines(ProcessMachines):
             found[name.rpartition("-")[2]] = machine
         return found
 
-    def server_address(self) -> str:
-        """Nomad's API on the first server's loopback address."""
-        return f"http://{self._server}:{self._ports['http']}"
+    def destroy(self, droplet_id: int) -> None:
+        """See `ProcessMachines`. A worker's volume is free."""
+        super().destroy(droplet_id)
+        self._carried.pop(droplet_id, None)
+        if forward := self._forwards.pop(droplet_id, None):
+            forward.close()
+
+    def stop_all(self) -> None:
+        """See `ProcessMachines`."""
+        super().stop_all()
+        for forward in self._forwards.values():
+            forward.close()
+        self._forwards.clear()
+
+    def servers(self) -> dict[str, Machine]:
+        """The servers by their own address, whether they are on or not."""
+        return {self._own[machine.droplet_id]: machine for machine in self._of_kind("server")}
+
+    def workers(self) -> list[Machine]:
+        """The workers, with a host or without."""
+        return self._of_kind("worker")
+
+    def _of_kind(self, kind: str) -> list[Machine]:
+        return [machine for number, machine in self._machines.items() if self._kinds.get(number) == kind]
+
+    def api_url(self, own: str) -> str:
+        """Nomad's API at a server's own address."""
+        return f"http://{own}:{self._ports['http']}"
 
     def _write_server(self, machine: Machine) -> None:
         home, root, own = machine.root.parent, machine.root, self._own[machine.droplet_id]
@@ -151,8 +189,8 @@ class ClusterMachines(ProcessMachines):
         for line in text.splitlines():
             if "GetPrivateInterfaces" in line:
                 line = f'{line.partition("=")[0]}= "{own}"'
-            if line.strip().startswith("retry_join     ="):
-                line = f'    retry_join     = ["{self._server}:{self._ports["serf"]}"]'
+            # The reserved address, whose port is Nomad's usual one on a droplet.
+            line = re.sub(r'(retry_join     = \["[0-9.]+)"', rf'\1:{self._ports["serf"]}"', line)
             lines.append(line)
         (home / "agent.hcl").write_text("\n".join(lines) + "\n")
         self._write_ports(home)
@@ -171,8 +209,7 @@ class ClusterMachines(ProcessMachines):
         for line in text.splitlines():
             if line.startswith("bind_addr") or line.strip().startswith(("http =", "rpc  =", "serf =")):
                 line = f'{line.partition("=")[0]}= "{own}"'
-            if line.strip().startswith("servers = "):
-                line = f'  servers = ["{self._server}:{self._ports["rpc"]}"]'
+            line = re.sub(r'^(  servers = \["[0-9.]+)"', rf'\1:{self._ports["rpc"]}"', line)
             lines.append(line)
         (home / "agent.hcl").write_text("\n".join(lines) + "\n")
 

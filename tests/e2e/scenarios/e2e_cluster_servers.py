@@ -1,0 +1,252 @@
+"""What happens to the servers of a cluster: `pytest tests/e2e/scenarios/e2e_cluster_servers.py -x`, as root.
+
+Three servers, one host, one spare, one club with a PDS. The real engine, providers, Nomad, Docker, PDS and PLC
+directory. One scenario, in this order. The hosts of process grade share this machine's ports, so the club has no
+ingress.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.contract.club import Club, founded, whole
+from tests.e2e.environment.cluster_machines import ClusterMachines
+from tests.e2e.environment.directory import directory
+from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
+from tests.e2e.environment.machine import Machine
+from tests.e2e.environment.tools import missing
+from tests.e2e.scenarios.e2e_move import written_to
+from tools.trial.xrpc import Client
+
+UP = ("up", "--yes", "--skip-preview")
+PORT = 3131
+AFTER_SECONDS = 30
+
+
+@dataclass
+class Scenario:
+    """The cluster's stack, its club's stack, and the club's members."""
+
+    cluster: E2eEnvironment
+    machines: ClusterMachines
+    chess: E2eEnvironment
+    members: list[Club] = field(default_factory=list)
+
+    @property
+    def club(self) -> Club:
+        return self.members[0]
+
+    def health(self) -> int:
+        """Status of the PDS's health; 0 without an answer."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{PORT}/xrpc/_health", trust_env=False, timeout=5).status_code
+        except httpx.HTTPError:
+            return 0
+
+    def whole(self) -> None:
+        """Assert that everything acknowledged is there, with its original CID."""
+        whole(Client(f"http://127.0.0.1:{PORT}", "chess.test"), self.club, time.monotonic())
+
+    def carriers(self) -> list[int]:
+        """The droplets of the host's volume, by the API."""
+        (volume,) = self.cluster.api.dump()["volumes"].values()
+        found: list[int] = volume["droplet_ids"]
+        return found
+
+    def server(self, number: int) -> Machine:
+        """The droplet of a server, by the stack's outputs."""
+        droplet = int(self.cluster.outputs()["servers"][number - 1])
+        return next(machine for machine in self.machines.machines() if machine.droplet_id == droplet)
+
+    def nomad(self, path: str, method: str = "GET") -> Any:
+        """Nomad's answer, from the first server that answers; None if none does."""
+        token = {"X-Nomad-Token": self.cluster.outputs()["nomad_management_token"]}
+        for own, machine in self.machines.servers().items():
+            if machine.agent is None or machine.agent.pid is None:
+                continue
+            try:
+                answer = httpx.request(
+                    method, f"{self.machines.api_url(own)}{path}", headers=token, trust_env=False, timeout=10
+                )
+            except httpx.HTTPError:
+                continue
+            if answer.status_code == httpx.codes.OK:
+                return answer.json()
+        return None
+
+    def is_healthy(self) -> bool:
+        """Whether autopilot calls the cluster of three voters healthy."""
+        health = self.nomad("/v1/operator/autopilot/health")
+        return bool(health and health["Healthy"] and sum(server["Voter"] for server in health["Servers"]) == 3)
+
+    def lead(self, number: int) -> None:
+        """Let a server lead."""
+        own = next(own for own, machine in self.machines.servers().items() if machine is self.server(number))
+        for peer in self.nomad("/v1/operator/raft/configuration")["Servers"]:
+            if peer["Address"].partition(":")[0] == own and not peer["Leader"]:
+                self.nomad(f"/v1/operator/raft/transfer-leadership?id={peer['ID']}", "PUT")
+        _until(lambda: str(self.nomad("/v1/status/leader")).startswith(f"{own}:"), 60, f"server {number} leads")
+
+    def node_is_ready(self) -> bool:
+        """Whether the host's node is ready."""
+        nodes = self.nomad("/v1/nodes") or []
+        return any(node["Datacenter"] == "a" and node["Status"] == "ready" for node in nodes)
+
+    def change(self, **changed: Any) -> None:
+        """Change the options of the cluster's servers and workers, and update."""
+        self.cluster.configure(cluster=changed)
+        self.cluster.pulumi(*UP)
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Iterator[Scenario]:
+    if lines := missing(*PROGRAMS):
+        pytest.fail("\n".join(lines), pytrace=False)
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        # Not pytest's folder, which only root may enter: the takeover runs as `daemon`.
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-servers-", ignore_cleanup_errors=True))
+        Path(folder).chmod(0o711)
+        cluster = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
+        assert isinstance(cluster.machines, ClusterMachines)
+        plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
+        first = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
+        cluster.configure(
+            hostname=None,
+            dns=None,
+            pds=None,
+            cluster={
+                "servers": {"count": 3},
+                "hosts": {"a": {"volume_gib": 20}},
+                "workers": {"spares": 1},
+                "takeover": {"api_url": cluster.api.url, "after_seconds": AFTER_SECONDS},
+            },
+            clubs={"chess": {"host": "a", "port": PORT, "memory_mib": 256}},
+        )
+        token = cluster.env["DIGITALOCEAN_TOKEN"]
+        cluster.pulumi("config", "set", "--secret", "--path", "pds:cluster.takeover.token", token)
+        chess = cluster.beside(
+            "chess",
+            {
+                "pds:hostname": "chess.test",
+                "pds:on": "bench",
+                "pds:dns": {"zone": "chess.test", "create_zone": True, "nameservers": [cluster.nameserver]},
+                "pds:nomad": {"datacenter": "a"},
+                "pds:ingress": {"kind": "none"},
+                "pds:pds": {
+                    **{key: first["pds:pds"][key] for key in ("escrow", "crawlers")},
+                    "image": plc.pds_image,
+                    "plc_url": plc.url,
+                    "new": True,
+                    "port": PORT,
+                    "memory_mib": 256,
+                    "invite_required": False,
+                    "open_registration": True,
+                },
+            },
+        )
+        yield Scenario(cluster, cluster.machines, chess)
+
+
+def test_from_nothing_to_three_healthy_servers_and_a_club(scenario: Scenario) -> None:
+    scenario.cluster.pulumi("preview")
+    scenario.cluster.pulumi(*UP)
+    scenario.chess.pulumi(*UP)
+    assert scenario.health() == 200
+    scenario.members.append(
+        founded(f"http://127.0.0.1:{PORT}", "chess.test", members=2, posts=3, mail="chess.test.com")
+    )
+    assert scenario.is_healthy()
+    _no_changes(scenario)
+
+
+def test_pdses_serve_while_no_server_answers(scenario: Scenario) -> None:
+    host = scenario.carriers()
+    servers = list(scenario.machines.servers().values())
+    with written_to(scenario.club) as acknowledged:
+        for machine in servers:
+            scenario.machines.cut_power(machine)
+        before = len(acknowledged)
+        # Longer than a host has to be down to be moved.
+        end = time.monotonic() + 2 * AFTER_SECONDS
+        while time.monotonic() < end:
+            assert scenario.health() == 200
+            time.sleep(1)
+        assert len(acknowledged) > before + 20
+        for machine in servers:
+            scenario.machines.start(machine.droplet_id)
+        _until(scenario.is_healthy, 120, "three healthy servers")
+        _until(scenario.node_is_ready, 60, "the host's node")
+        time.sleep(2 * AFTER_SECONDS)
+        assert scenario.health() == 200
+    assert scenario.carriers() == host, "a host is not moved because the servers were away"
+    scenario.whole()
+
+
+def test_the_leader_and_a_host_lost_together(scenario: Scenario) -> None:
+    scenario.lead(2)
+    dead = scenario.machines.hosts()["a"]
+    with written_to(scenario.club) as acknowledged:
+        _until(lambda: len(acknowledged) > 20, 60, "20 posts")
+        scenario.machines.cut_power(scenario.server(2))
+        scenario.machines.cut_power(dead)
+        cut = time.monotonic()
+        before = len(acknowledged)
+        _until(lambda: scenario.health() == 200, 400, "the club's PDS")
+        back = time.monotonic() - cut
+        _until(lambda: len(acknowledged) > before + 5, 60, "posts after the takeover")
+    print(f"\nfirst answer {back:.0f} s after the power cut; a node has to be down for {AFTER_SECONDS} s of it")
+    spare = scenario.machines.hosts()["a"]
+    assert spare.droplet_id != dead.droplet_id
+    assert scenario.carriers() == [spare.droplet_id]
+    assert scenario.machines.containers(dead) == [], "one writer"
+    scenario.whole()
+
+
+def test_a_lost_server_and_a_lost_worker_are_rebuilt_by_their_generations(scenario: Scenario) -> None:
+    workers = [int(worker) for worker in scenario.cluster.outputs()["workers"]]
+    (number,) = (at for at, worker in enumerate(workers, 1) if worker not in scenario.carriers())
+    scenario.change(
+        servers={"count": 3, "generations": {"2": 2}}, workers={"spares": 1, "generations": {str(number): 2}}
+    )
+    _until(scenario.is_healthy, 240, "three healthy servers")
+    assert scenario.health() == 200
+    _no_changes(scenario)
+
+
+def test_the_server_of_the_endpoint_is_lost_and_another_one_is_named(scenario: Scenario) -> None:
+    scenario.machines.cut_power(scenario.server(1))
+    _until(lambda: scenario.nomad("/v1/status/leader"), 60, "a leader")
+    assert scenario.cluster.pulumi("preview", check=False).code == 0
+    scenario.change(servers={"count": 3, "endpoint": 2, "generations": {"2": 2}})
+    scenario.change(servers={"count": 3, "endpoint": 2, "generations": {"1": 2, "2": 2}})
+    _until(scenario.is_healthy, 240, "three healthy servers")
+    assert scenario.health() == 200
+    _no_changes(scenario)
+    scenario.whole()
+
+
+def _no_changes(scenario: Scenario) -> None:
+    for refreshed in ([], ["--refresh"]):
+        scenario.cluster.pulumi("preview", "--expect-no-changes", *refreshed)
+        output = scenario.chess.pulumi("preview", *refreshed).output
+        # Without an ingress its accounts cannot be listed, so that one resource stays pending.
+        assert "UnlistedAccounts: pending" in output
+        assert "~ 1 to update" in output
+        assert not [word for word in ("to create", "to replace", "to delete") if word in output], output
+
+
+def _until(done: Any, seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"{what} after {seconds:.0f} s"
+        time.sleep(0.5)
