@@ -19,7 +19,7 @@ from cli.lib.stack import Stack, digitalocean_token
 from components.clients.cluster_hosts import once, passes_of
 from components.clients.errors import ServiceError
 from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_spare, spares_of
-from components.takeover.passes import ClusterHost, Passes
+from components.takeover.passes import UPGRADE, ClusterHost, Passes
 from components.takeover.services import Refused, Unavailable
 
 _NEEDED = ("worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
@@ -98,10 +98,10 @@ def lines(cluster: Cluster) -> list[str]:
     spares = spares_of(droplets, retired)
     text.append(f"spares: {', '.join(map(cluster.worker, spares)) or 'none'}")
     for number in sorted(set(retired) & set(droplets)):
-        if not droplets[number].volumes:
-            text.append(
-                f"{cluster.worker(number)} lost host {retired[number]}: raise its generation to make it a spare"
-            )
+        if droplets[number].volumes:
+            continue
+        why = "is to be rebuilt" if retired[number] == UPGRADE else f"lost host {retired[number]}"
+        text.append(f"{cluster.worker(number)} {why}: raise its generation to make it a spare")
     text.append(f"servers: {', '.join(map(str, cluster.outputs.get('servers') or []))}")
     return text
 

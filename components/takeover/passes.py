@@ -10,6 +10,8 @@ from components.takeover.decide import Action, Droplet, Heard, HostView, Node, R
 from components.takeover.services import Refused, Unavailable
 
 LEASE_SECONDS = 60.0
+UPGRADE = "(upgrade)"
+"""In place of a host's name: the droplet is about to be rebuilt by `./pds upgrade`."""
 _TRIES = 5
 
 
@@ -76,6 +78,10 @@ class Passes:
     def retired(self) -> dict[int, str]:
         """Droplets that lost a host, and which one."""
         return _retired(self.servers.state()[0])
+
+    def retire(self, droplet: int) -> None:
+        """Let a spare get no host any more, because it is about to be rebuilt. Raises Unavailable."""
+        self._set_retired(droplet, UPGRADE)
 
     def _one(self, place: ClusterHost, heard: Heard) -> Step:
         host, step = self._decided(place, heard)

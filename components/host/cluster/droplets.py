@@ -110,8 +110,8 @@ class ClusterDroplets(pulumi.ComponentResource):
                 depends_on=list(args.network.firewalls),
                 delete_before_replace=True,
                 replacement_trigger=generation,
-                # A host's volume comes and goes at run time.
-                ignore_changes=["userData", "sshKeys", "image", "volumeIds"],
+                # A host's volume comes and goes at run time. A resize would turn off all of them at once.
+                ignore_changes=["userData", "sshKeys", "image", "size", "volumeIds"],
                 custom_timeouts=pulumi.CustomTimeouts(create="20m", delete="10m"),
             ),
         )

@@ -57,15 +57,15 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:7356f38a082a764921b47dc4fcf46caa3bf31d4463855962f95ee0fb523a4ef6
+        script "components/takeover/decide.py" sha256:96fefc5359f67014458d7ed968a3be14e1eade157d64b0c3d1c09f7100cf48ed
       }
 
       template {
-        script "components/takeover/passes.py" sha256:a4ea6124602db35488e17a213bcbb7ee6c78c1b1c426e145b788da21b7ff770d
+        script "components/takeover/passes.py" sha256:c3fdfcd2b82e0c358ded8ae18cfc7d3c71ed589b30603f53b98b0267121c9cd4
       }
 
       template {
-        script "components/takeover/program.py" sha256:1c23b74e82a1fb49ddeea62c8d1152bfe673368e2ae4378473762ac028f2eaf5
+        script "components/takeover/program.py" sha256:15d9fa01b0cd2a94eb2454a808cb52e8e5554040d9acc5d77f31aabec06b2321
       }
 
       template {

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from cli.lib.edit_value import set_number
+from cli.cluster.edit_value import set_number
 from offline.stackfile import StackFileError
 
 HEAD = """# Kept.

@@ -74,6 +74,14 @@ def test_a_worker_knows_no_host_before_it_has_a_volume() -> None:
     assert "scsi-0DO_Volume_@VOLUME@" in files["/etc/pds/srv-nomad.mount"]
 
 
+def test_only_a_generation_rebuilds_or_resizes_a_droplet() -> None:
+    for droplet in cluster().of("droplet:Droplet"):
+        assert {"image", "size", "userData", "volumeIds"} <= set(droplet.options["ignoreChanges"]), (
+            "a changed size would turn off every server, or every host, at once"
+        )
+        assert droplet.options["deleteBeforeReplace"]
+
+
 def test_only_servers_run_programs_without_a_container() -> None:
     drivers = {
         role: re.search(r'"driver.allowlist" += "(\w+)"', agent)

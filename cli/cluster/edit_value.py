@@ -1,4 +1,4 @@
-"""Sets one number in a stack file and changes no other byte, as `edit_stackfile.py` adds entries.
+"""Sets one number in a stack file and changes no other byte, as `cli/lib/edit_stackfile.py` adds entries.
 
 Used by `./pds upgrade` of a cluster, which raises generations. `pulumi config set` would rewrite the indentation of the
 whole file.

@@ -1,0 +1,279 @@
+"""Rebuilds every droplet of a cluster, one at a time; `./pds upgrade` of a cluster.
+
+The droplets to rebuild are in the Nomad variable `takeover/upgrade` from the beginning to the end, by DigitalOcean's
+numbers. A rebuilt droplet has another number. So a run that was interrupted anywhere is continued by the next one.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from cli.cluster import hosts
+from cli.cluster.edit_value import set_number
+from cli.cluster.hosts import Cluster, ClusterError
+from cli.cluster.rolling import Droplets, Task, next_task
+from cli.lib.apply import up
+from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.edit_stackfile import StackFileEdit
+from cli.lib.nomad_exec import nomad_access, nomad_api
+from cli.lib.stack import Stack
+from components.clients.errors import PendingError
+from components.clients.nomad import NomadApi
+from components.settings.sections import ClusterOptions
+from components.takeover.decide import HostView, spares_of
+from offline.stackfile import parse_settings, read_settings, read_text
+
+_VARIABLE = "takeover/upgrade"
+_HEALTH_SECONDS = 900.0
+_CLUBS_SECONDS = 900.0
+_PAUSE = 3.0
+
+
+@dataclass
+class Upgrade:
+    """A rolling upgrade of one cluster."""
+
+    stack: Stack
+    yes: bool
+    settle_seconds: float
+    api: NomadApi
+    cluster: Cluster
+    left: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def options(self) -> ClusterOptions:
+        """The section of the stack file. Raises StackFileError."""
+        options = read_settings(self.stack.name, self.stack.root).cluster
+        assert options, "the command is for clusters"
+        return options
+
+    def droplets(self) -> Droplets:
+        """What there is now. Raises ClusterError."""
+        outputs = self.cluster.outputs
+        return Droplets(
+            servers=tuple(map(int, outputs["servers"])),
+            workers=tuple(map(int, outputs["workers"])),
+            endpoint=self.options.servers.endpoint,
+            carriers={name: host.carrier for name, host in self.views().items() if host.carrier is not None},
+            left=self.left,
+        )
+
+    def views(self) -> dict[str, HostView]:
+        """The hosts. Raises ClusterError."""
+        return hosts.views(self.cluster.passes())
+
+    def voters(self) -> frozenset[str] | None:
+        """Raft's names of the voters, if autopilot calls all servers healthy and each of them votes; else None."""
+        try:
+            status, health = self.api.request("GET", "/v1/operator/autopilot/health")
+        except OSError:
+            return None
+        # 429 is the answer of an unhealthy cluster.
+        if status != 200 or not health["Healthy"] or not all(server["Voter"] for server in health["Servers"]):
+            return None
+        found = frozenset(server["ID"] for server in health["Servers"])
+        return found if len(found) == self.options.servers.count else None
+
+    def running(self, host: str) -> int:
+        """How many services run on the host's node, which has the host's name. Raises ServiceError."""
+        return sum(
+            (item["NodeName"], item["JobType"], item["ClientStatus"]) == (host, "service", "running")
+            for item in self.api.get("/v1/allocations?namespace=*")
+        )
+
+    def unready(self) -> list[str]:
+        """The hosts that are not ready on their workers, or are moved just now. Raises ClusterError."""
+        found = self.views().items()
+        return [name for name, host in found if host.is_busy or not host.is_serving or host.address_at != host.carrier]
+
+    def set(self, *path: str, value: int) -> None:
+        """Write a number of the section `cluster` into the stack file, and `up`. Raises StackError, StackFileError."""
+        text = read_text(self.stack.name, self.stack.root)
+        file = f"Pulumi.{self.stack.name}.yaml"
+        after = set_number(file, text, ("cluster", *path), value)
+        parse_settings(self.stack.name, after)
+        print(f"{file}: cluster.{'.'.join(path)}: {value}")
+        StackFileEdit(self.stack.root / file, text, after).write()
+        self.update()
+
+    def update(self) -> None:
+        """`up`, and read the outputs again. Raises StackError."""
+        up(self.stack, yes=self.yes)
+        self.cluster = Cluster.of(self.stack)
+
+
+def upgrade(stack: Stack, *, yes: bool, settle_seconds: float) -> int:
+    """Rebuild every droplet of the cluster. Returns 0 if all are rebuilt, 1 if something is left to do.
+
+    Raises ClusterError, StackError, StackFileError, ServiceError.
+    """
+    cluster = Cluster.of(stack)
+    outputs = {**cluster.outputs, "nomad_token": cluster.outputs["nomad_management_token"]}
+    run = Upgrade(stack, yes, settle_seconds, nomad_api(nomad_access(outputs)), cluster)
+    left = _remembered(run.api)
+    if left is None:
+        if faults := _faults(run):
+            raise ClusterError("\n".join((*faults, "Nothing was changed.")))
+        run.left = _all(run)
+        _announce(run)
+        if not yes and not click.confirm("Rebuild them?"):
+            return 1
+        _remember(run.api, run.left)
+    else:
+        run.left = left
+        print(f"An upgrade was interrupted. {len(left & _all(run))} of its droplets are left.")
+        _finish_last(run)
+    while task := next_task(run.droplets()):
+        if not _do(run, task):
+            print(f"\nRepeat `./pds upgrade {stack.name}` to go on.")
+            return 1
+    run.api.request("DELETE", f"/v1/var/{_VARIABLE}")
+    print("\nEvery droplet is rebuilt, and every host is ready.")
+    return 0
+
+
+def _finish_last(run: Upgrade) -> None:
+    """Apply what the interrupted run wrote into the stack file. Raises ClusterError, StackError."""
+    if not run.options.takeover and (unready := run.unready()):
+        raise ClusterError(f"Host {unready[0]} is not ready on its worker. `./pds repair {run.stack.name}` first.")
+    with DigitalOceanAccount(run.cluster.token) as account:
+        lost = [number for number in _all(run) if account.get(f"droplets/{number}") is None]
+    # A droplet that is gone was being replaced. If all are there, `up` may begin with a server.
+    if not lost and _wait(run.voters, _HEALTH_SECONDS, "The servers are not healthy") is None:
+        raise ClusterError("Nothing was changed.")
+    run.update()
+
+
+def _all(run: Upgrade) -> frozenset[int]:
+    outputs = run.cluster.outputs
+    servers = outputs["servers"] if len(outputs["servers"]) > 1 else []
+    return frozenset(map(int, [*servers, *outputs["workers"]]))
+
+
+def _announce(run: Upgrade) -> None:
+    servers, workers = run.cluster.outputs["servers"], run.cluster.outputs["workers"]
+    if len(servers) == 1:
+        print("The only server has Nomad's state and is not rebuilt.")
+    else:
+        print(f"{len(servers)} servers are rebuilt, one at a time. PDSes notice nothing.")
+    print(
+        f"{len(workers)} workers are rebuilt, those without a host first. Then each host is drained to a rebuilt one:"
+    )
+    print(f"{', '.join(run.cluster.outputs['hosts'])}. The clubs on a host are away while it is drained.")
+
+
+def _faults(run: Upgrade) -> list[str]:
+    """What forbids to begin. Changes nothing."""
+    faults = []
+    if run.voters() is None:
+        faults.append(
+            f"The servers are not healthy: `./pds nomad {run.stack.name} -- operator autopilot health` shows why."
+        )
+    faults += [
+        f"Host {name} is not ready on its worker. `./pds repair {run.stack.name}` first." for name in run.unready()
+    ]
+    passes = run.cluster.passes()
+    if not spares_of(passes.cloud.workers(passes.tag), passes.retired()):
+        faults.append(
+            "There is no spare worker to drain a host to. Raise 'cluster.workers.spares', or rebuild a retired worker "
+            "('cluster.workers.generations'), then `up`."
+        )
+    if not faults and run.stack.run("preview", "--expect-no-changes").code:
+        faults.append(
+            f"The stack file has changes that are not applied. Run `pulumi up --stack {run.stack.name}` first."
+        )
+    return faults
+
+
+def _do(run: Upgrade, task: Task) -> bool:
+    """One task, with waits before and after it. Returns whether it succeeded."""
+    voters = _wait(run.voters, _HEALTH_SECONDS, "The servers are not healthy")
+    if voters is None or _wait(lambda: _ready(run), _HEALTH_SECONDS, "Not every host is ready") is None:
+        return False
+    servers, workers = run.options.servers, run.options.workers
+    if task.kind == "name":
+        print(f"\nThe cluster's address leads to server {task.number} from now on.")
+        run.set("servers", "endpoint", value=task.number)
+        return True
+    if task.kind == "server":
+        print(f"\nServer {task.number} is rebuilt.")
+        generation = servers.generations.get(str(task.number), 1)
+        run.set("servers", "generations", str(task.number), value=generation + 1)
+        return _wait(lambda: _joined(run, voters), _HEALTH_SECONDS, f"Server {task.number} has not joined") is not None
+    if task.kind == "worker":
+        return _rebuild_worker(run, task.number, workers.generations.get(str(task.number), 1))
+    print(f"\nHost {task.host} is drained.")
+    before = run.running(task.host)
+    if hosts.drain(run.stack, task.host, yes=True):
+        return False
+    fault = f"Not all of the {before} services of host {task.host} run again"
+    return _wait(lambda: run.running(task.host) >= before or None, _CLUBS_SECONDS, fault) is not None
+
+
+def _ready(run: Upgrade) -> bool | None:
+    return None if run.unready() else True
+
+
+def _joined(run: Upgrade, before: frozenset[str]) -> frozenset[str] | None:
+    """The voters, once a new server is one. Until its loss is noticed the old one still counts as healthy."""
+    voters = run.voters()
+    return voters if voters is not None and len(voters - before) == 1 else None
+
+
+def _rebuild_worker(run: Upgrade, number: int, generation: int) -> bool:
+    droplet = int(run.cluster.outputs["workers"][number - 1])
+    print(f"\nWorker {number} is rebuilt. It has no host, and gets none meanwhile.")
+    passes = run.cluster.passes()
+    # A takeover chooses no retired droplet. One that chose it a moment ago shows in the second look.
+    passes.retire(droplet)
+    time.sleep(_PAUSE)
+    if _wait(lambda: _ready(run), _HEALTH_SECONDS, "Not every host is ready") is None:
+        return False
+    if droplet in run.droplets().carriers.values():
+        print(f"Worker {number} has become the worker of a host meanwhile. It is drained later.")
+        return True
+    run.set("workers", "generations", str(number), value=generation + 1)
+    if run.settle_seconds:
+        # Nothing reports when a worker without a host is set up: it has no Nomad yet.
+        print(f"{run.settle_seconds:.0f} s for its setup.", flush=True)
+        time.sleep(run.settle_seconds)
+    return True
+
+
+def _wait(ask: Callable[[], Any], seconds: float, fault: str) -> Any:
+    """The first answer that is not None; None, with a message, if there is none in time."""
+    end = time.monotonic() + seconds
+    while True:
+        cause = ""
+        try:
+            if (answer := ask()) is not None:
+                return answer
+        except (PendingError, ClusterError) as error:
+            cause = f" ({error})"
+        if time.monotonic() > end:
+            print(f"{fault} after {seconds:.0f} s{cause}.")
+            return None
+        time.sleep(_PAUSE)
+
+
+def _remembered(api: NomadApi) -> frozenset[int] | None:
+    status, variable = _asked(api, "GET", None)
+    return frozenset(json.loads(variable["Items"]["droplets"])) if status == 200 else None
+
+
+def _remember(api: NomadApi, droplets: frozenset[int]) -> None:
+    body = {"Path": _VARIABLE, "Items": {"droplets": json.dumps(sorted(droplets))}}
+    status, answer = _asked(api, "PUT", body)
+    if status != 200:
+        raise ClusterError(f"Nomad refuses the variable {_VARIABLE} ({status}: {answer}). Nothing was changed.")
+
+
+def _asked(api: NomadApi, method: str, body: Any) -> tuple[int, Any]:
+    try:
+        return api.request(method, f"/v1/var/{_VARIABLE}", body)
+    except OSError as error:
+        raise PendingError(f"Nomad at {api.address} does not answer ({error}).") from error
