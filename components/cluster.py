@@ -13,6 +13,7 @@ from components.host.clubs import refuse_destroy_while_in_use
 from components.host.cluster.fleet import Fleet, FleetArgs
 from components.host.connect import stack_identity
 from components.nomad_target import NomadTarget
+from components.operations.nomad_snapshots import NomadSnapshots, NomadSnapshotsArgs
 from components.operations.takeover import Takeover, TakeoverArgs
 from components.secret_values import as_secret
 from components.settings.cluster_hosts import host_settings
@@ -59,10 +60,18 @@ class Cluster(pulumi.ComponentResource):
             # Once the hosts are placed: a takeover that finds volumes on no droplet would place them too.
             after = pulumi.ResourceOptions(parent=self, depends_on=[fleet.placed])
             Takeover(f"{name}-takeover", takeover, after)
+        snapshots = None
+        if cluster.snapshots:
+            arguments = NomadSnapshotsArgs(
+                settings=settings, stack=stack, target=fleet.nomad.target, admin=fleet.nomad.admin
+            )
+            # Once the servers' own clients are there, whose node pool the job names.
+            after = pulumi.ResourceOptions(parent=self, depends_on=[fleet.placed])
+            snapshots = NomadSnapshots(f"{name}-snapshots", arguments, after)
         if settings.clubs:
             clubs = list(settings.clubs)
             refuse_destroy_while_in_use(f"{name}-host-in-use", clubs, stack, args.project, _connection(fleet), self)
-        self.outputs = _outputs(args, fleet)
+        self.outputs = _outputs(args, fleet, snapshots)
         self.register_outputs({"endpoint": fleet.network.endpoint.ip_address})
 
     def _ingress(self, name: str, host: str, args: ClusterArgs, fleet: Fleet) -> None:
@@ -100,7 +109,7 @@ def _connection(fleet: Fleet) -> HostConnection:
     )
 
 
-def _outputs(args: ClusterArgs, fleet: Fleet) -> Outputs:
+def _outputs(args: ClusterArgs, fleet: Fleet, snapshots: NomadSnapshots | None) -> Outputs:
     """The stack's exports, by name (docs/outputs.md)."""
     nomad, droplets = fleet.nomad, fleet.droplets
     exports: Outputs = {
@@ -121,6 +130,7 @@ def _outputs(args: ClusterArgs, fleet: Fleet) -> Outputs:
             nomad_management_token=nomad.management_token,
             nomad_ca_pem=fleet.certificates.ca_pem,
             nomad_ca_key_pem=fleet.certificates.ca_key_pem,
+            **({"snapshots": snapshots.items, "snapshots_repository": snapshots.repository} if snapshots else {}),
         )
     )
     return exports

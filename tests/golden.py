@@ -57,6 +57,7 @@ def _of_a_cluster() -> dict[str, str]:
         "cluster/server.yaml": droplets["pds-cluster-droplets-server-1"],
         "cluster/worker.yaml": droplets["pds-cluster-droplets-worker-1"],
         "cluster/takeover.nomad.hcl": evaluation.jobspec("pds-takeover"),
+        "cluster/snapshots.nomad.hcl": evaluation.jobspec("pds-nomad-snapshots"),
         "cluster/caddy.nomad.hcl": str(evaluation.one("pds-ingress-a-job").inputs["jobspec"]),
     }
 

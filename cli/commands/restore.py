@@ -42,10 +42,19 @@ def restore(
 
     The command pauses the PDS through the engine, runs the stack's job `pds-restore` on the host, starts the PDS again,
     asks the relays to crawl it, and runs the checks.
+
+    Of a cluster whose servers are all lost, it rebuilds them and gives them Nomad's state from a snapshot
+    (`cluster.snapshots`), with restic on this machine. The hosts are not touched.
     """
     from cli.backups import restore
+    from cli.cluster import restore as of_cluster
+    from offline.stackfile import read_settings
 
     source = Stack(stack)
+    if read_settings(stack, source.root).cluster:
+        if only or without or to or sequence or bring_back or forget_old:
+            raise click.UsageError(f"{stack} is a cluster, which has no accounts. Give no option of a PDS.")
+        return of_cluster.list_snapshots(source) if list_only else of_cluster.restore(source, snapshot, yes=yes)
     if list_only:
         return restore.list_snapshots(source)
     if forget_old:

@@ -81,7 +81,8 @@ class NomadApi:
         secret = self._token if token is None else token
         headers = {"X-Nomad-Token": secret} if secret else {}
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            content = body if isinstance(body, bytes) or body is None else json.dumps(body)
+            connection.request(method, path, content, headers)
             return connection, connection.getresponse()
         except BaseException as error:
             connection.close()
@@ -149,6 +150,10 @@ class NomadApi:
         """The accessor ID of `token`, or None if it is unknown here. Raises PendingError if Nomad cannot answer."""
         status, answer = self._ask("GET", "/v1/acl/token/self", token=token)
         return str(answer["AccessorID"]) if status == 200 else None
+
+    def restore_snapshot(self, snapshot: bytes) -> None:
+        """Replace the whole state by a snapshot of Raft. Raises ServiceError."""
+        self._changed("PUT", "/v1/operator/snapshot", snapshot)
 
     def forget_tokens(self, name: str, but: str) -> None:
         """Delete every ACL token named `name` except the one with the accessor ID `but`."""

@@ -1,8 +1,11 @@
 """Providers that work on Nomad: bootstrap, requirements, clubs' namespaces, and single runs of jobs."""
 
+from pathlib import Path
+
 from pulumi.dynamic import ReadResult
 
-from components.clients import cluster_hosts, nomad_clubs, nomad_requirements
+from components.clients import cluster_hosts, nomad_clubs, nomad_requirements, nomad_snapshot
+from components.clients.console import shell_variable
 from components.clients.nomad import run_dispatched
 from components.dynamic.accounts import NOT_QUERIED
 from components.dynamic.base import PollingProvider, Props, hide_traceback, nomad_api
@@ -17,12 +20,19 @@ class BootstrapProvider(PollingProvider, pickled_as="BootstrapProvider"):
 
     Output `cluster_id` is the token's accessor ID, which Nomad generates at each bootstrap. An emptied Nomad therefore
     has another `cluster_id`. After a rebuild Nomad is usually bootstrapped already and knows the token.
+
+    If the shell variable PDS_NOMAD_SNAPSHOT names a file, an emptied Nomad gets its state from that snapshot, and with
+    it the old `cluster_id`: then nothing else of the stack changes (`./pds restore` of a cluster).
     """
 
     def _run(self, news: Props, olds: Props) -> Props:
         api = nomad_api(news)
         api.wait_for_leader(_HOST_DEADLINE)
-        return {**news, "cluster_id": api.bootstrap(news["token"])}
+        cluster_id = api.bootstrap(news["token"])
+        file, old = shell_variable("PDS_NOMAD_SNAPSHOT"), olds.get("cluster_id")
+        if file and old and cluster_id != old:
+            cluster_id = nomad_snapshot.restore(api, Path(file), news["token"], old)
+        return {**news, "cluster_id": cluster_id}
 
     def _is_done(self, olds: Props) -> bool:
         return bool(olds.get("cluster_id"))

@@ -71,6 +71,14 @@ namespace "default" {
 """
 """Rights of the takeover's job."""
 
+SNAPSHOTS = """\
+# To take a snapshot of Nomad's state. To restore one, a token needs the right of management.
+operator {
+  capabilities = ["snapshot-save"]
+}
+"""
+"""Rights of the job that saves Nomad's state (CHANGELOG of Nomad, 1.11.3: GH-27525)."""
+
 
 def ingress_files(job: str, namespace: str) -> str:
     """Read access of the ingress's job: every stack's file, and its own items."""

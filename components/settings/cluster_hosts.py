@@ -1,7 +1,7 @@
-"""The settings of one host of a cluster, for what is rendered for it as for a host with a droplet of its own."""
+"""Settings of a part of a cluster, for what is rendered for it as for a stack with a PDS: a host, the snapshots."""
 
 from components.settings.host_contract import ingress_namespace
-from components.settings.sections import OnOptions
+from components.settings.sections import BackupOptions, OnOptions
 from components.settings.sections.settings import Settings
 
 
@@ -10,3 +10,22 @@ def host_settings(settings: Settings, host: str) -> Settings:
     nomad = settings.nomad.model_copy(update={"datacenter": host})
     on = OnOptions(nomad_address="http://127.0.0.1:4646", namespace=ingress_namespace(host))
     return settings.model_copy(update={"nomad": nomad, "on": on})
+
+
+def snapshot_settings(settings: Settings, stack: str) -> Settings:
+    """The settings with the bucket of the snapshots of Nomad's state as that of backups."""
+    assert settings.cluster
+    assert settings.cluster.snapshots
+    own = settings.cluster.snapshots
+    backup = BackupOptions(
+        region=own.region,
+        bucket=own.bucket or f"{stack}-nomad-backup",
+        adopt=own.adopt,
+        endpoint=own.endpoint,
+        access_key_id=own.access_key_id,
+        secret_access_key=own.secret_access_key,
+        password=own.password,
+        keep_days=own.keep_days,
+    )
+    # The folder in the bucket.
+    return settings.model_copy(update={"backup": backup, "hostname": f"nomad-{stack}"})

@@ -63,6 +63,7 @@ CLUSTER: dict[str, Any] = {
     "cluster": {
         "hosts": {"a": {}, "b": {"volume_gib": 60}},
         "takeover": {"token": "dop_v1_cluster-takeover", "notify_url": "https://hooks.slack.com/services/T1/B1/X1"},
+        "snapshots": {**BACKUP, "ping_url": "https://hc-ping.com/ae1f2b6c-5d1c-4a0b-8f0e-2f6f0d8f7c11"},
     },
     "ingress": {"kind": "caddy"},
     "clubs": {"chess": {"host": "a", "port": 3101}, "rooks": {"host": "b", "port": 3101}},

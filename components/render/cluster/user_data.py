@@ -26,7 +26,7 @@ from components.settings.sections.settings import Settings
 _UNITS = "/etc/systemd/system"
 _CONTAINERS = frozenset({"apparmor", "containerd", "docker-cli", "docker.io", "e2fsprogs", "quota", "runc"})
 """Packages that a server does not need."""
-_SERVER_PACKAGES = (*(name for name in PACKAGES if name not in _CONTAINERS), "openssl", "python3")
+_SERVER_PACKAGES = (*(name for name in PACKAGES if name not in _CONTAINERS), "openssl", "python3", "restic")
 _WORKER_PACKAGES = tuple(name for name in PACKAGES if name != "stunnel4")
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Owns opening restic's repository for the scripts beside this one, and the messages if it does not open. The names
-# RESTIC_* and AWS_* are restic's own. Sets REPOSITORY to "there" or "absent".
+# RESTIC_* and AWS_* are restic's own. SECTION is that of the stack file, `backup` by default. Sets REPOSITORY to "there" or "absent".
 set -eu
 
 fail() {
@@ -19,13 +19,13 @@ if [ "$code" -ne 0 ]; then
     # restic asks "Is there a repository at the following location?" after every fault, including a wrong region. The
     # code 10 (restic 0.17 and newer) or the first line means that the service has no such object.
     case "$code:$said" in
-        *"wrong password"*) fail "the bucket holds backups under another password. Give it as 'backup: {password: …}'
+        *"wrong password"*) fail "the bucket holds backups under another password. Give it as '${SECTION:-backup}: {password: …}'
 (the escrow file has it), or name another bucket." ;;
         # restic also suggests then that there may be none.
         *"Access Denied"* | *AccessDenied*) fail "$RESTIC_REPOSITORY is not open to this stack's key: $said
 The bucket may belong to another account, or the key to another bucket." ;;
         10:* | *"specified key does not exist"* | *"no such file or directory"*) REPOSITORY=absent ;;
         *) fail "$RESTIC_REPOSITORY cannot be read: $said
-Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of 'backup'." ;;
+Nothing is known of what it holds. Check 'endpoint', 'region' and 'bucket' of '${SECTION:-backup}'." ;;
     esac
 fi

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from components.settings.fields.errors import Fault, shown
+from components.settings.sections import BackupOptions, SnapshotsOptions
 from components.settings.sections.settings import Settings
 
 SPACES = "digitaloceanspaces.com"
@@ -122,19 +123,41 @@ def _blob_region_faults(settings: Settings) -> Iterator[Fault]:
 
 def backup_faults(settings: Settings) -> Iterator[Fault]:
     """Faults of the address of the bucket for backups."""
-    backup = settings.backup
-    if backup is None:
+    if settings.backup:
+        yield from _bucket_faults("backup", settings.backup)
+
+
+def snapshot_faults(settings: Settings) -> Iterator[Fault]:
+    """Faults of the bucket for snapshots of a cluster's Nomad."""
+    snapshots = settings.cluster.snapshots if settings.cluster else None
+    if snapshots is None:
         return
-    if backup.endpoint:
-        yield from _endpoint_faults("backup", backup.endpoint, backup.bucket, backup.region)
-    elif backup.region and not _SPACES_REGION.fullmatch(backup.region):
+    section = "cluster.snapshots"
+    for name in ("access_key_id", "secret_access_key"):
+        if getattr(snapshots, name) is None:
+            yield Fault(
+                f"{section}.{name}", "is required.", "Create a key at DigitalOcean → API → Spaces Keys: full access."
+            )
+    if snapshots.endpoint and not snapshots.bucket:
+        yield Fault(f"{section}.bucket", "with 'endpoint' no bucket is created.", "Write the name of your bucket.")
+    if snapshots.endpoint and snapshots.adopt:
+        yield Fault(f"{section}.adopt", "with 'endpoint' the bucket always exists already.", "Remove it.")
+    if snapshots.adopt and not snapshots.bucket:
+        yield Fault(f"{section}.adopt", "the bucket's name is missing.", "Write it as 'bucket'.")
+    yield from _bucket_faults(section, snapshots)
+
+
+def _bucket_faults(section: str, options: BackupOptions | SnapshotsOptions) -> Iterator[Fault]:
+    if options.endpoint:
+        yield from _endpoint_faults(section, options.endpoint, options.bucket, options.region)
+    elif options.region and not _SPACES_REGION.fullmatch(options.region):
         yield Fault(
-            "backup.region",
-            f"'{backup.region}' is not a Spaces region.",
+            f"{section}.region",
+            f"'{options.region}' is not a Spaces region.",
             f"Write three letters and a digit, for example '{SPACES_REGION}', or the 'endpoint' of the other service.",
         )
-    elif backup.region in _WITHOUT_SPACES:
-        yield Fault("backup.region", f"there is no Spaces in {backup.region}.", _NEAREST)
+    elif options.region in _WITHOUT_SPACES:
+        yield Fault(f"{section}.region", f"there is no Spaces in {options.region}.", _NEAREST)
 
 
 def _endpoint_faults(section: str, endpoint: str, bucket: str | None, region: str | None) -> Iterator[Fault]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from components.settings.checks.capacity import RESERVE_GIB, allocatable_mib, host_room, roomiest_host
+from components.settings.checks.endpoints import snapshot_faults
 from components.settings.fields.errors import Fault
 from components.settings.fields.option import Section
 from components.settings.sections import CADDY_ASK_PORT, ClusterOptions
@@ -108,6 +109,7 @@ def cluster_faults(settings: Settings) -> Iterator[Fault]:
         return
     yield from _foreign_options(settings)
     yield from _numbers(settings, cluster)
+    yield from snapshot_faults(settings)
     if settings.operators is None:
         yield Fault(
             "operators",

@@ -7,7 +7,7 @@ file requests, not what is derived from it. A section also states the memory and
 """
 
 from components.settings.sections.blobs import BLOBS_MIB, BlobsOptions
-from components.settings.sections.cluster import ClusterHostOptions, ClusterOptions, TakeoverOptions
+from components.settings.sections.cluster import ClusterHostOptions, ClusterOptions, SnapshotsOptions, TakeoverOptions
 from components.settings.sections.host import (
     NOMAD_PORT,
     DnsOptions,
@@ -79,6 +79,7 @@ __all__ = [
     "S3Options",
     "SecretsOptions",
     "SlackOptions",
+    "SnapshotsOptions",
     "TakeoverOptions",
     "VolumeOptions",
 ]

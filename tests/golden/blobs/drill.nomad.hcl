@@ -68,7 +68,7 @@ job "pds-drill" {
       }
 
       template {
-        script "restic_open.sh" sha256:725bc2b2f4036fe2948b4c726f0621739df799d87270daf1b9425c23dba03be3
+        script "restic_open.sh" sha256:09df138ef6906da09c815a817af7207aa2afcefc9fda43cb2c4fb2bfcc4c0556
       }
 
       template {

@@ -117,6 +117,32 @@ def test_the_takeover_s_token_is_in_its_variable_only() -> None:
     assert find_secrets_in_the_open(cluster()) == []
 
 
+def test_snapshots_go_encrypted_to_a_bucket_with_a_key_and_a_right_of_their_own() -> None:
+    job = cluster().jobspec("pds-nomad-snapshots")
+    assert 'node_pool   = "servers"' in job
+    assert re.search(
+        r"RESTIC_REPOSITORY += \"s3:https://ams3\.digitaloceanspaces\.com/fleet-nomad-backup/nomad-fleet\"", job
+    )
+    variable = cluster().one("pds-snapshots-variable")
+    assert sorted(variable.inputs["items"]) == [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "PING_URL",
+        "RESTIC_PASSWORD",
+    ]
+    assert "items" in variable.secret_inputs
+    assert CLUSTER["cluster"]["snapshots"]["secret_access_key"] not in str(variable.inputs), (
+        "the owner's key stays here"
+    )
+    policy = cluster().one("pds-snapshots-policy").inputs
+    assert policy["jobAcl"] == {"namespace": "default", "jobId": "pds-nomad-snapshots"}
+    assert re.findall(r"capabilities = (.*)", policy["rulesHcl"]) == ['["snapshot-save"]']
+    bucket = cluster().one("pds-snapshots-bucket")
+    assert bucket.protected
+    assert bucket.options["retainOnDelete"]
+    assert bucket.inputs["versioning"] == {"enabled": True}
+
+
 def test_the_takeover_carries_the_files_of_this_program() -> None:
     job = cluster().jobspec("pds-takeover")
     assert "local/components/takeover/decide.py" in job

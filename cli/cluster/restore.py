@@ -1,0 +1,112 @@
+"""A cluster whose servers are all lost: new servers with Nomad's state from its newest snapshot; `./pds restore`.
+
+Hosts and their clubs are not touched. They run meanwhile: a worker ignores servers whose state is older than what it
+last heard (client/client.go, watchAllocations).
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.cluster.edit_value import set_number
+from cli.cluster.hosts import ClusterError
+from cli.lib.apply import up
+from cli.lib.edit_stackfile import StackFileEdit
+from cli.lib.nomad_exec import nomad_access, nomad_api
+from cli.lib.private_files import write_private
+from cli.lib.stack import Stack
+from offline.stackfile import parse_settings, read_settings, read_text
+
+_NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
+_RESTIC_SECONDS = 600
+
+
+def list_snapshots(stack: Stack) -> int:
+    """Print the snapshots in the bucket. Raises ClusterError, StackError."""
+    print(_restic(_repository(stack), "snapshots", "--no-lock", "--compact").decode())
+    return 0
+
+
+def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
+    """Replace all servers, and give them the state of a snapshot: an ID, or '' for the newest.
+
+    Raises ClusterError, StackError, StackFileError.
+    """
+    outputs = stack.required_outputs(*_NEEDED)
+    _refuse_living(stack, outputs)
+    # Read before anything changes; the file is gone with the folder.
+    content = _restic(_repository(stack), "dump", "--no-lock", "--tag", "nomad", snapshot or "latest", "/nomad.snap")
+    edit = _next_generations(stack)
+    print("All servers are rebuilt, and get the state of the snapshot. What changed since then, `up` does again:")
+    print(
+        "of this stack now, of clubs' stacks by `./pds up-all`. Hosts are not touched, and their clubs run meanwhile."
+    )
+    print(edit.diff("restored"))
+    if not yes and not click.confirm("Rebuild the servers?"):
+        return 1
+    edit.write()
+    with tempfile.TemporaryDirectory(prefix="pds-restore-") as folder:
+        file = Path(folder) / "nomad.snap"
+        write_private(file, content)
+        up(stack, yes=yes, env={"PDS_NOMAD_SNAPSHOT": str(file)})
+    print("\nNomad has its state again.")
+    return 0
+
+
+def _refuse_living(stack: Stack, outputs: Mapping[str, Any]) -> None:
+    api = nomad_api(nomad_access({**outputs, "nomad_token": outputs["nomad_management_token"]}))
+    try:
+        status, answer = api.request("GET", "/v1/operator/raft/configuration")
+    except OSError:
+        return
+    if status == 200:
+        raise ClusterError(
+            f"Nomad answers at {outputs['nomad_address']} and has its state. Nothing was changed. A single lost server "
+            "is rebuilt by its number in 'cluster.servers.generations'."
+        )
+    if status < 500 and "leader" not in str(answer).lower():
+        print(f"Nomad at {outputs['nomad_address']} does not know this stack's token ({status}): it is empty.")
+
+
+def _next_generations(stack: Stack) -> StackFileEdit:
+    cluster = read_settings(stack.name, stack.root).cluster
+    assert cluster
+    before = after = read_text(stack.name, stack.root)
+    file = f"Pulumi.{stack.name}.yaml"
+    for number in map(str, range(1, cluster.servers.count + 1)):
+        generation = cluster.servers.generations.get(number, 1) + 1
+        after = set_number(file, after, ("cluster", "servers", "generations", number), generation)
+    parse_settings(stack.name, after)
+    return StackFileEdit(stack.root / file, before, after)
+
+
+def _repository(stack: Stack) -> dict[str, str]:
+    """restic's environment. Raises ClusterError, StackError."""
+    if not shutil.which("restic"):
+        raise ClusterError("restic is not on PATH: https://restic.readthedocs.io/en/stable/020_installation.html.")
+    escrow: Mapping[str, Any] = stack.output("escrow")
+    if "snapshots" not in escrow:
+        raise ClusterError(
+            f"Stack {stack.name} takes no snapshots of Nomad's state ('cluster.snapshots'). docs/guide/cluster.md says "
+            "how a cluster is filled again without one."
+        )
+    return {**escrow["snapshots"], "RESTIC_REPOSITORY": escrow["snapshots_repository"]}
+
+
+def _restic(repository: Mapping[str, str], *arguments: str) -> bytes:
+    done = subprocess.run(
+        ["restic", "--quiet", *arguments],
+        env={**os.environ, **repository},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_RESTIC_SECONDS,
+    )
+    if done.returncode:
+        raise ClusterError(f"restic failed: {done.stderr.decode(errors='replace').strip()[-600:]}")
+    return done.stdout

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Owns one snapshot of Nomad's state: saves it, sends it to the bucket, and removes expired ones. Runs on a server of a
+# cluster, without a container.
+#
+# The snapshot is a secret: Raft has Nomad's keyring in it. It lies on this server's disk for some seconds, which has the
+# same data in /var/lib/nomad, and leaves the server encrypted only.
+set -eu
+umask 077
+# shellcheck source=/dev/null
+. "$(dirname "$0")/restic_open.sh"
+
+folder=$NOMAD_ALLOC_DIR/data
+trap 'rm -f "$folder/nomad.snap"' EXIT
+
+# It checks the archive's sums. The token is in the environment.
+nomad operator snapshot save "$folder/nomad.snap"
+
+if [ "$REPOSITORY" = absent ]; then
+    restic init || fail "$RESTIC_REPOSITORY cannot be written to: is it this stack's bucket and key?"
+fi
+# Removes the lock of a killed run once it is half an hour old. Nomad starts no second run beside one.
+restic unlock --quiet
+
+cd "$folder"
+restic backup --quiet --host "$CLUSTER" --tag nomad nomad.snap
+restic forget --quiet --host "$CLUSTER" --tag nomad --group-by host --prune \
+    --keep-last 1 --keep-within 2d --keep-within-daily "${KEEP_DAYS}d"
+restic check --quiet
+echo "saved: $(restic snapshots --latest 1 --host "$CLUSTER" --tag nomad --compact | sed -n 3p)"
+
+if [ -n "${PING_URL:-}" ]; then
+    # On standard input, because other users of the machine see command lines.
+    printf 'url = "%s"\n' "$PING_URL" | curl --silent --show-error --fail --max-time 30 --output /dev/null --config - ||
+        echo "the dead man's switch could not be pinged"
+fi
