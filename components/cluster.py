@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.connection import HostConnection, nomad_outputs
+from components.dynamic.resources import ClusterAccount
 from components.edge.ingress import Ingress, IngressArgs
 from components.host.clubs import refuse_destroy_while_in_use
 from components.host.cluster.fleet import Fleet, FleetArgs
@@ -44,7 +45,9 @@ class Cluster(pulumi.ComponentResource):
         settings, stack, child = args.settings, args.stack, pulumi.ResourceOptions(parent=self)
         cluster = settings.cluster
         assert cluster
-        identity = stack_identity(f"{name}-identity", settings, stack, child)
+        account = _account(f"{name}-cluster-account", settings, child)
+        first = pulumi.ResourceOptions(parent=self, depends_on=[account])
+        identity = stack_identity(f"{name}-identity", settings, stack, first)
         fleet = Fleet(f"{name}-cluster", FleetArgs(settings=settings, stack=stack, identity=identity), child)
         if settings.ingress.kind != "none":
             for host in cluster.hosts:
@@ -94,6 +97,22 @@ class Cluster(pulumi.ComponentResource):
             after=(fleet.namespaces[host], fleet.placed),
         )
         Ingress(name, ingress, pulumi.ResourceOptions(parent=self))
+
+
+def _account(name: str, settings: Settings, opts: pulumi.ResourceOptions) -> ClusterAccount:
+    cluster = settings.cluster
+    assert cluster
+    takeover = cluster.takeover
+    return ClusterAccount(
+        name,
+        {
+            "region": settings.host.region,
+            "sizes": {"cluster.servers.size": cluster.servers.size, "cluster.workers.size": cluster.workers.size},
+            "takeover_token": pulumi.Output.secret(takeover.token.get_secret_value() if takeover else ""),
+            "api_url": takeover.api_url if takeover else "",
+        },
+        opts,
+    )
 
 
 def _connection(fleet: Fleet) -> HostConnection:

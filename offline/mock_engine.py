@@ -170,6 +170,7 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "pulumi-python:dynamic/pds:HostInUse": _same,
     "pulumi-python:dynamic/pds:NomadRequirements": _same,
     "pulumi-python:dynamic/pds:PlacedHosts": _same,
+    "pulumi-python:dynamic/pds:ClusterAccount": _same,
     "pulumi-python:dynamic/pds:ClubNamespace": lambda n, i: {"volume_id": _uuid(n)},
     "pulumi-python:dynamic/pds:DnsReady": lambda n, i: {
         "ingress_state": "open",

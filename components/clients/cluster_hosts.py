@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from components.clients.cluster_account import operator_token
 from components.clients.console import shell_variable, show
 from components.clients.errors import PendingError, ServiceError
 from components.clients.https import client_tls
@@ -31,13 +32,7 @@ def passes_of(nomad: Mapping[str, Any], hosts: Hosts, tag: str, token: str, rule
 
 def place(nomad: Mapping[str, Any], hosts: Hosts, tag: str, seconds: float) -> None:
     """Attach what no droplet has, assign the addresses, and wait for the nodes. Raises ServiceError."""
-    token = shell_variable("DIGITALOCEAN_TOKEN") or shell_variable("DIGITALOCEAN_ACCESS_TOKEN")
-    if not token:
-        raise ServiceError(
-            "The hosts of the cluster are placed by DigitalOcean's API, and this resource reads its token from the "
-            "shell only: set DIGITALOCEAN_TOKEN, also if 'digitalocean:token' is in the stack file."
-        )
-    passes = passes_of(nomad, hosts, tag, token, Rules(may_detach=False), holder="")
+    passes = passes_of(nomad, hosts, tag, operator_token(), Rules(may_detach=False), holder="")
     shown: set[str] = set()
 
     def look() -> list[Step]:

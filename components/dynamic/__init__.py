@@ -17,6 +17,7 @@ from components.dynamic.accounts import (
     InvitesProvider,
     UnlistedAccountsProvider,
 )
+from components.dynamic.cluster import ClusterAccountProvider
 from components.dynamic.dns import DnsReadyProvider, SoleRecordsProvider
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import (
@@ -34,6 +35,7 @@ __all__ = [
     "AccountRemovalsProvider",
     "BootstrapProvider",
     "ClubNamespaceProvider",
+    "ClusterAccountProvider",
     "DnsReadyProvider",
     "HandleProvider",
     "HostInUseProvider",

@@ -17,6 +17,7 @@ from components.dynamic.accounts import (
     UnlistedAccountsProvider,
 )
 from components.dynamic.base import PollingProvider
+from components.dynamic.cluster import ClusterAccountProvider
 from components.dynamic.dns import DnsReadyProvider, SoleRecordsProvider
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import (
@@ -58,6 +59,14 @@ class StackIdentity(DynamicResource, module="pds", name="StackIdentity"):
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(StackIdentityProvider(), name, inputs, (), (), opts)
+
+
+class ClusterAccount(DynamicResource, module="pds", name="ClusterAccount"):
+    """An account that can carry the cluster. Inputs: `region`, `sizes` (key in the stack file to slug),
+    `takeover_token` (empty without a takeover) and `api_url`. Everything of the cluster waits for it."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(ClusterAccountProvider(), name, inputs, (), ("takeover_token",), opts)
 
 
 class HostInUse(DynamicResource, module="pds", name="HostInUse"):

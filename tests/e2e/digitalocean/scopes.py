@@ -18,6 +18,18 @@ KINDS = {
     "vpcs": "vpc",
 }
 """By how the path begins; the longer one wins."""
+TAKEOVER = frozenset(
+    {
+        "block_storage:read",
+        "block_storage_action:create",
+        "block_storage_action:read",
+        "droplet:read",
+        "reserved_ip:read",
+        "reserved_ip:update",
+    }
+)
+"""Those that the guide names for a takeover's token. At DigitalOcean `droplet:read` brings some reads more
+(docs.digitalocean.com/reference/api/scopes)."""
 _VERBS = {"GET": "read", "POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
 _OWN = {
     ("GET", "/v2/droplets/{id}/firewalls"): ("firewall:read",),

@@ -54,13 +54,21 @@ def _pattern(path: str) -> re.Pattern[str]:
 _COMPILED = [(route, _pattern(route.path)) for route in ROUTES]
 
 
-def answer(world: World, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
-    """The API's response to a request with a valid token; `path` is as sent. Raises ApiError."""
+def answer(
+    world: World,
+    method: str,
+    path: str,
+    query: Mapping[str, str],
+    body: Any,
+    granted: frozenset[str] | None = None,
+) -> Answer:
+    """The API's response to a request with a valid token, which has the scopes `granted`, or all; `path` is as sent.
+    Raises ApiError."""
     for route, pattern in _COMPILED:
         found = pattern.fullmatch(path)
         if found is None or route.method != method:
             continue
-        if world.scopes is not None and not world.scopes.intersection(scopes(method, route.path)):
+        if granted is not None and not granted.intersection(scopes(method, route.path)):
             raise forbidden()
         unknown = sorted(set(query) - route.query)
         if unknown:
@@ -193,14 +201,14 @@ class Api:
             return self._control(request.method, request.path.removeprefix("/_bench/"), about["body"])
         fault: Fault | None = None
         try:
-            self._authenticate(request)
+            granted = self._authenticate(request)
             self.rate_limit.count(time.monotonic())
             fault = self.faults.strike(request.method, request.path)
             if fault is not None:
                 about["fault"] = fault.kind
                 await self._go_wrong(fault, about)
             self.world.settle()
-            done = answer(self.world, request.method, request.rel_url.raw_path, request.query, about["body"])
+            done = answer(self.world, request.method, request.rel_url.raw_path, request.query, about["body"], granted)
         except _Cut:
             return self._cut(request)
         except ApiError as error:
@@ -221,10 +229,14 @@ class Api:
             request.transport.abort()
         return web.Response()  # the connection is closed already
 
-    def _authenticate(self, request: web.Request) -> None:
+    def _authenticate(self, request: web.Request) -> frozenset[str] | None:
+        """The scopes of the request's token; None for all."""
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        if kind == "Bearer" and token in self.world.limited_tokens:
+            return self.world.limited_tokens[token]
         if kind != "Bearer" or not token or (self.world.token is not None and token != self.world.token):
             raise unauthorized()
+        return self.world.scopes
 
     async def _go_wrong(self, fault: Fault, about: Json) -> None:
         if fault.kind == "500":

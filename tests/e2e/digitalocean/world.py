@@ -161,6 +161,8 @@ class World:
     """The account's token; if none is set, any is valid."""
     scopes: frozenset[str] | None = None
     """The token's scopes; if none are set, everything."""
+    limited_tokens: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Further tokens of the account, each with its scopes."""
     verified_emails: tuple[str, ...] = ("owner@bench.test",)
     """Members of the account; the first is its owner."""
     network: str = "127.0.10"

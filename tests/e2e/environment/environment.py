@@ -26,6 +26,7 @@ import yaml
 from cli.lib.subprocesses import child
 from tests.e2e.digitalocean import Api, World
 from tests.e2e.digitalocean.account import add_key
+from tests.e2e.digitalocean.scopes import TAKEOVER
 from tests.e2e.environment.docker import engine
 from tests.e2e.environment.machine import ProcessMachines, lot
 from tests.e2e.environment.nameserver import nameserver
@@ -169,6 +170,12 @@ class Stack:
         """Let the engine trust the certificate authorities that this context trusts, too."""
         with Path(self.env["SSL_CERT_FILE"]).open("a") as file:
             file.writelines(ssl.DER_cert_to_PEM_cert(der) for der in trusting.get_ca_certs(binary_form=True))
+
+    def takeover_token(self) -> str:
+        """A token of the account with the rights that a takeover needs."""
+        token = secrets.token_hex(32)
+        self.world.limited_tokens[token] = TAKEOVER
+        return token
 
     def act(self, path: str, body: Mapping[str, Any]) -> None:
         """Start an action of the account without the engine, and wait for its end."""

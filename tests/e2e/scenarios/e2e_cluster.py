@@ -73,7 +73,7 @@ def scenario() -> Iterator[Scenario]:
         plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
         first = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
         cluster.configure(hostname=None, dns=None, pds=None, cluster=_cluster(cluster), clubs=_grants())
-        token = cluster.env["DIGITALOCEAN_TOKEN"]
+        token = cluster.takeover_token()
         cluster.pulumi("config", "set", "--secret", "--path", "pds:cluster.takeover.token", token)
         clubs = {
             name: cluster.beside(

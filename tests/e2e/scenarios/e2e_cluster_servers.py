@@ -25,6 +25,7 @@ from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2
 from tests.e2e.environment.machine import Machine
 from tests.e2e.environment.tools import missing
 from tests.e2e.scenarios.e2e_move import written_to
+from tests.support.s3 import BUCKET, KEYS, s3_server
 from tools.trial.xrpc import Client
 
 UP = ("up", "--yes", "--skip-preview")
@@ -119,6 +120,8 @@ def scenario() -> Iterator[Scenario]:
         cluster = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
         assert isinstance(cluster.machines, ClusterMachines)
         plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
+        (cluster.folder / "s3").mkdir()
+        bucket = stack.enter_context(s3_server(cluster.folder / "s3", BUCKET))
         first = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
         cluster.configure(
             hostname=None,
@@ -129,11 +132,16 @@ def scenario() -> Iterator[Scenario]:
                 "hosts": {"a": {"volume_gib": 20}},
                 "workers": {"spares": 1},
                 "takeover": {"api_url": cluster.api.url, "after_seconds": AFTER_SECONDS},
+                "snapshots": {"endpoint": bucket, "bucket": BUCKET, "interval_hours": 24},
             },
             clubs={"chess": {"host": "a", "port": PORT, "memory_mib": 256}},
         )
-        token = cluster.env["DIGITALOCEAN_TOKEN"]
-        cluster.pulumi("config", "set", "--secret", "--path", "pds:cluster.takeover.token", token)
+        for key, value in (
+            ("takeover.token", cluster.env["DIGITALOCEAN_TOKEN"]),
+            ("snapshots.access_key_id", KEYS["AWS_ACCESS_KEY_ID"]),
+            ("snapshots.secret_access_key", KEYS["AWS_SECRET_ACCESS_KEY"]),
+        ):
+            cluster.pulumi("config", "set", "--secret", "--path", f"pds:cluster.{key}", value)
         chess = cluster.beside(
             "chess",
             {
@@ -155,6 +163,16 @@ def scenario() -> Iterator[Scenario]:
             },
         )
         yield Scenario(cluster, cluster.machines, chess)
+
+
+def test_a_token_with_too_many_rights_is_refused_before_anything_is_created(scenario: Scenario) -> None:
+    refused = scenario.cluster.pulumi(*UP, check=False)
+    assert refused.code
+    assert "'cluster.takeover.token' may do more than a takeover needs, such as domain:read" in refused.output
+    account = scenario.cluster.api.dump()
+    assert not [kind for kind in ("droplets", "volumes", "reserved_ips", "firewalls", "vpcs") if account[kind]]
+    token = scenario.cluster.takeover_token()
+    scenario.cluster.pulumi("config", "set", "--secret", "--path", "pds:cluster.takeover.token", token)
 
 
 def test_from_nothing_to_three_healthy_servers_and_a_club(scenario: Scenario) -> None:
@@ -233,6 +251,49 @@ def test_the_server_of_the_endpoint_is_lost_and_another_one_is_named(scenario: S
     assert scenario.health() == 200
     _no_changes(scenario)
     scenario.whole()
+
+
+def test_an_upgrade_rebuilds_every_droplet_one_at_a_time(scenario: Scenario) -> None:
+    before = scenario.cluster.outputs()
+    with written_to(scenario.club) as acknowledged:
+        done = scenario.cluster.pds_command("upgrade", "bench", "--yes", "--settle", "0")
+        count = len(acknowledged)
+        _until(lambda: len(acknowledged) > count + 5, 60, "posts after the upgrade")
+    print(f"\n{done.seconds:.0f} s\n{done.output}")
+    after = scenario.cluster.outputs()
+    assert not {*before["servers"], *before["workers"]} & {*after["servers"], *after["workers"]}
+    assert scenario.is_healthy()
+    scenario.whole()
+    _no_changes(scenario)
+
+
+def test_the_state_of_servers_that_are_all_lost_is_restored_from_a_snapshot(scenario: Scenario) -> None:
+    assert scenario.nomad("/v1/job/pds-nomad-snapshots/periodic/force", "PUT")
+    _until(lambda: "complete" in _statuses(scenario, "pds-nomad-snapshots"), 120, "a snapshot")
+    assert "nomad.snap" in scenario.cluster.pds_command("restore", "bench", "--list").output
+    living = scenario.cluster.pds_command("restore", "bench", "--yes", check=False)
+    assert (living.code, "and has its state" in living.output) == (2, True)
+    host = scenario.machines.hosts()["a"]
+    containers = scenario.machines.containers(host)
+    with written_to(scenario.club) as acknowledged:
+        for machine in scenario.machines.servers().values():
+            scenario.machines.cut_power(machine)
+        done = scenario.cluster.pds_command("restore", "bench", "--yes")
+        count = len(acknowledged)
+        _until(lambda: len(acknowledged) > count + 5, 60, "posts after the restore")
+    print(f"\n{done.seconds:.0f} s\n{done.output}")
+    _until(scenario.is_healthy, 120, "three healthy servers")
+    _until(scenario.node_is_ready, 120, "the host's node")
+    _no_changes(scenario)
+    assert scenario.machines.containers(host) == containers, "the club's PDS ran all the time"
+    assert scenario.carriers() == [host.droplet_id]
+    scenario.whole()
+
+
+def _statuses(scenario: Scenario, job: str) -> set[str]:
+    """Of the allocations of a periodic job's runs."""
+    found = scenario.nomad("/v1/allocations") or []
+    return {item["ClientStatus"] for item in found if item["JobID"].startswith(f"{job}/")}
 
 
 def _no_changes(scenario: Scenario) -> None:

@@ -23,6 +23,7 @@ from components.dynamic.accounts import (
     PdsProvider,
     UnlistedAccountsProvider,
 )
+from components.dynamic.cluster import ClusterAccountProvider
 from components.dynamic.dns import DnsReadyProvider, SoleRecordsProvider
 from components.dynamic.identity import StackIdentityProvider
 from components.dynamic.nomad import (
@@ -64,6 +65,7 @@ FROZEN = {
     "pds-identity": "gASVMwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFVN0YWNrSWRlbnRpdHlQcm92aWRlcpSTlCmBlC4=",
     "pds-host-in-use": "gASVLwAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMEUhvc3RJblVzZVByb3ZpZGVylJOUKYGULg==",
     "pds-cluster-placed": "gASVMQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SME1BsYWNlZEhvc3RzUHJvdmlkZXKUk5QpgZQu",
+    "pds-cluster-account": "gASVNAAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SMFkNsdXN0ZXJBY2NvdW50UHJvdmlkZXKUk5QpgZQu",
     "pds-dns-sole-records": "gASVMQAAAAAAAACMEmNvbXBvbmVudHMuZHluYW1pY5SME1NvbGVSZWNvcmRzUHJvdmlkZXKUk5QpgZQu",
 }
 """The providers in the state of live stacks. Never edit a line: if one fails, make its provider load again."""
@@ -82,6 +84,7 @@ PROVIDERS = (
     StackIdentityProvider,
     HostInUseProvider,
     PlacedHostsProvider,
+    ClusterAccountProvider,
     SoleRecordsProvider,
 )
 

@@ -1,0 +1,105 @@
+"""What a cluster needs of its DigitalOcean account, asked before anything is created: sizes, and the takeover's token.
+
+DigitalOcean has no request that shows a token's scopes. So each scope is tried: the takeover's by reads and by actions
+on what does not exist, and others by reads that a takeover has no use for. Rights to write that it has no use for can't
+be tried without writing. Sources: digitalocean/openapi (`security` of each operation, sizes).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.clients.console import shell_variable
+from components.clients.errors import PendingError, ServiceError
+from components.takeover.services import API, Http, Refused, Unavailable
+
+_NOTHING = "00000000-0000-4000-8000-000000000000"
+"""The ID of no volume."""
+_NO_ADDRESS = "192.0.2.1"
+"""A documentation address (RFC 5737), which is no reserved IP."""
+
+_NEEDED: Mapping[str, tuple[str, str, Mapping[str, object] | None]] = {
+    "block_storage:read": ("GET", "/v2/volumes?per_page=1", None),
+    "block_storage_action:read": ("GET", f"/v2/volumes/{_NOTHING}/actions", None),
+    "block_storage_action:create": ("POST", f"/v2/volumes/{_NOTHING}/actions", {"type": "detach", "droplet_id": 1}),
+    "droplet:read": ("GET", "/v2/droplets?per_page=1", None),
+    "reserved_ip:read": ("GET", "/v2/reserved_ips?per_page=1", None),
+    "reserved_ip:update": (
+        "POST",
+        f"/v2/reserved_ips/{_NO_ADDRESS}/actions",
+        {"type": "assign", "droplet_id": 1},
+    ),
+}
+"""Scope to a request that needs it and changes nothing."""
+
+_NEEDLESS = {
+    "domain:read": "/v2/domains?per_page=1",
+    "firewall:read": "/v2/firewalls?per_page=1",
+    "spaces_key:read": "/v2/spaces/keys?per_page=1",
+    "uptime:read": "/v2/uptime/checks?per_page=1",
+}
+"""Scope to a read that a token of the takeover is refused. A token with full access has them all."""
+
+
+def operator_token() -> str:
+    """The token of the shell in which `pulumi up` runs. Raises ServiceError."""
+    token = shell_variable("DIGITALOCEAN_TOKEN") or shell_variable("DIGITALOCEAN_ACCESS_TOKEN")
+    if not token:
+        raise ServiceError(
+            "The hosts of the cluster are placed by DigitalOcean's API, and this resource reads its token from the "
+            "shell only: set DIGITALOCEAN_TOKEN, also if 'digitalocean:token' is in the stack file."
+        )
+    return token
+
+
+def refuse_missing_sizes(region: str, sizes: Mapping[str, str]) -> None:
+    """Refuse a size that `region` does not have. `sizes`: key in the stack file to slug. Raises ServiceError."""
+    api = shell_variable("DIGITALOCEAN_API_URL") or API
+    answer = _asked(Http(api, {"Authorization": f"Bearer {operator_token()}"}), "/v2/sizes?per_page=200")
+    known = {str(size["slug"]): size for size in answer["sizes"]}
+    for key, slug in sizes.items():
+        found = known.get(slug)
+        if found is None:
+            raise ServiceError(f"'{key}': DigitalOcean has no size '{slug}'. `doctl compute size list` shows them.")
+        if region not in found["regions"] or not found["available"]:
+            there = ", ".join(sorted(found["regions"])) if found["available"] else "no region at present"
+            raise ServiceError(
+                f"'{key}': region '{region}' has no size '{slug}', which is in: {there}. Write another size, or for a "
+                "new cluster another 'host.region'. Nothing was changed."
+            )
+
+
+def refuse_wrong_rights(token: str, url: str) -> None:
+    """Refuse a takeover's token with too few rights, or with too many. Raises ServiceError."""
+    http = Http(url, {"Authorization": f"Bearer {token}"})
+    missing = [scope for scope, (method, path, body) in _NEEDED.items() if not _may(http, method, path, body)]
+    needless = [scope for scope, path in _NEEDLESS.items() if _may(http, "GET", path)]
+    remedy = f"Create a token with {', '.join(_NEEDED)}, and no more. Nothing was changed."
+    if missing:
+        raise ServiceError(f"'cluster.takeover.token' lacks {', '.join(missing)}. {remedy}")
+    if needless:
+        raise ServiceError(
+            f"'cluster.takeover.token' may do more than a takeover needs, such as {', '.join(needless)}. {remedy}"
+        )
+
+
+def _may(http: Http, method: str, path: str, body: Mapping[str, object] | None = None) -> bool:
+    """Whether the token has the scope: without it the answer is 403, whatever is asked for."""
+    try:
+        http.call(method, path, body)
+    except Unavailable as error:
+        raise PendingError(f"{error}. The rights of 'cluster.takeover.token' are not known. Try again.") from None
+    except Refused as error:
+        if error.status == 401:
+            raise ServiceError("'cluster.takeover.token' is expired, deleted or misspelt (401).") from None
+        return error.status != 403
+    return True
+
+
+def _asked(http: Http, path: str) -> Mapping[str, list[Mapping[str, Any]]]:
+    try:
+        answer: Mapping[str, list[Mapping[str, Any]]] = http.call("GET", path) or {"sizes": []}
+    except Unavailable as error:
+        raise PendingError(f"{error}. Try again.") from None
+    except Refused as error:
+        raise ServiceError(f"{error}. Is DIGITALOCEAN_TOKEN right, and does it have the scope for it?") from None
+    return answer

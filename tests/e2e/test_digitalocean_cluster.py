@@ -1,0 +1,89 @@
+"""What a cluster refuses before anything is created, against the API of the tests: sizes, and a token's rights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.clients.cluster_account import refuse_missing_sizes, refuse_wrong_rights
+from components.clients.errors import PendingError, ServiceError
+from tests.e2e.digitalocean import catalog
+from tests.e2e.digitalocean.scopes import TAKEOVER
+from tests.e2e.environment.api_client import TOKEN, Client, served
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    with served(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def _shell(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITALOCEAN_TOKEN", TOKEN)
+    monkeypatch.setenv("DIGITALOCEAN_API_URL", client.api.url)
+
+
+def test_accepts_a_token_with_the_rights_of_a_takeover_and_changes_nothing(client: Client) -> None:
+    client.api.world.scopes = TAKEOVER
+    before = client.api.dump()
+    refuse_wrong_rights(TOKEN, client.api.url)
+    after = client.api.dump()
+    assert {key: after[key] for key in ("volumes", "droplets", "reserved_ips", "actions")} == {
+        key: before[key] for key in ("volumes", "droplets", "reserved_ips", "actions")
+    }
+
+
+@pytest.mark.parametrize("scope", sorted(TAKEOVER))
+def test_names_the_right_that_a_token_lacks(client: Client, scope: str) -> None:
+    client.api.world.scopes = TAKEOVER - {scope}
+    with pytest.raises(ServiceError, match=f"'cluster.takeover.token' lacks {scope}. Create a token with"):
+        refuse_wrong_rights(TOKEN, client.api.url)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "named"),
+    [(None, "domain:read, firewall:read, spaces_key:read, uptime:read"), (TAKEOVER | {"domain:read"}, "domain:read")],
+    ids=["full access", "one more"],
+)
+def test_names_rights_that_a_token_has_too_many(client: Client, scopes: frozenset[str] | None, named: str) -> None:
+    client.api.world.scopes = scopes
+    with pytest.raises(ServiceError, match=f"may do more than a takeover needs, such as {named}\\. Create"):
+        refuse_wrong_rights(TOKEN, client.api.url)
+
+
+def test_refuses_a_token_that_is_no_token_of_the_account(client: Client) -> None:
+    with pytest.raises(ServiceError, match=r"expired, deleted or misspelt \(401\)"):
+        refuse_wrong_rights("another", client.api.url)
+
+
+def test_an_api_that_does_not_answer_is_no_verdict_on_the_token(client: Client) -> None:
+    client.api.fail("GET", "/v2/droplets", "500")
+    with pytest.raises(PendingError, match=r"are not known\. Try again"):
+        refuse_wrong_rights(TOKEN, client.api.url)
+
+
+@pytest.mark.usefixtures("_shell")
+def test_names_the_regions_that_have_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    every: list[dict[str, Any]] = catalog.sizes()
+    monkeypatch.setattr(catalog, "sizes", lambda: [{**size, "regions": ["ams3", "nyc3"]} for size in every])
+    refuse_missing_sizes("nyc3", {"cluster.servers.size": "s-1vcpu-1gb"})
+    with pytest.raises(
+        ServiceError,
+        match=r"'cluster\.workers\.size': region 'fra1' has no size 's-2vcpu-4gb', which is in: ams3, nyc3",
+    ):
+        refuse_missing_sizes("fra1", {"cluster.workers.size": "s-2vcpu-4gb"})
+
+
+@pytest.mark.usefixtures("_shell")
+def test_refuses_a_size_that_does_not_exist() -> None:
+    with pytest.raises(ServiceError, match=r"'cluster\.servers\.size': DigitalOcean has no size 's-1vcpu-3gb'"):
+        refuse_missing_sizes("fra1", {"cluster.servers.size": "s-1vcpu-3gb", "cluster.workers.size": "s-2vcpu-4gb"})
+
+
+def test_requires_the_operators_token_in_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ServiceError, match="set DIGITALOCEAN_TOKEN"):
+        refuse_missing_sizes("fra1", {})
