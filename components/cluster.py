@@ -108,6 +108,12 @@ def _account(name: str, settings: Settings, opts: pulumi.ResourceOptions) -> Clu
         {
             "region": settings.host.region,
             "sizes": {"cluster.servers.size": cluster.servers.size, "cluster.workers.size": cluster.workers.size},
+            "servers": {
+                "endpoint": cluster.servers.endpoint,
+                "generations": [
+                    cluster.servers.generations.get(str(number), 1) for number in range(1, cluster.servers.count + 1)
+                ],
+            },
             "takeover_token": pulumi.Output.secret(takeover.token.get_secret_value() if takeover else ""),
             "api_url": takeover.api_url if takeover else "",
         },

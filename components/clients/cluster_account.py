@@ -1,4 +1,4 @@
-"""What a cluster needs of its DigitalOcean account, asked before anything is created: sizes, and the takeover's token.
+"""What is refused before anything of a cluster is created or rebuilt: by its account, and by its servers.
 
 DigitalOcean has no request that shows a token's scopes. So each scope is tried: the takeover's by reads and by actions
 on what does not exist, and others by reads that a takeover has no use for. Rights to write that it has no use for can't
@@ -79,6 +79,23 @@ def refuse_wrong_rights(token: str, url: str) -> None:
     if needless:
         raise ServiceError(
             f"'cluster.takeover.token' may do more than a takeover needs, such as {', '.join(needless)}. {remedy}"
+        )
+
+
+def refuse_rebuilt_endpoint(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to rebuild the server that the cluster's address leads to: it would find only itself there, and join
+    nothing. `old` and `new`: `endpoint`, a number from 1, and the servers' `generations`. Raises ServiceError."""
+    if not old or old["endpoint"] != new["endpoint"] or len(old["generations"]) != len(new["generations"]):
+        return
+    rebuilt = [before != after for before, after in zip(old["generations"], new["generations"], strict=True)]
+    number = int(new["endpoint"])
+    # All of them at once are a new cluster, as after a loss of all servers.
+    if rebuilt[number - 1] and not all(rebuilt):
+        other = next(n for n in range(1, len(rebuilt) + 1) if n != number)
+        raise ServiceError(
+            f"'cluster.servers.generations.{number}': the cluster's address leads to this server. Rebuilt, it could "
+            f"not join the others. First write 'cluster.servers.endpoint: {other}' alone, and run `pulumi up`. "
+            "Nothing was changed."
         )
 
 

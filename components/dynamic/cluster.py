@@ -1,13 +1,15 @@
-"""The provider that asks DigitalOcean, before anything of a cluster is created, whether the account can carry it."""
+"""The provider that checks, before anything of a cluster is created or rebuilt, whether that can go well."""
 
 from components.clients import cluster_account
 from components.dynamic.base import PollingProvider, Props
 
 
 class ClusterAccountProvider(PollingProvider, pickled_as="ClusterAccountProvider"):
-    """Refuses sizes that the region does not have, and a takeover's token with too few rights or too many."""
+    """Refuses sizes that the region does not have, a takeover's token with too few rights or too many, and the rebuild
+    of the server that the cluster's address leads to."""
 
     def _run(self, news: Props, olds: Props) -> Props:
+        cluster_account.refuse_rebuilt_endpoint(olds.get("servers") or {}, news["servers"])
         cluster_account.refuse_missing_sizes(news["region"], news["sizes"])
         if news["takeover_token"]:
             cluster_account.refuse_wrong_rights(news["takeover_token"], news["api_url"])

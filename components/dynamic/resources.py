@@ -62,8 +62,9 @@ class StackIdentity(DynamicResource, module="pds", name="StackIdentity"):
 
 
 class ClusterAccount(DynamicResource, module="pds", name="ClusterAccount"):
-    """An account that can carry the cluster. Inputs: `region`, `sizes` (key in the stack file to slug),
-    `takeover_token` (empty without a takeover) and `api_url`. Everything of the cluster waits for it."""
+    """An account that can carry the cluster. Inputs: `region`, `sizes` (key in the stack file to slug), `servers`
+    (`endpoint` and `generations`), `takeover_token` (empty without a takeover) and `api_url`. Everything of the cluster
+    waits for it."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(ClusterAccountProvider(), name, inputs, (), ("takeover_token",), opts)

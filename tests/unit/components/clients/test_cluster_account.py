@@ -1,0 +1,34 @@
+"""The servers of a cluster that `up` refuses to rebuild. tests/e2e/test_digitalocean_cluster.py has the account."""
+
+from typing import Any
+
+import pytest
+
+from components.clients.cluster_account import refuse_rebuilt_endpoint
+from components.clients.errors import ServiceError
+
+
+def _servers(endpoint: int, *generations: int) -> dict[str, Any]:
+    # The engine's numbers are floats.
+    return {"endpoint": float(endpoint), "generations": [float(generation) for generation in generations]}
+
+
+def test_refuses_to_rebuild_the_server_that_the_address_leads_to() -> None:
+    with pytest.raises(ServiceError, match=r"generations\.2'.*First write 'cluster\.servers\.endpoint: 1' alone"):
+        refuse_rebuilt_endpoint(_servers(2, 1, 1, 1), _servers(2, 1, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({}, _servers(1, 1, 1, 1)),
+        (_servers(1, 1, 1, 1), _servers(1, 1, 2, 1)),
+        (_servers(1, 1, 1, 1), _servers(2, 1, 1, 1)),
+        (_servers(1, 1, 1, 1), _servers(1, 2, 2, 2)),
+        (_servers(1, 1), _servers(1, 2)),
+        (_servers(1, 1), _servers(1, 1, 1, 1)),
+    ],
+    ids=["new cluster", "another server", "another endpoint", "all at once", "the only server", "more servers"],
+)
+def test_accepts_every_other_change(old: dict[str, Any], new: dict[str, Any]) -> None:
+    refuse_rebuilt_endpoint(old, new)
