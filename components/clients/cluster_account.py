@@ -56,16 +56,17 @@ def refuse_missing_sizes(region: str, sizes: Mapping[str, str]) -> None:
     api = shell_variable("DIGITALOCEAN_API_URL") or API
     answer = _asked(Http(api, {"Authorization": f"Bearer {operator_token()}"}), "/v2/sizes?per_page=200")
     known = {str(size["slug"]): size for size in answer["sizes"]}
-    for key, slug in sizes.items():
+    faults = []
+    for key, slug in sorted(sizes.items()):
         found = known.get(slug)
         if found is None:
-            raise ServiceError(f"'{key}': DigitalOcean has no size '{slug}'. `doctl compute size list` shows them.")
-        if region not in found["regions"] or not found["available"]:
+            faults.append(f"'{key}': DigitalOcean has no size '{slug}'; `doctl compute size list` shows them.")
+        elif region not in found["regions"] or not found["available"]:
             there = ", ".join(sorted(found["regions"])) if found["available"] else "no region at present"
-            raise ServiceError(
-                f"'{key}': region '{region}' has no size '{slug}', which is in: {there}. Write another size, or for a "
-                "new cluster another 'host.region'. Nothing was changed."
-            )
+            faults.append(f"'{key}': region '{region}' has no size '{slug}', which is in: {there}.")
+    if faults:
+        remedy = "Write another size, or for a new cluster another 'host.region'. Nothing was changed."
+        raise ServiceError(" ".join((*faults, remedy)))
 
 
 def refuse_wrong_rights(token: str, url: str) -> None:
