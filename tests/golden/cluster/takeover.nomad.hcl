@@ -57,7 +57,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:96fefc5359f67014458d7ed968a3be14e1eade157d64b0c3d1c09f7100cf48ed
+        script "components/takeover/decide.py" sha256:24d542e96c571ce6a838d476395b2a0198c71fe1e24b522fc9a27de1d879d2b1
       }
 
       template {
@@ -65,7 +65,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/program.py" sha256:15d9fa01b0cd2a94eb2454a808cb52e8e5554040d9acc5d77f31aabec06b2321
+        script "components/takeover/program.py" sha256:1c23b74e82a1fb49ddeea62c8d1152bfe673368e2ae4378473762ac028f2eaf5
       }
 
       template {
