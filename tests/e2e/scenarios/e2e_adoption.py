@@ -127,9 +127,7 @@ def scenario() -> Iterator[Scenario]:
         plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
         config = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
         cluster.configure(hostname=None, dns=None, pds=None, cluster=_cluster(cluster))
-        cluster.pulumi(
-            "config", "set", "--secret", "--path", "pds:cluster.takeover.token", cluster.env["DIGITALOCEAN_TOKEN"]
-        )
+        cluster.pulumi("config", "set", "--secret", "--path", "pds:cluster.takeover.token", cluster.takeover_token())
         pds = {
             **{key: config["pds:pds"][key] for key in ("escrow", "crawlers")},
             "image": plc.pds_image,
@@ -304,7 +302,8 @@ def _killed(scenario: Scenario, at: str, *arguments: str) -> None:
 def _nomad(scenario: Scenario, path: str) -> Any:
     outputs = scenario.cluster.outputs()
     headers = {"X-Nomad-Token": outputs["nomad_management_token"]}
-    return httpx.get(f"{scenario.machines.server_address()}{path}", headers=headers, trust_env=False, timeout=10).json()
+    url = scenario.machines.api_url(next(iter(scenario.machines.servers())))
+    return httpx.get(f"{url}{path}", headers=headers, trust_env=False, timeout=10).json()
 
 
 def _answers(url: str) -> bool:
