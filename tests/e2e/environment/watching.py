@@ -84,7 +84,9 @@ def secrets_of(running: E2eEnvironment) -> dict[str, str]:
         for part, text in _parts(name, value):
             found[part] = text
     for machine in running.machines.machines():
-        found["server key"] = (machine.root / "etc/stunnel/pds/server.key").read_text()
+        for name, file in (("server key", "stunnel/pds/server.key"), ("worker key", "pds/tls/worker.key")):
+            if (key := machine.root / "etc" / file).exists():
+                found[f"{name} {machine.droplet_id}" if name in found else name] = key.read_text()
     return {name: text for name, text in found.items() if len(text) >= 16}
 
 
