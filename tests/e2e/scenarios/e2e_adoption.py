@@ -33,7 +33,7 @@ from tests.e2e.scenarios.e2e_move import written_to
 from tools.trial.xrpc import Client
 
 UP = ("up", "--yes", "--skip-preview")
-PORTS = {"house": 3131, "chess": 3132}
+PORTS = {"house": 3141, "chess": 3142}
 """Of the host's own PDS, which listens there once it is a club, and of the club."""
 KEYS = ("PDS_JWT_SECRET", "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", "PDS_ADMIN_PASSWORD")
 
