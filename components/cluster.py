@@ -61,15 +61,14 @@ class Cluster(pulumi.ComponentResource):
                 hosts=fleet.hosts.by_name,
             )
             # Once the hosts are placed: a takeover that finds volumes on no droplet would place them too.
-            after = pulumi.ResourceOptions(parent=self, depends_on=[fleet.placed])
+            after = pulumi.ResourceOptions(parent=self, depends_on=[fleet.placed, fleet.servers_pool])
             Takeover(f"{name}-takeover", takeover, after)
         snapshots = None
         if cluster.snapshots:
             arguments = NomadSnapshotsArgs(
                 settings=settings, stack=stack, target=fleet.nomad.target, admin=fleet.nomad.admin
             )
-            # Once the servers' own clients are there, whose node pool the job names.
-            after = pulumi.ResourceOptions(parent=self, depends_on=[fleet.placed])
+            after = pulumi.ResourceOptions(parent=self, depends_on=[fleet.placed, fleet.servers_pool])
             snapshots = NomadSnapshots(f"{name}-snapshots", arguments, after)
         if settings.clubs:
             clubs = list(settings.clubs)

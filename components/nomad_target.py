@@ -35,7 +35,8 @@ class NomadTarget:
         host need no deletes (`deleted_with`). They are created again with the next host.
 
         `retained` is for tokens. An emptied Nomad refuses to delete an unknown token, and `up` would fail. A rebuilt
-        host still knows its tokens, so their holders need no new ones.
+        host still knows its tokens, so their holders need no new ones. It is also for a node pool, which cannot be
+        deleted while it has nodes.
         """
         return pulumi.ResourceOptions(
             parent=parent,

@@ -164,6 +164,7 @@ COMPUTED: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     },
     "nomad:index/variable:Variable": _same,
     "nomad:index/namespace:Namespace": _same,
+    "nomad:index/nodePool:NodePool": _same,
     "nomad:index/job:Job": lambda n, i: {"status": "running", "modifyIndex": "1"},
     "pulumi-python:dynamic/pds:NomadBootstrap": lambda n, i: {"cluster_id": _uuid(n)},
     "pulumi-python:dynamic/pds:StackIdentity": _same,

@@ -13,6 +13,7 @@ from components.host.cluster.hosts import ClusterHosts, ClusterHostsArgs
 from components.host.cluster.network import ClusterNetwork, ClusterNetworkArgs
 from components.host.droplet import assign_address
 from components.host.nomad import NomadAccess, NomadArgs
+from components.render.cluster.agents import SERVERS_POOL
 from components.settings.host_contract import ingress_namespace
 from components.settings.sections.settings import Settings
 
@@ -37,6 +38,8 @@ class Fleet(pulumi.ComponentResource):
     nomad: NomadAccess
     namespaces: dict[str, nomad_provider.Namespace]
     """Of the ingress of each host."""
+    servers_pool: nomad_provider.NodePool
+    """Of the servers' own clients. Nomad refuses a job whose node pool does not exist (`job_endpoint.go`)."""
     placed: PlacedHosts
     clubs: Clubs | None
 
@@ -67,6 +70,13 @@ class Fleet(pulumi.ComponentResource):
             )
             for host in self.hosts.volumes
         }
+        self.servers_pool = nomad_provider.NodePool(
+            f"{name}-servers-pool",
+            name=SERVERS_POOL,
+            description="The servers of the cluster.",
+            # The first client to join makes it too. A pool with nodes cannot be deleted, and the servers go last.
+            opts=self.nomad.admin.options(self, retained=True),
+        )
         self.placed = self._placed(f"{name}-placed")
         self.clubs = self._clubs(f"{name}-clubs", settings) if settings.clubs else None
         self.register_outputs({"endpoint": self.network.endpoint.ip_address})

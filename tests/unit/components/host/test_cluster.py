@@ -117,6 +117,17 @@ def test_the_takeover_s_token_is_in_its_variable_only() -> None:
     assert find_secrets_in_the_open(cluster()) == []
 
 
+def test_jobs_of_the_servers_come_after_their_node_pool() -> None:
+    pool = cluster().one("pds-cluster-servers-pool")
+    assert pool.inputs["name"] == "servers"
+    assert pool.options["retainOnDelete"], "Nomad deletes no pool that has nodes"
+    for name in ("pds-takeover", "pds-snapshots"):
+        # A component is registered after what it depends on exists, and its resources after it.
+        assert pool.urn in cluster().one(name).options["dependencies"], (
+            "Nomad refuses a job in a pool that is not there"
+        )
+
+
 def test_snapshots_go_encrypted_to_a_bucket_with_a_key_and_a_right_of_their_own() -> None:
     job = cluster().jobspec("pds-nomad-snapshots")
     assert 'node_pool   = "servers"' in job
