@@ -15,6 +15,9 @@ from components.clients.wait import until
 _MODES = ("single-node-writer", "single-node-reader-only")
 """A read-only mount needs a mode of its own (scheduler/feasible.go)."""
 
+_PDS_JOB = "pds"
+"""ID of the server's job (`components/render/nomad_job.py`)."""
+
 _READY = 60  # seconds: a directory and a quota
 
 
@@ -25,8 +28,9 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
     name may be on several nodes (nomad/host_volume_endpoint.go, placeHostVolume), and the datacenter of a job decides.
     One on a further host is removed, once there is one on `datacenter`.
 
-    Raises ServiceError if the only volume is on a further host, for a smaller quota, and for a larger one while a job
-    uses the volume: Nomad refuses both (nomad/structs/host_volumes.go, ValidateUpdate).
+    Raises ServiceError if the only volume is on a further host, or if there is a further one while the PDS is paused;
+    for a smaller quota, and for a larger one while a job uses the volume: Nomad refuses both
+    (nomad/structs/host_volumes.go, ValidateUpdate).
     """
     namespace = {
         "Name": club,
@@ -39,6 +43,8 @@ def create_club(api: NomadApi, club: str, volume: str, gib: int, datacenter: str
         further = _further_volumes(api, club, volume, {datacenter, leaving})
         if further and not existing:
             _refuse_another_host(club, next(iter(further)), datacenter)
+        if further and not _serves(api, club):
+            _refuse_to_leave(club, next(iter(further)), datacenter)
         for host, left in further.items():
             _leave(api, club, host, left)
     if existing and _has_quota(api, club, existing["ID"], gib):
@@ -102,6 +108,28 @@ def _refuse_another_host(club: str, where: str, datacenter: str) -> None:
     )
 
 
+def _serves(api: NomadApi, club: str) -> bool:
+    """Whether the club's PDS is neither paused nor removed."""
+    path = f"/v1/job/{_PDS_JOB}?namespace={club}"
+    status, job = api.request("GET", path)
+    if status == 404:
+        return False
+    if status != 200:
+        raise ServiceError(f"Nomad at {api.address} answered {status} to {path}: {str(job).strip()[:200]}")
+    return not job["Stop"] and any(group["Count"] for group in job["TaskGroups"])
+
+
+def _refuse_to_leave(club: str, where: str, datacenter: str) -> None:
+    """No allocation of a paused PDS protects its volume, and in a move the one on the other host may still be empty."""
+    raise ServiceError(
+        f"The PDS of stack {club} is paused or has no job, so its data may be on host {where} only, and the cluster's "
+        f"file grants it {datacenter} alone. The data were not touched. If it is being moved, write "
+        f"'leaving: {{host: {where}, port: PORT}}' back for {club} in 'clubs', with the port that it has there, and "
+        f"repeat the same `./pds move` as before. Else start it: remove 'paused' from Pulumi.{club}.yaml, run "
+        f"`pulumi up --stack {club}`, and run this `up` again."
+    )
+
+
 def _leave(api: NomadApi, club: str, host: str, volume: Json) -> None:
     """Remove the volume on a host that the club has left, which renames the directory."""
     status, answer = api.request("DELETE", f"/v1/volume/host/{volume['ID']}?namespace={club}")
@@ -121,11 +149,20 @@ def volume_id(api: NomadApi, club: str, volume: str, datacenter: str = "") -> st
 def remove_club(api: NomadApi, club: str, volume: str) -> None:
     """Remove volume and namespace from Nomad, which renames the volume's directory.
 
-    Raises ServiceError while the club still has a job.
+    Raises ServiceError while the club still has a job, also that of a paused PDS: Nomad itself refuses only the
+    volume of a running one.
     """
+    names = [item["Name"] for item in api.get("/v1/namespaces")]
+    jobs = _jobs(api, club) if club in names else []
+    if jobs:
+        raise ServiceError(
+            f"The PDS of stack {club} is still on this host, running or paused: Nomad has its jobs {', '.join(jobs)}. "
+            f"Nothing of it was changed. First run `pulumi destroy --stack {club}`, or take it to another host with "
+            f"`./pds move {club} --to STACK`. To keep it here, add it to the 'clubs' again."
+        )
     for existing in _volumes(api, club, volume):
         _delete(api, club, f"/v1/volume/host/{existing['ID']}?namespace={club}")
-    if any(item["Name"] == club for item in api.get("/v1/namespaces")):
+    if club in names:
         _delete(api, club, f"/v1/namespace/{club}")
 
 

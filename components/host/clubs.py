@@ -93,8 +93,8 @@ class Clubs(pulumi.ComponentResource):
             policies=[policy.name],
             opts=args.admin.options(self, retained=True),
         )
-        # After the token: if a club is removed from the list, the engine deletes this first. Nomad refuses that while
-        # the club's server runs, and then nothing of the club has changed.
+        # After the token: if a club is removed from the list, the engine deletes this first. It refuses that while
+        # the club has jobs, and then nothing of the club has changed.
         ClubNamespace(
             f"{name}-namespace",
             {

@@ -204,7 +204,7 @@ def test_host_does_not_remove_a_running_club(host: Host) -> None:
     host.stack.configure(clubs=club_terms("chess", "rooks"))
     refused = up(host.stack, check=False)
     assert refused.code != 0
-    assert "The PDS of stack pawns still runs on this host" in refused.output
+    assert "The PDS of stack pawns is still on this host" in refused.output
     assert host.health(hostname("pawns"))[0] == 200
     host.stack.configure(clubs=club_terms(*CLUBS))
     assert set(steps(up(host.stack))) <= {"pds", "pds-server-ready", "pds-host-in-use"}, (

@@ -14,6 +14,7 @@ GIB = 1024**3
 LIST, CREATE = "GET /v1/volumes?type=host&namespace=chess", "PUT /v1/volume/host/create?namespace=chess"
 NAMESPACE, NAMESPACES = "PUT /v1/namespace/chess", "GET /v1/namespaces"
 FORGET = "DELETE /v1/namespace/chess"
+JOBS, PDS = "GET /v1/jobs?namespace=chess", "GET /v1/job/pds?namespace=chess"
 ONE, DELETE = "GET /v1/volume/host/v-1?namespace=chess", "DELETE /v1/volume/host/v-1?namespace=chess"
 
 
@@ -29,6 +30,7 @@ def nomad(*, gib: int | None = 5, allocations: int = 0, delete: tuple[int, Any] 
             NAMESPACE: (200, None),
             NAMESPACES: (200, [{"Name": "default"}, {"Name": "chess"}] if gib is not None else [{"Name": "default"}]),
             FORGET: (200, None),
+            JOBS: (200, []),
         }
     )
     if gib is not None:
@@ -101,7 +103,7 @@ def test_waits_for_a_node_that_has_not_joined_yet() -> None:
 def test_removing_a_missing_club_sends_no_delete() -> None:
     api = nomad(gib=None)
     nomad_clubs.remove_club(api, "chess", "pds-chess")
-    assert [question for question, _ in api.asked] == [LIST, NAMESPACES], "an emptied Nomad would refuse a DELETE"
+    assert [question for question, _ in api.asked] == [NAMESPACES, LIST], "an emptied Nomad would refuse a DELETE"
 
 
 def test_volume_is_deleted_before_its_namespace() -> None:
@@ -117,7 +119,26 @@ def test_non_empty_namespace_fails_and_names_the_stack_to_destroy() -> None:
         nomad_clubs.remove_club(api, "chess", "pds-chess")
 
 
-def test_running_club_is_not_removed() -> None:
+def test_paused_club_is_not_removed() -> None:
+    api = nomad()
+    api.answers[JOBS] = (200, [job("pds"), job("pds-backup"), job("pds-backup/periodic-1", parent="pds-backup")])
+    with pytest.raises(ServiceError, match=r"chess is still on this host.* its jobs pds, pds-backup\..*Nothing"):
+        nomad_clubs.remove_club(api, "chess", "pds-chess")
+    assert deleted(api) == [], "no allocation protects its volume, so Nomad would remove it"
+
+
+def test_club_whose_jobs_were_destroyed_is_removed() -> None:
+    api = nomad()
+    api.answers[JOBS] = (200, [job("pds", stop=True), job("pds-backup/periodic-1", parent="pds-backup")])
+    nomad_clubs.remove_club(api, "chess", "pds-chess")
+    assert deleted(api) == [DELETE, FORGET], "Nomad remembers stopped jobs, and runs of destroyed ones, for a while"
+
+
+def job(name: str, *, stop: bool = False, parent: str = "") -> dict[str, Any]:
+    return {"ID": name, "Stop": stop, "ParentID": parent}
+
+
+def test_club_whose_server_is_still_stopping_is_not_removed() -> None:
     api = nomad(delete=(500, "volume v-1 in use by allocations: [a]"))
     with pytest.raises(ServiceError, match=r"The PDS of stack chess still runs on this host"):
         nomad_clubs.remove_club(api, "chess", "pds-chess")
@@ -127,6 +148,7 @@ def on_cluster(**volumes: str) -> Answers:
     """A Nomad of a cluster with the club's volume on these hosts: its ID by host."""
     api = nomad(gib=None)
     api.answers[CREATE] = (200, {"Volume": {"ID": "v-new"}})
+    api.answers[PDS] = (200, {"Stop": False, "TaskGroups": [{"Count": 1}]})
     stubs = [{"ID": id_, "NodeID": f"n-{host}", "Name": "pds-chess", "State": "ready"} for host, id_ in volumes.items()]
     api.answers[LIST] = (200, stubs)
     for host in ("a", "b"):
@@ -195,6 +217,23 @@ def test_a_host_on_which_the_club_still_runs_is_not_left() -> None:
     api.answers["DELETE /v1/volume/host/v-a?namespace=chess"] = (500, "volume v-a in use by allocations: [x]")
     with pytest.raises(ServiceError, match=r"volume of stack chess on host a, which it left.*in use by allocations"):
         nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b", "")
+
+
+@pytest.mark.parametrize(
+    "pds",
+    [
+        (200, {"Stop": False, "TaskGroups": [{"Count": 0}]}),
+        (200, {"Stop": True, "TaskGroups": [{"Count": 1}]}),
+        (404, "job not found"),
+    ],
+    ids=["paused", "stopped", "removed"],
+)
+def test_a_host_is_not_left_before_the_club_runs_on_the_other_one(pds: tuple[int, Any]) -> None:
+    api = on_cluster(a="v-a", b="v-b")
+    api.answers[PDS] = pds
+    with pytest.raises(ServiceError, match=r"its data may be on host a only.*The data were not touched"):
+        nomad_clubs.create_club(api, "chess", "pds-chess", 5, "b", "")
+    assert deleted(api) == [], "in the middle of a move the volume on b is empty"
 
 
 def test_a_refresh_finds_the_volume_of_the_club_s_host() -> None:
