@@ -1,4 +1,4 @@
-"""The takeover's job on a cluster, its token and hosts, and its rights."""
+"""The takeover's job on a cluster, its token, hosts and webhook, and its rights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,12 +41,14 @@ class Takeover(pulumi.ComponentResource):
             job_acl=nomad.AclPolicyJobAclArgs(namespace="default", job_id=JOB),
             opts=args.admin.options(self),
         )
+        notify = cluster.takeover.notify_url
         variable = nomad.Variable(
             f"{name}-variable",
             path=VARIABLE,
             items={
                 "TAKEOVER_TOKEN": pulumi.Output.secret(cluster.takeover.token.get_secret_value()),
                 "TAKEOVER_HOSTS": pulumi.Output.json_dumps(args.hosts),
+                **({"TAKEOVER_NOTIFY_URL": pulumi.Output.secret(notify.get_secret_value())} if notify else {}),
             },
             opts=args.target.options(self),
         )

@@ -1,10 +1,11 @@
 """The takeover as a program: repeats passes for ever, and tells a person about each step.
 
 Environment: TAKEOVER_TOKEN (DigitalOcean's), TAKEOVER_HOSTS (JSON: name to volume_id and address), TAKEOVER_TAG (of the
-workers), TAKEOVER_AFTER_SECONDS, TAKEOVER_NOTIFY_URL or empty, TAKEOVER_API_URL or empty, NOMAD_TOKEN, NOMAD_ADDR,
-NOMAD_ALLOC_ID.
+workers), TAKEOVER_AFTER_SECONDS, TAKEOVER_API_URL or empty, NOMAD_TOKEN, NOMAD_ADDR, NOMAD_ALLOC_ID. Optional:
+TAKEOVER_NOTIFY_URL.
 """
 
+import http.client
 import json
 import os
 import sys
@@ -58,7 +59,7 @@ class Reporter:
 
 
 def sender(url: str) -> Callable[[str], None]:
-    """Posts a message to `url`; a failure is printed, for nothing may stop a takeover."""
+    """Posts a message to `url`; a failure is printed, for nothing may stop a takeover. `url` is a secret."""
 
     def send(text: str) -> None:
         if not url:
@@ -68,8 +69,10 @@ def sender(url: str) -> Callable[[str], None]:
         try:
             with urllib.request.urlopen(request, timeout=10):  # noqa: S310
                 pass
-        except (OSError, ValueError) as error:
-            print(f"the message could not be sent ({error})", flush=True)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            # The text of an error may contain the URL.
+            reason = getattr(error, "code", None) or getattr(error, "reason", None) or type(error).__name__
+            print(f"the message could not be sent ({reason})", flush=True)
 
     return send
 

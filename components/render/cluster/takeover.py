@@ -32,7 +32,7 @@ from components.takeover import decide, passes, program, services
 JOB = "pds-takeover"
 
 VARIABLE = own_path(JOB)
-"""Its items `TAKEOVER_TOKEN` and `TAKEOVER_HOSTS`. No other job may read it."""
+"""Its items: `TAKEOVER_TOKEN`, `TAKEOVER_HOSTS` and, if given, `TAKEOVER_NOTIFY_URL`. No other job may read it."""
 
 _MIB = 64
 
@@ -50,7 +50,6 @@ def takeover_job(settings: Settings, stack: str) -> str:
         "TAKEOVER_TAG": worker_tag(stack),
         "TAKEOVER_AFTER_SECONDS": str(options.after_seconds),
         "TAKEOVER_API_URL": options.api_url,
-        "TAKEOVER_NOTIFY_URL": options.notify_url or "",
     }
     task = Task(
         name="takeover",

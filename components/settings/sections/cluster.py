@@ -75,8 +75,10 @@ class TakeoverOptions(Section):
     token: SecretStr = option(doc="DigitalOcean token of the job; docs/guide/cluster.md names its scopes.")
     after_seconds: int = option(60, ge=30, le=3600, doc="Time that a host has to be down before its volume is moved.")
     api_url: HttpsUrl = option("https://api.digitalocean.com", doc="Base URL of DigitalOcean's API.")
-    notify_url: HttpsUrl | None = option(
-        None, doc="Receives a POST with a JSON `text` about each step, as Slack's incoming webhooks do."
+    notify_url: SecretUrl | None = option(
+        None,
+        doc="Receives a POST with a JSON `text` about each step, as Slack's incoming webhooks do.",
+        example="https://hooks.slack.com/services/…",
     )
 
 

@@ -45,7 +45,6 @@ job "pds-takeover" {
         TAKEOVER_TAG            = "pds-fleet-worker"
         TAKEOVER_AFTER_SECONDS  = "60"
         TAKEOVER_API_URL        = "https://api.digitalocean.com"
-        TAKEOVER_NOTIFY_URL     = "https://hooks.slack.com/services/T1/B1/X1"
       }
 
       template {
@@ -65,7 +64,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/program.py" sha256:1c23b74e82a1fb49ddeea62c8d1152bfe673368e2ae4378473762ac028f2eaf5
+        script "components/takeover/program.py" sha256:c4c39fe137c4975accd1f514c6eb4ad123b0607c81014077c20ba1602bc36771
       }
 
       template {

@@ -13,7 +13,7 @@ from policy.view import of_evaluation
 from tests.support.invariants import kind
 from tests.support.programs import ALERTS, BACKUP, CLUB, CLUSTER, cluster, shared
 
-TOKEN = CLUSTER["cluster"]["takeover"]["token"]
+TOKEN, WEBHOOK = CLUSTER["cluster"]["takeover"]["token"], CLUSTER["cluster"]["takeover"]["notify_url"]
 
 
 def _files(droplet: Recorded) -> dict[str, str]:
@@ -106,13 +106,15 @@ def test_the_ingress_of_a_host_runs_there_and_reads_its_own_clubs_files() -> Non
     assert 'namespace "default"' not in policies["pds-club-chess"]["rulesHcl"]
 
 
-def test_the_takeover_s_token_is_in_its_variable_only() -> None:
+def test_the_takeover_s_token_and_webhook_are_in_its_variable_only() -> None:
     variable = cluster().one("pds-takeover-variable")
     assert variable.inputs["items"]["TAKEOVER_TOKEN"] == TOKEN
+    assert variable.inputs["items"]["TAKEOVER_NOTIFY_URL"] == WEBHOOK, "who has it can write to the channel"
     hosts: dict[str, Any] = json.loads(variable.inputs["items"]["TAKEOVER_HOSTS"])
     assert sorted(hosts) == ["a", "b"]
     assert "items" in variable.secret_inputs
     assert TOKEN not in cluster().jobspec("pds-takeover")
+    assert WEBHOOK not in cluster().jobspec("pds-takeover")
     assert find_secrets_in_texts(cluster()) == []
     assert find_secrets_in_the_open(cluster()) == []
 

@@ -8,7 +8,7 @@ import pytest
 
 from components.takeover.decide import Rules, Step
 from components.takeover.passes import Passes
-from components.takeover.program import Reporter, passes_of, pause
+from components.takeover.program import Reporter, passes_of, pause, sender
 from tests.support.fake_cluster import FakeCluster
 
 ENVIRONMENT = {
@@ -60,3 +60,11 @@ def test_tells_a_person_each_step_and_a_question_again_after_a_while() -> None:
     now[0] += 600
     reporter.report([Step("ask", "no spare")])
     assert sent[2:] == ["A person has to act: no spare."]
+
+
+def test_a_message_that_cannot_be_sent_stops_nothing_and_its_url_stays_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # http.client refuses the control character before it connects, and its error names the path.
+    sender("https://127.0.0.1/services/T1\x01/XXXX")("host a: attach")
+    assert capsys.readouterr().out == "the message could not be sent (InvalidURL)\n"
