@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 import click
 
 from cli.errors import CommandError
-from cli.lib.digitalocean import DigitalOceanAccount
+from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.stack import Stack, digitalocean_token
 from components.clients.cluster_hosts import once, passes_of
-from components.clients.errors import ServiceError
+from components.clients.errors import PendingError, ServiceError
 from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_spare, spares_of
 from components.takeover.passes import UPGRADE, ClusterHost, Passes
+from components.takeover.program import pause
 from components.takeover.services import Refused, Unavailable
 
 _NEEDED = ("worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
@@ -30,6 +31,10 @@ _READY_SECONDS = 900.0
 
 class ClusterError(CommandError):
     """The cluster cannot be looked at, or the host cannot be moved; the text says what to do."""
+
+
+class _NoAnswerError(ClusterError):
+    """DigitalOcean or Nomad gives no answer now, and may give one later."""
 
 
 @dataclass(frozen=True)
@@ -112,18 +117,17 @@ def repair(stack: Stack, *, yes: bool) -> int:
     for line in lines(cluster):
         print(line)
     found = views(cluster.passes())
-    down = frozenset(name for name, host in found.items() if not host.is_serving)
+    down = sorted(name for name, host in found.items() if not host.is_serving)
     if not down:
         print("\nNothing to repair: every host is on a worker, and its node is ready.")
         return 0
-    placed = {name for name in down if found[name].carrier is not None}
-    print(
-        f"\nDown: {', '.join(sorted(down))}. Their volumes are detached from the droplets that have them, and attached"
-    )
+    before = {name: found[name].carrier for name in down}
+    placed = {name for name, carrier in before.items() if carrier is not None}
+    print(f"\nDown: {', '.join(down)}. Their volumes are detached from the droplets that have them, and attached")
     print("to spares. Their addresses follow. What still runs on the old droplets gets I/O errors.")
     if placed and not yes and not click.confirm("Move them?"):
         return 1
-    return _move(cluster, down)
+    return _move(cluster, before)
 
 
 def drain(stack: Stack, host: str, *, yes: bool) -> int:
@@ -142,7 +146,8 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
     began = time.monotonic()
     if carrier is not None:
         _shut_down(cluster, carrier)
-    code = _move(cluster, frozenset({host}), left=carrier)
+        print(f"Droplet {carrier} is off. If this command is cut short, `./pds repair {cluster.stack}` goes on.")
+    code = _move(cluster, {host: carrier})
     print(f"{time.monotonic() - began:.0f} s.")
     return code
 
@@ -153,53 +158,70 @@ def _shut_down(cluster: Cluster, droplet: int) -> None:
     with DigitalOceanAccount(cluster.token) as account:
         account.create(f"droplets/{droplet}/actions", {"type": "shutdown"})
         end = time.monotonic() + _SHUTDOWN_SECONDS
-        while (account.get(f"droplets/{droplet}") or {"status": "off"})["status"] != "off":
+        while (status := _status(account, droplet)) != "off":
             if time.monotonic() > end:
                 raise ClusterError(
-                    f"Droplet {droplet} is not off after {_SHUTDOWN_SECONDS:.0f} s. Its host was not moved. "
+                    f"Droplet {droplet} is not off after {_SHUTDOWN_SECONDS:.0f} s: {status}. Its host was not moved. "
                     f"`doctl compute droplet-action power-off {droplet} --wait`, then `./pds repair {cluster.stack}`."
                 )
             time.sleep(_PAUSE)
 
 
-def _move(cluster: Cluster, hosts: frozenset[str], left: int | None = None) -> int:
-    """Passes until each of `hosts` is ready on another droplet. Returns 1 if a person has to act."""
-    places = {place.name: place for place in cluster.passes().places}
-    before = {name: host.carrier for name, host in views(cluster.passes()).items()}
+def _status(account: DigitalOceanAccount, droplet: int) -> str:
+    """The droplet's status, `off` if it is gone, or why it is unknown: the shutdown goes on meanwhile."""
+    try:
+        return str((account.get(f"droplets/{droplet}") or {"status": "off"})["status"])
+    except DigitalOceanError as error:
+        return str(error).rstrip(".")
+
+
+def _move(cluster: Cluster, before: Mapping[str, int | None]) -> int:
+    """Passes until each host of `before` is ready on another droplet than the one there. Returns 1 if a person has to
+    act. A service that does not answer is waited for, because the hosts are away meanwhile. Raises ClusterError."""
     shown: set[str] = set()
+    waiting, reason = set(before), ""
     end = time.monotonic() + _READY_SECONDS
-    waiting = set(hosts)
-    while waiting:
-        leave = frozenset(name for name in waiting if before[name] is not None and _has(cluster, places[name], before))
-        for step in _steps(cluster.passes(leave=leave)):
-            if step.kind not in ("fine", "wait") and step.text not in shown:
-                shown.add(step.text)
-                print(step.text)
-            if step.kind == "ask":
-                return _stuck(cluster, before)
-        waiting = {
-            name for name, host in views(cluster.passes()).items() if name in waiting and not _is_back(host, before)
-        }
-        if time.monotonic() > end:
-            print(
-                f"{', '.join(sorted(waiting))}: not ready after {_READY_SECONDS:.0f} s. Look at its droplet's console."
+    while time.monotonic() < end:
+        passes = cluster.passes()
+        try:
+            found = {place.name: _view(passes, place) for place in passes.places if place.name in waiting}
+            waiting = {name for name, host in found.items() if not _is_back(host, before)}
+            if not waiting:
+                print(f"\n{', '.join(sorted(before))}: ready.")
+                return 0
+            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before)))
+            reason = ""
+        except _NoAnswerError as error:
+            steps, reason = [], str(error)
+        for text in [step.text for step in steps if step.kind not in ("fine", "wait")] or [reason]:
+            if text and text not in shown:
+                shown.add(text)
+                print(text, flush=True)
+        # One of another host is no reason to leave this one half moved.
+        asked = [place.name for place, step in zip(passes.places, steps, strict=False) if step.kind == "ask"]
+        if waiting & set(asked):
+            return _stuck(cluster, before)
+        # A pass asks about each host; the view above asks about those that wait once more.
+        time.sleep(pause(len(passes.places) + len(waiting), moving=True))
+    print(f"{', '.join(sorted(waiting))}: not ready after {_READY_SECONDS:.0f} s. {reason}".rstrip())
+    print(f"Look at its droplet's console. `./pds repair {cluster.stack}` goes on.")
+    return 1
+
+
+def _still_there(cluster: Cluster, found: Mapping[str, HostView], before: Mapping[str, int | None]) -> frozenset[str]:
+    """The hosts whose old droplet still has the volume: a person's wish to move it ends with its detach."""
+    for host in found.values():
+        if host.first_detach is not None and time.time() - host.first_detach > DETACH_SECONDS and host.carrier:
+            raise ClusterError(
+                f"The volume of host {host.name} is still not detached from droplet {host.carrier}. Delete that "
+                f"droplet, which detaches it for sure: `doctl compute droplet delete {host.carrier}`. Then run "
+                f"`./pds repair {cluster.stack}`. `pulumi up --stack {cluster.stack} --refresh` makes a new worker."
             )
-            return 1
-        time.sleep(_PAUSE)
-    print(f"\n{', '.join(sorted(hosts))}: ready.")
-    return 0
+    return frozenset(name for name, host in found.items() if host.carrier and host.carrier == before[name])
 
 
-def _has(cluster: Cluster, place: ClusterHost, before: Mapping[str, int | None]) -> bool:
-    """Whether the old droplet still has the volume: a person's wish to move it ends with its detach."""
-    host = answered(lambda: cluster.passes().view(place))
-    if host.first_detach is not None and time.time() - host.first_detach > DETACH_SECONDS and host.carrier:
-        raise ClusterError(
-            f"The volume of host {place.name} is still not detached from droplet {host.carrier}. Delete that droplet, "
-            f"which detaches it for sure: `doctl compute droplet delete {host.carrier}`. Then repeat this command. "
-            f"`pulumi up --stack {cluster.stack} --refresh` makes a new worker."
-        )
-    return host.carrier == before[place.name]
+def _view(passes: Passes, place: ClusterHost) -> HostView:
+    return answered(lambda: passes.view(place))
 
 
 def _is_back(host: HostView, before: Mapping[str, int | None]) -> bool:
@@ -209,14 +231,19 @@ def _is_back(host: HostView, before: Mapping[str, int | None]) -> bool:
 def _stuck(cluster: Cluster, before: Mapping[str, int | None]) -> int:
     for name, droplet in before.items():
         if droplet is not None:
-            print(f"  host {name} is on {cluster.worker(droplet)}")
-    print("Add a spare ('cluster.workers.spares'), or rebuild a retired worker ('cluster.workers.generations').")
+            print(f"  host {name} was on {cluster.worker(droplet)}, which may be off now")
+    print(
+        "Add a spare ('cluster.workers.spares'), or rebuild a retired worker ('cluster.workers.generations'), and run "
+        f"`pulumi up --stack {cluster.stack}`. Then `./pds repair {cluster.stack}` goes on."
+    )
     return 1
 
 
 def _steps(passes: Passes) -> list[Any]:
     try:
         return once(passes)
+    except PendingError as error:
+        raise _NoAnswerError(str(error)) from None
     except ServiceError as error:
         raise ClusterError(str(error)) from None
 
@@ -228,5 +255,7 @@ def answered(ask: Callable[[], T]) -> T:
     """The answer of DigitalOcean or Nomad. Raises ClusterError if there is none."""
     try:
         return ask()
-    except (Unavailable, Refused) as error:
+    except Unavailable as error:
+        raise _NoAnswerError(f"{error}.") from None
+    except Refused as error:
         raise ClusterError(f"{error}.") from None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -9,8 +10,10 @@ import pytest
 
 from cli.cluster import hosts
 from cli.cluster.hosts import Cluster, ClusterError
-from components.takeover.decide import DETACH_SECONDS, Rules
+from cli.lib.digitalocean import DigitalOceanError
+from components.takeover.decide import DETACH_SECONDS, Action, Rules
 from components.takeover.passes import Passes
+from components.takeover.services import Unavailable
 from tests.support.fake_cluster import FakeCluster
 
 OUTPUTS: dict[str, Any] = {
@@ -90,7 +93,10 @@ def test_repair_without_a_spare_changes_nothing(account: FakeCluster, capsys: py
     account.items["retired"] = '{"3": "b"}'
     assert hosts.repair(_stack(), yes=True) == 1
     assert account.volumes["a"].carrier == 1
-    assert "Add a spare" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "host a was on worker 1, droplet 1" in said
+    assert "Add a spare" in said
+    assert "`./pds repair fleet` goes on" in said
 
 
 def test_repair_names_the_last_fence_if_the_detach_does_not_end(account: FakeCluster) -> None:
@@ -114,6 +120,110 @@ def test_drain_moves_a_host_that_is_well(account: FakeCluster) -> None:
     assert account.is_serving("a")
     assert account.is_serving("b")
     assert account.violations == []
+
+
+def _silent_from_the_shutdown_on(account: FakeCluster, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither DigitalOcean nor Nomad answers for so many seconds after the droplet is off."""
+
+    def shut_down(_cluster: Cluster, droplet: int) -> None:
+        account.cut_power(droplet)
+        end = account.time + seconds
+
+        def silent(_number: int) -> None:
+            if account.time < end:
+                raise Unavailable("nothing answers")
+
+        account.before = silent
+
+    monkeypatch.setattr(hosts, "_shut_down", shut_down)
+
+
+def test_drain_waits_for_services_that_do_not_answer(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _silent_from_the_shutdown_on(account, 120, monkeypatch)
+    assert hosts.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
+    assert account.is_serving("a")
+    assert capsys.readouterr().out.count("nothing answers") == 1, "it says once what it waits for"
+
+
+def test_drain_waits_for_an_answer_in_the_middle_of_each_step(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def every_fifth_fails(number: int) -> None:
+        if number % 5 == 0:
+            raise Unavailable("no answer")
+
+    def shut_down(_cluster: Cluster, droplet: int) -> None:
+        account.cut_power(droplet)
+        account.after = every_fifth_fails
+
+    monkeypatch.setattr(hosts, "_shut_down", shut_down)
+    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert account.is_serving("a")
+    assert account.violations == []
+
+
+def test_drain_that_gives_up_names_the_droplet_and_how_to_go_on(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "monotonic", account.now)
+    _silent_from_the_shutdown_on(account, 1_000_000, monkeypatch)
+    assert hosts.drain(_stack(), "a", yes=True) == 1
+    said = capsys.readouterr().out
+    assert "Droplet 1 is off" in said
+    assert "a: not ready after 900 s. nothing answers." in said
+    assert "`./pds repair fleet` goes on" in said
+
+
+def test_drain_does_not_stop_because_another_host_needs_a_person(account: FakeCluster) -> None:
+    account.alive[4] = True
+    account.volumes["b"].actions.append(Action("detach", "in-progress", account.time - 2 * DETACH_SECONDS))
+    assert hosts.drain(_stack(), "a", yes=True) == 0, "droplet 1 is off, and nothing is in the way of host a"
+    assert account.is_serving("a")
+
+
+def test_drain_stays_within_the_requests_that_digitalocean_allows(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("workers", "carrier", "actions", "address_at"):
+        monkeypatch.setattr(account, name, partial(_asked, asked, getattr(account, name)))
+    began = account.time
+    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert len(asked) * 60 / (account.time - began) < 250, "a token's requests in a minute; the rest are answered 429"
+
+
+def _asked(asked: list[str], answer: Callable[[str], Any], argument: str) -> Any:
+    asked.append(argument)
+    return answer(argument)
+
+
+def test_a_shutdown_is_waited_for_while_its_droplet_s_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [{"status": "active"}, DigitalOceanError("answered 502."), {"status": "off"}]
+
+    class Account:
+        def __init__(self, _token: str) -> None: ...
+
+        def __enter__(self) -> "Account":
+            return self
+
+        def __exit__(self, *_error: object) -> None: ...
+
+        def create(self, path: str, body: Any) -> None:
+            assert (path, body) == ("droplets/1/actions", {"type": "shutdown"})
+
+        def get(self, path: str) -> Any:
+            assert path == "droplets/1"
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monkeypatch.setattr(hosts, "DigitalOceanAccount", Account)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    hosts._shut_down(Cluster("fleet", OUTPUTS, "token"), 1)
+    assert answers == [], "a droplet that was told to shut down goes off, whatever one look says"
 
 
 @pytest.mark.parametrize(
