@@ -16,11 +16,12 @@ import click
 
 from cli.cluster.edit_value import set_number
 from cli.cluster.hosts import ClusterError
+from cli.cluster.lost_servers import Servers, accessor, are_rebuilt
 from cli.lib.apply import up
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.nomad_exec import nomad_access, nomad_api
 from cli.lib.private_files import write_private
-from cli.lib.stack import Stack
+from cli.lib.stack import Stack, digitalocean_token
 from offline.stackfile import parse_settings, read_settings, read_text
 
 _NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
@@ -36,42 +37,41 @@ def list_snapshots(stack: Stack) -> int:
 def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
     """Replace all servers, and give them the state of a snapshot: an ID, or '' for the newest.
 
-    Raises ClusterError, StackError, StackFileError.
+    Servers that an earlier run has rebuilt are not replaced again. Raises ClusterError, DigitalOceanError, StackError,
+    StackFileError.
     """
     outputs = stack.required_outputs(*_NEEDED)
-    _refuse_living(stack, outputs)
+    servers = Servers.of(stack.state())
+    api = nomad_api(nomad_access({**outputs, "nomad_token": outputs["nomad_management_token"]}))
+    rebuilt = are_rebuilt(servers, api, digitalocean_token(stack) or "", outputs)
     # Read before anything changes; the file is gone with the folder.
     content = _restic(_repository(stack), "dump", "--no-lock", "--tag", "nomad", snapshot or "latest", "/nomad.snap")
-    edit = _next_generations(stack)
-    print("All servers are rebuilt, and get the state of the snapshot. What changed since then, `up` does again:")
+    edit = None if rebuilt else _next_generations(stack)
+    if edit is None:
+        print("The servers are rebuilt already, and their Nomad is empty. It gets the state of the snapshot.")
+    else:
+        print("All servers are rebuilt, and get the state of the snapshot.")
+    print("What changed since then, `up` does again:")
     print(
         "of this stack now, of clubs' stacks by `./pds up-all`. Hosts are not touched, and their clubs run meanwhile."
     )
-    print(edit.diff("restored"))
-    if not yes and not click.confirm("Rebuild the servers?"):
+    if edit is not None:
+        print(edit.diff("restored"))
+    if not yes and not click.confirm("Go on?" if edit is None else "Rebuild the servers?"):
         return 1
-    edit.write()
+    if edit is not None:
+        edit.write()
     with tempfile.TemporaryDirectory(prefix="pds-restore-") as folder:
         file = Path(folder) / "nomad.snap"
         write_private(file, content)
         up(stack, yes=yes, env={"PDS_NOMAD_SNAPSHOT": str(file)})
+    if accessor(api) != servers.cluster_id:
+        raise ClusterError(
+            f"`up` succeeded, but Nomad at {outputs['nomad_address']} does not have the state of the snapshot. Power "
+            "the servers off (`doctl compute droplet-action power-off NUMBER --wait`) and repeat the command."
+        )
     print("\nNomad has its state again.")
     return 0
-
-
-def _refuse_living(stack: Stack, outputs: Mapping[str, Any]) -> None:
-    api = nomad_api(nomad_access({**outputs, "nomad_token": outputs["nomad_management_token"]}))
-    try:
-        status, answer = api.request("GET", "/v1/operator/raft/configuration")
-    except OSError:
-        return
-    if status == 200:
-        raise ClusterError(
-            f"Nomad answers at {outputs['nomad_address']} and has its state. Nothing was changed. A single lost server "
-            "is rebuilt by its number in 'cluster.servers.generations'."
-        )
-    if status < 500 and "leader" not in str(answer).lower():
-        print(f"Nomad at {outputs['nomad_address']} does not know this stack's token ({status}): it is empty.")
 
 
 def _next_generations(stack: Stack) -> StackFileEdit:
