@@ -26,6 +26,8 @@ class Servers:
     """DigitalOcean's numbers, without those that are deleted."""
     cluster_id: str
     """The accessor ID by which Nomad knows the stack's management token, unless its state is lost."""
+    generations: tuple[int, ...]
+    """The generations that the last `up` accepted."""
     is_unfinished: bool
     """Whether an `up` has rebuilt servers and did not see Nomad on them."""
 
@@ -33,7 +35,7 @@ class Servers:
     def of(cls, state: State) -> "Servers":
         """Read them. Raises ClusterError if the state has no bootstrapped Nomad."""
         found = [item for item in state.of("Droplet") if _SERVER.fullmatch(item.name)]
-        bootstraps = state.of("NomadBootstrap")
+        bootstraps, accounts = state.of("NomadBootstrap"), state.of("ClusterAccount")
         cluster_id = str(bootstraps[0].outputs.get("cluster_id") or "") if bootstraps else ""
         if not found or not cluster_id:
             raise ClusterError(
@@ -42,10 +44,12 @@ class Servers:
             )
         droplets = frozenset(item.id for item in found if not item.replacing)
         seen = str(bootstraps[0].outputs.get("droplet_id") or "")
+        accepted = (accounts[0].outputs.get("servers") or {}).get("generations") if accounts else None
         return cls(
             len(found),
             droplets,
             cluster_id,
+            tuple(map(int, accepted or ())),
             seen not in droplets or any(item.replacing for item in found) or bool(state.pending),
         )
 

@@ -21,7 +21,7 @@ from cli.lib.apply import up
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.nomad_exec import nomad_access, nomad_api
 from cli.lib.private_files import write_private
-from cli.lib.stack import Stack, digitalocean_token
+from cli.lib.stack import Stack, StackError, digitalocean_token
 from offline.stackfile import parse_settings, read_settings, read_text
 
 _NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
@@ -64,7 +64,12 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="pds-restore-") as folder:
         file = Path(folder) / "nomad.snap"
         write_private(file, content)
-        up(stack, yes=yes, env={"PDS_NOMAD_SNAPSHOT": str(file)})
+        try:
+            up(stack, yes=yes, env={"PDS_NOMAD_SNAPSHOT": str(file)})
+        except (StackError, KeyboardInterrupt):
+            if edit is not None:
+                _take_back(stack, servers, edit)
+            raise
     if accessor(api) != servers.cluster_id:
         raise ClusterError(
             f"`up` succeeded, but Nomad at {outputs['nomad_address']} does not have the state of the snapshot. Power "
@@ -72,6 +77,18 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
         )
     print("\nNomad has its state again.")
     return 0
+
+
+def _take_back(stack: Stack, before: Servers, edit: StackFileEdit) -> None:
+    """After an `up` that was declined or failed: raised generations in the file let the next one empty Nomad."""
+    if Servers.of(stack.state()) == before:
+        StackFileEdit(edit.path, edit.after, edit.before).write()
+        print(f"\nNo server was rebuilt. {edit.path.name} is as it was before.")
+        return
+    print(
+        f"\nServers may have been rebuilt, so the generations stay in {edit.path.name}. Run no `pulumi up` of this "
+        "stack now: their Nomad would stay empty. Repeat this command, which goes on."
+    )
 
 
 def _next_generations(stack: Stack) -> StackFileEdit:

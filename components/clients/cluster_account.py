@@ -83,20 +83,34 @@ def refuse_wrong_rights(token: str, url: str) -> None:
         )
 
 
-def refuse_rebuilt_endpoint(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to rebuild the server that the cluster's address leads to: it would find only itself there, and join
-    nothing. `old` and `new`: `endpoint`, a number from 1, and the servers' `generations`. Raises ServiceError."""
-    if not old or old["endpoint"] != new["endpoint"] or len(old["generations"]) != len(new["generations"]):
+def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to rebuild all servers without a snapshot of their state, and to rebuild the server that the cluster's
+    address leads to: it would find only itself there, and join nothing. `old` and `new`: `endpoint`, a number from 1,
+    and the servers' `generations`. Raises ServiceError."""
+    if not old:
         return
-    rebuilt = [before != after for before, after in zip(old["generations"], new["generations"], strict=True)]
+    pairs = enumerate(zip(old["generations"], new["generations"], strict=False), 1)
+    rebuilt = [number for number, (before, after) in pairs if before != after]
+    if len(rebuilt) == len(old["generations"]):
+        _refuse_without_snapshot()
+        return
     number = int(new["endpoint"])
-    # All of them at once are a new cluster, as after a loss of all servers.
-    if rebuilt[number - 1] and not all(rebuilt):
-        other = next(n for n in range(1, len(rebuilt) + 1) if n != number)
+    if old["endpoint"] == number in rebuilt:
+        other = next(n for n in range(1, len(new["generations"]) + 1) if n != number)
         raise ServiceError(
             f"'cluster.servers.generations.{number}': the cluster's address leads to this server. Rebuilt, it could "
             f"not join the others. First write 'cluster.servers.endpoint: {other}' alone, and run `pulumi up`. "
             "Nothing was changed."
+        )
+
+
+def _refuse_without_snapshot() -> None:
+    """All servers at once are an empty Nomad, which only `./pds restore` fills: it names the snapshot."""
+    if not shell_variable("PDS_NOMAD_SNAPSHOT"):
+        raise ServiceError(
+            "'cluster.servers.generations' rebuilds every server, and Nomad's state is on these only. If they are "
+            "lost, `./pds restore` of this stack rebuilds them with a snapshot of the state. Without a snapshot see "
+            "docs/guide/cluster.md, 'All servers lost'. Nothing was changed."
         )
 
 

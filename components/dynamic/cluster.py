@@ -5,11 +5,11 @@ from components.dynamic.base import PollingProvider, Props
 
 
 class ClusterAccountProvider(PollingProvider, pickled_as="ClusterAccountProvider"):
-    """Refuses sizes that the region does not have, a takeover's token with too few rights or too many, and the rebuild
-    of the server that the cluster's address leads to."""
+    """Refuses sizes that the region does not have, a takeover's token with too few rights or too many, and rebuilds of
+    servers that would lose Nomad's state."""
 
     def _run(self, news: Props, olds: Props) -> Props:
-        cluster_account.refuse_rebuilt_endpoint(olds.get("servers") or {}, news["servers"])
+        cluster_account.refuse_rebuilt_servers(olds.get("servers") or {}, news["servers"])
         cluster_account.refuse_missing_sizes(news["region"], news["sizes"])
         if news["takeover_token"]:
             cluster_account.refuse_wrong_rights(news["takeover_token"], news["api_url"])

@@ -43,6 +43,7 @@ class _Stack:
         self.replacing: set[str] = set()
         self.droplets = {"11": "off"}
         self.restores = True
+        self.accepted = [1.0, 1.0, 1.0]
         self.given: list[tuple[Path, bytes, int]] = []
         self.file = root / "Pulumi.fleet.yaml"
         self.file.write_text(yaml.safe_dump({"config": {f"pds:{key}": value for key, value in CLUSTER.items()}}))
@@ -63,9 +64,14 @@ class _Stack:
             )
             for number, droplet in enumerate(self.servers)
         ]
+        account = Resource(
+            "urn:pulumi::pds-cluster-account", "ClusterAccount", "x", {"servers": {"generations": self.accepted}}
+        )
         worker = Resource("urn:pulumi::pds-cluster-worker-1", "Droplet", "20", {})
         seen = {"cluster_id": self.cluster_id, "droplet_id": self.seen}
-        return State((*servers, worker, Resource("urn:pulumi::pds-nomad-bootstrap", "NomadBootstrap", "x", seen)))
+        return State(
+            (*servers, worker, account, Resource("urn:pulumi::pds-nomad-bootstrap", "NomadBootstrap", "x", seen))
+        )
 
     def request(self, method: str, path: str) -> tuple[int, Any]:
         assert (method, path) == ("GET", "/v1/acl/token/self")
@@ -169,12 +175,26 @@ def test_a_snapshot_that_restic_does_not_have_changes_nothing(stack: Any, monkey
     assert stack.file.read_bytes() == before
 
 
-def test_a_failed_up_leaves_no_snapshot_behind(stack: Any) -> None:
-    stack.code = 1
+@pytest.mark.parametrize("what", ["nothing", "a server", "the generations"])
+def test_a_failed_up_leaves_no_snapshot_behind_and_generations_only_if_it_used_them(stack: Any, what: str) -> None:
+    before = stack.file.read_bytes()
+
+    def fails(*arguments: str, env: Mapping[str, str]) -> int:
+        _Stack.run_interactively(stack, *arguments, env=env)
+        assert stack.file.read_bytes() != before
+        if what == "a server":
+            stack.replacing = {"12"}
+        if what == "the generations":
+            stack.accepted = [2.0, 2.0, 2.0]
+        return 255
+
+    stack.run_interactively = fails
     with pytest.raises(StackError):
         restore.restore(stack, "", yes=True)
     [(file, _content, _mode)] = stack.given
     assert not file.exists()
+    # Lower numbers than those of the state would rebuild the servers, too.
+    assert (stack.file.read_bytes() == before) == (what == "nothing")
 
 
 def test_asks_first(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.clients.cluster_account import refuse_rebuilt_endpoint
+from components.clients.cluster_account import refuse_rebuilt_servers
 from components.clients.errors import ServiceError
 
 
@@ -15,7 +15,7 @@ def _servers(endpoint: int, *generations: int) -> dict[str, Any]:
 
 def test_refuses_to_rebuild_the_server_that_the_address_leads_to() -> None:
     with pytest.raises(ServiceError, match=r"generations\.2'.*First write 'cluster\.servers\.endpoint: 1' alone"):
-        refuse_rebuilt_endpoint(_servers(2, 1, 1, 1), _servers(2, 1, 2, 1))
+        refuse_rebuilt_servers(_servers(2, 1, 1, 1), _servers(2, 1, 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,24 @@ def test_refuses_to_rebuild_the_server_that_the_address_leads_to() -> None:
         ({}, _servers(1, 1, 1, 1)),
         (_servers(1, 1, 1, 1), _servers(1, 1, 2, 1)),
         (_servers(1, 1, 1, 1), _servers(2, 1, 1, 1)),
-        (_servers(1, 1, 1, 1), _servers(1, 2, 2, 2)),
-        (_servers(1, 1), _servers(1, 2)),
         (_servers(1, 1), _servers(1, 1, 1, 1)),
     ],
-    ids=["new cluster", "another server", "another endpoint", "all at once", "the only server", "more servers"],
+    ids=["new cluster", "another server", "another endpoint", "more servers"],
 )
 def test_accepts_every_other_change(old: dict[str, Any], new: dict[str, Any]) -> None:
-    refuse_rebuilt_endpoint(old, new)
+    refuse_rebuilt_servers(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(_servers(1, 1, 1, 1), _servers(1, 2, 2, 2)), (_servers(1, 1), _servers(1, 2))],
+    ids=["all at once", "the only server"],
+)
+def test_all_servers_are_rebuilt_only_with_a_snapshot_of_their_state(
+    old: dict[str, Any], new: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PDS_NOMAD_SNAPSHOT", raising=False)
+    with pytest.raises(ServiceError, match=r"every server.*`\./pds restore`"):
+        refuse_rebuilt_servers(old, new)
+    monkeypatch.setenv("PDS_NOMAD_SNAPSHOT", "/nomad.snap")
+    refuse_rebuilt_servers(old, new)
