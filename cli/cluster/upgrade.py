@@ -20,12 +20,14 @@ from cli.lib.apply import up
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.nomad_exec import nomad_access, nomad_api
+from cli.lib.preflight import preview_of_engine
 from cli.lib.stack import Stack
 from components.clients.errors import PendingError
 from components.clients.nomad import NomadApi
 from components.settings.sections import ClusterOptions
 from components.takeover.decide import HostView, spares_of
 from offline.stackfile import parse_settings, read_settings, read_text
+from policy.digest import DigestError, read_digest
 
 _VARIABLE = "takeover/upgrade"
 _HEALTH_SECONDS = 900.0
@@ -145,7 +147,25 @@ def _finish_last(run: Upgrade) -> None:
     # A droplet that is gone was being replaced. If all are there, `up` may begin with a server.
     if not lost and _wait(run.voters, _HEALTH_SECONDS, "The servers are not healthy") is None:
         raise ClusterError("Nothing was changed.")
+    if len(rebuilt := _rebuilt_by_up(run.stack)) > 1:
+        raise ClusterError(
+            f"`up` would change more than one droplet: {', '.join(rebuilt)}. Nothing was changed. An interrupted "
+            f"upgrade has one left at most. Correct 'cluster.servers.generations' and 'cluster.workers.generations' in "
+            f"Pulumi.{run.stack.name}.yaml, which may be that of another checkout, until `pulumi preview --stack "
+            f"{run.stack.name}` shows one at most. Then repeat the command."
+        )
     run.update()
+
+
+def _rebuilt_by_up(stack: Stack) -> list[str]:
+    """The droplets that `up` would create, delete or replace. Raises ClusterError."""
+    try:
+        digest = read_digest(preview_of_engine(stack), stack.name)
+    except DigestError as error:
+        raise ClusterError(f"{error} Nothing was changed.") from None
+    if digest.errors:
+        raise ClusterError("\n".join(("The preview failed:", *digest.errors, "Nothing was changed.")))
+    return [item.name for item in digest.changes if item.type.endswith(":Droplet") and item.op != "update"]
 
 
 def _all(run: Upgrade) -> frozenset[int]:

@@ -33,7 +33,7 @@ def run(stack: Stack, preview: Path | None, allow: Iterable[str] = ()) -> int:
 
 def _preview(stack: Stack, file: Path | None) -> str:
     if file is None:
-        return _preview_of_engine(stack)
+        return preview_of_engine(stack)
     if str(file) == "-":
         return sys.stdin.read()
     try:
@@ -42,8 +42,8 @@ def _preview(stack: Stack, file: Path | None) -> str:
         raise DigestError(f"{file} cannot be read: {error}") from None
 
 
-def _preview_of_engine(stack: Stack) -> str:
-    """Return the engine's preview. Its other output goes to standard error."""
+def preview_of_engine(stack: Stack) -> str:
+    """Return the engine's preview, for `read_digest`. Its other output goes to standard error. Raises DigestError."""
     command = ["pulumi", "preview", "--json", "--show-sames", "--stack", stack.name, "--non-interactive"]
     if not shutil.which(command[0]):
         raise DigestError("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.")

@@ -84,24 +84,36 @@ def refuse_wrong_rights(token: str, url: str) -> None:
 
 
 def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to rebuild all servers without a snapshot of their state, and to rebuild the server that the cluster's
-    address leads to: it would find only itself there, and join nothing. `old` and `new`: `endpoint`, a number from 1,
-    and the servers' `generations`. Raises ServiceError."""
+    """Refuse a rebuild of servers by which Nomad loses its state: of more than one without a snapshot, of the one that
+    the cluster's address leads to or led to, and by a lower number. `old` and `new`: `endpoint`, a number from 1, and
+    the servers' `generations`. Raises ServiceError."""
     if not old:
         return
-    pairs = enumerate(zip(old["generations"], new["generations"], strict=False), 1)
+    pairs = list(enumerate(zip(old["generations"], new["generations"], strict=False), 1))
     rebuilt = [number for number, (before, after) in pairs if before != after]
+    key = "'cluster.servers.generations"
+    for number, (before, after) in pairs:
+        if after < before:
+            raise ServiceError(
+                f"{key}.{number}' is {after:.0f}, and was {before:.0f} in the last `up`. Is the stack file that of an "
+                "older checkout? A number is raised only. Nothing was changed."
+            )
     if len(rebuilt) == len(old["generations"]):
         _refuse_without_snapshot()
         return
-    number = int(new["endpoint"])
-    if old["endpoint"] == number in rebuilt:
-        other = next(n for n in range(1, len(new["generations"]) + 1) if n != number)
+    if len(rebuilt) > 1:
         raise ServiceError(
-            f"'cluster.servers.generations.{number}': the cluster's address leads to this server. Rebuilt, it could "
-            f"not join the others. First write 'cluster.servers.endpoint: {other}' alone, and run `pulumi up`. "
-            "Nothing was changed."
+            f"{key}' rebuilds the servers {', '.join(map(str, rebuilt))}: without a majority Nomad loses its state. "
+            "Raise one number, run `pulumi up`, and wait until the servers are healthy before the next. Nothing was "
+            "changed."
         )
+    for number in rebuilt:
+        if number in (old["endpoint"], new["endpoint"]):
+            other = next(n for n in range(1, len(new["generations"]) + 1) if n != number)
+            raise ServiceError(
+                f"{key}.{number}': the cluster's address leads to this server. Rebuilt, it could not join the others. "
+                f"First write 'cluster.servers.endpoint: {other}' alone, and run `pulumi up`. Nothing was changed."
+            )
 
 
 def _refuse_without_snapshot() -> None:

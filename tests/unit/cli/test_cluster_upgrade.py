@@ -81,6 +81,21 @@ class _World:
         self.event()
         return 0
 
+    def preview(self) -> str:
+        section = _loaded((self.root / "Pulumi.fleet.yaml").read_text())["config"]["pds:cluster"]
+        steps = [self._step("Stack", "fleet", "same"), self._step("Droplet", "worker-9", "update")]
+        for kind in ("servers", "workers"):
+            for number, generation in section.get(kind, {}).get("generations", {}).items():
+                name = f"{kind[:-1]} {number}"
+                if generation != self.applied.get(name, 1):
+                    steps.append(self._step("Droplet", name.replace(" ", "-"), "replace"))
+        return json.dumps({"steps": steps, "changeSummary": {}})
+
+    def _step(self, kind: str, name: str, op: str) -> dict[str, Any]:
+        urn = f"urn:pulumi:fleet::pds::m:i:{kind}::{name}"
+        state = {"type": f"m:i:{kind}", "urn": urn}
+        return {"urn": urn, "op": op, "oldState": state, "newState": state}
+
     def _replace(self, name: str, present: list[int], at: int) -> None:
         droplet = present[at]
         if name.startswith("worker"):
@@ -160,6 +175,7 @@ def _world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: int = 3) ->
     monkeypatch.setattr(upgrade, "read_settings", lambda stack, root: _parsed(stack, read_text(stack, root)))
     monkeypatch.setattr(upgrade, "parse_settings", _parsed)
     monkeypatch.setattr(upgrade, "nomad_api", lambda _access: world)
+    monkeypatch.setattr(upgrade, "preview_of_engine", lambda _stack: world.preview())
     monkeypatch.setattr(upgrade, "DigitalOceanAccount", lambda _token: _Account(world))
     monkeypatch.setattr(time, "sleep", fake.pass_time)
     monkeypatch.setattr(time, "time", fake.now)
@@ -208,6 +224,21 @@ def test_killed_anywhere_the_next_run_rebuilds_the_rest_and_nothing_twice(
         assert _run(world) == 0
         assert sorted(world.rebuilt) == sorted(ORDER), f"killed in call {number}"
         assert world.fake.violations == []
+
+
+def test_an_interrupted_run_applies_no_file_that_rebuilds_two_droplets(world: _World) -> None:
+    world.dies_at = 8
+    with pytest.raises(KilledError):
+        _run(world)
+    assert world.variable, "it was interrupted"
+    rebuilt = list(world.rebuilt)
+    file = world.root / "Pulumi.fleet.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["config"]["pds:cluster"]["servers"]["generations"] = {"2": 7, "3": 7}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ClusterError, match="more than one droplet: server-2, server-3"):
+        _run(world)
+    assert world.rebuilt == rebuilt
 
 
 def test_the_only_server_is_left_alone(

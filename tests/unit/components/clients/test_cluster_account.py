@@ -19,6 +19,26 @@ def test_refuses_to_rebuild_the_server_that_the_address_leads_to() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (_servers(1, 1, 1, 1), _servers(1, 1, 2, 2), "rebuilds the servers 2, 3"),
+        (_servers(1, 1, 1, 1), _servers(2, 1, 2, 1), r"endpoint: 1' alone"),
+        (_servers(1, 1, 1, 1), _servers(2, 2, 1, 1), r"endpoint: 2' alone"),
+        (_servers(1, 1, 2, 2), _servers(1, 1, 1, 1), r"generations\.2' is 1, and was 2.*older checkout"),
+        (_servers(2, 2, 2, 2), _servers(1, 1, 1, 1), r"generations\.1' is 1, and was 2"),
+        (_servers(1, 1, 2, 1), _servers(1, 1, 1, 1, 1), r"generations\.2' is 1, and was 2"),
+    ],
+    ids=["two of three", "the new endpoint", "the old endpoint", "an older file", "an older file, all", "more servers"],
+)
+def test_refuses_rebuilds_after_which_nomad_has_no_majority(
+    old: dict[str, Any], new: dict[str, Any], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PDS_NOMAD_SNAPSHOT", "/nomad.snap")
+    with pytest.raises(ServiceError, match=problem):
+        refuse_rebuilt_servers(old, new)
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ({}, _servers(1, 1, 1, 1)),
