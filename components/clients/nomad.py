@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +17,9 @@ from components.clients.https import client_tls
 from components.clients.wait import until
 
 Json = Any
+
+_SNAPSHOT_SECONDS = 300.0
+"""A leader takes in the whole snapshot, and replaces its state, before it answers."""
 
 
 class NomadApi:
@@ -152,8 +156,10 @@ class NomadApi:
         return str(answer["AccessorID"]) if status == 200 else None
 
     def restore_snapshot(self, snapshot: bytes) -> None:
-        """Replace the whole state by a snapshot of Raft. Raises ServiceError."""
-        self._changed("PUT", "/v1/operator/snapshot", snapshot)
+        """Replace the whole state by a snapshot of Raft, once or again. Raises PendingError, ServiceError."""
+        patient = copy(self)
+        patient._timeout = _SNAPSHOT_SECONDS
+        patient._changed("PUT", "/v1/operator/snapshot", snapshot)
 
     def forget_tokens(self, name: str, but: str) -> None:
         """Delete every ACL token named `name` except the one with the accessor ID `but`."""

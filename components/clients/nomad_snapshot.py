@@ -7,6 +7,8 @@ from components.clients.nomad import NomadApi
 from components.clients.wait import until
 
 _SECONDS = 120
+_SEND_SECONDS = 1800
+_TRIES = 3
 
 
 def restore(api: NomadApi, file: Path, token: str, accessor: str) -> str:
@@ -18,7 +20,19 @@ def restore(api: NomadApi, file: Path, token: str, accessor: str) -> str:
         content = file.read_bytes()
     except OSError as error:
         raise ServiceError(f"PDS_NOMAD_SNAPSHOT: {file} cannot be read ({error.strerror}).") from None
-    api.restore_snapshot(content)
+    failures: list[PendingError] = []
+
+    def taken() -> str | None:
+        try:
+            api.restore_snapshot(content)
+        except PendingError as error:
+            failures.append(error)
+            if len(failures) == _TRIES:
+                raise ServiceError(f"{error} Repeat `./pds restore`, which goes on.") from None
+            raise
+        return None
+
+    until(taken, _SEND_SECONDS, f"Nomad, which is sent {file.name}", pause=5)
 
     def known() -> str | None:
         try:

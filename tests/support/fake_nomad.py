@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from threading import Event
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -87,6 +88,12 @@ class FakeNomad:
     """Meta of each dispatched run."""
     every_job: list[list[dict[str, Any]]] = field(default_factory=lambda: [[]])
     """All jobs, for each query in turn; the last one stays."""
+    snapshots: dict[bytes, dict[str, str]] = field(default_factory=dict)
+    """Snapshot to the `tokens` in it. Any other is refused."""
+    snapshot_faults: int = 0
+    """The number of restores before it takes one in."""
+    snapshot_seconds: float = 0
+    """How long a restore takes."""
     variables: dict[str, dict[str, str]] = field(default_factory=dict)
     """Path to items, as written."""
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -117,6 +124,14 @@ class FakeNomad:
                 },
             }
         ]
+
+    def _restored(self, snapshot: bytes) -> _Answer:
+        Event().wait(self.snapshot_seconds)
+        self.snapshot_faults -= 1
+        if self.snapshot_faults >= 0 or snapshot not in self.snapshots:
+            return 500, "failed to restore the snapshot"
+        self.tokens = dict(self.snapshots[snapshot])
+        return 200, None
 
     def answer(self, method: str, path: str, body: Any, token: str | None) -> _Answer:
         """Status and answer of one request."""
@@ -159,6 +174,8 @@ class FakeNomad:
     def _acl_and_nodes(self, request: _Request) -> _Answer | None:
         """ACL tokens and the one node."""
         method, path, token = request.method, request.path, request.token
+        if (method, path) == ("PUT", "/v1/operator/snapshot"):
+            return self._restored(request.body)
         if path == "/v1/acl/token/self":
             return 200, {"AccessorID": self.tokens[token]}
         if path == "/v1/acl/tokens":
@@ -262,7 +279,8 @@ def serve(nomad: FakeNomad, tls: ssl.SSLContext | None = None) -> Iterator[FakeN
 
         def _do(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
+            content = self.rfile.read(length)
+            body = content if self.path == "/v1/operator/snapshot" else json.loads(content) if length else None
             status, answer = nomad.answer(self.command, self.path, body, self.headers.get("X-Nomad-Token"))
             if isinstance(answer, Generator):
                 return self._stream(answer)

@@ -142,6 +142,34 @@ def test_servers_that_may_have_their_state_are_not_rebuilt(stack: Any, answer: A
     assert stack.given == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [((200, {"AccessorID": "of a new bootstrap"}), "11"), ((403, "ACL token not found"), "11"), (None, "5")],
+    ids=["bootstrapped", "not bootstrapped", "no answer yet"],
+)
+def test_a_restore_that_was_cut_short_goes_on_with_the_servers_that_it_rebuilt(
+    stack: Any, answer: Any, seen: str
+) -> None:
+    stack.answer, stack.seen = answer, seen
+    stack.droplets = dict.fromkeys(stack.servers, "active")
+    before = stack.file.read_bytes()
+    assert restore.restore(stack, "", yes=True) == 0
+    assert len(stack.given) == 1
+    assert stack.file.read_bytes() == before, "its servers are new, and stay"
+
+
+def test_an_up_after_which_nomad_is_still_empty_is_no_restore(stack: Any) -> None:
+    stack.restores = False
+    with pytest.raises(ClusterError, match="does not have the state of the snapshot"):
+        restore.restore(stack, "", yes=True)
+
+
+def test_a_state_that_does_not_know_the_old_nomad_is_refused(stack: Any) -> None:
+    stack.cluster_id = ""
+    with pytest.raises(ClusterError, match="cluster_id"):
+        restore.restore(stack, "", yes=True)
+
+
 def _living(stack: Any) -> None:
     stack.answer = (200, {"AccessorID": "accessor"})
 
