@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from cli.cluster.edit_value import set_number
 from cli.cluster.hosts import ClusterError
@@ -22,6 +23,7 @@ from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.nomad_exec import nomad_access, nomad_api
 from cli.lib.private_files import write_private
 from cli.lib.stack import Stack, StackError, digitalocean_token
+from components.render.jobs.pds import JOB
 from offline.stackfile import parse_settings, read_settings, read_text
 
 _NEEDED = ("nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem", "nomad_management_token")
@@ -47,16 +49,7 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
     # Read before anything changes; the file is gone with the folder.
     content = _restic(_repository(stack), "dump", "--no-lock", "--tag", "nomad", snapshot or "latest", "/nomad.snap")
     edit = None if rebuilt else _next_generations(stack)
-    if edit is None:
-        print("The servers are rebuilt already, and their Nomad is empty. It gets the state of the snapshot.")
-    else:
-        print("All servers are rebuilt, and get the state of the snapshot.")
-    print("What changed since then, `up` does again:")
-    print(
-        "of this stack now, of clubs' stacks by `./pds up-all`. Hosts are not touched, and their clubs run meanwhile."
-    )
-    if edit is not None:
-        print(edit.diff("restored"))
+    _announce(stack, edit)
     if not yes and not click.confirm("Go on?" if edit is None else "Rebuild the servers?"):
         return 1
     if edit is not None:
@@ -75,8 +68,38 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
             f"`up` succeeded, but Nomad at {outputs['nomad_address']} does not have the state of the snapshot. Power "
             "the servers off (`doctl compute droplet-action power-off NUMBER --wait`) and repeat the command."
         )
-    print("\nNomad has its state again.")
+    print("\nNomad has the state of the snapshot. Run now, for what changed since then:")
+    for name in (stack.name, *read_settings(stack.name, stack.root).clubs):
+        print(f"  pulumi refresh --stack {name} && pulumi up --stack {name}")
     return 0
+
+
+def _announce(stack: Stack, edit: StackFileEdit | None) -> None:
+    if edit is None:
+        print("The servers are rebuilt already, and their Nomad is empty. It gets the state of the snapshot.")
+    else:
+        print("All servers are rebuilt, and get the state of the snapshot.")
+    print("Hosts are not touched, and their clubs run meanwhile. What changed since the snapshot is not in it, and the")
+    print("engine sees no such difference: afterwards each stack needs `pulumi refresh`, then `pulumi up`.")
+    for club in _moving(stack):
+        print(
+            f"WARNING: club {club} is being moved. If the snapshot is from before, Nomad starts its PDS with the data "
+            f"of the former host. Stop it before members write to it (`./pds nomad {stack.name} -- job stop -namespace "
+            f"{club} {JOB}`), and look where its data are newest."
+        )
+    if edit is not None:
+        print(edit.diff("restored"))
+
+
+def _moving(stack: Stack) -> list[str]:
+    """The clubs with a second place, or whose own file has the note of a move."""
+    found = []
+    for club, grant in read_settings(stack.name, stack.root).clubs.items():
+        file = stack.root / f"Pulumi.{club}.yaml"
+        config = yaml.safe_load(read_text(club, stack.root)).get("config") if file.exists() else None
+        if grant.leaving or "move:note" in (config or {}):
+            found.append(club)
+    return found
 
 
 def _take_back(stack: Stack, before: Servers, edit: StackFileEdit) -> None:

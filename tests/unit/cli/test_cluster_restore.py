@@ -225,6 +225,28 @@ def test_a_failed_up_leaves_no_snapshot_behind_and_generations_only_if_it_used_t
     assert (stack.file.read_bytes() == before) == (what == "nothing")
 
 
+def test_says_what_is_not_in_the_snapshot_and_which_clubs_are_being_moved(
+    stack: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(stack.file.read_text())
+    section = content["config"]["pds:cluster"]
+    section["hosts"] = {"a": {"volume_gib": 50}, "b": {"volume_gib": 50}}
+    content["config"]["pds:clubs"] = {
+        "chess": {"host": "b", "port": 3101, "leaving": {"host": "a", "port": 3101}},
+        "rooks": {"host": "a", "port": 3102},
+        "pawns": {"host": "a", "port": 3103},
+    }
+    stack.file.write_text(yaml.safe_dump(content))
+    (stack.root / "Pulumi.rooks.yaml").write_text("config: {'move:note': {from: fleet, to: other}}\n")
+    (stack.root / "Pulumi.pawns.yaml").write_text("config: {}\n")
+    assert restore.restore(stack, "", yes=True) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[2] for line in said.splitlines() if line.startswith("WARNING: club")] == ["chess", "rooks"]
+    # The engine compares with its own state, so an `up` alone finds nothing to do.
+    for name in ("fleet", "chess", "rooks", "pawns"):
+        assert f"pulumi refresh --stack {name} && pulumi up --stack {name}" in said
+
+
 def test_asks_first(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(click, "confirm", lambda _text: False)
     before = stack.file.read_bytes()
