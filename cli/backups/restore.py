@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -26,7 +27,10 @@ from components.render.jobs.restic import region_environment
 from components.render.jobs.restore import JOB, OTHER_PATHS
 from components.settings.checks.pds_env import GENERATED_SECRETS
 from components.settings.sections.settings import Settings
-from offline.stackfile import read_settings
+from offline.stackfile import read_settings, read_text
+
+MOVE_NOTE = "move:note"
+"""The key of a move's progress in the club's stack file (`cli/move/progress.py`)."""
 
 _DEADLINE = 6 * 3600  # seconds; a volume's worth of blobs from another region
 _BLOBS_DEADLINE = 24 * 3600  # seconds; a volume's worth of blobs
@@ -56,6 +60,7 @@ class RestoreRequest:
 def restore(stack: Stack, request: RestoreRequest) -> int:
     """Restore onto `stack`; return the exit code. Raises StackError, StackFileError, ServiceError."""
     settings = with_backup(stack)
+    _refuse_during_move(stack)
     if request.only:
         return _restore_one(stack, settings, request)
     items = _repository_access(request.source, settings) if request.source and request.source != stack else None
@@ -91,6 +96,17 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
         f"the volume until you run `./pds restore {stack.name} --forget-old`."
     )
     return 0 if complete else 1
+
+
+def _refuse_during_move(stack: Stack) -> None:
+    """A move restores its own backup, and would do so again over a server that a restore has started."""
+    note: Mapping[str, Any] | None = yaml.safe_load(read_text(stack.name, stack.root))["config"].get(MOVE_NOTE)
+    if note and not note.get("opened"):
+        raise StackError(
+            f"{stack.name} is being moved from {note['from']} to {note['to']} ('{MOVE_NOTE}' in "
+            f"Pulumi.{stack.name}.yaml). Nothing was changed. First end the move with the same './pds move' as before, "
+            "or go back with its old host as '--to'."
+        )
 
 
 def _with_blobs_back(stack: Stack, settings: Settings, api: NomadApi, only: str = "") -> bool:

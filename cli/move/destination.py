@@ -13,6 +13,7 @@ from cli.cluster.placement import choose_host
 from cli.lib import nomad_jobs
 from cli.lib.nomad_exec import nomad_access, running_allocation
 from cli.lib.stack import Stack, StackError
+from cli.move.progress import StackHost
 from cli.stacks.inspect_stack import GIB, MIB, usage
 from cli.stacks.new_stack import club_line, free_port
 from components.clients.errors import ServiceError
@@ -29,33 +30,6 @@ _RESERVE = 256 * MIB
 
 class MoveError(StackError):
     """The club cannot move there, and nothing was changed; the text names what to write."""
-
-
-@dataclass(frozen=True)
-class StackHost:
-    """A host: that of a stack, or of a cluster's stack the one with the name `host`."""
-
-    stack: str
-    host: str | None = None
-
-    @classmethod
-    def of(cls, text: str) -> "StackHost":
-        """Read it from the note of a move: STACK, or STACK/HOST."""
-        stack, _, host = text.partition("/")
-        return cls(stack, host or None)
-
-    def __str__(self) -> str:
-        return f"{self.stack}/{self.host}" if self.host else self.stack
-
-    @property
-    def described(self) -> str:
-        """Return it as a sentence names it."""
-        return f"host {self.host} of {self.stack}" if self.host else f"the host of {self.stack}"
-
-    @property
-    def flags(self) -> str:
-        """Return the options of `./pds move` for it."""
-        return f"--to {self.stack} --host {self.host}" if self.host else f"--to {self.stack}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,9 @@ There are never two servers: the old one is stopped before the new one is known,
 one's is created. The club's file has the progress as `move:note`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
-
-import yaml
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NoReturn
 
 from cli.backups.restore import (
     RestoreRequest,
@@ -23,38 +21,20 @@ from cli.lib import nomad_jobs
 from cli.lib.apply import change, pause, up
 from cli.lib.stack import Stack, StackError
 from cli.move import destination as places
-from cli.move import second_place
-from cli.move.destination import Destination, MoveError, StackHost, destination
+from cli.move import progress, second_place
+from cli.move.destination import Destination, MoveError, destination
+from cli.move.progress import MoveProgress, StackHost
 from cli.stacks.automation import Engine, Workspace
 from components.clients.errors import ServiceError
 from components.clients.nomad import NomadApi
 from components.clients.wait import until
 from components.settings.sections.settings import Settings
-from offline.stackfile import read_settings, read_text
+from offline.stackfile import read_settings
 from policy.digest import read_digest as read_digest
-
-_NOTE = "move:note"
-"""The key of the move's progress in the club's stack file; not one of the program's options, so it changes nothing."""
 
 _IDLE = 3600  # seconds; a drill or a backup that has begun comes to its end
 _CHANGES_BY_ITSELF = {"pds-people-unlisted-accounts"}
 """Resources that change without an operator's action: people sign up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoveProgress:
-    """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
-    new server may have run."""
-
-    source: StackHost
-    to: StackHost
-    snapshot: str = ""
-    opened: bool = False
-
-    @property
-    def within(self) -> bool:
-        """Return whether both hosts are of one cluster."""
-        return self.source.stack == self.to.stack
 
 
 def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: Sequence[str] = ()) -> int:
@@ -64,13 +44,15 @@ def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: S
     Raises StackError, StackFileError, ServiceError.
     """
     settings = _settings_of(club)
-    note = _note(club)
+    note = progress.read(club)
     if note and to not in (note.to.stack, note.source.stack):
         _refuse_third_place(club, note)
     place = _wanted(club, StackHost(to, host), note)
+    if note and place not in (note.to, note.source):
+        _refuse_third_place(club, note)
+    if note and not note.opened:
+        _refuse_unpaused(club, note)
     if note and note.to != place:
-        if note.source != place:
-            _refuse_third_place(club, note)
         if not note.opened:
             return _back(club, note, yes=yes)
         note = None  # the new server has run: back is a normal move
@@ -92,6 +74,27 @@ def _refuse_third_place(club: Stack, note: MoveProgress) -> NoReturn:
     )
 
 
+def _refuse_unpaused(club: Stack, note: MoveProgress) -> None:
+    """Refuse to restore the snapshot, or to start the old data, if the PDS was started on the new host outside a move.
+
+    `note.opened` covers only what this command has started. Members' writes there would be lost.
+    """
+    if _place(club) == note.source:
+        return
+    paused, state = read_settings(club.name, club.root).pds.paused, club.outputs().get("state")
+    if paused and state == "paused":
+        return
+    seen = f"its state is '{state}'" if paused else f"'pds.paused' in Pulumi.{club.name}.yaml is not true"
+    raise MoveError(
+        f"{club.name} was paused for its move from {note.source} to {note.to}, and {seen}. Its server may have run on "
+        f"{note.to}, with writes that backup {note.snapshot} lacks. Nothing was changed. If it has run, keep its data: "
+        f"run `pulumi config set --path {progress.KEY}.opened true --stack {club.name}`, and "
+        f"'./pds move {club.name} {note.to.flags}', which ends the move without a restore. Only if it has never run "
+        f"there: run `pulumi config set --path pds:pds.paused true --stack {club.name}` and "
+        f"`pulumi up --stack {club.name}`, then repeat the command."
+    )
+
+
 def _begin(club: Stack, settings: Settings, to: StackHost, without: Sequence[str]) -> MoveProgress:
     """Check everything that can be known before, then write the note."""
     source = _place(club)
@@ -109,7 +112,7 @@ def _begin(club: Stack, settings: Settings, to: StackHost, without: Sequence[str
         print("Its DNS records are created by hand. Change them to the new address after step 3.")
     _refuse_losses(club, without)
     note = MoveProgress(source=source, to=to)
-    _write(club, note)
+    progress.write(club, note)
     return note
 
 
@@ -150,7 +153,7 @@ def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
             f"The backup failed, and the PDS is paused. Fix the fault above and repeat the command, or start "
             f"the PDS at its present place: './pds move {club.name} {note.source.flags}'."
         )
-    _write(club, replace(note, snapshot=snapshot))
+    progress.write(club, replace(note, snapshot=snapshot))
     return target
 
 
@@ -161,7 +164,7 @@ def _write_options(club: Stack, target: Destination) -> None:
 
 def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     """Create jobs, secrets and records, then restore the data; return whether that succeeded."""
-    note = _note(club)
+    note = progress.read(club)
     assert note
     _write_options(club, target)
     settings = read_settings(club.name, club.root)
@@ -181,13 +184,13 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
             f"repeat the command, or start it there: './pds move {club.name} {note.source.flags}'."
         )
         return False
-    _write(club, replace(note, opened=True))
+    progress.write(club, replace(note, opened=True))
     return True
 
 
 def _end(club: Stack, *, yes: bool) -> int:
     """Start the new server; the old host removes the club once it serves."""
-    note = _note(club)
+    note = progress.read(club)
     assert note
     step(5, f"Start the PDS on {note.to}.")
     start_again(club, read_settings(club.name, club.root), yes=yes)
@@ -206,7 +209,7 @@ def _end(club: Stack, *, yes: bool) -> int:
         second_place.withdraw(club, note.to, yes=yes)
     else:
         _remove_from_host(club, Stack(note.source.stack, club.root), yes=yes)
-    _forget(club)
+    progress.forget(club)
     print(
         f"\nMoved. The old data are on {note.source}: {_listing(note.source)} lists them, "
         f"and only you remove them. Run `./pds check {club.name}`, and `./pds escrow {club.name}` for an escrow with "
@@ -248,7 +251,7 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
     start_again(club, read_settings(club.name, club.root), yes=yes)
     if note.within:
         second_place.withdraw(club, note.source, yes=yes)
-    _forget(club)
+    progress.forget(club)
     unchanged = "" if note.within else f" Its place on {note.to} is unchanged."
     print(f"\n{club.name} is on {note.source}, as before.{unchanged}")
     return 0
@@ -319,41 +322,3 @@ def _wait(api: NomadApi) -> None:
         return f"{', '.join(busy)} is running" if busy else None
 
     until(idle, _IDLE, "The club's other jobs")
-
-
-def _note(club: Stack) -> MoveProgress | None:
-    entry: Mapping[str, Any] | None = yaml.safe_load(read_text(club.name, club.root))["config"].get(_NOTE)
-    if not entry:
-        return None
-    return MoveProgress(
-        source=StackHost.of(str(entry["from"])),
-        to=StackHost.of(str(entry["to"])),
-        snapshot=str(entry.get("snapshot") or ""),
-        opened=bool(entry.get("opened")),
-    )
-
-
-def _write(club: Stack, note: MoveProgress) -> None:
-    before = _note(club)
-    if before and (before.source, before.to) != (note.source, note.to):
-        _forget(club)
-        before = None
-    written, now = _values(before) if before else {}, _values(note)
-    for key, value in now.items():
-        if written.get(key) != value:
-            change(club, f"{_NOTE}.{key}", value)
-
-
-def _values(note: MoveProgress) -> dict[str, str]:
-    values = {
-        "from": str(note.source),
-        "to": str(note.to),
-        "snapshot": note.snapshot,
-        "opened": "true" if note.opened else "",
-    }
-    return {key: value for key, value in values.items() if value}
-
-
-def _forget(club: Stack) -> None:
-    if club.run("config", "rm", _NOTE).code:
-        raise StackError(f"Pulumi.{club.name}.yaml could not be changed. Remove '{_NOTE}' from it yourself.")

@@ -6,7 +6,8 @@ Meanwhile the club has a volume on both hosts, and its own stack file says on wh
 from cli.cluster.hosts import Cluster, views
 from cli.lib.apply import up
 from cli.lib.stack import Stack, StackError
-from cli.move.destination import MoveError, StackHost, host_outputs, is_applied
+from cli.move.destination import MoveError, host_outputs, is_applied
+from cli.move.progress import StackHost
 from cli.stacks.new_stack import free_port
 from components.settings.checks.capacity import host_room
 from components.settings.host_contract import terms_for

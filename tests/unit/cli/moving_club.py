@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.lib import apply
 from cli.lib.stack import Stack
 from cli.move import move
 from components.settings.host_contract import terms_for
@@ -37,6 +38,8 @@ class Owner:
     club: Stack
     pending: dict[str, list[str]] = field(default_factory=dict)
     """Stack to the names of the resources that its preview changes."""
+    serving: dict[str, Any] = field(default_factory=lambda: {"state": "serving"})
+    """Outputs of the club after an `up` that does not pause it."""
 
     def file(self, name: str) -> dict[str, Any]:
         """The configuration in a stack's file."""
@@ -63,6 +66,7 @@ class Owner:
         if note.get("snapshot") and note.pop("moved", True):
             document["config"] |= {"pds:on": "ground", "pds:pds": {"port": 3102, "paused": True}}
         file.write_text(yaml.safe_dump(document))
+        self.applied()
 
     def hosts(self, old: str, new: str) -> None:
         """Write the hosts' files, and set their outputs as after an `up`."""
@@ -76,6 +80,25 @@ class Owner:
             self.pulumi.outputs(
                 name, ipv4="203.0.113.1", clubs=granted, club_access={club: _access(nomad, token) for club in granted}
             )
+
+    def applied(self) -> None:
+        """Set the club's outputs as after an `up` with its present file."""
+        paused = (self.file("chess").get("pds:pds") or {}).get("paused")
+        for name, nomad, token in (("dev", self.old, TOKEN), ("ground", self.new, OTHER)):
+            outputs = {
+                "ipv4": "203.0.113.1",
+                "resolves": "chess.test resolves",
+                "records": [],
+                "nomad_address": nomad.address,
+                "nomad_ca_pem": "a",
+                "nomad_client_cert_pem": "b",
+                "nomad_client_key_pem": "c",
+                "nomad_token": token,
+                "nomad_namespace": "chess",
+                "pds_env": "PDS_CRAWLERS=http://localhost:1\n",
+                "escrow": {"secrets": {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": KEY}},
+            }
+            self.pulumi.outputs("chess", name, **outputs | ({"state": "paused"} if paused else self.serving))
 
     def commands(self) -> list[str]:
         """The engine's commands, shortened."""
@@ -113,23 +136,14 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
         operator = Owner(pulumi, old, new, Stack("chess", pulumi.root))
         operator.hosts(OLD_HOST, NEW_HOST)
         operator.chess()
-        for name, nomad, token in (("dev", old, TOKEN), ("ground", new, OTHER)):
-            pulumi.outputs(
-                "chess",
-                name,
-                ipv4="203.0.113.1",
-                state="serving",
-                resolves="chess.test resolves",
-                records=[],
-                nomad_address=nomad.address,
-                nomad_ca_pem="a",
-                nomad_client_cert_pem="b",
-                nomad_client_key_pem="c",
-                nomad_token=token,
-                nomad_namespace="chess",
-                pds_env="PDS_CRAWLERS=http://localhost:1\n",
-                escrow={"secrets": {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": KEY}},
-            )
+        operator.applied()
+        engine_up = apply.up
+
+        def up(stack: Stack, *, yes: bool) -> None:
+            engine_up(stack, yes=yes)
+            operator.applied()
+
+        monkeypatch.setattr(apply, "up", up)
         monkeypatch.setattr(move, "Engine", lambda: None)
         monkeypatch.setattr(move, "Workspace", lambda _engine, _root: _Previews())
         monkeypatch.setattr(move, "read_digest", lambda _text, name: _digest(operator.pending.get(name, [])))

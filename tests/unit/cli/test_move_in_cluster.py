@@ -64,7 +64,7 @@ class Owner:
         (self.pulumi.root / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": config}))
 
     def applied(self) -> None:
-        """Set the outputs of the cluster as after an `up` with its present file."""
+        """Set the outputs of the cluster and of the club as after an `up` with their present files."""
         settings = read_settings("fleet", self.pulumi.root)
         addresses = {"a": "203.0.113.1", "b": "203.0.113.2"}
         granted = {name: terms_for(settings, club) for name, club in settings.clubs.items()}
@@ -80,6 +80,21 @@ class Owner:
         self.pulumi.outputs(
             "fleet", ipv4="203.0.113.9", hosts=hosts, clubs=granted, club_access=dict.fromkeys(granted, access)
         )
+        self.pulumi.outputs(
+            "chess",
+            ipv4="203.0.113.1",
+            state="paused" if self.config("chess")["pds:pds"].get("paused") else "serving",
+            resolves="chess.test resolves",
+            records=[],
+            nomad_address=self.nomad.address,
+            nomad_ca_pem="a",
+            nomad_client_cert_pem="b",
+            nomad_client_key_pem="c",
+            nomad_token=TOKEN,
+            nomad_namespace="chess",
+            pds_env="PDS_CRAWLERS=http://localhost:1\n",
+            escrow={"secrets": {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": KEY}},
+        )
 
     def commands(self) -> list[str]:
         """The engine's commands, shortened."""
@@ -91,11 +106,11 @@ class Owner:
         options = self.config("fleet")
         options["pds:clubs"]["chess"] |= {"host": "b", "port": 3102, "leaving": {"host": "a", "port": 3101}}
         self.write("fleet", **options)
-        self.applied()
         club = self.config("chess") | {"move:note": NOTE | note}
         if place == "b":
             club |= {"pds:nomad": {"datacenter": "b"}, "pds:pds": {"port": 3102, "paused": True}}
         self.write("chess", **club)
+        self.applied()
 
 
 @pytest.fixture
@@ -113,27 +128,13 @@ def alice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iter
             nomad={"datacenter": "a"}, ingress={"kind": "caddy"},
         )  # fmt: skip
         owner.applied()
-        pulumi.outputs(
-            "chess",
-            ipv4="203.0.113.1",
-            state="serving",
-            resolves="chess.test resolves",
-            records=[],
-            nomad_address=nomad.address,
-            nomad_ca_pem="a",
-            nomad_client_cert_pem="b",
-            nomad_client_key_pem="c",
-            nomad_token=TOKEN,
-            nomad_namespace="chess",
-            pds_env="PDS_CRAWLERS=http://localhost:1\n",
-            escrow={"secrets": {"PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX": KEY}},
-        )
         engine_up = apply.up
 
         def up(stack: Stack, *, yes: bool) -> None:
             engine_up(stack, yes=yes)
             owner.applied()
 
+        monkeypatch.setattr(apply, "up", up)
         monkeypatch.setattr(second_place, "up", up)
         monkeypatch.setattr(second_place, "is_ready", lambda _stack, host: host not in owner.down)
         monkeypatch.setattr(move, "Engine", lambda: None)
@@ -227,6 +228,15 @@ def test_goes_back_to_the_first_host_before_the_new_server_has_run(alice: Owner)
     ]
     assert alice.config("fleet")["pds:clubs"]["chess"] == {"host": "a", "port": 3101}
     assert _restores(alice) == 0
+
+
+@pytest.mark.parametrize("host", ["a", "b"])
+def test_touches_neither_place_if_the_new_server_was_started_by_hand(alice: Owner, host: str) -> None:
+    alice.at("b", snapshot="33a97191")
+    alice.write("chess", **alice.config("chess") | {"pds:pds": {"port": 3102}})
+    with pytest.raises(MoveError, match="may have run on fleet/b, with writes that backup 33a97191 lacks"):
+        move.move(alice.club, "fleet", host=host, yes=True)
+    assert alice.commands() == posted(alice.nomad) == []
 
 
 def test_going_back_after_the_new_server_may_have_run_is_a_full_move(alice: Owner) -> None:

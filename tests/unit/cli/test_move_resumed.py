@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from cli.backups import restore
 from cli.lib.stack import StackError
 from cli.move import move
+from cli.move.destination import MoveError
 from tests.support.fake_project import host
 from tests.unit.cli.moving_club import ON_NEW_HOST, OPENED, PAUSED, RELEASED, SNAPSHOT, STARTED, VERIFIED, Owner, posted
 from tests.unit.cli.moving_club import alice as alice
@@ -43,10 +45,10 @@ def test_a_failed_restore_keeps_the_new_server_paused_and_the_old_host_s_grant(
 def test_the_old_host_keeps_its_grant_until_the_new_server_serves(
     alice: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alice.note(snapshot="33a97191", opened=True)
     record = {"zone": "chess.test", "name": "@", "type": "A", "value": "203.0.113.1"}
     outputs = {"state": "serving on the host; not open to the Internet yet", "resolves": "pending: it is elsewhere"}
-    alice.pulumi.outputs("chess", "ground", ipv4="203.0.113.1", records=[record], pds_env="", **outputs)
+    alice.serving = outputs | {"records": [record]}
+    alice.note(snapshot="33a97191", opened=True)
     assert move.move(alice.club, "ground", yes=True) == 1
     assert alice.commands() == ["chess: config set pds:pds.paused false", "chess: up"]
     output = capsys.readouterr().out
@@ -121,3 +123,32 @@ def test_returning_after_the_new_server_may_have_run_is_a_full_move(alice: Owner
 def test_refuses_another_host_during_a_move(alice: Owner) -> None:
     alice.note()
     _refused(alice, "is being moved from dev to ground. Continue with", to="attic")
+
+
+@pytest.mark.parametrize("to", ["ground", "dev"])
+@pytest.mark.parametrize("applied", [True, False], ids=["started", "an interrupted start"])
+def test_neither_restores_nor_goes_back_if_the_new_server_was_started_by_hand(
+    alice: Owner, to: str, applied: bool
+) -> None:
+    alice.note(snapshot="33a97191")
+    assert alice.club.run("config", "set", "--path", "pds:pds.paused", "false").code == 0
+    if applied:
+        alice.applied()
+    ran = alice.commands()
+    with pytest.raises(MoveError, match=r"may have run on ground, with writes that backup 33a97191 lacks.*opened true"):
+        move.move(alice.club, to, yes=True)
+    assert alice.commands() == ran, "its members' writes since then are in no backup"
+    assert posted(alice.old) + posted(alice.new) == []
+
+
+def test_refuses_a_new_server_whose_file_is_paused_and_whose_state_is_not(alice: Owner) -> None:
+    alice.note(snapshot="33a97191")
+    alice.pulumi.outputs("chess", "ground", state="serving")
+    _refused(alice, "and its state is 'serving'")
+
+
+def test_a_move_that_was_cut_short_refuses_a_restore(alice: Owner) -> None:
+    alice.note(snapshot="33a97191")
+    with pytest.raises(StackError, match=r"being moved from dev to ground.*First end the move"):
+        restore.restore(alice.club, restore.RestoreRequest(yes=True))
+    assert alice.commands() == posted(alice.new) == [], "the repeated move would restore its old backup over it"

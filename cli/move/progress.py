@@ -1,0 +1,99 @@
+"""The progress of a move, as `move:note` in the club's stack file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from cli.backups.restore import MOVE_NOTE
+from cli.lib.apply import change
+from cli.lib.stack import Stack, StackError
+from offline.stackfile import read_text
+
+KEY = MOVE_NOTE
+"""Not one of the program's options, so it changes nothing."""
+
+
+@dataclass(frozen=True)
+class StackHost:
+    """A host: that of a stack, or of a cluster's stack the one with the name `host`."""
+
+    stack: str
+    host: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "StackHost":
+        """Read it from the note of a move: STACK, or STACK/HOST."""
+        stack, _, host = text.partition("/")
+        return cls(stack, host or None)
+
+    def __str__(self) -> str:
+        return f"{self.stack}/{self.host}" if self.host else self.stack
+
+    @property
+    def described(self) -> str:
+        """Return it as a sentence names it."""
+        return f"host {self.host} of {self.stack}" if self.host else f"the host of {self.stack}"
+
+    @property
+    def flags(self) -> str:
+        """Return the options of `./pds move` for it."""
+        return f"--to {self.stack} --host {self.host}" if self.host else f"--to {self.stack}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveProgress:
+    """The progress of a move. `snapshot` is the backup's id, once it is made of the paused PDS; `opened` whether the
+    new server may have run."""
+
+    source: StackHost
+    to: StackHost
+    snapshot: str = ""
+    opened: bool = False
+
+    @property
+    def within(self) -> bool:
+        """Return whether both hosts are of one cluster."""
+        return self.source.stack == self.to.stack
+
+
+def read(club: Stack) -> MoveProgress | None:
+    """Return the progress of the club's move; None if it is not being moved. Raises StackFileError."""
+    entry: Mapping[str, Any] | None = yaml.safe_load(read_text(club.name, club.root))["config"].get(KEY)
+    if not entry:
+        return None
+    return MoveProgress(
+        source=StackHost.of(str(entry["from"])),
+        to=StackHost.of(str(entry["to"])),
+        snapshot=str(entry.get("snapshot") or ""),
+        opened=bool(entry.get("opened")),
+    )
+
+
+def write(club: Stack, note: MoveProgress) -> None:
+    """Write the progress; that of another move is replaced. Raises StackError."""
+    before = read(club)
+    if before and (before.source, before.to) != (note.source, note.to):
+        forget(club)
+        before = None
+    written, now = _values(before) if before else {}, _values(note)
+    for key, value in now.items():
+        if written.get(key) != value:
+            change(club, f"{KEY}.{key}", value)
+
+
+def forget(club: Stack) -> None:
+    """Remove the progress of a move that has ended. Raises StackError."""
+    if club.run("config", "rm", KEY).code:
+        raise StackError(f"Pulumi.{club.name}.yaml could not be changed. Remove '{KEY}' from it yourself.")
+
+
+def _values(note: MoveProgress) -> dict[str, str]:
+    values = {
+        "from": str(note.source),
+        "to": str(note.to),
+        "snapshot": note.snapshot,
+        "opened": "true" if note.opened else "",
+    }
+    return {key: value for key, value in values.items() if value}
