@@ -45,7 +45,7 @@ class RestoreRequest:
     `snapshot` is an id, "volume" for the last one on the volume, or empty for the newest in the bucket. `only` is the
     DID of the one account to restore, `without` those to leave out, `bring_back` those to restore although they were
     deleted or taken down since. `sequence` is a number above every event that a relay saw, if no relay answers.
-    `source` is the stack of the backups.
+    `source` is the stack of the backups. Without `old_data` no account comes from the data on the volume.
     """
 
     snapshot: str = ""
@@ -54,6 +54,7 @@ class RestoreRequest:
     sequence: int = 0
     bring_back: tuple[str, ...] = ()
     source: Stack | None = None
+    old_data: bool = True
     yes: bool = False
 
 
@@ -244,6 +245,7 @@ def _meta(stack: Stack, settings: Settings, request: RestoreRequest) -> dict[str
         "delete": " ".join(sorted(settings.delete.values())),
         "bring_back": " ".join(request.bring_back),
         "without": " ".join(request.without),
+        "old_data": "" if request.old_data else "no",
     }
 
 

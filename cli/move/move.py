@@ -53,9 +53,9 @@ def move(club: Stack, to: str, *, yes: bool, host: str | None = None, without: S
     if note and not note.opened:
         _refuse_unpaused(club, note)
     if note and note.to != place:
-        if not note.opened:
-            return _back(club, note, yes=yes)
-        note = None  # the new server has run: back is a normal move
+        if note.opened:
+            _refuse_way_back(club, note)
+        return _back(club, note, yes=yes)
     if note is None:
         note = _begin(club, settings, place, without)
     if not note.opened:
@@ -74,6 +74,15 @@ def _refuse_third_place(club: Stack, note: MoveProgress) -> NoReturn:
     )
 
 
+def _refuse_way_back(club: Stack, note: MoveProgress) -> NoReturn:
+    """The old place still has its data: a restore onto them would keep accounts that were deleted since."""
+    raise MoveError(
+        f"{club.name} runs on {note.to} since its move, and {note.source} has old data until the move ends. Nothing "
+        f"was changed. End it with './pds move {club.name} {note.to.flags}', which needs a server that serves there. "
+        f"Then move it to {note.source} like any other club."
+    )
+
+
 def _refuse_unpaused(club: Stack, note: MoveProgress) -> None:
     """Refuse to restore the snapshot, or to start the old data, if the PDS was started on the new host outside a move.
 
@@ -81,7 +90,7 @@ def _refuse_unpaused(club: Stack, note: MoveProgress) -> None:
     """
     if _place(club) == note.source:
         return
-    paused, state = read_settings(club.name, club.root).pds.paused, club.outputs().get("state")
+    paused, state = read_settings(club.name, club.root).pds.paused, club.outputs().get("state", "unknown")
     if paused and state == "paused":
         return
     seen = f"its state is '{state}'" if paused else f"'pds.paused' in Pulumi.{club.name}.yaml is not true"
@@ -177,8 +186,9 @@ def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     step(4, f"Restore backup {note.snapshot} on {note.to}.")
     api = nomad_jobs.stack_nomad_api(club)
     _wait(api)
-    # It has the old server's last event, so no relay has to report its cursor.
-    if not restore_data(club, settings, RestoreRequest(snapshot=note.snapshot, sequence=1), api):
+    # It has the old server's last event, so no relay has to report its cursor, and no account can be newer.
+    request = RestoreRequest(snapshot=note.snapshot, sequence=1, old_data=False)
+    if not restore_data(club, settings, request, api):
         print(
             f"\nThe PDS is paused, and its data are on {note.source} as they were. Fix the fault above and "
             f"repeat the command, or start it there: './pds move {club.name} {note.source.flags}'."

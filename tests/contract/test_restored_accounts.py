@@ -202,6 +202,16 @@ def test_lost_blob_is_named_and_everything_else_is_restored(disaster: Restore) -
 # --- accounts that are newer than the snapshot
 
 
+def test_an_account_on_the_volume_of_an_earlier_stay_does_not_come_back_with_a_move(in_place: Restore) -> None:
+    late, relay = in_place.scenario.late.did, in_place.relay
+    with relay.answering() as url:
+        output = in_place.run(PDS_CRAWLERS=url, NOMAD_META_old_data="no")
+    assert late not in output
+    assert not key_of(in_place.data, late).exists(), "it may have been deleted since"
+    with in_place.opened() as server:
+        _others_are_served(server, in_place, but={late})
+
+
 def test_account_newer_than_the_snapshot_is_carried_over_with_its_password(in_place: Restore) -> None:
     late, key = in_place.scenario.late.did, key_of(in_place.data, in_place.scenario.late.did).read_bytes()
     relay = in_place.relay

@@ -36,6 +36,7 @@ META = (
     "takedown",
     "delete",
     "bring_back",
+    "old_data",
     "forget",
 )
 """Parameters of a run, as `fetch.sh`, `fetch_older.sh` and `restore.cjs` read them."""

@@ -114,7 +114,8 @@ async function verified(source, onAccounts) {
 }
 
 async function choices(source, found, before, since) {
-  const old = accountsOf.oldAccounts(data, notServing.held, before.accounts, folders(data, ({ message }) => console.log(`note: ${message}`)));
+  // A move's snapshot is of a stopped server. Data on its new volume are of an earlier stay: no account comes from them.
+  const old = asked("old_data") === "no" ? accountsOf.oldAccounts(data, null, [], []) : oldAccounts(before);
   const older = new accountsOf.Older(desk, found.manifest.started, request.olderAreThere);
   const shared = { found, old, scratch: place, without: dids("without") };
   const { chosen, leftOut } = await accountsOf.choose({ ...shared, source, older });
@@ -135,6 +136,11 @@ async function choices(source, found, before, since) {
     lost: new Map(),
     notes: [],
   };
+}
+
+function oldAccounts(before) {
+  const there = folders(data, ({ message }) => console.log(`note: ${message}`));
+  return accountsOf.oldAccounts(data, notServing.held, before.accounts, there);
 }
 
 async function outside(accounts, keys, before, manifest, answers) {

@@ -5,7 +5,7 @@ job "pds-restore" {
 
   parameterized {
     payload       = "forbidden"
-    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "forget"]
+    meta_optional = ["snapshot", "from", "show", "verify", "only", "step", "without", "sequence", "rotation_public_key", "takedown", "delete", "bring_back", "old_data", "forget"]
   }
 
   group "pds-restore" {
@@ -139,7 +139,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:0056caad49efaef0cc6fc2db8dbe91b5fadd8545d1429c12d3382e5d87d6d0b3
+        script "restore.cjs" sha256:4c52ed5d9cd82f2340297a2c903a462c2a743d4848e34676e576f6cf8d8598f2
       }
 
       template {

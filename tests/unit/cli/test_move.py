@@ -55,6 +55,7 @@ def test_pauses_copies_restores_and_releases_the_old_host_last(
     assert alice.old.dispatched[0]["verify"] == "yes", "while the server runs"
     (meta,) = alice.new.dispatched
     assert meta["snapshot"] == "33a97191"
+    assert meta["old_data"] == "no", "data of an earlier stay on that volume are no newer accounts"
     assert meta["sequence"] == "1", "the snapshot has the sequence, so no relay is queried"
     assert "move:note" not in alice.file("chess")
     assert alice.file("dev")["pds:clubs"] == {}
