@@ -39,3 +39,11 @@ def change(stack: Stack, key: str, value: str) -> None:
     """Write one value into the stack file, `key` as in "pds:pds.paused". Raises StackError."""
     if stack.run("config", "set", "--path", key, value).code:
         raise StackError(f"Pulumi.{stack.name}.yaml could not be changed. Write {value} as '{key}' yourself.")
+
+
+def change_together(stack: Stack, options: Mapping[str, str]) -> None:
+    """Write values into the stack file in one step: a command that is killed leaves all or none. Raises StackError."""
+    words = [word for key, value in options.items() for word in ("--plaintext", f"{key}={value}")]
+    if stack.run("config", "set-all", "--path", *words).code:
+        text = ", ".join(f"{value} as '{key}'" for key, value in options.items())
+        raise StackError(f"Pulumi.{stack.name}.yaml could not be changed. Write {text} yourself.")

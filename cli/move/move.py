@@ -18,7 +18,7 @@ from cli.backups.restore import (
     with_backup,
 )
 from cli.lib import nomad_jobs
-from cli.lib.apply import change, pause, up
+from cli.lib.apply import change, change_together, pause, up
 from cli.lib.stack import Stack, StackError
 from cli.move import destination as places
 from cli.move import progress, second_place
@@ -166,16 +166,12 @@ def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
     return target
 
 
-def _write_options(club: Stack, target: Destination) -> None:
-    for key, value in target.options.items():
-        change(club, key, value)
-
-
 def _arrive(club: Stack, target: Destination, *, yes: bool) -> bool:
     """Create jobs, secrets and records, then restore the data; return whether that succeeded."""
     note = progress.read(club)
     assert note
-    _write_options(club, target)
+    # Together: a port of the one host beside the datacenter of the other fits neither.
+    change_together(club, target.options)
     settings = read_settings(club.name, club.root)
     step(3, f"Move jobs and secrets from {note.source} to {note.to}, and the records to {target.ipv4}.")
     print(
@@ -257,7 +253,7 @@ def _back(club: Stack, note: MoveProgress, *, yes: bool) -> int:
             _wait(nomad_jobs.stack_nomad_api(club))
         except ServiceError as error:
             print(f"note: the jobs on {note.to} are unknown: {error}")
-        _write_options(club, target)
+        change_together(club, target.options)
     start_again(club, read_settings(club.name, club.root), yes=yes)
     if note.within:
         second_place.withdraw(club, note.source, yes=yes)

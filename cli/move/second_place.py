@@ -4,7 +4,7 @@ Meanwhile the club has a volume on both hosts, and its own stack file says on wh
 """
 
 from cli.cluster.hosts import Cluster, views
-from cli.lib.apply import up
+from cli.lib.apply import change_together, up
 from cli.lib.stack import Stack, StackError
 from cli.move.destination import MoveError, host_outputs, is_applied
 from cli.move.progress import StackHost
@@ -79,7 +79,4 @@ def _grant_of(club: Stack, place: StackHost) -> tuple[Settings, ClubOptions]:
 
 def _write(cluster: Stack, club: Stack, **options: str | int | None) -> None:
     """Write the options in one step: a half-written place would be refused."""
-    words = [word for key, value in options.items() for word in ("--plaintext", f"pds:clubs.{club.name}.{key}={value}")]
-    if cluster.run("config", "set-all", "--path", *words).code:
-        text = ", ".join(f"{key}: {value}" for key, value in options.items())
-        raise StackError(f"Pulumi.{cluster.name}.yaml could not be changed. Write {text} for {club.name} yourself.")
+    change_together(cluster, {f"pds:clubs.{club.name}.{key}": str(value) for key, value in options.items()})

@@ -166,7 +166,7 @@ def posted(nomad: FakeNomad) -> list[str]:
 
 
 PAUSED = ["chess: config set pds:pds.paused true", "chess: up"]
-ON_NEW_HOST = ["chess: config set pds:on ground", "chess: config set pds:pds.port 3102"]
+ON_NEW_HOST = ["chess: config set-all pds:on=ground pds:pds.port=3102"]
 OPENED = ["chess: config set move:note.opened true", "chess: config set pds:pds.paused false", "chess: up"]
 RELEASED = ["dev: config rm pds:clubs.chess", "dev: up", "chess: config rm move:note"]
 STARTED = ["chess: config set move:note.from dev", "chess: config set move:note.to ground"]

@@ -35,12 +35,7 @@ GIVEN = [
 ]
 STARTED = ["chess: config set move:note.from fleet/a", "chess: config set move:note.to fleet/b"]
 PAUSED = ["chess: config set pds:pds.paused true", "chess: up", "chess: config set move:note.snapshot 33a97191"]
-ARRIVED = [
-    "chess: config set pds:on fleet",
-    "chess: config set pds:pds.port 3102",
-    "chess: config set pds:nomad.datacenter b",
-    "chess: up",
-]
+ARRIVED = ["chess: config set-all pds:on=fleet pds:pds.port=3102 pds:nomad.datacenter=b", "chess: up"]
 OPENED = ["chess: config set move:note.opened true", "chess: config set pds:pds.paused false", "chess: up"]
 LEFT = ["fleet: config rm pds:clubs.chess.leaving", "fleet: up", "chess: config rm move:note"]
 
@@ -185,7 +180,12 @@ def test_keeps_its_port_if_it_is_free_there(alice: Owner) -> None:
     ("place", "note", "commands", "restores"),
     [
         ("a", {}, [*PAUSED, *ARRIVED, *OPENED, *LEFT], 1),
-        ("b", {"snapshot": "33a97191"}, [*ARRIVED[:2], "chess: up", *OPENED, *LEFT], 1),
+        (
+            "b",
+            {"snapshot": "33a97191"},
+            ["chess: config set-all pds:on=fleet pds:pds.port=3102", "chess: up", *OPENED, *LEFT],
+            1,
+        ),
         ("b", {"snapshot": "33a97191", "opened": True}, [*OPENED[1:], *LEFT], 0),
     ],
     ids=["before the backup", "before the restore", "before the first host forgets the club"],
@@ -218,9 +218,7 @@ def test_goes_back_to_the_first_host_before_the_new_server_has_run(alice: Owner)
     alice.at("b", snapshot="33a97191")
     assert move.move(alice.club, "fleet", host="a", yes=True) == 0
     assert alice.commands() == [
-        "chess: config set pds:on fleet",
-        "chess: config set pds:pds.port 3101",
-        "chess: config set pds:nomad.datacenter a",
+        "chess: config set-all pds:on=fleet pds:pds.port=3101 pds:nomad.datacenter=a",
         "chess: config set pds:pds.paused false",
         "chess: up",
         "fleet: config set-all pds:clubs.chess.host=a pds:clubs.chess.port=3101",

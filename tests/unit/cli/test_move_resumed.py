@@ -93,8 +93,7 @@ def test_returns_without_a_copy_if_the_new_server_never_ran(alice: Owner) -> Non
     alice.new.every_job = [[run], []]
     assert move.move(alice.club, "dev", yes=True) == 0
     assert alice.commands() == [
-        "chess: config set pds:on dev",
-        "chess: config set pds:pds.port 3101",
+        "chess: config set-all pds:on=dev pds:pds.port=3101",
         "chess: config set pds:pds.paused false",
         "chess: up",
         "chess: config rm move:note",
