@@ -20,7 +20,8 @@ def check(club: Stack, source: StackHost, to: StackHost) -> str:
     """Raise MoveError if the club has no room on the other host, or that one is down; else return a sentence."""
     settings, wish = _grant_of(club, source)
     assert to.host
-    room = host_room(settings, to.host)
+    others = {name: other for name, other in settings.clubs.items() if name != club.name}
+    room = host_room(settings.model_copy(update={"clubs": others}), to.host)  # it may have a place there already
     if not room.fits(wish):
         raise MoveError(
             f"{to.described} has {max(room.memory_mib, 0)} MiB of memory and {max(room.disk_gib, 0)} GiB of disk left, "

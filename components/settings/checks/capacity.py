@@ -106,7 +106,8 @@ RESERVE_GIB = 5
 
 @dataclass(frozen=True, kw_only=True)
 class HostRoom:
-    """What is left on a host of a cluster, after its clubs and its ingress; negative if they reserve too much."""
+    """What is left on a host of a cluster, after its ingress and its clubs, with those that are leaving it; negative if
+    they reserve too much."""
 
     host: str
     memory_mib: int
@@ -124,15 +125,15 @@ def host_room(settings: Settings, host: str) -> HostRoom:
     """The room on a host of the cluster, by the stack file."""
     cluster = settings.cluster
     assert cluster
-    clubs = [club for club in settings.clubs.values() if club.host == host]
-    left = [club for club in settings.clubs.values() if club.leaving and club.leaving.host == host != club.host]
+    # A club that is leaving runs there until its move pauses it, and again if it goes back.
+    clubs = [club for club in settings.clubs.values() if host in (club.host, club.leaving and club.leaving.host)]
     # The clubs' backups run one at a time: the others can wait for capacity.
     demand = sum((club.job_demand for club in clubs), settings.ingress.job_demand) + JobDemand(mhz=BACKUP_MHZ)
     mhz = allocatable_mhz(cluster.workers.size)
     return HostRoom(
         host=host,
         memory_mib=allocatable_mib(cluster.workers.memory_mib) - demand.memory_mib,
-        disk_gib=cluster.hosts[host].volume_gib - RESERVE_GIB - sum(club.disk_gib for club in (*clubs, *left)),
+        disk_gib=cluster.hosts[host].volume_gib - RESERVE_GIB - sum(club.disk_gib for club in clubs),
         mhz=None if mhz is None else mhz - demand.mhz,
     )
 

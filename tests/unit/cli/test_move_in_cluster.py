@@ -15,6 +15,7 @@ from cli.lib import apply
 from cli.lib.stack import Stack, StackError
 from cli.move import move, second_place
 from cli.move.destination import MoveError
+from cli.move.progress import StackHost
 from components.settings.host_contract import terms_for
 from offline.stackfile import read_settings
 from policy.changes import Change
@@ -262,6 +263,13 @@ def test_refuses_a_host_without_room(alice: Owner) -> None:
     options["pds:clubs"]["rooks"] |= {"disk_gib": 52}
     alice.write("fleet", **options)
     _refused(alice, r"host b of fleet has \d+ MiB of memory and 3 GiB of disk left", host="b")
+
+
+def test_a_place_that_the_club_has_there_already_needs_no_second_room(alice: Owner) -> None:
+    options = alice.config("fleet")
+    options["pds:clubs"]["chess"] |= {"disk_gib": 30, "leaving": {"host": "b", "port": 3109}}
+    alice.write("fleet", **options)
+    assert "has room" in second_place.check(alice.club, StackHost("fleet", "a"), StackHost("fleet", "b"))
 
 
 def test_refuses_a_host_that_is_down(alice: Owner) -> None:

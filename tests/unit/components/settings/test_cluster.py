@@ -126,8 +126,18 @@ def test_a_club_that_moves_has_the_terms_of_the_place_that_its_file_names() -> N
     for elsewhere in ("a", "dc1"):
         assert terms_at(terms, elsewhere)["datacenter"] == "a", "the place that it moves to, unless it names the other"
         assert terms_at(terms, elsewhere)["port"] == 3101
-    left = host_room(settings, "b").disk_gib
-    assert left == host_room(_read(CLUSTER), "b").disk_gib - 5, "its data are still there"
+
+
+def test_a_club_that_moves_takes_room_on_both_hosts() -> None:
+    settings = _read(_with("clubs.chess.leaving", {"host": "b", "port": 3105}))
+    before, chess = host_room(_read(CLUSTER), "b"), settings.clubs["chess"]
+    now = host_room(settings, "b")
+    assert now.disk_gib == before.disk_gib - chess.disk_gib, "its data are still there"
+    assert now.memory_mib == before.memory_mib - chess.memory_mib, "it runs there until it is paused"
+    assert now.mhz is not None
+    assert before.mhz is not None
+    assert now.mhz == before.mhz - chess.job_demand.mhz
+    assert host_room(settings, "a") == host_room(_read(CLUSTER), "a")
 
 
 def test_warns_of_one_server_and_of_no_takeover() -> None:
