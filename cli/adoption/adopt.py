@@ -149,6 +149,8 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
     )
     if not yes and not click.confirm("Adopt it?"):
         return False
+    for edit in (record, *edits):
+        edit.require_current()
     step(2, f"Write the next owner onto the volume, and host {adoption.host} into Pulumi.{cluster.name}.yaml.")
     assert adoption.droplet
     own = ["pds", f"clubs/pds-{island.name}"]

@@ -137,6 +137,8 @@ def _begin(plan: Release, account: DigitalOceanAccount, fleet: Settings, size: s
     )
     if not yes and not click.confirm("Release it?"):
         return False
+    for edit in edits:
+        edit.require_current()
     step(2, f"Write the next owner onto the volume, and the host into Pulumi.{target.name}.yaml.")
     own = [f"clubs/pds-{target.name}", "pds"]
     carried_volume.give_away(cluster.name, view.carrier, plan.address, [target.name, *own])

@@ -45,8 +45,17 @@ class StackFileEdit:
             difflib.unified_diff(self.before.splitlines(True), self.after.splitlines(True), name, f"{name} ({label})")
         )
 
+    def require_current(self) -> None:
+        """Raises StackFileError if the file is no longer the one before the change."""
+        if self.path.read_bytes() != self.before.encode():
+            raise StackFileError(
+                f"{self.path.name} was changed after this command had read it, and was left as it is now. Repeat the "
+                "command, which reads it again."
+            )
+
     def write(self) -> None:
-        """Write it to the file, whole or not at all: a crash leaves the old one."""
+        """Write it to the file, whole or not at all: a crash leaves the old one. Raises as `require_current`."""
+        self.require_current()
         target = self.path.resolve()
         write_whole(target, self.after.encode(), stat.S_IMODE(target.stat().st_mode))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -350,3 +351,33 @@ def test_refuses_to_release_to_a_stack_that_is_not_on_the_host(world: World) -> 
     world.begin_release()
     with pytest.raises(ReleaseError, match="house is not on host b: rooks"):
         release._planned(world.stack("fleet"), "b", world.stack("house"), read_settings("fleet", world.root))
+
+
+def _changes_the_fleet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command changes the cluster's file while the question waits for its answer."""
+
+    def confirm(_question: str) -> bool:
+        fleet = world.file("fleet")
+        fleet["clubs"]["bishops"] = {"host": "b", "port": 3109}
+        world.write("fleet", fleet)
+        return True
+
+    monkeypatch.setattr(click, "confirm", confirm)
+
+
+def test_a_change_of_the_clusters_file_during_the_question_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _changes_the_fleet(world, monkeypatch)
+    with pytest.raises(StackFileError, match=r"Pulumi\.fleet\.yaml was changed after .* Repeat the command"):
+        adopt.adopt(world.stack("fleet"), "a", world.stack("house"), yes=False)
+    assert world.calls == [], "not even the next owner is written"
+    assert "bishops" in world.file("fleet")["clubs"]
+
+
+def test_a_release_keeps_what_changed_during_the_question(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.begin_release()
+    _changes_the_fleet(world, monkeypatch)
+    with pytest.raises(StackFileError, match=r"Pulumi\.fleet\.yaml was changed"):
+        release.release_host(world.stack("fleet"), "a", world.stack("house"), "", yes=False)
+    assert world.calls == []

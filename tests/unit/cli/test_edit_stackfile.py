@@ -92,3 +92,11 @@ def test_a_change_replaces_the_whole_file_and_keeps_its_mode_and_a_link_to_it(tm
     assert kept.read_text() == HEAD + "  pds:members: []\n"
     assert kept.stat().st_mode & 0o777 == 0o640
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Pulumi.club.yaml", "kept.yaml"]
+
+
+def test_a_file_that_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.dev.yaml"
+    path.write_text("config: {a: 2}\n")
+    with pytest.raises(StackFileError, match=r"Pulumi\.dev\.yaml was changed after"):
+        StackFileEdit(path, "config: {a: 1}\n", "config: {a: 3}\n").write()
+    assert path.read_text() == "config: {a: 2}\n"
