@@ -22,24 +22,40 @@ def forget(api: NomadApi, host: str, clubs: Sequence[str]) -> None:
     known = {item["Name"] for item in api.get("/v1/namespaces")}
     namespaces = [name for name in (*clubs, ingress_namespace(host)) if name in known]
     for namespace in namespaces:
+        if volumes := _volumes_elsewhere(api, host, namespace):
+            raise ServiceError(
+                f"Nomad has a volume of {namespace} on another host than {host}: {', '.join(volumes)}. That PDS moved or "
+                f"moves. Nothing of {host} was removed. Finish the move with `./pds move`, then repeat the command."
+            )
+    for namespace in namespaces:
         for job in api.get(f"/v1/jobs?namespace={namespace}"):
             _delete(api, f"/v1/job/{quote(job['ID'], safe='')}?namespace={namespace}&purge=true")
     for node in api.get("/v1/nodes"):
         if node["Datacenter"] == host:
             api.post(f"/v1/node/{node['ID']}/purge", {})
     for namespace in namespaces:
-        until(partial(_emptied, api, namespace), _DEADLINE, f"The namespace {namespace}")
+        until(partial(_emptied, api, host, namespace), _DEADLINE, f"The namespace {namespace}")
         print(f"removed namespace {namespace} from the cluster's Nomad")
     for club in clubs:
         _delete(api, f"/v1/acl/policy/pds-club-{club}")
 
 
-def _emptied(api: NomadApi, namespace: str) -> str | None:
+def _volumes_elsewhere(api: NomadApi, host: str, namespace: str) -> list[str]:
+    """The volumes on the nodes of other hosts, whose plugin would remove the directory."""
+    others = {item["ID"] for item in api.get("/v1/nodes") if item["Datacenter"] != host}
+    volumes = api.get(f"/v1/volumes?type=host&namespace={namespace}") or []
+    return [item["ID"] for item in volumes if item["NodeID"] in others]
+
+
+def _emptied(api: NomadApi, host: str, namespace: str) -> str | None:
     """Remove what is left in a namespace, and the namespace; what is in the way, or None."""
     try:
         for variable in api.get(f"/v1/vars?namespace={namespace}") or []:
             _delete(api, f"/v1/var/{quote(variable['Path'])}?namespace={namespace}")
+        kept = _volumes_elsewhere(api, host, namespace)
         for volume in api.get(f"/v1/volumes?type=host&namespace={namespace}") or []:
+            if volume["ID"] in kept:
+                continue
             # Its node is gone, and Nomad asks no plugin then: the directory on the volume stays as it is.
             _delete(api, f"/v1/volume/host/{volume['ID']}?namespace={namespace}&force=true")
         _delete(api, f"/v1/namespace/{namespace}")

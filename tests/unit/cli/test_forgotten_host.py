@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from cli.adoption import forgotten_host
-from components.clients.errors import DeadlineError
+from components.clients.errors import DeadlineError, ServiceError
 from components.clients.nomad import NomadApi
 
 
@@ -19,6 +19,7 @@ class _Nomad:
         self.jobs = {"house": ["pds", "pds-backup"], "host-a": ["caddy"], "rooks": ["pds"], "host-b": ["caddy"]}
         self.variables = {"house": ["nomad/jobs/pds"], "host-a": ["caddy/files/house"], "rooks": ["nomad/jobs/pds"]}
         self.volumes = {"house": ["v1"], "rooks": ["v2"]}
+        self.places = {"v1": "node-1", "v2": "node-2"}
         self.nodes = {"node-1": "a", "node-2": "b"}
         self.policies = {"pds-club-house", "pds-club-rooks"}
         self.namespaces = {"default", *self.jobs}
@@ -32,6 +33,8 @@ class _Nomad:
             return [{"ID": number, "Datacenter": host} for number, host in self.nodes.items()]
         kind, namespace = re.fullmatch(r"/v1/(\w+)\?(?:type=host&)?namespace=([\w-]+)", path).groups()  # type: ignore[union-attr]
         found = {"jobs": self.jobs, "vars": self.variables, "volumes": self.volumes}[kind].get(namespace, [])
+        if kind == "volumes":
+            return [{"ID": item, "NodeID": self.places[item]} for item in found]
         return [{"Path" if kind == "vars" else "ID": item} for item in found]
 
     def post(self, path: str, _body: Any) -> Any:
@@ -95,3 +98,12 @@ def test_what_stays_in_use_is_reported(nomad: _Nomad, monkeypatch: pytest.Monkey
     with pytest.raises(DeadlineError, match=r"The namespace house: .*in use by alloc 1"):
         _forget(nomad)
     assert "house" in nomad.namespaces
+
+
+def test_a_club_with_its_data_on_another_host_is_left_whole(nomad: _Nomad) -> None:
+    nomad.places["v1"] = "node-2"
+    with pytest.raises(ServiceError, match="a volume of house on another host than a: v1"):
+        _forget(nomad)
+    assert (nomad.jobs["house"], nomad.volumes["house"]) == (["pds", "pds-backup"], ["v1"])
+    assert "node-1" in nomad.nodes
+    assert "pds-club-house" in nomad.policies
