@@ -15,6 +15,7 @@ import click
 from cli.adoption import carried_volume
 from cli.adoption.carried_volume import VolumeError
 from cli.adoption.released_state import is_below, is_nomad, release
+from cli.adoption.residents import require_residents, require_settled
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.adoption.unchanged import refuse_changes
 from cli.backups.restore import step
@@ -75,6 +76,7 @@ def adopt(cluster: Stack, host: str, island: Stack, *, yes: bool) -> int:
     with DigitalOceanAccount(digitalocean_token(cluster)) as account:
         if host in fleet.cluster.hosts:
             adoption = _begun(cluster, host, island, fleet)
+            _require_residents(adoption, fleet)
         else:
             adoption = _planned(cluster, host, island)
             if not _begin(adoption, account, fleet, yes=yes):
@@ -131,6 +133,7 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
     step(1, f"Check whether the host of {island.name} can become host {adoption.host} of {cluster.name}.")
     settings = read_settings(island.name, island.root)
     _require_fitting(adoption, fleet, settings)
+    _require_residents(adoption, fleet)
     volume = _require_present(adoption, account)
     _require_spare(cluster)
     edits = [_edit(adoption, stack) for stack in adoption.stacks]
@@ -167,6 +170,7 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
     step(
         4, "Write the stack files, and release from the states what belongs to the cluster, or to the Nomad that ended."
     )
+    _require_residents(adoption, read_settings(adoption.cluster.name, adoption.cluster.root))
     for stack in adoption.stacks:
         if not _is_on(stack, adoption.cluster):
             _edit(adoption, stack).write()
@@ -185,6 +189,14 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
         f"check` and `./pds escrow` for {', '.join(stack.name for stack in adoption.stacks)}."
     )
     return 0
+
+
+def _require_residents(adoption: Adoption, fleet: Settings) -> None:
+    """Each stack is on the host as it was, or as it is to be."""
+    there = (adoption.cluster.name, adoption.host)
+    before = {adoption.island: None, **dict.fromkeys(adoption.clubs, adoption.island.name)}
+    require_residents({stack: ((on, None), there) for stack, on in before.items()})
+    require_settled(adoption.cluster, adoption.host, fleet)
 
 
 def _require_fitting(adoption: Adoption, fleet: Settings, settings: Settings) -> None:

@@ -14,6 +14,7 @@ import click
 
 from cli.adoption import carried_volume, forgotten_host
 from cli.adoption.released_state import is_nomad, name_of, release
+from cli.adoption.residents import require_residents, require_settled
 from cli.adoption.stack_edits import Edits, configured, prepare
 from cli.adoption.unchanged import refuse_changes
 from cli.backups.restore import step
@@ -66,8 +67,10 @@ def release_host(cluster: Stack, host: str, target: Stack, size: str, *, yes: bo
         settings = read_settings(target.name, target.root)
         if settings.on is None and settings.volume.adopt:
             plan = _begun(cluster, host, target, settings, fleet)
+            _require_residents(plan, fleet)
         else:
             plan = _planned(cluster, host, target, fleet)
+            _require_residents(plan, fleet)
             if not _begin(plan, account, fleet, size, yes=yes):
                 return 1
         return _finish(plan, account, yes=yes)
@@ -110,6 +113,14 @@ def _begun(cluster: Stack, host: str, target: Stack, settings: Settings, fleet: 
         volume=str(settings.volume.adopt),
         address=str(settings.host.reserved_ip_adopt),
     )
+
+
+def _require_residents(plan: Release, fleet: Settings) -> None:
+    """Each stack is on the host as it was, or as it is to be."""
+    there = (plan.cluster.name, plan.host)
+    after = {plan.target: None, **dict.fromkeys(plan.clubs, plan.target.name)}
+    require_residents({stack: (there, (on, None)) for stack, on in after.items()})
+    require_settled(plan.cluster, plan.host, fleet)
 
 
 def _begin(plan: Release, account: DigitalOceanAccount, fleet: Settings, size: str, *, yes: bool) -> bool:
@@ -162,6 +173,7 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
     if carrier is not None and str(carrier) in workers:
         carried_volume.set_free(account, plan.volume, plan.address, carrier, plan.command)
     step(5, "Release from the states what is in the Nomad of the cluster, and remove it there.")
+    _require_residents(plan, read_settings(cluster.name, cluster.root))
     for club in plan.clubs:
         if configured(club, "on") != target.name:
             prepare(club, club_edits(target.name)).write()

@@ -16,6 +16,7 @@ from cli.adoption import adopt, carried_volume, forgotten_host, release
 from cli.adoption.adopt import ADDRESS, DROPLET, VOLUME, AdoptError
 from cli.adoption.carried_volume import VolumeError
 from cli.adoption.release import ReleaseError
+from cli.adoption.residents import ResidentError
 from cli.cluster.hosts import Cluster
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.edit_stackfile import StackFileEdit
@@ -89,7 +90,7 @@ class World:
         return {key.removeprefix("pds:"): value for key, value in found.items()}
 
     def write(self, name: str, options: dict[str, Any]) -> None:
-        config = {f"pds:{key}": value for key, value in options.items()}
+        config = {key if ":" in key else f"pds:{key}": value for key, value in options.items()}
         (self.root / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump({"config": config}))
 
     def call(self, name: str) -> None:
@@ -380,4 +381,65 @@ def test_a_release_keeps_what_changed_during_the_question(world: World, monkeypa
     _changes_the_fleet(world, monkeypatch)
     with pytest.raises(StackFileError, match=r"Pulumi\.fleet\.yaml was changed"):
         release.release_host(world.stack("fleet"), "a", world.stack("house"), "", yes=False)
+    assert world.calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"on": "elsewhere"}, r"Pulumi\.chess-club\.yaml has 'on: elsewhere', and not .*is not on this host"),
+        ({"on": {"stack": "fleet"}, "nomad": {"datacenter": "b"}}, "nomad.datacenter: b"),
+        ({"move:note": {"from": "house"}}, "chess-club is moving"),
+    ],
+)
+@pytest.mark.parametrize("began", [False, True])
+def test_a_club_that_moves_or_has_moved_is_not_adopted(
+    world: World, options: dict[str, Any], problem: str, began: bool
+) -> None:
+    if began:
+        world.kill_at = 3
+        with pytest.raises(KilledError):
+            _adopt(world)
+        world.kill_at, world.calls[:] = 0, []
+    world.write("chess-club", {**FILES["chess-club"], **options})
+    with pytest.raises(ResidentError, match=problem):
+        _adopt(world)
+    assert world.calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"on": "elsewhere"}, "on: elsewhere.* and not fleet, host a or house"),
+        ({"on": "fleet", "nomad": {"datacenter": "b"}}, "nomad.datacenter: b"),
+        ({"move:note": {"from": "fleet/a"}}, "chess-club is moving"),
+    ],
+)
+@pytest.mark.parametrize("began", [False, True])
+def test_a_club_that_moves_or_has_moved_is_not_released(
+    world: World, options: dict[str, Any], problem: str, began: bool
+) -> None:
+    world.begin_release()
+    if began:
+        world.kill_at = 4
+        with pytest.raises(KilledError):
+            _release(world)
+        world.kill_at, world.calls[:] = 0, []
+    world.write("chess-club", {**world.file("chess-club"), **options})
+    with pytest.raises(ResidentError, match=problem):
+        _release(world)
+    assert world.calls == []
+    assert not world.forgotten
+
+
+@pytest.mark.parametrize(("host", "left"), [("a", "b"), ("b", "a")])
+def test_a_host_that_a_club_moves_to_or_from_is_not_released(world: World, host: str, left: str) -> None:
+    world.begin_release()
+    fleet = world.file("fleet")
+    fleet["cluster"]["hosts"]["a"]["volume_gib"] = 40
+    fleet["clubs"]["rooks"] = {"host": host, "port": 3101, "leaving": {"host": left, "port": 3101}}
+    world.write("fleet", fleet)
+    world.write("rooks", {**FILES["chess-club"], "on": "fleet", "nomad": {"datacenter": "a"}, "hostname": "rooks.test"})
+    with pytest.raises(ResidentError, match=r"clubs\.rooks\.leaving: .* has two places for rooks"):
+        _release(world)
     assert world.calls == []

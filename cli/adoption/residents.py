@@ -1,0 +1,56 @@
+"""Whether a stack's PDS is on the host that is adopted or released.
+
+The host's list is no proof: a club that moves is in the lists of two hosts. The club's own file names the place that it runs in.
+"""
+
+from collections.abc import Mapping
+
+from cli.adoption.stack_edits import configured
+from cli.errors import CommandError
+from cli.lib.stack import Stack
+from components.settings.sections.settings import Settings
+
+_NOTE = "move:note"
+"""`./pds move` keeps its progress there (cli/move/move.py)."""
+
+Place = tuple[str | None, str | None]
+"""A stack with a host, and the host's datacenter; None as the stack is a droplet of its own, None as the datacenter
+is any."""
+
+
+class ResidentError(CommandError):
+    """A stack's PDS is elsewhere, or is moving; the text says what to do."""
+
+
+def require_residents(stacks: Mapping[Stack, tuple[Place, ...]]) -> None:
+    """Require each stack's file to name one of its places, and no move. Raises ResidentError and StackFileError."""
+    for stack, places in stacks.items():
+        file = f"Pulumi.{stack.name}.yaml"
+        if configured(stack, _NOTE) is not None:
+            raise ResidentError(
+                f"{file} has '{_NOTE}': the PDS of {stack.name} is moving. Finish the move with `./pds move`, then "
+                "repeat the command. No stack file was changed."
+            )
+        on = configured(stack, "on")
+        on = on.get("stack") if isinstance(on, Mapping) else on
+        datacenter = configured(stack, "nomad.datacenter")
+        if not any(on == place and (host is None or host == datacenter) for place, host in places):
+            there = f"on: {on}" + (f", nomad.datacenter: {datacenter}" if datacenter else "")
+            wanted = " or ".join(
+                f"{place}, host {host}" if host else place or "its own droplet" for place, host in places
+            )
+            raise ResidentError(
+                f"{file} has '{there if on else 'no on'}', and not {wanted}: the PDS of {stack.name} is not on this "
+                "host. If it has moved, remove it from 'clubs' of the host's stack file, and run `pulumi up` there. No "
+                "stack file was changed."
+            )
+
+
+def require_settled(cluster: Stack, host: str, fleet: Settings) -> None:
+    """Require that no club moves to the cluster's host or away from it. Raises ResidentError."""
+    for name, club in fleet.clubs.items():
+        if club.leaving and host in (club.host, club.leaving.host):
+            raise ResidentError(
+                f"pds:clubs.{name}.leaving: Pulumi.{cluster.name}.yaml has two places for {name}, which moves. Finish "
+                "the move with `./pds move`, then repeat the command. No stack file was changed."
+            )
