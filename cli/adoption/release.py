@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from cli.adoption import carried_volume, forgotten_host
+from cli.adoption.adopt import DROPLET, VOLUME
 from cli.adoption.released_state import is_nomad, name_of, release
 from cli.adoption.residents import require_residents, require_settled
 from cli.adoption.stack_edits import Edits, configured, prepare
@@ -67,7 +68,12 @@ def release_host(cluster: Stack, host: str, target: Stack, size: str, *, yes: bo
         settings = read_settings(target.name, target.root)
         if settings.on is None and settings.volume.adopt:
             plan = _begun(cluster, host, target, settings, fleet)
+            if target.state().named(VOLUME):
+                return _end(plan, yes=yes)
             _require_residents(plan, fleet)
+            print(f"The release of host {host} to {target.name} has begun: Pulumi.{target.name}.yaml has its volume.")
+            if not yes and not click.confirm("Shut its worker down and go on?"):
+                return 1
         else:
             plan = _planned(cluster, host, target, fleet)
             _require_residents(plan, fleet)
@@ -97,8 +103,14 @@ def _planned(cluster: Stack, host: str, target: Stack, fleet: Settings) -> Relea
 
 
 def _begun(cluster: Stack, host: str, target: Stack, settings: Settings, fleet: Settings) -> Release:
-    """The release that the target's file records."""
-    known = (cluster.outputs().get("hosts") or {}).get(host)
+    """The release that the target's file records. It does not record the host's name."""
+    hosts = cluster.outputs().get("hosts") or {}
+    known = hosts.get(host)
+    if others := [name for name, item in hosts.items() if item["volume_id"] == settings.volume.adopt and name != host]:
+        raise ReleaseError(
+            f"The volume of {target.name} is that of host {others[0]} of {cluster.name}, and not of {host}. Name "
+            f"{others[0]}. Nothing was changed."
+        )
     is_named = bool(fleet.cluster and host in fleet.cluster.hosts)
     if (known or is_named) and (known or {}).get("volume_id") != settings.volume.adopt:
         raise ReleaseError(
@@ -181,6 +193,30 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
     for stack in plan.stacks:
         release(stack, lambda item: is_nomad(item, providers))
     forgotten_host.forget(_nomad(cluster), plan.host, names)
+    return _up(plan, yes=yes)
+
+
+def _end(plan: Release, *, yes: bool) -> int:
+    """The last step of a release, whose target has the volume in its state: the others are over.
+
+    Raises ReleaseError if this step is over too. The target's file keeps `volume.adopt` for good.
+    """
+    fleet = read_settings(plan.cluster.name, plan.cluster.root)
+    shown = {*(plan.cluster.outputs().get("hosts") or {}), *(fleet.cluster.hosts if fleet.cluster else ())}
+    provider = f"pds-host-provider-{plan.target.name}"
+    waiting = [club.name for club in plan.clubs if club.state().named(provider) is None]
+    if plan.target.state().named(DROPLET) is None:
+        waiting.insert(0, plan.target.name)
+    if plan.host in shown or not waiting:
+        raise ReleaseError(
+            f"{plan.target.name} has a host of its own already, with volume {plan.volume}: a release to it is over. "
+            f"Nothing was changed. For another host of {plan.cluster.name}, name a stack on that host with --to."
+        )
+    return _up(plan, yes=yes)
+
+
+def _up(plan: Release, *, yes: bool) -> int:
+    cluster, target = plan.cluster, plan.target
     step(6, f"`pulumi up` of {target.name}, which imports volume and address, and of the others.")
     for stack in plan.stacks:
         up(stack, yes=yes)

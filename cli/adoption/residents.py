@@ -1,6 +1,7 @@
 """Whether a stack's PDS is on the host that is adopted or released.
 
-The host's list is no proof: a club that moves is in the lists of two hosts. The club's own file names the place that it runs in.
+The host's list is no proof: a club that moves is in the lists of two hosts. The club's own file names the
+place that it runs in.
 """
 
 from collections.abc import Mapping

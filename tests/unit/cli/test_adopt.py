@@ -27,11 +27,12 @@ from offline.stackfile import StackFileError, read_settings
 from tests.support.fake_cluster import FakeCluster
 
 ID, IP, OLD, NEW = "506f78a4-e098-11e5-ad9f-000f53306ae1", "203.0.113.10", 71, 72
+OTHER_ID = "607f78a4-e098-11e5-ad9f-000f53306ae1"
 OPERATORS = {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]}
 OUTPUTS = {
     **{f"nomad_{name}": "x" for name in ("address", "ca_pem", "client_cert_pem", "client_key_pem", "management_token")},
     "worker_tag": "w",
-    "hosts": {"a": {"volume_id": ID, "address": IP}, "b": {"volume_id": ID, "address": IP}},
+    "hosts": {"b": {"volume_id": OTHER_ID, "address": "203.0.113.11"}},
     "workers": [str(OLD)],
 }
 FILES: dict[str, dict[str, Any]] = {
@@ -73,6 +74,10 @@ class World:
     root: Path
     made: dict[str, str] = field(default_factory=lambda: {VOLUME: ID, ADDRESS: IP, DROPLET: str(OLD)})
     """Resources of the state of `house`."""
+    providers: dict[str, str] = field(default_factory=lambda: {"chess-club": "house"})
+    """The stack whose Nomad the state of a club has a provider of."""
+    hosts: dict[str, Any] = field(default_factory=dict)
+    """Hosts of the outputs of `fleet`, beside b."""
     alone: bool = True
     carrier: int | None = OLD
     given: str = ""
@@ -113,6 +118,10 @@ class World:
 
     def release(self, stack: Stack, _is_released: Callable[[Any], bool]) -> int:
         self.call(f"release {stack.name}")
+        if stack.name == "house":
+            self.made.pop(VOLUME, None)
+            self.made.pop(ADDRESS, None)
+        self.providers.pop(stack.name, None)
         self.released.add(stack.name)
         return 1
 
@@ -134,6 +143,14 @@ class World:
         else:
             assert settings.on.stack == ("fleet" if self.alone else "house")
         self.call(f"up {stack.name}")
+        if settings.cluster:
+            self.hosts = {"a": {"volume_id": ID, "address": IP}} if "a" in settings.cluster.hosts else {}
+        elif settings.on is None:
+            self.made = {VOLUME: ID, ADDRESS: IP, DROPLET: str(NEW)}
+        else:
+            self.providers[stack.name] = settings.on.stack or ""
+            if stack.name == "house":
+                self.made = {}
         if settings.on is None and (settings.cluster is not None) is self.alone:
             self.carrier = NEW
 
@@ -145,7 +162,9 @@ class World:
         self.calls.clear()
 
 
-def _state(made: dict[str, str]) -> State:
+def _state(world: World, stack: Stack) -> State:
+    provider = {f"pds-host-provider-{world.providers[stack.name]}": "1"} if stack.name in world.providers else {}
+    made = {**provider, **(world.made if stack.name == "house" else {})}
     return State(tuple(Resource(f"urn:pulumi:house::pds::T::{name}", "T", number, {}) for name, number in made.items()))
 
 
@@ -177,8 +196,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(tmp_path)
     for name, options in FILES.items():
         made.write(name, options)
-    monkeypatch.setattr(Stack, "state", lambda _stack: _state(made.made))
-    monkeypatch.setattr(Stack, "outputs", lambda _stack: OUTPUTS)
+    monkeypatch.setattr(Stack, "state", lambda stack: _state(made, stack))
+    monkeypatch.setattr(Stack, "outputs", lambda _stack: {**OUTPUTS, "hosts": {**OUTPUTS["hosts"], **made.hosts}})
     monkeypatch.setattr(Stack, "configure", lambda _stack, file, *words: _configure(file, *words))
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token")
     fake = FakeCluster({"a": OLD}, workers=1)
@@ -341,8 +360,9 @@ def test_refuses_another_host_or_stack(world: World, host: str, island: str, pro
 
 
 def test_refuses_to_release_to_a_stack_with_another_volume(world: World) -> None:
-    other = "607f78a4-e098-11e5-ad9f-000f53306ae1"
-    world.write("house", {**FILES["house"], "volume": {"adopt": other}})
+    world.hosts = {"a": {"volume_id": ID, "address": IP}}
+    world.made.clear()
+    world.write("house", {**FILES["house"], "volume": {"adopt": "707f78a4-e098-11e5-ad9f-000f53306ae1"}})
     with pytest.raises(ReleaseError, match="another volume than host a of fleet"):
         _release(world)
     assert world.calls == []
@@ -443,3 +463,39 @@ def test_a_host_that_a_club_moves_to_or_from_is_not_released(world: World, host:
     with pytest.raises(ResidentError, match=r"clubs\.rooks\.leaving: .* has two places for rooks"):
         _release(world)
     assert world.calls == []
+
+
+@pytest.mark.parametrize("host", ["a", "b", "z"])
+def test_a_release_that_is_over_is_not_repeated(world: World, host: str) -> None:
+    """The target's file keeps the volume, and a club may have moved to the cluster since."""
+    world.begin_release()
+    _release(world)
+    world.calls.clear()
+    with pytest.raises(ReleaseError, match=r"a release to it is over|another volume than host b"):
+        release.release_host(world.stack("fleet"), host, world.stack("house"), "", yes=True)
+    assert world.calls == []
+
+
+def test_a_release_that_has_begun_is_not_continued_with_another_host(world: World) -> None:
+    world.begin_release()
+    world.kill_at = 4
+    with pytest.raises(KilledError):
+        _release(world)
+    world.kill_at, world.calls[:] = 0, []
+    with pytest.raises(ReleaseError, match="that of host a of fleet, and not of z"):
+        release.release_host(world.stack("fleet"), "z", world.stack("house"), "", yes=True)
+    assert world.calls == []
+
+
+def test_a_release_that_goes_on_asks_before_it_shuts_a_worker_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.begin_release()
+    world.kill_at = 4
+    with pytest.raises(KilledError):
+        _release(world)
+    world.kill_at, world.calls[:] = 0, []
+    asked: list[str] = []
+    monkeypatch.setattr(click, "confirm", lambda question: bool(asked.append(question)))
+    assert release.release_host(world.stack("fleet"), "a", world.stack("house"), "", yes=False) == 1
+    assert (asked, world.calls) == (["Shut its worker down and go on?"], [])
