@@ -192,8 +192,21 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
     providers = (f"pds-host-provider-{cluster.name}",)
     for stack in plan.stacks:
         release(stack, lambda item: is_nomad(item, providers))
+    _require_detached(plan, account)
     forgotten_host.forget(_nomad(cluster), plan.host, names)
     return _up(plan, yes=yes)
+
+
+def _require_detached(plan: Release, account: DigitalOceanAccount) -> None:
+    """Nomad deletes no volume that a worker still has: its plugin would remove the directory of a PDS."""
+    carrier = carried_volume.carrier_of(account, plan.volume)
+    droplet = plan.target.state().named(DROPLET)
+    if carrier is not None and (droplet is None or str(carrier) != droplet.id):
+        raise ReleaseError(
+            f"Droplet {carrier} has volume {plan.volume}, and it is not the droplet of {plan.target.name}. Nomad still "
+            f"knows the host. Detach it: `doctl compute volume-action detach {plan.volume} {carrier} --wait` once that "
+            f"droplet is off, then `{plan.command}`."
+        )
 
 
 def _end(plan: Release, *, yes: bool) -> int:

@@ -85,6 +85,8 @@ class World:
     forgotten: bool = False
     calls: list[str] = field(default_factory=list)
     kill_at: int = 0
+    attached_again: int = 0
+    """The droplet that gets the volume as soon as it is detached."""
     pending: str = ""
 
     def stack(self, name: str) -> Stack:
@@ -113,7 +115,9 @@ class World:
         assert self.given, "the next owner could not claim it"
         assert self.alone or "a" not in self.file("fleet")["cluster"]["hosts"], "a takeover would attach it to a spare"
         self.call("set free")
-        if droplet == self.carrier:
+        if self.attached_again:
+            self.carrier = self.attached_again
+        elif droplet == self.carrier:
             self.carrier = None
 
     def release(self, stack: Stack, _is_released: Callable[[Any], bool]) -> int:
@@ -499,3 +503,12 @@ def test_a_release_that_goes_on_asks_before_it_shuts_a_worker_down(
     monkeypatch.setattr(click, "confirm", lambda question: bool(asked.append(question)))
     assert release.release_host(world.stack("fleet"), "a", world.stack("house"), "", yes=False) == 1
     assert (asked, world.calls) == (["Shut its worker down and go on?"], [])
+
+
+def test_a_host_is_not_forgotten_while_another_droplet_has_its_volume(world: World) -> None:
+    world.begin_release()
+    world.attached_again = 99
+    with pytest.raises(ReleaseError, match="Droplet 99 has volume .* not the droplet of house"):
+        _release(world)
+    assert not world.forgotten
+    assert world.calls[-1] == "release chess-club"
