@@ -77,10 +77,11 @@ def adopt(cluster: Stack, host: str, island: Stack, *, yes: bool) -> int:
         if host in fleet.cluster.hosts:
             adoption = _begun(cluster, host, island, fleet)
             _require_residents(adoption, fleet)
+            is_new = _is_in_use(adoption, account)
         else:
-            adoption = _planned(cluster, host, island)
-            if not _begin(adoption, account, fleet, yes=yes):
-                return 1
+            adoption, is_new = _planned(cluster, host, island), True
+        if is_new and not _begin(adoption, account, fleet, yes=yes):
+            return 1
         return _finish(adoption, account, yes=yes)
 
 
@@ -115,7 +116,16 @@ def _begun(cluster: Stack, host: str, island: Stack, fleet: Settings) -> Adoptio
         raise AdoptError(
             f"{cluster.name} has a host {host} already, and it is not that of {island.name}. Give another name."
         )
-    droplet = island.state().named(DROPLET)
+    state = island.state()
+    made = {name: item.id if (item := state.named(name)) else None for name in (VOLUME, ADDRESS, DROPLET)}
+    if not _is_on(island, cluster) and (
+        (made[VOLUME], made[ADDRESS]) != (adopted.volume, str(adopted.address)) or made[DROPLET] is None
+    ):
+        raise AdoptError(
+            f"pds:cluster.hosts.{host}.adopt: Pulumi.{cluster.name}.yaml has another volume or address than the state "
+            f"of {island.name}, or that has no droplet. Remove host {host} and its clubs from that file, and repeat "
+            "the command, which writes them. Nothing was changed."
+        )
     return Adoption(
         cluster=cluster,
         host=host,
@@ -123,13 +133,23 @@ def _begun(cluster: Stack, host: str, island: Stack, fleet: Settings) -> Adoptio
         clubs=tuple(Stack(name, island.root) for name in names if name != island.name),
         volume=adopted.volume,
         address=str(adopted.address),
-        droplet=int(droplet.id) if droplet else None,
+        droplet=int(made[DROPLET]) if made[DROPLET] else None,
     )
 
 
+def _is_in_use(adoption: Adoption, account: DigitalOceanAccount) -> bool:
+    """Whether the droplet still serves from the volume: an adoption in the file alone is checked like a new one."""
+    carrier = carried_volume.carrier_of(account, adoption.volume)
+    return carrier is not None and carrier == adoption.droplet and carried_volume.is_on(account, carrier)
+
+
 def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *, yes: bool) -> bool:
-    """Check everything, ask, write the next owner onto the volume, and record it in the cluster's file."""
+    """Check everything, ask, write the next owner onto the volume, and record it in the cluster's file.
+
+    If the file has it already, an operator wrote it, or this step was interrupted: only the file is left as it is.
+    """
     cluster, island = adoption.cluster, adoption.island
+    is_recorded = _is_recorded(adoption, fleet)
     step(1, f"Check whether the host of {island.name} can become host {adoption.host} of {cluster.name}.")
     settings = read_settings(island.name, island.root)
     _require_fitting(adoption, fleet, settings)
@@ -140,9 +160,11 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
     as_a_club = parse_settings(island.name, edits[0].after)
     _refuse_moved_blobs(settings, as_a_club, island)
     record = prepare(cluster, cluster_edits(adoption, settings, as_a_club, int(volume["size_gigabytes"])))
-    for stack in (cluster, *adoption.stacks):
+    # The preview of a cluster with an adoption fails while the droplet has the volume.
+    for stack in (*(() if is_recorded else (cluster,)), *adoption.stacks):
         refuse_changes(stack)
-    for edit in (record, *edits):
+    changes = edits if is_recorded else [record, *edits]
+    for edit in changes:
         print(f"\n{edit.diff('adopted')}", end="")
     names = ", ".join(stack.name for stack in adoption.stacks)
     print(
@@ -152,14 +174,15 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
     )
     if not yes and not click.confirm("Adopt it?"):
         return False
-    for edit in (record, *edits):
+    for edit in changes:
         edit.require_current()
     step(2, f"Write the next owner onto the volume, and host {adoption.host} into Pulumi.{cluster.name}.yaml.")
     assert adoption.droplet
     own = ["pds", f"clubs/pds-{island.name}"]
     owner = [f"{cluster.name}-{adoption.host}", *own]
     carried_volume.give_away(island.name, adoption.droplet, adoption.address, owner)
-    record.write()
+    if not is_recorded:
+        record.write()
     return True
 
 
@@ -218,7 +241,9 @@ def _require_fitting(adoption: Adoption, fleet: Settings, settings: Settings) ->
         raise AdoptError(
             f"pds:metrics.store: a cluster has no metrics store. Remove it from {files[0]}, and run `pulumi up`."
         )
-    if taken := [stack.name for stack in adoption.stacks if stack.name in fleet.clubs]:
+    clubs = fleet.clubs.items()
+    others = {name for name, club in clubs if club.host != adoption.host or not _is_recorded(adoption, fleet)}
+    if taken := [stack.name for stack in adoption.stacks if stack.name in others]:
         raise AdoptError(f"pds:clubs.{taken[0]}: {files[1]} has this club on another host already. Remove it there.")
 
 
@@ -301,6 +326,10 @@ def island_edits(cluster: str, host: str, settings: Settings) -> Edits:
 def club_edits(on: str, datacenter: str) -> Edits:
     """A club's file. A server that finds an empty volume must not start as a new PDS."""
     return {"on": on, "nomad.datacenter": datacenter, "pds.new": False}
+
+
+def _is_recorded(adoption: Adoption, fleet: Settings) -> bool:
+    return fleet.cluster is not None and adoption.host in fleet.cluster.hosts
 
 
 def _is_on(stack: Stack, cluster: Stack) -> bool:

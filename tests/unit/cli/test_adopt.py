@@ -508,7 +508,43 @@ def test_a_release_that_goes_on_asks_before_it_shuts_a_worker_down(
 def test_a_host_is_not_forgotten_while_another_droplet_has_its_volume(world: World) -> None:
     world.begin_release()
     world.attached_again = 99
-    with pytest.raises(ReleaseError, match="Droplet 99 has volume .* not the droplet of house"):
+    with pytest.raises(ReleaseError, match=r"Droplet 99 has volume .* not the droplet of house"):
         _release(world)
     assert not world.forgotten
     assert world.calls[-1] == "release chess-club"
+
+
+def _by_hand(world: World, **more: Any) -> None:
+    """An operator wrote the adoption into the cluster's file, without the command."""
+    fleet = world.file("fleet")
+    fleet["cluster"]["hosts"]["a"] = {"volume_gib": 25, "adopt": {"volume": ID, "address": IP, **more}}
+    fleet["clubs"]["house"] = {"host": "a", "port": 3000, "disk_gib": 10, "memory_mib": 512}
+    fleet["clubs"]["chess-club"] = {"host": "a", "port": 3102, "disk_gib": 4, "memory_mib": 896}
+    world.write("fleet", fleet)
+
+
+def test_an_adoption_in_the_file_alone_still_writes_the_next_owner(world: World) -> None:
+    _by_hand(world)
+    assert _adopt(world) == 0
+    assert world.calls == [call for call in ADOPTED if call != "write fleet"]
+    assert world.given == "fleet-a pds clubs/pds-house"
+
+
+def test_an_adoption_in_the_file_alone_is_checked_and_asked_about(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _by_hand(world)
+    world.pending = "chess-club"
+    with pytest.raises(StackError, match="chess-club has pending changes"):
+        _adopt(world)
+    world.pending = ""
+    monkeypatch.setattr(click, "confirm", lambda _question: False)
+    assert adopt.adopt(world.stack("fleet"), "a", world.stack("house"), yes=False) == 1
+    assert world.calls == []
+
+
+def test_an_adoption_of_another_volume_in_the_file_is_refused(world: World) -> None:
+    _by_hand(world, volume=OTHER_ID)
+    with pytest.raises(AdoptError, match="another volume or address than the state of house"):
+        _adopt(world)
+    assert world.calls == []
