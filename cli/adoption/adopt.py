@@ -73,6 +73,7 @@ def adopt(cluster: Stack, host: str, island: Stack, *, yes: bool) -> int:
     fleet = read_settings(cluster.name, cluster.root)
     if fleet.cluster is None:
         raise AdoptError(f"{cluster.name} is no cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
+    carried_volume.require_distinct(cluster.name, island.name)
     with DigitalOceanAccount(digitalocean_token(cluster)) as account:
         if host in fleet.cluster.hosts:
             adoption = _begun(cluster, host, island, fleet)

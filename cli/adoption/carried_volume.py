@@ -1,5 +1,6 @@
 """A host's volume and address between two droplets: given away on the one, in order, and free for the other."""
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,18 @@ def carrier_of(account: DigitalOceanAccount, volume: str) -> int | None:
 def is_on(account: DigitalOceanAccount, droplet: int) -> bool:
     """Whether the droplet exists and is on."""
     return bool((account.get(f"droplets/{droplet}") or {"status": "off"})["status"] == "active")
+
+
+def require_distinct(cluster: str, stack: str) -> None:
+    """Require a stack's name to be no possible owner's name of the cluster's hosts. Raises VolumeError.
+
+    Volumes have their owner's name: that of a stack, or CLUSTER-HOST (components/render/host/files/volume.sh).
+    """
+    if re.fullmatch(rf"{re.escape(cluster)}-[a-z0-9]+", stack):
+        raise VolumeError(
+            f"Stack {stack} has a name that a host of cluster {cluster} can have as the owner of its volume, so that "
+            "one could claim the volume of the other. Use a stack or a cluster with another name. Nothing was changed."
+        )
 
 
 def give_away(stack: str, droplet: int, address: str, handover: Sequence[str]) -> None:

@@ -64,6 +64,7 @@ def release_host(cluster: Stack, host: str, target: Stack, size: str, *, yes: bo
     fleet = read_settings(cluster.name, cluster.root)
     if fleet.cluster is None:
         raise ReleaseError(f"{cluster.name} is no cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
+    carried_volume.require_distinct(cluster.name, target.name)
     with DigitalOceanAccount(digitalocean_token(cluster)) as account:
         settings = read_settings(target.name, target.root)
         if settings.on is None and settings.volume.adopt:

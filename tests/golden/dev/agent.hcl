@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "ab58260da95edb6f"
+    pds_configuration = "6eaa8ca6cde070d8"
   }
 }
 

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "9fa472e815fb1cc2"
+    pds_configuration = "f5e45480d4ce6869"
   }
 }
 

@@ -548,3 +548,15 @@ def test_an_adoption_of_another_volume_in_the_file_is_refused(world: World) -> N
     with pytest.raises(AdoptError, match="another volume or address than the state of house"):
         _adopt(world)
     assert world.calls == []
+
+
+@pytest.mark.parametrize("name", ["fleet-a", "fleet-b2"])
+def test_a_stack_with_the_name_of_an_owner_is_neither_adopted_nor_released_to(world: World, name: str) -> None:
+    world.write(name, FILES["house"])
+    for command in (
+        lambda: _adopt(world, island=name),
+        lambda: release.release_host(world.stack("fleet"), "a", world.stack(name), "", yes=True),
+    ):
+        with pytest.raises(VolumeError, match="one could claim the volume of the other"):
+            command()
+    assert world.calls == []

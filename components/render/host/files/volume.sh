@@ -154,6 +154,7 @@ handover() { # OWNER [FROM TO]
     esac
     [ "$(owner)" = "$STACK" ] || refuse "this volume belongs to stack '$(owner)', not to '$STACK'."
     if [ "$1" = "$STACK" ]; then
+        [ -z "${2:-}" ] || refuse "stack '$1' has this volume already, and '$2' cannot become '$3'."
         rm -f "$handover"
         say "stays with stack '$STACK'"
         return 0

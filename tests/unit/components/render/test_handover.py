@@ -101,6 +101,12 @@ def test_a_claim_that_is_killed_goes_on(machine: Machine, home: Path, number: in
     _received(home, "fleet-a")
 
 
+def test_an_owner_with_the_same_name_is_refused(machine: Machine, home: Path) -> None:
+    done = _handover(machine, "dev", *OWN)
+    assert done.returncode == 1
+    assert "stack 'dev' has this volume already" in done.stderr
+
+
 def test_it_goes_back_to_a_host_of_its_own(machine: Machine, home: Path) -> None:
     _handover(machine, "fleet-a", *OWN)
     _claim(machine, "fleet-a")
