@@ -261,6 +261,19 @@ def _require_spare(cluster: Stack) -> None:
 def _require_present(adoption: Adoption, account: DigitalOceanAccount) -> dict[str, Any]:
     volume = carried_volume.volume_of(account, adoption.volume)
     assert adoption.droplet
+    mine = {f"Pulumi.{stack.name}.yaml" for stack in (adoption.cluster, adoption.island)}
+    files = [file.name for file in adoption.cluster.root.glob("Pulumi.*.yaml") if file.name not in mine]
+    others = [name for name in files if adoption.volume in (adoption.cluster.root / name).read_text("utf-8")]
+    if others or not volume["droplet_ids"]:
+        raise VolumeError(
+            f"An adoption of {adoption.island.name} is under way: "
+            + (
+                f"{others[0]} has its volume {adoption.volume}. "
+                if others
+                else f"no droplet has volume {adoption.volume}. "
+            )
+            + "Repeat that command, with the same cluster and host. Do not switch the droplet on. Nothing was changed."
+        )
     if adoption.droplet not in volume["droplet_ids"] or not carried_volume.is_on(account, adoption.droplet):
         raise VolumeError(
             f"Droplet {adoption.droplet} of stack {adoption.island.name} is off, or does not have its volume. "

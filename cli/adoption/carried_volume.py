@@ -80,6 +80,11 @@ def set_free(account: DigitalOceanAccount, volume: str, address: str, droplet: i
             f"`doctl compute droplet-action power-off {droplet} --wait`, then `{again}`.",
         )
     if carrier_of(account, volume) == droplet:
+        if is_on(account, droplet):
+            raise VolumeError(
+                f"Droplet {droplet} is on again: it was switched on after its shutdown. Its volume was not detached. "
+                f"Make sure that no other command is running for it, then repeat `{again}`."
+            )
         print(f"detach volume {volume} from droplet {droplet}", flush=True)
         if not _is_busy(account, volume):
             _act(account, f"volumes/{volume}/actions", {"type": "detach", "droplet_id": droplet})

@@ -338,7 +338,13 @@ def _changed(name: str, **options: Any) -> Callable[[World], None]:
             "cluster.workers.size: .* reserve",
         ),
         (lambda world: setattr(world, "pending", "chess-club"), StackError, "chess-club has pending changes"),
-        (lambda world: setattr(world, "carrier", None), VolumeError, "`./pds repair house` first"),
+        (lambda world: setattr(world, "carrier", 99), VolumeError, "`./pds repair house` first"),
+        (lambda world: setattr(world, "carrier", None), VolumeError, "is under way: no droplet has volume"),
+        (
+            lambda world: world.write("navy", {"cluster": {"hosts": {"x": {"adopt": {"volume": ID}}}}}),
+            VolumeError,
+            r"is under way: Pulumi\.navy\.yaml has its volume",
+        ),
         (lambda world: world.made.clear(), AdoptError, "has no pds-host-data-volume"),
     ],
 )
@@ -560,3 +566,19 @@ def test_a_stack_with_the_name_of_an_owner_is_neither_adopted_nor_released_to(wo
         with pytest.raises(VolumeError, match="one could claim the volume of the other"):
             command()
     assert world.calls == []
+
+
+def test_a_droplet_that_was_switched_on_again_keeps_its_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second operator switches it on between the shutdown and the detach."""
+    states, requested = ["active", "off", "active"], []
+    found = {"droplet_ids": [OLD]}
+
+    def get(_account: Any, path: str) -> dict[str, Any]:
+        return {"status": states.pop(0)} if path.startswith("droplets/") else found
+
+    monkeypatch.setattr(DigitalOceanAccount, "get", get)
+    monkeypatch.setattr(DigitalOceanAccount, "list_all", lambda _account, _path: [])
+    monkeypatch.setattr(DigitalOceanAccount, "create", lambda _account, path, _body: requested.append(path))
+    with DigitalOceanAccount("token") as account, pytest.raises(VolumeError, match="is on again"):
+        carried_volume.set_free(account, ID, IP, OLD, "./pds adopt")
+    assert requested == [f"droplets/{OLD}/actions"], "shut down, and not detached"
