@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "6eaa8ca6cde070d8"
+    pds_configuration = "0a5ce7dc5bcd63ee"
   }
 }
 

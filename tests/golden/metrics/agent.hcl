@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "f5e45480d4ce6869"
+    pds_configuration = "611497cfa1fae59a"
   }
 }
 

@@ -107,6 +107,22 @@ def test_an_owner_with_the_same_name_is_refused(machine: Machine, home: Path) ->
     assert "stack 'dev' has this volume already" in done.stderr
 
 
+def test_the_next_owner_is_not_in_the_journal_alone(machine: Machine, home: Path) -> None:
+    """`debugfs`, by which a worker reads it, replays no journal."""
+    machine.stand_in("stat", f"echo {home}")
+    machine.stand_in("fsfreeze", f"test -e {home}/.pds-handover || exit 1")
+    assert _handover(machine, "fleet-a", *OWN).returncode == 0
+    assert machine.calls("fsfreeze") == ["fsfreeze -f /srv/nomad", "fsfreeze -u /srv/nomad"]
+
+
+@pytest.mark.parametrize(("mount", "frozen"), [("/", []), ("", ["fsfreeze -f /srv/nomad"])])
+def test_a_handover_succeeds_without_a_freeze(machine: Machine, home: Path, mount: str, frozen: list[str]) -> None:
+    machine.stand_in("stat", f"echo {mount or home}")
+    machine.stand_in("fsfreeze", code=1)
+    assert _handover(machine, "fleet-a", *OWN).returncode == 0
+    assert machine.calls("fsfreeze") == frozen, "the file system around it is never frozen, nor is one thawed"
+
+
 def test_it_goes_back_to_a_host_of_its_own(machine: Machine, home: Path) -> None:
     _handover(machine, "fleet-a", *OWN)
     _claim(machine, "fleet-a")
