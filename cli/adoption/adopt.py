@@ -179,7 +179,8 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
         edit.require_current()
     step(2, f"Write the next owner onto the volume, and host {adoption.host} into Pulumi.{cluster.name}.yaml.")
     assert adoption.droplet
-    own = ["pds", f"clubs/pds-{island.name}"]
+    club = parse_settings(cluster.name, record.before if is_recorded else record.after).clubs[island.name]
+    own = ["pds", f"clubs/pds-{island.name}", str(club.disk_gib)]
     owner = [f"{cluster.name}-{adoption.host}", *own]
     carried_volume.give_away(island.name, adoption.droplet, adoption.address, owner)
     if not is_recorded:

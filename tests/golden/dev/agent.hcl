@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "0a5ce7dc5bcd63ee"
+    pds_configuration = "2dcb2844b435b5c0"
   }
 }
 

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "611497cfa1fae59a"
+    pds_configuration = "0aaeb981ebf3c20c"
   }
 }
 

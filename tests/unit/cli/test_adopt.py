@@ -287,7 +287,7 @@ def _is_released(world: World) -> None:
 def test_adopts_a_host_with_its_pds_and_its_clubs(world: World) -> None:
     assert _adopt(world) == 0
     assert world.calls == ADOPTED
-    assert world.given == "fleet-a pds clubs/pds-house", "the worker moves the PDS of the host itself"
+    assert world.given == "fleet-a pds clubs/pds-house 16", "the worker moves the PDS of the host itself"
     _is_adopted(world)
 
 
@@ -533,7 +533,7 @@ def test_an_adoption_in_the_file_alone_still_writes_the_next_owner(world: World)
     _by_hand(world)
     assert _adopt(world) == 0
     assert world.calls == [call for call in ADOPTED if call != "write fleet"]
-    assert world.given == "fleet-a pds clubs/pds-house"
+    assert world.given == "fleet-a pds clubs/pds-house 10", "with the quota of the file"
 
 
 def test_an_adoption_in_the_file_alone_is_checked_and_asked_about(

@@ -4,7 +4,8 @@
 #
 #   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
-#   volume handover OWNER [FROM TO]   while it runs: OWNER may claim this volume next, and its directory FROM becomes TO
+#   volume handover OWNER [FROM TO [GIB]]   while it runs: OWNER may claim this volume next, and its directory FROM becomes
+#                    TO, with a quota of GIB
 #   volume check     before each start of the agent: the right volume is mounted, or the agent does not start
 #   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
 #
@@ -142,15 +143,15 @@ $sentinel and set 'volume: {adopt: ID}'."
     directory .trash 0:0 0700      # directories that the plugin deleted
 }
 
-handover() { # OWNER [FROM TO]
+handover() { # OWNER [FROM TO [GIB]]
     mountpoint -q "$home" || refuse "nothing is mounted on $home."
     case ${1:-} in
-        '' | *[!a-z0-9-]*) refuse "usage: volume handover OWNER [FROM TO]" ;;
+        '' | *[!a-z0-9-]*) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
     esac
     case ${2:-}:${3:-} in
-        *..* | *[!a-z0-9/:-]*) refuse "usage: volume handover OWNER [FROM TO]" ;;
+        *..* | *[!a-z0-9/:-]*) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
         : | pds:clubs/pds-?* | clubs/pds-?*:pds) ;; # a PDS of the host itself, and one of several on it
-        *) refuse "usage: volume handover OWNER [FROM TO]" ;;
+        *) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
     esac
     [ "$(owner)" = "$STACK" ] || refuse "this volume belongs to stack '$(owner)', not to '$STACK'."
     if [ "$1" = "$STACK" ]; then
@@ -159,6 +160,16 @@ handover() { # OWNER [FROM TO]
         say "stays with stack '$STACK'"
         return 0
     fi
+    case ${4:-} in
+        '') ;;
+        *[!0-9]*) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
+        *)
+            # In GiB, rounded up. Files may go away meanwhile. A PDS over its quota could write nothing.
+            used=$({ du -s --block-size=1G "$home/$2" 2>/dev/null || true; } | cut -f 1)
+            [ "${used:-$4}" -lt "$4" ] || refuse "$home/$2 has ${used:-an unknown number of} GiB, and its quota will be $4 GiB.
+Enlarge the volume first ('volume: {size_gib: N}' in the stack file, and 'pulumi up')."
+            ;;
+    esac
     printf '%s\n%s\n%s\n' "$1" "${2:-}" "${3:-}" >"$handover.new"
     sync "$handover.new"
     mv "$handover.new" "$handover"

@@ -123,6 +123,16 @@ def test_a_handover_succeeds_without_a_freeze(machine: Machine, home: Path, moun
     assert machine.calls("fsfreeze") == frozen, "the file system around it is never frozen, nor is one thawed"
 
 
+@pytest.mark.parametrize(("used", "code"), [("14", 0), ("15", 1), ("20", 1), ("", 1)])
+def test_a_pds_that_its_quota_would_stop_is_not_handed_over(machine: Machine, home: Path, used: str, code: int) -> None:
+    machine.stand_in("du", f"printf '%s\\t%s\\n' '{used}' {home}/pds")
+    done = _handover(machine, "fleet-a", *OWN, "15")
+    assert done.returncode == code
+    assert (home / ".pds-handover").exists() is not bool(code)
+    assert ("its quota will be 15 GiB" in done.stderr) is bool(code)
+    assert machine.calls("du") == ["du -s --block-size=1G /srv/nomad/pds"]
+
+
 def test_it_goes_back_to_a_host_of_its_own(machine: Machine, home: Path) -> None:
     _handover(machine, "fleet-a", *OWN)
     _claim(machine, "fleet-a")
@@ -148,7 +158,15 @@ def test_no_directory_takes_the_place_of_another(machine: Machine, home: Path) -
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("Fleet",), ("fleet-a", "pds"), ("fleet-a", "pds", "/etc"), ("fleet-a", "pds", "clubs/pds-../x"), ("a b",)],
+    [
+        (),
+        ("Fleet",),
+        ("fleet-a", "pds"),
+        ("fleet-a", "pds", "/etc"),
+        ("fleet-a", "pds", "clubs/pds-../x"),
+        ("a b",),
+        ("fleet-a", *OWN, "x"),
+    ],
 )
 def test_refuses_an_owner_or_a_directory_that_is_none(machine: Machine, home: Path, arguments: tuple[str, ...]) -> None:
     assert _handover(machine, *arguments).returncode == 1
