@@ -16,7 +16,7 @@ import click
 from cli.errors import CommandError
 from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.stack import Stack, digitalocean_token
-from components.clients.cluster_hosts import once, passes_of
+from components.clients.cluster.hosts import once, passes_of
 from components.clients.errors import PendingError, ServiceError
 from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_spare, spares_of
 from components.takeover.passes import UPGRADE, ClusterHost, Passes

@@ -1,6 +1,6 @@
 """The provider that checks, before anything of a cluster is created or rebuilt, whether that can go well."""
 
-from components.clients import cluster_account
+from components.clients.cluster import account as cluster_account
 from components.dynamic.base import PollingProvider, Props
 
 

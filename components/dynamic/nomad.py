@@ -4,7 +4,9 @@ from pathlib import Path
 
 from pulumi.dynamic import ReadResult
 
-from components.clients import cluster_hosts, nomad_clubs, nomad_requirements, nomad_snapshot
+from components.clients import nomad_clubs, nomad_requirements
+from components.clients.cluster import hosts as cluster_hosts
+from components.clients.cluster import snapshot as nomad_snapshot
 from components.clients.console import shell_variable
 from components.clients.nomad import run_dispatched
 from components.dynamic.accounts import NOT_QUERIED

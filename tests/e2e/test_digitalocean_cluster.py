@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.clients.cluster_account import refuse_missing_sizes, refuse_wrong_rights
+from components.clients.cluster.account import refuse_missing_sizes, refuse_wrong_rights
 from components.clients.errors import PendingError, ServiceError
 from tests.e2e.digitalocean import catalog
 from tests.e2e.digitalocean.scopes import TAKEOVER

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.clients.cluster_account import refuse_rebuilt_servers
+from components.clients.cluster.account import refuse_rebuilt_servers
 from components.clients.errors import ServiceError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from components.clients import cluster_hosts
+from components.clients.cluster import hosts as cluster_hosts
 from components.clients.errors import ServiceError
 from components.takeover.decide import Rules
 from components.takeover.passes import Passes

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from components.clients.cluster_account import operator_token
+from components.clients.cluster.account import operator_token
 from components.clients.console import shell_variable, show
 from components.clients.errors import PendingError, ServiceError
 from components.clients.https import client_tls
