@@ -134,7 +134,7 @@ def _begun(cluster: Stack, host: str, island: Stack, fleet: Settings) -> Adoptio
         clubs=tuple(Stack(name, island.root) for name in names if name != island.name),
         volume=adopted.volume,
         address=str(adopted.address),
-        droplet=int(number) if (number := made[DROPLET]) else None,
+        droplet=int(made[DROPLET] or 0) or None,
     )
 
 
