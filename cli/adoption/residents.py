@@ -14,7 +14,7 @@ from components.settings.sections.settings import Settings
 _NOTE = "move:note"
 """`./pds move` keeps its progress there (cli/move/move.py)."""
 
-Place = tuple[str | None, str | None]
+Placement = tuple[str | None, str | None]
 """A stack with a host, and the host's datacenter; None as the stack is a droplet of its own, None as the datacenter
 is any."""
 
@@ -23,7 +23,7 @@ class ResidentError(CommandError):
     """A stack's PDS is elsewhere, or is moving; the text says what to do."""
 
 
-def require_residents(stacks: Mapping[Stack, tuple[Place, ...]]) -> None:
+def require_residents(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None:
     """Require each stack's file to name one of its places, and no move. Raises ResidentError and StackFileError."""
     for stack, places in stacks.items():
         file = f"Pulumi.{stack.name}.yaml"

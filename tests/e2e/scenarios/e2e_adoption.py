@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from cli.lib.subprocesses import child
+from components.takeover.decide import SETTLE_SECONDS
 from tests.contract.club import PASSWORD, Club, founded, whole
 from tests.e2e.environment.cluster_machines import ClusterMachines
 from tests.e2e.environment.directory import directory
@@ -248,7 +249,11 @@ def test_an_adopted_host_is_no_change_of_any_stack(scenario: Scenario) -> None:
 def test_an_adopted_host_comes_back_on_a_spare_like_any_other(scenario: Scenario) -> None:
     machine = scenario.machines.hosts()["a"]
     scenario.machines.cut_power(machine)
-    _until(lambda: scenario.machines.hosts().get("a", machine).droplet_id != machine.droplet_id, 300, "the takeover")
+    # The adoption moved it, and a takeover moves a host once in this time.
+    patience = SETTLE_SECONDS + 300
+    _until(
+        lambda: scenario.machines.hosts().get("a", machine).droplet_id != machine.droplet_id, patience, "the takeover"
+    )
     for name in scenario.stacks:
         _until(lambda name=name: _answers(scenario.url(name, alone=False)), 300, f"the PDS of {name}")
     scenario.whole(alone=False)

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "2dcb2844b435b5c0"
+    pds_configuration = "818ffedccbf60626"
   }
 }
 

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "0aaeb981ebf3c20c"
+    pds_configuration = "4c28e435f151485b"
   }
 }
 

@@ -4,8 +4,7 @@
 #
 #   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
-#   volume handover OWNER [FROM TO [GIB]]   while it runs: OWNER may claim this volume next, and its directory FROM becomes
-#                    TO, with a quota of GIB
+#   volume handover OWNER [FROM TO [GIB]]   while it runs: OWNER may claim it next; directory FROM becomes TO, of at most GIB
 #   volume check     before each start of the agent: the right volume is mounted, or the agent does not start
 #   volume grow      the file system follows the disk; run by udev when the disk grows, and hourly
 #
@@ -143,15 +142,16 @@ $sentinel and set 'volume: {adopt: ID}'."
     directory .trash 0:0 0700      # directories that the plugin deleted
 }
 
-handover() { # OWNER [FROM TO [GIB]]
+handover() {
+    usage='usage: volume handover OWNER [FROM TO [GIB]]'
     mountpoint -q "$home" || refuse "nothing is mounted on $home."
     case ${1:-} in
-        '' | *[!a-z0-9-]*) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
+        '' | *[!a-z0-9-]*) refuse "$usage" ;;
     esac
     case ${2:-}:${3:-} in
-        *..* | *[!a-z0-9/:-]*) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
+        *..* | *[!a-z0-9/:-]*) refuse "$usage" ;;
         : | pds:clubs/pds-?* | clubs/pds-?*:pds) ;; # a PDS of the host itself, and one of several on it
-        *) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
+        *) refuse "$usage" ;;
     esac
     [ "$(owner)" = "$STACK" ] || refuse "this volume belongs to stack '$(owner)', not to '$STACK'."
     if [ "$1" = "$STACK" ]; then
@@ -162,7 +162,7 @@ handover() { # OWNER [FROM TO [GIB]]
     fi
     case ${4:-} in
         '') ;;
-        *[!0-9]*) refuse "usage: volume handover OWNER [FROM TO [GIB]]" ;;
+        *[!0-9]*) refuse "$usage" ;;
         *)
             # In GiB, rounded up. Files may go away meanwhile. A PDS over its quota could write nothing.
             used=$({ du -s --block-size=1G "$home/$2" 2>/dev/null || true; } | cut -f 1)
@@ -179,8 +179,8 @@ Enlarge the volume first ('volume: {size_gib: N}' in the stack file, and 'pulumi
 }
 
 settle() {
-    # A worker reads the next owner from the unmounted volume. After a crash it stands in the journal, which debugfs does
-    # not replay: a freeze writes the journal back. A directory that is no mount of its own is never frozen.
+    # After a crash the next owner stands in the journal, which a worker's debugfs does not replay: a freeze writes it
+    # back. A directory that is no mount of its own is never frozen.
     [ "$(stat -c %m "$home")" = "$home" ] || return 0
     trap '' HUP INT TERM
     if fsfreeze -f "$home"; then
