@@ -63,8 +63,8 @@ def choose_host(stack: str, settings: Settings, club: str, wish: ClubOptions) ->
     if host is not None:
         return host
     assert settings.cluster
-    rooms = (host_room(settings, each) for each in settings.cluster.hosts)
-    left = ", ".join(f"{room.host} has {max(room.memory_mib, 0)} MiB and {max(room.disk_gib, 0)} GiB" for room in rooms)
+    free = (host_room(settings, each) for each in settings.cluster.hosts)
+    left = ", ".join(f"{room.host} has {max(room.memory_mib, 0)} MiB and {max(room.disk_gib, 0)} GiB" for room in free)
     raise ClusterError(
         f"No host of {stack} has room for {club}, which needs {wish.memory_mib} MiB of memory, {wish.disk_gib} GiB of "
         f"disk and {wish.job_demand.mhz} MHz: {left}. Nothing was changed. Add a host to 'cluster.hosts' in "

@@ -142,6 +142,6 @@ def roomiest_host(settings: Settings, club: ClubOptions) -> str | None:
     """The host of the cluster with the most memory left, then disk, among those with room for `club`; None if there is
     none. Of equal hosts the first by name."""
     assert settings.cluster
-    rooms = [host_room(settings, host) for host in sorted(settings.cluster.hosts)]
-    fitting = [room for room in rooms if room.fits(club)]
+    free = [host_room(settings, host) for host in sorted(settings.cluster.hosts)]
+    fitting = [room for room in free if room.fits(club)]
     return max(fitting, key=lambda room: (room.memory_mib, room.disk_gib)).host if fitting else None

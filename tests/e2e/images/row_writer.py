@@ -40,7 +40,7 @@ def row_writer_image(cache: Path, folder: Path) -> str:
 
 
 def _system(archive: Path, unpacked: Path, root: Path) -> None:
-    """The loader and the libraries of Node, where a program looks for them."""
+    """The loader and the libraries of Node, at the paths that a program expects."""
     unpacked.mkdir()
     names = [f"./usr/lib/x86_64-linux-gnu/{name}" for name in ("ld-*", "libc*", "libdl*", "libgcc*", "libm*")]
     names += [f"./usr/lib/x86_64-linux-gnu/{name}" for name in ("libpthread*", "libstdc++*")]

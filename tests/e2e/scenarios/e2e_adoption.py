@@ -53,7 +53,7 @@ class Scenario:
     address: str = ""
 
     def url(self, stack: str, alone: bool) -> str:
-        """Where a PDS answers. Without an ingress, that of the host itself has a port that Nomad chose."""
+        """The URL of a PDS. Without an ingress, that of the host itself has a port that Nomad chose."""
         if stack == "house" and alone:
             found = httpx.get(f"{self.cluster.nomad}/v1/service/pds", trust_env=False, timeout=10).json()
             return f"http://{found[0]['Address']}:{found[0]['Port']}"
