@@ -1,9 +1,9 @@
-"""`make e2e_env`, its second part: the program under the real engine, as ratios from one run; as root, some minutes.
+"""`make bench`, its second part: the program under the real engine, as ratios from one run; as root, some minutes.
 
-It answers three questions. What does an unchanged preview cost compared with the engine's floor, a program that
-imports the same SDKs and registers as many trivial resources? How long is the server unavailable after a changed
-option, compared with a restart of a container like it? How much memory does one PDS need, idle and after 1,000 posts,
-and how many fit a droplet?
+It answers three questions. What does an unchanged preview cost, compared with programs that import the same SDKs and
+register as many trivial resources, of one plugin or of the same plugins? How long is the server unavailable after a
+changed option, compared with a restart of a container like it? How much memory does one PDS need, idle and after 1,000
+posts, and how many fit a droplet?
 
 Nothing is asserted. The figures exclude the memory of the droplet's own system: here it is this machine's.
 """
@@ -31,11 +31,30 @@ _POSTS = 1000
 _SETTLED = 30.0
 _DROPLETS_GIB = (1, 2, 4)
 
-_FLOOR = """
+_FLOORS = {
+    "trivial resources of one plugin": """
 import pulumi, pulumi_digitalocean, pulumi_nomad, pulumi_random, pulumi_tls
 for number in range({count}):
     pulumi_random.RandomString(f"trivial-{{number}}", length=8)
-"""
+""",
+    "trivial resources of the same plugins": """
+import pulumi, pulumi_digitalocean, pulumi_nomad, pulumi_random, pulumi_tls
+from pulumi.dynamic import CreateResult, Resource, ResourceProvider
+class Trivial(ResourceProvider):
+    def create(self, props):
+        return CreateResult("trivial", {{}})
+class TrivialResource(Resource):
+    pass
+digitalocean = pulumi_digitalocean.Tag("trivial", name="trivial")
+key = pulumi_tls.PrivateKey("trivial", algorithm="ECDSA", opts=pulumi.ResourceOptions(depends_on=[digitalocean]))
+dynamic = TrivialResource(Trivial(), "trivial", {{}}, pulumi.ResourceOptions(depends_on=[key]))
+nomad = pulumi_nomad.Provider("first", address="http://127.0.0.1:1", opts=pulumi.ResourceOptions(depends_on=[dynamic]))
+pulumi_nomad.Provider("second", address="http://127.0.0.1:1", opts=pulumi.ResourceOptions(depends_on=[nomad]))
+for number in range({count} - 5):
+    pulumi_random.RandomString(f"trivial-{{number}}", length=8)
+""",
+}
+"""The program needs Nomad's plugin twice, one after the other: the token of the second one comes from the first."""
 
 
 def main() -> int:
@@ -62,27 +81,32 @@ def main() -> int:
 
 
 def _preview(running: E2eEnvironment) -> Table:
-    """An unchanged preview and the floor, measured alternately."""
+    """An unchanged preview and the floors, measured alternately."""
     count = running.pulumi("stack", "--show-urns").output.count("urn:pulumi:")
-    floor = running.folder / "floor"
-    floor.mkdir()
     runtime = yaml.safe_load((running.project / "Pulumi.yaml").read_text())["runtime"]
-    (floor / "Pulumi.yaml").write_text(yaml.safe_dump({"name": "floor", "runtime": runtime}))
-    (floor / "__main__.py").write_text(_FLOOR.format(count=count))
 
     def seconds(project: Path, *arguments: str) -> float:
         began = time.monotonic()
         run(["pulumi", *arguments, "--non-interactive"], cwd=project, env=running.env)
         return time.monotonic() - began
 
-    seconds(floor, "stack", "init", STACK, "--secrets-provider", "passphrase")
-    seconds(floor, "up", "--yes", "--skip-preview")
+    projects = {}
+    for number, (name, program) in enumerate(_FLOORS.items()):
+        projects[name] = floor = running.folder / f"floor-{number}"
+        floor.mkdir()
+        (floor / "Pulumi.yaml").write_text(yaml.safe_dump({"name": floor.name, "runtime": runtime}))
+        (floor / "__main__.py").write_text(program.format(count=count))
+        seconds(floor, "stack", "init", STACK, "--secrets-provider", "passphrase")
+        seconds(floor, "up", "--yes", "--skip-preview")
+    projects["this program"] = running.project
     preview = ("preview", "--expect-no-changes", "--stack", STACK)
-    pairs = [(seconds(floor, *preview), seconds(running.project, *preview)) for _ in range(_ROUNDS)]
-    floor_median, program_median = (statistics.median(column) for column in zip(*pairs, strict=True))
+    seconds(running.project, *preview)  # compiles the program
+    rounds = [{name: seconds(project, *preview) for name, project in projects.items()} for _ in range(_ROUNDS)]
+    medians = {name: statistics.median(each[name] for each in rounds) for name in projects}
+    first = next(iter(medians.values()))
     table = Table("program", "median, s", "ratio", title=f"An unchanged preview, {count} resources ({_ROUNDS} rounds)")
-    table.add_row("trivial resources, the same SDKs", f"{floor_median:.1f}", "1.00")
-    table.add_row("this program", f"{program_median:.1f}", f"{program_median / floor_median:.2f}")
+    for name, median in medians.items():
+        table.add_row(name, f"{median:.1f}", f"{median / first:.2f}")
     return table
 
 

@@ -336,6 +336,8 @@ def _environment(folder: Path, url: str, token: str, authority: Authority) -> di
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("DIGITALOCEAN_", "NOMAD_", "DOCKER_HOST", "PULUMI_CONFIG", "PULUMI_BACKEND"))
+        # With it, as many images set it, each command would compile the program anew.
+        and name != "PYTHONDONTWRITEBYTECODE"
     }
     return {
         **kept,
@@ -344,7 +346,6 @@ def _environment(folder: Path, url: str, token: str, authority: Authority) -> di
         "PULUMI_BACKEND_URL": f"file://{state}",
         "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "SSL_CERT_FILE": str(trusted),
     }
 
