@@ -136,7 +136,10 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
     if host not in cluster.outputs["hosts"]:
         raise ClusterError(f"Stack {stack.name} has no host {host}: {', '.join(cluster.outputs['hosts'])}.")
     passes = cluster.passes()
-    carrier = views(passes)[host].carrier
+    view = views(passes)[host]
+    carrier = view.carrier
+    if view.is_busy:
+        raise ClusterError(f"An action on the volume of host {host} is in progress. Nothing was changed. Try again.")
     spare = choose_spare(answered(lambda: passes.cloud.workers(passes.tag)), answered(passes.retired))
     if spare is None:
         raise ClusterError("There is no spare worker. Nothing was changed. Raise 'cluster.workers.spares', then `up`.")
@@ -179,6 +182,7 @@ def _move(cluster: Cluster, before: Mapping[str, int | None]) -> int:
     """Passes until each host of `before` is ready on another droplet than the one there. Returns 1 if a person has to
     act. A service that does not answer is waited for, because the hosts are away meanwhile. Raises ClusterError."""
     shown: set[str] = set()
+    requested: dict[str, float] = {}
     waiting, reason = set(before), ""
     end = time.monotonic() + _READY_SECONDS
     while time.monotonic() < end:
@@ -189,8 +193,11 @@ def _move(cluster: Cluster, before: Mapping[str, int | None]) -> int:
             if not waiting:
                 print(f"\n{', '.join(sorted(before))}: ready.")
                 return 0
-            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before)))
+            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested)))
             reason = ""
+            for place, step in zip(passes.places, steps, strict=False):
+                if step.kind == "detach":
+                    requested.setdefault(place.name, time.time())
         except _NoAnswerError as error:
             steps, reason = [], str(error)
         for text in [step.text for step in steps if step.kind not in ("fine", "wait")] or [reason]:
@@ -208,16 +215,22 @@ def _move(cluster: Cluster, before: Mapping[str, int | None]) -> int:
     return 1
 
 
-def _still_there(cluster: Cluster, found: Mapping[str, HostView], before: Mapping[str, int | None]) -> frozenset[str]:
-    """The hosts whose old droplet still has the volume: a person's wish to move it ends with its detach."""
-    for host in found.values():
-        if host.first_detach is not None and time.time() - host.first_detach > DETACH_SECONDS and host.carrier:
+def _still_there(
+    cluster: Cluster, found: Mapping[str, HostView], before: Mapping[str, int | None], requested: Mapping[str, float]
+) -> frozenset[str]:
+    """The hosts whose old droplet still has the volume: a person's wish to move it ends with its detach. `requested` is
+    when this command first requested it, for an earlier one that failed is no reason to give up. Raises ClusterError if
+    a detach takes too long."""
+    there = frozenset(name for name, host in found.items() if host.carrier and host.carrier == before[name])
+    for host in map(found.__getitem__, sorted(there)):
+        since = requested.get(host.name, host.detaching_since)
+        if since is not None and time.time() - since > DETACH_SECONDS:
             raise ClusterError(
                 f"The volume of host {host.name} is still not detached from droplet {host.carrier}. Delete that "
                 f"droplet, which detaches it for sure: `doctl compute droplet delete {host.carrier}`. Then run "
                 f"`./pds repair {cluster.stack}`. `pulumi up --stack {cluster.stack} --refresh` makes a new worker."
             )
-    return frozenset(name for name, host in found.items() if host.carrier and host.carrier == before[name])
+    return there
 
 
 def _view(passes: Passes, place: ClusterHost) -> HostView:

@@ -92,9 +92,19 @@ class HostView:
 
     @property
     def first_detach(self) -> float | None:
-        """When the detach from the present carrier was first requested; None if it was not."""
-        times = [a.started for a in self.actions if a.kind == "detach" and a.started > self.attached_at]
-        return min(times, default=None)
+        """When the detach from the present carrier was first requested while its node is down; None if it was not.
+
+        One of an earlier failure, after which the node was ready again, does not count.
+        """
+        since = self.attached_at
+        if self.node and not self.node.is_ready:
+            since = max(since, self.node.since)
+        return min((a.started for a in self.actions if a.kind == "detach" and a.started > since), default=None)
+
+    @property
+    def detaching_since(self) -> float | None:
+        """When the detach in progress was requested; None if none is in progress."""
+        return next((a.started for a in self.actions if (a.kind, a.status) == ("detach", "in-progress")), None)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class FakeCluster:
         self.before: Callable[[int], None] = lambda _number: None
         self.after: Callable[[int], None] = lambda _number: None
         self.detaches_never_end = False
+        self.detaches_fail = False
         self._nested = False
 
     @property
@@ -76,7 +77,12 @@ class FakeCluster:
                 continue
             if action.kind == "detach" and self.detaches_never_end:
                 continue
-            volume.actions[volume.actions.index(action)] = Action(action.kind, "completed", action.started)
+            failed = action.kind == "detach" and self.detaches_fail
+            volume.actions[volume.actions.index(action)] = Action(
+                action.kind, "errored" if failed else "completed", action.started
+            )
+            if failed:
+                continue
             volume.carrier = volume.then
             if volume.carrier and self.alive[volume.carrier]:
                 volume.ready_at = self.time + BOOT_SECONDS

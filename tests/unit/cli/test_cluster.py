@@ -108,6 +108,48 @@ def test_repair_names_the_last_fence_if_the_detach_does_not_end(account: FakeClu
     assert account.time < 1_000_000 + 2 * DETACH_SECONDS
 
 
+def _failed_detach(account: FakeCluster) -> None:
+    """Days ago a detach from droplet 1 failed, and the host was ready again."""
+    account.volumes["a"].actions.append(Action("detach", "errored", account.time - 3 * 86_400))
+
+
+def test_repair_requests_a_detach_itself_although_an_earlier_one_failed(account: FakeCluster) -> None:
+    _failed_detach(account)
+    account.cut_power(1)
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert account.volumes["a"].carrier == 3
+
+
+def test_repair_goes_on_after_detaches_that_failed_for_longer_than_a_person_waits(account: FakeCluster) -> None:
+    account.cut_power(1)
+    for seconds in range(0, 2 * int(DETACH_SECONDS), 60):
+        account.volumes["a"].actions.append(Action("detach", "errored", account.time + seconds))
+    account.pass_time(2 * DETACH_SECONDS)
+    assert hosts.repair(_stack(), yes=True) == 0, "DigitalOcean detaches again"
+    assert account.is_serving("a")
+
+
+def test_repair_gives_up_if_each_of_its_detaches_fails(account: FakeCluster) -> None:
+    account.cut_power(1)
+    account.detaches_fail = True
+    with pytest.raises(ClusterError, match="doctl compute droplet delete 1"):
+        hosts.repair(_stack(), yes=True)
+    assert len(account.volumes["a"].actions) > 2, "it requested the detach again and again"
+
+
+def test_drain_moves_a_host_although_a_detach_failed_once(account: FakeCluster) -> None:
+    _failed_detach(account)
+    assert hosts.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
+    assert account.is_serving("a")
+
+
+def test_drain_leaves_a_host_on_whose_volume_an_action_is_in_progress(account: FakeCluster) -> None:
+    account.volumes["a"].actions.append(Action("detach", "in-progress", account.time - 2 * DETACH_SECONDS))
+    with pytest.raises(ClusterError, match=r"volume of host a is in progress\. Nothing was changed"):
+        hosts.drain(_stack(), "a", yes=True)
+    assert account.alive[1]
+
+
 def test_repair_takes_the_lease_of_the_job(account: FakeCluster) -> None:
     account.cut_power(1)
     account.items["lease"] = f'{{"holder": "job", "until": {account.time + 60}}}'

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Heard, Node, Rules, Step
+from components.takeover.decide import DETACH_SECONDS, SETTLE_SECONDS, Action, Heard, Node, Rules, Step
 from components.takeover.passes import Passes
 from components.takeover.services import Unavailable
 from tests.support.fake_cluster import FakeCluster, KilledError, dies_at, fails_at
@@ -280,6 +280,14 @@ def test_a_detach_that_does_not_end_asks_a_person_and_attaches_nothing() -> None
     assert steps[-1].kind == "ask"
     assert "still not detached from droplet 1" in steps[-1].text
     assert "attach" not in [step.kind for step in steps]
+
+
+def test_a_detach_that_failed_in_an_earlier_outage_does_not_stop_the_takeover() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.volumes["a"].actions.append(Action("detach", "errored", cluster.time - 86_400))
+    cluster.cut_power(1)
+    _run(cluster, _passes(cluster), 120)
+    _is_well(cluster)
 
 
 def test_a_person_moves_a_host_whose_node_is_ready() -> None:
