@@ -18,7 +18,7 @@ from cli.lib.digitalocean import DigitalOceanAccount, DigitalOceanError
 from cli.lib.stack import Stack, digitalocean_token
 from components.clients.cluster.hosts import once, passes_of
 from components.clients.errors import PendingError, ServiceError
-from components.takeover.decide import DETACH_SECONDS, HostView, Rules, choose_spare, spares_of
+from components.takeover.decide import DETACH_SECONDS, HostView, Rules, spares_of
 from components.takeover.passes import UPGRADE, ClusterHost, Passes
 from components.takeover.program import pause
 from components.takeover.services import Refused, Unavailable
@@ -116,7 +116,8 @@ def repair(stack: Stack, *, yes: bool) -> int:
     cluster = Cluster.of(stack)
     for line in lines(cluster):
         print(line)
-    found = views(cluster.passes())
+    passes = cluster.passes()
+    found = views(passes)
     down = sorted(name for name, host in found.items() if not host.is_serving)
     if not down:
         print("\nNothing to repair: every host is on a worker, and its node is ready.")
@@ -125,6 +126,9 @@ def repair(stack: Stack, *, yes: bool) -> int:
     placed = {name for name, carrier in before.items() if carrier is not None}
     print(f"\nDown: {', '.join(down)}. Their volumes are detached from the droplets that have them, and attached")
     print("to spares. Their addresses follow. What still runs on the old droplets gets I/O errors.")
+    spares = answered(lambda: spares_of(passes.cloud.workers(passes.tag), passes.retired()))
+    if len(spares) < len(down):
+        print(f"Spares: {len(spares)}. Without one a volume stays on its droplet, so not all of these hosts are moved.")
     if placed and not yes and not click.confirm("Move them?"):
         return 1
     return _move(cluster, before)
@@ -140,7 +144,8 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
     carrier = view.carrier
     if view.is_busy:
         raise ClusterError(f"An action on the volume of host {host} is in progress. Nothing was changed. Try again.")
-    spare = choose_spare(answered(lambda: passes.cloud.workers(passes.tag)), answered(passes.retired))
+    place = next(place for place in passes.places if place.name == host)
+    spare = answered(lambda: passes.spare_for(place))
     if spare is None:
         raise ClusterError("There is no spare worker. Nothing was changed. Raise 'cluster.workers.spares', then `up`.")
     print(f"Host {host} moves from {cluster.worker(carrier)} to {cluster.worker(spare)}. Its clubs are away meanwhile.")
@@ -204,9 +209,9 @@ def _move(cluster: Cluster, before: Mapping[str, int | None]) -> int:
             if text and text not in shown:
                 shown.add(text)
                 print(text, flush=True)
-        # One of another host is no reason to leave this one half moved.
-        asked = [place.name for place, step in zip(passes.places, steps, strict=False) if step.kind == "ask"]
-        if waiting & set(asked):
+        # One host's question is no reason to leave another one half moved.
+        asked = {place.name for place, step in zip(passes.places, steps, strict=False) if step.kind == "ask"}
+        if steps and waiting <= asked:
             return _stuck(cluster, before)
         # A pass asks about each host; the view above asks about those that wait once more.
         time.sleep(pause(len(passes.places) + len(waiting), moving=True))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.takeover.decide import Action, Droplet, Heard, HostView, Node, Rules, Step, decide
+from components.takeover.decide import Action, Droplet, Heard, HostView, Node, Rules, Step, decide, spares_of
 from components.takeover.services import Refused, Unavailable
 
 LEASE_SECONDS = 60.0
@@ -79,6 +79,12 @@ class Passes:
         """Droplets that lost a host, and which one."""
         return _retired(self.servers.state()[0])
 
+    def spare_for(self, place: ClusterHost) -> int | None:
+        """The spare that this host may get, beside those that other hosts need. Raises Unavailable."""
+        droplets, retired = self.cloud.workers(self.tag), self.retired()
+        spares = sorted(spares_of(droplets, retired))
+        return spares[0] if len(spares) > len(self._promised(place, droplets, retired)) else None
+
     def retire(self, droplet: int) -> None:
         """Let a spare get no host any more, because it is about to be rebuilt. Raises Unavailable."""
         self._set_retired(droplet, UPGRADE)
@@ -104,8 +110,48 @@ class Passes:
         return step
 
     def _decided(self, place: ClusterHost, heard: Heard) -> tuple[HostView, Step]:
-        host = self.view(place)
-        return host, decide(host, self.cloud.workers(self.tag), self.retired(), self.now(), self.rules, heard)
+        host, droplets, retired = self.view(place), self.cloud.workers(self.tag), self.retired()
+        step = decide(host, droplets, retired, self.now(), self.rules, heard)
+        if step.kind in ("retire", "detach"):
+            before = self.places if step.kind == "retire" else self.places[: self.places.index(place)]
+            promised = self._promised(place, droplets, retired, before)
+            if len(spares_of(droplets, retired)) <= len(promised):
+                text = f"host {place.name} is down, and there is no spare worker beside that for {', '.join(promised)}"
+                step = Step("ask", text)
+        return host, step
+
+    def _promised(
+        self,
+        place: ClusterHost,
+        droplets: Mapping[int, Droplet],
+        retired: Mapping[int, str],
+        leaving: Iterable[ClusterHost] | None = None,
+    ) -> list[str]:
+        """The other hosts that need a spare: no droplet has their volume, or it leaves a retired one.
+
+        `leaving`: of which hosts the latter counts; all, if not given. If two programs have retired the droplets of two
+        hosts for one spare, the first host gets it.
+        """
+        on = {volume: droplet.number for droplet in droplets.values() for volume in droplet.volumes}
+        counted = set(self.places if leaving is None else leaving)
+        found = []
+        for other in self.places:
+            if other == place:
+                continue
+            carrier = on.get(other.volume)
+            if (other in counted and carrier in retired) or (carrier is None and self._is_on_no_other(other, droplets)):
+                found.append(f"host {other.name}")
+        return found
+
+    def _is_on_no_other(self, place: ClusterHost, droplets: Mapping[int, Droplet]) -> bool:
+        """Whether the volume is on no droplet that is not a worker. A worker may have got it a moment ago."""
+        try:
+            carrier = self.cloud.carrier(place.volume)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return False
+        return carrier is None or carrier in droplets
 
     def _is_attaching(self, place: ClusterHost) -> bool:
         return any(a.kind == "attach" and a.status == "in-progress" for a in self.cloud.actions(place.volume))

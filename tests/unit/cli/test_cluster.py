@@ -99,6 +99,26 @@ def test_repair_without_a_spare_changes_nothing(account: FakeCluster, capsys: py
     assert "`./pds repair fleet` goes on" in said
 
 
+def test_repair_of_two_hosts_with_one_spare_moves_one_and_leaves_the_other_where_it_is(
+    account: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.down_since = {"a": account.time - 300, "b": account.time - 300}  # both serve: only the servers lost them
+    assert hosts.repair(_stack(), yes=True) == 1
+    assert account.is_serving("a"), "it was brought to its end, although host b needs a person"
+    assert (account.volumes["a"].carrier, account.volumes["b"].carrier) == (3, 2)
+    said = capsys.readouterr().out
+    assert "Spares: 1." in said
+    assert "host b is down, and there is no spare worker" in said
+
+
+def test_drain_leaves_the_spare_to_a_host_that_needs_it(account: FakeCluster) -> None:
+    account.volumes["b"].carrier = None
+    account.items["retired"] = '{"2": "b"}'
+    with pytest.raises(ClusterError, match=r"There is no spare worker\. Nothing was changed"):
+        hosts.drain(_stack(), "a", yes=True)
+    assert account.alive[1]
+
+
 def test_repair_names_the_last_fence_if_the_detach_does_not_end(account: FakeCluster) -> None:
     account.cut_power(1)
     account.detaches_never_end = True
