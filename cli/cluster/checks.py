@@ -21,7 +21,7 @@ from components.settings.host_contract import ingress_namespace
 from components.settings.sections import ClusterOptions
 from components.settings.sections.settings import Settings
 from components.takeover.decide import HostView, spares_of
-from components.takeover.passes import LEASE_SECONDS, Passes
+from components.takeover.passes import LEASE_SECONDS, LONGEST_LEASE_SECONDS, Passes
 from components.takeover.program import pause
 from components.takeover.services import STATE, DigitalOcean, Refused, Unavailable
 from offline.stackfile import read_settings
@@ -153,9 +153,14 @@ def ingress(subject: ClusterSubject, host: str) -> CheckVerdict:
     return _runs(subject, kind, ingress_namespace(host), f"./pds nomad {subject.cluster.stack}")
 
 
-def _runs(subject: ClusterSubject, job: str, namespace: str, nomad: str) -> CheckVerdict:
+def _running(subject: ClusterSubject, job: str, namespace: str) -> list[str]:
+    """The job's allocations that run."""
     allocations = subject.api.get(f"/v1/job/{job}/allocations?namespace={namespace}") or []
-    if any(item["ClientStatus"] == "running" for item in allocations):
+    return [item["ID"] for item in allocations if item["ClientStatus"] == "running"]
+
+
+def _runs(subject: ClusterSubject, job: str, namespace: str, nomad: str) -> CheckVerdict:
+    if _running(subject, job, namespace):
         return passed("it runs")
     return failed(f"job {job} does not run: `{nomad} -- job status -namespace {namespace} {job}`.")
 
@@ -190,8 +195,19 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
     if not runs.ok:
         return runs
     found = subject.api.get(f"/v1/var/{STATE}") or {"Items": {}}
-    until = float(json.loads(found["Items"].get("lease", "{}")).get("until", 0))
-    age = time.time() - (until - LEASE_SECONDS)
+    lease = json.loads(found["Items"].get("lease", "{}"))
+    left = float(lease.get("until", 0)) - time.time()
+    if left > LONGEST_LEASE_SECONDS:
+        return failed(
+            f"{lease['holder']} wrote a lease that ends in {left:.0f} s. Its clock is ahead, or that of this machine is "
+            "behind: correct it, then repeat the check."
+        )
+    if left > 0 and lease["holder"] not in _running(subject, TAKEOVER_JOB, "default"):
+        return failed(
+            f"it runs, and waits for {lease['holder']}, which holds the lease for {left:.0f} s: `./pds repair` or "
+            "`drain` at work, or a program that was cut short. Repeat the check in a minute."
+        )
+    age = LEASE_SECONDS - left
     if age > LEASE_SECONDS + pause(len(subject.options.hosts), moving=False):
         return failed(
             "it runs, and has not looked at the hosts lately: "

@@ -4,6 +4,7 @@ The steps are the takeover's own (`components/takeover`), with the operator's Di
 servers'.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -186,6 +187,14 @@ def _status(account: DigitalOceanAccount, droplet: int) -> str:
 def _move(cluster: Cluster, before: Mapping[str, int | None]) -> int:
     """Passes until each host of `before` is ready on another droplet than the one there. Returns 1 if a person has to
     act. A service that does not answer is waited for, because the hosts are away meanwhile. Raises ClusterError."""
+    try:
+        return _passes_until_back(cluster, before)
+    finally:
+        with contextlib.suppress(Unavailable, Refused):  # it ends by itself soon
+            cluster.passes().give_back()
+
+
+def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None]) -> int:
     shown: set[str] = set()
     requested: dict[str, float] = {}
     waiting, reason = set(before), ""

@@ -10,6 +10,8 @@ from components.takeover.decide import Action, Droplet, Heard, HostView, Node, R
 from components.takeover.services import Refused, Unavailable
 
 LEASE_SECONDS = 60.0
+LONGEST_LEASE_SECONDS = 2 * LEASE_SECONDS
+"""A lease that ends later was written by a clock that is ahead, and holds no other program."""
 UPGRADE = "(upgrade)"
 """In place of a host's name: the droplet is about to be rebuilt by `./pds upgrade`."""
 _TRIES = 5
@@ -88,6 +90,13 @@ class Passes:
     def retire(self, droplet: int) -> None:
         """Let a spare get no host any more, because it is about to be rebuilt. Raises Unavailable."""
         self._set_retired(droplet, UPGRADE)
+
+    def give_back(self) -> None:
+        """End this program's lease, so that another one acts at once. Raises Unavailable and Refused."""
+        items, index = self.servers.state()
+        if json.loads(items.get("lease", "{}")).get("holder") == self.holder:
+            items["lease"] = json.dumps({"holder": self.holder, "until": self.now()})
+            self.servers.write(items, index)
 
     def _one(self, place: ClusterHost, heard: Heard) -> Step:
         host, step = self._decided(place, heard)
@@ -183,7 +192,8 @@ class Passes:
         """Whether this program may act. Only for order: each step is safe with two programs at once."""
         items, index = self.servers.state()
         lease: dict[str, Any] = json.loads(items.get("lease", "{}"))
-        if not self.seizes and lease.get("holder") != self.holder and float(lease.get("until", 0)) > self.now():
+        left = float(lease.get("until", 0)) - self.now()
+        if not self.seizes and lease.get("holder") != self.holder and 0 < left <= LONGEST_LEASE_SECONDS:
             return False
         items["lease"] = json.dumps({"holder": self.holder, "until": self.now() + LEASE_SECONDS})
         return self.servers.write(items, index)

@@ -20,7 +20,7 @@ from tests.support.answers import Answers
 from tests.support.fake_cluster import FakeCluster
 from tests.support.programs import CLUSTER
 
-RUNNING = (200, [{"ClientStatus": "running"}])
+RUNNING = (200, [{"ID": "job", "ClientStatus": "running"}])
 AUTOPILOT = "GET /v1/operator/autopilot/health"
 STATS = "GET /v1/client/stats?node_id=n-a"
 LEASE = "GET /v1/var/takeover/state"
@@ -54,7 +54,7 @@ class World:
         self.account = FakeCluster({"a": 1, "b": 2}, workers=3, now=time.time())
         self.settings, self.outputs = settings, dict(OUTPUTS)
         nodes = [{"ID": f"n-{host}", "Datacenter": host, "Status": "ready"} for host in ("a", "b")]
-        lease = json.dumps({"holder": "x", "until": self.account.time + 55})
+        lease = json.dumps({"holder": "job", "until": self.account.time + 55})
         self.nomad = Answers(
             {
                 AUTOPILOT: _health(*(_server(number) for number in (1, 2, 3))),
@@ -122,9 +122,12 @@ def _lose_spare(world: World) -> None:
     world.account.workers = with_one_off  # type: ignore[method-assign]
 
 
-def _old_lease(world: World) -> None:
-    lease = json.dumps({"holder": "x", "until": world.account.time - 120})
-    world.nomad.answers[LEASE] = (200, {"Items": {"lease": lease}})
+def _lease(holder: str, seconds: float) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        lease = json.dumps({"holder": holder, "until": world.account.time + seconds})
+        world.nomad.answers[LEASE] = (200, {"Items": {"lease": lease}})
+
+    return change
 
 
 def _unapplied(world: World) -> None:
@@ -157,7 +160,9 @@ def _answer(path: str, answer: tuple[int, Any]) -> Callable[[World], None]:
         (_retire, "spares", "0 of 1 are ready. worker 3, droplet 3 lost host b: raise its number"),
         (_lose_spare, "spares", "worker 3, droplet 3 is off"),
         (_answer("GET /v1/job/pds-takeover/allocations?namespace=default", (200, [])), "takeover", "does not run"),
-        (_old_lease, "takeover", "has not looked at the hosts lately"),
+        (_lease("job", -120), "takeover", "has not looked at the hosts lately"),
+        (_lease("laptop:7", 86_400), "takeover", "Its clock is ahead"),
+        (_lease("laptop:7", 40), "takeover", "waits for laptop:7, which holds the lease"),
         (_unapplied, "clubs", "chess: not applied. Run `pulumi up --stack fleet`"),
         (_moving, "clubs", "`./pds move chess --to fleet` goes on"),
     ],

@@ -176,6 +176,13 @@ def test_repair_takes_the_lease_of_the_job(account: FakeCluster) -> None:
     assert hosts.repair(_stack(), yes=True) == 0
 
 
+def test_repair_gives_the_lease_back_to_the_job_in_the_end(account: FakeCluster) -> None:
+    account.cut_power(1)
+    hosts.repair(_stack(), yes=True)
+    job = Passes(account, account, account.places, "workers", Rules(), "job", account.now)
+    assert [step.kind for step in job.once()] == ["fine", "fine"]
+
+
 def test_drain_moves_a_host_that_is_well(account: FakeCluster) -> None:
     assert hosts.drain(_stack(), "a", yes=True) == 0
     assert account.volumes["a"].carrier == 3

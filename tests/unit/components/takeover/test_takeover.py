@@ -306,3 +306,24 @@ def test_the_lease_of_another_program_holds_this_one() -> None:
     assert [step.text for step in _passes(cluster, "two").once()] == ["another takeover holds the lease"]
     cluster.pass_time(61)
     assert len(_passes(cluster, "two").once()) == 2, "a lease ends"
+
+
+@pytest.mark.parametrize(("ahead", "is_held"), [(50, True), (86_400, False)])
+def test_a_lease_of_a_clock_that_is_ahead_stops_no_takeover(ahead: float, is_held: bool) -> None:
+    cluster = _cut()
+    laptop = _passes(cluster, "laptop", Rules(may_detach=False))
+    laptop.now = lambda: cluster.time + ahead
+    laptop.once()
+    assert (len(_passes(cluster, "job").once()) == 1) is is_held
+    _run(cluster, _passes(cluster, "job"), 240)
+    _is_well(cluster)
+
+
+def test_a_program_that_gives_its_lease_back_holds_no_other() -> None:
+    cluster = _cut()
+    first, second = _passes(cluster, "one"), _passes(cluster, "two")
+    first.once()
+    second.give_back()
+    assert len(second.once()) == 1, "only its holder gives it back"
+    first.give_back()
+    assert len(second.once()) == 2
