@@ -2,13 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from cli.check.run import CheckResult
 from cli.check.subject import CheckVerdict, failed, passed, skipped
-from cli.cluster.hosts import Cluster, views
+from cli.cluster.hosts import Cluster
 from cli.errors import CommandError
 from cli.lib.nomad_exec import nomad_access, nomad_api
 from cli.lib.stack import Stack
@@ -60,10 +60,10 @@ class ClusterSubject:
         """The takeover's own view of the hosts, with the operator's token."""
         return self.cluster.passes()
 
-    @cached_property
-    def hosts(self) -> Mapping[str, HostView]:
-        """The hosts as they are. Raises ClusterError."""
-        return views(self.passes)
+    def host(self, name: str) -> HostView | None:
+        """The host as it is; None if no `up` has made it yet. Raises Unavailable and Refused."""
+        place = next((place for place in self.passes.places if place.name == name), None)
+        return self.passes.view(place) if place else None
 
 
 def run_checks(subject: ClusterSubject) -> Iterator[CheckResult]:
@@ -115,7 +115,7 @@ def servers(subject: ClusterSubject) -> CheckVerdict:
 
 def carried(subject: ClusterSubject, host: str) -> CheckVerdict:
     """Check that a worker has the volume and the address, and that the node is ready there."""
-    view, repair = subject.hosts.get(host), f"`./pds repair {subject.cluster.stack}` moves it to a spare."
+    view, repair = subject.host(host), f"`./pds repair {subject.cluster.stack}` moves it to a spare."
     if view is None:
         return failed(f"no `up` has made it yet. Run `pulumi up --stack {subject.cluster.stack}`.")
     if view.carrier is None:
@@ -199,8 +199,8 @@ def takeover(subject: ClusterSubject) -> CheckVerdict:
     left = float(lease.get("until", 0)) - time.time()
     if left > LONGEST_LEASE_SECONDS:
         return failed(
-            f"{lease['holder']} wrote a lease that ends in {left:.0f} s. Its clock is ahead, or that of this machine is "
-            "behind: correct it, then repeat the check."
+            f"{lease['holder']} wrote a lease that ends in {left:.0f} s. Its clock is ahead, or that of this machine "
+            "is behind: correct it, then repeat the check."
         )
     if left > 0 and lease["holder"] not in _running(subject, TAKEOVER_JOB, "default"):
         return failed(

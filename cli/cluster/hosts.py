@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import click
@@ -25,6 +25,7 @@ from components.takeover.program import pause
 from components.takeover.services import Refused, Unavailable
 
 _NEEDED = ("worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
+_ASKED = ("ask", "refused")
 _PAUSE = 2.0
 _SHUTDOWN_SECONDS = 180.0
 _READY_SECONDS = 900.0
@@ -89,10 +90,24 @@ def views(passes: Passes) -> dict[str, HostView]:
     return answered(lambda: {place.name: passes.view(place) for place in passes.places})
 
 
+def looks(passes: Passes) -> tuple[dict[str, HostView], dict[str, str]]:
+    """The hosts as they are, and why of others nothing is known. Raises ClusterError if nothing is known of any."""
+    found: dict[str, HostView] = {}
+    unknown: dict[str, ClusterError] = {}
+    for place in passes.places:
+        try:
+            found[place.name] = _view(passes, place)
+        except ClusterError as error:
+            unknown[place.name] = error
+    if unknown and not found:
+        raise min(unknown.values(), key=lambda error: not isinstance(error, _NoAnswerError))
+    return found, {name: str(error) for name, error in unknown.items()}
+
+
 def lines(cluster: Cluster) -> list[str]:
     """The hosts, spares and servers, a line each. Raises ClusterError."""
     passes = cluster.passes()
-    found = views(passes)
+    found, unknown = looks(passes)
     droplets = answered(lambda: passes.cloud.workers(passes.tag))
     retired = answered(passes.retired)
     text = []
@@ -101,6 +116,7 @@ def lines(cluster: Cluster) -> list[str]:
         state = "ready" if host.is_serving else "NOT READY"
         address = "" if host.address_at == host.carrier else ", its address is elsewhere"
         text.append(f"host {host.name} ({host.address}) {where}: {state}{address}; {cluster.clubs_on(host.name)}")
+    text += [f"host {name}: UNKNOWN. {reason}" for name, reason in unknown.items()]
     spares = spares_of(droplets, retired)
     text.append(f"spares: {', '.join(map(cluster.worker, spares)) or 'none'}")
     for number in sorted(set(retired) & set(droplets)):
@@ -118,8 +134,11 @@ def repair(stack: Stack, *, yes: bool) -> int:
     for line in lines(cluster):
         print(line)
     passes = cluster.passes()
-    found = views(passes)
+    found, unknown = looks(passes)
     down = sorted(name for name, host in found.items() if not host.is_serving)
+    if not down and unknown:
+        print(f"\nNothing to repair on the other hosts: look at {', '.join(unknown)} first.")
+        return 1
     if not down:
         print("\nNothing to repair: every host is on a worker, and its node is ready.")
         return 0
@@ -141,11 +160,11 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
     if host not in cluster.outputs["hosts"]:
         raise ClusterError(f"Stack {stack.name} has no host {host}: {', '.join(cluster.outputs['hosts'])}.")
     passes = cluster.passes()
-    view = views(passes)[host]
+    place = next(place for place in passes.places if place.name == host)
+    view = _view(passes, place)
     carrier = view.carrier
     if view.is_busy:
         raise ClusterError(f"An action on the volume of host {host} is in progress. Nothing was changed. Try again.")
-    place = next(place for place in passes.places if place.name == host)
     spare = answered(lambda: passes.spare_for(place))
     if spare is None:
         raise ClusterError("There is no spare worker. Nothing was changed. Raise 'cluster.workers.spares', then `up`.")
@@ -202,13 +221,13 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None]) -> in
     while time.monotonic() < end:
         passes = cluster.passes()
         try:
-            found = {place.name: _view(passes, place) for place in passes.places if place.name in waiting}
-            waiting = {name for name, host in found.items() if not _is_back(host, before)}
+            found, unknown = looks(replace(passes, places=tuple(p for p in passes.places if p.name in waiting)))
+            waiting -= {name for name, host in found.items() if _is_back(host, before)}
             if not waiting:
                 print(f"\n{', '.join(sorted(before))}: ready.")
                 return 0
             steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested)))
-            reason = ""
+            reason = " ".join(unknown.values())
             for place, step in zip(passes.places, steps, strict=False):
                 if step.kind == "detach":
                     requested.setdefault(place.name, time.time())
@@ -219,7 +238,7 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None]) -> in
                 shown.add(text)
                 print(text, flush=True)
         # One host's question is no reason to leave another one half moved.
-        asked = {place.name for place, step in zip(passes.places, steps, strict=False) if step.kind == "ask"}
+        asked = {place.name for place, step in zip(passes.places, steps, strict=False) if step.kind in _ASKED}
         if steps and waiting <= asked:
             return _stuck(cluster, before)
         # A pass asks about each host; the view above asks about those that wait once more.

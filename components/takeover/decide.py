@@ -109,7 +109,10 @@ class HostView:
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next: `kind` is 'fine', 'wait', 'ask', 'foreign', 'retire', 'detach', 'attach' or 'assign'."""
+    """What to do next: `kind` is 'fine', 'wait', 'ask', 'foreign', 'refused', 'retire', 'detach', 'attach' or 'assign'.
+
+    'refused' is a service's answer to a look at the host, for example that its volume does not exist.
+    """
 
     kind: str
     text: str = ""
@@ -202,6 +205,9 @@ def _in_progress(host: HostView, now: float) -> Step:
     running = next(action for action in host.actions if action.status == "in-progress")
     if running.kind == "detach" and now - running.started > DETACH_SECONDS:
         return Step("ask", _stuck(host))
+    if now - running.started > DETACH_SECONDS:
+        text = f"host {host.name}: the {running.kind} of its volume is not over after {DETACH_SECONDS} s"
+        return Step("ask", f"{text}. Ask DigitalOcean's support to end it: volume {host.volume}")
     return Step("wait", f"host {host.name}: the {running.kind} of its volume is in progress")
 
 

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.takeover.decide import Action, Droplet, Heard, HostView, Node, Rules, Step, decide, spares_of
+from components.takeover.decide import (
+    DETACH_SECONDS,
+    Action,
+    Droplet,
+    Heard,
+    HostView,
+    Node,
+    Rules,
+    Step,
+    decide,
+    spares_of,
+)
 from components.takeover.services import Refused, Unavailable
 
 LEASE_SECONDS = 60.0
@@ -62,11 +73,26 @@ class Passes:
     """Whether it takes the lease of another program: a person has decided."""
 
     def once(self) -> list[Step]:
-        """The steps of one pass, already done. Raises Unavailable if a service can't answer: nothing is guessed."""
+        """The steps of one pass, already done. Nothing is guessed about a host of which a service can't tell, and the
+        other hosts go on. Raises Unavailable if it can't tell of any, and Refused if the token lacks a right."""
         if self.holder and not self._lease():
             return [Step("wait", "another takeover holds the lease")]
         heard = Heard.of(self.servers.node(place.name) for place in self.places)
-        return [self._one(place, heard) for place in self.places]
+        steps: list[Step] = []
+        silent: list[Unavailable] = []
+        for place in self.places:
+            try:
+                steps.append(self._one(place, heard))
+            except Unavailable as error:
+                silent.append(error)
+                steps.append(Step("wait", f"host {place.name}: {error}"))
+            except Refused as error:
+                if error.status in (401, 403):
+                    raise
+                steps.append(Step("refused", f"host {place.name}: {error}"))
+        if silent and len(silent) == len(steps):
+            raise silent[-1]
+        return steps
 
     def view(self, place: ClusterHost) -> HostView:
         """What is known of a host now. The carrier is asked for before the actions: if a detach that is in progress
@@ -101,12 +127,13 @@ class Passes:
     def _one(self, place: ClusterHost, heard: Heard) -> Step:
         host, step = self._decided(place, heard)
         if step.kind == "attach":
-            # One host's attach has to be over before the next host chooses a spare: a droplet shows its volumes only
-            # then, so the spare is chosen again after this question.
-            busy = [other.name for other in self.places if other != place and self._is_attaching(other)]
-            if busy:
-                return Step("wait", f"host {place.name}: waits for the attach of host {busy[0]}")
-            host, step = self._decided(place, heard)
+            # A droplet shows a volume only when its attach is over, so the spare is chosen again after this question.
+            # An attach that does not end, or of which DigitalOcean does not tell, has the lowest spare: skip it.
+            attaching = self._attaching(place)
+            for name, since in attaching.items():
+                if self.now() - since <= DETACH_SECONDS:
+                    return Step("wait", f"host {place.name}: waits for the attach of host {name}")
+            host, step = self._decided(place, heard, skipped=len(attaching))
         try:
             self._do(step, place)
         except Refused as error:
@@ -118,8 +145,10 @@ class Passes:
             self._set_retired(host.carrier, None)
         return step
 
-    def _decided(self, place: ClusterHost, heard: Heard) -> tuple[HostView, Step]:
-        host, droplets, retired = self.view(place), self.cloud.workers(self.tag), self.retired()
+    def _decided(self, place: ClusterHost, heard: Heard, skipped: int = 0) -> tuple[HostView, Step]:
+        host, droplets, retired = self.view(place), dict(self.cloud.workers(self.tag)), self.retired()
+        for number in sorted(spares_of(droplets, retired))[:skipped]:
+            del droplets[number]
         step = decide(host, droplets, retired, self.now(), self.rules, heard)
         if step.kind in ("retire", "detach"):
             before = self.places if step.kind == "retire" else self.places[: self.places.index(place)]
@@ -162,8 +191,26 @@ class Passes:
             return False
         return carrier is None or carrier in droplets
 
-    def _is_attaching(self, place: ClusterHost) -> bool:
-        return any(a.kind == "attach" and a.status == "in-progress" for a in self.cloud.actions(place.volume))
+    def _attaching(self, place: ClusterHost) -> dict[str, float]:
+        """The other hosts that are being attached, and since when; since 0 if DigitalOcean does not tell."""
+        on = {volume for droplet in self.cloud.workers(self.tag).values() for volume in droplet.volumes}
+        found = {}
+        for other in self.places:
+            if other == place or other.volume in on:
+                continue
+            try:
+                actions = self.cloud.actions(other.volume)
+            except Unavailable:
+                found[other.name] = 0.0
+                continue
+            except Refused as error:
+                if error.status != 404:
+                    raise
+                continue
+            for action in actions:
+                if (action.kind, action.status) == ("attach", "in-progress"):
+                    found[other.name] = action.started
+        return found
 
     def _do(self, step: Step, place: ClusterHost) -> None:
         if step.kind == "retire":

@@ -40,7 +40,7 @@ class Reporter:
         """Report the steps of a pass."""
         for step in steps:
             if step.kind not in ("fine", "wait"):
-                self.tell(step.text, urgent=step.kind in ("ask", "foreign"))
+                self.tell(step.text, urgent=step.kind in ("ask", "foreign", "refused"))
             elif step.kind == "wait":
                 self._once(step.text, print)
 

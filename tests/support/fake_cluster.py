@@ -53,6 +53,7 @@ class FakeCluster:
         self.after: Callable[[int], None] = lambda _number: None
         self.detaches_never_end = False
         self.detaches_fail = False
+        self.attaches_never_end: set[str] = set()
         self._nested = False
 
     @property
@@ -76,6 +77,8 @@ class FakeCluster:
             if action is None or self.time - action.started < ACTION_SECONDS:
                 continue
             if action.kind == "detach" and self.detaches_never_end:
+                continue
+            if action.kind == "attach" and name in self.attaches_never_end:
                 continue
             failed = action.kind == "detach" and self.detaches_fail
             volume.actions[volume.actions.index(action)] = Action(

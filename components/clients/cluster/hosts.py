@@ -46,6 +46,8 @@ def place(nomad: Mapping[str, Any], hosts: Hosts, tag: str, seconds: float) -> N
                     f"{step.text[0].upper()}{step.text[1:]}. It stays there. `./pds adopt` moves a host with a droplet "
                     "of its own into a cluster. If that droplet is lost, delete it, which detaches the volume."
                 )
+            if step.kind == "refused":
+                raise ServiceError(f"{step.text[0].upper()}{step.text[1:]}.")
         return steps
 
     def placed() -> str | None:

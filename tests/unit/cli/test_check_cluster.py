@@ -176,6 +176,20 @@ def test_names_what_is_wrong_and_the_remedy(
     assert words in remark
 
 
+def test_a_host_without_its_volume_hides_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    carrier = world.account.carrier
+
+    def answer(volume: str) -> int | None:
+        if volume == "a":
+            raise Refused(404, "volume a does not exist")
+        return carrier(volume)
+
+    monkeypatch.setattr(world.account, "carrier", answer)
+    found = world.verdicts(monkeypatch)
+    assert found["host a"] == (False, "volume a does not exist.")
+    assert found["host b"][0]
+
+
 def test_a_token_without_a_scope_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_volume: str) -> Any:
         raise Refused(403, "GET /v2/volumes/a: 403 missing the scope block_storage:read")

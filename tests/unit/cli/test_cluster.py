@@ -13,7 +13,7 @@ from cli.cluster.hosts import Cluster, ClusterError
 from cli.lib.digitalocean import DigitalOceanError
 from components.takeover.decide import DETACH_SECONDS, Action, Rules
 from components.takeover.passes import Passes
-from components.takeover.services import Unavailable
+from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
 
 OUTPUTS: dict[str, Any] = {
@@ -63,6 +63,29 @@ def test_lines_say_who_carries_what(account: FakeCluster) -> None:
         "worker 3, droplet 3 lost host b: raise its generation to make it a spare",
         "servers: 9",
     ]
+
+
+def _gone(account: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    carrier = account.carrier
+
+    def answer(volume: str) -> int | None:
+        if volume == "a":
+            raise Refused(404, "volume a does not exist")
+        return carrier(volume)
+
+    monkeypatch.setattr(account, "carrier", answer)
+
+
+def test_a_host_without_its_volume_hides_no_other(account: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    _gone(account, monkeypatch)
+    assert hosts.lines(Cluster.of(_stack()))[:2] == [
+        "host b (ip-b) on worker 2, droplet 2: ready; no club",
+        "host a: UNKNOWN. volume a does not exist.",
+    ]
+    assert hosts.repair(_stack(), yes=True) == 1, "a person has to look at host a"
+    account.cut_power(2)
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert account.volumes["b"].carrier == 3
 
 
 def test_repair_finds_nothing_to_do(account: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:

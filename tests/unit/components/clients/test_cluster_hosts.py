@@ -56,6 +56,17 @@ def test_leaves_a_volume_on_a_droplet_of_another_stack_and_says_so_at_once(accou
     assert account.time - began < 60
 
 
+def test_a_volume_that_is_gone_is_named_at_once(account: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_volume: str) -> int:
+        raise Refused(404, "volume va does not exist")
+
+    monkeypatch.setattr(account, "carrier", refuse)
+    began = account.time
+    with pytest.raises(ServiceError, match="Host a: volume va does not exist"):
+        _place()
+    assert account.time - began < 60
+
+
 def test_requires_the_token_in_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)

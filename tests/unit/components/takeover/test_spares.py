@@ -1,10 +1,13 @@
-"""A volume is detached only if there is a spare for it beside those that other hosts need."""
+"""A volume is detached only if there is a spare for it beside those that other hosts need, and no host waits for
+another one's trouble."""
+
+from typing import Any
 
 import pytest
 
-from components.takeover.decide import Action, Rules, Step
+from components.takeover.decide import DETACH_SECONDS, Action, Rules, Step
 from components.takeover.passes import Passes
-from components.takeover.services import Refused
+from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
 
 
@@ -101,3 +104,54 @@ def test_a_volume_that_is_being_attached_still_needs_its_spare() -> None:
     cluster = FakeCluster({"a": 1, "b": None}, workers=2)
     cluster.volumes["b"].actions.append(Action("attach", "in-progress", cluster.time))
     assert _passes(cluster).spare_for(cluster.places[0]) is None
+
+
+GONE, SILENT = Refused(404, "volume a does not exist"), Unavailable("GET volume a was answered with 500")
+
+
+@pytest.mark.parametrize(("error", "kind"), [(GONE, "refused"), (SILENT, "wait")], ids=["gone", "silent"])
+def test_a_host_of_which_nothing_is_known_keeps_no_other_from_its_takeover(
+    error: Exception, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    for name in ("carrier", "actions"):
+        monkeypatch.setattr(cluster, name, _failing_for("a", error, getattr(cluster, name)))
+    cluster.cut_power(2)
+    steps = _run(cluster, _passes(cluster), 120)
+    assert _carriers(cluster) == {"a": 1, "b": 3}
+    assert [step.kind for step in steps] == [kind, "fine"]
+    assert steps[0].text == f"host a: {error}"
+
+
+def _failing_for(name: str, error: Exception, answer: Any) -> Any:
+    def ask(volume: str) -> Any:
+        if volume == name:
+            raise error
+        return answer(volume)
+
+    return ask
+
+
+@pytest.mark.parametrize("error", [Unavailable("no answer"), Refused(403, "no scope"), Refused(401, "expired")])
+def test_a_service_that_answers_about_no_host_ends_the_pass(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+
+    def fail(_volume: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(cluster, "carrier", fail)
+    with pytest.raises(type(error)):
+        _passes(cluster).once()
+
+
+def test_an_attach_that_does_not_end_is_told_and_the_next_host_takes_another_spare() -> None:
+    cluster = FakeCluster({"a": 1, "b": 2, "c": 3, "d": 4}, workers=6)
+    cluster.attaches_never_end = {"a"}
+    cluster.cut_power(1)
+    cluster.pass_time(60)
+    cluster.cut_power(2)
+    steps = _run(cluster, _passes(cluster), DETACH_SECONDS + 200)
+    assert _carriers(cluster) == {"a": None, "b": 6, "c": 3, "d": 4}, "droplet 5 is that of host a"
+    assert steps[0].kind == "ask"
+    assert "the attach of its volume is not over after 300 s" in steps[0].text
+    assert cluster.violations == []
