@@ -151,7 +151,7 @@ def repair(stack: Stack, *, yes: bool) -> int:
         print(f"Spares: {len(spares)}. Without one a volume stays on its droplet, so not all of these hosts are moved.")
     if placed and not yes and not click.confirm("Move them?"):
         return 1
-    return _move(cluster, before)
+    return _move(cluster, before, only_down=True)
 
 
 def drain(stack: Stack, host: str, *, yes: bool) -> int:
@@ -203,17 +203,18 @@ def _status(account: DigitalOceanAccount, droplet: int) -> str:
         return str(error).rstrip(".")
 
 
-def _move(cluster: Cluster, before: Mapping[str, int | None]) -> int:
-    """Passes until each host of `before` is ready on another droplet than the one there. Returns 1 if a person has to
-    act. A service that does not answer is waited for, because the hosts are away meanwhile. Raises ClusterError."""
+def _move(cluster: Cluster, before: Mapping[str, int | None], *, only_down: bool = False) -> int:
+    """Passes until each host of `before` is ready on another droplet than the one there; with `only_down` also on that
+    one, where a host that came back stays. Returns 1 if a person has to act. A service that does not answer is waited
+    for, because the hosts are away meanwhile. Raises ClusterError."""
     try:
-        return _passes_until_back(cluster, before)
+        return _passes_until_back(cluster, before, only_down)
     finally:
         with contextlib.suppress(Unavailable, Refused):  # it ends by itself soon
             cluster.passes().give_back()
 
 
-def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None]) -> int:
+def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None], only_down: bool) -> int:
     shown: set[str] = set()
     requested: dict[str, float] = {}
     waiting, reason = set(before), ""
@@ -222,11 +223,17 @@ def _passes_until_back(cluster: Cluster, before: Mapping[str, int | None]) -> in
         passes = cluster.passes()
         try:
             found, unknown = looks(replace(passes, places=tuple(p for p in passes.places if p.name in waiting)))
-            waiting -= {name for name, host in found.items() if _is_back(host, before)}
+            stayed = {name for name, host in found.items() if only_down and host.is_serving}
+            back = {name for name, host in found.items() if _is_back(host, before, name in stayed)}
+            for name in sorted(back):
+                if found[name].carrier == before[name]:
+                    print(f"host {name} is back on the droplet that it was on, and stays there")
+            waiting -= back
             if not waiting:
+                _steps(cluster.passes())  # a host that stayed: its droplet is no longer retired
                 print(f"\n{', '.join(sorted(before))}: ready.")
                 return 0
-            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested)))
+            steps = _steps(cluster.passes(leave=_still_there(cluster, found, before, requested) - stayed))
             reason = " ".join(unknown.values())
             for place, step in zip(passes.places, steps, strict=False):
                 if step.kind == "detach":
@@ -270,8 +277,9 @@ def _view(passes: Passes, place: ClusterHost) -> HostView:
     return answered(lambda: passes.view(place))
 
 
-def _is_back(host: HostView, before: Mapping[str, int | None]) -> bool:
-    return host.is_serving and host.carrier != before[host.name] and host.address_at == host.carrier
+def _is_back(host: HostView, before: Mapping[str, int | None], may_stay: bool) -> bool:
+    moved = may_stay or host.carrier != before[host.name]
+    return host.is_serving and moved and host.address_at == host.carrier
 
 
 def _stuck(cluster: Cluster, before: Mapping[str, int | None]) -> int:

@@ -111,6 +111,27 @@ def test_repair_asks_first(account: FakeCluster, monkeypatch: pytest.MonkeyPatch
     assert account.volumes["a"].carrier == 1
 
 
+@pytest.mark.parametrize("steps", [0, 1], ids=["while the person reads the question", "after its droplet was retired"])
+def test_repair_leaves_a_host_that_came_back_where_it_is(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], steps: int
+) -> None:
+    account.cut_power(1)
+    for _ in range(steps):
+        Cluster.of(_stack()).passes(leave=frozenset("a")).once()
+
+    def confirm(_text: str) -> bool:
+        account.alive[1] = True
+        del account.down_since["a"]
+        return True
+
+    monkeypatch.setattr(click, "confirm", confirm)
+    assert hosts.repair(_stack(), yes=False) == 0
+    assert account.is_serving("a")
+    assert [action.kind for action in account.volumes["a"].actions] == ["attach"], "nothing was taken from it"
+    assert Cluster.of(_stack()).passes().retired() == {}, "its droplet may have hosts again"
+    assert "host a is back on the droplet that it was on" in capsys.readouterr().out
+
+
 def test_repair_without_a_spare_changes_nothing(account: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
     account.cut_power(1)
     account.items["retired"] = '{"3": "b"}'
