@@ -16,6 +16,7 @@ from components.host.connect import stack_identity
 from components.nomad_target import NomadTarget
 from components.operations.nomad_snapshots import NomadSnapshots, NomadSnapshotsArgs
 from components.operations.takeover import Takeover, TakeoverArgs
+from components.render.cluster.user_data import worker_names, worker_tag
 from components.secret_values import as_secret
 from components.settings.cluster_hosts import host_settings
 from components.settings.host_contract import ingress_namespace
@@ -45,7 +46,7 @@ class Cluster(pulumi.ComponentResource):
         settings, stack, child = args.settings, args.stack, pulumi.ResourceOptions(parent=self)
         cluster = settings.cluster
         assert cluster
-        account = _account(f"{name}-cluster-account", settings, child)
+        account = _account(f"{name}-cluster-account", settings, stack, child)
         first = pulumi.ResourceOptions(parent=self, depends_on=[account])
         identity = stack_identity(f"{name}-identity", settings, stack, first)
         fleet = Fleet(f"{name}-cluster", FleetArgs(settings=settings, stack=stack, identity=identity), child)
@@ -98,7 +99,7 @@ class Cluster(pulumi.ComponentResource):
         Ingress(name, ingress, pulumi.ResourceOptions(parent=self))
 
 
-def _account(name: str, settings: Settings, opts: pulumi.ResourceOptions) -> ClusterAccount:
+def _account(name: str, settings: Settings, stack: str, opts: pulumi.ResourceOptions) -> ClusterAccount:
     cluster = settings.cluster
     assert cluster
     takeover = cluster.takeover
@@ -111,6 +112,13 @@ def _account(name: str, settings: Settings, opts: pulumi.ResourceOptions) -> Clu
                 "endpoint": cluster.servers.endpoint,
                 "generations": [
                     cluster.servers.generations.get(str(number), 1) for number in range(1, cluster.servers.count + 1)
+                ],
+            },
+            "workers": {
+                "tag": worker_tag(stack),
+                "names": worker_names(stack),
+                "generations": [
+                    cluster.workers.generations.get(str(number), 1) for number in range(1, cluster.worker_count + 1)
                 ],
             },
             "takeover_token": pulumi.Output.secret(takeover.token.get_secret_value() if takeover else ""),

@@ -6,7 +6,7 @@ numbers. A rebuilt droplet has another number. So a run that was interrupted any
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,7 +147,9 @@ def _finish_last(run: Upgrade) -> None:
     # A droplet that is gone was being replaced. If all are there, `up` may begin with a server.
     if not lost and _wait(run.voters, _HEALTH_SECONDS, "The servers are not healthy") is None:
         raise ClusterError("Nothing was changed.")
-    if len(rebuilt := _rebuilt_by_up(run.stack)) > 1:
+    rebuilt = _rebuilt_by_up(run.stack)
+    _refuse_carriers(run, rebuilt)
+    if len(rebuilt) > 1:
         raise ClusterError(
             f"`up` would change more than one droplet: {', '.join(rebuilt)}. Nothing was changed. An interrupted "
             f"upgrade has one left at most. Correct 'cluster.servers.generations' and 'cluster.workers.generations' in "
@@ -155,6 +157,18 @@ def _finish_last(run: Upgrade) -> None:
             f"{run.stack.name}` shows one at most. Then repeat the command."
         )
     run.update()
+
+
+def _refuse_carriers(run: Upgrade, rebuilt: Sequence[str]) -> None:
+    """Refuse an `up` that rebuilds the worker of a host, by the names of the droplets. Raises ClusterError."""
+    names = {int(worker): f"worker-{number}" for number, worker in enumerate(run.cluster.outputs["workers"], 1)}
+    for host, droplet in run.droplets().carriers.items():
+        if droplet in names and any(name.endswith(names[droplet]) for name in rebuilt):
+            raise ClusterError(
+                f"`up` would rebuild {run.cluster.worker(droplet)}, which carries host {host}. Nothing was changed. Is "
+                f"Pulumi.{run.stack.name}.yaml that of another checkout? The interrupted upgrade wrote its numbers "
+                "into 'cluster.workers.generations' there."
+            )
 
 
 def _rebuilt_by_up(stack: Stack) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.clients.cluster.account import refuse_missing_sizes, refuse_wrong_rights
+from components.clients.cluster.account import refuse_missing_sizes, refuse_rebuilt_carriers, refuse_wrong_rights
 from components.clients.errors import PendingError, ServiceError
 from tests.e2e.digitalocean import catalog
 from tests.e2e.digitalocean.scopes import TAKEOVER
@@ -87,3 +87,53 @@ def test_requires_the_operators_token_in_the_shell(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ServiceError, match="set DIGITALOCEAN_TOKEN"):
         refuse_missing_sizes("fra1", {})
+
+
+def _workers(*generations: int) -> dict[str, Any]:
+    # The engine's numbers are floats.
+    return {"tag": "pds-fleet-worker", "names": "pds-fleet-worker-", "generations": list(map(float, generations))}
+
+
+@pytest.fixture
+def carrier(client: Client) -> int:
+    """Workers 1 to 3 of a cluster; the third carries a host."""
+    made = [
+        client.droplet(name=f"pds-fleet-worker-{number}", tags=["pds-fleet-worker"], volumes=volumes)["id"]
+        for number, volumes in ((1, []), (2, []), (3, [client.volume()["id"]]))
+    ]
+    return int(made[2])
+
+
+@pytest.mark.usefixtures("_shell")
+@pytest.mark.parametrize(
+    ("new", "cause"),
+    [(_workers(1, 1, 3), "a new number rebuilds it: worker 3"), (_workers(1, 1), "delete it: worker 3")],
+    ids=["rebuilt", "deleted"],
+)
+def test_refuses_to_rebuild_or_delete_a_worker_that_carries_a_host(
+    carrier: int, new: dict[str, Any], cause: str
+) -> None:
+    with pytest.raises(ServiceError, match=rf"Droplet {carrier} carries a host, and .*{cause}"):
+        refuse_rebuilt_carriers(_workers(1, 1, 2), new)
+
+
+def test_refuses_a_lower_number_without_a_look_at_the_account() -> None:
+    with pytest.raises(ServiceError, match=r"workers\.generations\.3' is 1, and was 2.*older checkout"):
+        refuse_rebuilt_carriers(_workers(1, 1, 2), _workers(1, 1, 1))
+
+
+@pytest.mark.usefixtures("_shell", "carrier")
+@pytest.mark.parametrize(
+    "new", [_workers(2, 1, 2), _workers(1, 1, 2, 1)], ids=["a worker without a host", "one more worker"]
+)
+def test_accepts_other_changes_of_workers(new: dict[str, Any]) -> None:
+    refuse_rebuilt_carriers(_workers(1, 1, 2), new)
+
+
+@pytest.mark.usefixtures("_shell")
+def test_accepts_to_replace_a_carrier_that_is_gone(client: Client, carrier: int) -> None:
+    client.ask("DELETE", f"/droplets/{carrier}", status=204)
+    client.until(
+        lambda: {"status": client.http.get(f"/droplets/{carrier}").status_code}, lambda found: found["status"] == 404
+    )
+    refuse_rebuilt_carriers(_workers(1, 1, 2), _workers(1, 1, 3))

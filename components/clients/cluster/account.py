@@ -7,6 +7,7 @@ be tried without writing. Sources: digitalocean/openapi (`security` of each oper
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from components.clients.console import shell_variable
 from components.clients.errors import PendingError, ServiceError
@@ -55,7 +56,7 @@ def refuse_missing_sizes(region: str, sizes: Mapping[str, str]) -> None:
     """Refuse a size that `region` does not have. `sizes`: key in the stack file to slug. Raises ServiceError."""
     api = shell_variable("DIGITALOCEAN_API_URL") or API
     answer = _asked(Http(api, {"Authorization": f"Bearer {operator_token()}"}), "/v2/sizes?per_page=200")
-    known = {str(size["slug"]): size for size in answer["sizes"]}
+    known = {str(size["slug"]): size for size in answer.get("sizes", [])}
     faults = []
     for key, slug in sorted(sizes.items()):
         found = known.get(slug)
@@ -116,6 +117,39 @@ def refuse_rebuilt_servers(old: Mapping[str, Any], new: Mapping[str, Any]) -> No
             )
 
 
+def refuse_rebuilt_carriers(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to rebuild or delete a worker that has the volume of a host, and a lower number. `old` and `new`: the
+    workers' `generations`, their `tag`, and `names`, the beginning of their droplets' names. Raises ServiceError."""
+    if not old:
+        return
+    was, now = old["generations"], new["generations"]
+    changed = [number for number in range(1, len(was) + 1) if was[number - 1 : number] != now[number - 1 : number]]
+    for number, (last, next_one) in enumerate(zip(was, now, strict=False), 1):
+        if next_one < last:
+            raise ServiceError(
+                f"'cluster.workers.generations.{number}' is {next_one:.0f}, and was {last:.0f} in the last `up`. Is "
+                "the stack file that of an older checkout? A number is raised only. Nothing was changed."
+            )
+    carriers = _carriers(new) if changed else {}
+    for number in changed:
+        droplet = carriers.get(f"{new['names']}{number}")
+        if droplet:
+            cause = "a new number rebuilds" if number <= len(now) else "fewer hosts or 'cluster.workers.spares' delete"
+            raise ServiceError(
+                f"Droplet {droplet} carries a host, and {cause} it: worker {number}. The host's clubs would be away. "
+                "`./pds list` says which host it is. Move it first: `./pds drain` of this stack and the host, or "
+                "`./pds repair` if it is down. Nothing was changed."
+            )
+
+
+def _carriers(workers: Mapping[str, Any]) -> dict[str, int]:
+    """The workers that have a volume: name to DigitalOcean's number."""
+    api = shell_variable("DIGITALOCEAN_API_URL") or API
+    query = urlencode({"tag_name": workers["tag"], "per_page": 200})
+    answer = _asked(Http(api, {"Authorization": f"Bearer {operator_token()}"}), f"/v2/droplets?{query}")
+    return {str(item["name"]): int(item["id"]) for item in answer.get("droplets", []) if item["volume_ids"]}
+
+
 def _refuse_without_snapshot() -> None:
     """All servers at once are an empty Nomad, which only `./pds restore` fills: it names the snapshot."""
     if not shell_variable("PDS_NOMAD_SNAPSHOT"):
@@ -141,7 +175,7 @@ def _may(http: Http, method: str, path: str, body: Mapping[str, object] | None =
 
 def _asked(http: Http, path: str) -> Mapping[str, list[Mapping[str, Any]]]:
     try:
-        answer: Mapping[str, list[Mapping[str, Any]]] = http.call("GET", path) or {"sizes": []}
+        answer: Mapping[str, list[Mapping[str, Any]]] = http.call("GET", path) or {}
     except Unavailable as error:
         raise PendingError(f"{error}. Try again.") from None
     except Refused as error:

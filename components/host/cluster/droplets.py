@@ -8,7 +8,7 @@ import pulumi_digitalocean as digitalocean
 
 from components.host.cluster.network import ClusterNetwork
 from components.host.droplet import account_key_id
-from components.render.cluster.user_data import MachineIdentity, server_user_data, worker_user_data
+from components.render.cluster.user_data import MachineIdentity, server_user_data, worker_names, worker_user_data
 from components.render.host.cloud_init import Certificates
 from components.secret_values import as_secret
 from components.settings.sections.settings import Settings
@@ -65,7 +65,7 @@ class ClusterDroplets(pulumi.ComponentResource):
             self._droplet(
                 f"{name}-worker-{number}",
                 args,
-                label=f"pds-{stack}-worker-{number}",
+                label=f"{worker_names(stack)}{number}",
                 size=cluster.workers.size,
                 tag=args.network.worker_tag,
                 generation=cluster.workers.generations.get(str(number), 1),

@@ -59,6 +59,11 @@ def worker_tag(stack: str) -> str:
     return f"pds-{stack}-worker"
 
 
+def worker_names(stack: str) -> str:
+    """The names of the workers' droplets, without the number at their end."""
+    return f"pds-{stack}-worker-"
+
+
 def server_user_data(settings: Settings, stack: str, number: int, identity: MachineIdentity) -> str:
     """The document of a server. Raises UserDataTooLongError."""
     return _document(settings, server_files(settings, stack, number, identity, server_hash(settings, stack, number)))

@@ -241,6 +241,29 @@ def test_an_interrupted_run_applies_no_file_that_rebuilds_two_droplets(world: _W
     assert world.rebuilt == rebuilt
 
 
+def test_an_interrupted_run_applies_no_file_that_rebuilds_the_worker_of_a_host(world: _World) -> None:
+    drain = hosts.drain
+
+    def cut_short(*arguments: Any, **options: Any) -> int:
+        drain(*arguments, **options)
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hosts, "drain", cut_short)
+        with pytest.raises(KilledError):
+            _run(world)
+    assert world.fake.volumes["a"].carrier == world.workers[2], "worker 3 was rebuilt, and host a drained to it"
+    rebuilt = list(world.rebuilt)
+    file = world.root / "Pulumi.fleet.yaml"
+    content = yaml.safe_load(file.read_text())
+    # Another checkout: it has the server's numbers, and not that of worker 3.
+    content["config"]["pds:cluster"]["workers"]["generations"] = {"3": 1}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ClusterError, match=r"rebuild worker 3, droplet \d+, which carries host a"):
+        _run(world)
+    assert world.rebuilt == rebuilt
+
+
 def test_the_only_server_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

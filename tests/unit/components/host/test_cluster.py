@@ -31,6 +31,14 @@ def test_has_three_servers_and_a_worker_for_each_host_and_spare() -> None:
     assert [item.inputs["name"] for item in _droplets("worker")] == [f"pds-fleet-worker-{n}" for n in (1, 2, 3)]
 
 
+def test_the_account_is_asked_about_the_droplets_that_there_are() -> None:
+    (account,) = [item for item in cluster().resources if kind(item) == "ClusterAccount"]
+    workers = account.inputs["workers"]
+    names = [f"{workers['names']}{number}" for number, _ in enumerate(workers["generations"], 1)]
+    assert names == [item.inputs["name"] for item in _droplets("worker")]
+    assert all(item.inputs["tags"] == [workers["tag"]] for item in _droplets("worker"))
+
+
 def test_hosts_are_protected_and_on_no_droplet() -> None:
     kept = [item for item in cluster().resources if kind(item) in ("Volume", "ReservedIp")]
     assert len(kept) == 5, "a volume and an address each, and the endpoint"
