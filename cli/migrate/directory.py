@@ -54,7 +54,8 @@ class Directory:
 
     def identity(self, did: str) -> Identity:
         """Return the present identity. Raises ServiceError."""
-        return Identity(data=self._get(f"/{did}/data"), cid=str(self.log(did)[-1]["cid"]))
+        cid = str(self.log(did)[-1]["cid"])  # first: older than the data at most, so a change of it is noticed
+        return Identity(data=self._get(f"/{did}/data"), cid=cid)
 
     def log(self, did: str) -> list[Json]:
         """Return the identity's valid operations, the oldest first. Raises ServiceError."""

@@ -27,6 +27,8 @@ _FIELDS = ("rotationKeys", "alsoKnownAs", "verificationMethods", "services")
 class IdentityChange:
     """The new content of the identity, and what becomes of the rotation keys."""
 
+    of: str
+    """CID of the operation that it changes. Content of a later one would be lost."""
     content: dict[str, Json]
     kept: tuple[str, ...]
     """Keys that are neither server's, which stay first."""
@@ -51,9 +53,8 @@ def identity_change(identity: Identity, old: Json, new: Json) -> IdentityChange:
         "verificationMethods": {**identity.data["verificationMethods"], **new["verificationMethods"]},
         "services": {**identity.data["services"], **new["services"]},
     }
-    return IdentityChange(
-        content=content, kept=kept, removed=tuple(key for key in present if key in theirs - set(ours))
-    )
+    removed = tuple(key for key in present if key in theirs - set(ours))
+    return IdentityChange(of=identity.cid, content=content, kept=kept, removed=removed)
 
 
 def move_identity(
@@ -68,15 +69,25 @@ def move_identity(
     clock: Clock,
     say: Say,
 ) -> None:
-    """Have the operation signed, and submit it. `before` runs just before it is submitted. Raises ServiceError.
+    """Have the operation signed, and submit it. `before` runs just before it is submitted. Raises ServiceError, and
+    MigrationError if the identity is no longer the one that `change` was made of.
 
     A killed run may have had it signed: the stored one is submitted only if it is still the next one.
     """
-    present = directory.identity(old.did)
+
+    def refuse_another() -> None:
+        if directory.identity(old.did).cid != change.of:
+            raise MigrationError(
+                f"The identity in {directory.url} was changed since the list above was made. Nothing final was done. "
+                "Run the command again. It lists the identity as it is now."
+            )
+
+    refuse_another()
     operation = file.progress.operation
-    if operation is None or not _is_next(operation, present, change):
-        operation = _signed(old, present, file, change, ask, clock, say)
+    if operation is None or operation.get("prev") != change.of or not _holds(operation, change.content):
+        operation = _signed(old, file, change, ask, clock, say, refuse_another)
     before()
+    refuse_another()
     try:
         new.client.procedure("com.atproto.identity.submitPlcOperation", {"operation": operation}, attempts=1)
     except (CallRefusedError, NoAnswerError) as error:
@@ -90,24 +101,20 @@ def move_identity(
     say(f"Identity: {directory.url} names {new.host}.")
 
 
-def _is_next(operation: dict[str, Json], present: Identity, change: IdentityChange) -> bool:
-    return operation.get("prev") == present.cid and _holds(operation, change.content)
-
-
 def _holds(operation: dict[str, Json], content: dict[str, Json]) -> bool:
     return all(operation.get(name) == content[name] for name in _FIELDS)
 
 
 def _signed(
     old: OldServer,
-    present: Identity,
     file: ProgressFile,
     change: IdentityChange,
     ask: Questions,
     clock: Clock,
     say: Say,
+    before: Callable[[], None],
 ) -> dict[str, Json]:
-    """Return the signed operation, which is checked and stored first."""
+    """Return the signed operation, which is checked and stored first. `before` runs after each token is typed."""
     for _ in range(_TRIES):
         if clock.time() - file.progress.token_requested >= _TOKEN_VALID:
             old.client.procedure("com.atproto.identity.requestPlcOperationSignature")
@@ -117,6 +124,7 @@ def _signed(
         if not token:
             file.update(token_requested=0.0)
             continue
+        before()
         try:
             answer = old.client.procedure(
                 "com.atproto.identity.signPlcOperation", {**change.content, "token": token}, attempts=1
@@ -133,7 +141,7 @@ def _signed(
             raise
         file.update(token_requested=0.0)  # a token is used once
         operation: dict[str, Json] = answer["operation"]
-        if operation.get("prev") != present.cid or not _holds(operation, change.content):
+        if operation.get("prev") != change.of or not _holds(operation, change.content):
             raise MigrationError(
                 f"{old.host} signed another operation than was requested. It was not submitted. Nothing final was done."
             )

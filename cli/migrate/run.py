@@ -93,8 +93,9 @@ def _move(this: Migration, login: AccountClient, old: OldServer, identity: Ident
             f"The account is active on {new.host}, and the directory names {identity.server}. `./pds check "
             f"{target.stack}` shows more. Nothing was changed."
         )
-    change = identity_change(identity, old.credentials(), new.credentials())
-    if not _copied_and_agreed(this, old, new, file, change):
+    identity_change(identity, old.credentials(), new.credentials())  # refused before hours of copying
+    change = _copied_and_agreed(this, old, new, file, identity)
+    if change is None:
         say("Nothing final was done: the old account is as it was. Run the command again to continue.")
         return 1
     move_identity(
@@ -113,15 +114,20 @@ def _move(this: Migration, login: AccountClient, old: OldServer, identity: Ident
 
 
 def _copied_and_agreed(
-    this: Migration, old: OldServer, new: NewServer, file: ProgressFile, change: IdentityChange
-) -> bool:
+    this: Migration, old: OldServer, new: NewServer, file: ProgressFile, before: Identity
+) -> IdentityChange | None:
+    """Return the change that the member agrees to, None if they do not. The identity was `before` when it began."""
     copy_repository(old, new, file, this.target.settings, this.say)
     lost = copy_blobs(old, new, this.target.settings, bool(this.target.bypass), this.say)
     preferences = copy_preferences(old, new, this.say)
+    identity = this.directory.identity(old.did)  # keys may have been added meanwhile
+    if identity.server != before.server:
+        raise MigrationError(f"The identity was changed meanwhile: it names {identity.server}. Run the command again.")
+    change = identity_change(identity, old.credentials(), new.credentials())
     found = report(old, new, change, file.progress.handle, lost, preferences, file.folder)
     for line in found.lines():
         this.say(line)
-    return this.ask.agree(f"Move the identity to {new.host} now? {old.host} cannot undo it")
+    return change if this.ask.agree(f"Move the identity to {new.host} now? {old.host} cannot undo it") else None
 
 
 def _copy_late_writes(this: Migration, old: OldServer, new: NewServer, file: ProgressFile) -> None:

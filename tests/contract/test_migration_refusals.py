@@ -8,6 +8,8 @@ from contextlib import closing
 
 import pytest
 
+from cli.check.plc_documents import directory_data
+from cli.migrate import run
 from cli.migrate.state import MigrationError
 from components.clients import pds_admin
 from components.clients.errors import ServiceError
@@ -18,6 +20,7 @@ from tests.contract.migration import (
     Answers,
     Mover,
     data_of,
+    mailed_token,
     member,
     nothing_final,
     one_direction,
@@ -116,3 +119,57 @@ def test_lists_what_differs_and_never_submits_another_operation_than_the_request
     assert f"preferences: {OLD} refuses app.bsky.actor.getPreferences: not for you" in here.output
     assert f"records: {OLD} counts 6, {NEW} 5" in here.output
     nothing_final(here, did)
+
+
+def _add_key(here: Mover, did: str) -> None:
+    """Add the member's key as `goat account plc add-rotation-key --first` does, in another terminal."""
+    if len(here.log(did)) > 1:
+        return
+    old = here.world.old
+    token = old.log_in(did)
+    old.send(token, "com.atproto.identity.requestPlcOperationSignature")
+    keys = directory_data(here.world.directory.url, did)["rotationKeys"]
+    body = {"rotationKeys": [MEMBER_KEY, *keys], "token": mailed_token(old, did)}
+    signed = old.client.procedure("com.atproto.identity.signPlcOperation", body)
+    old.client.procedure("com.atproto.identity.submitPlcOperation", {"operation": signed["operation"]})
+    old.send(token, "com.atproto.identity.requestPlcOperationSignature")
+
+
+@one_direction
+@pytest.mark.parametrize("moment", ["agree", "token", "late-writes"])
+def test_a_rotation_key_that_is_added_after_the_list_is_never_dropped(
+    here: Mover, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    old, name = here.world.old, f"eve-{moment}"
+    did = member(old, name, blobs=0)
+
+    def at(present: str) -> None:
+        if present == moment:
+            _add_key(here, did)
+
+    class Member(Answers):
+        def agree(self, text: str) -> bool:
+            at("agree")
+            return super().agree(text)
+
+    copied = run._copy_late_writes
+    monkeypatch.setattr(run, "_copy_late_writes", lambda *arguments: (at("late-writes"), copied(*arguments)))
+    with pytest.raises(MigrationError, match=r"was changed since the list above was made\. Nothing final was done"):
+        here.run(f"{name}.{OLD}", Member(lambda: (at("token"), mailed_token(old, did))[1]))
+    assert directory_data(here.world.directory.url, did)["services"]["atproto_pds"]["endpoint"] == f"https://{OLD}"
+    here.said.clear()
+    assert here.run(f"{name}.{OLD}", here.answers(did)) == 0
+    assert directory_data(here.world.directory.url, did)["rotationKeys"] == [MEMBER_KEY, NEW_KEY]
+    assert f"rotation key {MEMBER_KEY}: of neither server" in here.output
+
+
+@one_direction
+def test_a_rotation_key_that_is_added_while_it_copies_is_on_the_list(
+    here: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did = member(here.world.old, "fay", blobs=0)
+    copied = run.copy_preferences
+    monkeypatch.setattr(run, "copy_preferences", lambda *arguments: (_add_key(here, did), copied(*arguments))[1])
+    assert here.run(f"fay.{OLD}", here.answers(did)) == 0
+    assert f"rotation key {MEMBER_KEY}: of neither server" in here.output
+    assert directory_data(here.world.directory.url, did)["rotationKeys"] == [MEMBER_KEY, NEW_KEY]
