@@ -10,13 +10,15 @@ from cli.backups.restore import run_blobs_job, step
 from cli.check.run import run_checks, subject_of
 from cli.lib import nomad_jobs
 from cli.lib.apply import change, pause, up
+from cli.lib.nomad_exec import running_allocation
 from cli.lib.stack import Stack, StackError
+from components.clients.nomad import NomadApi
 from components.settings.checks.pds_env import blob_location
 from components.settings.sections.settings import Settings
 from components.settings.stack_identity import BLOBS_MOVED
 from offline.stackfile import read_settings
 
-_SERVE = "pds:blobs.serve"
+_SERVE, _PAUSED = "pds:blobs.serve", "pds:pds.paused"
 
 Store = Literal["bucket", "disk"]
 
@@ -24,34 +26,29 @@ Store = Literal["bucket", "disk"]
 def move_blobs(stack: Stack, to: Store, *, yes: bool, accept_losses: bool) -> int:
     """Move all blobs of `stack`; return the exit code. Raises StackError, StackFileError, ServiceError."""
     settings = _with_blobs(stack)
-    assert settings.blobs
     target = _location(settings, to)
     present = _present_location(stack)
     _refuse_another_bucket(settings, present)
-    if present == target and not settings.pds.paused:
+    api = nomad_jobs.stack_nomad_api(stack)
+    paused = _pause_if_stopped(stack, settings, api)
+    if present == target and not paused:
         _serve_from(stack, to, target, yes=yes)
         print(f"\nThe blobs of {stack.name} are served from the {_shown(target)} already.")
         return 0
     losses = {"accept_losses": "yes" if accept_losses else ""}
-    if present != target:
+    if present != target or paused != settings.pds.paused:
         step(1, "Apply the stack file: the bucket, its key, and the job that copies. The server keeps its place.")
-        if settings.blobs.serve == to:
-            change(stack, _SERVE, "bucket" if to == "disk" else "disk")
         up(stack, yes=yes)
-    api = nomad_jobs.stack_nomad_api(stack)
-    step(2, f"Copy the blobs to the {_shown(target)} and check each. The PDS keeps running.")
+    running = "The PDS is paused already, and starts at the end." if paused else "The PDS keeps running."
+    step(2, f"Copy the blobs to the {_shown(target)} and check each. {running}")
     if not run_blobs_job(api, {"step": "copy", "to": to} | losses):
-        print("\nNothing was changed. The reason is above. Repeat the command to continue.")
+        print(_still_paused(stack) if paused else "\nNothing was changed. The reason is above. Repeat the command.")
         return 1
 
     step(3, "Pause the PDS through the engine, and copy the rest.")
     pause(stack, yes=yes)
     if not run_blobs_job(api, {"step": "finish", "to": to} | losses):
-        print(
-            "\nThe PDS is paused, and its blobs have not moved. Fix the fault above and repeat the command, or "
-            f"start the PDS as it was: `pulumi config set --path pds:pds.paused false --stack {stack.name}` and "
-            "`pulumi up`."
-        )
+        print(_still_paused(stack))
         return 1
 
     step(4, f"Start the PDS with its blobs in the {_shown(target)}.")
@@ -64,6 +61,31 @@ def move_blobs(stack: Stack, to: Store, *, yes: bool, accept_losses: bool) -> in
         f"`--to {'disk' if to == 'bucket' else 'bucket'}` moves the blobs back."
     )
     return 0
+
+
+def _pause_if_stopped(stack: Stack, settings: Settings, api: NomadApi) -> bool:
+    """Return whether the PDS is paused. One that does not run is paused first.
+
+    A run that was interrupted at its end may have recorded another place on the volume than the state has. Then the
+    server starts with neither. The stack file gets the state's place again, because `up` refuses any other.
+    """
+    assert settings.blobs
+    here: Store = "disk" if _present_location(stack) == "disk" else "bucket"
+    stopped = not settings.pds.paused and running_allocation(api) is None
+    if stopped:
+        print("The PDS does not run. It is paused, and starts at the end, once its blobs are at one place.")
+        change(stack, _PAUSED, "true")
+    if settings.blobs.serve != here:
+        change(stack, _SERVE, here)
+    return settings.pds.paused or stopped
+
+
+def _still_paused(stack: Stack) -> str:
+    return (
+        "\nThe PDS is paused, and its blobs have not moved. Fix the fault above and repeat the command, or "
+        f"start the PDS as it was: `pulumi config set --path pds:pds.paused false --stack {stack.name}` and "
+        "`pulumi up`. If it does not start, repeat the command, with either place."
+    )
 
 
 def forget_old(stack: Stack) -> int:
@@ -93,7 +115,7 @@ def _serve_from(stack: Stack, to: Store, target: str, *, yes: bool) -> None:
     if settings.blobs.serve != to:
         change(stack, _SERVE, to)
     if settings.pds.paused:
-        change(stack, "pds:pds.paused", "false")
+        change(stack, _PAUSED, "false")
     up(stack, yes=yes, env={BLOBS_MOVED: target})
 
 

@@ -1,7 +1,7 @@
 """`./pds blobs`: the order of its calls to engine and Nomad, its stops, and how it continues."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -9,6 +9,7 @@ import yaml
 from cli import app
 from cli.backups import move_blobs, restore
 from cli.backups.restore import RestoreRequest
+from cli.lib import apply
 from cli.lib.stack import StackError
 from components.settings.stack_identity import BLOBS_MOVED
 from tests.support.programs import BACKUP
@@ -42,6 +43,8 @@ def ups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _at(alice: Owner, place: str, **changes: Any) -> None:
     alice.pulumi.state(("pds-identity", "pulumi-python:dynamic/pds:StackIdentity", "1", {"blobs": place}))
     alice.write(backup=BACKUP, **changes)
+    if not (changes.get("pds") or {}).get("paused"):
+        alice.nomad.run("2026-06-01T12:00:00Z")
 
 
 def _file(root: Path) -> dict[str, Any]:
@@ -98,11 +101,63 @@ def test_continues_a_move_that_was_interrupted_in_its_pause(alice: Owner, ups: l
     assert alice.nomad.dispatched[0]["accept_losses"] == "yes"
 
 
+def test_says_that_a_paused_pds_starts_at_the_end_and_not_that_nothing_was_changed(
+    alice: Owner, ups: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _at(alice, "disk", blobs=BLOBS | {"serve": "disk"}, pds={"paused": True})
+    alice.nomad.runs = [allocations("failed", "blobs")]
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False) == 1
+    output = capsys.readouterr().out
+    assert "The PDS is paused already, and starts at the end" in output
+    assert "Nothing was changed" not in output
+    assert "keeps running" not in output
+
+
 def test_goes_back_from_a_move_that_was_interrupted_in_its_pause(alice: Owner, ups: list[str]) -> None:
     _at(alice, "disk", blobs=BLOBS | {"serve": "disk"}, pds={"paused": True})
     assert move_blobs.move_blobs(alice.stack, "disk", yes=True, accept_losses=False) == 0
     assert [meta["to"] for meta in alice.nomad.dispatched] == ["disk", "disk"], "the record on the volume is set back"
     assert ups == ["disk"]
+
+
+@pytest.mark.parametrize("to", ["bucket", "disk"])
+@pytest.mark.parametrize(("place", "written"), [("disk", "bucket"), (BUCKET, "disk")])
+def test_continues_a_move_that_was_interrupted_before_its_last_up(
+    alice: Owner, monkeypatch: pytest.MonkeyPatch, to: Literal["bucket", "disk"], place: str, written: str
+) -> None:
+    """The stack file and the volume name the new place, the state the old one, and no server runs."""
+    applied: list[tuple[str, bool, str]] = []
+
+    def up(_stack: Any, *, yes: bool, env: dict[str, str] | None = None) -> None:
+        file = _file(alice.pulumi.root)
+        applied.append((file["pds:blobs.serve"], file["pds:pds.paused"], (env or {}).get(BLOBS_MOVED, "")))
+
+    monkeypatch.setattr(move_blobs, "up", up)
+    monkeypatch.setattr(apply, "up", up)
+    _at(alice, place, blobs=BLOBS | {"serve": written}, pds={"paused": False})
+    alice.nomad.allocations = []
+    assert move_blobs.move_blobs(alice.stack, to, yes=True, accept_losses=False) == 0
+    assert [(meta["step"], meta["to"]) for meta in alice.nomad.dispatched] == [("copy", to), ("finish", to)]
+    before = "disk" if place == "disk" else "bucket"
+    assert set(applied[:-1]) == {(before, True, "")}, "the engine refuses the new place, and the volume the old one"
+    assert applied[-1] == (to, False, BUCKET if to == "bucket" else "disk")
+
+
+def test_a_pds_that_does_not_start_at_its_place_is_paused_and_its_blobs_are_checked(
+    alice: Owner, ups: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For example because the record on the volume is damaged. `up` alone would fail again and again."""
+    _at(alice, BUCKET, blobs=BLOBS)
+    alice.nomad.allocations = []
+    alice.nomad.runs = [allocations("failed", "blobs")]
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False) == 1
+    output = capsys.readouterr().out
+    assert "The PDS does not run" in output
+    assert "Nothing was changed" not in output
+    assert "The PDS is paused" in output
+    alice.nomad.runs = [allocations("complete")]
+    assert move_blobs.move_blobs(alice.stack, "bucket", yes=True, accept_losses=False) == 0
+    assert (_steps(alice), ups) == (["copy", "copy", "finish"], ["", BUCKET])
 
 
 def test_moves_back_to_the_disk(alice: Owner, ups: list[str]) -> None:
