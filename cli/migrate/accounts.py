@@ -24,6 +24,10 @@ _TRIES = 3
 _APP_PASSWORD = "com.atproto.appPass"  # noqa: S105 (a scope; auth-scope.js)
 
 
+class LoginRefusedError(MigrationError):
+    """The server refuses the password, or the account."""
+
+
 def source_url(text: str, target: Target) -> str:
     """Return the old server's URL. Raises MigrationError if it is none, or the stack's own PDS."""
     parts = urlsplit(text if "://" in text else f"https://{text}")
@@ -61,7 +65,8 @@ def log_in(client: AccountClient, identifier: str, ask: Questions, hint: str = "
             elif refusal.status == http.HTTPStatus.UNAUTHORIZED and refusal.error != "AccountTakedown" and attempt < 2:
                 password, factor = ask.secret(f"{refusal.message}. Password of {identifier} at {client.host}"), ""
             else:
-                raise MigrationError(f"{client.host} refuses the login: {refusal.message}.{hint}") from refusal
+                text = f"{client.host} refuses the login: {refusal.message}.{hint}"
+                raise LoginRefusedError(text) from refusal
     assert client.session
     if _APP_PASSWORD in str(token_claims(client.session.access).get("scope", "")):
         raise MigrationError("This is an app password, which cannot move an account. Use the account's own password.")

@@ -20,7 +20,8 @@ from cli.migrate.report import report
 from cli.migrate.servers import NewServer, OldServer
 from cli.migrate.state import MigrationError, ProgressFile, did_of_handle, progress_file
 from cli.migrate.target import MigrationRequest, Questions, Target
-from cli.migrate.xrpc import AccountClient, CallRefusedError, Clock, NoAnswerError
+from cli.migrate.xrpc import AccountClient, CallRefusedError, Clock
+from components.clients.errors import ServiceError
 from offline.stackfile import StackFileError
 
 Say = Callable[[str], None]
@@ -60,16 +61,23 @@ def migrate(
     try:
         accounts.refuse_other_methods(_did_of(client, handle))
         session = accounts.log_in(client, handle, ask)
-    except NoAnswerError as error:
+    except (ServiceError, accounts.LoginRefusedError) as error:
         return _finish_alone(this, handle, error)
     did = str(session["did"])
     accounts.refuse_other_methods(did)
     with progress_file(target.root, target.stack, did) as file:
         identity = this.directory.identity(did)
-        moved = identity.server == target.public_url
-        known = (file.progress.server or this.directory.earlier_server(did, identity.server)) if moved else ""
-        old = accounts.old_server(client, session, identity, target, known, connect)
-        return _finish(this, old, file) if moved else _move(this, client, old, identity, file)
+        if identity.server != target.public_url:
+            old = accounts.old_server(client, session, identity, target, "", connect)
+            return _move(this, client, old, identity, file)
+        say(f"{did} has moved: the identity names {target.settings.hostname}. What is left follows.")
+        new = accounts.new_server(target, None, file, ask, clock, say)
+
+        def find_old() -> OldServer:
+            known = file.progress.server or this.directory.earlier_server(did, identity.server)
+            return accounts.old_server(client, session, identity, target, known, connect)
+
+        return _finish(this, find_old, new, file)
 
 
 def _did_of(client: AccountClient, handle: str) -> str:
@@ -109,8 +117,7 @@ def _move(this: Migration, login: AccountClient, old: OldServer, identity: Ident
         clock=this.clock,
         say=say,
     )
-    _copy_unless_written(this, old, new, file)
-    return _end(this, old, new, file, [blob for blob, _ in new.missing_blobs()])
+    return _finish(this, lambda: old, new, file, again=False)
 
 
 def _copied_and_agreed(
@@ -139,13 +146,41 @@ def _copy_late_writes(this: Migration, old: OldServer, new: NewServer, file: Pro
     copy_blobs(old, new, this.target.settings, bool(this.target.bypass), this.say)
 
 
-def _finish(this: Migration, old: OldServer, file: ProgressFile) -> int:
-    """Do what is left of a move whose identity names the new server."""
-    this.say(f"{old.did} has moved: the identity names {this.target.settings.hostname}. What is left follows.")
-    new = accounts.new_server(this.target, None, file, this.ask, this.clock, this.say)
-    _copy_unless_written(this, old, new, file)
-    lost = copy_blobs(old, new, this.target.settings, bool(this.target.bypass), this.say)
-    return _end(this, old, new, file, [blob.cid for blob in lost])
+def _finish(
+    this: Migration, find_old: Callable[[], OldServer], new: NewServer, file: ProgressFile, *, again: bool = True
+) -> int:
+    """Do what is left of a move whose identity names the new server. `again` tries missing blobs once more.
+
+    Until the account is active here, the member is offline everywhere. So no fault of the old server may delay that.
+    """
+    old = None
+    try:
+        old = find_old()
+        _copy_unless_written(this, old, new, file)
+    except ServiceError as error:
+        old = None
+        this.say(f"{error} The account becomes active here without that server.")
+    activate(new, this.say)
+    _write_member(this, new, file)
+    if old is None:
+        return _not_deactivated(this)
+    try:
+        if again:
+            lost = [blob.cid for blob in copy_blobs(old, new, this.target.settings, bool(this.target.bypass), this.say)]
+        else:
+            lost = [cid for cid, _ in new.missing_blobs()]
+        return _end(this, old, file, lost)
+    except ServiceError as error:
+        this.say(str(error))
+        return _not_deactivated(this)
+
+
+def _not_deactivated(this: Migration) -> int:
+    this.say(
+        "The account is active here, and not deactivated at the old server. Run the command again when that server "
+        "answers. If it has deleted or taken down the account, only `pulumi up` is left."
+    )
+    return 1
 
 
 def _copy_unless_written(this: Migration, old: OldServer, new: NewServer, file: ProgressFile) -> None:
@@ -156,7 +191,7 @@ def _copy_unless_written(this: Migration, old: OldServer, new: NewServer, file: 
         _copy_late_writes(this, old, new, file)
 
 
-def _finish_alone(this: Migration, handle: str, error: NoAnswerError) -> int:
+def _finish_alone(this: Migration, handle: str, error: Exception) -> int:
     """Without the old server, do what is left at the new one. Raises `error` if the identity is still the old one's."""
     target = this.target
     did = handle if handle.startswith("did:") else did_of_handle(target.root, target.stack, handle)
@@ -167,14 +202,11 @@ def _finish_alone(this: Migration, handle: str, error: NoAnswerError) -> int:
         new = accounts.new_server(target, None, file, this.ask, this.clock, this.say)
         activate(new, this.say)
         _write_member(this, new, file)
-    this.say("The account at the old server is not deactivated yet. Run the command again when that server answers.")
-    return 1
+    return _not_deactivated(this)
 
 
-def _end(this: Migration, old: OldServer, new: NewServer, file: ProgressFile, lost: list[str]) -> int:
+def _end(this: Migration, old: OldServer, file: ProgressFile, lost: list[str]) -> int:
     say, target = this.say, this.target
-    activate(new, say)
-    _write_member(this, new, file)
     if old.status()["activated"]:
         if not _late_writes_are_safe(this, old, file):
             return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -280,14 +281,38 @@ def test_soak_moves_50_000_records(
         assert large.world.new.status(did) == (True, None)
 
 
+_FAULTS: dict[str, Callable[[Request], Answer | None]] = {
+    "is-down": lambda _request: Answer(503, b"maintenance"),
+    "has-no-commit": lambda request: Answer(503, b"") if request.method == "getLatestCommit" else None,
+    "has-no-data-server": lambda request: Answer(503, b"") if request.method == "getSession" else None,
+    "limits-commits": lambda request: limited(time.time() + 7200) if request.method == "getLatestCommit" else None,
+    "limits-logins": lambda request: limited(time.time() + 7200) if request.method == "createSession" else None,
+    "limits-blobs": lambda request: limited(time.time() + 7200) if request.method == "getBlob" else None,
+    "refuses-the-login": lambda request: (
+        refused(401, "AccountTakedown", "Account has been taken down") if request.method == "createSession" else None
+    ),
+}
+
+
 @one_direction
-def test_without_the_old_server_a_moved_account_is_activated(here: Mover, proxy: FlawedProxy) -> None:
-    did = member(here.world.old, "zoe", blobs=0)
-    assert _killed(here, f"zoe.{OLD}", did, "submitPlcOperation")
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_a_moved_account_is_activated_although_the_old_server(here: Mover, proxy: FlawedProxy, fault: str) -> None:
+    """The identity names the new server, so a failing old one must not keep the account inactive on both."""
+    old, name = here.world.old, fault[:12].rstrip("-")
+    did = member(old, name)
+    [lost, _] = (data_of(old) / "blocks" / did).iterdir()
+    shutil.move(lost, here.root / lost.name)
+    assert _killed(here, f"{name}.{OLD}", did, "submitPlcOperation")
+    shutil.move(here.root / lost.name, lost)
     assert here.world.new.status(did)[0] is False
-    proxy.rule = lambda _request: Answer(503, b"maintenance")
-    assert here.run(f"zoe.{OLD}", here.answers(did)) == 1
+    [progress] = here.root.rglob("progress.json")
+    progress.write_text(progress.read_text().replace(here.old_url.rpartition(":")[2], "443"))  # data are elsewhere
+    proxy.rule = _FAULTS[fault]
+    assert here.run(f"{name}.{OLD}", here.answers(did)) == 1
     assert here.world.new.status(did) == (True, None)
+    assert f"- handle: {name}.{NEW}" in here.stack_file
+    assert here.output.endswith("only `pulumi up` is left.")
     proxy.rule = None
-    assert here.run(f"zoe.{OLD}", here.answers(did)) == 0
-    assert here.world.old.status(did) == (False, "deactivated")
+    assert here.run(f"{name}.{OLD}", here.answers(did)) == 0
+    assert old.status(did) == (False, "deactivated")
+    assert here.world.new.client.query("com.atproto.sync.listBlobs", {"did": did})["cids"].count(lost.name) == 1
