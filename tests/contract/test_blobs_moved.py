@@ -97,6 +97,24 @@ def test_old_copies_stay_if_the_place_in_use_lost_or_damaged_them(site: BlobSite
     assert site.on_disk() == site.named()
 
 
+@pytest.mark.parametrize("serve", ["bucket", "disk"])
+def test_restored_data_on_a_new_volume_start_at_the_place_of_the_settings(site: BlobSite, serve: str) -> None:
+    """The backup is of before the move, and the volume has no record. The restore ends with `repair`."""
+    restored = replace(site, serve=serve)
+    (site.data.path / ".pds-identity.json").unlink(missing_ok=True)
+    settings = {name: value for name, value in restored.server.items() if value} if serve == "bucket" else {}
+    check = {"PDS_VOLUME_CHECK_ADOPT": "true", "PDS_HOSTNAME": "rooks.test", **settings}
+    check["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"] = "41" * 32
+    if serve == "disk":
+        check["PDS_BLOBSTORE_S3_BUCKET"] = ""
+    restored.run("repair", env={"NOMAD_META_only": sorted(site.named())[0].partition("/")[0]})
+    assert restored.recorded() is None, "one account says nothing about the others"
+    restored.run("repair")
+    assert restored.recorded() == serve
+    assert (site.in_bucket() if serve == "bucket" else site.on_disk()) == site.named()
+    assert "REFUSED" not in restored.program("volume_check.cjs", check)
+
+
 def test_blobs_deleted_between_copy_and_pause_leave_the_bucket(site: BlobSite) -> None:
     site.run("copy", "bucket")
     deleted = sorted(site.named())[0]

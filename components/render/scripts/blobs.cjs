@@ -139,8 +139,11 @@ function unnamedBlobs() {
   return (did, cid) => named.has(did) && !named.get(did).has(cid);
 }
 
-/** Brings lost blobs back to the place that the stack's settings name. */
-async function repair({ volume, bucket }) {
+/**
+ * Brings lost blobs back to the place that the stack's settings name. Restored data on a new volume have no record of a
+ * place, and the server would not start on them. A server that has run recorded one.
+ */
+async function repair({ volume, bucket, places }) {
   const toBucket = process.env.BLOBS_SERVE === "bucket";
   const [to, other] = toBucket ? [bucket, volume] : [volume, bucket];
   if (!toBucket) await roomFor(volume);
@@ -150,6 +153,7 @@ async function repair({ volume, bucket }) {
   const counts = [first.counts.named, first.counts.copied, second?.counts.copied ?? 0];
   console.log(`${counts[0]} blobs, ${counts[1]} brought back from the ${toBucket ? "volume" : "bucket"}, ${counts[2]} from the backups`);
   for (const [did, text] of (second ?? first).losses) console.log(`WITH LOSSES: ${did}: ${text}`);
+  if (!asked("only") && blobPlace.recorded(data) === null) blobPlace.record(data, toBucket ? places.bucket : places.disk);
 }
 
 async function show({ volume, bucket, places }) {

@@ -73,7 +73,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blobs.cjs" sha256:cbcc06f3c4c561dd65d4bb68fb58a3707cfc702fd7b2c6cbee6a50592e91527e
+        script "blobs.cjs" sha256:8b5813c4b8b1fb5255a1f87d3f72579582b5d3f9b55b20ada5ab5397b1909905
       }
 
       template {
