@@ -35,6 +35,7 @@ MOVE_NOTE = "move:note"
 _DEADLINE = 6 * 3600  # seconds; a volume's worth of blobs from another region
 _BLOBS_DEADLINE = 24 * 3600  # seconds; a volume's worth of blobs
 _TIMEOUT = 30.0  # seconds
+_RESTORED = {True: "Restored", False: "Restored, but not all blobs"}
 _SENT = re.compile(r"snapshot (?P<id>[0-9a-f]{8,}) saved")
 
 
@@ -93,8 +94,8 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
     step(4, "The checks.")
     _check(stack)
     print(
-        "\nRestored. Accounts that were left out, or came from another backup, are listed under 2. The old data are on "
-        f"the volume until you run `./pds restore {stack.name} --forget-old`."
+        f"\n{_RESTORED[complete]}. Accounts that were left out, or came from another backup, are listed under 2. The "
+        f"old data are on the volume until you run `./pds restore {stack.name} --forget-old`."
     )
     return 0 if complete else 1
 
@@ -111,13 +112,13 @@ def _refuse_during_move(stack: Stack) -> None:
 
 
 def _with_blobs_back(stack: Stack, settings: Settings, api: NomadApi, only: str = "") -> bool:
-    """Bring back the blobs that the restored data name, of one account if `only` is given; return whether the job
-    succeeded. Blobs on the volume alone are part of the data."""
+    """Bring back the blobs that the restored data name, of one account if `only` is given; return whether all of them
+    are there. Blobs on the volume alone are part of the data."""
     if settings.blobs is None or run_blobs_job(api, {"step": "repair", "only": only}):
         return True
     print(
-        "\nThe data are restored. Whether all of their blobs exist is not known: see above. Once the fault is fixed: "
-        f"./pds blobs {stack.name} --repair"
+        "\nThe data are restored. Some of their blobs are lost (WITH LOSSES above), or could not be brought back. Once "
+        f"the fault is fixed, run `./pds blobs {stack.name} --repair`."
     )
     return False
 
@@ -151,7 +152,8 @@ def _restore_one(stack: Stack, settings: Settings, request: RestoreRequest) -> i
     start_again(stack, settings, yes=request.yes)
     step(5, "The checks.")
     _check(stack)
-    print(f"\nRestored. The account's old data are on the volume until `./pds restore {stack.name} --forget-old`.")
+    old = f"The account's old data are on the volume until `./pds restore {stack.name} --forget-old`."
+    print(f"\n{_RESTORED[complete]}. {old}")
     return 0 if complete else 1
 
 

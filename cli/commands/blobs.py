@@ -9,7 +9,9 @@ from cli.registry import Topic, command, stack_argument, yes_option
 
 
 @command(
-    "blobs", Topic.DATA, exit_codes="0 done, 1 not finished, 2 it could not start. The command can always be repeated."
+    "blobs",
+    Topic.DATA,
+    exit_codes="0 done, 1 not finished or blobs are lost, 2 it could not start. It can always be repeated.",
 )
 @stack_argument()
 @click.option("--to", type=click.Choice(["bucket", "disk"]), help="Move all blobs there.")

@@ -108,7 +108,7 @@ def test_blob_that_was_never_copied_is_a_finding(site: BlobSite, alloc: Path) ->
     ask("DELETE", bucket_of(site, lost))
     _, outcome = back_up(site, alloc)
     assert "The backups have no copy of it" in str(outcome["findings"])
-    assert f"WITH LOSSES: {lost.partition('/')[0]}" in site.run("repair")
+    assert f"WITH LOSSES: {lost.partition('/')[0]}" in site.run("repair", code=1), "a loss is no success"
 
 
 def test_bucket_that_does_not_answer_fails_the_backup_and_not_the_task_beside_it(site: BlobSite, alloc: Path) -> None:

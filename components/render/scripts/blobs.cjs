@@ -152,8 +152,10 @@ async function repair({ volume, bucket, places }) {
   const second = backup && (await new Run({ data, from: backup, to, only: asked("only") }).copy());
   const counts = [first.counts.named, first.counts.copied, second?.counts.copied ?? 0];
   console.log(`${counts[0]} blobs, ${counts[1]} brought back from the ${toBucket ? "volume" : "bucket"}, ${counts[2]} from the backups`);
-  for (const [did, text] of (second ?? first).losses) console.log(`WITH LOSSES: ${did}: ${text}`);
+  const { losses } = second ?? first;
+  for (const [did, text] of losses) console.log(`WITH LOSSES: ${did}: ${text}`);
   if (!asked("only") && blobPlace.recorded(data) === null) blobPlace.record(data, toBucket ? places.bucket : places.disk);
+  if (losses.length > 0) process.exitCode = 1;
 }
 
 async function show({ volume, bucket, places }) {
@@ -167,7 +169,7 @@ async function show({ volume, bucket, places }) {
 }
 
 main().then(
-  () => process.exit(0),
+  () => process.exit(),
   (error) => {
     const full = isFull(error) ? "the volume is full. What was copied stays, and the next run continues. Raise 'volume: {size_gib: …}'." : null;
     const plain = error instanceof Refused || error.service;

@@ -73,7 +73,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blobs.cjs" sha256:8b5813c4b8b1fb5255a1f87d3f72579582b5d3f9b55b20ada5ab5397b1909905
+        script "blobs.cjs" sha256:fe2af7d1a1306f09d7d2ed2962cd0e2c7197b48f53f60b3c829891f2798d4be8
       }
 
       template {

@@ -225,3 +225,14 @@ def test_a_restore_brings_lost_blobs_back_before_the_server_starts(alice: Owner)
     assert restore.restore(alice.stack, RestoreRequest(yes=True, only="did:plc:ann")) == 0
     last_meta = alice.nomad.dispatched[-1]
     assert (last_meta["step"], last_meta["only"]) == ("repair", "did:plc:ann")
+
+
+def test_a_restore_says_that_blobs_are_lost_and_does_not_succeed(
+    alice: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _at(alice, BUCKET, blobs=BLOBS)
+    alice.nomad.runs = [allocations("complete"), allocations("complete"), allocations("failed", "blobs")]
+    assert restore.restore(alice.stack, RestoreRequest(yes=True)) == 1
+    output = capsys.readouterr().out
+    assert "`./pds blobs dev --repair`" in output
+    assert "Restored, but not all blobs" in output
