@@ -101,9 +101,8 @@ def local_pds_image(
     context = _empty(folder)
     (context / "ca.pem").write_text(authority.cert_pem)
     (context / "names.json").write_text(json.dumps(dict(names)))
-    shutil.copy2(_HERE / "local-pds" / "names.cjs", context)
-    text = (_HERE / "local-pds" / "Dockerfile").read_text()
-    (context / "Dockerfile").write_text(text.replace("@ENTRY@", server.entry))
+    for name in ("Dockerfile", "names.cjs", "node"):
+        shutil.copy2(_HERE / "local-pds" / name, context)
     built = ["--quiet", f"--build-arg=PDS={server.tag}", "--tag", server.local_tag]
     run(["docker", "build", *built, str(context)], docker_host)
     return server.local_tag
