@@ -98,11 +98,18 @@ class BlobSite:
             assert self.everywhere() == self.named(), "a kill lost a blob"
         raise AssertionError("it never came to its end")
 
-    def _run(self, program: str, change: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def started(self, program: str, change: Mapping[str, str]) -> tuple[list[str], dict[str, Any]]:
+        """The command of a program with the job's environment and this one; and the folder and environment for it."""
+        return (
             [str(self.data.install.node), str(FILES / program)],
-            cwd=self.data.install.folder,
-            env=self._env() | change,
+            {"cwd": self.data.install.folder, "env": {**self._env(), **change}},
+        )
+
+    def _run(self, program: str, change: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        command, options = self.started(program, change)
+        return subprocess.run(
+            command,
+            **options,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -129,8 +136,14 @@ class BlobSite:
 
     def in_bucket(self, bucket: str = "", prefix: str = "") -> set[str]:
         """The blobs in the bucket: the service checked their content."""
-        listed = re.findall("<Key>(.*?)</Key>", ask("GET", f"{self.url}/{bucket or self.bucket}?prefix={prefix}"))
-        return {"/".join(key.split("/")[-2:]) for key in listed if "tmp/" not in key}
+        return {"/".join(key.split("/")[-2:]) for key in self._keys(bucket, prefix) if "tmp/" not in key}
+
+    def objects(self, prefix: str) -> set[str]:
+        """The rest of the names of the objects in the bucket that begin so."""
+        return {key.removeprefix(prefix) for key in self._keys("", prefix)}
+
+    def _keys(self, bucket: str, prefix: str) -> list[str]:
+        return re.findall("<Key>(.*?)</Key>", ask("GET", f"{self.url}/{bucket or self.bucket}?prefix={prefix}"))
 
     def everywhere(self) -> set[str]:
         """The named blobs that are in one of the two places."""

@@ -118,6 +118,11 @@ def pass_days(url: str, days: int) -> None:
     _control(url, "POST", "days", days)
 
 
+def age(url: str, bucket: str, name: str, days: int) -> None:
+    """Make the object of this name as if it were written so many days ago."""
+    _control(url, "POST", "age", {"bucket": bucket, "name": name, "days": days})
+
+
 def _control(url: str, method: str, path: str, body: Any = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     with urlopen(Request(f"{url}{CONTROL}{path}", method=method, data=data), timeout=600) as answer:

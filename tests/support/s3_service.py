@@ -160,6 +160,8 @@ class S3Proxy:
             self.keys.pop(action.removeprefix("keys/"), None)
         elif method == "POST" and action == "days":
             pass_days(body)
+        elif (method, action) == ("POST", "age"):
+            age(**body)
         elif (method, action) != ("GET", "health"):
             return _answered(start, "404 Not Found", b"null")
         return _answered(start, "200 OK", json.dumps(response).encode())
@@ -257,6 +259,14 @@ def pass_days(days: int) -> None:
                         dict.pop(bucket.keys, name)
                     else:
                         dict.__setitem__(bucket.keys, name, kept)
+
+
+def age(bucket: str, name: str, days: int) -> None:
+    """Set the time of the newest version of an object to this number of days ago. Raises KeyError if there is none."""
+    from moto.s3.models import s3_backends
+
+    [found] = [one for account in s3_backends.values() for one in account["aws"].buckets.values() if one.name == bucket]
+    found.keys[name].last_modified -= timedelta(days=days)
 
 
 def _body(environ: Environ) -> bytes:
