@@ -50,7 +50,7 @@ def copy_repository(old: OldServer, new: NewServer, file: ProgressFile, settings
         say("Repository: the same records are on both servers.")
         return head
     path = file.folder / "repository.car"
-    export = _export(old, path, say)
+    export = fetched_export(old, path, say)
     refuse_size(export, settings)
     try:
         new.client.upload("com.atproto.repo.importRepo", path, "application/vnd.ipld.car")
@@ -68,7 +68,8 @@ def copy_repository(old: OldServer, new: NewServer, file: ProgressFile, settings
     return Head(head.cid if export.rev == head.rev else "", export.rev, export.data)
 
 
-def _export(old: OldServer, path: Path, say: Say) -> car.Exported:
+def fetched_export(old: OldServer, path: Path, say: Say) -> car.Exported:
+    """Store the old server's export at `path`, and read it once. Raises ServiceError, CarError, MigrationError."""
     say(f"Repository: fetching it from {old.host}.")
     try:
         old.export(path)

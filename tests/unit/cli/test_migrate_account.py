@@ -3,6 +3,7 @@
 `tests/contract/test_migrate_account.py` moves accounts.
 """
 
+import errno
 import json
 import time
 from http.server import BaseHTTPRequestHandler
@@ -18,7 +19,7 @@ from cli import app
 from cli.lib.stack import Stack, StackError
 from cli.migrate.accounts import source_url
 from cli.migrate.car import CarError, Exported, read_export
-from cli.migrate.copying import each, memory_for, refuse_size
+from cli.migrate.copying import each, fetched_export, memory_for, refuse_size
 from cli.migrate.directory import Identity, cid_of_operation
 from cli.migrate.identity import identity_change
 from cli.migrate.state import MigrationError, progress_file
@@ -330,6 +331,17 @@ def test_the_first_error_of_several_transfers_ends_the_others() -> None:
     with pytest.raises(ServiceError, match="no"):
         list(each(range(100), work, workers=1))
     assert sorted(each(range(50), lambda number: number)) == list(range(50))
+
+
+def test_an_export_that_the_operator_s_disk_has_no_room_for_is_a_sentence(tmp_path: Path) -> None:
+    class Full:
+        host, did = "bsky.test", DID
+
+        def export(self, path: Path) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with pytest.raises(MigrationError, match=r"export\.car cannot be written: No space left on device"):
+        fetched_export(Full(), tmp_path / "export.car", lambda _line: None)  # type: ignore[arg-type]
 
 
 def test_two_runs_for_one_account_exclude_each_other_and_a_torn_file_is_no_fault(tmp_path: Path) -> None:
