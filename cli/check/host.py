@@ -177,13 +177,16 @@ def unreferenced_blobs(subject: Subject) -> CheckVerdict:
             f"the job of {shown(failure)} failed: {reason}. It runs again next week, or with "
             f"`./pds nomad {subject.stack} -- job periodic force {UNREFERENCED_BLOBS_JOB}`."
         )
-    count, kib = host.seen["uploads"], host.seen["uploads_kib"]
+    # `host.sh` sees the volume. Uploads in the bucket of 'blobs' were counted by the last run.
+    counted = host.seen if host.seen["uploads"] is not None else status
+    count, kib = counted.get("uploads"), counted.get("uploads_kib")
     if count is None or kib is None:
-        return skipped("blobs are in a bucket, or could not be counted")
+        return skipped(f"blobs are in a bucket, or could not be counted. `./pds usage {subject.stack}` counts them")
     kept = "'pds.unreferenced_blob_days' is not set: they stay" if days is None else f"removed after {days} days"
     size = f"{kib / 1024:.1f} MiB" if kib >= _MIB else f"{kib} KiB"
-    remark = f"{count} uploads that no record names take {size}; {kept}. `./pds usage {subject.stack}` lists them"
-    return passed(remark if count else "a record names every upload")
+    when = "" if counted is host.seen else f" on {shown(status['good'])}"
+    remark = f"{count} uploads that no record names take {size}{when}; {kept}. `./pds usage {subject.stack}` lists them"
+    return passed(remark if count else f"a record names every upload{when}")
 
 
 def _is_club(subject: Subject) -> bool:

@@ -35,12 +35,21 @@ good() {
     echo "${time:-null}"
 }
 
+# A number of the last success of the weekly run (unreferenced_in_bucket.cjs).
+counted() {
+    number=$(sed -n "s/.*\"$1\":\([0-9][0-9]*\).*/\1/p" "$data/.run-status/unreferenced-blobs.json" 2>/dev/null)
+    echo "${number:-0}"
+}
+
 # The number of accounts with a finding of the last backup (run_status.cjs).
 findings=$(grep -o '"state":' "$data/.run-status/backup.json" 2>/dev/null | wc -l)
 
-# Until a record names it, the server keeps an upload here. In a bucket they are not counted.
+# Until a record names it, the server keeps an upload here. Those in a bucket were counted by the last weekly run.
 uploads=0 uploads_kib=0
-if [ -d "${PDS_BLOBSTORE_DISK_TMP_LOCATION:-}" ]; then
+if [ -z "${PDS_BLOBSTORE_DISK_TMP_LOCATION:-}" ]; then
+    uploads=$(counted uploads)
+    uploads_kib=$(counted uploads_kib)
+elif [ -d "${PDS_BLOBSTORE_DISK_TMP_LOCATION:-}" ]; then
     uploads=$(timeout 8 find "$PDS_BLOBSTORE_DISK_TMP_LOCATION" -type f 2>/dev/null | wc -l)
     uploads_kib=$(timeout 8 du -sk "$PDS_BLOBSTORE_DISK_TMP_LOCATION" 2>/dev/null | cut -f 1)
 fi

@@ -79,6 +79,10 @@ class Place:
         """CIDs of the account's blobs."""
         return {cid for (cid,) in self.query("select cid from blob")}
 
+    def status(self) -> Any:
+        """The status of the last run."""
+        return json.loads((self.site.data.path / ".run-status" / "unreferenced-blobs.json").read_text())
+
     def serves(self, blob: dict[str, Any]) -> bytes:
         """The blob as the server sends it."""
         return b"".join(self.member.client.stream_blob(self.member.did, cid_in(blob)))
@@ -141,6 +145,8 @@ def test_removes_only_old_uploads_and_blobs_that_no_record_names(place: Place) -
     assert "removed 1 objects of 3 bytes" in place.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": str(DAYS)})
     assert place.rows() == {cid_in(blob) for blob in (named, young, hidden)}
     assert len(place.objects("tmp")) == 2
+    status = place.status()
+    assert (status["uploads"], status["uploads_kib"]) == (len(place.site.objects("tmp/")), 1), "for `./pds check`"
     assert place.serves(named) == b"named by a record"
     assert cid_in(old) not in place.rows()
 
@@ -211,8 +217,7 @@ def test_refuses_to_run_without_a_number_of_days_or_during_a_restore(place: Plac
     try:
         swap.touch()
         assert "a restore was cut short" in place.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": "30"}, code=1)
-        status = json.loads((place.site.data.path / ".run-status" / "unreferenced-blobs.json").read_text())
-        assert "a restore was cut short" in status["why"], "the dead man's switch and `./pds check` have it"
+        assert "a restore was cut short" in place.status()["why"], "the dead man's switch and `./pds check` have it"
         assert "a restore was cut short" in place.site.run("copy", "disk", code=1), "a move of blobs waits for it too"
     finally:
         swap.unlink()

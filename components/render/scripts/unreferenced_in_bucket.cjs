@@ -22,7 +22,7 @@ const UNNAMED_DAYS = 7; // a blob is stored before its transaction ends
 
 const data = process.env.PDS_DATA_DIRECTORY;
 const days = process.env.UNREFERENCED_BLOB_DAYS && Number(process.env.UNREFERENCED_BLOB_DAYS);
-const total = { removed: 0, bytes: 0, problems: [] };
+const total = { removed: 0, bytes: 0, uploads: 0, uploadBytes: 0, problems: [] };
 
 async function main() {
   if (days !== undefined && !(days >= 1)) throw new Error(`UNREFERENCED_BLOB_DAYS is ${days}, not 1 or more`);
@@ -33,6 +33,7 @@ async function main() {
   const isDeleted = deletions(data);
   const byAccount = new Map();
   for (const object of index) {
+    count([object], 1);
     const did = object[0].split("/")[1];
     if (!byAccount.has(did)) byAccount.set(did, []);
     byAccount.get(did).push(object);
@@ -46,12 +47,23 @@ async function main() {
   if (unknown > 0) console.log(`note: ${unknown} objects of accounts that are neither here nor deleted are kept`);
   console.log(`removed ${total.removed} objects of ${total.bytes} bytes`);
   for (const problem of total.problems) console.error(problem);
-  end(NAME, total.problems, { removed: total.removed, bytes: total.bytes });
+  // For `./pds check` and `./pds list`, which do not read the bucket.
+  const left = { uploads: total.uploads, uploads_kib: Math.ceil(total.uploadBytes / 1024) };
+  end(NAME, total.problems, { removed: total.removed, bytes: total.bytes, ...left });
   process.exit(total.problems.length > 0 ? 1 : 0);
+}
+
+/** Counts the uploads among objects that are there (1) or removed (-1). */
+function count(objects, sign) {
+  for (const [, { size }] of objects.filter(([name]) => name.startsWith("tmp/"))) {
+    total.uploads += sign;
+    total.uploadBytes += sign * size;
+  }
 }
 
 async function remove(bucket, objects) {
   await bucket.remove(objects.map(([name]) => name));
+  count(objects, -1);
   total.removed += objects.length;
   total.bytes += objects.reduce((sum, [, { size }]) => sum + size, 0);
 }

@@ -146,7 +146,9 @@ def test_usage_and_the_removal_of_unreferenced_blobs_run(month: Month) -> None:
     until(lambda: status.exists() and "good" in json.loads(status.read_text()), "the run of the removal")
     assert "removed 0 " in types(MONITORING, "./pds logs club --task unreferenced-blobs").output
     assert len(month.objects(ANOTHER, "tmp/")) == 1, "it is younger than 30 days"
-    assert re.search(r"^club .* serving ", types(MONITORING, "./pds list").output, re.M)
+    listed = types(MONITORING, "./pds list").output
+    assert re.search(r"^club .* serving ", listed, re.M)
+    assert "1 uploads that no record names take " in listed, "as the run counted them"
 
 
 def test_logs_show_the_server_and_follow_a_task(month: Month) -> None:

@@ -69,7 +69,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_in_bucket.cjs" sha256:eae5af4ede9b7039d0ccca73d7d6178ca6a77d255f82a72c975c1bdc74db6e54
+        script "unreferenced_in_bucket.cjs" sha256:a8ae010b3084fdc26ef16e792971f4510c07af6e73f0b095d0e49cfde93c22cb
       }
 
       template {

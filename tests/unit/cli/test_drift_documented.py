@@ -37,8 +37,14 @@ def test_reports_uploads_that_no_record_names_and_whether_they_are_removed(world
     assert world.result(name) == (True, "a record names every upload")
     world.container["uploads"] = None
     assert world.result(name)[0] is None
+    assert "`./pds usage dev` counts them" in world.result(name)[1]
     world.subject = replace(world.subject, settings=settings_of(blobs=BLOBS))
     assert world.result(name)[0] is False, "in a bucket, the job removes what deleted accounts left"
+    status = {"good": "2026-11-23T05:23:00.000Z", "uploads": 2, "uploads_kib": 700}
+    world.container["run_status"]["unreferenced-blobs"] = status
+    assert "2 uploads that no record names take 700 KiB on 2026-11-23 05:23 UTC" in world.result(name)[1]
+    status["uploads"] = 0
+    assert world.result(name) == (True, "a record names every upload on 2026-11-23 05:23 UTC")
 
 
 def _documented() -> Mapping[str, str]:

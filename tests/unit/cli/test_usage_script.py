@@ -11,7 +11,7 @@ from cli.stacks import inspect_stack
 from tests.support.host_machine import tool
 
 
-def usage(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
+def usage(folder: Path, limit: int, *, in_bucket: bool = False, **groups: str) -> dict[str, Any]:
     """The script's output for a data directory, with these files for cgroups."""
     for name, text in groups.items():
         file = folder / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
@@ -22,8 +22,8 @@ def usage(folder: Path, limit: int, **groups: str) -> dict[str, Any]:
         env={
             "PATH": "/usr/bin:/bin",
             "PDS_DATA_DIRECTORY": str(folder / "data"),
-            "PDS_BLOBSTORE_DISK_TMP_LOCATION": str(folder / "data/temp"),
             "CGROUPS": str(folder / "cgroup"),
+            **({} if in_bucket else {"PDS_BLOBSTORE_DISK_TMP_LOCATION": str(folder / "data/temp")}),
         },
         capture_output=True,
         text=True,
@@ -91,6 +91,15 @@ def test_uploads_are_counted_with_their_size(tmp_path: Path) -> None:
         (folder / "upload").write_bytes(b"x" * 1_000_000)
     reported = usage(tmp_path, 0)
     assert (reported["uploads"], reported["uploads_kib"] // 1000) == (2, 1)
+
+
+def test_uploads_in_a_bucket_are_those_of_the_last_weekly_run(tmp_path: Path) -> None:
+    (tmp_path / "data/.run-status").mkdir(parents=True)
+    assert usage(tmp_path, 0, in_bucket=True)["uploads"] == 0, "before the first one"
+    status = {"good": "2026-11-23T05:23:00.000Z", "removed": 7, "bytes": 9, "uploads": 12, "uploads_kib": 3400}
+    (tmp_path / "data/.run-status/unreferenced-blobs.json").write_text(json.dumps(status, separators=(",", ":")))
+    reported = usage(tmp_path, 0, in_bucket=True)
+    assert (reported["uploads"], reported["uploads_kib"]) == (12, 3400)
 
 
 def test_shellcheck_reports_nothing() -> None:
