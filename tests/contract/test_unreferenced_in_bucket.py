@@ -35,7 +35,7 @@ DAYS = 30
 
 
 @dataclass(frozen=True)
-class Place:
+class MemberInBucket:
     """A new member of a club whose blobs are in a bucket."""
 
     site: BlobSite
@@ -129,97 +129,101 @@ def running(
 
 
 @pytest.fixture
-def place(running: tuple[BlobSite, Club]) -> Place:
+def account(running: tuple[BlobSite, Club]) -> MemberInBucket:
     site, club = running
-    return Place(site, club, club.join())
+    return MemberInBucket(site, club, club.join())
 
 
-def test_removes_only_old_uploads_and_blobs_that_no_record_names(place: Place) -> None:
-    named = place.upload(b"named by a record")
-    place.club.refer(place.member, named)
-    age(place.site.url, place.site.bucket, f"blocks/{place.member.did}/{cid_in(named)}", 400)
-    old, young = place.upload(b"old", DAYS + 1), place.upload(b"young", DAYS - 1)
-    hidden = place.upload(b"taken down", DAYS + 1)
-    place.query("update blob set takedownRef = 'mod' where cid = ?", cid_in(hidden))
-    assert "removed 0 objects" in place.site.program(PROGRAM, {}), "uploads go only if the owner says so"
-    assert "removed 1 objects of 3 bytes" in place.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": str(DAYS)})
-    assert place.rows() == {cid_in(blob) for blob in (named, young, hidden)}
-    assert len(place.objects("tmp")) == 2
-    status = place.status()
-    assert (status["uploads"], status["uploads_kib"]) == (len(place.site.objects("tmp/")), 1), "for `./pds check`"
-    assert place.serves(named) == b"named by a record"
-    assert cid_in(old) not in place.rows()
+def test_removes_only_old_uploads_and_blobs_that_no_record_names(account: MemberInBucket) -> None:
+    named = account.upload(b"named by a record")
+    account.club.refer(account.member, named)
+    age(account.site.url, account.site.bucket, f"blocks/{account.member.did}/{cid_in(named)}", 400)
+    old, young = account.upload(b"old", DAYS + 1), account.upload(b"young", DAYS - 1)
+    hidden = account.upload(b"taken down", DAYS + 1)
+    account.query("update blob set takedownRef = 'mod' where cid = ?", cid_in(hidden))
+    assert "removed 0 objects" in account.site.program(PROGRAM, {}), "uploads go only if the owner says so"
+    assert "removed 1 objects of 3 bytes" in account.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": str(DAYS)})
+    assert account.rows() == {cid_in(blob) for blob in (named, young, hidden)}
+    assert len(account.objects("tmp")) == 2
+    status = account.status()
+    assert (status["uploads"], status["uploads_kib"]) == (len(account.site.objects("tmp/")), 1), "for `./pds check`"
+    assert account.serves(named) == b"named by a record"
+    assert cid_in(old) not in account.rows()
 
 
-def test_removes_a_blob_that_no_database_names_after_a_week(place: Place) -> None:
-    lately, long_ago = place.forgotten(b"lately", 6), place.forgotten(b"long ago", 8)
-    assert place.objects("blocks") == {cid_in(lately), cid_in(long_ago)}
-    place.site.program(PROGRAM, {})
-    assert place.objects("blocks") == {cid_in(lately)}
+def test_removes_a_blob_that_no_database_names_after_a_week(account: MemberInBucket) -> None:
+    lately, long_ago = account.forgotten(b"lately", 6), account.forgotten(b"long ago", 8)
+    assert account.objects("blocks") == {cid_in(lately), cid_in(long_ago)}
+    account.site.program(PROGRAM, {})
+    assert account.objects("blocks") == {cid_in(lately)}
 
 
-def test_keeps_a_blob_whose_record_arrives_after_the_job_has_listed_it(place: Place) -> None:
-    blob = place.upload(b"a record arrives", DAYS + 1)
-    with place.paused("listed"):
-        place.club.refer(place.member, blob)
-    assert place.rows() == place.objects("blocks") == {cid_in(blob)}
-    assert place.serves(blob) == b"a record arrives"
+def test_keeps_a_blob_whose_record_arrives_after_the_job_has_listed_it(account: MemberInBucket) -> None:
+    blob = account.upload(b"a record arrives", DAYS + 1)
+    with account.paused("listed"):
+        account.club.refer(account.member, blob)
+    assert account.rows() == account.objects("blocks") == {cid_in(blob)}
+    assert account.serves(blob) == b"a record arrives"
 
 
-def test_refuses_a_record_that_arrives_while_its_upload_is_removed(place: Place) -> None:
-    blob = place.upload(b"too late", DAYS + 1)
+def test_refuses_a_record_that_arrives_while_its_upload_is_removed(account: MemberInBucket) -> None:
+    blob = account.upload(b"too late", DAYS + 1)
     refusals: list[RefusedError] = []
 
     def refer() -> None:
         try:
-            place.club.refer(place.member, blob)
+            account.club.refer(account.member, blob)
         except RefusedError as error:
             refusals.append(error)
 
     record = threading.Thread(target=refer, daemon=True)
-    with place.paused("locked"):
+    with account.paused("locked"):
         record.start()
     record.join(DEADLINE)
     assert "BlobNotFound" in str(refusals[0]), "no record names a blob that is gone"
-    assert (place.rows(), place.objects("tmp"), place.objects("blocks")) == (set(), set(), set())
-    place.club.refer(place.member, place.upload(b"too late"))
-    assert place.serves(blob) == b"too late", "another upload of the same blob is accepted"
+    assert (account.rows(), account.objects("tmp"), account.objects("blocks")) == (set(), set(), set())
+    account.club.refer(account.member, account.upload(b"too late"))
+    assert account.serves(blob) == b"too late", "another upload of the same blob is accepted"
 
 
 @pytest.mark.parametrize("step", ["listed", "locked", "committed"])
-def test_a_blob_that_is_uploaded_again_while_its_old_copy_is_removed_is_served(place: Place, step: str) -> None:
-    blob = place.forgotten(b"once more", 8)
+def test_a_blob_that_is_uploaded_again_while_its_old_copy_is_removed_is_served(
+    account: MemberInBucket, step: str
+) -> None:
+    blob = account.forgotten(b"once more", 8)
     failures: list[BaseException] = []
 
     def post() -> None:
         try:
-            place.club.refer(place.member, place.upload(b"once more"))
+            account.club.refer(account.member, account.upload(b"once more"))
         except (RefusedError, OSError) as error:
             failures.append(error)
 
     posting = threading.Thread(target=post, daemon=True)
-    with place.paused(step):
+    with account.paused(step):
         posting.start()
         if step != "locked":  # there the server waits for the job's transaction
             posting.join(DEADLINE)
     posting.join(DEADLINE)
     assert failures == []
-    assert place.serves(blob) == b"once more"
+    assert account.serves(blob) == b"once more"
 
 
-def test_refuses_to_run_without_a_number_of_days_or_during_a_restore(place: Place) -> None:
-    place.upload(b"kept", DAYS + 1)
+def test_refuses_to_run_without_a_number_of_days_or_during_a_restore(account: MemberInBucket) -> None:
+    account.upload(b"kept", DAYS + 1)
     for days in ("0", "None"):
-        output = place.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": days}, code=1)
+        output = account.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": days}, code=1)
         assert f"UNREFERENCED_BLOB_DAYS is {'NaN' if days == 'None' else days}" in output
-    swap = place.site.data.path / ".restore" / "swap.json"
+    swap = account.site.data.path / ".restore" / "swap.json"
     swap.parent.mkdir()
     try:
         swap.touch()
-        assert "a restore was cut short" in place.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": "30"}, code=1)
-        assert "a restore was cut short" in place.status()["why"], "the dead man's switch and `./pds check` have it"
-        assert "a restore was cut short" in place.site.run("copy", "disk", code=1), "a move of blobs waits for it too"
+        assert "a restore was cut short" in account.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": "30"}, code=1)
+        assert "a restore was cut short" in account.status()["why"], "the dead man's switch and `./pds check` have it"
+        assert "a restore was cut short" in account.site.run("copy", "disk", code=1), "a move of blobs waits for it too"
     finally:
         swap.unlink()
         swap.parent.rmdir()
-    assert len(place.objects("tmp")) == 1
+    assert len(account.objects("tmp")) == 1
+    account.site.program(PROGRAM, {"UNREFERENCED_BLOB_DAYS": "30"})
+    assert account.objects("tmp") == set()
