@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.settings.fields.errors import SettingsError
 from components.settings.fields.option import options
-from components.settings.parse import read, with_content
+from components.settings.parse import read, with_content, written_twice
 from components.settings.sections.settings import Settings
 from offline import ROOT
 
@@ -147,6 +147,8 @@ def _config_in(name: str, text: str) -> dict[Any, Any]:
     config = document.get("config") if isinstance(document, dict) else None
     if not isinstance(config, dict):
         raise StackFileError(f"{name} has no 'config:' map. Start from Pulumi.dev.yaml.")
+    if faults := tuple(written_twice(config)):
+        raise StackFileError(str(SettingsError(name, faults)))
     return config
 
 

@@ -1,13 +1,14 @@
 """Converts Pulumi's configuration to `Settings`. Only this module reads `pulumi.Config`.
 
-Owns: which keys are read and how, unknown keys, and secrets that are in the stack file in plain text. The models
-validate the values; `errors.py` writes the messages.
+It decides which keys are read and how, and finds unknown keys, keys that the file has twice, and secrets in plain text.
+The models validate the values; `errors.py` writes the messages.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pulumi
+import yaml
 from pulumi.runtime import get_config_env, is_config_secret
 from pulumi.runtime.config import CONFIG
 from pydantic import BaseModel
@@ -15,15 +16,15 @@ from pydantic import BaseModel
 from components.settings.checks.warnings import warnings
 from components.settings.fields.errors import Fault, SettingsError, dotted
 from components.settings.fields.option import holds_secret, key_of, section_of
-from components.settings.parse import read, with_content
+from components.settings.parse import read, with_content, written_twice
 from components.settings.sections.settings import Settings
 
 PROJECT = "pds"
 """The project's name: the prefix of every key in a stack file, and a part of every resource's identity."""
 
 
-def load(config: pulumi.Config, stack: str) -> Settings:
-    """The settings of `stack`. Logs warnings about accepted but harmful values.
+def load(config: pulumi.Config, stack: str, written: bytes = b"") -> Settings:
+    """The settings of `stack`; `written` is the content of its file. Logs warnings about accepted but harmful values.
 
     Raises pulumi.RunError with every fault found. The engine shows it without a traceback.
     """
@@ -34,7 +35,7 @@ def load(config: pulumi.Config, stack: str) -> Settings:
             f"each key of {file}. `./pds` reads these keys, and the name is part of every resource's identity."
         )
     document = with_content({key: _value(config, key) for key in _configured_keys(config)})
-    faults = list(_in_plain_text(config, document, file))
+    faults = [*_in_plain_text(config, document, file), *_written_twice(written)]
     try:
         settings = read(document, file, stack)
     except SettingsError as error:
@@ -72,6 +73,13 @@ def _value(config: pulumi.Config, key: str) -> Any:
         return config.get_object(key)
     except (pulumi.ConfigTypeError, RecursionError):
         return config.get(key)  # text in place of a list or a map; `read` reports it
+
+
+def _written_twice(text: bytes) -> Iterator[Fault]:
+    """Sections that the stack file has twice. The engine passes only one of them."""
+    document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 (makes text, lists and maps only)
+    config = document.get("config") if isinstance(document, dict) else None
+    yield from written_twice(config if isinstance(config, dict) else ())
 
 
 def _in_plain_text(config: pulumi.Config, document: Mapping[str, Any], file: str) -> Iterator[Fault]:

@@ -3,7 +3,7 @@
 `from_pulumi.py` reads the values from the engine's configuration, `offline/stackfile.py` from the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +28,22 @@ def with_content(document: Mapping[str, Any]) -> dict[str, Any]:
         return value is None or (is_optional_section and value == {}) or (key == "hostname" and value == "")
 
     return {key: value for key, value in document.items() if not is_absent(key, value)}
+
+
+def written_twice(keys: Iterable[object]) -> Iterator[Fault]:
+    """Faults of the keys below a stack file's `config:` that stand there both with `pds:` and without it.
+
+    The engine adds the project's name to a key without one and keeps either value, at random: it iterates over a Go map
+    (pulumi/pulumi, sdk/go/common/workspace/loaders.go, stackConfigNamespacedWithProject).
+    """
+    written = set(map(str, keys))
+    for key in sorted(written):
+        if ":" not in key and f"pds:{key}" in written:
+            yield Fault(
+                key,
+                f"this file has it twice, as 'pds:{key}' and as '{key}'. Only one of them would take effect.",
+                f"Merge both into 'pds:{key}', and remove '{key}'.",
+            )
 
 
 def read(document: Mapping[str, Any], file: str, stack: str) -> Settings:

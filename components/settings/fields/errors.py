@@ -161,6 +161,9 @@ def _known_near(model: type[BaseModel], location: Location) -> str:
     section = (section_of(owner) if owner else None) or model
     known = [key_of(name, field) for name, field in section.model_fields.items()]
     word = str(location[-1])
+    if model is section and word in {key for key, _ in options(model)}:  # "pds.escrow" as a key of the file
+        head, _, rest = word.partition(".")
+        return f"Write '{rest}' in the section 'pds:{head}', or run `pulumi config set --path {word} VALUE`."
     elsewhere = [key for key, _ in options(model) if key.rpartition(".")[2] == word]
     if 0 < len(elsewhere) <= 3:
         return f"Write it as {' or '.join(repr(key) for key in elsewhere)}: there is such an option."

@@ -62,6 +62,15 @@ def test_a_project_of_another_name_is_refused_with_the_remedy() -> None:
         load(pulumi.Config("club"), "dev")
 
 
+def test_a_section_with_and_without_the_projects_name_is_refused() -> None:
+    """The engine passes one of the two, so the configuration alone does not show it."""
+    config = configure(document(pds={"escrow": "made"}))
+    with pytest.raises(pulumi.RunError, match=r"pds:pds: this file has it twice, as 'pds:pds' and as 'pds'\."):
+        load(config, "dev", b"config:\n  pds:pds: {new: true}\n  pds: {escrow: made}\n")
+    for file in (b"config:\n  pds:pds: {escrow: made}\n", b"config:\n  pds: {escrow: made}\n", b"", b"config:"):
+        assert load(config, "dev", file).pds.escrow == "made"
+
+
 def test_configuration_becomes_settings() -> None:
     given = document(
         time_zone="Europe/Berlin",
