@@ -42,8 +42,8 @@ def warn_if_not_serving(ready: ServerReady, resolves: DnsReady, configuration: s
             pulumi.warn(f"The PDS is {state}. {dns}. The next `pulumi up` checks again.")
         if configuration and built_from != configuration:
             pulumi.warn(
-                f"The host was built from cloud-init {built_from or 'unknown'}, the program now has {configuration}. "
-                "Nothing was rebuilt. To rebuild it, raise 'pds:host: {generation: …}'."
+                f"The host was built from cloud-init {built_from or 'unknown'}; the program now renders "
+                f"{configuration}. Nothing was rebuilt. To rebuild the host, raise 'host.generation'."
             )
 
     pulumi.Output.all(ready.state, resolves.state, ready.host_configuration).apply(report)

@@ -287,8 +287,8 @@ def _refuse_moved_blobs(settings: Settings, as_a_club: Settings, island: Stack) 
     before, after = blob_location(settings), blob_location(as_a_club)
     if before != after:
         raise AdoptError(
-            f"pds:blobs: without 'host' the place of the blobs would change from '{before}' to '{after}'. Write "
-            f"'blobs: {{region: {settings.host.region}}}' into Pulumi.{island.name}.yaml, and run `pulumi up`."
+            f"pds:blobs: without 'host' the location of the blobs would change from '{before}' to '{after}'. Write "
+            f"'region: {settings.host.region}' into 'pds:blobs' of Pulumi.{island.name}.yaml, and run `pulumi up`."
         )
 
 

@@ -128,8 +128,8 @@ def _with_blobs(stack: Stack) -> Settings:
         )
     if settings.blobs is None:
         raise StackError(
-            f"Pulumi.{stack.name}.yaml has no 'blobs'. Write 'blobs: {{bucket: NAME}}', a name that no other bucket in "
-            f"the world has, and repeat the command. The present place is '{_present_location(stack)}'."
+            f"Pulumi.{stack.name}.yaml has no 'blobs'. Set 'blobs.bucket' to a name that no other bucket in "
+            f"the world has, and repeat the command. The current location is '{_present_location(stack)}'."
         )
     return settings
 

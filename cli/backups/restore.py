@@ -82,7 +82,7 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
     if not restored:
         print(
             f"\nThe data were not replaced; the PDS is still paused. Fix the fault above and repeat the command, or "
-            f"start the PDS as it is: `pulumi config set --path pds:pds.paused false --stack {stack.name}` and "
+            f"start the PDS as it is: `pulumi config set --path pds.paused false --stack {stack.name}` and "
             "`pulumi up`."
         )
         return 1

@@ -15,15 +15,18 @@ def host(subject: Subject) -> CheckVerdict:
         return skipped(f"Pulumi.{subject.stack}.yaml cannot be read here")
     if born != subject.configuration:
         return failed(
-            f"the host was born from cloud-init {born or 'unknown'}, the program has {subject.configuration}. "
-            "Nothing is wrong with it; to rebuild it, raise 'pds:host: {generation: …}'."
+            f"the host was built from cloud-init {born or 'unknown'}; the program now renders {subject.configuration}. "
+            "No action is needed. To rebuild the host, raise 'host.generation'."
         )
-    return passed("born from today's cloud-init")
+    return passed("built from the current cloud-init")
 
 
 def escrow_made(subject: Subject) -> CheckVerdict:
     """Check that there is a second copy of what only the state holds."""
-    run = f"Run `./pds escrow {subject.stack}`, put the file away, then set 'pds: {{escrow: made}}'."
+    run = (
+        f"Run `./pds escrow {subject.stack}`, store the file safely, then run "
+        f"`pulumi config set --path pds.escrow made --stack {subject.stack}`."
+    )
     if subject.escrow == "declined":
         return passed("declined in the stack file: losing the state is losing every identity")
     content = subject.outputs.get("escrow")

@@ -42,7 +42,7 @@ def health(subject: Subject) -> CheckVerdict:
 
 def _silent(subject: Subject, state: object, error: Exception) -> str:
     if state == "paused":
-        return "it is paused. Remove 'pds: {paused: true}' and run `pulumi up`."
+        return "it is paused. Remove 'paused' from the section 'pds:pds' and run `pulumi up`."
     return (
         f"nothing answers at {subject.site.address}:{subject.site.port} ({error or type(error).__name__}). "
         "See docs/guide/troubleshooting.md#slow-or-failing-resources."

@@ -20,6 +20,6 @@ def escrow(stack: str, folder: Path) -> None:
 
     path = escrow.write(stack, folder)
     print(
-        f"Wrote {path}.\nPut it, and its passphrase, where neither this machine nor DigitalOcean is. Check it with\n"
-        f"  ./pds escrow-check {path.name}\nthen set 'pds: {{escrow: made}}' in Pulumi.{stack}.yaml."
+        f"Wrote {path}.\nStore it and its passphrase off this machine and off DigitalOcean. Check it with\n"
+        f"  ./pds escrow-check {path.name}\nthen run\n  pulumi config set --path pds.escrow made --stack {stack}"
     )

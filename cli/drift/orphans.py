@@ -179,7 +179,7 @@ class _Search:
             if known and not adopted:
                 note = (
                     f" This stack has {', '.join(sorted(known))}, created by an `up` that did not adopt this one. To "
-                    f"return to it: 'host: {{reserved_ip_adopt: {ip}}}' and a raised 'host.generation' in Pulumi."
+                    f"return to it: set 'host.reserved_ip_adopt' to {ip} and raise 'host.generation' in Pulumi."
                     f"{self._stack}.yaml, `pulumi state unprotect --stack {self._stack} "
                     f"'{self._urn('pds-host-network-ip')}'`, `pulumi up`; the address is in the host's certificate, "
                     f"so it needs a new host."

@@ -94,7 +94,7 @@ def readable(stack: Stack) -> State:
         return stack.state()
     except UnreadableStateError:
         for file in stack.truncated_files():
-            print("found: the engine was killed while it wrote a side file of the state. The state itself is complete.")
+            print("found: the engine was killed while it wrote a metadata file (.attrs). The state itself is complete.")
             print(f"\n$ rm {file}")
             file.unlink()
         return stack.state()
@@ -168,16 +168,17 @@ def _without_volume(volume: str, settings: Settings, stack: str) -> list[str]:
     """Return the decision if the data are gone. The keys are not: they are in the state and the escrow file."""
     file = f"Pulumi.{stack}.yaml"
     if settings.volume.adopt == volume:
-        return [f"take 'adopt: {volume}' out of 'pds:volume' in {file}: that volume is gone."]
+        return [f"remove 'adopt: {volume}' from 'pds:volume' in {file}: that volume is gone."]
     if settings.volume.adopt or settings.pds.new or settings.pds.paused:
         return []
     return [
         "decide what becomes of the data. The keys are in the state and in the escrow file: the members' identities "
-        "are not lost. With backups: set 'pds: {paused: true}', repeat this command, then run `./pds restore "
-        f"{stack}`. With a snapshot of the volume: create a volume from it and name it, 'volume: {{adopt: ID}}' in "
-        f"{file}. "
+        "are not lost. With backups: run `pulumi config set --path pds.paused true --stack "
+        f"{stack}`, repeat this command, then run `./pds restore {stack}`. With a snapshot of the volume: create a "
+        f"volume from it, and set 'volume.adopt' to its ID in {file}. "
         "If there is neither, start an empty PDS with the same keys: "
-        "'pds: {new: true}'. Every account is gone then, and its members have to move back from copies of their own."
+        f"`pulumi config set --path pds.new true --stack {stack}`. Every account is gone then, and its "
+        "members have to move back from copies of their own."
     ]
 
 

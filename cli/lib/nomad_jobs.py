@@ -102,7 +102,7 @@ def follow(api: NomadApi, run: str, seconds: float, show: Show = print) -> bool:
     for name, task in (allocation.get("TaskStates") or {}).items():
         events = task.get("Events") or []
         if any(_out_of_memory(event) for event in events):
-            show(f"{name}: it ran out of memory and was killed. Raise 'backup: {{memory_mib: …}}'.")
+            show(f"{name}: it ran out of memory and was killed. Raise 'backup.memory_mib'.")
         elif task.get("Failed") and silent:
             show(f"{name}: {'; '.join(event.get('DisplayMessage', '') for event in events)}")
     return False

@@ -64,7 +64,7 @@ def destination(club: Stack, place: StackHost, present: ClubOptions | None = Non
         there = (place.host or choose_host(to, host, club.name, wish)) if host.cluster else None
         proposal = wish.model_copy(update={"host": there})
         raise MoveError(
-            f"{file} grants {club.name} no place. Add below its 'config:',\n\n  pds:clubs:\n"
+            f"{file} does not list {club.name} as a club. Add below its 'config:',\n\n  pds:clubs:\n"
             f"    {club_line(club.name, proposal)}\n\n"
             f"(if 'pds:clubs' exists, add the second line to it). Then run `pulumi up --stack {to}` and "
             "repeat the command."

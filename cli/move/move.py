@@ -99,7 +99,7 @@ def _refuse_unpaused(club: Stack, note: MoveProgress) -> None:
         f"{note.to}, with writes that backup {note.snapshot} lacks. Nothing was changed. If it has run, keep its data: "
         f"run `pulumi config set --path {progress.KEY}.opened true --stack {club.name}`, and "
         f"'./pds move {club.name} {note.to.flags}', which ends the move without a restore. Only if it has never run "
-        f"there: run `pulumi config set --path pds:pds.paused true --stack {club.name}` and "
+        f"there: run `pulumi config set --path pds.paused true --stack {club.name}` and "
         f"`pulumi up --stack {club.name}`, then repeat the command."
     )
 

@@ -44,8 +44,8 @@ def serve(stack: Stack, port: int | None, *, allow_ip: bool) -> int:
     ssh.require_own_host(stack.name, settings, "./pds dashboard")
     if not settings.metrics_store:
         raise CommandError(
-            f"Pulumi.{stack.name}.yaml has no metrics store. Write 'metrics: {{store: true}}' under 'pds:' and run "
-            "`pulumi up`."
+            f"Pulumi.{stack.name}.yaml has no metrics store. Run `pulumi config set --path "
+            f"metrics.store true --stack {stack.name}`, then `pulumi up`."
         )
     password = stack.required_outputs("metrics_password")["metrics_password"]
     endpoint = ssh.host_endpoint(stack)

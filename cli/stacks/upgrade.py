@@ -171,8 +171,8 @@ def _target(settings: Settings, to: str, package: str | None) -> ServerVersion:
 
 def _way_back(name: str, before: Settings, migrates: list[str], snapshot: str) -> str:
     old = (
-        f"pulumi config set --path pds:pds.image {before.pds.image} --stack {name}\n"
-        f"  pulumi config set --path pds:pds.package_version {before.pds.package_version} --stack {name}"
+        f"pulumi config set --path pds.image {before.pds.image} --stack {name}\n"
+        f"  pulumi config set --path pds.package_version {before.pds.package_version} --stack {name}"
     )
     if not migrates:
         return f"The schema of no database changed. To go back:\n  {old}\n  pulumi up --stack {name}"

@@ -87,8 +87,8 @@ def _has_quota(api: NomadApi, club: str, existing_id: str, gib: int) -> bool:
         )
     if quota < gib and details.get("Allocations"):
         raise ServiceError(
-            f"Nomad raises the quota of stack {club} only while its PDS is stopped. Write 'pds: {{paused: true}}' in "
-            f"Pulumi.{club}.yaml and run `pulumi up --stack {club}`. Then run this `up` again, and unpause."
+            f"Nomad raises the quota of stack {club} only while its PDS is stopped. Run `pulumi config set --path "
+            f"pds.paused true --stack {club}` and `pulumi up --stack {club}`. Then run this `up` again, and unpause."
         )
     return quota == gib
 

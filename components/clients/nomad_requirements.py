@@ -50,7 +50,7 @@ def _missing_rights(api: NomadApi, required: Requirements) -> Iterator[str]:
     elif required["ingress"] and answer["Type"] != "management":
         yield (
             "a management token: the program creates an ACL policy for the ingress's job. Set one, or run the ingress "
-            "yourself and write 'ingress: {kind: none}'"
+            "yourself and set 'ingress.kind' to none"
         )
     # Not a list request, which returns an empty list for any token.
     if api.request("GET", f"/v1/var/nomad/jobs/{required['job']}", token="")[0] != 403:

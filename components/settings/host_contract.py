@@ -79,8 +79,8 @@ def accepted_terms(
     terms: Terms | None = (terms_by_club or {}).get(stack)
     if terms is None:
         raise HostContractError(
-            f"Stack {host} grants {stack} no place. Write 'clubs: {{{stack}: {{port: {settings.pds.port}}}}}' under "
-            f"'pds:' in {file}, and run `pulumi up --stack {host}` first."
+            f"Stack {host} does not list {stack} as a club. Add '{stack}: {{port: {settings.pds.port}}}' to "
+            f"'pds:clubs' in {file}, and run `pulumi up --stack {host}` first."
         )
     if terms.get("schema") != SCHEMA:
         raise HostContractError(

@@ -59,10 +59,10 @@ def fault(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
 def _volume_fault(known: Mapping[str, Any], wanted: Mapping[str, Any], file: str) -> str | None:
     if _differ(known, wanted, "volume"):
         renamed = (
-            f"This stack was called {known['stack']}: to keep its new name, write 'volume: {{name: "
-            f"{known['volume']}}}' into {file}; to go back, `pulumi stack rename {known['stack']}`."
+            f"This stack was called {known['stack']}: to keep its new name, write 'name: "
+            f"{known['volume']}' into 'pds:volume' of {file}; to go back, `pulumi stack rename {known['stack']}`."
             if known["stack"] != wanted["stack"]
-            else f"Write 'volume: {{name: {known['volume']}}}' into {file}."
+            else f"Write 'name: {known['volume']}' into 'pds:volume' of {file}."
         )
         return (
             f"pds:volume.name: the volume with the members' data is called {known['volume']}, and the program would "
@@ -83,8 +83,8 @@ def _blobs_fault(known: str, wanted: str, stack: str, file: str) -> str | None:
         return None
     if "s3" in {known.partition(" ")[0], wanted.partition(" ")[0]}:
         return (
-            f"pds:blobs: the place of the blobs is '{known}', and {file} says '{wanted}', where the server would not "
-            f"find them. The program moves blobs only between the volume and the bucket that it makes. {NOT_TOUCHED} "
+            f"pds:blobs: the blobs are in '{known}', and {file} says '{wanted}'. The server would not find them there. "
+            f"The program moves blobs only between the volume and the bucket that it makes. {NOT_TOUCHED} "
             f"Write 's3' or 'blobs' back as it was. Only if every blob is there already: `{BLOBS_MOVED}='{wanted}' "
             f"pulumi up --stack {stack}`."
         )
@@ -97,7 +97,7 @@ def _blobs_fault(known: str, wanted: str, stack: str, file: str) -> str | None:
     if wanted == "disk":
         return (
             f"pds:blobs: the blobs of this PDS are in the {known}, and {file} says that they are on the volume. "
-            f"{NOT_TOUCHED} Keep 'blobs: {{bucket: {name}}}', and run `./pds blobs {stack} --to disk`. It copies them "
+            f"{NOT_TOUCHED} Keep 'bucket: {name}', and run `./pds blobs {stack} --to disk`. It copies them "
             "back, then starts the server there."
         )
     return (

@@ -175,7 +175,7 @@ def test_restore_refuses_a_backup_whose_blobs_the_stack_cannot_bring_back(site: 
     without = known | {"BLOBS_SERVE": "", "NOMAD_META_verify": "yes"}
     output = site.program("restore.cjs", without, code=1)
     assert "the stack has no 'blobs' to bring them back" in output
-    assert "Write 'blobs: {bucket: NAME}'" in output
+    assert "Set 'blobs.bucket'" in output
 
 
 def test_weekly_job_removes_what_deleted_accounts_and_records_left_in_the_bucket(site: BlobSite) -> None:

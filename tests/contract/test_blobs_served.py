@@ -19,7 +19,7 @@ from tools.trial.pds import PdsProcess
 
 pytestmark = pytest.mark.contract
 
-_SIZE = 40_000  # bytes; servers of the line 0.4 lose some larger uploads to a bucket
+_SIZE = 40_000  # bytes; servers of packages 0.4 lose some larger uploads to a bucket
 Open = Callable[[Mapping[str, str | None]], PdsProcess]
 
 

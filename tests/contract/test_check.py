@@ -39,7 +39,7 @@ def test_healthy_server_passes_all_checks(place: HostConnection) -> None:
 def test_image_tag_reported_as_version_matches_the_package_version(
     place: HostConnection,
 ) -> None:
-    """`getEnv` in service/index.ts of bluesky-social/pds, from the line 0.4.50xx on."""
+    """`getEnv` in service/index.ts of bluesky-social/pds, in images with packages 0.5."""
     package = place.subject.outputs["package_version"]
     tag = f"0.4.50{package.rpartition('.')[2]}" if package.startswith("0.5.") else package
     place.ingress.planted[f"{HOST}/xrpc/_health"] = Planted(200, json.dumps({"version": tag}))

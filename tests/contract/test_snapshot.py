@@ -181,10 +181,10 @@ def test_refuses_a_second_snapshot_at_the_same_time(faulty: Data) -> None:
 def test_refuses_a_volume_without_space_before_copying(faulty: Data) -> None:
     output = faulty.take(code=1, PDS_SNAPSHOT_RESERVE_MIB=str(10**9))
     assert "REFUSED: the volume has" in output
-    assert "volume: {size_gib:" in output
+    assert "'volume.size_gib'" in output
     assert not (faulty.path / ".snapshot" / "next").exists()
     why = _outcome(faulty)["why"]
-    assert "Raise 'volume: {size_gib" in why, "the alerts job reports this text"
+    assert "Raise 'volume.size_gib'" in why, "the alerts job reports this text"
 
 
 @one_line

@@ -245,7 +245,7 @@ class Killed extends Error {
     super(
       how === "SIGKILL"
         ? `the check of ${did} was killed; ${outOfMemory() ? "this job ran out of memory" : "it may have run out of memory"}. ` +
-            "Raise 'backup: {memory_mib: …}'."
+            "Raise 'backup.memory_mib'."
         : `the check of ${did} ended with ${how}`
     );
   }

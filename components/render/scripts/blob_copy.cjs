@@ -167,7 +167,7 @@ function noRoom(data, bytes) {
   const free = disk.bavail * disk.bsize;
   const shown = (count) => `${Math.ceil(count / 2 ** 20)} MiB`;
   if (free - bytes >= reserve) return null;
-  return `the volume has ${shown(free)} free. The blobs take ${shown(bytes)} and have to leave ${shown(reserve)} to the server. Raise 'volume: {size_gib: …}'.`;
+  return `the volume has ${shown(free)} free. The blobs take ${shown(bytes)} and have to leave ${shown(reserve)} to the server. Raise 'volume.size_gib'.`;
 }
 
 /** Whether an error means that the disk is full. */

@@ -171,7 +171,7 @@ async function show({ volume, bucket, places }) {
 main().then(
   () => process.exit(),
   (error) => {
-    const full = isFull(error) ? "the volume is full. What was copied stays, and the next run continues. Raise 'volume: {size_gib: …}'." : null;
+    const full = isFull(error) ? "the volume is full. What was copied stays, and the next run continues. Raise 'volume.size_gib'." : null;
     const plain = error instanceof Refused || error.service;
     console.error(full ? `REFUSED: ${full}` : plain ? `REFUSED: ${error.message}` : `FAILED: ${error.stack}`);
     process.exit(1);

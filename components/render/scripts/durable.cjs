@@ -46,7 +46,7 @@ function refuse(problem) {
   console.error(
     `REFUSED: this version of the server cannot be made to flush what it acknowledges: ${problem}\n` +
       "  A power cut would lose posts, pictures or an account's key. Go back to the version before, or accept the loss " +
-      "with 'pds: {durable_writes: false}' in the stack file."
+      "with 'durable_writes: false' in the section 'pds:pds' of the stack file."
   );
   process.exit(1);
 }

@@ -81,7 +81,7 @@ size=$(($(echo "$size" | sed 's/.*"total_size":\([0-9]*\).*/\1/') / 1048576))
 free=$(($(df -Pk "$TARGET" | tail -n 1 | awk '{ print $4 }') / 1024))
 # The size of a single account is not known in advance.
 [ "$only" != "" ] || [ $((free - size)) -ge "${PDS_SNAPSHOT_RESERVE_MIB:-256}" ] ||
-    fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: 'volume: {size_gib: …}'."
+    fail "the snapshot takes $size MiB and $free MiB are free. Make the volume larger: raise 'volume.size_gib'."
 
 got=no
 for _attempt in 1 2; do

@@ -46,7 +46,7 @@ function refuseLostBlobs({ blobs }) {
   if (blobs !== "bucket" || process.env.BLOBS_SERVE) return;
   throw new Refused(
     "the blobs of this backup are copies beside it, and the stack has no 'blobs' to bring them back. Nothing was changed. " +
-      "Write 'blobs: {bucket: NAME}', and 'serve: disk' to have them on the volume; then `pulumi up`."
+      "Set 'blobs.bucket', and 'blobs.serve' to disk to have them on the volume. Then run `pulumi up`."
   );
 }
 

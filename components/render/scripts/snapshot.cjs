@@ -244,7 +244,7 @@ function room(copy) {
   if (free - needed < reserve) {
     throw new Refused(
       `the volume has ${mebibytes(free)} free. The copy takes ${mebibytes(needed)} and has to leave ` +
-        `${mebibytes(reserve)} to the server. Raise 'volume: {size_gib: …}'.`
+        `${mebibytes(reserve)} to the server. Raise 'volume.size_gib'.`
     );
   }
 }
@@ -262,7 +262,7 @@ function readMark() {
   try {
     return JSON.parse(fs.readFileSync(identityFile, "utf8"));
   } catch (error) {
-    throw new Refused(`.pds-identity.json cannot be read (${error.message}). Remove it, and set 'volume: {adopt: …}' for the next start.`);
+    throw new Refused(`.pds-identity.json cannot be read (${error.message}). Remove it, and set 'volume.adopt' to the volume's ID for the next start.`);
   }
 }
 

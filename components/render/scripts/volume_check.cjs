@@ -49,13 +49,13 @@ if (fs.existsSync(identityFile)) {
   if (data.length === 0 && process.env.PDS_VOLUME_CHECK_NEW !== "true") {
     refuse(
       "the volume is empty, and the stack does not say that this PDS is new.",
-      "Restore its data, or for a first start write 'pds: {new: true}' in the stack file."
+      "Restore its data, or for a first start set 'pds.new' to true in the stack file."
     );
   }
   if (data.length > 0 && process.env.PDS_VOLUME_CHECK_ADOPT !== "true") {
     refuse(
       "the volume holds data without the identity file of any PDS (.pds-identity.json).",
-      "If it is this PDS's data, say so in the stack file: 'volume: {adopt: VOLUME-ID}'."
+      "If it is this PDS's data, set 'volume.adopt' to the volume's ID in the stack file."
     );
   }
   writeWhole(identityFile, JSON.stringify(ours, null, 2) + "\n"); // data without it would be refused after a power cut

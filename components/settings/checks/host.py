@@ -119,7 +119,7 @@ def _store_faults(settings: Settings, metrics: MetricsOptions) -> Iterator[Fault
         yield Fault(
             "metrics.store",
             f"it takes up to {STORE_GIB} GiB, and the volume has only {left} GiB{clubs}.",
-            f"Write 'volume: {{size_gib: {granted + SMALLEST_SHARE * STORE_GIB}}}' or more, or remove 'store'.",
+            f"Write 'size_gib: {granted + SMALLEST_SHARE * STORE_GIB}' or more into 'pds:volume', or remove 'store'.",
         )
     days = longest_retention(settings)
     if metrics.retention_days > days:

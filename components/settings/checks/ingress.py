@@ -32,7 +32,7 @@ def ingress_kind_faults(settings: Settings) -> Iterator[Fault]:
         if name in settings.ingress.model_fields_set and kind not in kinds:
             by_port = name == "backend" and kind == "caddy"
             problem = "Caddy always reaches the PDS on a fixed port." if by_port else f"'{kind}' has no such option."
-            yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'ingress: {{kind: {kinds[0]}}}'.")
+            yield Fault(f"ingress.{name}", problem, f"Remove it, or write 'kind: {kinds[0]}'.")
 
 
 def caddy_image_faults(settings: Settings) -> Iterator[Fault]:

@@ -27,11 +27,11 @@ def _cluster(settings: Settings) -> Iterator[str]:
     assert cluster
     if cluster.servers.count == 1:
         yield (
-            "pds:cluster.servers.count: with one server nothing is placed or moved while it is away, and a lost server "
-            "has to be filled by `pulumi up` of every stack. PDSes serve on meanwhile. 3 survive the loss of one."
+            "pds:cluster.servers.count: with one Nomad server, no job is placed and no host is moved while it is down. "
+            "After its loss, run `pulumi up` for every stack. PDSes keep serving. Write 3 to survive the loss of one."
         )
     if cluster.takeover is None:
-        yield "pds:cluster.takeover: without it a dead host stays away until you run `./pds repair`."
+        yield "pds:cluster.takeover: without it, a host that is down stays down until you run `./pds repair`."
 
 
 def _mail(settings: Settings) -> Iterator[str]:
@@ -96,8 +96,8 @@ def _s3(settings: Settings) -> Iterator[str]:
     section = "s3" if settings.s3 else "blobs"
     if (settings.s3 or settings.blobs) and settings.pds.line == "0.4":
         yield (
-            f"pds:{section}: servers of the line 0.4 lose some uploads of more than 64 KiB to a bucket: they time out. "
-            "Upgrade the server: `./pds upgrade`."
+            f"pds:{section}: servers of packages 0.4 lose some uploads of more than 64 KiB to a bucket. They time "
+            "out. Upgrade the server: `./pds upgrade`."
         )
 
 
@@ -106,8 +106,8 @@ def _backup(settings: Settings) -> Iterator[str]:
         yield "pds:backup: NO BACKUP. Losing the volume loses every member's posts. Add 'backup'."
     elif settings.backup.volume:
         yield (
-            f"pds:backup.volume: the disk {settings.backup.volume} is on the droplet, or beside it, and can be lost "
-            "with it. A bucket in another region outlives both."
+            f"pds:backup.volume: the disk {settings.backup.volume} is in or attached to the droplet, and can be lost "
+            "with it. A bucket in another region survives."
         )
     elif settings.on is None and (same := same_region(settings, settings.host.region)):
         yield same
@@ -189,8 +189,8 @@ def _escrow(settings: Settings) -> Iterator[str]:
     if settings.pds.escrow == "pending":
         yield (
             "pds:pds.escrow: NO ESCROW YET. The rotation key exists only in this stack's state. Losing it "
-            "loses every identity on this server. Run `./pds escrow STACK`, store the file safely, then set "
-            "'pds: {escrow: made}'."
+            "loses every identity on this server. Run `./pds escrow STACK`, store the file safely, then run "
+            "`pulumi config set --path pds.escrow made`."
         )
 
 

@@ -114,7 +114,7 @@ def test_club_that_the_host_does_not_list_fails_before_anything_is_created(host:
     up(host.stack)
     refused = up(host.clubs["chess"], check=False)
     assert refused.code != 0
-    assert "Stack bench grants chess no place. Write 'clubs: {chess: {port: 3111}}'" in refused.output
+    assert "Stack bench does not list chess as a club. Add 'chess: {port: 3111}'" in refused.output
     assert "Traceback" not in refused.output
     assert "nomad:index" not in refused.output, "nothing may be created in Nomad"
 

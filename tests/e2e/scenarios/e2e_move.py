@@ -216,7 +216,7 @@ def test_refuses_a_host_without_a_place_and_prints_what_to_write(scenario: Scena
     before = scenario.config(scenario.club)
     refused = scenario.club.pds("move", "--to", "ground", "--yes", check=False)
     assert refused.code == 2
-    assert "Pulumi.ground.yaml grants chess no place" in refused.output
+    assert "Pulumi.ground.yaml does not list chess as a club" in refused.output
     assert "chess: {port: 3101, disk_gib: 5, memory_mib: 768}" in refused.output
     scenario.new.configure(clubs={"chess": {"port": NEW, "memory_mib": 768}})
     refused = scenario.club.pds("move", "--to", "ground", "--yes", check=False)

@@ -64,7 +64,7 @@ job "pds-drill" {
       }
 
       template {
-        script "fetch.sh" sha256:5d25d9db865a6993df806fce5ae2f343587f6d97736236975cd64e140ff12f72
+        script "fetch.sh" sha256:109f993854093cf773f2b72364638a9285f9bdf27b40fc6a7c1045f395981a9f
       }
 
       template {
@@ -134,7 +134,7 @@ job "pds-drill" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {
@@ -207,7 +207,7 @@ job "pds-drill" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {

@@ -58,7 +58,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "fetch.sh" sha256:5d25d9db865a6993df806fce5ae2f343587f6d97736236975cd64e140ff12f72
+        script "fetch.sh" sha256:109f993854093cf773f2b72364638a9285f9bdf27b40fc6a7c1045f395981a9f
       }
 
       template {
@@ -124,7 +124,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "durable.cjs" sha256:5188eab72ec0df455675f72deae5fbb375af39d211439acc65ea9ad586ad3fb2
+        script "durable.cjs" sha256:a68191522d864b6e47c1e079b818fdac7d0ffefa3cbe3ddfff2b9126bfb28fb6
       }
 
       template {
@@ -204,7 +204,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "durable.cjs" sha256:5188eab72ec0df455675f72deae5fbb375af39d211439acc65ea9ad586ad3fb2
+        script "durable.cjs" sha256:a68191522d864b6e47c1e079b818fdac7d0ffefa3cbe3ddfff2b9126bfb28fb6
       }
 
       template {
@@ -212,7 +212,7 @@ job "pds-upgrade-trial" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {

@@ -71,7 +71,7 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot.cjs" sha256:725f5e66bc36a701c2cd426501ced48e78b9e043df6fba31459ccb78f8fe45d6
+        script "snapshot.cjs" sha256:46a18d6e02ef195afca82cc6470d77f9944ea968524e0597a435ad613af80fe4
       }
 
       template {
@@ -79,7 +79,7 @@ job "pds-backup" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {
@@ -231,11 +231,11 @@ job "pds-backup" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {
-        script "blob_copy.cjs" sha256:1b8b0bd119e7143e659d0ebd942145289d5d3420669ac5a125cbe706d638d172
+        script "blob_copy.cjs" sha256:c4c4b05e33412d583858db796ed050e90dae60c3625e30e814ea95c8886c8e54
       }
 
       template {

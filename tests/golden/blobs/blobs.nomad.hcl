@@ -73,7 +73,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blobs.cjs" sha256:fe2af7d1a1306f09d7d2ed2962cd0e2c7197b48f53f60b3c829891f2798d4be8
+        script "blobs.cjs" sha256:8fb4d6c6cfe1e961302e89b00e106c01094b0b3d246a6d7ffccb82414978d1c3
       }
 
       template {
@@ -81,7 +81,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:1b8b0bd119e7143e659d0ebd942145289d5d3420669ac5a125cbe706d638d172
+        script "blob_copy.cjs" sha256:c4c4b05e33412d583858db796ed050e90dae60c3625e30e814ea95c8886c8e54
       }
 
       template {
@@ -97,7 +97,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {

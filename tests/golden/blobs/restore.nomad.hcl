@@ -70,7 +70,7 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch.sh" sha256:5d25d9db865a6993df806fce5ae2f343587f6d97736236975cd64e140ff12f72
+        script "fetch.sh" sha256:109f993854093cf773f2b72364638a9285f9bdf27b40fc6a7c1045f395981a9f
       }
 
       template {
@@ -156,7 +156,7 @@ job "pds-restore" {
       }
 
       template {
-        script "restore_request.cjs" sha256:30e6dacc2f3f271b8183d634e08c48cc56735cd368e0151e1d3bbb58a4023c70
+        script "restore_request.cjs" sha256:5a8be7eace897afa95bd94b592b77fee7852a41c9d61bbc63813f58a295fbda5
       }
 
       template {
@@ -164,7 +164,7 @@ job "pds-restore" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {

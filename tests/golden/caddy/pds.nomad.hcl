@@ -103,7 +103,7 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:a8017f283a29156f5ad8972620a3143d3ad4d866e7ed4ab7d46f1534ae928a60
+        script "volume_check.cjs" sha256:c45df81cdcd243de17cb95f406fc16b870874033421fe9b26404f81a5c991a11
       }
 
       template {
@@ -197,7 +197,7 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:a8017f283a29156f5ad8972620a3143d3ad4d866e7ed4ab7d46f1534ae928a60
+        script "volume_check.cjs" sha256:c45df81cdcd243de17cb95f406fc16b870874033421fe9b26404f81a5c991a11
       }
 
       template {
@@ -220,7 +220,7 @@ job "pds" {
       }
 
       template {
-        script "durable.cjs" sha256:5188eab72ec0df455675f72deae5fbb375af39d211439acc65ea9ad586ad3fb2
+        script "durable.cjs" sha256:a68191522d864b6e47c1e079b818fdac7d0ffefa3cbe3ddfff2b9126bfb28fb6
       }
 
       template {

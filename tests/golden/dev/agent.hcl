@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "818ffedccbf60626"
+    pds_configuration = "049330c49abffe5c"
   }
 }
 

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "4c28e435f151485b"
+    pds_configuration = "e64b1c04cedbc362"
   }
 }
 

@@ -73,7 +73,8 @@ def test_ssh_forwards_a_socket_of_a_private_directory_to_the_store(
         ("guest", "guest runs in the Nomad at http://127.0.0.1:4646. Its operator gives access to that host.\n"),
         (
             "dev",
-            "Pulumi.dev.yaml has no metrics store. Write 'metrics: {store: true}' under 'pds:' and run `pulumi up`.\n",
+            "Pulumi.dev.yaml has no metrics store. Run `pulumi config set --path metrics.store true "
+            "--stack dev`, then `pulumi up`.\n",
         ),
     ],
 )

@@ -136,7 +136,9 @@ def test_refuses_a_club_as_the_host(alice: Owner) -> None:
 def test_refuses_a_host_that_does_not_grant_a_place_and_prints_the_line_to_add(alice: Owner) -> None:
     alice.hosts(OLD_HOST.replace("{port: 3101}", "{port: 3101, disk_gib: 9, memory_mib: 900}"), host("rooks"))
     _refused(
-        alice, r"(?s)Pulumi\.ground\.yaml grants chess no place.*chess: \{port: 3102, disk_gib: 9, memory_mib: 900\}"
+        alice,
+        r"(?s)Pulumi\.ground\.yaml does not list chess as a club.*"
+        r"chess: \{port: 3102, disk_gib: 9, memory_mib: 900\}",
     )
 
 

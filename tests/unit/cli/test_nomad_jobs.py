@@ -115,4 +115,4 @@ def test_reports_a_run_that_ran_out_of_memory_and_the_option_to_raise(nomad: Fak
     nomad.logs = {("restore", "stdout"): "snapshot of today\n"}
     shown: list[str] = []
     assert not nomad_jobs.follow(_api(nomad), "pds-restore/dispatch-1-a", 60, shown.append)
-    assert shown[-1] == "restore: it ran out of memory and was killed. Raise 'backup: {memory_mib: …}'."
+    assert shown[-1] == "restore: it ran out of memory and was killed. Raise 'backup.memory_mib'."

@@ -143,7 +143,7 @@ def test_leaves_the_decision_about_a_lost_volume_to_the_operator(
     assert run(alice) == 1
     assert alice.pulumi.ran == [], "it creates nothing unasked after data was lost"
     output = capsys.readouterr().out
-    for hint in ("members' data are gone", "escrow file", "adopt: ID", "new: true"):
+    for hint in ("members' data are gone", "escrow file", "'volume.adopt' to its ID", "--path pds.new true"):
         assert hint in output
     alice.configure(pds={"new": True})
     assert run(alice) == 0
@@ -157,7 +157,7 @@ def test_requires_the_removal_of_a_lost_volume_from_the_stack_file(
     for name in ("pds-host-droplet", "pds-host-data-volume"):
         alice.delete(name)
     assert run(alice) == 1
-    assert "out of 'pds:volume'" in capsys.readouterr().out
+    assert "from 'pds:volume'" in capsys.readouterr().out
     # A volume created from a snapshot restores the data.
     restored = alice.client.volume(name="pds-restored")["id"]
     alice.configure(volume={"adopt": restored})

@@ -75,7 +75,7 @@ def test_after_a_passed_trial_it_backs_up_and_writes_the_version(
     ]
     output = capsys.readouterr().out
     assert "The schema of no database changed" in output
-    assert f"pds:pds.image {NOW}" in output
+    assert f"--path pds.image {NOW}" in output
 
 
 def test_reports_that_going_back_is_a_restore_if_a_database_schema_changed(

@@ -314,5 +314,5 @@ def test_reports_a_stack_file_that_the_program_refuses(tmp_path: Path, monkeypat
     project = FakeProject(tmp_path, monkeypatch)
     project.stack("dev", host())
     project.stack("chess", club_file("chess", 3101))
-    with pytest.raises(StackFileError, match="Stack dev grants chess no place"):
+    with pytest.raises(StackFileError, match="Stack dev does not list chess as a club"):
         assess("chess", "{}", (), root=project.root)

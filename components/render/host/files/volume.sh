@@ -87,8 +87,8 @@ repair() {
         return 0
     fi
     # Before anything is written: a volume of another owner keeps even its journal.
-    [ "$ADOPT" = 1 ] || refuse "$device was formatted elsewhere, without project quotas. If it is this PDS's, say so
-with 'volume: {adopt: ID}' in the stack file."
+    [ "$ADOPT" = 1 ] || refuse "$device was formatted elsewhere, without project quotas. If it is this PDS's, set
+'volume.adopt' to the volume's ID in the stack file."
     checked -f -p
     tune2fs -O quota,project -Q prjquota "$device"
     say "added project quotas to the adopted $device"
@@ -115,7 +115,7 @@ claim() {
     if [ -e "$sentinel" ]; then
         [ "$(owner)" = "$STACK" ] || [ "$(next_owner)" = "$STACK" ] ||
             refuse "this volume belongs to stack '$(owner)', not to '$STACK'. If it moved here for good, remove
-$sentinel and set 'volume: {adopt: ID}'."
+$sentinel and set 'volume.adopt' to the volume's ID."
         if [ "$(next_owner)" = "$STACK" ]; then
             [ "$(owner)" = "$STACK" ] || receive
             rm -f "$handover"
@@ -129,8 +129,8 @@ $sentinel and set 'volume: {adopt: ID}'."
         mv "$sentinel.new" "$sentinel"
         say "adopted for stack '$STACK'"
     else
-        refuse "this volume was not made by stack '$STACK'. If it is this PDS's, say so with
-'volume: {adopt: ID}' in the stack file."
+        refuse "this volume was not made by stack '$STACK'. If it is this PDS's, set
+'volume.adopt' to the volume's ID in the stack file."
     fi
     directory agent 0:0 0700       # Nomad's Raft, keyring and tokens
     directory pds 1000:1000 0700
@@ -167,7 +167,7 @@ handover() {
             # In GiB, rounded up. Files may go away meanwhile. A PDS over its quota could write nothing.
             used=$({ du -s --block-size=1G "$home/$2" 2>/dev/null || true; } | cut -f 1)
             [ "${used:-$4}" -lt "$4" ] || refuse "$home/$2 has ${used:-an unknown number of} GiB, and its quota will be $4 GiB.
-Enlarge the volume first ('volume: {size_gib: N}' in the stack file, and 'pulumi up')."
+Enlarge the volume first: raise 'volume.size_gib' in the stack file and run 'pulumi up'."
             ;;
     esac
     printf '%s\n%s\n%s\n' "$1" "${2:-}" "${3:-}" >"$handover.new"

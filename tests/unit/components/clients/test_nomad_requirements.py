@@ -87,7 +87,7 @@ LACKS = {
     "a known token": (nomad(answers={"GET /v1/acl/token/self": (403, "token not found")}), "on.nomad_token"),
     "a management token": (
         nomad(answers={"GET /v1/acl/token/self": (200, {"AccessorID": "a-1", "Type": "client"})}),
-        "ingress: {kind: none}",
+        "set 'ingress.kind' to none",
     ),
     "closed variables": (
         nomad(answers={"anonymous GET /v1/var/nomad/jobs/pds": (404, "not found")}),

@@ -33,9 +33,9 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "another region": ({"region": "ams3"}, ("pds:host.region", "in fra1", "'region: fra1'", "leave the protection")),
     "a renamed stack": (
         {"stack": "club", "volume": "pds-club"},
-        ("called dev", "'volume: {name: pds-dev}'", "Pulumi.club.yaml", "pulumi stack rename dev"),
+        ("called dev", "'name: pds-dev'", "Pulumi.club.yaml", "pulumi stack rename dev"),
     ),
-    "another name of the volume": ({"volume": "data"}, ("pds:volume.name", "'volume: {name: pds-dev}'")),
+    "another name of the volume": ({"volume": "data"}, ("pds:volume.name", "'name: pds-dev'")),
     "a smaller volume": ({"volume_gib": 10}, ("pds:volume.size_gib", "25 GiB", "'size_gib: 25'")),
 }
 
@@ -93,7 +93,7 @@ OWN, OWN_OTHER = "s3 bucket theirs at fra1.digitaloceanspaces.com", "s3 bucket t
     ("known", "wanted", "parts"),
     [
         ("disk", BUCKET, ("on its volume", "club-blobs", "./pds blobs dev --to bucket")),
-        (BUCKET, "disk", ("bucket club-blobs", "'blobs: {bucket: club-blobs}'", "./pds blobs dev --to disk")),
+        (BUCKET, "disk", ("bucket club-blobs", "'bucket: club-blobs'", "./pds blobs dev --to disk")),
         (BUCKET, OTHER, ("bucket other-blobs", "'bucket: club-blobs'", "'region: fra1'")),
         (OWN, BUCKET, (OWN, BUCKET, "back as it was")),
         ("disk", OWN, ("'disk'", f"{BLOBS_MOVED}='{OWN}' pulumi up --stack dev")),

@@ -129,6 +129,6 @@ def test_a_club_names_the_region_itself() -> None:
 @pytest.mark.parametrize(("image", "warned"), [("0.4.208", True), ("0.4.5037", False)])
 def test_warns_that_the_older_line_loses_uploads_to_a_bucket(image: str, warned: bool) -> None:
     given = settings_of(blobs=BLOBS, pds={"image": f"ghcr.io/bluesky-social/pds:{image}"})
-    assert any("pds:blobs: servers of the line 0.4" in line for line in warnings(given)) is warned
+    assert any("pds:blobs: servers of packages 0.4" in line for line in warnings(given)) is warned
     slow = "PDS_BLOBSTORE_S3_UPLOAD_TIMEOUT_MS" in plain_environment(given)
     assert slow is not warned, "for 0.4 it would be the timeout of every request"

@@ -337,4 +337,4 @@ def test_warns_about_half_of_another_service(given: dict[str, str], left: str) -
 @pytest.mark.parametrize(("image", "warned"), [("0.4.219", True), ("0.4.5037", False)])
 def test_warns_about_s3_with_a_server_of_the_older_version_line(image: str, warned: bool) -> None:
     given = settings(s3=S3, pds={"image": f"ghcr.io/bluesky-social/pds:{image}"})
-    assert any("pds:s3: servers of the line 0.4" in line for line in warnings(given)) is warned
+    assert any("pds:s3: servers of packages 0.4" in line for line in warnings(given)) is warned
