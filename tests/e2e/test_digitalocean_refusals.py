@@ -184,6 +184,21 @@ def test_address_is_assigned_by_one_action_at_a_time_to_an_idle_droplet(client: 
     client.refused("POST", f"/reserved_ips/{ip}/actions", {"type": "assign", "droplet_id": 4711}, 404)
 
 
+def test_address_made_for_a_droplet_shows_it_once_it_is_assigned(client: Client) -> None:
+    client.refused("POST", "/reserved_ips", {"droplet_id": 4711}, 404)
+    made = client.ask("POST", "/droplets", DROPLET, 202)
+    number = made["droplet"]["id"]
+    assert "pending event" in client.refused("POST", "/reserved_ips", {"droplet_id": number})
+    client.finished(made["links"]["actions"][0])
+    assert "either" in client.refused("POST", "/reserved_ips", {"droplet_id": number, "region": "fra1"})
+    answer = client.ask("POST", "/reserved_ips", {"droplet_id": number}, 202)
+    assert answer["reserved_ip"]["droplet"] is None
+    client.finished(answer["links"]["actions"][0])
+    address = client.ask("GET", f"/reserved_ips/{answer['reserved_ip']['ip']}")["reserved_ip"]
+    assert address["droplet"]["id"] == number
+    assert "already has" in client.refused("POST", "/reserved_ips", {"droplet_id": number})
+
+
 def test_vpc_description_has_a_limit_and_ranges_must_not_overlap(client: Client) -> None:
     body = {"name": "one", "region": "fra1", "ip_range": "10.77.0.0/24"}
     client.ask("POST", "/vpcs", body, 201)

@@ -2,8 +2,8 @@
 
 from tests.e2e.digitalocean import catalog, droplets
 from tests.e2e.digitalocean.calls import PAGING, Answer, Call, Route, acted, action_body, listed
-from tests.e2e.digitalocean.errors import not_found, pending, refused, unknown_route
-from tests.e2e.digitalocean.world import Json, World
+from tests.e2e.digitalocean.errors import not_found, pending, refused
+from tests.e2e.digitalocean.world import Action, Json, World
 
 
 def shown(world: World, address: Json) -> Json:
@@ -38,9 +38,12 @@ def _create(call: Call) -> Answer:
     requested = call.fields({"region": str, "project_id": str, "droplet_id": int})
     if ("droplet_id" in requested) == ("region" in requested):
         raise refused("either a region or a droplet_id is needed")
-    if "droplet_id" in requested:
-        raise unknown_route("POST", "/v2/reserved_ips with a droplet_id")
-    region = catalog.region(requested["region"])["slug"]
+    droplet = droplets.find(world, requested["droplet_id"]) if "droplet_id" in requested else None
+    if droplet and world.busy(droplet["id"]):
+        raise pending()
+    if droplet and any(item["droplet_id"] == droplet["id"] for item in world.reserved_ips.values()):
+        raise refused("The Droplet already has a reserved IP.")
+    region = droplet["region"] if droplet else catalog.region(requested["region"])["slug"]
     if len(world.reserved_ips) >= world.limits.reserved_ips:
         raise refused("reserved IP limit reached: you have used all of your account's reserved IPs")
     project = world.projects.get(requested.get("project_id", world.default_project))
@@ -49,7 +52,38 @@ def _create(call: Call) -> Answer:
     ip = world.new_address()
     world.reserved_ips[ip] = {"ip": ip, "region": region, "droplet_id": None}
     world.place(f"do:floatingip:{ip}", project["id"])
-    return Answer(202, {"reserved_ip": shown(world, world.reserved_ips[ip]), "links": {}})
+    if droplet is None:
+        return Answer(202, {"reserved_ip": shown(world, world.reserved_ips[ip]), "links": {}})
+    # Until the action is over it is shown without its droplet (reserved_ips/responses/examples.yml).
+    action = _assign(world, world.reserved_ips[ip], droplet["id"])
+    base = "https://api.digitalocean.com/v2"
+    links = {
+        "droplets": [{"id": droplet["id"], "rel": "droplet", "href": f"{base}/droplets/{droplet['id']}"}],
+        "actions": [{"id": action.id, "rel": "assign_ip", "href": f"{base}/actions/{action.id}"}],
+    }
+    return Answer(202, {"reserved_ip": shown(world, world.reserved_ips[ip]), "links": links})
+
+
+def _assign(world: World, address: Json, number: int) -> Action:
+    """Begin the action that assigns the address to this droplet."""
+    ip, before = address["ip"], address["droplet_id"]
+
+    def moved() -> None:
+        address["droplet_id"] = number
+        world.follow(number)
+
+    def move() -> None:
+        if before and before != number:
+            world.machines.assign(before, None)
+        world.machines.assign(number, ip)
+
+    here = ("reserved_ip", _as_number(ip))
+    return world.begin("assign_ip", here, address["region"], moved, move, address=ip, droplet_id=number)
+
+
+def _as_number(ip: str) -> int:
+    """The API shows an address as one number in an action."""
+    return int.from_bytes(bytes(map(int, ip.split("."))), "big")
 
 
 def _list(call: Call) -> Answer:
@@ -77,8 +111,7 @@ def _act(call: Call) -> Answer:
     ip: str = address["ip"]
     if _busy(world, ip):
         raise refused("The reserved IP already has a pending event.")
-    # The API shows an address as one number here.
-    here = ("reserved_ip", int.from_bytes(bytes(map(int, ip.split("."))), "big"))
+    here = ("reserved_ip", _as_number(ip))
     before: int | None = address["droplet_id"]
     if requested["type"] == "assign":
         if "droplet_id" not in requested:
@@ -93,17 +126,7 @@ def _act(call: Call) -> Answer:
             raise pending()
         if any(item["droplet_id"] == number and item["ip"] != ip for item in world.reserved_ips.values()):
             raise refused("The Droplet already has a reserved IP.")
-
-        def moved() -> None:
-            address["droplet_id"] = number
-            world.follow(number)
-
-        def move() -> None:
-            if before and before != number:
-                world.machines.assign(before, None)
-            world.machines.assign(number, ip)
-
-        return acted(world.begin("assign_ip", here, address["region"], moved, move, address=ip, droplet_id=number))
+        return acted(_assign(world, address, number))
     if requested["type"] == "unassign":
         if not before:
             raise refused("The reserved IP is not assigned to a Droplet.")
