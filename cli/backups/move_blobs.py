@@ -83,7 +83,7 @@ def _pause_if_stopped(stack: Stack, settings: Settings, api: NomadApi) -> bool:
 def _still_paused(stack: Stack) -> str:
     return (
         "\nThe PDS is paused, and its blobs have not moved. Fix the fault above and repeat the command, or "
-        f"start the PDS as it was: `pulumi config set --path pds:pds.paused false --stack {stack.name}` and "
+        f"start the PDS as it was: `pulumi config set --path pds.paused false --stack {stack.name}` and "
         "`pulumi up`. If it does not start, repeat the command, with either place."
     )
 

@@ -73,7 +73,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blobs.cjs" sha256:8fb4d6c6cfe1e961302e89b00e106c01094b0b3d246a6d7ffccb82414978d1c3
+        script "blobs.cjs" sha256:f8c82e473eb98bd9141cbe4df19f6b215e1c7c1c0b65792be67d5e44956fd0d6
       }
 
       template {

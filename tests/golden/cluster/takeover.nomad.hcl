@@ -56,15 +56,15 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:24d542e96c571ce6a838d476395b2a0198c71fe1e24b522fc9a27de1d879d2b1
+        script "components/takeover/decide.py" sha256:89e0c9d950089be7ad7edc162443e9b13b7a9767bfff08212e4d7d314e5ed521
       }
 
       template {
-        script "components/takeover/passes.py" sha256:c3fdfcd2b82e0c358ded8ae18cfc7d3c71ed589b30603f53b98b0267121c9cd4
+        script "components/takeover/passes.py" sha256:dd08f6fd2c0c74a35e4fa32572e23d0d3561ab580bdfb1837ec6954287cb10c9
       }
 
       template {
-        script "components/takeover/program.py" sha256:c4c39fe137c4975accd1f514c6eb4ad123b0607c81014077c20ba1602bc36771
+        script "components/takeover/program.py" sha256:37d7123e1e365c043e993034231aeac533645348510bef5807726f170ceb01c7
       }
 
       template {

@@ -181,7 +181,9 @@ def test_accepts_terms_that_match_the_stack_file() -> None:
 
 @pytest.mark.parametrize("terms_by_club", [None, {}, {"rooks": TERMS}])
 def test_missing_club_requires_up_of_the_host_first(terms_by_club: dict[str, Any] | None) -> None:
-    with pytest.raises(HostContractError, match=r"'chess: \{port: 3101\}' to 'pds:clubs'.* `pulumi up --stack dev` first"):
+    with pytest.raises(
+        HostContractError, match=r"'chess: \{port: 3101\}' to 'pds:clubs'.* `pulumi up --stack dev` first"
+    ):
         accepted_terms(chess_settings(), "chess", terms_by_club, secret_readable=False)
 
 
