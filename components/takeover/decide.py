@@ -68,6 +68,9 @@ class HostView:
     """The droplet that has the address."""
     actions: tuple[Action, ...]
     node: Node | None
+    unknown_since: float = 0.0
+    """If there is no node: since when this program sees none. A Nomad that was restored or filled again may not know
+    the nodes yet."""
 
     @property
     def is_serving(self) -> bool:
@@ -180,6 +183,8 @@ def decide(
     reason = None if leaves else _not_yet(host, now, rules)
     if reason:
         return _follow(host) or Step("wait", f"host {host.name}: {reason}")
+    if not leaves and host.node and host.node.is_ready:
+        return _follow(host) or Step("ask", _elsewhere(host, host.node))
     if heard.is_too_little and not leaves:
         return _follow(host) or Step("ask", _cut_off(host, heard))
     if choose_spare(droplets, retired) is None:
@@ -224,8 +229,21 @@ def _not_yet(host: HostView, now: float, rules: Rules) -> str | None:
         return "its node is not ready"
     if (host.node is None or host.was_moved) and now - host.attached_at < SETTLE_SECONDS:
         return f"its node is not ready, and its volume was attached less than {SETTLE_SECONDS // 60} minutes ago"
-    down = now - (host.node.since if host.node else host.attached_at)
-    return f"its node is down, for less than {rules.after_seconds:.0f} s" if down < rules.after_seconds else None
+    if host.node is None:
+        seen = now - host.unknown_since < SETTLE_SECONDS
+        return f"Nomad does not know its node, for less than {SETTLE_SECONDS // 60} minutes" if seen else None
+    if now - host.node.since < rules.after_seconds:
+        return f"its node is down, for less than {rules.after_seconds:.0f} s"
+    return None
+
+
+def _elsewhere(host: HostView, node: Node) -> str:
+    """Nomad was restored from a snapshot of before a move: the host may be well, and its agent has to register."""
+    return (
+        f"host {host.name}: its node is ready and names droplet {node.droplet}, but its volume is on droplet "
+        f"{host.carrier}. Nothing is moved. If its clubs answer, run `./pds ssh STACK --host {host.name} -- systemctl "
+        "restart nomad.service`, which loses nothing. If not, run `./pds repair STACK`"
+    )
 
 
 def _cut_off(host: HostView, heard: Heard) -> str:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from components.takeover.decide import (
@@ -71,6 +71,8 @@ class Passes:
     now: Callable[[], float] = time.time
     seizes: bool = False
     """Whether it takes the lease of another program: a person has decided."""
+    _unknown: dict[str, float] = field(default_factory=dict)
+    """Hosts without a node, and since when this program sees none."""
 
     def once(self) -> list[Step]:
         """The steps of one pass, already done. Nothing is guessed about a host of which a service can't tell, and the
@@ -101,7 +103,10 @@ class Passes:
         carrier = self.cloud.carrier(place.volume)
         actions = self.cloud.actions(place.volume)
         address_at = self.cloud.address_at(place.address)
-        return HostView(place.name, place.volume, place.address, carrier, address_at, actions, node)
+        if node is not None:
+            self._unknown.pop(place.name, None)
+        since = 0.0 if node else self._unknown.setdefault(place.name, self.now())
+        return HostView(place.name, place.volume, place.address, carrier, address_at, actions, node, since)
 
     def retired(self) -> dict[int, str]:
         """Droplets that lost a host, and which one."""

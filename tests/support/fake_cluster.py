@@ -45,6 +45,10 @@ class FakeCluster:
             volume.address_at = volume.carrier
         self.alive = dict.fromkeys(range(1, workers + 1), True)
         self.down_since: dict[str, float] = {}
+        self.forgotten: set[str] = set()
+        """Hosts whose node Nomad does not know."""
+        self.registered_on: dict[str, int] = {}
+        """Droplets that a restored Nomad calls those of the nodes; each node's own, if not given."""
         self.items: dict[str, str] = {}
         self.index = 0
         self.violations: list[str] = []
@@ -167,12 +171,14 @@ class FakeCluster:
     def node(self, datacenter: str) -> Node | None:
         self._call()
         volume = self.volumes[datacenter]
+        if datacenter in self.forgotten:
+            return None
         if datacenter in self.down_since:
             return Node(False, self.down_since[datacenter])
         if not volume.actions:
             return None
         ready = volume.carrier is not None and volume.ready_at <= self.time
-        return Node(ready, volume.ready_at if ready else self.time)
+        return Node(ready, volume.ready_at if ready else self.time, self.registered_on.get(datacenter))
 
     def state(self) -> tuple[dict[str, str], int]:
         self._call()
