@@ -1,7 +1,6 @@
 """A cluster whose servers are all lost: new servers with Nomad's state from its newest snapshot; `./pds restore`.
 
-Hosts and their clubs are not touched. They run meanwhile: a worker ignores servers whose state is older than what it
-last heard (client/client.go, watchAllocations).
+Hosts and their clubs run meanwhile. Once Nomad has its state, their agents are restarted (`rejoin.py`).
 """
 
 import os
@@ -18,6 +17,7 @@ import yaml
 from cli.cluster.edit_value import set_number
 from cli.cluster.hosts import ClusterError
 from cli.cluster.lost_servers import Servers, accessor, are_rebuilt
+from cli.cluster.rejoin import rejoin
 from cli.lib.apply import up
 from cli.lib.edit_stackfile import StackFileEdit
 from cli.lib.nomad_exec import nomad_access, nomad_api
@@ -68,10 +68,12 @@ def restore(stack: Stack, snapshot: str, *, yes: bool) -> int:
             f"`up` succeeded, but Nomad at {outputs['nomad_address']} does not have the state of the snapshot. Power "
             "the servers off (`doctl compute droplet-action power-off NUMBER --wait`) and repeat the command."
         )
-    print("\nNomad has the state of the snapshot. Run now, for what changed since then:")
+    print("\nNomad has the state of the snapshot.")
+    is_whole = rejoin(stack)
+    print("\nRun now, for what changed since then:")
     for name in (stack.name, *read_settings(stack.name, stack.root).clubs):
         print(f"  pulumi refresh --stack {name} && pulumi up --stack {name}")
-    return 0
+    return 0 if is_whole else 1
 
 
 def _announce(stack: Stack, edit: StackFileEdit | None) -> None:

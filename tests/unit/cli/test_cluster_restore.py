@@ -43,6 +43,7 @@ class _Stack:
         self.replacing: set[str] = set()
         self.droplets = {"11": "off"}
         self.restores = True
+        self.rejoins = True
         self.accepted = [1.0, 1.0, 1.0]
         self.given: list[tuple[Path, bytes, int]] = []
         self.file = root / "Pulumi.fleet.yaml"
@@ -87,6 +88,10 @@ class _Stack:
             self.answer = (200, {"AccessorID": self.cluster_id})
         return self.code
 
+    def rejoin(self, stack: "_Stack") -> bool:
+        assert stack.answer == (200, {"AccessorID": self.cluster_id}), "a restarted agent ends what Nomad does not know"
+        return self.rejoins
+
     # The account.
 
     def __enter__(self) -> "_Stack":
@@ -110,6 +115,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("DIGITALOCEAN_TOKEN", "token")
     monkeypatch.setattr(restore, "nomad_api", lambda _access: made)
+    monkeypatch.setattr(restore, "rejoin", made.rejoin)
     monkeypatch.setattr(lost_servers, "DigitalOceanAccount", lambda _token: made)
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     return made
@@ -156,6 +162,12 @@ def test_a_restore_that_was_cut_short_goes_on_with_the_servers_that_it_rebuilt(
     assert restore.restore(stack, "", yes=True) == 0
     assert len(stack.given) == 1
     assert stack.file.read_bytes() == before, "its servers are new, and stay"
+
+
+def test_hosts_that_did_not_find_the_servers_are_left_to_do(stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    stack.rejoins = False
+    assert restore.restore(stack, "", yes=True) == 1
+    assert "pulumi refresh --stack fleet" in capsys.readouterr().out, "the rest is said, too"
 
 
 def test_an_up_after_which_nomad_is_still_empty_is_no_restore(stack: Any) -> None:
