@@ -71,6 +71,8 @@ class Passes:
     now: Callable[[], float] = time.time
     seizes: bool = False
     """Whether it takes the lease of another program: a person has decided."""
+    tell: Callable[[str, Step], None] = lambda _host, _step: None
+    """Told each step once it is done, with its host; '' is for what concerns all hosts."""
     _unknown: dict[str, float] = field(default_factory=dict)
     """Hosts without a node, and since when this program sees none."""
 
@@ -78,8 +80,11 @@ class Passes:
         """The steps of one pass, already done. Nothing is guessed about a host of which a service can't tell, and the
         other hosts go on. Raises Unavailable if it can't tell of any, and Refused if the token lacks a right."""
         if self.holder and not self._lease():
-            return [Step("wait", "another takeover holds the lease")]
+            held = Step("wait", "another takeover holds the lease")
+            self.tell("", held)
+            return [held]
         heard = Heard.of(self.servers.node(place.name) for place in self.places)
+        self.tell("", Step("fine"))
         steps: list[Step] = []
         silent: list[Unavailable] = []
         for place in self.places:
@@ -92,6 +97,7 @@ class Passes:
                 if error.status in (401, 403):
                     raise
                 steps.append(Step("refused", f"host {place.name}: {error}"))
+            self.tell(place.name, steps[-1])
         if silent and len(silent) == len(steps):
             raise silent[-1]
         return steps

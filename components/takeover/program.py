@@ -8,12 +8,13 @@ TAKEOVER_NOTIFY_URL.
 import http.client
 import json
 import os
+import re
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
 
-from components.takeover.decide import Rules, Step
+from components.takeover.decide import DETACH_SECONDS, Rules, Step
 from components.takeover.passes import Passes, places_of
 from components.takeover.services import API, DigitalOcean, NomadServers, Refused, Unavailable
 
@@ -29,20 +30,28 @@ _REPEAT = 600.0
 """Seconds after which a message that still holds is sent again."""
 
 
+_REQUEST_ID = re.compile(r'"request_id":\s*"[^"]*"')
+"""DigitalOcean's number of a request, in the answers of refusals."""
+
+
 class Reporter:
     """Prints each message, and sends those for a person; the same one again only after a while."""
 
     def __init__(self, send: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
         self._send, self._now = send, now
         self._last: dict[str, float] = {}
+        self._waits: dict[str, float] = {}
 
-    def report(self, steps: list[Step]) -> None:
-        """Report the steps of a pass."""
-        for step in steps:
-            if step.kind not in ("fine", "wait"):
+    def report(self, host: str, step: Step) -> None:
+        """Report a step of a host; '' is all hosts. What is waited for too long is for a person."""
+        if step.kind != "wait":
+            self._waits.pop(host, None)
+            if step.kind != "fine":
                 self.tell(step.text, urgent=step.kind in ("ask", "foreign", "refused"))
-            elif step.kind == "wait":
-                self._once(step.text, print)
+        elif self._now() - self._waits.setdefault(host, self._now()) > DETACH_SECONDS:
+            self.tell(f"{step.text}. It has been waiting for more than {DETACH_SECONDS // 60} minutes", urgent=True)
+        else:
+            self._once(step.text, print)
 
     def tell(self, text: str, *, urgent: bool) -> None:
         """Send `text` to a person."""
@@ -53,8 +62,10 @@ class Reporter:
         self._send(text)
 
     def _once(self, text: str, do: Callable[[str], None]) -> None:
-        if self._now() - self._last.get(text, -_REPEAT) >= _REPEAT:
-            self._last[text] = self._now()
+        now, key = self._now(), _REQUEST_ID.sub("", text)
+        self._last = {key: at for key, at in self._last.items() if now - at < _REPEAT}
+        if key not in self._last:
+            self._last[key] = now
             do(text)
 
 
@@ -100,14 +111,14 @@ def main() -> int:
     """Run for ever."""
     passes = passes_of(os.environ)
     reporter = Reporter(sender(os.environ.get("TAKEOVER_NOTIFY_URL", "")))
+    passes.tell = reporter.report
     print(f"watching {', '.join(place.name for place in passes.places)}", flush=True)
     while True:  # no deadline: it watches as long as the cluster is there
         steps: list[Step] = []
         try:
             steps = passes.once()
-            reporter.report(steps)
         except Unavailable as error:
-            reporter.report([Step("wait", str(error))])
+            reporter.report("", Step("wait", str(error)))
         except Refused as error:
             reporter.tell(str(error), urgent=True)
         sys.stdout.flush()

@@ -9,6 +9,7 @@ import pytest
 from components.takeover.decide import Rules, Step
 from components.takeover.passes import Passes
 from components.takeover.program import Reporter, passes_of, pause, sender
+from components.takeover.services import Refused, Unavailable
 from tests.support.fake_cluster import FakeCluster
 
 ENVIRONMENT = {
@@ -52,14 +53,85 @@ def test_tells_a_person_each_step_and_a_question_again_after_a_while() -> None:
     now = [0.0]
     reporter = Reporter(sent.append, lambda: now[0])
     for _ in range(3):
-        reporter.report(
-            [Step("fine", "a"), Step("wait", "b"), Step("attach", "host a: attach"), Step("ask", "no spare")]
-        )
+        for step in (Step("fine", "a"), Step("wait", "b"), Step("attach", "host a: attach"), Step("ask", "no spare")):
+            reporter.report("a", step)
         now[0] += 5
     assert sent == ["host a: attach.", "A person has to act: no spare."]
     now[0] += 600
-    reporter.report([Step("ask", "no spare")])
+    reporter.report("a", Step("ask", "no spare"))
     assert sent[2:] == ["A person has to act: no spare."]
+
+
+def test_tells_a_person_what_is_waited_for_too_long() -> None:
+    sent: list[str] = []
+    now = [0.0]
+    reporter = Reporter(sent.append, lambda: now[0])
+    for _ in range(60):
+        now[0] += 5
+        reporter.report("a", Step("wait", "host a: attach: refused"))
+        reporter.report("b", Step("wait" if now[0] % 50 else "fine", "host b: its node is down"))
+        reporter.report("", Step("wait", "another takeover holds the lease"))
+    assert sent == []
+    now[0] += 10
+    reporter.report("a", Step("wait", "host a: attach: refused"))
+    reporter.report("b", Step("wait", "host b: its node is down"))
+    assert sent == ["A person has to act: host a: attach: refused. It has been waiting for more than 5 minutes."]
+    reporter.report("", Step("wait", "another takeover holds the lease"))
+    assert len(sent) == 2
+
+
+def test_a_refusal_is_the_same_whatever_number_its_request_has() -> None:
+    sent: list[str] = []
+    now = [0.0]
+    reporter = Reporter(sent.append, lambda: now[0])
+    for number in range(100):
+        now[0] += 5
+        reporter.tell(f'answered with 403: {{"id":"forbidden","request_id":"{number}"}}', urgent=True)
+    assert len(sent) == 1
+    assert len(reporter._last) == 1, "a program that runs for months keeps no list of them"
+
+
+def test_a_whole_takeover_is_told_although_nothing_is_known_of_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.cut_power(1)
+    cluster.pass_time(61)
+    carrier = cluster.carrier
+
+    def fails(volume: str) -> int | None:
+        if volume == "b":
+            raise Unavailable("GET b was answered with 500")
+        return carrier(volume)
+
+    monkeypatch.setattr(cluster, "carrier", fails)
+    sent: list[str] = []
+    reporter = Reporter(sent.append, cluster.now)
+    passes = Passes(cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now, tell=reporter.report)
+    for _ in range(8):
+        passes.once()
+        cluster.pass_time(5)
+    assert [text.partition(": ")[2].split()[0] for text in sent] == ["droplet", "detach", "attach", "assign"]
+
+
+def test_a_step_is_told_before_the_next_host_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster({"a": 1, "b": 2}, workers=3)
+    cluster.cut_power(1)
+    cluster.pass_time(61)
+    carrier = cluster.carrier
+
+    def refuses(volume: str) -> int | None:
+        if volume == "b":
+            raise Refused(403, "no scope")
+        return carrier(volume)
+
+    monkeypatch.setattr(cluster, "carrier", refuses)
+    told: list[tuple[str, str]] = []
+    passes = Passes(
+        cluster, cluster, cluster.places, "workers", Rules(), "job", cluster.now,
+        tell=lambda host, step: told.append((host, step.kind)),
+    )  # fmt: skip
+    with pytest.raises(Refused):
+        passes.once()
+    assert told == [("", "fine"), ("a", "retire")]
 
 
 def test_a_message_that_cannot_be_sent_stops_nothing_and_its_url_stays_secret(
