@@ -83,10 +83,10 @@ def _blobs_fault(known: str, wanted: str, stack: str, file: str) -> str | None:
         return None
     if "s3" in {known.partition(" ")[0], wanted.partition(" ")[0]}:
         return (
-            f"pds:blobs: the blobs are in '{known}', and {file} says '{wanted}'. The server would not find them there. "
-            f"The program moves blobs only between the volume and the bucket that it makes. {NOT_TOUCHED} "
-            f"Write 's3' or 'blobs' back as it was. Only if every blob is there already: `{BLOBS_MOVED}='{wanted}' "
-            f"pulumi up --stack {stack}`."
+            f"pds:blobs: the place of the blobs is '{known}', and {file} says '{wanted}', where the server would not "
+            f"find them. The program moves blobs only between the volume and the bucket that it makes. {NOT_TOUCHED} "
+            f"Write 's3' or 'blobs' back as it was. Only if every blob is there already, and for the `up` that starts "
+            f"the server: `{BLOBS_MOVED}='{wanted}' pulumi up --stack {stack}`."
         )
     if known == "disk":
         return (

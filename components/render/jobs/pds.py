@@ -31,7 +31,7 @@ from components.render.jobspec import (
 from components.render.nomad_job import PDS_JOB, NomadJob, own_path
 from components.render.nomad_scope import NomadScope, nomad_scope
 from components.render.scripts import scripts
-from components.settings.checks.pds_env import DATA_DIRECTORY, plain_environment, telemetry_environment
+from components.settings.checks.pds_env import DATA_DIRECTORY, blob_location, plain_environment, telemetry_environment
 from components.settings.fields.job_demand import PDS_MHZ, SMALL_MHZ
 from components.settings.sections import SERVER_PORT
 from components.settings.sections.settings import Settings
@@ -54,7 +54,7 @@ _DATA_LOCK = "data_lock.cjs"
 _DURABLE = "durable.cjs"
 """Preloaded into a server that flushes its writes before it acknowledges them (decision 16)."""
 
-_FOR_VOLUME_CHECK = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_S3_BUCKET")
+_FOR_VOLUME_CHECK = ("PDS_HOSTNAME", "PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_S3_BUCKET", "PDS_BLOBSTORE_S3_ENDPOINT")
 
 _TELEMETRY = "telemetry.mjs"
 """Preloaded into a server whose telemetry `metrics` asks for. Node loads it after the others: the volume is checked and
@@ -68,11 +68,14 @@ def pds_job(settings: Settings, stack: str) -> str:
     return write(_job(settings, nomad_scope(settings, stack))) + "\n"
 
 
-def volume_check_items(settings: Settings) -> dict[str, str]:
-    """Items of the variable at `VOLUME_CHECK_PATH`."""
+def volume_check_items(settings: Settings, blobs_moved: str = "") -> dict[str, str]:
+    """Items of the variable at `VOLUME_CHECK_PATH`. `blobs_moved` is the place that has all blobs, as the operator says
+    (`stack_identity.BLOBS_MOVED`)."""
+    place = plain_environment(settings).get("PDS_BLOBSTORE_S3_BUCKET", "disk")
     return {
         "PDS_VOLUME_CHECK_NEW": "true" if settings.pds.new else "false",
         "PDS_VOLUME_CHECK_ADOPT": "true" if settings.volume.adopt else "false",
+        **({"PDS_VOLUME_CHECK_BLOBS": place} if blobs_moved == blob_location(settings) else {}),
     }
 
 

@@ -1,7 +1,8 @@
 // The place of a PDS's blobs: the volume, or one bucket. DATA/.pds-blobs.json records it.
 //
 // The volume check compares it with the server's settings at each start. `./pds blobs` replaces it once every blob is at
-// the other place. A restore leaves it as it is.
+// the other place. A restore leaves it as it is. With PDS_VOLUME_CHECK_BLOBS the operator says that every blob is there:
+// the program copies none to or from a bucket of their own ('s3').
 "use strict";
 
 const fs = require("node:fs");
@@ -25,6 +26,7 @@ function recorded(data) {
 
 /** Why a server must not look for blobs at `place`: the problem and a remedy; null if it may. */
 function fault(data, place) {
+  if (process.env.PDS_VOLUME_CHECK_BLOBS === (place.bucket ?? "disk")) return null;
   let known;
   try {
     known = recorded(data);
@@ -38,14 +40,21 @@ function fault(data, place) {
     if (!hasBlobs(data)) return null;
     return [
       `the blobs of this PDS are on the volume, and its settings name the bucket ${place.bucket}.`,
-      `${COMMAND} bucket\` copies them. In the bucket of 's3' the program copies none: remove 's3'.`,
+      `${COMMAND} bucket\` copies them. ${byHand(place)}`,
     ];
   }
   const wanted = place.store === "disk" ? "name the volume" : `name the bucket ${place.bucket}`;
   return [
     `the blobs of this PDS are in the bucket ${there.bucket}, and its settings ${wanted}.`,
-    `Name that bucket again. ${COMMAND} disk\` copies them to the volume.`,
+    `Name that bucket again. ${COMMAND} disk\` copies them to the volume. ${byHand(place)}`,
   ];
+}
+
+/** What to do after a move to or from a bucket of one's own. The place is named as in the stack's state. */
+function byHand(place) {
+  const [, host] = /^\w+:\/\/([^/:]+)/.exec(process.env.PDS_BLOBSTORE_S3_ENDPOINT) ?? [];
+  const name = place.bucket ? `s3 bucket ${place.bucket} at ${host}` : "disk";
+  return `With a bucket of your own ('s3') copy them yourself, then start with \`PDS_BLOBS_MOVED='${name}' pulumi up\`.`;
 }
 
 function same(one, other) {

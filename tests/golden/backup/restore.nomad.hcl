@@ -195,7 +195,7 @@ job "pds-restore" {
       }
 
       template {
-        script "blob_place.cjs" sha256:4df0fc3b7df122c5d175cb2f41d64e73f322ff301a0b81ff03b57e0d2f974322
+        script "blob_place.cjs" sha256:5435225c7abff5ddddd5d2fc1a6ac0a1f9cf7c0ddfb5588c3d44379ef245c7e1
       }
 
       template {

@@ -8,6 +8,7 @@ import pytest
 
 from components.settings.checks.warnings import warnings
 from components.settings.fields.errors import SettingsError
+from components.settings.stack_identity import BLOBS_MOVED
 from offline import mock_engine
 from offline.hcl_reader import job_of, parse, task_of
 from offline.mock_engine import RESERVED_IP, Evaluation
@@ -73,6 +74,21 @@ def test_existing_volume_and_address_are_imported() -> None:
         "the volume check accepts such a volume"
     )
     _sound(evaluation)
+
+
+@pytest.mark.parametrize("with_bucket", [True, False])
+def test_the_volume_check_learns_where_the_operator_moved_the_blobs(
+    monkeypatch: pytest.MonkeyPatch, with_bucket: bool
+) -> None:
+    """Else the preview accepts the place, and the server that `up` replaces does not start there."""
+    s3 = {"bucket": "theirs", "region": "us-east-1", "endpoint": "https://s3.my-club.org"}
+    options = {"s3": s3 | {"access_key_id": "a", "secret_access_key": "b"}} if with_bucket else {}
+    place, accepted = ("s3 bucket theirs at s3.my-club.org", "theirs") if with_bucket else ("disk", "disk")
+    monkeypatch.setenv(BLOBS_MOVED, place)
+    items = run(**options).one("pds-server-volume-check").inputs["items"]
+    assert items["PDS_VOLUME_CHECK_BLOBS"] == accepted
+    monkeypatch.setenv(BLOBS_MOVED, "s3 bucket others at s3.my-club.org")
+    assert "PDS_VOLUME_CHECK_BLOBS" not in run(**options).one("pds-server-volume-check").inputs["items"]
 
 
 def test_removing_new_from_the_stack_file_does_not_change_the_job(dev: Evaluation) -> None:

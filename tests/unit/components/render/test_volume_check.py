@@ -41,6 +41,7 @@ class Volume:
         new: bool = False,
         adopt: bool = False,
         bucket: str | None = None,
+        moved: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """Run the volume check as the job does."""
         environment = {
@@ -51,6 +52,9 @@ class Volume:
         }
         if bucket is not None:
             environment["PDS_BLOBSTORE_S3_BUCKET"] = bucket
+            environment["PDS_BLOBSTORE_S3_ENDPOINT"] = "https://s3.my-club.org"
+        if moved:
+            environment["PDS_VOLUME_CHECK_BLOBS"] = moved
         if key is not None:
             environment["PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"] = key
         return subprocess.run(
@@ -208,6 +212,30 @@ def test_refuses_an_unreadable_place_of_the_blobs(volume: Volume) -> None:
     assert volume.check(new=True).returncode == 0
     (volume.path / BLOB_FILE).write_text('{"store":')
     _refused(volume.check(), ".pds-blobs.json on the volume cannot be read")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "theirs"), ("theirs", None), ("theirs", "other")])
+def test_blobs_that_the_operator_moved_to_or_from_their_own_bucket_are_served_there(
+    volume: Volume, before: str | None, after: str | None
+) -> None:
+    """The refusal names the command that sets the variable, with the place as `StackIdentity` names it."""
+    assert volume.check(new=True, bucket=before).returncode == 0
+    _blob(volume)
+    place = f"s3 bucket {after} at s3.my-club.org" if after else "disk"
+    assert f"PDS_BLOBS_MOVED='{place}' pulumi up" in volume.check(bucket=after).stderr
+    _refused(volume.check(bucket=after, moved=before or "disk"), "the blobs of this PDS are")
+    assert volume.check(bucket=after, moved=after or "disk").returncode == 0
+    assert volume.check(bucket=after).returncode == 0, "the place is recorded, and the variable is needed once"
+    _refused(volume.check(bucket=before), "the blobs of this PDS are")
+
+
+def test_a_server_with_its_own_bucket_may_have_old_files_on_the_volume(volume: Volume) -> None:
+    assert volume.check(new=True, bucket="theirs").returncode == 0
+    _blob(volume)
+    (volume.path / BLOB_FILE).unlink()  # of a version that recorded no place
+    _refused(volume.check(bucket="theirs"), "the blobs of this PDS are on the volume")
+    assert volume.check(bucket="theirs", moved="theirs").returncode == 0
+    assert volume.check(bucket="theirs").returncode == 0
 
 
 def test_volume_check_contains_no_nomad_template_action() -> None:
