@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -23,6 +26,7 @@ from tests.contract.moved_blobs import COPIES, BlobSite, member_uploads
 from tests.contract.moved_blobs import blob_service as blob_service
 from tests.contract.snapshots import Data
 from tests.support.s3 import KEYS, REGION, ask, put
+from tests.support.serving import served
 from tools.trial.node import PDS_LINES
 
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
@@ -202,6 +206,42 @@ def test_weekly_job_removes_what_deleted_accounts_and_records_left_in_the_bucket
     assert site.in_bucket() - {f"did:plc:unknown/{kept.partition('/')[2]}"} == site.named()
     status = json.loads((site.data.path / ".run-status" / "unreferenced-blobs.json").read_text())
     assert status["removed"] == 2
+
+
+def test_weekly_job_gives_the_lock_back_before_the_server_s_writes_fail(site: BlobSite) -> None:
+    """The bucket lists an object that no row names, and never answers its deletion. The server waits 5 s for a lock."""
+    did = sorted(site.named())[0].partition("/")[0]
+    store = site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    asked, over = threading.Event(), threading.Event()
+    about = "<LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size>"
+    listed = f"<Contents><Key>blocks/{did}/bafkreih</Key>{about}</Contents>"
+
+    class Hanging(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = listed if "blocks" in self.path else ""
+            body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{content}</ListBucketResult>".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_DELETE(self) -> None:
+            asked.set()
+            over.wait(600)
+
+    with served(Hanging) as port, ThreadPoolExecutor() as pool:
+        # A name before the endpoint would need DNS.
+        env = {"PDS_BLOBSTORE_S3_ENDPOINT": f"http://127.0.0.1:{port}", "PDS_BLOBSTORE_S3_FORCE_PATH_STYLE": "true"}
+        sweep = pool.submit(site.program, "unreferenced_in_bucket.cjs", env, code=1)
+        try:
+            assert asked.wait(600)
+            with closing(sqlite3.connect(store, timeout=5)) as server, server:
+                server.execute("update repo_root set did = did")
+            assert "did not delete blocks" in sweep.result(600)
+        finally:
+            over.set()
+    status = json.loads((site.data.path / ".run-status" / "unreferenced-blobs.json").read_text())
+    assert "did not delete blocks" in status["why"]
 
 
 def bucket_of(site: BlobSite, blob: str) -> str:

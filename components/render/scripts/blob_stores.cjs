@@ -134,7 +134,7 @@ const PART = ".part"; // no CID and no key of an upload has a dot
 
 class Bucket {
   /** `below` is the first part of every name in the bucket. */
-  constructor({ bucket, below = "", endpoint, region, keyId, secret, pathStyle = false }) {
+  constructor({ bucket, below = "", endpoint, region, keyId, secret, pathStyle = false, attempts = ATTEMPTS }) {
     this.bucket = bucket;
     this.below = below;
     // The image has the library as a dependency of the server's own store only.
@@ -149,7 +149,7 @@ class Bucket {
       followRegionRedirects: true,
       requestChecksumCalculation: "WHEN_REQUIRED",
       responseChecksumValidation: "WHEN_REQUIRED",
-      maxAttempts: ATTEMPTS,
+      maxAttempts: attempts,
       logger: QUIET,
       requestHandler: { connectionTimeout: CONNECT, requestTimeout: STALLED },
     });
@@ -216,6 +216,15 @@ class Bucket {
       }
     };
     await Promise.all(Array.from({ length: AT_ONCE }, next));
+  }
+
+  /** Deletes one object within `ms`, for a caller that holds a lock. The service may do it later than it was given up. */
+  async removeWithin(name, ms) {
+    const abortSignal = AbortSignal.timeout(ms);
+    const request = this.client.deleteObject({ Bucket: this.bucket, Key: this.below + name }, { abortSignal });
+    await request.catch((error) => {
+      throw abortSignal.aborted ? new Error(`the bucket ${this.bucket} did not delete ${name} within ${ms / 1000} s`) : this.told(error);
+    });
   }
 
   async ask(answer) {
@@ -327,7 +336,7 @@ function volumeStore(data) {
 }
 
 /** The server's bucket; null if its settings name none. */
-function bucketStore(env = process.env) {
+function bucketStore(env = process.env, attempts = ATTEMPTS) {
   const named = (name) => env[`PDS_BLOBSTORE_S3_${name}`];
   if (!named("BUCKET")) return null;
   return new Bucket({
@@ -337,6 +346,7 @@ function bucketStore(env = process.env) {
     keyId: named("ACCESS_KEY_ID"),
     secret: named("SECRET_ACCESS_KEY"),
     pathStyle: named("FORCE_PATH_STYLE") === "true",
+    attempts,
   });
 }
 

@@ -5,7 +5,8 @@
 // does not answer then, they stay for ever (actor-store.js, blob/transactor.js of @atproto/pds). An account counts as
 // deleted if the server announced it and nothing of it is left. Each other object is deleted in a write transaction on
 // the account's database, in which the database does not name it: the server inserts the row of an upload first, so no
-// record can make it a blob meanwhile. The bucket keeps deleted objects as old versions for 30 days.
+// record can make it a blob meanwhile. The bucket keeps deleted objects as old versions for 30 days. The server's own
+// writes wait for the lock, 5 s at most, so the deletion is given up before.
 "use strict";
 
 const fs = require("node:fs");
@@ -19,6 +20,7 @@ const { begin, end } = require("./run_status.cjs");
 const NAME = "unreferenced-blobs"; // of the run's status
 const DAY = 24 * 3600 * 1000; // ms
 const UNNAMED_DAYS = 7; // a blob is stored before its transaction ends
+const PATIENCE = 2000; // ms for a deletion under the lock; the server's writes fail after 5000 (db/util.js, retrySqlite)
 
 const data = process.env.PDS_DATA_DIRECTORY;
 const days = process.env.UNREFERENCED_BLOB_DAYS && Number(process.env.UNREFERENCED_BLOB_DAYS);
@@ -28,7 +30,7 @@ async function main() {
   if (days !== undefined && !(days >= 1)) throw new Error(`UNREFERENCED_BLOB_DAYS is ${days}, not 1 or more`);
   begin(NAME);
   if (fs.existsSync(path.join(data, ".restore", "swap.json"))) throw new Error("a restore was cut short between the old data and the new: run it again");
-  const bucket = bucketStore();
+  const [bucket, once] = [bucketStore(), bucketStore(process.env, 1)];
   const index = await bucket.index("", ({ Size, LastModified }) => ({ size: Size, at: LastModified.getTime() }));
   const isDeleted = deletions(data);
   const byAccount = new Map();
@@ -41,7 +43,7 @@ async function main() {
   let unknown = 0;
   for (const [did, objects] of byAccount) {
     if (isDeleted(did)) await remove(bucket, objects);
-    else if (fs.existsSync(path.join(data, home(did), "store.sqlite"))) await sweep(bucket, did, objects);
+    else if (fs.existsSync(path.join(data, home(did), "store.sqlite"))) await sweep({ bucket, once }, did, objects);
     else unknown += objects.length;
   }
   if (unknown > 0) console.log(`note: ${unknown} objects of accounts that are neither here nor deleted are kept`);
@@ -63,13 +65,17 @@ function count(objects, sign) {
 
 async function remove(bucket, objects) {
   await bucket.remove(objects.map(([name]) => name));
+  removed(objects);
+}
+
+function removed(objects) {
   count(objects, -1);
   total.removed += objects.length;
   total.bytes += objects.reduce((sum, [, { size }]) => sum + size, 0);
 }
 
 /** A fault of one account stops no other. */
-async function sweep(bucket, did, objects) {
+async function sweep(stores, did, objects) {
   const now = Date.now();
   const limit = (name) => (name.startsWith("tmp/") ? days : UNNAMED_DAYS);
   const old = objects.filter(([name, { at }]) => limit(name) !== undefined && at < now - limit(name) * DAY);
@@ -78,7 +84,7 @@ async function sweep(bucket, did, objects) {
   try {
     db = new Database(path.join(data, home(did), "store.sqlite"), { fileMustExist: true, timeout: WAIT });
     db.pragma("synchronous = FULL"); // else a power cut could bring back the row of a deleted object (decision 16)
-    for (const object of old) await release(db, bucket, object, now);
+    for (const object of old) await release(db, stores, object, now);
   } catch (error) {
     total.problems.push(`${did}: what it does not need could not be removed: ${error.message}`);
   } finally {
@@ -86,7 +92,7 @@ async function sweep(bucket, did, objects) {
   }
 }
 
-async function release(db, bucket, object, now) {
+async function release(db, { bucket, once }, object, now) {
   const [place, , id] = object[0].split("/");
   const upload = place === "tmp";
   // Read first: almost every object has a row, and readers lock nothing.
@@ -101,13 +107,14 @@ async function release(db, bucket, object, now) {
   try {
     free = !needed();
     if (free && upload) db.prepare('delete from blob where "tempKey" = ?').run(id);
-    if (free && !upload) await remove(bucket, [object]); // while its row cannot come
+    if (free && !upload) await once.removeWithin(object[0], PATIENCE); // while its row cannot come
     db.exec("commit");
   } catch (error) {
     if (db.inTransaction) db.exec("rollback");
     throw error;
   }
   if (free && upload) await remove(bucket, [object]); // its key is never used again
+  else if (free) removed([object]);
 }
 
 const ROW = `select "createdAt" as created, "takedownRef" is not null as hidden,

@@ -202,7 +202,7 @@ job "pds-drill" {
       }
 
       template {
-        script "blob_stores.cjs" sha256:6d8a08a0e0d08fa709873f6afb5660591c0cc3e43d2a73a223745e8a48f8856b
+        script "blob_stores.cjs" sha256:6f60d219c48c2fe0d2a8a833585dadc07e1e1bdac4c54e52ecb0a65957a17d49
       }
 
       template {

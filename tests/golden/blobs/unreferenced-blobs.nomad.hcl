@@ -69,19 +69,19 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_in_bucket.cjs" sha256:a8ae010b3084fdc26ef16e792971f4510c07af6e73f0b095d0e49cfde93c22cb
+        script "unreferenced_in_bucket.cjs" sha256:3c939df75cedc0b2731f716d2feaf91032b36f5e2b011989d70e0485936a1138
       }
 
       template {
-        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
+        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
       }
 
       template {
-        script "blob_copy.cjs" sha256:c4c4b05e33412d583858db796ed050e90dae60c3625e30e814ea95c8886c8e54
+        script "blob_copy.cjs" sha256:1b8b0bd119e7143e659d0ebd942145289d5d3420669ac5a125cbe706d638d172
       }
 
       template {
-        script "blob_stores.cjs" sha256:6d8a08a0e0d08fa709873f6afb5660591c0cc3e43d2a73a223745e8a48f8856b
+        script "blob_stores.cjs" sha256:6f60d219c48c2fe0d2a8a833585dadc07e1e1bdac4c54e52ecb0a65957a17d49
       }
 
       template {
