@@ -12,6 +12,7 @@ from tests.contract.conftest import directory as directory
 from tests.contract.conftest import line as line
 from tests.contract.conftest import pds_installs as pds_installs
 from tests.contract.conftest import plc_install as plc_install
+from tests.contract.conftest import quick_installs as quick_installs
 from tests.contract.conftest import start_pds as start_pds
 from tests.support.programs import run
 from tools.trial.trial import task_environment
