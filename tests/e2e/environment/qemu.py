@@ -25,11 +25,14 @@ GATEWAY = "198.51.100.1"
 MAC = "52:54:00:00:00:01"
 _NETWORK = "128.0.0.0/128.0.0.0"
 _NAMESERVER = "203.0.113.53"
-_LINE = "console=ttyS0 loglevel=4 root=/dev/vda rw panic=-1 net.ifnames=0 mitigations=off no_timer_check"
+_LINE = (
+    "console=ttyS0 loglevel=4 root=/dev/vda rw panic=-1 net.ifnames=0 mitigations=off no_timer_check "
+    "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
+)
 """Without mitigations: page table isolation would empty the emulated TLB at each system call. No check of the timer:
-on a busy machine it ended in a panic."""
+on a busy machine it ended in a panic. systemd's 90 s for a start are those of a real processor."""
 _START = 30.0
-_OFF = 180.0
+_OFF = 300.0
 """Deadline of a clean shutdown, in seconds; the drain unit's limit is 90."""
 
 
@@ -39,15 +42,6 @@ class Disk:
 
     name: str
     file: Path
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A second network, of virtual machines alone: Ethernet frames in UDP, multicast on this machine's loopback."""
-
-    multicast: str
-    """`ADDRESS:PORT`, the same for all machines of the network."""
-    mac: str
 
 
 @dataclass
@@ -63,7 +57,8 @@ class VirtualMachine:
     address: str
     neighbours: Mapping[str, Sequence[str]]
     memory_mib: int = 2048
-    segment: Segment | None = None
+    private_mac: str = ""
+    """Of a second interface, in a network without another machine; empty for none."""
     process: "subprocess.Popen[bytes] | None" = None
     forwarded: dict[str, str] = field(default_factory=dict)
 
@@ -123,7 +118,7 @@ class VirtualMachine:
             self._monitor(f"hostfwd_remove net0 tcp:{outside}")
 
     def power_button(self) -> None:
-        """Press it, and wait until the machine is off; after three minutes power it off, as a provider would."""
+        """Press it, and wait until the machine is off; after five minutes power it off, as a provider would."""
         assert self.process is not None
         self._monitor("system_powerdown")
         try:
@@ -166,11 +161,9 @@ class VirtualMachine:
             *("-chardev", f"file,id=console,append=on,path={self.home / 'console.log'}", "-serial", "chardev:console"),
             *("-qmp", f"unix:{self.home / 'control'},server=on,wait=off"),
         ]
-        if self.segment:
-            command += [
-                *("-netdev", f"socket,id=net1,mcast={self.segment.multicast},localaddr=127.0.0.1"),
-                *("-device", f"virtio-net-pci,netdev=net1,mac={self.segment.mac}"),
-            ]
+        if self.private_mac:
+            card = f"virtio-net-pci,netdev=net1,mac={self.private_mac}"
+            command += ["-netdev", "hubport,id=net1,hubid=1", "-device", card]
         for disk in disks:
             command += ["-drive", f"if=none,{_drive(disk)}", "-device", _device(disk)]
         return command

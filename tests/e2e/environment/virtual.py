@@ -33,6 +33,8 @@ METADATA = "169.254.169.254"
 _SSH = (
     *("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=10"),
     *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+    # A login takes seconds under emulation. The connection ends with the machine, and so does its master.
+    *("-o", "ControlMaster=auto", "-o", "ControlPersist=600", "-o", "ServerAliveCountMax=12"),
 )
 _PLUG_AFTER = 12.0
 """Seconds from power on until a volume exists: DigitalOcean attaches it to a machine that is already booting."""
@@ -173,9 +175,10 @@ class VirtualMachines:
         Raises E2eError if it fails, or SSH does, or `patience` (seconds) is over.
         """
         host, port = self._droplets[droplet_id].ssh
+        where = ("-S", f"{self._folder}/ssh-{port}", "-i", str(self._key), "-p", str(port))
         try:
             done = subprocess.run(
-                [*_SSH, "-i", str(self._key), "-p", str(port), f"root@{host}", "sh -s"],
+                [*_SSH, *where, f"root@{host}", "sh -s"],
                 input=script,
                 capture_output=True,
                 text=True,

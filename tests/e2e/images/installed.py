@@ -11,6 +11,7 @@ from components.render.host.cloud_init import PACKAGES
 from tests.e2e.environment.tools import run
 from tests.e2e.images.droplet import DropletImage, droplet_image
 
+_KEYS = "# RSA keys take an emulated machine half a minute.\nssh_genkeytypes: [ed25519]\n"
 _SERVICES = ("containerd.service", "docker.service", "docker.socket", "unattended-upgrades.service")
 """Which the packages switch on."""
 
@@ -36,6 +37,7 @@ def installed_image(cache: Path) -> DropletImage:
         run([*chroot, "apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES])
         run([*chroot, "systemctl", "disable", *_SERVICES])
         policy.unlink()
+        (tree / "etc/cloud/cloud.cfg.d/91_keys.cfg").write_text(_KEYS)
     stamp.write_text(wanted)
     return made
 

@@ -1,35 +1,34 @@
-"""A cluster's droplets on machines: blank workers, a volume that is plugged in, and one that is taken away under a
-program that writes to it: `pytest -x -s tests/e2e/scenarios/e2e_machine_cluster.py`, as root.
+"""A cluster's workers on machines: a blank one, a volume that is plugged in, and one that is taken away under a program
+that writes to it: `pytest -x -s tests/e2e/scenarios/e2e_machine_cluster.py`, as root.
 
-The exact `user_data` of a server and of workers, as the program renders them, under systemd, udev and cloud-init
-(`virtual_cluster.py`), with certificates of a CA made here. Neither Pulumi nor a double of DigitalOcean takes part: the
-test plugs and unplugs. One scenario: each test continues from the end of the previous one. Times are printed, never
-asserted, since they depend on the emulation.
+The exact `user_data` of workers, as the program renders it, under systemd, udev and cloud-init (`virtual_cluster.py`),
+one machine at a time, with certificates of a CA made here. Their server is a process of this machine with the rendered
+configuration; `e2e_machine_server.py` boots one. Neither Pulumi nor a double of DigitalOcean takes part: the test plugs
+and unplugs. One scenario: each test continues from the end of the previous one. Times are printed, never asserted,
+since they depend on the emulation.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from components.render.cluster.user_data import MachineIdentity, server_user_data, worker_user_data
-from components.render.host.cloud_init import MAX_BYTES, Certificates
-from components.settings.parse import read
-from components.settings.sections.settings import Settings
+from components.render.cluster.user_data import worker_user_data
+from components.render.host.cloud_init import MAX_BYTES
 from tests.e2e.environment.environment import ROOT
 from tests.e2e.environment.outside import lay_out_nomad
-from tests.e2e.environment.tools import E2eError, missing, run
-from tests.e2e.environment.virtual_cluster import RESERVED, ClusterVirtualMachines
-from tests.e2e.environment.virtual_nomad import Nomad, Writer, writer_job
+from tests.e2e.environment.tools import missing, run
+from tests.e2e.environment.virtual import free_port
+from tests.e2e.environment.virtual_cluster import ClusterVirtualMachines, identity, settings_of, until
+from tests.e2e.environment.virtual_nomad import Nomad, Writer, nomad_server, writer_job
 from tests.e2e.images.installed import installed_image
 from tests.e2e.images.row_writer import TAG, row_writer_image
 from tests.support.certificates import Authority
@@ -38,18 +37,17 @@ PROGRAMS = (
     *("nomad", "qemu-system-x86_64", "debootstrap", "mke2fs", "debugfs", "ssh", "ssh-keygen"),
     *("npm", "g++", "make"),
 )
-STACK, VPC = "fleet", "10.118.0.0/20"
-SERVER, FIRST, SECOND = 1, 2, 3
-"""Droplets: the server, the worker that loses the volume, and the spare."""
+STACK = "fleet"
+FIRST, SECOND = 2, 3
+"""Droplets: the worker that loses the volume, and the spare."""
 A, B = f"pds-{STACK}-a", f"pds-{STACK}-b"
 """The volumes of the hosts."""
-_PATIENCE = 1500.0
-"""Seconds after which something that should happen by itself counts as never."""
+_MEMORY_MIB = 2048
 
 
 @dataclass
 class Cluster:
-    """The droplets, the servers' API, and what the writer acknowledged."""
+    """The droplets, the server's API, and what the writer acknowledged."""
 
     machines: ClusterVirtualMachines
     worker_data: str
@@ -60,23 +58,7 @@ class Cluster:
 
     def ask(self, droplet: int, script: str) -> str:
         """The output of a shell script on a droplet. Raises E2eError."""
-        return self.machines.ask(droplet, script, patience=_PATIENCE)
-
-    def boot(self, droplet: int, user_data: str) -> None:
-        """Power on a new droplet, and wait until cloud-init has ended without an error."""
-        began = time.monotonic()
-        self.machines.boot(droplet, user_data, {})
-        self.finish_boot(droplet, began)
-
-    def finish_boot(self, droplet: int, began: float) -> None:
-        """Wait until cloud-init has ended without an error, and no unit has failed."""
-        until(f"a login to droplet {droplet}", lambda: self.machines.ask(droplet, "true") == "")
-        status = json.loads(self.ask(droplet, "cloud-init status --wait --format json || true"))
-        print(f"\n== droplet {droplet}: cloud-init {status['status']} after {time.monotonic() - began:.0f} s")
-        # cloud-init reports DEPRECATED: this way of reading metadata will be removed.
-        assert (status["status"], status["errors"], set(status["recoverable_errors"])) == ("done", [], {"DEPRECATED"})
-        until("the end of the boot", lambda: "running" in self.ask(droplet, "systemctl is-system-running || true"))
-        print(self.ask(droplet, "free --mebi | head -2; systemd-analyze"))
+        return self.machines.ask(droplet, script, patience=600)
 
     def is_blank(self, droplet: int) -> bool:
         """Whether no host is on a worker: no agent, no container, no mount of a volume."""
@@ -86,45 +68,20 @@ class Cluster:
         """Plug a volume, which has its name as its ID here, into a droplet."""
         self.machines.attach(droplet, name, name)
 
+    def log_of_carry(self, droplet: int, name: str) -> str:
+        """What the script that makes a worker a host has said of a volume since the boot."""
+        return self.ask(droplet, f"journalctl --boot --quiet --output=cat --unit={_unit(name)}")
+
+
+def _unit(name: str) -> str:
+    return f"pds-carry@0DO_Volume_{name}.service"
+
 
 _BLANK = """
 systemctl show --property=MainPID --value nomad.service
 docker ps --quiet | wc --lines
 grep --count -E ' /(srv/nomad|var/lib/nomad/alloc_mounts|mnt)' /proc/self/mountinfo || true
 """
-
-
-def until(what: str, happened: Callable[[], bool]) -> float:
-    """Wait until it happened; the seconds. Raises E2eError."""
-    began, error = time.monotonic(), "it did not happen"
-    while time.monotonic() - began < _PATIENCE:
-        try:
-            if happened():
-                return time.monotonic() - began
-        except E2eError as caught:
-            error = str(caught)
-        time.sleep(1)
-    raise E2eError(f"{what}: not within {_PATIENCE:.0f} s: {error}")
-
-
-def _settings(**nomad: str) -> Settings:
-    options = {
-        "operators": {"cidrs": ["203.0.113.7/32"], "ssh_keys": ["laptop"]},
-        "cluster": {
-            "servers": {"count": 1},
-            "hosts": {"a": {"volume_gib": 10}, "b": {"volume_gib": 10}},
-            "workers": {"spares": 1},
-        },
-        "clubs": {"chess": {"host": "a", "port": 3101}},
-        "ingress": {"kind": "none"},
-        "nomad": nomad,
-    }
-    return read(options, f"Pulumi.{STACK}.yaml", STACK)
-
-
-def _identity(authority: Authority, name: str) -> MachineIdentity:
-    pair = authority.issue(name, peer=True)
-    return MachineIdentity(certificates=Certificates(authority.pem, pair.cert_pem, pair.key_pem), address=RESERVED)
 
 
 @pytest.fixture(scope="module")
@@ -136,51 +93,30 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     program, version = shutil.which("nomad"), re.search(r"v([0-9.]+)", run(["nomad", "version"]))
     assert program
     assert version
-    machines = ClusterVirtualMachines(tmp_path_factory.mktemp("machine"), installed_image(cache), VPC, SERVER)
+    folder, rpc = tmp_path_factory.mktemp("machine"), free_port()
+    machines = ClusterVirtualMachines(folder, installed_image(cache), ("127.0.0.1", rpc), _MEMORY_MIB)
+    row_writer_image(cache, machines.outside)
+    sha256 = lay_out_nomad(machines.outside, Path(program), version[1])
+    settings = settings_of(STACK, version=version[1], sha256=sha256, mirror="https://releases.test/nomad")
+    authority = Authority("PDS operators")
+    data = worker_user_data(settings, STACK, identity(authority, "client.global.nomad"))
+    for name in (A, B):
+        machines.make_volume(name, 10)
     try:
-        row_writer_image(cache, machines.outside)
-        sha256 = lay_out_nomad(machines.outside, Path(program), version[1])
-        settings = _settings(version=version[1], sha256=sha256, mirror="https://releases.test/nomad")
-        assert settings.cluster
-        assert str(settings.cluster.vpc_ip_range) == VPC
-        authority = Authority("PDS operators")
-        for name in (A, B):
-            machines.make_volume(name, 10)
-        data = worker_user_data(settings, STACK, _identity(authority, "client.global.nomad"))
-        made = Cluster(machines, data, Nomad(machines.endpoint, authority))
-        made.boot(SERVER, server_user_data(settings, STACK, 1, _identity(authority, "server.global.nomad")))
-        yield made
+        with nomad_server(folder / "server", settings, STACK, authority, rpc) as nomad:
+            until("a leader", lambda: bool(nomad.get("/v1/status/leader")), patience=60)
+            nomad.bootstrap()
+            yield Cluster(machines, data, nomad)
     finally:
         machines.stop_all()
 
 
-def test_exact_user_data_creates_a_server_that_leads(cluster: Cluster) -> None:
-    until("a leader", lambda: bool(cluster.nomad.get("/v1/status/leader")))
-    assert cluster.nomad.get("/v1/status/leader") == f"{cluster.machines.private_address(SERVER)}:4647"
-    cluster.nomad.bootstrap()
-    [member] = cluster.nomad.get("/v1/agent/members")["Members"]
-    assert (member["Name"], member["Addr"]) == (f"{STACK}-server-1.global", cluster.machines.private_address(SERVER))
-    assert "encrypt" in cluster.ask(SERVER, "cat /etc/nomad.d/gossip.hcl")
-    [node] = until_nodes(cluster, 1)
-    assert (node["NodePool"], node["Status"]) == ("servers", "ready"), "the takeover runs there"
-
-
-def until_nodes(cluster: Cluster, count: int) -> list[dict[str, str]]:
-    """The nodes, as soon as so many are ready."""
-
-    def ready() -> list[dict[str, str]]:
-        return [node for node in cluster.nomad.get("/v1/nodes") if node["Status"] == "ready"]
-
-    until(f"{count} nodes", lambda: len(ready()) == count)
-    return ready()
-
-
 def test_exact_user_data_creates_a_worker_that_waits(cluster: Cluster) -> None:
     assert len(cluster.worker_data.encode()) <= MAX_BYTES
-    cluster.boot(FIRST, cluster.worker_data)
+    cluster.machines.make(FIRST, cluster.worker_data, {})
     assert cluster.is_blank(FIRST)
     assert cluster.ask(FIRST, "ls /etc/nomad.d 2>&1 || true; systemctl is-active docker.service").endswith("active\n")
-    assert len(until_nodes(cluster, 1)) == 1, "a blank worker is no node"
+    assert cluster.nomad.get("/v1/nodes") == [], "a blank worker is no node"
 
 
 def test_a_disk_that_is_no_host_s_volume_is_left_alone(cluster: Cluster) -> None:
@@ -189,7 +125,7 @@ def test_a_disk_that_is_no_host_s_volume_is_left_alone(cluster: Cluster) -> None
         cluster.machines.make_volume(name, 1)
         cluster.plug(FIRST, name)
         cluster.ask(FIRST, f"udevadm wait --timeout=300 /dev/disk/by-id/scsi-0DO_Volume_{name}; udevadm settle")
-        cluster.ask(FIRST, "while systemctl is-active --quiet 'pds-carry@*'; do sleep 1; done")
+        until("a decision", lambda name=name: "is left alone" in cluster.log_of_carry(FIRST, name))
         assert cluster.is_blank(FIRST)
         assert cluster.machines.volume_file(name).stat().st_blocks == 0, f"{name} was written to"
         cluster.machines.detach(FIRST, name)
@@ -231,17 +167,15 @@ def ready_on(cluster: Cluster, droplet: int) -> float:
 
 def test_a_second_volume_is_left_alone(cluster: Cluster) -> None:
     cluster.plug(FIRST, B)
-    unit = f"pds-carry@0DO_Volume_{B}.service"
-    until("a refusal", lambda: "failed" in cluster.ask(FIRST, f"systemctl is-failed {unit} || true"))
-    assert "REFUSED" in cluster.ask(FIRST, f"journalctl --quiet --output=cat --unit={unit}")
+    until("a refusal", lambda: "REFUSED: this worker is a host already" in cluster.log_of_carry(FIRST, B))
     assert cluster.machines.volume_file(B).stat().st_blocks == 0, "the second volume was written to"
     cluster.machines.detach(FIRST, B)
-    assert cluster.ask(FIRST, f"systemctl reset-failed {unit}; systemctl is-active nomad.service") == "active\n"
+    assert cluster.ask(FIRST, f"systemctl reset-failed {_unit(B)}; systemctl is-active nomad.service") == "active\n"
 
 
 def test_a_disk_taken_away_under_a_writer_ends_all_that_ran_from_it(cluster: Cluster) -> None:
     cluster.nomad.post("/v1/jobs", {"Job": writer_job(TAG)})
-    cluster.writer.url = cluster.machines.reach(FIRST, 3101)
+    cluster.writer.url = "http://{}:{}".format(*cluster.machines.reach(FIRST, 3101))
     print(f"\n== the writer answers after {until('the writer', cluster.writer.answers):.0f} s")
     with written_to(cluster):
         until("rows", lambda: len(cluster.writer.acknowledged) >= 50)
@@ -268,18 +202,20 @@ def written_to(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         end.set()
-        thread.join(_PATIENCE)
+        thread.join(60)
 
 
 def test_the_same_disk_makes_it_no_host_again(cluster: Cluster) -> None:
     """Something on it may still be what the volume's loss left. A person who wants it as a host reboots it."""
     digest = content(cluster)
     cluster.plug(FIRST, A)
-    unit = f"pds-carry@0DO_Volume_{A}.service"
-    until("a refusal", lambda: "failed" in cluster.ask(FIRST, f"systemctl is-failed {unit} || true"))
+    until("a refusal", lambda: "REFUSED: this worker lost the volume" in cluster.log_of_carry(FIRST, A))
     assert cluster.is_blank(FIRST)
     cluster.machines.detach(FIRST, A)
     assert content(cluster) == digest, "the volume was written to"
+    began = time.monotonic()
+    cluster.machines.stop(FIRST, graceful=True)
+    print(f"\n== off after {time.monotonic() - began:.0f} s")
 
 
 def content(cluster: Cluster) -> str:
@@ -287,29 +223,16 @@ def content(cluster: Cluster) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def test_without_the_disk_it_is_blank_after_a_reboot(cluster: Cluster) -> None:
-    began = time.monotonic()
-    cluster.machines.stop(FIRST, graceful=True)
-    print(f"\n== off after {time.monotonic() - began:.0f} s")
-    cluster.machines.start(FIRST)
-    cluster.finish_boot(FIRST, began)
-    assert cluster.is_blank(FIRST)
-    assert cluster.nomad.get(f"/v1/node/{cluster.node}")["Status"] == "down"
-    cluster.machines.stop(FIRST, graceful=False)
-
-
 def test_a_spare_that_still_boots_becomes_the_same_host_with_every_row(cluster: Cluster) -> None:
     """A takeover may choose a worker whose setup is not over. The disk is there before udev's rules are."""
-    began = time.monotonic()
-    cluster.machines.boot(SECOND, cluster.worker_data, {A: A})
-    cluster.finish_boot(SECOND, began)
+    cluster.machines.make(SECOND, cluster.worker_data, {A: A})
     print(f"== host a is ready {ready_on(cluster, SECOND):.0f} s later")
     all_rows_on(cluster, SECOND)
 
 
 def all_rows_on(cluster: Cluster, droplet: int) -> None:
     """Assert that the writer answers there, with every acknowledged row."""
-    cluster.writer.url = cluster.machines.reach(droplet, 3101)
+    cluster.writer.url = "http://{}:{}".format(*cluster.machines.reach(droplet, 3101))
     print(f"== the writer answers {until('the writer', cluster.writer.answers):.0f} s later")
     missing_rows = set(cluster.writer.acknowledged) - set(cluster.writer.rows())
     assert missing_rows == set()
@@ -323,7 +246,7 @@ def test_a_reboot_with_the_disk_stops_and_starts_the_host_in_order(cluster: Clus
         began = time.monotonic()
         cluster.machines.stop(SECOND, graceful=True)
         cluster.machines.start(SECOND)
-    cluster.finish_boot(SECOND, began)
+    cluster.machines.finish_boot(SECOND, began)
     assert cluster.ask(SECOND, "cat /proc/sys/kernel/random/boot_id") != boot
     print(f"== host a is ready {ready_on(cluster, SECOND):.0f} s later")
     all_rows_on(cluster, SECOND)
@@ -345,3 +268,12 @@ def test_of_two_disks_at_boot_one_is_the_host_as_a_whole(cluster: Cluster) -> No
     assert f'datacenter = "{host}"' in cluster.ask(SECOND, "cat /etc/nomad.d/agent.hcl")
     if host == "a":
         assert cluster.machines.volume_file(B).stat().st_blocks == 0, "the second volume was written to"
+    cluster.machines.stop(SECOND, graceful=False)
+
+
+def test_the_worker_that_lost_its_disk_is_blank_after_a_reboot(cluster: Cluster) -> None:
+    began = time.monotonic()
+    cluster.machines.start(FIRST)
+    cluster.machines.finish_boot(FIRST, began)
+    assert cluster.is_blank(FIRST)
+    until("the node down", lambda: cluster.nomad.get(f"/v1/node/{cluster.node}")["Status"] == "down")
