@@ -44,6 +44,17 @@ class Disk:
     file: Path
 
 
+@dataclass(frozen=True)
+class Private:
+    """A second interface, in a network without another machine. A hub without a second port would block its queue."""
+
+    mac: str
+    network: str
+    gateway: str
+    nameserver: str
+    """QEMU's own two addresses there."""
+
+
 @dataclass
 class VirtualMachine:
     """A machine with one root disk. `home` gets its console, QEMU's own output and its control socket.
@@ -57,8 +68,7 @@ class VirtualMachine:
     address: str
     neighbours: Mapping[str, Sequence[str]]
     memory_mib: int = 2048
-    private_mac: str = ""
-    """Of a second interface, in a network without another machine; empty for none."""
+    private: Private | None = None
     process: "subprocess.Popen[bytes] | None" = None
     forwarded: dict[str, str] = field(default_factory=dict)
 
@@ -161,9 +171,12 @@ class VirtualMachine:
             *("-chardev", f"file,id=console,append=on,path={self.home / 'console.log'}", "-serial", "chardev:console"),
             *("-qmp", f"unix:{self.home / 'control'},server=on,wait=off"),
         ]
-        if self.private_mac:
-            card = f"virtio-net-pci,netdev=net1,mac={self.private_mac}"
-            command += ["-netdev", "hubport,id=net1,hubid=1", "-device", card]
+        if self.private:
+            own = f"host={self.private.gateway},dns={self.private.nameserver}"
+            command += [
+                *("-netdev", f"user,id=net1,net={self.private.network},{own},ipv6=off,restrict=on"),
+                *("-device", f"virtio-net-pci,netdev=net1,mac={self.private.mac}"),
+            ]
         for disk in disks:
             command += ["-drive", f"if=none,{_drive(disk)}", "-device", _device(disk)]
         return command

@@ -16,7 +16,7 @@ from components.render.cluster.user_data import MachineIdentity
 from components.render.host.cloud_init import Certificates
 from components.settings.parse import read
 from components.settings.sections.settings import Settings
-from tests.e2e.environment.qemu import Disk, VirtualMachine
+from tests.e2e.environment.qemu import Disk, Private, VirtualMachine
 from tests.e2e.environment.tools import E2eError
 from tests.e2e.environment.virtual import VirtualMachines, free_port
 from tests.e2e.images.droplet import DropletImage
@@ -142,7 +142,8 @@ class ClusterVirtualMachines(VirtualMachines):
         machine = super()._machine(home, droplet_id, address)
         relay = [sys.executable, "-m", "tests.e2e.environment.relay", self._rpc[0], str(self._rpc[1])]
         machine.neighbours = {**machine.neighbours, f"{RESERVED}:{RPC}": relay}
-        machine.private_mac, machine.memory_mib = _private_mac(droplet_id), self._memory_mib
+        machine.private = Private(_private_mac(droplet_id), VPC, str(self._vpc[-2]), str(self._vpc[-3]))
+        machine.memory_mib = self._memory_mib
         return machine
 
     def _interfaces(self, droplet_id: int, address: str) -> dict[str, list[dict[str, object]]]:
