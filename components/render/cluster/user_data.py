@@ -26,7 +26,7 @@ from components.settings.sections.settings import Settings
 _UNITS = "/etc/systemd/system"
 _CONTAINERS = frozenset({"apparmor", "containerd", "docker-cli", "docker.io", "e2fsprogs", "quota", "runc"})
 """Packages that a server does not need."""
-_SERVER_PACKAGES = (*(name for name in PACKAGES if name not in _CONTAINERS), "openssl", "python3", "restic")
+SERVER_PACKAGES = (*(name for name in PACKAGES if name not in _CONTAINERS), "openssl", "python3", "restic")
 _WORKER_PACKAGES = tuple(name for name in PACKAGES if name != "stunnel4")
 
 
@@ -103,7 +103,7 @@ def server_files(
     agent = server_agent(settings, name, str(settings.cluster.vpc_ip_range), identity.address, configuration)
     certificates = identity.certificates
     return (
-        HostFile("/etc/pds/host.env", assignments(_values(settings, _SERVER_PACKAGES))),
+        HostFile("/etc/pds/host.env", assignments(_values(settings, SERVER_PACKAGES))),
         _setup("setup-server.part", "# Docker's package started it"),
         script_file(f"{LIBRARY}/install-nomad", "install-nomad.sh"),
         script_file(f"{LIBRARY}/metadata", "metadata.sh"),

@@ -13,11 +13,15 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.render.host.cloud_init import PACKAGES
+from components.render.cluster.user_data import SERVER_PACKAGES
+from components.render.host.cloud_init import PACKAGES as HOST_PACKAGES
 from tests.e2e.environment.tools import E2eError, need, run
 
 OUTSIDE = {"releases.test": "203.0.113.10", "pds.local": "203.0.113.10"}
 """Names that the droplet resolves, to documentation addresses (RFC 5737). `outside.py` answers there."""
+
+PACKAGES = tuple(sorted({*HOST_PACKAGES, *SERVER_PACKAGES}))
+"""What `user_data` installs, of a host or of a cluster's server."""
 
 _SUITE = "trixie"
 _BASE = (

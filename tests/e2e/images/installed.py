@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.render.host.cloud_init import PACKAGES
 from tests.e2e.environment.tools import run
-from tests.e2e.images.droplet import DropletImage, droplet_image
+from tests.e2e.images.droplet import PACKAGES, DropletImage, droplet_image
 
 _KEYS = "# RSA keys take an emulated machine half a minute.\nssh_genkeytypes: [ed25519]\n"
 _SERVICES = ("containerd.service", "docker.service", "docker.socket", "unattended-upgrades.service")

@@ -42,7 +42,7 @@ FIRST, SECOND = 2, 3
 """Droplets: the worker that loses the volume, and the spare."""
 A, B = f"pds-{STACK}-a", f"pds-{STACK}-b"
 """The volumes of the hosts."""
-_MEMORY_MIB = 2048
+_MEMORY_MIB, _VOLUME_GIB = 2048, 2
 
 
 @dataclass
@@ -101,7 +101,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     authority = Authority("PDS operators")
     data = worker_user_data(settings, STACK, identity(authority, "client.global.nomad"))
     for name in (A, B):
-        machines.make_volume(name, 10)
+        machines.make_volume(name, _VOLUME_GIB)
     try:
         with nomad_server(folder / "server", settings, STACK, authority, rpc) as nomad:
             until("a leader", lambda: bool(nomad.get("/v1/status/leader")), patience=60)
