@@ -18,7 +18,7 @@ _NOTHING = "00000000-0000-4000-8000-000000000000"
 _NO_ADDRESS = "192.0.2.1"
 """A documentation address (RFC 5737), which is no reserved IP."""
 
-_NEEDED: Mapping[str, tuple[str, str, Mapping[str, object] | None]] = {
+NEEDED: Mapping[str, tuple[str, str, Mapping[str, object] | None]] = {
     "block_storage:read": ("GET", "/v2/volumes?per_page=1", None),
     "block_storage_action:read": ("GET", f"/v2/volumes/{_NOTHING}/actions", None),
     "block_storage_action:create": ("POST", f"/v2/volumes/{_NOTHING}/actions", {"type": "detach", "droplet_id": 1}),
@@ -73,9 +73,9 @@ def refuse_missing_sizes(region: str, sizes: Mapping[str, str]) -> None:
 def refuse_wrong_rights(token: str, url: str) -> None:
     """Refuse a takeover's token with too few rights, or with too many. Raises ServiceError."""
     http = Http(url, {"Authorization": f"Bearer {token}"})
-    missing = [scope for scope, (method, path, body) in _NEEDED.items() if not _may(http, method, path, body)]
+    missing = [scope for scope, (method, path, body) in NEEDED.items() if not _may(http, method, path, body)]
     needless = [scope for scope, path in _NEEDLESS.items() if _may(http, "GET", path)]
-    remedy = f"Create a token with {', '.join(_NEEDED)}, and no more. Nothing was changed."
+    remedy = f"Create a token with {', '.join(NEEDED)}, and no more. Nothing was changed."
     if missing:
         raise ServiceError(f"'cluster.takeover.token' lacks {', '.join(missing)}. {remedy}")
     if needless:
