@@ -29,6 +29,8 @@ _ASKED = ("ask", "refused")
 _PAUSE = 2.0
 _SHUTDOWN_SECONDS = 180.0
 _READY_SECONDS = 900.0
+_START_SECONDS = 180.0
+"""Time after the attach of a host's volume in which its node may still start."""
 
 
 class ClusterError(CommandError):
@@ -142,12 +144,18 @@ def repair(stack: Stack, *, yes: bool) -> int:
     if not down:
         print("\nNothing to repair: every host is on a worker, and its node is ready.")
         return 0
-    before = {name: found[name].carrier for name in down}
+    # A takeover may have attached it a moment ago. To move it again would need one more spare.
+    starting = {name for name in down if time.time() - found[name].attached_at < _START_SECONDS}
+    before = {name: None if name in starting else found[name].carrier for name in down}
+    print()
+    if starting:
+        print(f"Just attached: {', '.join(sorted(starting))}. Their nodes are waited for.")
+    if others := sorted(set(down) - starting):
+        print(f"Down: {', '.join(others)}. Their volumes are detached from the droplets that have them, and attached")
+        print("to spares. Their addresses follow. What still runs on the old droplets gets I/O errors.")
     placed = {name for name, carrier in before.items() if carrier is not None}
-    print(f"\nDown: {', '.join(down)}. Their volumes are detached from the droplets that have them, and attached")
-    print("to spares. Their addresses follow. What still runs on the old droplets gets I/O errors.")
     spares = answered(lambda: spares_of(passes.cloud.workers(passes.tag), passes.retired()))
-    if len(spares) < len(down):
+    if len(spares) < len(others):
         print(f"Spares: {len(spares)}. Without one a volume stays on its droplet, so not all of these hosts are moved.")
     if placed and not yes and not click.confirm("Move them?"):
         return 1

@@ -163,6 +163,23 @@ def test_drain_leaves_the_spare_to_a_host_that_needs_it(account: FakeCluster) ->
     assert account.alive[1]
 
 
+def test_repair_waits_for_a_host_that_a_takeover_has_just_moved(
+    account: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.alive[4] = True
+    account.cut_power(1)
+    account.detach("a", 1)
+    account.pass_time(5)
+    account.attach("a", 3)
+    account.pass_time(5)
+    assert not account.is_serving("a")
+    assert hosts.repair(_stack(), yes=True) == 0
+    assert account.is_serving("a")
+    assert account.volumes["a"].carrier == 3
+    assert [action.kind for action in account.volumes["a"].actions] == ["attach", "detach", "attach"]
+    assert "Just attached: a." in capsys.readouterr().out
+
+
 def test_repair_names_the_last_fence_if_the_detach_does_not_end(account: FakeCluster) -> None:
     account.cut_power(1)
     account.detaches_never_end = True
