@@ -10,30 +10,26 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from cli.lib.subprocesses import child
 from components.takeover.decide import SETTLE_SECONDS
 from tests.contract.club import PASSWORD, Club, founded, whole
 from tests.e2e.environment.cluster_machines import ClusterMachines
-from tests.e2e.environment.directory import directory
-from tests.e2e.environment.environment import DEADLINE, PROGRAMS, ROOT, E2eEnvironment, e2e_env
+from tests.e2e.environment.clusters import UP, cluster_env, health, until
+from tests.e2e.environment.environment import DEADLINE, E2eEnvironment
 from tests.e2e.environment.machine import Machine
-from tests.e2e.environment.tools import missing, run
+from tests.e2e.environment.tools import run
 from tests.e2e.scenarios.e2e_move import written_to
 from tools.trial.xrpc import Client
 
-UP = ("up", "--yes", "--skip-preview")
 PORTS = {"house": 3141, "chess": 3142}
 """Of the host's own PDS, which listens there once it is a club, and of the club."""
 KEYS = ("PDS_JWT_SECRET", "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX", "PDS_ADMIN_PASSWORD")
@@ -116,54 +112,17 @@ class Scenario:
 
 @pytest.fixture(scope="module")
 def scenario() -> Iterator[Scenario]:
-    if lines := missing(*PROGRAMS):
-        pytest.fail("\n".join(lines), pytrace=False)
-    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-adopt-", ignore_cleanup_errors=True))
-        Path(folder).chmod(0o711)
-        first = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
-        assert isinstance(first.machines, ClusterMachines)
-        cluster = replace(first, env={**first.env, "PATH": f"{_ssh(first.folder)}:{first.env['PATH']}"})
-        plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
-        config = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
-        cluster.configure(hostname=None, dns=None, pds=None, cluster=_cluster(cluster))
-        cluster.pulumi("config", "set", "--secret", "--path", "pds:cluster.takeover.token", cluster.takeover_token())
-        pds = {
-            **{key: config["pds:pds"][key] for key in ("escrow", "crawlers")},
-            "image": plc.pds_image,
-            "plc_url": plc.url,
-            "new": True,
-            "memory_mib": 256,
-            "invite_required": False,
-            "open_registration": True,
-        }
-
-        def beside(name: str, more: dict[str, Any]) -> E2eEnvironment:
-            dns = {"zone": f"{name}.test", "create_zone": True, "nameservers": [cluster.nameserver]}
-            common = {"pds:hostname": f"{name}.test", "pds:dns": dns, "pds:ingress": {"kind": "none"}}
-            return cluster.beside(name, {**common, "pds:pds": {**pds, "port": PORTS[name]}, **more})
-
+    with cluster_env() as made:
+        first = made.stack
+        stack = replace(first, env={**first.env, "PATH": f"{_ssh(first.folder)}:{first.env['PATH']}"})
+        cluster = replace(made, stack=stack)
+        cluster.configure({"servers": {"count": 1}, "hosts": {}, "workers": {"spares": 2}, "takeover": {}})
+        clubs = {"chess": {"port": PORTS["chess"], "memory_mib": 256}}
         stacks = {
-            "house": beside(
-                "house",
-                {
-                    "pds:operators": config["pds:operators"],
-                    "pds:clubs": {"chess": {"port": PORTS["chess"], "memory_mib": 256}},
-                },
-            ),
-            "chess": beside("chess", {"pds:on": "house"}),
+            "house": cluster.club("house", PORTS["house"], operators=cluster.alone["pds:operators"], clubs=clubs),
+            "chess": cluster.club("chess", PORTS["chess"], on="house"),
         }
-        yield Scenario(cluster, first.machines, stacks)
-
-
-def _cluster(running: E2eEnvironment) -> dict[str, Any]:
-    return {
-        "servers": {"count": 1},
-        "hosts": {},
-        "workers": {"spares": 2},
-        "takeover": {"api_url": running.api.url, "after_seconds": 30},
-    }
+        yield Scenario(stack, cluster.machines, stacks)
 
 
 def _ssh(folder: Path) -> Path:
@@ -232,7 +191,7 @@ def test_a_host_is_adopted_with_all_its_posts_although_the_command_is_killed(sce
         assert scenario.carriers() == [], "detached, and attached to nothing"
         began = time.monotonic()
         done = scenario.cluster.pds_command("adopt", "bench", "a", "--from", "house", "--yes")
-        _until(lambda: len(acknowledged) > before, 60, "a post after the adoption")
+        until(lambda: len(acknowledged) > before, 60, "a post after the adoption")
         print(f"\nthe rest took {time.monotonic() - began:.0f} s\n{done.output[-3000:]}")
     assert scenario.carriers() == [scenario.machines.hosts()["a"].droplet_id]
     assert str(droplet) not in scenario.cluster.api.dump()["droplets"], "the old droplet is deleted at the end"
@@ -251,11 +210,11 @@ def test_an_adopted_host_comes_back_on_a_spare_like_any_other(scenario: Scenario
     scenario.machines.cut_power(machine)
     # The adoption moved it, and a takeover moves a host once in this time.
     patience = SETTLE_SECONDS + 300
-    _until(
+    until(
         lambda: scenario.machines.hosts().get("a", machine).droplet_id != machine.droplet_id, patience, "the takeover"
     )
     for name in scenario.stacks:
-        _until(lambda name=name: _answers(scenario.url(name, alone=False)), 300, f"the PDS of {name}")
+        until(lambda name=name: health(scenario.url(name, alone=False)) == 200, 300, f"the PDS of {name}")
     scenario.whole(alone=False)
 
 
@@ -267,7 +226,7 @@ def test_a_host_of_a_cluster_gets_a_droplet_of_its_own_again(scenario: Scenario)
         assert before
         began = time.monotonic()
         done = scenario.cluster.pds_command("release", "bench", "a", "--to", "house", "--yes")
-        _until(lambda: len(acknowledged) > before, 60, "a post after the release")
+        until(lambda: len(acknowledged) > before, 60, "a post after the release")
         print(f"\nthe rest took {time.monotonic() - began:.0f} s\n{done.output[-3000:]}")
     outputs = scenario.stacks["house"].outputs()
     assert outputs["ipv4"] == scenario.address
@@ -309,17 +268,3 @@ def _nomad(scenario: Scenario, path: str) -> Any:
     headers = {"X-Nomad-Token": outputs["nomad_management_token"]}
     url = scenario.machines.api_url(next(iter(scenario.machines.servers())))
     return httpx.get(f"{url}{path}", headers=headers, trust_env=False, timeout=10).json()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/xrpc/_health", trust_env=False, timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _until(done: Any, seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, f"{what} after {seconds:.0f} s"
-        time.sleep(0.5)

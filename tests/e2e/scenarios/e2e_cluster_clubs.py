@@ -6,16 +6,12 @@ scenario, in this order. The hosts of process grade share this machine's ports, 
 """
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -23,14 +19,12 @@ from tests.contract.club import Club, founded, whole
 from tests.e2e.digitalocean.world import Limits
 from tests.e2e.environment.backups import backup_section, give_keys
 from tests.e2e.environment.cluster_machines import ClusterMachines
-from tests.e2e.environment.directory import directory
-from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
-from tests.e2e.environment.tools import missing
+from tests.e2e.environment.clusters import UP, cluster_env, health
+from tests.e2e.environment.environment import E2eEnvironment
 from tests.e2e.environment.watching import secrets_of
 from tests.e2e.scenarios.e2e_move import killed, written_to
 from tools.trial.xrpc import Client
 
-UP = ("up", "--yes", "--skip-preview")
 NAME = "chess.test"
 PORT = 3131
 
@@ -72,52 +66,34 @@ class Scenario:
 
     def health(self) -> int:
         """Status of the club's health; 0 without an answer."""
-        try:
-            return httpx.get(f"http://127.0.0.1:{PORT}/xrpc/_health", trust_env=False, timeout=5).status_code
-        except httpx.HTTPError:
-            return 0
+        return health(f"http://127.0.0.1:{PORT}")
 
 
 @pytest.fixture(scope="module")
 def scenario() -> Iterator[Scenario]:
-    if lines := missing(*PROGRAMS, "go", "restic"):
-        pytest.fail("\n".join(lines), pytrace=False)
-    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
-    with ExitStack() as stack:
-        # Not pytest's folder, which only root may enter.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-cluster-", ignore_cleanup_errors=True))
-        Path(folder).chmod(0o711)
-        cluster = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
-        assert isinstance(cluster.machines, ClusterMachines)
+    with cluster_env("go", "restic") as cluster, ExitStack() as stack:
         # The servers', the two hosts', and that of a host of another stack.
-        cluster.world.limits = Limits(reserved_ips=4)
-        plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
-        first = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
-        options = {
-            "servers": {"count": 1},
-            "hosts": {"a": {"volume_gib": 20}, "b": {"volume_gib": 30}},
-            "workers": {"spares": 0},
-        }
-        cluster.configure(hostname=None, dns=None, pds=None, cluster=options)
-        server = {key: first["pds:pds"][key] for key in ("escrow", "crawlers")} | {
-            "image": plc.pds_image,
-            "plc_url": plc.url,
-            "port": PORT,
-            "invite_required": False,
-            "open_registration": True,
-        }
+        cluster.stack.world.limits = Limits(reserved_ips=4)
+        cluster.configure(
+            {
+                "servers": {"count": 1},
+                "hosts": {"a": {"volume_gib": 20}, "b": {"volume_gib": 30}},
+                "workers": {"spares": 0},
+            }
+        )
+        server = {key: value for key, value in cluster.server.items() if key != "memory_mib"} | {"port": PORT}
         yield Scenario(
-            cluster=cluster,
+            cluster=cluster.stack,
             machines=cluster.machines,
-            club=replace(cluster, name="chess"),
+            club=replace(cluster.stack, name="chess"),
             server=server,
-            backup=backup_section(cluster, cache, stack),
+            backup=backup_section(cluster.stack, cluster.stack.cache, stack),
             single={
-                **first,
+                **cluster.alone,
                 "pds:hostname": "ground.test",
-                "pds:dns": {**first["pds:dns"], "zone": "ground.test"},
+                "pds:dns": {**cluster.alone["pds:dns"], "zone": "ground.test"},
                 "pds:host": {"size": "s-2vcpu-4gb"},
-                "pds:pds": {**first["pds:pds"], "port": 3133},
+                "pds:pds": {**cluster.alone["pds:pds"], "port": 3133},
                 "pds:clubs": {"chess": {"port": PORT, "memory_mib": 640}},
             },
         )

@@ -5,32 +5,24 @@ directory. One scenario, in this order. The hosts of process grade share this ma
 ingress.
 """
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests.contract.club import Club, founded, whole
 from tests.e2e.environment.cluster_machines import ClusterMachines
-from tests.e2e.environment.directory import directory
-from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
+from tests.e2e.environment.clusters import AFTER_SECONDS, UP, cluster_env, health, refuse_changes, until
+from tests.e2e.environment.environment import E2eEnvironment
 from tests.e2e.environment.machine import Machine
-from tests.e2e.environment.tools import missing
 from tests.e2e.scenarios.e2e_move import written_to
 from tests.support.s3 import BUCKET, KEYS, s3_server
 from tools.trial.xrpc import Client
 
-UP = ("up", "--yes", "--skip-preview")
 PORT = 3131
-AFTER_SECONDS = 30
 
 
 @dataclass
@@ -48,10 +40,7 @@ class Scenario:
 
     def health(self) -> int:
         """Status of the PDS's health; 0 without an answer."""
-        try:
-            return httpx.get(f"http://127.0.0.1:{PORT}/xrpc/_health", trust_env=False, timeout=5).status_code
-        except httpx.HTTPError:
-            return 0
+        return health(f"http://127.0.0.1:{PORT}")
 
     def whole(self) -> None:
         """Assert that everything acknowledged is there, with its original CID."""
@@ -95,7 +84,7 @@ class Scenario:
         for peer in self.nomad("/v1/operator/raft/configuration")["Servers"]:
             if peer["Address"].partition(":")[0] == own and not peer["Leader"]:
                 self.nomad(f"/v1/operator/raft/transfer-leadership?id={peer['ID']}", "PUT")
-        _until(lambda: str(self.nomad("/v1/status/leader")).startswith(f"{own}:"), 60, f"server {number} leads")
+        until(lambda: str(self.nomad("/v1/status/leader")).startswith(f"{own}:"), 60, f"server {number} leads")
 
     def node_is_ready(self) -> bool:
         """Whether the host's node is ready."""
@@ -110,59 +99,23 @@ class Scenario:
 
 @pytest.fixture(scope="module")
 def scenario() -> Iterator[Scenario]:
-    if lines := missing(*PROGRAMS):
-        pytest.fail("\n".join(lines), pytrace=False)
-    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
-    with ExitStack() as stack:
-        # Not pytest's folder, which only root may enter: the takeover runs as `daemon`.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-servers-", ignore_cleanup_errors=True))
-        Path(folder).chmod(0o711)
-        cluster = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
-        assert isinstance(cluster.machines, ClusterMachines)
-        plc = stack.enter_context(directory(cluster.folder / "plc", cache, cluster.docker_host, cluster.authority))
-        (cluster.folder / "s3").mkdir()
-        bucket = stack.enter_context(s3_server(cluster.folder / "s3", BUCKET))
-        first = yaml.safe_load((cluster.project / "Pulumi.bench.yaml").read_text())["config"]
-        cluster.configure(
-            hostname=None,
-            dns=None,
-            pds=None,
-            cluster={
-                "servers": {"count": 3},
-                "hosts": {"a": {"volume_gib": 20}},
-                "workers": {"spares": 1},
-                "takeover": {"api_url": cluster.api.url, "after_seconds": AFTER_SECONDS},
-                "snapshots": {"endpoint": bucket, "bucket": BUCKET, "interval_hours": 24},
-            },
-            clubs={"chess": {"host": "a", "port": PORT, "memory_mib": 256}},
-        )
-        for key, value in (
-            ("takeover.token", cluster.takeover_token()),
-            ("snapshots.access_key_id", KEYS["AWS_ACCESS_KEY_ID"]),
-            ("snapshots.secret_access_key", KEYS["AWS_SECRET_ACCESS_KEY"]),
-        ):
-            cluster.pulumi("config", "set", "--secret", "--path", f"pds:cluster.{key}", value)
-        chess = cluster.beside(
-            "chess",
-            {
-                "pds:hostname": "chess.test",
-                "pds:on": "bench",
-                "pds:dns": {"zone": "chess.test", "create_zone": True, "nameservers": [cluster.nameserver]},
-                "pds:nomad": {"datacenter": "a"},
-                "pds:ingress": {"kind": "none"},
-                "pds:pds": {
-                    **{key: first["pds:pds"][key] for key in ("escrow", "crawlers")},
-                    "image": plc.pds_image,
-                    "plc_url": plc.url,
-                    "new": True,
-                    "port": PORT,
-                    "memory_mib": 256,
-                    "invite_required": False,
-                    "open_registration": True,
+    with cluster_env() as cluster:
+        (cluster.stack.folder / "s3").mkdir()
+        with s3_server(cluster.stack.folder / "s3", BUCKET) as bucket:
+            cluster.configure(
+                {
+                    "servers": {"count": 3},
+                    "hosts": {"a": {"volume_gib": 20}},
+                    "workers": {"spares": 1},
+                    "takeover": {},
+                    "snapshots": {"endpoint": bucket, "bucket": BUCKET, "interval_hours": 24},
                 },
-            },
-        )
-        yield Scenario(cluster, cluster.machines, chess)
+                clubs={"chess": {"host": "a", "port": PORT, "memory_mib": 256}},
+            )
+            cluster.set_secret("snapshots.access_key_id", KEYS["AWS_ACCESS_KEY_ID"])
+            cluster.set_secret("snapshots.secret_access_key", KEYS["AWS_SECRET_ACCESS_KEY"])
+            chess = cluster.club("chess", PORT, on="bench", nomad={"datacenter": "a"})
+            yield Scenario(cluster.stack, cluster.machines, chess)
 
 
 def test_from_nothing_to_three_healthy_servers_and_a_club(scenario: Scenario) -> None:
@@ -174,7 +127,7 @@ def test_from_nothing_to_three_healthy_servers_and_a_club(scenario: Scenario) ->
         founded(f"http://127.0.0.1:{PORT}", "chess.test", members=2, posts=3, mail="chess.test.com")
     )
     assert scenario.is_healthy()
-    _no_changes(scenario)
+    refuse_changes(scenario.cluster, scenario.chess)
 
 
 def test_pdses_serve_while_no_server_answers(scenario: Scenario) -> None:
@@ -192,8 +145,8 @@ def test_pdses_serve_while_no_server_answers(scenario: Scenario) -> None:
         assert len(acknowledged) > before + 20
         for machine in servers:
             scenario.machines.start(machine.droplet_id)
-        _until(scenario.is_healthy, 120, "three healthy servers")
-        _until(scenario.node_is_ready, 60, "the host's node")
+        until(scenario.is_healthy, 120, "three healthy servers")
+        until(scenario.node_is_ready, 60, "the host's node")
         time.sleep(2 * AFTER_SECONDS)
         assert scenario.health() == 200
     assert scenario.carriers() == host, "a host is not moved because the servers were away"
@@ -204,14 +157,14 @@ def test_the_leader_and_a_host_lost_together(scenario: Scenario) -> None:
     scenario.lead(2)
     dead = scenario.machines.hosts()["a"]
     with written_to(scenario.club) as acknowledged:
-        _until(lambda: len(acknowledged) > 20, 60, "20 posts")
+        until(lambda: len(acknowledged) > 20, 60, "20 posts")
         scenario.machines.cut_power(scenario.server(2))
         scenario.machines.cut_power(dead)
         cut = time.monotonic()
         before = len(acknowledged)
-        _until(lambda: scenario.health() == 200, 400, "the club's PDS")
+        until(lambda: scenario.health() == 200, 400, "the club's PDS")
         back = time.monotonic() - cut
-        _until(lambda: len(acknowledged) > before + 5, 60, "posts after the takeover")
+        until(lambda: len(acknowledged) > before + 5, 60, "posts after the takeover")
     print(f"\nfirst answer {back:.0f} s after the power cut; a node has to be down for {AFTER_SECONDS} s of it")
     spare = scenario.machines.hosts()["a"]
     assert spare.droplet_id != dead.droplet_id
@@ -226,20 +179,20 @@ def test_a_lost_server_and_a_lost_worker_are_rebuilt_by_their_generations(scenar
     scenario.change(
         servers={"count": 3, "generations": {"2": 2}}, workers={"spares": 1, "generations": {str(number): 2}}
     )
-    _until(scenario.is_healthy, 240, "three healthy servers")
+    until(scenario.is_healthy, 240, "three healthy servers")
     assert scenario.health() == 200
-    _no_changes(scenario)
+    refuse_changes(scenario.cluster, scenario.chess)
 
 
 def test_the_server_of_the_endpoint_is_lost_and_another_one_is_named(scenario: Scenario) -> None:
     scenario.machines.cut_power(scenario.server(1))
-    _until(lambda: scenario.nomad("/v1/status/leader"), 60, "a leader")
+    until(lambda: scenario.nomad("/v1/status/leader"), 60, "a leader")
     assert scenario.cluster.pulumi("preview", check=False).code == 0
     scenario.change(servers={"count": 3, "endpoint": 2, "generations": {"2": 2}})
     scenario.change(servers={"count": 3, "endpoint": 2, "generations": {"1": 2, "2": 2}})
-    _until(scenario.is_healthy, 240, "three healthy servers")
+    until(scenario.is_healthy, 240, "three healthy servers")
     assert scenario.health() == 200
-    _no_changes(scenario)
+    refuse_changes(scenario.cluster, scenario.chess)
     scenario.whole()
 
 
@@ -248,18 +201,18 @@ def test_an_upgrade_rebuilds_every_droplet_one_at_a_time(scenario: Scenario) -> 
     with written_to(scenario.club) as acknowledged:
         done = scenario.cluster.pds_command("upgrade", "bench", "--yes", "--settle", "0")
         count = len(acknowledged)
-        _until(lambda: len(acknowledged) > count + 5, 60, "posts after the upgrade")
+        until(lambda: len(acknowledged) > count + 5, 60, "posts after the upgrade")
     print(f"\n{done.seconds:.0f} s\n{done.output}")
     after = scenario.cluster.outputs()
     assert not {*before["servers"], *before["workers"]} & {*after["servers"], *after["workers"]}
     assert scenario.is_healthy()
     scenario.whole()
-    _no_changes(scenario)
+    refuse_changes(scenario.cluster, scenario.chess)
 
 
 def test_the_state_of_servers_that_are_all_lost_is_restored_from_a_snapshot(scenario: Scenario) -> None:
     assert scenario.nomad("/v1/job/pds-nomad-snapshots/periodic/force", "PUT")
-    _until(lambda: "complete" in _statuses(scenario, "pds-nomad-snapshots"), 120, "a snapshot")
+    until(lambda: "complete" in _statuses(scenario, "pds-nomad-snapshots"), 120, "a snapshot")
     assert "nomad.snap" in scenario.cluster.pds_command("restore", "bench", "--list").output
     living = scenario.cluster.pds_command("restore", "bench", "--yes", check=False)
     assert (living.code, "and has its state" in living.output) == (2, True)
@@ -271,11 +224,11 @@ def test_the_state_of_servers_that_are_all_lost_is_restored_from_a_snapshot(scen
             scenario.cluster.act(f"/v2/droplets/{droplet}/actions", {"type": "power_off"})
         done = scenario.cluster.pds_command("restore", "bench", "--yes")
         count = len(acknowledged)
-        _until(lambda: len(acknowledged) > count + 5, 60, "posts after the restore")
+        until(lambda: len(acknowledged) > count + 5, 60, "posts after the restore")
     print(f"\n{done.seconds:.0f} s\n{done.output}")
-    _until(scenario.is_healthy, 120, "three healthy servers")
-    _until(scenario.node_is_ready, 120, "the host's node")
-    _no_changes(scenario)
+    until(scenario.is_healthy, 120, "three healthy servers")
+    until(scenario.node_is_ready, 120, "the host's node")
+    refuse_changes(scenario.cluster, scenario.chess)
     assert scenario.machines.containers(host) == containers, "the club's PDS ran all the time"
     assert scenario.carriers() == [host.droplet_id]
     scenario.whole()
@@ -285,20 +238,3 @@ def _statuses(scenario: Scenario, job: str) -> set[str]:
     """Of the allocations of a periodic job's runs."""
     found = scenario.nomad("/v1/allocations") or []
     return {item["ClientStatus"] for item in found if item["JobID"].startswith(f"{job}/")}
-
-
-def _no_changes(scenario: Scenario) -> None:
-    for refreshed in ([], ["--refresh"]):
-        scenario.cluster.pulumi("preview", "--expect-no-changes", *refreshed)
-        output = scenario.chess.pulumi("preview", *refreshed).output
-        # Without an ingress its accounts cannot be listed, so that one resource stays pending.
-        assert "UnlistedAccounts: pending" in output
-        assert "~ 1 to update" in output
-        assert not [word for word in ("to create", "to replace", "to delete") if word in output], output
-
-
-def _until(done: Any, seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, f"{what} after {seconds:.0f} s"
-        time.sleep(0.5)
