@@ -50,6 +50,32 @@ def test_a_volume_moves_from_droplet_to_droplet(client: Client, cloud: DigitalOc
     assert all(abs(action.started - time.time()) < 3600 for action in cloud.actions(volume)), "Unix time, UTC"
 
 
+def test_actions_can_be_made_older(client: Client, cloud: DigitalOcean) -> None:
+    volume, droplet = client.volume()["id"], client.droplet()["id"]
+    cloud.attach(volume, droplet)
+    _until(lambda: cloud.carrier(volume) == droplet)
+    (before,) = cloud.actions(volume)
+    client.api.age(900)
+    (after,) = cloud.actions(volume)
+    assert after.started == before.started - 900
+
+
+def test_a_detach_that_does_not_end_ends_with_the_droplet(client: Client, cloud: DigitalOcean) -> None:
+    volume, first, second = client.volume()["id"], client.droplet(name="one")["id"], client.droplet(name="two")["id"]
+    cloud.attach(volume, first)
+    _until(lambda: cloud.carrier(volume) == first)
+    client.api.world.stuck.add(first)
+    cloud.detach(volume, first)
+    time.sleep(0.5)
+    assert [action.status for action in cloud.actions(volume) if action.kind == "detach"] == ["in-progress"]
+    with pytest.raises(Refused):
+        cloud.attach(volume, second)
+    client.ask("DELETE", f"/droplets/{first}", status=204)
+    _until(lambda: cloud.carrier(volume) is None)
+    cloud.attach(volume, second)
+    _until(lambda: cloud.carrier(volume) == second)
+
+
 def test_workers_are_found_by_their_tag(client: Client, cloud: DigitalOcean) -> None:
     worker = client.droplet(name="one", tags=["pds-fleet-worker"])["id"]
     client.droplet(name="two")

@@ -166,6 +166,7 @@ def _delete(call: Call) -> Answer:
 
     def gone() -> None:
         world.droplets.pop(number)
+        world.give_up(number)
         for volume in world.volumes.values():
             volume["droplet_ids"] = [item for item in volume["droplet_ids"] if item != number]
         for address in world.reserved_ips.values():

@@ -24,7 +24,7 @@ import httpx
 from aiohttp import web
 
 from tests.e2e.digitalocean import account, addresses, alerts, droplets, names, networks, projects, spaces, volumes
-from tests.e2e.digitalocean.calls import Answer, Call, Route
+from tests.e2e.digitalocean.calls import Answer, Call, Route, read_fields
 from tests.e2e.digitalocean.errors import ApiError, forbidden, refused, too_many, unauthorized, unknown_route
 from tests.e2e.digitalocean.faults import Fault, Faults
 from tests.e2e.digitalocean.limits import RateLimit
@@ -134,6 +134,10 @@ class Api:
         """Make the `nth` matching call fail; see `faults`."""
         rule = {"method": method, "path": path, "kind": kind, "nth": nth, "seconds": seconds}
         self.control("POST", "faults", rule)
+
+    def age(self, seconds: float) -> None:
+        """Let every action be older by so much."""
+        self.control("POST", "age", {"seconds": seconds})
 
     @contextmanager
     def without_faults(self) -> Iterator[None]:
@@ -272,6 +276,9 @@ class Api:
             if (method, what) == ("POST", "faults"):
                 self.faults.add(body)
                 return web.json_response({"faults": self.faults.shown()})
+            if (method, what) == ("POST", "age"):
+                self.world.age(read_fields(body, {"seconds": (int, float)}, required=("seconds",))["seconds"])
+                return web.json_response({})
             if (method, what) == ("DELETE", "faults"):
                 self.faults = replace(self.faults, rules=[])
                 return web.json_response({"faults": []})

@@ -14,11 +14,13 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 Json = dict[str, Any]
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Machines(Protocol):
@@ -183,6 +185,8 @@ class World:
     alert_policies: dict[str, Json] = field(default_factory=dict)
     spaces_keys: dict[str, Json] = field(default_factory=dict)
     actions: dict[int, Action] = field(default_factory=dict)
+    stuck: set[int] = field(default_factory=set)
+    """Droplets from which no volume is detached before they are deleted: a requested detach stays in progress."""
     failures: list[str] = field(default_factory=list)
     """Faults of machines; no API response reports them."""
 
@@ -209,7 +213,13 @@ class World:
     @staticmethod
     def now() -> str:
         """The present time in the API's form."""
-        return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.now(UTC).strftime(_TIME)
+
+    def age(self, seconds: float) -> None:
+        """Let every action be older by so much, as if that time had passed."""
+        for action in self.actions.values():
+            action.started_at = _earlier(action.started_at, seconds)
+            action.completed_at = action.completed_at and _earlier(action.completed_at, seconds)
 
     @staticmethod
     def new_uuid() -> str:
@@ -256,7 +266,7 @@ class World:
     def settle(self) -> None:
         """End the actions whose time has come, oldest first."""
         for action in sorted(self.actions.values(), key=lambda item: item.due):
-            if action.status != "in-progress" or time.monotonic() < action.due:
+            if action.status != "in-progress" or time.monotonic() < action.due or self._is_stuck(action):
                 continue
             if action.work is not None:
                 if not action.work.done():
@@ -272,8 +282,20 @@ class World:
             self.failures.append(f"{type(error).__name__}: {error}")
 
     def busy(self, droplet_id: int) -> bool:
-        """Whether an action on this droplet is in progress."""
-        return any(item.status == "in-progress" and item.droplet_id == droplet_id for item in self.actions.values())
+        """Whether an action on this droplet is in progress that will end."""
+        return any(
+            item.status == "in-progress" and item.droplet_id == droplet_id and not self._is_stuck(item)
+            for item in self.actions.values()
+        )
+
+    def give_up(self, droplet_id: int) -> None:
+        """The droplet is deleted: its detaches that did not end end with it."""
+        for action in self.actions.values():
+            if action.droplet_id == droplet_id and action.status == "in-progress" and self._is_stuck(action):
+                action.status, action.completed_at = "errored", self.now()
+
+    def _is_stuck(self, action: Action) -> bool:
+        return action.type == "detach" and action.droplet_id in self.stuck
 
     def project_of(self, urn: str) -> str | None:
         """The project of a resource; every existing one that can be is in one."""
@@ -320,3 +342,7 @@ class World:
         part.write_text(json.dumps(self.dump(), indent=1))
         part.chmod(0o600)
         part.rename(file)
+
+
+def _earlier(text: str, seconds: float) -> str:
+    return (datetime.strptime(text, _TIME) - timedelta(seconds=seconds)).strftime(_TIME)
