@@ -115,7 +115,7 @@ class ClusterMachines(ProcessMachines):
         disks = machine.root / "dev/disk/by-id"
         disks.mkdir(parents=True, exist_ok=True)
         (disks / f"scsi-0DO_Volume_{name}").unlink(missing_ok=True)
-        (disks / f"scsi-0DO_Volume_{name}").symlink_to(volume)
+        (disks / f"scsi-0DO_Volume_{name}").symlink_to(self._disk(volume_id))
         run(
             ["sh", str(machine.root / "usr/local/lib/pds/carry"), f"0DO_Volume_{name}"],
             env=self._script_environment(machine),
@@ -123,13 +123,22 @@ class ClusterMachines(ProcessMachines):
         carried = shell_values(machine.root / "run/pds/carried.env")
         if carried["VOLUME"] != name:
             raise E2eError(f"droplet {droplet_id} carries {carried['VOLUME']}, not {name}")
-        if not any(volume.iterdir()):
-            (volume / ".pds-volume").write_text(f"{carried['STACK']}\n")  # as `volume.sh` formats it
+        self._mount(volume_id, carried["STACK"])
         (machine.root / "srv/nomad").symlink_to(volume)
         machine.volume = volume
         self._claim(machine)
         self._write_configuration(machine)
         self.start(droplet_id)
+
+    def _disk(self, volume_id: str) -> Path:
+        """What a worker finds under the name of the volume's disk."""
+        return self.volume_folder(volume_id)
+
+    def _mount(self, volume_id: str, owner: str) -> None:
+        """A new volume gets its owner's name, as `volume.sh` formats it."""
+        folder = self.volume_folder(volume_id)
+        if not any(folder.iterdir()):
+            (folder / ".pds-volume").write_text(f"{owner}\n")
 
     def detach(self, droplet_id: int, volume_id: str) -> None:
         """All that used the volume ends. The machine stays, without a host until it is rebuilt."""

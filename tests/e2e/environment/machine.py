@@ -256,11 +256,21 @@ class ProcessMachines:
         assert program
         volume = ["env", *[f"{name}={text}" for name, text in self._script_environment(machine).items()]]
         return Service(
-            [program, "agent", f"-config={home / 'agent.hcl'}", f"-config={home / 'ports.hcl'}"],
+            [
+                *self._before_agent(machine),
+                program,
+                "agent",
+                f"-config={home / 'agent.hcl'}",
+                f"-config={home / 'ports.hcl'}",
+            ],
             home / "nomad.log",
             {**keep, "DOCKER_HOST": self._docker},
             before=[*volume, "sh", str(machine.root / "usr/local/lib/pds/volume"), "check"],
         )
+
+    def _before_agent(self, machine: Machine) -> list[str]:
+        """A command that ends by running the agent, whose command follows it."""
+        return []
 
     def _api_address(self, machine: Machine) -> str:
         """Where the agent's API listens."""

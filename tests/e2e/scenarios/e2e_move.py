@@ -111,14 +111,16 @@ class Scenario:
 
 
 @contextmanager
-def written_to(club: Club) -> Iterator[list[str]]:
-    """Let a member write without a pause until the block ends; yield the URIs of acknowledged writes."""
+def written_to(club: Club, pause: float = 0) -> Iterator[list[str]]:
+    """Let a member write until the block ends, with so many seconds between two posts; yield the URIs of acknowledged
+    writes."""
     ended, acknowledged = threading.Event(), list[str]()
 
     def write() -> None:
         while not ended.is_set():
             try:
                 acknowledged.append(club.post(club.members[0], f"post {len(acknowledged)}"))
+                ended.wait(pause)
             except (httpx.HTTPError, RefusedError):
                 ended.wait(0.2)  # the server is unreachable, and may return
 

@@ -1,0 +1,101 @@
+"""A takeover that is watched and struck: its program on a server, and the PDSes that run on a club's data meanwhile."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.contract.club import Club
+from tests.e2e.environment.cluster_machines import ClusterMachines
+
+_PROGRAM = b"components.takeover.program"
+_ALLOCATION = "com.hashicorp.nomad.alloc_id"
+_PAUSE = 0.1
+
+
+def programs(machines: ClusterMachines) -> list[int]:
+    """The process ids of the takeover's job."""
+    roots = [str(machine.root) for machine in machines.servers().values()]
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            if _PROGRAM in command and any(str((folder / "cwd").readlink()).startswith(f"{root}/") for root in roots):
+                found.append(int(folder.name))
+    return found
+
+
+def kill(machines: ClusterMachines) -> None:
+    """Kill the takeover's program, which is running. Nomad starts it again."""
+    (program,) = programs(machines)
+    os.kill(program, signal.SIGKILL)
+
+
+def said(machines: ClusterMachines) -> str:
+    """All that the job has printed."""
+    files = [
+        file
+        for machine in machines.servers().values()
+        for file in machine.root.glob("var/lib/nomad/alloc/*/alloc/logs/takeover.std*")
+    ]
+    return "".join(file.read_text(errors="replace") for file in sorted(files))
+
+
+class Writers:
+    """The allocations whose containers had a club's data, as often as Docker could be asked."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.most: dict[str, set[str]] = {}
+        """By data directory: the allocations of the sample with the most."""
+
+    def look(self, docker: httpx.Client) -> None:
+        """One sample."""
+        filters = json.dumps({"label": [_ALLOCATION], "status": ["running"]})
+        containers: list[dict[str, Any]] = docker.get("/containers/json", params={"filters": filters}).json()
+        running: dict[str, set[str]] = {}
+        for container in containers:
+            for mount in container["Mounts"]:
+                if mount["Destination"] == "/pds":
+                    running.setdefault(mount["Source"], set()).add(container["Labels"][_ALLOCATION])
+        self.samples += 1
+        for data, allocations in running.items():
+            self.most[data] = max(self.most.get(data, set()), allocations, key=len)
+
+
+@contextmanager
+def one_writer(docker_host: str) -> Iterator[None]:
+    """Assert that at each moment of the block at most one allocation runs on each club's data."""
+    writers, ended, failures = Writers(), threading.Event(), list[httpx.HTTPError]()
+    transport = httpx.HTTPTransport(uds=docker_host.removeprefix("unix://"))
+
+    def watch() -> None:
+        with httpx.Client(transport=transport, base_url="http://docker", timeout=30) as docker:
+            while not ended.wait(_PAUSE):
+                try:
+                    writers.look(docker)
+                except httpx.HTTPError as error:
+                    failures.append(error)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(60)
+    assert failures == []
+    assert writers.samples > 50
+    assert writers.most, "the club's PDS was seen"
+    assert {data: allocations for data, allocations in writers.most.items() if len(allocations) > 1} == {}
+
+
+def acknowledged_between(club: Club, begin: float, end: float) -> list[str]:
+    """The URIs of the writes that were acknowledged between two times of `time.monotonic`."""
+    return [uri for uri, (_cid, at) in list(club.journal.records.items()) if begin < at < end]
