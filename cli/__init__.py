@@ -1,1 +1,1 @@
-"""`./pds`: an operator's commands beside `pulumi`."""
+"""`./pds`: operator commands that complement `pulumi`."""

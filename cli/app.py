@@ -1,4 +1,4 @@
-"""`./pds COMMAND`: the operator's commands beside `pulumi`. Builds them from `cli/commands/` and runs one."""
+"""`./pds COMMAND`: operator commands that complement `pulumi`. Builds them from `cli/commands/` and runs one."""
 
 import importlib
 import pkgutil
@@ -9,21 +9,25 @@ import click
 
 from cli import commands
 from cli.errors import CommandError
-from cli.registry import COMMANDS, RETIRED
+from cli.registry import COMMANDS, TOPICS, Topic
 
 _INTERRUPTED = 130
 
 
 class Group(click.Group):
-    """The commands. A retired name is refused with its replacement."""
+    """The commands, listed by topic in the help."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that `args` name. Raises click.UsageError."""
-        if args and args[0] in RETIRED:
-            raise click.UsageError(f"`./pds {args[0]}` is `./pds {RETIRED[args[0]]}` now.", ctx)
-        return super().resolve_command(ctx, args)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one table a topic, as in the README."""
+        widest = max(map(len, self.commands))
+        for topic in Topic:
+            rows = [
+                (name.ljust(widest), command.get_short_help_str(200))
+                for name, command in sorted(self.commands.items())
+                if TOPICS[name] == topic
+            ]
+            with formatter.section(topic[0].upper() + topic[1:]):
+                formatter.write_dl(rows)
 
 
 def group() -> Group:
@@ -33,16 +37,16 @@ def group() -> Group:
     return Group(
         "pds",
         commands=COMMANDS,
-        help="An operator's commands beside `pulumi`.",
-        no_args_is_help=False,
+        help="Operator commands that complement `pulumi`.",
         context_settings={"max_content_width": 100},
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit code."""
+    """Run a command, or print the help without one; return the exit code."""
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        code: Any = group().main(arguments, prog_name="./pds", complete_var="_PDS_COMPLETE", standalone_mode=False)
+        code: Any = group().main(given, prog_name="./pds", complete_var="_PDS_COMPLETE", standalone_mode=False)
         return int(code or 0)
     except (click.Abort, KeyboardInterrupt):  # the second during an import, before Click is there
         return _INTERRUPTED

@@ -19,7 +19,7 @@ COMMANDS: dict[str, click.Command] = {}
 
 
 class Topic(StrEnum):
-    """What a command is for; the README lists commands by it."""
+    """What a command is for; the README and `./pds --help` list commands by it."""
 
     CHANGE = "create and change stacks"
     ACCOUNTS = "accounts"
@@ -31,32 +31,24 @@ class Topic(StrEnum):
 TOPICS: dict[str, Topic] = {}
 """The topic of each command."""
 
-RETIRED: dict[str, str] = {}
-"""Each retired name to the command that replaced it."""
-
 Function = Callable[..., int | None]
 """A command's function. Its result is the exit code; None is 0."""
 
 
-def command(
-    name: str, topic: Topic, *, exit_codes: str = "", replaces: str = ""
-) -> Callable[[Function], click.Command]:
+def command(name: str, topic: Topic, *, exit_codes: str = "") -> Callable[[Function], click.Command]:
     """Register the function as the command `name`.
 
-    `exit_codes` follows its help. `replaces` is a retired name that `./pds` refuses with a reference to this command.
-    Raises ValueError if another command has one of these names. The function reads the stack by `cli.lib.stack.Stack`
-    and the stack file by `offline.stackfile.read_settings`.
+    `exit_codes` follows its help. Raises ValueError if another command has this name. The function reads the stack by
+    `cli.lib.stack.Stack` and the stack file by `offline.stackfile.read_settings`.
     """
 
     def register(function: Function) -> click.Command:
-        if {name, replaces} & (COMMANDS.keys() | RETIRED.keys()):
-            raise ValueError(f"`./pds {name}` or the retired name {replaces!r} is registered twice.")
+        if name in COMMANDS:
+            raise ValueError(f"`./pds {name}` is registered twice.")
         epilog = f"Exit code: {exit_codes}" if exit_codes else None
         summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0]
         COMMANDS[name] = click.command(name, epilog=epilog, short_help=summary)(function)
         TOPICS[name] = topic
-        if replaces:
-            RETIRED[replaces] = name
         return COMMANDS[name]
 
     return register
@@ -98,7 +90,7 @@ def check_did(_context: click.Context, _parameter: click.Parameter, value: Any) 
     """Refuse a value that is not a DID; a callback of Click."""
     for text in value if isinstance(value, tuple) else (value,):
         if text and not text.startswith("did:"):
-            raise click.BadParameter(f"{text} is no DID. `./pds members STACK` shows the DID of every handle.")
+            raise click.BadParameter(f"{text} is not a DID. `./pds members STACK` shows the DID of every handle.")
     return value
 
 

@@ -13,17 +13,16 @@ from cli.registry import Topic, command, stack_argument, stack_option, yes_optio
 )
 @stack_argument("cluster")
 @click.argument("host")
-@stack_option("--from", "island", required=True, help="Stack with a droplet of its own.")
+@stack_option("--from", "island", required=True, help="Stack of the single host.")
 @yes_option
 def adopt(cluster: str, host: str, island: str, yes: bool) -> int:
-    """Make a host with a droplet of its own a host of a cluster.
+    """Move a single host into a cluster, with its volume and address.
 
-    Its volume and its reserved IP become those of HOST, and nothing is copied. The stack's own PDS becomes a club of
-    the cluster, as the clubs on the host. The command checks everything, shows the changed stack files, and asks. Then
-    it shuts the droplet down in order, detaches the volume, and runs one `up` of each stack. `./pds release` is the way
-    back.
+    Its volume and its reserved IP become those of HOST, and nothing is copied. The stack's own PDS and the clubs on the
+    host become clubs of the cluster. The command checks everything, shows the changed stack files, and asks. Then it
+    shuts the droplet down cleanly, detaches the volume, and runs one `up` of each stack. `./pds release` reverses it.
 
-    The cluster's stack file has the progress, so that the same command continues after an interruption.
+    The cluster's stack file records the progress. After an interruption, repeat the command.
     """
     from cli.adoption import adopt as adoption
 

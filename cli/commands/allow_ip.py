@@ -8,10 +8,7 @@ from cli.registry import Topic, command, stack_argument
 
 
 @command(
-    "allow-ip",
-    Topic.OBSERVE,
-    exit_codes="the command's; 2 if the firewall could not be opened, or may still be open.",
-    replaces="let-in",
+    "allow-ip", Topic.OBSERVE, exit_codes="the command's; 2 if the firewall could not be opened, or may still be open."
 )
 @stack_argument()
 @click.argument("arguments", nargs=-1, metavar="[-- COMMAND...]")
@@ -28,8 +25,8 @@ def allow_ip(
 ) -> int:
     """Open the stack's Nomad to this machine while a command runs.
 
-    For a machine whose address changes and is not in `operators.cidrs`, such as a runner of a CI service. With a
-    command it opens the firewall, runs the command and always closes the firewall:
+    Use it on a machine whose address changes and is not in `operators.cidrs`, such as a CI runner. With a command it
+    opens the firewall, runs the command and always closes the firewall:
 
     \b
         ./pds allow-ip club -- pulumi up

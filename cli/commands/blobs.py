@@ -14,19 +14,21 @@ from cli.registry import Topic, command, stack_argument, yes_option
     exit_codes="0 done, 1 not finished or blobs are lost, 2 it could not start. It can always be repeated.",
 )
 @stack_argument()
-@click.option("--to", type=click.Choice(["bucket", "disk"]), help="Move all blobs there.")
+@click.option("--to", type=click.Choice(["bucket", "disk"]), help="Move all blobs to the bucket or to the volume.")
 @click.option("--accept-losses", is_flag=True, help="Move without the blobs that are damaged or missing; they are "
               "listed.")  # fmt: skip
-@click.option("--repair", is_flag=True, help="Only bring lost blobs back, from the other place or the backups.")
-@click.option("--forget-old", is_flag=True, help="Only remove the copies at the place that the server no longer uses.")
+@click.option("--repair", is_flag=True, help="Only restore lost blobs, from the other location or the backups.")
+@click.option(
+    "--forget-old", is_flag=True, help="Only remove the copies at the location that the server no longer uses."
+)
 @yes_option
 def blobs(
     stack: str, to: Literal["bucket", "disk"] | None, accept_losses: bool, repair: bool, forget_old: bool, yes: bool
 ) -> int:
     """Show where the blobs of STACK are, or move them between its volume and its bucket.
 
-    They are copied and checked while the PDS runs. A short pause copies the rest, and `pulumi up` starts the server at
-    the new place. The old copies stay until `--forget-old`.
+    The command copies and checks them while the PDS runs. It pauses the PDS to copy the rest, and `pulumi up` starts
+    the server with the new location. The old copies stay until `--forget-old`.
     """
     from cli.backups import move_blobs
 

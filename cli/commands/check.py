@@ -30,9 +30,10 @@ def _mail_address(_context: click.Context, _parameter: click.Parameter, value: s
 def check(stack: str, mail: str | None, relay: bool, source: str | None, at: str | None, ca: str | None) -> int:
     """Check the PDS after `up`: one line for each check, with the remedy.
 
-    The command changes nothing, and neither sends nor shows a secret.
+    The command changes nothing and shows no secret. It sends Nomad's token and DigitalOcean's only to the service that
+    issued them.
 
-    Of a cluster it checks servers, hosts, spares, ingresses and the takeover.
+    For a cluster, it checks servers, hosts, spares, ingresses and the takeover.
     """
     from cli.check import run
     from cli.cluster import checks

@@ -12,10 +12,10 @@ from cli.registry import Topic, command, stack_argument
               help="Port on this machine (default: 8428; 0: any free one).")  # fmt: skip
 @click.option("--allow-ip", is_flag=True, help="Open port 22 to this machine while ssh runs.")
 def dashboard(stack: str, port: int | None, allow_ip: bool) -> int:
-    """Open the way to the dashboard of the stack's host, and print its address.
+    """Forward the dashboard of the stack's host to this machine, and print its address.
 
-    ssh carries the connection, with the host key of `./pds ssh`. The dashboard is at the printed address on this
-    machine until Ctrl-C. Other users of this machine can open it meanwhile, other web pages cannot.
+    The connection uses ssh, with the same host key as `./pds ssh`. The dashboard is at the printed address on this
+    machine until Ctrl-C. Until then, other users of this machine can open it. Web pages of other sites cannot.
     """
     from cli.observe import dashboard as metrics
 

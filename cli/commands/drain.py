@@ -17,8 +17,8 @@ from cli.registry import Topic, command, stack_argument, yes_option
 def drain(stack: str, host: str, yes: bool) -> int:
     """Move a host of a cluster to a spare worker.
 
-    The command shuts the host's droplet down in order, attaches its volume to a spare, and assigns the address. The
-    clubs on it are away meanwhile. The old worker gets no host again until its generation is raised.
+    The command shuts the host's droplet down cleanly, attaches its volume to a spare, and assigns the address. The
+    clubs on it are down until then. The old worker gets no host again until its generation is raised.
     """
     from cli.cluster import hosts
 

@@ -5,7 +5,7 @@ import click
 from cli.registry import Topic, command, stack_argument
 
 
-@command("email-token", Topic.ACCOUNTS, replaces="token")
+@command("email-token", Topic.ACCOUNTS)
 @stack_argument()
 @click.argument("handle")
 def email_token(stack: str, handle: str) -> None:

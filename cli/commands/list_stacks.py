@@ -5,7 +5,7 @@ import click
 from cli.registry import Topic, command
 
 
-@command("list", Topic.CHANGE, exit_codes="0; 2 if there was nothing to query.", replaces="clubs")
+@command("list", Topic.CHANGE, exit_codes="0; 2 if there was nothing to query.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_stacks(as_json: bool) -> None:
     """List every stack: state, version, accounts, disk, memory, backups, cost, and capacity for the next club.

@@ -17,7 +17,7 @@ from cli.registry import Topic, command, stack_argument
 @click.option("--new-handle", default="", metavar="HANDLE", help="Handle after the move (default: the same name).")
 @click.option("--email", default="", metavar="ADDRESS", help="E-mail address after the move (default: the same).")
 def migrate_account(stack: str, handle: str, source: str, new_handle: str, email: str) -> int:
-    """Move a person's existing account from another server to the PDS of a stack.
+    """Move an existing account from another server to the PDS of a stack.
 
     The member answers the questions: the password at the old server, a password for the new one, and the token that the
     old server mails. The command creates the account here, deactivated, and copies repository, blobs and preferences.
@@ -26,7 +26,7 @@ def migrate_account(stack: str, handle: str, source: str, new_handle: str, email
     rotation keys stay first.
 
     An interrupted run continues when the command is repeated. Waits for rate limits of the old server are shown. Only
-    did:plc accounts can be moved. docs/guide/migrate.md has the details.
+    did:plc accounts can be moved. docs/guide/migrate.md describes each step.
     """
     from cli.migrate.run import migrate
     from cli.migrate.target import MigrationRequest, Target, Terminal

@@ -12,7 +12,7 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
     exit_codes="0 moved, 1 not finished, 2 it could not start or continue. The command can always be repeated.",
 )
 @stack_argument("club")
-@stack_option("--to", required=True, metavar="HOST", help="Stack of the target host.")
+@stack_option("--to", required=True, help="Stack of the target host.")
 @click.option("--host", metavar="NAME", help="Host of the cluster `--to` (default: the one that its file grants).")
 @did_option("--without", multiple=True, help="Account to leave behind; can be repeated.")
 @yes_option
@@ -24,11 +24,11 @@ def move(club: str, to: str, host: str | None, without: tuple[str, ...], yes: bo
     PDS starts. Once it serves, the old host removes the club. There are never two servers. The members' data stay on
     the old host until its operator removes them.
 
-    The club's stack file has the progress, so that the same command continues an interrupted move from any machine
-    with the same files. To go back before the new server has run, give the old host to `--to`: its data are unchanged.
+    The club's stack file records the progress. After an interruption, repeat the command on any machine with the same
+    files. To go back before the new server has run, pass the old host's stack as `--to`. Its data are unchanged.
 
     Between hosts of one cluster, `--to` is the cluster that the club is on, and `--host` the other host. The command
-    then writes the club's second place into the cluster's file itself, and removes the first one in the end.
+    then adds the second host to the club's entry in the cluster's file, and removes the first one at the end.
     """
     from cli.move import move
 

@@ -9,18 +9,17 @@ from cli.registry import Topic, command, stack_option
     "new",
     Topic.CHANGE,
     exit_codes="0 created and its preflight passed, 1 its preflight failed, 2 refused or the check could not run.",
-    replaces="club",
 )
 @click.argument("name")
 @click.option("--hostname", required=True, metavar="DOMAIN", help="Domain name of the PDS; permanent.")
 @stack_option("--on", help="Stack whose host it shares (default: its own droplet).")
-@click.option("--host", metavar="NAME", help="Host of the cluster `--on` (default: the one with the most room).")
+@click.option("--host", metavar="NAME", help="Host of the cluster `--on` (default: the one with the most free memory).")
 @click.option("--memory-mib", type=click.IntRange(1), metavar="N", help="Memory limit of the server.")
 @click.option("--disk-gib", type=click.IntRange(1), metavar="N", help="Quota on the host, or size of its own volume.")
 @click.option("--zone", metavar="DOMAIN", help="DNS zone of the name at DigitalOcean.")
 @click.option("--create-zone", is_flag=True, help="Also create that zone.")
-@click.option("--manual-dns", is_flag=True, help="Records are created by hand, in a zone elsewhere.")
-@click.option("--cidr", "cidrs", multiple=True, metavar="RANGE", help="Address range of administrators of its own "
+@click.option("--manual-dns", is_flag=True, help="You create the records by hand, in a zone elsewhere.")
+@click.option("--cidr", "cidrs", multiple=True, metavar="RANGE", help="Address range of the operators of its own "
               "host; can be repeated.")  # fmt: skip
 @click.option("--ssh-key", "ssh_keys", multiple=True, metavar="NAME", help="SSH key of the account for its own "
               "host; can be repeated.")  # fmt: skip

@@ -15,8 +15,8 @@ def nomad(stack: str, arguments: tuple[str, ...]) -> int:
     \b
         ./pds nomad club -- job status
 
-    The certificates are files that only you can read, and end with the command. Do not change jobs with it: the next
-    `up` would fail, and `./pds repair` would undo the change.
+    The certificates are private files, deleted when the command ends. Do not change jobs with it: the next `up` would
+    fail, and `./pds repair` would undo the change.
     """
     from cli.observe import nomad_cli
 

@@ -16,8 +16,8 @@ def orphans(stack: str, as_json: bool) -> int:
 
     A lost response or a killed engine leaves unrecorded resources, and `pulumi destroy` leaves those that are retained
     on purpose. The command also reports resources of the state that the account lacks, and whether the firewall covers
-    the droplet. It lists alerts and Spaces keys if the stack file has such sections, and of a cluster its volumes,
-    addresses and droplets. It changes nothing.
+    the droplet. It lists alerts and Spaces keys if the stack file has such sections, and the volumes, addresses and
+    droplets of a cluster. It changes nothing.
 
     DigitalOcean identifies a stack's resources only by names: tag, droplet, firewall and volume are called `pds-STACK`.
     Another stack of that name in the same account has the same names. A reserved IP has no name at all.

@@ -6,7 +6,7 @@ from cli.registry import Topic, command, stack_argument
 @command("place", Topic.CHANGE, exit_codes="0 every club has a host, 2 it could not choose one.")
 @stack_argument()
 def place(stack: str) -> int:
-    """Write down a host for each club of a cluster that names none: the one with the most room.
+    """Assign a host to each club of a cluster that has none: the one with the most free memory.
 
     The command changes the stack file only, and shows the diff. `pulumi up` refuses a club without a host, because it
     could choose another one the next time. `./pds new --on` chooses the host of a new club itself.

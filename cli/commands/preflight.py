@@ -8,7 +8,7 @@ from cli.lib.stack import Stack
 from cli.registry import Topic, allow_option, command, stack_argument
 
 
-@command("preflight", Topic.CHANGE, exit_codes="0 passed, 1 failed, 2 the check could not run.", replaces="gate")
+@command("preflight", Topic.CHANGE, exit_codes="0 passed, 1 failed, 2 the check could not run.")
 @stack_argument()
 @click.option("--preview", type=Path, metavar="FILE", help="File with an earlier preview; '-' for standard input.")
 @allow_option
@@ -17,7 +17,7 @@ def preflight(stack: str, preview: Path | None, allow: tuple[str, ...]) -> int:
 
     The command evaluates the stack's program offline, where every text is known. The engine's own preview shows the
     effects of `up` on existing resources. Every check runs on both. Without `--preview` the command runs the engine
-    itself, and the preview, which holds all inputs of the stack, is never in a file.
+    itself. The preview, which holds all inputs, is never written to a file.
     """
     from cli.lib import preflight
 

@@ -12,7 +12,8 @@ from cli.registry import Topic, allow_option, command, stack_argument
 def preview_all(stacks: tuple[str, ...], allow: tuple[str, ...], at_once: int) -> int:
     """Preview every stack, or those given, and check each as `./pds preflight` does.
 
-    Every created stack whose file is here. `build/logs/STACK.log` has the engine's output.
+    Without arguments, it previews all created stacks that have a file here. `build/logs/STACK.log` has the engine's
+    output.
     """
     from cli.stacks import selection
 

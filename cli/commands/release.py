@@ -14,16 +14,16 @@ from cli.registry import Topic, command, stack_argument, stack_option, yes_optio
 @stack_argument("cluster")
 @click.argument("host")
 @stack_option("--to", "target", required=True, help="Stack on the host, which gets the droplet.")
-@click.option("--size", default="", metavar="SLUG", help="Size of the droplet. Default: that of the workers.")
+@click.option("--size", default="", metavar="SLUG", help="Size of the droplet (default: that of the workers).")
 @yes_option
 def release(cluster: str, host: str, target: str, size: str, yes: bool) -> int:
-    """Make a host of a cluster a host with a droplet of its own.
+    """Move a host out of a cluster, onto its own droplet.
 
     Its volume and its address become those of the stack given by --to, and nothing is copied. The other clubs on HOST
-    become clubs of that stack. The command checks everything, shows the changed stack files, and asks. Then the cluster
-    forgets the host, the worker is shut down in order, the volume is detached, and one `up` of each stack follows.
+    become clubs of that stack. The command checks everything, shows the changed stack files, and asks. Then it removes
+    the host from the cluster, shuts the worker down, detaches the volume, and runs one `up` of each stack.
 
-    The stack file of --to has the progress, so that the same command continues after an interruption.
+    The stack file of --to records the progress. After an interruption, repeat the command.
     """
     from cli.adoption import release as releasing
 

@@ -4,12 +4,7 @@ from cli.lib.stack import Stack, digitalocean_token
 from cli.registry import Topic, command, stack_argument, yes_option
 
 
-@command(
-    "repair",
-    Topic.REPAIR,
-    exit_codes="0 all is well, 1 something is left to do, 2 the check could not run.",
-    replaces="rescue",
-)
+@command("repair", Topic.REPAIR, exit_codes="0 all is well, 1 something is left to do, 2 the check could not run.")
 @stack_argument()
 @yes_option
 def repair(stack: str, yes: bool) -> int:
@@ -19,7 +14,7 @@ def repair(stack: str, yes: bool) -> int:
     `pulumi refresh` of the resources that differ from the state, then `pulumi up`. It shows each before it runs. If
     data or an address is lost, or a resource in the account blocks the way, it runs nothing and names the decision.
 
-    Of a cluster it brings the hosts that are down back on spare workers, then finishes what a killed engine had begun.
+    For a cluster, it moves the hosts that are down to spare workers, then finishes what a killed engine had begun.
     """
     from cli.cluster import hosts
     from cli.drift import repair

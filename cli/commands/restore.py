@@ -12,18 +12,18 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
     exit_codes="0 restored, 1 not restored, 2 it could not start. The command can always be repeated.",
 )
 @stack_argument()
-@click.option("--snapshot", default="", metavar="ID", help="An id from --list, or 'volume' for the last snapshot on "
-              "the volume itself (default: the newest in the bucket).")  # fmt: skip
+@click.option("--snapshot", default="", metavar="ID", help="ID of a backup from --list, or 'volume' for the last "
+              "snapshot on the volume itself (default: the newest in the bucket).")  # fmt: skip
 @did_option("--only", default="", help="Restore only this account, from the newest backup in which it is whole, or "
             "from --snapshot.")  # fmt: skip
 @did_option("--without", multiple=True, help="Account to leave out; can be repeated.")
 @stack_option("--to", help="Target stack, with the same hostname (default: the stack itself).")
 @click.option("--sequence", type=int, default=0, metavar="N", help="A number above every event of this PDS, if no "
               "relay answers.")  # fmt: skip
-@did_option("--bring-back", multiple=True, help="Account to restore although it was deleted or taken down since; can "
-            "be repeated.")  # fmt: skip
+@did_option("--bring-back", multiple=True, help="Also restore this account, which was deleted or taken down after the "
+            "backup; can be repeated.")  # fmt: skip
 @yes_option
-@click.option("--list", "list_only", is_flag=True, help="Only list the snapshots in the bucket.")
+@click.option("--list", "list_only", is_flag=True, help="Only list the backups in the bucket.")
 @click.option("--forget-old", is_flag=True, help="Only remove the data that restores kept; refused while they hold "
               "the last copy of a signing key.")  # fmt: skip
 def restore(
@@ -43,7 +43,7 @@ def restore(
     The command pauses the PDS through the engine, runs the stack's job `pds-restore` on the host, starts the PDS again,
     asks the relays to crawl it, and runs the checks.
 
-    Of a cluster whose servers are all lost, it rebuilds them and gives them Nomad's state from a snapshot
+    For a cluster whose Nomad servers are all lost, it rebuilds them and restores Nomad's state from a snapshot
     (`cluster.snapshots`), with restic on this machine. The hosts are not touched.
     """
     from cli.backups import restore

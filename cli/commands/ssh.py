@@ -18,8 +18,8 @@ def ssh(stack: str, arguments: tuple[str, ...], host: str | None, allow_ip: bool
         ./pds ssh club -- journalctl -u nomad -n 50
         ./pds ssh fleet --host a -- ls /srv/nomad/.trash
 
-    One argument is a line for the host's shell. ssh prompts for the host's key once a droplet, and refuses another key
-    of the same droplet. Port 22 is open to `operators.cidrs` only.
+    A single argument is run by the host's shell as one line. ssh prompts for the host key once per droplet, and refuses
+    a changed key. Port 22 is open to `operators.cidrs` only.
     """
     from cli.observe import ssh
 

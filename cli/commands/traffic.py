@@ -14,7 +14,8 @@ from cli.registry import Topic, command, stack_argument
 @click.option("--status", "statuses", multiple=True, metavar="CODE", help="Show only this status, such as 404 or 5xx; "
               "can be repeated.")  # fmt: skip
 @click.option("--client", default="", metavar="IP", help="Show only this address or range.")
-@click.option("--host", default="", metavar="NAME", help="Show only this host; with a leading dot, hosts below it.")
+@click.option("--host", default="", metavar="HOSTNAME", help="Show only this hostname; with a leading dot, those "
+              "below it.")  # fmt: skip
 @click.option("-n", "--lines", type=click.IntRange(0), default=20, metavar="N", help="Earlier entries to read "
               "(default: 20).")  # fmt: skip
 @click.option("--no-follow", is_flag=True, help="End after the earlier entries.")
@@ -34,7 +35,7 @@ def traffic(
 ) -> int:
     """Show the requests to the stack's ingress as they come.
 
-    With Caddy a line has time, method, status, duration, bytes, client, host and path of a request, from its access
+    With Caddy a line has time, method, status, duration, bytes, client, hostname and path of a request, from its access
     log. `ingress.access_log` decides what that log holds. With IO this opens IO's console by ssh; it has its own
     filters.
     """

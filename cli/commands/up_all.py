@@ -18,13 +18,13 @@ def up_all(
 ) -> int:
     """Update every stack, or those given.
 
-    For each stack: the engine's preview, the preflight checks, `up`, and a check that the PDS serves. Hosts come before
-    their clubs, one after the other on one host, several hosts at once, and a canary before all others. After the first
-    stack that does not serve no further one is started. If a failure is visible beforehand, nothing is started at all.
-    `build/logs/STACK.log` has the engine's output.
+    Each stack gets a preview, the preflight checks, `up`, and a check that its PDS serves. The canary comes first.
+    Hosts come before their clubs, and the clubs of a host one after the other; several hosts run at once. The run stops
+    after the first stack that does not serve. If a preview shows a failure, nothing is started. `build/logs/STACK.log`
+    has the engine's output.
 
-    Without `--canary` the canary is the first stack with a change on the host with the fewest changed PDSes, since a
-    fault there affects few.
+    Without `--canary`, the canary is the first stack with a change on the host with the fewest changed PDSes, because a
+    fault there affects the fewest.
     """
     from cli.stacks import selection
 

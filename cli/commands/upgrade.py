@@ -10,14 +10,13 @@ from cli.registry import Topic, command, did_option, stack_argument, stack_optio
 @click.option("--to", metavar="TAG", help="Tag of the same image, or another image. Required, except for a cluster.")
 @click.option("--package", metavar="VERSION", help="Version of @atproto/pds in it, if the tag does not name it.")
 @yes_option
-@stack_option("--canary", help="Stack to upgrade first (default: one on the smallest host).")
+@stack_option("--canary", help="Stack to upgrade first (default: one on the host with the fewest PDSes).")
 @did_option("--without", multiple=True, help="Account that need not be restorable from the backup; can be repeated.")
 @click.option(
     "--settle",
     default=300,
-    show_default=True,
     metavar="SECONDS",
-    help="Of a cluster: time for the setup of a worker without a host, which reports nothing.",
+    help="For a cluster: seconds that the setup of a worker without a host may take (default: 300).",
 )
 def upgrade(
     stacks: tuple[str, ...],
@@ -28,19 +27,19 @@ def upgrade(
     without: tuple[str, ...],
     settle: int,
 ) -> int:
-    """Upgrade the server after a trial on the host: one stack, or all after a canary. Of a cluster, the droplets.
+    """Upgrade the server after a trial on the host: one stack, or all after a canary. For a cluster, the droplets.
 
     The stack's job `pds-upgrade-trial` runs the image on throw-away data, then starts it on a copy of the newest
     backup, without a network. A backup follows, then the stack file, the preflight checks and `pulumi up`.
 
-    Of several stacks one is the canary, which has the trial. The others follow, each after a backup and the preflight
-    checks, once the canary is as healthy as before. At the first unhealthy one the command stops. If an older version
-    cannot read the migrated databases, the command reports that going back needs a restore.
+    With several stacks, one is the canary, and only it has the trial. Once it is as healthy as before, the others
+    follow, each after a backup and the preflight checks. The command stops at the first unhealthy stack. If an older
+    version cannot read the migrated databases, the command reports that going back needs a restore.
 
-    Of a cluster (`./pds upgrade fleet`, without `--to`) it rebuilds every droplet, one at a time, with what the stack
-    file says: first the servers, only while Nomad calls them healthy, then the workers without a host. Then it drains
-    each host to a rebuilt worker, and rebuilds the old one. It writes `cluster.servers.generations`,
-    `cluster.servers.endpoint` and `cluster.workers.generations`. A run that was interrupted is continued by the next.
+    For a cluster (`./pds upgrade fleet`, without `--to`), it rebuilds every droplet from the stack file, one at a time:
+    first the Nomad servers, only while Nomad reports them healthy, then the workers without a host. Then it drains each
+    host to a rebuilt worker, and rebuilds the old one. It writes `cluster.servers.generations`,
+    `cluster.servers.endpoint` and `cluster.workers.generations`. After an interruption, repeat the command.
     """
     from cli.cluster import upgrade as rolling
     from cli.lib.stack import Stack

@@ -13,7 +13,7 @@ from cli.registry import Topic, command, stack_argument
 def usage(stack: str, blobs: bool, as_json: bool) -> None:
     """Show records, blobs and sizes by account, the largest first.
 
-    `unreferenced` counts uploads that no record names, and their size with that of uploads that later ones replaced.
+    `unreferenced` is the number of uploads that no record names. Their size includes replaced uploads.
     `pds.unreferenced_blob_days` removes them. The command runs in the server's container and changes nothing.
     """
     from cli.observe import usage as accounts

@@ -8,9 +8,7 @@ import click
 from cli.registry import Topic, command
 
 
-@command(
-    "verify-snapshot", Topic.DATA, exit_codes="0 everything can be restored, 1 something cannot.", replaces="verify"
-)
+@command("verify-snapshot", Topic.DATA, exit_codes="0 everything can be restored, 1 something cannot.")
 @click.argument("folder", type=Path)
 @click.option("--plc", default="https://plc.directory", metavar="URL", help="URL of the PLC directory.")
 def verify_snapshot(folder: Path, plc: str) -> int:

@@ -43,7 +43,8 @@ def _summary(command: click.Command) -> str:
 def _section(name: str, command: click.Command) -> str:
     call = " ".join(["./pds", name, *map(_usage, command.params)])
     lines = [f"## `./pds {name}`", "", _summary(command), "", f"    {call}", ""]
-    lines += [f"- `{_name(option)}`: {option.help}" for option in command.params if isinstance(option, click.Option)]
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    lines += [f"- `{_name(option, ', '.join(option.opts))}`: {option.help}" for option in options]
     for text in [*map(_text, _paragraphs(command)[1:]), *([command.epilog] if command.epilog else [])]:
         lines += [*([""] if lines[-1] else []), text]
     return "\n".join(lines).strip()
@@ -57,13 +58,16 @@ def _text(paragraph: str) -> str:
 
 
 def _usage(parameter: click.Parameter) -> str:
-    text = _name(parameter)
+    text = _name(parameter, max(parameter.opts, key=len))
     return text if parameter.required or text.startswith("[") else f"[{text}]"
 
 
-def _name(parameter: click.Parameter) -> str:
+def _name(parameter: click.Parameter, flags: str) -> str:
+    """Return an argument's name, or `flags` of an option with the name or the choices of its value."""
     if isinstance(parameter, click.Argument):
         return str(parameter.metavar or (parameter.name or "").upper())
     assert isinstance(parameter, click.Option)
-    flag = parameter.opts[0]
-    return flag if parameter.is_flag else f"{flag} {parameter.metavar or (parameter.name or '').upper()}"
+    if parameter.is_flag:
+        return flags
+    choices = "|".join(map(str, parameter.type.choices)) if isinstance(parameter.type, click.Choice) else ""
+    return f"{flags} {parameter.metavar or choices or (parameter.name or '').upper()}"

@@ -1,6 +1,7 @@
-"""`./pds` itself: how a command is added, retired names, usage errors, and what `--help` imports."""
+"""`./pds` itself: how a command is added, its help, usage errors, and what `--help` imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import click
 from cli.registry import Topic, command
 
 
-@command("greet", Topic.ACCOUNTS, exit_codes="0 greeted.", replaces="hello")
+@command("greet", Topic.ACCOUNTS, exit_codes="0 greeted.")
 @click.option("--name", metavar="NAME", default="club", help="Whom to greet.")
 def greet(name: str) -> int:
     """Greet someone.
@@ -43,47 +44,22 @@ def greet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     registry.COMMANDS.pop("greet", None)
     registry.TOPICS.pop("greet", None)
-    registry.RETIRED.pop("hello", None)
     sys.modules.pop("cli.commands.greet", None)
 
 
 @pytest.mark.usefixtures("greet")
 def test_adding_a_command_takes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["greet", "--name", "ann"]) == 7
-    assert app.main(["hello"]) == 2
     assert app.main(["--help"]) == 0
     printed = capsys.readouterr()
     assert "Hello, ann." in printed.out
     assert "Greet someone." in printed.out
-    assert printed.err.startswith("`./pds hello` is `./pds greet` now.")
     [accounts] = [row for row in command_table().splitlines() if "[`greet`]" in row]
     assert accounts.startswith("| accounts | [`email-token`]")
     assert (
         "    ./pds greet [--name NAME]\n\n- `--name NAME`: Whom to greet.\n\nA second paragraph.\n\nExit code: 0"
         in (command_pages())
     )
-
-
-@pytest.mark.parametrize(
-    ("retired", "name"),
-    [
-        ("club", "new"),
-        ("clubs", "list"),
-        ("let-in", "allow-ip"),
-        ("move-in", "import"),
-        ("gate", "preflight"),
-        ("rescue", "repair"),
-        ("token", "email-token"),
-        ("verify", "verify-snapshot"),
-    ],
-)
-def test_refuses_a_retired_name_and_prints_the_new_one(
-    retired: str, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert app.main([retired, "dev", "--option"]) == 2
-    assert capsys.readouterr().err == f"`./pds {retired}` is `./pds {name}` now. See `./pds --help`.\n"
-    assert name in NAMES
-    assert retired not in NAMES
 
 
 @pytest.mark.parametrize("name", ["orphans", "repair", "check"])
@@ -120,8 +96,19 @@ def test_before_the_first_up_the_next_step_is_named(
     assert error in capsys.readouterr().err
 
 
-def test_the_table_above_has_every_retired_name() -> None:
-    assert len(registry.RETIRED) == 8
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_lists_every_command_below_its_topic(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(arguments) == 0
+    printed = capsys.readouterr().out
+    listed = re.findall(r"^(?:(\S[^:\n]+):|  ([a-z-]+) .*)$", printed, re.MULTILINE)
+    found: dict[str, list[str]] = {}
+    for heading, name in listed:
+        if heading:
+            names = found.setdefault(heading.lower(), [])
+        elif not name.startswith("-"):
+            names.append(name)
+    expected = {topic: sorted(name for name, of in registry.TOPICS.items() if of == topic) for topic in registry.Topic}
+    assert {topic: found[topic] for topic in registry.Topic} == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,7 +127,6 @@ def test_every_command_and_option_has_help(name: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["nothing"],
         ["check"],
         ["check", "dev", "surplus"],
@@ -242,9 +228,7 @@ def test_each_folder_of_the_cli_has_at_most_12_modules() -> None:
         assert len(modules) <= 12, f"{folder.name}: {modules}"
 
 
-@pytest.mark.parametrize(("name", "replaces"), [("check", ""), ("gate", ""), ("another", "check"), ("another", "gate")])
-def test_refuses_to_register_a_name_twice(name: str, replaces: str) -> None:
+def test_refuses_to_register_a_name_twice() -> None:
     app.group()
     with pytest.raises(ValueError, match="registered twice"):
-        registry.command(name, registry.Topic.DATA, replaces=replaces)(lambda: None)
-    assert "another" not in registry.COMMANDS
+        registry.command("check", registry.Topic.DATA)(lambda: None)
