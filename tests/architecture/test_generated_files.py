@@ -212,6 +212,11 @@ def test_the_option_table_has_every_option_and_every_environment_name() -> None:
     rows = [row.split(" | ") for row in option_table().splitlines()[2:]]
     keys = [row[0].removeprefix("| ").strip("`*") for row in rows]
     assert keys == [key for key, _ in options(Settings)]
+    kinds = {key: row[1] for key, row in zip(keys, rows, strict=True)}
+    assert kinds["pds.escrow"] == "`pending` or `made` or `declined`"
+    assert kinds["host.swap_gib"] == "number from 0 to 16"
+    assert (kinds["clubs"], kinds["members"], kinds["mail"]) == ("map of maps", "list of maps", "map")
+    assert (kinds["on.nomad_token"], kinds["pds.new"], kinds["time_zone"]) == ("secret", "true or false", "text")
     text = option_table()
     literal = {"PDS_DATA_DIRECTORY", "PDS_BLOBSTORE_DISK_LOCATION", "PDS_BLOBSTORE_DISK_TMP_LOCATION"}
     for name in owned_names(settings()).keys() - literal:

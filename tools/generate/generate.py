@@ -4,8 +4,7 @@ An option exists once, as a typed field in `components/settings`. `Pulumi.yaml`'
 editors check `Pulumi.*.yaml`, and the table in `docs/options.md` come from there. The README's graph comes from the
 evaluated program, its commands and `docs/commands.md` from the parsers of `./pds`, the map in `docs/architecture.md`
 from the imports, the picture of `./pds list` from the command, and `docs/differences-from-the-post.md` from
-`differences.py`. With `--check` nothing is written: each
-stale file is named and the exit code is 1.
+`differences.py`. With `--check` it writes nothing, names each stale file, and exits with 1.
 """
 
 import argparse
@@ -29,6 +28,7 @@ from tools.generate.differences import markdown_table
 from tools.generate.graph import mermaid
 from tools.generate.import_map import import_map
 from tools.generate.list_picture import list_picture
+from tools.generate.option_values import accepted_values
 from tools.generate.template import template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def pulumi_yaml() -> str:
         "config": {key: _declaration(field) for key, field in Settings.model_fields.items() if key != "on"},
     }
     text = yaml.dump(project, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=116)
-    return f"# Written by `make generate` from components/settings; what an option may be is said there.\n{text}"
+    return f"# Written by `make generate` from components/settings, which documents each option.\n{text}"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -161,12 +161,12 @@ def _named(schema: dict[str, Any], env: str | None) -> dict[str, Any]:
 
 def option_table() -> str:
     """The table of options."""
-    rows = ["| Option | Default | Meaning | Environment |", "| --- | --- | --- | --- |"]
+    rows = ["| Option | Value | Default | Meaning | Environment |", "| --- | --- | --- | --- | --- |"]
     for key, field in options(Settings):
         meaning = (field.description or "").replace("|", "\\|")
         name = f"**`{key}`**" if section_of(field) else f"`{key}`"
         env = f"`{env_of(field)}`" if env_of(field) else ""
-        rows.append(f"| {name} | {_default(field)} | {meaning} | {env} |")
+        rows.append(f"| {name} | {accepted_values(field)} | {_default(field)} | {meaning} | {env} |")
     return "\n".join(rows)
 
 
@@ -184,7 +184,7 @@ def preset_table() -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
-        return "required"
+        return "required"  # `hostname` too: a cluster, which has none, is the exception above the table
     if field.default_factory or field.default is None:
         return ""
     bare = isinstance(field.default, str) and field.default

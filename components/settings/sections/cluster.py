@@ -26,7 +26,7 @@ class ServersOptions(Section):
 
     count: Literal[1, 3] = option(3, doc="Number of servers: 3 survive the loss of one; 1 survives no loss.")
     size: str = option("s-1vcpu-1gb", pattern=_SIZE, doc="Droplet size slug.")
-    endpoint: int = option(1, ge=1, le=3, doc="Number of the server that `pulumi up` and `./pds` connect to.")
+    endpoint: int = option(1, ge=1, le=3, doc="Number of the Nomad server that `pulumi up` and `./pds` connect to.")
     generations: Annotated[Mapping[Number, Generation], *READ_ONLY_MAP] = option(
         default_factory=dict, doc=f"Generation of each server, by number; 1 if absent. {_GENERATIONS}", example={"2": 2}
     )
@@ -48,12 +48,12 @@ class ClusterHostOptions(Section):
 
     volume_gib: int = option(50, ge=1, le=16384, doc="Size of its volume in GiB. It can grow, never shrink.")
     adopt: AdoptedHostOptions | None = option(
-        None, doc="Existing volume and address to use instead of new ones. Of no effect once they are in the state."
+        None, doc="Existing volume and address to use instead of new ones. Ignored once they are in the state."
     )
 
 
 class WorkersOptions(Section):
-    """The droplets that carry hosts: one for each host, and spares that wait for a volume."""
+    """The droplets that run hosts: one for each host, and spares that wait for a volume."""
 
     size: str = option("s-2vcpu-4gb", pattern=_SIZE, doc="Droplet size slug, which contains the memory size.")
     spares: int = option(1, ge=0, le=10, doc="Number of workers without a host.")
@@ -70,7 +70,7 @@ class WorkersOptions(Section):
 
 
 class TakeoverOptions(Section):
-    """The job that brings a dead host back on a spare. Without this section `./pds repair` does it by hand."""
+    """The job that moves a host that is down to a spare. Without this section, run `./pds repair` instead."""
 
     token: SecretStr = option(doc="DigitalOcean token of the job; docs/guide/cluster.md names its scopes.")
     after_seconds: int = option(60, ge=30, le=3600, doc="Time that a host has to be down before its volume is moved.")
@@ -134,11 +134,11 @@ class ClusterOptions(Section):
     hosts: Annotated[Mapping[HostName, ClusterHostOptions], *READ_ONLY_MAP] = option(
         doc="The hosts, by name: each a volume and a reserved IP.", example={"a": {"volume_gib": 50}}
     )
-    workers: WorkersOptions = option(default_factory=WorkersOptions, doc="The droplets that carry the hosts.")
+    workers: WorkersOptions = option(default_factory=WorkersOptions, doc="The droplets that run the hosts.")
     vpc_ip_range: VpcRange = option(
         "10.118.0.0/20", doc="Address range of the cluster's own VPC, which no other VPC of the account may overlap."
     )
-    takeover: TakeoverOptions | None = option(None, doc="The job that brings a dead host back on a spare.")
+    takeover: TakeoverOptions | None = option(None, doc="The job that moves a host that is down to a spare.")
     snapshots: SnapshotsOptions | None = option(None, doc="Snapshots of Nomad's state.")
 
     @property

@@ -42,8 +42,8 @@ class HostOptions(Section):
     tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,255}$")], ...], Field(strict=False)] = (
         option(
             (),
-            doc="Additional DigitalOcean tags of the droplet: letters, digits, ':', '_' and '-'. Capitals do not "
-            "distinguish tags.",
+            doc="Additional DigitalOcean tags of the droplet: letters, digits, ':', '_' and '-'. Tags are "
+            "case-insensitive.",
             example=["club"],
         )
     )

@@ -34,8 +34,8 @@ class AlertsOptions(Section):
     slack: SlackOptions | None = option(None, doc="Slack channel for alerts.")
     ping_url: SecretUrl | None = option(
         None,
-        doc="URL of a dead man's switch, such as a check of healthchecks.io. The host pings it while volume and "
-        "accounts are healthy, otherwise its `/fail`.",
+        doc="URL of a dead man's switch, such as a check of healthchecks.io. The host pings it every 15 minutes, or "
+        "its `/fail` for a full volume, too many accounts, failed or overdue backups and drills, or firing alerts.",
         example="https://hc-ping.com/…",
     )
     accounts: int = option(

@@ -53,12 +53,15 @@ class PdsOptions(Section):
     new: bool = option(False, doc="Allow a start on an empty volume. Set it for the first `up`, then remove it.")
     paused: bool = option(False, doc="Stop the server and keep everything else.")
     escrow: Literal["pending", "made", "declined"] = option(
-        "pending", doc="Whether the file of `./pds escrow` was stored safely; 'declined' to run without one."
+        "pending",
+        doc="State of the escrow file: 'pending', 'made' once it is stored safely, 'declined' to run without one.",
     )
 
     invite_required: bool = option(True, doc="Require an invite code for new accounts.", env="PDS_INVITE_REQUIRED")
     open_registration: bool = option(
-        False, doc="Confirm sign-up without invites. Sign-up has no captcha, and the relay stops at 100 accounts."
+        False,
+        doc="Confirms that `invite_required: false` is intended. Sign-up has no captcha, and the relay stops at 100 "
+        "accounts.",
     )
     blob_upload_limit: int = option(
         104_857_600, ge=1, le=_LARGEST, doc="Largest accepted blob in bytes.", env="PDS_BLOB_UPLOAD_LIMIT"

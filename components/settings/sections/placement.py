@@ -52,15 +52,16 @@ class OnOptions(Section):
         None, doc="Address of an existing Nomad to use instead.", example="https://nomad.my-club.org:4646"
     )
     nomad_token: SecretStr | None = option(
-        None, min_length=36, max_length=36, doc="ACL token for that Nomad; a management token if the ingress is ours."
+        None,
+        min_length=36,
+        max_length=36,
+        doc="ACL token for that Nomad; a management token, unless `ingress.kind` is 'none'.",
     )
     nomad_ca_pem: str | None = option(None, doc="Certificate of the CA to trust. Default: the system's CAs.")
     nomad_client_cert_pem: str | None = option(None, doc="Client certificate, if that Nomad requires one.")
     nomad_client_key_pem: SecretStr | None = option(None, doc="Private key of the client certificate.")
     namespace: str = option("default", pattern=r"^[a-zA-Z0-9-]{1,128}$", doc="Nomad namespace of the jobs.")
-    volume: str = option(
-        "pds", pattern=r"^[a-zA-Z0-9_-]{1,128}$", doc="Host volume for the PDS's data, as in the post."
-    )
+    volume: str = option("pds", pattern=r"^[a-zA-Z0-9_-]{1,128}$", doc="Nomad host volume for the PDS's data.")
     ipv4: Address | None = option(None, doc="Address that the hostname must resolve to.", example="203.0.113.10")
 
 
@@ -75,10 +76,10 @@ _CLUSTER_HOST = r"^[a-z][a-z0-9]{0,14}$"
 
 
 class LeftPlace(Section):
-    """The place of a club that moves to another host of its cluster."""
+    """The host that a club leaves when it moves to another host of its cluster."""
 
     host: str = option(pattern=_CLUSTER_HOST, doc="Host that the PDS leaves.", example="a")
-    port: int = option(ge=1024, le=65535, doc="Its port there.", example=3101)
+    port: int = option(ge=1024, le=65535, doc="Port of the PDS on that host.", example=3101)
 
 
 class ClubOptions(Section):
@@ -89,7 +90,7 @@ class ClubOptions(Section):
         None, pattern=_CLUSTER_HOST, doc="Host of the cluster that the PDS runs on. Required on a cluster."
     )
     leaving: LeftPlace | None = option(
-        None, doc="Second place of the PDS, on another host of the cluster. `./pds move` writes and removes it."
+        None, doc="Second host of the PDS in the cluster, during a move. `./pds move` writes and removes it."
     )
     disk_gib: int = option(5, ge=1, le=16384, doc="Limit of the club's data on the volume, in GiB.")
     memory_mib: int = option(
