@@ -69,15 +69,15 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_in_bucket.cjs" sha256:3c939df75cedc0b2731f716d2feaf91032b36f5e2b011989d70e0485936a1138
+        script "unreferenced_in_bucket.cjs" sha256:8209b6137ff82075956001ad396b2c1a554193fcc4108ef114e9d56c7b07eea3
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
       }
 
       template {
-        script "blob_copy.cjs" sha256:1b8b0bd119e7143e659d0ebd942145289d5d3420669ac5a125cbe706d638d172
+        script "blob_copy.cjs" sha256:c4c4b05e33412d583858db796ed050e90dae60c3625e30e814ea95c8886c8e54
       }
 
       template {

@@ -56,15 +56,15 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/decide.py" sha256:89e0c9d950089be7ad7edc162443e9b13b7a9767bfff08212e4d7d314e5ed521
+        script "components/takeover/decide.py" sha256:31a597ebda0fd855414d773a29d3984cfdb55533d786d955897a5091576f2f35
       }
 
       template {
-        script "components/takeover/passes.py" sha256:dd08f6fd2c0c74a35e4fa32572e23d0d3561ab580bdfb1837ec6954287cb10c9
+        script "components/takeover/passes.py" sha256:726d4007abb9beb147a9abad34fb60ea6be7ab327004adce9d4fa03c19361c48
       }
 
       template {
-        script "components/takeover/program.py" sha256:37d7123e1e365c043e993034231aeac533645348510bef5807726f170ceb01c7
+        script "components/takeover/program.py" sha256:bf5f0b978690ee9f526d36d47f4bfd1626123f4a34fb091539b2229fd7e51384
       }
 
       template {
