@@ -125,7 +125,9 @@ def lines(cluster: Cluster) -> list[str]:
         if droplets[number].volumes:
             continue
         why = "is to be rebuilt" if retired[number] == UPGRADE else f"lost host {retired[number]}"
-        text.append(f"{cluster.worker(number)} {why}: raise its generation to make it a spare")
+        off = f" (if it hangs, first `doctl compute droplet-action power-off {number} --wait`)"
+        hint = off if droplets[number].is_active else ""
+        text.append(f"{cluster.worker(number)} {why}: raise its generation to make it a spare{hint}")
     text.append(f"servers: {', '.join(map(str, cluster.outputs.get('servers') or []))}")
     return text
 

@@ -32,6 +32,7 @@ from policy.digest import DigestError, read_digest
 _VARIABLE = "takeover/upgrade"
 _HEALTH_SECONDS = 900.0
 _CLUBS_SECONDS = 900.0
+_OFF_SECONDS = 180.0
 _PAUSE = 3.0
 
 
@@ -270,12 +271,28 @@ def _rebuild_worker(run: Upgrade, number: int, generation: int) -> bool:
     if droplet in run.droplets().carriers.values():
         print(f"Worker {number} has become the worker of a host meanwhile. It is drained later.")
         return True
+    if not _is_powered_off(run, droplet):
+        return False
     run.set("workers", "generations", str(number), value=generation + 1)
     if run.settle_seconds:
         # Nothing reports when a worker without a host is set up: it has no Nomad yet.
         print(f"{run.settle_seconds:.0f} s for its setup.", flush=True)
         time.sleep(run.settle_seconds)
     return True
+
+
+def _is_powered_off(run: Upgrade, droplet: int) -> bool:
+    """Whether a worker without a host is off, by its power. The provider's own shutdown before a deletion would wait in
+    vain for a droplet that lost its host because it hangs (digitalocean/droplet/resource_droplet.go)."""
+
+    def status() -> str:
+        return str((account.get(f"droplets/{droplet}") or {"status": "off"})["status"])
+
+    with DigitalOceanAccount(run.cluster.token) as account:
+        if status() != "off":
+            account.create(f"droplets/{droplet}/actions", {"type": "power_off"})
+        fault = f"Droplet {droplet} is not off"
+        return _wait(lambda: True if status() == "off" else None, _OFF_SECONDS, fault) is not None
 
 
 def _wait(ask: Callable[[], Any], seconds: float, fault: str) -> Any:

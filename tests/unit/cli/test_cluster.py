@@ -60,7 +60,8 @@ def test_lines_say_who_carries_what(account: FakeCluster) -> None:
         "host a (ip-a) on worker 1, droplet 1: ready; clubs chess, rooks",
         "host b (ip-b) on worker 2, droplet 2: NOT READY; no club",
         "spares: none",
-        "worker 3, droplet 3 lost host b: raise its generation to make it a spare",
+        "worker 3, droplet 3 lost host b: raise its generation to make it a spare (if it hangs, first `doctl compute "
+        "droplet-action power-off 3 --wait`)",
         "servers: 9",
     ]
 

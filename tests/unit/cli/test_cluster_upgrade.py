@@ -41,6 +41,7 @@ class _World:
         self.changes_pending = False
         self.rebuilt: list[str] = []
         self.endpoint = 1
+        self.off: set[int] = set()
         section = {**CLUSTER["cluster"], "servers": {"count": servers}}
         file = {"config": {f"pds:{key}": value for key, value in {**CLUSTER, "cluster": section}.items()}}
         (root / "Pulumi.fleet.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
@@ -100,6 +101,7 @@ class _World:
         droplet = present[at]
         if name.startswith("worker"):
             assert not [v for v in self.fake.volumes.values() if v.carrier == droplet], f"{name} carries a host"
+            assert droplet in self.off, f"{name} may hang, and the provider's shutdown of it would not end"
             del self.fake.alive[droplet]
             self.fake.alive[self.next] = True
         else:
@@ -136,7 +138,14 @@ class _World:
     def __exit__(self, *_error: object) -> None: ...
 
     def droplet(self, path: str) -> Any:
-        return {} if int(path.partition("/")[2]) in [*self.servers, *self.workers] else None
+        number = int(path.partition("/")[2])
+        status = "off" if number in self.off else "active"
+        return {"status": status} if number in [*self.servers, *self.workers] else None
+
+    def power_off(self, droplet: int) -> None:
+        self.event()
+        assert not [v for v in self.fake.volumes.values() if v.carrier == droplet], f"droplet {droplet} carries a host"
+        self.off.add(droplet)
 
 
 class _Account:
@@ -150,6 +159,10 @@ class _Account:
 
     def get(self, path: str) -> Any:
         return self._world.droplet(path)
+
+    def create(self, path: str, body: Any) -> None:
+        assert body == {"type": "power_off"}
+        self._world.power_off(int(path.split("/")[1]))
 
 
 _parsed = cache(parse_settings)
