@@ -271,6 +271,11 @@ def _rebuild_worker(run: Upgrade, number: int, generation: int) -> bool:
     if droplet in run.droplets().carriers.values():
         print(f"Worker {number} has become the worker of a host meanwhile. It is drained later.")
         return True
+    # A refresh while it had a host wrote the host's volume into the state. The provider would detach that one first,
+    # and fail, because the volume is on another droplet (digitalocean/droplet/resource_droplet.go).
+    if run.stack.run("refresh", "--yes", "--skip-preview", "--target", f"**-worker-{number}").code:
+        print(f"The engine's state of worker {number} could not be refreshed.")
+        return False
     if not _is_powered_off(run, droplet):
         return False
     run.set("workers", "generations", str(number), value=generation + 1)

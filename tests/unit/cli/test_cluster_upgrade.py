@@ -42,6 +42,8 @@ class _World:
         self.rebuilt: list[str] = []
         self.endpoint = 1
         self.off: set[int] = set()
+        self.refreshed: set[int] = set()
+        self.refresh_code = 0
         section = {**CLUSTER["cluster"], "servers": {"count": servers}}
         file = {"config": {f"pds:{key}": value for key, value in {**CLUSTER, "cluster": section}.items()}}
         (root / "Pulumi.fleet.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
@@ -62,7 +64,13 @@ class _World:
             "nomad_management_token": "management",
         }
 
-    def run(self, *_arguments: str) -> EngineResult:
+    def run(self, *arguments: str) -> EngineResult:
+        if arguments[0] == "refresh":
+            self.event()
+            target = arguments[-1]
+            assert arguments[1:-1] == ("--yes", "--skip-preview", "--target")
+            self.refreshed.add(self.workers[int(target.removeprefix("**-worker-")) - 1])
+            return EngineResult(self.refresh_code, "")
         return EngineResult(int(self.changes_pending), "")
 
     def run_interactively(self, *_arguments: str, env: Any = None) -> int:
@@ -101,6 +109,7 @@ class _World:
         droplet = present[at]
         if name.startswith("worker"):
             assert not [v for v in self.fake.volumes.values() if v.carrier == droplet], f"{name} carries a host"
+            assert droplet in self.refreshed, f"{name} may have the volume of its former host in the state"
             assert droplet in self.off, f"{name} may hang, and the provider's shutdown of it would not end"
             del self.fake.alive[droplet]
             self.fake.alive[self.next] = True
@@ -316,6 +325,13 @@ def test_stops_if_the_servers_do_not_become_healthy(world: _World, capsys: pytes
     assert world.rebuilt == ["server 2"]
     assert "Repeat `./pds upgrade fleet`" in capsys.readouterr().out
     assert world.variable, "the next run goes on"
+
+
+def test_stops_if_a_worker_s_state_cannot_be_refreshed(world: _World) -> None:
+    world.refresh_code = 1
+    assert _run(world) == 1
+    assert [name for name in world.rebuilt if name.startswith("worker")] == []
+    assert world.off == set()
 
 
 def test_asks_first(world: _World, monkeypatch: pytest.MonkeyPatch) -> None:
