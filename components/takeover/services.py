@@ -4,6 +4,7 @@ Sources: digitalocean/openapi (volumes, volume_actions, reserved_ip_actions, dro
 api-docs (nodes, variables).
 """
 
+import http.client
 import json
 import ssl
 import urllib.error
@@ -47,7 +48,7 @@ class Http:
         self._opener = urllib.request.build_opener(*handlers)
 
     def call(self, method: str, path: str, body: Json = None) -> Json:
-        """The decoded answer; None for 404. Raises Unavailable and Refused."""
+        """The decoded answer; None if there is nothing to read (404). Raises Unavailable and Refused."""
         data = None if body is None else json.dumps(body).encode()
         headers = {**self._headers, "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._base}{path}", data, headers, method=method)  # noqa: S310 (our URLs)
@@ -55,16 +56,15 @@ class Http:
             with self._opener.open(request, timeout=_SECONDS) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
-            with error:
-                said = error.read(300).decode(errors="replace").strip()
-            if error.code == 404:
+            said = _said(error)
+            if error.code == 404 and method == "GET":
                 return None
             message = f"{method} {self._base}{path.partition('?')[0]} was answered with {error.code}: {said[:200]}"
             if error.code == 429 or error.code >= 500:
                 raise Unavailable(message) from None
             raise Refused(error.code, message) from None
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"{self._base} does not answer ({error})") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise Unavailable(f"{self._base} does not answer ({error or type(error).__name__})") from None
         try:
             return json.loads(text) if text else {}
         except ValueError:
@@ -95,8 +95,10 @@ class DigitalOcean:
         return int(droplets[0]) if droplets else None
 
     def actions(self, volume: str) -> tuple[Action, ...]:
-        """The newest actions on the volume."""
-        answer = self._http.call("GET", f"/v2/volumes/{quote(volume)}/actions?per_page=200") or {"actions": []}
+        """The newest actions on the volume. Raises Refused if there is no such volume."""
+        answer = self._http.call("GET", f"/v2/volumes/{quote(volume)}/actions?per_page=200")
+        if answer is None:
+            raise Refused(404, f"volume {volume} does not exist")
         return tuple(
             # 'attach_volume' in the API's examples, 'attach' in requests.
             Action(str(item["type"]).partition("_")[0], item["status"], _unix(item["started_at"]))
@@ -163,6 +165,15 @@ class NomadServers:
                 return False
             raise
         return True
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """The beginning of a refusal's answer, as far as it arrives."""
+    with error:
+        try:
+            return error.read(300).decode(errors="replace").strip()
+        except (OSError, http.client.HTTPException):
+            return ""
 
 
 def _unix(text: str) -> float:

@@ -1,5 +1,7 @@
 """Volumes of the e2e environment's DigitalOcean API that are attached and detached, and the takeover's client of it."""
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +76,41 @@ def test_a_detach_that_does_not_end_ends_with_the_droplet(client: Client, cloud:
     _until(lambda: cloud.carrier(volume) is None)
     cloud.attach(volume, second)
     _until(lambda: cloud.carrier(volume) == second)
+
+
+def test_what_does_not_exist_is_refused_and_not_done(client: Client, cloud: DigitalOcean) -> None:
+    gone, droplet = "00000000-0000-4000-8000-000000000000", client.droplet(name="one")["id"]
+    for ask in (
+        lambda: cloud.actions(gone),
+        lambda: cloud.attach(gone, droplet),
+        lambda: cloud.detach(gone, droplet),
+        lambda: cloud.assign("192.0.2.1", droplet),
+    ):
+        with pytest.raises(Refused) as refusal:
+            ask()
+        assert refusal.value.status == 404
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"nonsense\r\n\r\n", b""],
+    ids=["cut off", "no HTTP", "nothing"],
+)
+def test_an_answer_that_is_cut_off_is_no_answer(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        cloud = DigitalOcean(TOKEN, f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(Unavailable, match="does not answer"):
+            cloud.carrier("a")
+        thread.join()
 
 
 def test_workers_are_found_by_their_tag(client: Client, cloud: DigitalOcean) -> None:
