@@ -25,7 +25,7 @@ from components.takeover.program import pause
 from components.takeover.services import Refused, Unavailable
 
 _NEEDED = ("worker_tag", "nomad_address", "nomad_ca_pem", "nomad_client_cert_pem", "nomad_client_key_pem")
-_ASKED = ("ask", "refused")
+_ASKED = ("ask", "foreign", "refused")
 _PAUSE = 2.0
 _SHUTDOWN_SECONDS = 180.0
 _READY_SECONDS = 900.0
@@ -173,6 +173,11 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
     place = next(place for place in passes.places if place.name == host)
     view = _view(passes, place)
     carrier = view.carrier
+    if carrier is not None and carrier not in answered(lambda: passes.cloud.workers(passes.tag)):
+        raise ClusterError(
+            f"The volume of host {host} is on droplet {carrier}, which is no worker of this cluster. Detach it there "
+            "first. Nothing was changed."
+        )
     if view.is_busy:
         raise ClusterError(f"An action on the volume of host {host} is in progress. Nothing was changed. Try again.")
     spare = answered(lambda: passes.spare_for(place))
@@ -183,11 +188,22 @@ def drain(stack: Stack, host: str, *, yes: bool) -> int:
         return 1
     began = time.monotonic()
     if carrier is not None:
+        _reserve(passes, place, carrier)
         _shut_down(cluster, carrier)
         print(f"Droplet {carrier} is off. If this command is cut short, `./pds repair {cluster.stack}` goes on.")
     code = _move(cluster, {host: carrier})
     print(f"{time.monotonic() - began:.0f} s.")
     return code
+
+
+def _reserve(passes: Passes, place: ClusterHost, carrier: int) -> None:
+    """Note that the droplet loses its host, before it is off: another `drain` then counts the spare as taken. The
+    takeover waits meanwhile, because it would take the note away. Raises ClusterError if no spare is left."""
+    answered(passes.take_lease)
+    answered(lambda: passes.retire(carrier, place.name))
+    if answered(lambda: passes.spare_for(place)) is None:
+        answered(lambda: passes.retire(carrier, None))
+        raise ClusterError(f"The spare was taken by another command meanwhile. Host {place.name} was not moved.")
 
 
 def _shut_down(cluster: Cluster, droplet: int) -> None:

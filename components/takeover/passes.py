@@ -124,9 +124,14 @@ class Passes:
         spares = sorted(spares_of(droplets, retired))
         return spares[0] if len(spares) > len(self._promised(place, droplets, retired)) else None
 
-    def retire(self, droplet: int) -> None:
-        """Let a spare get no host any more, because it is about to be rebuilt. Raises Unavailable."""
-        self._set_retired(droplet, UPGRADE)
+    def retire(self, droplet: int, host: str | None = UPGRADE) -> None:
+        """Let a worker get no host any more, because it is about to be rebuilt, or to lose `host`; with None it may get
+        one again. Raises Unavailable."""
+        self._set_retired(droplet, host)
+
+    def take_lease(self) -> bool:
+        """Whether this program has the lease now. Raises Unavailable."""
+        return self._lease()
 
     def give_back(self) -> None:
         """End this program's lease, so that another one acts at once. Raises Unavailable and Refused."""

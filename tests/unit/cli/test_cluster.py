@@ -1,5 +1,6 @@
 """`./pds repair`, `drain` and the lines of `list` for a cluster, on services with a clock of their own."""
 
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -179,6 +180,42 @@ def test_repair_waits_for_a_host_that_a_takeover_has_just_moved(
     assert account.volumes["a"].carrier == 3
     assert [action.kind for action in account.volumes["a"].actions] == ["attach", "detach", "attach"]
     assert "Just attached: a." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["it is done", "it has noted the spare"])
+def test_drain_leaves_the_droplet_on_if_another_operator_s_drain_takes_the_spare(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    def confirm(_text: str) -> bool:
+        if done:
+            hosts.drain(_stack(), "b", yes=True)
+        else:
+            account.items["retired"] = '{"2": "b"}'
+        return True
+
+    monkeypatch.setattr(click, "confirm", confirm)
+    with pytest.raises(ClusterError, match="taken by another command meanwhile"):
+        hosts.drain(_stack(), "a", yes=False)
+    assert account.alive[1]
+    assert "1" not in json.loads(account.items["retired"]), "its droplet is no reason to keep a spare free"
+
+
+def test_drain_switches_no_droplet_off_that_is_no_worker(account: FakeCluster) -> None:
+    account.volumes["a"].carrier = 77
+    account.alive[77] = True
+    workers = account.workers
+    account.workers = lambda tag: {n: d for n, d in workers(tag).items() if n != 77}  # type: ignore[method-assign, assignment]
+    with pytest.raises(ClusterError, match="on droplet 77, which is no worker"):
+        hosts.drain(_stack(), "a", yes=True)
+    assert account.alive[77]
+
+
+def test_repair_ends_at_a_volume_on_a_droplet_that_is_no_worker(account: FakeCluster) -> None:
+    account.volumes["a"].carrier = 77
+    account.down_since["a"] = account.time - 300
+    began = account.time
+    assert hosts.repair(_stack(), yes=True) == 1
+    assert account.time - began < 60
 
 
 def test_repair_names_the_last_fence_if_the_detach_does_not_end(account: FakeCluster) -> None:

@@ -343,9 +343,9 @@ def test_asks_first(world: _World, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_spare_that_a_takeover_has_just_chosen_is_not_rebuilt_under_its_host(world: _World) -> None:
     retire = Passes.retire
 
-    def late(passes: Passes, droplet: int) -> None:
-        retire(passes, droplet)
-        if world.fake.volumes["a"].carrier == 1:
+    def late(passes: Passes, droplet: int, host: str | None = UPGRADE) -> None:
+        retire(passes, droplet, host)
+        if host == UPGRADE and world.fake.volumes["a"].carrier == 1:
             world.fake.cut_power(1)
             world.fake.detach("a", 1)
             world.fake.pass_time(4)
