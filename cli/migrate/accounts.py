@@ -83,17 +83,27 @@ def old_server(
     data = known if moved else identity.server
     if not data or data == client.url:
         return OldServer(client=client, did=did, session=session)
-    other = connect(data)
-    other.borrow(client)
-    try:
-        same = other.query("com.atproto.server.getSession")["did"] == did
-    except CallRefusedError:
-        same = False
-    if same:
-        return OldServer(client=other, did=did, session=session)
+    if _is_for(client, data):
+        other = connect(data)
+        other.borrow(client)
+        try:
+            same = other.query("com.atproto.server.getSession")["did"] == did
+        except CallRefusedError:
+            same = False
+        if same:
+            return OldServer(client=other, did=did, session=session)
     if moved:  # the account lives on the server of the login
         return OldServer(client=client, did=did, session=session)
     raise MigrationError(f"The account's server is {data}, which is no part of {client.host}. Write --from {data}.")
+
+
+def _is_for(client: AccountClient, url: str) -> bool:
+    """Whether the session was issued for the server at `url`, which may have it. A service with one server for logins
+    names the data server in its tokens (`auth-verifier.js`). Any other server could use the session."""
+    assert client.session
+    parts = urlsplit(url)
+    is_safe = parts.scheme == "https" or parts.hostname in LOOPBACK
+    return is_safe and token_claims(client.session.access).get("aud") == f"did:web:{parts.hostname}"
 
 
 def refuse_without_key(identity: Identity, old: OldServer) -> None:

@@ -306,7 +306,8 @@ def test_a_moved_account_is_activated_although_the_old_server(here: Mover, proxy
     shutil.move(here.root / lost.name, lost)
     assert here.world.new.status(did)[0] is False
     [progress] = here.root.rglob("progress.json")
-    progress.write_text(progress.read_text().replace(here.old_url.rpartition(":")[2], "443"))  # data are elsewhere
+    port = here.old_url.rpartition(":")[2]
+    progress.write_text(progress.read_text().replace(f"http://{OLD}:{port}", f"https://{OLD}"))  # not where one logs in
     proxy.rule = _FAULTS[fault]
     assert here.run(f"{name}.{OLD}", here.answers(did)) == 1
     assert here.world.new.status(did) == (True, None)

@@ -3,6 +3,7 @@
 `tests/contract/test_migrate_account.py` moves accounts.
 """
 
+import base64
 import errno
 import json
 import time
@@ -17,7 +18,7 @@ from click.testing import CliRunner
 
 from cli import app
 from cli.lib.stack import Stack, StackError
-from cli.migrate.accounts import source_url
+from cli.migrate.accounts import old_server, source_url
 from cli.migrate.car import CarError, Exported, read_export
 from cli.migrate.copying import each, fetched_export, memory_for, refuse_size
 from cli.migrate.directory import Identity, cid_of_operation
@@ -317,6 +318,43 @@ def test_a_refused_call_has_the_server_s_words(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(CallRefusedError, match=r"bsky\.test refuses com\.atproto\.x: Token is invalid") as refusal:
         client.query("com.atproto.x")
     assert refusal.value.error == "InvalidToken"
+
+
+def _session_for(client: AccountClient, audience: str) -> dict[str, str]:
+    claims = base64.urlsafe_b64encode(json.dumps({"aud": audience}).encode()).decode().rstrip("=")
+    client.use({"accessJwt": f"head.{claims}.sign", "refreshJwt": "refresh"})
+    return {"did": DID, "handle": "ann.bsky.test"}
+
+
+@pytest.mark.parametrize(
+    ("server", "audience", "sent"),
+    [
+        ("https://data.bsky.test", "did:web:data.bsky.test", True),
+        ("https://elsewhere.test", "did:web:bsky.test", False),
+        ("http://data.bsky.test", "did:web:data.bsky.test", False),
+    ],
+)
+def test_the_session_is_sent_only_to_the_server_that_it_is_for(
+    server: str, audience: str, sent: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An account may have left the server of the login long ago: the identity names any server."""
+    client, _ = _client(monkeypatch, [])
+    session = _session_for(client, audience)
+    other, _ = _client(monkeypatch, [httpx.Response(200, json={"did": DID})])
+    asked: list[str] = []
+
+    def connect(url: str) -> AccountClient:
+        asked.append(url)
+        return other
+
+    services = {"services": {"atproto_pds": {"type": "AtprotoPersonalDataServer", "endpoint": server}}}
+    identity = _identity("did:key:old", **services)
+    if sent:
+        assert old_server(client, session, identity, _target(tmp_path), "", connect).client is other
+    else:
+        with pytest.raises(MigrationError, match=f"which is no part of bsky.test. Write --from {server}"):
+            old_server(client, session, identity, _target(tmp_path), "", connect)
+    assert asked == [server] * sent
 
 
 def test_the_first_error_of_several_transfers_ends_the_others() -> None:
