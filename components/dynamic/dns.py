@@ -38,9 +38,10 @@ class DnsReadyProvider(PollingProvider, pickled_as="DnsReadyProvider"):
 class SoleRecordsProvider(PollingProvider, pickled_as="SoleRecordsProvider"):
     """Refuses a second SPF, DKIM or DMARC record at a name, at the preview and again before the records are created.
 
-    Receivers ignore all of them if there are two. A name that an earlier `up` checked has the stack's own record and is
-    not queried again. If the name servers cannot be queried, a preview passes, and an `up` stops before the records,
-    after `wait` seconds: a new zone is not served at once.
+    Receivers ignore all of them if there are two. At a name that an earlier `up` checked, the stack's own texts are
+    accepted, and any other one, or a second, is refused: the creation of its record may have failed, and the operator
+    may have made one by hand. If the name servers cannot be queried, a preview passes, and an `up` stops before the
+    records, after `wait` seconds, unless it checked the names before: a new zone is not served at once.
     """
 
     def check(self, _olds: Props, news: Props) -> CheckResult:
@@ -67,17 +68,48 @@ class SoleRecordsProvider(PollingProvider, pickled_as="SoleRecordsProvider"):
             ) from error
         if fault:
             raise ServiceError(fault)
-        return dict(news)
+        was = {record["name"]: _values(olds, record["name"]) for record in news["records"]}
+        was = {name: values for name, values in was.items() if values}
+        return {**news, **({"was": was} if was else {})}
 
     @staticmethod
     def _fault(olds: Props, news: Props) -> str | None:
-        own = {record["name"] for record in olds.get("records") or []}
         for record in news["records"]:
             name, begins = record["name"], record["begins"].lower()
-            texts = dns.zone_texts(name, news["zone"], news["nameservers"]) if name not in own else []
-            if found := next((text for text in texts if _begins(text.lower(), begins)), None):
+            known = _values(olds, name)
+            try:
+                texts = dns.zone_texts(name, news["zone"], news["nameservers"])
+            except PendingError:
+                if known:
+                    continue
+                raise
+            alike = [text for text in texts if _begins(text.lower(), begins)]
+            if found := _not_own(alike, [*known, record["value"]]) if known else next(iter(alike), None):
                 return _second_record(record, found, news["existing_spf"])
         return None
+
+
+_KEPT = 5
+"""Earlier values of a record that count as the stack's own: an `up` may have failed before it changed the record."""
+
+
+def _values(olds: Props, name: str) -> list[str]:
+    """The values that an earlier `up` checked for a name, the newest first."""
+    newest = [record["value"] for record in olds.get("records") or [] if record["name"] == name]
+    return [*newest, *(olds.get("was") or {}).get(name, [])][:_KEPT]
+
+
+def _not_own(texts: list[str], values: list[str]) -> str | None:
+    """A text beside the stack's own record. The own one may not exist yet, if its creation failed."""
+    if any(value.endswith(".") for value in values):
+        return None  # a CNAME: nothing can stand beside it, and the texts are those of its target
+    own = {_bare(value) for value in values}
+    return next((text for text in texts if _bare(text) not in own), texts[1] if len(texts) > 1 else None)
+
+
+def _bare(text: str) -> str:
+    """A text without what DNS hosts add or remove: quotes, and spaces between parts."""
+    return "".join(text.replace('"', "").split())
 
 
 def _begins(text: str, version: str) -> bool:

@@ -108,6 +108,39 @@ def test_a_record_of_the_stack_s_own_may_change() -> None:
         assert not provider.diff("id", after, after).changes
 
 
+@pytest.mark.parametrize("name", [ZONE, f"_dmarc.{ZONE}", f"resend._domainkey.{ZONE}"])
+def test_a_name_whose_record_could_not_be_created_is_checked_again(name: str) -> None:
+    """The check succeeds before the records are created. Then the operator makes the failed one by hand."""
+    texts = {ZONE: "v=spf1 mx -all", f"_dmarc.{ZONE}": "v=DMARC1; p=reject"}
+    with fake_dns.serve({f"TXT {name}": [texts.get(name, "v=DKIM1; p=other")]}) as server:
+        provider, inputs = SoleRecordsProvider(), _inputs(server)
+        [failure] = provider.check(inputs, inputs).failures
+    assert f"{name} has the" in failure.reason
+    assert "which is not of this stack" in failure.reason
+
+
+def test_two_records_at_an_own_name_are_refused_although_one_is_the_stack_s() -> None:
+    with fake_dns.serve({f"TXT _dmarc.{ZONE}": [DMARC, "v=DMARC1; p=reject"]}) as server:
+        assert SoleRecordsProvider().check(_inputs(server), _inputs(server)).failures
+
+
+def test_an_own_record_that_an_earlier_up_failed_to_change_stays_the_stack_s() -> None:
+    with fake_dns.serve({f"TXT {ZONE}": [f'"{SPF[:8]}" "{SPF[8:]}"']}) as server:
+        provider, second = SoleRecordsProvider(), _inputs(server, spf="v=spf1 include:spf.mtasv.net ~all")
+        checked = provider.update("id", _inputs(server), second).outs or {}
+        third = _inputs(server, spf="v=spf1 include:spf.resend.com ~all")
+        assert provider.check(checked, third).failures == []
+        assert not provider.diff("id", checked, second).changes, "the history is no difference"
+
+
+def test_an_own_cname_is_not_compared_with_the_key_that_it_leads_to() -> None:
+    dkim, target = f"resend._domainkey.{ZONE}", "key.relay.test"
+    with fake_dns.serve({f"CNAME {dkim}": [f"{target}."], f"TXT {target}": ["p=theirs"]}) as server:
+        inputs = _inputs(server)
+        inputs["records"][2]["value"] = f"{target}."
+        assert SoleRecordsProvider().check(inputs, inputs).failures == []
+
+
 def test_a_record_that_is_added_later_is_checked_then() -> None:
     with fake_dns.serve({f"TXT {ZONE}": [SPF], f"TXT _dmarc.{ZONE}": [DMARC]}) as server:
         after = _inputs(server)
@@ -165,10 +198,11 @@ def test_the_sdk_s_host_hands_the_refusal_to_the_preview() -> None:
     provider = base64.b64encode(pickle.dumps(SoleRecordsProvider())).decode()
     urn = "urn:pulumi:dev::pds::pulumi-python:dynamic/pds:SoleRecords::pds-dns-sole-records"
     with fake_dns.serve({f"TXT {ZONE}": ["v=spf1 mx -all"]}) as server, _host_of_dynamic_providers() as host:
-        news, nothing = Struct(), Struct()
+        news, own, nothing = Struct(), Struct(), Struct()
         news.update({**_inputs(server), "__provider": provider})
+        own.update({**_inputs(server, spf="v=spf1 mx -all"), "__provider": provider})
         refused = host.Check(provider_pb2.CheckRequest(urn=urn, news=news, olds=nothing), timeout=600)
-        accepted = host.Check(provider_pb2.CheckRequest(urn=urn, news=news, olds=news), timeout=600)
+        accepted = host.Check(provider_pb2.CheckRequest(urn=urn, news=news, olds=own), timeout=600)
     [failure] = refused.failures
     assert failure.property == "", "the engine prints the value of a property"
     assert "'v=spf1 mx include:amazonses.com -all'" in failure.reason
