@@ -186,6 +186,7 @@ def test_a_disk_taken_away_under_a_writer_ends_all_that_ran_from_it(cluster: Clu
     print(
         f"{before} rows acknowledged before, {len(cluster.writer.acknowledged)} in all; then {cluster.writer.refused}"
     )
+    assert any("SQLITE_IOERR" in reason for reason in cluster.writer.refused), "the kernel refuses what is written"
     assert not cluster.writer.answers(), "an answer from memory is one of a second server, too"
     print(cluster.ask(FIRST, "journalctl --boot --quiet --output=short-monotonic --lines=60 --no-hostname"))
     seconds = until("the node down", lambda: cluster.nomad.get(f"/v1/node/{cluster.node}")["Status"] == "down")

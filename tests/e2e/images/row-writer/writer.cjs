@@ -36,3 +36,9 @@ http
     });
   })
   .listen(3000, () => console.log("writes rows"));
+
+// As the first process of a container it would otherwise ignore the signal.
+process.on("SIGTERM", () => {
+  db.close();
+  process.exit(0);
+});
