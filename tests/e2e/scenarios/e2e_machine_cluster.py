@@ -122,14 +122,18 @@ def test_exact_user_data_creates_a_worker_that_waits(cluster: Cluster) -> None:
 def test_a_disk_that_is_no_host_s_volume_is_left_alone(cluster: Cluster) -> None:
     """Blank, so that it would be formatted; and the one of a cluster whose name begins with this one's."""
     for name in ("pds-other-a", f"pds-{STACK}-two-a"):
-        cluster.machines.make_volume(name, 1)
-        cluster.plug(FIRST, name)
-        cluster.ask(FIRST, f"udevadm wait --timeout=300 /dev/disk/by-id/scsi-0DO_Volume_{name}; udevadm settle")
-        until("a decision", lambda name=name: "is left alone" in cluster.log_of_carry(FIRST, name))
-        assert cluster.is_blank(FIRST)
-        assert cluster.machines.volume_file(name).stat().st_blocks == 0, f"{name} was written to"
-        cluster.machines.detach(FIRST, name)
+        is_left_alone(cluster, name)
     assert cluster.ask(FIRST, "systemctl --failed --plain --no-legend") == ""
+
+
+def is_left_alone(cluster: Cluster, name: str) -> None:
+    """Assert that a blank worker stays blank when a new volume of this name is plugged in for a moment."""
+    cluster.machines.make_volume(name, 1)
+    cluster.plug(FIRST, name)
+    until("a decision", lambda: "is left alone" in cluster.log_of_carry(FIRST, name))
+    assert cluster.is_blank(FIRST)
+    assert cluster.machines.volume_file(name).stat().st_blocks == 0, f"{name} was written to"
+    cluster.machines.detach(FIRST, name)
 
 
 def test_a_plugged_volume_makes_the_worker_its_host(cluster: Cluster) -> None:
