@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,8 +13,11 @@ from typing import Any
 
 import httpx
 
+from cli.lib.subprocesses import child
 from tests.contract.club import Club
 from tests.e2e.environment.cluster_machines import ClusterMachines
+from tests.e2e.environment.environment import DEADLINE, Stack
+from tests.e2e.environment.tools import E2eError
 
 _PROGRAM = b"components.takeover.program"
 _ALLOCATION = "com.hashicorp.nomad.alloc_id"
@@ -47,6 +52,33 @@ def said(machines: ClusterMachines) -> str:
     return "".join(file.read_text(errors="replace") for file in sorted(files))
 
 
+@contextmanager
+def repairing(stack: Stack) -> Iterator[list[str]]:
+    """`./pds repair`, which has begun to move the hosts that are down. Yields its lines: all of them after the block,
+    which waits for its end. Raises E2eError if it moves none, or fails."""
+    with child(
+        [sys.executable, "-u", "-m", "cli.app", "repair", stack.name, "--yes"],
+        DEADLINE,
+        cwd=stack.project,
+        env=dict(stack.env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Down:"):
+                break
+        else:
+            raise E2eError(f"it moves no host:\n{''.join(lines)}")
+        yield lines
+        lines.extend(process.stdout)
+        if process.wait(60):
+            raise E2eError(f"`./pds repair` failed:\n{''.join(lines)}")
+
+
 class Writers:
     """The allocations whose containers had a club's data, as often as Docker could be asked."""
 
@@ -67,6 +99,10 @@ class Writers:
         self.samples += 1
         for data, allocations in running.items():
             self.most[data] = max(self.most.get(data, set()), allocations, key=len)
+
+    def together(self) -> dict[str, set[str]]:
+        """Data directories that more than one allocation had at a moment, with those allocations."""
+        return {data: allocations for data, allocations in self.most.items() if len(allocations) > 1}
 
 
 @contextmanager
@@ -93,7 +129,7 @@ def one_writer(docker_host: str) -> Iterator[None]:
     assert failures == []
     assert writers.samples > 50
     assert writers.most, "the club's PDS was seen"
-    assert {data: allocations for data, allocations in writers.most.items() if len(allocations) > 1} == {}
+    assert writers.together() == {}
 
 
 def acknowledged_between(club: Club, begin: float, end: float) -> list[str]:
