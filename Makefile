@@ -7,7 +7,7 @@ RUN = venv/bin/python -m
 # Without --no-compile pip compiles each of the SDKs' thousands of modules. Python compiles those that are imported.
 INSTALL = $(RUN) pip install --quiet --no-compile --disable-pip-version-check
 MACHINE_SCENARIOS = $(wildcard tests/e2e/scenarios/e2e_machine*.py)
-# Scenarios and soaks: a test of theirs may take two hours, where one of the others has half an hour (pyproject.toml).
+# Scenarios and soak tests may take two hours a test, others half an hour (pyproject.toml).
 LONG = --timeout=7200 -o faulthandler_timeout=7500
 
 # Chromium cancels requests when an interface of the machine changes, as it does when Docker starts a container.
@@ -17,7 +17,7 @@ OWN_NETWORK = $(if $(filter 0,$(shell id -u)),unshare --net sh -c 'ip link set l
 WORKERS ?= auto
 PYTEST = $(RUN) pytest -q -n $(WORKERS)
 
-# Where this is set, as in many container images, each of hundreds of processes would compile the program anew.
+# If this is set, as in many container images, every process compiles the program again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help try unit contract lint servers test soak browser picture preview policy bench e2e generate clean

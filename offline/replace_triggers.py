@@ -1,6 +1,6 @@
 """Inputs that replace a resource when they change, without querying a provider.
 
-`replacing.json` is generated from the providers' schemas for the types of this program, and names the versions of these
+`replace_triggers.json` is generated from the schemas of this program's types, and names the versions of these
 schemas: `python -m offline.replace_triggers` runs `pulumi package get-schema` (CLI and plugins on PATH). It lists every
 input of a type. An input that a later package added is unknown, and counts as one that replaces: the safe reading,
 until the table is generated again.
@@ -63,7 +63,7 @@ def replaces(kind: str, key: str) -> bool:
 
 
 def main() -> int:
-    """Write `replacing.json` from the schemas of the plugins on PATH, else of the installed packages' versions."""
+    """Write `replace_triggers.json` from the schemas of the plugins on PATH, else of the installed packages."""
     if not shutil.which("pulumi"):
         print("The Pulumi CLI is not on PATH; see https://www.pulumi.com/docs/install/.", file=sys.stderr)
         return 1

@@ -1,8 +1,9 @@
 """The checks of preflight: a view in, findings out.
 
-`CHECKS` run for every stack, `CHECKS_OF_A_HOST` for one that creates its own host, `CHECKS_OF_BACKUPS` for one with a
-bucket. A check without anything to check raises LookupError: it must not pass. Values that are hidden in the engine's
-preview, above all user_data, are checked in the offline evaluation, where they are visible.
+`CHECKS` run for every stack with a PDS, `CHECKS_OF_A_CLUSTER` for a cluster, `CHECKS_OF_A_HOST` for one that creates
+its own host, `CHECKS_OF_BACKUPS` for one with a bucket. A check without anything to check raises LookupError: it must
+not pass. Values that are hidden in the engine's preview, above all user_data, are checked in the offline evaluation,
+where they are visible.
 """
 
 import re

@@ -124,13 +124,13 @@ POLICIES: tuple[PackPolicy, ...] = (
     ),
     PackPolicy(
         name="backup-bucket",
-        description="The backups' bucket keeps versions and is private.",
+        description="Each bucket keeps versions and is private.",
         types=(":SpacesBucket",),
         check=lambda item, _: checks.bucket_faults(item),
     ),
     PackPolicy(
         name="backup-key",
-        description="The host's key reads and writes the backups' bucket only.",
+        description="A key of the host reads and writes one bucket only.",
         types=(":SpacesKey",),
         check=lambda item, _: checks.key_faults(item),
         needs=("grants",),

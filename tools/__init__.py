@@ -1,1 +1,1 @@
-"""Commands beside `pulumi`: offline preview, local trial, escrow, benchmark, and generated files."""
+"""For contributors: offline preview, local trial, benchmark, policy pack, CI comment, and generated files."""

@@ -1,1 +1,1 @@
-"""Restores, escrow files, and the import of another PDS."""
+"""Restores, moves of blobs, and the import of another PDS."""

@@ -19,10 +19,10 @@ from offline.stackfile import StackFileError, evaluate_stack, read_settings
 
 Check = Callable[[Subject], CheckVerdict]
 
-GATES: tuple[tuple[str, Check], ...] = (("health", server.health), ("certificate", server.certificate))
+PREREQUISITES: tuple[tuple[str, Check], ...] = (("health", server.health), ("certificate", server.certificate))
 """If one of these fails, the checks over the same way would only repeat it."""
 
-THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
+INGRESS_CHECKS: tuple[tuple[str, Check], ...] = (
     ("WebSocket", server.websocket),
     ("OAuth", server.oauth),
     ("handles", identity.handles),
@@ -34,7 +34,7 @@ THROUGH_THE_INGRESS: tuple[tuple[str, Check], ...] = (
     ("mail", mail.message),
 )
 
-BY_THEMSELVES: tuple[tuple[str, Check], ...] = (
+INDEPENDENT_CHECKS: tuple[tuple[str, Check], ...] = (
     ("DNS", names.name),
     ("records", names.records),
     ("SPF", mail.spf),
@@ -48,7 +48,7 @@ BY_THEMSELVES: tuple[tuple[str, Check], ...] = (
 )
 
 
-THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
+NOMAD_CHECKS: tuple[tuple[str, Check], ...] = (
     ("Nomad", host.nomad),
     ("jobs", host.jobs),
     ("disk", host.disk),
@@ -61,7 +61,7 @@ THROUGH_NOMAD: tuple[tuple[str, Check], ...] = (
 )
 """If the first fails, the others would only repeat it."""
 
-CHECKS_BY_NAME: dict[str, Check] = dict((*GATES, *THROUGH_THE_INGRESS, *BY_THEMSELVES, *THROUGH_NOMAD))
+CHECKS_BY_NAME: dict[str, Check] = dict((*PREREQUISITES, *INGRESS_CHECKS, *INDEPENDENT_CHECKS, *NOMAD_CHECKS))
 """All of them, by name."""
 
 
@@ -81,15 +81,15 @@ class CheckResult:
 def run_checks(subject: Subject) -> Iterator[CheckResult]:
     """Run every check; raises nothing that a server could cause."""
     open_way = True
-    for name, _ask in GATES:
+    for name, _ask in PREREQUISITES:
         result = run_check(name, subject) if open_way else CheckResult(name, None, _ABOVE)
         open_way = open_way and result.ok is not False
         yield result
-    for name, _ask in THROUGH_THE_INGRESS:
+    for name, _ask in INGRESS_CHECKS:
         yield run_check(name, subject) if open_way else CheckResult(name, None, _ABOVE)
-    for name, _ask in BY_THEMSELVES:
+    for name, _ask in INDEPENDENT_CHECKS:
         yield run_check(name, subject)
-    (first, _ask), *others = THROUGH_NOMAD
+    (first, _ask), *others = NOMAD_CHECKS
     yield (answers := run_check(first, subject))
     for name, _ask in others:
         yield run_check(name, subject) if answers.ok is not False else CheckResult(name, None, _ABOVE)

@@ -33,7 +33,7 @@ def tag_of(stack: str, state: State) -> str:
 
 
 def firewall_gaps(stack: str, state: State, account: DigitalOceanAccount) -> list[FirewallGap]:
-    """Return all differences; empty if there is no droplet to cover. Raises AccountError."""
+    """Return all differences; empty if there is no droplet to cover. Raises DigitalOceanError."""
     recorded, recorded_firewall = state.named(DROPLET), state.named(FIREWALL)
     droplet = account.get(f"droplets/{recorded.id}") if recorded else None
     if droplet is None or recorded_firewall is None:

@@ -46,7 +46,7 @@ PATHS: Mapping[str, str] = {
 
 
 def missing_resources(stack: str, state: State, account: DigitalOceanAccount) -> list[MissingResource]:
-    """The resources of the state that the account does not have, or has switched off. Raises AccountError."""
+    """The resources of the state that the account does not have, or has switched off. Raises DigitalOceanError."""
     missing = []
     for item in state.resources:
         if item.type not in PATHS or not item.id:

@@ -38,7 +38,7 @@ class OrphanReport:
 
 
 def find_orphans(stack: Stack, account: DigitalOceanAccount) -> OrphanReport:
-    """Compare state and account. Raises StackError, StackFileError and AccountError."""
+    """Compare state and account. Raises StackError, StackFileError and DigitalOceanError."""
     settings = read_settings(stack.name, stack.root)
     state = stack.state()
     return OrphanReport(

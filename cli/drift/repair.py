@@ -47,7 +47,7 @@ class RepairPlan:
 def repair(stack: Stack, account: DigitalOceanAccount, *, yes: bool) -> int:
     """Inspect, report, repair. Returns 0 if all is well in the end, 1 if something is left to do.
 
-    Raises StackError, StackFileError and AccountError.
+    Raises StackError, StackFileError and DigitalOceanError.
     """
     settings = read_settings(stack.name, stack.root)
     if settings.on:

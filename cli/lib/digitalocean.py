@@ -69,19 +69,19 @@ class DigitalOceanAccount:
             page += 1
 
     def get(self, path: str) -> Json | None:
-        """Return one item, without the API's key around it, or None if it does not exist. Raises AccountError."""
+        """Return one item, without the API's key around it, or None if it does not exist. Raises DigitalOceanError."""
         answer = self._ask("GET", path, {})
         return None if answer is None else _item(answer)
 
     def create(self, path: str, body: Json) -> Json:
-        """Create an item; returned like `one`, without its key. Raises AccountError."""
+        """Create an item. Returned like `get`, without its key. Raises DigitalOceanError."""
         answer = self._ask("POST", path, {}, body)
         if answer is None:
             raise DigitalOceanError(f"DigitalOcean has no {path} (404).")
         return _item(answer)
 
     def delete(self, path: str) -> None:
-        """Remove an item; a missing item is no error. Raises AccountError."""
+        """Remove an item; a missing item is no error. Raises DigitalOceanError."""
         self._ask("DELETE", path, {})
 
     def _ask(self, method: str, path: str, query: dict[str, str], body: Json | None = None) -> Json | None:

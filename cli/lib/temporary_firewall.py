@@ -66,7 +66,7 @@ class TemporaryFirewalls:
         self._name = f"{self._label}{_of_run(os.getpid())}" if per_run else self._label
 
     def open(self, address: str) -> None:
-        """Open the port to `address`, and wait until the rule is active. Raises AccountError and LetInError.
+        """Open the port to `address`, and wait until the rule is active. Raises DigitalOceanError and FirewallError.
 
         A firewall of this label is created again; others are unchanged unless they are stale.
         """
@@ -88,7 +88,7 @@ class TemporaryFirewalls:
 
     def close(self) -> list[str]:
         """Close the own firewall, and those that outlived their run or any run; return their names. Raises
-        AccountError."""
+        DigitalOceanError."""
         now = datetime.now(UTC)
         closed = []
         for firewall in temporary_firewalls(self._account, self._stack, self._tag):
@@ -104,7 +104,7 @@ class TemporaryFirewalls:
         return match is not None and match[1] == _of_run(int(match[2])) and not _runs(int(match[2]))
 
     def close_with_retries(self) -> list[str]:
-        """Do as `close`, and retry for a minute if the API fails. Raises LetInError."""
+        """Do as `close`, and retry for a minute if the API fails. Raises FirewallError."""
         end = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -132,7 +132,7 @@ class TemporaryFirewalls:
 
 def temporary_firewalls(account: DigitalOceanAccount, stack: str, tag: str = "") -> list[Json]:
     """Return every temporary firewall of the stack, found by its name, its one tag and its one rule. `tag` is that of a
-    renamed stack. Raises AccountError.
+    renamed stack. Raises DigitalOceanError.
 
     Another stack's name may have the same prefix, but not this one's tag.
     """
@@ -204,7 +204,7 @@ def droplet_tag(stack: str) -> str:
 
 
 def own_address() -> str:
-    """Return this machine's public address; IPv4, as the host's is. Raises LetInError."""
+    """Return this machine's public address; IPv4, as the host's is. Raises FirewallError."""
     try:
         # The address of an interface, not of a proxy: Nomad is reached without one.
         with httpx.Client(transport=httpx.HTTPTransport(local_address="0.0.0.0"), timeout=10.0) as client:  # noqa: S104
@@ -220,7 +220,7 @@ def own_address() -> str:
 def run_with_access(firewalls: TemporaryFirewalls, address: str, command: Sequence[str]) -> int:
     """Open, run, close; return the command's exit code. Without a command it stays open.
 
-    Raises AccountError and LetInError: if it cannot be opened, and then it is closed, or if it may still be open.
+    Raises DigitalOceanError and FirewallError if it cannot be opened and was closed, or if it may still be open.
     """
     with orderly_end():
         stays_open = False
@@ -250,6 +250,6 @@ def port_name(port: int) -> str:
 
 
 def close(firewalls: TemporaryFirewalls) -> None:
-    """Close and report. Raises LetInError."""
+    """Close and report. Raises FirewallError."""
     closed = firewalls.close_with_retries()
     print(f"Closed: {', '.join(closed) or 'no firewall was open'}.", flush=True)

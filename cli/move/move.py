@@ -1,7 +1,7 @@
-"""Moves a club's PDS to another stack's host; `./pds move`, whose help has the order of the steps.
+"""Moves a club's PDS to another host, of another stack or of its own cluster: `./pds move`, whose help lists the steps.
 
 There are never two servers: the old one is stopped before the new one is known, and its job is deleted before the new
-one's is created. The club's file has the progress as `move:note`.
+one's is created. The club's file records the progress as `move:note`.
 """
 
 from collections.abc import Sequence

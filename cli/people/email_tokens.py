@@ -40,7 +40,7 @@ def tokens(stack: str, server: pds_admin.Server, handle: str) -> list[EmailToken
 
 
 def read_tokens(nomad: Mapping[str, str], did: str) -> list[EmailToken]:
-    """Return the account's tokens; `nomad` is that of `nomad_of`. Raises ServiceError."""
+    """Return the account's tokens; `nomad` is that of `nomad_access`. Raises ServiceError."""
     allocation = running_allocation(nomad_api(nomad))
     if allocation is None:
         raise ServiceError("The PDS does not run, so there can be no token. `pulumi up` starts it.")

@@ -177,7 +177,7 @@ class UpdateRun:
 
     @contextmanager
     def _log(self, name: str) -> Iterator[IO[str]]:
-        """Only its owner can read it: the engine's output has the names of unchanged_too."""
+        """Readable only by its owner, because the engine's output names members."""
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{name}.log"
         path.touch(mode=0o600)

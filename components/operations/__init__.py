@@ -1,1 +1,1 @@
-"""Backups and alerts."""
+"""Alerts, backups, blobs in a bucket and metrics; a cluster's takeover and Nomad snapshots."""

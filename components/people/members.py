@@ -1,7 +1,7 @@
 """One member: the account, the DNS record that proves the handle, and the handle itself.
 
 The account belongs to the member (docs/decisions/0010): it is created once, and destroying this stack does not change
-it. `settings/handles.py` checks which handles the server accepts; `clients/pds_admin.py` queries the PDS.
+it. `settings/checks/handles.py` checks which handles the server accepts; `clients/pds_admin.py` queries the PDS.
 """
 
 import hashlib

@@ -4,6 +4,8 @@ The project uses the words of Pulumi, Nomad, DigitalOcean and the AT Protocol. A
 which the name was retired: `room` for a club's namespace, not for free space.
 """
 
+import ast
+import builtins
 import re
 import subprocess
 
@@ -28,6 +30,10 @@ RETIRED = {
     r"\b(pds-dir|drain|open|older)\.sh\b": "host-volume-plugin, stop-before-shutdown, restic_open, fetch_older",
     r"\./pds (club|clubs|let-in|move-in|gate|rescue|token|verify)(?![\w-])": "new, list, allow-ip, …",
     r"\b(nobody|somebody|whoever|anybody)\b": "a concrete subject",
+    r"\b(LetIn\w*|AccountError)\b": "FirewallError, DigitalOceanError",
+    r"\breplacing\.json\b": "replace_triggers.json",
+    r"\bjobs? that watch(es)?\b": "the alerts job",
+    r"\b(GATES|THROUGH_THE_INGRESS|BY_THEMSELVES|THROUGH_NOMAD)\b": "PREREQUISITES, INGRESS_CHECKS, …",
 }
 """A pattern, and the name that replaces it."""
 
@@ -60,3 +66,28 @@ def test_no_file_uses_a_retired_name(pattern: str) -> None:
         if names.search(line)
     ]
     assert lines == [], f"instead: {RETIRED[pattern]}"
+
+
+def _raised(docstring: str) -> set[str]:
+    """The errors that the sentences with `Raises` name, without those of other packages, such as `click.Abort`."""
+    sentences = re.findall(r"\bRaises\b(?:[^.]|\.\w)*", docstring)
+    return {name for text in sentences for name in re.findall(r"(?<![\w.])[A-Z]\w*(?:Error|Exception)\b", text)}
+
+
+def test_every_error_that_a_docstring_names_exists() -> None:
+    known, named = set(dir(builtins)), dict[str, str]()
+    for file in (name for name in _files() if name.endswith(".py")):
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if isinstance(node, ast.ClassDef):
+                known.add(node.name)
+            if isinstance(node, ast.ImportFrom):
+                known.update(alias.asname or alias.name for alias in node.names)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                named.update(dict.fromkeys(_raised(ast.get_docstring(node) or ""), file))
+    assert len(named) > 30
+    assert {name: file for name, file in named.items() if name not in known} == {}
+
+
+def test_finds_the_errors_of_a_docstring() -> None:
+    text = "Open it.\n\nRaises AccountError and\n    LetInError, or click.Abort. OtherError is not raised."
+    assert _raised(text) == {"AccountError", "LetInError"}

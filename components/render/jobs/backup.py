@@ -124,7 +124,7 @@ def _blobs(settings: Settings, backup: BackupOptions, stack: str) -> Task:
 
 
 def _stamp(settings: Settings) -> Task:
-    """Records the outcome for the job that watches. The send task may not write to the volume."""
+    """Records the outcome for the alerts job. The send task may not write to the volume."""
     return Task(
         name="run-status",
         user="1000:1000",

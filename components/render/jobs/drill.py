@@ -2,7 +2,7 @@
 
 Consecutive tasks, each with minimal access. `fetch` has the bucket's key and no data; `verify` may read the directory
 of identities; with blobs in a bucket, `blobs` reads their copies; `serve` runs the pinned server without a network, and
-records the outcome for the job that watches. The copy is in the allocation's own folder. Members' data never leave the
+records the outcome for the alerts job. The copy is in the allocation's own folder. Members' data never leave the
 host, and no operator's machine has to be on for a drill.
 """
 

@@ -2,8 +2,8 @@
 
 A cluster has no PDS: its takeover (`render/cluster/`) and the ingress of each host are not among them.
 
-An entry is the value `ENTRY` of a module in `render/jobs/`, `render/ingress/` or `render/metrics/`, so that a new job
-is one file there.
+An entry is the value `ENTRY` of a module in `render/jobs/`, `render/ingress/` or `render/metrics/`, so that
+this file needs no edit for a new job.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-// The status of a stack's backups and drills, for the job that watches and for `./pds check`: DATA/.run-status/NAME.json.
+// The status of a stack's backups and drills, for the alerts job and `./pds check`: DATA/.run-status/NAME.json.
 //
 // `first`, `good`, `failed`: when a run first and last succeeded, and when the last one failed, with `why`. `began`: a
 // run that has begun and not ended; a killed run leaves it behind. `findings`: faults of single accounts, which fail no

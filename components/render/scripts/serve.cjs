@@ -3,7 +3,7 @@
 //
 // Runs after the task whose verdict it reads: as the second half of a drill in the server's image (drill.cjs), and of a
 // trial in a candidate's (upgrade_trial.cjs). It requests every repository as the public would; repository.cjs reads it.
-// The copy is then removed. A drill's outcome is written to DATA/.run-status for the job that watches, also if the first
+// The copy is then removed. A drill's outcome is written to DATA/.run-status for the alerts job, also if the first
 // half found faults. A trial prints what it would do to the data.
 "use strict";
 

@@ -48,7 +48,7 @@ class MailPreset:
     sources: tuple[str, ...]
 
     def defaults(self, region: object) -> dict[str, Any]:
-        """Options of `mail` that the preset fills in. A region that `region_fault` refuses gives a stand-in."""
+        """Options of `mail` that the preset fills in. If `region_faults` refuses the region, a stand-in is used."""
         host = self.host
         if self.regional_host and (host is None or region):
             host = self.regional_host.format(region=region if self.has_region(region) else self.example_region)

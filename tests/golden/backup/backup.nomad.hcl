@@ -95,7 +95,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
       }
 
       template {
@@ -223,7 +223,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
       }
 
       resources {

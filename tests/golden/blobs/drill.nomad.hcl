@@ -290,7 +290,7 @@ job "pds-drill" {
       }
 
       template {
-        script "serve.cjs" sha256:923bc1aab1259be53530ed9002f42d8eb989a1628ec114979fbe8a7766391d9c
+        script "serve.cjs" sha256:5d9ce296a10778c3d87c71101dbb2946f46e63e94bcee756a3d0537fbc1830dd
       }
 
       template {
@@ -310,7 +310,7 @@ job "pds-drill" {
       }
 
       template {
-        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
       }
 
       template {
