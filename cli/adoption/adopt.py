@@ -3,7 +3,7 @@
 Nothing is copied and nothing is deleted before all is well. The order: check everything, write the next owner onto the
 volume, shut the droplet down, detach, release the resources from the states, then `up` of the cluster, which imports
 volume and address, and of each stack. The cluster's file is the record of progress: each step looks at what is already
-so, and the same command goes on.
+so, and the same command continues.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from cli.adoption import carried_volume
-from cli.adoption.carried_volume import VolumeError
+from cli.adoption import handover
+from cli.adoption.club_hosts import require_clubs_on_host, require_settled
+from cli.adoption.handover import VolumeError
+from cli.adoption.pending_changes import refuse_changes
 from cli.adoption.released_state import is_below, is_nomad, release
-from cli.adoption.residents import require_residents, require_settled
 from cli.adoption.stack_edits import Edits, configured, prepare
-from cli.adoption.unchanged import refuse_changes
 from cli.backups.restore import step
 from cli.cluster.hosts import Cluster, answered
 from cli.errors import CommandError
@@ -48,7 +48,7 @@ class Adoption:
 
     cluster: Stack
     host: str
-    island: Stack
+    single: Stack
     clubs: tuple[Stack, ...]
     volume: str
     address: str
@@ -57,81 +57,79 @@ class Adoption:
     @property
     def stacks(self) -> tuple[Stack, ...]:
         """All stacks with a PDS on the host."""
-        return (self.island, *self.clubs)
+        return (self.single, *self.clubs)
 
     @property
     def command(self) -> str:
-        """The command that goes on."""
-        return f"./pds adopt {self.cluster.name} {self.host} --from {self.island.name}"
+        """The command that continues."""
+        return f"./pds adopt {self.cluster.name} {self.host} --from {self.single.name}"
 
 
-def adopt(cluster: Stack, host: str, island: Stack, *, yes: bool) -> int:
-    """Adopt the host of stack `island` as host `host` of `cluster`; return the exit code.
+def adopt(cluster: Stack, host: str, single: Stack, *, yes: bool) -> int:
+    """Adopt the host of stack `single` as host `host` of `cluster`; return the exit code.
 
     Raises CommandError and StackFileError.
     """
     fleet = read_settings(cluster.name, cluster.root)
     if fleet.cluster is None:
-        raise AdoptError(f"{cluster.name} is no cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
-    carried_volume.require_distinct(cluster.name, island.name)
+        raise AdoptError(f"{cluster.name} is not a cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
+    handover.require_distinct(cluster.name, single.name)
     with DigitalOceanAccount(digitalocean_token(cluster)) as account:
         if host in fleet.cluster.hosts:
-            adoption = _begun(cluster, host, island, fleet)
-            _require_residents(adoption, fleet)
+            adoption = _begun(cluster, host, single, fleet)
+            _require_clubs_on_host(adoption, fleet)
             is_new = _is_in_use(adoption, account)
         else:
-            adoption, is_new = _planned(cluster, host, island), True
+            adoption, is_new = _planned(cluster, host, single), True
         if is_new and not _begin(adoption, account, fleet, yes=yes):
             return 1
         return _finish(adoption, account, yes=yes)
 
 
-def _planned(cluster: Stack, host: str, island: Stack) -> Adoption:
-    settings = read_settings(island.name, island.root)
+def _planned(cluster: Stack, host: str, single: Stack) -> Adoption:
+    settings = read_settings(single.name, single.root)
     if settings.cluster or settings.on:
-        raise AdoptError(f"{island.name} has no host with a droplet of its own. Nothing was changed.")
-    state = island.state()
+        raise AdoptError(f"{single.name} has no host with a droplet of its own. Nothing was changed.")
+    state = single.state()
     made = {name: state.named(name) for name in (VOLUME, ADDRESS, DROPLET)}
     if missing := [name for name, item in made.items() if item is None]:
         raise AdoptError(
-            f"The state of {island.name} has no {missing[0]}. Run `pulumi up --stack {island.name}` to its end first."
+            f"The state of {single.name} has no {missing[0]}. Complete `pulumi up --stack {single.name}` first."
         )
     ids = {name: item.id for name, item in made.items() if item}
     return Adoption(
         cluster=cluster,
         host=host,
-        island=island,
-        clubs=tuple(Stack(name, island.root) for name in settings.clubs),
+        single=single,
+        clubs=tuple(Stack(name, single.root) for name in settings.clubs),
         volume=ids[VOLUME],
         address=ids[ADDRESS],
         droplet=int(ids[DROPLET]),
     )
 
 
-def _begun(cluster: Stack, host: str, island: Stack, fleet: Settings) -> Adoption:
+def _begun(cluster: Stack, host: str, single: Stack, fleet: Settings) -> Adoption:
     """The adoption that the cluster's file records."""
     assert fleet.cluster
     adopted = fleet.cluster.hosts[host].adopt
     names = [name for name, club in fleet.clubs.items() if club.host == host]
-    if adopted is None or island.name not in names:
-        raise AdoptError(
-            f"{cluster.name} has a host {host} already, and it is not that of {island.name}. Give another name."
-        )
-    state = island.state()
+    if adopted is None or single.name not in names:
+        raise AdoptError(f"{cluster.name} already has a host {host}, from another stack. Choose another name.")
+    state = single.state()
     made = {name: item.id if (item := state.named(name)) else None for name in (VOLUME, ADDRESS, DROPLET)}
-    if not _is_on(island, cluster) and (
+    if not _is_on(single, cluster) and (
         (made[VOLUME], made[ADDRESS]) != (adopted.volume, str(adopted.address)) or made[DROPLET] is None
     ):
         raise AdoptError(
             f"pds:cluster.hosts.{host}.adopt: Pulumi.{cluster.name}.yaml has another volume or address than the state "
-            f"of {island.name}, or that has no droplet. Remove host {host} and its clubs from that file, and repeat "
+            f"of {single.name}, or that has no droplet. Remove host {host} and its clubs from that file, and repeat "
             "the command, which writes them. Nothing was changed."
         )
     return Adoption(
         cluster=cluster,
         host=host,
-        island=island,
-        clubs=tuple(Stack(name, island.root) for name in names if name != island.name),
+        single=single,
+        clubs=tuple(Stack(name, single.root) for name in names if name != single.name),
         volume=adopted.volume,
         address=str(adopted.address),
         droplet=int(made[DROPLET] or 0) or None,
@@ -140,8 +138,8 @@ def _begun(cluster: Stack, host: str, island: Stack, fleet: Settings) -> Adoptio
 
 def _is_in_use(adoption: Adoption, account: DigitalOceanAccount) -> bool:
     """Whether the droplet still serves from the volume: an adoption in the file alone is checked like a new one."""
-    carrier = carried_volume.carrier_of(account, adoption.volume)
-    return carrier is not None and carrier == adoption.droplet and carried_volume.is_on(account, carrier)
+    carrier = handover.carrier_of(account, adoption.volume)
+    return carrier is not None and carrier == adoption.droplet and handover.is_on(account, carrier)
 
 
 def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *, yes: bool) -> bool:
@@ -149,17 +147,17 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
 
     If the file has it already, an operator wrote it, or this step was interrupted: only the file is left as it is.
     """
-    cluster, island = adoption.cluster, adoption.island
+    cluster, single = adoption.cluster, adoption.single
     is_recorded = _is_recorded(adoption, fleet)
-    step(1, f"Check whether the host of {island.name} can become host {adoption.host} of {cluster.name}.")
-    settings = read_settings(island.name, island.root)
+    step(1, f"Check whether the host of {single.name} can become host {adoption.host} of {cluster.name}.")
+    settings = read_settings(single.name, single.root)
     _require_fitting(adoption, fleet, settings)
-    _require_residents(adoption, fleet)
+    _require_clubs_on_host(adoption, fleet)
     volume = _require_present(adoption, account)
     _require_spare(cluster)
     edits = [_edit(adoption, stack) for stack in adoption.stacks]
-    as_a_club = parse_settings(island.name, edits[0].after)
-    _refuse_moved_blobs(settings, as_a_club, island)
+    as_a_club = parse_settings(single.name, edits[0].after)
+    _refuse_moved_blobs(settings, as_a_club, single)
     record = prepare(cluster, cluster_edits(adoption, settings, as_a_club, int(volume["size_gigabytes"])))
     # The preview of a cluster with an adoption fails while the droplet has the volume.
     for stack in (*(() if is_recorded else (cluster,)), *adoption.stacks):
@@ -179,28 +177,28 @@ def _begin(adoption: Adoption, account: DigitalOceanAccount, fleet: Settings, *,
         edit.require_current()
     step(2, f"Write the next owner onto the volume, and host {adoption.host} into Pulumi.{cluster.name}.yaml.")
     assert adoption.droplet
-    club = parse_settings(cluster.name, record.before if is_recorded else record.after).clubs[island.name]
-    own = ["pds", f"clubs/pds-{island.name}", str(club.disk_gib)]
+    club = parse_settings(cluster.name, record.before if is_recorded else record.after).clubs[single.name]
+    own = ["pds", f"clubs/pds-{single.name}", str(club.disk_gib)]
     owner = [f"{cluster.name}-{adoption.host}", *own]
-    carried_volume.give_away(island.name, adoption.droplet, adoption.address, owner)
+    handover.give_away(single.name, adoption.droplet, adoption.address, owner)
     if not is_recorded:
         record.write()
     return True
 
 
 def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> int:
-    step(3, "Shut the droplet down in order, detach the volume, and unassign the address.")
+    step(3, "Shut the droplet down cleanly, detach the volume, and unassign the address.")
     if adoption.droplet is not None:
-        carried_volume.set_free(account, adoption.volume, adoption.address, adoption.droplet, adoption.command)
+        handover.set_free(account, adoption.volume, adoption.address, adoption.droplet, adoption.command)
     step(
         4, "Write the stack files, and release from the states what belongs to the cluster, or to the Nomad that ended."
     )
-    _require_residents(adoption, read_settings(adoption.cluster.name, adoption.cluster.root))
+    _require_clubs_on_host(adoption, read_settings(adoption.cluster.name, adoption.cluster.root))
     for stack in adoption.stacks:
         if not _is_on(stack, adoption.cluster):
             _edit(adoption, stack).write()
-    release(adoption.island, is_of_the_island)
-    providers = (f"pds-host-provider-{adoption.island.name}",)
+    release(adoption.single, is_of_the_single_host)
+    providers = (f"pds-host-provider-{adoption.single.name}",)
     for club in adoption.clubs:
         release(club, lambda item: is_nomad(item, providers))
     step(5, f"`pulumi up` of {adoption.cluster.name}, which imports volume and address, and places the host.")
@@ -209,24 +207,24 @@ def _finish(adoption: Adoption, account: DigitalOceanAccount, *, yes: bool) -> i
     for stack in adoption.stacks:
         up(stack, yes=yes)
     print(
-        f"\nThe host of {adoption.island.name} is host {adoption.host} of {adoption.cluster.name}. `./pds list` shows "
+        f"\nThe host of {adoption.single.name} is host {adoption.host} of {adoption.cluster.name}. `./pds list` shows "
         f"it. 'adopt' may be removed from Pulumi.{adoption.cluster.name}.yaml: it has no effect any more. Run `./pds "
         f"check` and `./pds escrow` for {', '.join(stack.name for stack in adoption.stacks)}."
     )
     return 0
 
 
-def _require_residents(adoption: Adoption, fleet: Settings) -> None:
+def _require_clubs_on_host(adoption: Adoption, fleet: Settings) -> None:
     """Each stack is on the host as it was, or as it is to be."""
     there = (adoption.cluster.name, adoption.host)
-    before = {adoption.island: None, **dict.fromkeys(adoption.clubs, adoption.island.name)}
-    require_residents({stack: ((on, None), there) for stack, on in before.items()})
+    before = {adoption.single: None, **dict.fromkeys(adoption.clubs, adoption.single.name)}
+    require_clubs_on_host({stack: ((on, None), there) for stack, on in before.items()})
     require_settled(adoption.cluster, adoption.host, fleet)
 
 
 def _require_fitting(adoption: Adoption, fleet: Settings, settings: Settings) -> None:
     """Refuse what cannot be the same on the cluster."""
-    files = f"Pulumi.{adoption.island.name}.yaml", f"Pulumi.{adoption.cluster.name}.yaml"
+    files = f"Pulumi.{adoption.single.name}.yaml", f"Pulumi.{adoption.cluster.name}.yaml"
     for key, own, other in (
         ("host.region", settings.host.region, fleet.host.region),
         ("nomad.region", settings.nomad.region, fleet.nomad.region),
@@ -260,14 +258,14 @@ def _require_spare(cluster: Stack) -> None:
 
 
 def _require_present(adoption: Adoption, account: DigitalOceanAccount) -> dict[str, Any]:
-    volume = carried_volume.volume_of(account, adoption.volume)
+    volume = handover.volume_of(account, adoption.volume)
     assert adoption.droplet
-    mine = {f"Pulumi.{stack.name}.yaml" for stack in (adoption.cluster, adoption.island)}
+    mine = {f"Pulumi.{stack.name}.yaml" for stack in (adoption.cluster, adoption.single)}
     files = [file.name for file in adoption.cluster.root.glob("Pulumi.*.yaml") if file.name not in mine]
     others = [name for name in files if adoption.volume in (adoption.cluster.root / name).read_text("utf-8")]
     if others or not volume["droplet_ids"]:
         raise VolumeError(
-            f"An adoption of {adoption.island.name} is under way: "
+            f"An adoption of {adoption.single.name} is under way: "
             + (
                 f"{others[0]} has its volume {adoption.volume}. "
                 if others
@@ -275,27 +273,27 @@ def _require_present(adoption: Adoption, account: DigitalOceanAccount) -> dict[s
             )
             + "Repeat that command, with the same cluster and host. Do not switch the droplet on. Nothing was changed."
         )
-    if adoption.droplet not in volume["droplet_ids"] or not carried_volume.is_on(account, adoption.droplet):
+    if adoption.droplet not in volume["droplet_ids"] or not handover.is_on(account, adoption.droplet):
         raise VolumeError(
-            f"Droplet {adoption.droplet} of stack {adoption.island.name} is off, or does not have its volume. "
-            f"`./pds repair {adoption.island.name}` first. Nothing was changed."
+            f"Droplet {adoption.droplet} of stack {adoption.single.name} is off, or does not have its volume. "
+            f"`./pds repair {adoption.single.name}` first. Nothing was changed."
         )
     return volume
 
 
-def _refuse_moved_blobs(settings: Settings, as_a_club: Settings, island: Stack) -> None:
+def _refuse_moved_blobs(settings: Settings, as_a_club: Settings, single: Stack) -> None:
     before, after = blob_location(settings), blob_location(as_a_club)
     if before != after:
         raise AdoptError(
             f"pds:blobs: without 'host' the location of the blobs would change from '{before}' to '{after}'. Write "
-            f"'region: {settings.host.region}' into 'pds:blobs' of Pulumi.{island.name}.yaml, and run `pulumi up`."
+            f"'region: {settings.host.region}' into 'pds:blobs' of Pulumi.{single.name}.yaml, and run `pulumi up`."
         )
 
 
 def _edit(adoption: Adoption, stack: Stack) -> StackFileEdit:
-    if stack.name == adoption.island.name:
+    if stack.name == adoption.single.name:
         settings = read_settings(stack.name, stack.root)
-        return prepare(stack, island_edits(adoption.cluster.name, adoption.host, settings))
+        return prepare(stack, single_edits(adoption.cluster.name, adoption.host, settings))
     return prepare(stack, club_edits(adoption.cluster.name, adoption.host))
 
 
@@ -307,9 +305,9 @@ def cluster_edits(adoption: Adoption, settings: Settings, as_a_club: Settings, g
     left = gib - RESERVE_GIB - sum(club.disk_gib for club in settings.clubs.values())
     if left < 1:
         raise AdoptError(
-            f"pds:volume.size_gib: the volume has {gib} GiB. On a cluster the PDS of {adoption.island.name} needs a "
-            f"quota of its own beside those of 'clubs' and {RESERVE_GIB} GiB of the host's. Raise 'size_gib' in "
-            f"Pulumi.{adoption.island.name}.yaml, and run `pulumi up`."
+            f"pds:volume.size_gib: the volume has {gib} GiB. On a cluster, the PDS of {adoption.single.name} needs a "
+            f"quota, in addition to those of 'clubs' and {RESERVE_GIB} GiB for the host. Raise 'size_gib' in "
+            f"Pulumi.{adoption.single.name}.yaml, and run `pulumi up`."
         )
     own = {
         "host": adoption.host,
@@ -322,11 +320,11 @@ def cluster_edits(adoption: Adoption, settings: Settings, as_a_club: Settings, g
         for name, club in settings.clubs.items()
     }
     host = {"volume_gib": gib, "adopt": {"volume": adoption.volume, "address": adoption.address}}
-    clubs_edits = {f"clubs.{name}": values for name, values in {adoption.island.name: own, **clubs}.items()}
+    clubs_edits = {f"clubs.{name}": values for name, values in {adoption.single.name: own, **clubs}.items()}
     return {f"cluster.hosts.{adoption.host}": host, **clubs_edits}
 
 
-def island_edits(cluster: str, host: str, settings: Settings) -> Edits:
+def single_edits(cluster: str, host: str, settings: Settings) -> Edits:
     """A stack with a host of its own becomes a club: its host's options leave the file."""
     removed = dict.fromkeys(
         (
@@ -351,7 +349,7 @@ def _is_on(stack: Stack, cluster: Stack) -> bool:
     return configured(stack, "on") in (cluster.name, {"stack": cluster.name})
 
 
-def is_of_the_island(item: Mapping[str, Any]) -> bool:
+def is_of_the_single_host(item: Mapping[str, Any]) -> bool:
     """Whether a resource of the state of a host's stack leaves with the host: volume, address, and all of its Nomad."""
     resource = dict(item)
     kind = str(resource["type"]).rpartition(":")[2]

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from cli.adoption import carried_volume, forgotten_host
+from cli.adoption import handover, remove_from_nomad
 from cli.adoption.adopt import DROPLET, VOLUME
+from cli.adoption.club_hosts import require_clubs_on_host, require_settled
+from cli.adoption.pending_changes import refuse_changes
 from cli.adoption.released_state import is_nomad, name_of, release
-from cli.adoption.residents import require_residents, require_settled
 from cli.adoption.stack_edits import Edits, configured, prepare
-from cli.adoption.unchanged import refuse_changes
 from cli.backups.restore import step
 from cli.cluster.hosts import Cluster, answered
 from cli.errors import CommandError
@@ -52,7 +52,7 @@ class Release:
 
     @property
     def command(self) -> str:
-        """The command that goes on."""
+        """The command that continues."""
         return f"./pds release {self.cluster.name} {self.host} --to {self.target.name}"
 
 
@@ -63,21 +63,21 @@ def release_host(cluster: Stack, host: str, target: Stack, size: str, *, yes: bo
     """
     fleet = read_settings(cluster.name, cluster.root)
     if fleet.cluster is None:
-        raise ReleaseError(f"{cluster.name} is no cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
-    carried_volume.require_distinct(cluster.name, target.name)
+        raise ReleaseError(f"{cluster.name} is not a cluster: Pulumi.{cluster.name}.yaml has no 'cluster'.")
+    handover.require_distinct(cluster.name, target.name)
     with DigitalOceanAccount(digitalocean_token(cluster)) as account:
         settings = read_settings(target.name, target.root)
         if settings.on is None and settings.volume.adopt:
             plan = _begun(cluster, host, target, settings, fleet)
             if target.state().named(VOLUME):
                 return _end(plan, yes=yes)
-            _require_residents(plan, fleet)
+            _require_clubs_on_host(plan, fleet)
             print(f"The release of host {host} to {target.name} has begun: Pulumi.{target.name}.yaml has its volume.")
-            if not yes and not click.confirm("Shut its worker down and go on?"):
+            if not yes and not click.confirm("Shut its worker down and continue?"):
                 return 1
         else:
             plan = _planned(cluster, host, target, fleet)
-            _require_residents(plan, fleet)
+            _require_clubs_on_host(plan, fleet)
             if not _begin(plan, account, fleet, size, yes=yes):
                 return 1
         return _finish(plan, account, yes=yes)
@@ -128,11 +128,11 @@ def _begun(cluster: Stack, host: str, target: Stack, settings: Settings, fleet: 
     )
 
 
-def _require_residents(plan: Release, fleet: Settings) -> None:
+def _require_clubs_on_host(plan: Release, fleet: Settings) -> None:
     """Each stack is on the host as it was, or as it is to be."""
     there = (plan.cluster.name, plan.host)
     after = {plan.target: None, **dict.fromkeys(plan.clubs, plan.target.name)}
-    require_residents({stack: (there, (on, None)) for stack, on in after.items()})
+    require_clubs_on_host({stack: (there, (on, None)) for stack, on in after.items()})
     require_settled(plan.cluster, plan.host, fleet)
 
 
@@ -144,7 +144,7 @@ def _begin(plan: Release, account: DigitalOceanAccount, fleet: Settings, size: s
     view = answered(lambda: passes.view(place))
     if view.carrier is None or not view.is_serving:
         raise ReleaseError(f"Host {plan.host} is down. `./pds repair {cluster.name}` first. Nothing was changed.")
-    volume = carried_volume.volume_of(account, plan.volume)
+    volume = handover.volume_of(account, plan.volume)
     edits = [
         prepare(target, target_edits(plan, fleet, volume, size)),
         *(prepare(club, club_edits(target.name)) for club in plan.clubs),
@@ -156,8 +156,8 @@ def _begin(plan: Release, account: DigitalOceanAccount, fleet: Settings, size: s
         print(f"\n{edit.diff('released')}", end="")
     print(
         f"\nVolume {plan.volume} and address {plan.address} move to {target.name}. The PDSes of "
-        f"{', '.join(stack.name for stack in plan.stacks)} are away from the shutdown of droplet {view.carrier} until "
-        "each stack's `up` is over. Members keep accounts, posts and sessions."
+        f"{', '.join(stack.name for stack in plan.stacks)} are down from the shutdown of droplet {view.carrier} until "
+        "each stack's `up` has completed. Members keep accounts, posts and sessions."
     )
     if not yes and not click.confirm("Release it?"):
         return False
@@ -165,7 +165,7 @@ def _begin(plan: Release, account: DigitalOceanAccount, fleet: Settings, size: s
         edit.require_current()
     step(2, f"Write the next owner onto the volume, and the host into Pulumi.{target.name}.yaml.")
     own = [f"clubs/pds-{target.name}", "pds"]
-    carried_volume.give_away(cluster.name, view.carrier, plan.address, [target.name, *own])
+    handover.give_away(cluster.name, view.carrier, plan.address, [target.name, *own])
     edits[0].write()
     return True
 
@@ -174,19 +174,19 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
     cluster, target = plan.cluster, plan.target
     fleet = read_settings(cluster.name, cluster.root)
     assert fleet.cluster
-    step(3, f"Let {cluster.name} forget the host. Its PDSes run on meanwhile.")
+    step(3, f"Remove the host from {cluster.name}. Its PDSes keep running.")
     if plan.host in fleet.cluster.hosts:
         _cluster_edit(plan, fleet).write()
     names = tuple(stack.name for stack in plan.stacks)
     release(cluster, lambda item: is_of_the_host(item, plan.host, names))
     up(cluster, yes=yes)
-    step(4, "Shut the worker down in order, detach the volume, and unassign the address.")
-    carrier = carried_volume.carrier_of(account, plan.volume)
+    step(4, "Shut the worker down cleanly, detach the volume, and unassign the address.")
+    carrier = handover.carrier_of(account, plan.volume)
     workers = [str(item) for item in cluster.outputs().get("workers") or []]
     if carrier is not None and str(carrier) in workers:
-        carried_volume.set_free(account, plan.volume, plan.address, carrier, plan.command)
+        handover.set_free(account, plan.volume, plan.address, carrier, plan.command)
     step(5, "Release from the states what is in the Nomad of the cluster, and remove it there.")
-    _require_residents(plan, read_settings(cluster.name, cluster.root))
+    _require_clubs_on_host(plan, read_settings(cluster.name, cluster.root))
     for club in plan.clubs:
         if configured(club, "on") != target.name:
             prepare(club, club_edits(target.name)).write()
@@ -194,13 +194,13 @@ def _finish(plan: Release, account: DigitalOceanAccount, *, yes: bool) -> int:
     for stack in plan.stacks:
         release(stack, lambda item: is_nomad(item, providers))
     _require_detached(plan, account)
-    forgotten_host.forget(_nomad(cluster), plan.host, names)
+    remove_from_nomad.forget(_nomad(cluster), plan.host, names)
     return _up(plan, yes=yes)
 
 
 def _require_detached(plan: Release, account: DigitalOceanAccount) -> None:
     """Nomad deletes no volume that a worker still has: its plugin would remove the directory of a PDS."""
-    carrier = carried_volume.carrier_of(account, plan.volume)
+    carrier = handover.carrier_of(account, plan.volume)
     droplet = plan.target.state().named(DROPLET)
     if carrier is not None and (droplet is None or str(carrier) != droplet.id):
         raise ReleaseError(

@@ -1,5 +1,5 @@
-"""Resources that leave a stack's state without being deleted: what they stand for belongs to another stack now, or to a
-Nomad that the stack leaves.
+"""Removes resources from a stack's state without deleting them, because another stack, or a Nomad that the stack
+leaves, now owns them.
 
 The engine deletes what is missing in the program. For a volume, an address and the objects of a Nomad that is about to
 end, that is never wanted, and most of these are protected. `pulumi state delete` removes one after the other, and not

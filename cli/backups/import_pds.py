@@ -92,7 +92,7 @@ def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None
         raise StackError("Its rotation key lies in a KMS and cannot be taken over: a KMS does not export it.")
     lacking = [name for name in ("PDS_HOSTNAME", *GENERATED_SECRETS.values()) if not values.get(name)]
     if lacking:
-        raise StackError(f"It is no pds.env of a PDS: {', '.join(lacking)} is not in it. Nothing was changed.")
+        raise StackError(f"It is not a pds.env of a PDS: {', '.join(lacking)} is not in it. Nothing was changed.")
     try:
         SecretsOptions.model_validate({key: values[name] for key, name in GENERATED_SECRETS.items()})
     except ValidationError as error:
@@ -101,7 +101,7 @@ def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None
     if values["PDS_HOSTNAME"] != settings.hostname:
         raise StackError(
             f"That PDS is {values['PDS_HOSTNAME']}, and Pulumi.{stack.name}.yaml has {settings.hostname}. A hostname "
-            f"is for life: write 'hostname: {values['PDS_HOSTNAME']}'. Nothing was changed."
+            f"is permanent. Write 'hostname: {values['PDS_HOSTNAME']}'. Nothing was changed."
         )
     bucket = values.get("PDS_BLOBSTORE_S3_BUCKET")
     if bucket and (settings.s3 is None or settings.s3.bucket != bucket):
@@ -118,8 +118,8 @@ def _refuse(stack: Stack, settings: Settings, values: Mapping[str, str]) -> None
     own_key = ((outputs.get("escrow") or {}).get("secrets") or {}).get(key)
     if own_key and own_key != values[key] and outputs.get("state") != "paused":
         raise StackError(
-            f"Stack {stack.name} runs a PDS with a rotation key of its own. Its members' identities hang on that one; "
-            "take another stack, or pause it first if it has no members. Nothing was changed."
+            f"Stack {stack.name} runs a PDS with a rotation key of its own. Its members' identities depend on that "
+            "key. Use another stack, or pause this one if it has no members. Nothing was changed."
         )
 
 

@@ -71,7 +71,7 @@ def restore(stack: Stack, request: RestoreRequest) -> int:
     step(1, "Pause the PDS through the engine.")
     pause(stack, yes=request.yes)
 
-    step(2, "Fetch and verify the snapshot, prepare it beside the old data, and put it in their place.")
+    step(2, "Fetch and verify the snapshot, prepare it next to the old data, and swap them.")
     nomad_jobs.wait_for_other_runs(api, JOB)
     _lend_access(api, items)  # also none: a killed run's variable opens another stack's
     try:
@@ -142,7 +142,7 @@ def _restore_one(stack: Stack, settings: Settings, request: RestoreRequest) -> i
 
     step(2, "Pause the PDS through the engine.")
     pause(stack, yes=request.yes)
-    step(3, "Put the account in the place of the present one, with a new revision.")
+    step(3, "Replace the current account by it, with a new revision.")
     restored = nomad_jobs.follow(api, nomad_jobs.dispatch(api, JOB, {"only": request.only, "step": "in"}), _DEADLINE)
     if not restored:
         print(f"\nThe PDS is paused. Repeat the command to continue: ./pds restore {stack.name} --only {request.only}")

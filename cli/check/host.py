@@ -27,7 +27,7 @@ from components.render.metrics.job import TASK as METRICS_TASK
 from offline.stackfile import StackFileError, read_settings
 
 HOST_SCRIPT = Path(__file__).with_name("host.sh")
-STORE_SCRIPT = Path(__file__).with_name("store.sh")
+STORE_SCRIPT = Path(__file__).with_name("metrics_targets.sh")
 _LONGEST = timedelta(hours=6)
 """No backup or drill lasts this long."""
 _NAMED = 5  # findings in one line
@@ -79,7 +79,7 @@ def _host(subject: Subject) -> HostStatus | None:
     return subject.host if subject.host and subject.host.outputs.get("nomad_address") else None
 
 
-_NO_UP = "no `up` of this stack has come to its end"
+_NO_UP = "no `up` of this stack has completed"
 _NOT_RUNNING = "no server runs, and the check runs in its container"
 
 
@@ -101,7 +101,7 @@ def nomad(subject: Subject) -> CheckVerdict:
     if gone:
         return failed(
             f"it lacks {', '.join(gone)}: tasks that read a variable do not start again without it. `./pds repair "
-            f"{subject.stack}` writes it again; a plain `up` does not see it."
+            f"{subject.stack}` writes it again. `up` alone does not detect it."
         )
     return passed("it answers, and knows this stack's tokens and variables")
 
@@ -111,7 +111,7 @@ def _remedy(subject: Subject) -> str:
     stack = subject.settings.on.stack if subject.settings and subject.settings.on else None
     if stack and _is_cluster(stack):
         return f"Run `pulumi refresh --stack {stack}`, then `up` of it and of each club on it."
-    return f"Run `./pds repair {stack or subject.stack}`; a plain `up` does not see it."
+    return f"Run `./pds repair {stack or subject.stack}`. `up` alone does not detect it."
 
 
 def _is_cluster(stack: str) -> bool:
@@ -133,8 +133,8 @@ def jobs(subject: Subject) -> CheckVerdict:
     ]
     if changed:
         return failed(
-            f"changed outside: {'. '.join(changed)}. `./pds repair {subject.stack}` registers the stack's own again; a "
-            "plain `up` does not see it."
+            f"changed outside: {'. '.join(changed)}. `./pds repair {subject.stack}` registers the stack's own again. "
+            "`up` alone does not detect it."
         )
     return passed(f"{len(registered)} are as the stack registered them") if registered else skipped(_NO_UP)
 

@@ -116,8 +116,8 @@ def documents(subject: Subject) -> CheckVerdict:
             data = directory_data(directory, account.did)
         except httpx.TransportError as error:
             return failed(
-                f"the directory {directory} does not answer ({str(error) or type(error).__name__}): it is another's "
-                "service, and the server needs it as well. Try again later."
+                f"the directory {directory} does not answer ({str(error) or type(error).__name__}). It is a "
+                "third-party service that the server also needs. Try again later."
             )
         except httpx.HTTPStatusError as error:
             wrong.append(f"{account.did}: {directory} answers {error.response.status_code}")

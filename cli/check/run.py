@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pulumi
 
-from cli.check import account, host, identity, mail, names, project, relays, server
+from cli.check import digitalocean, dns, host, identity, mail, project, relays, server
 from cli.check.host import HostStatus
 from cli.check.site import Site
 from cli.check.subject import CheckVerdict, Subject, failed
@@ -35,13 +35,13 @@ INGRESS_CHECKS: tuple[tuple[str, Check], ...] = (
 )
 
 INDEPENDENT_CHECKS: tuple[tuple[str, Check], ...] = (
-    ("DNS", names.name),
-    ("records", names.records),
+    ("DNS", dns.name),
+    ("records", dns.records),
     ("SPF", mail.spf),
     ("DKIM", mail.dkim),
     ("DMARC", mail.dmarc),
-    ("firewall", account.firewall),
-    ("account", account.things),
+    ("firewall", digitalocean.firewall),
+    ("account", digitalocean.things),
     ("host", project.host),
     ("escrow", project.escrow_made),
     ("relay", relays.relays),
@@ -121,9 +121,7 @@ def subject_of(
     outputs = stack.outputs()
     missing = [name for name in ("url", "ipv4", "pds_env", "escrow") if not outputs.get(name)]
     if missing:
-        raise StackError(
-            f"The state of stack {stack.name} has no {', '.join(missing)}. Run `pulumi up` to its end first."
-        )
+        raise StackError(f"The state of stack {stack.name} has no {', '.join(missing)}. Complete `pulumi up` first.")
     hostname = str(outputs["url"]).removeprefix("https://")
     where = at or f"https://{outputs['ipv4']}"
     try:

@@ -24,8 +24,8 @@ def set_number(name: str, text: str, path: Sequence[str], value: int) -> str:
         now = None
     if after is None or now != _expected(before, path, value):
         raise StackFileError(
-            f"{name} writes its {path[0]} in a way that one value cannot be changed in. Write {value} as "
-            f"'{'.'.join(path)}' by hand, then repeat the command."
+            f"'{path[0]}' in {name} has a form that this command cannot edit. Set '{'.'.join(path)}' to {value} by "
+            "hand, then repeat the command."
         )
     return after
 

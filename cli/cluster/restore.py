@@ -81,7 +81,7 @@ def _announce(stack: Stack, edit: StackFileEdit | None) -> None:
         print("The servers are rebuilt already, and their Nomad is empty. It gets the state of the snapshot.")
     else:
         print("All servers are rebuilt, and get the state of the snapshot.")
-    print("Hosts are not touched, and their clubs run meanwhile. What changed since the snapshot is not in it, and the")
+    print("Hosts are not touched, and their clubs keep running. What changed since the snapshot is not in it, and the")
     print("engine sees no such difference: afterwards each stack needs `pulumi refresh`, then `pulumi up`.")
     for club in _moving(stack):
         print(
@@ -112,7 +112,7 @@ def _take_back(stack: Stack, before: Servers, edit: StackFileEdit) -> None:
         return
     print(
         f"\nServers may have been rebuilt, so the generations stay in {edit.path.name}. Run no `pulumi up` of this "
-        "stack now: their Nomad would stay empty. Repeat this command, which goes on."
+        "stack now: their Nomad would stay empty. Repeat this command to continue."
     )
 
 

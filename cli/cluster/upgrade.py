@@ -132,7 +132,7 @@ def upgrade(stack: Stack, *, yes: bool, settle_seconds: float) -> int:
         _finish_last(run)
     while task := next_task(run.droplets()):
         if not _do(run, task):
-            print(f"\nRepeat `./pds upgrade {stack.name}` to go on.")
+            print(f"\nRepeat `./pds upgrade {stack.name}` to continue.")
             return 1
     run.api.request("DELETE", f"/v1/var/{_VARIABLE}")
     print("\nEvery droplet is rebuilt, and every host is ready.")
@@ -198,7 +198,7 @@ def _announce(run: Upgrade) -> None:
     print(
         f"{len(workers)} workers are rebuilt, those without a host first. Then each host is drained to a rebuilt one:"
     )
-    print(f"{', '.join(run.cluster.outputs['hosts'])}. The clubs on a host are away while it is drained.")
+    print(f"{', '.join(run.cluster.outputs['hosts'])}. The clubs on a host are down while it is drained.")
 
 
 def _faults(run: Upgrade) -> list[str]:
@@ -261,7 +261,7 @@ def _joined(run: Upgrade, before: frozenset[str]) -> frozenset[str] | None:
 
 def _rebuild_worker(run: Upgrade, number: int, generation: int) -> bool:
     droplet = int(run.cluster.outputs["workers"][number - 1])
-    print(f"\nWorker {number} is rebuilt. It has no host, and gets none meanwhile.")
+    print(f"\nWorker {number} is rebuilt. It has no host, and gets none until then.")
     passes = run.cluster.passes()
     # A takeover chooses no retired droplet. One that chose it a moment ago shows in the second look.
     passes.retire(droplet)
@@ -269,7 +269,7 @@ def _rebuild_worker(run: Upgrade, number: int, generation: int) -> bool:
     if _wait(lambda: _ready(run), _HEALTH_SECONDS, "Not every host is ready") is None:
         return False
     if droplet in run.droplets().carriers.values():
-        print(f"Worker {number} has become the worker of a host meanwhile. It is drained later.")
+        print(f"Worker {number} now runs a host. It is drained later.")
         return True
     # A refresh while it had a host wrote the host's volume into the state. The provider would detach that one first,
     # and fail, because the volume is on another droplet (digitalocean/droplet/resource_droplet.go).

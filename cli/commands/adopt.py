@@ -13,9 +13,9 @@ from cli.registry import Topic, command, stack_argument, stack_option, yes_optio
 )
 @stack_argument("cluster")
 @click.argument("host")
-@stack_option("--from", "island", required=True, help="Stack of the single host.")
+@stack_option("--from", "single", required=True, help="Stack of the single host.")
 @yes_option
-def adopt(cluster: str, host: str, island: str, yes: bool) -> int:
+def adopt(cluster: str, host: str, single: str, yes: bool) -> int:
     """Move a single host into a cluster, with its volume and address.
 
     Its volume and its reserved IP become those of HOST, and nothing is copied. The stack's own PDS and the clubs on the
@@ -26,4 +26,4 @@ def adopt(cluster: str, host: str, island: str, yes: bool) -> int:
     """
     from cli.adoption import adopt as adoption
 
-    return adoption.adopt(Stack(cluster), host, Stack(island), yes=yes)
+    return adoption.adopt(Stack(cluster), host, Stack(single), yes=yes)

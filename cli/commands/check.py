@@ -9,9 +9,9 @@ from cli.registry import Topic, command, stack_argument
 
 
 def _mail_address(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse text that is no address; a callback of Click."""
+    """Refuse text that is not an address; a callback of Click."""
     if value and not re.fullmatch(r"[A-Za-z0-9][^@\s\"<>]*@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", value):
-        raise click.BadParameter(f"{value!r} is no e-mail address. Write for example ann@my-club.org.")
+        raise click.BadParameter(f"{value!r} is not an e-mail address. Write for example ann@my-club.org.")
     return value
 
 

@@ -22,7 +22,7 @@ def verify_snapshot(folder: Path, plc: str) -> int:
     from cli.snapshot.verify import WHOLE, counted, from_plc, verify
 
     if not folder.is_dir():
-        raise click.BadParameter(f"{folder} is no folder.", param_hint="FOLDER")
+        raise click.BadParameter(f"{folder} is not a folder.", param_hint="FOLDER")
     with httpx.Client(timeout=30.0) as client:
         report = verify(folder, from_plc(plc, client))
     for note in report.notes:

@@ -1,6 +1,6 @@
 """Checks at the account that the stack's firewall covers its droplet, with only the stack's rules. Changes nothing.
 
-The engine does not see this by itself: a tag removed from the droplet, or a rule added in the panel, is no change of
+The engine does not see this by itself: a tag removed from the droplet, or a rule added in the panel, is not a change of
 the stack file. Rules of several firewalls add up, so another one that covers the droplet counts, too.
 """
 
@@ -125,7 +125,7 @@ def _shared_tag(tagged: list[Json], droplet: Json, tag: str) -> Iterator[Firewal
     for item in tagged:
         if item["id"] != droplet["id"]:
             yield FirewallGap(
-                text=f"droplet {item['id']} ({item['name']}) has the tag {tag}, too. If it is another stack's, its "
-                f"`destroy` would take the tag, and with it this firewall, off yours: `pulumi stack rename` that one "
-                "before its first `up`, or give it away."
+                text=f"droplet {item['id']} ({item['name']}) has the tag {tag}, too. If it belongs to another "
+                "stack, destroying that stack deletes the tag, and your droplet loses its firewall. Rename that stack "
+                "before its first `up` (`pulumi stack rename`), or remove the tag from the other droplet."
             )

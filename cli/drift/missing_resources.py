@@ -103,8 +103,8 @@ def _gone(item: Resource) -> str:
         case "ReservedIpAssignment":
             return "The address does not lead to the droplet that the state names."
         case "SpacesKey":
-            return "The host cannot use its bucket. The next `up` does not notice by itself."
+            return "The host cannot use its bucket. The next `up` does not detect it."
         case kind if kind in _ALERTS:
-            return "It sends no alert. The next `up` does not notice by itself."
+            return "It sends no alert. The next `up` does not detect it."
         case _:
-            return "The next `up` does not notice by itself."
+            return "The next `up` does not detect it."

@@ -248,9 +248,9 @@ class _Search:
         sole = [record for record in mail_records(self._settings) if record.sole is not None]
         for item in own:
             if str(item["id"]) not in known:
-                effect = "creates its own beside it, and name servers return both"
+                effect = "creates its own in addition, and name servers return both"
                 if any(record.matches(item) for record in sole):
-                    effect = "refuses to create its own beside it, because receivers would apply neither"
+                    effect = "refuses to create its own in addition, because receivers would apply neither"
                 yield Orphan(
                     kind="record",
                     id=str(item["id"]),

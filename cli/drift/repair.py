@@ -236,7 +236,7 @@ def _nomad(plan: RepairPlan, stack: str, state: State, api: NomadApi, outputs: M
             )
             plan.first.append(
                 f"`pulumi up --stack {stack} --replace '**::{item.name}'` registers it anew. If it is the server's, "
-                f"the PDS is away for about a minute."
+                "the PDS is down for about a minute."
             )
 
 

@@ -81,7 +81,7 @@ class DigitalOceanAccount:
         return _item(answer)
 
     def delete(self, path: str) -> None:
-        """Remove an item; a missing item is no error. Raises DigitalOceanError."""
+        """Remove an item; a missing item is not an error. Raises DigitalOceanError."""
         self._ask("DELETE", path, {})
 
     def _ask(self, method: str, path: str, query: dict[str, str], body: Json | None = None) -> Json | None:

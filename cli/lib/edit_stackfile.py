@@ -123,7 +123,8 @@ def _checked(name: str, before: str, key: str, expected: Any, after: str | None,
     if after is None or now != {**old, "config": {**old["config"], key: expected}}:
         section = key.removeprefix("pds:")
         raise StackFileError(
-            f"{name} writes its {section} in a way that no lines can be added to. Add them by hand to '{key}':\n{lines}"
+            f"'{section}' in {name} has a form that this command cannot edit. Add these lines to '{key}' by hand:\n"
+            f"{lines}"
         )
     return after
 

@@ -74,16 +74,16 @@ def check_escrow(content: Mapping[str, Any]) -> None:
     wrong."""
     if content.get("hosts"):
         if missing := [key for key in OF_A_CLUSTER if not content.get(key)]:
-            raise EscrowError(f"The escrow lacks {', '.join(missing)}. Run `pulumi up` to its end, then try again.")
+            raise EscrowError(f"The output `escrow` lacks {', '.join(missing)}. Complete `pulumi up`, then try again.")
         return
     required = REQUIRED if content.get("on") else (*REQUIRED, *OF_A_HOST)
     missing = [key for key in required if not content.get(key)]
     missing += [name for name in GENERATED_SECRETS.values() if not content.get("secrets", {}).get(name)]
     if missing:
-        raise EscrowError(f"The escrow lacks {', '.join(missing)}. Run `pulumi up` to its end, then try again.")
+        raise EscrowError(f"The output `escrow` lacks {', '.join(missing)}. Complete `pulumi up`, then try again.")
     key = content["secrets"][GENERATED_SECRETS["plc_rotation_key"]]
     if len(key) != 64 or not 0 < int(key, 16) < SECP256K1_ORDER:
-        raise EscrowError("The rotation key in the escrow is no secp256k1 key.")
+        raise EscrowError("The rotation key in the escrow is not a secp256k1 key.")
 
 
 def describe_host(content: Mapping[str, Any]) -> str:
@@ -108,7 +108,7 @@ def _from_state(stack: str) -> dict[str, Any]:
 def _stack_file(stack: str) -> str:
     path = ROOT / f"Pulumi.{stack}.yaml"
     if not path.exists():
-        raise EscrowError(f"{path.name} is not here; run this beside the stack file.")
+        raise EscrowError(f"{path.name} is not here; run this in the folder of the stack file.")
     return path.read_text()
 
 

@@ -100,7 +100,7 @@ class Stack:
         """Return side files of a file-based state that a killed engine left empty.
 
         The engine's file store writes a state by a rename and its content type, in NAME.attrs, in place (gocloud.dev,
-        blob/fileblob). An empty one makes every command fail with "EOF"; a missing one is no fault.
+        blob/fileblob). An empty one makes every command fail with "EOF"; a missing one is not a fault.
         """
         url = urlsplit(json.loads(self._answer(["pulumi", "whoami", "--verbose", "--json"]))["url"])
         if url.scheme != "file":

@@ -1,11 +1,11 @@
 """A WebSocket client whose close always ends.
 
-Owns one repair of `websockets` (seen in 17.4): its client waits without a limit for the thread that reads, and closes
-the socket to end it. Over TLS 1.3 a server sends tickets after the handshake, so that thread is not where the library
-expects it, in `select`, but inside of a read, which another thread's close does not end. A client of a silent server
-then waited forever. Shutting the connection down ends that read.
+It repairs a fault of `websockets` (seen in 17.4): the client waits without a limit for the thread that reads, and
+closes the socket to end it. Over TLS 1.3 a server sends tickets after the handshake, so that thread is not where the
+library expects it, in `select`, but inside of a read, which another thread's close does not end. A client of a silent
+server then waited forever. Shutting the connection down ends that read.
 
-Does not own: the messages on the connection.
+The callers define the messages on the connection.
 """
 
 import socket

@@ -114,7 +114,7 @@ def host_outputs(stack: Stack) -> Mapping[str, Any]:
             ) from None
         raise MoveError(f"Stack {stack.name} cannot be read. Does it exist, and is it up?\n{error}") from None
     if "ipv4" not in outputs:
-        raise MoveError(f"Stack {stack.name} is not up. Run `pulumi up --stack {stack.name}` to its end first.")
+        raise MoveError(f"Stack {stack.name} is not up. Complete `pulumi up --stack {stack.name}` first.")
     return outputs
 
 

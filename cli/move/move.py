@@ -78,8 +78,8 @@ def _refuse_way_back(club: Stack, note: MoveProgress) -> NoReturn:
     """The old place still has its data: a restore onto them would keep accounts that were deleted since."""
     raise MoveError(
         f"{club.name} runs on {note.to} since its move, and {note.source} has old data until the move ends. Nothing "
-        f"was changed. End it with './pds move {club.name} {note.to.flags}', which needs a server that serves there. "
-        f"Then move it to {note.source} like any other club."
+        f"was changed. Finish it with './pds move {club.name} {note.to.flags}' once the server there serves. "
+        f"Then move the club to {note.source} as usual."
     )
 
 
@@ -160,7 +160,7 @@ def _leave(club: Stack, note: MoveProgress, *, yes: bool) -> Destination:
     if snapshot is None:
         raise StackError(
             f"The backup failed, and the PDS is paused. Fix the fault above and repeat the command, or start "
-            f"the PDS at its present place: './pds move {club.name} {note.source.flags}'."
+            f"the PDS on its current host: './pds move {club.name} {note.source.flags}'."
         )
     progress.write(club, replace(note, snapshot=snapshot))
     return target
@@ -292,7 +292,7 @@ def _wanted(club: Stack, place: StackHost, note: MoveProgress | None) -> StackHo
     cluster = settings.cluster
     if cluster is None:
         if place.host:
-            raise MoveError(f"{place.stack} is no cluster: it has one host. Leave '--host' out.")
+            raise MoveError(f"{place.stack} is not a cluster: it has one host. Leave '--host' out.")
         return place
     if place.host and place.host not in cluster.hosts:
         raise MoveError(f"Cluster {place.stack} has no host {place.host}. Write one of: {', '.join(cluster.hosts)}.")

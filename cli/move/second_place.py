@@ -50,7 +50,7 @@ def grant(club: Stack, source: StackHost, to: StackHost, *, yes: bool) -> None:
         settings, grant_ = _grant_of(club, source)
     applied = (host_outputs(cluster).get("clubs") or {}).get(club.name) or {}
     if not is_applied(terms_for(settings, grant_), applied):
-        print(f"Give {club.name} a place on {to.described}, beside that on {source.described}.", flush=True)
+        print(f"Add {to.described} as the second host of {club.name}, in addition to {source.described}.", flush=True)
         up(cluster, yes=yes)
 
 

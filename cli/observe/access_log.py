@@ -11,7 +11,7 @@ from cli.observe.terminal import printable
 
 
 class EntryError(Exception):
-    """A line is no entry of the access log; the text says what it lacks."""
+    """A line is not an entry of the access log; the text says what it lacks."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def host_endpoint(stack: Stack, host: str | None = None) -> SshEndpoint:
     if settings.cluster:
         return _of_cluster(stack, settings, host)
     if host:
-        raise CommandError(f"{stack.name} is no cluster: it has one host. Leave '--host' out.")
+        raise CommandError(f"{stack.name} is not a cluster: it has one host. Leave '--host' out.")
     return SshEndpoint(stack, settings, _address(stack), PORT, USER)
 
 

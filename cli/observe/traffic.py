@@ -11,7 +11,7 @@ from components.settings.sections.settings import Settings
 from offline.stackfile import read_settings
 
 _SHOWN = 200
-"""Characters of a line that is no entry."""
+"""Characters of a line that is not an entry."""
 
 
 def ingress_settings(stack: Stack) -> Settings:

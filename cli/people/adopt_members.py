@@ -74,7 +74,7 @@ def _why_not(account: pds_admin.Account, entry: Entry, settings: Settings) -> st
     if {account.handle, account.did} & set(settings.takedown):
         return "'takedown' names it."
     if account.email.lower() in {member.email.lower() for member in settings.members}:
-        return "a member has its e-mail address. If it is the same person, write 'was:' or this handle beside it."
+        return "a member has its e-mail address. If it is the same person, write 'was:' or this handle in its entry."
     try:
         MemberOptions.model_validate(entry)
     except ValidationError as error:

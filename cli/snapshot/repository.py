@@ -168,7 +168,7 @@ def _varint(number: int) -> bytes:
 
 
 def _records(block: Callable[[str], bytes], top: str) -> Iterator[tuple[bytes, str]]:
-    """Yield path and CID of each record in the tree below the node `top`, in order. Raises ValueError if it is no tree.
+    """Yield path and CID of each record in the tree below the node `top`. Raises ValueError if it is not a tree.
 
     It ends for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
     """
@@ -205,11 +205,11 @@ def _node(block: Callable[[str], bytes], link: str | bytes) -> tuple[str, Any]:
     try:
         node = libipld.decode_dag_cbor(block(cid))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"node {cid} is no node of a tree: {error}") from error
+        raise ValueError(f"node {cid} is not a node of a tree: {error}") from error
     if not isinstance(node, dict) or node.keys() != {"l", "e"} or not isinstance(node["e"], list):
-        raise ValueError(f"node {cid} is no node of a tree: it has other fields")
+        raise ValueError(f"node {cid} is not a node of a tree: it has other fields")
     if not isinstance(node["l"], bytes | None):
-        raise ValueError(f"node {cid} is no node of a tree: its left side is no link")
+        raise ValueError(f"node {cid} is not a node of a tree: its left side is not a link")
     return cid, node
 
 
@@ -221,11 +221,11 @@ def _entries(cid: str, node: Mapping[str, Any]) -> Iterator[tuple[bytes, bytes, 
             prefix, rest, value, right = entry["p"], entry["k"], entry["v"], entry.get("t")
             key = before[:prefix] + rest
         except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"node {cid} is no node of a tree: it has an entry of another form") from error
+            raise ValueError(f"node {cid} is not a node of a tree: it has an entry of another form") from error
         if not isinstance(value, bytes) or not isinstance(right, bytes | None):
-            raise ValueError(f"node {cid} is no node of a tree: it has an entry of another form")
+            raise ValueError(f"node {cid} is not a node of a tree: it has an entry of another form")
         if len(key) > 1024 or not _PATH.fullmatch(key):
-            raise ValueError(f"node {cid} has a key that is no path")
+            raise ValueError(f"node {cid} has a key that is not a path")
         if not 0 <= prefix <= len(before) or rest[:1] == before[prefix : prefix + 1] != b"":
             raise ValueError(f"node {cid} has {key.decode()} with a wrong prefix")
         yield key, value, right

@@ -75,7 +75,7 @@ class AccountVerdict:
 @dataclass(frozen=True, kw_only=True)
 class SnapshotReport:
     """The findings. `refusals` say why nothing of the snapshot can be restored, `accounts` has a verdict for each DID;
-    `notes` are no faults."""
+    `notes` are not faults."""
 
     manifest: dict[str, Any]
     refusals: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ class _Check:
                 yield f"{IDENTITY_FILE} and {MANIFEST} name two PDSes"
 
     def strays(self) -> None:
-        """Files that are not in the manifest are no part of the snapshot."""
+        """Files that are not in the manifest are not part of the snapshot."""
         for path in sorted(self._folder.rglob("*")):
             name = path.relative_to(self._folder)
             known = str(name) in self._manifest["files"] or name.parts[0] in (MANIFEST, "blocks")
@@ -201,7 +201,7 @@ class _Check:
         except OSError:
             verdict.why.append("it has no signing key")
         except ValueError:
-            verdict.why.append("its signing key is no secp256k1 key")
+            verdict.why.append("its signing key is not a secp256k1 key")
         else:
             return private
         return None
@@ -231,7 +231,7 @@ class _Check:
         return any(path.is_file() and is_hash_of(cid, path.read_bytes()) for path in places)
 
     def documents(self, accounts: Mapping[str, AccountVerdict], document_key: DocumentKey) -> None:
-        """Compare the keys with the DID documents: an account that moved away is no fault of a snapshot."""
+        """Compare the keys with the DID documents: an account that moved away is not a fault of a snapshot."""
         active = self._active()
         owners = {verdict.key: did for did, verdict in accounts.items() if verdict.key}
         for did, verdict in accounts.items():

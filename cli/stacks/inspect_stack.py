@@ -1,4 +1,4 @@
-"""The present state of one PDS, from its stack, its own HTTP interface and its Nomad. Changes nothing.
+"""The current state of one PDS, from its stack, its own HTTP interface and its Nomad. Changes nothing.
 
 An unknown value is None, with one note about the reason. No secret is kept.
 """
@@ -22,7 +22,7 @@ from components.render.jobs.drill import JOB as DRILL_JOB
 from components.render.jobs.pds import JOB
 from components.settings.fields.images import package_of_health
 
-USAGE_SCRIPT = Path(__file__).with_name("usage.sh")
+USAGE_SCRIPT = Path(__file__).with_name("container_usage.sh")
 MIB, GIB = 1024**2, 1024**3
 _TIMEOUT = 10.0  # seconds for one request to the PDS
 _TRIES = 5
@@ -113,7 +113,7 @@ def inspect_stack(stack: Stack, known: KnownStack, disk_limit: int | None) -> St
 
 
 def _usage_notes(used: Mapping[str, Any], name: str) -> Iterator[str]:
-    """What needs a look in the output of `usage.sh`."""
+    """What needs a look in the output of `container_usage.sh`."""
     if used["disk"] is None:
         yield "it has more files than can be counted in 20 s."
     if used["findings"]:
@@ -145,7 +145,7 @@ def _went_well(run: Mapping[str, Any]) -> bool:
 
 
 def usage(nomad: Mapping[str, str], allocation: str, limit: int | None) -> Mapping[str, Any]:
-    """Return memory, disk usage and uploads of a server (`usage.sh`), in bytes, uploads in KiB. Raises ServiceError."""
+    """Memory, disk usage and uploads of a server (`container_usage.sh`): bytes, uploads in KiB. Raises ServiceError."""
     command = ["sh", "-c", USAGE_SCRIPT.read_text(), "usage", str((limit or 0) // 1024)]
     for _ in range(_TRIES - 1):
         try:

@@ -137,7 +137,7 @@ def plan_new_stack(request: NewStackRequest, root: Path) -> NewStackPlan:
     """
     if not STACK_NAME.fullmatch(request.name):
         raise NewStackError(
-            f"{shown(request.name)} is no name for a stack: volume and droplet are named after it. Choose a name of "
+            f"{shown(request.name)} is not a name for a stack: volume and droplet are named after it. Choose a name of "
             "a-z, 0-9 and '-', a letter first, at most 40 characters. Nothing was changed."
         )
     file = root / f"Pulumi.{request.name}.yaml"
@@ -204,7 +204,7 @@ def _grant(request: NewStackRequest, on: str, host: Settings) -> ClubOptions:
 
 def _refuse_host(name: str, on: str, host: Settings) -> None:
     if not host.cluster:
-        raise NewStackError(f"{on} is no cluster: it has one host. Leave '--host' out.")
+        raise NewStackError(f"{on} is not a cluster: it has one host. Leave '--host' out.")
     if name not in host.cluster.hosts:
         raise NewStackError(f"Cluster {on} has no host {name}. Write one of: {', '.join(host.cluster.hosts)}.")
 
@@ -321,7 +321,7 @@ def _shared(request: NewStackRequest, host: Settings, grant: ClubOptions) -> Ite
 def _pds(request: NewStackRequest, image: Mapping[str, str], port: int | None = None) -> Iterator[str]:
     yield "  pds:pds:"
     if image:
-        yield "    # As on the host: one image there, to keep up to date in one go."
+        yield "    # The host's image: all PDSes of a host are upgraded together."
         yield from (f"    {key}: {scalar(value)}" for key, value in image.items())
     if port:
         yield "    # The port that the host gives to this stack."

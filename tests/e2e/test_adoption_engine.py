@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.adoption import adopt, carried_volume, released_state
+from cli.adoption import adopt, handover, released_state
 from cli.adoption import release as releasing
-from cli.adoption.carried_volume import VolumeError
+from cli.adoption.handover import VolumeError
 from cli.adoption.stack_edits import prepare
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import Stack as CliStack
@@ -147,7 +147,7 @@ def test_the_state_keeps_what_an_interrupted_up_has_begun(house: Stack, tmp_path
                 return state
 
         with pytest.raises(StackError, match="was interrupted"):
-            released_state.release(_Interrupted(house.name, tmp_path), adopt.is_of_the_island)
+            released_state.release(_Interrupted(house.name, tmp_path), adopt.is_of_the_single_host)
     assert not (tmp_path / "build").exists()
 
 
@@ -158,20 +158,20 @@ def test_volume_and_address_become_those_of_the_cluster_and_nothing_else_happens
     with _in_the_shell_of(house), DigitalOceanAccount(house.env["DIGITALOCEAN_TOKEN"]) as account:
         volume, address, droplet = _ids(house)
         for _ in range(2):  # as after an interruption
-            carried_volume.set_free(account, volume, address, droplet, "again")
-        assert carried_volume.carrier_of(account, volume) is None
+            handover.set_free(account, volume, address, droplet, "again")
+        assert handover.carrier_of(account, volume) is None
         with pytest.raises(VolumeError, match="has no volume"):
-            carried_volume.volume_of(account, "00000000-e098-11e5-ad9f-000f53306ae1")
+            handover.volume_of(account, "00000000-e098-11e5-ad9f-000f53306ae1")
         host = {"volume_gib": 25, "adopt": {"volume": volume, "address": address}}
         clubs = {f"clubs.{house.name}": {"host": "a", "port": 3000}}
         _edit(fleet, {"cluster.hosts.a": host, **clubs})
         config = read_settings(house.name, house.project)
-        _edit(house, adopt.island_edits("fleet", "a", config))
+        _edit(house, adopt.single_edits("fleet", "a", config))
         refused = house.pulumi("up", "--yes", check=False)
         assert refused.code, "before the release the protection holds"
         assert "protected" in refused.output, refused.output
-        assert released_state.release(_cli(house), adopt.is_of_the_island) > 5
-        assert released_state.release(_cli(house), adopt.is_of_the_island) == 0
+        assert released_state.release(_cli(house), adopt.is_of_the_single_host) > 5
+        assert released_state.release(_cli(house), adopt.is_of_the_single_host) == 0
     fleet.pulumi("up", "--yes")
     fleet.pulumi("preview", "--expect-no-changes", "--refresh")
     house.pulumi("up", "--yes")
@@ -202,7 +202,7 @@ def test_and_back_to_a_droplet_of_its_own(house: Stack, fleet: Stack) -> None:
             address=known["address"],
         )
         settings_of_fleet = read_settings("fleet", fleet.project)
-        described = carried_volume.volume_of(account, plan.volume)
+        described = handover.volume_of(account, plan.volume)
         _edit(house, releasing.target_edits(plan, settings_of_fleet, described, "s-1vcpu-2gb"))
         _edit(fleet, {"cluster.hosts.a": None, f"clubs.{house.name}": None})
         refused = fleet.pulumi("up", "--yes", check=False)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.adoption import adopt, carried_volume, forgotten_host, release
+from cli.adoption import adopt, handover, release, remove_from_nomad
 from cli.adoption.adopt import ADDRESS, DROPLET, VOLUME
 from cli.cluster.hosts import Cluster
 from cli.lib.digitalocean import DigitalOceanAccount
@@ -207,9 +207,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setattr(module, "release", made.release)
         monkeypatch.setattr(module, "refuse_changes", lambda stack: _refuse(made, stack))
     monkeypatch.setattr(release, "_nomad", lambda _cluster: None)
-    monkeypatch.setattr(forgotten_host, "forget", made.forget)
-    monkeypatch.setattr(carried_volume, "give_away", made.give_away)
-    monkeypatch.setattr(carried_volume, "set_free", made.set_free)
+    monkeypatch.setattr(remove_from_nomad, "forget", made.forget)
+    monkeypatch.setattr(handover, "give_away", made.give_away)
+    monkeypatch.setattr(handover, "set_free", made.set_free)
     monkeypatch.setattr(DigitalOceanAccount, "get", lambda _account, path: _answer(made, path))
     write = StackFileEdit.write
 
@@ -226,8 +226,8 @@ def _refuse(world: World, stack: Stack) -> None:
         raise StackError(f"Stack {stack.name} has pending changes.")
 
 
-def adopt_house(world: World, host: str = "a", island: str = "house") -> int:
-    return adopt.adopt(world.stack("fleet"), host, world.stack(island), yes=True)
+def adopt_house(world: World, host: str = "a", single: str = "house") -> int:
+    return adopt.adopt(world.stack("fleet"), host, world.stack(single), yes=True)
 
 
 def release_house(world: World) -> int:

@@ -10,7 +10,7 @@ import pytest
 
 from cli.adoption import release
 from cli.adoption.adopt import AdoptError
-from cli.adoption.carried_volume import VolumeError
+from cli.adoption.handover import VolumeError
 from cli.adoption.release import ReleaseError
 from cli.lib.stack import StackError
 from offline.stackfile import StackFileError, read_settings
@@ -106,12 +106,12 @@ def test_refuses_before_anything_is_changed(
 
 
 @pytest.mark.parametrize(
-    ("host", "island", "problem"),
+    ("host", "single", "problem"),
     [("b", "house", "has a host b already"), ("a", "chess-club", "no host with a droplet of its own")],
 )
-def test_refuses_another_host_or_stack(world: World, host: str, island: str, problem: str) -> None:
+def test_refuses_another_host_or_stack(world: World, host: str, single: str, problem: str) -> None:
     with pytest.raises(AdoptError, match=problem):
-        adopt_house(world, host, island)
+        adopt_house(world, host, single)
     assert world.calls == []
 
 

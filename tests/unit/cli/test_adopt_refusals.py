@@ -5,11 +5,11 @@ from typing import Any
 import click
 import pytest
 
-from cli.adoption import adopt, carried_volume, release
+from cli.adoption import adopt, handover, release
 from cli.adoption.adopt import AdoptError
-from cli.adoption.carried_volume import VolumeError
+from cli.adoption.club_hosts import ClubHostError
+from cli.adoption.handover import VolumeError
 from cli.adoption.release import ReleaseError
-from cli.adoption.residents import ResidentError
 from cli.lib.digitalocean import DigitalOceanAccount
 from cli.lib.stack import StackError
 from offline.stackfile import StackFileError
@@ -76,7 +76,7 @@ def test_a_club_that_moves_or_has_moved_is_not_adopted(
             adopt_house(world)
         world.kill_at, world.calls[:] = 0, []
     world.write("chess-club", {**FILES["chess-club"], **options})
-    with pytest.raises(ResidentError, match=problem):
+    with pytest.raises(ClubHostError, match=problem):
         adopt_house(world)
     assert world.calls == []
 
@@ -100,7 +100,7 @@ def test_a_club_that_moves_or_has_moved_is_not_released(
             release_house(world)
         world.kill_at, world.calls[:] = 0, []
     world.write("chess-club", {**world.file("chess-club"), **options})
-    with pytest.raises(ResidentError, match=problem):
+    with pytest.raises(ClubHostError, match=problem):
         release_house(world)
     assert world.calls == []
     assert not world.forgotten
@@ -114,7 +114,7 @@ def test_a_host_that_a_club_moves_to_or_from_is_not_released(world: World, host:
     fleet["clubs"]["rooks"] = {"host": host, "port": 3101, "leaving": {"host": left, "port": 3101}}
     world.write("fleet", fleet)
     world.write("rooks", {**FILES["chess-club"], "on": "fleet", "nomad": {"datacenter": "a"}, "hostname": "rooks.test"})
-    with pytest.raises(ResidentError, match=r"clubs\.rooks\.leaving: .* has two places for rooks"):
+    with pytest.raises(ClubHostError, match=r"clubs\.rooks\.leaving: .* has two places for rooks"):
         release_house(world)
     assert world.calls == []
 
@@ -157,7 +157,7 @@ def test_a_release_that_goes_on_asks_before_it_shuts_a_worker_down(
 
     monkeypatch.setattr(click, "confirm", decline)
     assert release.release_host(world.stack("fleet"), "a", world.stack("house"), "", yes=False) == 1
-    assert (asked, world.calls) == (["Shut its worker down and go on?"], [])
+    assert (asked, world.calls) == (["Shut its worker down and continue?"], [])
 
 
 def test_a_host_is_not_forgotten_while_another_droplet_has_its_volume(world: World) -> None:
@@ -209,7 +209,7 @@ def test_an_adoption_of_another_volume_in_the_file_is_refused(world: World) -> N
 def test_a_stack_with_the_name_of_an_owner_is_neither_adopted_nor_released_to(world: World, name: str) -> None:
     world.write(name, FILES["house"])
     with pytest.raises(VolumeError, match="one could claim the volume of the other"):
-        adopt_house(world, island=name)
+        adopt_house(world, single=name)
     with pytest.raises(VolumeError, match="one could claim the volume of the other"):
         release.release_host(world.stack("fleet"), "a", world.stack(name), "", yes=True)
     assert world.calls == []
@@ -227,5 +227,5 @@ def test_a_droplet_that_was_switched_on_again_keeps_its_volume(monkeypatch: pyte
     monkeypatch.setattr(DigitalOceanAccount, "list_all", lambda _account, _path: [])
     monkeypatch.setattr(DigitalOceanAccount, "create", lambda _account, path, _body: requested.append(path))
     with DigitalOceanAccount("token") as account, pytest.raises(VolumeError, match="is on again"):
-        carried_volume.set_free(account, ID, IP, OLD, "./pds adopt")
+        handover.set_free(account, ID, IP, OLD, "./pds adopt")
     assert requested == [f"droplets/{OLD}/actions"], "shut down, and not detached"

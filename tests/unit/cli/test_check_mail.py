@@ -168,7 +168,7 @@ def test_text_that_is_no_address_is_refused_before_anything_is_asked(
     address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.main(["check", "dev", f"--mail={address}"]) == 2
-    assert "is no e-mail address" in capsys.readouterr().err
+    assert "is not an e-mail address" in capsys.readouterr().err
 
 
 def test_a_stack_file_that_cannot_be_read_is_not_called_one_without_a_relay() -> None:

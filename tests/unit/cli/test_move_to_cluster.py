@@ -70,6 +70,6 @@ def test_refuses_another_host_than_the_cluster_grants(alice: Owner) -> None:
     alice.hosts(OLD_HOST, _cluster(chess={"port": 3102, "host": "b"}))
     with pytest.raises(MoveError, match="gives chess host b, and not a"):
         move.move(alice.club, "ground", host="a", yes=True)
-    with pytest.raises(MoveError, match=r"dev is no cluster: it has one host\. Leave '--host' out"):
+    with pytest.raises(MoveError, match=r"dev is not a cluster: it has one host\. Leave '--host' out"):
         move.move(alice.club, "dev", host="a", yes=True)
     assert alice.pulumi.ran == []

@@ -186,8 +186,8 @@ def test_uses_a_place_that_the_host_s_file_grants_already(project: FakeProject) 
         ({"on": "dev"}, (), "There is no stack dev in this backend"),
         ({"on": "dev", "cidrs": ("203.0.113.7/32",)}, ("dev",), "are for a host of its own"),
         ({}, ("dev",), "needs '--cidr'"),
-        ({"on": "dev", "name": "Chess"}, ("dev",), "'Chess' is no name for a stack.*Choose a name of a-z, 0-9"),
-        ({"name": "club!", **OWN}, ("dev",), "'club!' is no name for a stack"),
+        ({"on": "dev", "name": "Chess"}, ("dev",), "'Chess' is not a name for a stack.*Choose a name of a-z, 0-9"),
+        ({"name": "club!", **OWN}, ("dev",), "'club!' is not a name for a stack"),
         ({"on": "dev", "manual_dns": True, "zone": "a.org"}, ("dev",), "Leave '--zone'"),
     ],
 )
@@ -230,7 +230,7 @@ def test_refuses_bad_input_before_it_needs_an_engine(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     assert app.main(["new", "Club!", "--hostname", HOSTNAME, "--on", "dev"]) == 2
-    assert "'Club!' is no name for a stack" in capsys.readouterr().err
+    assert "'Club!' is not a name for a stack" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_lists_mail_records_that_the_state_lost(alice: Owner) -> None:
     alice.client.ask("POST", f"/domains/{ZONE}/records", {"type": "TXT", "name": "@", "data": "v=spf1 -all"}, 201)
     listed = [item.about for item in alice.look().orphans if item.kind == "record"]
     assert len(listed) == len(records), "the SPF record of another service is not the stack's"
-    refused = [about for about in listed if "refuses to create its own beside it" in about]
+    refused = [about for about in listed if "refuses to create its own in addition" in about]
     assert len(refused) == len([record for record in records if record.sole is not None])
 
 

@@ -146,7 +146,7 @@ def test_new_writes_a_host_for_a_place_that_names_none(project: FakeProject) -> 
     ("options", "words"),
     [
         ({"host": "c"}, r"Cluster fleet has no host c\. Write one of: a, b"),
-        ({"host": "a", "on": "dev"}, "dev is no cluster"),
+        ({"host": "a", "on": "dev"}, "dev is not a cluster"),
         ({"host": "a", "on": None}, "'--host' is a host of a cluster"),
         ({"host": "a", "name": "pawns"}, "gives pawns host b already"),
         ({"disk_gib": 60}, "No host of fleet has room for chess"),

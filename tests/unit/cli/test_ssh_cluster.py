@@ -46,7 +46,7 @@ def test_the_key_is_that_of_the_droplet_that_has_the_address(alice: Owner, host:
     [
         ("fleet", "b", "leads to no droplet. `./pds check fleet`"),
         ("fleet", "c", "has no host c. Write one of: a, b"),
-        ("dev", "a", "dev is no cluster: it has one host"),
+        ("dev", "a", "dev is not a cluster: it has one host"),
     ],
 )
 def test_refuses_what_is_no_host(alice: Owner, stack: str, host: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""`cli/stacks/usage.sh`: memory, disk and uploads of a server, as its container has them."""
+"""`cli/stacks/container_usage.sh`: memory, disk and uploads of a server, as its container has them."""
 
 import json
 import subprocess

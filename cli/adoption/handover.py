@@ -1,4 +1,4 @@
-"""A host's volume and address between two droplets: given away on the one, in order, and free for the other."""
+"""Hands a host's volume and address over from one droplet to another."""
 
 import re
 import shlex
@@ -45,8 +45,8 @@ def require_distinct(cluster: str, stack: str) -> None:
     """
     if re.fullmatch(rf"{re.escape(cluster)}-[a-z0-9]+", stack):
         raise VolumeError(
-            f"Stack {stack} has a name that a host of cluster {cluster} can have as the owner of its volume, so that "
-            "one could claim the volume of the other. Use a stack or a cluster with another name. Nothing was changed."
+            f"The name of stack {stack} could be that of a host of cluster {cluster}. Each could then claim the "
+            "other's volume. Use a stack or a cluster with another name. Nothing was changed."
         )
 
 
@@ -66,7 +66,7 @@ def give_away(stack: str, droplet: int, address: str, handover: Sequence[str]) -
 
 
 def set_free(account: DigitalOceanAccount, volume: str, address: str, droplet: int, again: str) -> None:
-    """Shut the droplet down in order, then detach its volume and unassign its address. Can be repeated at any point.
+    """Shut the droplet down cleanly, then detach its volume and unassign its address. Can be repeated at any point.
 
     `again` is the command to repeat. Raises VolumeError.
     """

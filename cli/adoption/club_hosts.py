@@ -1,6 +1,6 @@
 """Whether a stack's PDS is on the host that is adopted or released.
 
-The host's list is no proof: a club that moves is in the lists of two hosts. The club's own file names the
+The host's list is not proof: a club that moves is in the lists of two hosts. The club's own file names the
 place that it runs in.
 """
 
@@ -19,16 +19,16 @@ Placement = tuple[str | None, str | None]
 is any."""
 
 
-class ResidentError(CommandError):
+class ClubHostError(CommandError):
     """A stack's PDS is elsewhere, or is moving; the text says what to do."""
 
 
-def require_residents(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None:
-    """Require each stack's file to name one of its places, and no move. Raises ResidentError and StackFileError."""
+def require_clubs_on_host(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None:
+    """Require each stack's file to name one of its places, and no move. Raises ClubHostError and StackFileError."""
     for stack, places in stacks.items():
         file = f"Pulumi.{stack.name}.yaml"
         if configured(stack, _NOTE) is not None:
-            raise ResidentError(
+            raise ClubHostError(
                 f"{file} has '{_NOTE}': the PDS of {stack.name} is moving. Finish the move with `./pds move`, then "
                 "repeat the command. No stack file was changed."
             )
@@ -40,7 +40,7 @@ def require_residents(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None:
             wanted = " or ".join(
                 f"{place}, host {host}" if host else place or "its own droplet" for place, host in places
             )
-            raise ResidentError(
+            raise ClubHostError(
                 f"{file} has '{there if on else 'no on'}', and not {wanted}: the PDS of {stack.name} is not on this "
                 "host. If it has moved, remove it from 'clubs' of the host's stack file, and run `pulumi up` there. No "
                 "stack file was changed."
@@ -48,10 +48,10 @@ def require_residents(stacks: Mapping[Stack, tuple[Placement, ...]]) -> None:
 
 
 def require_settled(cluster: Stack, host: str, fleet: Settings) -> None:
-    """Require that no club moves to the cluster's host or away from it. Raises ResidentError."""
+    """Require that no club moves to the cluster's host or away from it. Raises ClubHostError."""
     for name, club in fleet.clubs.items():
         if club.leaving and host in (club.host, club.leaving.host):
-            raise ResidentError(
+            raise ClubHostError(
                 f"pds:clubs.{name}.leaving: Pulumi.{cluster.name}.yaml has two places for {name}, which moves. Finish "
                 "the move with `./pds move`, then repeat the command. No stack file was changed."
             )

@@ -14,7 +14,7 @@ def _account_and_state(subject: Subject) -> tuple[DigitalOceanAccount, State] | 
     if subject.account is None:
         return "there is no DigitalOcean token here: set DIGITALOCEAN_TOKEN"
     if subject.state is None or not subject.state.resources:
-        return "no `up` of this stack has come to its end"
+        return "no `up` of this stack has completed"
     return subject.account, subject.state
 
 
@@ -26,7 +26,7 @@ def firewall(subject: Subject) -> CheckVerdict:
     account, state = available
     gaps = firewall_gaps(subject.stack, state, account)
     if gaps:
-        remedy = f" `./pds repair {subject.stack}` mends it; a plain `up` does not see it."
+        remedy = f" Run `./pds repair {subject.stack}`. `up` alone does not detect it."
         return failed(" ".join(gap.text for gap in gaps) + (remedy if any(gap.targets for gap in gaps) else ""))
     return passed("it covers the droplet, with the stack's rules")
 
@@ -42,5 +42,5 @@ def things(subject: Subject) -> CheckVerdict:
     missing = missing_resources(subject.stack, state, account)
     if missing:
         names = "; ".join(f"{item.kind} {item.id} ({item.name}) {item.fault}" for item in missing)
-        return failed(f"{names}. `./pds repair {subject.stack}` mends it; a plain `up` does not see it.")
+        return failed(f"{names}. Run `./pds repair {subject.stack}`. `up` alone does not detect it.")
     return passed("every resource of the state exists")

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from cli.adoption import forgotten_host
+from cli.adoption import remove_from_nomad
 from components.clients.errors import DeadlineError, ServiceError
 from components.clients.nomad import NomadApi
 
@@ -75,7 +75,7 @@ def nomad(monkeypatch: pytest.MonkeyPatch) -> _Nomad:
 
 
 def _forget(nomad: _Nomad) -> None:
-    forgotten_host.forget(cast(NomadApi, nomad), "a", ("house", "chess"))
+    remove_from_nomad.forget(cast(NomadApi, nomad), "a", ("house", "chess"))
 
 
 def test_everything_of_the_host_is_removed_and_nothing_of_another(nomad: _Nomad) -> None:

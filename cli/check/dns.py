@@ -25,7 +25,7 @@ def name(subject: Subject) -> CheckVerdict:
     )
     if fault:
         remedy = f"A record that this stack made, `./pds repair {subject.stack}` creates again"
-        return failed(f"{fault}. {remedy}; a plain `up` does not see it.")
+        return failed(f"{fault}. {remedy}. `up` alone does not detect it.")
     return passed(f"{subject.hostname} is {address} everywhere")
 
 
@@ -37,9 +37,7 @@ def records(subject: Subject) -> CheckVerdict:
     wrong = list(_wrong(subject, listed))
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        made = (
-            f"Those that this stack made, `./pds repair {subject.stack}` creates again; a plain `up` does not see it."
-        )
+        made = f"`./pds repair {subject.stack}` creates those of this stack again. `up` alone does not detect them."
         return failed(f"{'; '.join(wrong[:_SHOWN])}{more}. {made} Others: `pulumi stack output records` lists them.")
     return passed(f"all {len(listed)} exist")
 
