@@ -24,7 +24,7 @@ _PARTS = frozenset({"create-replacement", "delete-replaced"})
 
 
 class DigestError(Exception):
-    """It is no complete preview of this stack; the text names the fault and what to run."""
+    """It is not a complete preview of this stack; the text names the fault and what to run."""
 
 
 @dataclass(frozen=True, kw_only=True)

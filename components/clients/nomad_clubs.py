@@ -122,11 +122,11 @@ def _serves(api: NomadApi, club: str) -> bool:
 def _refuse_to_leave(club: str, where: str, datacenter: str) -> None:
     """No allocation of a paused PDS protects its volume, and in a move the one on the other host may still be empty."""
     raise ServiceError(
-        f"The PDS of stack {club} is paused or has no job, so its data may be on host {where} only, and the cluster's "
-        f"file grants it {datacenter} alone. The data were not touched. If it is being moved, write "
+        f"The PDS of stack {club} is paused or has no job. Its data may exist only on host {where}, but the cluster's "
+        f"file names only {datacenter}. Nothing was changed. To finish a move, write "
         f"'leaving: {{host: {where}, port: PORT}}' back for {club} in 'clubs', with the port that it has there, and "
-        f"repeat the same `./pds move` as before. Else start it: remove 'paused' from Pulumi.{club}.yaml, run "
-        f"`pulumi up --stack {club}`, and run this `up` again."
+        f"repeat the same `./pds move` as before. Otherwise start the PDS: remove 'paused' from "
+        f"Pulumi.{club}.yaml, run `pulumi up --stack {club}`, and run this `up` again."
     )
 
 
@@ -185,8 +185,8 @@ def refuse_in_use(api: NomadApi, clubs: list[str], stack: str, urn: str) -> None
             for club in running
         )
         raise ServiceError(
-            f"The PDS of {_and(running)} is on this host. Its members would lose it. Nothing was destroyed. "
-            f"First: {steps}."
+            f"The PDS of {_and(running)} runs on this host, so its members would lose it. Nothing was destroyed. "
+            f"First {steps}."
         )
 
 

@@ -28,7 +28,7 @@ class PdsProvider(PollingProvider):
     """A provider that works on the PDS over HTTPS, from the inputs `url`, `ip`, `admin_password` and
     `ingress_state`.
 
-    Work that is not possible yet is no failure: output `state` begins with 'pending', the outputs in `FOUND` stay
+    Work that is not possible yet is not a failure: output `state` begins with 'pending', the outputs in `FOUND` stay
     unchanged, and the next `up` continues. Members own their accounts, so this provider undoes none of their changes.
     """
 
@@ -109,7 +109,7 @@ class AccountProvider(PdsProvider, pickled_as="AccountProvider"):
         if member is None and other:
             raise ServiceError(
                 f"The e-mail address of {news['handle']} is that of the account {other.handle} ({other.did}). If it is "
-                f"this member's, write 'was: {other.handle}' beside the handle to change it, or "
+                f"this member's, write 'was: {other.handle}' in its entry to change it, or "
                 f"'handle: {other.handle}' to keep it. If not, write another address."
             )
         return member
@@ -153,7 +153,7 @@ class HandleProvider(PdsProvider, pickled_as="HandleProvider"):
         was_added = account.handle in news["was"] and olds["applied_was"] != news["was"]
         if not (option_changed or is_temporary or was_added):
             live = account.handle
-            advice = f"write 'was: {live}' beside it to change it, or this handle to keep it"
+            advice = f"write 'was: {live}' in its entry to change it, or this handle to keep it"
             return {**done, "live_handle": live, "state": f"the account's handle is {live}: {advice}"}
         if news["external"]:
             try:
@@ -204,7 +204,7 @@ def _hosted_did(accounts: Sequence[pds_admin.Account], entry: str) -> str:
     dids = [account.did for account in accounts if entry in (account.did, account.handle)]
     if not dids:
         raise ServiceError(
-            f"'takedown' lists {entry}, which is no account of this PDS. Write the current handle or DID."
+            f"'takedown' lists {entry}, which is not an account of this PDS. Write the current handle or DID."
         )
     return dids[0]
 
@@ -226,7 +226,7 @@ class UnlistedAccountsProvider(PdsProvider, pickled_as="UnlistedAccountsProvider
     """Handles of accounts on this PDS that the stack file does not list, as output `unlisted`.
 
     Its diff queries the server, because the stack file does not change at a sign-up. It only reads, and an unreachable
-    server is no change. A preview is therefore empty until an account appears or disappears.
+    server is not a change. A preview is therefore empty until an account appears or disappears.
     """
 
     FOUND: ClassVar[Mapping[str, Any]] = {"unlisted": []}

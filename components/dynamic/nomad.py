@@ -89,7 +89,7 @@ class ClubNamespaceProvider(PollingProvider, pickled_as="ClubNamespaceProvider")
 class PlacedHostsProvider(PollingProvider, pickled_as="PlacedHostsProvider"):
     """Attaches the volumes of hosts that no droplet has to workers, assigns their addresses, and waits for their nodes.
 
-    It takes no volume from a droplet: that is a takeover's task, or that of `./pds`. A takeover is no change of this.
+    It takes no volume from a droplet: that is a takeover's task, or that of `./pds`. A takeover changes nothing here.
     """
 
     def _run(self, news: Props, olds: Props) -> Props:

@@ -1,6 +1,6 @@
 """The dynamic resources, for tasks that no provider supports. The modules beside this one define their providers.
 
-All outputs are secret unless listed. `version` is an input, so changed code alone is no diff.
+All outputs are secret unless listed. `version` is an input, so changed code alone is not a diff.
 """
 
 from collections.abc import Mapping, Sequence

@@ -104,7 +104,7 @@ class Clubs(pulumi.ComponentResource):
                 "club": club,
                 "volume": club_volume(club),
                 "disk_gib": options.disk_gib,
-                # Always both: a property that is gone is no change.
+                # Always both: a property that is gone is not a change.
                 **(
                     {"datacenter": options.host, "leaving": options.leaving.host if options.leaving else ""}
                     if options.host
@@ -129,7 +129,7 @@ def refuse_destroy_while_in_use(
 ) -> None:
     """A resource that refuses its deletion while a club's PDS is on this host.
 
-    It is no child of `pds`: it depends on every child, so that a `destroy` deletes it before any of them.
+    It is not a child of `pds`: it depends on every child, so that a `destroy` deletes it before any of them.
     """
     urn = f"urn:pulumi:{stack}::{project.rpartition('/')[2]}::pulumi-python:dynamic/pds:HostInUse::{name}"
     HostInUse(

@@ -19,7 +19,7 @@ from components.settings.sections.settings import Settings
 _REGIONS = ("eu_west", "us_east")
 
 # Kind, threshold, comparison, duration. Milliseconds for `latency`, days for `ssl_expiry` (digitalocean/openapi,
-# uptime/create_alert.yml). Down means down in every region: a fault of one region is no reason for an alarm. The API
+# uptime/create_alert.yml). Down means down in every region: a fault of one region is not a reason for an alarm. The API
 # has no threshold for it, but its console writes 'less than 1'. Without one the provider would send '' and 0.
 _UPTIME = {
     "down": ("down_global", 1, "less_than", "2m"),

@@ -82,7 +82,7 @@ _DEPTH = 4
 
 
 def _readable(values: Mapping[Any, Any], path: list[str | int], faults: list[Fault]) -> dict[str, Any]:
-    """The document without keys that are no text. Half a surrogate pair in one key would make Pydantic fail
+    """The document without keys that are not text. Half a surrogate pair in one key would make Pydantic fail
     entirely."""
     readable: dict[str, Any] = {}
     for key, value in values.items():

@@ -33,6 +33,9 @@ RETIRED = {
     r"\b(LetIn\w*|AccountError)\b": "FirewallError, DigitalOceanError",
     r"\breplacing\.json\b": "replace_triggers.json",
     r"\bjobs? that watch(es)?\b": "the alerts job",
+    r"\bisland\b|\brequire_residents\b|\bResidentError\b": "single, ClubHostError",
+    r"\bdesk\b|\bshel(f|ves)\b|\bBREATH\b": "exchange, shard, PAUSE_MS",
+    r"^\W*Owns ": "a verb that says what the file does",
     r"\b(GATES|THROUGH_THE_INGRESS|BY_THEMSELVES|THROUGH_NOMAD)\b": "PREREQUISITES, INGRESS_CHECKS, …",
 }
 """A pattern, and the name that replaces it."""

@@ -110,7 +110,7 @@ BAD_ENVIRONMENTS = (
         name="rotation key zero",
         change={_KEY: "0" * 64},
         message="invalid private key: out of range",
-        meaning="Zero is no private key.",
+        meaning="Zero is not a private key.",
     ),
     Refusal(
         name="rotation key n",

@@ -47,7 +47,7 @@ def test_account_is_taken_down_and_restored_as_listed(place: HostConnection) -> 
     lifted = provider.update("id", done, {**listed, "takedown": []}).outs or {}
     assert lifted["taken_down"] == {}
     assert log_in(place, account["did"], PASSWORD) == account["did"]
-    with pytest.raises(ServiceError, match=r"lists unknown.noted.at, which is no account"):
+    with pytest.raises(ServiceError, match=r"lists unknown.noted.at, which is not an account"):
         provider.create({**listed, "takedown": ["unknown.noted.at"]})
 
 

@@ -72,7 +72,7 @@ def test_only_the_listed_accounts_are_confirmed(
     ann, bob = _made(server, "ann"), _made(server, "bob")
     done = _confirm(pds_installs[line], pds, f"{ann} did:plc:unknown")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"{ann} is confirmed now", "did:plc:unknown is no account here"]
+    assert done.stdout.splitlines() == [f"{ann} is confirmed now", "did:plc:unknown is not an account here"]
     assert (_confirmed(server, ann), _confirmed(server, bob)) == (True, False), "the server reads it without a restart"
     again = _confirm(pds_installs[line], pds, ann)
     assert again.stdout.splitlines() == [f"{ann} was confirmed before"]

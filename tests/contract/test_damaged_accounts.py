@@ -335,10 +335,10 @@ def test_check_that_ends_without_a_verdict_is_a_finding_about_its_account(
 
 def test_unreadable_folder_of_accounts_is_a_finding_about_them_only(running: Running, faulty: Data) -> None:
     did = _did(running, 3)
-    shelf = (faulty.path / repo_path(did)).parent
+    shard = (faulty.path / repo_path(did)).parent
     faulty.take()
-    shutil.rmtree(shelf)
-    shelf.symlink_to(shelf.name)  # opening it is an error, as on a bad disk
+    shutil.rmtree(shard)
+    shard.symlink_to(shard.name)  # opening it is an error, as on a bad disk
     faulty.take()
     findings = faulty.manifest()["findings"]
     assert did in findings

@@ -55,7 +55,7 @@ def _others_are_served(server: PdsProcess, restore: Restore, but: set[str]) -> N
 @contextmanager
 def _older(restore: Restore, *snapshots: Path) -> Iterator[None]:
     """Stands for the task beside a restore (fetch_older.sh), with folders as restic's backups, the newest first."""
-    desk = restore.data.path / ".restore" / "older"
+    exchange = restore.data.path / ".restore" / "older"
     listed = [
         {"id": f"{number:08x}", "time": json.loads((folder / MANIFEST).read_text())["started"]}
         for number, folder in enumerate(snapshots)
@@ -64,17 +64,17 @@ def _older(restore: Restore, *snapshots: Path) -> Iterator[None]:
 
     def serve() -> None:
         while not over.wait(0.02):
-            request = desk / "request"
+            request = exchange / "request"
             if not request.exists():
                 continue
             words = request.read_text().split()
             request.unlink()
             if words[0] == "list":
-                (desk / "list.json").write_text(json.dumps(listed))
+                (exchange / "list.json").write_text(json.dumps(listed))
             else:
-                _copy_account(snapshots[int(words[1], 16)], desk / words[1], words[2], words[3])
-            (desk / "answer.part").write_text("ok\n")
-            (desk / "answer.part").rename(desk / "answer")
+                _copy_account(snapshots[int(words[1], 16)], exchange / words[1], words[2], words[3])
+            (exchange / "answer.part").write_text("ok\n")
+            (exchange / "answer.part").rename(exchange / "answer")
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

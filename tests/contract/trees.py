@@ -152,7 +152,7 @@ def _bare_root(account: Account) -> str:
 
 
 def _bad_key(account: Account) -> str:
-    return f"node {account.graft(_node(_SPECIAL))[0]} has a key that is no path"
+    return f"node {account.graft(_node(_SPECIAL))[0]} has a key that is not a path"
 
 
 def _missing_node(account: Account) -> str:
@@ -163,25 +163,25 @@ def _missing_node(account: Account) -> str:
 def _a_record(account: Account) -> str:
     (cid,) = account.rows("select cid from record")[0]
     account.graft(_node(_ABOVE, left=bytes_of(cid)))
-    return f"node {cid} is no node of a tree"
+    return f"node {cid} is not a node of a tree"
 
 
 def _nested(account: Account) -> str:
     """Nested so deeply that a recursive reader fails."""
     deep = b"\xa2" + b"\x61e" + b"\x81" + b"\x81" * 200_000 + b"\xf6" + b"\x61l" + b"\xf6"
-    return f"node {account.graft(deep)[0]} is no node of a tree"
+    return f"node {account.graft(deep)[0]} is not a node of a tree"
 
 
 def _endless(account: Account) -> str:
     """A header that announces a list of 2^60 entries."""
     head = b"\xa2" + b"\x61e" + b"\x9b\x10" + bytes(7) + b"\x61l" + b"\xf6"
-    return f"node {account.graft(head)[0]} is no node of a tree"
+    return f"node {account.graft(head)[0]} is not a node of a tree"
 
 
 def _unlike(account: Account) -> str:
     node = _node(_FIRST)
     node["e"][0]["v"] = "text"
-    return f"node {account.graft(node)[0]} is no node of a tree: it has an entry of another form"
+    return f"node {account.graft(node)[0]} is not a node of a tree: it has an entry of another form"
 
 
 def _endless_commit(account: Account) -> str:
@@ -201,12 +201,12 @@ STRUCTURE: dict[str, Callable[[Account], str]] = {
     "a prefix of nothing": _long_prefix,
     "an empty node": _empty,
     "a root without a key": _bare_root,
-    "a key that is no path": _bad_key,
+    "a key that is not a path": _bad_key,
     "a node that is missing": _missing_node,
     "a record for a node": _a_record,
     "lists in lists": _nested,
     "a list without an end": _endless,
-    "a value that is no link": _unlike,
+    "a value that is not a link": _unlike,
     "a list without an end for a commit": _endless_commit,
 }
 """Faults that end the reading of a tree, with the error of both verifiers."""
@@ -320,7 +320,7 @@ CONTENT: dict[str, Callable[[Account], list[str]]] = {
     "a row too many": _more_row,
     "a row of another repository": _foreign_row,
     "a row with another record": _other_row,
-    "a row that is no text": _bytes_row,
+    "a row that is not text": _bytes_row,
     "a record's block that is lost": _lost_block,
     "a block without a name": _renamed_block,
     "a block under another text of its name": _other_text,

@@ -1,6 +1,6 @@
 """Differences between the dev stack's job and the one in Agent IO's post (agent.io/posts/pds), with reasons.
 
-Owns the table only. A test compares both jobs attribute by attribute: it fails on an unlisted difference, and on a
+A test compares both jobs attribute by attribute: it fails on an unlisted difference, and on a
 listed attribute that no longer differs. Attributes are dotted paths below `job.pds`; one that ends in `.*` covers
 everything below it.
 """

@@ -54,5 +54,5 @@ Then create the server, and check it:
     pulumi up
     ./pds check STACK
 
-docs/guide/first-hour.md has every step, docs/options.md every option. The project has to keep the name pds.
+docs/guide/first-hour.md lists every step, docs/options.md every option. The project has to keep the name pds.
 """

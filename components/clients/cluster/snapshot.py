@@ -28,7 +28,7 @@ def restore(api: NomadApi, file: Path, token: str, accessor: str) -> str:
         except PendingError as error:
             failures.append(error)
             if len(failures) == _TRIES:
-                raise ServiceError(f"{error} Repeat `./pds restore`, which goes on.") from None
+                raise ServiceError(f"{error} Repeat `./pds restore` to continue.") from None
             raise
         return None
 

@@ -20,7 +20,7 @@ class ClusterHostsArgs:
 
 
 class ClusterHosts(pulumi.ComponentResource):
-    """Volumes and addresses by host. Which droplet has them is no resource."""
+    """Volumes and addresses by host. Which droplet has them is not a resource."""
 
     volumes: dict[str, digitalocean.Volume]
     addresses: dict[str, digitalocean.ReservedIp]

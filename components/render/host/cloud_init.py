@@ -1,6 +1,6 @@
 """The host's `user_data`: a `#cloud-config` document that turns a Debian 13 droplet into a Nomad host.
 
-Owns the path and mode of each file, and the order of cloud-init's parts. `files/` has the content, as the scripts,
+It sets the path and mode of each file, and the order of cloud-init's parts. `files/` has the content, as the scripts,
 units and configurations that they become. Values reach them by `/etc/pds/host.env` or, if a format has no variables, by
 `@VOLUME@`. `nomad_agent.py` fills in the agent's. This module does not decide when a host is rebuilt: only
 `host.generation` does.

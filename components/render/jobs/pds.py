@@ -1,7 +1,7 @@
 """The PDS's Nomad job: the post's job, with the additions that a server with members' identities needs.
 
 A pure function of the settings. No Output enters it, so a preview shows the whole job. On the host, a template reads
-the secrets from the Nomad variable at `SECRETS_PATH`. docs/differences-from-the-post.md has the reasons for each
+the secrets from the Nomad variable at `SECRETS_PATH`. docs/differences-from-the-post.md gives the reasons for each
 difference.
 """
 

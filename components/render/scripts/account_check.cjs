@@ -1,6 +1,6 @@
 // Checks whether one account of a snapshot can be restored: its key, its database, its records, its blobs.
 //
-// Owns the three states of an account and the messages for its faults. As a program it is a separate process that
+// It defines the three states of an account and the messages for its faults. As a program it is a separate process that
 // checks one account after the other: members' data are read before, and apart from, the server's code, and a check
 // that the kernel kills for its memory affects no other job. `checkAll` is the caller's side.
 "use strict";
@@ -21,7 +21,7 @@ const LOSSES = "with losses";
 const NOT = "not restorable";
 const AT_ONCE = 2; // processes; each takes some 60 MiB of a job that may have 256
 const NAMED = 100; // lost records
-const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are no account's
+const NO_ROOM = ["ENOSPC", "EDQUOT", "SQLITE_FULL", "EROFS"]; // codes of errors that are not an account's
 const WAIT = 5000; // ms; a database is locked only briefly, when its last user closes it
 const PLACES = ["", "quarantine"]; // of blobs; the second holds blobs that were taken down
 
@@ -74,7 +74,7 @@ function readKey(file, verdict) {
     verdict.key = pair.didKey;
     return pair;
   } catch (error) {
-    verdict.why.push(error.code === "ENOENT" ? "it has no signing key" : "its signing key is no secp256k1 key");
+    verdict.why.push(error.code === "ENOENT" ? "it has no signing key" : "its signing key is not a secp256k1 key");
     return null;
   }
 }
@@ -224,7 +224,7 @@ function worker(folder, left, { manifest, gently, commitOnly, verdicts }) {
     child.on("exit", (code, signal) => {
       if (asked === null && code === 0) return resolve();
       const killed = new Killed(asked, signal ?? code);
-      // Who restores can give it more memory. A backup goes on: its owner is told of the one account.
+      // A restore can be given more memory. A backup continues, and reports the one account.
       if (asked === null || (signal === "SIGKILL" && !gently)) return reject(killed);
       verdicts.set(asked, { ...blank(), state: NOT, why: [killed.message], unchecked: signal === "SIGKILL" });
       resolve(worker(folder, left, { manifest, gently, commitOnly, verdicts }));

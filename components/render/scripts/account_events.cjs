@@ -1,4 +1,4 @@
-// Records deletions, takedowns and deactivations, in a list that only grows and is no part of any snapshot.
+// Records deletions, takedowns and deactivations, in a list that only grows and is not part of any snapshot.
 //
 // A restore returns to the time of its snapshot, and so would bring back accounts that were deleted or taken down
 // since. The server reports both in its event stream; this program keeps those lines. The list is on the volume,

@@ -117,7 +117,7 @@ function keep({ fresh, keep: save }) {
   try {
     save();
   } catch (error) {
-    console.error(`that the findings were sent could not be noted, so they are sent again: ${error.code}`);
+    console.error(`could not record the sent findings, so the next run sends them again: ${error.code}`);
   }
 }
 

@@ -1,5 +1,5 @@
-// Copies the blobs of a PDS from one place to another, each with a check of its hash. Owns which blobs those are: the
-// accounts' databases name them. Changes no source, and nothing at the target that a database names.
+// Copies the blobs of a PDS from one place to another, each with a check of its hash. The accounts'
+// databases name them. Changes no source, and nothing at the target that a database names.
 //
 // A blob is copied if the target lacks it, so that a run that was cut short is continued by the next. On a bucket, size
 // and name suffice: its service checked the content at the upload. On a disk, the content is read again.
@@ -134,7 +134,7 @@ class Run {
     } catch (error) {
       if (error instanceof Gone) return; // it was deleted, or taken down, meanwhile
       if (error instanceof Damaged) this.losses.push([did, `blob ${cid} is damaged: ${error.message}`, cid]);
-      // A bad disk. A bucket that does not answer is no blob's fault.
+      // A bad disk. A bucket that does not answer is not a blob's fault.
       else if (unread && this.from instanceof Folder) this.losses.push([did, `blob ${cid} cannot be read: ${unread.message}`, cid]);
       else throw error;
     }

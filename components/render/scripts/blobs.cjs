@@ -43,7 +43,7 @@ function direction({ volume, bucket, to }) {
 function refuseLosses(run, accepted) {
   if (run.losses.length === 0 || accepted) return;
   throw new Refused(
-    `${run.losses.length} blobs are damaged or missing at their present place: see LOSS above. They were not copied, and nothing ` +
+    `${run.losses.length} blobs are damaged or missing at their current location: see LOSS above. They were not copied, and nothing ` +
       "was deleted. `./pds blobs STACK --repair` brings back what the backups have. `--accept-losses` moves without them."
   );
 }

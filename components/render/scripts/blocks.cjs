@@ -1,6 +1,6 @@
 // Blocks of the AT Protocol, read without the server's libraries: content identifiers and DAG-CBOR.
 //
-// Owns the two formats, and whether a block matches its CID. repository.cjs owns what blocks form together.
+// It reads the two formats and checks whether a block matches its CID. repository.cjs checks what blocks form together.
 "use strict";
 
 const crypto = require("node:crypto");
@@ -24,7 +24,7 @@ class Cid {
     this.bytes = bytes;
   }
 
-  /** Returns undefined if the text is no base32, or not the canonical text of its bytes. */
+  /** Returns undefined if the text is not base32, or not the canonical text of its bytes. */
   static from(text) {
     if (text[0] !== "b") return undefined;
     const bytes = Buffer.alloc(((text.length - 1) * 5) >> 3);
@@ -134,7 +134,7 @@ class Reader {
 
   link(tag) {
     const bytes = tag === 42 && this.value();
-    if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is no link");
+    if (!Buffer.isBuffer(bytes) || bytes[0] !== 0) throw new Error("it has a tag that is not a link");
     return new Cid(bytes.subarray(1)); // after a leading zero
   }
 
@@ -142,7 +142,7 @@ class Reader {
     for (; entries.length < count; ) {
       const from = this.at;
       const key = this.value();
-      if (typeof key !== "string") throw new Error("it has a key that is no text");
+      if (typeof key !== "string") throw new Error("it has a key that is not text");
       entries.push({ key, value: this.value(), from, to: this.at });
     }
     return Object.fromEntries(entries.map(({ key, value }) => [key, value]));
@@ -153,7 +153,7 @@ class Reader {
 function decode(bytes) {
   const reader = new Reader(bytes);
   const value = reader.value();
-  if (reader.at !== bytes.length) throw new Error("it goes on after its end");
+  if (reader.at !== bytes.length) throw new Error("it continues after its end");
   return value;
 }
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the text that Caddy runs with. The texts of all stacks on the host form one file, and Caddy accepts it as a whole
+# Assembles the text that Caddy runs with. The texts of all stacks on the host form one file, and Caddy accepts it as a whole
 # or not at all. So each stack's text is tried separately; if Caddy refuses one, that stack keeps its previous text.
 #
 #   caddy.sh start     the container's command: with texts that Caddy has run before, then with the new ones

@@ -18,7 +18,7 @@ const update = db.prepare("UPDATE account SET emailConfirmedAt = ? WHERE did = ?
 const now = new Date().toISOString();
 const confirm = db.transaction(() => {
   for (const did of dids) {
-    if (!known.get(did)) console.log(`${did} is no account here`);
+    if (!known.get(did)) console.log(`${did} is not an account here`);
     else console.log(`${did} ${update.run(now, did).changes ? "is confirmed now" : "was confirmed before"}`);
   }
 });

@@ -48,7 +48,7 @@ try {
   if (error.code === "SQLITE_BUSY") {
     refuse(
       "another server runs on these data, and two would damage them.",
-      "Nomad starts this one again. If that goes on, stop the other one: `./pds nomad STACK -- job status pds` lists " +
+      "Nomad starts this one again. If this repeats, stop the other one: `./pds nomad STACK -- job status pds` lists " +
         "the allocations."
     );
   }

@@ -32,7 +32,7 @@ async function main() {
   end({ problems, ...assessed(verdicts) }, began);
 }
 
-/** Compares the DID documents with the keys. A member who moved to another server is no fault. */
+/** Compares the DID documents with the keys. A member who moved to another server is not a fault. */
 async function identities(accounts, keys) {
   const asked = await documents(accounts, process.env.PDS_DID_PLC_URL);
   const { unread, moved, swapped } = held(keys, asked, accounts, hostname);

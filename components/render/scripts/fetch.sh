@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the download of a snapshot from the bucket to TARGET/fetched, and of the list of departures to TARGET/list;
+# Downloads a snapshot from the bucket to TARGET/fetched, and the list of departures to TARGET/list;
 # without a TARGET, to the allocation's own folder. Runs in restic's image before the task that uses them. Nomad's meta
 # of the dispatched job has the parameters: `snapshot` is a snapshot's ID in restic, `from` is "volume" if the snapshot
 # is on the volume already, `show` lists snapshots, `only` is the DID of the one account to fetch.
@@ -68,8 +68,8 @@ esac
 set --
 only=${NOMAD_META_only:-}
 if [ "$only" != "" ]; then
-    shelf=$(printf %s "$only" | sha256sum | cut -c 1-2)
-    for path in /manifest.json /.pds-identity.json /account.sqlite "/actors/$shelf/$only" "/blocks/$only" "/blocks/quarantine/$only"; do
+    shard=$(printf %s "$only" | sha256sum | cut -c 1-2)
+    for path in /manifest.json /.pds-identity.json /account.sqlite "/actors/$shard/$only" "/blocks/$only" "/blocks/quarantine/$only"; do
         set -- "$@" --include "$path"
     done
 fi

@@ -1,38 +1,38 @@
 #!/bin/sh
-# Owns a restore's access to older backups: the restore itself has no key of the bucket. Runs in restic's image beside
+# Fetches older backups for a restore, which itself has no key of the bucket. Runs in restic's image alongside
 # the task that restores, and ends with it. They communicate by files in TARGET/older: a `request` is "list", answered
 # with list.json, or "get ID FOLDER DID", answered with that account's files in ID; `answer` is "ok" or "failed".
 set -eu
 umask 077
 
-desk=$TARGET/older
+exchange=$TARGET/older
 
 # This task never ends by itself: Nomad counts a sidecar that may not start again as failed, also after an exit with 0
 # (client/allocrunner/taskrunner/restarts), and then kills the restore. So the bucket is opened for each request, in a shell
-# of its own: one that is away is an answer. What an earlier run left on the desk is removed before both (fetch.sh).
+# of its own: one that is away is an answer. What an earlier run left on the exchange is removed before both (fetch.sh).
 list() (
     # shellcheck source=/dev/null
     . "$(dirname "$0")/restic_open.sh"
-    [ "$REPOSITORY" = there ] || { echo "[]" >"$desk/list.json" && exit 0; }
-    restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$desk/list.json"
+    [ "$REPOSITORY" = there ] || { echo "[]" >"$exchange/list.json" && exit 0; }
+    restic snapshots --no-lock --host "$PDS_HOSTNAME" --tag pds --json >"$exchange/list.json"
 )
 
 get() (
     # shellcheck source=/dev/null
     . "$(dirname "$0")/restic_open.sh"
-    restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$desk/$1" --include /manifest.json \
+    restic restore "$1" --no-lock --quiet --host "$PDS_HOSTNAME" --tag pds --target "$exchange/$1" --include /manifest.json \
         --include "/$2" --include "/blocks/$3" --include "/blocks/quarantine/$3"
 )
 
 trap 'exit 0' TERM
 while :; do
-    if [ -f "$desk/request" ]; then
+    if [ -f "$exchange/request" ]; then
         # shellcheck disable=SC2046 # its words
-        set -- $(cat "$desk/request")
-        rm -f "$desk/request"
+        set -- $(cat "$exchange/request")
+        rm -f "$exchange/request"
         said=failed
         "$@" && said=ok
-        { echo $said >"$desk/answer.part" && mv "$desk/answer.part" "$desk/answer"; } || true
+        { echo $said >"$exchange/answer.part" && mv "$exchange/answer.part" "$exchange/answer"; } || true
     fi
     sleep 1
 done

@@ -19,17 +19,17 @@ function entries(folder, absent = ["ENOENT"]) {
 /** DIDs of the accounts with a folder below `root`. If `unread` is given, it gets the errors of unreadable folders. */
 function folders(root, unread) {
   const actors = path.join(root, "actors");
-  const shelves = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
-  const listed = (shelf) => {
+  const shards = entries(actors).filter((name) => /^[0-9a-f]{2}$/.test(name));
+  const listed = (shard) => {
     try {
-      return entries(path.join(actors, shelf));
+      return entries(path.join(actors, shard));
     } catch (error) {
       if (!unread) throw error;
       unread(error);
       return [];
     }
   };
-  return shelves.flatMap((shelf) => listed(shelf).filter((name) => name.startsWith("did:")));
+  return shards.flatMap((shard) => listed(shard).filter((name) => name.startsWith("did:")));
 }
 
 /** Flushes a file, or the entries of a folder, to the disk. */

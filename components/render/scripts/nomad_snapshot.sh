@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns one snapshot of Nomad's state: saves it, sends it to the bucket, and removes expired ones. Runs on a server of a
+# Makes one snapshot of Nomad's state: saves it, sends it to the bucket, and removes expired ones. Runs on a server of a
 # cluster, without a container.
 #
 # The snapshot is a secret: Raft has Nomad's keyring in it. It lies on this server's disk for some seconds, which has the

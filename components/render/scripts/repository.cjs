@@ -1,7 +1,7 @@
 // Reads one member's repository without the server's libraries: blocks, records, signature, and the account's key.
 //
 // The format is https://atproto.com/specs/repository: blocks of DAG-CBOR named by their hash, a tree of records (MST),
-// a signed commit on top. Owns the format, and where a server keeps it. Checking a backup with the code that wrote it
+// a signed commit on top. Checking a backup with the code that wrote it
 // only proves that the code agrees with itself. This is a second implementation; cli/snapshot/repository.py is a third one, on
 // the operator's machine.
 "use strict";
@@ -68,14 +68,14 @@ class Node {
     if (name === "l") this.left = this.reader.value();
     else if (name === "e") this.from = this.reader.skip();
     else throw new Error("it has other fields");
-    if (!isLink(this.left)) throw new Error("its left side is no link");
+    if (!isLink(this.left)) throw new Error("its left side is not a link");
   }
 
   decoded(read) {
     try {
       return read();
     } catch (error) {
-      throw this.fault(`is no node of a tree: ${error.message}`);
+      throw this.fault(`is not a node of a tree: ${error.message}`);
     }
   }
 
@@ -87,12 +87,12 @@ class Node {
   *entries() {
     this.reader.at = this.from;
     const [major, count] = this.reader.head();
-    if (major !== 4) throw this.fault("is no node of a tree: it has no list");
+    if (major !== 4) throw this.fault("is not a node of a tree: it has no list");
     let before = "";
     for (let index = 0; index < count; index++) {
       const { p, k, v, t } = this.decoded(() => this.entry());
       const key = before.slice(0, p) + k.latin1Slice();
-      if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is no path");
+      if (key.length > 1024 || !PATH.test(key)) throw this.fault("has a key that is not a path");
       const longer = p < before.length && before[p] === key[p];
       if (!Number.isInteger(p) || p < 0 || p > before.length || longer) {
         throw this.fault(`has ${key} with a wrong prefix`);
@@ -123,7 +123,7 @@ function layerOf(key) {
 }
 
 /**
- * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is no tree.
+ * Path and CID of each record in the tree below the node `top`, in the order of their bytes. Throws if it is not a tree.
  * Terminates for any blocks: a step down is a layer down, and the keys of a subtree reached twice do not ascend.
  */
 function* records(blocks, top) {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns opening restic's repository for the scripts beside this one, and the messages if it does not open. The names
+# Opens restic's repository for the other scripts, and explains why if it does not open. The names
 # RESTIC_* and AWS_* are restic's own. SECTION is that of the stack file, `backup` by default. Sets REPOSITORY to "there" or "absent".
 set -eu
 

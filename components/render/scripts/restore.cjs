@@ -28,7 +28,7 @@ const ROUNDS = 5;
 const RACE = 60000; // ms; tolerates a clock that is slightly behind
 
 const { Refused, asked, data, dids, hostname, notServing, onTheServer, plc, relays, repairs, say } = request;
-const { place, fetched, next, only, older: desk } = swaps.places(data);
+const { place, fetched, next, only, older: exchange } = swaps.places(data);
 const list = path.join(data, departures.LIST);
 
 async function main() {
@@ -59,7 +59,7 @@ async function restoreAll() {
   const keys = new Map([...accounts.chosen].map(([did, { verdict }]) => [did, verdict.key]));
   const told = await outside([...accounts.chosen.keys()], keys, before, found.manifest, await asking);
   say("identities", `${keys.size} asked, ${Object.keys(told.moved).length} are another server's`);
-  say("events", `go on after number ${told.sequence}`);
+  say("events", `continue after number ${told.sequence}`);
 
   const left = whoLeft({ since, statuses: told.statuses, wanted: wanted() });
   const done = await made(source, found, accounts, (now) => wholeJob(found, now, told, left));
@@ -67,7 +67,7 @@ async function restoreAll() {
   const todo = { step: "out", old: swaps.aside(data) };
   swaps.writePlan(data, todo);
   swaps.swapAll(data, todo);
-  for (const name of [fetched, desk, only, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
+  for (const name of [fetched, exchange, only, path.join(place, "carried")]) fs.rmSync(name, { recursive: true, force: true });
   for (const line of [...told.notes, ...left.notes, ...accounts.notes, ...done.notes]) console.log(`note: ${line}`);
   for (const [did, why] of done.left) if (!accounts.leftOut.has(did)) console.log(`LEFT OUT: ${did}: ${why}`);
   for (const [did, why] of accounts.leftOut) console.log(`NOT RESTORED: ${did}: ${why}`);
@@ -86,7 +86,7 @@ async function made(source, found, accounts, jobOf) {
     const failed = new Map(done.failed ?? (await holdsTogether(accounts, done, found.manifest.blobs === "disk" && [data, source])));
     const behind = done.unapplied ?? [];
     if (failed.size + behind.length === 0) return done;
-    // A fault of the host, as of its disk, is no account's.
+    // A fault of the host, as of its disk, is not an account's.
     if (failed.size > 1 && failed.size * 2 > accounts.chosen.size) {
       throw new Error(`what was restored does not hold together:\n  ${[...failed].map((line) => line.join(": ")).join("\n  ")}`);
     }
@@ -116,7 +116,7 @@ async function verified(source, onAccounts) {
 async function choices(source, found, before, since) {
   // A move's snapshot is of a stopped server. Data on its new volume are of an earlier stay: no account comes from them.
   const old = asked("old_data") === "no" ? accountsOf.oldAccounts(data, null, [], []) : oldAccounts(before);
-  const older = new accountsOf.Older(desk, found.manifest.started, request.olderAreThere);
+  const older = new accountsOf.Older(exchange, found.manifest.started, request.olderAreThere);
   const shared = { found, old, scratch: place, without: dids("without") };
   const { chosen, leftOut } = await accountsOf.choose({ ...shared, source, older });
   const ended = [...since].filter(([, status]) => status === "deleted").map(([did]) => did);
@@ -226,7 +226,7 @@ function room(manifest) {
   const reserve = Number(process.env.PDS_SNAPSHOT_RESERVE_MIB ?? 256) * MEBIBYTE;
   if (free - needed < reserve) {
     const [has, takes] = [free, needed].map((bytes) => `${Math.floor(bytes / MEBIBYTE)} MiB`);
-    throw new Refused(`the volume has ${has} free, the databases take ${takes} beside the old ones. Make it larger.`);
+    throw new Refused(`the volume has ${has} free, the databases take ${takes} in addition to the old ones. Make it larger.`);
   }
 }
 
@@ -251,7 +251,7 @@ async function verifyAlone() {
   if (source === fetched) fs.rmSync(fetched, { recursive: true, force: true });
   if (broken.length > 0) {
     throw new Refused(
-      `${broken.length} of ${found.manifest.accounts.length} accounts cannot be restored from it. To go on without ` +
+      `${broken.length} of ${found.manifest.accounts.length} accounts cannot be restored from it. To restore without ` +
         `them: ${broken.map((did) => `--without ${did}`).join(" ")}`
     );
   }

@@ -1,6 +1,6 @@
 // Chooses the source of each account of a restore: the snapshot; if it is not restorable there, the newest older backup
 // in which it is intact, else the old data on the volume; else it is left out and reported. Accounts that are newer
-// than the snapshot are carried over from the old data. Owns those choices, and assembles one new data directory from
+// than the snapshot are carried over from the old data. The script then assembles one new data directory from
 // them.
 "use strict";
 
@@ -18,15 +18,15 @@ const AWAY = "the older backups could not be asked: try `./pds restore STACK --o
 // --- older backups: another task has restic's key (fetch_older.sh); the two communicate by files in this folder
 
 class Older {
-  /** `desk` is the folder; `before` the time that bounds older backups, or null; `on` whether that task exists. */
-  constructor(desk, before, on) {
-    Object.assign(this, { desk, before, on });
+  /** `exchange` is the folder; `before` the time that bounds older backups, or null; `on` whether that task exists. */
+  constructor(exchange, before, on) {
+    Object.assign(this, { exchange, before, on });
     this.judged = new Map(); // hashes of an account's files to their verdict
   }
 
   async ask(...words) {
-    fs.mkdirSync(this.desk, { recursive: true });
-    const [request, answer] = ["request", "answer"].map((name) => path.join(this.desk, name));
+    fs.mkdirSync(this.exchange, { recursive: true });
+    const [request, answer] = ["request", "answer"].map((name) => path.join(this.exchange, name));
     fs.rmSync(answer, { force: true });
     fs.writeFileSync(`${request}.next`, `${words.join(" ")}\n`);
     fs.renameSync(`${request}.next`, request);
@@ -43,7 +43,7 @@ class Older {
     if (!this.ids) {
       const got = await this.ask("list");
       this.away = !got;
-      const found = got ? JSON.parse(fs.readFileSync(path.join(this.desk, "list.json"), "utf8")) : [];
+      const found = got ? JSON.parse(fs.readFileSync(path.join(this.exchange, "list.json"), "utf8")) : [];
       const older = found.filter(({ time }) => !this.before || Date.parse(time) < Date.parse(this.before));
       this.ids = older.sort((one, other) => Date.parse(other.time) - Date.parse(one.time)).map(({ id }) => id);
     }
@@ -54,7 +54,7 @@ class Older {
   async find(did) {
     let second = null;
     for (const id of await this.list()) {
-      const folder = path.join(this.desk, id);
+      const folder = path.join(this.exchange, id);
       if (!(await this.ask("get", id, home(did), did)) || !fs.existsSync(path.join(folder, MANIFEST))) continue;
       const manifest = JSON.parse(fs.readFileSync(path.join(folder, MANIFEST), "utf8"));
       const verdict = await this.judge(folder, did, manifest);

@@ -16,7 +16,7 @@ const { Unknown, world } = require("./restore_world.cjs");
 const { verify } = require("./verify.cjs");
 
 const { Refused, asked, data, hostname, notServing, plc, relays, say } = request;
-const { fetched, only, older: desk } = swaps.places(data);
+const { fetched, only, older: exchange } = swaps.places(data);
 
 /** Fetches, checks and stages one account beside the running server. */
 async function makeOneReady(did) {
@@ -28,7 +28,7 @@ async function makeOneReady(did) {
   const of = found.manifest?.repositories[did]?.of ?? found.manifest?.started;
   let account = fault ? null : { folder: source, verdict: found.verdicts.get(did), of, manifest: found.manifest };
   if (account?.verdict.state !== WHOLE && !asked("snapshot") && !asked("from")) {
-    const other = await new accountsOf.Older(desk, found.manifest?.started ?? null, request.olderAreThere).find(did);
+    const other = await new accountsOf.Older(exchange, found.manifest?.started ?? null, request.olderAreThere).find(did);
     if (other && (!account || account.verdict.state === NOT || other.verdict.state === WHOLE)) account = other;
   }
   if (!account || account.verdict.state === NOT) {
@@ -43,7 +43,7 @@ async function makeOneReady(did) {
   const ready = { did, of: account.of, verdict: account.verdict, revisions: told.revisions };
   fs.writeFileSync(path.join(only, "ready.json"), JSON.stringify(ready));
   swaps.toDisk(only);
-  for (const name of [fetched, desk]) fs.rmSync(name, { recursive: true, force: true });
+  for (const name of [fetched, exchange]) fs.rmSync(name, { recursive: true, force: true });
   if (account.verdict.state === LOSSES) request.tellLosses(did, account.verdict);
   say("ready", `${did} as of ${account.of}, ${account.verdict.state}; the server has not been touched`);
 }
@@ -86,7 +86,7 @@ async function finishOne(todo) {
     if (todo.back) restoreRows(did);
     await request.onTheServer(job);
   } catch (error) {
-    // What was killed goes on in the next run. What failed would fail again, and no server starts while the plan is there.
+    // A killed run is continued by the next one. What failed would fail again, and no server starts while the plan is there.
     if (error instanceof Killed || error.told) throw error;
     undoOne(todo);
     throw error;

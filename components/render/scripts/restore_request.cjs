@@ -45,7 +45,7 @@ function identityOfVolume() {
 function refuseLostBlobs({ blobs }) {
   if (blobs !== "bucket" || process.env.BLOBS_SERVE) return;
   throw new Refused(
-    "the blobs of this backup are copies beside it, and the stack has no 'blobs' to bring them back. Nothing was changed. " +
+    "the blobs of this backup are separate copies, and the stack has no 'blobs' to restore them to. Nothing was changed. " +
       "Set 'blobs.bucket', and 'blobs.serve' to disk to have them on the volume. Then run `pulumi up`."
   );
 }
@@ -77,7 +77,7 @@ function alone() {
   exclusive.alone(data);
 }
 
-/** Refuses a running server. Old data that cannot be read are no reason: they are kept as they are. */
+/** Refuses a running server. Old data that cannot be read are not a reason: they are kept as they are. */
 function notServing() {
   try {
     notServing.held = exclusive.stopped(data);

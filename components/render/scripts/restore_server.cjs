@@ -193,7 +193,7 @@ async function repair({ ctx, scripts, job }, did, { rebuild }, failed) {
   }
 }
 
-/** The server's rebuild-repo asks whether to go on. An empty line says so; each question reads all that its input has. */
+/** The server's rebuild-repo asks whether to continue. An empty line says so; each question reads all that its input has. */
 function answerNext() {
   Object.defineProperty(process, "stdin", { value: Readable.from(["\n"]), configurable: true });
 }

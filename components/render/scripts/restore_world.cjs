@@ -63,8 +63,8 @@ async function world({ dids, keys, hostname, plc, relays, known, revisions, aske
   const heard = answers.filter(([, status]) => status !== null);
   if (relays.length > 0 && heard.length === 0 && !known.given && !known.old) {
     throw new Unknown(
-      "no relay says how far it has followed this server's events, and the old ones are not here. Give a number that is " +
-        "surely above: --sequence N."
+      "no relay reports how many events it has, and the old events are gone. Give a number above every event ever sent: " +
+        "--sequence N."
     );
   }
   const sequence = Math.max(known.manifest, known.given, known.old, ...heard.map(([, status]) => Number(status.seq ?? 0)));

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the upload of a finished snapshot to the bucket: restic sends it, removes expired ones, and reads a part back.
+# Uploads a finished snapshot to the bucket: restic sends it, removes expired ones, and reads a part back.
 # Runs in restic's image (Alpine: sh and restic) after the snapshot task.
 set -eu
 # shellcheck source=/dev/null
@@ -26,7 +26,7 @@ for lock in $(restic list locks --no-lock --quiet); do
 done
 restic unlock --quiet $all
 
-# Departures are no part of a snapshot: a restore of an old one needs them, too (account_events.cjs).
+# Departures are not part of a snapshot: a restore of an old one needs them, too (account_events.cjs).
 cd "$PDS_DATA_DIRECTORY"
 if [ -f .departures.jsonl ]; then
     restic backup --quiet --host "$PDS_HOSTNAME" --tag departures --ignore-ctime .departures.jsonl

@@ -59,7 +59,7 @@ function readCopies(found) {
   fs.rmSync(path.join(scratch, "blobs.json"));
 }
 
-/** Faults of single accounts of the copy are no fault of another version of the server. */
+/** Faults of single accounts of the copy are not faults of another version of the server. */
 async function assess() {
   const { verdicts } = await verify(copy, {});
   for (const line of lines(verdicts)) console.log(`FINDING: ${line}`);
@@ -141,7 +141,7 @@ async function wrongWith(server, did, known, lost) {
     await pipeline(answer.body, fs.createWriteStream(file));
     if (known) wrong.push(...carProblems(file, did, known));
   } catch (error) {
-    if (known) wrong.push(`what is served is no repository: ${error.message}`);
+    if (known) wrong.push(`what is served is not a repository: ${error.message}`);
   }
   const kept = lost ? read(path.join(copy, home(did), "store.sqlite"), keptBlobs) : [];
   for (const cid of kept) {

@@ -1,7 +1,7 @@
 // Makes one consistent copy of a PDS's data while the server keeps writing: DATA/.snapshot/current, with a manifest.
 //
-// Runs in the server's own image, with its own SQLite library. Owns the order in which things are copied, and when a
-// copy is refused: if the account database cannot be read, or the volume is too full. A fault of one account is a
+// Runs in the server's own image, with its own SQLite library. It decides the order in which things are copied, and refuses
+// a copy if the account database cannot be read, or the volume is too full. A fault of one account is a
 // finding (snapshot_accounts.cjs), which the manifest and the run's status contain. The order matters, because no
 // moment is common to all files:
 //
@@ -29,7 +29,7 @@ const server = createRequire(path.join(process.cwd(), "x.js")).resolve("@atproto
 
 const ATTEMPTS = 3;
 const ALL_CHECKED = 20 * 3600 * 1000; // ms; a day, less the delay of a run or two
-const BREATH = 2; // ms between accounts: the server's members use the same disk and processor
+const PAUSE_MS = 2; // between accounts: the server's members use the same disk and processor
 const MEBIBYTE = 1024 * 1024;
 
 class Refused extends Error {}
@@ -59,7 +59,7 @@ async function main() {
   copy.file(".pds-identity.json");
   for (const did of folders(data, unread)) {
     await copy.account(did);
-    if (!copy.kept.has(did)) await pause(BREATH);
+    if (!copy.kept.has(did)) await pause(PAUSE_MS);
   }
   const accounts = await accountsAndEvents(copy);
   leaveOut(copy, new Set(accounts));
@@ -249,7 +249,7 @@ function room(copy) {
   }
 }
 
-/** The accounts of a shelf that cannot be read are known from the account database, and become findings. */
+/** The accounts of a shard that cannot be read are known from the account database, and become findings. */
 function unread(error) {
   console.error(`note: ${error.message}`);
 }
@@ -299,6 +299,6 @@ main().catch((error) => {
   try {
     end("backup", [error.message.replace(/\s+/g, " ").slice(0, 500)]);
   } catch (full) {
-    console.error(`that it failed could not be noted: ${full.message}`);
+    console.error(`could not record the failure: ${full.message}`);
   }
 });

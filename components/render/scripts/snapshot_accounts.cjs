@@ -1,9 +1,9 @@
 // The accounts' part of a snapshot: copies each account's repository, key and blobs from the live data, or keeps them
-// from the previous copy. Owns which data are copied again, and the handling of an account that cannot be copied
-// intact: its last intact copy stays in the snapshot, and the account is among the findings. Damage of one account
+// from the previous copy. It decides which data are copied again. If an account cannot be copied intact,
+// its last intact copy stays in the snapshot, and the account is among the findings. Damage of one account
 // affects no other.
 //
-// snapshot.cjs owns order and lock.
+// snapshot.cjs has the order and the lock.
 "use strict";
 
 const fs = require("node:fs");
@@ -183,7 +183,7 @@ class Copy {
       try {
         pair = publicKey(fs.readFileSync(path.join(this.next, home(did), "key")));
       } catch {
-        return "its signing key is no secp256k1 key";
+        return "its signing key is not a secp256k1 key";
       }
       const content = db.prepare("select content from repo_block where cid = ?").pluck().get(root.cid);
       const faults = [...commitProblems({ content, root: root.cid, rev: root.rev, did, verifier: pair.verifier })];

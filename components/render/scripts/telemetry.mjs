@@ -9,7 +9,7 @@ import { pathToFileURL } from "node:url";
 
 const MODULE = "@atproto/pds/telemetry";
 
-// `node -e` in the container, as `./pds check` runs it, is no server: its port would be taken already.
+// `node -e` in the container, as `./pds check` runs it, is not a server: its port would be taken already.
 if (!process.execArgv.some((argument) => /^(-e|-p|-pe|--eval|--print)\b/.test(argument))) {
   try {
     // From the server's directory, as for `--import` of the package itself. This file is elsewhere.

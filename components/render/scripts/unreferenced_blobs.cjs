@@ -5,7 +5,7 @@
 // disk-blobstore.js of @atproto/pds). An upload that no record names stays for ever. Another upload of the same blob
 // replaces the row's key and leaves the earlier file behind, without a row.
 //
-// Owns which files are removed, and the order. Only files below temp/ are: no record, blob in blocks/ or in quarantine,
+// Only files below temp/ are removed: no record, blob in blocks/ or in quarantine,
 // and no backup, which holds blobs of records only, is affected. For each file, in a write transaction on the account's
 // database, so that no record can be written meanwhile:
 //
@@ -32,7 +32,7 @@ const NAME = "unreferenced-blobs"; // of the run's status
 const DAY = 24 * 3600 * 1000; // ms
 const LEAST_DAYS = 1; // an upload is written before its row; younger files may be incomplete uploads
 const WAIT = 5000; // ms; the server itself waits as long for a locked database
-const BREATH = 2; // ms between two transactions: the server's members use the same disk
+const PAUSE_MS = 2; // between two transactions: the server's members use the same disk
 
 const data = process.env.PDS_DATA_DIRECTORY;
 const temporary = process.env.PDS_BLOBSTORE_DISK_TMP_LOCATION; // unset with `s3`
@@ -73,7 +73,7 @@ async function sweep(did, before, total) {
       fs.rmSync(file, { force: true });
       total.removed++;
       total.bytes += size;
-      await new Promise((resume) => setTimeout(resume, BREATH));
+      await new Promise((resume) => setTimeout(resume, PAUSE_MS));
     }
   } catch (error) {
     total.problems.push(`${did}: its uploads could not be removed: ${error.message}`);
@@ -114,6 +114,6 @@ main().catch((error) => {
   try {
     end(NAME, [error.message.replace(/\s+/g, " ").slice(0, 500)]);
   } catch (full) {
-    console.error(`that it failed could not be noted: ${full.message}`);
+    console.error(`could not record the failure: ${full.message}`);
   }
 });

@@ -115,7 +115,7 @@ function* lines(verdicts) {
 }
 
 /**
- * Faults of a snapshot that are no fault of a server that serves it: `findings`, from DID to state and `what`; `left`,
+ * Faults of a snapshot that are not faults of a server that serves it: `findings`, from DID to state and `what`; `left`,
  * DIDs that cannot be served; `lost`, from DID to its missing blobs; `damaged`, DIDs whose records have losses.
  */
 function assessed(verdicts) {

@@ -28,7 +28,7 @@ const ours = {
 };
 
 if (fs.existsSync(path.join(directory, ".restore", "swap.json"))) {
-  refuse("a restore was cut short between the old data and the new.", "Run `./pds restore` again: it goes on there.");
+  refuse("a restore was cut short between the old data and the new.", "Run `./pds restore` again to continue.");
 }
 
 if (fs.existsSync(identityFile)) {

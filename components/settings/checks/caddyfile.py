@@ -36,7 +36,7 @@ _EVERYTHING = frozenset({"*", "/*", "/xrpc/*"})
 
 
 class CaddyfileError(ValueError):
-    """The text is no part of a Caddyfile. The message names the line and the reason."""
+    """The text is not part of a Caddyfile. The message names the line and the reason."""
 
 
 @dataclass(frozen=True)

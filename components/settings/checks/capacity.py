@@ -76,7 +76,7 @@ def memory_faults(settings: Settings) -> Iterator[Fault]:
         by_section = {name: part.memory_mib for name, part in job_demands(settings).items() if part.memory_mib}
         yield Fault(
             "host.size",
-            f"{settings.host.size} has {available} MiB for jobs, beside what kernel and system keep. The jobs reserve "
+            f"{settings.host.size} has {available} MiB for jobs, after what kernel and system keep. The jobs reserve "
             f"{demand} MiB ({_listed(by_section)}).",
             f"{larger} 'pds.memory_mib'.",
         )

@@ -88,7 +88,7 @@ def blobs_faults(settings: Settings) -> Iterator[Fault]:
     if settings.s3:
         yield Fault(
             "blobs",
-            "'s3' names a bucket for blobs beside it. The server uses one of the two.",
+            "'s3' also names a bucket for blobs. The server uses one of the two.",
             "Remove 's3' for a bucket that the program makes, or 'blobs' for your own.",
         )
     lone = {name: getattr(blobs, name) for name in ("access_key_id", "secret_access_key")}

@@ -106,7 +106,9 @@ def _handle_faults(index: int, member: MemberOptions, domains: tuple[str, ...]) 
             f"Write {'a longer' if len(front) < SHORTEST else 'a shorter'} name, or a handle of another domain.",
         )
     elif is_reserved(member.handle, domains) and not member.reserved:
-        yield Fault(key, f"the server reserves {shown(front)}.", "Write another name, or 'reserved: true' beside it.")
+        yield Fault(
+            key, f"the server reserves {shown(front)}.", "Write another name, or 'reserved: true' in its entry."
+        )
 
 
 def _shared(option: str, values: list[str]) -> Iterator[Fault]:

@@ -115,7 +115,7 @@ def _store_faults(settings: Settings, metrics: MetricsOptions) -> Iterator[Fault
     granted = sum(club.disk_gib for club in settings.clubs.values())
     left = settings.volume.size_gib - granted
     if left < SMALLEST_SHARE * STORE_GIB:
-        clubs = f" beside the {granted} GiB of 'clubs'" if granted else ""
+        clubs = f" in addition to the {granted} GiB of 'clubs'" if granted else ""
         yield Fault(
             "metrics.store",
             f"it takes up to {STORE_GIB} GiB, and the volume has only {left} GiB{clubs}.",

@@ -103,9 +103,9 @@ def cluster_faults(settings: Settings) -> Iterator[Fault]:
     if cluster is None:
         for name, club in settings.clubs.items():
             if club.host is not None:
-                yield Fault(f"clubs.{name}.host", "this stack is no cluster.", "Remove it: there is one host.")
+                yield Fault(f"clubs.{name}.host", "this stack is not a cluster.", "Remove it: there is one host.")
             if club.leaving is not None:
-                yield Fault(f"clubs.{name}.leaving", "this stack is no cluster.", "Remove it: there is one host.")
+                yield Fault(f"clubs.{name}.leaving", "this stack is not a cluster.", "Remove it: there is one host.")
         return
     yield from _foreign_options(settings)
     yield from _numbers(settings, cluster)
@@ -199,7 +199,7 @@ def _ports(settings: Settings, host: str, clubs: dict[str, ClubOptions]) -> Iter
 
 
 def _no_host(settings: Settings, cluster: ClusterOptions, name: str, club: ClubOptions) -> Fault:
-    """`up` chooses no host by itself: a later `up` could choose another one, where the club's data are not."""
+    """`up` does not choose a host: a later `up` could choose another one, where the club's data are not."""
     hosts = ", ".join(cluster.hosts)
     if club.host:
         return Fault(f"clubs.{name}.host", f"the cluster has no host '{club.host}'.", f"Write one of: {hosts}.")
@@ -218,7 +218,7 @@ def _room(settings: Settings, cluster: ClusterOptions, host: str, clubs: dict[st
         granted = volume - RESERVE_GIB - room.disk_gib
         yield Fault(
             f"cluster.hosts.{host}.volume_gib",
-            f"the volume has {volume} GiB, and the clubs on the host have {granted} GiB, beside {RESERVE_GIB} GiB for "
+            f"the volume has {volume} GiB, and the clubs on the host have {granted} GiB, plus {RESERVE_GIB} GiB for "
             "Nomad and the ingress.",
             f"Write {granted + RESERVE_GIB} or more.",
         )
@@ -226,7 +226,7 @@ def _room(settings: Settings, cluster: ClusterOptions, host: str, clubs: dict[st
     if room.memory_mib < 0:
         yield Fault(
             "cluster.workers.size",
-            f"{cluster.workers.size} has {available} MiB for jobs, beside what kernel and system keep. The clubs on "
+            f"{cluster.workers.size} has {available} MiB for jobs, after what kernel and system keep. The clubs on "
             f"host {host} and its ingress reserve {available - room.memory_mib} MiB.",
             "Write a larger size, or give a club another host.",
         )

@@ -164,7 +164,7 @@ def _blobs(settings: Settings) -> Iterator[Fault]:
     if (settings.s3 or settings.blobs) and disk:
         yield Fault(
             section,
-            f"'pds.extra_env' asks for blobs on disk ({disk[0]}) beside it. The server accepts one of the two.",
+            f"'pds.extra_env' also asks for blobs on disk ({disk[0]}). The server accepts one of the two.",
             f"Remove '{section}' for blobs on the volume, or those lines of 'extra_env' for blobs in the bucket.",
         )
 

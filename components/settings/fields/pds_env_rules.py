@@ -65,7 +65,7 @@ RULES = (
     Rule(
         "LOG_LEVEL",
         _like("trace|debug|info|warn|error|fatal"),
-        "{value} is no log level.",
+        "{value} is not a log level.",
         "Write trace, debug, info, warn, error or fatal.",
     ),
     # syntax/dist/did.js. The older line does not check the service's DID, and makes tokens for it.
@@ -81,13 +81,13 @@ RULES = (
     Rule(
         r"PDS_\w+_COLOR(_CONTRAST)?",
         _like(rf"#([0-9A-Fa-f]{{3}}|[0-9A-Fa-f]{{6}})|rgb\({_BYTE},{_BYTE},{_BYTE}\)"),
-        "{value} is no colour.",
+        "{value} is not a colour.",
         "Write '#' and six hex digits, in quotes: \"#1185fe\".",
     ),
     Rule(
         r"PDS_\w+_COLOR_HUE",
         _like("360|3[0-5][0-9]|[12]?[0-9]?[0-9]"),
-        "{value} is no angle on the colour circle.",
+        "{value} is not an angle on the colour circle.",
         'Write a whole number from 0 to 360, in quotes: "210".',
     ),
     # oauth-provider/dist/customization/links.js, branding.js and image-url.js
@@ -113,7 +113,7 @@ RULES = (
     Rule(
         "PDS_OAUTH_TRUSTED_CLIENTS",
         lambda text: all(_web(item) for item in text.split(",")),
-        "{value} is no list of client ids, so it matches no client.",
+        "{value} is not a list of client ids, so it matches no client.",
         "Write their URLs with commas and no spaces: 'https://app.my-club.org/client.json'.",
     ),
     # nodemailer/lib/nodemailer.js does not treat text without a scheme as a URL.
@@ -216,6 +216,6 @@ def group_faults(plain: Container[str], secret: Container[str], is_secret: Calla
             homes = [f"'pds.{'extra_secret_env' if is_secret(name) else 'extra_env'}.{name}'" for name in missing]
             yield Fault(
                 dotted(["pds", where, given[0]]),
-                f"without {' and '.join(missing)} beside it {outcome}.",
+                f"without {' and '.join(missing)} {outcome}.",
                 f"Add {' and '.join(homes)}, or remove it.",
             )

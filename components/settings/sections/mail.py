@@ -74,7 +74,7 @@ def dkim_fault(text: str) -> str | None:
 
 
 def _der_length(key: bytes) -> int | None:
-    """The length that a DER sequence states, with its header (X.690, section 8.1.3); None if it is no sequence."""
+    """The length that a DER sequence states, with its header (X.690, section 8.1.3); None if it is not a sequence."""
     if len(key) < 4 or key[0] != 0x30:
         return None
     if key[1] < 0x80:

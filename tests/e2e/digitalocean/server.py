@@ -1,7 +1,7 @@
 """The API over HTTP, on loopback: routes, token, request log, faults, and the clock that ends actions.
 
-Owns the processing of a request: token, fault, route, handler, log. The control routes under `/_bench/` are not the
-API's; they are for tests, and like everything here they answer on loopback only.
+A request passes through token, fault, route, handler and log, in this order. The control routes under `/_bench/` are
+not the API's; they are for tests, and like everything here they answer on loopback only.
 
 The log has a JSON object a line: time, method, path, query, body, status, and the error or fault if there was one.
 Bodies are kept, so that a test can search them for secrets; the Authorization header is not.

@@ -1,6 +1,6 @@
 """The complete e2e_env: Docker engine, API with machines, name server, and a project folder with one stack in it.
 
-Owns the environment of `up.py` and the tests. The engine, its plugins, Nomad, Docker and stunnel are found on PATH.
+It is the environment of `up.py` and the tests. The engine, its plugins, Nomad, Docker and stunnel are found on PATH.
 
 The project folder has a copy of the program, so that an edit meanwhile is not a change, and a `Pulumi.yaml` that names
 the running Python environment. Nothing is written into the checkout: the stack's file and state are in that folder.

@@ -1,7 +1,7 @@
 """A reader of a documentation page who types its commands: each must be on the page, letter by letter.
 
-Owns which text of a page is a command or a part of a stack file, and which commands were typed. The scenario makes a
-person's edits.
+It finds the commands and the parts of stack files on a page, and records which commands were typed. The scenario makes
+the reader's edits.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The initial disk of a droplet, built on this machine: Debian 13 by debootstrap, as an ext4 file system.
 
-Owns what DigitalOcean's image brings before `user_data` is read: kernel, systemd, cloud-init, SSH. The packages
-of `user_data` are not installed. They are in a package archive on the disk, which is the system's only source, so the
+It has what DigitalOcean's image brings before `user_data` is read: kernel, systemd, cloud-init, SSH. The packages of
+`user_data` are not installed. They are in a package archive on the disk, which is the system's only source, so the
 first boot installs them as it would from a mirror, in the same order and with the same scripts, and needs no network.
 
 Kernel and initial file system are given to the virtual machine beside the disk, so there is no boot loader. Packages

@@ -64,11 +64,11 @@ job "pds-drill" {
       }
 
       template {
-        script "fetch.sh" sha256:109f993854093cf773f2b72364638a9285f9bdf27b40fc6a7c1045f395981a9f
+        script "fetch.sh" sha256:f62aaf36e12e4637ccf684d78fdee843368a2093616629722427153bbff084a6
       }
 
       template {
-        script "restic_open.sh" sha256:09df138ef6906da09c815a817af7207aa2afcefc9fda43cb2c4fb2bfcc4c0556
+        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
       }
 
       template {
@@ -122,7 +122,7 @@ job "pds-drill" {
       }
 
       template {
-        script "drill.cjs" sha256:ea546c3ac8ba5a0bab667b6a79eb1912d239243d3e6a7f0543a4e89d20c8abbf
+        script "drill.cjs" sha256:e1899b5836df177e250915f2c82197ff7dd2c03acb485c77df5672f2ed83b68c
       }
 
       template {
@@ -130,19 +130,19 @@ job "pds-drill" {
       }
 
       template {
-        script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
       }
 
       template {
-        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {
@@ -203,15 +203,15 @@ job "pds-drill" {
       }
 
       template {
-        script "serve.cjs" sha256:5d9ce296a10778c3d87c71101dbb2946f46e63e94bcee756a3d0537fbc1830dd
+        script "serve.cjs" sha256:3f0c3f611f2ebd6d9948de937731fd05c39e89a2c9f527ed32f5efdd2739df70
       }
 
       template {
-        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
@@ -219,7 +219,7 @@ job "pds-drill" {
       }
 
       template {
-        script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
       }
 
       template {
@@ -227,7 +227,7 @@ job "pds-drill" {
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {

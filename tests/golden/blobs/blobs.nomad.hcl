@@ -73,7 +73,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blobs.cjs" sha256:f8c82e473eb98bd9141cbe4df19f6b215e1c7c1c0b65792be67d5e44956fd0d6
+        script "blobs.cjs" sha256:f1947f197cbe9422735af367feeb859d7952c82d22c5d2f6121266a4da4bd3d6
       }
 
       template {
@@ -81,7 +81,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:c4c4b05e33412d583858db796ed050e90dae60c3625e30e814ea95c8886c8e54
+        script "blob_copy.cjs" sha256:d218087d5c2164b62fc6c277e23a79494e100f3fe15647c202768dde8763cefa
       }
 
       template {
@@ -93,23 +93,23 @@ job "pds-blobs" {
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
-        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {

@@ -104,7 +104,7 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:c45df81cdcd243de17cb95f406fc16b870874033421fe9b26404f81a5c991a11
+        script "volume_check.cjs" sha256:9b2d39640fe5e9abe81cb56928efd3b4ed6401f2b072e48d7837f1beb2657214
       }
 
       template {
@@ -112,7 +112,7 @@ job "pds" {
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
@@ -202,7 +202,7 @@ job "pds" {
       }
 
       template {
-        script "volume_check.cjs" sha256:c45df81cdcd243de17cb95f406fc16b870874033421fe9b26404f81a5c991a11
+        script "volume_check.cjs" sha256:9b2d39640fe5e9abe81cb56928efd3b4ed6401f2b072e48d7837f1beb2657214
       }
 
       template {
@@ -210,7 +210,7 @@ job "pds" {
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
@@ -229,7 +229,7 @@ job "pds" {
       }
 
       template {
-        script "data_lock.cjs" sha256:f4a399c0b3019991aa5aca1bc4b10409580958f527f37e4eb8723d8450304060
+        script "data_lock.cjs" sha256:372aa4995250f8afc043a9670ee96b3a1fe8531a4cee4454b77d7a95e3ca0ba5
       }
 
       template {

@@ -70,11 +70,11 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch.sh" sha256:109f993854093cf773f2b72364638a9285f9bdf27b40fc6a7c1045f395981a9f
+        script "fetch.sh" sha256:f62aaf36e12e4637ccf684d78fdee843368a2093616629722427153bbff084a6
       }
 
       template {
-        script "restic_open.sh" sha256:09df138ef6906da09c815a817af7207aa2afcefc9fda43cb2c4fb2bfcc4c0556
+        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
       }
 
       template {
@@ -140,23 +140,23 @@ job "pds-restore" {
       }
 
       template {
-        script "restore.cjs" sha256:4c52ed5d9cd82f2340297a2c903a462c2a743d4848e34676e576f6cf8d8598f2
+        script "restore.cjs" sha256:a808ce571e69f6d8488eb8a3ce359d5554f78e244df1a0970157813eec551919
       }
 
       template {
-        script "restore_server.cjs" sha256:e7d1a811064a83c969aceb8b46d32d47664e0d3cd73ad1bdeac5a1a685e1f289
+        script "restore_server.cjs" sha256:c578beb5c5dc3ff2cf467462d1008f4f1a08de8577318fa0cfb51f362d529eb6
       }
 
       template {
-        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
-        script "restore_accounts.cjs" sha256:532790662874ec120fd843bf77a40a35b778048d5939fdb0ae46d7cb39cfa78f
+        script "restore_accounts.cjs" sha256:40da16b182469314d0e565faa5256d5b614096c4c611012733a43b299f832eb2
       }
 
       template {
-        script "restore_request.cjs" sha256:5a8be7eace897afa95bd94b592b77fee7852a41c9d61bbc63813f58a295fbda5
+        script "restore_request.cjs" sha256:dbd1ce5dd779dc18394d4740223c8f26a97733f3bd2ada9d5ec71596bac37edc
       }
 
       template {
@@ -164,7 +164,7 @@ job "pds-restore" {
       }
 
       template {
-        script "account_check.cjs" sha256:6b5fd9c0cb4a61cd805c68c79218471517387f711044239b0e343a60d421aded
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
@@ -172,23 +172,23 @@ job "pds-restore" {
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "restore_one.cjs" sha256:cf2eff99f376e55d62144b2548616a1a0f6c2672e6dd679e32f23d7584e5fcaa
+        script "restore_one.cjs" sha256:ba2b83317c0df1e6d90973da0eefd5f01722ba8b3f90d703c4849de0a9b967a3
       }
 
       template {
-        script "restore_world.cjs" sha256:aad5cc605c40412937de92723cce9b3d02ef2886156fd9bb2e95f246f4dc0b6d
+        script "restore_world.cjs" sha256:a3018865d31df323a3b2d9843e9cb4dbd5ebff8ad51a365c9216a57d70244fc5
       }
 
       template {
-        script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
       }
 
       template {
@@ -200,7 +200,7 @@ job "pds-restore" {
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {
@@ -259,11 +259,11 @@ job "pds-restore" {
       }
 
       template {
-        script "fetch_older.sh" sha256:32f647d01020466c0e3f9f17ccfbe9499dd2cec803b03c79d8f426a48d33fa82
+        script "fetch_older.sh" sha256:1186bef0f22d4ce69acef1adac82d74d359d717142d1f9be46b1f9761d2656ef
       }
 
       template {
-        script "restic_open.sh" sha256:09df138ef6906da09c815a817af7207aa2afcefc9fda43cb2c4fb2bfcc4c0556
+        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
       }
 
       template {

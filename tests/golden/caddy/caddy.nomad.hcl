@@ -88,7 +88,7 @@ job "caddy" {
       }
 
       template {
-        script "caddy.sh" sha256:d0355319e6bfd8ea54325d51dd348c9416403ac3e3659f802227b590a3ae1038
+        script "caddy.sh" sha256:a86b08c26bfdaa2bfa1a3a7f7126422e26d3f377d620ebfd8e0d5b7d15c0bfec
       }
 
       template {

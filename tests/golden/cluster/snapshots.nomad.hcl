@@ -43,11 +43,11 @@ job "pds-nomad-snapshots" {
       }
 
       template {
-        script "nomad_snapshot.sh" sha256:0664e7e1b4d289449775b8ee1e567c5ce6f848fb45f7a316d38fb78921c584e8
+        script "nomad_snapshot.sh" sha256:17064f37507504284f278488226d2fc1704cc07aff4c509aa608edb63be04bb9
       }
 
       template {
-        script "restic_open.sh" sha256:09df138ef6906da09c815a817af7207aa2afcefc9fda43cb2c4fb2bfcc4c0556
+        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
       }
 
       template {

@@ -60,7 +60,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/passes.py" sha256:726d4007abb9beb147a9abad34fb60ea6be7ab327004adce9d4fa03c19361c48
+        script "components/takeover/passes.py" sha256:b52092a6813333b710b389bbe8db4e55355e03471ae6854f25ec80340c944d4f
       }
 
       template {
@@ -68,7 +68,7 @@ job "pds-takeover" {
       }
 
       template {
-        script "components/takeover/services.py" sha256:cd0b10f572994edb6becbebb166e2e0cdf7ed401028bd455d827c7525a358ad7
+        script "components/takeover/services.py" sha256:f02270bcca5954881d2dbd07ec1848b0ea99d8d6669f214345ed73c14cd46e91
       }
 
       template {

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "049330c49abffe5c"
+    pds_configuration = "31bd5ea3fb81cc26"
   }
 }
 

@@ -62,7 +62,7 @@ job "pds-confirm-email" {
       }
 
       template {
-        script "confirm_email.cjs" sha256:d06ec38e81c4dc41442dadc80d4be6c7f9efe7cb88b811c3588b409f6dcd9219
+        script "confirm_email.cjs" sha256:9974175ed3a61aaff934ce68895a16287a71d0f2c558f03f47d5a6b8d87a60f6
       }
 
       template {

@@ -93,7 +93,7 @@ client {
   }
 
   meta {
-    pds_configuration = "e64b1c04cedbc362"
+    pds_configuration = "a49039153267430c"
   }
 }
 

@@ -63,7 +63,7 @@ job "pds-alerts" {
       }
 
       template {
-        script "alerts.cjs" sha256:11f539f0e750279937a822d85c0e26dc6eb3050670e1b342f6bea29ac6af0005
+        script "alerts.cjs" sha256:5badf06cde0968780e69c626e9e3af2de7074b0f41397780048176114df6b69b
       }
 
       template {

@@ -66,15 +66,15 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_blobs.cjs" sha256:97aa76140a4fa0df7e02e70ddd3c341b9cc467b6751df7d6482ec26dabfeab8f
+        script "unreferenced_blobs.cjs" sha256:43ecf1c686ad928827c6a609b8d9abeea4d4d349cc74cbc64cea3d573ea4042b
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
@@ -82,7 +82,7 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Owns how a blank worker becomes the host whose volume was attached to it. udev runs it for each disk that appears
-# (carry.rules), and setup at its end. Which worker carries which host is nothing that this machine knows or decides.
+# Turns a blank worker into the host whose volume was attached to it. udev runs it for each disk that appears
+# (carry.rules), and setup at its end. This machine does not know or decide which worker runs which host.
 #
-# One host a worker, and one host in a worker's life until its next boot: a second volume is left alone, and so is any
+# A worker runs one host, and no other until its next boot: a second volume is left alone, and so is any
 # volume after the host's own was taken away (volume-lost.sh).
 set -eu
 
@@ -61,7 +61,7 @@ host=$(host_of_volume)
 # A host's name has no hyphen (settings, HostName). So this is a volume of a stack whose name begins like this one's.
 case $host in
     '' | *[!a-z0-9]*)
-        say "$volume is no host of cluster $FLEET, and is left alone"
+        say "$volume is not a host of cluster $FLEET, and is left alone"
         exit 0
         ;;
 esac

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the key of the servers' gossip. It is derived from the servers' common TLS key, so that user_data holds no second
+# Writes the key of the servers' gossip. It is derived from the servers' common TLS key, so that user_data holds no second
 # secret, and it is the same on each server, also on a rebuilt one.
 set -eu
 

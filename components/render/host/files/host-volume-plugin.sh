@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns /srv/nomad/clubs: the directories of the PDSes that share this host. Nomad runs it as its host-volume plugin
+# Manages /srv/nomad/clubs: the directories of the PDSes that share this host. Nomad runs it as its host-volume plugin
 # 'pds-dir' (an executable in client.host_volume_plugin_dir; interface: client/hostvolumemanager/host_volume_plugin.go
 # in hashicorp/nomad): the operation is the first argument, DHV_* variables have the rest, the answer is JSON on stdout.
 # Nomad gives it no other environment, not even PATH, runs 'create' again at every start of the agent, and may run

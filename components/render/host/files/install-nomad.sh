@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns /usr/local/bin/nomad: the one release whose SHA-256 the stack names. Nothing is unpacked before the sum matches,
+# Installs /usr/local/bin/nomad: the release whose SHA-256 the stack names. Nothing is unpacked before the sum matches,
 # so neither the mirror nor the connection has to be trusted. A second run does nothing. With another version or sum in
 # host.env it replaces the binary in one rename, and the agent runs the old one until it is restarted.
 set -eu

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the packet filter rules that keep containers away from DigitalOcean's metadata service. 169.254.169.254 returns
+# Sets the packet filter rules that keep containers away from DigitalOcean's metadata service. 169.254.169.254 returns
 # this host's user_data, which contains the private key of the Nomad endpoint, to any process.
 #
 #   metadata bridged   containers behind a bridge: rejected in DOCKER-USER. After every start of Docker.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the host's figures for the metrics store: the volume, the disks of clubs, and the ages of backups and drills.
+# Writes the host's figures for the metrics store: the volume, the disks of clubs, and the ages of backups and drills.
 # pds-metrics.socket starts it for each request on 127.0.0.1:9101. It reads one HTTP request and writes the figures as
 # text (prometheus.io/docs/instrumenting/exposition_formats). It may read all files and write none.
 #

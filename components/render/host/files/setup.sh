@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the order in which a fresh host becomes a Nomad host: packages, accounts, swap, Nomad's binary, the volume, and
+# Turns a fresh host into a Nomad host, in this order: packages, accounts, swap, Nomad's binary, the volume, and
 # last the agent. cloud-init runs it once. A second run by hand changes nothing that is already right, so it also
 # completes a first boot that failed for an unreachable mirror or a missing volume. It makes no decision about the
 # volume (volume.sh does) and writes no configuration (cloud-init did).

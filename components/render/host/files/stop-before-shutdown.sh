@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns the clean stop of all containers before a shutdown, a reboot or a rebuild of the machine. Nothing else stops
+# Stops all containers cleanly before a shutdown, a reboot or a rebuild of the machine. Nothing else stops
 # them: the agent's unit leaves tasks running when it stops, Docker leaves containers running when it stops
 # (live-restore), and systemd's final kill does not wait for SQLite.
 set -eu

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Owns that a security update of Docker, containerd or stunnel takes effect: Debian restarts neither of the first two,
+# Restarts Docker, containerd and stunnel after a security update: Debian restarts neither of the first two,
 # so a daemon would run the old file until the next reboot. Containers survive: Docker leaves them running
 # (live-restore), and nomad.service, which requires Docker, is stopped before it and started after it. With its agent
 # running, Nomad takes the lost connection for the end of its tasks, and kills them (drivers/docker/handle.go).

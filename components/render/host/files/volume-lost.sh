@@ -1,11 +1,10 @@
 #!/bin/sh
-# Owns the end of a host on this worker after its volume was taken away. udev runs it for each disk that disappears
+# Ends the host on this worker after its volume was taken away. udev runs it for each disk that disappears
 # (carry.rules).
 #
 # The detach protects the data, not this script. But the agent's unit and Docker leave containers running. Their servers
-# would stay at the droplet's own address, with I/O errors and what they have in memory. Without the disk nothing can be
-# stopped cleanly, so everything is killed. The worker gets no host again before its next boot: after that nothing of
-# this one is left.
+# would stay reachable at the droplet's own address, with I/O errors and stale memory. Without the disk nothing can be
+# stopped cleanly, so everything is killed. The worker accepts no host until it has rebooted, which clears this one.
 set -eu
 
 root=${PDS_ROOT:-}

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Owns the one volume that outlives this host: whether it may be formatted, whether it is ours, its directories, its
-# size.
+# Manages the one volume that outlives this host: whether it may be formatted, whether it is this stack's, its
+# directories, its size.
 #
 #   volume prepare   before the mount: wait for the disk; format it only if it is proven empty; else check it
 #   volume claim     after the mount: refuse another stack's volume, then make the directories that Nomad needs
@@ -180,7 +180,7 @@ Enlarge the volume first: raise 'volume.size_gib' in the stack file and run 'pul
 
 settle() {
     # After a crash the next owner stands in the journal, which a worker's debugfs does not replay: a freeze writes it
-    # back. A directory that is no mount of its own is never frozen.
+    # back. A directory that is not a mount of its own is never frozen.
     [ "$(stat -c %m "$home")" = "$home" ] || return 0
     trap '' HUP INT TERM
     if fsfreeze -f "$home"; then

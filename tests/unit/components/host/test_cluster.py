@@ -45,7 +45,7 @@ def test_hosts_are_protected_and_on_no_droplet() -> None:
     assert all(item.protected and item.options.get("retainOnDelete") for item in kept)
     assert not any("volumeIds" in item.inputs for item in cluster().of("droplet:Droplet"))
     (assignment,) = cluster().of(":ReservedIpAssignment")
-    assert assignment.name == "pds-cluster-address", "who carries a host is decided at run time, and is no resource"
+    assert assignment.name == "pds-cluster-address", "who carries a host is decided at run time, and is not a resource"
 
 
 def test_user_data_holds_one_secret_the_machine_s_own_key() -> None:
@@ -213,7 +213,7 @@ def test_a_club_that_moves_has_rights_and_a_volume_on_both_hosts() -> None:
     assert 'namespace "host-b"' in rules
     inputs = moving.one("pds-cluster-clubs-chess-namespace").inputs
     assert (inputs["datacenter"], inputs["leaving"]) == ("b", "a")
-    assert cluster().one("pds-cluster-clubs-chess-namespace").inputs["leaving"] == "", "a missing one is no change"
+    assert cluster().one("pds-cluster-clubs-chess-namespace").inputs["leaving"] == "", "a missing one is not a change"
     for place, port in (("a", 3101), ("b", 3102)):
         club = _club(moving, place, port)
         assert club.one("pds-ingress-file-variable").inputs["namespace"] == f"host-{place}"

@@ -187,7 +187,7 @@ def test_pending_member_has_no_false_record_and_gives_a_warning(monkeypatch: pyt
 
 
 def test_warns_if_the_live_handle_differs_from_the_stack_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = "the account's handle is an.noted.at: write 'was: an.noted.at' beside it"
+    state = "the account's handle is an.noted.at: write 'was: an.noted.at' in its entry"
     monkeypatch.setitem(COMPUTED, HANDLE, lambda name, inputs: {"live_handle": "an.noted.at", "state": state})
     assert f"The handle ann.noted.at: {state}." in _warnings(_one(handle="ann.noted.at"))
 

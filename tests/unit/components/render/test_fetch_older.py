@@ -16,10 +16,10 @@ from offline.mock_engine import ROOT
 SCRIPT = ROOT / "components" / "render" / "scripts" / "fetch_older.sh"
 
 
-def _answer(desk: Path, process: subprocess.Popen[str], *words: str) -> str:
-    (desk / "request.next").write_text(" ".join(words) + "\n")
-    (desk / "request.next").rename(desk / "request")
-    answer = desk / "answer"
+def _answer(exchange: Path, process: subprocess.Popen[str], *words: str) -> str:
+    (exchange / "request.next").write_text(" ".join(words) + "\n")
+    (exchange / "request.next").rename(exchange / "request")
+    answer = exchange / "answer"
     for _ in range(600):
         if answer.exists():
             text = answer.read_text().strip()
@@ -36,8 +36,8 @@ def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_pat
     (tmp_path / "restic_open.sh").write_text("echo away >&2\nexit 1\n")
     (tmp_path / "restic").write_text("#!/bin/sh\necho '[]'\n")
     (tmp_path / "restic").chmod(0o755)
-    desk = tmp_path / "older"
-    desk.mkdir()
+    exchange = tmp_path / "older"
+    exchange.mkdir()
     env = {
         "PATH": f"{tmp_path}:{os.defpath}",
         "TARGET": str(tmp_path),
@@ -45,9 +45,9 @@ def test_answers_in_every_run_and_continues_if_the_bucket_is_unreachable(tmp_pat
         "PDS_HOSTNAME": "x",
     }
     with child(["sh", str(tmp_path / SCRIPT.name)], 600, env=env, stderr=subprocess.DEVNULL) as process:
-        assert _answer(desk, process, "list") == "failed"
+        assert _answer(exchange, process, "list") == "failed"
         (tmp_path / "restic_open.sh").write_text("REPOSITORY=there\n")
-        assert _answer(desk, process, "list") == "ok"
-        assert (desk / "list.json").read_text() == "[]\n"
+        assert _answer(exchange, process, "list") == "ok"
+        assert (exchange / "list.json").read_text() == "[]\n"
         process.terminate()
         assert process.wait(600) == 0

@@ -40,7 +40,7 @@ ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 
 
 def _unquoted(literal: str) -> str:
-    """A quoted HCL string by HCL's own rules; raises if it would interpolate or is no string."""
+    """A quoted HCL string by HCL's own rules; raises if it would interpolate or is not a string."""
     assert literal[0] == literal[-1] == '"', "the whole text is quoted"
     inner, found, at = literal[1:-1], "", 0
     while at < len(inner):

@@ -112,7 +112,7 @@ def names(page: str) -> set[str]:
 
 
 def series(expression: str) -> set[str]:
-    """The names of series in an expression: words with '_' that are no function and no label."""
+    """The names of series in an expression: words with '_' that are neither a function nor a label."""
     bare = re.sub(r'\{[^}]*\}|by \([^)]*\)|"[^"]*"', "", expression)
     return set(re.findall(r"\b([a-z][a-zA-Z0-9]*(?:_[a-z0-9_]+)|up)\b(?!\()", bare))
 
@@ -147,7 +147,7 @@ def test_the_alerts_job_evaluates_the_rules_only_beside_a_store() -> None:
     assert task["env"][0]["ALERTS_METRICS"] == f"http://127.0.0.1:{STORE_PORT}"
     (rules,) = (item for item in task["template"] if item["destination"] == "local/rules.json")
     assert json.loads(rules["data"]) == files.rules()
-    assert (rules["left_delimiter"], rules["right_delimiter"]) == ("[[[", "]]]"), "its '{{' is no action of Nomad's"
+    assert (rules["left_delimiter"], rules["right_delimiter"]) == ("[[[", "]]]"), "its '{{' is not an action of Nomad's"
     assert "METRICS_PASSWORD" in run(**STORE, alerts=ALERTS).one("pds-alerts-ping").inputs["items"]
     without = task_of(only_job(alerts_job(settings_of(alerts=ALERTS), "dev")), "alerts")
     assert "network_mode" not in without["config"][0]

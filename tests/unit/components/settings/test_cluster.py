@@ -1,4 +1,4 @@
-"""The stack file of a cluster: what is refused, and that the engine's defaults are no options of it."""
+"""The stack file of a cluster: what is refused, and that the engine's defaults are not options of it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +47,7 @@ def _read(options: Mapping[str, Any]) -> Settings:
         ("cluster.servers.generations", {"4": 2}, "cluster.servers.generations.4", "there are 3 servers"),
         ("cluster.workers.generations", {"9": 2}, "cluster.workers.generations.9", "there are 3 workers"),
         ("cluster.workers.size", "s-1vcpu-1gb", "cluster.workers.size", "reserve 1152 MiB"),
-        ("cluster.hosts.a", {"volume_gib": 9}, "cluster.hosts.a.volume_gib", "have 5 GiB, beside 5 GiB"),
+        ("cluster.hosts.a", {"volume_gib": 9}, "cluster.hosts.a.volume_gib", "have 5 GiB, plus 5 GiB"),
         ("cluster.snapshots", {"bucket": "b-1"}, "cluster.snapshots.access_key_id", "is required"),
         ("cluster.snapshots.keep_days", 1, "cluster.snapshots.keep_days", "too small"),
         ("cluster.snapshots.interval_hours", 5, "cluster.snapshots.interval_hours", "not one of the choices"),
@@ -104,7 +104,7 @@ def test_the_engine_s_defaults_are_no_options_of_a_pds() -> None:
 
 
 def test_a_club_of_a_host_without_a_cluster_names_no_host_of_one() -> None:
-    with pytest.raises(SettingsError, match="this stack is no cluster"):
+    with pytest.raises(SettingsError, match="this stack is not a cluster"):
         read(document(clubs={"chess": {"port": 3101, "host": "a"}}), "Pulumi.dev.yaml", "dev")
 
 

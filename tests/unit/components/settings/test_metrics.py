@@ -53,7 +53,11 @@ def test_the_default_droplet_has_memory_for_a_store_beside_backups_and_alerts() 
         ({"metrics": STORE | {"retention_days": 300}}, "metrics.retention_days", "do not fit into the 1 GiB"),
         ({"metrics": STORE | {"image": "victoriametrics/victoria-metrics:latest"}}, "metrics.image", "its tag moves"),
         ({"metrics": STORE, "volume": {"size_gib": 4}}, "metrics.store", "the volume has only 4 GiB"),
-        ({"metrics": STORE, **CLUBS, "volume": {"size_gib": 16}}, "metrics.store", "beside the 14 GiB of 'clubs'"),
+        (
+            {"metrics": STORE, **CLUBS, "volume": {"size_gib": 16}},
+            "metrics.store",
+            "in addition to the 14 GiB of 'clubs'",
+        ),
         ({"metrics": {"otlp": {"endpoint": "http://10.0.0.1/v1"}}}, "metrics.otlp.endpoint", "without TLS"),
         ({"metrics": {"otlp": OTLP, "server": False}}, "metrics.server", "nothing to send"),
         ({"metrics": {"otlp": OTLP}, "pds": OLD}, "metrics.otlp", "package 0.5.25 has no metrics"),

@@ -129,7 +129,7 @@ BY_OPTION: dict[str, list[Attempt]] = {
 BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
     "moderation mail sender without server": {
         "PDS_MODERATION_EMAIL_ADDRESS": (
-            "without PDS_MODERATION_EMAIL_SMTP_URL beside it the server does not start",
+            "without PDS_MODERATION_EMAIL_SMTP_URL the server does not start",
             "Add 'pds.extra_secret_env.PDS_MODERATION_EMAIL_SMTP_URL', or remove it",
         )
     },
@@ -143,12 +143,12 @@ BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
     "invalid service DID": {"PDS_SERVICE_DID": ("is not a DID", "'did:web:")},
     "invalid service DID, older server": {"PDS_SERVICE_DID": ("is not a DID", "'did:web:")},
     "moderation service without its DID": {
-        "PDS_MOD_SERVICE_URL": ("without PDS_MOD_SERVICE_DID beside it", "Add 'pds.extra_env.PDS_MOD_SERVICE_DID'")
+        "PDS_MOD_SERVICE_URL": ("without PDS_MOD_SERVICE_DID", "Add 'pds.extra_env.PDS_MOD_SERVICE_DID'")
     },
     "entryway without the rest": {
         "PDS_ENTRYWAY_URL": (
             "without PDS_ENTRYWAY_DID and PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX and "
-            "PDS_ENTRYWAY_PLC_ROTATION_KEY beside it the server does not start",
+            "PDS_ENTRYWAY_PLC_ROTATION_KEY the server does not start",
             "Add 'pds.extra_env.PDS_ENTRYWAY_DID'",
         )
     },
@@ -156,19 +156,19 @@ BY_HAND: dict[str, dict[str, tuple[str, str]]] = {
         "PDS_ENTRYWAY_JWT_VERIFY_KEY_K256_PUBLIC_KEY_HEX": ("not a secp256k1 public key", "66 or 130 hex digits")
     },
     "lexicon authority that is not a DID": {"PDS_LEXICON_AUTHORITY_DID": ("is not a DID", "'did:web:")},
-    "invalid colour": {"PDS_PRIMARY_COLOR": ("is no colour", "'#' and six hex digits")},
-    "transparent colour": {"PDS_PRIMARY_COLOR": ("is no colour", "'#' and six hex digits")},
-    "hue above 360 degrees": {"PDS_PRIMARY_COLOR_HUE": ("is no angle", "from 0 to 360")},
+    "invalid colour": {"PDS_PRIMARY_COLOR": ("is not a colour", "'#' and six hex digits")},
+    "transparent colour": {"PDS_PRIMARY_COLOR": ("is not a colour", "'#' and six hex digits")},
+    "hue above 360 degrees": {"PDS_PRIMARY_COLOR_HUE": ("is not an angle", "from 0 to 360")},
     "link that is not a URL": {"PDS_HOME_URL": ("is not a link", "Write the whole URL: 'https://")},
     "logo that is not a URL": {"PDS_LOGO_URL": ("is not the URL of an image", "Write the whole URL: 'https://")},
     "Redis address that is a URL": {"PDS_REDIS_SCRATCH_ADDRESS": ("is not a host and a port", "without 'redis://'")},
-    "unknown log level": {"LOG_LEVEL": ("is no log level", "trace, debug, info, warn, error or fatal")},
+    "unknown log level": {"LOG_LEVEL": ("is not a log level", "trace, debug, info, warn, error or fatal")},
     "trusted client that is not a URL": {
         "PDS_OAUTH_TRUSTED_CLIENTS": ("matches no client", "'https://app.my-club.org/client.json'")
     },
     "half of the captcha": {
         "PDS_HCAPTCHA_SITE_KEY": (
-            "without PDS_HCAPTCHA_SECRET_KEY and PDS_HCAPTCHA_TOKEN_SALT beside it there is no captcha",
+            "without PDS_HCAPTCHA_SECRET_KEY and PDS_HCAPTCHA_TOKEN_SALT there is no captcha",
             "Add 'pds.extra_secret_env.PDS_HCAPTCHA_SECRET_KEY'",
         )
     },
@@ -333,7 +333,7 @@ def test_refuses_an_incomplete_group_of_names(names: tuple[str, ...]) -> None:
             extra["extra_secret_env" if SECRET_NAME.search(name) else "extra_env"][name] = GOOD[name]
         [found] = faults(pds=extra)
         option = "extra_secret_env" if SECRET_NAME.search(left_out) else "extra_env"
-        assert f"without {left_out} beside it" in found.problem
+        assert f"without {left_out}" in found.problem
         assert f"'pds.{option}.{left_out}'" in found.remedy
 
 
