@@ -39,7 +39,8 @@ help:
 	@echo 'make e2e            `pulumi up` for real, against an API of the tests (engine, Nomad, Docker on PATH; root);'
 	@echo '                    SCENARIO=faults: every call fails once; SCENARIO=kill: killed anywhere, hosts lost;'
 	@echo '                    MACHINE=1: on a virtual machine that boots the exact user_data; QEMU, debootstrap'
-	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes, memory, many clubs'
+	@echo 'make bench          ratios: what evaluating costs; with the engine, previews, changes, memory, many clubs,'
+	@echo '                    clusters: takeovers, drains, prices, 100 hosts with 2,000 clubs'
 	@echo 'make generate       rewrite what is derived from the code: Pulumi.yaml, schema, tables in README and docs, golden files'
 	@echo 'make clean          remove build/, and with it the data of `make try`'
 
@@ -115,6 +116,9 @@ bench: venv/.tests
 	@$(RUN) tests.contract.figures_blobs
 	@$(RUN) tests.e2e.figures
 	@$(RUN) tests.e2e.figures_clubs
+	@$(RUN) tests.e2e.figures_prices
+	@$(RUN) tests.e2e.figures_cluster
+	@$(RUN) tests.e2e.figures_fleet
 
 e2e: venv/.tests
 	$(RUN) pytest -x -v $(LONG) $(if $(MACHINE),-s $(MACHINE_SCENARIOS),$(filter-out $(MACHINE_SCENARIOS),$(wildcard tests/e2e/scenarios/e2e_$(SCENARIO).py)))

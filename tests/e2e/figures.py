@@ -149,7 +149,12 @@ def resident_mib(running: E2eEnvironment) -> float:
     """Memory of the e2e environment's Nomad and Docker and what they start beside containers, in MiB; shared pages by
     share."""
     [machine] = running.machines.machines()
-    paths = (str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0])
+    return memory_of(str(machine.root.parent), running.docker_host.removeprefix("unix://").rpartition("/")[0])
+
+
+def memory_of(*paths: str) -> float:
+    """Memory of the processes whose commands name one of the paths, and of what they start beside containers, in MiB;
+    shared pages by share."""
     commands, parents = {}, {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile

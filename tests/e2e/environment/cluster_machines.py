@@ -188,6 +188,11 @@ class ClusterMachines(ProcessMachines):
         """Nomad's API at a server's own address."""
         return f"http://{own}:{self._ports['http']}"
 
+    @property
+    def rpc_port(self) -> int:
+        """Nomad's RPC port at each server's own address."""
+        return self._ports["rpc"]
+
     def _write_server(self, machine: Machine) -> None:
         home, root, own = machine.root.parent, machine.root, self._own[machine.droplet_id]
         text = (root / "etc/nomad.d/agent.hcl").read_text()

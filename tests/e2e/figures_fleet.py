@@ -1,0 +1,269 @@
+"""A part of `make bench`: 100 hosts and 2,000 clubs on three real Nomad servers; as root, about half an hour.
+
+It answers four questions. How long do `up` and a preview of one club take beside them, compared with an empty cluster?
+How long does `./pds list` take? How long are the servers without a leader after its SIGKILL? How much memory does a
+server need?
+
+Real: engine, program, the three servers with mutual TLS, gossip key and ACLs, one host with a worker, and its clubs'
+PDSes. Mocked: the 100 hosts, which are nodes without an agent (`mock_nodes.py`). Their clubs have what the program
+makes in Nomad: a namespace, an ACL policy, a token, the secret variable and all jobs, copied from a real club. Nothing
+of them runs, and no Pulumi stack is theirs: `./pds list` takes a time for each stack beside what is shown here. The
+three servers share this machine's two processors and its disk with everything else.
+"""
+
+import json
+import os
+import signal
+import ssl
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from components.render import acl_policies
+from tests.e2e.environment.cluster_machines import ClusterMachines
+from tests.e2e.environment.environment import PROGRAMS, ROOT, E2eEnvironment, e2e_env
+from tests.e2e.environment.mock_nodes import MockNodes, Rpc
+from tests.e2e.environment.tools import missing
+from tests.e2e.figures import memory_of
+from tests.e2e.images.build import PDS_TAG
+
+HOSTS, CLUBS_A_HOST = 100, 20
+REAL = {"club-aa": 13301, "club-ab": 13302, "club-ac": 13303}
+"""The real clubs and their ports: the one that is copied, one that is made before the others, and one after."""
+_COPIED, _BEFORE, _AFTER = REAL
+_FIRST_PORT = 20_000
+_AT_ONCE = 4
+_PATIENCE = 1800.0
+_WATCHED = 90.0
+"""Seconds after an election in which nodes may be lost: longer than `failover_heartbeat_ttl`."""
+UP = ("up", "--yes", "--skip-preview")
+
+
+@dataclass
+class Fleet:
+    """The cluster's stack, its droplets and its real clubs."""
+
+    stack: E2eEnvironment
+    machines: ClusterMachines
+    clubs: dict[str, E2eEnvironment]
+    token: str = ""
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=60))
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Nomad's answer, from the first server that is on."""
+        own = next(own for own, machine in self.machines.servers().items() if machine.agent)
+        headers = {"X-Nomad-Token": self.token}
+        answer = self.http.request(method, f"{self.machines.api_url(own)}{path}", headers=headers, json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def allocations(self, status: str) -> list[dict[str, Any]]:
+        """All allocations with this status at their client."""
+        query = httpx.QueryParams({"namespace": "*", "task_states": "false", "filter": f'ClientStatus == "{status}"'})
+        found: list[dict[str, Any]] = self.ask("GET", f"/v1/allocations?{query}") or []
+        return found
+
+    def memory(self) -> list[float]:
+        """Of each server, in MiB."""
+        return [memory_of(str(machine.root.parent)) for machine in self.machines.servers().values()]
+
+
+def main() -> int:
+    """Print the tables, or what is missing; exit code 0 in either case, since nothing is asserted."""
+    if lines := missing(*PROGRAMS):
+        print("\n".join(["Not measured here, a fleet on real servers:", *lines]))
+        return 0
+    console = Console(emoji=False)
+    with _fleet() as fleet:
+        fleet.stack.pulumi(*UP, show=True)
+        fleet.token = fleet.stack.outputs()["nomad_management_token"]
+        fleet.clubs[_COPIED].pulumi(*UP)
+        rows = [_timed(fleet, "an empty cluster", _BEFORE)]
+        with _filled(fleet) as nodes:
+            rows.append(_timed(fleet, f"{HOSTS} hosts, {HOSTS * CLUBS_A_HOST} clubs", _AFTER))
+            columns = ("beside", "preview, s", "up, s", "./pds list, s", "a server, MiB")
+            table = Table(*columns, title="One club of a cluster with three servers")
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+            console.print(_election(fleet))
+            print(f"errors of mock nodes: {len(nodes.errors)} {nodes.errors[:3]}")
+    return 0
+
+
+def _timed(fleet: Fleet, beside: str, new: str) -> list[str]:
+    """A row: a preview of the first club, `up` of a new one, `./pds list`, and the servers' memory."""
+    preview = fleet.clubs[_COPIED].pulumi("preview").seconds
+    up = fleet.clubs[new].pulumi(*UP).seconds
+    listed = fleet.stack.pds_command("list").seconds
+    memory = "-".join(f"{part:.0f}" for part in (min(fleet.memory()), max(fleet.memory())))
+    row = [beside, f"{preview:.1f}", f"{up:.1f}", f"{listed:.1f}", memory]
+    print(" ".join(row), flush=True)
+    return row
+
+
+@contextmanager
+def _fleet() -> Iterator[Fleet]:
+    cache = Path(os.environ.get("PDS_E2E_CACHE", ROOT / "build/cache/e2e"))
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pds-fleet-", ignore_cleanup_errors=True))
+        Path(folder).chmod(0o711)
+        running = stack.enter_context(e2e_env(Path(folder), cache, kind=ClusterMachines))
+        assert isinstance(running.machines, ClusterMachines)
+        running.configure(
+            hostname=None,
+            dns=None,
+            pds=None,
+            cluster={
+                "servers": {"count": 3},
+                "hosts": {"a": {"volume_gib": 20}},
+                "workers": {"size": "s-8vcpu-16gb", "spares": 0},
+            },
+            clubs={name: {"host": "a", "port": port, "disk_gib": 1, "memory_mib": 256} for name, port in REAL.items()},
+        )
+        clubs = {name: running.beside(name, _club(running, name)) for name in REAL}
+        yield Fleet(running, running.machines, clubs)
+
+
+def _club(running: E2eEnvironment, name: str) -> dict[str, Any]:
+    return {
+        "pds:hostname": f"{name}.test",
+        "pds:on": running.name,
+        "pds:dns": {"zone": f"{name}.test", "create_zone": True, "nameservers": [running.nameserver]},
+        "pds:nomad": {"datacenter": "a"},
+        "pds:ingress": {"kind": "none"},
+        "pds:pds": {
+            "image": PDS_TAG,
+            "port": REAL[name],
+            "memory_mib": 256,
+            "new": True,
+            "escrow": "declined",
+            "crawlers": [],
+        },
+    }
+
+
+@contextmanager
+def _filled(fleet: Fleet) -> Iterator[MockNodes]:
+    """Register nodes and clubs, and wait until each club's server counts as running."""
+    began = time.monotonic()
+    [real] = [node for node in fleet.ask("GET", "/v1/nodes") if node["Datacenter"] == "a"]
+    nodes = MockNodes(lambda: _rpc(fleet), lambda: fleet.allocations("pending"))
+    jobs = _jobs(fleet)
+    names = [f"h{number}" for number in range(1, HOSTS + 1)]
+    hosts = {name: [f"club-{name}x{at}" for at in range(CLUBS_A_HOST)] for name in names}
+    rpc = _rpc(fleet)
+    nodes.register(rpc, real["ID"], hosts, fleet.token, _volumes(jobs))
+    rpc.close()
+    nodes.start()
+    try:
+        print(f"{len(names)} nodes after {time.monotonic() - began:.0f} s", flush=True)
+        variable = fleet.ask("GET", f"/v1/var/nomad/jobs/pds?namespace={_COPIED}")
+        todo = [(host, at, club) for host, clubs in hosts.items() for at, club in enumerate(clubs)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda item: _register(fleet, jobs, variable["Items"], *item), todo))
+        print(f"{len(todo)} clubs after {time.monotonic() - began:.0f} s", flush=True)
+        _until_running(fleet, nodes, len(todo))
+        print(f"all count as running after {time.monotonic() - began:.0f} s", flush=True)
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+def _jobs(fleet: Fleet) -> list[str]:
+    """The jobs of the copied club, as JSON."""
+    listed = fleet.ask("GET", f"/v1/jobs?namespace={_COPIED}")
+    ids = [item["ID"] for item in listed if not item["ParentID"]]
+    return [json.dumps(fleet.ask("GET", f"/v1/job/{identity}?namespace={_COPIED}")) for identity in ids]
+
+
+def _volumes(jobs: list[str]) -> set[str]:
+    """The sources of the volumes that the jobs mount."""
+    groups = [group for job in jobs for group in json.loads(job)["TaskGroups"]]
+    return {volume["Source"] for group in groups for volume in (group["Volumes"] or {}).values()}
+
+
+def _register(fleet: Fleet, jobs: list[str], items: dict[str, str], host: str, at: int, club: str) -> None:
+    """All that a club has in Nomad, less the volume's directory."""
+    fleet.ask("PUT", f"/v1/namespace/{club}", {"Name": club, "Description": f"The PDS of stack {club}."})
+    rules = acl_policies.club(club, club)
+    fleet.ask("PUT", f"/v1/acl/policy/club-{club}", {"Name": f"club-{club}", "Rules": rules})
+    fleet.ask("PUT", "/v1/acl/token", {"Name": club, "Type": "client", "Policies": [f"club-{club}"]})
+    body = {"Namespace": club, "Path": "nomad/jobs/pds", "Items": items}
+    fleet.ask("PUT", f"/v1/var/nomad/jobs/pds?namespace={club}", body)
+    for text in jobs:
+        job = json.loads(text.replace(_COPIED, club))
+        job["Datacenters"] = [host]
+        for group in job["TaskGroups"]:
+            for port in [port for network in group["Networks"] or [] for port in network["ReservedPorts"] or []]:
+                port["Value"] = _FIRST_PORT + at
+        fleet.ask("PUT", f"/v1/jobs?namespace={club}", {"Job": job})
+
+
+def _until_running(fleet: Fleet, nodes: MockNodes, count: int) -> None:
+    end = time.monotonic() + _PATIENCE
+    while True:
+        running = [item for item in fleet.allocations("running") if item["NodeID"] in nodes.secrets]
+        if len(running) >= count:
+            return
+        if time.monotonic() > end:
+            raise TimeoutError(f"{len(running)} of {count} clubs count as running; {nodes.errors[-3:]}")
+        time.sleep(3)
+
+
+def _rpc(fleet: Fleet) -> Rpc:
+    """A connection with a worker's certificate to the servers that are on."""
+    [worker] = fleet.machines.hosts().values()
+    files = worker.root / "etc/pds/tls"
+    tls = ssl.create_default_context(cafile=files / "ca.pem")
+    tls.load_cert_chain(files / "worker.pem", files / "worker.key")
+    port = fleet.machines.rpc_port
+    addresses = [(own, port) for own in fleet.machines.servers()]
+    return Rpc(addresses, tls, "server.global.nomad", "global")
+
+
+def _election(fleet: Fleet) -> Table:
+    """SIGKILL to the leader: until there is another, until it takes a write, and how many nodes it loses."""
+    leader = str(fleet.ask("GET", "/v1/status/leader")).partition(":")[0]
+    dead = fleet.machines.servers()[leader]
+    assert dead.agent
+    began = time.monotonic()
+    dead.agent.stop(signal.SIGKILL)
+    dead.agent = None
+    chosen = _first(lambda: not str(fleet.ask("GET", "/v1/status/leader") or leader).startswith(leader), began)
+    body = {"Namespace": "default", "Path": "bench/election", "Items": {"now": "1"}}
+    written = _first(lambda: bool(fleet.ask("PUT", "/v1/var/bench/election", body)), began)
+    down = 0
+    while time.monotonic() - began < _WATCHED:
+        with suppress(httpx.HTTPError):
+            down = max(down, sum(node["Status"] != "ready" for node in fleet.ask("GET", "/v1/nodes")))
+        time.sleep(2)
+    table = Table("what", "", title="After the leader's SIGKILL")
+    table.add_row("another leader, s", f"{chosen:.1f}")
+    table.add_row("a write is accepted, s", f"{written:.1f}")
+    table.add_row(f"nodes down at most, within {_WATCHED:.0f} s", str(down))
+    return table
+
+
+def _first(ask: Any, began: float) -> float:
+    """Seconds from `began` until the answer is true."""
+    while time.monotonic() - began < _PATIENCE:
+        with suppress(httpx.HTTPError):
+            if ask():
+                return time.monotonic() - began
+        time.sleep(0.1)
+    return float("nan")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
