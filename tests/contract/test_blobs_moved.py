@@ -128,6 +128,47 @@ def test_blobs_deleted_between_copy_and_pause_leave_the_bucket(site: BlobSite) -
     assert site.in_bucket() == site.named()
 
 
+def _taken_down(site: BlobSite, blob: str, hidden: bool) -> None:
+    """Take a blob down on the disk, or lift that, as the server does: the row, then the file."""
+    did, _, cid = blob.partition("/")
+    store = site.data.path / "actors" / sha256(did.encode()).hexdigest()[:2] / did / "store.sqlite"
+    with closing(sqlite3.connect(store)) as db, db:
+        db.execute('update blob set "takedownRef" = ? where cid = ?', ("a takedown" if hidden else None, cid))
+    seen, unseen = site.file(blob), site.file(f"quarantine/{blob}")
+    unseen.parent.mkdir(parents=True, exist_ok=True)
+    if hidden:
+        seen.rename(unseen)
+    else:
+        unseen.rename(seen)
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_blob_is_where_the_database_says_although_the_old_copy_is_of_before(site: BlobSite, hidden: bool) -> None:
+    """It was taken down, or that was lifted, between the first copy and the way back."""
+    blob = sorted(site.named())[0]
+    if not hidden:
+        _taken_down(site, blob, True)
+    site.run("copy", "bucket")
+    _taken_down(site, blob, hidden)
+    site.run("repair")
+    site.run("finish", "disk")
+    places = (site.file(f"quarantine/{blob}"), site.file(blob))
+    assert [file.exists() for file in places] == [hidden, not hidden], "else the server does not find it"
+    site.run("finish", "bucket")
+    listed = ask("GET", f"{site.url}/{site.bucket}?prefix={'quarantine' if hidden else 'blocks'}/")
+    assert blob.partition("/")[2] in listed
+    assert site.in_bucket() == site.named()
+
+
+def test_a_blob_that_is_only_at_the_other_name_is_brought_back_from_there(site: BlobSite) -> None:
+    blob = sorted(site.named())[0]
+    quarantined = site.file(f"quarantine/{blob}")
+    quarantined.parent.mkdir(parents=True, exist_ok=True)
+    site.file(blob).rename(quarantined)  # and the row says that it is visible
+    site.run("repair")
+    assert site.file(blob).exists()
+
+
 def test_refuses_to_finish_while_the_server_runs(site: BlobSite) -> None:
     with closing(sqlite3.connect(site.data.path / "account.sqlite")) as server:
         server.execute("select count(*) from actor").fetchall()  # a connection that stays open, as the server's

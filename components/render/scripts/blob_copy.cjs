@@ -94,7 +94,8 @@ class Run {
     } catch (error) {
       this.losses.push([did, `its database cannot be read (${error.message}): the files of its folder are copied`]);
       const names = [...this.source.keys()].filter((name) => KEPT.includes(name.split("/")[0]) && name.split("/")[1] === did);
-      rows = names.map((name) => ({ cid: name.split("/")[2], size: this.source.get(name), key: null, hidden: 0 }));
+      const hidden = (name) => name.startsWith("quarantine/");
+      rows = names.map((name) => ({ cid: name.split("/")[2], size: this.source.get(name), key: null, hidden: hidden(name) }));
     }
     const sealed = this.to instanceof Sealed || this.from instanceof Sealed;
     const kept = sealed ? rows.filter(({ key }) => key === null) : rows;
@@ -102,41 +103,51 @@ class Run {
       const names = key ? [`tmp/${did}/${key}`] : KEPT.map((place) => `${place}/${did}/${cid}`);
       const there = (index) => names.find((name) => index.has(name));
       const source = there(this.source);
-      // A takedown moves a blob. Copies beside the backups have one place.
-      const own = this.to instanceof Sealed ? names[0] : (there(this.target) ?? names[hidden ? 1 : 0]);
-      const name = sealed ? own : (source ?? own);
+      // A takedown moves a blob, and an old copy may be from before or after: the row decides. Copies beside the backups
+      // have one place.
+      const name = this.to instanceof Sealed ? names[0] : (names[hidden ? 1 : 0] ?? names[0]);
+      const other = names.find((one) => one !== name && this.target.has(one));
       wanted.add(name);
-      return { did, cid, size, source, name, upload: key !== null };
+      return { did, cid, size, source, name, other, upload: key !== null };
     });
   }
 
-  async one({ did, cid, size, source, name, upload }) {
+  async one({ did, cid, size, source, name, other, upload }) {
     // A bucket's service checked the content at the upload.
     if (this.target.get(name) === size && (!(this.to instanceof Folder) || (await isIntact(this.to, name, cid)))) {
       if (!source && !upload) this.lost.push([did, cid]);
       return void this.counts.there++;
     }
-    if (!source) {
-      // An upload that never arrived has a row, too.
-      if (!upload) this.losses.push([did, `blob ${cid} is missing`, cid]);
-      return;
+    let fault = `blob ${cid} is missing`;
+    const places = [[this.from, source, this.source], [this.to, other, this.target]].filter(([, known]) => known);
+    for (const [store, known, index] of places) {
+      fault = await this.put(store, known, index.get(known), name, cid);
+      if (!fault) return;
     }
+    if (other) this.wanted.get(did).add(other); // it may be the best that is left
+    // An upload that never arrived has a row, too.
+    if (!upload || places.length > 0) this.losses.push([did, fault, cid]);
+  }
+
+  /** Copies a blob to the target. Returns why it is lost; null if it is not, or was deleted or moved meanwhile. */
+  async put(store, known, size, name, cid) {
     let unread = null;
     const open = async () => {
-      const content = await this.from.get(source);
-      if (!content) throw new Gone(source);
+      const content = await store.get(known);
+      if (!content) throw new Gone(known);
       return content.once("error", (error) => (unread = error));
     };
     try {
-      await this.to.put(name, cid, this.source.get(source), open);
+      await this.to.put(name, cid, size, open);
       this.counts.copied++;
       this.counts.bytes += size;
+      return null;
     } catch (error) {
-      if (error instanceof Gone) return; // it was deleted, or taken down, meanwhile
-      if (error instanceof Damaged) this.losses.push([did, `blob ${cid} is damaged: ${error.message}`, cid]);
+      if (error instanceof Gone) return null; // or taken down
+      if (error instanceof Damaged) return `blob ${cid} is damaged: ${error.message}`;
       // A bad disk. A bucket that does not answer is not a blob's fault.
-      else if (unread && this.from instanceof Folder) this.losses.push([did, `blob ${cid} cannot be read: ${unread.message}`, cid]);
-      else throw error;
+      if (unread && store instanceof Folder) return `blob ${cid} cannot be read: ${unread.message}`;
+      throw error;
     }
   }
 
