@@ -13,6 +13,7 @@ from cli.lib.apply import change, pause, up
 from cli.lib.nomad_exec import running_allocation
 from cli.lib.stack import Stack, StackError
 from components.clients.nomad import NomadApi
+from components.render.jobs.backup import JOB as BACKUP
 from components.settings.checks.pds_env import blob_location
 from components.settings.sections.settings import Settings
 from components.settings.stack_identity import BLOBS_MOVED
@@ -90,6 +91,8 @@ def _still_paused(stack: Stack) -> str:
 
 def forget_old(stack: Stack) -> int:
     """Remove the copies at the place that the server does not use; return the exit code. Raises as above."""
+    # A backup of before the move may still copy them.
+    nomad_jobs.wait_for_other_runs(nomad_jobs.stack_nomad_api(stack), BACKUP)
     return _run_alone(stack, {"step": "forget"})
 
 

@@ -24,6 +24,7 @@ from botocore.credentials import Credentials
 
 from tests.contract.moved_blobs import COPIES, BlobSite, member_uploads
 from tests.contract.moved_blobs import blob_service as blob_service
+from tests.contract.restores import FILES
 from tests.contract.snapshots import Data
 from tests.support.s3 import KEYS, REGION, ask, put
 from tests.support.serving import served
@@ -32,6 +33,7 @@ from tools.trial.node import PDS_LINES
 pytestmark = [pytest.mark.contract, pytest.mark.parametrize("line", PDS_LINES[-1:], indirect=True)]
 
 DAY = 86400 * 1000
+DELETES = Path(__file__).with_name("deletes_after_the_list.cjs")
 
 
 @pytest.fixture
@@ -113,6 +115,21 @@ def test_blob_that_was_never_copied_is_a_finding(site: BlobSite, alloc: Path) ->
     _, outcome = back_up(site, alloc)
     assert "The backups have no copy of it" in str(outcome["findings"])
     assert f"WITH LOSSES: {lost.partition('/')[0]}" in site.run("repair", code=1), "a loss is no success"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_blob_that_disappears_during_the_backup_is_a_finding_if_it_was_not_moved(
+    site: BlobSite, alloc: Path, moved: bool
+) -> None:
+    """As by a `--forget-old` after a move, or by a takedown."""
+    gone = sorted(site.named())[0]
+    content = ask_bytes(bucket_of(site, gone))
+    if moved:
+        put(f"{site.url}/{site.bucket}/quarantine/{quote(gone)}", content)
+    deletes = {"NODE_OPTIONS": f"--require={DELETES}", "STORES": str(FILES / "blob_stores.cjs")}
+    _, outcome = back_up(site, alloc, GONE=f"blocks/{gone}", **deletes)
+    assert ("disappeared from the bucket during the backup" in str(outcome["findings"])) is not moved
+    assert outcome["problems"] == []
 
 
 def test_bucket_that_does_not_answer_fails_the_backup_and_not_the_task_beside_it(site: BlobSite, alloc: Path) -> None:

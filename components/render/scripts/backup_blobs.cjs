@@ -10,7 +10,7 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const { LOSSES } = require("./account_check.cjs");
-const { Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
+const { KEPT, Run, accountsIn, rowsOf } = require("./blob_copy.cjs");
 const { backupStore, bucketStore } = require("./blob_stores.cjs");
 
 const DAY = 24 * 3600 * 1000; // ms
@@ -34,8 +34,11 @@ async function main() {
   return findingsOf(run);
 }
 
-/** Losses of blobs that the server still names. A deleted record takes its blob with it. */
-function findingsOf({ losses, lost }) {
+/**
+ * Losses of blobs that the server still names. A deleted record takes its blob with it. One that was there at the
+ * beginning may have gone meanwhile, or only have moved, by a takedown.
+ */
+async function findingsOf({ losses, lost, gone, from }) {
   const live = new Map(accountsIn(data).map((did) => [did, named(did)]));
   const is = (did, cid) => !cid || !live.get(did) || live.get(did).has(cid);
   const found = {};
@@ -43,6 +46,12 @@ function findingsOf({ losses, lost }) {
   for (const [did, text, cid] of losses) if (is(did, cid)) add(did, `${text} in the bucket. The backups have no copy of it`);
   for (const [did, cid] of lost) {
     if (is(did, cid)) add(did, `blob ${cid} is missing in the bucket. The backups keep it: \`./pds blobs STACK --repair\``);
+  }
+  for (const [did, cid] of gone) {
+    const there = is(did, cid) && (await from.index(did));
+    if (there && !KEPT.some((place) => there.has(`${place}/${did}/${cid}`))) {
+      add(did, `blob ${cid} disappeared from the bucket during the backup, which has no copy of it`);
+    }
   }
   return Object.fromEntries(
     Object.entries(found).map(([did, texts]) => {

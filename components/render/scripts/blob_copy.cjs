@@ -59,6 +59,7 @@ class Run {
     this.counts = { named: 0, there: 0, copied: 0, bytes: 0 };
     this.losses = []; // [DID, sentence, CID]: what the source cannot give and the target lacks
     this.lost = []; // [DID, CID]: what the target alone has
+    this.gone = []; // [DID, CID]: what the source no longer had when it was read
     this.wanted = new Map(); // DID to the names that its blobs have at the target
   }
 
@@ -122,6 +123,7 @@ class Run {
     const places = [[this.from, source, this.source], [this.to, other, this.target]].filter(([, known]) => known);
     for (const [store, known, index] of places) {
       fault = await this.put(store, known, index.get(known), name, cid);
+      if (fault instanceof Gone) return void (upload || this.gone.push([did, cid]));
       if (!fault) return;
     }
     if (other) this.wanted.get(did).add(other); // it may be the best that is left
@@ -129,7 +131,7 @@ class Run {
     if (!upload || places.length > 0) this.losses.push([did, fault, cid]);
   }
 
-  /** Copies a blob to the target. Returns why it is lost; null if it is not, or was deleted or moved meanwhile. */
+  /** Copies a blob to the target. Returns why it is lost, null if it is not, Gone if it was deleted or moved meanwhile. */
   async put(store, known, size, name, cid) {
     let unread = null;
     const open = async () => {
@@ -143,7 +145,7 @@ class Run {
       this.counts.bytes += size;
       return null;
     } catch (error) {
-      if (error instanceof Gone) return null; // or taken down
+      if (error instanceof Gone) return error;
       if (error instanceof Damaged) return `blob ${cid} is damaged: ${error.message}`;
       // A bad disk. A bucket that does not answer is not a blob's fault.
       if (unread && store instanceof Folder) return `blob ${cid} cannot be read: ${unread.message}`;

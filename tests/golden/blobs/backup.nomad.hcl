@@ -227,7 +227,7 @@ job "pds-backup" {
       }
 
       template {
-        script "backup_blobs.cjs" sha256:08090ca116a9e30d6962a7be00c21c3b0ba1fa8f246fc0f2d1b6a7b4dab159e0
+        script "backup_blobs.cjs" sha256:fabaf490be1381eecf32eaa6d1eeb2003a5eb2fdd136aac5795daf12628a9e43
       }
 
       template {
@@ -235,7 +235,7 @@ job "pds-backup" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:04706a44a8d7ab829e1926b188c80877cbb2eb03df2d032f86a493d667e64940
+        script "blob_copy.cjs" sha256:ddda61060ade743ac8afe17ab10ce29e7c8faac51c532f180c93e901417dd532
       }
 
       template {

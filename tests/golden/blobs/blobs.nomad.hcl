@@ -81,7 +81,7 @@ job "pds-blobs" {
       }
 
       template {
-        script "blob_copy.cjs" sha256:04706a44a8d7ab829e1926b188c80877cbb2eb03df2d032f86a493d667e64940
+        script "blob_copy.cjs" sha256:ddda61060ade743ac8afe17ab10ce29e7c8faac51c532f180c93e901417dd532
       }
 
       template {

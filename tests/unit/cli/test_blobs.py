@@ -236,3 +236,13 @@ def test_a_restore_says_that_blobs_are_lost_and_does_not_succeed(
     output = capsys.readouterr().out
     assert "`./pds blobs dev --repair`" in output
     assert "Restored, but not all blobs" in output
+
+
+def test_old_copies_are_not_forgotten_while_a_backup_may_copy_them(alice: Owner) -> None:
+    _at(alice, "disk", blobs=BLOBS | {"serve": "disk"})
+    alice.nomad.children = [["running"], ["dead"]]
+    assert move_blobs.forget_old(alice.stack) == 0
+    paths = [path for _, path, _ in alice.nomad.asked]
+    queries = [number for number, path in enumerate(paths) if path.startswith("/v1/jobs?prefix=pds-backup")]
+    assert len(queries) == 2, "the active one ends first"
+    assert queries[-1] < paths.index("/v1/job/pds-blobs/dispatch")
