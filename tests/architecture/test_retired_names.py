@@ -36,6 +36,8 @@ RETIRED = {
     r"\bisland\b|\brequire_residents\b|\bResidentError\b": "single, ClubHostError",
     r"\bdesk\b|\bshel(f|ves)\b|\bBREATH\b": "exchange, shard, PAUSE_MS",
     r"^\W*Owns ": "a verb that says what the file does",
+    r"\blines? 0\.[45]\b": "packages 0.4: a newer image tag begins with 0.4, too",
+    r"['`](pds:)?(pds|volume|backup|blobs|metrics): \{+\w+: ": "'pds.escrow', as in `pulumi config set --path`",
     r"\b(GATES|THROUGH_THE_INGRESS|BY_THEMSELVES|THROUGH_NOMAD)\b": "PREREQUISITES, INGRESS_CHECKS, …",
 }
 """A pattern, and the name that replaces it."""

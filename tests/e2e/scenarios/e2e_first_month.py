@@ -111,7 +111,7 @@ def test_blobs_move_to_the_disk_and_to_another_bucket(month: Month) -> None:
     [urn] = re.findall(r"urn:\S+::pds-blobs-bucket(?!\S)", month.e2e_env.pulumi("stack", "--show-urns").output)
     unprotect = "pulumi state unprotect --stack club 'URN of pds-blobs-bucket'"
     types(BLOBS, unprotect, means=unprotect.replace("URN of pds-blobs-bucket", urn))
-    types(BLOBS, "pulumi config set --path pds:blobs.bucket another-name --stack club")
+    types(BLOBS, "pulumi config set --path blobs.bucket another-name --stack club")
     types(BLOBS, "pulumi up --stack club")
     types(BLOBS, "./pds blobs club --to bucket")
     assert {BUCKET, ANOTHER} <= buckets_of(month.service.url).keys(), "the old one stays"
