@@ -5,6 +5,7 @@ The models validate the values; `errors.py` writes the messages.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -23,8 +24,8 @@ PROJECT = "pds"
 """The project's name: the prefix of every key in a stack file, and a part of every resource's identity."""
 
 
-def load(config: pulumi.Config, stack: str, written: bytes = b"") -> Settings:
-    """The settings of `stack`; `written` is the content of its file. Logs warnings about accepted but harmful values.
+def load(config: pulumi.Config, stack: str, path: Path | None = None) -> Settings:
+    """The settings of `stack`; `path` is its file. Logs warnings about accepted but harmful values.
 
     Raises pulumi.RunError with every fault found. The engine shows it without a traceback.
     """
@@ -35,7 +36,7 @@ def load(config: pulumi.Config, stack: str, written: bytes = b"") -> Settings:
             f"each key of {file}. `./pds` reads these keys, and the name is part of every resource's identity."
         )
     document = with_content({key: _value(config, key) for key in _configured_keys(config)})
-    faults = [*_in_plain_text(config, document, file), *_written_twice(written)]
+    faults = [*_in_plain_text(config, document, file), *_written_twice(path)]
     try:
         settings = read(document, file, stack)
     except SettingsError as error:
@@ -75,9 +76,11 @@ def _value(config: pulumi.Config, key: str) -> Any:
         return config.get(key)  # text in place of a list or a map; `read` reports it
 
 
-def _written_twice(text: bytes) -> Iterator[Fault]:
+def _written_twice(path: Path | None) -> Iterator[Fault]:
     """Sections that the stack file has twice. The engine passes only one of them."""
-    document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 (makes text, lists and maps only)
+    if not path or not path.is_file():  # another one with `pulumi up --config-file`
+        return
+    document = yaml.load(path.read_bytes(), Loader=yaml.CBaseLoader)  # noqa: S506 (makes text, lists and maps only)
     config = document.get("config") if isinstance(document, dict) else None
     yield from written_twice(config if isinstance(config, dict) else ())
 

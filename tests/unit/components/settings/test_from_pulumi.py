@@ -62,12 +62,15 @@ def test_a_project_of_another_name_is_refused_with_the_remedy() -> None:
         load(pulumi.Config("club"), "dev")
 
 
-def test_a_section_with_and_without_the_projects_name_is_refused() -> None:
+def test_a_section_with_and_without_the_projects_name_is_refused(tmp_path: Path) -> None:
     """The engine passes one of the two, so the configuration alone does not show it."""
-    config = configure(document(pds={"escrow": "made"}))
+    config, file = configure(document(pds={"escrow": "made"})), tmp_path / "Pulumi.dev.yaml"
+    assert load(config, "dev", file).pds.escrow == "made", "the engine was given another file"
+    file.write_text("config:\n  pds:pds: {new: true}\n  pds: {escrow: made}\n")
     with pytest.raises(pulumi.RunError, match=r"pds:pds: this file has it twice, as 'pds:pds' and as 'pds'\."):
-        load(config, "dev", b"config:\n  pds:pds: {new: true}\n  pds: {escrow: made}\n")
-    for file in (b"config:\n  pds:pds: {escrow: made}\n", b"config:\n  pds: {escrow: made}\n", b"", b"config:"):
+        load(config, "dev", file)
+    for text in ("config:\n  pds:pds: {escrow: made}\n", "config:\n  pds: {escrow: made}\n", "", "config:"):
+        file.write_text(text)
         assert load(config, "dev", file).pds.escrow == "made"
 
 
