@@ -1,6 +1,7 @@
 """One stack, one PDS: read the stack file, build it, export what its operator needs."""
 
 import gc
+import os
 from pathlib import Path
 
 import pulumi
@@ -12,8 +13,7 @@ from components.settings.from_pulumi import load  # noqa: E402
 gc.enable()
 
 stack, project = pulumi.get_stack(), f"{pulumi.get_organization()}/{pulumi.get_project()}"
-file = Path(f"Pulumi.{stack}.yaml")  # of another name with `pulumi up --config-file`
-settings = load(pulumi.Config(), stack, file.read_bytes() if file.is_file() else b"")
+settings = load(pulumi.Config(), stack, Path(f"Pulumi.{stack}.yaml"))
 
-for key, value in create(settings, stack, project).items():
+for key, value in create(settings, stack, project, os.environ).items():
     pulumi.export(key, value)

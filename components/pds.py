@@ -31,6 +31,8 @@ class PdsArgs:
     settings: Settings
     stack: str
     project: str
+    blobs_moved: str = ""
+    """The place at which the operator's shell says that all blobs are (`stack_identity.BLOBS_MOVED`); empty without."""
 
 
 class Pds(pulumi.ComponentResource):
@@ -41,18 +43,18 @@ class Pds(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: PdsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("pds:index:Pds", name, None, opts)
-        settings, stack, child = args.settings, args.stack, pulumi.ResourceOptions(parent=self)
-
+        settings, stack, moved = args.settings, args.stack, args.blobs_moved
+        child = pulumi.ResourceOptions(parent=self)
         identity = stack_identity(f"{name}-identity", settings, stack, child)
         host_args = HostArgs(settings=settings, stack=stack, project=args.project, identity=identity)
         host = connect_host(f"{name}-host", host_args, child)
 
         blobs = blob_bucket(f"{name}-blobs", settings, stack, identity, child)
-        bucket_key = blobs.server_items if blobs else None
-        secrets_args = PdsSecretsArgs(settings=settings, target=host.target, blobs=bucket_key)
+        key = blobs.server_items if blobs else None
+        secrets_args = PdsSecretsArgs(settings=settings, target=host.target, blobs=key)
         secrets = PdsSecrets(f"{name}-secrets", secrets_args, child)
         server_args = PdsServerArgs(
-            settings=settings, stack=stack, target=host.target, secrets=secrets.variable, blobs=bucket_key
+            settings=settings, stack=stack, target=host.target, secrets=secrets.variable, blobs=key, blobs_moved=moved
         )
         server = PdsServer(f"{name}-server", server_args, child)
 

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_nomad as nomad
 
-from components.clients.console import shell_variable
 from components.nomad_target import JOB_TIMEOUTS, NomadTarget
 from components.render.jobs.pds import VOLUME_CHECK_PATH, pds_job, volume_check_items
 from components.render.jobs.unreferenced_blobs import UNREFERENCED_BLOBS_PATH, is_requested, unreferenced_blobs_job
 from components.settings.sections.settings import Settings
-from components.settings.stack_identity import BLOBS_MOVED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +21,8 @@ class PdsServerArgs:
     secrets: nomad.Variable
     blobs: pulumi.Output[dict[str, str]] | None
     """The key of the bucket for blobs, for the job that removes what no account needs there; None without one."""
+    blobs_moved: str = ""
+    """See `PdsArgs`."""
 
 
 class PdsServer(pulumi.ComponentResource):
@@ -37,7 +37,7 @@ class PdsServer(pulumi.ComponentResource):
             f"{name}-volume-check",
             namespace=args.target.namespace,
             path=VOLUME_CHECK_PATH,
-            items=volume_check_items(args.settings, shell_variable(BLOBS_MOVED)),
+            items=volume_check_items(args.settings, args.blobs_moved),
             opts=args.target.options(self),
         )
         self.jobspec = pds_job(args.settings, args.stack)
