@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import libipld
 import pytest
 from click.testing import CliRunner
 
 from cli import app
 from cli.lib.stack import Stack, StackError
 from cli.migrate.accounts import old_server, source_url
-from cli.migrate.car import CarError, Exported, read_export
+from cli.migrate.car import Exported
 from cli.migrate.copying import each, fetched_export, memory_for, refuse_size
 from cli.migrate.directory import Identity, cid_of_operation
 from cli.migrate.identity import identity_change
@@ -29,7 +28,6 @@ from cli.migrate.xrpc import AccountClient, CallRefusedError, NoAnswerError, Rat
 from components.clients import pds_admin
 from components.clients.errors import ServiceError
 from offline.stackfile import StackFileError
-from tests.contract.large import car, cid_of_block
 from tests.support.certificates import Authority, server_context
 from tests.support.programs import settings_of
 from tests.support.serving import LOOPBACK, served
@@ -153,41 +151,6 @@ def test_an_address_that_another_member_has_is_refused_before_the_account_is_cre
     assert target.member_edit("fan.noted.at", "fan@club.org") is None, "the file names them already"
     with pytest.raises(StackFileError, match=r"members\[1\]\.email"):
         target.member_edit("ann.noted.at", "FAN@club.org")
-
-
-def _export(did: str = DID) -> tuple[bytes, str]:
-    node = libipld.encode_dag_cbor({"l": None, "e": []})
-    commit = libipld.encode_dag_cbor(
-        {"did": did, "version": 3, "data": cid_of_block(node), "rev": "3n3bfkfdufl2a", "prev": None, "sig": b"x"}
-    )
-    root = cid_of_block(commit)
-    return car(root, [(root, commit), (cid_of_block(node), node)]), libipld.encode_cid(cid_of_block(node))
-
-
-def test_reads_an_export_and_finds_its_root_of_records(tmp_path: Path) -> None:
-    content, data = _export()
-    path = tmp_path / "repository.car"
-    path.write_bytes(content)
-    export = read_export(path, DID)
-    assert (export.rev, export.data, export.blocks, export.size) == ("3n3bfkfdufl2a", data, 2, len(content))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda content: content[:-3], "it ends within a block"),
-        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "does not hash to its name"),
-        (lambda content: content[: content.index(b"rev")], "it ends within a block"),
-        (lambda content: b"<html>Bad Gateway</html>", "damaged|is no repository"),
-        (lambda content: b"", "damaged|is no repository"),
-        (lambda content: _export("did:plc:other")[0], "is the repository of did:plc:other"),
-    ],
-)
-def test_refuses_an_export_that_is_cut_damaged_or_another_s(change: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "repository.car"
-    path.write_bytes(change(_export()[0]))
-    with pytest.raises(CarError, match=message):
-        read_export(path, DID)
 
 
 def test_the_cid_of_an_operation_is_the_directory_s() -> None:

@@ -1,0 +1,194 @@
+"""`./pds drain`, on services with a clock of their own."""
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+import pytest
+
+from cli.cluster import hosts
+from cli.cluster.hosts import Cluster, ClusterError
+from cli.lib.digitalocean import DigitalOceanError
+from components.takeover.decide import DETACH_SECONDS, Action
+from components.takeover.services import Unavailable
+from tests.support.fake_cluster import FakeCluster
+from tests.unit.cli.test_cluster import OUTPUTS, _failed_detach, _stack
+from tests.unit.cli.test_cluster import account as account
+
+
+def test_drain_leaves_the_spare_to_a_host_that_needs_it(account: FakeCluster) -> None:
+    account.volumes["b"].carrier = None
+    account.items["retired"] = '{"2": "b"}'
+    with pytest.raises(ClusterError, match=r"There is no spare worker\. Nothing was changed"):
+        hosts.drain(_stack(), "a", yes=True)
+    assert account.alive[1]
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["it is done", "it has noted the spare"])
+def test_drain_leaves_the_droplet_on_if_another_operator_s_drain_takes_the_spare(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    def confirm(_text: str) -> bool:
+        if done:
+            hosts.drain(_stack(), "b", yes=True)
+        else:
+            account.items["retired"] = '{"2": "b"}'
+        return True
+
+    monkeypatch.setattr(click, "confirm", confirm)
+    with pytest.raises(ClusterError, match="taken by another command meanwhile"):
+        hosts.drain(_stack(), "a", yes=False)
+    assert account.alive[1]
+    assert "1" not in json.loads(account.items["retired"]), "its droplet is no reason to keep a spare free"
+
+
+def test_drain_switches_no_droplet_off_that_is_no_worker(account: FakeCluster) -> None:
+    account.volumes["a"].carrier = 77
+    account.alive[77] = True
+    workers = account.workers
+    account.workers = lambda tag: {n: d for n, d in workers(tag).items() if n != 77}  # type: ignore[method-assign, assignment]
+    with pytest.raises(ClusterError, match="on droplet 77, which is no worker"):
+        hosts.drain(_stack(), "a", yes=True)
+    assert account.alive[77]
+
+
+def test_drain_moves_a_host_although_a_detach_failed_once(account: FakeCluster) -> None:
+    _failed_detach(account)
+    assert hosts.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
+    assert account.is_serving("a")
+
+
+def test_drain_leaves_a_host_on_whose_volume_an_action_is_in_progress(account: FakeCluster) -> None:
+    account.volumes["a"].actions.append(Action("detach", "in-progress", account.time - 2 * DETACH_SECONDS))
+    with pytest.raises(ClusterError, match=r"volume of host a is in progress\. Nothing was changed"):
+        hosts.drain(_stack(), "a", yes=True)
+    assert account.alive[1]
+
+
+def test_drain_moves_a_host_that_is_well(account: FakeCluster) -> None:
+    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert account.volumes["a"].carrier == 3
+    assert account.is_serving("a")
+    assert account.is_serving("b")
+    assert account.violations == []
+
+
+def _silent_from_the_shutdown_on(account: FakeCluster, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither DigitalOcean nor Nomad answers for so many seconds after the droplet is off."""
+
+    def shut_down(_cluster: Cluster, droplet: int) -> None:
+        account.cut_power(droplet)
+        end = account.time + seconds
+
+        def silent(_number: int) -> None:
+            if account.time < end:
+                raise Unavailable("nothing answers")
+
+        account.before = silent
+
+    monkeypatch.setattr(hosts, "_shut_down", shut_down)
+
+
+def test_drain_waits_for_services_that_do_not_answer(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _silent_from_the_shutdown_on(account, 120, monkeypatch)
+    assert hosts.drain(_stack(), "a", yes=True) == 0, "the droplet is off: to give up would leave the clubs away"
+    assert account.is_serving("a")
+    assert capsys.readouterr().out.count("nothing answers") == 1, "it says once what it waits for"
+
+
+def test_drain_waits_for_an_answer_in_the_middle_of_each_step(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def every_fifth_fails(number: int) -> None:
+        if number % 5 == 0:
+            raise Unavailable("no answer")
+
+    def shut_down(_cluster: Cluster, droplet: int) -> None:
+        account.cut_power(droplet)
+        account.after = every_fifth_fails
+
+    monkeypatch.setattr(hosts, "_shut_down", shut_down)
+    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert account.is_serving("a")
+    assert account.violations == []
+
+
+def test_drain_that_gives_up_names_the_droplet_and_how_to_go_on(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(time, "monotonic", account.now)
+    _silent_from_the_shutdown_on(account, 1_000_000, monkeypatch)
+    assert hosts.drain(_stack(), "a", yes=True) == 1
+    said = capsys.readouterr().out
+    assert "Droplet 1 is off" in said
+    assert "a: not ready after 900 s. nothing answers." in said
+    assert "`./pds repair fleet` goes on" in said
+
+
+def test_drain_does_not_stop_because_another_host_needs_a_person(account: FakeCluster) -> None:
+    account.alive[4] = True
+    account.volumes["b"].actions.append(Action("detach", "in-progress", account.time - 2 * DETACH_SECONDS))
+    assert hosts.drain(_stack(), "a", yes=True) == 0, "droplet 1 is off, and nothing is in the way of host a"
+    assert account.is_serving("a")
+
+
+def test_drain_stays_within_the_requests_that_digitalocean_allows(
+    account: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("workers", "carrier", "actions", "address_at"):
+        monkeypatch.setattr(account, name, partial(_asked, asked, getattr(account, name)))
+    began = account.time
+    assert hosts.drain(_stack(), "a", yes=True) == 0
+    assert len(asked) * 60 / (account.time - began) < 250, "a token's requests in a minute; the rest are answered 429"
+
+
+def _asked(asked: list[str], answer: Callable[[str], Any], argument: str) -> Any:
+    asked.append(argument)
+    return answer(argument)
+
+
+def test_a_shutdown_is_waited_for_while_its_droplet_s_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [{"status": "active"}, DigitalOceanError("answered 502."), {"status": "off"}]
+
+    class Account:
+        def __init__(self, _token: str) -> None: ...
+
+        def __enter__(self) -> "Account":
+            return self
+
+        def __exit__(self, *_error: object) -> None: ...
+
+        def create(self, path: str, body: Any) -> None:
+            assert (path, body) == ("droplets/1/actions", {"type": "shutdown"})
+
+        def get(self, path: str) -> Any:
+            assert path == "droplets/1"
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monkeypatch.setattr(hosts, "DigitalOceanAccount", Account)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    hosts._shut_down(Cluster("fleet", OUTPUTS, "token"), 1)
+    assert answers == [], "a droplet that was told to shut down goes off, whatever one look says"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "host", "problem"),
+    [
+        (lambda _fake: None, "c", "has no host c: a, b"),
+        (lambda fake: fake.items.update(retired='{"3": "b"}'), "a", "There is no spare worker. Nothing was changed"),
+    ],
+)
+def test_drain_refuses(account: FakeCluster, prepare: Callable[[FakeCluster], None], host: str, problem: str) -> None:
+    prepare(account)
+    with pytest.raises(ClusterError, match=problem):
+        hosts.drain(_stack(), host, yes=True)
+    assert account.volumes["a"].carrier == 1
