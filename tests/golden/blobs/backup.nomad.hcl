@@ -71,35 +71,35 @@ job "pds-backup" {
       }
 
       template {
-        script "snapshot.cjs" sha256:725f5e66bc36a701c2cd426501ced48e78b9e043df6fba31459ccb78f8fe45d6
+        script "snapshot.cjs" sha256:cac7230a6046001e7021d15904db71bd1be578831491bca5428c93170234d4e8
       }
 
       template {
-        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
-        script "snapshot_accounts.cjs" sha256:f598606b613399547150898c1078c879887ed8794945d6318d17366b9efd3fe0
+        script "snapshot_accounts.cjs" sha256:f2ab4702e99f869a2f070e1afbbe8bc8ef60bdd68c2d0968068973c07cad00bd
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {
@@ -155,11 +155,11 @@ job "pds-backup" {
       }
 
       template {
-        script "send.sh" sha256:264bd8225e572b2af2fda4f01a18a3c9e7f72bff87bb4032d08fa39f188f9310
+        script "send.sh" sha256:b483273930541f7642379190367ad4bf3e55e319926f2c060b9f92bd66656b19
       }
 
       template {
-        script "restic_open.sh" sha256:09df138ef6906da09c815a817af7207aa2afcefc9fda43cb2c4fb2bfcc4c0556
+        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
       }
 
       template {
@@ -231,11 +231,11 @@ job "pds-backup" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "blob_copy.cjs" sha256:ddda61060ade743ac8afe17ab10ce29e7c8faac51c532f180c93e901417dd532
+        script "blob_copy.cjs" sha256:4ea0fa8d1a3bb0d542f7f707b3bc4142767575ccc3918175b2547938c88b55a5
       }
 
       template {
@@ -243,19 +243,19 @@ job "pds-backup" {
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {
@@ -326,7 +326,7 @@ job "pds-backup" {
       }
 
       template {
-        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
       }
 
       resources {

@@ -64,11 +64,11 @@ job "pds-drill" {
       }
 
       template {
-        script "fetch.sh" sha256:5d25d9db865a6993df806fce5ae2f343587f6d97736236975cd64e140ff12f72
+        script "fetch.sh" sha256:f62aaf36e12e4637ccf684d78fdee843368a2093616629722427153bbff084a6
       }
 
       template {
-        script "restic_open.sh" sha256:09df138ef6906da09c815a817af7207aa2afcefc9fda43cb2c4fb2bfcc4c0556
+        script "restic_open.sh" sha256:79b3b824bfe80a3c373702c1895fb8a2ee4750a4701395f2e1b9d57083300a1f
       }
 
       template {
@@ -122,7 +122,7 @@ job "pds-drill" {
       }
 
       template {
-        script "drill.cjs" sha256:ea546c3ac8ba5a0bab667b6a79eb1912d239243d3e6a7f0543a4e89d20c8abbf
+        script "drill.cjs" sha256:e1899b5836df177e250915f2c82197ff7dd2c03acb485c77df5672f2ed83b68c
       }
 
       template {
@@ -130,19 +130,19 @@ job "pds-drill" {
       }
 
       template {
-        script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {
@@ -194,11 +194,11 @@ job "pds-drill" {
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "blob_copy.cjs" sha256:ddda61060ade743ac8afe17ab10ce29e7c8faac51c532f180c93e901417dd532
+        script "blob_copy.cjs" sha256:4ea0fa8d1a3bb0d542f7f707b3bc4142767575ccc3918175b2547938c88b55a5
       }
 
       template {
@@ -206,19 +206,19 @@ job "pds-drill" {
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {
@@ -290,15 +290,15 @@ job "pds-drill" {
       }
 
       template {
-        script "serve.cjs" sha256:923bc1aab1259be53530ed9002f42d8eb989a1628ec114979fbe8a7766391d9c
+        script "serve.cjs" sha256:3f0c3f611f2ebd6d9948de937731fd05c39e89a2c9f527ed32f5efdd2739df70
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
@@ -306,15 +306,15 @@ job "pds-drill" {
       }
 
       template {
-        script "verify.cjs" sha256:080a401813b2c0d92bbc94b5c5219acc329d8a278dad3fce01dc439fe7f60453
+        script "verify.cjs" sha256:5672733a75097da6723475a62f14d831d99e3d7081150763bbf7bc3fc765a2cc
       }
 
       template {
-        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {

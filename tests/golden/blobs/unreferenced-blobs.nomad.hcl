@@ -69,15 +69,15 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "unreferenced_in_bucket.cjs" sha256:3c939df75cedc0b2731f716d2feaf91032b36f5e2b011989d70e0485936a1138
+        script "unreferenced_in_bucket.cjs" sha256:8209b6137ff82075956001ad396b2c1a554193fcc4108ef114e9d56c7b07eea3
       }
 
       template {
-        script "account_check.cjs" sha256:0f631d6f56b7c41e88a6bf07ac7333b8dac13adb16b9d4c58d1915507f2afa90
+        script "account_check.cjs" sha256:4a3e07e916953b6287f2a287b77bfab34732f1ce7762b0e64e055439a95c0c7b
       }
 
       template {
-        script "blob_copy.cjs" sha256:ddda61060ade743ac8afe17ab10ce29e7c8faac51c532f180c93e901417dd532
+        script "blob_copy.cjs" sha256:4ea0fa8d1a3bb0d542f7f707b3bc4142767575ccc3918175b2547938c88b55a5
       }
 
       template {
@@ -85,23 +85,23 @@ job "pds-unreferenced-blobs" {
       }
 
       template {
-        script "repository.cjs" sha256:c258dd4effff4a46782db291c9c1eaf34ab303e24ffcf5b37f859706cb6b6d1b
+        script "repository.cjs" sha256:f6e71abe57f210539a55f18007c232c6e8119b1acc0836b079631914876bac58
       }
 
       template {
-        script "run_status.cjs" sha256:d65f3953197776016664afd5a539113a96902882ba4d0453846c8026060cd105
+        script "run_status.cjs" sha256:79a61cc91179bbd56f1791c0af836e4c1a1941165e14f30d47bfad44d3b423f2
       }
 
       template {
-        script "account_events.cjs" sha256:14515ccf58b84edcfbb0951316f034f4801daa49b3b5eef316bd6d0c4a6a48b4
+        script "account_events.cjs" sha256:e6aafae612a4e1e701c980d2c95363642d481c1d5b333f0db512d76de27225ba
       }
 
       template {
-        script "files.cjs" sha256:4d86dbbe1e2f1d2b8e61e72f8628b8efb5e0411aae1c95e2d665ac6d9bce7a9b
+        script "files.cjs" sha256:2d74029a758b067d0a3e115bfd42cc8c0ae67a2c47aa109e0a7125739a0c0a76
       }
 
       template {
-        script "blocks.cjs" sha256:cb411720e96a0ac6a07c565762293f7020c15a3294a97ab8523b1340b143d9c5
+        script "blocks.cjs" sha256:4b6eab4b2648e953c0c4a980e6f96feaade76ddd608355562d11a50b35a4a851
       }
 
       template {
