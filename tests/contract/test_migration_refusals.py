@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from cli.check.plc_documents import directory_data
-from cli.migrate import run
+from cli.migrate import copying, run
 from cli.migrate.state import MigrationError
 from components.clients import pds_admin
 from components.clients.errors import ServiceError
@@ -121,10 +121,10 @@ def test_lists_what_differs_and_never_submits_another_operation_than_the_request
     nothing_final(here, did)
 
 
-def _add_key(here: Mover, did: str) -> None:
-    """Add the member's key as `goat account plc add-rotation-key --first` does, in another terminal."""
+def _add_key(here: Mover, did: str) -> bool:
+    """Add the member's key once, as `goat account plc add-rotation-key --first` does; return whether it was added."""
     if len(here.log(did)) > 1:
-        return
+        return False
     old = here.world.old
     token = old.log_in(did)
     old.send(token, "com.atproto.identity.requestPlcOperationSignature")
@@ -133,6 +133,7 @@ def _add_key(here: Mover, did: str) -> None:
     signed = old.client.procedure("com.atproto.identity.signPlcOperation", body)
     old.client.procedure("com.atproto.identity.submitPlcOperation", {"operation": signed["operation"]})
     old.send(token, "com.atproto.identity.requestPlcOperationSignature")
+    return True
 
 
 @one_direction
@@ -143,9 +144,8 @@ def test_a_rotation_key_that_is_added_after_the_list_is_never_dropped(
     old, name = here.world.old, f"eve-{moment}"
     did = member(old, name, blobs=0)
 
-    def at(present: str) -> None:
-        if present == moment:
-            _add_key(here, did)
+    def at(present: str) -> bool:
+        return present == moment and _add_key(here, did)
 
     class Member(Answers):
         def agree(self, text: str) -> bool:
@@ -168,7 +168,7 @@ def test_a_rotation_key_that_is_added_while_it_copies_is_on_the_list(
     here: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     did = member(here.world.old, "fay", blobs=0)
-    copied = run.copy_preferences
+    copied = copying.copy_preferences
     monkeypatch.setattr(run, "copy_preferences", lambda *arguments: (_add_key(here, did), copied(*arguments))[1])
     assert here.run(f"fay.{OLD}", here.answers(did)) == 0
     assert f"rotation key {MEMBER_KEY}: of neither server" in here.output

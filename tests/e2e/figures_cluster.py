@@ -235,7 +235,7 @@ def _drains(cluster: Cluster) -> Table:
             cluster.stack.pds_command("drain", cluster.stack.name, host, "--yes")
             ended.append(time.monotonic() - began)
 
-        command = threading.Thread(target=drain)
+        command = threading.Thread(target=drain, daemon=True)
         command.start()
         while command.is_alive() and all(cluster.answers(port) for port in ports):
             time.sleep(_PAUSE)

@@ -105,12 +105,12 @@ def test_an_answer_that_is_cut_off_is_no_answer(answer: bytes) -> None:
                 connection.recv(65_536)
                 connection.sendall(answer)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         cloud = DigitalOcean(TOKEN, f"http://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(Unavailable, match="does not answer"):
             cloud.carrier("a")
-        thread.join()
+        thread.join(10)
 
 
 def test_workers_are_found_by_their_tag(client: Client, cloud: DigitalOcean) -> None:

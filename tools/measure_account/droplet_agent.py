@@ -45,7 +45,7 @@ class Writer:
 
     def run(self) -> None:
         """Wait for the disk, and write until an error; it ends only with that."""
-        while not DISK.exists():
+        while not DISK.exists():  # no deadline: the program plugs it, or deletes the droplet
             time.sleep(_PAUSE)
         try:
             FOLDER.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class Writer:
         # A row that a power cut left incomplete ends here.
         with rows.open("ab", buffering=0) as file:
             file.write(b"\n")
-            while True:
+            while True:  # no deadline: it writes until the disk is away
                 row += 1
                 file.write(b"%d\n" % row)
                 os.fsync(file.fileno())

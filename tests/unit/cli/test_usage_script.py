@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from cli.stacks import inspect_stack
 from tests.support.host_machine import tool
 
 
-def usage(folder: Path, limit: int, *, in_bucket: bool = False, **groups: str) -> dict[str, Any]:
+def usage(
+    folder: Path, limit: int, groups: Mapping[str, str] = MappingProxyType({}), *, in_bucket: bool = False
+) -> dict[str, Any]:
     """The script's output for a data directory, with these files for cgroups."""
     for name, text in groups.items():
         file = folder / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
@@ -51,7 +55,7 @@ def usage(folder: Path, limit: int, *, in_bucket: bool = False, **groups: str) -
 )
 def test_memory_is_read_from_cgroups_of_either_version(groups: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    reported = usage(tmp_path, 0, **groups)
+    reported = usage(tmp_path, 0, groups)
     assert (reported["memory"], reported["memory_limit"]) == (100_000_000, 134217728)
 
 
@@ -60,7 +64,7 @@ def test_memory_is_unknown_without_cgroups_and_unlimited_with_max(tmp_path: Path
     reported = usage(tmp_path, 0)
     assert (reported["memory"], reported["memory_limit"]) == (None, None)
     unlimited = {"memory_dot_current": "9\n", "memory_dot_stat": "inactive_file 1\n", "memory_dot_max": "max\n"}
-    assert usage(tmp_path, 0, **unlimited)["memory_limit"] is None
+    assert usage(tmp_path, 0, unlimited)["memory_limit"] is None
 
 
 def test_counts_file_sizes_if_the_file_system_is_shared(tmp_path: Path) -> None:

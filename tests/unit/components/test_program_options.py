@@ -82,7 +82,7 @@ def test_the_volume_check_learns_where_the_operator_moved_the_blobs(
 ) -> None:
     """Else the preview accepts the place, and the server that `up` replaces does not start there."""
     s3 = {"bucket": "theirs", "region": "us-east-1", "endpoint": "https://s3.my-club.org"}
-    options = {"s3": s3 | {"access_key_id": "a", "secret_access_key": "b"}} if with_bucket else {}
+    options: dict[str, Any] = {"s3": s3 | {"access_key_id": "a", "secret_access_key": "b"}} if with_bucket else {}
     place, accepted = ("s3 bucket theirs at s3.my-club.org", "theirs") if with_bucket else ("disk", "disk")
     monkeypatch.setenv(BLOBS_MOVED, place)
     items = run(**options).one("pds-server-volume-check").inputs["items"]
