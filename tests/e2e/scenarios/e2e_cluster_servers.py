@@ -7,7 +7,8 @@ ingress.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -115,7 +116,28 @@ def scenario() -> Iterator[Scenario]:
             cluster.set_secret("snapshots.access_key_id", KEYS["AWS_ACCESS_KEY_ID"])
             cluster.set_secret("snapshots.secret_access_key", KEYS["AWS_SECRET_ACCESS_KEY"])
             chess = cluster.club("chess", PORT, on="bench", nomad={"datacenter": "a"})
-            yield Scenario(cluster.stack, cluster.machines, chess)
+            programs = _ssh(cluster.stack.folder)
+            stack = replace(cluster.stack, env={**cluster.stack.env, "PATH": f"{programs}:{cluster.stack.env['PATH']}"})
+            yield Scenario(stack, cluster.machines, chess)
+
+
+def _ssh(folder: Path) -> Path:
+    """A folder with a stand-in for ssh: it ends the agents of the workers that have a volume, which are then started
+    again, as by `systemctl restart nomad.service`. Other commands fail."""
+    programs = folder / "programs"
+    programs.mkdir()
+    file = programs / "ssh"
+    file.write_text(
+        f"""#!/bin/sh
+for command; do :; done
+[ "$command" = "systemctl restart nomad.service" ] || exit 255
+for home in {folder}/machines/*; do
+  [ ! -e "$home/root/run/pds/carried.env" ] || pkill -TERM -f "config=$home/agent.hcl" || exit 1
+done
+"""
+    )
+    file.chmod(0o755)
+    return programs
 
 
 def test_from_nothing_to_three_healthy_servers_and_a_club(scenario: Scenario) -> None:
