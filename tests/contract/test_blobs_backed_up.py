@@ -195,7 +195,7 @@ def test_restore_refuses_a_backup_whose_blobs_the_stack_cannot_bring_back(site: 
     known = {"PDS_HOSTNAME": site.data.manifest()["hostname"], "PDS_DID_PLC_URL": "http://127.0.0.1:1"}
     without = known | {"BLOBS_SERVE": "", "NOMAD_META_verify": "yes"}
     output = site.program("restore.cjs", without, code=1)
-    assert "the stack has no 'blobs' to bring them back" in output
+    assert "the stack has no 'blobs' to restore them to" in output
     assert "Set 'blobs.bucket'" in output
 
 

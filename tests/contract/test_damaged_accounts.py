@@ -113,7 +113,9 @@ def lose_the_tree(data: Data, did: str, _other: str = "") -> None:
 
 DAMAGES = (
     Damage(name="key gone", do=lambda at, did, _: key_of(at, did).unlink(), state=NOT, says="it has no key"),
-    Damage(name="key cut", do=lambda at, did, _: os.truncate(key_of(at, did), 16), state=NOT, says="no secp256k1 key"),
+    Damage(
+        name="key cut", do=lambda at, did, _: os.truncate(key_of(at, did), 16), state=NOT, says="not a secp256k1 key"
+    ),
     Damage(name="keys swapped", do=_swap_keys, state=NOT, says="is not signed with the account's key"),
     Damage(
         name="folder gone",

@@ -107,7 +107,7 @@ def test_refuses_before_anything_is_changed(
 
 @pytest.mark.parametrize(
     ("host", "single", "problem"),
-    [("b", "house", "has a host b already"), ("a", "chess-club", "no host with a droplet of its own")],
+    [("b", "house", "already has a host b"), ("a", "chess-club", "no host with a droplet of its own")],
 )
 def test_refuses_another_host_or_stack(world: World, host: str, single: str, problem: str) -> None:
     with pytest.raises(AdoptError, match=problem):

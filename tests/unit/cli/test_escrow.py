@@ -104,14 +104,14 @@ def test_reports_a_wrong_passphrase(
 def test_does_not_write_an_incomplete_escrow(
     sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any], tmp_path: Path, lost: str
 ) -> None:
-    with pytest.raises(escrow.EscrowError, match=r"lacks.*Run `pulumi up`"):
+    with pytest.raises(escrow.EscrowError, match=r"lacks.*Complete `pulumi up`"):
         sealed({**content, lost: None if lost != "secrets" else {}})
     assert not list(tmp_path.glob("*.age")), "the operator would trust an incomplete file"
 
 
 def test_refuses_an_invalid_rotation_key(sealed: Callable[[dict[str, Any]], Path], content: dict[str, Any]) -> None:
     name = "PDS_PLC_ROTATION_KEY_K256_PRIVATE_KEY_HEX"
-    with pytest.raises(escrow.EscrowError, match="no secp256k1 key"):
+    with pytest.raises(escrow.EscrowError, match="not a secp256k1 key"):
         sealed({**content, "secrets": {**content["secrets"], name: "0" * 64}})
 
 
@@ -152,7 +152,7 @@ def test_commands_print_the_next_step_and_no_secret(
     assert "whose address and password are in it" in output
     assert "of the backups" not in output
     assert app.main(["escrow", "dev", "--to", str(tmp_path)]) == 0
-    assert "escrow: made" in capsys.readouterr().out
+    assert "config set --path pds.escrow made --stack dev" in capsys.readouterr().out
     assert app.main(["escrow-check", str(tmp_path / "nothing.age")]) == 1
     assert "nothing.age" in capsys.readouterr().err
 

@@ -71,7 +71,7 @@ def test_a_second_reserved_ip_may_belong_to_another_project(alice: Owner) -> Non
     assert orphan.id == ip
     assert "may belong to another project" in orphan.about
     assert orphan.adopt == (), "the stack has an address, which members' records point to"
-    assert f"reserved_ip_adopt: {ip}" in orphan.about, "an `up` may have forgotten to adopt it"
+    assert f"host.reserved_ip_adopt' to {ip}" in orphan.about, "an `up` may have forgotten to adopt it"
     assert "needs a new host" in orphan.about
     assert orphan.delete == (("doctl", "compute", "reserved-ip", "delete", ip),)
 
